@@ -1,0 +1,1 @@
+"""Every Delta write, witnessed."""

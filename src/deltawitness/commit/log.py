@@ -1,0 +1,165 @@
+"""Where a table's commits lie, and reading their raw bytes without opening the table.
+
+Opening a table costs milliseconds and grows with its log; a commit's file name is known from its
+version, so one read is enough: a file on a local disk, one ranged GET on an object store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from deltawitness.commit.seams import read_file, remote_store, store_of
+
+if TYPE_CHECKING:
+    from deltalake._internal import RawDeltaTable
+
+__all__ = ["CommitLog", "LocalLog", "RemoteLog", "TableLog", "local_log_directory", "open_log"]
+
+LOG_DIRECTORY = "_delta_log"
+_COMMIT_FILE = re.compile(r"(\d{20})\.json")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+class CommitLog(Protocol):
+    """The commits of one table, by version."""
+
+    def read(self, version: int) -> bytes | None:
+        """Return the raw commit, or None when there is no such file.
+
+        Raises:
+            OSError: the storage cannot be read.
+        """
+
+    def versions(self) -> list[int]:
+        """Return the versions whose commit files are there, in order."""
+
+
+def commit_file(version: int) -> str:
+    """Return the commit's file name, as the Delta protocol gives it.
+
+    >>> commit_file(7)
+    '00000000000000000007.json'
+    """
+    return f"{version:020d}.json"
+
+
+def commit_path(version: int) -> str:
+    """Return the commit's path below the table's location."""
+    return f"{LOG_DIRECTORY}/{commit_file(version)}"
+
+
+@lru_cache(maxsize=1024)
+def local_log_directory(table_uri: str) -> str | None:
+    """Return the path of the table's log when it lies on a local disk, with a separator at its end.
+
+    >>> local_log_directory("file:///data/a%20b/")
+    '/data/a b/_delta_log/'
+    >>> local_log_directory("s3://bucket/t") is None
+    True
+    """
+    if table_uri.startswith("file:"):
+        path = unquote(urlsplit(table_uri).path)
+    elif _SCHEME.match(table_uri):
+        return None
+    else:
+        path = table_uri
+    return os.path.join(path, LOG_DIRECTORY, "")  # noqa: PTH118 - text joined once, on a write's path
+
+
+class LocalLog:
+    """A log on a local disk."""
+
+    __slots__ = ("_directory",)
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def read(self, version: int) -> bytes | None:
+        """Return the raw commit, or None when there is no such file."""
+        return read_local_commit(self._directory, version)
+
+    def versions(self) -> list[int]:
+        """Return the versions whose commit files are there, in order."""
+        try:
+            names = os.listdir(self._directory)  # noqa: PTH208 - names are all that is needed
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(_versions_of(names))
+
+
+def read_local_commit(directory: str, version: int) -> bytes | None:
+    """Return the raw commit of `version`, or None when there is no such file.
+
+    Plain descriptors, because this runs right after each local write.
+    """
+    try:
+        descriptor = os.open(f"{directory}{version:020d}.json", os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        chunks = []
+        while chunk := os.read(descriptor, 1 << 18):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(descriptor)
+
+
+class RemoteLog:
+    """A log on an object store, read through the engine's own storage client."""
+
+    __slots__ = ("_options", "_uri")
+
+    def __init__(self, table_uri: str, storage_options: dict[str, str] | None) -> None:
+        self._uri = table_uri
+        self._options = storage_options
+
+    def read(self, version: int) -> bytes | None:
+        """Return the raw commit, or None when there is no such object: one ranged GET."""
+        path = commit_path(version)
+        return read_file(remote_store(self._uri, self._options, [path]), path)
+
+    def versions(self) -> list[int]:
+        """Return the versions whose commit files are there, in order: one LIST."""
+        from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - only for remote logs
+        from pyarrow.fs import FileSelector  # noqa: PLC0415 - only for remote logs
+
+        store = DeltaStorageHandler(self._uri, self._options)
+        infos = store.get_file_info_selector(FileSelector(LOG_DIRECTORY, allow_not_found=True))
+        return sorted(_versions_of([info.base_name for info in infos]))
+
+
+class TableLog:
+    """Some commits of an open table's remote log, readable after the table itself has moved on.
+
+    Made on the writing thread, right after the write, when nothing else holds the table.
+    """
+
+    __slots__ = ("_store", "_versions")
+
+    def __init__(self, raw: RawDeltaTable, versions: range) -> None:
+        self._versions = versions
+        self._store: Any = store_of(raw, (commit_path(version) for version in versions))
+
+    def read(self, version: int) -> bytes | None:
+        """Return the raw commit, or None when there is no such object: one ranged GET."""
+        return read_file(self._store, commit_path(version))
+
+    def versions(self) -> list[int]:
+        """Return the versions that can be asked for."""
+        return list(self._versions)
+
+
+def open_log(table_uri: str, storage_options: dict[str, str] | None = None) -> CommitLog:
+    """Return the log of the table at `table_uri`; nothing is read yet."""
+    directory = local_log_directory(table_uri)
+    return RemoteLog(table_uri, storage_options) if directory is None else LocalLog(directory)
+
+
+def _versions_of(names: list[str]) -> Iterator[int]:
+    return (int(match[1]) for name in names if (match := _COMMIT_FILE.fullmatch(name)))

@@ -1,0 +1,140 @@
+"""How a write ended, told from the log: its own commits found, their metrics read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from deltawitness.commit.log import CommitLog
+from deltawitness.commit.metrics import normalised
+from deltawitness.commit.reader import parse_commit
+from deltawitness.events import CommitMetrics, Landed
+from deltawitness.semconv import Operation
+
+__all__ = ["RawCommit", "find_commits", "landed", "metrics_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawCommit:
+    """A commit file as it was read, before anything in it is looked at."""
+
+    version: int
+    content: bytes
+
+    def is_of(self, write_id: str) -> bool:
+        """Tell whether this commit carries the write's id, in our flat key or the mirrored one."""
+        return write_id.encode() in self.content and (
+            parse_commit(self.version, self.content).write_id == write_id
+        )
+
+
+def find_commits(log: CommitLog, write_id: str, versions: Iterable[int]) -> list[RawCommit]:
+    """Return the write's own commits among `versions`; the search ends where the log does.
+
+    Args:
+        log: the table's log.
+        write_id: what our metadata in the commit must say.
+        versions: the versions to look at, ascending.
+
+    Raises:
+        OSError: the storage cannot be read.
+    """
+    found = []
+    for version in versions:
+        content = log.read(version)
+        if content is None:
+            break
+        commit = RawCommit(version, content)
+        if commit.is_of(write_id):
+            found.append(commit)
+    return found
+
+
+def landed(
+    log: CommitLog, write_id: str, base: int | None, tail: int
+) -> tuple[Landed, int | None]:
+    """Tell whether a write that raised is in the log all the same.
+
+    Args:
+        log: the table's log.
+        write_id: what our metadata in the commit must say.
+        base: the table's version before the write; None when that is not known, and then the
+            last `tail` versions are searched.
+        tail: how many versions to look at.
+
+    Returns:
+        Yes with the version; no when every version since `base` was looked at; else unknown.
+    """
+    try:
+        start = _start(log, tail) if base is None else base + 1
+        commits = find_commits(log, write_id, range(start, start + tail))
+        if commits:
+            return Landed.YES, commits[-1].version
+        exhausted = log.read(start + tail) is not None
+    except Exception:  # noqa: BLE001 - whatever keeps the log from being read, the answer is "unknown"
+        return Landed.UNKNOWN, None
+    return (Landed.UNKNOWN if exhausted else Landed.NO), None
+
+
+def _start(log: CommitLog, tail: int) -> int:
+    versions = log.versions()
+    return max(0, versions[-1] - tail + 1) if versions else 0
+
+
+def metrics_of(
+    operation: Operation, commits: Iterable[RawCommit], returned: Mapping[str, Any] | None = None
+) -> CommitMetrics:
+    """Return the metrics of an operation from its commits and from what its call returned.
+
+    Args:
+        operation: whose metrics.
+        commits: the write's own commits, ascending; a later one completes an earlier one.
+        returned: the metrics that the engine's call returned, which win where they speak.
+    """
+    told = CommitMetrics()
+    for commit in commits:
+        info = parse_commit(commit.version, commit.content)
+        told = _completed(told, normalised(operation, info.operation_metrics))
+        told = _completed(told, _counted(operation, commit.content))
+    if returned:
+        told = _completed(normalised(operation, returned), told)
+    return told
+
+
+def _completed(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
+    """Return `first`, its gaps filled from `second`."""
+    return replace(second, **first.known())
+
+
+def _counted(operation: Operation, content: bytes) -> CommitMetrics:
+    """Count what the actions of a commit say, for what the engine's metrics leave out."""
+    adds = [action["add"] for action in _actions(content, b'{"add"')]
+    removes = [action["remove"] for action in _actions(content, b'{"remove"')]
+    if not adds and not removes:
+        return CommitMetrics()
+    return CommitMetrics(
+        rows_added=_rows(adds) if operation in _ADDS_ROWS else None,
+        files_added=len(adds),
+        files_removed=len(removes),
+        bytes_added=_bytes(adds),
+        bytes_removed=_bytes(removes),
+    )
+
+
+_ADDS_ROWS = frozenset({Operation.WRITE, Operation.CREATE_TABLE, Operation.CONVERT})
+
+
+def _actions(content: bytes, prefix: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in content.splitlines() if line.startswith(prefix)]
+
+
+def _bytes(actions: list[dict[str, Any]]) -> int | None:
+    sizes = [action.get("size") for action in actions]
+    return sum(sizes) if all(isinstance(size, int) for size in sizes) else None
+
+
+def _rows(adds: list[dict[str, Any]]) -> int | None:
+    counts = [json.loads(add.get("stats") or "{}").get("numRecords") for add in adds]
+    return sum(counts) if all(isinstance(count, int) for count in counts) else None

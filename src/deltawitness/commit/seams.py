@@ -1,0 +1,195 @@
+"""Every private or undocumented thing of the engines that we rely on; each has a contract test.
+
+A new engine release that moves one of them fails `tests/test_seams.py` with the name of what moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.semconv import CacheOperation, Operation
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from deltalake._internal import RawDeltaTable
+
+__all__ = [
+    "FUNCTION_SEAMS",
+    "MERGE_BUILD",
+    "MERGE_EXECUTE",
+    "METHOD_SEAMS",
+    "OPEN_SEAM",
+    "Seam",
+    "storage_options_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """A callable of delta-rs that writes, at the innermost place where Python can see it.
+
+    Attributes:
+        name: the attribute that is replaced: a module global looked up at call time, or a method
+            of `RawDeltaTable`.
+        operation: what it does.
+        cache_operation: the same in the cache layer's words.
+        commits: whether it can make a commit, and so takes `commit_properties`.
+        many: whether one call can make several commits.
+        module: the module whose global it is; empty for a method.
+        uri: the argument that says where to write; empty for a method.
+    """
+
+    name: str
+    operation: Operation
+    cache_operation: CacheOperation
+    commits: bool = True
+    many: bool = False
+    module: str = ""
+    uri: str = ""
+
+
+FUNCTION_SEAMS = (
+    Seam(
+        "write_deltalake_rust",
+        Operation.WRITE,
+        CacheOperation.WRITE,
+        module="deltalake.writer.writer",
+        uri="table_uri",
+    ),
+    Seam(
+        "_create_deltalake",
+        Operation.CREATE_TABLE,
+        CacheOperation.CREATE,
+        module="deltalake.table",
+        uri="table_uri",
+    ),
+    Seam(
+        "_create_table_with_add_actions",
+        Operation.CREATE_TABLE,
+        CacheOperation.CREATE,
+        module="deltalake.transaction",
+        uri="table_uri",
+    ),
+    Seam(
+        "_convert_to_deltalake",
+        Operation.CONVERT,
+        CacheOperation.CONVERT,
+        module="deltalake.writer.convert_to",
+        uri="uri",
+    ),
+)
+"""Globals that the public functions look up when they are called, so that a program that imported
+the public function before we came is caught as well."""
+
+OPEN_SEAM = ("deltalake.writer.writer", "try_get_table_and_table_uri")
+"""The first thing `write_deltalake` calls: where a write to an unreachable table fails."""
+
+MERGE_BUILD = "create_merge_builder"
+"""Fixes a merge's commit properties."""
+
+MERGE_EXECUTE = Seam("merge_execute", Operation.MERGE, CacheOperation.MERGE)
+"""Makes the commit of the builder it is given."""
+
+_ALTER = CacheOperation.ALTER
+
+METHOD_SEAMS = (
+    Seam("write", Operation.WRITE, CacheOperation.WRITE),
+    Seam("create_write_transaction", Operation.WRITE, CacheOperation.WRITE),
+    Seam("update", Operation.UPDATE, CacheOperation.UPDATE),
+    Seam("delete", Operation.DELETE, CacheOperation.DELETE),
+    Seam("compact_optimize", Operation.OPTIMIZE, CacheOperation.OPTIMIZE, many=True),
+    Seam("z_order_optimize", Operation.OPTIMIZE, CacheOperation.OPTIMIZE, many=True),
+    Seam("vacuum", Operation.VACUUM, CacheOperation.VACUUM, many=True),
+    Seam("restore", Operation.RESTORE, CacheOperation.RESTORE),
+    Seam("repair", Operation.REPAIR, CacheOperation.REPAIR),
+    Seam("add_columns", Operation.ADD_COLUMNS, _ALTER),
+    Seam("add_constraints", Operation.ADD_CONSTRAINT, _ALTER),
+    Seam("drop_constraints", Operation.DROP_CONSTRAINT, _ALTER),
+    Seam("add_feature", Operation.ADD_FEATURE, _ALTER),
+    Seam("drop_column_not_null", Operation.DROP_NOT_NULL, _ALTER),
+    Seam("set_table_properties", Operation.SET_TABLE_PROPERTIES, _ALTER),
+    Seam("set_table_name", Operation.SET_TABLE_NAME, _ALTER),
+    Seam("set_table_description", Operation.SET_TABLE_DESCRIPTION, _ALTER),
+    Seam("set_column_metadata", Operation.SET_COLUMN_METADATA, _ALTER),
+    Seam("create_checkpoint", Operation.CHECKPOINT, CacheOperation.CHECKPOINT, commits=False),
+    Seam("cleanup_metadata", Operation.CLEANUP, CacheOperation.CLEANUP, commits=False),
+    Seam("compact_logs", Operation.COMPACT_LOGS, CacheOperation.CHECKPOINT, commits=False),
+    Seam("generate", Operation.GENERATE, CacheOperation.CHECKPOINT, commits=False),
+)
+"""Methods of `deltalake._internal.RawDeltaTable`, which every public write ends in."""
+
+READING_METHODS = frozenset(
+    {
+        "dataset_partitions",
+        "deletion_vectors",
+        "file_uris",
+        "files",
+        "get_active_partitions",
+        "get_add_actions",
+        "get_add_file_sizes",
+        "get_latest_version",
+        "get_num_index_cols",
+        "get_stats_columns",
+        "history",
+        "is_deltatable",
+        "load_cdf",
+        "load_version",
+        "load_with_datetime",
+        "metadata",
+        "protocol_versions",
+        "scan",
+        "schema",
+        "table_config",
+        "table_uri",
+        "transaction_version",
+        "update_incremental",
+        "version",
+    }
+)
+"""Methods of `RawDeltaTable` that write nothing; a test fails on one that is in no list."""
+
+COMMIT_PROPERTIES = "commit_properties"
+"""The argument that every committing seam takes."""
+
+SIZE_UNKNOWN = 1 << 26
+"""Bytes asked for when a file's size is not known: the store sends what there is."""
+
+
+def storage_options_of(table: DeltaTable) -> dict[str, str] | None:
+    """Return the storage options that `table` was opened with; it keeps them under no public name."""
+    options: dict[str, str] | None = table._storage_options  # noqa: SLF001 - listed here
+    return options
+
+
+def remote_store(
+    table_uri: str, storage_options: dict[str, str] | None, paths: Iterable[str]
+) -> Any:  # noqa: ANN401 - the class is private to the engine
+    """Return the engine's file client of a table's storage, able to read `paths` with one GET each.
+
+    It asks for a file's size with a HEAD, holding the interpreter lock meanwhile, unless
+    `known_sizes` names one; a ranged GET past the end returns the file whole.
+    """
+    from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
+
+    return DeltaFileSystemHandler(table_uri, storage_options, dict.fromkeys(paths, SIZE_UNKNOWN))
+
+
+def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:  # noqa: ANN401 - as remote_store
+    """Return the file client of an open table's own storage; see :func:`remote_store`."""
+    from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
+
+    return DeltaFileSystemHandler.from_table(raw, None, dict.fromkeys(paths, SIZE_UNKNOWN))
+
+
+def read_file(store: Any, path: str) -> bytes | None:  # noqa: ANN401 - as remote_store
+    """Return a file through `store`, or None when it is not there.
+
+    Raises:
+        OSError: the storage cannot be read.
+    """
+    try:
+        return bytes(store.open_input_file(path).read(SIZE_UNKNOWN))
+    except FileNotFoundError:
+        return None

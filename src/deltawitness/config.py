@@ -1,0 +1,162 @@
+"""Settings: a frozen value, given as an argument or read once from the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self, TypeVar
+
+from deltawitness.exceptions import ConfigurationError
+from deltawitness.semconv import Env
+
+__all__ = ["DiagnosticsChoice", "Settings", "TableNames"]
+
+E = TypeVar("E", bound=StrEnum)
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class DiagnosticsChoice(StrEnum):
+    """Where diagnostics artifacts and events go."""
+
+    OTEL = "otel"
+    MEMORY = "memory"
+    BOTH = "both"
+    NONE = "none"
+
+
+class TableNames(StrEnum):
+    """Where a table's name in telemetry comes from."""
+
+    PATH = "path"
+    """The name set in the table's metadata, else the last segment of its location."""
+    METADATA = "metadata"
+    """Only the name set in the table's metadata."""
+    NONE = "none"
+    """Telemetry names no table; its id is still there."""
+
+
+def _one_of(choices: type[E]) -> Callable[[str], E]:
+    def parse(text: str) -> E:
+        try:
+            return choices(text.strip().lower())
+        except ValueError:
+            msg = f"one of {', '.join(choices)}"
+            raise ValueError(msg) from None
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word in _TRUE | _FALSE:
+        return word in _TRUE
+    msg = "one of true, false"
+    raise ValueError(msg)
+
+
+def _seconds(text: str) -> float:
+    msg = "a number of seconds greater than 0, at most 3600"
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(msg) from None
+    if 0 < number <= 3600:  # noqa: PLR2004 - an hour
+        return number
+    raise ValueError(msg)
+
+
+def _count(text: str) -> int:
+    msg = "a whole number from 1 to 10000000"
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(msg) from None
+    if 1 <= number <= 10_000_000:  # noqa: PLR2004 - as the message says
+        return number
+    raise ValueError(msg)
+
+
+def _key(text: str) -> bytes:
+    if text:
+        return text.encode()
+    msg = "a non-empty secret"
+    raise ValueError(msg)
+
+
+def _setting(variable: Env, parse: Callable[[str], Any], default: Any, **options: Any) -> Any:  # noqa: ANN401 - as dataclasses.field
+    return field(default=default, metadata={"variable": variable, "parse": parse}, **options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How deltawitness behaves; every field has an environment variable of the same meaning.
+
+    Attributes:
+        diagnostics_sink: where diagnostics go (`DELTAWITNESS_DIAGNOSTICS_SINK`).
+        table_id_key: secret that keys table ids in telemetry (`DELTAWITNESS_TABLE_ID_KEY`).
+        user_metadata: mirror our keys to `userMetadata` (`DELTAWITNESS_USER_METADATA`).
+        reuse_handles: reuse open handles for writes by URI (`DELTAWITNESS_REUSE_HANDLES`).
+        delivery_interval: seconds a finished write may wait (`DELTAWITNESS_DELIVERY_INTERVAL`).
+        queue_size: finished writes that may wait (`DELTAWITNESS_QUEUE_SIZE`).
+        sink_timeout: seconds until a hanging sink is given up (`DELTAWITNESS_SINK_TIMEOUT`).
+        landed_tail: versions searched for a failed write's commit (`DELTAWITNESS_LANDED_TAIL`).
+        table_names: where table names come from (`DELTAWITNESS_TABLE_NAMES`).
+
+    Raises:
+        ConfigurationError: a value is not allowed; the message names the variable and what is.
+
+    >>> Settings(delivery_interval=0.05).delivery_interval
+    0.05
+    >>> Settings.from_env({"DELTAWITNESS_USER_METADATA": "maybe"})
+    Traceback (most recent call last):
+    ...
+    deltawitness.exceptions.ConfigurationError: DELTAWITNESS_USER_METADATA: expected one of true, false
+    """
+
+    diagnostics_sink: DiagnosticsChoice = _setting(
+        Env.DIAGNOSTICS_SINK, _one_of(DiagnosticsChoice), DiagnosticsChoice.OTEL
+    )
+    table_id_key: bytes | None = _setting(Env.TABLE_ID_KEY, _key, None, repr=False)
+    user_metadata: bool = _setting(Env.USER_METADATA, _flag, True)  # noqa: FBT003 - the default
+    reuse_handles: bool = _setting(Env.REUSE_HANDLES, _flag, False)  # noqa: FBT003 - the default
+    delivery_interval: float = _setting(Env.DELIVERY_INTERVAL, _seconds, 0.2)
+    queue_size: int = _setting(Env.QUEUE_SIZE, _count, 10_000)
+    sink_timeout: float = _setting(Env.SINK_TIMEOUT, _seconds, 5.0)
+    landed_tail: int = _setting(Env.LANDED_TAIL, _count, 64)
+    table_names: TableNames = _setting(Env.TABLE_NAMES, _one_of(TableNames), TableNames.PATH)
+
+    def __post_init__(self) -> None:
+        """Hold values given in code to the same rules as those of the environment."""
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if value == setting.default:
+                continue
+            text = value.decode() if isinstance(value, bytes) else str(value)
+            object.__setattr__(self, setting.name, _parsed(setting.metadata, text))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Return the settings that the environment asks for; what it does not say is the default.
+
+        Args:
+            environ: the variables to read, by default those of this process.
+        """
+        variables = os.environ if environ is None else environ
+        given = {
+            setting.name: _parsed(setting.metadata, text)
+            for setting in fields(cls)
+            if (text := variables.get(setting.metadata["variable"])) is not None
+        }
+        return cls(**given)
+
+
+def _parsed(metadata: Mapping[str, Any], text: str) -> Any:  # noqa: ANN401 - each setting has its own type
+    try:
+        return metadata["parse"](text)
+    except ValueError as error:
+        msg = f"{metadata['variable']}: expected {error}"
+        raise ConfigurationError(msg) from None

@@ -1,0 +1,215 @@
+"""What is known of one write: what was meant, how it ended, and the record that every sink reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import TypeAlias
+
+from deltawitness.run import RunContext
+from deltawitness.semconv import (
+    POLICY_UNMANAGED,
+    CacheOperation,
+    CacheResult,
+    CacheScope,
+    ErrorType,
+    Operation,
+)
+
+__all__ = [
+    "CommitMetrics",
+    "Committed",
+    "Failed",
+    "InputVersion",
+    "Landed",
+    "NoCommit",
+    "NoCommitReason",
+    "WriteEvent",
+    "WriteIntent",
+    "WriteOutcome",
+    "WriteSink",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class InputVersion:
+    """A Delta table that a write was made from, at the version that was read."""
+
+    table_id: str
+    version: int
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteIntent:
+    """What a write means to do, known before the engine starts.
+
+    Attributes:
+        operation: the engine's operation.
+        cache_operation: the same in the cache layer's words.
+        table_uri: where to, without credentials; never leaves the process as it stands.
+        table_name: the table's logical name, if it has one that may be told.
+        mode: save mode of a WRITE, as the engine names it (`append`, `overwrite`, ...).
+        policy: name of the cache policy.
+        scope: what kind of thing is kept.
+        cache_key: the caller's key; only its hash leaves the process.
+        schema_hash: hash of the written schema (:func:`deltawitness.hashing.schema_hash`).
+        plan_hash: hash of the plan that makes the rows, literals included.
+        plan_shape_hash: the same without literals.
+        inputs: the Delta tables that were read for it.
+    """
+
+    operation: Operation
+    cache_operation: CacheOperation
+    table_uri: str | None = None
+    table_name: str | None = None
+    mode: str | None = None
+    policy: str = POLICY_UNMANAGED
+    scope: CacheScope = CacheScope.DATASET
+    cache_key: str | None = None
+    schema_hash: str | None = None
+    plan_hash: str | None = None
+    plan_shape_hash: str | None = None
+    inputs: tuple[InputVersion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommitMetrics:
+    """The engine's metrics under one naming for all operations; None is "the engine does not say".
+
+    Rows, files and retries are counts, sizes are bytes, `execution_ms` is milliseconds.
+    """
+
+    rows_added: int | None = None
+    rows_updated: int | None = None
+    rows_deleted: int | None = None
+    rows_copied: int | None = None
+    files_added: int | None = None
+    files_removed: int | None = None
+    bytes_added: int | None = None
+    bytes_removed: int | None = None
+    retries: int | None = None
+    execution_ms: int | None = None
+
+    def known(self) -> dict[str, int]:
+        """Return only what the engine said.
+
+        >>> CommitMetrics(rows_added=3).known()
+        {'rows_added': 3}
+        """
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in values if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The write made one commit, or several of one operation (VACUUM START and END)."""
+
+    versions: tuple[int, ...]
+    metrics: CommitMetrics = field(default_factory=CommitMetrics)
+
+    @property
+    def version(self) -> int:
+        """The last version that the operation committed."""
+        return self.versions[-1]
+
+
+class NoCommitReason(StrEnum):
+    """Why a write that did not fail made no commit."""
+
+    NOTHING_TO_DO = "nothing_to_do"
+    DRY_RUN = "dry_run"
+    NOT_A_COMMIT = "not_a_commit"
+    """The operation makes none by nature: checkpoint, log clean-up, manifest."""
+    TABLE_EXISTS = "table_exists"
+    """Mode `ignore` on a table that is there."""
+    NOT_DELTA = "not_delta"
+    """A pipeline wrote another format."""
+    NOT_FOUND = "not_found"
+    """The engine reported success, and no commit of this write could be found in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoCommit:
+    """The write ended well and changed nothing in the log."""
+
+    reason: NoCommitReason
+    metrics: CommitMetrics = field(default_factory=CommitMetrics)
+
+
+class Landed(StrEnum):
+    """After an exception: is the commit in the log all the same?"""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine raised.
+
+    Attributes:
+        error_type: the closed taxonomy.
+        exception_type: qualified name of the exception's class.
+        message: its text; goes through redaction before it leaves the process.
+        landed: whether the commit is in the log all the same.
+        version: the version it landed as, when `landed` is yes.
+    """
+
+    error_type: ErrorType
+    exception_type: str
+    message: str
+    landed: Landed = Landed.UNKNOWN
+    version: int | None = None
+
+
+WriteOutcome: TypeAlias = Committed | NoCommit | Failed
+"""How a write ended; take it apart with `match`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEvent:
+    """One observed write, built once, in one place, and read by every sink.
+
+    Attributes:
+        write_id: UUIDv7, also in the commit.
+        run: the run that made it.
+        intent: what was meant.
+        outcome: how it ended.
+        started_at: nanoseconds since the Unix epoch.
+        duration_ns: nanoseconds that the engine's call took.
+        trace_id: 32 hex digits, or None without a trace.
+        span_id: 16 hex digits, or None without a trace.
+        table_id: stable id of the table (:func:`deltawitness.hashing.table_id`).
+        thread: name of the calling thread.
+        pid: process id.
+    """
+
+    write_id: str
+    run: RunContext
+    intent: WriteIntent
+    outcome: WriteOutcome
+    started_at: int
+    duration_ns: int
+    trace_id: str | None = None
+    span_id: str | None = None
+    table_id: str | None = None
+    thread: str | None = None
+    pid: int | None = None
+
+    @property
+    def result(self) -> CacheResult:
+        """The outcome in the cache layer's words."""
+        match self.outcome:
+            case Committed():
+                return CacheResult.WRITE
+            case NoCommit():
+                return CacheResult.NOOP
+            case Failed():
+                return CacheResult.ERROR
+
+
+WriteSink: TypeAlias = Callable[[WriteEvent], None]
+"""Receives each finished write exactly once, in order, off the caller's thread."""

@@ -1,0 +1,40 @@
+"""The errors deltawitness raises itself; an engine's own error always leaves unmodified.
+
+::
+
+    DeltaWitnessError
+    ├── ConfigurationError      (ValueError)   a setting or environment variable is wrong
+    ├── MetadataKeyError        (ValueError)   a commit key of ours would break a reader
+    ├── WriteRequestError       (ValueError)   a pipeline request that cannot be written
+    └── CommitNotFoundError     (LookupError)  no such version in the table's log
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CommitNotFoundError",
+    "ConfigurationError",
+    "DeltaWitnessError",
+    "MetadataKeyError",
+    "WriteRequestError",
+]
+
+
+class DeltaWitnessError(Exception):
+    """Base of every error that deltawitness raises on its own account."""
+
+
+class ConfigurationError(DeltaWitnessError, ValueError):
+    """A setting is invalid; the message names the variable and the values it allows."""
+
+
+class MetadataKeyError(DeltaWitnessError, ValueError):
+    """A commit metadata key that delta-rs or another reader of the log would choke on."""
+
+
+class WriteRequestError(DeltaWitnessError, ValueError):
+    """A write request that cannot be carried out as it stands; nothing was written."""
+
+
+class CommitNotFoundError(DeltaWitnessError, LookupError):
+    """The asked-for version is not in the table's log."""

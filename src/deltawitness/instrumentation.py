@@ -1,0 +1,117 @@
+"""Instrumentors for programs that are not to be changed: `opentelemetry-instrument` finds them here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # has no __all__ entry for typing
+    BaseInstrumentor,
+)
+
+from deltawitness.carriers import Carriers
+from deltawitness.observe import Observer
+from deltawitness.proxies.installation import install, uninstall
+from deltawitness.run import adopt_run, run_from_environment
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from deltawitness.config import Settings
+    from deltawitness.events import WriteSink
+    from deltawitness.observe.observer import RequestHook, ResponseHook
+
+__all__ = ["DeltaLakeInstrumentor"]
+
+
+class DeltaLakeInstrumentor(BaseInstrumentor):
+    """Observes every delta-rs write of the process without a change at the call sites.
+
+    >>> instrumentor = DeltaLakeInstrumentor()
+    >>> instrumentor.instrument()
+    >>> instrumentor.uninstrument()
+    """
+
+    _carriers: Carriers | None = None
+    _inherited = False
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return the engine versions whose seams are known."""
+        return ("deltalake >= 1.6.6, < 1.7",)
+
+    def instrument(self, **kwargs: Any) -> None:
+        """Observe every write from now on.
+
+        Args:
+            **kwargs: those of :meth:`_instrument`.
+
+        Raises:
+            ConfigurationError: a setting in the environment is invalid; nothing was changed.
+        """
+        if self._inherited:
+            # A spawned child was instrumented as its parent is; its own program knows better.
+            self.uninstrument()
+        super().instrument(**kwargs)
+
+    def _instrument(  # noqa: PLR0913 - what an instrumentor takes, by keyword
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+        settings: Settings | None = None,
+        sinks: Sequence[WriteSink] = (),
+        request_hook: RequestHook | None = None,
+        response_hook: ResponseHook | None = None,
+        **_: Any,
+    ) -> None:
+        """Replace the seams.
+
+        Args:
+            tracer_provider: where spans go; the global provider when None.
+            meter_provider: where metrics go; the global provider when None.
+            logger_provider: where log records go; the global provider when None.
+            settings: how to behave; from the environment when None.
+            sinks: get every finished write, redacted, on the delivery thread.
+            request_hook: `(span, instance, args, kwargs)`, on the delivery thread.
+            response_hook: `(span, instance, response)`, on the delivery thread.
+            **_: what other instrumentors take, passed over as the convention asks.
+        """
+        install(
+            lambda: Observer(
+                settings=settings,
+                tracer_provider=tracer_provider,
+                meter_provider=meter_provider,
+                logger_provider=logger_provider,
+                sinks=sinks,
+                request_hook=request_hook,
+                response_hook=response_hook,
+            )
+        )
+        self._carriers = Carriers()
+        self._carriers.install()
+
+    def _uninstrument(self, **_: Any) -> None:
+        """Put every original back and deliver what waits."""
+        type(self)._inherited = False
+        if self._carriers is not None:
+            self._carriers.uninstall()
+            self._carriers = None
+        uninstall()
+
+
+def join_parent(variables: Mapping[str, str]) -> None:
+    """Make a spawned child of `multiprocessing` observe as its parent does, in the parent's run.
+
+    Args:
+        variables: what :func:`deltawitness.carriers.child_environment` said in the parent.
+    """
+    os.environ.update(variables)
+    adopt_run(run_from_environment(os.environ))
+    instrumentor = DeltaLakeInstrumentor()
+    if not instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.instrument()
+        DeltaLakeInstrumentor._inherited = True

@@ -1,0 +1,138 @@
+"""From an observation to the event: commits found, metrics read, hashes made; off the write's path."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import format_span_id, format_trace_id
+
+from deltawitness.commit.outcome import RawCommit, find_commits, landed, metrics_of
+from deltawitness.events import (
+    CommitMetrics,
+    Committed,
+    Failed,
+    NoCommit,
+    NoCommitReason,
+    WriteEvent,
+    WriteIntent,
+    WriteOutcome,
+)
+from deltawitness.hashing import schema_hash, table_id
+
+if TYPE_CHECKING:
+    from deltawitness.observe.observation import Observation
+
+__all__ = ["completed"]
+
+
+def completed(observation: Observation, tail: int) -> WriteEvent:
+    """Return the event of a finished write.
+
+    Args:
+        observation: what the caller's thread noted down.
+        tail: how many versions of the log to search for a commit whose version is not known.
+    """
+    return _event(observation, _outcome(observation, tail))
+
+
+def barely_completed(observation: Observation) -> WriteEvent:
+    """Return the event with what is known without reading anything: when reading hangs or fails."""
+    outcome: WriteOutcome
+    if observation.failure is not None:
+        outcome = observation.failure
+    elif observation.idle is not None:
+        outcome = NoCommit(observation.idle)
+    elif observation.version is not None and observation.version != observation.base:
+        outcome = Committed((observation.version,), _returned_metrics(observation))
+    else:
+        outcome = NoCommit(NoCommitReason.NOT_FOUND)
+    return _event(observation, outcome)
+
+
+def _event(observation: Observation, outcome: WriteOutcome) -> WriteEvent:
+    context = observation.span.get_span_context()
+    location = observation.location
+    return WriteEvent(
+        write_id=observation.write_id,
+        run=observation.run,
+        intent=_with_schema_hash(observation),
+        outcome=outcome,
+        started_at=observation.started_at,
+        duration_ns=observation.duration_ns,
+        trace_id=format_trace_id(context.trace_id) if context.is_valid else None,
+        span_id=format_span_id(context.span_id) if context.is_valid else None,
+        table_id=None if location is None else table_id(location),
+        thread=observation.thread,
+        pid=os.getpid(),
+    )
+
+
+def _with_schema_hash(observation: Observation) -> WriteIntent:
+    if observation.schema is None or observation.intent.schema_hash is not None:
+        return observation.intent
+    return replace(observation.intent, schema_hash=schema_hash(observation.schema))
+
+
+def _outcome(observation: Observation, tail: int) -> WriteOutcome:
+    if observation.failure is not None:
+        return _failed(observation, observation.failure, tail)
+    if observation.idle is not None:
+        return NoCommit(observation.idle, _returned_metrics(observation))
+    commits = _own_commits(observation, tail)
+    if not commits:
+        return NoCommit(_why_no_commit(observation), _returned_metrics(observation))
+    metrics = metrics_of(observation.intent.operation, commits, _returned(observation))
+    return Committed(tuple(commit.version for commit in commits), metrics)
+
+
+def _failed(observation: Observation, failure: Failed, tail: int) -> Failed:
+    if observation.log is None or observation.seam is None or not observation.seam.commits:
+        return failure
+    answer, version = landed(observation.log, observation.write_id, observation.base, tail)
+    return replace(failure, landed=answer, version=version)
+
+
+def _own_commits(observation: Observation, tail: int) -> list[RawCommit]:
+    commit, seam = observation.commit, observation.seam
+    if commit is not None and commit.is_of(observation.write_id) and not (seam and seam.many):
+        return [commit]
+    if observation.log is None or observation.version == observation.base is not None:
+        return []
+    return find_commits(observation.log, observation.write_id, _candidates(observation, tail))
+
+
+def _candidates(observation: Observation, tail: int) -> range:
+    """Return the versions among which the write's own commits must be."""
+    first = 0 if observation.base is None else observation.base + 1
+    if observation.version is None:
+        return range(first, first + tail)
+    return range(first, observation.version + 1)
+
+
+def _why_no_commit(observation: Observation) -> NoCommitReason:
+    if observation.intent.mode == "ignore":
+        return NoCommitReason.TABLE_EXISTS
+    if observation.version is not None:
+        return NoCommitReason.NOTHING_TO_DO
+    return NoCommitReason.NOT_FOUND
+
+
+def _returned_metrics(observation: Observation) -> CommitMetrics:
+    metrics = metrics_of(observation.intent.operation, (), _returned(observation))
+    if observation.files_deleted is not None and observation.idle is None:
+        return replace(metrics, files_removed=observation.files_deleted)
+    return metrics
+
+
+def _returned(observation: Observation) -> Mapping[str, Any] | None:
+    if observation.returned is None:
+        return None
+    try:
+        said = json.loads(observation.returned)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None

@@ -1,0 +1,68 @@
+"""What a proxy around the engine knows of the writes that happen inside it.
+
+A pipeline or a session knows the plan, the policy and the inputs; the seam inside knows the commit.
+The outer one leaves its facts here, and the inner one makes the one event of the write with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from deltawitness.events import InputVersion
+from deltawitness.semconv import CacheScope
+
+__all__ = ["Enclosure", "Facts", "current_enclosure", "enclosed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a write before it reaches the engine; None is "not known here"."""
+
+    policy: str | None = None
+    scope: CacheScope | None = None
+    cache_key: str | None = None
+    schema_hash: str | None = None
+    plan_hash: str | None = None
+    plan_shape_hash: str | None = None
+    inputs: tuple[InputVersion, ...] = ()
+
+
+NO_FACTS = Facts()
+
+
+@dataclass(slots=True)
+class Enclosure:
+    """An open proxy call: its facts, and how many writes inside it have been observed."""
+
+    facts: Facts
+    observed: int = field(default=0)
+
+
+_enclosure: ContextVar[Enclosure | None] = ContextVar("deltawitness_enclosure", default=None)
+
+
+def current_enclosure() -> Enclosure | None:
+    """Return the proxy call that the code here and now runs inside of, if any."""
+    return _enclosure.get()
+
+
+@contextmanager
+def enclosed(facts: Facts) -> Iterator[Enclosure]:
+    """Let the writes inside the block be observed with `facts`; an enclosing block's facts win.
+
+    Yields:
+        The enclosure, which tells at the end whether a write inside was observed.
+    """
+    outer = _enclosure.get()
+    if outer is not None:
+        yield outer
+        return
+    enclosure = Enclosure(facts)
+    token = _enclosure.set(enclosure)
+    try:
+        yield enclosure
+    finally:
+        _enclosure.reset(token)

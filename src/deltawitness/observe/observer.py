@@ -1,0 +1,457 @@
+"""The observer: opens an observation before the engine runs, closes it after, has it delivered."""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import util as multiprocessing_util
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+from deltawitness.commit.log import TableLog, local_log_directory, open_log, read_local_commit
+from deltawitness.commit.metadata import fit_policy, standard_metadata, stamped
+from deltawitness.commit.outcome import RawCommit
+from deltawitness.config import Settings
+from deltawitness.delivery import Delivery, Step
+from deltawitness.events import (
+    Failed,
+    NoCommitReason,
+    WriteEvent,
+    WriteIntent,
+    WriteSink,
+)
+from deltawitness.internal import on_internal_error, report
+from deltawitness.observe.completion import barely_completed, completed
+from deltawitness.observe.enclosure import NO_FACTS, current_enclosure
+from deltawitness.observe.observation import Observation
+from deltawitness.redaction import redact, strip_credentials, table_name_for
+from deltawitness.run import (
+    RunContext,
+    add_run_listener,
+    current_cache_context,
+    current_run,
+    is_suppressed,
+    remove_run_listener,
+)
+from deltawitness.semconv import POLICY_UNMANAGED, CacheScope
+from deltawitness.sources import new_id, now_ns
+from deltawitness.taxonomy import classify
+from deltawitness.telemetry.flushing import FlushFirst
+from deltawitness.telemetry.logs import LogSink
+from deltawitness.telemetry.metrics import MetricSink, count_dropped, count_internal_error
+from deltawitness.telemetry.spans import RunSpans, WriteSpans, traceparent_of
+
+if TYPE_CHECKING:
+    from deltalake import CommitProperties
+    from deltalake._internal import RawDeltaTable
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
+
+    from deltawitness.commit.seams import Seam
+
+__all__ = ["Observer", "RequestHook", "ResponseHook", "flush", "observer"]
+
+RequestHook: TypeAlias = Callable[["Span", Any, tuple[Any, ...], dict[str, Any]], None]
+"""`(span, instance, args, kwargs)`: may add to the span what it knows of the request."""
+
+ResponseHook: TypeAlias = Callable[["Span", Any, Any], None]
+"""`(span, instance, response)`: may add to the span what it knows of the response."""
+
+
+class Observer:
+    """Observes writes with one set of providers, settings and sinks.
+
+    Args:
+        settings: how to behave; from the environment when None.
+        tracer_provider: where spans go; the global provider when None.
+        meter_provider: where metrics go; the global provider when None.
+        logger_provider: where log records go; the global provider when None.
+        sinks: get every finished write after our own, redacted.
+        request_hook: may add to each span; runs on the delivery thread, in the caller's context.
+        response_hook: likewise, with the engine's response.
+
+    Raises:
+        ConfigurationError: a setting in the environment is invalid.
+    """
+
+    def __init__(  # noqa: PLR0913 - the arguments of BaseInstrumentor.instrument(), by keyword
+        self,
+        *,
+        settings: Settings | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+        sinks: Sequence[WriteSink] = (),
+        request_hook: RequestHook | None = None,
+        response_hook: ResponseHook | None = None,
+    ) -> None:
+        self.settings = settings or Settings.from_env()
+        self._providers = tracer_provider, meter_provider, logger_provider
+        self._spans = WriteSpans(tracer_provider)
+        self._run_spans = RunSpans(tracer_provider)
+        self._metrics = MetricSink(meter_provider)
+        self._logs = LogSink(logger_provider)
+        self._local_sinks: tuple[WriteSink, ...] = ()
+        self._request_hook = request_hook
+        self._response_hook = response_hook
+        self._under_way: set[Observation] = set()
+        self._names: dict[str, str | None] = {}
+        self._adopted = False
+        self._delivery = Delivery(
+            self._steps(sinks),
+            interval=self.settings.delivery_interval,
+            capacity=self.settings.queue_size,
+            step_timeout=self.settings.sink_timeout,
+            is_busy=self._is_busy,
+            on_error=report,
+            on_drop=lambda component: count_dropped(component, 1),
+        )
+        self._flushing = FlushFirst(self._flush_in_time)
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Become the process's observer: listen to runs, deliver what waits at exit."""
+        global _observer  # noqa: PLW0603 - one observer per process
+        current_run()  # an invalid run id in the environment is told now, before any write
+        _observer = self
+        on_internal_error(count_internal_error)
+        add_run_listener(self)
+        atexit.register(self._flush_in_time)
+        # Children of multiprocessing leave by os._exit: only these finalizers run there.
+        multiprocessing_util.register_after_fork(self, Observer._finish_child)
+
+    def stop(self) -> None:
+        """Deliver what waits and let go of everything."""
+        global _observer  # noqa: PLW0603 - one observer per process
+        self._delivery.close(self.settings.sink_timeout)
+        remove_run_listener(self)
+        self._flushing.restore()
+        atexit.unregister(self._flush_in_time)
+        if _observer is self:
+            _observer = None
+
+    def _finish_child(self) -> None:
+        multiprocessing_util.Finalize(None, self._flush_child, exitpriority=100)
+
+    def _flush_child(self) -> None:
+        if self._flush_in_time():
+            with suppress(Exception):  # the exporters' own troubles are theirs to log
+                self._flushing.force_flush()
+
+    def run_started(self, run: RunContext) -> None:
+        """Open the run's span."""
+        try:
+            self._run_spans.run_started(run)
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+            report("run", error)
+
+    def run_ended(self, run: RunContext, error: BaseException | None) -> None:
+        """Deliver what waits, so that a run's telemetry is whole when the run is over."""
+        self._flush_in_time()
+        try:
+            self._run_spans.run_ended(run, error)
+        except Exception as problem:  # noqa: BLE001 - telemetry never changes the program
+            report("run", problem)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until every write that is finished by now has been delivered to every sink."""
+        return self._delivery.flush(timeout)
+
+    def _flush_in_time(self) -> bool:
+        return self._delivery.flush(self.settings.sink_timeout)
+
+    def add_sink(self, sink: WriteSink) -> None:
+        """Give every finished write to `sink` as well, unredacted: it stays in this process."""
+        self._local_sinks = (*self._local_sinks, sink)
+
+    def remove_sink(self, sink: WriteSink) -> None:
+        """Stop giving writes to `sink`."""
+        self._local_sinks = tuple(known for known in self._local_sinks if known is not sink)
+
+    # --- on the caller's thread ----------------------------------------------------------------------
+
+    def is_on(self) -> bool:
+        """Tell whether a write made here and now is to be observed."""
+        return not is_suppressed() and is_instrumentation_enabled()
+
+    def open(
+        self, seam: Seam, location: str, *, table: RawDeltaTable | None, mode: str | None = None
+    ) -> Observation:
+        """Begin to observe a write that is about to reach the engine.
+
+        Args:
+            seam: where it was seen.
+            location: the table's location as the engine names it.
+            table: the open table it goes through, if it does.
+            mode: the save mode, if it has one.
+        """
+        intent = self._intent(seam, location, table, mode)
+        observation = self.begin(intent)
+        observation.seam = seam
+        observation.location = location
+        if not seam.commits:
+            observation.idle = NoCommitReason.NOT_A_COMMIT
+        if table is not None:
+            observation.base = table.version()
+        return observation
+
+    def begin(self, intent: WriteIntent) -> Observation:
+        """Begin to observe a write of which no more than the intent is known."""
+        self._adopt_providers()
+        run = current_run()
+        observation = Observation(intent, run, new_id())
+        observation.thread = threading.current_thread().name
+        observation.started_at = now_ns()
+        observation.clock = time.perf_counter_ns()
+        observation.span, observation.context = self._spans.open(
+            intent, run, observation.started_at
+        )
+        self._under_way.add(observation)
+        return observation
+
+    def _intent(
+        self, seam: Seam, location: str, table: RawDeltaTable | None, mode: str | None
+    ) -> WriteIntent:
+        enclosure = current_enclosure()
+        facts = NO_FACTS if enclosure is None else enclosure.facts
+        if enclosure is not None:
+            enclosure.observed += 1
+        ambient = current_cache_context()
+        return WriteIntent(
+            operation=seam.operation,
+            cache_operation=seam.cache_operation,
+            table_uri=strip_credentials(location),
+            table_name=self._table_name(location, table),
+            mode=mode,
+            policy=fit_policy(facts.policy or ambient.policy or POLICY_UNMANAGED),
+            scope=facts.scope or ambient.scope or CacheScope.DATASET,
+            cache_key=facts.cache_key if facts.cache_key is not None else ambient.key,
+            schema_hash=facts.schema_hash,
+            plan_hash=facts.plan_hash,
+            plan_shape_hash=facts.plan_shape_hash,
+            inputs=facts.inputs,
+        )
+
+    def _table_name(self, location: str, table: RawDeltaTable | None) -> str | None:
+        try:
+            return self._names[location]
+        except KeyError:
+            named = None if table is None else table.metadata().name
+            name = table_name_for(location, named, self.settings.table_names)
+            if len(self._names) < _NAMES_KEPT and table is not None:
+                self._names[location] = name
+            return name
+
+    def forget_name(self, location: str) -> None:
+        """Look the table's name up again at its next write: it has been given another."""
+        self._names.pop(location, None)
+
+    def properties(
+        self, observation: Observation, callers: CommitProperties | None
+    ) -> CommitProperties | None:
+        """Return the commit properties that the engine is to be given."""
+        ours = standard_metadata(
+            observation.intent,
+            observation.run,
+            observation.write_id,
+            traceparent_of(observation.span),
+        )
+        return stamped(callers, ours, mirror=self.settings.user_metadata)
+
+    def keep_call(
+        self, observation: Observation, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Keep what hooks want to see, when there are any."""
+        if self._request_hook is not None or self._response_hook is not None:
+            observation.call = instance, args, kwargs, contextvars.copy_context()
+
+    def returned(
+        self,
+        observation: Observation,
+        result: object,
+        *,
+        table: RawDeltaTable | None,
+        storage_options: dict[str, str] | None = None,
+    ) -> None:
+        """Take note of what the engine returned, and have the write delivered."""
+        observation.duration_ns = time.perf_counter_ns() - observation.clock
+        if isinstance(result, str):
+            observation.returned = result
+        elif isinstance(result, list):
+            observation.files_deleted = len(result)
+        if observation.call is not None:
+            observation.response = result
+        self._note_commit(observation, table, storage_options)
+        self._hand_over(observation)
+
+    def _note_commit(
+        self,
+        observation: Observation,
+        table: RawDeltaTable | None,
+        storage_options: dict[str, str] | None,
+    ) -> None:
+        location = observation.location
+        if location is None or observation.idle is not None:
+            return
+        directory = local_log_directory(location)
+        if table is not None:
+            version = observation.version = table.version()
+            if version == observation.base:
+                return
+            if directory is None:
+                first = version if observation.base is None else observation.base + 1
+                observation.log = TableLog(table, range(first, version + 1))
+                return
+        else:
+            version = 0
+        if directory is not None:
+            content = read_local_commit(directory, version)
+            observation.commit = None if content is None else RawCommit(version, content)
+        observation.log = open_log(location, storage_options)
+
+    def raised(
+        self,
+        observation: Observation,
+        error: BaseException,
+        *,
+        table: RawDeltaTable | None = None,
+        storage_options: dict[str, str] | None = None,
+    ) -> None:
+        """Take note of what the engine raised, and have the write delivered."""
+        observation.duration_ns = time.perf_counter_ns() - observation.clock
+        kind = type(error)
+        observation.failure = Failed(
+            error_type=classify(error),
+            exception_type=f"{kind.__module__}.{kind.__qualname__}",
+            message=str(error),
+        )
+        observation.log = self._log_to_search(observation, table, storage_options)
+        self._hand_over(observation)
+
+    def _log_to_search(
+        self,
+        observation: Observation,
+        table: RawDeltaTable | None,
+        storage_options: dict[str, str] | None,
+    ) -> Any:  # noqa: ANN401 - a CommitLog or None
+        location = observation.location
+        if location is None:
+            return None
+        if table is None or local_log_directory(location) is not None:
+            return open_log(location, storage_options)
+        first = 0 if observation.base is None else observation.base + 1
+        return TableLog(table, range(first, first + self.settings.landed_tail + 1))
+
+    def _hand_over(self, observation: Observation) -> None:
+        self._under_way.discard(observation)
+        self._delivery.submit(observation)
+
+    def drop(self, observation: Observation) -> None:
+        """Let go of an observation that cannot be finished; its write goes on unobserved."""
+        self._under_way.discard(observation)
+
+    def resume(self, observation: Observation, table: RawDeltaTable) -> None:
+        """Go on with a write that was prepared earlier: a merge that is executed now."""
+        observation.base = table.version()
+        self._under_way.add(observation)
+
+    def _is_busy(self) -> bool:
+        return bool(self._under_way)
+
+    def _adopt_providers(self) -> None:
+        if self._adopted:
+            return
+        tracer_provider, meter_provider, logger_provider = self._providers
+        found = self._flushing.adopt(tracer_provider or trace.get_tracer_provider())
+        self._flushing.adopt(meter_provider or metrics.get_meter_provider())
+        self._flushing.adopt(logger_provider or _logs.get_logger_provider())
+        if found:
+            self._adopted = True
+            # Exit handlers run last in, first out: ours must come before the provider's shutdown.
+            atexit.unregister(self._flush_in_time)
+            atexit.register(self._flush_in_time)
+
+    # --- on the delivery thread --------------------------------------------------------------------
+
+    def _steps(self, sinks: Sequence[WriteSink]) -> list[Step[Observation]]:
+        steps = [
+            Step("commit", self._complete, vital=True),
+            Step("redaction", self._redact, vital=True),
+            Step("hooks", self._call_hooks),
+            Step("spans", self._close_span),
+            Step("metrics", lambda seen: self._metrics(_told(seen), seen.context)),
+            Step("logs", lambda seen: self._logs(_told(seen), seen.context)),
+            Step("capture", self._capture),
+        ]
+        return steps + [Step("sink", _telling(sink)) for sink in sinks]
+
+    def _complete(self, observation: Observation) -> None:
+        observation.event = barely_completed(observation)
+        observation.event = completed(observation, self.settings.landed_tail)
+
+    def _redact(self, observation: Observation) -> None:
+        if observation.event is not None:
+            observation.told = redact(observation.event, self.settings)
+
+    def _call_hooks(self, observation: Observation) -> None:
+        if observation.call is None:
+            return
+        instance, args, kwargs, ambient = observation.call
+        if self._request_hook is not None:
+            ambient.run(self._request_hook, observation.span, instance, args, kwargs)
+        if self._response_hook is not None and observation.failure is None:
+            ambient.run(self._response_hook, observation.span, instance, observation.response)
+
+    def _close_span(self, observation: Observation) -> None:
+        if observation.told is None:
+            observation.span.end(observation.started_at + observation.duration_ns)
+        else:
+            self._spans.close(observation.told, observation.span)
+
+    def _capture(self, observation: Observation) -> None:
+        if observation.event is not None:
+            for sink in self._local_sinks:
+                sink(observation.event)
+
+
+_NAMES_KEPT = 4096
+_observer: Observer | None = None
+
+
+def _told(observation: Observation) -> WriteEvent:
+    if observation.told is None:
+        msg = "the event could not be made fit to leave the process"
+        raise LookupError(msg)
+    return observation.told
+
+
+def _telling(sink: WriteSink) -> Callable[[Observation], None]:
+    return lambda observation: sink(_told(observation))
+
+
+def observer() -> Observer | None:
+    """Return the process's observer, or None when nothing is observed."""
+    return _observer
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Wait until every write that is finished by now has been delivered to every sink.
+
+    Args:
+        timeout: seconds to wait at most; None waits as long as no sink hangs.
+
+    Returns:
+        Whether all was delivered in time; True when nothing is observed.
+
+    >>> flush()
+    True
+    """
+    return True if _observer is None else _observer.flush(timeout)

@@ -1,0 +1,267 @@
+"""The seams of the delta-rs API: each inner callable that writes is replaced by one that observes.
+
+Only what delta-rs looks up at call time is replaced, in place: module globals and methods of
+`RawDeltaTable` (listed in :mod:`deltawitness.commit.seams`). Public functions and classes stay
+the objects they are, so a program that imported them before us is caught as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+
+from deltawitness.commit.seams import (
+    COMMIT_PROPERTIES,
+    FUNCTION_SEAMS,
+    MERGE_BUILD,
+    MERGE_EXECUTE,
+    METHOD_SEAMS,
+    OPEN_SEAM,
+    Seam,
+)
+from deltawitness.events import NoCommitReason
+from deltawitness.internal import report
+from deltawitness.semconv import Operation
+
+if TYPE_CHECKING:
+    from deltawitness.observe.observation import Observation
+    from deltawitness.observe.observer import Observer
+
+__all__ = ["DeltaLakeSeams"]
+
+Call = Callable[..., Any]
+
+MERGES_KEPT = 1024
+"""Merges that may be built and not yet executed; the oldest are then executed unobserved."""
+
+
+class DeltaLakeSeams:
+    """Replaces the seams by observing callables, and puts the originals back.
+
+    Args:
+        observer: what observes.
+        only_when: asked before each write whether it is to be observed at all.
+    """
+
+    def __init__(self, observer: Observer, only_when: Callable[[], bool]) -> None:
+        self._observer = observer
+        self._only_when = only_when
+        self._originals: list[tuple[object, str, object]] = []
+        self._merges: OrderedDict[int, Observation] = OrderedDict()
+
+    def install(self) -> None:
+        """Replace every seam.
+
+        Raises:
+            AttributeError: the engine lacks a seam; nothing stays replaced.
+        """
+        raw_table: Any = importlib.import_module("deltalake._internal").RawDeltaTable
+        try:
+            for seam in FUNCTION_SEAMS:
+                self._replace(importlib.import_module(seam.module), seam.name, self._function, seam)
+            for seam in METHOD_SEAMS:
+                self._replace(raw_table, seam.name, self._method, seam)
+            self._replace(raw_table, MERGE_BUILD, self._merge_build, MERGE_EXECUTE)
+            self._replace(raw_table, MERGE_EXECUTE.name, self._merge_execute, MERGE_EXECUTE)
+            module, name = OPEN_SEAM
+            self._replace(importlib.import_module(module), name, self._open, FUNCTION_SEAMS[0])
+        except AttributeError:
+            self.uninstall()
+            raise
+
+    def uninstall(self) -> None:
+        """Put every original back."""
+        while self._originals:
+            owner, name, original = self._originals.pop()
+            setattr(owner, name, original)
+        self._merges.clear()
+
+    def _replace(
+        self, owner: Any, name: str, observing: Callable[[Seam, Call], Call], seam: Seam  # noqa: ANN401 - a module or an engine class
+    ) -> None:
+        original = getattr(owner, name)
+        observed = functools.wraps(original)(observing(seam, original))
+        setattr(owner, name, observed)
+        self._originals.append((owner, name, original))
+
+    # --- the observing callables ------------------------------------------------------------------
+
+    def _method(self, seam: Seam, original: Call) -> Call:
+        position = _position(original, COMMIT_PROPERTIES) - 1 if seam.commits else -1
+        dry_run = _position(original, "dry_run") - 1 if seam.name in _HAS_DRY_RUN else None
+
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+            if not self._only_when():
+                return original(table, *args, **kwargs)
+            try:
+                observation = self._observer.open(
+                    seam, table.table_uri(), table=table, mode=kwargs.get("mode")
+                )
+                observation.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(observation, table, args, kwargs)
+                if dry_run is not None and _argument(args, kwargs, dry_run, "dry_run"):
+                    observation.idle = NoCommitReason.DRY_RUN
+                if seam.commits:
+                    args, kwargs = self._stamped(observation, args, kwargs, position)
+            except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+                report("seam", error)
+                return original(table, *args, **kwargs)
+            return self._carry_out(
+                observation, functools.partial(original, table), args, kwargs, table=table
+            )
+
+        return observed
+
+    def _function(self, seam: Seam, original: Call) -> Call:
+        position = _position(original, COMMIT_PROPERTIES)
+        uri_at = _position(original, seam.uri)
+        options_at = _position(original, "storage_options")
+        mode_at = _position(original, "mode") if seam.operation is not Operation.CONVERT else None
+
+        def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+            if not self._only_when():
+                return original(*args, **kwargs)
+            options = _argument(args, kwargs, options_at, "storage_options")
+            try:
+                mode = None if mode_at is None else _argument(args, kwargs, mode_at, "mode")
+                location = str(_argument(args, kwargs, uri_at, seam.uri))
+                observation = self._observer.open(seam, location, table=None, mode=mode)
+                observation.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(observation, None, args, kwargs)
+                args, kwargs = self._stamped(observation, args, kwargs, position)
+            except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+                report("seam", error)
+                return original(*args, **kwargs)
+            return self._carry_out(observation, original, args, kwargs, storage_options=options)
+
+        return observed
+
+    def _open(self, seam: Seam, original: Call) -> Call:
+        def observed(table_or_uri: Any, storage_options: Any = None) -> Any:  # noqa: ANN401 - passed through
+            try:
+                return original(table_or_uri, storage_options)
+            except BaseException as error:
+                if self._only_when():
+                    with _guarded():
+                        self._report_unreachable(seam, table_or_uri, error)
+                raise
+
+        return observed
+
+    def _report_unreachable(self, seam: Seam, table_or_uri: object, error: BaseException) -> None:
+        observation = self._observer.open(seam, str(table_or_uri), table=None)
+        # Nothing was stamped and nothing reached the log: there is nothing to search for.
+        observation.location = None
+        self._observer.raised(observation, error)
+
+    def _merge_build(self, seam: Seam, original: Call) -> Call:
+        position = _position(original, COMMIT_PROPERTIES) - 1
+
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+            if not self._only_when():
+                return original(table, *args, **kwargs)
+            try:
+                observation = self._observer.open(seam, table.table_uri(), table=table)
+                observation.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(observation, table, args, kwargs)
+                args, kwargs = self._stamped(observation, args, kwargs, position)
+            except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+                report("seam", error)
+                return original(table, *args, **kwargs)
+            try:
+                builder = original(table, *args, **kwargs)
+            except BaseException as error:
+                with _guarded():
+                    self._observer.raised(observation, error, table=table)
+                raise
+            with _guarded():
+                self._keep_merge(builder, observation)
+            return builder
+
+        return observed
+
+    def _keep_merge(self, builder: object, observation: Observation) -> None:
+        # The builder takes no attribute and no weak reference. Its id is enough: another builder
+        # at the same address goes through here, too, and takes the entry over.
+        self._observer.drop(observation)
+        self._merges[id(builder)] = observation
+        self._merges.move_to_end(id(builder))
+        while len(self._merges) > MERGES_KEPT:
+            self._merges.popitem(last=False)
+
+    def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
+        def observed(table: Any, merge_builder: Any) -> Any:  # noqa: ANN401 - passed through
+            observation = self._merges.pop(id(merge_builder), None)
+            if observation is None:
+                return original(table, merge_builder)
+            with _guarded():
+                self._observer.resume(observation, table)
+            return self._carry_out(observation, original, (table, merge_builder), {}, table=table)
+
+        return observed
+
+    # --- what they have in common --------------------------------------------------------------------
+
+    def _stamped(
+        self, observation: Observation, args: tuple[Any, ...], kwargs: dict[str, Any], position: int
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with our metadata merged into the caller's commit properties."""
+        if len(args) > position:
+            properties = self._observer.properties(observation, args[position])
+            return (*args[:position], properties, *args[position + 1 :]), kwargs
+        properties = self._observer.properties(observation, kwargs.get(COMMIT_PROPERTIES))
+        return args, {**kwargs, COMMIT_PROPERTIES: properties}
+
+    def _carry_out(  # noqa: PLR0913 - a call and what belongs to it
+        self,
+        observation: Observation,
+        original: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        table: Any = None,  # noqa: ANN401 - a RawDeltaTable
+        storage_options: dict[str, str] | None = None,
+    ) -> Any:  # noqa: ANN401 - the engine's own result
+        token = otel_context.attach(observation.context)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            otel_context.detach(token)
+            with _guarded():
+                self._observer.raised(
+                    observation, error, table=table, storage_options=storage_options
+                )
+            raise
+        otel_context.detach(token)
+        with _guarded():
+            self._observer.returned(
+                observation, result, table=table, storage_options=storage_options
+            )
+        return result
+
+
+_HAS_DRY_RUN = frozenset({"vacuum", "repair"})
+
+
+def _position(callable_: Call, name: str) -> int:
+    """Return where `name` stands among the parameters, `self` included, as the engine says it."""
+    return list(inspect.signature(callable_).parameters).index(name)
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:  # noqa: ANN401 - any argument
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("seam", error)

@@ -1,0 +1,62 @@
+"""Which observer watches the seams of this process, and whether it watches all writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from deltawitness.observe import Observer
+from deltawitness.observe.enclosure import current_enclosure
+from deltawitness.proxies.deltalake import DeltaLakeSeams
+
+__all__ = ["install", "install_enclosed", "uninstall"]
+
+_lock = threading.RLock()
+_installed: tuple[Observer, DeltaLakeSeams] | None = None
+_everything = False
+
+
+def install(make_observer: Callable[[], Observer]) -> Observer:
+    """Observe every write of the process, with a new observer.
+
+    Raises:
+        ConfigurationError: a setting in the environment is invalid; nothing was installed.
+        AttributeError: the engine lacks a seam; nothing was installed.
+    """
+    return _install(make_observer, everything=True)
+
+
+def install_enclosed() -> Observer:
+    """Return the process's observer; if there is none, observe the writes inside proxies only."""
+    with _lock:
+        return _installed[0] if _installed else _install(Observer, everything=False)
+
+
+def uninstall() -> None:
+    """Put every original back and let the observer deliver what waits."""
+    global _installed, _everything  # noqa: PLW0603 - one installation per process
+    with _lock:
+        if _installed is not None:
+            observer, seams = _installed
+            seams.uninstall()
+            observer.stop()
+        _installed, _everything = None, False
+
+
+def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Observer:
+    global _installed, _everything  # noqa: PLW0603 - one installation per process
+    with _lock:
+        uninstall()
+        observer = make_observer()
+        seams = DeltaLakeSeams(observer, _asked_to_watch(observer))
+        seams.install()
+        observer.start()
+        _installed, _everything = (observer, seams), everything
+        return observer
+
+
+def _asked_to_watch(observer: Observer) -> Callable[[], bool]:
+    def is_watched() -> bool:
+        return (_everything or current_enclosure() is not None) and observer.is_on()
+
+    return is_watched

@@ -1,0 +1,372 @@
+"""Which run a write belongs to: carried by context variables, and by environment to other processes.
+
+A run is what OpenLineage calls a run: one execution of a named job. With no explicit run open, a
+process-wide implicit one answers, so that every write has a run. An explicit run opened inside
+another keeps it as its parent.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from typing import Any, ParamSpec, Protocol, Self, TypeVar
+
+from deltawitness.exceptions import ConfigurationError
+from deltawitness.semconv import CacheScope, Env
+from deltawitness.sources import new_id, now_ns
+
+__all__ = [
+    "CacheContext",
+    "RunContext",
+    "RunListener",
+    "add_run_listener",
+    "cache_context",
+    "current_cache_context",
+    "current_run",
+    "is_suppressed",
+    "remove_run_listener",
+    "run",
+    "suppressed",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RUN_ID_FORM = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One execution of a job.
+
+    Attributes:
+        run_id: UUIDv7 of the run (or the id that the parent process handed down).
+        job: name of the job that runs.
+        parent_run_id: the run it was opened in, if any.
+        started_at: nanoseconds since the Unix epoch.
+        attributes: the caller's own facts about the run.
+        traceparent: W3C trace context that the process was started with, if any.
+    """
+
+    run_id: str
+    job: str
+    parent_run_id: str | None = None
+    started_at: int = field(default_factory=now_ns)
+    attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    traceparent: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that make a child process belong to this run.
+
+        >>> RunContext("r-1", "nightly").environment()
+        {'DELTAWITNESS_RUN_ID': 'r-1', 'DELTAWITNESS_JOB': 'nightly'}
+        """
+        return {Env.RUN_ID.value: self.run_id, Env.JOB.value: self.job}
+
+
+@dataclass(frozen=True, slots=True)
+class CacheContext:
+    """The ambient policy, scope and key of the writes inside a :func:`cache_context`."""
+
+    policy: str | None = None
+    scope: CacheScope | None = None
+    key: str | None = None
+
+
+class RunListener(Protocol):
+    """Is told when an explicit run opens and closes; what it raises is its own to catch."""
+
+    def run_started(self, run: RunContext, /) -> None:
+        """Take note that `run` has opened; called inside it."""
+
+    def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
+        """Take note that `run` is closing, with the error that ended it; called inside it."""
+
+
+_NO_CACHE_CONTEXT = CacheContext()
+_run: ContextVar[RunContext | None] = ContextVar("deltawitness_run", default=None)
+_cache: ContextVar[CacheContext] = ContextVar("deltawitness_cache", default=_NO_CACHE_CONTEXT)
+_suppressed: ContextVar[bool] = ContextVar("deltawitness_suppressed", default=False)
+_listeners: tuple[RunListener, ...] = ()
+_process_run: RunContext | None = None
+_process_run_lock = threading.Lock()
+
+
+def current_run() -> RunContext:
+    """Return the run that a write made here and now would belong to; there always is one.
+
+    Raises:
+        ConfigurationError: the environment names a run id that is none.
+
+    >>> with run("nightly") as r:
+    ...     current_run() is r
+    True
+    """
+    return _run.get() or _process_run or _start_process_run()
+
+
+def _start_process_run() -> RunContext:
+    global _process_run  # noqa: PLW0603 - one implicit run per process is what it is for
+    with _process_run_lock:
+        if _process_run is None:
+            _process_run = run_from_environment(os.environ)
+        return _process_run
+
+
+def run_from_environment(environ: Mapping[str, str]) -> RunContext:
+    run_id = environ.get(Env.RUN_ID)
+    if run_id is not None and not _RUN_ID_FORM.fullmatch(run_id):
+        msg = f"{Env.RUN_ID}: expected 1 to 128 letters, digits or '._:-'"
+        raise ConfigurationError(msg)
+    return RunContext(
+        run_id=run_id or new_id(),
+        job=environ.get(Env.JOB) or _program_name(),
+        traceparent=environ.get(Env.TRACEPARENT) or None,
+    )
+
+
+def _program_name() -> str:
+    program = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))[0]  # noqa: PTH119, PTH122 - text, not a file
+    return program if program and not program.startswith("-") else "python"
+
+
+def adopt_run(context: RunContext) -> None:
+    """Make `context` the implicit run of this process: how a spawned child joins its parent's run."""
+    global _process_run  # noqa: PLW0603 - see _start_process_run
+    with _process_run_lock:
+        _process_run = context
+
+
+def forget_process_run() -> None:
+    """Forget the implicit run, so that the next write starts one from the environment; for tests."""
+    global _process_run  # noqa: PLW0603 - see _start_process_run
+    with _process_run_lock:
+        _process_run = None
+
+
+class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lower case is the idiom
+    """Open a run around a block, an async block, or each call of a function.
+
+    Args:
+        job: name of the job; the same for every execution of it.
+        attributes: facts about this run, as text; they go to spans and logs, never to metrics.
+        run_id: an id given from outside (a scheduler's), else a new UUIDv7.
+
+    Raises:
+        ConfigurationError: the job name is empty, or the run id is not 1 to 128 letters,
+            digits or `._:-`.
+
+    >>> with run("nightly", attributes={"shard": "3"}) as outer:
+    ...     with run("load") as inner:
+    ...         inner.parent_run_id == outer.run_id
+    True
+
+    >>> @run("monthly")
+    ... def job():
+    ...     return current_run().job
+    >>> job()
+    'monthly'
+    """
+
+    __slots__ = ("_attributes", "_context", "_job", "_run_id", "_token")
+
+    def __init__(
+        self,
+        job: str,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        if not isinstance(job, str) or not job:
+            msg = "run: the job name must be a non-empty string"
+            raise ConfigurationError(msg)
+        if run_id is not None and not _RUN_ID_FORM.fullmatch(run_id):
+            msg = "run: run_id must be 1 to 128 letters, digits or '._:-'"
+            raise ConfigurationError(msg)
+        self._job = job
+        self._attributes = MappingProxyType(
+            {str(k): str(v) for k, v in (attributes or {}).items()}
+        )
+        self._run_id = run_id
+        self._context: RunContext | None = None
+        self._token: Token[RunContext | None] | None = None
+
+    def __enter__(self) -> RunContext:
+        parent = _run.get() or _process_run
+        self._context = RunContext(
+            run_id=self._run_id or new_id(),
+            job=self._job,
+            parent_run_id=parent.run_id if parent else os.environ.get(Env.RUN_ID),
+            attributes=self._attributes,
+            traceparent=parent.traceparent if parent else os.environ.get(Env.TRACEPARENT),
+        )
+        self._token = _run.set(self._context)
+        for listener in _listeners:
+            listener.run_started(self._context)
+        return self._context
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._context is None or self._token is None:
+            return
+        for listener in reversed(_listeners):
+            listener.run_ended(self._context, error)
+        _run.reset(self._token)
+        self._context = self._token = None
+
+    async def __aenter__(self) -> RunContext:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Wrap `function`, plain or async, so that each call is a run of its own."""
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with self._again():
+                    return await function(*args, **kwargs)
+
+            return awaited  # type: ignore[return-value]  # a coroutine function is Callable[P, R] with R a coroutine
+
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self._again():
+                return function(*args, **kwargs)
+
+        return called
+
+    def _again(self) -> Self:
+        return type(self)(self._job, attributes=self._attributes, run_id=self._run_id)
+
+
+def add_run_listener(listener: RunListener) -> None:
+    """Tell `listener` of every explicit run from now on, in order of adding."""
+    global _listeners  # noqa: PLW0603 - replaced whole, so that a run in progress sees a stable tuple
+    _listeners = (*_listeners, listener)
+
+
+def remove_run_listener(listener: RunListener) -> None:
+    """Stop telling `listener`; unknown listeners are no error."""
+    global _listeners  # noqa: PLW0603 - see add_run_listener
+    _listeners = tuple(known for known in _listeners if known is not listener)
+
+
+@contextmanager
+def cache_context(
+    *,
+    policy: str | None = None,
+    scope: CacheScope | str | None = None,
+    key: str | None = None,
+) -> Iterator[CacheContext]:
+    """Give the writes inside the block a policy, scope and cache key without touching their calls.
+
+    What is left out is inherited from the block around it.
+
+    Args:
+        policy: name of the policy (`cache.policy`).
+        scope: one of `view`, `dataset`, `artifact`, `metadata`, `ledger`.
+        key: the cache key; only its hash leaves the process.
+
+    Raises:
+        ConfigurationError: the scope is not one of the closed set, or the policy is empty.
+
+    >>> with cache_context(policy="nightly_views", scope="view"):
+    ...     current_cache_context().policy
+    'nightly_views'
+    """
+    token = _cache.set(_merged(_cache.get(), policy, scope, key))
+    try:
+        yield _cache.get()
+    finally:
+        _cache.reset(token)
+
+
+def _merged(
+    outer: CacheContext, policy: str | None, scope: CacheScope | str | None, key: str | None
+) -> CacheContext:
+    if policy == "":
+        msg = "cache_context: the policy name must not be empty"
+        raise ConfigurationError(msg)
+    return CacheContext(
+        policy=outer.policy if policy is None else policy,
+        scope=outer.scope if scope is None else parse_scope(scope),
+        key=outer.key if key is None else key,
+    )
+
+
+def parse_scope(scope: CacheScope | str) -> CacheScope:
+    """Return `scope` as a member of the closed set.
+
+    Raises:
+        ConfigurationError: it is not one; the message lists them.
+    """
+    try:
+        return CacheScope(scope)
+    except ValueError:
+        msg = f"cache scope: expected one of {', '.join(CacheScope)}"
+        raise ConfigurationError(msg) from None
+
+
+def current_cache_context() -> CacheContext:
+    """Return the ambient policy, scope and key."""
+    return _cache.get()
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """Leave the writes inside the block unobserved: neither stamped nor reported.
+
+    >>> with suppressed():
+    ...     is_suppressed()
+    True
+    """
+    token = _suppressed.set(True)
+    try:
+        yield
+    finally:
+        _suppressed.reset(token)
+
+
+def is_suppressed() -> bool:
+    """Tell whether writes made here and now go unobserved."""
+    return _suppressed.get()
+
+
+def bound(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` bound to the run and cache context of here and now, for another thread."""
+    run_here, cache_here, suppressed_here = _run.get(), _cache.get(), _suppressed.get()
+    if run_here is None and cache_here is _NO_CACHE_CONTEXT and not suppressed_here:
+        return function
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        tokens = _run.set(run_here), _cache.set(cache_here), _suppressed.set(suppressed_here)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _run.reset(tokens[0])
+            _cache.reset(tokens[1])
+            _suppressed.reset(tokens[2])
+
+    return carried

@@ -1,0 +1,322 @@
+"""Every name deltawitness gives to anything: attributes, instruments, events, variables, commit keys.
+
+No other module spells one of these strings. Where a name comes from a specification, the line
+above it says which.
+
+* `db.*`, `error.*`, `exception.*`: OpenTelemetry semantic conventions 1.44, database client
+  spans, metrics and exceptions (https://opentelemetry.io/docs/specs/semconv/database/).
+* `cicd.*`: the CI/CD registry of the same conventions (release candidate).
+* `delta.*`, `cache.*`, `deltawitness.*`: ours, for what the conventions have no name for.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+WITNESS_VERSION: Final = "0.1.0"
+"""The version of this library, also stamped on each commit as `witness_version`."""
+
+SCOPE_NAME: Final = "deltawitness"
+"""Instrumentation scope of the tracer, meter and logger."""
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+"""Schema URL of the conventions that our telemetry follows."""
+
+DB_SYSTEM_DELTALAKE: Final = "deltalake"
+"""`db.system.name` of a commit: a custom value, lowercase and without version, as the spec asks."""
+
+
+# --- closed sets ---------------------------------------------------------------------------------
+
+
+class CacheScope(StrEnum):
+    """What kind of thing a write keeps (`cache.scope`)."""
+
+    VIEW = "view"
+    DATASET = "dataset"
+    ARTIFACT = "artifact"
+    METADATA = "metadata"
+    LEDGER = "ledger"
+
+
+class CacheOperation(StrEnum):
+    """What is done to a cached thing (`cache.operation`)."""
+
+    WRITE = "write"
+    MERGE = "merge"
+    UPDATE = "update"
+    DELETE = "delete"
+    OPTIMIZE = "optimize"
+    VACUUM = "vacuum"
+    RESTORE = "restore"
+    REPAIR = "repair"
+    CREATE = "create"
+    ALTER = "alter"
+    CONVERT = "convert"
+    CHECKPOINT = "checkpoint"
+    CLEANUP = "cleanup"
+    READ = "read"
+    SNAPSHOT = "snapshot"
+
+
+class CacheResult(StrEnum):
+    """How it ended (`cache.result`)."""
+
+    WRITE = "write"
+    HIT = "hit"
+    MISS = "miss"
+    NOOP = "noop"
+    ERROR = "error"
+
+
+class Operation(StrEnum):
+    """The engine's operation (`db.operation.name`), spelled as the Delta log spells it where it does."""
+
+    WRITE = "WRITE"
+    MERGE = "MERGE"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    OPTIMIZE = "OPTIMIZE"
+    VACUUM = "VACUUM"
+    RESTORE = "RESTORE"
+    REPAIR = "FSCK"
+    CREATE_TABLE = "CREATE TABLE"
+    CONVERT = "CONVERT"
+    ADD_COLUMNS = "ADD COLUMN"
+    ADD_CONSTRAINT = "ADD CONSTRAINT"
+    DROP_CONSTRAINT = "DROP CONSTRAINT"
+    ADD_FEATURE = "ADD FEATURE"
+    DROP_NOT_NULL = "CHANGE COLUMN"
+    SET_TABLE_PROPERTIES = "SET TBLPROPERTIES"
+    SET_TABLE_NAME = "UPDATE TABLE METADATA"
+    SET_TABLE_DESCRIPTION = "SET DESCRIPTION"
+    SET_COLUMN_METADATA = "UPDATE FIELD METADATA"
+    CHECKPOINT = "CHECKPOINT"
+    CLEANUP = "CLEANUP METADATA"
+    COMPACT_LOGS = "COMPACT LOGS"
+    GENERATE = "GENERATE"
+
+
+class ErrorType(StrEnum):
+    """The closed taxonomy of `error.type`, derived from the engine's class and text."""
+
+    COMMIT_CONFLICT = "commit_conflict"
+    CONCURRENT_TRANSACTION = "concurrent_transaction"
+    TABLE_EXISTS = "table_exists"
+    TABLE_NOT_FOUND = "table_not_found"
+    VERSION_NOT_FOUND = "version_not_found"
+    SCHEMA_MISMATCH = "schema_mismatch"
+    PARTITION_MISMATCH = "partition_mismatch"
+    CONSTRAINT_VIOLATION = "constraint_violation"
+    APPEND_ONLY = "append_only"
+    PROTOCOL_UNSUPPORTED = "protocol_unsupported"
+    LOG_CORRUPT = "log_corrupt"
+    METADATA_REJECTED = "metadata_rejected"
+    INVALID_SQL = "invalid_sql"
+    INVALID_ARGUMENT = "invalid_argument"
+    CAST_FAILED = "cast_failed"
+    EMPTY_INPUT = "empty_input"
+    SOURCE_FAILED = "source_failed"
+    PERMISSION_DENIED = "permission_denied"
+    STORAGE_FULL = "storage_full"
+    STORAGE_UNREACHABLE = "storage_unreachable"
+    STORAGE_FAILED = "storage_failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERRUPTED = "interrupted"
+    ENGINE_PANIC = "engine_panic"
+    OTHER = "_OTHER"
+    """Fallback of the OpenTelemetry conventions for an error outside the known set."""
+
+
+POLICY_UNMANAGED: Final = "unmanaged"
+"""`cache.policy` of a plain write that no policy was named for."""
+
+POLICY_OVERFLOW: Final = "_other"
+"""`cache.policy` on metrics once the cap of distinct policies is reached."""
+
+POLICY_CAP: Final = 64
+"""How many distinct policies metrics tell apart before :data:`POLICY_OVERFLOW`."""
+
+
+# --- commit keys (design decision 7) ---------------------------------------------------------------
+
+
+class CommitKey(StrEnum):
+    """The flat keys that a witnessed commit carries in its `commitInfo`."""
+
+    RUN_ID = "run_id"
+    WRITE_ID = "write_id"
+    TRACEPARENT = "traceparent"
+    CACHE_POLICY = "cache_policy"
+    CACHE_SCOPE = "cache_scope"
+    CACHE_OPERATION = "cache_operation"
+    CACHE_KEY = "cache_key"
+    CACHE_RESULT = "cache_result"
+    SCHEMA_HASH = "schema_hash"
+    PLAN_HASH = "plan_hash"
+    INPUTS = "inputs"
+    WITNESS_VERSION = "witness_version"
+
+
+USER_METADATA: Final = "userMetadata"
+"""The one commit key that Spark, Databricks and Trino show in DESCRIBE HISTORY."""
+
+RESERVED_COMMIT_KEYS: Final = frozenset(
+    {
+        "operation",
+        "timestamp",
+        "engineInfo",
+        "operationMetrics",
+        "version",
+        "inCommitTimestamp",
+        "tags",
+        "txnId",
+        "job",
+        "notebook",
+        "dataChange",
+        "clusterId",
+        "lastManifestCommit",
+        "operationParameters",
+        "readVersion",
+        "isolationLevel",
+        "isBlindAppend",
+        "userId",
+        "userName",
+        "clientVersion",
+        USER_METADATA,
+    }
+)
+"""Keys that we never emit of our own accord: delta-rs rejects or replaces them, or Spark's typed
+`CommitInfo` reader fails on a value of another type. The caller's own are passed through."""
+
+
+# --- span and log attributes ------------------------------------------------------------------------
+
+# OpenTelemetry database conventions, stable
+DB_SYSTEM_NAME: Final = "db.system.name"
+DB_OPERATION_NAME: Final = "db.operation.name"
+DB_COLLECTION_NAME: Final = "db.collection.name"
+DB_NAMESPACE: Final = "db.namespace"
+DB_QUERY_SUMMARY: Final = "db.query.summary"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+ERROR_TYPE: Final = "error.type"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+
+# OpenTelemetry CI/CD registry, release candidate; spans and logs only
+CICD_PIPELINE_NAME: Final = "cicd.pipeline.name"
+CICD_PIPELINE_RUN_ID: Final = "cicd.pipeline.run.id"
+
+CACHE_POLICY: Final = "cache.policy"
+CACHE_SCOPE: Final = "cache.scope"
+CACHE_OPERATION: Final = "cache.operation"
+CACHE_RESULT: Final = "cache.result"
+CACHE_KEY: Final = "cache.key"
+CACHE_SCHEMA_HASH: Final = "cache.schema.hash"
+CACHE_PLAN_HASH: Final = "cache.plan.hash"
+
+RUN_ID: Final = "deltawitness.run.id"
+RUN_PARENT_ID: Final = "deltawitness.run.parent.id"
+RUN_ATTRIBUTE_PREFIX: Final = "deltawitness.run.attribute."
+WRITE_ID: Final = "deltawitness.write.id"
+COMPONENT: Final = "deltawitness.component"
+"""Which part of ours an internal error or a drop came from: a closed set of component names."""
+EVENT_KIND: Final = "deltawitness.event.kind"
+PAYLOAD: Final = "deltawitness.payload"
+PAYLOAD_TRUNCATED: Final = "deltawitness.payload.truncated"
+LANDED: Final = "deltawitness.landed"
+"""After a failure: did the commit land all the same (`yes`, `no`, `unknown`)?"""
+
+DELTA_TABLE_ID: Final = "delta.table.id"
+DELTA_TABLE_VERSION: Final = "delta.table.version"
+DELTA_WRITE_MODE: Final = "delta.write.mode"
+DELTA_CHANGE: Final = "delta.change"
+"""What a row, file or byte count counts: `added`, `updated`, `deleted`, `copied`, `removed`."""
+DELTA_COMMIT_ROWS_ADDED: Final = "delta.commit.rows.added"
+DELTA_COMMIT_ROWS_UPDATED: Final = "delta.commit.rows.updated"
+DELTA_COMMIT_ROWS_DELETED: Final = "delta.commit.rows.deleted"
+DELTA_COMMIT_ROWS_COPIED: Final = "delta.commit.rows.copied"
+DELTA_COMMIT_FILES_ADDED: Final = "delta.commit.files.added"
+DELTA_COMMIT_FILES_REMOVED: Final = "delta.commit.files.removed"
+DELTA_COMMIT_BYTES_ADDED: Final = "delta.commit.size.added"
+DELTA_COMMIT_BYTES_REMOVED: Final = "delta.commit.size.removed"
+DELTA_COMMIT_RETRIES: Final = "delta.commit.retries"
+DELTA_INPUTS: Final = "delta.inputs"
+"""The Delta tables a write was made from, each as `table_id@version`."""
+
+
+# --- instruments -------------------------------------------------------------------------------------
+
+# OpenTelemetry database conventions, stable
+METRIC_DB_CLIENT_OPERATION_DURATION: Final = "db.client.operation.duration"
+METRIC_CACHE_OPERATION_COUNT: Final = "cache.operation.count"
+METRIC_CACHE_OPERATION_DURATION: Final = "cache.operation.duration"
+METRIC_COMMIT_ROWS: Final = "delta.commit.rows"
+METRIC_COMMIT_FILES: Final = "delta.commit.files"
+METRIC_COMMIT_SIZE: Final = "delta.commit.size"
+METRIC_COMMIT_RETRIES: Final = "delta.commit.retries"
+METRIC_INTERNAL_ERRORS: Final = "deltawitness.internal.errors"
+METRIC_EVENTS_DROPPED: Final = "deltawitness.events.dropped"
+
+DB_DURATION_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+"""Seconds; the boundaries that the conventions prescribe for `db.client.operation.duration`."""
+
+CACHE_DURATION_BUCKETS: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Seconds; a longer scale, because merges and optimizes take minutes."""
+
+
+# --- events (OpenTelemetry log records with an event name) --------------------------------------------
+
+EVENT_WRITE: Final = "deltawitness.write"
+"""One per write, inside the write's span context."""
+# OpenTelemetry database conventions, development
+EVENT_EXCEPTION: Final = "db.client.operation.exception"
+EVENT_ARTIFACT: Final = "deltawitness.artifact"
+EVENT_DIAGNOSTIC: Final = "deltawitness.diagnostic"
+
+
+# --- span names of the cache layer -----------------------------------------------------------------
+
+SPAN_CACHE_READ: Final = "cache.read"
+SPAN_CACHE_WRITE: Final = "cache.write"
+SPAN_CACHE_SNAPSHOT: Final = "cache.snapshot"
+
+
+# --- environment variables ----------------------------------------------------------------------------
+
+
+class Env(StrEnum):
+    """Every environment variable of ours; `Settings.from_env` and the run context read them."""
+
+    RUN_ID = "DELTAWITNESS_RUN_ID"
+    """Run that this process belongs to; set for child processes."""
+    JOB = "DELTAWITNESS_JOB"
+    """Job name of that run."""
+    TRACEPARENT = "TRACEPARENT"
+    """W3C trace context of the parent process."""
+    ACTIVATE = "DELTAWITNESS_ACTIVATE"
+    """Set by `deltawitness run`: instrument this process and its children at start."""
+    EVENTS_FILE = "DELTAWITNESS_EVENTS_FILE"
+    """Set by `deltawitness run`: where each process appends a line per write, for the summary."""
+    DIAGNOSTICS_SINK = "DELTAWITNESS_DIAGNOSTICS_SINK"
+    """`otel`, `memory`, `both` or `none`."""
+    TABLE_ID_KEY = "DELTAWITNESS_TABLE_ID_KEY"
+    """Secret that keys the hash of table ids in telemetry."""
+    USER_METADATA = "DELTAWITNESS_USER_METADATA"
+    """Mirror our keys to `userMetadata` (`true`, `false`)."""
+    REUSE_HANDLES = "DELTAWITNESS_REUSE_HANDLES"
+    """Reuse open table handles for writes by URI in zero-touch mode (`true`, `false`)."""
+    DELIVERY_INTERVAL = "DELTAWITNESS_DELIVERY_INTERVAL"
+    """Seconds that finished writes may wait before their telemetry is made."""
+    QUEUE_SIZE = "DELTAWITNESS_QUEUE_SIZE"
+    """Finished writes that may wait for delivery; beyond it they are counted as dropped."""
+    SINK_TIMEOUT = "DELTAWITNESS_SINK_TIMEOUT"
+    """Seconds after which a sink that does not return is given up."""
+    LANDED_TAIL = "DELTAWITNESS_LANDED_TAIL"
+    """Versions to look through for a failed write's commit."""
+    TABLE_NAMES = "DELTAWITNESS_TABLE_NAMES"
+    """Where a table's name in telemetry comes from: `path`, `metadata` or `none`."""

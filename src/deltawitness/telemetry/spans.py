@@ -1,0 +1,172 @@
+"""Spans: opened before the engine starts, closed with what the event knows."""
+
+from __future__ import annotations
+
+from contextvars import Token
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from deltawitness.events import Failed
+from deltawitness.semconv import (
+    CACHE_OPERATION,
+    CACHE_POLICY,
+    CACHE_SCOPE,
+    CICD_PIPELINE_NAME,
+    CICD_PIPELINE_RUN_ID,
+    DB_COLLECTION_NAME,
+    DB_OPERATION_NAME,
+    DB_QUERY_SUMMARY,
+    DB_SYSTEM_DELTALAKE,
+    DB_SYSTEM_NAME,
+    ERROR_TYPE,
+    RUN_ATTRIBUTE_PREFIX,
+    RUN_ID,
+    RUN_PARENT_ID,
+    SCHEMA_URL,
+    SCOPE_NAME,
+    WITNESS_VERSION,
+)
+from deltawitness.telemetry.attributes import event_attributes
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import TracerProvider
+
+    from deltawitness.events import WriteEvent, WriteIntent
+    from deltawitness.run import RunContext
+
+__all__ = ["RunSpans", "WriteSpans", "traceparent_of"]
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class WriteSpans:
+    """Opens and closes the span of a write.
+
+    Args:
+        tracer_provider: whose tracer to use; the global one when None.
+    """
+
+    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer(
+            SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
+        )
+
+    def open(self, intent: WriteIntent, run: RunContext, started_at: int) -> tuple[Span, Context]:
+        """Start the span, with what a sampler may want to see, and return it with its context."""
+        parent = parent_context(run)
+        span = self._tracer.start_span(
+            span_name(intent),
+            context=parent,
+            kind=SpanKind.CLIENT,
+            attributes=_sampling_attributes(intent),
+            start_time=started_at,
+        )
+        return span, trace.set_span_in_context(span, parent)
+
+    @staticmethod
+    def close(event: WriteEvent, span: Span) -> None:
+        """End the span at the event's end, with all that is known by now."""
+        if span.is_recording():
+            span.set_attributes(event_attributes(event))
+            if isinstance(event.outcome, Failed):
+                span.set_status(Status(StatusCode.ERROR, event.outcome.message))
+        span.end(event.started_at + event.duration_ns)
+
+
+def span_name(intent: WriteIntent) -> str:
+    """Return `{operation} {table}`, or the operation alone when the table has no name to tell."""
+    operation = intent.operation.value
+    return f"{operation} {intent.table_name}" if intent.table_name else operation
+
+
+def _sampling_attributes(intent: WriteIntent) -> dict[str, str]:
+    attributes = {
+        DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
+        DB_OPERATION_NAME: intent.operation.value,
+        CACHE_POLICY: intent.policy,
+        CACHE_SCOPE: intent.scope.value,
+        CACHE_OPERATION: intent.cache_operation.value,
+    }
+    if intent.table_name:
+        attributes[DB_COLLECTION_NAME] = intent.table_name
+        attributes[DB_QUERY_SUMMARY] = span_name(intent)
+    return attributes
+
+
+def parent_context(run: RunContext) -> Context:
+    """Return the context of here and now, or the trace that the process was started in."""
+    current = otel_context.get_current()
+    if run.traceparent is None or trace.get_current_span(current).get_span_context().is_valid:
+        return current
+    return trace.set_span_in_context(_remote_parent(run.traceparent), current)
+
+
+@lru_cache(maxsize=64)
+def _remote_parent(traceparent: str) -> Span:
+    return trace.get_current_span(_propagator.extract({"traceparent": traceparent}))
+
+
+def traceparent_of(span: Span) -> str | None:
+    """Return the W3C `traceparent` of a span, or None when there is no trace.
+
+    Source: https://www.w3.org/TR/trace-context/#traceparent-header
+    """
+    context = span.get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+class RunSpans:
+    """A run listener that puts a span around each explicit run, so that its writes share a trace.
+
+    Args:
+        tracer_provider: whose tracer to use; the global one when None.
+    """
+
+    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer(
+            SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
+        )
+        self._open: dict[str, tuple[Span, Token[Context]]] = {}
+
+    def run_started(self, run: RunContext) -> None:
+        """Start the run's span and make it the current one."""
+        parent = parent_context(run)
+        span = self._tracer.start_span(
+            run.job, context=parent, kind=SpanKind.INTERNAL, start_time=run.started_at
+        )
+        span.set_attributes(_run_attributes(run))
+        token = otel_context.attach(trace.set_span_in_context(span, parent))
+        self._open[run.run_id] = span, token
+
+    def run_ended(self, run: RunContext, error: BaseException | None) -> None:
+        """End the run's span; an error is told by its class alone."""
+        entry = self._open.pop(run.run_id, None)
+        if entry is None:
+            return
+        span, token = entry
+        otel_context.detach(token)
+        if error is not None:
+            span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+
+def _run_attributes(run: RunContext) -> dict[str, str]:
+    attributes = {
+        RUN_ID: run.run_id,
+        CICD_PIPELINE_NAME: run.job,
+        CICD_PIPELINE_RUN_ID: run.run_id,
+    }
+    if run.parent_run_id is not None:
+        attributes[RUN_PARENT_ID] = run.parent_run_id
+    return attributes | {
+        f"{RUN_ATTRIBUTE_PREFIX}{key}": value for key, value in run.attributes.items()
+    }
