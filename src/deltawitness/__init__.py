@@ -1,1 +1,142 @@
-"""Every Delta write, witnessed."""
+"""Every Delta write, witnessed: commit metadata, spans, metrics and logs for delta-rs and DataFusion."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Not on demand as the others: the module of the same name would take the function's place.
+from deltawitness.run import RunContext, cache_context, current_run, run, suppressed
+
+if TYPE_CHECKING:
+    from deltawitness.commit import (
+        CacheCommitMetadataRequest,
+        CommitMetadata,
+        cache_commit_metadata,
+        history,
+        read_commit_metadata,
+    )
+    from deltawitness.config import Settings
+    from deltawitness.events import (
+        CommitMetrics,
+        Committed,
+        Failed,
+        NoCommit,
+        WriteEvent,
+        WriteIntent,
+        WriteOutcome,
+        WriteSink,
+    )
+    from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash, table_id
+    from deltawitness.instrumentation import DeltaLakeInstrumentor
+    from deltawitness.observe import flush
+    from deltawitness.proxies.observed_pipeline import ObservedWritePipeline
+    from deltawitness.proxies.pipeline import (
+        WriteFormat,
+        WriteMode,
+        WritePipeline,
+        WriteRequest,
+        WriteResult,
+    )
+    from deltawitness.semconv import WITNESS_VERSION as __version__
+    from deltawitness.telemetry.cache import cache_span
+    from deltawitness.telemetry.diagnostics import (
+        DiagnosticsSink,
+        InMemoryDiagnosticsSink,
+        OtelDiagnosticsSink,
+    )
+    from deltawitness.telemetry.metrics import metric_views
+
+_HOMES = {
+    "CacheCommitMetadataRequest": "commit",
+    "CommitMetadata": "commit",
+    "CommitMetrics": "events",
+    "Committed": "events",
+    "DeltaLakeInstrumentor": "instrumentation",
+    "DiagnosticsSink": "telemetry.diagnostics",
+    "Failed": "events",
+    "InMemoryDiagnosticsSink": "telemetry.diagnostics",
+    "NoCommit": "events",
+    "ObservedWritePipeline": "proxies.observed_pipeline",
+    "OtelDiagnosticsSink": "telemetry.diagnostics",
+    "Settings": "config",
+    "WriteEvent": "events",
+    "WriteFormat": "proxies.pipeline",
+    "WriteIntent": "events",
+    "WriteMode": "proxies.pipeline",
+    "WriteOutcome": "events",
+    "WritePipeline": "proxies.pipeline",
+    "WriteRequest": "proxies.pipeline",
+    "WriteResult": "proxies.pipeline",
+    "WriteSink": "events",
+    "cache_commit_metadata": "commit",
+    "cache_span": "telemetry.cache",
+    "flush": "observe",
+    "history": "commit",
+    "metric_views": "telemetry.metrics",
+    "plan_hash": "hashing",
+    "plan_shape_hash": "hashing",
+    "read_commit_metadata": "commit",
+    "schema_hash": "hashing",
+    "table_id": "hashing",
+}
+
+__all__ = [
+    "CacheCommitMetadataRequest",
+    "CommitMetadata",
+    "CommitMetrics",
+    "Committed",
+    "DeltaLakeInstrumentor",
+    "DiagnosticsSink",
+    "Failed",
+    "InMemoryDiagnosticsSink",
+    "NoCommit",
+    "ObservedWritePipeline",
+    "OtelDiagnosticsSink",
+    "RunContext",
+    "Settings",
+    "WriteEvent",
+    "WriteFormat",
+    "WriteIntent",
+    "WriteMode",
+    "WriteOutcome",
+    "WritePipeline",
+    "WriteRequest",
+    "WriteResult",
+    "WriteSink",
+    "__version__",
+    "cache_commit_metadata",
+    "cache_context",
+    "cache_span",
+    "current_run",
+    "flush",
+    "history",
+    "metric_views",
+    "plan_hash",
+    "plan_shape_hash",
+    "read_commit_metadata",
+    "run",
+    "schema_hash",
+    "suppressed",
+    "table_id",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
+    """Import a public name when it is first asked for: the engines are heavy, and most need one."""
+    if name == "__version__":
+        from deltawitness.semconv import WITNESS_VERSION  # noqa: PLC0415 - as the others
+
+        return WITNESS_VERSION
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

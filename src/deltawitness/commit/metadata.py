@@ -6,12 +6,10 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import MetadataKeyError
-from deltawitness.redaction import redact_text
+from deltawitness.redaction import key_hash, redact_label
 from deltawitness.run import parse_scope
 from deltawitness.semconv import (
     POLICY_UNMANAGED,
@@ -31,6 +29,9 @@ if TYPE_CHECKING:
     from deltawitness.run import RunContext
 
 __all__ = ["CacheCommitMetadataRequest", "cache_commit_metadata"]
+
+
+_OUR_KEYS = frozenset(key.value for key in CommitKey)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def _checked_extra(extra: Mapping[str, object]) -> dict[str, str]:
         if key in RESERVED_COMMIT_KEYS:
             msg = f"commit key {key!r} is reserved: readers of the Delta log expect their own value"
             raise MetadataKeyError(msg)
-        if key in CommitKey:
+        if key in _OUR_KEYS:
             msg = f"commit key {key!r} is given by its own argument, not as an extra"
             raise MetadataKeyError(msg)
     return {
@@ -129,7 +130,7 @@ def standard_metadata(
     }
     if traceparent is not None:
         keys[CommitKey.TRACEPARENT.value] = traceparent
-    keys[CommitKey.CACHE_POLICY.value] = fit_policy(intent.policy)
+    keys[CommitKey.CACHE_POLICY.value] = redact_label(intent.policy)
     keys[CommitKey.CACHE_SCOPE.value] = intent.scope.value
     keys[CommitKey.CACHE_OPERATION.value] = intent.cache_operation.value
     if intent.cache_key is not None:
@@ -144,18 +145,6 @@ def standard_metadata(
         ]
     keys[CommitKey.WITNESS_VERSION.value] = WITNESS_VERSION
     return keys
-
-
-@lru_cache(maxsize=1024)
-def fit_policy(policy: str) -> str:
-    """Return the policy's name as it may leave the process."""
-    return redact_text(policy)
-
-
-@lru_cache(maxsize=1024)
-def key_hash(cache_key: str) -> str:
-    """Return the 32 hex digits that stand for a cache key outside the process."""
-    return sha256(cache_key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def stamped(

@@ -15,7 +15,7 @@ from opentelemetry import _logs, metrics, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from deltawitness.commit.log import TableLog, local_log_directory, open_log, read_local_commit
-from deltawitness.commit.metadata import fit_policy, standard_metadata, stamped
+from deltawitness.commit.metadata import standard_metadata, stamped
 from deltawitness.commit.outcome import RawCommit
 from deltawitness.config import Settings
 from deltawitness.delivery import Delivery, Step
@@ -30,7 +30,7 @@ from deltawitness.internal import on_internal_error, report
 from deltawitness.observe.completion import barely_completed, completed
 from deltawitness.observe.enclosure import NO_FACTS, current_enclosure
 from deltawitness.observe.observation import Observation
-from deltawitness.redaction import redact, strip_credentials, table_name_for
+from deltawitness.redaction import redact, redact_label, strip_credentials, table_name_for
 from deltawitness.run import (
     RunContext,
     add_run_listener,
@@ -39,12 +39,13 @@ from deltawitness.run import (
     is_suppressed,
     remove_run_listener,
 )
-from deltawitness.semconv import POLICY_UNMANAGED, CacheScope
+from deltawitness.semconv import POLICY_UNMANAGED, CacheScope, Operation
 from deltawitness.sources import new_id, now_ns
 from deltawitness.taxonomy import classify
+from deltawitness.telemetry.cache import use_providers
 from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
-from deltawitness.telemetry.metrics import MetricSink, count_dropped, count_internal_error
+from deltawitness.telemetry.metrics import InternalCounters, MetricSink
 from deltawitness.telemetry.spans import RunSpans, WriteSpans, traceparent_of
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Observer:
         self._run_spans = RunSpans(tracer_provider)
         self._metrics = MetricSink(meter_provider)
         self._logs = LogSink(logger_provider)
+        self._counters = InternalCounters(meter_provider)
         self._local_sinks: tuple[WriteSink, ...] = ()
         self._request_hook = request_hook
         self._response_hook = response_hook
@@ -111,7 +113,7 @@ class Observer:
             step_timeout=self.settings.sink_timeout,
             is_busy=self._is_busy,
             on_error=report,
-            on_drop=lambda component: count_dropped(component, 1),
+            on_drop=self._counters.dropped,
         )
         self._flushing = FlushFirst(self._flush_in_time)
 
@@ -122,7 +124,8 @@ class Observer:
         global _observer  # noqa: PLW0603 - one observer per process
         current_run()  # an invalid run id in the environment is told now, before any write
         _observer = self
-        on_internal_error(count_internal_error)
+        on_internal_error(self._counters.error)
+        use_providers(*self._providers[:2])
         add_run_listener(self)
         atexit.register(self._flush_in_time)
         # Children of multiprocessing leave by os._exit: only these finalizers run there.
@@ -137,6 +140,8 @@ class Observer:
         atexit.unregister(self._flush_in_time)
         if _observer is self:
             _observer = None
+            on_internal_error(None)
+            use_providers(None, None)
 
     def _finish_child(self) -> None:
         multiprocessing_util.Finalize(None, self._flush_child, exitpriority=100)
@@ -231,7 +236,7 @@ class Observer:
             table_uri=strip_credentials(location),
             table_name=self._table_name(location, table),
             mode=mode,
-            policy=fit_policy(facts.policy or ambient.policy or POLICY_UNMANAGED),
+            policy=redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
             scope=facts.scope or ambient.scope or CacheScope.DATASET,
             cache_key=facts.cache_key if facts.cache_key is not None else ambient.key,
             schema_hash=facts.schema_hash,
@@ -249,10 +254,6 @@ class Observer:
             if len(self._names) < _NAMES_KEPT and table is not None:
                 self._names[location] = name
             return name
-
-    def forget_name(self, location: str) -> None:
-        """Look the table's name up again at its next write: it has been given another."""
-        self._names.pop(location, None)
 
     def properties(
         self, observation: Observation, callers: CommitProperties | None
@@ -289,6 +290,8 @@ class Observer:
             observation.files_deleted = len(result)
         if observation.call is not None:
             observation.response = result
+        if observation.intent.operation is Operation.SET_TABLE_NAME and observation.location:
+            self._names.pop(observation.location, None)
         self._note_commit(observation, table, storage_options)
         self._hand_over(observation)
 

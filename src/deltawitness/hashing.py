@@ -1,0 +1,251 @@
+"""Hashes that are the same in every process: of a schema, of a plan, of a table's location."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["canonical_uri", "plan_hash", "plan_shape_hash", "schema_hash", "table_id"]
+
+DIGITS = 32
+"""Hex digits of a hash: 128 bits."""
+
+_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "gcs": "gs", "wasbs": "wasb", "azure": "az"}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_SAFE_IN_PATH = "/-._~!$&'()*+,;=:@"
+
+
+def _digest(kind: str, text: str) -> str:
+    # The kind and its version are part of what is hashed, so that a better form gets new values.
+    return hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
+
+
+# --- schemas ---------------------------------------------------------------------------------------
+
+
+def schema_hash(schema: object) -> str:
+    """Return the hash of a schema: names, order, types and nullability count, metadata does not.
+
+    Args:
+        schema: anything that exports an Arrow schema (`__arrow_c_schema__`), or has one as
+            `.schema`: a pyarrow, arro3, polars or delta-rs schema or table, a DataFusion DataFrame.
+
+    Raises:
+        TypeError: it exports no Arrow schema.
+
+    >>> import pyarrow as pa
+    >>> one = pa.schema([pa.field("id", pa.int64(), metadata={"note": "x"})])
+    >>> schema_hash(one) == schema_hash(pa.schema([("id", pa.int64())]))
+    True
+    """
+    arrow = _arrow_schema(schema)
+    try:
+        return _schema_hash(arrow.remove_metadata())
+    except TypeError:  # a type that pyarrow cannot hash, and so cannot be remembered
+        return _schema_hash.__wrapped__(arrow)
+
+
+@lru_cache(maxsize=512)
+def _schema_hash(schema: pa.Schema) -> str:
+    return _digest("schema/1", "\n".join(_field_text(field) for field in schema))
+
+
+def _arrow_schema(source: Any) -> pa.Schema:  # noqa: ANN401 - duck-typed, as the Arrow interface is
+    import pyarrow as pa  # noqa: PLC0415 - heavy, loaded when a schema is at hand
+
+    if isinstance(source, pa.Schema):
+        return source
+    if hasattr(source, "__arrow_c_schema__"):
+        return pa.schema(source)
+    inner = getattr(source, "schema", None)
+    if inner is not None:
+        return _arrow_schema(inner() if callable(inner) else inner)
+    to_arrow = getattr(source, "to_arrow", None)
+    if to_arrow is not None:
+        return _arrow_schema(to_arrow())
+    msg = f"schema_hash: {type(source).__name__} exports no Arrow schema"
+    raise TypeError(msg)
+
+
+def _field_text(field: pa.Field) -> str:
+    return f"{field.name!r}:{_type_text(field.type)}{'' if field.nullable else '!'}"
+
+
+def _type_text(kind: pa.DataType) -> str:
+    import pyarrow.types as pt  # noqa: PLC0415 - as in _arrow_schema
+
+    if isinstance(kind, _extension_type()):
+        return f"{kind.extension_name}<{_type_text(kind.storage_type)}>"
+    if pt.is_struct(kind):
+        return f"struct<{','.join(_field_text(kind.field(i)) for i in range(kind.num_fields))}>"
+    if pt.is_map(kind):
+        order = ",sorted" if kind.keys_sorted else ""
+        return f"map<{_field_text(kind.key_field)},{_field_text(kind.item_field)}{order}>"
+    if pt.is_fixed_size_list(kind):
+        return f"fixed_list[{kind.list_size}]<{_field_text(kind.value_field)}>"
+    if pt.is_large_list(kind) or pt.is_list(kind):
+        # The name of a list's element field differs between writers and means nothing.
+        element = kind.value_field
+        return f"{'large_' if pt.is_large_list(kind) else ''}list<{_field_text(element.with_name('item'))}>"
+    if pt.is_dictionary(kind):
+        order = ",ordered" if kind.ordered else ""
+        return f"dictionary<{_type_text(kind.index_type)},{_type_text(kind.value_type)}{order}>"
+    return str(kind)
+
+
+@lru_cache(maxsize=1)
+def _extension_type() -> type:
+    import pyarrow as pa  # noqa: PLC0415 - as in _arrow_schema
+
+    extension: type = pa.BaseExtensionType
+    return extension
+
+
+# --- plans -----------------------------------------------------------------------------------------
+
+_ANONYMOUS = re.compile(r"\bc[0-9a-f]{32}\b")
+_LITERALS = re.compile(
+    r"""(?x)
+    [A-Z][A-Za-z0-9]*\((?:"(?:[^"\\]|\\.)*"|[^()"]*)(?:,[^()]*)?\)   # Utf8("..."), Int64(3), Decimal128(...)
+    | "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.|'')*'                       # quoted text
+    | (?<![\w.$#])-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])          # bare numbers
+    """
+)
+_LITERAL_TYPES = re.compile(
+    r"^(?:Utf8|LargeUtf8|Utf8View|U?Int(?:8|16|32|64)|Float(?:16|32|64)|Boolean|Binary|LargeBinary"
+    r"|BinaryView|FixedSizeBinary|Date(?:32|64)|Time(?:32|64)\w*|Timestamp\w*|Decimal(?:32|64|128|256)"
+    r"|Interval\w*|Duration\w*|List|LargeList|FixedSizeList|Struct|Map|Dictionary|NULL)$"
+)
+
+
+def plan_hash(frame: Any) -> str:  # noqa: ANN401 - a DataFusion DataFrame or LogicalPlan
+    """Return the hash of the plan that makes a frame's rows; its literals count.
+
+    Args:
+        frame: a DataFusion `DataFrame`, or its `LogicalPlan`.
+
+    The text of the plan is hashed (`LogicalPlan.display_indent`), its anonymous table names
+    numbered by first appearance. DataFusion prints no more than the first rows of a VALUES list,
+    and does not print the files that a scan reads: two plans that differ there only have the same
+    hash, so whoever needs to tell them apart must hash the values or the files as well.
+
+    >>> from datafusion import SessionContext
+    >>> ctx = SessionContext()
+    >>> plan_hash(ctx.sql("SELECT 1")) == plan_hash(ctx.sql("SELECT 2"))
+    False
+    """
+    return _digest("plan/1", _plan_text(frame))
+
+
+def plan_shape_hash(frame: Any) -> str:  # noqa: ANN401 - as plan_hash
+    """Return the hash of a plan without its literals: the same query with other values.
+
+    Args:
+        frame: a DataFusion `DataFrame`, or its `LogicalPlan`.
+
+    >>> from datafusion import SessionContext
+    >>> ctx = SessionContext()
+    >>> plan_shape_hash(ctx.sql("SELECT 1")) == plan_shape_hash(ctx.sql("SELECT 2"))
+    True
+    """
+    return _digest("plan-shape/1", _without_literals(_plan_text(frame)))
+
+
+def _plan_text(frame: Any) -> str:  # noqa: ANN401 - as plan_hash
+    plan = frame.logical_plan() if hasattr(frame, "logical_plan") else frame
+    numbers: dict[str, str] = {}
+
+    def numbered(match: re.Match[str]) -> str:
+        return numbers.setdefault(match[0], f"anonymous{len(numbers)}")
+
+    return _ANONYMOUS.sub(numbered, plan.display_indent())
+
+
+def _without_literals(text: str) -> str:
+    def masked(match: re.Match[str]) -> str:
+        token = match[0]
+        if token[0] in "\"'-0123456789":
+            return "?"
+        name = token.partition("(")[0]
+        return "?" if _LITERAL_TYPES.match(name) else token
+
+    return _LITERALS.sub(masked, text)
+
+
+# --- locations ---------------------------------------------------------------------------------------
+
+
+def canonical_uri(uri: str | os.PathLike[str]) -> str:
+    """Return one spelling of a table's location, whatever spelling it came in.
+
+    Trailing and doubled slashes, `file://` or a plain or relative path, `s3a://` and its like,
+    the case of scheme and host, percent-encoding, `.` and `..` make no difference. Credentials,
+    query and fragment are no part of a location. Symbolic links are not followed: where they
+    lead may change, and asking costs a look at the disk.
+
+    Args:
+        uri: a URI or a local path.
+
+    >>> canonical_uri("s3a://Bucket/lake//t/?sig=x")
+    's3://bucket/lake/t'
+    >>> canonical_uri("/data/a b/") == canonical_uri("file:///data/a%20b")
+    True
+    """
+    text = os.fspath(uri)
+    if text.startswith("file:"):
+        return _local(unquote(urlsplit(text).path))
+    match = _SCHEME.match(text)
+    return _local(os.path.abspath(text)) if match is None else _remote(text)  # noqa: PTH100 - Path.absolute keeps `..`
+
+
+def _local(path: str) -> str:
+    normal = posixpath.normpath(path.replace(os.sep, "/"))
+    return "file://" + quote("/" + normal.lstrip("/"), safe=_SAFE_IN_PATH, errors="surrogatepass")
+
+
+def _remote(text: str) -> str:
+    parts = urlsplit(text)
+    scheme = _ALIASES.get(parts.scheme.lower(), parts.scheme.lower())
+    # In abfs://container@account the part before the @ is the container, no credential.
+    host = parts.netloc if scheme in _CONTAINER_SCHEMES else parts.netloc.rpartition("@")[2]
+    if scheme in _CONTAINER_SCHEMES and ":" in host.rpartition("@")[0]:
+        host = host.rpartition("@")[2]
+    path = re.sub(r"/+", "/", unquote(parts.path)).strip("/")
+    return f"{scheme}://{host.lower()}" + (f"/{quote(path, safe=_SAFE_IN_PATH)}" if path else "")
+
+
+_CONTAINER_SCHEMES = frozenset({"abfs", "wasb"})
+
+
+def table_id(uri: str | os.PathLike[str], *, key: bytes | None = None) -> str:
+    """Return the stable id of a table: the hash of where it lies.
+
+    Args:
+        uri: the location, in any spelling.
+        key: a secret; with it the id cannot be found by guessing locations.
+
+    >>> table_id("/data/t/") == table_id("file:///data/t")
+    True
+    """
+    text = os.fspath(uri)
+    # Where a relative path leads depends on the working directory, so it is not remembered by text.
+    if not text.startswith("/") and ":" not in text:
+        text = canonical_uri(text)
+    return _table_id(text, key)
+
+
+@lru_cache(maxsize=4096)
+def _table_id(uri: str, key: bytes | None) -> str:
+    canonical = canonical_uri(uri)
+    if key is None:
+        return _digest("table/1", canonical)
+    keyed = hashlib.blake2b(canonical.encode(), key=hashlib.sha256(key).digest(), digest_size=16)
+    return keyed.hexdigest()

@@ -1,0 +1,50 @@
+"""A pytest plugin: the fixtures `captured_writes`, `fixed_ids` and `delta_telemetry`.
+
+Imports ours only when a fixture is asked for: pytest loads it for every test suite it is installed
+beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from deltawitness.testing import CapturedWrites, InMemoryTelemetry
+
+__all__ = ["captured_writes", "delta_telemetry", "fixed_ids"]
+
+
+@pytest.fixture
+def captured_writes() -> Iterator[CapturedWrites]:
+    """Every Delta write that the test makes."""
+    from deltawitness.testing import capture_writes  # noqa: PLC0415 - see the module
+
+    with capture_writes() as captured:
+        yield captured
+
+
+@pytest.fixture
+def fixed_ids() -> Iterator[None]:
+    """Run and write ids that count up from 1."""
+    from deltawitness import testing  # noqa: PLC0415 - see the module
+
+    with testing.fixed_ids():
+        yield
+
+
+@pytest.fixture
+def delta_telemetry() -> Iterator[InMemoryTelemetry]:
+    """Every span, metric and log record of the Delta writes that the test makes."""
+    from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - see the module
+    from deltawitness.testing import InMemoryTelemetry  # noqa: PLC0415 - see the module
+
+    memory = InMemoryTelemetry.create()
+    instrumentor = DeltaLakeInstrumentor()
+    instrumentor.instrument(**memory.providers())
+    try:
+        yield memory
+    finally:
+        instrumentor.uninstrument()

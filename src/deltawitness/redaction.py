@@ -1,0 +1,271 @@
+"""The one place where paths, SQL, rows and secrets are made fit to leave the process.
+
+Text is reduced, never trusted: what looks like a path, a URI, a literal, a credential or a preview
+of rows is replaced by a mark. The patterns are linear and the text is cut before they run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from deltawitness.config import Settings, TableNames
+from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent, WriteOutcome
+from deltawitness.hashing import table_id
+from deltawitness.run import RunContext
+
+__all__ = [
+    "key_hash",
+    "redact",
+    "redact_text",
+    "redact_value",
+    "strip_credentials",
+    "table_name_for",
+]
+
+TEXT_LIMIT = 300
+"""Characters of free text that may leave the process."""
+
+_READ_LIMIT = 8192
+"""Characters of free text that are looked at."""
+
+_MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), mark)
+    for pattern, mark in (
+        (r"\x1b\[[0-9;]*[A-Za-z]", ""),
+        # A preview of rows: everything from its first line on.
+        (r"(?is)preview of invalid data.*", "[rows]"),
+        (r"(?s)\+-[-+]*\+.*", "[rows]"),
+        (r"(?m)^\s*\|.*\|\s*$", "[rows]"),
+        (r"(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", "[secret]"),
+        (r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_.-]+", "[secret]"),
+        (r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}", "[secret]"),
+        (r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b", "[secret]"),
+        # Any URI, whole, with the credentials and the query that it may hold.
+        (r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*", "[uri]"),
+        (r"(?i)\bfile:[^\s\"'`<>|]+", "[uri]"),
+        (
+            r"(?i)\b[\w.-]{0,40}(?:passw(?:or)?d|passwd|secret|token|credential|api[_-]?key"
+            r"|access[_-]?key|account[_-]?key|private[_-]?key|signature|\bsig|\bsas)[\w.-]{0,40}"
+            r"[\"']?\s*[:=]\s*(?:\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)",
+            "[secret]",
+        ),
+        (r"(?i)[?&](?:sig|sv|se|sp|sr|st|x-[a-z]+-[a-z-]+)=[^\s\"'&]+", "[secret]"),
+        (r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,253}\.[A-Za-z]{2,24}\b", "[email]"),
+        # SQL and error literals between quotes; a doubled or an escaped quote goes on.
+        (r"'(?:[^'\\]|''|\\.)*(?:'|$)", "?"),
+        (r"\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
+        (r"(?<![\w])[A-Za-z]:\\[^\s\"'<>|]*", "[path]"),
+        (r"\\\\[^\s\"'<>|]+", "[path]"),
+        (r"(?<![\w<])(?:~|\.{1,2})?/[^\s\"'`<>|,;:)\]}]*", "[path]"),
+        (r"\b[\w.%=+-]+(?:/[\w.%=+@-]+)+/?", "[path]"),
+        (r"\b[\w.%=+-]+\.(?:parquet|json|csv|arrow|crc|checkpoint|py)\b", "[path]"),
+        (r"(?<![\w.?-])[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])", "?"),
+    )
+)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_SECRET_NAME = re.compile(
+    r"(?i)passw(?:or)?d|passwd|secret|token|credential|api[_-]?key|access[_-]?key|eyJ[A-Za-z0-9_-]{8}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|[A-Za-z0-9+/_-]{40,}|[0-9a-f]{24,}"
+)
+_HOMES = frozenset({"home", "Users", "users", "Documents and Settings"})
+_SECRET_KEY = re.compile(
+    r"(?i)passw(?:or)?d|passwd|secret|token|credential|authorization|cookie|api[_-]?key"
+    r"|access[_-]?key|account[_-]?key|private[_-]?key|(?:^|[._-])sas(?:$|[._-])|connection[_-]?string"
+)
+
+
+def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
+    """Return the event as it may leave the process.
+
+    Args:
+        event: the full record, which stays as it is.
+        settings: whether table ids are keyed.
+
+    Returns:
+        The same event without locations, its cache key hashed, its texts reduced, its table id
+        keyed when a key is set. Redacting it again changes nothing.
+    """
+    return replace(
+        event,
+        run=_redacted_run(event.run),
+        intent=_redacted_intent(event.intent, settings),
+        outcome=_redacted_outcome(event.outcome),
+        table_id=_keyed(event.table_id, event.intent.table_uri, settings),
+        thread=None,
+    )
+
+
+def _redacted_run(run: RunContext) -> RunContext:
+    attributes = {name: redact_named(name, value) for name, value in run.attributes.items()}
+    return replace(run, job=redact_label(run.job), attributes=MappingProxyType(attributes))
+
+
+def _redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
+    key = intent.cache_key
+    inputs = tuple(
+        InputVersion(_keyed(read.table_id, read.uri, settings) or read.table_id, read.version)
+        for read in intent.inputs
+    )
+    return replace(
+        intent,
+        table_uri=None,
+        policy=redact_label(intent.policy),
+        cache_key=None if key is None else key_hash(key),
+        inputs=inputs,
+    )
+
+
+def _redacted_outcome(outcome: WriteOutcome) -> WriteOutcome:
+    if isinstance(outcome, Failed):
+        return replace(outcome, message=redact_text(outcome.message))
+    return outcome
+
+
+def _keyed(known: str | None, uri: str | None, settings: Settings) -> str | None:
+    if settings.table_id_key is None or uri is None:
+        return known
+    return table_id(uri, key=settings.table_id_key)
+
+
+_HASHED = re.compile(r"key:[0-9a-f]{32}")
+
+
+@lru_cache(maxsize=1024)
+def key_hash(cache_key: str) -> str:
+    """Return what stands for a cache key outside the process: its hash, marked as one.
+
+    >>> key_hash("k") == key_hash(key_hash("k"))
+    True
+    """
+    if _HASHED.fullmatch(cache_key):
+        return cache_key
+    return "key:" + sha256(cache_key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def redact_text(text: str) -> str:
+    """Return free text without literals, rows, paths, URIs, credentials and e-mail addresses.
+
+    Args:
+        text: any text; what is beyond the first 8,192 characters is not looked at and is dropped.
+
+    Returns:
+        One line of at most 300 characters.
+
+    >>> redact_text("cannot read /home/ann/t/part-1.parquet: id = 'x' and n > 3")
+    'cannot read [path]: id = ? and n > ?'
+    """
+    reduced = text[:_READ_LIMIT]
+    for pattern, mark in _MARKS:
+        reduced = pattern.sub(mark, reduced)
+    line = " ".join(reduced.split())
+    return line if len(line) <= TEXT_LIMIT else line[: TEXT_LIMIT - 1] + "…"
+
+
+@lru_cache(maxsize=1024)
+def redact_label(label: str) -> str:
+    """Return a name that a person gave (a job, a policy) as it may leave the process.
+
+    A plain name stays what it is, digits included; anything else is treated as free text.
+
+    >>> redact_label("nightly-load_2024.1"), redact_label("/home/ann/job")
+    ('nightly-load_2024.1', '[path]')
+    """
+    is_plain = all(_NAME.fullmatch(part) for part in label.split(" "))
+    return label if is_plain and not _SECRET_NAME.search(label) else redact_text(label)
+
+
+def redact_named(name: str, value: str) -> str:
+    """Return a value that is known by a name: a secret's is masked, another's is a label or text."""
+    return "[secret]" if _SECRET_KEY.search(name) else redact_label(value)
+
+
+def redact_value(value: object, *, depth: int = 6, width: int = 64) -> Any:  # noqa: ANN401 - the same shape as what came in
+    """Return a structured payload as it may leave the process.
+
+    Args:
+        value: mappings, sequences and scalars; anything else is told by its class only.
+        depth: how deep it is followed.
+        width: how many members of each mapping or sequence are kept.
+
+    >>> redact_value({"rows": 3, "password": "x", "files": ["/home/ann/a"]})
+    {'rows': 3, 'password': '[secret]', 'files': ['[path]']}
+    """
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return redact_label(value) if len(value) <= TEXT_LIMIT else redact_text(value)
+        case Mapping() if depth > 0:
+            return {
+                redact_label(str(name)): (
+                    "[secret]"
+                    if _SECRET_KEY.search(str(name)) and not isinstance(member, int | float)
+                    else redact_value(member, depth=depth - 1, width=width)
+                )
+                for name, member in list(value.items())[:width]
+            }
+        case list() | tuple() | set() | frozenset() if depth > 0:
+            return [
+                redact_value(member, depth=depth - 1, width=width) for member in list(value)[:width]
+            ]
+        case _:
+            return f"[{type(value).__name__}]"
+
+
+@lru_cache(maxsize=4096)
+def strip_credentials(uri: str) -> str:
+    """Return a location as it may be kept on this machine: no user, password, query or fragment.
+
+    >>> strip_credentials("s3://key:secret@bucket/t?sig=x")
+    's3://bucket/t'
+    """
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@lru_cache(maxsize=4096)
+def table_name_for(
+    uri: str | None, metadata_name: str | None, mode: TableNames = TableNames.PATH
+) -> str | None:
+    """Return the name of a table that may be told.
+
+    Args:
+        uri: where it lies.
+        metadata_name: the name set in its metadata, which wins.
+        mode: which of the two may be told.
+
+    Returns:
+        None when there is no name, when it is no plain identifier, looks like a secret, or is a
+        person's home folder.
+
+    >>> table_name_for("s3://bucket/lake/flights/", None)
+    'flights'
+    >>> table_name_for("/home/ann", None) is None
+    True
+    """
+    if mode is TableNames.NONE:
+        return None
+    candidate = metadata_name
+    if not candidate and mode is TableNames.PATH and uri:
+        candidate = _last_segment(uri)
+    if not candidate or not _NAME.fullmatch(candidate) or _SECRET_NAME.search(candidate):
+        return None
+    return candidate
+
+
+def _last_segment(uri: str) -> str | None:
+    path = unquote(urlsplit(strip_credentials(uri)).path if "://" in uri else uri)
+    segments = [segment for segment in re.split(r"[/\\]", path) if segment not in {"", "."}]
+    if not segments or (len(segments) > 1 and segments[-2] in _HOMES) or segments == ["root"]:
+        return None
+    return segments[-1]

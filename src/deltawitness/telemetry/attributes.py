@@ -1,0 +1,119 @@
+"""What a span and a log record say of a write: one mapping, made from the redacted event."""
+
+from __future__ import annotations
+
+from typing import NewType, TypeAlias
+
+from deltawitness.events import CommitMetrics, Committed, Failed, WriteEvent
+from deltawitness.semconv import (
+    CACHE_KEY,
+    CACHE_OPERATION,
+    CACHE_PLAN_HASH,
+    CACHE_POLICY,
+    CACHE_RESULT,
+    CACHE_SCHEMA_HASH,
+    CACHE_SCOPE,
+    CICD_PIPELINE_NAME,
+    CICD_PIPELINE_RUN_ID,
+    DB_COLLECTION_NAME,
+    DB_OPERATION_NAME,
+    DB_SYSTEM_DELTALAKE,
+    DB_SYSTEM_NAME,
+    DELTA_COMMIT_BYTES_ADDED,
+    DELTA_COMMIT_BYTES_REMOVED,
+    DELTA_COMMIT_FILES_ADDED,
+    DELTA_COMMIT_FILES_REMOVED,
+    DELTA_COMMIT_RETRIES,
+    DELTA_COMMIT_ROWS_ADDED,
+    DELTA_COMMIT_ROWS_COPIED,
+    DELTA_COMMIT_ROWS_DELETED,
+    DELTA_COMMIT_ROWS_UPDATED,
+    DELTA_INPUTS,
+    DELTA_TABLE_ID,
+    DELTA_TABLE_VERSION,
+    DELTA_WRITE_MODE,
+    ERROR_TYPE,
+    LANDED,
+    RUN_ATTRIBUTE_PREFIX,
+    RUN_ID,
+    RUN_PARENT_ID,
+    WRITE_ID,
+)
+
+__all__ = ["DetailAttributes", "event_attributes"]
+
+AttributeValue: TypeAlias = str | int | float | bool | list[str]
+
+DetailAttributes = NewType("DetailAttributes", dict[str, AttributeValue])
+"""Attributes of spans and log records. Metrics take another type, so that an id or a name, which
+are free to have any number of values, cannot slip into a metric."""
+
+_METRIC_NAMES = {
+    "rows_added": DELTA_COMMIT_ROWS_ADDED,
+    "rows_updated": DELTA_COMMIT_ROWS_UPDATED,
+    "rows_deleted": DELTA_COMMIT_ROWS_DELETED,
+    "rows_copied": DELTA_COMMIT_ROWS_COPIED,
+    "files_added": DELTA_COMMIT_FILES_ADDED,
+    "files_removed": DELTA_COMMIT_FILES_REMOVED,
+    "bytes_added": DELTA_COMMIT_BYTES_ADDED,
+    "bytes_removed": DELTA_COMMIT_BYTES_REMOVED,
+    "retries": DELTA_COMMIT_RETRIES,
+}
+
+
+def event_attributes(event: WriteEvent) -> DetailAttributes:
+    """Return everything that a span or a log record says of a write; what is not known is left out.
+
+    Args:
+        event: the redacted record.
+    """
+    intent = event.intent
+    optional: dict[str, AttributeValue | None] = {
+        DB_COLLECTION_NAME: intent.table_name,
+        DELTA_TABLE_ID: event.table_id,
+        DELTA_WRITE_MODE: intent.mode,
+        CACHE_KEY: intent.cache_key,
+        CACHE_SCHEMA_HASH: intent.schema_hash,
+        CACHE_PLAN_HASH: intent.plan_hash,
+        DELTA_INPUTS: [f"{read.table_id}@{read.version}" for read in intent.inputs] or None,
+        RUN_PARENT_ID: event.run.parent_run_id,
+    }
+    return DetailAttributes(
+        {
+            DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
+            DB_OPERATION_NAME: intent.operation.value,
+            CACHE_POLICY: intent.policy,
+            CACHE_SCOPE: intent.scope.value,
+            CACHE_OPERATION: intent.cache_operation.value,
+            CACHE_RESULT: event.result.value,
+            RUN_ID: event.run.run_id,
+            WRITE_ID: event.write_id,
+            CICD_PIPELINE_NAME: event.run.job,
+            CICD_PIPELINE_RUN_ID: event.run.run_id,
+        }
+        | {name: value for name, value in optional.items() if value is not None}
+        | {f"{RUN_ATTRIBUTE_PREFIX}{name}": value for name, value in event.run.attributes.items()}
+        | _outcome_attributes(event)
+    )
+
+
+def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
+    match event.outcome:
+        case Committed() as committed:
+            return {DELTA_TABLE_VERSION: committed.version} | _metric_attributes(committed.metrics)
+        case Failed() as failed:
+            told: dict[str, AttributeValue] = {
+                ERROR_TYPE: failed.error_type.value,
+                LANDED: failed.landed.value,
+            }
+            return told if failed.version is None else {**told, DELTA_TABLE_VERSION: failed.version}
+        case nothing:
+            return _metric_attributes(nothing.metrics)
+
+
+def _metric_attributes(metrics: CommitMetrics) -> dict[str, AttributeValue]:
+    return {
+        _METRIC_NAMES[name]: value
+        for name, value in metrics.known().items()
+        if name in _METRIC_NAMES
+    }

@@ -1,0 +1,187 @@
+"""Diagnostics: what a part of the program wants to leave behind about itself, correlated to its run."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from opentelemetry import _logs
+from opentelemetry._logs import SeverityNumber
+
+from deltawitness.config import DiagnosticsChoice, Settings
+from deltawitness.internal import report
+from deltawitness.redaction import redact_label, redact_value
+from deltawitness.run import current_run
+from deltawitness.semconv import (
+    EVENT_ARTIFACT,
+    EVENT_DIAGNOSTIC,
+    EVENT_KIND,
+    PAYLOAD,
+    PAYLOAD_TRUNCATED,
+    RUN_ID,
+    SCHEMA_URL,
+    SCOPE_NAME,
+    WITNESS_VERSION,
+)
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+
+__all__ = [
+    "DiagnosticsSink",
+    "InMemoryDiagnosticsSink",
+    "OtelDiagnosticsSink",
+    "diagnostics_sink",
+]
+
+PAYLOAD_LIMIT = 32_768
+"""Bytes of a payload, as JSON, that one log record carries."""
+
+
+class DiagnosticsSink(Protocol):
+    """Takes artifacts (a plan, a set of operator metrics) and events; never raises."""
+
+    def record_artifact(self, name: str, payload: Mapping[str, object]) -> None:
+        """Keep a structured artifact under a name."""
+
+    def record_event(self, name: str, properties: Mapping[str, object]) -> None:
+        """Note that something happened, with its properties."""
+
+
+class OtelDiagnosticsSink:
+    """Emits diagnostics as OpenTelemetry log records with the trace, span and run of the moment.
+
+    The payload goes as structured attributes, redacted; one that is larger than the limit goes
+    as cut JSON text and is marked as truncated.
+
+    Args:
+        logger_provider: whose logger to use; the global one when None.
+        max_bytes: bytes of a payload, as JSON, that a record may carry.
+    """
+
+    def __init__(
+        self, logger_provider: LoggerProvider | None = None, *, max_bytes: int = PAYLOAD_LIMIT
+    ) -> None:
+        self._logger = _logs.get_logger(
+            SCOPE_NAME, WITNESS_VERSION, logger_provider, schema_url=SCHEMA_URL
+        )
+        self._max_bytes = max_bytes
+
+    def record_artifact(self, name: str, payload: Mapping[str, object]) -> None:
+        """Emit an artifact."""
+        self._record(EVENT_ARTIFACT, name, payload)
+
+    def record_event(self, name: str, properties: Mapping[str, object]) -> None:
+        """Emit an event."""
+        self._record(EVENT_DIAGNOSTIC, name, properties)
+
+    def _record(self, event_name: str, name: str, payload: Mapping[str, object]) -> None:
+        try:
+            self._logger.emit(
+                severity_number=SeverityNumber.INFO,
+                severity_text=SeverityNumber.INFO.name,
+                attributes={
+                    RUN_ID: current_run().run_id,
+                    EVENT_KIND: redact_label(name),
+                    **self._payload(payload),
+                },
+                event_name=event_name,
+            )
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+            report("diagnostics", error)
+
+    def _payload(self, payload: Mapping[str, object]) -> dict[str, Any]:
+        fit = redact_value(payload)
+        text = json.dumps(fit, separators=(",", ":"))
+        if len(text.encode()) <= self._max_bytes:
+            return {PAYLOAD: fit}
+        cut = text.encode()[: self._max_bytes].decode(errors="ignore")
+        return {PAYLOAD: cut, PAYLOAD_TRUNCATED: True}
+
+
+class InMemoryDiagnosticsSink:
+    """Keeps diagnostics as they came, for tests and notebooks.
+
+    >>> sink = InMemoryDiagnosticsSink()
+    >>> sink.record_event("planned", {"nodes": 3})
+    >>> sink.events
+    [('planned', {'nodes': 3})]
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._artifacts: list[tuple[str, dict[str, object]]] = []
+        self._events: list[tuple[str, dict[str, object]]] = []
+
+    def record_artifact(self, name: str, payload: Mapping[str, object]) -> None:
+        """Keep an artifact."""
+        with self._lock:
+            self._artifacts.append((name, dict(payload)))
+
+    def record_event(self, name: str, properties: Mapping[str, object]) -> None:
+        """Keep an event."""
+        with self._lock:
+            self._events.append((name, dict(properties)))
+
+    @property
+    def artifacts(self) -> list[tuple[str, dict[str, object]]]:
+        """The artifacts so far, in order."""
+        with self._lock:
+            return list(self._artifacts)
+
+    @property
+    def events(self) -> list[tuple[str, dict[str, object]]]:
+        """The events so far, in order."""
+        with self._lock:
+            return list(self._events)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._artifacts.clear()
+            self._events.clear()
+
+
+class _All:
+    """Hands everything to each of several sinks; with none of them, to nobody."""
+
+    def __init__(self, sinks: Sequence[DiagnosticsSink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def record_artifact(self, name: str, payload: Mapping[str, object]) -> None:
+        for sink in self._sinks:
+            sink.record_artifact(name, payload)
+
+    def record_event(self, name: str, properties: Mapping[str, object]) -> None:
+        for sink in self._sinks:
+            sink.record_event(name, properties)
+
+
+_memory = InMemoryDiagnosticsSink()
+
+
+def memory_diagnostics() -> InMemoryDiagnosticsSink:
+    """Return the process's in-memory sink, which the settings `memory` and `both` fill."""
+    return _memory
+
+
+def diagnostics_sink(
+    settings: Settings, logger_provider: LoggerProvider | None = None
+) -> DiagnosticsSink:
+    """Return the sink that the settings choose (`DELTAWITNESS_DIAGNOSTICS_SINK`).
+
+    Args:
+        settings: `diagnostics_sink` is otel, memory, both or none.
+        logger_provider: for the OpenTelemetry sink; the global one when None.
+    """
+    match settings.diagnostics_sink:
+        case DiagnosticsChoice.OTEL:
+            return OtelDiagnosticsSink(logger_provider)
+        case DiagnosticsChoice.MEMORY:
+            return _memory
+        case DiagnosticsChoice.BOTH:
+            return _All([OtelDiagnosticsSink(logger_provider), _memory])
+        case DiagnosticsChoice.NONE:
+            return _All([])

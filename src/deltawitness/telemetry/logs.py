@@ -1,0 +1,94 @@
+"""One log record per write, and one more per failure, both inside the write's trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry import _logs
+from opentelemetry._logs import SeverityNumber
+
+from deltawitness.events import Failed, WriteEvent
+from deltawitness.semconv import (
+    DB_OPERATION_NAME,
+    DB_SYSTEM_DELTALAKE,
+    DB_SYSTEM_NAME,
+    ERROR_TYPE,
+    EVENT_EXCEPTION,
+    EVENT_WRITE,
+    EXCEPTION_MESSAGE,
+    EXCEPTION_TYPE,
+    RUN_ID,
+    SCHEMA_URL,
+    SCOPE_NAME,
+    WITNESS_VERSION,
+    WRITE_ID,
+)
+from deltawitness.telemetry.attributes import event_attributes
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.context import Context
+
+__all__ = ["LogSink"]
+
+
+class LogSink:
+    """Emits the events of each write as OpenTelemetry log records.
+
+    Args:
+        logger_provider: whose logger to use; the global one when None.
+
+    Source: events are log records with an event name,
+    https://opentelemetry.io/docs/specs/otel/logs/data-model/#events.
+    """
+
+    def __init__(self, logger_provider: LoggerProvider | None = None) -> None:
+        self._logger = _logs.get_logger(
+            SCOPE_NAME, WITNESS_VERSION, logger_provider, schema_url=SCHEMA_URL
+        )
+
+    def __call__(self, event: WriteEvent, context: Context | None = None) -> None:
+        """Emit one write.
+
+        Args:
+            event: the redacted record.
+            context: the context of the write's span, whose ids the records carry.
+        """
+        failed = event.outcome if isinstance(event.outcome, Failed) else None
+        severity = SeverityNumber.INFO if failed is None else SeverityNumber.ERROR
+        self._emit(EVENT_WRITE, severity, dict(event_attributes(event)), event, context)
+        if failed is not None:
+            self._emit(
+                EVENT_EXCEPTION,
+                SeverityNumber.WARN,
+                {
+                    DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
+                    DB_OPERATION_NAME: event.intent.operation.value,
+                    ERROR_TYPE: failed.error_type.value,
+                    EXCEPTION_TYPE: failed.exception_type,
+                    EXCEPTION_MESSAGE: failed.message,
+                    RUN_ID: event.run.run_id,
+                    WRITE_ID: event.write_id,
+                },
+                event,
+                context,
+            )
+
+    def _emit(
+        self,
+        name: str,
+        severity: SeverityNumber,
+        attributes: dict[str, str | int | float | bool | list[str]],
+        event: WriteEvent,
+        context: Context | None,
+    ) -> None:
+        if not self._logger.enabled(context=context, severity_number=severity, event_name=name):
+            return
+        self._logger.emit(
+            timestamp=event.started_at + event.duration_ns,
+            context=context,
+            severity_number=severity,
+            severity_text=severity.name,
+            attributes=attributes,
+            event_name=name,
+        )

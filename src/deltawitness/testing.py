@@ -1,0 +1,195 @@
+"""For tests of programs that write Delta: captured writes, fixed ids and clock, telemetry in memory.
+
+The pytest plugin :mod:`deltawitness.pytest_plugin` makes fixtures of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deltawitness import sources
+from deltawitness.observe import flush, observer
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+
+    from deltawitness.events import WriteEvent
+
+__all__ = ["CapturedWrites", "InMemoryTelemetry", "capture_writes", "fixed_clock", "fixed_ids"]
+
+
+class CapturedWrites:
+    """The writes observed so far, in order; reading them waits for those under delivery."""
+
+    def __init__(self) -> None:
+        self._events: list[WriteEvent] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, event: WriteEvent) -> None:
+        """Take a finished write: this is a sink."""
+        with self._lock:
+            self._events.append(event)
+
+    @property
+    def events(self) -> list[WriteEvent]:
+        """Every write that is finished by now, unredacted."""
+        flush()
+        with self._lock:
+            return list(self._events)
+
+    @property
+    def last(self) -> WriteEvent:
+        """The write that finished last.
+
+        Raises:
+            IndexError: no write was observed.
+        """
+        return self.events[-1]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __iter__(self) -> Iterator[WriteEvent]:
+        return iter(self.events)
+
+
+@contextmanager
+def capture_writes() -> Iterator[CapturedWrites]:
+    """Collect the writes made inside the block, instrumenting for its duration if nothing else did.
+
+    >>> import pyarrow as pa, tempfile
+    >>> from deltalake import write_deltalake
+    >>> with tempfile.TemporaryDirectory() as folder, capture_writes() as writes:
+    ...     write_deltalake(folder, pa.table({"x": [1, 2]}))
+    ...     writes.last.outcome.metrics.rows_added
+    2
+    """
+    from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy, and a plugin is always imported
+
+    captured = CapturedWrites()
+    instrumentor = DeltaLakeInstrumentor()
+    ours = not instrumentor.is_instrumented_by_opentelemetry
+    if ours:
+        instrumentor.instrument()
+    watching = observer()
+    if watching is None:
+        msg = "deltalake is marked as instrumented, but nothing observes it"
+        raise RuntimeError(msg)
+    watching.add_sink(captured)
+    try:
+        yield captured
+    finally:
+        flush()
+        watching.remove_sink(captured)
+        if ours:
+            instrumentor.uninstrument()
+
+
+@contextmanager
+def fixed_clock(start_ns: int = 1_700_000_000_000_000_000, step_ns: int = 1_000_000) -> Iterator[None]:
+    """Let time start at `start_ns` and move by `step_ns` (nanoseconds) at each look at it."""
+    ticks = itertools.count(start_ns, step_ns)
+    with sources.fixed(clock=lambda: next(ticks)):
+        yield
+
+
+@contextmanager
+def fixed_ids(form: str = "00000000-0000-7000-8000-{:012d}") -> Iterator[None]:
+    """Let run and write ids count up from 1 in the given form.
+
+    >>> from deltawitness.run import run
+    >>> with fixed_ids(), run("nightly") as r:
+    ...     r.run_id
+    '00000000-0000-7000-8000-000000000001'
+    """
+    numbers = itertools.count(1)
+    with sources.fixed(ids=lambda: form.format(next(numbers))):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class InMemoryTelemetry:
+    """OpenTelemetry SDK providers that keep everything in memory.
+
+    Attributes:
+        tracer_provider: give it to `instrument()`.
+        meter_provider: likewise.
+        logger_provider: likewise.
+    """
+
+    tracer_provider: TracerProvider
+    meter_provider: MeterProvider
+    logger_provider: LoggerProvider
+    _spans: Any
+    _metrics: Any
+    _logs: Any
+
+    @classmethod
+    def create(cls) -> InMemoryTelemetry:
+        """Make the providers.
+
+        Raises:
+            ImportError: the OpenTelemetry SDK is not installed (extra `otel`).
+        """
+        from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - optional dependency
+        from opentelemetry.sdk._logs.export import (  # noqa: PLC0415 - optional dependency
+            InMemoryLogRecordExporter,
+            SimpleLogRecordProcessor,
+        )
+        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - optional dependency
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415 - optional dependency
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - optional dependency
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415 - optional dependency
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: PLC0415 - optional dependency
+            InMemorySpanExporter,
+        )
+
+        spans, logs, reader = (
+            InMemorySpanExporter(),
+            InMemoryLogRecordExporter(),
+            InMemoryMetricReader(),
+        )
+        tracer_provider = TracerProvider(shutdown_on_exit=False)
+        tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
+        logger_provider = LoggerProvider(shutdown_on_exit=False)
+        logger_provider.add_log_record_processor(SimpleLogRecordProcessor(logs))
+        meter_provider = MeterProvider([reader], shutdown_on_exit=False)
+        return cls(tracer_provider, meter_provider, logger_provider, spans, reader, logs)
+
+    def spans(self) -> list[ReadableSpan]:
+        """Return the finished spans, in the order in which they ended."""
+        flush()
+        return list(self._spans.get_finished_spans())
+
+    def log_records(self) -> list[ReadableLogRecord]:
+        """Return the log records, in order."""
+        flush()
+        return list(self._logs.get_finished_logs())
+
+    def metric_points(self) -> dict[str, list[Any]]:
+        """Return the data points of every instrument that has any, by instrument name."""
+        flush()
+        data = self._metrics.get_metrics_data()
+        if data is None:
+            return {}
+        return {
+            metric.name: list(metric.data.data_points)
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    def providers(self) -> dict[str, Any]:
+        """Return the providers as keyword arguments of `instrument()`."""
+        return {
+            "tracer_provider": self.tracer_provider,
+            "meter_provider": self.meter_provider,
+            "logger_provider": self.logger_provider,
+        }

@@ -1,0 +1,150 @@
+"""Our keys are added to the caller's commit properties, and nothing of the caller's is lost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from deltalake import CommitProperties
+from deltalake.transaction import Transaction
+
+from deltawitness import CacheCommitMetadataRequest, cache_commit_metadata
+from deltawitness.commit.metadata import standard_metadata, stamped
+from deltawitness.events import InputVersion, WriteIntent
+from deltawitness.exceptions import ConfigurationError, MetadataKeyError
+from deltawitness.run import RunContext
+from deltawitness.semconv import (
+    RESERVED_COMMIT_KEYS,
+    WITNESS_VERSION,
+    CacheOperation,
+    CacheScope,
+    CommitKey,
+    Operation,
+)
+
+RUN = RunContext("r-1", "nightly")
+TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+
+def intent(**facts):
+    return WriteIntent(Operation.WRITE, CacheOperation.WRITE, **facts)
+
+
+def test_a_plain_write_carries_the_standard_keys():
+    """Run, write, trace, policy, scope, operation and version; what is not known is left out."""
+    assert standard_metadata(intent(), RUN, "w-1", TRACEPARENT) == {
+        "run_id": "r-1",
+        "write_id": "w-1",
+        "traceparent": TRACEPARENT,
+        "cache_policy": "unmanaged",
+        "cache_scope": "dataset",
+        "cache_operation": "write",
+        "witness_version": WITNESS_VERSION,
+    }
+
+
+def test_what_is_known_of_plan_and_inputs_is_carried_too():
+    """Hashes as they are, the cache key as its hash, inputs by table id and version without URI."""
+    keys = standard_metadata(
+        intent(
+            cache_key="secret key",
+            schema_hash="s",
+            plan_hash="p",
+            scope=CacheScope.VIEW,
+            policy="nightly_views",
+            inputs=(InputVersion("t1", 7, "file:///home/x"),),
+        ),
+        RUN,
+        "w-1",
+        None,
+    )
+    assert keys["inputs"] == [{"table_id": "t1", "version": 7}]
+    assert (keys["schema_hash"], keys["plan_hash"], keys["cache_scope"]) == ("s", "p", "view")
+    assert len(keys["cache_key"]) == 32
+    assert "secret" not in json.dumps(keys)
+    assert "traceparent" not in keys
+
+
+def test_the_callers_properties_are_kept_and_not_touched():
+    """Values of colliding keys, retries and transactions stay the caller's; a copy is stamped."""
+    transaction = Transaction("app", 3)
+    callers = CommitProperties({"team": "ops", "run_id": "mine"}, 7, [transaction])
+    properties = stamped(callers, {"run_id": "r-1", "write_id": "w-1"}, mirror=False)
+    assert properties is not callers
+    assert properties.custom_metadata == {"team": "ops", "run_id": "mine", "write_id": "w-1"}
+    assert properties.max_commit_retries == 7
+    assert properties.app_transactions == [transaction]
+    assert callers.custom_metadata == {"team": "ops", "run_id": "mine"}
+
+
+def test_user_metadata_mirrors_our_keys_as_compact_json():
+    """DESCRIBE HISTORY of Spark, Databricks and Trino shows this key only."""
+    properties = stamped(None, {"run_id": "r-1"}, mirror=True)
+    assert properties.custom_metadata == {"run_id": "r-1", "userMetadata": '{"run_id":"r-1"}'}
+
+
+def test_the_callers_user_metadata_stays():
+    """The mirror gives way to the caller."""
+    callers = CommitProperties({"userMetadata": "mine"})
+    properties = stamped(callers, {"run_id": "r-1"}, mirror=True)
+    assert properties.custom_metadata == {"run_id": "r-1", "userMetadata": "mine"}
+
+
+def test_metadata_that_is_no_mapping_is_left_to_the_engine():
+    """The engine's own error is the one the caller must see."""
+    callers = CommitProperties("not a mapping")
+    assert stamped(callers, {"run_id": "r-1"}, mirror=True) is callers
+
+
+def test_the_public_helper_leaves_out_what_is_not_given():
+    """Text to text, closed sets checked, extras appended."""
+    assert cache_commit_metadata(
+        CacheCommitMetadataRequest(
+            operation="merge",
+            cache_policy="p",
+            cache_scope="artifact",
+            schema_hash="s",
+            plan_hash="h",
+            cache_key="k",
+            result="write",
+            extra={"rows": 3, "nothing": None},
+        )
+    ) == {
+        "cache_operation": "merge",
+        "cache_policy": "p",
+        "cache_scope": "artifact",
+        "schema_hash": "s",
+        "plan_hash": "h",
+        "cache_key": "k",
+        "cache_result": "write",
+        "rows": "3",
+    }
+
+
+@pytest.mark.parametrize("key", sorted(RESERVED_COMMIT_KEYS))
+def test_the_public_helper_refuses_keys_that_break_readers(key):
+    """A reserved key is a clear error that names it."""
+    request = CacheCommitMetadataRequest(operation="write", extra={key: "x"})
+    with pytest.raises(MetadataKeyError, match=key):
+        cache_commit_metadata(request)
+
+
+def test_the_public_helper_refuses_our_own_keys_as_extras():
+    """Each fact has one place."""
+    request = CacheCommitMetadataRequest(operation="write", extra={CommitKey.PLAN_HASH: "x"})
+    with pytest.raises(MetadataKeyError, match="plan_hash"):
+        cache_commit_metadata(request)
+
+
+@pytest.mark.parametrize(
+    ("facts", "error"),
+    [
+        ({"operation": "truncate"}, MetadataKeyError),
+        ({"operation": "write", "result": "maybe"}, MetadataKeyError),
+        ({"operation": "write", "cache_scope": "table"}, ConfigurationError),
+    ],
+)
+def test_the_public_helper_knows_closed_sets(facts, error):
+    """A word outside a closed set is refused with the words that are in it."""
+    with pytest.raises(error, match="expected one of"):
+        cache_commit_metadata(CacheCommitMetadataRequest(**facts))

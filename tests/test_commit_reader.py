@@ -1,0 +1,134 @@
+"""Commits are read back also from logs that stricter readers fail on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+
+from deltawitness import history, read_commit_metadata
+from deltawitness.commit.reader import parse_commit
+from deltawitness.exceptions import CommitNotFoundError
+
+DATA = pa.table({"id": [1, 2, 3]})
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of two versions, the second one with the caller's metadata."""
+    uri = tmp_path / "flights"
+    write_deltalake(uri, DATA)
+    write_deltalake(uri, DATA, mode="append", commit_properties=CommitProperties({"team": "ops"}))
+    return uri
+
+
+def rewritten(table, version, line):
+    """Replace the commit of `version` by one line of JSON, as another writer might have left it."""
+    (table / "_delta_log" / f"{version:020d}.json").write_text(line)
+
+
+def test_the_last_commit_is_read_by_default(table):
+    """Operation, metrics, engine and the metadata, told apart from the engine's own fields."""
+    commit = read_commit_metadata(table)
+    assert commit.version == 1
+    assert commit.operation == "WRITE"
+    assert commit.operation_metrics["num_added_rows"] == 3
+    assert commit.operation_parameters["mode"] == "Append"
+    assert commit.engine_info == "delta-rs:py-1.6.6"
+    assert commit.metadata == {"team": "ops"}
+    assert commit.problems == ()
+    assert commit.timestamp > 1_600_000_000_000
+
+
+@pytest.mark.parametrize("spelling", [str, Path, DeltaTable, lambda p: f"file://{p}", lambda p: f"{p}/"])
+def test_a_table_is_found_whatever_its_spelling(table, spelling):
+    """Text, path, URI and open table lead to the same commit."""
+    assert read_commit_metadata(spelling(table), 0).version == 0
+
+
+def test_a_version_that_is_not_there_is_a_clear_error(table):
+    """The error names the version."""
+    with pytest.raises(CommitNotFoundError, match="commit 9"):
+        read_commit_metadata(table, 9)
+
+
+def test_a_place_without_a_table_is_a_clear_error(tmp_path):
+    """There is no commit at all."""
+    with pytest.raises(CommitNotFoundError, match="any commit"):
+        read_commit_metadata(tmp_path / "nothing")
+
+
+def test_history_is_newest_first_and_limited(table):
+    """As `DeltaTable.history` gives it."""
+    assert [commit.version for commit in history(table)] == [1, 0]
+    assert [commit.version for commit in history(table, limit=1)] == [1]
+
+
+def test_a_duplicate_key_counts_with_the_engines_value(table):
+    """delta-rs 1.4.2 let a caller write `operation` a second time; its history then fails."""
+    rewritten(
+        table,
+        1,
+        '{"commitInfo":{"timestamp":1,"operation":"WRITE","engineInfo":"e","operation":"mine"}}',
+    )
+    commit = read_commit_metadata(table, 1)
+    assert commit.operation == "WRITE"
+    assert commit.problems == ("the key 'operation' is there twice",)
+
+
+def test_a_bad_in_commit_timestamp_is_reported_and_read_past(tmp_path):
+    """delta-rs accepts it from a caller, and from then on its own `history` raises."""
+    write_deltalake(tmp_path, DATA)
+    write_deltalake(
+        tmp_path,
+        DATA,
+        mode="append",
+        commit_properties=CommitProperties({"inCommitTimestamp": "x"}),
+    )
+    with pytest.raises(Exception, match="expected i64"):
+        DeltaTable(tmp_path).history()
+    newest, oldest = history(tmp_path)
+    assert newest.problems == ("inCommitTimestamp is not a number",)
+    assert (newest.operation, oldest.problems) == ("WRITE", ())
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"commitInfo":{broken', "the commitInfo line is not JSON"),
+        ('{"add":{"path":"x"}}', "the commit has no commitInfo"),
+        ('{"commitInfo":7}', "the commit has no commitInfo"),
+        ("", "the commit has no commitInfo"),
+    ],
+)
+def test_a_commit_without_a_readable_commit_info_is_reported(content, problem):
+    """It is a commit all the same, of an unknown operation."""
+    commit = parse_commit(4, content.encode())
+    assert (commit.version, commit.operation) == (4, None)
+    assert problem in commit.problems
+
+
+def test_fields_of_the_wrong_type_count_as_absent():
+    """A reader that trusts types would fail here."""
+    commit = parse_commit(
+        0, b'{"commitInfo":{"timestamp":"late","operation":7,"operationMetrics":[]}}'
+    )
+    assert (commit.timestamp, commit.operation, commit.operation_metrics) == (None, None, {})
+
+
+def test_our_keys_are_found_in_user_metadata_when_the_flat_ones_are_gone():
+    """Spark drops keys it does not know, and keeps `userMetadata`."""
+    ours = json.dumps({"run_id": "r-1", "write_id": "w-1"})
+    raw = json.dumps({"commitInfo": {"operation": "WRITE", "userMetadata": ours}})
+    commit = parse_commit(0, raw.encode())
+    assert (commit.run_id, commit.write_id) == ("r-1", "w-1")
+
+
+@pytest.mark.parametrize("theirs", ["not json", "[]", '{"run_id": "r-1"}', 7])
+def test_user_metadata_of_somebody_else_is_not_taken_for_ours(theirs):
+    """Only JSON with a write id is ours."""
+    raw = json.dumps({"commitInfo": {"userMetadata": theirs}})
+    assert parse_commit(0, raw.encode()).write_id is None

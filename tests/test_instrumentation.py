@@ -1,0 +1,499 @@
+"""Programs are observed without a change: every entry point, whoever imported it, in any process."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import deltalake
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import CommitProperties, DeltaTable, Field, TableFeatures, write_deltalake
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run, suppressed
+from deltawitness.commit import history, read_commit_metadata
+from deltawitness.commit.seams import FUNCTION_SEAMS, METHOD_SEAMS
+from deltawitness.events import Committed, Failed, Landed, NoCommit, NoCommitReason
+from deltawitness.exceptions import ConfigurationError
+from deltawitness.semconv import CacheScope, Env, ErrorType, Operation
+
+write_before_instrumentation = write_deltalake
+
+
+def rows(*ids):
+    return pa.table({"id": pa.array(ids, pa.int64()), "p": ["a"] * len(ids)})
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of three rows, written before anything was observed."""
+    uri = tmp_path / "flights"
+    with suppressed():
+        write_deltalake(uri, rows(1, 2, 3))
+    return uri
+
+
+def outcome(captured):
+    """The outcome of the one write that was observed."""
+    (event,) = captured.events
+    return event.outcome
+
+
+def test_a_write_by_uri_is_stamped_and_told(table, captured_writes):
+    """The commit carries the event's run and write ids; the event carries the commit's numbers."""
+    write_deltalake(table, rows(4, 5), mode="append")
+    (event,) = captured_writes.events
+    commit = read_commit_metadata(table)
+    assert (commit.run_id, commit.write_id) == (event.run.run_id, event.write_id)
+    assert commit.metadata["cache_operation"] == "write"
+    assert (event.intent.operation, event.intent.mode) == (Operation.WRITE, "append")
+    assert (event.intent.table_name, event.outcome.versions) == ("flights", (1,))
+    assert event.outcome.metrics.rows_added == 2
+    assert event.outcome.metrics.files_added == 1
+    assert event.outcome.metrics.retries == 0
+    add = DeltaTable(table).get_add_actions().to_pydict()["size_bytes"]
+    assert event.outcome.metrics.bytes_added in add
+
+
+def test_a_first_write_by_uri_finds_its_version(tmp_path, captured_writes):
+    """The engine returns nothing and no handle is there: the log is asked."""
+    write_deltalake(tmp_path / "new", rows(1))
+    assert outcome(captured_writes).versions == (0,)
+
+
+def test_a_name_imported_before_is_observed_too(table, captured_writes):
+    """The public function stays the object it was; what it ends in is observed."""
+    write_before_instrumentation(table, rows(4), mode="append")
+    assert write_before_instrumentation is deltalake.write_deltalake
+    assert outcome(captured_writes).versions == (1,)
+
+
+OPERATIONS = {
+    "update": (lambda t: t.update({"p": "'x'"}, predicate="id = 1"), Operation.UPDATE),
+    "delete": (lambda t: t.delete("id = 1"), Operation.DELETE),
+    "merge": (
+        lambda t: (
+            t.merge(rows(3, 9), "s.id = t.id", source_alias="s", target_alias="t")
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .execute()
+        ),
+        Operation.MERGE,
+    ),
+    "z_order": (lambda t: t.optimize.z_order(["id"]), Operation.OPTIMIZE),
+    "restore": (lambda t: t.restore(0), Operation.RESTORE),
+    "add_columns": (lambda t: t.alter.add_columns(Field("n", "long")), Operation.ADD_COLUMNS),
+    "add_constraint": (
+        lambda t: t.alter.add_constraint({"c": "id > 0"}),
+        Operation.ADD_CONSTRAINT,
+    ),
+    "add_feature": (
+        lambda t: t.alter.add_feature(
+            TableFeatures.AppendOnly, allow_protocol_versions_increase=True
+        ),
+        Operation.ADD_FEATURE,
+    ),
+    "set_column_metadata": (
+        lambda t: t.alter.set_column_metadata("id", {"k": "v"}),
+        Operation.SET_COLUMN_METADATA,
+    ),
+    "set_table_description": (
+        lambda t: t.alter.set_table_description("d"),
+        Operation.SET_TABLE_DESCRIPTION,
+    ),
+    "set_table_name": (lambda t: t.alter.set_table_name("n"), Operation.SET_TABLE_NAME),
+    "set_table_properties": (
+        lambda t: t.alter.set_table_properties({"delta.appendOnly": "false"}),
+        Operation.SET_TABLE_PROPERTIES,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_on_a_table_is_one_event_with_its_version(name, table, captured_writes):
+    """Stamped, told once, with the exact version; the log's own operation name is the one we use."""
+    act, operation = OPERATIONS[name]
+    act(DeltaTable(table))
+    (event,) = captured_writes.events
+    assert event.intent.operation is operation
+    assert event.outcome.versions == (1,)
+    commit = read_commit_metadata(table, 1)
+    assert commit.write_id == event.write_id
+    assert commit.operation == operation.value
+
+
+def test_drop_constraint_and_not_null_are_observed(tmp_path, captured_writes):
+    """The two operations that need something to drop."""
+    schema = pa.schema([pa.field("id", pa.int64(), nullable=False)])
+    table = DeltaTable.create(tmp_path / "t", schema, configuration={"delta.constraints.c": "id>0"})
+    table.alter.drop_column_not_null("id")
+    table.alter.add_constraint({"d": "id > 1"})
+    table.alter.drop_constraint("d")
+    told = [(event.intent.operation, event.outcome.versions) for event in captured_writes]
+    assert told == [
+        (Operation.CREATE_TABLE, (0,)),
+        (Operation.DROP_NOT_NULL, (1,)),
+        (Operation.ADD_CONSTRAINT, (2,)),
+        (Operation.DROP_CONSTRAINT, (3,)),
+    ]
+    for event in captured_writes:
+        commit = read_commit_metadata(tmp_path / "t", event.outcome.version)
+        assert (commit.operation, commit.write_id) == (event.intent.operation, event.write_id)
+
+
+def test_a_vacuum_is_one_event_with_two_versions(table, captured_writes):
+    """VACUUM START and VACUUM END carry the same write id."""
+    handle = DeltaTable(table)
+    handle.delete("id = 1")
+    handle.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    event = captured_writes.last
+    assert event.outcome.versions == (2, 3)
+    assert event.outcome.metrics.files_removed == 1
+    assert {read_commit_metadata(table, v).write_id for v in (2, 3)} == {event.write_id}
+
+
+def test_an_optimize_in_several_commits_is_one_event(tmp_path, captured_writes):
+    """With a commit interval of zero, delta-rs commits once per partition."""
+    data = pa.table({"id": [1, 2], "p": ["a", "b"]})
+    for mode in ("error", "append", "append"):
+        write_deltalake(tmp_path, data, mode=mode, partition_by=["p"])
+    DeltaTable(tmp_path).optimize.compact(min_commit_interval=0)
+    event = captured_writes.last
+    assert event.outcome.versions == (3, 4)
+    assert event.outcome.metrics.files_removed == 6
+
+
+def test_compact_converts_and_transactions_are_observed(tmp_path, captured_writes):
+    """The entry points that start from files."""
+    write_deltalake(tmp_path / "a", rows(1))
+    write_deltalake(tmp_path / "a", rows(2), mode="append")
+    handle = DeltaTable(tmp_path / "a")
+    handle.optimize.compact()
+    (tmp_path / "b").mkdir()
+    pq.write_table(rows(1, 2), tmp_path / "b" / "part.parquet")
+    deltalake.convert_to_deltalake(tmp_path / "b")
+    size = (tmp_path / "b" / "part.parquet").stat().st_size
+    add = AddAction("part.parquet", size, {}, 0, data_change=True, stats="{}")
+    (tmp_path / "c").mkdir()
+    create_table_with_add_actions(str(tmp_path / "c"), handle.schema(), [add])
+    DeltaTable(tmp_path / "c").create_write_transaction([], "append", handle.schema())
+    told = [(event.intent.operation, event.outcome.versions) for event in captured_writes][2:]
+    assert told == [
+        (Operation.OPTIMIZE, (2,)),
+        (Operation.CONVERT, (0,)),
+        (Operation.CREATE_TABLE, (0,)),
+        (Operation.WRITE, (1,)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("act", "operation", "reason"),
+    [
+        (lambda t: t.delete("id = 99"), Operation.DELETE, NoCommitReason.NOTHING_TO_DO),
+        (lambda t: t.optimize.compact(), Operation.OPTIMIZE, NoCommitReason.NOTHING_TO_DO),
+        (lambda t: t.vacuum(), Operation.VACUUM, NoCommitReason.DRY_RUN),
+        (lambda t: t.repair(dry_run=True), Operation.REPAIR, NoCommitReason.DRY_RUN),
+        (lambda t: t.repair(), Operation.REPAIR, NoCommitReason.NOTHING_TO_DO),
+        (lambda t: t.create_checkpoint(), Operation.CHECKPOINT, NoCommitReason.NOT_A_COMMIT),
+        (lambda t: t.cleanup_metadata(), Operation.CLEANUP, NoCommitReason.NOT_A_COMMIT),
+        (lambda t: t.generate(), Operation.GENERATE, NoCommitReason.NOT_A_COMMIT),
+        (
+            lambda t: DeltaTable.create(t.table_uri, t.schema(), mode="ignore"),
+            Operation.CREATE_TABLE,
+            NoCommitReason.TABLE_EXISTS,
+        ),
+    ],
+)
+def test_what_makes_no_commit_is_told_with_the_reason(
+    act, operation, reason, table, captured_writes
+):
+    """No version, no error: that is normal, and said."""
+    act(DeltaTable(table))
+    (event,) = captured_writes.events
+    assert event.intent.operation is operation
+    assert isinstance(event.outcome, NoCommit)
+    assert event.outcome.reason is reason
+
+
+def test_versions_are_exact_while_others_write(table, captured_writes):
+    """Eight threads append; each event's version holds the commit of that event."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: write_deltalake(table, rows(i), mode="append"), range(24)))
+    for event in captured_writes.events:
+        commit = read_commit_metadata(table, event.outcome.version)
+        assert commit.write_id == event.write_id
+    assert len({event.outcome.version for event in captured_writes}) == 24
+
+
+def test_a_failed_write_raises_the_engines_error_and_is_told(table, captured_writes):
+    """The class and the text are the engine's; the event knows the kind and that nothing landed."""
+    with pytest.raises(deltalake.exceptions.DeltaError, match="already exists"):
+        write_deltalake(table, rows(1))
+    failed = outcome(captured_writes)
+    assert isinstance(failed, Failed)
+    assert failed.error_type is ErrorType.TABLE_EXISTS
+    assert failed.exception_type == "_internal.DeltaError"
+    assert (failed.landed, failed.version) == (Landed.NO, None)
+
+
+def test_an_error_after_the_commit_says_that_it_landed(table, captured_writes, monkeypatch):
+    """An exception between the engine's commit and its return does not hide the version."""
+    monkeypatch.undo()
+    handle = DeltaTable(table)
+    seam = deltalake._internal.RawDeltaTable.delete
+
+    class Interrupted(BaseException):
+        """What a signal handler may raise."""
+
+    # The wrapped original commits and then raises, as a signal handler does that runs at its return.
+    original = seam.__wrapped__
+    cell = next(c for c in seam.__closure__ if c.cell_contents is original)
+
+    def interrupted(*args, **kwargs):
+        original(*args, **kwargs)
+        raise Interrupted
+
+    cell.cell_contents = interrupted
+    try:
+        with pytest.raises(Interrupted):
+            handle.delete("id = 1")
+    finally:
+        cell.cell_contents = original
+    failed = outcome(captured_writes)
+    assert (failed.landed, failed.version) == (Landed.YES, 1)
+
+
+def test_a_table_that_cannot_be_opened_is_told(captured_writes):
+    """A write by URI fails before it reaches the engine's write: that is an event, too."""
+    options = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "us-east-1",
+        "max_retries": "0",
+    }
+    with pytest.raises(OSError, match="S3"):
+        write_deltalake("s3://bucket/table", rows(1), storage_options=options)
+    (event,) = captured_writes.events
+    assert event.outcome.error_type is ErrorType.STORAGE_UNREACHABLE
+    assert event.intent.table_name == "table"
+
+
+def test_reserved_keys_of_the_caller_are_the_engines_error(table, captured_writes):
+    """We add nothing to it and hide nothing of it."""
+    with pytest.raises(ValueError, match="generated by delta-rs"):
+        write_deltalake(
+            table,
+            rows(1),
+            mode="append",
+            commit_properties=CommitProperties({"operation": "mine"}),
+        )
+    assert outcome(captured_writes).error_type is ErrorType.METADATA_REJECTED
+
+
+def test_the_callers_metadata_stays_beside_ours(table, captured_writes):
+    """Both are in the commit."""
+    write_deltalake(
+        table, rows(4), mode="append", commit_properties=CommitProperties({"team": "ops"})
+    )
+    metadata = read_commit_metadata(table).metadata
+    assert (metadata["team"], metadata["write_id"]) == ("ops", captured_writes.last.write_id)
+
+
+def test_run_and_cache_context_reach_event_and_commit(table, captured_writes):
+    """The ambient run and policy are those of the write."""
+    with run("nightly") as context, cache_context(policy="views", scope="view", key="k"):
+        write_deltalake(table, rows(4), mode="append")
+    (event,) = captured_writes.events
+    metadata = read_commit_metadata(table).metadata
+    assert event.run is context
+    assert (event.intent.policy, event.intent.scope) == ("views", CacheScope.VIEW)
+    assert (metadata["run_id"], metadata["cache_policy"]) == (context.run_id, "views")
+
+
+def test_suppressed_writes_are_neither_stamped_nor_told(table, captured_writes):
+    """Off is off."""
+    with suppressed():
+        write_deltalake(table, rows(4), mode="append")
+    assert captured_writes.events == []
+    assert read_commit_metadata(table).metadata == {}
+
+
+def test_opentelemetrys_own_suppression_is_honoured(table, captured_writes):
+    """What other instrumentations obey, we obey."""
+    from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+    with suppress_instrumentation():
+        write_deltalake(table, rows(4), mode="append")
+    assert captured_writes.events == []
+
+
+def test_the_run_crosses_a_thread_pool(table, captured_writes):
+    """A write in a pool's thread belongs to the run of the one who submitted it."""
+    with ThreadPoolExecutor(2) as pool, run("nightly") as context:
+        pool.submit(write_deltalake, table, rows(4), mode="append").result()
+    assert captured_writes.last.run is context
+
+
+def test_two_event_loops_keep_their_runs_apart(tmp_path, captured_writes):
+    """Writes of two loops in two threads are each on the right run."""
+
+    async def job(name):
+        async with run(name):
+            for i in range(3):
+                await asyncio.to_thread(
+                    write_deltalake, tmp_path / name, rows(i), mode="append"
+                )
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: asyncio.run(job(name)), ["a", "b"]))
+    told = sorted((event.run.job, event.intent.table_name) for event in captured_writes)
+    assert told == [("a", "a")] * 3 + [("b", "b")] * 3
+
+
+def test_uninstrument_puts_every_original_back():
+    """No wrapper stays: the very same objects are there again."""
+    raw = deltalake._internal.RawDeltaTable
+    places = [(raw, seam.name) for seam in METHOD_SEAMS]
+    places += [(sys.modules[seam.module], seam.name) for seam in FUNCTION_SEAMS]
+    places += [(ThreadPoolExecutor, "submit"), (subprocess.Popen, "__init__")]
+    before = [vars(owner)[name] for owner, name in places]
+    instrumentor = DeltaLakeInstrumentor()
+    instrumentor.instrument()
+    during = [vars(owner)[name] for owner, name in places]
+    instrumentor.uninstrument()
+    assert all(old is not new for old, new in zip(before, during, strict=True))
+    assert all(
+        old is vars(owner)[name] for old, (owner, name) in zip(before, places, strict=True)
+    )
+
+
+def test_an_invalid_setting_is_one_clear_error_and_changes_nothing(monkeypatch):
+    """Before any write, with the variable and the allowed values, and nothing is patched."""
+    monkeypatch.setenv(Env.DIAGNOSTICS_SINK, "sometimes")
+    before = deltalake._internal.RawDeltaTable.write
+    with pytest.raises(
+        ConfigurationError, match="DELTAWITNESS_DIAGNOSTICS_SINK: expected one of otel, memory"
+    ):
+        DeltaLakeInstrumentor().instrument()
+    assert deltalake._internal.RawDeltaTable.write is before
+    assert not DeltaLakeInstrumentor().is_instrumented_by_opentelemetry
+
+
+def test_sinks_and_hooks_that_raise_leave_the_write_alone(table):
+    """The write goes on, the other sinks are told, the hooks can add to the span."""
+    seen, hooked = [], []
+
+    def bad(*_):
+        raise RuntimeError
+
+    instrumentor = DeltaLakeInstrumentor()
+    instrumentor.instrument(
+        sinks=[bad, seen.append],
+        request_hook=lambda span, instance, args, kwargs: hooked.append(kwargs["mode"]),
+        response_hook=bad,
+    )
+    write_deltalake(table, rows(4), mode="append")
+    instrumentor.uninstrument()
+    assert [type(event.outcome) for event in seen] == [Committed]
+    assert hooked == ["append"]
+
+
+def test_a_sink_that_hangs_leaves_the_write_alone(table):
+    """It is given up; the sink after it is told."""
+    import threading
+
+    seen, release = [], threading.Event()
+    instrumentor = DeltaLakeInstrumentor()
+    instrumentor.instrument(
+        sinks=[lambda _: release.wait(60), seen.append], settings=Settings(sink_timeout=0.1)
+    )
+    write_deltalake(table, rows(4), mode="append")
+    write_deltalake(table, rows(5), mode="append")
+    instrumentor.uninstrument()
+    release.set()
+    assert [event.outcome.versions for event in seen] == [(1,), (2,)]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_childs_write_is_told_in_the_child(table, captured_writes):
+    """On the parent's run, stamped, and not told twice."""
+    with run("nightly") as context:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            write_deltalake(table, rows(4), mode="append")
+            os.write(writing, str(len(captured_writes.events)).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+    assert os.read(reading, 10) == b"1"
+    assert read_commit_metadata(table).run_id == context.run_id
+    assert captured_writes.events == []
+
+
+def _append(uri):
+    write_deltalake(uri, rows(4), mode="append")
+
+
+def test_a_spawned_child_is_activated_in_the_parents_run(table, captured_writes):
+    """Spawn inherits neither memory nor patches, and is observed all the same."""
+    with run("nightly") as context:
+        child = multiprocessing.get_context("spawn").Process(target=_append, args=(table,))
+        child.start()
+        child.join()
+    assert child.exitcode == 0
+    assert read_commit_metadata(table).run_id == context.run_id
+
+
+def test_a_subprocess_is_handed_the_run(captured_writes):
+    """An inherited environment gets the run; one that the caller chose is left as it is."""
+    show = [sys.executable, "-c", f"import os; print(os.environ.get({Env.RUN_ID.value!r}))"]
+    with run("nightly") as context:
+        inherited = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+        chosen = subprocess.run(show, capture_output=True, text=True, check=True, env={}).stdout
+    assert (inherited.strip(), chosen.strip()) == (context.run_id, "None")
+
+
+def test_writes_at_the_end_of_a_program_are_delivered(tmp_path):
+    """The interpreter exits right after the last write; its span is exported all the same."""
+    program = textwrap.dedent(
+        """
+        import sys, pyarrow as pa
+        from deltalake import write_deltalake
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+        from deltawitness import DeltaLakeInstrumentor
+        DeltaLakeInstrumentor().instrument()
+        provider = TracerProvider()
+        provider.add_span_processor(
+            BatchSpanProcessor(ConsoleSpanExporter(formatter=lambda s: s.name + "\\n"))
+        )
+        trace.set_tracer_provider(provider)
+        write_deltalake(sys.argv[1], pa.table({"x": [1]}))
+        """
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "t")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout == "WRITE t\n"
+
+
+def test_the_log_shows_our_metadata_to_every_reader(table, captured_writes):
+    """delta-rs' own history shows the flat keys and the mirror."""
+    write_deltalake(table, rows(4), mode="append")
+    theirs = DeltaTable(table).history(1)[0]
+    (newest, *_) = history(table, limit=1)
+    assert theirs["write_id"] == newest.write_id == captured_writes.last.write_id
+    assert newest.write_id in theirs["userMetadata"]

@@ -1,0 +1,160 @@
+"""The engine's private seams are where we think they are: a new release that moves one fails here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import deltalake
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake._internal import RawDeltaTable
+
+from deltawitness.commit.seams import (
+    COMMIT_PROPERTIES,
+    FUNCTION_SEAMS,
+    MERGE_BUILD,
+    MERGE_EXECUTE,
+    METHOD_SEAMS,
+    OPEN_SEAM,
+    READING_METHODS,
+    read_file,
+    remote_store,
+    storage_options_of,
+    store_of,
+)
+
+DATA = pa.table({"id": [1, 2, 3]})
+
+COMMITTING = {
+    "write_deltalake",
+    "convert_to_deltalake",
+    "transaction.create_table_with_add_actions",
+    "DeltaTable.create",
+    "DeltaTable.create_write_transaction",
+    "DeltaTable.delete",
+    "DeltaTable.merge",
+    "DeltaTable.repair",
+    "DeltaTable.restore",
+    "DeltaTable.update",
+    "DeltaTable.vacuum",
+    "TableAlterer.add_columns",
+    "TableAlterer.add_constraint",
+    "TableAlterer.add_feature",
+    "TableAlterer.drop_column_not_null",
+    "TableAlterer.drop_constraint",
+    "TableAlterer.set_column_metadata",
+    "TableAlterer.set_table_description",
+    "TableAlterer.set_table_name",
+    "TableAlterer.set_table_properties",
+    "TableOptimizer.compact",
+    "TableOptimizer.z_order",
+}
+"""Every public callable of delta-rs that takes commit properties: all are observed, each is
+written through in `test_instrumentation.py`."""
+
+
+def public_callables():
+    """Every public function and method of the engine's public modules, by its name."""
+    functions = {
+        "write_deltalake": deltalake.write_deltalake,
+        "convert_to_deltalake": deltalake.convert_to_deltalake,
+    }
+    transaction = importlib.import_module("deltalake.transaction")
+    functions["transaction.create_table_with_add_actions"] = (
+        transaction.create_table_with_add_actions
+    )
+    for module in (deltalake, importlib.import_module("deltalake.table"), transaction):
+        for owner in vars(module).values():
+            if inspect.isclass(owner) and owner.__module__.startswith("deltalake."):
+                for name, member in vars(owner).items():
+                    if not name.startswith("_"):
+                        functions[f"{owner.__name__}.{name}"] = getattr(member, "__func__", member)
+        for name, member in vars(module).items():
+            if inspect.isfunction(member) and not name.startswith("_"):
+                functions.setdefault(name, member)
+    return {name: member for name, member in functions.items() if inspect.isfunction(member)}
+
+
+def test_every_public_callable_that_commits_is_known():
+    """A new entry point that takes commit properties must be observed and listed here."""
+    committing = {
+        name
+        for name, member in public_callables().items()
+        if COMMIT_PROPERTIES in inspect.signature(member).parameters
+    }
+    assert committing - {"create_table_with_add_actions", "deprecate_positional_commit_args"} == COMMITTING
+
+
+def test_every_method_of_the_raw_table_is_in_one_list():
+    """A new method of the engine's inner table either writes, and is observed, or reads."""
+    methods = {name for name in dir(RawDeltaTable) if not name.startswith("_")}
+    observed = {seam.name for seam in METHOD_SEAMS} | {MERGE_BUILD, MERGE_EXECUTE.name}
+    assert methods == observed | READING_METHODS
+    assert not observed & READING_METHODS
+
+
+@pytest.mark.parametrize("seam", METHOD_SEAMS, ids=lambda seam: seam.name)
+def test_committing_methods_take_commit_properties(seam):
+    """Where a method commits, its signature says where our metadata goes."""
+    parameters = inspect.signature(getattr(RawDeltaTable, seam.name)).parameters
+    assert (COMMIT_PROPERTIES in parameters) == seam.commits
+
+
+@pytest.mark.parametrize("seam", FUNCTION_SEAMS, ids=lambda seam: seam.name)
+def test_function_seams_are_module_globals(seam):
+    """They are looked up at call time, under the names that we replace, with the parameters we read."""
+    function = getattr(importlib.import_module(seam.module), seam.name)
+    parameters = inspect.signature(function).parameters
+    assert {seam.uri, "storage_options", COMMIT_PROPERTIES} <= set(parameters)
+
+
+def test_write_deltalake_opens_the_table_through_the_open_seam():
+    """The first thing a write by URI does can be seen."""
+    module, name = OPEN_SEAM
+    source = inspect.getsource(write_deltalake)
+    assert importlib.import_module(module).__dict__[name]
+    assert f"{name}(table_or_uri, storage_options)" in source
+
+
+def test_methods_of_the_raw_table_can_be_replaced_in_place(monkeypatch, tmp_path):
+    """The class accepts attributes, and its methods are looked up on it."""
+    seen = []
+    original = RawDeltaTable.write
+
+    def noted(*args, **kwargs):
+        seen.append(sorted(kwargs))
+        return original(*args, **kwargs)
+
+    write_deltalake(tmp_path, DATA)
+    monkeypatch.setattr(RawDeltaTable, "write", noted)
+    write_deltalake(tmp_path, DATA, mode="append")
+    assert len(seen) == 1
+    assert {"batch_schema", "commit_properties", "mode"} <= set(seen[0])
+
+
+def test_a_handle_knows_its_own_version_right_after_a_write(tmp_path):
+    """The version after a write is this write's, although another writer came between."""
+    write_deltalake(tmp_path, DATA)
+    mine, other = DeltaTable(tmp_path), DeltaTable(tmp_path)
+    write_deltalake(other, DATA, mode="append")
+    write_deltalake(mine, DATA, mode="append")
+    assert (other.version(), mine.version()) == (1, 2)
+
+
+def test_a_file_of_known_size_is_read_whole_whatever_the_size_said(tmp_path):
+    """Asking for more than there is returns what there is; a missing file is None."""
+    write_deltalake(tmp_path, DATA)
+    path, missing = "_delta_log/00000000000000000000.json", "_delta_log/00000000000000000009.json"
+    content = (tmp_path / path).read_bytes()
+    store = remote_store(str(tmp_path), None, [path, missing])
+    assert read_file(store, path) == content
+    assert read_file(store, missing) is None
+    assert read_file(store_of(DeltaTable(tmp_path)._table, [path]), path) == content
+
+
+def test_a_table_keeps_its_storage_options(tmp_path):
+    """Under a private name, which is read in one place."""
+    write_deltalake(tmp_path, DATA)
+    assert storage_options_of(DeltaTable(tmp_path, storage_options={"a": "b"})) == {"a": "b"}
