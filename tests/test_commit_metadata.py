@@ -60,7 +60,7 @@ def test_what_is_known_of_plan_and_inputs_is_carried_too():
     )
     assert keys["inputs"] == [{"table_id": "t1", "version": 7}]
     assert (keys["schema_hash"], keys["plan_hash"], keys["cache_scope"]) == ("s", "p", "view")
-    assert len(keys["cache_key"]) == 32
+    assert keys["cache_key"].startswith("key:")
     assert "secret" not in json.dumps(keys)
     assert "traceparent" not in keys
 

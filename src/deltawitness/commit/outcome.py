@@ -13,7 +13,7 @@ from deltawitness.commit.reader import parse_commit
 from deltawitness.events import CommitMetrics, Landed
 from deltawitness.semconv import Operation
 
-__all__ = ["RawCommit", "find_commits", "landed", "metrics_of"]
+__all__ = ["RawCommit", "find_commits", "landed", "metrics_of", "search_commits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,14 @@ class RawCommit:
         return write_id.encode() in self.content and (
             parse_commit(self.version, self.content).write_id == write_id
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found, and whether it looked at every version that could have been it."""
+
+    commits: list[RawCommit]
+    is_certain: bool
 
 
 def find_commits(log: CommitLog, write_id: str, versions: Iterable[int]) -> list[RawCommit]:
@@ -52,6 +60,28 @@ def find_commits(log: CommitLog, write_id: str, versions: Iterable[int]) -> list
     return found
 
 
+def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -> Found:
+    """Look for the write's commits where they must be, and no further than a bound.
+
+    Args:
+        log: the table's log.
+        write_id: what our metadata in the commit must say.
+        base: the table's version before the write; None when that is not known.
+        tail: how many versions to look at, from `base` on and again from the log's end.
+
+    Raises:
+        OSError: the storage cannot be read.
+    """
+    if base is not None:
+        after = range(base + 1, base + 1 + tail)
+        commits = find_commits(log, write_id, after)
+        if commits or log.read(after.stop) is None:
+            return Found(commits, is_certain=True)
+    newest = log.versions()[-tail:]
+    is_all = base is None and (not newest or newest[0] == 0)
+    return Found(find_commits(log, write_id, newest), is_certain=is_all)
+
+
 def landed(
     log: CommitLog, write_id: str, base: int | None, tail: int
 ) -> tuple[Landed, int | None]:
@@ -60,27 +90,19 @@ def landed(
     Args:
         log: the table's log.
         write_id: what our metadata in the commit must say.
-        base: the table's version before the write; None when that is not known, and then the
-            last `tail` versions are searched.
+        base: the table's version before the write; None when that is not known.
         tail: how many versions to look at.
 
     Returns:
-        Yes with the version; no when every version since `base` was looked at; else unknown.
+        Yes with the version; no when every version it could be was looked at; else unknown.
     """
     try:
-        start = _start(log, tail) if base is None else base + 1
-        commits = find_commits(log, write_id, range(start, start + tail))
-        if commits:
-            return Landed.YES, commits[-1].version
-        exhausted = log.read(start + tail) is not None
+        found = search_commits(log, write_id, base, tail)
     except Exception:  # noqa: BLE001 - whatever keeps the log from being read, the answer is "unknown"
         return Landed.UNKNOWN, None
-    return (Landed.UNKNOWN if exhausted else Landed.NO), None
-
-
-def _start(log: CommitLog, tail: int) -> int:
-    versions = log.versions()
-    return max(0, versions[-1] - tail + 1) if versions else 0
+    if found.commits:
+        return Landed.YES, found.commits[-1].version
+    return (Landed.NO if found.is_certain else Landed.UNKNOWN), None
 
 
 def metrics_of(

@@ -37,6 +37,7 @@ class Seam:
         cache_operation: the same in the cache layer's words.
         commits: whether it can make a commit, and so takes `commit_properties`.
         many: whether one call can make several commits.
+        moves: whether the open table is at its own commit afterwards.
         module: the module whose global it is; empty for a method.
         uri: the argument that says where to write; empty for a method.
     """
@@ -46,6 +47,7 @@ class Seam:
     cache_operation: CacheOperation
     commits: bool = True
     many: bool = False
+    moves: bool = True
     module: str = ""
     uri: str = ""
 
@@ -96,7 +98,7 @@ _ALTER = CacheOperation.ALTER
 
 METHOD_SEAMS = (
     Seam("write", Operation.WRITE, CacheOperation.WRITE),
-    Seam("create_write_transaction", Operation.WRITE, CacheOperation.WRITE),
+    Seam("create_write_transaction", Operation.WRITE, CacheOperation.WRITE, moves=False),
     Seam("update", Operation.UPDATE, CacheOperation.UPDATE),
     Seam("delete", Operation.DELETE, CacheOperation.DELETE),
     Seam("compact_optimize", Operation.OPTIMIZE, CacheOperation.OPTIMIZE, many=True),
@@ -110,8 +112,8 @@ METHOD_SEAMS = (
     Seam("add_feature", Operation.ADD_FEATURE, _ALTER),
     Seam("drop_column_not_null", Operation.DROP_NOT_NULL, _ALTER),
     Seam("set_table_properties", Operation.SET_TABLE_PROPERTIES, _ALTER),
-    Seam("set_table_name", Operation.SET_TABLE_NAME, _ALTER),
-    Seam("set_table_description", Operation.SET_TABLE_DESCRIPTION, _ALTER),
+    Seam("set_table_name", Operation.UPDATE_TABLE_METADATA, _ALTER),
+    Seam("set_table_description", Operation.UPDATE_TABLE_METADATA, _ALTER),
     Seam("set_column_metadata", Operation.SET_COLUMN_METADATA, _ALTER),
     Seam("create_checkpoint", Operation.CHECKPOINT, CacheOperation.CHECKPOINT, commits=False),
     Seam("cleanup_metadata", Operation.CLEANUP, CacheOperation.CLEANUP, commits=False),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from deltawitness.commit.outcome import RawCommit, find_commits, landed, metrics_of
+from deltawitness.commit.outcome import RawCommit, find_commits, landed, metrics_of, search_commits
 from deltawitness.events import (
     CommitMetrics,
     Committed,
@@ -100,17 +100,15 @@ def _own_commits(observation: Observation, tail: int) -> list[RawCommit]:
     commit, seam = observation.commit, observation.seam
     if commit is not None and commit.is_of(observation.write_id) and not (seam and seam.many):
         return [commit]
-    if observation.log is None or observation.version == observation.base is not None:
+    if observation.log is None:
         return []
-    return find_commits(observation.log, observation.write_id, _candidates(observation, tail))
-
-
-def _candidates(observation: Observation, tail: int) -> range:
-    """Return the versions among which the write's own commits must be."""
-    first = 0 if observation.base is None else observation.base + 1
     if observation.version is None:
-        return range(first, first + tail)
-    return range(first, observation.version + 1)
+        return search_commits(observation.log, observation.write_id, observation.base, tail).commits
+    if observation.version == observation.base:
+        return []
+    first = 0 if observation.base is None else observation.base + 1
+    versions = range(first, observation.version + 1)
+    return find_commits(observation.log, observation.write_id, versions)
 
 
 def _why_no_commit(observation: Observation) -> NoCommitReason:

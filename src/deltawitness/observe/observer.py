@@ -134,7 +134,7 @@ class Observer:
     def stop(self) -> None:
         """Deliver what waits and let go of everything."""
         global _observer  # noqa: PLW0603 - one observer per process
-        self._delivery.close(self.settings.sink_timeout)
+        self._delivery.close(self._flush_timeout())
         remove_run_listener(self)
         self._flushing.restore()
         atexit.unregister(self._flush_in_time)
@@ -171,7 +171,11 @@ class Observer:
         return self._delivery.flush(timeout)
 
     def _flush_in_time(self) -> bool:
-        return self._delivery.flush(self.settings.sink_timeout)
+        return self._delivery.flush(self._flush_timeout())
+
+    def _flush_timeout(self) -> float:
+        # Long enough for a sink to be given up as hanging, and for the others to be told then.
+        return 2 * self.settings.sink_timeout + 1
 
     def add_sink(self, sink: WriteSink) -> None:
         """Give every finished write to `sink` as well, unredacted: it stays in this process."""
@@ -290,7 +294,7 @@ class Observer:
             observation.files_deleted = len(result)
         if observation.call is not None:
             observation.response = result
-        if observation.intent.operation is Operation.SET_TABLE_NAME and observation.location:
+        if observation.intent.operation is Operation.UPDATE_TABLE_METADATA and observation.location:
             self._names.pop(observation.location, None)
         self._note_commit(observation, table, storage_options)
         self._hand_over(observation)
@@ -305,20 +309,23 @@ class Observer:
         if location is None or observation.idle is not None:
             return
         directory = local_log_directory(location)
-        if table is not None:
-            version = observation.version = table.version()
-            if version == observation.base:
+        if table is None:
+            observation.log = open_log(location, storage_options)
+            self._read_commit(observation, directory, 0)
+            return
+        if observation.seam is not None and observation.seam.moves:
+            observation.version = table.version()
+            if observation.version == observation.base:
                 return
-            if directory is None:
-                first = version if observation.base is None else observation.base + 1
-                observation.log = TableLog(table, range(first, version + 1))
-                return
-        else:
-            version = 0
-        if directory is not None:
-            content = read_local_commit(directory, version)
-            observation.commit = None if content is None else RawCommit(version, content)
-        observation.log = open_log(location, storage_options)
+        observation.log = self._log_to_search(observation, table, storage_options)
+        if observation.version is not None:
+            self._read_commit(observation, directory, observation.version)
+
+    @staticmethod
+    def _read_commit(observation: Observation, directory: str | None, version: int) -> None:
+        """Read the commit now where that is one look at a local disk: its table may be gone soon."""
+        content = None if directory is None else read_local_commit(directory, version)
+        observation.commit = None if content is None else RawCommit(version, content)
 
     def raised(
         self,
@@ -351,7 +358,8 @@ class Observer:
         if table is None or local_log_directory(location) is not None:
             return open_log(location, storage_options)
         first = 0 if observation.base is None else observation.base + 1
-        return TableLog(table, range(first, first + self.settings.landed_tail + 1))
+        last = observation.version or first + self.settings.landed_tail
+        return TableLog(table, range(first, last + 1))
 
     def _hand_over(self, observation: Observation) -> None:
         self._under_way.discard(observation)
