@@ -9,7 +9,7 @@ from deltalake import CommitProperties
 from deltalake.transaction import Transaction
 
 from deltawitness import CacheCommitMetadataRequest, cache_commit_metadata
-from deltawitness.commit.metadata import standard_metadata, stamped
+from deltawitness.commit.metadata import stamped, standard_metadata
 from deltawitness.events import InputVersion, WriteIntent
 from deltawitness.exceptions import ConfigurationError, MetadataKeyError
 from deltawitness.run import RunContext

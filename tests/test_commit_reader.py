@@ -43,7 +43,9 @@ def test_the_last_commit_is_read_by_default(table):
     assert commit.timestamp > 1_600_000_000_000
 
 
-@pytest.mark.parametrize("spelling", [str, Path, DeltaTable, lambda p: f"file://{p}", lambda p: f"{p}/"])
+@pytest.mark.parametrize(
+    "spelling", [str, Path, DeltaTable, lambda p: f"file://{p}", lambda p: f"{p}/"]
+)
 def test_a_table_is_found_whatever_its_spelling(table, spelling):
     """Text, path, URI and open table lead to the same commit."""
     assert read_commit_metadata(spelling(table), 0).version == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import subprocess
 import sys
 import textwrap
@@ -192,7 +191,9 @@ def test_compact_converts_and_transactions_are_observed(tmp_path, captured_write
     (tmp_path / "c").mkdir()
     create_table_with_add_actions(str(tmp_path / "c"), handle.schema(), [add])
     DeltaTable(tmp_path / "c").create_write_transaction([], "append", handle.schema())
-    told = [(e.intent.operation, getattr(e.outcome, "versions", e.outcome)) for e in captured_writes][2:]
+    told = [
+        (e.intent.operation, getattr(e.outcome, "versions", e.outcome)) for e in captured_writes
+    ][2:]
     assert told == [
         (Operation.OPTIMIZE, (2,)),
         (Operation.CONVERT, (0,)),
@@ -357,9 +358,7 @@ def test_two_event_loops_keep_their_runs_apart(tmp_path, captured_writes):
     async def job(name):
         async with run(name):
             for i in range(3):
-                await asyncio.to_thread(
-                    write_deltalake, tmp_path / name, rows(i), mode="append"
-                )
+                await asyncio.to_thread(write_deltalake, tmp_path / name, rows(i), mode="append")
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda name: asyncio.run(job(name)), ["a", "b"]))
@@ -379,9 +378,7 @@ def test_uninstrument_puts_every_original_back():
     during = [vars(owner)[name] for owner, name in places]
     instrumentor.uninstrument()
     assert all(old is not new for old, new in zip(before, during, strict=True))
-    assert all(
-        old is vars(owner)[name] for old, (owner, name) in zip(before, places, strict=True)
-    )
+    assert all(old is vars(owner)[name] for old, (owner, name) in zip(before, places, strict=True))
 
 
 def test_an_invalid_setting_is_one_clear_error_and_changes_nothing(monkeypatch):

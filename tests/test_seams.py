@@ -84,7 +84,10 @@ def test_every_public_callable_that_commits_is_known():
         for name, member in public_callables().items()
         if COMMIT_PROPERTIES in inspect.signature(member).parameters
     }
-    assert committing - {"create_table_with_add_actions", "deprecate_positional_commit_args"} == COMMITTING
+    assert (
+        committing - {"create_table_with_add_actions", "deprecate_positional_commit_args"}
+        == COMMITTING
+    )
 
 
 def test_every_method_of_the_raw_table_is_in_one_list():

@@ -1,4 +1,4 @@
-"""Every Delta write, witnessed: commit metadata, spans, metrics and logs for delta-rs and DataFusion."""
+"""Every Delta write, witnessed: commit metadata, spans, metrics and logs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         WriteRequest,
         WriteResult,
     )
-    from deltawitness.semconv import WITNESS_VERSION as __version__
+    from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the name that packaging expects
     from deltawitness.telemetry.cache import cache_span
     from deltawitness.telemetry.diagnostics import (
         DiagnosticsSink,
@@ -122,7 +122,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
+def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: the engines are heavy, and most need one."""
     if name == "__version__":
         from deltawitness.semconv import WITNESS_VERSION  # noqa: PLC0415 - as the others

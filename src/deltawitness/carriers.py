@@ -52,14 +52,14 @@ class Carriers:
             owner, name, original = self._originals.pop()
             setattr(owner, name, original)
 
-    def _replace(self, owner: Any, name: str, carrying: Callable[[Any], Any]) -> None:  # noqa: ANN401 - a module or a class
+    def _replace(self, owner: Any, name: str, carrying: Callable[[Any], Any]) -> None:
         original = getattr(owner, name)
         setattr(owner, name, functools.wraps(original)(carrying(original)))
         self._originals.append((owner, name, original))
 
 
 def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
-    def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+    def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return original(self, _carried(fn), *args, **kwargs)
 
     return submit
@@ -72,7 +72,7 @@ def _carried(function: Callable[..., Any]) -> Callable[..., Any]:
         return carried
 
     @functools.wraps(function)
-    def in_context(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+    def in_context(*args: Any, **kwargs: Any) -> Any:
         token = otel_context.attach(context)
         try:
             return carried(*args, **kwargs)
@@ -90,7 +90,7 @@ def child_environment() -> dict[str, str]:
 
 
 def _popen(original: Callable[..., Any]) -> Callable[..., Any]:
-    def popen(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed through
+    def popen(self: Any, *args: Any, **kwargs: Any) -> None:
         # An environment that the caller chose is the caller's; only an inherited one is added to.
         if len(args) <= _POPEN_ENV and kwargs.get("env") is None:
             kwargs["env"] = {**os.environ, **child_environment()}

@@ -87,7 +87,7 @@ def _key(text: str) -> bytes:
     raise ValueError(msg)
 
 
-def _setting(variable: Env, parse: Callable[[str], Any], default: Any, **options: Any) -> Any:  # noqa: ANN401 - as dataclasses.field
+def _setting(variable: Env, parse: Callable[[str], Any], default: Any, **options: Any) -> Any:
     return field(default=default, metadata={"variable": variable, "parse": parse}, **options)
 
 
@@ -117,7 +117,7 @@ class Settings:
     deltawitness.exceptions.ConfigurationError: DELTAWITNESS_USER_METADATA: expected one of true, false
     """
 
-    diagnostics_sink: DiagnosticsChoice = _setting(
+    diagnostics_sink: DiagnosticsChoice = _setting(  # noqa: RUF009 - makes a field()
         Env.DIAGNOSTICS_SINK, _one_of(DiagnosticsChoice), DiagnosticsChoice.OTEL
     )
     table_id_key: bytes | None = _setting(Env.TABLE_ID_KEY, _key, None, repr=False)
@@ -127,7 +127,7 @@ class Settings:
     queue_size: int = _setting(Env.QUEUE_SIZE, _count, 10_000)
     sink_timeout: float = _setting(Env.SINK_TIMEOUT, _seconds, 5.0)
     landed_tail: int = _setting(Env.LANDED_TAIL, _count, 64)
-    table_names: TableNames = _setting(Env.TABLE_NAMES, _one_of(TableNames), TableNames.PATH)
+    table_names: TableNames = _setting(Env.TABLE_NAMES, _one_of(TableNames), TableNames.PATH)  # noqa: RUF009 - makes a field()
 
     def __post_init__(self) -> None:
         """Hold values given in code to the same rules as those of the environment."""
@@ -154,7 +154,7 @@ class Settings:
         return cls(**given)
 
 
-def _parsed(metadata: Mapping[str, Any], text: str) -> Any:  # noqa: ANN401 - each setting has its own type
+def _parsed(metadata: Mapping[str, Any], text: str) -> Any:
     try:
         return metadata["parse"](text)
     except ValueError as error:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import register_at_fork
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Delivery", "Step"]
 
@@ -239,25 +239,28 @@ class Delivery(Generic[T]):
         self._on_error(step.component, TimeoutError("the step did not return in time"))
         self._start()
 
-    def _before_fork(self) -> None:
+    def before_fork(self) -> None:
+        """Wait for a delivery under way."""
         # No fork in the middle of a delivery: the child would inherit the exporters' held locks.
         self._fork_lock = self._delivering
         self._held = self._fork_lock.acquire(timeout=PATIENCE)
 
-    def _after_fork_in_parent(self) -> None:
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
         if self._held:
             self._fork_lock.release()
 
-    def _after_fork_in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
+        """Start anew, with nothing."""
         # What waits belongs to the parent, which delivers it.
         self._queue.clear()
         self._reset()
 
 
-_deliveries: weakref.WeakSet[Delivery[object]] = weakref.WeakSet()
+_deliveries: weakref.WeakSet[Delivery[Any]] = weakref.WeakSet()
 
 
-def _for_each(act: Callable[[Delivery[object]], None]) -> Callable[[], None]:
+def _for_each(act: Callable[[Delivery[Any]], None]) -> Callable[[], None]:
     def each() -> None:
         for delivery in list(_deliveries):
             act(delivery)
@@ -266,7 +269,7 @@ def _for_each(act: Callable[[Delivery[object]], None]) -> Callable[[], None]:
 
 
 register_at_fork(
-    before=_for_each(Delivery._before_fork),
-    after_in_parent=_for_each(Delivery._after_fork_in_parent),
-    after_in_child=_for_each(Delivery._after_fork_in_child),
+    before=_for_each(Delivery.before_fork),
+    after_in_parent=_for_each(Delivery.after_fork_in_parent),
+    after_in_child=_for_each(Delivery.after_fork_in_child),
 )

@@ -58,7 +58,7 @@ def _schema_hash(schema: pa.Schema) -> str:
     return _digest("schema/1", "\n".join(_field_text(field) for field in schema))
 
 
-def _arrow_schema(source: Any) -> pa.Schema:  # noqa: ANN401 - duck-typed, as the Arrow interface is
+def _arrow_schema(source: Any) -> pa.Schema:
     import pyarrow as pa  # noqa: PLC0415 - heavy, loaded when a schema is at hand
 
     if isinstance(source, pa.Schema):
@@ -79,10 +79,10 @@ def _field_text(field: pa.Field) -> str:
     return f"{field.name!r}:{_type_text(field.type)}{'' if field.nullable else '!'}"
 
 
-def _type_text(kind: pa.DataType) -> str:
+def _type_text(kind: pa.DataType) -> str:  # noqa: PLR0911 - one return per kind of type
     import pyarrow.types as pt  # noqa: PLC0415 - as in _arrow_schema
 
-    if isinstance(kind, _extension_type()):
+    if hasattr(kind, "extension_name"):
         return f"{kind.extension_name}<{_type_text(kind.storage_type)}>"
     if pt.is_struct(kind):
         return f"struct<{','.join(_field_text(kind.field(i)) for i in range(kind.num_fields))}>"
@@ -94,19 +94,12 @@ def _type_text(kind: pa.DataType) -> str:
     if pt.is_large_list(kind) or pt.is_list(kind):
         # The name of a list's element field differs between writers and means nothing.
         element = kind.value_field
-        return f"{'large_' if pt.is_large_list(kind) else ''}list<{_field_text(element.with_name('item'))}>"
+        large = "large_" if pt.is_large_list(kind) else ""
+        return f"{large}list<{_field_text(element.with_name('item'))}>"
     if pt.is_dictionary(kind):
         order = ",ordered" if kind.ordered else ""
         return f"dictionary<{_type_text(kind.index_type)},{_type_text(kind.value_type)}{order}>"
     return str(kind)
-
-
-@lru_cache(maxsize=1)
-def _extension_type() -> type:
-    import pyarrow as pa  # noqa: PLC0415 - as in _arrow_schema
-
-    extension: type = pa.BaseExtensionType
-    return extension
 
 
 # --- plans -----------------------------------------------------------------------------------------
@@ -126,7 +119,7 @@ _LITERAL_TYPES = re.compile(
 )
 
 
-def plan_hash(frame: Any) -> str:  # noqa: ANN401 - a DataFusion DataFrame or LogicalPlan
+def plan_hash(frame: Any) -> str:
     """Return the hash of the plan that makes a frame's rows; its literals count.
 
     Args:
@@ -145,7 +138,7 @@ def plan_hash(frame: Any) -> str:  # noqa: ANN401 - a DataFusion DataFrame or Lo
     return _digest("plan/1", _plan_text(frame))
 
 
-def plan_shape_hash(frame: Any) -> str:  # noqa: ANN401 - as plan_hash
+def plan_shape_hash(frame: Any) -> str:
     """Return the hash of a plan without its literals: the same query with other values.
 
     Args:
@@ -159,7 +152,7 @@ def plan_shape_hash(frame: Any) -> str:  # noqa: ANN401 - as plan_hash
     return _digest("plan-shape/1", _without_literals(_plan_text(frame)))
 
 
-def _plan_text(frame: Any) -> str:  # noqa: ANN401 - as plan_hash
+def _plan_text(frame: Any) -> str:
     plan = frame.logical_plan() if hasattr(frame, "logical_plan") else frame
     numbers: dict[str, str] = {}
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["DeltaLakeInstrumentor"]
 
 
-class DeltaLakeInstrumentor(BaseInstrumentor):
+class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentelemetry-instrumentation is untyped
     """Observes every delta-rs write of the process without a change at the call sites.
 
     >>> instrumentor = DeltaLakeInstrumentor()
@@ -55,6 +55,10 @@ class DeltaLakeInstrumentor(BaseInstrumentor):
             # A spawned child was instrumented as its parent is; its own program knows better.
             self.uninstrument()
         super().instrument(**kwargs)
+
+    def mark_inherited(self) -> None:
+        """Let the next :meth:`instrument` take over, as the program's own word."""
+        self._inherited = True
 
     def _instrument(  # noqa: PLR0913 - what an instrumentor takes, by keyword
         self,
@@ -96,7 +100,7 @@ class DeltaLakeInstrumentor(BaseInstrumentor):
 
     def _uninstrument(self, **_: Any) -> None:
         """Put every original back and deliver what waits."""
-        type(self)._inherited = False
+        self._inherited = False
         if self._carriers is not None:
             self._carriers.uninstall()
             self._carriers = None
@@ -114,4 +118,4 @@ def join_parent(variables: Mapping[str, str]) -> None:
     instrumentor = DeltaLakeInstrumentor()
     if not instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.instrument()
-        DeltaLakeInstrumentor._inherited = True
+        instrumentor.mark_inherited()

@@ -51,9 +51,11 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*", "[uri]"),
         (r"(?i)\bfile:[^\s\"'`<>|]+", "[uri]"),
         (
-            r"(?i)\b[\w.-]{0,40}(?:passw(?:or)?d|passwd|secret|token|credential|api[_-]?key"
-            r"|access[_-]?key|account[_-]?key|private[_-]?key|signature|\bsig|\bsas)[\w.-]{0,40}"
-            r"[\"']?\s*[:=]\s*(?:\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)",
+            (
+                r"(?i)\b[\w.-]{0,40}(?:passw(?:or)?d|passwd|secret|token|credential|api[_-]?key"
+                r"|access[_-]?key|account[_-]?key|private[_-]?key|signature|\bsig|\bsas)[\w.-]{0,40}"
+                r"[\"']?\s*[:=]\s*(?:\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)"
+            ),
             "[secret]",
         ),
         (r"(?i)[?&](?:sig|sv|se|sp|sr|st|x-[a-z]+-[a-z-]+)=[^\s\"'&]+", "[secret]"),
@@ -187,7 +189,7 @@ def redact_named(name: str, value: str) -> str:
     return "[secret]" if _SECRET_KEY.search(name) else redact_label(value)
 
 
-def redact_value(value: object, *, depth: int = 6, width: int = 64) -> Any:  # noqa: ANN401 - the same shape as what came in
+def redact_value(value: object, *, depth: int = 6, width: int = 64) -> Any:
     """Return a structured payload as it may leave the process.
 
     Args:

@@ -193,9 +193,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
             msg = "run: run_id must be 1 to 128 letters, digits or '._:-'"
             raise ConfigurationError(msg)
         self._job = job
-        self._attributes = MappingProxyType(
-            {str(k): str(v) for k, v in (attributes or {}).items()}
-        )
+        self._attributes = MappingProxyType({str(k): str(v) for k, v in (attributes or {}).items()})
         self._run_id = run_id
         self._context: RunContext | None = None
         self._token: Token[RunContext | None] | None = None

@@ -49,7 +49,7 @@ def fixed(
     ...     new_id(), now_ns()
     ('id-1', 0)
     """
-    global _ids, _clock  # noqa: PLW0603 - replaced and put back around a test
+    global _ids, _clock
     before = _ids, _clock
     _ids, _clock = ids or _ids, clock or _clock
     try:

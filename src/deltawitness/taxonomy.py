@@ -25,60 +25,85 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
         (ErrorType.STORAGE_FULL, r"no space left|StorageFull|disk quota|code: 28\b|os error 28\b"),
         (
             ErrorType.PERMISSION_DENIED,
-            r"permission denied|PermissionDenied|read-only file ?system|ReadOnlyFilesystem"
-            r"|access ?denied|forbidden|unauthori[sz]ed|operation not permitted"
-            r"|\b40[13]\b|code: (?:1|13|30)\b",
+            (
+                r"permission denied|PermissionDenied|read-only file ?system|ReadOnlyFilesystem"
+                r"|access ?denied|forbidden|unauthori[sz]ed|operation not permitted"
+                r"|\b40[13]\b|code: (?:1|13|30)\b"
+            ),
         ),
         (ErrorType.CONCURRENT_TRANSACTION, r"concurrent transaction (?:failed|with the same)"),
         (ErrorType.APPEND_ONLY, r"append-only|appendOnly"),
         (
             ErrorType.COMMIT_CONFLICT,
-            r"commit failed: a concurrent|failed to commit transaction|version \d+ already exists"
-            r"|exceeded \d+ commit|max(?:imum)? commit attempts|metadata changed since last commit"
-            r"|protocol changed since last commit|concurrent append|conflict",
+            (
+                r"commit failed: a concurrent|failed to commit transaction|version \d+ already exists"
+                r"|exceeded \d+ commit|max(?:imum)? commit attempts|metadata changed since last commit"
+                r"|protocol changed since last commit|concurrent append|conflict"
+            ),
         ),
         (
             ErrorType.CONSTRAINT_VIOLATION,
-            r"failed validation check|invariant|check or invariant|violates? (?:a )?constraint"
-            r"|non-nullable|not nullable|null values? in",
+            (
+                r"failed validation check|invariant|check or invariant|violates? (?:a )?constraint"
+                r"|non-nullable|not nullable|null values? in"
+            ),
         ),
         (ErrorType.TABLE_EXISTS, r"table already exists|already a delta table"),
-        (ErrorType.VERSION_NOT_FOUND, r"LogSegment end version|invalid table version|no such version"),
+        (
+            ErrorType.VERSION_NOT_FOUND,
+            r"LogSegment end version|invalid table version|no such version",
+        ),
         (
             ErrorType.TABLE_NOT_FOUND,
-            r"not a delta table|no files in log segment|table not found|no commits found"
-            r"|local path .* does not exist|could not create local directory|no table metadata",
+            (
+                r"not a delta table|no files in log segment|table not found|no commits found"
+                r"|local path .* does not exist|could not create local directory|no table metadata"
+            ),
         ),
         (
             ErrorType.PARTITION_MISMATCH,
             r"partitioning does not match|partition column|partition_by|partitioned by",
         ),
-        (ErrorType.INVALID_SQL, r"sql parser error|ParserError|tokenizer|No field named|invalid function"),
+        (
+            ErrorType.INVALID_SQL,
+            r"sql parser error|ParserError|tokenizer|No field named|invalid function",
+        ),
         (ErrorType.CAST_FAILED, r"cast error|cannot cast|can't cast|casting from"),
         (
             ErrorType.SCHEMA_MISMATCH,
-            r"not found in schema|schema of data does not match|fields? .* not found|schema mismatch"
-            r"|cannot merge|number of fields",
+            (
+                r"not found in schema|schema of data does not match|fields? .* not found|schema mismatch"
+                r"|cannot merge|number of fields"
+            ),
         ),
         (ErrorType.LOG_CORRUPT, r"invalid json|malformed|corrupt|missing field|EOF while parsing"),
         (
             ErrorType.PROTOCOL_UNSUPPORTED,
-            r"unsupported (?:reader|writer|table)|feature.* not supported|not supported by"
-            r"|minimum (?:reader|writer)|TransactionError::Unsupported|writer version",
+            (
+                r"unsupported (?:reader|writer|table)|feature.* not supported|not supported by"
+                r"|minimum (?:reader|writer)|TransactionError::Unsupported|writer version"
+            ),
         ),
         (
             ErrorType.STORAGE_UNREACHABLE,
-            r"error sending request|connection refused|tcp connect|dns error|timed? ?out"
-            r"|connection (?:reset|closed)|host unreachable",
+            (
+                r"error sending request|connection refused|tcp connect|dns error|timed? ?out"
+                r"|connection (?:reset|closed)|host unreachable"
+            ),
         ),
         (ErrorType.OUT_OF_MEMORY, r"resources exhausted|out of memory|memory limit"),
         (ErrorType.EMPTY_INPUT, r"no data source supplied|empty (?:input|schema)|at least one"),
         (
             ErrorType.INVALID_ARGUMENT,
-            r"invalid save mode|invalid retention period|does not exist|must be (?:a|one)"
-            r"|expected one of|invalid (?:value|argument|option|table property|predicate)",
+            (
+                r"invalid save mode|invalid retention period|does not exist|must be (?:a|one)"
+                r"|expected one of|invalid (?:value|argument|option|table property|predicate)"
+            ),
         ),
-        (ErrorType.STORAGE_FAILED, r"Generic (?:S3|GCS|MicrosoftAzure|LocalFileSystem)|object ?store"),
+        (
+            ErrorType.STORAGE_FAILED,
+            r"Generic (?:S3|GCS|MicrosoftAzure|LocalFileSystem)|object ?store",
+        ),
     )
 )
 
@@ -125,7 +150,7 @@ def _from_class(name: str) -> ErrorType | None:
     return next((kind for known, kind in _CLASSES if name == known), None)
 
 
-def _from_base(error: BaseException) -> ErrorType:
+def _from_base(error: BaseException) -> ErrorType:  # noqa: PLR0911 - one return per class
     match error:
         case PermissionError():
             return ErrorType.PERMISSION_DENIED

@@ -93,7 +93,9 @@ def capture_writes() -> Iterator[CapturedWrites]:
 
 
 @contextmanager
-def fixed_clock(start_ns: int = 1_700_000_000_000_000_000, step_ns: int = 1_000_000) -> Iterator[None]:
+def fixed_clock(
+    start_ns: int = 1_700_000_000_000_000_000, step_ns: int = 1_000_000
+) -> Iterator[None]:
     """Let time start at `start_ns` and move by `step_ns` (nanoseconds) at each look at it."""
     ticks = itertools.count(start_ns, step_ns)
     with sources.fixed(clock=lambda: next(ticks)):
@@ -153,7 +155,7 @@ class InMemoryTelemetry:
 
         spans, logs, reader = (
             InMemorySpanExporter(),
-            InMemoryLogRecordExporter(),
+            InMemoryLogRecordExporter(),  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
             InMemoryMetricReader(),
         )
         tracer_provider = TracerProvider(shutdown_on_exit=False)

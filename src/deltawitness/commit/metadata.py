@@ -93,7 +93,7 @@ def cache_commit_metadata(request: CacheCommitMetadataRequest) -> dict[str, str]
     return ours | _checked_extra(request.extra)
 
 
-def _member(choices: type[CacheOperation] | type[CacheResult], value: str) -> str:
+def _member(choices: type[CacheOperation | CacheResult], value: str) -> str:
     try:
         return choices(value).value
     except ValueError:

@@ -82,9 +82,7 @@ def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -
     return Found(find_commits(log, write_id, newest), is_certain=is_all)
 
 
-def landed(
-    log: CommitLog, write_id: str, base: int | None, tail: int
-) -> tuple[Landed, int | None]:
+def landed(log: CommitLog, write_id: str, base: int | None, tail: int) -> tuple[Landed, int | None]:
     """Tell whether a write that raised is in the log all the same.
 
     Args:
@@ -153,10 +151,14 @@ def _actions(content: bytes, prefix: bytes) -> list[dict[str, Any]]:
 
 
 def _bytes(actions: list[dict[str, Any]]) -> int | None:
-    sizes = [action.get("size") for action in actions]
-    return sum(sizes) if all(isinstance(size, int) for size in sizes) else None
+    return _sum([action.get("size") for action in actions])
 
 
 def _rows(adds: list[dict[str, Any]]) -> int | None:
     counts = [json.loads(add.get("stats") or "{}").get("numRecords") for add in adds]
+    return _sum(counts)
+
+
+def _sum(counts: list[Any]) -> int | None:
+    """Return the sum, or None when one of them is not known."""
     return sum(counts) if all(isinstance(count, int) for count in counts) else None

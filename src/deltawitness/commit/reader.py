@@ -172,7 +172,7 @@ def _commit_info(raw: bytes, problems: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def _first_value_of(problems: list[str]) -> Any:  # noqa: ANN401 - the hook's type is json's own
+def _first_value_of(problems: list[str]) -> Any:
     def keep_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         kept: dict[str, Any] = {}
         for key, value in pairs:

@@ -167,7 +167,7 @@ def storage_options_of(table: DeltaTable) -> dict[str, str] | None:
 
 def remote_store(
     table_uri: str, storage_options: dict[str, str] | None, paths: Iterable[str]
-) -> Any:  # noqa: ANN401 - the class is private to the engine
+) -> Any:
     """Return the engine's file client of a table's storage, able to read `paths` with one GET each.
 
     It asks for a file's size with a HEAD, holding the interpreter lock meanwhile, unless
@@ -178,14 +178,14 @@ def remote_store(
     return DeltaFileSystemHandler(table_uri, storage_options, dict.fromkeys(paths, SIZE_UNKNOWN))
 
 
-def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:  # noqa: ANN401 - as remote_store
+def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:
     """Return the file client of an open table's own storage; see :func:`remote_store`."""
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
 
     return DeltaFileSystemHandler.from_table(raw, None, dict.fromkeys(paths, SIZE_UNKNOWN))
 
 
-def read_file(store: Any, path: str) -> bytes | None:  # noqa: ANN401 - as remote_store
+def read_file(store: Any, path: str) -> bytes | None:
     """Return a file through `store`, or None when it is not there.
 
     Raises:

@@ -15,7 +15,7 @@ from opentelemetry import _logs, metrics, trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from deltawitness.commit.log import TableLog, local_log_directory, open_log, read_local_commit
-from deltawitness.commit.metadata import standard_metadata, stamped
+from deltawitness.commit.metadata import stamped, standard_metadata
 from deltawitness.commit.outcome import RawCommit
 from deltawitness.config import Settings
 from deltawitness.delivery import Delivery, Step
@@ -272,7 +272,11 @@ class Observer:
         return stamped(callers, ours, mirror=self.settings.user_metadata)
 
     def keep_call(
-        self, observation: Observation, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        observation: Observation,
+        instance: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
         """Keep what hooks want to see, when there are any."""
         if self._request_hook is not None or self._response_hook is not None:
@@ -351,7 +355,7 @@ class Observer:
         observation: Observation,
         table: RawDeltaTable | None,
         storage_options: dict[str, str] | None,
-    ) -> Any:  # noqa: ANN401 - a CommitLog or None
+    ) -> Any:
         location = observation.location
         if location is None:
             return None

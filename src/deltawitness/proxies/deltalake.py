@@ -84,7 +84,11 @@ class DeltaLakeSeams:
         self._merges.clear()
 
     def _replace(
-        self, owner: Any, name: str, observing: Callable[[Seam, Call], Call], seam: Seam  # noqa: ANN401 - a module or an engine class
+        self,
+        owner: Any,
+        name: str,
+        observing: Callable[[Seam, Call], Call],
+        seam: Seam,
     ) -> None:
         original = getattr(owner, name)
         observed = functools.wraps(original)(observing(seam, original))
@@ -97,7 +101,7 @@ class DeltaLakeSeams:
         position = _position(original, COMMIT_PROPERTIES) - 1 if seam.commits else -1
         dry_run = _position(original, "dry_run") - 1 if seam.name in _HAS_DRY_RUN else None
 
-        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
                 return original(table, *args, **kwargs)
             try:
@@ -125,7 +129,7 @@ class DeltaLakeSeams:
         options_at = _position(original, "storage_options")
         mode_at = _position(original, "mode") if seam.operation is not Operation.CONVERT else None
 
-        def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+        def observed(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
                 return original(*args, **kwargs)
             options = _argument(args, kwargs, options_at, "storage_options")
@@ -144,7 +148,7 @@ class DeltaLakeSeams:
         return observed
 
     def _open(self, seam: Seam, original: Call) -> Call:
-        def observed(table_or_uri: Any, storage_options: Any = None) -> Any:  # noqa: ANN401 - passed through
+        def observed(table_or_uri: Any, storage_options: Any = None) -> Any:
             try:
                 return original(table_or_uri, storage_options)
             except BaseException as error:
@@ -164,7 +168,7 @@ class DeltaLakeSeams:
     def _merge_build(self, seam: Seam, original: Call) -> Call:
         position = _position(original, COMMIT_PROPERTIES) - 1
 
-        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
                 return original(table, *args, **kwargs)
             try:
@@ -197,7 +201,7 @@ class DeltaLakeSeams:
             self._merges.popitem(last=False)
 
     def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
-        def observed(table: Any, merge_builder: Any) -> Any:  # noqa: ANN401 - passed through
+        def observed(table: Any, merge_builder: Any) -> Any:
             observation = self._merges.pop(id(merge_builder), None)
             if observation is None:
                 return original(table, merge_builder)
@@ -226,9 +230,9 @@ class DeltaLakeSeams:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
-        table: Any = None,  # noqa: ANN401 - a RawDeltaTable
+        table: Any = None,
         storage_options: dict[str, str] | None = None,
-    ) -> Any:  # noqa: ANN401 - the engine's own result
+    ) -> Any:
         token = otel_context.attach(observation.context)
         try:
             result = original(*args, **kwargs)
@@ -255,7 +259,7 @@ def _position(callable_: Call, name: str) -> int:
     return list(inspect.signature(callable_).parameters).index(name)
 
 
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:  # noqa: ANN401 - any argument
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
     return args[position] if len(args) > position else kwargs.get(name)
 
 

@@ -34,7 +34,7 @@ def install_enclosed() -> Observer:
 
 def uninstall() -> None:
     """Put every original back and let the observer deliver what waits."""
-    global _installed, _everything  # noqa: PLW0603 - one installation per process
+    global _installed, _everything
     with _lock:
         if _installed is not None:
             observer, seams = _installed
@@ -44,7 +44,7 @@ def uninstall() -> None:
 
 
 def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Observer:
-    global _installed, _everything  # noqa: PLW0603 - one installation per process
+    global _installed, _everything
     with _lock:
         uninstall()
         observer = make_observer()

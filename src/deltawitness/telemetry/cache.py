@@ -50,7 +50,7 @@ def use_providers(
     tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
 ) -> None:
     """Make cache spans with the given providers; the global ones when None."""
-    global _tracer_provider, _meter_provider  # noqa: PLW0603 - the providers of this process
+    global _tracer_provider, _meter_provider
     _tracer_provider, _meter_provider = tracer_provider, meter_provider
 
 

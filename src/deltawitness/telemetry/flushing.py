@@ -42,7 +42,7 @@ class FlushFirst:
         return True
 
     def _delivering_first(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def delivering_first(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - passed through
+        def delivering_first(*args: Any, **kwargs: Any) -> Any:
             self._deliver()
             return original(*args, **kwargs)
 

@@ -1,0 +1,165 @@
+"""A pipeline observed: what it knows of plan, schema and policy goes with each write it makes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import wrapt
+
+from deltawitness.events import NoCommitReason, WriteIntent
+from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
+from deltawitness.internal import report
+from deltawitness.observe import Observer
+from deltawitness.observe.enclosure import Enclosure, Facts, enclosed
+from deltawitness.proxies.installation import install_enclosed
+from deltawitness.proxies.request import WriteRequest
+from deltawitness.redaction import redact_label, strip_credentials, table_name_for
+from deltawitness.run import current_cache_context, parse_scope
+from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
+
+__all__ = ["ObservedWritePipeline"]
+
+
+class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+    """A transparent proxy over a pipeline, every write of which is observed.
+
+    It goes over :class:`deltawitness.WritePipeline`, or over any object with `write(request)`,
+    whatever its request looks like: commits it makes with delta-rs inside are stamped and told
+    with the plan and schema hashes of `request.source`, as far as there is one.
+
+    Args:
+        pipeline: what writes.
+        policy: name of the policy of its writes.
+        scope: what kind of thing it keeps, from the closed set.
+
+    Raises:
+        ConfigurationError: the scope is not one of the closed set.
+
+    >>> import pyarrow as pa, tempfile
+    >>> from deltawitness import WritePipeline, WriteRequest, read_commit_metadata
+    >>> pipeline = ObservedWritePipeline(WritePipeline(), policy="nightly")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     request = WriteRequest(source=pa.table({"x": [1]}), destination=f"{folder}/t")
+    ...     version = pipeline.write(request).version
+    ...     read_commit_metadata(f"{folder}/t", version).metadata["cache_policy"]
+    'nightly'
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        policy: str | None = None,
+        scope: CacheScope | str | None = None,
+    ) -> None:
+        super().__init__(pipeline)
+        self._self_policy = policy
+        self._self_scope = None if scope is None else parse_scope(scope)
+
+    def write(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Write, observed; arguments, result and exceptions are the pipeline's own."""
+        try:
+            observer = install_enclosed()
+            request = self._planned(request)
+            facts = self._facts(request)
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+            # A source that cannot be planned or read ends here, too: the write raises it.
+            report("pipeline", error)
+            return self.__wrapped__.write(request, *args, **kwargs)
+        with enclosed(facts) as enclosure:
+            seen = enclosure.observed
+            try:
+                result = self.__wrapped__.write(request, *args, **kwargs)
+            except BaseException as error:
+                self._tell(observer, enclosure, seen, request, error)
+                raise
+            self._tell(observer, enclosure, seen, request, None)
+            return result
+
+    def __reduce__(self) -> tuple[type, tuple[Any]]:
+        """Pickle as the proxy over the pickled pipeline."""
+        return type(self), (self.__wrapped__,)
+
+    def _planned(self, request: Any) -> Any:
+        """Return the request with its SQL text planned, so that it is planned once."""
+        if not isinstance(request, WriteRequest) or not isinstance(request.source, str):
+            return request
+        source_of = getattr(self.__wrapped__, "source_of", None)
+        return request if source_of is None else replace(request, source=source_of(request))
+
+    def _facts(self, request: Any) -> Facts:
+        source = getattr(request, "source", None)
+        is_plan = hasattr(source, "logical_plan")
+        return Facts(
+            policy=self._self_policy,
+            scope=self._self_scope,
+            schema_hash=_quietly(schema_hash, source),
+            plan_hash=_quietly(plan_hash, source) if is_plan else None,
+            plan_shape_hash=_quietly(plan_shape_hash, source) if is_plan else None,
+        )
+
+    def _tell(
+        self,
+        observer: Observer,
+        enclosure: Enclosure,
+        seen: int,
+        request: Any,
+        error: BaseException | None,
+    ) -> None:
+        """Tell of a write that never reached the engine: refused, skipped, or of another format."""
+        if enclosure.observed > seen or not observer.is_on():
+            return
+        try:
+            observation = observer.begin(self._intent(enclosure.facts, request))
+            if error is None:
+                observation.idle = _reason(request)
+                observer.returned(observation, None, table=None)
+            else:
+                observer.raised(observation, error)
+            enclosure.observed += 1
+        except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
+            report("pipeline", problem)
+
+    def _intent(self, facts: Facts, request: Any) -> WriteIntent:
+        ambient = current_cache_context()
+        destination = getattr(request, "destination", None)
+        if not isinstance(destination, str | os.PathLike):
+            destination = getattr(destination, "table_uri", None)
+        location = None if destination is None else os.fspath(destination)
+        return WriteIntent(
+            operation=Operation.WRITE,
+            cache_operation=CacheOperation.WRITE,
+            table_uri=None if location is None else strip_credentials(location),
+            table_name=table_name_for(location, None),
+            mode=_text(getattr(request, "mode", None)),
+            policy=redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
+            scope=facts.scope or ambient.scope or CacheScope.DATASET,
+            cache_key=ambient.key,
+            schema_hash=facts.schema_hash,
+            plan_hash=facts.plan_hash,
+            plan_shape_hash=facts.plan_shape_hash,
+        )
+
+
+def _quietly(hashed: Any, source: Any) -> str | None:
+    """Return a hash, or None for a source that has none: not every request is one of ours."""
+    if source is None:
+        return None
+    try:
+        digest: str = hashed(source)
+    except Exception:  # noqa: BLE001 - a source that cannot be hashed can be written all the same
+        return None
+    return digest
+
+
+def _reason(request: Any) -> NoCommitReason:
+    is_delta = _text(getattr(request, "format", "delta")) == "delta"
+    return NoCommitReason.TABLE_EXISTS if is_delta else NoCommitReason.NOT_DELTA
+
+
+def _text(value: Any) -> str | None:
+    value = getattr(value, "value", value)
+    return value if isinstance(value, str) and not isinstance(value, Mapping) else None

@@ -1,0 +1,177 @@
+"""What a write pipeline is asked to do, checked before anything is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from deltawitness.exceptions import WriteRequestError
+
+if TYPE_CHECKING:
+    from deltalake import CommitProperties, DeltaTable, WriterProperties
+
+__all__ = ["WriteFormat", "WriteMode", "WriteRequest", "WriteResult"]
+
+
+T = TypeVar("T", bound=StrEnum)
+
+
+class WriteFormat(StrEnum):
+    """What is written."""
+
+    DELTA = "delta"
+    PARQUET = "parquet"
+    CSV = "csv"
+    JSON = "json"
+    ARROW = "arrow"
+
+
+class WriteMode(StrEnum):
+    """What happens when the destination exists."""
+
+    ERROR = "error"
+    APPEND = "append"
+    OVERWRITE = "overwrite"
+    IGNORE = "ignore"
+
+
+FORMAT_OPTIONS: Mapping[WriteFormat, frozenset[str]] = {
+    WriteFormat.DELTA: frozenset({"commit_metadata", "name", "description"}),
+    WriteFormat.PARQUET: frozenset({"compression", "max_rows_per_file"}),
+    WriteFormat.CSV: frozenset({"include_header", "delimiter", "max_rows_per_file"}),
+    WriteFormat.JSON: frozenset(),
+    WriteFormat.ARROW: frozenset({"max_rows_per_file"}),
+}
+"""Which `format_options` each format takes."""
+
+_DELTA_ONLY = (
+    "schema_mode",
+    "predicate",
+    "table_properties",
+    "writer_properties",
+    "target_file_size",
+    "commit_properties",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRequest:
+    """One write: a source, a destination, and how.
+
+    Attributes:
+        source: a DataFusion DataFrame, SQL text, or anything that exports an Arrow stream or array.
+        destination: a location, or an open Delta table.
+        format: Delta, or a directory of Parquet, CSV, JSON lines or Arrow files on a local disk.
+        mode: what happens when the destination exists.
+        partition_by: columns to partition by.
+        schema_mode: `merge` or `overwrite`, as `write_deltalake` takes it.
+        predicate: which rows an overwrite replaces ("replace where").
+        storage_options: as `write_deltalake` takes them.
+        format_options: what only one format knows: `commit_metadata` (a mapping), `name`,
+            `description` for Delta; `compression` for Parquet; `include_header`, `delimiter` for
+            CSV; `max_rows_per_file` for all but Delta and JSON.
+        table_properties: configuration of a new Delta table.
+        writer_properties: delta-rs' `WriterProperties`.
+        target_file_size: bytes per file to aim at.
+        commit_properties: delta-rs' `CommitProperties`.
+
+    Raises:
+        WriteRequestError: the parts do not go together; the message says which.
+
+    >>> WriteRequest(source="SELECT 1", destination="t", predicate="x = 1")
+    Traceback (most recent call last):
+    ...
+    deltawitness.exceptions.WriteRequestError: predicate: only with mode overwrite
+    """
+
+    source: Any
+    destination: str | os.PathLike[str] | DeltaTable
+    format: WriteFormat = WriteFormat.DELTA
+    mode: WriteMode = WriteMode.ERROR
+    partition_by: tuple[str, ...] = ()
+    schema_mode: str | None = None
+    predicate: str | None = None
+    storage_options: Mapping[str, str] | None = None
+    format_options: Mapping[str, Any] = field(default_factory=dict)
+    table_properties: Mapping[str, str] | None = None
+    writer_properties: WriterProperties | None = None
+    target_file_size: int | None = None
+    commit_properties: CommitProperties | None = None
+
+    def __post_init__(self) -> None:
+        """Check the parts against each other."""
+        object.__setattr__(self, "format", _member(WriteFormat, self.format))
+        object.__setattr__(self, "mode", _member(WriteMode, self.mode))
+        columns = self.partition_by
+        object.__setattr__(
+            self, "partition_by", (columns,) if isinstance(columns, str) else tuple(columns or ())
+        )
+        if self.source is None:
+            msg = "source: nothing to write"
+            raise WriteRequestError(msg)
+        self._check_options()
+        if self.format is not WriteFormat.DELTA:
+            self._check_files()
+        if self.predicate is not None and self.mode is not WriteMode.OVERWRITE:
+            msg = "predicate: only with mode overwrite"
+            raise WriteRequestError(msg)
+
+    def _check_options(self) -> None:
+        allowed = FORMAT_OPTIONS[self.format]
+        for name in self.format_options:
+            if name not in allowed:
+                known = ", ".join(sorted(allowed)) or "none"
+                msg = f"format_options: {self.format} does not know {name!r}; it takes {known}"
+                raise WriteRequestError(msg)
+        if not isinstance(self.format_options.get("commit_metadata", {}), Mapping):
+            msg = "format_options: commit_metadata must be a mapping"
+            raise WriteRequestError(msg)
+
+    def _check_files(self) -> None:
+        for name in _DELTA_ONLY:
+            if getattr(self, name) is not None:
+                msg = f"{name}: only with format delta"
+                raise WriteRequestError(msg)
+        is_local = isinstance(self.destination, str | os.PathLike) and (
+            "://" not in os.fspath(self.destination)
+            or os.fspath(self.destination).startswith("file://")
+        )
+        if not is_local:
+            msg = f"destination: {self.format} is written to a local directory only"
+            raise WriteRequestError(msg)
+        if self.format is WriteFormat.JSON and self.partition_by:
+            msg = "partition_by: not with format json"
+            raise WriteRequestError(msg)
+
+
+def _member(choices: type[T], value: str) -> T:
+    try:
+        return choices(value)
+    except ValueError:
+        name = "format" if choices is WriteFormat else "mode"
+        msg = f"{name}: expected one of {', '.join(choices)}"
+        raise WriteRequestError(msg) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteResult:
+    """What a pipeline's write did.
+
+    Attributes:
+        format: what was written.
+        mode: how.
+        version: the Delta version committed; None for other formats, and when nothing was.
+        rows: rows that the source gave.
+        files: files written; None for Delta, where the commit tells.
+        skipped: the destination existed and the mode was `ignore`.
+    """
+
+    format: WriteFormat
+    mode: WriteMode
+    version: int | None = None
+    rows: int | None = None
+    files: int | None = None
+    skipped: bool = False

@@ -1,0 +1,190 @@
+"""What a run did, for people: the summary table, the trace as a tree, a commit with its metadata."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from deltawitness.commit import CommitMetadata
+from deltawitness.events_file import EventLine
+
+__all__ = ["RunSummary", "print_commit", "print_summary", "print_trace", "summarised"]
+
+_NANOSECONDS = 1e9
+_KIBI = 1024
+
+
+@dataclass(slots=True)
+class Line:
+    """What was done to one table with one operation."""
+
+    operations: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    metrics: Counter[str] = field(default_factory=Counter)
+
+    def add(self, event: EventLine) -> None:
+        """Count one write."""
+        self.operations += 1
+        self.errors += event.result == "error"
+        self.seconds += event.duration_ns / _NANOSECONDS
+        self.metrics.update(event.metrics)
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What one run did.
+
+    Attributes:
+        run_id: the run.
+        job: its job.
+        lines: by table and operation, in the order in which they were first seen.
+        total: all of it.
+        tables: how many tables were touched.
+        traces: the traces that its writes are in.
+    """
+
+    run_id: str
+    job: str
+    lines: dict[tuple[str, str], Line]
+    total: Line
+    tables: int
+    traces: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON-able values."""
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "tables": self.tables,
+            "traces": self.traces,
+            "total": _line_json(self.total),
+            "lines": [
+                {"table": table, "operation": operation, **_line_json(line)}
+                for (table, operation), line in self.lines.items()
+            ],
+        }
+
+
+def _line_json(line: Line) -> dict[str, Any]:
+    return {
+        "operations": line.operations,
+        "errors": line.errors,
+        "seconds": round(line.seconds, 6),
+        **line.metrics,
+    }
+
+
+def summarised(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary:
+    """Return the summary of a run's writes."""
+    lines: dict[tuple[str, str], Line] = defaultdict(Line)
+    total = Line()
+    tables: set[str] = set()
+    traces: dict[str, None] = {}
+    for event in events:
+        name = event.table or (event.table_id or "?")[:8]
+        lines[name, event.operation].add(event)
+        total.add(event)
+        tables.add(event.table_id or name)
+        if event.trace_id is not None:
+            traces[event.trace_id] = None
+    return RunSummary(run_id, job, dict(lines), total, len(tables), list(traces))
+
+
+def print_summary(console: Console, summary: RunSummary, notes: Sequence[str] = ()) -> None:
+    """Print the table of a run, and what else there is to say of it."""
+    table = Table(title=f"run {summary.run_id}  job {summary.job}", title_justify="left")
+    table.add_column("table")
+    table.add_column("operation")
+    for name in ("ops", "rows +", "rows ~", "rows -", "files +", "files -", "bytes +", "retries"):
+        table.add_column(name, justify="right")
+    table.add_column("errors", justify="right")
+    table.add_column("seconds", justify="right")
+    for (name, operation), line in summary.lines.items():
+        table.add_row(name, operation, *_cells(line))
+    table.add_section()
+    table.add_row(f"{summary.tables} tables", "", *_cells(summary.total))
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
+
+
+def _cells(line: Line) -> list[str]:
+    counted = line.metrics
+    return [
+        str(line.operations),
+        _number(counted["rows_added"]),
+        _number(counted["rows_updated"]),
+        _number(counted["rows_deleted"]),
+        _number(counted["files_added"]),
+        _number(counted["files_removed"]),
+        _size(counted["bytes_added"]),
+        _number(counted["retries"]),
+        _number(line.errors),
+        f"{line.seconds:.3f}",
+    ]
+
+
+def _number(count: int) -> str:
+    return f"{count:,}" if count else ""
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _KIBI:
+            return f"{count:.0f} {unit}" if count else ""
+        count /= _KIBI
+    return f"{count:.1f} TiB"
+
+
+def print_trace(console: Console, summary: RunSummary, events: Sequence[EventLine]) -> None:
+    """Print the writes of a run as the tree that their traces make."""
+    traces: list[str | None] = [*summary.traces] or [None]
+    for trace_id in traces:
+        tree = Tree(f"{summary.job}  trace {trace_id or 'none: no OpenTelemetry SDK configured'}")
+        for event in sorted(events, key=lambda line: line.started_at):
+            if event.trace_id == trace_id:
+                tree.add(_trace_line(event))
+        console.print(tree, highlight=False)
+
+
+def _trace_line(event: EventLine) -> str:
+    what = f"{event.operation} {event.table or ''}".rstrip()
+    versions = ", ".join(f"v{version}" for version in event.versions) or event.result
+    error = f"  {event.error_type}" if event.error_type else ""
+    counts = ", ".join(
+        f"{name.replace('_', ' ')} {count:,}"
+        for name, count in event.metrics.items()
+        if count and name.startswith("rows")
+    )
+    milliseconds = event.duration_ns / 1e6
+    return f"{what}  {versions}  {milliseconds:.1f} ms  {counts}{error}".rstrip()
+
+
+def print_commit(console: Console, commit: CommitMetadata) -> None:
+    """Print one commit: what the engine says of it, and its metadata."""
+    table = Table(title=f"version {commit.version}  {commit.operation}", title_justify="left")
+    table.add_column("key")
+    table.add_column("value", overflow="fold")
+    if commit.timestamp is not None:
+        moment = dt.datetime.fromtimestamp(commit.timestamp / 1000, tz=dt.UTC)
+        table.add_row("committed at", moment.isoformat(timespec="milliseconds"))
+    table.add_row("engine", commit.engine_info or "unknown")
+    _add_rows(table, commit.operation_metrics)
+    table.add_section()
+    _add_rows(table, commit.metadata)
+    console.print(table, highlight=False)
+    for problem in commit.problems:
+        console.print(f"problem: {problem}", highlight=False)
+
+
+def _add_rows(table: Table, values: Mapping[str, Any]) -> None:
+    for name, value in sorted(values.items()):
+        table.add_row(name, str(value))
