@@ -1,0 +1,163 @@
+"""Outcome and metrics are read from the log under one naming."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from deltawitness.commit.log import LocalLog
+from deltawitness.commit.metrics import normalised
+from deltawitness.commit.outcome import RawCommit, landed, metrics_of, search_commits
+from deltawitness.events import Landed
+from deltawitness.semconv import Operation
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A log of commits 0 to 9; commit 7 is of write `mine`."""
+    for version in range(10):
+        info = {"commitInfo": {"write_id": "mine" if version == 7 else f"other-{version}"}}
+        (tmp_path / f"{version:020d}.json").write_text(json.dumps(info))
+    return LocalLog(f"{tmp_path}/")
+
+
+@pytest.mark.parametrize(
+    ("write_id", "base", "tail", "expected"),
+    [
+        ("mine", 5, 10, (Landed.YES, 7)),
+        ("mine", None, 10, (Landed.YES, 7)),
+        ("mine", 0, 4, (Landed.YES, 7)),  # beyond the first look, within the log's end
+        ("nobody", 5, 10, (Landed.NO, None)),
+        ("nobody", None, 10, (Landed.NO, None)),
+        ("nobody", 0, 3, (Landed.UNKNOWN, None)),
+        ("nobody", None, 3, (Landed.UNKNOWN, None)),
+        ("mine", 7, 10, (Landed.NO, None)),
+    ],
+)
+def test_landed_looks_at_a_bounded_tail(log, write_id, base, tail, expected):
+    """Yes with the version, no when all was seen, else unknown."""
+    assert landed(log, write_id, base, tail) == expected
+
+
+def test_landed_is_unknown_when_the_log_cannot_be_read(tmp_path):
+    """Whatever the reason."""
+
+    class Broken:
+        def read(self, version):
+            raise OSError
+
+        def versions(self):
+            raise OSError
+
+    assert landed(Broken(), "w", 0, 5) == (Landed.UNKNOWN, None)
+
+
+def test_a_write_id_in_a_row_is_not_taken_for_the_commits_own(tmp_path):
+    """The text alone does not count: the metadata must say it."""
+    lines = [{"commitInfo": {"write_id": "other"}}, {"add": {"path": "mine"}}]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    assert not RawCommit(0, content).is_of("mine")
+    assert RawCommit(0, content).is_of("other")
+
+
+def test_a_log_that_is_not_there_holds_nothing(tmp_path):
+    """No error: there is no table."""
+    found = search_commits(LocalLog(f"{tmp_path}/no/"), "w", None, 5)
+    assert (found.commits, found.is_certain) == ([], True)
+
+
+METRICS = [
+    (
+        Operation.WRITE,
+        {
+            "num_added_rows": 3,
+            "num_added_files": 1,
+            "num_removed_files": 2,
+            "num_retries": 4,
+            "execution_time_ms": 5,
+        },
+        {"rows_added": 3, "files_added": 1, "files_removed": 2, "retries": 4, "execution_ms": 5},
+    ),
+    (
+        Operation.UPDATE,
+        {"num_updated_rows": 1, "num_copied_rows": 2, "num_added_files": 1},
+        {"rows_updated": 1, "rows_copied": 2, "files_added": 1},
+    ),
+    (
+        Operation.DELETE,
+        {"num_deleted_rows": "7", "num_removed_files": 1},
+        {"rows_deleted": 7, "files_removed": 1},
+    ),
+    (
+        Operation.MERGE,
+        {
+            "num_target_rows_inserted": 1,
+            "num_target_rows_updated": 2,
+            "num_target_rows_deleted": 3,
+            "num_target_rows_copied": 4,
+            "num_target_files_added": 5,
+            "num_target_files_removed": 6,
+        },
+        {
+            "rows_added": 1,
+            "rows_updated": 2,
+            "rows_deleted": 3,
+            "rows_copied": 4,
+            "files_added": 5,
+            "files_removed": 6,
+        },
+    ),
+    (
+        Operation.OPTIMIZE,
+        {"numFilesAdded": 1, "filesAdded": '{"totalSize": 9}', "filesRemoved": {"totalSize": 8}},
+        {"files_added": 1, "bytes_added": 9, "bytes_removed": 8},
+    ),
+    (Operation.OPTIMIZE, {"filesAdded": "not json", "filesRemoved": 7}, {}),
+    (
+        Operation.VACUUM,
+        {"numFilesToDelete": 3, "sizeOfDataToDelete": 10},
+        {"files_removed": 3, "bytes_removed": 10},
+    ),
+    (Operation.VACUUM, {"numDeletedFiles": 2}, {"files_removed": 2}),
+    (
+        Operation.RESTORE,
+        {"numRestoredFile": 2, "numRemovedFile": 3},
+        {"files_added": 2, "files_removed": 3},
+    ),
+    (Operation.REPAIR, {"files_removed": '["a", "b"]'}, {"files_removed": 2}),
+    (Operation.REPAIR, {"files_removed": "broken"}, {}),
+    (Operation.ADD_COLUMNS, {"anything": 1}, {}),
+    (Operation.WRITE, {"num_added_rows": True, "num_added_files": "many"}, {}),
+]
+
+
+@pytest.mark.parametrize(("operation", "said", "expected"), METRICS)
+def test_metrics_have_one_name_for_all_operations(operation, said, expected):
+    """What the engine does not say, or says in another type, is left out."""
+    assert normalised(operation, said).known() == expected
+
+
+def test_what_the_engine_leaves_out_is_counted_from_the_actions():
+    """Bytes of a write, rows of a transaction without metrics."""
+    stats = json.dumps({"numRecords": 5})
+    lines = [
+        {"commitInfo": {"operation": "WRITE"}},
+        {"add": {"path": "a", "size": 10, "stats": stats}},
+        {"add": {"path": "b", "size": 20, "stats": stats}},
+        {"remove": {"path": "c"}},
+    ]
+    content = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines).encode()
+    assert metrics_of(Operation.WRITE, [RawCommit(0, content)]).known() == {
+        "rows_added": 10,
+        "files_added": 2,
+        "files_removed": 1,
+        "bytes_added": 30,
+    }
+
+
+def test_what_the_call_returned_wins():
+    """It is the operation's own word, the commit completes it."""
+    content = b'{"commitInfo":{"operationMetrics":{"num_deleted_rows":1,"num_copied_rows":2}}}'
+    told = metrics_of(Operation.DELETE, [RawCommit(0, content)], {"num_deleted_rows": 9})
+    assert told.known() == {"rows_deleted": 9, "rows_copied": 2}

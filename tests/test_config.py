@@ -1,0 +1,62 @@
+"""Settings are checked before anything is written, and say what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from deltawitness import Settings
+from deltawitness.config import DiagnosticsChoice, TableNames
+from deltawitness.exceptions import ConfigurationError
+from deltawitness.semconv import Env
+
+VALID = {
+    Env.DIAGNOSTICS_SINK: ("both", "diagnostics_sink", DiagnosticsChoice.BOTH),
+    Env.TABLE_ID_KEY: ("k", "table_id_key", b"k"),
+    Env.USER_METADATA: ("off", "user_metadata", False),
+    Env.DELIVERY_INTERVAL: ("0.5", "delivery_interval", 0.5),
+    Env.QUEUE_SIZE: ("7", "queue_size", 7),
+    Env.SINK_TIMEOUT: ("2", "sink_timeout", 2.0),
+    Env.LANDED_TAIL: ("9", "landed_tail", 9),
+    Env.TABLE_NAMES: ("metadata", "table_names", TableNames.METADATA),
+}
+
+INVALID = {
+    Env.DIAGNOSTICS_SINK: ("file", "otel, memory, both, none"),
+    Env.TABLE_ID_KEY: ("", "non-empty"),
+    Env.USER_METADATA: ("maybe", "true, false"),
+    Env.DELIVERY_INTERVAL: ("0", "greater than 0"),
+    Env.QUEUE_SIZE: ("many", "whole number"),
+    Env.SINK_TIMEOUT: ("4e3", "at most 3600"),
+    Env.LANDED_TAIL: ("0", "from 1 to"),
+    Env.TABLE_NAMES: ("full", "path, metadata, none"),
+}
+
+
+@pytest.mark.parametrize("variable", VALID)
+def test_each_variable_sets_its_field(variable):
+    """Text becomes the field's own type."""
+    text, name, expected = VALID[variable]
+    assert getattr(Settings.from_env({variable: text}), name) == expected
+
+
+@pytest.mark.parametrize("variable", INVALID)
+def test_each_invalid_value_is_an_error_that_names_variable_and_values(variable):
+    """One clear error, and the value itself, which may be a secret, is not repeated."""
+    text, allowed = INVALID[variable]
+    with pytest.raises(ConfigurationError, match=f"{variable}: expected.*{allowed}"):
+        Settings.from_env({variable: text})
+
+
+def test_values_given_in_code_follow_the_same_rules():
+    """An argument is checked as a variable is."""
+    assert Settings(table_id_key=b"k").table_id_key == b"k"
+    with pytest.raises(ConfigurationError, match="DELTAWITNESS_QUEUE_SIZE"):
+        Settings(queue_size=0)
+    with pytest.raises(ConfigurationError, match="DELTAWITNESS_DELIVERY_INTERVAL"):
+        Settings.from_env({Env.DELIVERY_INTERVAL: "soon"})
+
+
+def test_without_variables_the_defaults_hold():
+    """And the key is not shown."""
+    assert Settings.from_env({}) == Settings()
+    assert "secret" not in repr(Settings(table_id_key=b"secret"))

@@ -1,0 +1,206 @@
+"""Every write belongs to a run, wherever it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import uuid
+
+import pytest
+
+from deltawitness import cache_context, current_run, run, suppressed
+from deltawitness.exceptions import ConfigurationError
+from deltawitness.run import (
+    add_run_listener,
+    bound,
+    current_cache_context,
+    is_suppressed,
+    remove_run_listener,
+)
+from deltawitness.semconv import CacheScope, Env
+from deltawitness.sources import fixed, new_id, now_ns
+
+
+def test_without_a_run_there_is_the_process_run():
+    """It is the same each time, and named after the program."""
+    assert current_run() is current_run()
+    assert current_run().parent_run_id is None
+    assert current_run().job
+
+
+def test_a_run_is_current_inside_its_block_only():
+    """Before and after, another one is."""
+    outside = current_run()
+    with run("nightly", attributes={"shard": 3}) as inside:
+        assert current_run() is inside
+        assert (inside.job, dict(inside.attributes)) == ("nightly", {"shard": "3"})
+    assert current_run() is outside
+
+
+def test_nested_runs_keep_their_parent():
+    """Each knows the one it was opened in."""
+    with run("a") as a, run("b") as b:
+        assert (a.parent_run_id, b.parent_run_id) == (None, a.run_id)
+
+
+def test_a_run_with_a_process_run_behind_it_has_it_as_parent():
+    """A run inside a process that has one already."""
+    process = current_run()
+    with run("a") as a:
+        assert a.parent_run_id == process.run_id
+
+
+def test_each_call_of_a_decorated_function_is_a_run_of_its_own():
+    """Plain and async functions alike."""
+
+    @run("job")
+    def plain():
+        return current_run()
+
+    @run("job")
+    async def awaited():
+        await asyncio.sleep(0)
+        return current_run()
+
+    runs = [plain(), plain(), asyncio.run(awaited())]
+    assert {context.job for context in runs} == {"job"}
+    assert len({context.run_id for context in runs}) == 3
+    assert plain.__name__ == "plain"
+
+
+def test_async_blocks_and_tasks_carry_the_run():
+    """A task started inside a run belongs to it."""
+
+    async def job():
+        async with run("nightly") as context:
+            return context, await asyncio.create_task(asyncio.to_thread(current_run))
+
+    context, seen = asyncio.run(job())
+    assert seen is context
+
+
+def test_a_bound_function_carries_run_policy_and_suppression_to_a_thread():
+    """And leaves the thread as it was."""
+    seen = []
+
+    def look():
+        seen.append((current_run().job, current_cache_context().policy, is_suppressed()))
+
+    with run("nightly"), cache_context(policy="p"), suppressed():
+        carried = bound(look)
+    thread = threading.Thread(target=lambda: (carried(), look()))
+    thread.start()
+    thread.join()
+    assert seen == [("nightly", "p", True), (current_run().job, None, False)]
+
+
+def test_a_function_with_nothing_to_carry_stays_itself():
+    """No wrapper where there is no run."""
+    assert bound(print) is print
+
+
+def test_listeners_are_told_in_order_and_with_the_error():
+    """Last in, first out at the end, inside the run."""
+    told = []
+
+    class Listener:
+        def __init__(self, name):
+            self.name = name
+
+        def run_started(self, context):
+            told.append((self.name, "start", current_run() is context))
+
+        def run_ended(self, context, error):
+            told.append((self.name, "end", type(error).__name__, current_run() is context))
+
+    listeners = Listener("a"), Listener("b")
+    for listener in listeners:
+        add_run_listener(listener)
+    try:
+        with pytest.raises(KeyError), run("nightly"):
+            raise KeyError
+    finally:
+        for listener in listeners:
+            remove_run_listener(listener)
+    assert told == [
+        ("a", "start", True),
+        ("b", "start", True),
+        ("b", "end", "KeyError", True),
+        ("a", "end", "KeyError", True),
+    ]
+
+
+@pytest.mark.parametrize("job", ["", None, 7])
+def test_a_run_needs_a_name(job):
+    """A job without a name is nobody's."""
+    with pytest.raises(ConfigurationError, match="job name"):
+        run(job)
+
+
+@pytest.mark.parametrize("run_id", ["", "a b", "x" * 129, "a/b"])
+def test_a_given_run_id_is_checked(run_id):
+    """It goes into logs, environments and file names."""
+    with pytest.raises(ConfigurationError, match="run_id"):
+        run("job", run_id=run_id)
+
+
+def test_a_given_run_id_is_kept():
+    """A scheduler's id is the run's."""
+    with run("job", run_id="airflow:1") as context:
+        assert context.run_id == "airflow:1"
+
+
+def test_cache_contexts_merge_from_outside_in():
+    """What is left out is inherited."""
+    with cache_context(policy="p", key="k"), cache_context(scope="view"):
+        context = current_cache_context()
+        assert (context.policy, context.scope, context.key) == ("p", CacheScope.VIEW, "k")
+    assert current_cache_context().policy is None
+
+
+@pytest.mark.parametrize("facts", [{"scope": "table"}, {"policy": ""}])
+def test_a_cache_context_outside_the_closed_sets_is_refused(facts):
+    """Before anything is written."""
+    with pytest.raises(ConfigurationError), cache_context(**facts):
+        pass
+
+
+def test_a_child_process_joins_the_run_by_environment():
+    """Run and job are those of the parent, the trace context is taken over."""
+    program = (
+        "from deltawitness import current_run; r = current_run(); "
+        "print(r.run_id, r.job, r.traceparent)"
+    )
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    with run("nightly", run_id="r-1") as context:
+        environment = {**os.environ, **context.environment(), Env.TRACEPARENT: traceparent}
+    out = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.split() == ["r-1", "nightly", traceparent]
+
+
+def test_an_invalid_run_id_in_the_environment_is_a_clear_error(monkeypatch):
+    """It names the variable."""
+    monkeypatch.setenv(Env.RUN_ID, "not a run")
+    with pytest.raises(ConfigurationError, match="DELTAWITNESS_RUN_ID"):
+        current_run()
+
+
+def test_ids_are_uuids_of_version_7_and_sort_by_time():
+    """RFC 9562: version and variant bits, milliseconds first."""
+    first, second = uuid.UUID(new_id()), uuid.UUID(new_id())
+    assert (first.version, first.variant) == (7, uuid.RFC_4122)
+    assert first.int >> 80 <= second.int >> 80
+    assert abs((first.int >> 80) - now_ns() // 1_000_000) < 10_000
+
+
+def test_fixed_sources_are_put_back():
+    """After the block, ids and times are the system's again."""
+    with fixed(ids=lambda: "one", clock=lambda: 7):
+        assert (new_id(), now_ns()) == ("one", 7)
+    assert new_id() != "one"
+    assert now_ns() > 7
