@@ -106,8 +106,8 @@ def _type_text(kind: pa.DataType) -> str:  # noqa: PLR0911 - one return per kind
 
 _ANONYMOUS = re.compile(r"\bc[0-9a-f]{32}\b")
 _LITERALS = re.compile(
-    r"""(?x)
-    [A-Z][A-Za-z0-9]*\((?:"(?:[^"\\]|\\.)*"|[^()"]*)(?:,[^()]*)?\)   # Utf8("..."), Int64(3), Decimal128(...)
+    r"""(?xsm)
+    [A-Z][A-Za-z0-9]*\((?:".*?"(?=\)[\s,)\]]|\)$)|[^()"]*)(?:,[^()]*)?\)   # Utf8("..."), Int64(3), Decimal128(...)
     | "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.|'')*'                       # quoted text
     | (?<![\w.$#])-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])          # bare numbers
     """

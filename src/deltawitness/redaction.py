@@ -73,6 +73,7 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_TOKEN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,63}")
 _SECRET_NAME = re.compile(
     r"(?i)passw(?:or)?d|passwd|secret|token|credential|api[_-]?key|access[_-]?key|eyJ[A-Za-z0-9_-]{8}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|[A-Za-z0-9+/_-]{40,}|[0-9a-f]{24,}"
@@ -180,7 +181,9 @@ def redact_label(label: str) -> str:
     >>> redact_label("nightly-load_2024.1"), redact_label("/home/ann/job")
     ('nightly-load_2024.1', '[path]')
     """
-    is_plain = all(_NAME.fullmatch(part) for part in label.split(" "))
+    words = label.split(" ")
+    form = _TOKEN if len(words) == 1 else _NAME
+    is_plain = all(form.fullmatch(word) for word in words)
     return label if is_plain and not _SECRET_NAME.search(label) else redact_text(label)
 
 

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as otel_context
-
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
     FUNCTION_SEAMS,
@@ -233,17 +231,16 @@ class DeltaLakeSeams:
         table: Any = None,
         storage_options: dict[str, str] | None = None,
     ) -> Any:
-        token = otel_context.attach(observation.context)
+        # The engine reads its source on threads of its own: making our span the current one here
+        # would reach nothing that runs inside the call.
         try:
             result = original(*args, **kwargs)
         except BaseException as error:
-            otel_context.detach(token)
             with _guarded():
                 self._observer.raised(
                     observation, error, table=table, storage_options=storage_options
                 )
             raise
-        otel_context.detach(token)
         with _guarded():
             self._observer.returned(
                 observation, result, table=table, storage_options=storage_options

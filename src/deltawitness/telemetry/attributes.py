@@ -78,8 +78,10 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         DELTA_INPUTS: [f"{read.table_id}@{read.version}" for read in intent.inputs] or None,
         RUN_PARENT_ID: event.run.parent_run_id,
     }
+    # The SDK drops the oldest attributes beyond its limit: a run's own, of any number, come first.
     return DetailAttributes(
-        {
+        {f"{RUN_ATTRIBUTE_PREFIX}{name}": value for name, value in event.run.attributes.items()}
+        | {
             DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
             DB_OPERATION_NAME: intent.operation.value,
             CACHE_POLICY: intent.policy,
@@ -92,7 +94,6 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
             CICD_PIPELINE_RUN_ID: event.run.run_id,
         }
         | {name: value for name, value in optional.items() if value is not None}
-        | {f"{RUN_ATTRIBUTE_PREFIX}{name}": value for name, value in event.run.attributes.items()}
         | _outcome_attributes(event)
     )
 

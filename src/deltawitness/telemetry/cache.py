@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
 from opentelemetry import trace
+from opentelemetry.context import get_current
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.redaction import redact_label, redact_named, redact_text
+from deltawitness.internal import report
+from deltawitness.redaction import redact_label, redact_named, redact_text, redact_value
 from deltawitness.run import current_run, parse_scope
 from deltawitness.semconv import (
     CACHE_OPERATION,
@@ -29,14 +30,16 @@ from deltawitness.semconv import (
     CacheScope,
 )
 from deltawitness.taxonomy import classify
-from deltawitness.telemetry.metrics import CacheInstruments
+from deltawitness.telemetry.metrics import cache_instruments
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
+    from opentelemetry.util.types import AttributeValue
 
 __all__ = ["cache_span"]
 
+P = ParamSpec("P")
 T = TypeVar("T", CacheOperation, CacheResult)
 
 SetResult: TypeAlias = Callable[[CacheResult | str], None]
@@ -61,7 +64,7 @@ def cache_span(
     cache_policy: str,
     cache_scope: CacheScope | str,
     operation: CacheOperation | str,
-    attributes: Mapping[str, str | float | bool] | None = None,
+    attributes: Mapping[str, AttributeValue] | None = None,
 ) -> Iterator[tuple[Span, SetResult]]:
     """Put a span around an operation of a cache, and count it with its result and duration.
 
@@ -94,52 +97,80 @@ def cache_span(
         result = _member(CacheResult, told)
 
     policy = redact_label(cache_policy)
-    span_attributes = {
-        CACHE_POLICY: policy,
-        CACHE_SCOPE: scope.value,
-        CACHE_OPERATION: what.value,
-        RUN_ID: current_run().run_id,
-        **_redacted(attributes or {}),
-    }
-    started = time.perf_counter()
-    with _tracer().start_as_current_span(
+    span = _opened(
         name,
-        kind=SpanKind.INTERNAL,
-        attributes=span_attributes,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
+        {
+            **_redacted(attributes or {}),
+            CACHE_POLICY: policy,
+            CACHE_SCOPE: scope.value,
+            CACHE_OPERATION: what.value,
+            RUN_ID: current_run().run_id,
+        },
+    )
+    started = time.perf_counter()
+    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+        context = get_current()
         try:
             yield span, set_result
         except BaseException as error:
             result, error_type = CacheResult.ERROR, classify(error).value
-            span.set_attribute(ERROR_TYPE, error_type)
-            span.set_status(Status(StatusCode.ERROR, redact_text(str(error))))
+            _guarded("spans", _mark_failed, span, error, error_type)
             raise
         finally:
-            span.set_attribute(CACHE_RESULT, result.value)
-            _instruments(_meter_provider).record(
-                time.perf_counter() - started,
-                policy=policy,
-                scope=scope.value,
-                operation=what.value,
-                result=result.value,
-                error_type=error_type,
+            seconds = time.perf_counter() - started
+            _guarded("spans", _close, span, result)
+            _guarded(
+                "metrics",
+                lambda: cache_instruments(_meter_provider).record(
+                    seconds,
+                    policy=policy,
+                    scope=scope.value,
+                    operation=what.value,
+                    result=result.value,
+                    error_type=error_type,
+                    context=context,
+                ),
             )
 
 
-def _tracer() -> trace.Tracer:
-    return trace.get_tracer(SCOPE_NAME, WITNESS_VERSION, _tracer_provider, schema_url=SCHEMA_URL)
+def _opened(name: str, attributes: dict[str, AttributeValue]) -> Span:
+    try:
+        tracer = trace.get_tracer(
+            SCOPE_NAME, WITNESS_VERSION, _tracer_provider, schema_url=SCHEMA_URL
+        )
+        return tracer.start_span(redact_label(name), kind=SpanKind.INTERNAL, attributes=attributes)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+        report("spans", error)
+        return trace.INVALID_SPAN
 
 
-@lru_cache(maxsize=8)
-def _instruments(meter_provider: MeterProvider | None) -> CacheInstruments:
-    return CacheInstruments(meter_provider)
+def _mark_failed(span: Span, error: BaseException, error_type: str) -> None:
+    span.set_attribute(ERROR_TYPE, error_type)
+    span.set_status(Status(StatusCode.ERROR, redact_text(_text(error))))
 
 
-def _redacted(attributes: Mapping[str, str | float | bool]) -> dict[str, str | float | bool]:
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot say what it is still is one
+        return ""
+
+
+def _close(span: Span, result: CacheResult) -> None:
+    span.set_attribute(CACHE_RESULT, result.value)
+    span.end()
+
+
+def _guarded(component: str, act: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    try:
+        act(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+        report(component, error)
+
+
+def _redacted(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
     return {
-        name: redact_named(name, value) if isinstance(value, str) else value
+        name: redact_named(name, value) if isinstance(value, str) else redact_value(value)
         for name, value in attributes.items()
     }
 

@@ -25,6 +25,7 @@ from deltawitness.semconv import (
     SCOPE_NAME,
     WITNESS_VERSION,
 )
+from deltawitness.sources import now_ns
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -38,6 +39,8 @@ __all__ = [
 
 PAYLOAD_LIMIT = 32_768
 """Bytes of a payload, as JSON, that one log record carries."""
+
+_INT64 = 2**63
 
 
 class DiagnosticsSink(Protocol):
@@ -53,8 +56,8 @@ class DiagnosticsSink(Protocol):
 class OtelDiagnosticsSink:
     """Emits diagnostics as OpenTelemetry log records with the trace, span and run of the moment.
 
-    The payload goes as structured attributes, redacted; one that is larger than the limit goes
-    as cut JSON text and is marked as truncated.
+    The payload goes as one structured attribute (a map), redacted; one that is larger than the
+    limit goes as cut JSON text and is marked as truncated. Without an SDK nothing is built.
 
     Args:
         logger_provider: whose logger to use; the global one when None.
@@ -79,7 +82,10 @@ class OtelDiagnosticsSink:
 
     def _record(self, event_name: str, name: str, payload: Mapping[str, object]) -> None:
         try:
+            if not self._logger.enabled(severity_number=SeverityNumber.INFO, event_name=event_name):
+                return
             self._logger.emit(
+                timestamp=now_ns(),
                 severity_number=SeverityNumber.INFO,
                 severity_text=SeverityNumber.INFO.name,
                 attributes={
@@ -93,12 +99,19 @@ class OtelDiagnosticsSink:
             report("diagnostics", error)
 
     def _payload(self, payload: Mapping[str, object]) -> dict[str, Any]:
-        fit = redact_value(payload)
-        text = json.dumps(fit, separators=(",", ":"))
-        if len(text.encode()) <= self._max_bytes:
-            return {PAYLOAD: fit}
-        cut = text.encode()[: self._max_bytes].decode(errors="ignore")
+        # Every member takes a byte or more: what the width leaves out is beyond the limit anyway.
+        fit = redact_value(payload, width=self._max_bytes)
+        told = json.dumps(fit, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+        if len(told) <= self._max_bytes:
+            return {PAYLOAD: json.loads(told, parse_int=_exportable_int)}
+        cut = told[: self._max_bytes].decode(errors="ignore")
         return {PAYLOAD: cut, PAYLOAD_TRUNCATED: True}
+
+
+def _exportable_int(digits: str) -> int | str:
+    # The OTLP exporter loses a whole batch over one integer beyond 64 bits.
+    number = int(digits)
+    return number if -_INT64 <= number < _INT64 else digits
 
 
 class InMemoryDiagnosticsSink:
@@ -117,13 +130,22 @@ class InMemoryDiagnosticsSink:
 
     def record_artifact(self, name: str, payload: Mapping[str, object]) -> None:
         """Keep an artifact."""
-        with self._lock:
-            self._artifacts.append((name, dict(payload)))
+        self._keep(self._artifacts, name, payload)
 
     def record_event(self, name: str, properties: Mapping[str, object]) -> None:
         """Keep an event."""
+        self._keep(self._events, name, properties)
+
+    def _keep(
+        self, kept: list[tuple[str, dict[str, object]]], name: str, payload: Mapping[str, object]
+    ) -> None:
+        try:
+            entry = name, dict(payload)
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+            report("diagnostics", error)
+            return
         with self._lock:
-            self._events.append((name, dict(properties)))
+            kept.append(entry)
 
     @property
     def artifacts(self) -> list[tuple[str, dict[str, object]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from opentelemetry import _logs
@@ -23,7 +24,7 @@ from deltawitness.semconv import (
     WITNESS_VERSION,
     WRITE_ID,
 )
-from deltawitness.telemetry.attributes import event_attributes
+from deltawitness.telemetry.attributes import DetailAttributes, event_attributes
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -56,20 +57,12 @@ class LogSink:
         """
         failed = event.outcome if isinstance(event.outcome, Failed) else None
         severity = SeverityNumber.INFO if failed is None else SeverityNumber.ERROR
-        self._emit(EVENT_WRITE, severity, dict(event_attributes(event)), event, context)
+        self._emit(EVENT_WRITE, severity, lambda: event_attributes(event), event, context)
         if failed is not None:
             self._emit(
                 EVENT_EXCEPTION,
                 SeverityNumber.WARN,
-                {
-                    DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
-                    DB_OPERATION_NAME: event.intent.operation.value,
-                    ERROR_TYPE: failed.error_type.value,
-                    EXCEPTION_TYPE: failed.exception_type,
-                    EXCEPTION_MESSAGE: failed.message,
-                    RUN_ID: event.run.run_id,
-                    WRITE_ID: event.write_id,
-                },
+                lambda: _exception_attributes(event, failed),
                 event,
                 context,
             )
@@ -78,7 +71,7 @@ class LogSink:
         self,
         name: str,
         severity: SeverityNumber,
-        attributes: dict[str, str | int | float | bool | list[str]],
+        attributes: Callable[[], DetailAttributes],
         event: WriteEvent,
         context: Context | None,
     ) -> None:
@@ -89,6 +82,20 @@ class LogSink:
             context=context,
             severity_number=severity,
             severity_text=severity.name,
-            attributes=attributes,
+            attributes=attributes(),
             event_name=name,
         )
+
+
+def _exception_attributes(event: WriteEvent, failed: Failed) -> DetailAttributes:
+    return DetailAttributes(
+        {
+            DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
+            DB_OPERATION_NAME: event.intent.operation.value,
+            ERROR_TYPE: failed.error_type.value,
+            EXCEPTION_TYPE: failed.exception_type,
+            EXCEPTION_MESSAGE: failed.message,
+            RUN_ID: event.run.run_id,
+            WRITE_ID: event.write_id,
+        }
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, NewType
 
 from opentelemetry import metrics
@@ -39,15 +41,35 @@ from deltawitness.semconv import (
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.metrics import Counter, Meter, MeterProvider
+    from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
     from opentelemetry.sdk.metrics.view import View
 
-__all__ = ["CacheInstruments", "InternalCounters", "MetricSink", "PolicyNames", "metric_views"]
+__all__ = [
+    "CacheInstruments",
+    "InternalCounters",
+    "MetricSink",
+    "PolicyNames",
+    "cache_instruments",
+    "metric_views",
+]
 
 BoundedAttributes = NewType("BoundedAttributes", dict[str, str])
 """Attributes of data points: members of closed sets, and at most 64 policy names."""
 
 _NANOSECONDS = 1e9
+
+_VIEWS: tuple[tuple[str, tuple[float, ...], frozenset[str]], ...] = (
+    (
+        METRIC_DB_CLIENT_OPERATION_DURATION,
+        DB_DURATION_BUCKETS,
+        frozenset({DB_SYSTEM_NAME, DB_OPERATION_NAME, ERROR_TYPE}),
+    ),
+    (
+        METRIC_CACHE_OPERATION_DURATION,
+        CACHE_DURATION_BUCKETS,
+        frozenset({CACHE_POLICY, CACHE_SCOPE, CACHE_OPERATION, CACHE_RESULT, ERROR_TYPE}),
+    ),
+)
 
 
 class PolicyNames:
@@ -74,6 +96,18 @@ class PolicyNames:
 
 def _meter(meter_provider: MeterProvider | None) -> Meter:
     return metrics.get_meter(SCOPE_NAME, WITNESS_VERSION, meter_provider, schema_url=SCHEMA_URL)
+
+
+def _add(
+    counter: Counter, count: int, attributes: BoundedAttributes, context: Context | None = None
+) -> None:
+    counter.add(count, attributes, context)
+
+
+def _record(
+    histogram: Histogram, seconds: float, attributes: BoundedAttributes, context: Context | None
+) -> None:
+    histogram.record(seconds, attributes, context)
 
 
 class CacheInstruments:
@@ -116,10 +150,20 @@ class CacheInstruments:
                 CACHE_RESULT: result,
             }
         )
-        self._count.add(1, attributes, context)
+        _add(self._count, 1, attributes, context)
         if error_type is not None:
             attributes = BoundedAttributes({**attributes, ERROR_TYPE: error_type})
-        self._duration.record(seconds, attributes, context)
+        _record(self._duration, seconds, attributes, context)
+
+
+@lru_cache(maxsize=8)
+def cache_instruments(meter_provider: MeterProvider | None) -> CacheInstruments:
+    """Return the instruments of a provider; writes and cache spans share one cap of policy names.
+
+    Args:
+        meter_provider: whose meter to use; the global one when None.
+    """
+    return CacheInstruments(meter_provider)
 
 
 class MetricSink:
@@ -131,7 +175,7 @@ class MetricSink:
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         meter = _meter(meter_provider)
-        self._cache = CacheInstruments(meter_provider)
+        self._cache = cache_instruments(meter_provider)
         self._duration = meter.create_histogram(
             METRIC_DB_CLIENT_OPERATION_DURATION,
             "s",
@@ -165,7 +209,7 @@ class MetricSink:
         }
         if error_type is not None:
             attributes[ERROR_TYPE] = error_type
-        self._duration.record(seconds, BoundedAttributes(attributes), context)
+        _record(self._duration, seconds, BoundedAttributes(attributes), context)
         self._cache.record(
             seconds,
             policy=intent.policy,
@@ -192,14 +236,14 @@ class MetricSink:
         for counter, count, change in changes:
             if count:
                 attributes = BoundedAttributes({DB_OPERATION_NAME: operation, DELTA_CHANGE: change})
-                counter.add(count, attributes, context)
+                _add(counter, count, attributes, context)
         if said.retries:
             attributes = BoundedAttributes({DB_OPERATION_NAME: operation})
-            self._retries.add(said.retries, attributes, context)
+            _add(self._retries, said.retries, attributes, context)
 
 
 class InternalCounters:
-    """Counts what went wrong on our side.
+    """Counts what went wrong on our side; a count that fails is let go, as nothing is left to tell.
 
     Args:
         meter_provider: whose meter to use; the global one when None.
@@ -216,16 +260,19 @@ class InternalCounters:
 
     def error(self, component: str) -> None:
         """Count an internal error of one of our components."""
-        self._errors.add(1, BoundedAttributes({COMPONENT: component}))
+        with suppress(Exception):
+            _add(self._errors, 1, BoundedAttributes({COMPONENT: component}))
 
-    def dropped(self, component: str) -> None:
-        """Count an event that a component did not get to see."""
-        self._dropped.add(1, BoundedAttributes({COMPONENT: component}))
+    def dropped(self, component: str, count: int = 1) -> None:
+        """Count events that a component did not get to see."""
+        with suppress(Exception):
+            _add(self._dropped, count, BoundedAttributes({COMPONENT: component}))
 
 
 def metric_views() -> list[View]:
     """Return SDK views of our histograms, for programs that make their own `MeterProvider`.
 
+    Each sets the bucket boundaries and keeps the attributes that its instrument is meant to have.
     The instruments advise the same boundaries, so they are needed only where advice is not taken,
     or beside views of the program's own.
 
@@ -235,20 +282,20 @@ def metric_views() -> list[View]:
     >>> sorted(view._instrument_name for view in metric_views())
     ['cache.operation.duration', 'db.client.operation.duration']
     """
-    from opentelemetry.sdk.metrics.view import (  # noqa: PLC0415 - optional dependency
-        ExplicitBucketHistogramAggregation,
-        View,
-    )
-
-    boundaries = {
-        METRIC_DB_CLIENT_OPERATION_DURATION: DB_DURATION_BUCKETS,
-        METRIC_CACHE_OPERATION_DURATION: CACHE_DURATION_BUCKETS,
-    }
+    try:
+        from opentelemetry.sdk.metrics.view import (  # noqa: PLC0415 - optional dependency
+            ExplicitBucketHistogramAggregation,
+            View,
+        )
+    except ImportError as error:
+        msg = "metric_views() needs the OpenTelemetry SDK: install deltawitness[otel]"
+        raise ImportError(msg) from error
     return [
         View(
             instrument_name=name,
             meter_name=SCOPE_NAME,
+            attribute_keys=set(allowed),
             aggregation=ExplicitBucketHistogramAggregation(buckets),
         )
-        for name, buckets in boundaries.items()
+        for name, buckets, allowed in _VIEWS
     ]

@@ -1,0 +1,87 @@
+"""Diagnostics go where the settings say, redacted and cut, and never raise."""
+
+from __future__ import annotations
+
+import pytest
+
+from deltawitness import InMemoryDiagnosticsSink, OtelDiagnosticsSink, Settings, internal, run
+from deltawitness.config import DiagnosticsChoice
+from deltawitness.telemetry.diagnostics import diagnostics_sink, memory_diagnostics
+from deltawitness.testing import InMemoryTelemetry
+
+
+@pytest.fixture
+def telemetry():
+    """Providers in memory."""
+    return InMemoryTelemetry.create()
+
+
+def test_an_artifact_is_a_log_record_with_run_and_trace(telemetry):
+    """Structured payload, event kind, run id, and the span of the moment."""
+    sink = OtelDiagnosticsSink(telemetry.logger_provider)
+    tracer = telemetry.tracer_provider.get_tracer("app")
+    with tracer.start_as_current_span("job") as span, run("nightly") as context:
+        sink.record_artifact("plan", {"nodes": 3, "files": ["/home/ann/x"], "password": "x"})
+    (record,) = [found.log_record for found in telemetry.log_records()]
+    assert record.event_name == "deltawitness.artifact"
+    assert record.span_id == span.get_span_context().span_id
+    assert dict(record.attributes) == {
+        "deltawitness.run.id": context.run_id,
+        "deltawitness.event.kind": "plan",
+        "deltawitness.payload": {"nodes": 3, "files": ("[path]",), "password": "[secret]"},
+    }
+
+
+def test_a_large_payload_is_cut_and_marked(telemetry):
+    """At the limit, in bytes."""
+    sink = OtelDiagnosticsSink(telemetry.logger_provider, max_bytes=40)
+    sink.record_event("big", {f"k{i}": "value" for i in range(20)})
+    (record,) = [found.log_record for found in telemetry.log_records()]
+    assert record.event_name == "deltawitness.diagnostic"
+    assert len(record.attributes["deltawitness.payload"]) == 40
+    assert record.attributes["deltawitness.payload.truncated"] is True
+
+
+def test_memory_keeps_what_came_and_forgets_on_demand():
+    """For tests and notebooks."""
+    sink = InMemoryDiagnosticsSink()
+    sink.record_artifact("plan", {"nodes": 3})
+    sink.record_event("done", {"rows": 1})
+    assert (sink.artifacts, sink.events) == ([("plan", {"nodes": 3})], [("done", {"rows": 1})])
+    sink.clear()
+    assert (sink.artifacts, sink.events) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("choice", "in_memory", "in_logs"),
+    [("otel", 0, 2), ("memory", 1, 0), ("both", 1, 2), ("none", 0, 0)],
+)
+def test_the_setting_chooses_the_sink(choice, in_memory, in_logs, telemetry):
+    """`DELTAWITNESS_DIAGNOSTICS_SINK`."""
+    memory_diagnostics().clear()
+    settings = Settings(diagnostics_sink=DiagnosticsChoice(choice))
+    sink = diagnostics_sink(settings, telemetry.logger_provider)
+    sink.record_event("done", {})
+    sink.record_artifact("plan", {})
+    assert len(memory_diagnostics().events) == in_memory
+    assert len(memory_diagnostics().artifacts) == in_memory
+    assert len(telemetry.log_records()) == in_logs
+    memory_diagnostics().clear()
+
+
+@pytest.mark.internal_errors
+def test_a_sink_that_cannot_record_does_not_raise(caplog):
+    """It is counted, and logged once."""
+
+    class Broken:
+        def get_logger(self, *args, **kwargs):
+            return self
+
+        def emit(self, **kwargs):
+            raise RuntimeError
+
+    sink = OtelDiagnosticsSink(Broken())
+    sink.record_event("done", {})
+    sink.record_event("done", {})
+    assert internal.seen() == {("diagnostics", "RuntimeError"): 2}
+    assert len(caplog.records) == 1

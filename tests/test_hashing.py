@@ -1,0 +1,225 @@
+"""Hashes are the same in every process, and differ where the thing differs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from datafusion import SessionContext
+from deltalake import DeltaTable, write_deltalake
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltawitness import plan_hash, plan_shape_hash, schema_hash, table_id
+from deltawitness.hashing import canonical_uri
+
+BASE = pa.schema([pa.field("id", pa.int64()), pa.field("name", pa.string())])
+
+DIFFERENT = {
+    "order": pa.schema([BASE.field(1), BASE.field(0)]),
+    "name": pa.schema([pa.field("ID", pa.int64()), BASE.field(1)]),
+    "type": pa.schema([pa.field("id", pa.int32()), BASE.field(1)]),
+    "nullability": pa.schema([pa.field("id", pa.int64(), nullable=False), BASE.field(1)]),
+    "more": pa.schema([*BASE, pa.field("x", pa.int8())]),
+    "zone": pa.schema([pa.field("id", pa.timestamp("us", "UTC")), BASE.field(1)]),
+    "unit": pa.schema([pa.field("id", pa.timestamp("us")), BASE.field(1)]),
+    "decimal": pa.schema([pa.field("id", pa.decimal128(9, 2)), BASE.field(1)]),
+    "list": pa.schema([pa.field("id", pa.list_(pa.int64())), BASE.field(1)]),
+    "large list": pa.schema([pa.field("id", pa.large_list(pa.int64())), BASE.field(1)]),
+    "fixed list": pa.schema([pa.field("id", pa.list_(pa.int64(), 3)), BASE.field(1)]),
+    "struct": pa.schema([pa.field("id", pa.struct([("a", pa.int8())])), BASE.field(1)]),
+    "inner null": pa.schema(
+        [pa.field("id", pa.struct([pa.field("a", pa.int8(), nullable=False)])), BASE.field(1)]
+    ),
+    "map": pa.schema([pa.field("id", pa.map_(pa.string(), pa.int8())), BASE.field(1)]),
+    "dictionary": pa.schema(
+        [pa.field("id", pa.dictionary(pa.int8(), pa.string())), BASE.field(1)]
+    ),
+    "extension": pa.schema([pa.field("id", pa.uuid()), BASE.field(1)]),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_a_schema_that_differs_has_another_hash(what):
+    """Every part of it counts."""
+    hashes = {schema_hash(schema) for schema in DIFFERENT.values()} | {schema_hash(BASE)}
+    assert schema_hash(DIFFERENT[what]) != schema_hash(BASE)
+    assert len(hashes) == len(DIFFERENT) + 1
+
+
+def test_metadata_of_a_schema_does_not_count():
+    """At no level."""
+    noted = pa.schema(
+        [pa.field("id", pa.int64(), metadata={"a": "b"}), BASE.field(1)], metadata={"c": "d"}
+    )
+    nested = pa.schema([pa.field("s", pa.struct([pa.field("a", pa.int8(), metadata={"x": "y"})]))])
+    plain = pa.schema([pa.field("s", pa.struct([pa.field("a", pa.int8())]))])
+    assert schema_hash(noted) == schema_hash(BASE)
+    assert schema_hash(nested) == schema_hash(plain)
+
+
+def test_a_schema_is_found_wherever_it_is(tmp_path):
+    """Tables, frames, readers, delta tables: whatever exports an Arrow schema."""
+    table = pa.table({"id": pa.array([1], pa.int64())})
+    write_deltalake(tmp_path, table)
+    frame = SessionContext().from_arrow(table)
+    reader = pa.RecordBatchReader.from_batches(table.schema, table.to_batches())
+    delta = DeltaTable(tmp_path)
+    sources = [table, frame, reader, delta, delta.schema(), table.schema, table.to_batches()[0]]
+    assert {schema_hash(source) for source in sources} == {schema_hash(table.schema)}
+    assert reader.read_all() == table
+
+
+def test_what_has_no_schema_is_a_clear_error():
+    """It names the type."""
+    with pytest.raises(TypeError, match="int exports no Arrow schema"):
+        schema_hash(7)
+
+
+@pytest.fixture
+def ctx():
+    """A session with one table under an anonymous and one under a given name."""
+    context = SessionContext()
+    context.from_arrow(pa.table({"a": [1]}), name="t")
+    return context
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("SELECT * FROM t WHERE a = 1", "SELECT * FROM t WHERE a = 2"),
+        ("SELECT 'x'", "SELECT 'it''s \"quoted\" (y)'"),
+        ("SELECT 1.5, true", "SELECT 2.5, false"),
+        ("SELECT * FROM t LIMIT 3", "SELECT * FROM t LIMIT 4"),
+        ("SELECT DATE '2024-01-01'", "SELECT DATE '2025-01-01'"),
+        ("VALUES (1), (2)", "VALUES (3), (4)"),
+        ("SELECT * FROM t WHERE a IN (1, 2)", "SELECT * FROM t WHERE a IN (3, 4)"),
+    ],
+)
+def test_literals_count_in_the_plan_hash_and_not_in_the_shape(one, other, ctx):
+    """The same query with other values has the same shape."""
+    first, second = ctx.sql(one), ctx.sql(other)
+    assert plan_hash(first) != plan_hash(second)
+    assert plan_shape_hash(first) == plan_shape_hash(second)
+    assert plan_hash(first) == plan_hash(ctx.sql(one))
+
+
+@pytest.mark.parametrize(
+    "other", ["SELECT a + 1 FROM t", "SELECT a FROM t", "SELECT a AS b FROM t", "SELECT max(a) FROM t"]
+)
+def test_another_query_has_another_shape(other, ctx):
+    """Columns, aliases and functions count."""
+    assert plan_shape_hash(ctx.sql("SELECT * FROM t WHERE a > 1")) != plan_shape_hash(ctx.sql(other))
+
+
+def test_anonymous_tables_do_not_make_a_difference():
+    """`from_arrow` gives a random name."""
+    table = pa.table({"a": [1]})
+    hashes = {plan_hash(SessionContext().from_arrow(table)) for _ in range(3)}
+    assert len(hashes) == 1
+
+
+PROGRAM = """
+import pyarrow as pa
+from datafusion import SessionContext
+from deltawitness import plan_hash, plan_shape_hash, schema_hash, table_id
+ctx = SessionContext()
+frame = ctx.from_arrow(pa.table({"a": [1], "b": ["x"]}))
+ctx.from_arrow(pa.table({"a": [1]}), name="t")
+query = ctx.sql("SELECT a, count(*) FROM t WHERE a > 3 AND a <> 5 GROUP BY a")
+print(schema_hash(pa.schema([("a", pa.int64()), ("b", pa.map_(pa.string(), pa.int8()))])))
+print(plan_hash(query), plan_shape_hash(query), plan_hash(frame))
+print(table_id("/data/t"), table_id("s3://b/t", key=b"k"))
+"""
+
+
+def test_hashes_are_equal_across_processes_hash_seeds_and_folders(tmp_path):
+    """Three processes with three seeds in three folders."""
+    said = set()
+    for seed in ("0", "1", "4711"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        said.add(
+            subprocess.run(
+                [sys.executable, "-c", PROGRAM],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+    assert len(said) == 1
+    assert len(said.pop().split()) == 6
+
+
+def test_the_spelling_of_a_local_table_makes_no_difference(tmp_path, monkeypatch):
+    """Path, text, URI, relative, doubled slashes, the engine's own spelling."""
+    place = tmp_path / "a b" / "tête"
+    write_deltalake(place, pa.table({"x": [1]}))
+    monkeypatch.chdir(tmp_path / "a b")
+    spellings = [
+        place,
+        str(place),
+        f"{place}/",
+        f"{place}//",
+        str(place).replace("/a b/", "/a b/./x/../"),
+        place.as_uri(),
+        DeltaTable(place).table_uri,
+        "tête",
+        "./tête/",
+    ]
+    assert {table_id(spelling) for spelling in spellings} == {table_id(place)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3://bucket/t", "s3a://bucket/t/"),
+        ("s3://bucket/t", "S3://BUCKET/t?versionId=1#x"),
+        ("s3://bucket/t", "s3://key:secret@bucket/t"),
+        ("s3://bucket/a b", "s3://bucket/a%20b"),
+        ("abfss://c@acc.dfs.core.windows.net/t", "abfs://c@acc.dfs.core.windows.net/t/"),
+        ("gs://b/t", "gcs://b//t"),
+    ],
+)
+def test_the_spelling_of_a_remote_table_makes_no_difference(one, other):
+    """Scheme aliases, case of the host, credentials, query."""
+    assert table_id(one) == table_id(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3://bucket/t", "s3://bucket/T"),
+        ("s3://bucket/t", "s3://other/t"),
+        ("s3://bucket/t", "gs://bucket/t"),
+        ("/data/t", "/data/t2"),
+        ("abfs://c@acc/t", "abfs://d@acc/t"),
+    ],
+)
+def test_different_tables_have_different_ids(one, other):
+    """What is another place is another table."""
+    assert table_id(one) != table_id(other)
+
+
+def test_a_key_changes_the_id():
+    """And another key changes it again."""
+    ids = {table_id("/t"), table_id("/t", key=b"a"), table_id("/t", key=b"b")}
+    assert len(ids) == 3
+    assert {len(known) for known in ids} == {32}
+
+
+@given(st.lists(st.text(min_size=1, max_size=8).filter(lambda s: "/" not in s and s not in ".."), min_size=1))
+def test_a_canonical_location_stays_as_it_is(segments):
+    """Idempotent for any path, and the same as the path's own URI."""
+    path = "/" + "/".join(segments).replace("\0", "0")
+    canonical = canonical_uri(path)
+    assert canonical_uri(canonical) == canonical
+    assert canonical_uri(f"{path}/") == canonical
+    assert canonical_uri(Path(path)) == canonical
