@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from opentelemetry._logs import NoOpLoggerProvider
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 
 from deltawitness import InMemoryDiagnosticsSink, OtelDiagnosticsSink, Settings, internal, run
 from deltawitness.config import DiagnosticsChoice
@@ -77,6 +81,9 @@ def test_a_sink_that_cannot_record_does_not_raise(caplog):
         def get_logger(self, *args, **kwargs):
             return self
 
+        def enabled(self, **kwargs):
+            return True
+
         def emit(self, **kwargs):
             raise RuntimeError
 
@@ -85,3 +92,66 @@ def test_a_sink_that_cannot_record_does_not_raise(caplog):
     sink.record_event("done", {})
     assert internal.seen() == {("diagnostics", "RuntimeError"): 2}
     assert len(caplog.records) == 1
+
+
+def test_no_member_below_the_limit_goes_missing_unmarked(telemetry):
+    """A payload of many small members is whole, or it is marked as truncated."""
+    sink = OtelDiagnosticsSink(telemetry.logger_provider)
+    payload = {"nodes": list(range(500))}
+    sink.record_artifact("plan", payload)
+    (record,) = [found.log_record for found in telemetry.log_records()]
+    assert record.attributes["deltawitness.payload"] == {"nodes": tuple(range(500))}
+    assert "deltawitness.payload.truncated" not in record.attributes
+
+
+def test_the_limit_counts_bytes_and_never_splits_a_character(telemetry):
+    """Text of three bytes a character is cut between characters, at or below the limit."""
+    sink = OtelDiagnosticsSink(telemetry.logger_provider, max_bytes=20)
+    sink.record_event("big", {"text": "\u20ac" * 20})
+    (record,) = [found.log_record for found in telemetry.log_records()]
+    told = record.attributes["deltawitness.payload"]
+    assert told == '{"text":"' + "\u20ac" * 3
+    assert len(told.encode()) == 18
+
+
+def test_every_payload_can_be_exported(telemetry):
+    """Integers beyond 64 bits and lone surrogates would cost the exporter its whole batch."""
+    sink = OtelDiagnosticsSink(telemetry.logger_provider)
+    sink.record_event("odd", {"huge": 2**63, "large": 2**63 - 1, "text": "a\ud800b"})
+    records = telemetry.log_records()
+    encoded = encode_logs(records)
+    (record,) = [found.log_record for found in records]
+    assert record.attributes["deltawitness.payload"] == {
+        "huge": str(2**63),
+        "large": 2**63 - 1,
+        "text": "a?b",
+    }
+    assert len(encoded.resource_logs[0].scope_logs[0].log_records) == 1
+
+
+def test_without_an_sdk_no_payload_is_built():
+    """The payload of a disabled logger is not even looked at."""
+
+    class Untouchable(dict):
+        def items(self):
+            raise AssertionError
+
+    OtelDiagnosticsSink(NoOpLoggerProvider()).record_event("done", Untouchable(rows=1))
+
+
+@pytest.mark.internal_errors
+def test_memory_does_not_raise_on_what_is_no_mapping():
+    """It is counted, and nothing is kept."""
+    sink = InMemoryDiagnosticsSink()
+    sink.record_event("odd", 3)
+    assert sink.events == []
+    assert internal.seen() == {("diagnostics", "TypeError"): 1}
+
+
+def test_memory_takes_from_many_threads():
+    """Nothing is lost."""
+    sink = InMemoryDiagnosticsSink()
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(400):
+            pool.submit(sink.record_event, "done", {"number": number})
+    assert sorted(told["number"] for _, told in sink.events) == list(range(400))

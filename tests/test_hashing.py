@@ -36,9 +36,7 @@ DIFFERENT = {
         [pa.field("id", pa.struct([pa.field("a", pa.int8(), nullable=False)])), BASE.field(1)]
     ),
     "map": pa.schema([pa.field("id", pa.map_(pa.string(), pa.int8())), BASE.field(1)]),
-    "dictionary": pa.schema(
-        [pa.field("id", pa.dictionary(pa.int8(), pa.string())), BASE.field(1)]
-    ),
+    "dictionary": pa.schema([pa.field("id", pa.dictionary(pa.int8(), pa.string())), BASE.field(1)]),
     "extension": pa.schema([pa.field("id", pa.uuid()), BASE.field(1)]),
 }
 
@@ -109,11 +107,14 @@ def test_literals_count_in_the_plan_hash_and_not_in_the_shape(one, other, ctx):
 
 
 @pytest.mark.parametrize(
-    "other", ["SELECT a + 1 FROM t", "SELECT a FROM t", "SELECT a AS b FROM t", "SELECT max(a) FROM t"]
+    "other",
+    ["SELECT a + 1 FROM t", "SELECT a FROM t", "SELECT a AS b FROM t", "SELECT max(a) FROM t"],
 )
 def test_another_query_has_another_shape(other, ctx):
     """Columns, aliases and functions count."""
-    assert plan_shape_hash(ctx.sql("SELECT * FROM t WHERE a > 1")) != plan_shape_hash(ctx.sql(other))
+    assert plan_shape_hash(ctx.sql("SELECT * FROM t WHERE a > 1")) != plan_shape_hash(
+        ctx.sql(other)
+    )
 
 
 def test_anonymous_tables_do_not_make_a_difference():
@@ -215,7 +216,11 @@ def test_a_key_changes_the_id():
     assert {len(known) for known in ids} == {32}
 
 
-@given(st.lists(st.text(min_size=1, max_size=8).filter(lambda s: "/" not in s and s not in ".."), min_size=1))
+@given(
+    st.lists(
+        st.text(min_size=1, max_size=8).filter(lambda s: "/" not in s and s not in ".."), min_size=1
+    )
+)
 def test_a_canonical_location_stays_as_it_is(segments):
     """Idempotent for any path, and the same as the path's own URI."""
     path = "/" + "/".join(segments).replace("\0", "0")

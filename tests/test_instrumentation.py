@@ -279,6 +279,34 @@ def test_an_error_after_the_commit_says_that_it_landed(table, captured_writes, m
     assert (failed.landed, failed.version) == (Landed.YES, 1)
 
 
+def test_a_handler_that_raises_in_the_middle_of_a_write_does_not_hide_its_fate(tmp_path):
+    """SIGTERM arrives while the engine writes: what is told is what is in the log."""
+    program = textwrap.dedent(
+        """
+        import os, signal, sys, pyarrow as pa
+        from deltalake import write_deltalake
+        from deltawitness.testing import capture_writes
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        def batches():
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield pa.record_batch({"x": [1]})
+        reader = pa.RecordBatchReader.from_batches(pa.schema([("x", pa.int64())]), batches())
+        with capture_writes() as writes:
+            try:
+                write_deltalake(sys.argv[1], reader)
+            finally:
+                outcome = writes.last.outcome
+                print(getattr(outcome, "landed", "returned"), outcome.version, flush=True)
+        """
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "t")], capture_output=True, text=True
+    )
+    landed = (tmp_path / "t" / "_delta_log" / f"{0:020d}.json").exists()
+    assert out.returncode == 143
+    assert out.stdout.split() in ([["yes", "0"], ["returned", "0"]] if landed else [["no", "None"]])
+
+
 def test_a_table_that_cannot_be_opened_is_told(captured_writes):
     """A write by URI fails before it reaches the engine's write: that is an event, too."""
     options = {

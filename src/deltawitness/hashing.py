@@ -107,7 +107,7 @@ def _type_text(kind: pa.DataType) -> str:  # noqa: PLR0911 - one return per kind
 _ANONYMOUS = re.compile(r"\bc[0-9a-f]{32}\b")
 _LITERALS = re.compile(
     r"""(?xsm)
-    [A-Z][A-Za-z0-9]*\((?:".*?"(?=\)[\s,)\]]|\)$)|[^()"]*)(?:,[^()]*)?\)   # Utf8("..."), Int64(3), Decimal128(...)
+    [A-Z][A-Za-z0-9]*\((?:".*?"(?=\)[\s,)\]]|\)$)|[^()"]*)(?:,[^()]*)?\)   # Utf8("..."), Int64(3)
     | "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.|'')*'                       # quoted text
     | (?<![\w.$#])-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])          # bare numbers
     """

@@ -25,6 +25,7 @@ __all__ = [
     "redact",
     "redact_text",
     "redact_value",
+    "redacted_run",
     "strip_credentials",
     "table_name_for",
 ]
@@ -98,7 +99,7 @@ def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
     """
     return replace(
         event,
-        run=_redacted_run(event.run),
+        run=redacted_run(event.run),
         intent=_redacted_intent(event.intent, settings),
         outcome=_redacted_outcome(event.outcome),
         table_id=_keyed(event.table_id, event.intent.table_uri, settings),
@@ -106,8 +107,11 @@ def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
     )
 
 
-def _redacted_run(run: RunContext) -> RunContext:
-    attributes = {name: redact_named(name, value) for name, value in run.attributes.items()}
+def redacted_run(run: RunContext) -> RunContext:
+    """Return the run with its job and its attributes as they may leave the process."""
+    attributes = {
+        redact_label(name): redact_named(name, value) for name, value in run.attributes.items()
+    }
     return replace(run, job=redact_label(run.job), attributes=MappingProxyType(attributes))
 
 

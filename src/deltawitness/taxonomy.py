@@ -22,6 +22,7 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE))
     for kind, pattern in (
         (ErrorType.METADATA_REJECTED, r"CommitProperties\.custom_metadata|custom_metadata key"),
+        (ErrorType.SOURCE_FAILED, r"C Data interface error|Python exception:"),
         (ErrorType.STORAGE_FULL, r"no space left|StorageFull|disk quota|code: 28\b|os error 28\b"),
         (
             ErrorType.PERMISSION_DENIED,
@@ -76,7 +77,10 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
                 r"|cannot merge|number of fields"
             ),
         ),
-        (ErrorType.LOG_CORRUPT, r"invalid json|malformed|corrupt|missing field|EOF while parsing"),
+        (
+            ErrorType.LOG_CORRUPT,
+            r"invalid json|json error|malformed|corrupt|missing field|EOF while parsing",
+        ),
         (
             ErrorType.PROTOCOL_UNSUPPORTED,
             (
@@ -107,13 +111,19 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
     )
 )
 
-_CLASSES: tuple[tuple[str, ErrorType], ...] = (
-    ("PanicException", ErrorType.ENGINE_PANIC),
-    ("TableNotFoundError", ErrorType.TABLE_NOT_FOUND),
-    ("SchemaMismatchError", ErrorType.SCHEMA_MISMATCH),
-    ("MemoryError", ErrorType.OUT_OF_MEMORY),
-    ("ArrowInvalid", ErrorType.INVALID_ARGUMENT),
-)
+_PLAIN_CLASSES = {
+    "PanicException": ErrorType.ENGINE_PANIC,
+    "SchemaMismatchError": ErrorType.SCHEMA_MISMATCH,
+}
+"""Classes that say it all."""
+
+_CLASSES = {
+    "ArrowInvalid": ErrorType.INVALID_ARGUMENT,
+    "CommitFailedError": ErrorType.COMMIT_CONFLICT,
+    "DeltaProtocolError": ErrorType.PROTOCOL_UNSUPPORTED,
+    "TableNotFoundError": ErrorType.TABLE_NOT_FOUND,
+}
+"""Classes that count when the text says nothing."""
 
 
 def classify(error: BaseException) -> ErrorType:
@@ -130,9 +140,9 @@ def classify(error: BaseException) -> ErrorType:
     if isinstance(error, _INTERRUPTS):
         return ErrorType.INTERRUPTED
     name = type(error).__name__
-    if name == "PanicException":
-        return ErrorType.ENGINE_PANIC
-    return _from_text(_text_of(error)) or _from_class(name) or _from_base(error)
+    if name in _PLAIN_CLASSES:
+        return _PLAIN_CLASSES[name]
+    return _from_text(_text_of(error)) or _CLASSES.get(name) or _from_base(error)
 
 
 def _text_of(error: BaseException) -> str:
@@ -144,10 +154,6 @@ def _text_of(error: BaseException) -> str:
 
 def _from_text(text: str) -> ErrorType | None:
     return next((kind for kind, pattern in _TEXTS if pattern.search(text)), None)
-
-
-def _from_class(name: str) -> ErrorType | None:
-    return next((kind for known, kind in _CLASSES if name == known), None)
 
 
 def _from_base(error: BaseException) -> ErrorType:  # noqa: PLR0911 - one return per class
@@ -162,10 +168,6 @@ def _from_base(error: BaseException) -> ErrorType:  # noqa: PLR0911 - one return
             return ErrorType.OUT_OF_MEMORY
         case TypeError() | ValueError() | KeyError() | AttributeError():
             return ErrorType.INVALID_ARGUMENT
-        case _ if type(error).__name__ == "CommitFailedError":
-            return ErrorType.COMMIT_CONFLICT
-        case _ if type(error).__name__ == "DeltaProtocolError":
-            return ErrorType.PROTOCOL_UNSUPPORTED
         case Exception():
             return ErrorType.OTHER
         case _:

@@ -79,9 +79,9 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             self._tell(observer, enclosure, seen, request, None)
             return result
 
-    def __reduce__(self) -> tuple[type, tuple[Any]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the proxy over the pickled pipeline."""
-        return type(self), (self.__wrapped__,)
+        return _observed, (self.__wrapped__, self._self_policy, self._self_scope)
 
     def _planned(self, request: Any) -> Any:
         """Return the request with its SQL text planned, so that it is planned once."""
@@ -142,6 +142,10 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             plan_hash=facts.plan_hash,
             plan_shape_hash=facts.plan_shape_hash,
         )
+
+
+def _observed(pipeline: Any, policy: str | None, scope: CacheScope | None) -> ObservedWritePipeline:
+    return ObservedWritePipeline(pipeline, policy=policy, scope=scope)
 
 
 def _quietly(hashed: Any, source: Any) -> str | None:

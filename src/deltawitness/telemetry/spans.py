@@ -12,6 +12,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from deltawitness.events import Failed
+from deltawitness.redaction import redacted_run
 from deltawitness.semconv import (
     CACHE_OPERATION,
     CACHE_POLICY,
@@ -138,11 +139,11 @@ class RunSpans:
 
     def run_started(self, run: RunContext) -> None:
         """Start the run's span and make it the current one."""
-        parent = parent_context(run)
+        parent, told = parent_context(run), redacted_run(run)
         span = self._tracer.start_span(
-            run.job, context=parent, kind=SpanKind.INTERNAL, start_time=run.started_at
+            told.job, context=parent, kind=SpanKind.INTERNAL, start_time=run.started_at
         )
-        span.set_attributes(_run_attributes(run))
+        span.set_attributes(_run_attributes(told))
         token = otel_context.attach(trace.set_span_in_context(span, parent))
         self._open[run.run_id] = span, token
 

@@ -1,0 +1,276 @@
+"""`deltawitness run` adds a summary to a program and changes nothing else about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import read_commit_metadata
+from deltawitness.semconv import WITNESS_VERSION, Env
+
+COMMAND = [sys.executable, "-m", "deltawitness"]
+
+
+def cli(*arguments, **options):
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, **options)
+
+
+def program(text):
+    return [sys.executable, "-c", textwrap.dedent(text)]
+
+
+WRITES = """
+    import sys, pyarrow as pa
+    from deltalake import DeltaTable, write_deltalake
+    write_deltalake(sys.argv[1], pa.table({"x": [1, 2]}))
+    write_deltalake(sys.argv[1], pa.table({"x": [3]}), mode="append")
+    DeltaTable(sys.argv[1]).delete("x = 1")
+    try:
+        write_deltalake(sys.argv[1], pa.table({"x": [3]}))
+    except Exception:
+        pass
+"""
+
+
+def test_every_write_is_stamped_and_summed_up(tmp_path):
+    """By table and operation, with errors; the run of the summary is the one in the commits."""
+    summary_file = tmp_path / "summary.json"
+    done = cli(
+        "run", "--job", "nightly", "--json", summary_file, "--", *program(WRITES), tmp_path / "t"
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(summary_file.read_text())
+    lines = [(line["table"], line["operation"], line["operations"]) for line in summary["lines"]]
+    assert lines == [("t", "WRITE", 3), ("t", "DELETE", 1)]
+    assert (summary["total"]["rows_added"], summary["total"]["rows_deleted"]) == (3, 1)
+    assert (summary["total"]["errors"], summary["job"], summary["tables"]) == (1, "nightly", 1)
+    assert {read_commit_metadata(tmp_path / "t", v).run_id for v in (0, 1, 2)} == {
+        summary["run_id"]
+    }
+    told = done.stderr.decode()
+    assert summary["run_id"] in told
+    assert "not exported" in told
+
+
+def test_streams_are_the_programs_own():
+    """Bytes in, bytes out, on both streams; the summary comes after."""
+    data = bytes(range(256)) * 100
+    done = cli(
+        "run",
+        "--quiet",
+        *program(
+            "import sys; b = sys.stdin.buffer.read(); sys.stdout.buffer.write(b); "
+            "sys.stderr.write('said')"
+        ),
+        input=data,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (data, b"said", 0)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 77, 255])
+def test_the_exit_code_is_the_programs_own(code):
+    """Whatever it is."""
+    assert cli("run", "--quiet", *program(f"raise SystemExit({code})")).returncode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1])
+def test_a_program_ended_by_a_signal_ends_the_command_by_it(number):
+    """A shell sees the same status, and the summary says it."""
+    done = cli(
+        "run",
+        *program(
+            f"import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), {int(number)})"
+        ),
+    )
+    assert done.returncode == -number
+    assert signal.Signals(number).name in done.stderr.decode()
+
+
+def test_signals_are_forwarded_to_the_program():
+    """A handler of its own sees them and decides."""
+    process = subprocess.Popen(
+        [
+            *COMMAND,
+            "run",
+            "--quiet",
+            *program(
+                """
+                import signal, sys
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+                print("ready", flush=True)
+                signal.pause()
+                """
+            ),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 3
+    process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "said"),
+    [
+        (lambda path: path / "nothing", 127, "command not found"),
+        (lambda path: path, 126, "cannot be executed"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_told_as_a_shell_does(make, code, said, tmp_path):
+    """One clear line, and the shell's exit code."""
+    done = cli("run", "--quiet", make(tmp_path))
+    assert done.returncode == code
+    assert said in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_child_processes_are_summed_up_with_their_parent(tmp_path):
+    """Subprocesses and spawned children inherit the activation and the run."""
+    script = tmp_path / "program.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, subprocess, sys
+            import pyarrow as pa
+            from deltalake import write_deltalake
+            def write(place):
+                write_deltalake(place, pa.table({"x": [1]}))
+            if __name__ == "__main__":
+                write(sys.argv[1] + "/a")
+                child = multiprocessing.get_context("spawn").Process(target=write, args=(sys.argv[1] + "/b",))
+                child.start(); child.join()
+                subprocess.run([sys.executable, "-c", "import sys, pyarrow as pa; from deltalake import write_deltalake; write_deltalake(sys.argv[1], pa.table({'x': [1]}))", sys.argv[1] + "/c"], check=True)
+            """
+        )
+    )
+    summary_file = tmp_path / "summary.json"
+    done = cli(
+        "run", "--show-trace", "--json", summary_file, "--", sys.executable, script, tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(summary_file.read_text())
+    assert sorted(line["table"] for line in summary["lines"]) == ["a", "b", "c"]
+    assert summary["total"]["operations"] == 3
+    assert len(summary["traces"]) == 1
+    runs = {read_commit_metadata(tmp_path / name).run_id for name in ("a", "b", "c")}
+    assert runs == {summary["run_id"]}
+
+
+def test_an_invalid_setting_ends_before_the_program_starts(tmp_path):
+    """One line that names the variable and the allowed values; nothing was written."""
+    done = cli(
+        "run",
+        "--quiet",
+        *program(WRITES),
+        tmp_path / "t",
+        env={**os.environ, Env.DIAGNOSTICS_SINK: "file"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.decode() == (
+        "deltawitness: DELTAWITNESS_DIAGNOSTICS_SINK: expected one of otel, memory, both, none\n"
+    )
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_program_of_another_interpreter_runs_all_the_same():
+    """Without this package there is nothing to observe with, and nothing to fail on."""
+    done = cli("run", "--quiet", sys.executable, "-S", "-c", "print('hello')")
+    assert done.stdout == b"hello\n"
+
+
+def test_somebody_elses_sitecustomize_still_runs(tmp_path):
+    """Ours comes first and hands on."""
+    (tmp_path / "sitecustomize.py").write_text("import os; os.environ['SEEN'] = 'yes'")
+    done = cli(
+        "run",
+        "--quiet",
+        *program("import os; print(os.environ['SEEN'])"),
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.stdout == b"yes\n"
+
+
+def test_a_disabled_instrumentation_stays_off(tmp_path):
+    """`OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` is honoured."""
+    done = cli(
+        "run",
+        "--quiet",
+        *program(WRITES),
+        tmp_path / "t",
+        env={**os.environ, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "requests,deltalake"},
+    )
+    assert done.returncode == 0
+    assert read_commit_metadata(tmp_path / "t").metadata == {}
+
+
+def test_a_commit_is_shown_with_its_metadata(tmp_path):
+    """As a table, and as JSON."""
+    write_deltalake(tmp_path, pa.table({"x": [1]}))
+    DeltaTable(tmp_path).delete("x = 1")
+    shown = cli("commit", tmp_path, "0").stdout.decode()
+    assert "version 0" in shown
+    assert "num_added_rows" in shown
+    told = json.loads(cli("commit", tmp_path, "--json").stdout)
+    assert (told["version"], told["operation"]) == (1, "DELETE")
+
+
+def test_a_commit_that_is_not_there_is_one_clear_line(tmp_path):
+    """And exit code 1."""
+    done = cli("commit", tmp_path / "nothing")
+    assert done.returncode == 1
+    assert done.stderr == b"deltawitness: the table's log does not hold any commit\n"
+
+
+def test_the_version_is_told():
+    """The one that commits carry."""
+    assert cli("--version").stdout.decode().strip() == WITNESS_VERSION
+
+
+@pytest.mark.parametrize("library", ["polars", "dlt"])
+def test_opentelemetry_instrument_needs_no_change_of_the_program(library, tmp_path):
+    """Programs using polars and dlt, run by OpenTelemetry's own command: commits are stamped."""
+    pytest.importorskip(library)
+    programs = {
+        "polars": """
+            import sys, polars
+            polars.DataFrame({"x": [1, 2]}).write_delta(sys.argv[1] + "/t")
+        """,
+        "dlt": """
+            import os, sys, dlt
+            os.environ["DESTINATION__FILESYSTEM__BUCKET_URL"] = "file://" + sys.argv[1]
+            os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+            pipeline = dlt.pipeline("p", destination="filesystem", dataset_name="d", pipelines_dir=sys.argv[1] + "/w")
+            pipeline.run([{"x": 1}, {"x": 2}], table_name="t", table_format="delta", loader_file_format="parquet")
+        """,
+    }
+    done = subprocess.run(
+        [
+            os.path.join(os.path.dirname(sys.executable), "opentelemetry-instrument"),
+            *program(programs[library]),
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "OTEL_TRACES_EXPORTER": "console",
+            "OTEL_METRICS_EXPORTER": "none",
+            "OTEL_LOGS_EXPORTER": "none",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    table = tmp_path / ("t" if library == "polars" else "d/t")
+    commits = sorted((table / "_delta_log").glob("*.json"))
+    stamped = [read_commit_metadata(table, int(commit.stem)) for commit in commits]
+    assert stamped
+    assert all(commit.write_id for commit in stamped)
+    assert all(commit.metadata["traceparent"][3:35] in done.stdout for commit in stamped)

@@ -1,0 +1,240 @@
+"""A kept handle does exactly what a fresh open would, whatever others do to its table."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from deltawitness.proxies.handles import HandleCache
+
+
+def rows(*ids):
+    return pa.table({"id": pa.array(ids, pa.int64())})
+
+
+def ids(uri):
+    return sorted(pa.table(DeltaTable(uri).scan())["id"].to_pylist())
+
+
+# --- what the kept handle's program does, by URI and through the cache -----------------------------------
+
+
+def by_uri(uri, data, mode):
+    write_deltalake(uri, data, mode=mode)
+
+
+def through(cache):
+    def write(uri, data, mode):
+        with cache.lease(uri) as table:
+            write_deltalake(uri if table is None else table, data, mode=mode)
+
+    return write
+
+
+# --- what a second writer does in between ------------------------------------------------------------
+
+
+def nothing(uri):
+    """Leave the table alone."""
+
+
+def append(uri):
+    write_deltalake(uri, rows(100), mode="append")
+
+
+def overwrite(uri):
+    write_deltalake(uri, rows(200), mode="overwrite")
+
+
+def delete(uri):
+    DeltaTable(uri).delete("id < 2")
+
+
+def optimize(uri):
+    DeltaTable(uri).optimize.compact()
+
+
+def vacuum(uri):
+    DeltaTable(uri).vacuum(0, dry_run=False, enforce_retention_duration=False)
+
+
+def checkpoint(uri):
+    DeltaTable(uri).create_checkpoint()
+
+
+def recreate(uri):
+    versions = DeltaTable(uri).version()
+    shutil.rmtree(uri)
+    write_deltalake(uri, rows(300))
+    for _ in range(versions):  # the very version that the handle has seen
+        write_deltalake(uri, rows(301), mode="append")
+
+
+def remove(uri):
+    shutil.rmtree(uri)
+
+
+SECOND_WRITER = [nothing, append, overwrite, delete, optimize, vacuum, checkpoint, recreate, remove]
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+@pytest.mark.parametrize("act", SECOND_WRITER, ids=lambda act: act.__name__)
+def test_after_anything_a_second_writer_does_the_rows_are_those_of_a_fresh_open(
+    act, mode, tmp_path
+):
+    """One interleaving point, each thing the second writer can do."""
+    for place, write in (("kept", through(HandleCache())), ("twin", by_uri)):
+        uri = tmp_path / place
+        for i in range(3):
+            write(uri, rows(i), "append")
+        act(uri)
+        write(uri, rows(9), mode)
+    assert ids(tmp_path / "kept") == ids(tmp_path / "twin")
+
+
+def test_at_every_interleaving_point_the_rows_are_those_of_a_fresh_open(tmp_path, size):
+    """Every pair of acts around every pair of writes; every triple in the long run."""
+    modes = ["append", "overwrite"]
+    acts = [act for act in SECOND_WRITER if act is not remove]
+    points = size(2, 3)
+    plans = itertools.product(
+        itertools.product(acts, repeat=points), itertools.product(modes, repeat=points)
+    )
+    plans = list(plans)[:: size(4, 1)]
+    for number, (between, writes) in enumerate(plans):
+        results = []
+        for place, write in (("kept", through(HandleCache())), ("twin", by_uri)):
+            uri = tmp_path / f"{place}{number}"
+            write(uri, rows(0), "append")
+            write(uri, rows(1), "append")
+            for act, (step, mode) in zip(between, enumerate(writes), strict=True):
+                act(uri)
+                write(uri, rows(10 + step), mode)
+            results.append(ids(uri))
+            shutil.rmtree(uri)
+        assert results[0] == results[1], (between, writes)
+    print(f"{len(plans)} interleavings compared")
+    assert len(plans) >= 64
+
+
+def test_a_handle_is_used_again_while_nothing_happens(tmp_path):
+    """That is what it is kept for."""
+    write_deltalake(tmp_path, rows(0))
+    cache, seen = HandleCache(), set()
+    for i in range(5):
+        with cache.lease(tmp_path) as table:
+            seen.add(id(table))
+            write_deltalake(table, rows(i), mode="append")
+    assert len(seen) == 1
+
+
+def test_a_handle_is_given_up_after_a_checkpoint(tmp_path):
+    """Its own checkpoint included: an old handle gets slower with every commit."""
+    write_deltalake(tmp_path, rows(0), configuration={"delta.checkpointInterval": "3"})
+    cache, tables = HandleCache(), []
+    for i in range(6):
+        with cache.lease(tmp_path) as table:
+            tables.append(table)
+            write_deltalake(table, rows(i), mode="append")
+    assert [table.version() for table in tables[-1:]] == [6]
+    assert 1 < len({id(table) for table in tables}) < 6
+    assert ids(tmp_path) == [0, 0, 1, 2, 3, 4, 5]
+
+
+def test_after_an_exception_a_handle_is_not_used_again(tmp_path):
+    """Whatever it has seen."""
+    write_deltalake(tmp_path, rows(0))
+    cache = HandleCache()
+    with pytest.raises(KeyError), cache.lease(tmp_path) as first:
+        raise KeyError
+    with cache.lease(tmp_path) as second:
+        assert second is not first
+
+
+def test_a_table_that_is_not_there_is_none_and_then_found(tmp_path):
+    """The first write creates it."""
+    cache = HandleCache()
+    with cache.lease(tmp_path / "t") as table:
+        assert table is None
+        write_deltalake(tmp_path / "t", rows(1))
+    with cache.lease(tmp_path / "t") as table:
+        assert table.version() == 0
+
+
+def test_storage_options_are_part_of_the_key(tmp_path):
+    """Another identity is another handle."""
+    write_deltalake(tmp_path, rows(0))
+    cache = HandleCache()
+    with cache.lease(tmp_path, {"a": "1"}) as first:
+        pass
+    with cache.lease(tmp_path, {"a": "2"}) as second:
+        assert second is not first
+    with cache.lease(f"{tmp_path}/", {"a": "1"}) as third:
+        assert third is first
+
+
+def test_the_least_recently_used_table_goes_first(tmp_path):
+    """The number of kept tables is bounded."""
+    cache, first = HandleCache(capacity=2), {}
+    for name in ("a", "b", "c"):
+        write_deltalake(tmp_path / name, rows(0))
+        with cache.lease(tmp_path / name) as first[name]:
+            pass
+    for name, is_kept in (("c", True), ("b", True), ("a", False)):
+        with cache.lease(tmp_path / name) as again:
+            assert (again is first[name]) == is_kept
+
+
+def test_a_cleared_cache_keeps_nothing(tmp_path):
+    """The next lease opens anew."""
+    write_deltalake(tmp_path, rows(0))
+    cache = HandleCache()
+    with cache.lease(tmp_path) as first:
+        pass
+    cache.clear()
+    with cache.lease(tmp_path) as second:
+        assert second is not first
+
+
+def test_threads_never_share_a_handle_and_lose_no_append(tmp_path, size):
+    """Eight threads through one cache; each handle is one thread's at a time."""
+    write_deltalake(tmp_path, rows(-1))
+    cache, under_way = HandleCache(), set()
+    count = size(64, 400)
+
+    def write(i):
+        with cache.lease(tmp_path) as table:
+            assert id(table) not in under_way
+            under_way.add(id(table))
+            try:
+                write_deltalake(table, rows(i), mode="append")
+            finally:
+                under_way.discard(id(table))
+
+    def write_until_committed(i):
+        while True:
+            try:
+                return write(i)
+            except CommitFailedError:  # the engine gave up after 15 tries: nothing was written
+                continue
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write_until_committed, range(count)))
+    assert ids(tmp_path) == [-1, *range(count)]
+
+
+def test_after_a_fork_nothing_is_kept(tmp_path, monkeypatch):
+    """The engine's runtime does not survive a fork; a child starts with an empty cache."""
+    write_deltalake(tmp_path, rows(0))
+    cache = HandleCache()
+    with cache.lease(tmp_path) as first:
+        pass
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with cache.lease(tmp_path) as second:
+        assert second is not first

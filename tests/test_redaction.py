@@ -1,0 +1,240 @@
+"""Nothing that leaves the process holds a path, a credential, a row or a SQL literal."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltawitness import Settings, cache_context, run
+from deltawitness.config import TableNames
+from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent
+from deltawitness.redaction import (
+    redact,
+    redact_label,
+    redact_text,
+    redact_value,
+    strip_credentials,
+    table_name_for,
+)
+from deltawitness.run import RunContext
+from deltawitness.semconv import CacheOperation, ErrorType, Operation
+
+CANARY = st.text("abcdefghijkmnpqrstuvwxyz", min_size=8, max_size=12).map(lambda s: "Zq" + s + "Qz")
+
+TEMPLATES = [
+    "cannot read /home/{c}/lake/part-0.parquet",
+    "cannot read /data/{c}/_delta_log/00000000000000000003.json: denied",
+    "path '~/{c}/x' is gone",
+    "C:\\Users\\{c}\\lake is not there",
+    "\\\\server\\{c}\\share",
+    "lake/{c}/part-1.parquet not found",
+    "s3://{c}:secret@bucket/t and more",
+    "GET https://acc.blob.core.windows.net/c/t?sv=1&sig={c}%3D failed",
+    "abfss://c@acc.dfs.core.windows.net/{c}",
+    "file:///home/{c}/t/",
+    "AWS_SECRET_ACCESS_KEY={c}",
+    "password: '{c}' was refused",
+    "token = {c}, retry",
+    "Authorization: Bearer {c}abcdefgh",
+    "eyJhbGciOi.{c}.sig",
+    "-----BEGIN PRIVATE KEY-----\n{c}\n-----END PRIVATE KEY-----",
+    "mail {c}@example.com bounced",
+    "predicate name = '{c}' failed",
+    'column "{c}" is not here',
+    "it''s '{c}''s turn'",
+    "1 rows failed validation check.\nPreview of invalid data:\n\n+----+\n| id |\n+----+\n| {c} |\n+----+",
+    "+------+\n| name |\n+------+\n| {c} |\n+------+",
+    "| {c} | 3 |",
+]
+
+
+@given(st.sampled_from(TEMPLATES), CANARY)
+def test_no_canary_survives_in_free_text(template, canary):
+    """Wherever a person or an engine puts it."""
+    assert canary not in redact_text(template.format(c=canary))
+
+
+@given(st.text())
+def test_any_text_is_reduced_to_one_short_line(text):
+    """Never raises, and doing it again adds nothing."""
+    told = redact_text(text)
+    assert len(told) <= 300
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "text", ["'" * 100_000, "/" * 100_000, "a@" * 50_000, "x=" * 50_000, "+-" * 50_000, "(" * 10**6]
+)
+def test_long_hostile_text_is_cut_before_it_is_looked_at(text):
+    """What the patterns see is bounded, whatever came in."""
+    assert len(redact_text(text)) <= 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Field idx not found in schema",
+        "Commit failed: a concurrent transaction deleted data this operation read.",
+        "Generic error: A table already exists at: [uri]",
+    ],
+)
+def test_what_is_harmless_stays_readable(text):
+    """An error must still say what went wrong."""
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "nightly-load",
+        "view_delta_staging",
+        "load flights daily",
+        "v1.2.3",
+        "shard 7b".replace(" 7b", "_7b"),
+        "3",
+    ],
+)
+def test_plain_labels_stay(label):
+    """Jobs and policies keep their names."""
+    assert redact_label(label) == label
+
+
+@given(
+    CANARY,
+    st.sampled_from(["/home/{c}", "s3://b/{c}", "{c}@example.com", "x = '{c}'", "token={c}"]),
+)
+def test_labels_that_hold_more_are_redacted(canary, template):
+    """A job named after a path does not tell the path."""
+    assert canary not in redact_label(template.format(c=canary))
+
+
+def event(canary):
+    """An event with a canary in every place that a program can reach."""
+    return WriteEvent(
+        write_id="w",
+        run=RunContext(
+            "r",
+            f"/home/{canary}/job.py",
+            attributes={"path": f"/home/{canary}", "password": canary, "note": f"'{canary}'"},
+        ),
+        intent=WriteIntent(
+            Operation.WRITE,
+            CacheOperation.WRITE,
+            table_uri=f"s3://{canary}/t",
+            table_name="flights",
+            policy=f"/data/{canary}",
+            cache_key=canary,
+            inputs=(InputVersion("t", 1, f"/home/{canary}/t"),),
+        ),
+        outcome=Failed(ErrorType.OTHER, "builtins.OSError", f"no such file: /home/{canary}/t"),
+        started_at=0,
+        duration_ns=1,
+        table_id="t",
+        thread=f"/home/{canary}",
+    )
+
+
+@given(CANARY)
+def test_no_canary_survives_in_an_event(canary):
+    """In no field, keyed or not, and redacting again changes nothing."""
+    for settings in (Settings(), Settings(table_id_key=b"k")):
+        told = redact(event(canary), settings)
+        assert canary not in repr(told)
+        assert redact(told, settings) == told
+
+
+def test_a_key_keys_the_table_ids():
+    """Of the table itself, and of what was read for it."""
+    plain, keyed = (
+        redact(event("c"), settings) for settings in (Settings(), Settings(table_id_key=b"k"))
+    )
+    assert plain.table_id == "t"
+    assert keyed.table_id != "t"
+    assert keyed.intent.inputs[0].table_id != "t"
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "mode", "expected"),
+    [
+        ("s3://b/lake/flights_2013/", None, TableNames.PATH, "flights_2013"),
+        ("/data/a%20b", None, TableNames.PATH, None),
+        ("/data/flights", "named", TableNames.PATH, "named"),
+        ("/data/flights", None, TableNames.METADATA, None),
+        ("/data/flights", "named", TableNames.METADATA, "named"),
+        ("/data/flights", "named", TableNames.NONE, None),
+        ("/home/ann", None, TableNames.PATH, None),
+        ("/Users/ann/", None, TableNames.PATH, None),
+        ("/root", None, TableNames.PATH, None),
+        ("C:\\Users\\ann", None, TableNames.PATH, None),
+        ("/data/ann@example.com", None, TableNames.PATH, None),
+        ("/data/secret_token", None, TableNames.PATH, None),
+        ("/data/" + "a" * 40, None, TableNames.PATH, None),
+        ("s3://bucket", None, TableNames.PATH, None),
+        (None, None, TableNames.PATH, None),
+        ("/data/t", "a name with spaces", TableNames.PATH, None),
+    ],
+)
+def test_a_tables_name_is_told_when_it_is_a_plain_one(uri, name, mode, expected):
+    """The last segment of a location, unless it tells a person or a secret."""
+    assert table_name_for(uri, name, mode) == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://k:s@b/t?x=1#f", "s3://b/t"),
+        ("/data/t", "/data/t"),
+        ("https://acc/t?sig=abc", "https://acc/t"),
+    ],
+)
+def test_credentials_are_stripped_from_a_location(uri, expected):
+    """What stays is where the table lies."""
+    assert strip_credentials(uri) == expected
+
+
+def test_payloads_keep_their_shape():
+    """Depth and width are bounded, secrets masked by their key, other things told by their class."""
+    deep = {"a": {"b": {"c": {"d": {"e": {"f": {"g": 1}}}}}}}
+    assert redact_value({"n": 1.5, "ok": True, "no": None}) == {"n": 1.5, "ok": True, "no": None}
+    assert redact_value({"api_key": "x", "token_count": 7}) == {
+        "api_key": "[secret]",
+        "token_count": 7,
+    }
+    assert redact_value(object()) == "[object]"
+    assert len(redact_value(list(range(100)))) == 64
+    assert "[dict]" in json.dumps(redact_value(deep))
+    assert redact_value("x" * 1000).endswith("…")
+
+
+@given(CANARY)
+def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
+    """Through the real pipeline: spans, metrics, log records, commit keys."""
+    from deltawitness import DeltaLakeInstrumentor
+    from deltawitness.testing import InMemoryTelemetry
+
+    place = tmp_path_factory.mktemp("home") / canary
+    telemetry = InMemoryTelemetry.create()
+    DeltaLakeInstrumentor().instrument(**telemetry.providers())
+    try:
+        with (
+            run(f"/home/{canary}/job", attributes={"path": f"/home/{canary}"}),
+            cache_context(policy=f"s3://{canary}/p", key=canary),
+        ):
+            data = pa.table({"id": [1]})
+            write_deltalake(place / "flights", data)
+            with pytest.raises(Exception):  # noqa: B017 - the engine decides on the class
+                write_deltalake(place / "flights", pa.table({"id": [canary]}), mode="append")
+        told = [span.to_json() for span in telemetry.spans()]
+        told += [record.to_json() for record in telemetry.log_records()]
+        told += [repr(points) for points in telemetry.metric_points().values()]
+    finally:
+        DeltaLakeInstrumentor().uninstrument()
+    assert len(told) > 5
+    assert not [text for text in told if canary in text]
+    commit = (place / "flights" / "_delta_log" / f"{0:020d}.json").read_text()
+    assert canary not in commit

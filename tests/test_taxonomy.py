@@ -1,0 +1,215 @@
+"""The engine's texts still mean what we take them for: each kind is provoked in the real engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.transaction import Transaction
+
+from deltawitness.redaction import redact_text
+from deltawitness.semconv import ErrorType
+from deltawitness.taxonomy import classify
+
+DATA = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "p": ["a", "b", "c"]})
+UNREACHABLE = {
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "AWS_ALLOW_HTTP": "true",
+    "AWS_ACCESS_KEY_ID": "a",
+    "AWS_SECRET_ACCESS_KEY": "b",
+    "AWS_REGION": "us-east-1",
+    "max_retries": "0",
+}
+
+
+def appended(uri, **options):
+    write_deltalake(uri, options.pop("data", DATA), mode="append", **options)
+
+
+def constrained(uri):
+    DeltaTable(uri).alter.add_constraint({"c": "id < 100"})
+    appended(uri, data=pa.table({"id": pa.array([4711], pa.int64()), "p": ["canary"]}))
+
+
+def append_only(uri):
+    DeltaTable(uri).alter.set_table_properties({"delta.appendOnly": "true"})
+    DeltaTable(uri).delete("id = 1")
+
+
+def conflicting(uri):
+    first, second = DeltaTable(uri), DeltaTable(uri)
+    first.delete("id = 1")
+    second.delete("id = 1")
+
+
+def stale_transaction(uri):
+    stale = DeltaTable(uri)
+    properties = CommitProperties(app_transactions=[Transaction("app", 1)])
+    appended(uri, commit_properties=properties)
+    write_deltalake(stale, DATA, mode="append", commit_properties=properties)
+
+
+def broken_source(uri):
+    def batches():
+        yield DATA.to_batches()[0]
+        raise RuntimeError("the source broke")
+
+    appended(uri, data=pa.RecordBatchReader.from_batches(DATA.schema, batches()))
+
+
+def ambiguous_merge(uri):
+    source = pa.table({"id": pa.array([1, 1], pa.int64()), "p": ["x", "y"]})
+    (
+        DeltaTable(uri)
+        .merge(source, "s.id = t.id", source_alias="s", target_alias="t")
+        .when_matched_update_all()
+        .execute()
+    )
+
+
+def corrupt_log(uri):
+    (uri / "_delta_log" / f"{1:020d}.json").write_text("{broken")
+    appended(uri)
+
+
+PROVOKED = {
+    "table exists": (lambda u: write_deltalake(u, DATA), ErrorType.TABLE_EXISTS),
+    "table not found": (lambda u: DeltaTable(u / "no"), ErrorType.TABLE_NOT_FOUND),
+    "schema mismatch": (
+        lambda u: appended(u, data=pa.table({"other": [1]})),
+        ErrorType.SCHEMA_MISMATCH,
+    ),
+    "cast": (
+        lambda u: appended(u, data=pa.table({"id": ["canary"], "p": ["a"]})),
+        ErrorType.CAST_FAILED,
+    ),
+    "unknown column": (lambda u: DeltaTable(u).delete("nope = 1"), ErrorType.INVALID_SQL),
+    "bad sql": (lambda u: DeltaTable(u).delete("id >>> 3"), ErrorType.INVALID_SQL),
+    "constraint": (constrained, ErrorType.CONSTRAINT_VIOLATION),
+    "append only": (append_only, ErrorType.APPEND_ONLY),
+    "conflict": (conflicting, ErrorType.COMMIT_CONFLICT),
+    "transaction": (stale_transaction, ErrorType.CONCURRENT_TRANSACTION),
+    "version": (lambda u: DeltaTable(u, version=99), ErrorType.VERSION_NOT_FOUND),
+    "retention": (lambda u: DeltaTable(u).vacuum(0), ErrorType.INVALID_ARGUMENT),
+    "partition": (lambda u: appended(u, partition_by=["p"]), ErrorType.PARTITION_MISMATCH),
+    "save mode": (lambda u: write_deltalake(u, DATA, mode="bogus"), ErrorType.INVALID_ARGUMENT),
+    "reserved key": (
+        lambda u: appended(u, commit_properties=CommitProperties({"operation": "x"})),
+        ErrorType.METADATA_REJECTED,
+    ),
+    "unreachable": (
+        lambda u: write_deltalake("s3://b/t", DATA, storage_options=UNREACHABLE),
+        ErrorType.STORAGE_UNREACHABLE,
+    ),
+    "source": (broken_source, ErrorType.SOURCE_FAILED),
+    "log": (corrupt_log, ErrorType.LOG_CORRUPT),
+    "drop constraint": (
+        lambda u: DeltaTable(u).alter.drop_constraint("nope"),
+        ErrorType.INVALID_ARGUMENT,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PROVOKED)
+def test_each_kind_of_error_is_told_from_the_engines_own_text(what, tmp_path):
+    """And no row, path or literal of it survives redaction."""
+    act, expected = PROVOKED[what]
+    uri = tmp_path / "flights"
+    write_deltalake(uri, DATA)
+    with pytest.raises(BaseException) as raised:
+        act(uri)
+    assert classify(raised.value) is expected, str(raised.value)
+    told = redact_text(str(raised.value))
+    assert str(tmp_path) not in told
+    assert "canary" not in told
+    assert "4711" not in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyboardInterrupt(), ErrorType.INTERRUPTED),
+        (SystemExit(143), ErrorType.INTERRUPTED),
+        (OSError(28, "No space left on device"), ErrorType.STORAGE_FULL),
+        (OSError(30, "Read-only file system"), ErrorType.PERMISSION_DENIED),
+        (PermissionError(), ErrorType.PERMISSION_DENIED),
+        (ConnectionResetError(), ErrorType.STORAGE_UNREACHABLE),
+        (OSError("odd"), ErrorType.STORAGE_FAILED),
+        (MemoryError(), ErrorType.OUT_OF_MEMORY),
+        (TypeError("odd"), ErrorType.INVALID_ARGUMENT),
+        (RuntimeError("odd"), ErrorType.OTHER),
+        (type("PanicException", (BaseException,), {})("odd"), ErrorType.ENGINE_PANIC),
+        (type("CommitFailedError", (Exception,), {})("odd"), ErrorType.COMMIT_CONFLICT),
+        (type("DeltaProtocolError", (Exception,), {})("odd"), ErrorType.PROTOCOL_UNSUPPORTED),
+        (type("SchemaMismatchError", (Exception,), {})("odd"), ErrorType.SCHEMA_MISMATCH),
+        (type("Odd", (BaseException,), {})("odd"), ErrorType.INTERRUPTED),
+    ],
+)
+def test_what_has_no_telling_text_is_told_by_its_class(error, expected):
+    """The fallback of the conventions stands at the end."""
+    assert classify(error) is expected
+
+
+def test_an_error_that_cannot_be_printed_has_a_kind_all_the_same():
+    """Nothing of ours raises here."""
+
+    class Mute(ValueError):
+        def __str__(self):
+            raise RuntimeError
+
+    assert classify(Mute()) is ErrorType.INVALID_ARGUMENT
+
+
+def test_a_directory_that_cannot_be_written_is_told(tmp_path):
+    """A file stands where the table should be; root is not stopped by permissions."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Exception) as raised:
+        write_deltalake(tmp_path / "file" / "table", DATA)
+    assert classify(raised.value) in {
+        ErrorType.TABLE_NOT_FOUND,
+        ErrorType.STORAGE_FAILED,
+        ErrorType.PERMISSION_DENIED,
+    }
+
+
+FULL = """
+import sys, pyarrow as pa
+from deltalake import write_deltalake
+from deltawitness.testing import capture_writes
+data = pa.table({"x": pa.array(range(2_000_000), pa.int64())})
+with capture_writes() as writes:
+    try:
+        write_deltalake(sys.argv[1], data, mode="append")
+    except BaseException:
+        pass
+    print(writes.last.outcome.error_type.value, writes.last.outcome.landed.value)
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/bin/mount"), reason="needs root and mount for a tmpfs"
+)
+def test_a_full_disk_is_told_and_nothing_landed(tmp_path):
+    """A tmpfs of one mebibyte, two million rows."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("this machine does not let us mount a tmpfs")
+    try:
+        out = subprocess.run(
+            [sys.executable, "-c", FULL, str(place / "t")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert out.stdout.split() == ["storage_full", "no"]
