@@ -233,8 +233,13 @@ def test_what_makes_no_commit_is_told_with_the_reason(
 
 def test_versions_are_exact_while_others_write(table, captured_writes):
     """Eight threads append; each event's version holds the commit of that event."""
+    patient = CommitProperties(max_commit_retries=1000)
+
+    def append(i):
+        write_deltalake(table, rows(i), mode="append", commit_properties=patient)
+
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: write_deltalake(table, rows(i), mode="append"), range(24)))
+        list(pool.map(append, range(24)))
     for event in captured_writes.events:
         commit = read_commit_metadata(table, event.outcome.version)
         assert commit.write_id == event.write_id
