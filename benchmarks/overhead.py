@@ -114,8 +114,12 @@ def hand_written() -> Any:
 
 def pipeline() -> Any:
     """The observed pipeline with kept handles."""
-    from deltawitness import DeltaLakeInstrumentor, ObservedWritePipeline, WritePipeline
-    from deltawitness import WriteRequest
+    from deltawitness import (
+        DeltaLakeInstrumentor,
+        ObservedWritePipeline,
+        WritePipeline,
+        WriteRequest,
+    )
 
     DeltaLakeInstrumentor().instrument(**sdk())
     observed = ObservedWritePipeline(WritePipeline(), policy="bench")
@@ -143,7 +147,9 @@ VARIANTS = {
 class Case:
     """One kind of write: how many rows, how, and on a log of which length."""
 
-    def __init__(self, name: str, *, rows: int, mode: str, by: str, log: int, variants: str) -> None:
+    def __init__(
+        self, name: str, *, rows: int, mode: str, by: str, log: int, variants: str
+    ) -> None:
         self.name, self.rows, self.mode, self.by, self.log = name, rows, mode, by, log
         self.variants = variants.split(", ")
 

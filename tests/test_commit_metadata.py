@@ -9,10 +9,9 @@ from deltalake import CommitProperties
 from deltalake.transaction import Transaction
 
 from deltawitness import CacheCommitMetadataRequest, cache_commit_metadata
-from deltawitness.commit.metadata import stamped, standard_metadata
+from deltawitness.commit.metadata import Stamp
 from deltawitness.events import InputVersion, WriteIntent
 from deltawitness.exceptions import ConfigurationError, MetadataKeyError
-from deltawitness.run import RunContext
 from deltawitness.semconv import (
     RESERVED_COMMIT_KEYS,
     WITNESS_VERSION,
@@ -22,7 +21,6 @@ from deltawitness.semconv import (
     Operation,
 )
 
-RUN = RunContext("r-1", "nightly")
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 
@@ -30,9 +28,17 @@ def intent(**facts):
     return WriteIntent(Operation.WRITE, CacheOperation.WRITE, **facts)
 
 
+def stamped(what, callers=None, *, traceparent=TRACEPARENT, mirror=False):
+    stamp = Stamp.of(what)
+    properties = stamp.on(
+        callers, run_id="r-1", write_id="w-1", traceparent=traceparent, mirror=mirror
+    )
+    return properties.custom_metadata if callers is None else properties
+
+
 def test_a_plain_write_carries_the_standard_keys():
     """Run, write, trace, policy, scope, operation and version; what is not known is left out."""
-    assert standard_metadata(intent(), RUN, "w-1", TRACEPARENT) == {
+    assert stamped(intent()) == {
         "run_id": "r-1",
         "write_id": "w-1",
         "traceparent": TRACEPARENT,
@@ -45,7 +51,7 @@ def test_a_plain_write_carries_the_standard_keys():
 
 def test_what_is_known_of_plan_and_inputs_is_carried_too():
     """Hashes as they are, the cache key as its hash, inputs by table id and version without URI."""
-    keys = standard_metadata(
+    keys = stamped(
         intent(
             cache_key="secret key",
             schema_hash="s",
@@ -54,9 +60,7 @@ def test_what_is_known_of_plan_and_inputs_is_carried_too():
             policy="nightly_views",
             inputs=(InputVersion("t1", 7, "file:///home/x"),),
         ),
-        RUN,
-        "w-1",
-        None,
+        traceparent=None,
     )
     assert keys["inputs"] == [{"table_id": "t1", "version": 7}]
     assert (keys["schema_hash"], keys["plan_hash"], keys["cache_scope"]) == ("s", "p", "view")
@@ -69,9 +73,10 @@ def test_the_callers_properties_are_kept_and_not_touched():
     """Values of colliding keys, retries and transactions stay the caller's; a copy is stamped."""
     transaction = Transaction("app", 3)
     callers = CommitProperties({"team": "ops", "run_id": "mine"}, 7, [transaction])
-    properties = stamped(callers, {"run_id": "r-1", "write_id": "w-1"}, mirror=False)
+    properties = stamped(intent(), callers)
     assert properties is not callers
-    assert properties.custom_metadata == {"team": "ops", "run_id": "mine", "write_id": "w-1"}
+    metadata = properties.custom_metadata
+    assert (metadata["team"], metadata["run_id"], metadata["write_id"]) == ("ops", "mine", "w-1")
     assert properties.max_commit_retries == 7
     assert properties.app_transactions == [transaction]
     assert callers.custom_metadata == {"team": "ops", "run_id": "mine"}
@@ -79,21 +84,24 @@ def test_the_callers_properties_are_kept_and_not_touched():
 
 def test_user_metadata_mirrors_our_keys_as_compact_json():
     """DESCRIBE HISTORY of Spark, Databricks and Trino shows this key only."""
-    properties = stamped(None, {"run_id": "r-1"}, mirror=True)
-    assert properties.custom_metadata == {"run_id": "r-1", "userMetadata": '{"run_id":"r-1"}'}
+    for traceparent in (TRACEPARENT, None):
+        metadata = stamped(intent(plan_hash="p"), traceparent=traceparent, mirror=True)
+        mirrored = metadata.pop("userMetadata")
+        assert json.loads(mirrored) == metadata
+        assert ": " not in mirrored
 
 
 def test_the_callers_user_metadata_stays():
     """The mirror gives way to the caller."""
     callers = CommitProperties({"userMetadata": "mine"})
-    properties = stamped(callers, {"run_id": "r-1"}, mirror=True)
-    assert properties.custom_metadata == {"run_id": "r-1", "userMetadata": "mine"}
+    metadata = stamped(intent(), callers, mirror=True).custom_metadata
+    assert (metadata["run_id"], metadata["userMetadata"]) == ("r-1", "mine")
 
 
 def test_metadata_that_is_no_mapping_is_left_to_the_engine():
     """The engine's own error is the one the caller must see."""
     callers = CommitProperties("not a mapping")
-    assert stamped(callers, {"run_id": "r-1"}, mirror=True) is callers
+    assert stamped(intent(), callers, mirror=True) is callers
 
 
 def test_the_public_helper_leaves_out_what_is_not_given():

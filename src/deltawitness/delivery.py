@@ -21,6 +21,10 @@ __all__ = ["Delivery", "Step"]
 
 T = TypeVar("T")
 
+LINGER = 5.0
+"""Seconds that the thread looks for items of its own accord after the last one, so that a program
+that writes again and again does not have to wake it each time."""
+
 PATIENCE = 1.0
 """Seconds that deliveries wait for a pause between writes before they go on beside one."""
 
@@ -134,6 +138,7 @@ class Delivery(Generic[T]):
         delivered = self.flush(timeout)
         self._closed = True
         self._wake.set()
+        self._hurry.set()
         return delivered
 
     def _patience(self, deadline: float | None) -> float:
@@ -169,15 +174,23 @@ class Delivery(Generic[T]):
             self._work_off(turn)
 
     def _wait_for_work(self) -> None:
-        if not self._queue:
-            self._idle = True
-            # An item may have come in between: the submitter saw a thread that was not idle yet.
-            if not self._queue and not self._closed:
-                self._wake.wait()
-            self._idle = False
-            self._wake.clear()
-        if not self._closed:
+        lingering_until = time.monotonic() + LINGER
+        while not self._closed:
             self._hurry.wait(self._interval)
+            if self._queue or self._closed:
+                return
+            self._hurry.clear()
+            if time.monotonic() >= lingering_until:
+                self._sleep()
+                lingering_until = time.monotonic() + LINGER
+
+    def _sleep(self) -> None:
+        self._idle = True
+        # An item may have come in between: its submitter saw a thread that was not idle yet.
+        if not self._queue and not self._closed:
+            self._wake.wait()
+        self._idle = False
+        self._wake.clear()
 
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -11,12 +11,14 @@ __all__ = ["fixed", "new_id", "now_ns"]
 
 
 def _uuid7() -> str:
-    milliseconds = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10))
-    variant = 0x8 | (random >> 74) & 0x3
-    digits = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}7{random >> 62 & 0xFFF:03x}{variant:x}"
-    digits += f"{random & (1 << 60) - 1:015x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    moment = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10).hex()
+    # The first of the last 64 bits are the variant, 10; the two random bits after them stay.
+    variant = _VARIANTS[random[3]]
+    return f"{moment[:8]}-{moment[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"
+
+
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 _ids: Callable[[], str] = _uuid7

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import MetadataKeyError
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from deltalake import CommitProperties
 
     from deltawitness.events import WriteIntent
-    from deltawitness.run import RunContext
 
-__all__ = ["CacheCommitMetadataRequest", "cache_commit_metadata"]
+__all__ = ["CacheCommitMetadataRequest", "Stamp", "cache_commit_metadata"]
 
 
 _OUR_KEYS = frozenset(key.value for key in CommitKey)
@@ -116,59 +116,91 @@ def _checked_extra(extra: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def standard_metadata(
-    intent: WriteIntent, run: RunContext, write_id: str, traceparent: str | None
-) -> dict[str, Any]:
-    """Return our keys for one commit; what is not known is left out.
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Our metadata for every commit of one kind of write to one table.
 
-    The cache key goes in as its hash, as it does in telemetry, so that the two can be joined; a
-    policy name that holds a path or a secret is masked.
+    What is the same for all of them is made once: a stamp is put on while the caller waits.
+
+    Attributes:
+        keys: our keys, but for the ids of a single write.
+        mirror_end: the same as the end of a JSON object.
     """
-    keys: dict[str, Any] = {
-        CommitKey.RUN_ID.value: run.run_id,
-        CommitKey.WRITE_ID.value: write_id,
-    }
-    if traceparent is not None:
-        keys[CommitKey.TRACEPARENT.value] = traceparent
-    keys[CommitKey.CACHE_POLICY.value] = redact_label(intent.policy)
-    keys[CommitKey.CACHE_SCOPE.value] = intent.scope.value
-    keys[CommitKey.CACHE_OPERATION.value] = intent.cache_operation.value
-    if intent.cache_key is not None:
-        keys[CommitKey.CACHE_KEY.value] = key_hash(intent.cache_key)
-    if intent.schema_hash is not None:
-        keys[CommitKey.SCHEMA_HASH.value] = intent.schema_hash
-    if intent.plan_hash is not None:
-        keys[CommitKey.PLAN_HASH.value] = intent.plan_hash
-    if intent.inputs:
-        keys[CommitKey.INPUTS.value] = [
-            {"table_id": read.table_id, "version": read.version} for read in intent.inputs
-        ]
-    keys[CommitKey.WITNESS_VERSION.value] = WITNESS_VERSION
-    return keys
+
+    keys: Mapping[str, Any]
+    mirror_end: str
+
+    @classmethod
+    def of(cls, intent: WriteIntent) -> Stamp:
+        """Return the stamp for writes of this intent; what is not known is left out.
+
+        The cache key goes in as its hash, as it does in telemetry, so that the two can be joined; a
+        policy name that holds a path or a secret is masked.
+        """
+        key = intent.cache_key
+        optional: dict[CommitKey, Any] = {
+            CommitKey.CACHE_KEY: None if key is None else key_hash(key),
+            CommitKey.SCHEMA_HASH: intent.schema_hash,
+            CommitKey.PLAN_HASH: intent.plan_hash,
+            CommitKey.INPUTS: [
+                {"table_id": read.table_id, "version": read.version} for read in intent.inputs
+            ]
+            or None,
+        }
+        keys: dict[str, Any] = {
+            CommitKey.CACHE_POLICY.value: redact_label(intent.policy),
+            CommitKey.CACHE_SCOPE.value: intent.scope.value,
+            CommitKey.CACHE_OPERATION.value: intent.cache_operation.value,
+            **{name.value: value for name, value in optional.items() if value is not None},
+            CommitKey.WITNESS_VERSION.value: WITNESS_VERSION,
+        }
+        return cls(keys, json.dumps(keys, separators=(",", ":"))[1:])
+
+    def on(
+        self,
+        callers: CommitProperties | None,
+        *,
+        run_id: str,
+        write_id: str,
+        traceparent: str | None,
+        mirror: bool,
+    ) -> CommitProperties | None:
+        """Return the caller's commit properties with our keys added; the caller's stay as they are.
+
+        Args:
+            callers: the caller's properties: its keys win over ours, its retries and application
+                transactions are kept. Metadata that is no mapping is left for the engine to refuse.
+            run_id: the run; like the other ids of a form that JSON needs no escapes for.
+            write_id: the write.
+            traceparent: W3C trace context of the write's span.
+            mirror: also put our keys into `userMetadata` as compact JSON, unless the caller set it.
+        """
+        given = None if callers is None else callers.custom_metadata
+        if given is not None and not isinstance(given, Mapping):
+            return callers
+        ours: dict[str, Any] = {_RUN_ID: run_id, _WRITE_ID: write_id}
+        ids = f'{{"{_RUN_ID}":"{run_id}","{_WRITE_ID}":"{write_id}",'
+        if traceparent is not None:
+            ours[_TRACEPARENT] = traceparent
+            ids += f'"{_TRACEPARENT}":"{traceparent}",'
+        ours.update(self.keys)
+        if mirror:
+            ours[USER_METADATA] = ids + self.mirror_end
+        if callers is None:
+            return _commit_properties()(custom_metadata=ours)
+        # The class is a dataclass without fields: dataclasses.replace() would drop everything.
+        properties = copy.copy(callers)
+        properties.custom_metadata = {**ours, **(given or {})}
+        return properties
 
 
-def stamped(
-    callers: CommitProperties | None, ours: Mapping[str, Any], *, mirror: bool
-) -> CommitProperties | None:
-    """Return the caller's commit properties with our keys added; the caller's object is not touched.
+_RUN_ID = CommitKey.RUN_ID.value
+_WRITE_ID = CommitKey.WRITE_ID.value
+_TRACEPARENT = CommitKey.TRACEPARENT.value
 
-    Args:
-        callers: the caller's properties: its keys win over ours, its retries and application
-            transactions are kept. Metadata that is no mapping is left for the engine to refuse.
-        ours: :func:`standard_metadata`.
-        mirror: also put our keys into `userMetadata` as compact JSON, unless the caller set it.
-    """
+
+@cache
+def _commit_properties() -> type[CommitProperties]:
     from deltalake import CommitProperties  # noqa: PLC0415 - heavy, and loaded by the writer anyway
 
-    given = getattr(callers, "custom_metadata", None)
-    if given is not None and not isinstance(given, Mapping):
-        return callers
-    merged = {**ours, **(given or {})}
-    if mirror and USER_METADATA not in merged:
-        merged[USER_METADATA] = json.dumps(ours, separators=(",", ":"))
-    if callers is None:
-        return CommitProperties(custom_metadata=merged)
-    # The class is a dataclass without fields: dataclasses.replace() would drop everything.
-    properties = copy.copy(callers)
-    properties.custom_metadata = merged
-    return properties
+    return CommitProperties

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
+from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.outcome import RawCommit, find_commits, landed, metrics_of, search_commits
 from deltawitness.events import (
     CommitMetrics,
@@ -90,9 +91,10 @@ def _outcome(observation: Observation, tail: int) -> WriteOutcome:
 
 
 def _failed(observation: Observation, failure: Failed, tail: int) -> Failed:
-    if observation.log is None or observation.seam is None or not observation.seam.commits:
+    log = _log(observation)
+    if log is None or observation.seam is None or not observation.seam.commits:
         return failure
-    answer, version = landed(observation.log, observation.write_id, observation.base, tail)
+    answer, version = landed(log, observation.write_id, observation.base, tail)
     return replace(failure, landed=answer, version=version)
 
 
@@ -100,15 +102,22 @@ def _own_commits(observation: Observation, tail: int) -> list[RawCommit]:
     commit, seam = observation.commit, observation.seam
     if commit is not None and commit.is_of(observation.write_id) and not (seam and seam.many):
         return [commit]
-    if observation.log is None:
+    if observation.version is not None and observation.version == observation.base:
+        return []
+    log = _log(observation)
+    if log is None:
         return []
     if observation.version is None:
-        return search_commits(observation.log, observation.write_id, observation.base, tail).commits
-    if observation.version == observation.base:
-        return []
+        return search_commits(log, observation.write_id, observation.base, tail).commits
     first = 0 if observation.base is None else observation.base + 1
     versions = range(first, observation.version + 1)
-    return find_commits(observation.log, observation.write_id, versions)
+    return find_commits(log, observation.write_id, versions)
+
+
+def _log(observation: Observation) -> CommitLog | None:
+    if observation.log is not None or observation.location is None:
+        return observation.log
+    return open_log(observation.location, observation.storage_options)
 
 
 def _why_no_commit(observation: Observation) -> NoCommitReason:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deltawitness.commit.outcome import RawCommit
     from deltawitness.commit.seams import Seam
     from deltawitness.events import Failed, NoCommitReason, WriteEvent, WriteIntent
+    from deltawitness.observe.preparation import Preparation
     from deltawitness.run import RunContext
 
 __all__ = ["Observation"]
@@ -22,13 +23,17 @@ __all__ = ["Observation"]
 class Observation:
     """What the caller's thread notes down; the delivery thread reads it after that.
 
+    Most of it stays at its default on the class: a write pays for what it sets.
+
     Attributes:
         seam: where the write was seen; None when it never reached the engine.
+        prepared: what is the same for all such writes.
         intent: what was meant.
         run: the run that it belongs to.
         write_id: its id, also in the commit.
         span: its span, still open.
-        context: the OpenTelemetry context in which that span is the current one.
+        parent: the OpenTelemetry context that the span was opened in.
+        storage_options: how the location is opened, when it was not through an open table.
         location: the table's location as the engine names it, credentials and all.
         started_at: nanoseconds since the Unix epoch.
         clock: monotonic nanoseconds at the start.
@@ -49,75 +54,29 @@ class Observation:
         told: the same, fit to leave the process.
     """
 
-    __slots__ = (
-        "base",
-        "call",
-        "clock",
-        "commit",
-        "context",
-        "duration_ns",
-        "event",
-        "failure",
-        "files_deleted",
-        "idle",
-        "intent",
-        "location",
-        "log",
-        "response",
-        "returned",
-        "run",
-        "schema",
-        "seam",
-        "span",
-        "started_at",
-        "thread",
-        "told",
-        "version",
-        "write_id",
-    )
-
-    seam: Seam | None
+    seam: Seam | None = None
+    prepared: Preparation
     intent: WriteIntent
     run: RunContext
     write_id: str
     span: Span
-    context: Context
-    location: str | None
+    parent: Context
+    location: str | None = None
+    storage_options: dict[str, str] | None = None
     started_at: int
     clock: int
-    duration_ns: int
+    duration_ns: int = 0
     thread: str
-    base: int | None
-    version: int | None
-    commit: RawCommit | None
-    log: CommitLog | None
-    returned: str | None
-    files_deleted: int | None
-    failure: Failed | None
-    idle: NoCommitReason | None
-    schema: object | None
-    call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None
-    response: object
-    event: WriteEvent | None
-    told: WriteEvent | None
-
-    def __init__(self, intent: WriteIntent, run: RunContext, write_id: str) -> None:
-        self.seam = None
-        self.intent = intent
-        self.run = run
-        self.write_id = write_id
-        self.location = None
-        self.duration_ns = 0
-        self.base = None
-        self.version = None
-        self.commit = None
-        self.log = None
-        self.returned = None
-        self.files_deleted = None
-        self.failure = None
-        self.idle = None
-        self.schema = None
-        self.call = None
-        self.response = None
-        self.event = None
-        self.told = None
+    base: int | None = None
+    version: int | None = None
+    commit: RawCommit | None = None
+    log: CommitLog | None = None
+    returned: str | None = None
+    files_deleted: int | None = None
+    failure: Failed | None = None
+    idle: NoCommitReason | None = None
+    schema: object | None = None
+    call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None = None
+    response: object = None
+    event: WriteEvent | None = None
+    told: WriteEvent | None = None

@@ -12,10 +12,10 @@ from multiprocessing import util as multiprocessing_util
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from opentelemetry import _logs, metrics, trace
+from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from deltawitness.commit.log import TableLog, local_log_directory, open_log, read_local_commit
-from deltawitness.commit.metadata import stamped, standard_metadata
+from deltawitness.commit.log import TableLog, local_log_directory, read_local_commit
 from deltawitness.commit.outcome import RawCommit
 from deltawitness.config import Settings
 from deltawitness.delivery import Delivery, Step
@@ -28,8 +28,9 @@ from deltawitness.events import (
 )
 from deltawitness.internal import on_internal_error, report
 from deltawitness.observe.completion import barely_completed, completed
-from deltawitness.observe.enclosure import NO_FACTS, current_enclosure
+from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure
 from deltawitness.observe.observation import Observation
+from deltawitness.observe.preparation import Preparation
 from deltawitness.redaction import redact, redact_label, strip_credentials, table_name_for
 from deltawitness.run import (
     RunContext,
@@ -46,12 +47,13 @@ from deltawitness.telemetry.cache import use_providers
 from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
 from deltawitness.telemetry.metrics import InternalCounters, MetricSink
-from deltawitness.telemetry.spans import RunSpans, WriteSpans, traceparent_of
+from deltawitness.telemetry.spans import RunSpans, WriteSpans, parent_context, traceparent_of
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
     from deltalake._internal import RawDeltaTable
     from opentelemetry._logs import LoggerProvider
+    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
@@ -104,7 +106,9 @@ class Observer:
         self._request_hook = request_hook
         self._response_hook = response_hook
         self._under_way: set[Observation] = set()
-        self._names: dict[str, str | None] = {}
+        self._mirrors = self.settings.user_metadata
+        self._has_hooks = request_hook is not None or response_hook is not None
+        self._preparations: dict[tuple[object, ...], Preparation] = {}
         self._adopted = False
         self._delivery = Delivery(
             self._steps(sinks),
@@ -189,7 +193,7 @@ class Observer:
 
     def is_on(self) -> bool:
         """Tell whether a write made here and now is to be observed."""
-        return not is_suppressed() and is_instrumentation_enabled()
+        return not is_suppressed() and (not get_current() or is_instrumentation_enabled())
 
     def open(
         self, seam: Seam, location: str, *, table: RawDeltaTable | None, mode: str | None = None
@@ -202,8 +206,7 @@ class Observer:
             table: the open table it goes through, if it does.
             mode: the save mode, if it has one.
         """
-        intent = self._intent(seam, location, table, mode)
-        observation = self.begin(intent)
+        observation = self._begin(self._prepared(seam, location, table, mode))
         observation.seam = seam
         observation.location = location
         if not seam.commits:
@@ -214,31 +217,61 @@ class Observer:
 
     def begin(self, intent: WriteIntent) -> Observation:
         """Begin to observe a write of which no more than the intent is known."""
-        self._adopt_providers()
+        return self._begin(Preparation.of(intent))
+
+    def _begin(self, prepared: Preparation) -> Observation:
+        if not self._adopted:
+            self._adopt_providers()
         run = current_run()
-        observation = Observation(intent, run, new_id())
+        observation = Observation()
+        observation.prepared = prepared
+        observation.intent = prepared.intent
+        observation.run = run
+        observation.write_id = new_id()
         observation.thread = threading.current_thread().name
-        observation.started_at = now_ns()
+        observation.parent = parent = parent_context(run)
+        observation.started_at = started_at = now_ns()
         observation.clock = time.perf_counter_ns()
-        observation.span, observation.context = self._spans.open(
-            intent, run, observation.started_at
+        observation.span = self._spans.open(
+            prepared.span_name, prepared.attributes, parent, started_at
         )
         self._under_way.add(observation)
         return observation
 
-    def _intent(
+    def _prepared(
         self, seam: Seam, location: str, table: RawDeltaTable | None, mode: str | None
-    ) -> WriteIntent:
+    ) -> Preparation:
+        """Return what is the same for all such writes; made anew only where something differs."""
         enclosure = current_enclosure()
         facts = NO_FACTS if enclosure is None else enclosure.facts
         if enclosure is not None:
             enclosure.observed += 1
+        key = seam.name, location, mode, facts, current_cache_context()
+        try:
+            return self._preparations[key]
+        except KeyError:
+            prepared = Preparation.of(self._intent(seam, location, table, mode, facts))
+            if len(self._preparations) >= PREPARATIONS_KEPT:
+                self._preparations.clear()
+            if table is not None:
+                self._preparations[key] = prepared
+            return prepared
+
+    def _intent(
+        self,
+        seam: Seam,
+        location: str,
+        table: RawDeltaTable | None,
+        mode: str | None,
+        facts: Facts,
+    ) -> WriteIntent:
         ambient = current_cache_context()
+        named = None if table is None else table.metadata().name
         return WriteIntent(
             operation=seam.operation,
             cache_operation=seam.cache_operation,
             table_uri=strip_credentials(location),
-            table_name=self._table_name(location, table),
+            table_name=table_name_for(location, named, self.settings.table_names),
             mode=mode,
             policy=redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
             scope=facts.scope or ambient.scope or CacheScope.DATASET,
@@ -249,27 +282,17 @@ class Observer:
             inputs=facts.inputs,
         )
 
-    def _table_name(self, location: str, table: RawDeltaTable | None) -> str | None:
-        try:
-            return self._names[location]
-        except KeyError:
-            named = None if table is None else table.metadata().name
-            name = table_name_for(location, named, self.settings.table_names)
-            if len(self._names) < _NAMES_KEPT and table is not None:
-                self._names[location] = name
-            return name
-
     def properties(
         self, observation: Observation, callers: CommitProperties | None
     ) -> CommitProperties | None:
         """Return the commit properties that the engine is to be given."""
-        ours = standard_metadata(
-            observation.intent,
-            observation.run,
-            observation.write_id,
-            traceparent_of(observation.span),
+        return observation.prepared.stamp.on(
+            callers,
+            run_id=observation.run.run_id,
+            write_id=observation.write_id,
+            traceparent=traceparent_of(observation.span),
+            mirror=self._mirrors,
         )
-        return stamped(callers, ours, mirror=self.settings.user_metadata)
 
     def keep_call(
         self,
@@ -279,7 +302,7 @@ class Observer:
         kwargs: dict[str, Any],
     ) -> None:
         """Keep what hooks want to see, when there are any."""
-        if self._request_hook is not None or self._response_hook is not None:
+        if self._has_hooks:
             observation.call = instance, args, kwargs, contextvars.copy_context()
 
     def returned(
@@ -292,44 +315,37 @@ class Observer:
     ) -> None:
         """Take note of what the engine returned, and have the write delivered."""
         observation.duration_ns = time.perf_counter_ns() - observation.clock
+        if result is not None:
+            self._note_result(observation, result)
+        if observation.idle is None and observation.location is not None:
+            if table is None:
+                observation.storage_options = storage_options
+                _read_commit(observation, local_log_directory(observation.location), 0)
+            else:
+                self._note_commit(observation, observation.location, table)
+        self._hand_over(observation)
+
+    def _note_result(self, observation: Observation, result: object) -> None:
         if isinstance(result, str):
             observation.returned = result
         elif isinstance(result, list):
             observation.files_deleted = len(result)
         if observation.call is not None:
             observation.response = result
-        if observation.intent.operation is Operation.UPDATE_TABLE_METADATA and observation.location:
-            self._names.pop(observation.location, None)
-        self._note_commit(observation, table, storage_options)
-        self._hand_over(observation)
 
-    def _note_commit(
-        self,
-        observation: Observation,
-        table: RawDeltaTable | None,
-        storage_options: dict[str, str] | None,
-    ) -> None:
-        location = observation.location
-        if location is None or observation.idle is not None:
-            return
-        directory = local_log_directory(location)
-        if table is None:
-            observation.log = open_log(location, storage_options)
-            self._read_commit(observation, directory, 0)
-            return
-        if observation.seam is not None and observation.seam.moves:
-            observation.version = table.version()
-            if observation.version == observation.base:
+    def _note_commit(self, observation: Observation, location: str, table: RawDeltaTable) -> None:
+        seam = observation.seam
+        if seam is not None and seam.moves:
+            version = observation.version = table.version()
+            if version == observation.base:
                 return
-        observation.log = self._log_to_search(observation, table, storage_options)
-        if observation.version is not None:
-            self._read_commit(observation, directory, observation.version)
-
-    @staticmethod
-    def _read_commit(observation: Observation, directory: str | None, version: int) -> None:
-        """Read the commit now where that is one look at a local disk: its table may be gone soon."""
-        content = None if directory is None else read_local_commit(directory, version)
-        observation.commit = None if content is None else RawCommit(version, content)
+        if observation.intent.operation is Operation.UPDATE_TABLE_METADATA:
+            self._preparations.clear()  # the table may have another name now
+        directory = local_log_directory(location)
+        if directory is None:
+            observation.log = self._table_log(observation, table)
+        elif observation.version is not None:
+            _read_commit(observation, directory, observation.version)
 
     def raised(
         self,
@@ -347,20 +363,14 @@ class Observer:
             exception_type=f"{kind.__module__}.{kind.__qualname__}",
             message=str(error),
         )
-        observation.log = self._log_to_search(observation, table, storage_options)
+        observation.storage_options = storage_options
+        location = observation.location
+        if table is not None and location is not None and local_log_directory(location) is None:
+            observation.log = self._table_log(observation, table)
         self._hand_over(observation)
 
-    def _log_to_search(
-        self,
-        observation: Observation,
-        table: RawDeltaTable | None,
-        storage_options: dict[str, str] | None,
-    ) -> Any:
-        location = observation.location
-        if location is None:
-            return None
-        if table is None or local_log_directory(location) is not None:
-            return open_log(location, storage_options)
+    def _table_log(self, observation: Observation, table: RawDeltaTable) -> TableLog:
+        """Return the remote log of an open table, which is asked for it while nobody else uses it."""
         first = 0 if observation.base is None else observation.base + 1
         last = observation.version or first + self.settings.landed_tail
         return TableLog(table, range(first, last + 1))
@@ -382,8 +392,7 @@ class Observer:
         return bool(self._under_way)
 
     def _adopt_providers(self) -> None:
-        if self._adopted:
-            return
+        """Wrap the providers' own flush, as soon as they are there: they may be set after us."""
         tracer_provider, meter_provider, logger_provider = self._providers
         found = self._flushing.adopt(tracer_provider or trace.get_tracer_provider())
         self._flushing.adopt(meter_provider or metrics.get_meter_provider())
@@ -402,8 +411,8 @@ class Observer:
             Step("redaction", self._redact, vital=True),
             Step("hooks", self._call_hooks),
             Step("spans", self._close_span),
-            Step("metrics", lambda seen: self._metrics(_told(seen), seen.context)),
-            Step("logs", lambda seen: self._logs(_told(seen), seen.context)),
+            Step("metrics", lambda seen: self._metrics(_told(seen), _context(seen))),
+            Step("logs", lambda seen: self._logs(_told(seen), _context(seen))),
             Step("capture", self._capture),
         ]
         return steps + [Step("sink", _telling(sink)) for sink in sinks]
@@ -437,8 +446,22 @@ class Observer:
                 sink(observation.event)
 
 
-_NAMES_KEPT = 4096
+PREPARATIONS_KEPT = 4096
+"""Kinds of writes whose preparation is kept; beyond it all are made anew."""
+
 _observer: Observer | None = None
+
+
+def _read_commit(observation: Observation, directory: str | None, version: int) -> None:
+    """Read the commit now where that is one look at a local disk: its table may be gone soon."""
+    content = None if directory is None else read_local_commit(directory, version)
+    if content is not None:
+        observation.commit = RawCommit(version, content)
+
+
+def _context(observation: Observation) -> Context:
+    """Return the context in which the write's span is the current one."""
+    return trace.set_span_in_context(observation.span, observation.parent)
 
 
 def _told(observation: Observation) -> WriteEvent:

@@ -115,9 +115,18 @@ class DeltaLakeSeams:
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 return original(table, *args, **kwargs)
-            return self._carry_out(
-                observation, functools.partial(original, table), args, kwargs, table=table
-            )
+            try:
+                result = original(table, *args, **kwargs)
+            except BaseException as error:
+                with _guarded():
+                    self._observer.raised(observation, error, table=table)
+                raise
+            # No context manager here: this line is on the path of every write.
+            try:
+                self._observer.returned(observation, result, table=table)
+            except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+                report("seam", error)
+            return result
 
         return observed
 

@@ -58,17 +58,16 @@ class WriteSpans:
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
 
-    def open(self, intent: WriteIntent, run: RunContext, started_at: int) -> tuple[Span, Context]:
-        """Start the span, with what a sampler may want to see, and return it with its context."""
-        parent = parent_context(run)
-        span = self._tracer.start_span(
-            span_name(intent),
-            context=parent,
-            kind=SpanKind.CLIENT,
-            attributes=_sampling_attributes(intent),
-            start_time=started_at,
-        )
-        return span, trace.set_span_in_context(span, parent)
+    def open(self, name: str, attributes: dict[str, str], parent: Context, started_at: int) -> Span:
+        """Start the span.
+
+        Args:
+            name: its name (:func:`span_name`).
+            attributes: what a sampler may want to see (:func:`sampling_attributes`).
+            parent: the context that it is opened in (:func:`parent_context`).
+            started_at: nanoseconds since the Unix epoch.
+        """
+        return self._tracer.start_span(name, parent, SpanKind.CLIENT, attributes, (), started_at)
 
     @staticmethod
     def close(event: WriteEvent, span: Span) -> None:
@@ -86,7 +85,8 @@ def span_name(intent: WriteIntent) -> str:
     return f"{operation} {intent.table_name}" if intent.table_name else operation
 
 
-def _sampling_attributes(intent: WriteIntent) -> dict[str, str]:
+def sampling_attributes(intent: WriteIntent) -> dict[str, str]:
+    """Return what the conventions want on a span from its start."""
     attributes = {
         DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
         DB_OPERATION_NAME: intent.operation.value,
@@ -119,7 +119,7 @@ def traceparent_of(span: Span) -> str | None:
     Source: https://www.w3.org/TR/trace-context/#traceparent-header
     """
     context = span.get_span_context()
-    if not context.is_valid:
+    if not context.trace_id:
         return None
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
