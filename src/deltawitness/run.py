@@ -92,9 +92,9 @@ class RunListener(Protocol):
         """Take note that `run` is closing, with the error that ended it; called inside it."""
 
 
-_NO_CACHE_CONTEXT = CacheContext()
+NO_CACHE_CONTEXT = CacheContext()
 _run: ContextVar[RunContext | None] = ContextVar("deltawitness_run", default=None)
-_cache: ContextVar[CacheContext] = ContextVar("deltawitness_cache", default=_NO_CACHE_CONTEXT)
+_cache: ContextVar[CacheContext] = ContextVar("deltawitness_cache", default=NO_CACHE_CONTEXT)
 _suppressed: ContextVar[bool] = ContextVar("deltawitness_suppressed", default=False)
 _listeners: tuple[RunListener, ...] = ()
 _process_run: RunContext | None = None
@@ -354,7 +354,7 @@ def is_suppressed() -> bool:
 def bound(function: Callable[P, R]) -> Callable[P, R]:
     """Return `function` bound to the run and cache context of here and now, for another thread."""
     run_here, cache_here, suppressed_here = _run.get(), _cache.get(), _suppressed.get()
-    if run_here is None and cache_here is _NO_CACHE_CONTEXT and not suppressed_here:
+    if run_here is None and cache_here is NO_CACHE_CONTEXT and not suppressed_here:
         return function
 
     @functools.wraps(function)

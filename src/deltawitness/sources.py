@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,15 +11,19 @@ from contextlib import contextmanager
 __all__ = ["fixed", "new_id", "now_ns"]
 
 
+# Seeded from the system, and of its own: a program that seeds `random` must not repeat our ids.
+_random = random.Random(os.urandom(32))  # noqa: S311 - ids are told from another, not kept secret
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
 def _uuid7() -> str:
-    moment = f"{time.time_ns() // 1_000_000:012x}"
-    random = os.urandom(10).hex()
-    # The first of the last 64 bits are the variant, 10; the two random bits after them stay.
-    variant = _VARIANTS[random[3]]
-    return f"{moment[:8]}-{moment[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"
+    milliseconds = time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF
+    bits = milliseconds << 80 | _VERSION_AND_VARIANT | _random.getrandbits(62)
+    digits = f"{bits | _random.getrandbits(12) << 64:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_VERSION_AND_VARIANT = 0x7 << 76 | 0x2 << 62
 
 
 _ids: Callable[[], str] = _uuid7

@@ -33,6 +33,7 @@ from deltawitness.observe.observation import Observation
 from deltawitness.observe.preparation import Preparation
 from deltawitness.redaction import redact, redact_label, strip_credentials, table_name_for
 from deltawitness.run import (
+    NO_CACHE_CONTEXT,
     RunContext,
     add_run_listener,
     current_cache_context,
@@ -242,11 +243,14 @@ class Observer:
         self, seam: Seam, location: str, table: RawDeltaTable | None, mode: str | None
     ) -> Preparation:
         """Return what is the same for all such writes; made anew only where something differs."""
-        enclosure = current_enclosure()
-        facts = NO_FACTS if enclosure is None else enclosure.facts
+        enclosure, ambient = current_enclosure(), current_cache_context()
+        facts = NO_FACTS
+        key: tuple[object, ...] = seam.name, location, mode
         if enclosure is not None:
             enclosure.observed += 1
-        key = seam.name, location, mode, facts, current_cache_context()
+            facts = enclosure.facts
+        if facts is not NO_FACTS or ambient is not NO_CACHE_CONTEXT:
+            key = *key, facts, ambient
         try:
             return self._preparations[key]
         except KeyError:
@@ -399,6 +403,8 @@ class Observer:
         self._flushing.adopt(logger_provider or _logs.get_logger_provider())
         if found:
             self._adopted = True
+            # The tracer of before may have been a stand-in for the one that is there now.
+            self._spans = WriteSpans(tracer_provider)
             # Exit handlers run last in, first out: ours must come before the provider's shutdown.
             atexit.unregister(self._flush_in_time)
             atexit.register(self._flush_in_time)
@@ -409,6 +415,7 @@ class Observer:
         steps = [
             Step("commit", self._complete, vital=True),
             Step("redaction", self._redact, vital=True),
+            Step("spans", self._make_span),
             Step("hooks", self._call_hooks),
             Step("spans", self._close_span),
             Step("metrics", lambda seen: self._metrics(_told(seen), _context(seen))),
@@ -424,6 +431,16 @@ class Observer:
     def _redact(self, observation: Observation) -> None:
         if observation.event is not None:
             observation.told = redact(observation.event, self.settings)
+
+    def _make_span(self, observation: Observation) -> None:
+        prepared = observation.prepared
+        observation.span = self._spans.made(
+            observation.span,
+            prepared.span_name,
+            prepared.attributes,
+            observation.parent,
+            observation.started_at,
+        )
 
     def _call_hooks(self, observation: Observation) -> None:
         if observation.call is None:

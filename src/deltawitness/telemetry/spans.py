@@ -33,6 +33,7 @@ from deltawitness.semconv import (
     WITNESS_VERSION,
 )
 from deltawitness.telemetry.attributes import event_attributes
+from deltawitness.telemetry.reservation import Reservations, ReservedSpan
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -57,6 +58,9 @@ class WriteSpans:
         self._tracer = trace.get_tracer(
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
+        self._reservations = (
+            Reservations(self._tracer) if Reservations.are_possible(self._tracer) else None
+        )
 
     def open(self, name: str, attributes: dict[str, str], parent: Context, started_at: int) -> Span:
         """Start the span.
@@ -67,7 +71,21 @@ class WriteSpans:
             parent: the context that it is opened in (:func:`parent_context`).
             started_at: nanoseconds since the Unix epoch.
         """
+        if self._reservations is not None:
+            around = trace.get_current_span(parent).get_span_context()
+            reserved = self._reservations.reserve(around)
+            if reserved is not None:
+                return reserved
         return self._tracer.start_span(name, parent, SpanKind.CLIENT, attributes, (), started_at)
+
+    def made(
+        self, span: Span, name: str, attributes: dict[str, str], parent: Context, started_at: int
+    ) -> Span:
+        """Return the span that a reserved one stands for, made with what :meth:`open` was given."""
+        if self._reservations is None or not isinstance(span, ReservedSpan):
+            return span
+        tracer = self._reservations.tracer_for(span)
+        return tracer.start_span(name, parent, SpanKind.CLIENT, attributes, (), started_at)
 
     @staticmethod
     def close(event: WriteEvent, span: Span) -> None:
