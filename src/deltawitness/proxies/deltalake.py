@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.seams import (
@@ -26,6 +28,7 @@ from deltawitness.commit.seams import (
 )
 from deltawitness.events import NoCommitReason
 from deltawitness.internal import report
+from deltawitness.proxies.handles import HandleCache
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ class DeltaLakeSeams:
         self._only_when = only_when
         self._originals: list[tuple[object, str, object]] = []
         self._merges: OrderedDict[int, Observation] = OrderedDict()
+        self._handles = HandleCache() if observer.settings.reuse_handles else None
+        self._lent = threading.local()
 
     def install(self) -> None:
         """Replace every seam.
@@ -124,6 +129,8 @@ class DeltaLakeSeams:
             # No context manager here: this line is on the path of every write.
             try:
                 self._observer.returned(observation, result, table=table)
+                if self._handles is not None:
+                    self._take_back(table)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
             return result
@@ -157,6 +164,8 @@ class DeltaLakeSeams:
     def _open(self, seam: Seam, original: Call) -> Call:
         def observed(table_or_uri: Any, storage_options: Any = None) -> Any:
             try:
+                if self._handles is not None and isinstance(table_or_uri, str | Path):
+                    return self._lend(self._handles, table_or_uri, storage_options)
                 return original(table_or_uri, storage_options)
             except BaseException as error:
                 if self._only_when():
@@ -165,6 +174,20 @@ class DeltaLakeSeams:
                 raise
 
         return observed
+
+    def _lend(
+        self, handles: HandleCache, uri: str | Path, storage_options: dict[str, str] | None
+    ) -> tuple[Any, str]:
+        """Return what the engine would, with a kept handle in place of one opened now."""
+        lent = self._lent.handle = handles.lend(uri, storage_options)
+        return lent.table, str(uri)
+
+    def _take_back(self, table: Any) -> None:
+        """Keep the handle that a write by URI was lent; one of the caller's own is the caller's."""
+        lent = getattr(self._lent, "handle", None)
+        if lent is not None and lent.table is not None and lent.table._table is table:  # noqa: SLF001 - as the engine itself
+            self._lent.handle = None
+            lent.give_back()
 
     def _report_unreachable(self, seam: Seam, table_or_uri: object, error: BaseException) -> None:
         observation = self._observer.open(seam, str(table_or_uri), table=None)

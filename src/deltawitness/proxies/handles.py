@@ -32,13 +32,38 @@ HANDLES_PER_TABLE = 4
 
 
 @dataclass(slots=True)
-class _Kept:
+class Kept:
     """A handle and the proof of what it has seen."""
 
     table: DeltaTable
     version: int
     commit: Identity
     checkpoint: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A handle that is lent out.
+
+    Attributes:
+        table: the table, or None when there is none.
+    """
+
+    handles: HandleCache
+    key: tuple[object, ...]
+    log: CommitLog
+    directory: str | None
+    table: DeltaTable | None
+    checkpoint: Identity
+
+    def give_back(self) -> None:
+        """Return the handle after an operation that succeeded."""
+        if self.table is None:
+            return
+        version = self.table.version()
+        commit = _commit_identity(self.log, self.directory, version)
+        if commit is not None and self.checkpoint == _checkpoint(self.directory):
+            self.handles.keep(self.key, Kept(self.table, version, commit, self.checkpoint))
 
 
 class HandleCache:
@@ -67,7 +92,7 @@ class HandleCache:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._kept: OrderedDict[tuple[object, ...], list[_Kept]] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], list[Kept]] = OrderedDict()
 
     @contextmanager
     def lease(
@@ -85,28 +110,38 @@ class HandleCache:
         Raises:
             OSError: the storage cannot be read.
         """
+        lent = self.lend(uri, storage_options)
+        yield lent.table
+        # Not reached after an exception: whatever the handle has seen, it is not used again.
+        lent.give_back()
+
+    def lend(
+        self, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None
+    ) -> Lent:
+        """Lend a handle until it is given back; one that never is, is forgotten.
+
+        Args:
+            uri: where the table lies.
+            storage_options: as for `DeltaTable`.
+
+        Raises:
+            OSError: the storage cannot be read.
+        """
         key = _key(uri, storage_options)
-        kept = self._take(key)
         log = open_log(os.fspath(uri), storage_options)
         directory = local_log_directory(os.fspath(uri))
-        if kept is not None and not _is_fresh(kept, log, directory):
-            kept = None
-        table = _open(uri, storage_options) if kept is None else kept.table
-        checkpoint = _checkpoint(directory) if kept is None else kept.checkpoint
-        yield table
-        # Not reached after an exception: whatever the handle has seen, it is not used again.
-        if table is not None:
-            version = table.version()
-            commit = _commit_identity(log, directory, version)
-            if commit is not None and checkpoint == _checkpoint(directory):
-                self._give_back(key, _Kept(table, version, commit, checkpoint))
+        kept = self._take(key)
+        if kept is not None and _is_fresh(kept, log, directory):
+            return Lent(self, key, log, directory, kept.table, kept.checkpoint)
+        table = _open(uri, storage_options)
+        return Lent(self, key, log, directory, table, _checkpoint(directory))
 
     def clear(self) -> None:
         """Let go of every handle."""
         with self._lock:
             self._kept.clear()
 
-    def _take(self, key: tuple[object, ...]) -> _Kept | None:
+    def _take(self, key: tuple[object, ...]) -> Kept | None:
         if os.getpid() != self._pid:
             # The engine's runtime does not survive a fork, and a lock may be held by nobody.
             self._lock, self._pid = threading.Lock(), os.getpid()
@@ -115,7 +150,8 @@ class HandleCache:
             waiting = self._kept.get(key)
             return waiting.pop() if waiting else None
 
-    def _give_back(self, key: tuple[object, ...], kept: _Kept) -> None:
+    def keep(self, key: tuple[object, ...], kept: Kept) -> None:
+        """Take a handle back, with the proof of what it has seen."""
         with self._lock:
             waiting = self._kept.setdefault(key, [])
             self._kept.move_to_end(key)
@@ -139,7 +175,7 @@ def _open(uri: str | os.PathLike[str], storage_options: dict[str, str] | None) -
         return None
 
 
-def _is_fresh(kept: _Kept, log: CommitLog, directory: str | None) -> bool:
+def _is_fresh(kept: Kept, log: CommitLog, directory: str | None) -> bool:
     """Tell whether a fresh open would give the same: nothing new, nothing replaced."""
     if directory is not None:
         return (

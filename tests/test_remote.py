@@ -1,0 +1,162 @@
+"""Tables on an S3-compatible server: the same facts, and one request more than a bare write."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import flush, history, read_commit_metadata, suppressed
+from deltawitness.commit.log import open_log
+from deltawitness.events import Landed
+from deltawitness.exceptions import CommitNotFoundError
+from deltawitness.proxies.handles import HandleCache
+
+DATA = pa.table({"x": [1, 2]})
+
+
+class Server:
+    """A running server, and the requests it has seen."""
+
+    def __init__(self, port, requests):
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self._requests = requests
+        self.options = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_REGION": "us-east-1",
+        }
+        self.put("/lake")
+
+    def put(self, path):
+        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}{path}", method="PUT"))
+
+    def requests(self, act):
+        before = len(self._requests.read_text().splitlines())
+        act()
+        return self._requests.read_text().splitlines()[before:]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A process of its own: the engine holds the interpreter lock during some requests."""
+    folder = tmp_path_factory.mktemp("server")
+    port, requests = folder / "port", folder / "requests"
+    requests.touch()
+    script = Path(__file__).parent / "remote_server.py"
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(port), str(requests)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (port.exists() and port.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # the server says by the file that it is ready
+    yield Server(port.read_text(), requests)
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def table(server, request):
+    """The location of a new table of one version."""
+    uri = f"s3://lake/{request.node.name.strip(']').replace('[', '-')}"
+    with suppressed():
+        write_deltalake(uri, DATA, storage_options=server.options)
+    return uri
+
+
+def test_a_remote_write_is_told_with_version_and_metrics(server, table, captured_writes):
+    """By URI: stamped, exact version, rows and bytes from the one commit that was read."""
+    write_deltalake(table, DATA, mode="append", storage_options=server.options)
+    event = captured_writes.last
+    commit = read_commit_metadata(table, storage_options=server.options)
+    assert (commit.version, commit.write_id) == (1, event.write_id)
+    assert event.outcome.versions == (1,)
+    assert event.outcome.metrics.rows_added == 2
+    assert event.outcome.metrics.bytes_added > 0
+    assert event.intent.table_uri.rstrip("/") == table
+
+
+def test_a_first_remote_write_finds_its_version(server, captured_writes):
+    """No handle, no listing: version 0 is asked for."""
+    uri = "s3://lake/first"
+    write_deltalake(uri, DATA, storage_options=server.options)
+    assert captured_writes.last.outcome.versions == (0,)
+
+
+def test_a_remote_vacuum_is_one_event_with_two_versions(server, table, captured_writes):
+    """Several commits are looked up one by one."""
+    handle = DeltaTable(table, storage_options=server.options)
+    handle.delete("x = 1")
+    handle.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert captured_writes.last.outcome.versions == (2, 3)
+
+
+@pytest.mark.parametrize("by", ["handle", "uri"])
+def test_observing_costs_one_request(by, server, table, captured_writes):
+    """A ranged GET of the commit that was made."""
+
+    def target():
+        return DeltaTable(table, storage_options=server.options) if by == "handle" else table
+
+    def write(place):
+        options = None if by == "handle" else server.options
+        write_deltalake(place, DATA, mode="append", storage_options=options)
+        flush()
+
+    place = target()
+    observed = server.requests(lambda: write(place))
+    place = target()
+    with suppressed():
+        bare = server.requests(lambda: write(place))
+    # By URI each commit since the checkpoint is read twice: the second write has one more.
+    grown = 2 if by == "uri" else 0
+    assert len(observed) - (len(bare) - grown) == 1
+    extra = [line for line in observed if line.endswith(" 206")]
+    assert len(extra) == 1
+    assert captured_writes.last.outcome.versions == (1,)
+
+
+def test_a_failed_remote_write_is_known_not_to_have_landed(server, table, captured_writes):
+    """The log is searched with GETs until there is no more."""
+    with pytest.raises(Exception, match="not found in schema"):
+        write_deltalake(table, pa.table({"y": [1]}), mode="append", storage_options=server.options)
+    assert captured_writes.last.outcome.landed is Landed.NO
+
+
+def test_remote_history_is_read_without_opening_the_table(server, table):
+    """Newest first; a version that is not there is a clear error."""
+    write_deltalake(table, DATA, mode="append", storage_options=server.options)
+    handle = DeltaTable(table, storage_options=server.options)
+    assert [commit.version for commit in history(handle)] == [1, 0]
+    assert open_log(table, server.options).versions() == [0, 1]
+    with pytest.raises(CommitNotFoundError):
+        read_commit_metadata(table, 7, server.options)
+
+
+def test_a_kept_remote_handle_sees_what_others_commit(server, table):
+    """Its last commit is compared, and the handle brought up to date."""
+    handles = HandleCache()
+    seen = set()
+    for _ in range(2):
+        with handles.lease(table, server.options) as kept:
+            seen.add(id(kept))
+            write_deltalake(kept, DATA, mode="append")
+        write_deltalake(table, DATA, mode="append", storage_options=server.options)
+    with handles.lease(table, server.options) as kept:
+        assert kept.version() == 4
+        write_deltalake(kept, DATA, mode="overwrite")
+    rows = pa.table(DeltaTable(table, storage_options=server.options).scan())
+    assert rows.num_rows == 2
+    assert len(seen) == 1
