@@ -16,9 +16,11 @@ def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(tmp_path):
     """336,776 flights; every commit of every table is of the one run."""
     lake, summary_file = tmp_path / "lake", tmp_path / "summary.json"
     done = subprocess.run(
-        [sys.executable, "-m", "deltawitness", "run", "--job", "lakehouse", "--show-trace"]
-        + ["--json", str(summary_file), "--", sys.executable]
-        + [str(ROOT / "examples" / "lakehouse.py"), str(lake)],
+        [
+            *(sys.executable, "-m", "deltawitness", "run", "--job", "lakehouse", "--show-trace"),
+            *("--json", str(summary_file), "--", sys.executable),
+            *(str(ROOT / "examples" / "lakehouse.py"), str(lake)),
+        ],
         capture_output=True,
         text=True,
         check=True,
