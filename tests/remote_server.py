@@ -11,20 +11,32 @@ from pathlib import Path
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-REQUESTS = Path(sys.argv[2])
+
+def handler(requests):
+    """Return a request handler that notes down method, path and status."""
+
+    class Handler(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_request(self, code="-", size="-"):
+            with requests.open("a") as lines:
+                lines.write(f"{self.command} {self.path} {code}\n")
+
+    return Handler
 
 
-class Handler(WSGIRequestHandler):
-    """Notes down method and path."""
+def main(port_file, requests_file):
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server(
+        "127.0.0.1",
+        0,
+        application,
+        threaded=True,
+        request_handler=handler(Path(requests_file)),
+    )
+    Path(port_file).write_text(str(server.port))
+    server.serve_forever()
 
-    protocol_version = "HTTP/1.1"
 
-    def log_request(self, code="-", size="-"):
-        with REQUESTS.open("a") as lines:
-            lines.write(f"{self.command} {self.path} {code}\n")
-
-
-application = DomainDispatcherApplication(create_backend_app)
-server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
-Path(sys.argv[1]).write_text(str(server.port))
-server.serve_forever()
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -155,6 +155,17 @@ def test_a_restore_is_observed(table, captured_writes):
     assert event.outcome.metrics.files_removed == 1
 
 
+def test_a_repair_is_observed(table, captured_writes):
+    """A file that is gone is removed from the table, in a commit of its own."""
+    next(table.glob("*.parquet")).unlink()
+    DeltaTable(table).repair()
+    (event,) = captured_writes.events
+    commit = read_commit_metadata(table, 1)
+    assert (event.intent.operation, event.outcome.versions) == (Operation.REPAIR, (1,))
+    assert (commit.operation, commit.write_id) == ("FSCK", event.write_id)
+    assert event.outcome.metrics.files_removed == 1
+
+
 def test_a_vacuum_is_one_event_with_two_versions(table, captured_writes):
     """VACUUM START and VACUUM END carry the same write id."""
     handle = DeltaTable(table)
@@ -466,6 +477,92 @@ def test_sinks_and_hooks_that_raise_leave_the_write_alone(table):
     instrumentor.uninstrument()
     assert [type(event.outcome) for event in seen] == [Committed]
     assert hooked == ["append"]
+
+
+@pytest.mark.internal_errors
+def test_a_redactor_that_raises_lets_nothing_out_and_leaves_the_write_alone(
+    table, monkeypatch, delta_telemetry
+):
+    """What cannot be made fit to leave does not leave; the error is counted and logged once."""
+    from deltawitness import internal
+    from deltawitness.observe import current_observer
+
+    def broken(*_):
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr("deltawitness.observe.observer.redact", broken)
+    write_deltalake(table, rows(4), mode="append")
+    write_deltalake(table, rows(5), mode="append")
+    assert current_observer().flush()
+    spans, records = delta_telemetry.spans(), delta_telemetry.log_records()
+    assert [span.name for span in spans] == ["WRITE flights", "WRITE flights"]
+    assert "canary" not in "".join(span.to_json() for span in spans)
+    assert records == []
+    assert internal.seen()[("redaction", "RuntimeError")] == 2
+    counted = delta_telemetry.metric_points()["deltawitness.internal.errors"]
+    components = {point.attributes["deltawitness.component"]: point.value for point in counted}
+    assert components == {"redaction": 2, "metrics": 2, "logs": 2}
+
+
+@pytest.mark.internal_errors
+def test_an_observer_that_breaks_before_the_write_leaves_it_alone(table, monkeypatch):
+    """The engine is called as if we were not there, by every kind of seam."""
+    from deltawitness import internal
+    from deltawitness.observe import Observer
+
+    def broken(*_, **__):
+        raise RuntimeError
+
+    DeltaLakeInstrumentor().instrument()
+    monkeypatch.setattr(Observer, "open", broken)
+    write_deltalake(table, rows(4), mode="append")
+    write_deltalake(f"{table}-new", rows(4))
+    merger = DeltaTable(table).merge(rows(9), "s.id = t.id", source_alias="s", target_alias="t")
+    assert merger.when_not_matched_insert_all().execute()["num_target_rows_inserted"] == 1
+    with pytest.raises(ValueError, match="table_or_uri must be"):
+        write_deltalake(7, rows(4))
+    assert internal.seen() == {("seam", "RuntimeError"): 4}
+    assert read_commit_metadata(table).metadata == {}
+
+
+@pytest.mark.internal_errors
+def test_an_observer_that_breaks_after_the_write_returns_its_result(table, monkeypatch):
+    """And passes its exception on."""
+    from deltawitness.observe import Observer
+
+    def broken(*_, **__):
+        raise RuntimeError
+
+    DeltaLakeInstrumentor().instrument()
+    monkeypatch.setattr(Observer, "returned", broken)
+    monkeypatch.setattr(Observer, "raised", broken)
+    assert DeltaTable(table).delete("id = 1")["num_deleted_rows"] == 1
+    write_deltalake(f"{table}-new", rows(4))
+    with pytest.raises(deltalake.exceptions.DeltaError, match="already exists"):
+        write_deltalake(table, rows(1))
+    with pytest.raises(Exception, match="duplicate qualified"):
+        DeltaTable(table).merge(rows(1), "nope(").when_matched_delete().execute()
+
+
+def test_a_merge_that_cannot_be_built_is_told(table, captured_writes):
+    """The engine's error, once."""
+    with pytest.raises(Exception):  # noqa: B017 - the engine decides on the class
+        DeltaTable(table).merge(object(), "s.id = t.id")
+    with pytest.raises(Exception):  # noqa: B017 - as above
+        DeltaTable(table).merge(rows(1), "nope(").when_matched_delete().execute()
+    assert [type(event.outcome) for event in captured_writes] == [Failed]
+
+
+def test_merges_that_are_never_executed_are_forgotten(table, captured_writes, monkeypatch):
+    """Their number is bounded; one that is executed later is still observed."""
+    monkeypatch.setattr("deltawitness.proxies.deltalake.MERGES_KEPT", 2)
+    handle = DeltaTable(table)
+    mergers = [
+        handle.merge(rows(9 + i), "s.id = t.id", source_alias="s", target_alias="t")
+        for i in range(3)
+    ]
+    mergers[2].when_not_matched_insert_all().execute()
+    assert [event.outcome.versions for event in captured_writes] == [(1,)]
 
 
 @pytest.mark.internal_errors

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         DiagnosticsSink,
         InMemoryDiagnosticsSink,
         OtelDiagnosticsSink,
+        diagnostics_sink,
     )
     from deltawitness.telemetry.metrics import metric_views
 
@@ -71,6 +72,7 @@ _HOMES = {
     "WriteSink": "events",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache",
+    "diagnostics_sink": "telemetry.diagnostics",
     "flush": "observe",
     "history": "commit",
     "metric_views": "telemetry.metrics",
@@ -109,6 +111,7 @@ __all__ = [
     "cache_context",
     "cache_span",
     "current_run",
+    "diagnostics_sink",
     "flush",
     "history",
     "metric_views",

@@ -169,7 +169,8 @@ def redact_text(text: str) -> str:
     >>> redact_text("cannot read /home/ann/t/part-1.parquet: id = 'x' and n > 3")
     'cannot read [path]: id = ? and n > ?'
     """
-    reduced = text[:_READ_LIMIT]
+    # Half a surrogate pair is no text that an exporter could encode.
+    reduced = text[:_READ_LIMIT].encode("utf-8", "replace").decode()
     for pattern, mark in _MARKS:
         reduced = pattern.sub(mark, reduced)
     line = " ".join(reduced.split())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deltawitness import sources
-from deltawitness.observe import flush, observer
+from deltawitness.observe import current_observer, flush
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
@@ -78,7 +78,7 @@ def capture_writes() -> Iterator[CapturedWrites]:
     ours = not instrumentor.is_instrumented_by_opentelemetry
     if ours:
         instrumentor.instrument()
-    watching = observer()
+    watching = current_observer()
     if watching is None:
         msg = "deltalake is marked as instrumented, but nothing observes it"
         raise RuntimeError(msg)

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from deltawitness.commit.seams import Seam
 
-__all__ = ["Observer", "RequestHook", "ResponseHook", "flush", "observer"]
+__all__ = ["Observer", "RequestHook", "ResponseHook", "current_observer", "flush"]
 
 RequestHook: TypeAlias = Callable[["Span", Any, tuple[Any, ...], dict[str, Any]], None]
 """`(span, instance, args, kwargs)`: may add to the span what it knows of the request."""
@@ -492,7 +492,7 @@ def _telling(sink: WriteSink) -> Callable[[Observation], None]:
     return lambda observation: sink(_told(observation))
 
 
-def observer() -> Observer | None:
+def current_observer() -> Observer | None:
     """Return the process's observer, or None when nothing is observed."""
     return _observer
 

@@ -1,0 +1,68 @@
+"""The package says what it is, shows what is public, and is cheap to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import deltawitness
+from deltawitness.semconv import WITNESS_VERSION
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_version_is_one():
+    """In the project's file, in the code, and on every commit."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == WITNESS_VERSION == deltawitness.__version__
+
+
+def test_the_public_names_are_sorted_and_all_there():
+    """Each of them can be imported."""
+    assert sorted(deltawitness.__all__) == deltawitness.__all__ == dir(deltawitness)
+    assert [name for name in deltawitness.__all__ if not hasattr(deltawitness, name)] == []
+
+
+def test_a_name_that_is_not_there_is_pythons_own_error():
+    """As of any module."""
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        deltawitness.nothing  # noqa: B018 - looking it up is the test
+
+
+def test_importing_the_package_imports_no_engine():
+    """Nor an SDK: what is heavy comes with what needs it."""
+    heavy = ["pyarrow", "deltalake", "datafusion", "sqlglot", "opentelemetry.sdk", "typer", "rich"]
+    program = f"import sys, deltawitness; print([n for n in {heavy} if n in sys.modules])"
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_entry_points_are_there():
+    """`opentelemetry-instrument` and pytest find us."""
+    (instrumentor,) = entry_points(group="opentelemetry_instrumentor", name="deltalake")
+    assert instrumentor.load() is deltawitness.DeltaLakeInstrumentor
+    (plugin,) = entry_points(group="pytest11", name="deltawitness")
+    assert plugin.value == "deltawitness.pytest_plugin"
+
+
+def test_the_wheel_holds_what_it_must(tmp_path):
+    """The type marker, and the folder that activates a process."""
+    import zipfile
+
+    subprocess.run(
+        [sys.executable, "-m", "uv", "build", "--wheel", "--quiet", "--out-dir", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "deltawitness/py.typed" in names
+    assert "deltawitness/activation/site/sitecustomize.py" in names
+    assert not [name for name in names if name.startswith("tests")]
