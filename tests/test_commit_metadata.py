@@ -45,6 +45,7 @@ def test_a_plain_write_carries_the_standard_keys():
         "cache_policy": "unmanaged",
         "cache_scope": "dataset",
         "cache_operation": "write",
+        "cache_result": "write",
         "witness_version": WITNESS_VERSION,
     }
 

@@ -154,6 +154,17 @@ def test_a_closed_delivery_has_delivered_and_ends_its_thread():
     assert not thread.is_alive()
 
 
+def test_an_item_that_comes_after_the_close_is_delivered_all_the_same():
+    """A write that was under way when the observer stopped."""
+    seen = []
+    box = delivery(Step("a", seen.append))
+    box.submit(1)
+    assert box.close(10)
+    box.submit(2)
+    assert box.flush(10)
+    assert seen == [1, 2]
+
+
 def test_submissions_from_many_threads_arrive_exactly_once():
     """Eight threads, none lost and none doubled."""
     seen = []

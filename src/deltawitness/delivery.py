@@ -159,7 +159,7 @@ class Delivery(Generic[T]):
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None and not self._closed:
+            if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, args=(self._turn,), name="deltawitness-delivery", daemon=True
                 )
@@ -168,10 +168,13 @@ class Delivery(Generic[T]):
     def _work(self, turn: int) -> None:
         while self._turn == turn:
             self._wait_for_work()
-            if self._closed and not self._queue:
-                return
-            self._wait_for_quiet()
+            if not self._closed:
+                self._wait_for_quiet()
             self._work_off(turn)
+            if self._closed and not self._queue:
+                # A write that ends after this is submitted to a thread of its own.
+                self._thread = None
+                return
 
     def _wait_for_work(self) -> None:
         lingering_until = time.monotonic() + LINGER

@@ -10,7 +10,7 @@ import re
 
 from deltawitness.semconv import ErrorType
 
-__all__ = ["classify"]
+__all__ = ["classify", "text_of"]
 
 _TEXT_READ = 4096
 """Characters of an error's text that are looked at: the reason comes first, rows of data after."""
@@ -142,12 +142,13 @@ def classify(error: BaseException) -> ErrorType:
     name = type(error).__name__
     if name in _PLAIN_CLASSES:
         return _PLAIN_CLASSES[name]
-    return _from_text(_text_of(error)) or _CLASSES.get(name) or _from_base(error)
+    return _from_text(text_of(error)[:_TEXT_READ]) or _CLASSES.get(name) or _from_base(error)
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Return an error's text; empty when it cannot say what it is."""
     try:
-        return str(error)[:_TEXT_READ]
+        return str(error)
     except Exception:  # noqa: BLE001 - an error that cannot say what it is still has a class
         return ""
 

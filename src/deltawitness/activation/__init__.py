@@ -1,28 +1,21 @@
 """Activates a process at its start, when `deltawitness run` or a parent process asked for it.
 
 The `site` folder beside this file holds a `sitecustomize` module, which the interpreter imports
-first when the folder is on `PYTHONPATH`.
+first when the folder is on `PYTHONPATH`. It runs in every Python process of a program, most of which
+write no table: so here is only what must happen at once, and the rest waits for `deltalake`.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from deltawitness.carriers import child_environment
 from deltawitness.config import Settings
-from deltawitness.events_file import EventsFile
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.internal import report
-from deltawitness.run import adopt_run, current_run, run
+from deltawitness.run import current_run
 from deltawitness.semconv import Env
-
-if TYPE_CHECKING:
-    from deltawitness.events import WriteSink
 
 __all__ = ["SITE_DIRECTORY", "activate"]
 
@@ -49,48 +42,38 @@ _ASKS_FOR_EXPORT = (
 def activate() -> None:
     """Observe this process, if its environment asks for it.
 
-    An invalid setting ends the process before the program starts, with one line that says what is
-    allowed; any other trouble of ours is told in one line, and the program runs unobserved.
+    The top process is observed from its start, because its run is the parent of what it starts;
+    a child from the moment that it imports `deltalake`. An invalid setting ends the process before
+    the program starts, with one line that says what is allowed; any other trouble of ours is told
+    in one line, and the program runs unobserved.
     """
     role = os.environ.get(Env.ACTIVATE)
-    if not role:
+    disabled = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+    if not role or "deltalake" in disabled:
         return
     try:
-        _activate(role)
+        settings = Settings.from_env()
+        current_run()
     except ConfigurationError as error:
         sys.stderr.write(f"deltawitness: {error}\n")
         sys.stderr.flush()
         os._exit(2)
+    if role == TOP:
+        _observe(settings, is_top=True)
+    else:
+        import wrapt  # noqa: PLC0415 - only where this process is to be observed
+
+        wrapt.register_post_import_hook(lambda _: _observe(settings, is_top=False), "deltalake")
+
+
+def _observe(settings: Settings, *, is_top: bool) -> None:
+    from deltawitness.activation.process import observe_process  # noqa: PLC0415 - heavy
+    from deltawitness.internal import report  # noqa: PLC0415 - as above
+
+    try:
+        observe_process(settings, is_top=is_top, is_exporting=asks_for_export(os.environ))
     except Exception as error:  # noqa: BLE001 - the program runs, whatever happens to us
         report("activation", error)
-
-
-def _activate(role: str) -> None:
-    if "deltalake" in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(","):
-        return
-    settings = Settings.from_env()
-    if asks_for_export(os.environ):
-        _configure_sdk()
-    from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy
-
-    instrumentor = DeltaLakeInstrumentor()
-    if instrumentor.is_instrumented_by_opentelemetry:
-        return
-    events_file = os.environ.get(Env.EVENTS_FILE)
-    sinks: list[WriteSink] = [EventsFile(events_file)] if events_file else []
-    instrumentor.instrument(settings=settings, sinks=sinks)
-    if role == TOP:
-        _open_run()
-
-
-def _open_run() -> None:
-    """Put the whole process into the run, whose span its writes and its children's share."""
-    process = current_run()
-    scope = run(process.job, run_id=process.run_id)
-    context = scope.__enter__()
-    adopt_run(context)
-    os.environ.update(child_environment(), **{Env.ACTIVATE.value: CHILD})
-    atexit.register(scope.__exit__, None, None, None)
 
 
 def asks_for_export(environ: os._Environ[str] | dict[str, str]) -> bool:
@@ -100,14 +83,3 @@ def asks_for_export(environ: os._Environ[str] | dict[str, str]) -> bool:
         and environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
         and find_spec("opentelemetry.sdk") is not None
     )
-
-
-def _configure_sdk() -> None:
-    """Set the SDK up as `opentelemetry-instrument` does, without other instrumentations."""
-    from opentelemetry.instrumentation.auto_instrumentation._load import (  # noqa: PLC0415 - optional
-        _load_configurators,
-        _load_distro,
-    )
-
-    _load_distro().configure()
-    _load_configurators()  # type: ignore[no-untyped-call]  # untyped there

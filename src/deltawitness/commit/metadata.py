@@ -151,6 +151,8 @@ class Stamp:
             CommitKey.CACHE_POLICY.value: redact_label(intent.policy),
             CommitKey.CACHE_SCOPE.value: intent.scope.value,
             CommitKey.CACHE_OPERATION.value: intent.cache_operation.value,
+            # A commit that can be read has been written: a miss or an error leaves none.
+            CommitKey.CACHE_RESULT.value: CacheResult.WRITE.value,
             **{name.value: value for name, value in optional.items() if value is not None},
             CommitKey.WITNESS_VERSION.value: WITNESS_VERSION,
         }

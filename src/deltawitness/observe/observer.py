@@ -43,7 +43,7 @@ from deltawitness.run import (
 )
 from deltawitness.semconv import POLICY_UNMANAGED, CacheScope, Operation
 from deltawitness.sources import new_id, now_ns
-from deltawitness.taxonomy import classify
+from deltawitness.taxonomy import classify, text_of
 from deltawitness.telemetry.cache import use_providers
 from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
@@ -365,7 +365,7 @@ class Observer:
         observation.failure = Failed(
             error_type=classify(error),
             exception_type=f"{kind.__module__}.{kind.__qualname__}",
-            message=str(error),
+            message=text_of(error),
         )
         observation.storage_options = storage_options
         location = observation.location

@@ -1,0 +1,61 @@
+"""What makes an activated process observed: the SDK, the instrumentor, the run around it all."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import TYPE_CHECKING
+
+from deltawitness.activation import CHILD
+from deltawitness.carriers import child_environment
+from deltawitness.config import Settings
+from deltawitness.events_file import EventsFile
+from deltawitness.instrumentation import DeltaLakeInstrumentor
+from deltawitness.run import adopt_run, current_run, run
+from deltawitness.semconv import Env
+
+if TYPE_CHECKING:
+    from deltawitness.events import WriteSink
+
+__all__ = ["observe_process"]
+
+
+def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> None:
+    """Observe this process from now on.
+
+    Args:
+        settings: how to behave.
+        is_top: the process that the command itself started: the run is opened around it.
+        is_exporting: set the OpenTelemetry SDK up, as the environment says.
+    """
+    if is_exporting:
+        _configure_sdk()
+    instrumentor = DeltaLakeInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        return
+    events_file = os.environ.get(Env.EVENTS_FILE)
+    sinks: list[WriteSink] = [EventsFile(events_file)] if events_file else []
+    instrumentor.instrument(settings=settings, sinks=sinks)
+    if is_top:
+        _open_run()
+
+
+def _open_run() -> None:
+    """Put the whole process into the run, whose span its writes and its children's share."""
+    process = current_run()
+    scope = run(process.job, run_id=process.run_id)
+    context = scope.__enter__()
+    adopt_run(context)
+    os.environ.update(child_environment(), **{Env.ACTIVATE.value: CHILD})
+    atexit.register(scope.__exit__, None, None, None)
+
+
+def _configure_sdk() -> None:
+    """Set the SDK up as `opentelemetry-instrument` does, without other instrumentations."""
+    from opentelemetry.instrumentation.auto_instrumentation._load import (  # noqa: PLC0415 - optional
+        _load_configurators,
+        _load_distro,
+    )
+
+    _load_distro().configure()
+    _load_configurators()  # type: ignore[no-untyped-call]  # untyped there
