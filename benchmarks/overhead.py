@@ -168,8 +168,12 @@ CASES = [
     Case("10 rows, overwrite, URI, log 10", rows=10, mode="overwrite", by="uri", log=10, variants=SHORT + ", pipeline"),
     Case("10 rows, append, handle, log 1000", rows=10, mode="append", by="handle", log=1000, variants=SHORT),
     Case("10 rows, append, URI, log 1000", rows=10, mode="append", by="uri", log=1000, variants=SHORT + ", pipeline"),
+    Case("10 rows, overwrite, handle, log 1000", rows=10, mode="overwrite", by="handle", log=1000, variants=SHORT),
+    Case("10 rows, overwrite, URI, log 1000", rows=10, mode="overwrite", by="uri", log=1000, variants=SHORT + ", pipeline"),
     Case("1 M rows, append, handle, log 10", rows=1_000_000, mode="append", by="handle", log=10, variants="bare, bare again, all signals, hand-written"),
     Case("1 M rows, append, URI, log 10", rows=1_000_000, mode="append", by="uri", log=10, variants="bare, bare again, all signals, hand-written"),
+    Case("1 M rows, overwrite, handle, log 10", rows=1_000_000, mode="overwrite", by="handle", log=10, variants="bare, bare again, all signals, hand-written"),
+    Case("1 M rows, overwrite, URI, log 10", rows=1_000_000, mode="overwrite", by="uri", log=10, variants="bare, bare again, all signals, hand-written"),
 ]  # fmt: skip
 
 
