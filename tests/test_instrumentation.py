@@ -459,6 +459,15 @@ def test_an_invalid_setting_is_one_clear_error_and_changes_nothing(monkeypatch):
     assert not DeltaLakeInstrumentor().is_instrumented_by_opentelemetry
 
 
+def test_an_invalid_run_id_is_an_error_before_anything_is_changed(monkeypatch):
+    """Not at the first write."""
+    monkeypatch.setenv(Env.RUN_ID, "not a run")
+    before = deltalake._internal.RawDeltaTable.write
+    with pytest.raises(ConfigurationError, match="DELTAWITNESS_RUN_ID"):
+        DeltaLakeInstrumentor().instrument()
+    assert deltalake._internal.RawDeltaTable.write is before
+
+
 @pytest.mark.internal_errors
 def test_sinks_and_hooks_that_raise_leave_the_write_alone(table):
     """The write goes on, the other sinks are told, the hooks can add to the span."""

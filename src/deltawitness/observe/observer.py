@@ -97,6 +97,7 @@ class Observer:
         response_hook: ResponseHook | None = None,
     ) -> None:
         self.settings = settings or Settings.from_env()
+        current_run()  # an invalid run id in the environment is told now, before any write
         self._providers = tracer_provider, meter_provider, logger_provider
         self._spans = WriteSpans(tracer_provider)
         self._run_spans = RunSpans(tracer_provider)
@@ -127,7 +128,6 @@ class Observer:
     def start(self) -> None:
         """Become the process's observer: listen to runs, deliver what waits at exit."""
         global _observer  # noqa: PLW0603 - one observer per process
-        current_run()  # an invalid run id in the environment is told now, before any write
         _observer = self
         on_internal_error(self._counters.error)
         use_providers(*self._providers[:2])
@@ -236,8 +236,11 @@ class Observer:
         observation.span = self._spans.open(
             prepared.span_name, prepared.attributes, parent, started_at
         )
-        self._under_way.add(observation)
         return observation
+
+    def enter(self, observation: Observation) -> None:
+        """Take note that the engine is at work on a write: deliveries wait for it if they can."""
+        self._under_way.add(observation)
 
     def _prepared(
         self, seam: Seam, location: str, table: RawDeltaTable | None, mode: str | None
@@ -383,14 +386,10 @@ class Observer:
         self._under_way.discard(observation)
         self._delivery.submit(observation)
 
-    def drop(self, observation: Observation) -> None:
-        """Let go of an observation that cannot be finished; its write goes on unobserved."""
-        self._under_way.discard(observation)
-
     def resume(self, observation: Observation, table: RawDeltaTable) -> None:
         """Go on with a write that was prepared earlier: a merge that is executed now."""
         observation.base = table.version()
-        self._under_way.add(observation)
+        self.enter(observation)
 
     def _is_busy(self) -> bool:
         return bool(self._under_way)

@@ -117,6 +117,7 @@ class DeltaLakeSeams:
                     observation.idle = NoCommitReason.DRY_RUN
                 if seam.commits:
                     args, kwargs = self._stamped(observation, args, kwargs, position)
+                self._observer.enter(observation)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 return original(table, *args, **kwargs)
@@ -154,6 +155,7 @@ class DeltaLakeSeams:
                 observation.schema = kwargs.get("batch_schema")
                 self._observer.keep_call(observation, None, args, kwargs)
                 args, kwargs = self._stamped(observation, args, kwargs, position)
+                self._observer.enter(observation)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 return original(*args, **kwargs)
@@ -224,7 +226,6 @@ class DeltaLakeSeams:
     def _keep_merge(self, builder: object, observation: Observation) -> None:
         # The builder takes no attribute and no weak reference. Its id is enough: another builder
         # at the same address goes through here, too, and takes the entry over.
-        self._observer.drop(observation)
         self._merges[id(builder)] = observation
         self._merges.move_to_end(id(builder))
         while len(self._merges) > MERGES_KEPT:
