@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 
 import pyarrow as pa
 import pytest
@@ -233,3 +235,74 @@ def test_a_commit_that_is_not_there_is_one_clear_line(tmp_path):
 def test_the_version_is_told():
     """The one that commits carry."""
     assert cli("--version").stdout.decode().strip() == WITNESS_VERSION
+
+
+def test_a_job_name_in_brackets_is_no_markup():
+    """The exit code is the program's own."""
+    done = cli("run", "--job", "[/x]", "--", *program("raise SystemExit(3)"))
+    assert done.returncode == 3
+    assert b"[/x]" in done.stderr
+
+
+def test_a_summary_that_cannot_be_written_is_told_before_the_program_runs(tmp_path):
+    """Nothing has happened yet."""
+    done = cli("run", "--json", tmp_path / "none/x.json", "--", *program("print('ran')"))
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--json" in done.stderr
+
+
+def test_a_closed_stream_leaves_the_exit_code():
+    """As `2>&-` in a shell."""
+    command = [sys.executable, "-m", "deltawitness", "run", "--", *program("raise SystemExit(3)")]
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], check=False)
+    assert done.returncode == 3
+
+
+def test_tables_of_one_name_are_two_lines(tmp_path):
+    """They are told apart by their ids."""
+    done = cli(
+        "run",
+        "--json",
+        tmp_path / "s.json",
+        "--",
+        *program("""
+            import sys, pyarrow as pa
+            from deltalake import write_deltalake
+            for folder in "ab":
+                write_deltalake(f"{sys.argv[1]}/{folder}/t", pa.table({"x": [1]}))
+        """),
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert [line["table"] for line in summary["lines"]] == ["t", "t"]
+
+
+def test_one_interrupt_of_a_terminal_reaches_the_program_once(tmp_path):
+    """Also when its standard input is not the terminal."""
+    text = """
+        import signal, sys, time
+        seen = []
+        signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+        print("ready", flush=True)
+        deadline = time.monotonic() + 20
+        while not seen and time.monotonic() < deadline:
+            signal.pause()
+        time.sleep(0.5)  # for a second one to arrive, if there is one
+        print("seen", len(seen), flush=True)
+    """
+    command = [sys.executable, "-m", "deltawitness", "run", "--quiet", "--", *program(text)]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.execv(command[0], command)  # noqa: S606 - the program is ours
+    with os.fdopen(terminal, "rb+", buffering=0) as stream:
+        told = b""
+        while b"ready" not in told:
+            told += stream.read(1024)
+        stream.write(b"\x03")
+        with suppress(OSError):  # the terminal's end when its last process has left
+            while chunk := stream.read(1024):
+                told += chunk
+    os.waitpid(child, 0)
+    assert b"seen 1" in told

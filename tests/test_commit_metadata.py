@@ -12,6 +12,7 @@ from deltawitness import CacheCommitMetadataRequest, cache_commit_metadata
 from deltawitness.commit.metadata import Stamp
 from deltawitness.events import InputVersion, WriteIntent
 from deltawitness.exceptions import ConfigurationError, MetadataKeyError
+from deltawitness.redaction import key_hash
 from deltawitness.semconv import (
     RESERVED_COMMIT_KEYS,
     WITNESS_VERSION,
@@ -110,7 +111,7 @@ def test_the_public_helper_leaves_out_what_is_not_given():
     assert cache_commit_metadata(
         CacheCommitMetadataRequest(
             operation="merge",
-            cache_policy="p",
+            cache_policy="p of /home/ann",
             cache_scope="artifact",
             schema_hash="s",
             plan_hash="h",
@@ -120,11 +121,11 @@ def test_the_public_helper_leaves_out_what_is_not_given():
         )
     ) == {
         "cache_operation": "merge",
-        "cache_policy": "p",
+        "cache_policy": "p of [path]",
         "cache_scope": "artifact",
         "schema_hash": "s",
         "plan_hash": "h",
-        "cache_key": "k",
+        "cache_key": key_hash("k"),
         "cache_result": "write",
         "rows": "3",
     }

@@ -134,3 +134,18 @@ def test_user_metadata_of_somebody_else_is_not_taken_for_ours(theirs):
     """Only JSON with a write id is ours."""
     raw = json.dumps({"commitInfo": {"userMetadata": theirs}})
     assert parse_commit(0, raw.encode()).write_id is None
+
+
+def test_a_limit_of_nothing_yields_nothing_and_a_negative_one_is_refused(table):
+    """It is a count."""
+    assert list(history(table, limit=0)) == []
+    with pytest.raises(ValueError, match="limit"):
+        list(history(table, limit=-1))
+
+
+@pytest.mark.parametrize("key", ["job", "tags"])
+def test_keys_that_typed_readers_reserve_are_shown_when_a_caller_set_them(key, tmp_path):
+    """They are in no other field."""
+    mine = CommitProperties(custom_metadata={key: "mine"})
+    write_deltalake(tmp_path / "t", pa.table({"x": [1]}), commit_properties=mine)
+    assert read_commit_metadata(tmp_path / "t").metadata[key] == "mine"

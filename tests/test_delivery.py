@@ -208,3 +208,38 @@ def test_a_forked_child_delivers_its_own_items_and_not_the_parents():
     said = os.read(reading, 100).decode()
     assert said in {"(True, True, 0)", "(True, True, 1)"}
     assert seen == ["warm-up", "waits"]
+
+
+def test_a_step_that_stalled_once_is_called_again_when_it_has_returned():
+    """What it missed meanwhile is counted; what comes after, it sees."""
+    stall, stalled, seen, dropped = threading.Event(), threading.Event(), [], []
+
+    def act(item):
+        if item == 0:
+            stalled.set()
+            stall.wait()
+        seen.append(item)
+
+    working = Delivery(
+        [Step("sink", act)],
+        interval=0.001,
+        capacity=100,
+        step_timeout=0.05,
+        is_busy=lambda: False,
+        on_error=lambda component, error: None,
+        on_drop=dropped.append,
+    )
+    hanging = set(threading.enumerate())
+    working.submit(0)
+    assert stalled.wait(5)
+    hanging = set(threading.enumerate()) - hanging
+    working.submit(1)
+    assert working.flush(5)
+    assert dropped == ["sink"]
+    stall.set()
+    for thread in hanging:
+        thread.join(5)
+    working.submit(2)
+    assert working.flush(5)
+    assert seen == [0, 2]
+    working.close(5)

@@ -7,6 +7,7 @@ import multiprocessing
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import deltalake
@@ -15,12 +16,23 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import CommitProperties, DeltaTable, Field, TableFeatures, write_deltalake
 from deltalake.transaction import AddAction, create_table_with_add_actions
+from opentelemetry import trace
 
-from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run, suppressed
+from deltawitness import (
+    DeltaLakeInstrumentor,
+    ObservedWritePipeline,
+    Settings,
+    WritePipeline,
+    WriteRequest,
+    cache_context,
+    run,
+    suppressed,
+)
 from deltawitness.commit import history, read_commit_metadata
 from deltawitness.commit.seams import FUNCTION_SEAMS, METHOD_SEAMS
 from deltawitness.events import Committed, Failed, Landed, NoCommit, NoCommitReason
 from deltawitness.exceptions import ConfigurationError
+from deltawitness.observe.observer import current_observer
 from deltawitness.semconv import CacheScope, Env, ErrorType, Operation
 
 write_before_instrumentation = write_deltalake
@@ -679,3 +691,140 @@ def test_the_log_shows_our_metadata_to_every_reader(table, captured_writes):
     (newest, *_) = history(table, limit=1)
     assert theirs["write_id"] == newest.write_id == captured_writes.last.write_id
     assert newest.write_id in theirs["userMetadata"]
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_a_write_id_of_the_callers_does_not_hide_the_commit(mirror, table):
+    """It wins over ours in the commit, and the write is found by it."""
+    seen = []
+    DeltaLakeInstrumentor().instrument(settings=Settings(user_metadata=mirror), sinks=[seen.append])
+    mine = CommitProperties(custom_metadata={"write_id": "mine \u00e9"})
+    write_deltalake(table, rows(7), mode="append", commit_properties=mine)
+    DeltaLakeInstrumentor().uninstrument()
+    version = DeltaTable(table).version()
+    assert read_commit_metadata(table).write_id == "mine \u00e9"
+    assert seen[-1].outcome.versions == (version,)
+
+
+def test_a_relative_path_is_one_table_wherever_the_program_goes(
+    tmp_path, captured_writes, monkeypatch
+):
+    """Its commit is found, and its id is the one of the absolute path."""
+    monkeypatch.chdir(tmp_path)
+    DeltaTable.create("rel", pa.schema([("x", "int64")]), mode="overwrite")
+    monkeypatch.chdir("/")
+    write_deltalake(tmp_path / "rel", pa.table({"x": [1]}), mode="append")
+    first, second = captured_writes
+    assert first.outcome.versions == (0,)
+    assert first.table_id == second.table_id
+
+
+def test_a_suppressed_merge_at_the_address_of_a_dropped_one_stays_suppressed(
+    table, captured_writes
+):
+    """What was kept of the dropped one goes with it."""
+
+    def merge():
+        return (
+            DeltaTable(table)
+            .merge(rows(1), "t.id = s.id", source_alias="s", target_alias="t")
+            .when_matched_update_all()
+        )
+
+    for _ in range(10):
+        merge()
+        with suppressed():
+            merge().execute()
+    assert len(captured_writes) == 0
+
+
+def test_a_merge_lasts_as_long_as_its_execution(table, captured_writes):
+    """What the program does between building and executing it is no part of the write."""
+    merger = DeltaTable(table).merge(rows(1), "t.id = s.id", source_alias="s", target_alias="t")
+    built_at = time.time_ns()
+    time.sleep(0.3)  # the program's own pause, which is what is measured
+    merger.when_matched_update_all().execute()
+    told = captured_writes.last
+    assert told.started_at >= built_at + 300_000_000
+    assert told.started_at + told.duration_ns <= time.time_ns()
+
+
+def test_a_table_that_cannot_be_opened_is_told_with_the_time_it_took(captured_writes):
+    """A connection that times out is slow, and says so."""
+    options = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "r",
+        "max_retries": "1",
+        "retry_timeout": "1s",
+    }
+    before = time.perf_counter_ns()
+    with pytest.raises(OSError, match="s3|S3|bucket|error"):
+        write_deltalake("s3://bucket/t", rows(1), storage_options=options)
+    took = time.perf_counter_ns() - before
+    assert captured_writes.last.duration_ns > took / 2
+
+
+@pytest.mark.internal_errors
+def test_an_error_of_ours_after_the_write_loses_no_event(table, captured_writes, monkeypatch):
+    """The event is made from what is known."""
+
+    def broken(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("deltawitness.observe.observer._read_commit", broken)
+    write_deltalake(table, rows(7), mode="append")
+    assert captured_writes.last.outcome.versions == (DeltaTable(table).version(),)
+    assert not current_observer()._under_way
+
+
+def test_runs_of_one_id_have_a_span_each(delta_telemetry):
+    """A scheduler's id may be used by several runs at a time."""
+    with run("outer", run_id="r-1"), run("inner", run_id="r-1"):
+        pass
+    assert [span.name for span in delta_telemetry.spans()] == ["inner", "outer"]
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_a_write_in_an_exit_handler_is_delivered_whenever_it_was_registered(tmp_path):
+    """Also after ours has run."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(
+                """
+                import atexit, sys, pyarrow as pa
+                from deltalake import write_deltalake
+                from deltawitness import DeltaLakeInstrumentor
+
+                def write(name):
+                    write_deltalake(sys.argv[1] + "/" + name, pa.table({"x": [1]}))
+
+                atexit.register(write, "before")
+                DeltaLakeInstrumentor().instrument(
+                    sinks=[lambda event: print(event.intent.table_name, flush=True)]
+                )
+                atexit.register(write, "after")
+                write("now")
+                """
+            ),
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["now", "after", "before"]
+
+
+def test_uninstrument_also_ends_what_a_pipeline_installed(tmp_path):
+    """Off means absent."""
+    ObservedWritePipeline(WritePipeline()).write(
+        WriteRequest(source=pa.table({"x": [1]}), destination=str(tmp_path / "t"))
+    )
+    assert current_observer() is not None
+    DeltaLakeInstrumentor().uninstrument()
+    assert current_observer() is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import deltalake
@@ -350,11 +352,14 @@ def test_a_write_that_is_refused_is_told_and_raises_the_pipelines_error(tmp_path
 
 
 @pytest.mark.internal_errors
-def test_sql_that_does_not_plan_is_the_engines_error(tmp_path, captured_writes):
+def test_sql_that_does_not_plan_is_the_engines_error_and_told(tmp_path, captured_writes):
     """Unmodified."""
     pipeline = ObservedWritePipeline(WritePipeline(SessionContext()))
     with pytest.raises(Exception, match="nowhere"):
         pipeline.write(WriteRequest(source="SELECT * FROM nowhere", destination=tmp_path / "t"))
+    (told,) = captured_writes
+    assert isinstance(told.outcome, Failed)
+    assert told.intent.table_name == "t"
 
 
 def test_a_scope_outside_the_closed_set_is_refused():
@@ -370,3 +375,64 @@ def test_the_proxy_pickles_as_its_pipeline_does():
     )
     assert (pipeline.label, pipeline._self_policy, pipeline._self_scope) == ("foreign", "p", "view")
     assert json.dumps(str(pipeline._self_scope)) == '"view"'
+
+
+class OnAThread:
+    """A foreign pipeline that writes on a pool of its own."""
+
+    def write(self, request):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(write_deltalake, request.destination, request.source).result()
+
+
+class Asynchronous:
+    """A foreign pipeline that is awaited."""
+
+    async def write(self, request):
+        await asyncio.to_thread(write_deltalake, request.destination, request.source)
+        return "written"
+
+
+def test_a_pipeline_that_writes_on_a_pool_is_one_event(tmp_path, captured_writes):
+    """With the policy it was given."""
+    request = WriteRequest(source=pa.table({"x": [1]}), destination=str(tmp_path / "t"))
+    ObservedWritePipeline(OnAThread(), policy="p").write(request)
+    (told,) = captured_writes
+    assert (told.intent.policy, told.outcome.versions) == ("p", (0,))
+
+
+def test_an_async_pipeline_is_one_event_when_it_was_awaited(tmp_path, captured_writes):
+    """And none before."""
+    request = WriteRequest(source=pa.table({"x": [1]}), destination=str(tmp_path / "t"))
+    write = ObservedWritePipeline(Asynchronous(), policy="p").write(request)
+    assert len(captured_writes) == 0
+    assert asyncio.run(write) == "written"
+    (told,) = captured_writes
+    assert (told.intent.policy, told.outcome.versions) == ("p", (0,))
+
+
+def test_an_async_pipeline_that_fails_is_told(captured_writes):
+    """Its own error comes through."""
+
+    class Failing:
+        async def write(self, request):
+            raise KeyError(request)
+
+    with pytest.raises(KeyError):
+        asyncio.run(ObservedWritePipeline(Failing()).write("r"))
+    assert isinstance(captured_writes.last.outcome, Failed)
+
+
+def test_a_log_that_cannot_be_read_after_the_write_costs_the_handle_only(tmp_path, monkeypatch):
+    """The write has landed: raising would have it made again."""
+    pipeline = WritePipeline()
+    request = WriteRequest(
+        source=pa.table({"x": [1]}), destination=str(tmp_path / "t"), mode=WriteMode.APPEND
+    )
+    pipeline.write(request)
+
+    def unavailable(*_):
+        raise OSError("503 slow down")
+
+    monkeypatch.setattr("deltawitness.proxies.handles._commit_identity", unavailable)
+    assert pipeline.write(request).version == 1

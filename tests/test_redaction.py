@@ -6,7 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -238,3 +238,72 @@ def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
     assert not [text for text in told if canary in text]
     commit = (place / "flights" / "_delta_log" / f"{0:020d}.json").read_text()
     assert canary not in commit
+
+
+PLACE = "/data/Patient John Doe records/t"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Object at location data/Patient John Doe records/t/part-0.parquet not found",
+        "Object at location data/Patient%20John%20Doe%20records/t/part-0.parquet not found",
+        "Failed to list /data/Patient John Doe records: denied",
+        "Generic error: file:///data/Patient%20John%20Doe%20records/t",
+    ],
+)
+def test_a_location_with_blanks_is_found_in_every_spelling(told):
+    """No pattern can tell where it ends, but the event knows it."""
+    text = redact_text(told, location=PLACE)
+    assert not any(word in text for word in ("Patient", "John", "Doe", "records"))
+    assert text.split()[0] == told.split()[0]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "violated by value in row: [Alice, 7, 123-45-6789]",
+        "Cannot cast value Alice Smith to Int64",
+        "Cannot cast string Alice Smith to value of Int64 type",
+        "password is Alice",
+        "pwd=Alice",
+        "near $$Alice Smith$$",
+        "near $tag$Alice Smith$tag$",
+        "cannot open C:\\Users\\Alice Smith\\t",
+    ],
+)
+def test_literals_without_quotes_are_reduced_too(told):
+    """As the engines write them."""
+    text = redact_text(told)
+    assert not any(word in text for word in ("Alice", "Smith", "6789"))
+    assert text
+
+
+def test_payloads_named_as_data_are_not_told():
+    """A count of rows is no row."""
+    payload = {
+        "rows": [["Alice", 42]],
+        "predicate": "alice",
+        "rows_added": 3,
+        "row": {"n": "Alice"},
+    }
+    assert redact_value(payload) == {
+        "rows": "[rows]",
+        "predicate": "[rows]",
+        "rows_added": 3,
+        "row": "[rows]",
+    }
+
+
+def test_a_real_error_does_not_tell_where_the_table_lies(tmp_path, delta_telemetry):
+    """A data file that is gone, below a folder with blanks in its name."""
+    table = tmp_path / "Patient John Doe records" / "t"
+    write_deltalake(table, pa.table({"i": [1, 2]}))
+    for file in table.glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(Exception, match="not found"):
+        DeltaTable(table).delete("i = 1")
+    told = str([record.log_record for record in delta_telemetry.log_records()])
+    told += "".join(span.to_json() for span in delta_telemetry.spans())
+    assert "not found" in told
+    assert not any(word in told for word in ("Patient", "John", "Doe"))

@@ -113,6 +113,9 @@ def test_listeners_are_told_in_order_and_with_the_error():
         def run_started(self, context):
             told.append((self.name, "start", current_run() is context))
 
+        def run_settling(self, context):
+            told.append((self.name, "settle", current_run() is context))
+
         def run_ended(self, context, error):
             told.append((self.name, "end", type(error).__name__, current_run() is context))
 
@@ -128,6 +131,8 @@ def test_listeners_are_told_in_order_and_with_the_error():
     assert told == [
         ("a", "start", True),
         ("b", "start", True),
+        ("b", "settle", True),
+        ("a", "settle", True),
         ("b", "end", "KeyError", True),
         ("a", "end", "KeyError", True),
     ]
@@ -204,3 +209,90 @@ def test_fixed_sources_are_put_back():
         assert (new_id(), now_ns()) == ("one", 7)
     assert new_id() != "one"
     assert now_ns() > 7
+
+
+def test_a_run_can_be_entered_again_inside_itself():
+    """Each time it is a run of its own, and afterwards all is as before."""
+    before, again = current_run(), run("again")
+    with again as outer:
+        with again as inner:
+            assert current_run() is inner
+            assert inner.parent_run_id == outer.run_id
+        assert current_run() is outer
+    assert current_run() is before
+
+
+def test_tasks_that_share_a_run_object_keep_their_runs_apart():
+    """The one that began first may end first."""
+    shared = run("shared", run_id="scheduler-1")
+
+    async def task(entered, leave):
+        async with shared as mine:
+            entered.set()
+            await leave.wait()
+            return current_run() is mine
+
+    async def both():
+        events = [asyncio.Event() for _ in range(4)]
+        first = asyncio.create_task(task(events[0], events[1]))
+        second = asyncio.create_task(task(events[2], events[3]))
+        await asyncio.gather(events[0].wait(), events[2].wait())
+        events[1].set()
+        one = await first
+        events[3].set()
+        return one, await second
+
+    assert asyncio.run(both()) == (True, True)
+
+
+def test_a_generator_cannot_be_a_run():
+    """It would be current for whoever runs between its steps."""
+
+    def steps():
+        yield
+
+    async def stream():
+        yield
+
+    for function in (steps, stream):
+        with pytest.raises(ConfigurationError, match="generator"):
+            run("nightly")(function)
+
+
+def test_a_run_with_the_id_of_the_run_around_it_is_not_its_own_parent():
+    """As under `deltawitness run`, where program and command are one run."""
+    with (
+        run("outer", run_id="r-0"),
+        run("command", run_id="r-1"),
+        run("program", run_id="r-1") as r,
+    ):
+        assert r.parent_run_id == "r-0"
+
+
+def test_a_listener_that_waits_does_not_hold_up_the_event_loop():
+    """Others go on while a run settles."""
+    settled_on = []
+
+    class Listener:
+        def run_started(self, context):
+            pass
+
+        def run_settling(self, context):
+            settled_on.append(threading.current_thread())
+
+        def run_ended(self, context, error):
+            settled_on.append(threading.current_thread())
+
+    async def job():
+        async with run("nightly"):
+            pass
+
+    listener = Listener()
+    add_run_listener(listener)
+    try:
+        asyncio.run(job())
+    finally:
+        remove_run_listener(listener)
+    aside, here = settled_on
+    assert here is threading.main_thread()
+    assert aside is not here

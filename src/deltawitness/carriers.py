@@ -18,6 +18,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from deltawitness.observe.enclosure import current_enclosure, within
 from deltawitness.run import bound, current_run
 from deltawitness.semconv import Env
 from deltawitness.telemetry.spans import traceparent_of
@@ -67,11 +68,10 @@ def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _carried(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` bound to the run, the cache context and the trace of here and now."""
-    carried, context = bound(function), otel_context.get_current()
+    carried, context = _enclosed(bound(function)), otel_context.get_current()
     if not context:
         return carried
 
-    @functools.wraps(function)
     def in_context(*args: Any, **kwargs: Any) -> Any:
         token = otel_context.attach(context)
         try:
@@ -80,6 +80,19 @@ def _carried(function: Callable[..., Any]) -> Callable[..., Any]:
             otel_context.detach(token)
 
     return in_context
+
+
+def _enclosed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` with the facts of the proxy call here and now: its writes have them, too."""
+    enclosure = current_enclosure()
+    if enclosure is None:
+        return function
+
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with within(enclosure):
+            return function(*args, **kwargs)
+
+    return inside
 
 
 def child_environment() -> dict[str, str]:

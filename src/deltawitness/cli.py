@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from deltawitness.activation import SITE_DIRECTORY, TOP, asks_for_export
 from deltawitness.commit import CommitMetadata, read_commit_metadata
@@ -86,6 +87,8 @@ def run_command(
     ] = None,
 ) -> None:
     """Run a program with every Delta write observed; its input, output and exit code are its own."""
+    if json_file is not None:
+        _must_be_writable(json_file)
     run_id = new_id()
     job = job or _job_name(command)
     with tempfile.TemporaryDirectory(prefix="deltawitness-") as folder:
@@ -97,14 +100,33 @@ def run_command(
         code = _run(command, environment)
         events = list(read_events(events_file))
     summary = summarised(run_id, job, events)
-    if json_file is not None:
-        json_file.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
-    if not quiet:
-        console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
-        print_summary(console, summary, _notes(events, code))
-        if show_trace:
-            print_trace(console, summary, events)
+    try:
+        if json_file is not None:
+            json_file.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
+        if not quiet:
+            console = _console(sys.stderr)
+            print_summary(console, summary, _notes(events, code))
+            if show_trace:
+                print_trace(console, summary, events)
+    except (OSError, ValueError) as error:
+        # A closed stream or a full disk: the program's exit code is not ours to change.
+        with suppress(OSError, ValueError, AttributeError):
+            _complain(f"the summary could not be written: {error}")
     _leave_as(code)
+
+
+def _must_be_writable(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        _complain(f"--json: {error}")
+        raise typer.Exit(2) from None
+
+
+def _console(stream: TextIO | None) -> Console:
+    """Return a console that prints text as it is: what is in brackets is no markup."""
+    is_terminal = stream is not None and stream.isatty()
+    return Console(file=stream, width=None if is_terminal else 140, markup=False, emoji=False)
 
 
 def _job_name(command: list[str]) -> str:
@@ -141,9 +163,23 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
     for name in _FORWARDED:
         signal.signal(getattr(signal, name), forward)
-    # A terminal sends an interrupt to the whole group: the program has it already.
-    signal.signal(signal.SIGINT, signal.SIG_IGN if os.isatty(0) else forward)
+    # A terminal sends an interrupt to its whole foreground group: the program has it already.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if _is_in_foreground() else forward)
     return child.wait()
+
+
+def _is_in_foreground() -> bool:
+    """Tell whether the terminal's own interrupts reach us, wherever our streams are redirected."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _complain(message: str) -> None:
@@ -198,7 +234,7 @@ def commit_command(
     if as_json:
         print(json.dumps(_commit_json(commit), indent=2))
     else:
-        print_commit(Console(width=None if sys.stdout.isatty() else 140), commit)
+        print_commit(_console(sys.stdout), commit)
 
 
 def _commit_json(commit: CommitMetadata) -> dict[str, Any]:

@@ -135,6 +135,8 @@ class Settings:
             value = getattr(self, setting.name)
             if value == setting.default:
                 continue
+            if isinstance(value, bytes) and value:
+                continue  # a key given in code may be any bytes
             text = value.decode() if isinstance(value, bytes) else str(value)
             object.__setattr__(self, setting.name, _parsed(setting.metadata, text))
 

@@ -36,7 +36,7 @@ class Step(Generic[T]):
     Attributes:
         component: its name in error counts and logs.
         act: the thing.
-        vital: a hang costs the one item only; otherwise the step is not tried again.
+        vital: a hang costs the one item only; otherwise the step is left out until it returns.
     """
 
     component: str
@@ -223,19 +223,24 @@ class Delivery(Generic[T]):
                 self._take_step(pending, turn)
 
     def _take_step(self, pending: _Pending[T], turn: int) -> None:
-        step = self._steps[pending.step]
-        if pending.step in self._given_up:
+        index = pending.step
+        step = self._steps[index]
+        if index in self._given_up:
             self._on_drop(step.component)
-        else:
-            self._current = pending, time.monotonic()
-            try:
-                step.act(pending.item)  # type: ignore[arg-type]  # an item that is no mark
-            except Exception as error:  # noqa: BLE001 - whatever a sink raises ends here
-                self._on_error(step.component, error)
+            pending.step += 1
+            return
+        self._current = pending, time.monotonic()
+        try:
+            step.act(pending.item)  # type: ignore[arg-type]  # an item that is no mark
+        except Exception as error:  # noqa: BLE001 - whatever a sink raises ends here
+            self._on_error(step.component, error)
+        with self._lock:
             if self._turn != turn:
+                # Given up as hanging, and now it has returned: it may be called again.
+                self._given_up.discard(index)
                 return
             self._current = None
-        pending.step += 1
+            pending.step += 1
 
     def _give_up_what_hangs(self) -> None:
         with self._lock:

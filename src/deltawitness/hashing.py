@@ -180,7 +180,8 @@ def canonical_uri(uri: str | os.PathLike[str]) -> str:
     """Return one spelling of a table's location, whatever spelling it came in.
 
     Trailing and doubled slashes, `file://` or a plain or relative path, `s3a://` and its like,
-    the case of scheme and host, percent-encoding, `.` and `..` make no difference. Credentials,
+    the case of scheme and host and percent-encoding make no difference, nor do `.` and `..` in a
+    local path (in an object store they are names like any other). Credentials,
     query and fragment are no part of a location. Symbolic links are not followed: where they
     lead may change, and asking costs a look at the disk.
 

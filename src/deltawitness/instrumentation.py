@@ -56,6 +56,11 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
             self.uninstrument()
         super().instrument(**kwargs)
 
+    def uninstrument(self, **kwargs: Any) -> None:
+        """Observe nothing from now on, also where only pipelines were observed."""
+        super().uninstrument(**kwargs)
+        uninstall()
+
     def mark_inherited(self) -> None:
         """Let the next :meth:`instrument` take over, as the program's own word."""
         self._inherited = True

@@ -18,8 +18,10 @@ __all__ = ["captured_writes", "delta_telemetry", "fixed_ids"]
 
 
 @pytest.fixture
-def captured_writes() -> Iterator[CapturedWrites]:
+def captured_writes(request: pytest.FixtureRequest) -> Iterator[CapturedWrites]:
     """Every Delta write that the test makes."""
+    if "delta_telemetry" in request.fixturenames:
+        request.getfixturevalue("delta_telemetry")  # it brings its own providers, so it goes first
     from deltawitness.testing import capture_writes  # noqa: PLC0415 - see the module
 
     with capture_writes() as captured:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from deltawitness.config import Settings, TableNames
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent, WriteOutcome
@@ -44,6 +44,10 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?is)preview of invalid data.*", "[rows]"),
         (r"(?s)\+-[-+]*\+.*", "[rows]"),
         (r"(?m)^\s*\|.*\|\s*$", "[rows]"),
+        (r"(?is)\b(?:in row|rows?|values?)\s*:?\s*\[.*?(?:\]|$)", "[rows]"),
+        # A literal without quotes, between the engine's own words.
+        (r"(?is)\bcast (?:value|string)\s.{0,2000}?\s(?=to\b)", "cast value ? "),
+        (r"(?s)\$([A-Za-z_]*)\$.*?(?:\$\1\$|$)", "?"),
         (r"(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", "[secret]"),
         (r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_.-]+", "[secret]"),
         (r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}", "[secret]"),
@@ -54,8 +58,8 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             (
                 r"(?i)\b[\w.-]{0,40}(?:passw(?:or)?d|passwd|secret|token|credential|api[_-]?key"
-                r"|access[_-]?key|account[_-]?key|private[_-]?key|signature|\bsig|\bsas)[\w.-]{0,40}"
-                r"[\"']?\s*[:=]\s*(?:\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)"
+                r"|access[_-]?key|account[_-]?key|private[_-]?key|signature|\bpwd|\bsig|\bsas)"
+                r"[\w.-]{0,40}[\"']?\s*(?:[:=]|\bis\b)\s*(?:\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)"
             ),
             "[secret]",
         ),
@@ -64,7 +68,8 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # SQL and error literals between quotes; a doubled or an escaped quote goes on.
         (r"'(?:[^'\\]|''|\\.)*(?:'|$)", "?"),
         (r"\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
-        (r"(?<![\w])[A-Za-z]:\\[^\s\"'<>|]*", "[path]"),
+        # To the end of the line: nothing says where a path with blanks ends.
+        (r"(?<![\w])[A-Za-z]:\\[^\n\"'<>|]*", "[path]"),
         (r"\\\\[^\s\"'<>|]+", "[path]"),
         (r"(?<![\w<])(?:~|\.{1,2})?/[^\s\"'`<>|,;:)\]}]*", "[path]"),
         (r"\b[\w.%=+-]+(?:/[\w.%=+@-]+)+/?", "[path]"),
@@ -85,6 +90,11 @@ _SECRET_KEY = re.compile(
     r"|access[_-]?key|account[_-]?key|private[_-]?key|(?:^|[._-])sas(?:$|[._-])|connection[_-]?string"
 )
 
+_DATA_KEY = re.compile(
+    r"(?i)(?:.*[._-])?(?:rows?|records?|values?|samples?|preview|predicate|filters?|where|sql|query"
+    r"|statement|literals?|data)"
+)
+
 
 def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
     """Return the event as it may leave the process.
@@ -101,7 +111,7 @@ def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
         event,
         run=redacted_run(event.run),
         intent=_redacted_intent(event.intent, settings),
-        outcome=_redacted_outcome(event.outcome),
+        outcome=_redacted_outcome(event.outcome, event.intent.table_uri),
         table_id=_keyed(event.table_id, event.intent.table_uri, settings),
         thread=None,
     )
@@ -130,9 +140,9 @@ def _redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
     )
 
 
-def _redacted_outcome(outcome: WriteOutcome) -> WriteOutcome:
+def _redacted_outcome(outcome: WriteOutcome, location: str | None) -> WriteOutcome:
     if isinstance(outcome, Failed):
-        return replace(outcome, message=redact_text(outcome.message))
+        return replace(outcome, message=redact_text(outcome.message, location=location))
     return outcome
 
 
@@ -157,11 +167,13 @@ def key_hash(cache_key: str) -> str:
     return "key:" + sha256(cache_key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def redact_text(text: str) -> str:
+def redact_text(text: str, *, location: str | None = None) -> str:
     """Return free text without literals, rows, paths, URIs, credentials and e-mail addresses.
 
     Args:
         text: any text; what is beyond the first 8,192 characters is not looked at and is dropped.
+        location: of the table that the text is about, found in it in any spelling: no pattern can
+            tell where a path with blanks ends.
 
     Returns:
         One line of at most 300 characters.
@@ -171,10 +183,25 @@ def redact_text(text: str) -> str:
     """
     # Half a surrogate pair is no text that an exporter could encode.
     reduced = text[:_READ_LIMIT].encode("utf-8", "replace").decode()
+    for spelling in () if location is None else _spellings(location):
+        reduced = reduced.replace(spelling, "/")
     for pattern, mark in _MARKS:
         reduced = pattern.sub(mark, reduced)
     line = " ".join(reduced.split())
     return line if len(line) <= TEXT_LIMIT else line[: TEXT_LIMIT - 1] + "…"
+
+
+@lru_cache(maxsize=256)
+def _spellings(location: str) -> tuple[str, ...]:
+    """Return how an engine may write a location and the folders that it lies in, longest first."""
+    path = urlsplit(location).path if "://" in location else location
+    plain = unquote(path).strip("/")
+    segments = plain.split("/")
+    folders = ["/".join(segments[:end]) for end in range(len(segments), 0, -1)]
+    # A single word may be a word of the message; with a blank in it, it is none.
+    told = [folder for folder in folders if "/" in folder or " " in folder]
+    ways = {way for folder in told for way in (folder, quote(folder), quote(folder, safe="/ "))}
+    return tuple(sorted({path.strip("/"), *ways} - {""}, key=len, reverse=True))
 
 
 @lru_cache(maxsize=1024)
@@ -216,9 +243,8 @@ def redact_value(value: object, *, depth: int = 6, width: int = 64) -> Any:
         case Mapping() if depth > 0:
             return {
                 redact_label(str(name)): (
-                    "[secret]"
-                    if _SECRET_KEY.search(str(name)) and not isinstance(member, int | float)
-                    else redact_value(member, depth=depth - 1, width=width)
+                    _mark_for(str(name), member)
+                    or redact_value(member, depth=depth - 1, width=width)
                 )
                 for name, member in list(value.items())[:width]
             }
@@ -228,6 +254,15 @@ def redact_value(value: object, *, depth: int = 6, width: int = 64) -> Any:
             ]
         case _:
             return f"[{type(value).__name__}]"
+
+
+def _mark_for(name: str, member: object) -> str | None:
+    """Return what stands for a member whose name says that it is a secret, or data, or SQL."""
+    if member is None or isinstance(member, int | float):
+        return None  # a count of rows is no row
+    if _SECRET_KEY.search(name):
+        return "[secret]"
+    return "[rows]" if _DATA_KEY.fullmatch(name) else None
 
 
 @lru_cache(maxsize=4096)

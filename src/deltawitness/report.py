@@ -45,7 +45,7 @@ class RunSummary:
     Attributes:
         run_id: the run.
         job: its job.
-        lines: by table and operation, in the order in which they were first seen.
+        lines: by table id, table name and operation, in the order in which they were first seen.
         total: all of it.
         tables: how many tables were touched.
         traces: the traces that its writes are in.
@@ -53,7 +53,7 @@ class RunSummary:
 
     run_id: str
     job: str
-    lines: dict[tuple[str, str], Line]
+    lines: dict[tuple[str, str, str], Line]
     total: Line
     tables: int
     traces: list[str]
@@ -68,7 +68,7 @@ class RunSummary:
             "total": _line_json(self.total),
             "lines": [
                 {"table": table, "operation": operation, **_line_json(line)}
-                for (table, operation), line in self.lines.items()
+                for (_, table, operation), line in self.lines.items()
             ],
         }
 
@@ -84,13 +84,13 @@ def _line_json(line: Line) -> dict[str, Any]:
 
 def summarised(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary:
     """Return the summary of a run's writes."""
-    lines: dict[tuple[str, str], Line] = defaultdict(Line)
+    lines: dict[tuple[str, str, str], Line] = defaultdict(Line)
     total = Line()
     tables: set[str] = set()
     traces: dict[str, None] = {}
     for event in events:
         name = event.table or (event.table_id or "?")[:8]
-        lines[name, event.operation].add(event)
+        lines[event.table_id or name, name, event.operation].add(event)
         total.add(event)
         tables.add(event.table_id or name)
         if event.trace_id is not None:
@@ -107,7 +107,7 @@ def print_summary(console: Console, summary: RunSummary, notes: Sequence[str] = 
         table.add_column(name, justify="right")
     table.add_column("errors", justify="right")
     table.add_column("seconds", justify="right")
-    for (name, operation), line in summary.lines.items():
+    for (_, name, operation), line in summary.lines.items():
         table.add_row(name, operation, *_cells(line))
     table.add_section()
     table.add_row(f"{summary.tables} tables", "", *_cells(summary.total))

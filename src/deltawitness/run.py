@@ -88,6 +88,9 @@ class RunListener(Protocol):
     def run_started(self, run: RunContext, /) -> None:
         """Take note that `run` has opened; called inside it."""
 
+    def run_settling(self, run: RunContext, /) -> None:
+        """Wait for what `run` left to do, if it can be waited for; an event loop calls it aside."""
+
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
         """Take note that `run` is closing, with the error that ended it; called inside it."""
 
@@ -163,7 +166,8 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
 
     Raises:
         ConfigurationError: the job name is empty, or the run id is not 1 to 128 letters,
-            digits or `._:-`.
+            digits or `._:-`, or a generator function is decorated: it runs when somebody else is
+            at work, so that a run around it would take the writes in between as well.
 
     >>> with run("nightly", attributes={"shard": "3"}) as outer:
     ...     with run("load") as inner:
@@ -177,7 +181,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
     'monthly'
     """
 
-    __slots__ = ("_attributes", "_context", "_job", "_run_id", "_token")
+    __slots__ = ("_attributes", "_job", "_open", "_run_id")
 
     def __init__(
         self,
@@ -195,22 +199,26 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         self._job = job
         self._attributes = MappingProxyType({str(k): str(v) for k, v in (attributes or {}).items()})
         self._run_id = run_id
-        self._context: RunContext | None = None
-        self._token: Token[RunContext | None] | None = None
+        # The same object may be entered again inside itself, and by several tasks at a time.
+        self._open: list[tuple[RunContext, Token[RunContext | None]]] = []
 
     def __enter__(self) -> RunContext:
         parent = _run.get() or _process_run
-        self._context = RunContext(
-            run_id=self._run_id or new_id(),
+        run_id = self._run_id or new_id()
+        parent_id = parent.run_id if parent else os.environ.get(Env.RUN_ID)
+        if parent is not None and parent_id == run_id:
+            parent_id = parent.parent_run_id
+        context = RunContext(
+            run_id=run_id,
             job=self._job,
-            parent_run_id=parent.run_id if parent else os.environ.get(Env.RUN_ID),
+            parent_run_id=None if parent_id == run_id else parent_id,
             attributes=self._attributes,
             traceparent=parent.traceparent if parent else os.environ.get(Env.TRACEPARENT),
         )
-        self._token = _run.set(self._context)
+        self._open.append((context, _run.set(context)))
         for listener in _listeners:
-            listener.run_started(self._context)
-        return self._context
+            listener.run_started(context)
+        return context
 
     def __exit__(
         self,
@@ -218,12 +226,19 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._context is None or self._token is None:
-            return
-        for listener in reversed(_listeners):
-            listener.run_ended(self._context, error)
-        _run.reset(self._token)
-        self._context = self._token = None
+        context, token = self._leaving()
+        try:
+            for listener in reversed(_listeners):
+                listener.run_settling(context)
+        finally:
+            _close(context, token, error)
+
+    def _leaving(self) -> tuple[RunContext, Token[RunContext | None]]:
+        here = _run.get()
+        of_here = [entry for entry in self._open if entry[0] is here]
+        entry = of_here[-1] if of_here else self._open[-1]
+        self._open.remove(entry)
+        return entry
 
     async def __aenter__(self) -> RunContext:
         return self.__enter__()
@@ -234,15 +249,25 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.__exit__(kind, error, traceback)
+        import asyncio  # noqa: PLC0415 - a tenth of our import time, and there already where this runs
+
+        context, token = self._leaving()
+        try:
+            for listener in reversed(_listeners):
+                await asyncio.to_thread(listener.run_settling, context)
+        finally:
+            _close(context, token, error)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Wrap `function`, plain or async, so that each call is a run of its own."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            msg = "run: a generator function cannot be a run; open one inside it, or around its use"
+            raise ConfigurationError(msg)
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with self._again():
+                async with self._again():
                     return await function(*args, **kwargs)
 
             return awaited  # type: ignore[return-value]  # a coroutine function is Callable[P, R] with R a coroutine
@@ -256,6 +281,16 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
 
     def _again(self) -> Self:
         return type(self)(self._job, attributes=self._attributes, run_id=self._run_id)
+
+
+def _close(
+    context: RunContext, token: Token[RunContext | None], error: BaseException | None
+) -> None:
+    try:
+        for listener in reversed(_listeners):
+            listener.run_ended(context, error)
+    finally:
+        _run.reset(token)
 
 
 def add_run_listener(listener: RunListener) -> None:
@@ -357,7 +392,6 @@ def bound(function: Callable[P, R]) -> Callable[P, R]:
     if run_here is None and cache_here is NO_CACHE_CONTEXT and not suppressed_here:
         return function
 
-    @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
         tokens = _run.set(run_here), _cache.set(cache_here), _suppressed.set(suppressed_here)
         try:

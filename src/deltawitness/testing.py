@@ -82,6 +82,7 @@ def capture_writes() -> Iterator[CapturedWrites]:
     if watching is None:
         msg = "deltalake is marked as instrumented, but nothing observes it"
         raise RuntimeError(msg)
+    flush()  # what was written before the block is not in it
     watching.add_sink(captured)
     try:
         yield captured

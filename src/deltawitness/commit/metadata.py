@@ -66,7 +66,8 @@ def cache_commit_metadata(request: CacheCommitMetadataRequest) -> dict[str, str]
         request: what is known; None fields are left out.
 
     Returns:
-        A flat mapping of text to text, free of the keys that delta-rs reserves.
+        A flat mapping of text to text, free of the keys that delta-rs reserves; the cache key as
+        its hash and the policy as a plain label, as in every commit that is witnessed.
 
     Raises:
         ConfigurationError: the scope is outside its closed set.
@@ -82,11 +83,11 @@ def cache_commit_metadata(request: CacheCommitMetadataRequest) -> dict[str, str]
     """
     keys: dict[CommitKey, str | None] = {
         CommitKey.CACHE_OPERATION: _member(CacheOperation, request.operation),
-        CommitKey.CACHE_POLICY: request.cache_policy,
+        CommitKey.CACHE_POLICY: redact_label(request.cache_policy),
         CommitKey.CACHE_SCOPE: parse_scope(request.cache_scope).value,
         CommitKey.SCHEMA_HASH: request.schema_hash,
         CommitKey.PLAN_HASH: request.plan_hash,
-        CommitKey.CACHE_KEY: request.cache_key,
+        CommitKey.CACHE_KEY: None if request.cache_key is None else key_hash(request.cache_key),
         CommitKey.CACHE_RESULT: request.result and _member(CacheResult, request.result),
     }
     ours = {key.value: value for key, value in keys.items() if value is not None}
@@ -194,6 +195,13 @@ class Stamp:
         properties = copy.copy(callers)
         properties.custom_metadata = {**ours, **(given or {})}
         return properties
+
+
+def effective_write_id(properties: CommitProperties) -> str | None:
+    """Return the write id that the commit will really carry: the caller's key wins over ours."""
+    given = properties.custom_metadata
+    write_id = given.get(_WRITE_ID) if isinstance(given, Mapping) else None
+    return write_id if isinstance(write_id, str) else None
 
 
 _RUN_ID = CommitKey.RUN_ID.value

@@ -24,9 +24,10 @@ class RawCommit:
     content: bytes
 
     def is_of(self, write_id: str) -> bool:
-        """Tell whether this commit carries the write's id, in our flat key or the mirrored one."""
-        return write_id.encode() in self.content and (
-            parse_commit(self.version, self.content).write_id == write_id
+        """Tell whether this commit carries the write's id, in the flat key or the mirrored one."""
+        spelled = json.dumps(write_id, ensure_ascii=False)[1:-1]
+        return spelled.encode() in self.content and (
+            write_id in parse_commit(self.version, self.content).write_ids
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitMetadata", "history", "read_commit_metadata"]
 
-_GENERATED = RESERVED_COMMIT_KEYS - {USER_METADATA}
+# `job` and `tags` are reserved for readers with types, and yet a caller can have delta-rs write them.
+_GENERATED = RESERVED_COMMIT_KEYS - {USER_METADATA, "job", "tags"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ class CommitMetadata:
         """
         flat = {key.value: self.metadata[key] for key in CommitKey if key in self.metadata}
         return flat or _mirrored(self.metadata.get(USER_METADATA))
+
+    @property
+    def write_ids(self) -> frozenset[str]:
+        """Every write id in it: a caller may have put one of its own in place of our flat one."""
+        mirrored = _mirrored(self.metadata.get(USER_METADATA)).get(CommitKey.WRITE_ID)
+        return frozenset(text for text in (self.write_id, mirrored) if isinstance(text, str))
 
     @property
     def run_id(self) -> str | None:
@@ -102,14 +110,18 @@ def history(
 
     Args:
         table_or_uri: the table, or where it lies.
-        limit: how many commits at most; all that the log still holds when None.
+        limit: how many commits at most, 0 or more; all that the log still holds when None.
         storage_options: as for `DeltaTable`; those of the table when it is given as one.
 
     Raises:
+        ValueError: the limit is negative.
         OSError: the storage cannot be read.
     """
+    if limit is not None and limit < 0:
+        msg = "limit: expected 0 or more"
+        raise ValueError(msg)
     log = _log_of(table_or_uri, storage_options)
-    for version in reversed(log.versions()[-limit if limit else None :]):
+    for version in itertools.islice(reversed(log.versions()), limit):
         raw = log.read(version)
         if raw is not None:
             yield parse_commit(version, raw)

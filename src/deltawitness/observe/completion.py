@@ -94,13 +94,13 @@ def _failed(observation: Observation, failure: Failed, tail: int) -> Failed:
     log = _log(observation)
     if log is None or observation.seam is None or not observation.seam.commits:
         return failure
-    answer, version = landed(log, observation.write_id, observation.base, tail)
+    answer, version = landed(log, observation.mark, observation.base, tail)
     return replace(failure, landed=answer, version=version)
 
 
 def _own_commits(observation: Observation, tail: int) -> list[RawCommit]:
     commit, seam = observation.commit, observation.seam
-    if commit is not None and commit.is_of(observation.write_id) and not (seam and seam.many):
+    if commit is not None and commit.is_of(observation.mark) and not (seam and seam.many):
         return [commit]
     if observation.version is not None and observation.version == observation.base:
         return []
@@ -108,10 +108,10 @@ def _own_commits(observation: Observation, tail: int) -> list[RawCommit]:
     if log is None:
         return []
     if observation.version is None:
-        return search_commits(log, observation.write_id, observation.base, tail).commits
+        return search_commits(log, observation.mark, observation.base, tail).commits
     first = 0 if observation.base is None else observation.base + 1
     versions = range(first, observation.version + 1)
-    return find_commits(log, observation.write_id, versions)
+    return find_commits(log, observation.mark, versions)
 
 
 def _log(observation: Observation) -> CommitLog | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from deltawitness.events import InputVersion
 from deltawitness.semconv import CacheScope
 
-__all__ = ["Enclosure", "Facts", "current_enclosure", "enclosed"]
+__all__ = ["Enclosure", "Facts", "current_enclosure", "enclosed", "within"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,16 @@ _enclosure: ContextVar[Enclosure | None] = ContextVar("deltawitness_enclosure", 
 def current_enclosure() -> Enclosure | None:
     """Return the proxy call that the code here and now runs inside of, if any."""
     return _enclosure.get()
+
+
+@contextmanager
+def within(enclosure: Enclosure) -> Iterator[None]:
+    """Let the block be inside a proxy call that is open on another thread."""
+    token = _enclosure.set(enclosure)
+    try:
+        yield
+    finally:
+        _enclosure.reset(token)
 
 
 @contextmanager

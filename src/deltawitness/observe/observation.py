@@ -31,6 +31,7 @@ class Observation:
         intent: what was meant.
         run: the run that it belongs to.
         write_id: its id, also in the commit.
+        mark: what tells its commits from others: the write id, unless the caller set that key.
         span: its span, still open.
         parent: the OpenTelemetry context that the span was opened in.
         storage_options: how the location is opened, when it was not through an open table.
@@ -59,6 +60,7 @@ class Observation:
     intent: WriteIntent
     run: RunContext
     write_id: str
+    mark: str
     span: Span
     parent: Context
     location: str | None = None

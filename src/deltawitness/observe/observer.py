@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from deltawitness.commit.log import TableLog, local_log_directory, read_local_commit
+from deltawitness.commit.metadata import effective_write_id
 from deltawitness.commit.outcome import RawCommit
 from deltawitness.config import Settings
 from deltawitness.delivery import Delivery, Step
@@ -112,6 +114,7 @@ class Observer:
         self._has_hooks = request_hook is not None or response_hook is not None
         self._preparations: dict[tuple[object, ...], Preparation] = {}
         self._adopted = False
+        self._is_exiting = False
         self._delivery = Delivery(
             self._steps(sinks),
             interval=self.settings.delivery_interval,
@@ -132,9 +135,11 @@ class Observer:
         on_internal_error(self._counters.error)
         use_providers(*self._providers[:2])
         add_run_listener(self)
-        atexit.register(self._flush_in_time)
+        atexit.register(self._flush_at_exit)
         # Children of multiprocessing leave by os._exit: only these finalizers run there.
         multiprocessing_util.register_after_fork(self, Observer._finish_child)
+        # A write in a later exit handler is delivered by its own thread, before it goes on.
+        self._is_exiting = False
 
     def stop(self) -> None:
         """Deliver what waits and let go of everything."""
@@ -142,7 +147,7 @@ class Observer:
         self._delivery.close(self._flush_timeout())
         remove_run_listener(self)
         self._flushing.restore()
-        atexit.unregister(self._flush_in_time)
+        atexit.unregister(self._flush_at_exit)
         if _observer is self:
             _observer = None
             on_internal_error(None)
@@ -163,9 +168,12 @@ class Observer:
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             report("run", error)
 
-    def run_ended(self, run: RunContext, error: BaseException | None) -> None:
+    def run_settling(self, run: RunContext) -> None:  # noqa: ARG002 - one signature for all listeners
         """Deliver what waits, so that a run's telemetry is whole when the run is over."""
         self._flush_in_time()
+
+    def run_ended(self, run: RunContext, error: BaseException | None) -> None:
+        """Close the run's span."""
         try:
             self._run_spans.run_ended(run, error)
         except Exception as problem:  # noqa: BLE001 - telemetry never changes the program
@@ -177,6 +185,14 @@ class Observer:
 
     def _flush_in_time(self) -> bool:
         return self._delivery.flush(self._flush_timeout())
+
+    def _flush_at_exit(self) -> None:
+        self._is_exiting = True
+        self._flush_in_time()
+
+    def _forget_under_way(self) -> None:
+        """In a forked child: what the parent's threads were writing is the parent's."""
+        self._under_way.clear()
 
     def _flush_timeout(self) -> float:
         # Long enough for a sink to be given up as hanging, and for the others to be told then.
@@ -209,7 +225,9 @@ class Observer:
         """
         observation = self._begin(self._prepared(seam, location, table, mode))
         observation.seam = seam
-        observation.location = location
+        # The program may be in another directory when the commit is looked for.
+        is_absolute = location.startswith("/") or "://" in location
+        observation.location = location if is_absolute else os.path.abspath(location)  # noqa: PTH100 - text, not a file
         if not seam.commits:
             observation.idle = NoCommitReason.NOT_A_COMMIT
         if table is not None:
@@ -228,7 +246,7 @@ class Observer:
         observation.prepared = prepared
         observation.intent = prepared.intent
         observation.run = run
-        observation.write_id = new_id()
+        observation.write_id = observation.mark = new_id()
         observation.thread = threading.current_thread().name
         observation.parent = parent = parent_context(run)
         observation.started_at = started_at = now_ns()
@@ -293,13 +311,16 @@ class Observer:
         self, observation: Observation, callers: CommitProperties | None
     ) -> CommitProperties | None:
         """Return the commit properties that the engine is to be given."""
-        return observation.prepared.stamp.on(
+        properties = observation.prepared.stamp.on(
             callers,
             run_id=observation.run.run_id,
             write_id=observation.write_id,
             traceparent=traceparent_of(observation.span),
             mirror=self._mirrors,
         )
+        if callers is not None and properties is not None:
+            observation.mark = effective_write_id(properties) or observation.mark
+        return properties
 
     def keep_call(
         self,
@@ -322,15 +343,17 @@ class Observer:
     ) -> None:
         """Take note of what the engine returned, and have the write delivered."""
         observation.duration_ns = time.perf_counter_ns() - observation.clock
-        if result is not None:
-            self._note_result(observation, result)
-        if observation.idle is None and observation.location is not None:
-            if table is None:
-                observation.storage_options = storage_options
-                _read_commit(observation, local_log_directory(observation.location), 0)
-            else:
-                self._note_commit(observation, observation.location, table)
-        self._hand_over(observation)
+        observation.storage_options = storage_options
+        try:
+            if result is not None:
+                self._note_result(observation, result)
+            if observation.idle is None and observation.location is not None:
+                if table is None:
+                    _read_commit(observation, local_log_directory(observation.location), 0)
+                else:
+                    self._note_commit(observation, observation.location, table)
+        finally:
+            self._hand_over(observation)
 
     def _note_result(self, observation: Observation, result: object) -> None:
         if isinstance(result, str):
@@ -372,9 +395,11 @@ class Observer:
         )
         observation.storage_options = storage_options
         location = observation.location
-        if table is not None and location is not None and local_log_directory(location) is None:
-            observation.log = self._table_log(observation, table)
-        self._hand_over(observation)
+        try:
+            if table is not None and location is not None and local_log_directory(location) is None:
+                observation.log = self._table_log(observation, table)
+        finally:
+            self._hand_over(observation)
 
     def _table_log(self, observation: Observation, table: RawDeltaTable) -> TableLog:
         """Return the remote log of an open table, which is asked for it while nobody else uses it."""
@@ -385,10 +410,15 @@ class Observer:
     def _hand_over(self, observation: Observation) -> None:
         self._under_way.discard(observation)
         self._delivery.submit(observation)
+        if self._is_exiting:
+            # Nothing waits for the delivery thread any more once this handler has run.
+            self._flush_in_time()
 
     def resume(self, observation: Observation, table: RawDeltaTable) -> None:
         """Go on with a write that was prepared earlier: a merge that is executed now."""
         observation.base = table.version()
+        observation.started_at = now_ns()
+        observation.clock = time.perf_counter_ns()
         self.enter(observation)
 
     def _is_busy(self) -> bool:
@@ -405,8 +435,8 @@ class Observer:
             # The tracer of before may have been a stand-in for the one that is there now.
             self._spans = WriteSpans(tracer_provider)
             # Exit handlers run last in, first out: ours must come before the provider's shutdown.
-            atexit.unregister(self._flush_in_time)
-            atexit.register(self._flush_in_time)
+            atexit.unregister(self._flush_at_exit)
+            atexit.register(self._flush_at_exit)
 
     # --- on the delivery thread --------------------------------------------------------------------
 
@@ -489,6 +519,14 @@ def _told(observation: Observation) -> WriteEvent:
 
 def _telling(sink: WriteSink) -> Callable[[Observation], None]:
     return lambda observation: sink(_told(observation))
+
+
+def _forget_parents_writes() -> None:
+    if _observer is not None:
+        _observer._forget_under_way()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_forget_parents_writes)
 
 
 def current_observer() -> Observer | None:

@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -165,6 +166,7 @@ class DeltaLakeSeams:
 
     def _open(self, seam: Seam, original: Call) -> Call:
         def observed(table_or_uri: Any, storage_options: Any = None) -> Any:
+            started_at = time.perf_counter_ns()
             try:
                 if self._handles is not None and isinstance(table_or_uri, str | Path):
                     return self._lend(self._handles, table_or_uri, storage_options)
@@ -172,7 +174,7 @@ class DeltaLakeSeams:
             except BaseException as error:
                 if self._only_when():
                     with _guarded():
-                        self._report_unreachable(seam, table_or_uri, error)
+                        self._report_unreachable(seam, table_or_uri, error, started_at)
                 raise
 
         return observed
@@ -191,8 +193,12 @@ class DeltaLakeSeams:
             self._lent.handle = None
             lent.give_back()
 
-    def _report_unreachable(self, seam: Seam, table_or_uri: object, error: BaseException) -> None:
+    def _report_unreachable(
+        self, seam: Seam, table_or_uri: object, error: BaseException, clock: int
+    ) -> None:
         observation = self._observer.open(seam, str(table_or_uri), table=None)
+        observation.started_at -= observation.clock - clock
+        observation.clock = clock
         # Nothing was stamped and nothing reached the log: there is nothing to search for.
         observation.location = None
         self._observer.raised(observation, error)
@@ -202,7 +208,7 @@ class DeltaLakeSeams:
 
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
-                return original(table, *args, **kwargs)
+                return self._unobserved(original(table, *args, **kwargs))
             try:
                 observation = self._observer.open(seam, table.table_uri(), table=table)
                 observation.schema = kwargs.get("batch_schema")
@@ -210,7 +216,7 @@ class DeltaLakeSeams:
                 args, kwargs = self._stamped(observation, args, kwargs, position)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
-                return original(table, *args, **kwargs)
+                return self._unobserved(original(table, *args, **kwargs))
             try:
                 builder = original(table, *args, **kwargs)
             except BaseException as error:
@@ -223,6 +229,11 @@ class DeltaLakeSeams:
 
         return observed
 
+    def _unobserved(self, builder: object) -> object:
+        """Return the builder, of which nothing is known: one at its address before it may be."""
+        self._merges.pop(id(builder), None)
+        return builder
+
     def _keep_merge(self, builder: object, observation: Observation) -> None:
         # The builder takes no attribute and no weak reference. Its id is enough: another builder
         # at the same address goes through here, too, and takes the entry over.
@@ -234,7 +245,7 @@ class DeltaLakeSeams:
     def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         def observed(table: Any, merge_builder: Any) -> Any:
             observation = self._merges.pop(id(merge_builder), None)
-            if observation is None:
+            if observation is None or not self._only_when():
                 return original(table, merge_builder)
             with _guarded():
                 self._observer.resume(observation, table)

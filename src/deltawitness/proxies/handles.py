@@ -57,11 +57,14 @@ class Lent:
     checkpoint: Identity
 
     def give_back(self) -> None:
-        """Return the handle after an operation that succeeded."""
+        """Return the handle after an operation that succeeded; never raises, for it did succeed."""
         if self.table is None:
             return
         version = self.table.version()
-        commit = _commit_identity(self.log, self.directory, version)
+        try:
+            commit = _commit_identity(self.log, self.directory, version)
+        except Exception:  # noqa: BLE001 - a log that cannot be read now costs the handle only
+            return
         if commit is not None and self.checkpoint == _checkpoint(self.directory):
             self.handles.keep(self.key, Kept(self.table, version, commit, self.checkpoint))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -66,7 +67,6 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             request = self._planned(request)
             facts = self._facts(request)
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
-            # A source that cannot be planned or read ends here, too: the write raises it.
             report("pipeline", error)
             return self.__wrapped__.write(request, *args, **kwargs)
         with enclosed(facts) as enclosure:
@@ -76,7 +76,21 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             except BaseException as error:
                 self._tell(observer, enclosure, seen, request, error)
                 raise
-            self._tell(observer, enclosure, seen, request, None)
+            if not inspect.iscoroutine(result):
+                self._tell(observer, enclosure, seen, request, None, result)
+                return result
+        return self._awaited(observer, facts, request, result)
+
+    async def _awaited(self, observer: Observer, facts: Facts, request: Any, write: Any) -> Any:
+        """Await the write of a pipeline that is async, observed for as long as it takes."""
+        with enclosed(facts) as enclosure:
+            seen = enclosure.observed
+            try:
+                result = await write
+            except BaseException as error:
+                self._tell(observer, enclosure, seen, request, error)
+                raise
+            self._tell(observer, enclosure, seen, request, None, result)
             return result
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -88,7 +102,12 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         if not isinstance(request, WriteRequest) or not isinstance(request.source, str):
             return request
         source_of = getattr(self.__wrapped__, "source_of", None)
-        return request if source_of is None else replace(request, source=source_of(request))
+        if source_of is None:
+            return request
+        try:
+            return replace(request, source=source_of(request))
+        except Exception:  # noqa: BLE001 - the write itself raises it, and is observed as it does
+            return request
 
     def _facts(self, request: Any) -> Facts:
         source = getattr(request, "source", None)
@@ -101,13 +120,14 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             plan_shape_hash=_quietly(plan_shape_hash, source) if is_plan else None,
         )
 
-    def _tell(
+    def _tell(  # noqa: PLR0913, PLR0917 - a call, what it was given and how it ended
         self,
         observer: Observer,
         enclosure: Enclosure,
         seen: int,
         request: Any,
         error: BaseException | None,
+        result: Any = None,
     ) -> None:
         """Tell of a write that never reached the engine: refused, skipped, or of another format."""
         if enclosure.observed > seen or not observer.is_on():
@@ -115,7 +135,7 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         try:
             observation = observer.begin(self._intent(enclosure.facts, request))
             if error is None:
-                observation.idle = _reason(request)
+                observation.idle = _reason(request, result)
                 observer.returned(observation, None, table=None)
             else:
                 observer.raised(observation, error)
@@ -159,9 +179,11 @@ def _quietly(hashed: Any, source: Any) -> str | None:
     return digest
 
 
-def _reason(request: Any) -> NoCommitReason:
-    is_delta = _text(getattr(request, "format", "delta")) == "delta"
-    return NoCommitReason.TABLE_EXISTS if is_delta else NoCommitReason.NOT_DELTA
+def _reason(request: Any, result: Any) -> NoCommitReason:
+    if _text(getattr(request, "format", "delta")) != "delta":
+        return NoCommitReason.NOT_DELTA
+    was_skipped = getattr(result, "skipped", False) is True
+    return NoCommitReason.TABLE_EXISTS if was_skipped else NoCommitReason.NOT_FOUND
 
 
 def _text(value: Any) -> str | None:

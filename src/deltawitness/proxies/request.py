@@ -164,7 +164,7 @@ class WriteResult:
         format: what was written.
         mode: how.
         version: the Delta version committed; None for other formats, and when nothing was.
-        rows: rows that the source gave.
+        rows: rows that the source gave; None for Delta, where the commit tells.
         files: files written; None for Delta, where the commit tells.
         skipped: the destination existed and the mode was `ignore`.
     """

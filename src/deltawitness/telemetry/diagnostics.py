@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -117,16 +118,20 @@ def _exportable_int(digits: str) -> int | str:
 class InMemoryDiagnosticsSink:
     """Keeps diagnostics as they came, for tests and notebooks.
 
+    Args:
+        capacity: how many artifacts, and how many events, are kept; the oldest go first. All when
+            None.
+
     >>> sink = InMemoryDiagnosticsSink()
     >>> sink.record_event("planned", {"nodes": 3})
     >>> sink.events
     [('planned', {'nodes': 3})]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int | None = None) -> None:
         self._lock = threading.Lock()
-        self._artifacts: list[tuple[str, dict[str, object]]] = []
-        self._events: list[tuple[str, dict[str, object]]] = []
+        self._artifacts: deque[tuple[str, dict[str, object]]] = deque(maxlen=capacity)
+        self._events: deque[tuple[str, dict[str, object]]] = deque(maxlen=capacity)
 
     def record_artifact(self, name: str, payload: Mapping[str, object]) -> None:
         """Keep an artifact."""
@@ -137,7 +142,7 @@ class InMemoryDiagnosticsSink:
         self._keep(self._events, name, properties)
 
     def _keep(
-        self, kept: list[tuple[str, dict[str, object]]], name: str, payload: Mapping[str, object]
+        self, kept: deque[tuple[str, dict[str, object]]], name: str, payload: Mapping[str, object]
     ) -> None:
         try:
             entry = name, dict(payload)
@@ -181,7 +186,10 @@ class _All:
             sink.record_event(name, properties)
 
 
-_memory = InMemoryDiagnosticsSink()
+KEPT_IN_MEMORY = 1_000
+"""Artifacts and events that the process's own in-memory sink keeps."""
+
+_memory = InMemoryDiagnosticsSink(KEPT_IN_MEMORY)
 
 
 def memory_diagnostics() -> InMemoryDiagnosticsSink:

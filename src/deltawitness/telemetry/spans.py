@@ -153,7 +153,8 @@ class RunSpans:
         self._tracer = trace.get_tracer(
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
-        self._open: dict[str, tuple[Span, Token[Context]]] = {}
+        # By the object: a scheduler may give several runs of a process one id.
+        self._open: dict[int, tuple[Span, Token[Context]]] = {}
 
     def run_started(self, run: RunContext) -> None:
         """Start the run's span and make it the current one."""
@@ -163,11 +164,11 @@ class RunSpans:
         )
         span.set_attributes(_run_attributes(told))
         token = otel_context.attach(trace.set_span_in_context(span, parent))
-        self._open[run.run_id] = span, token
+        self._open[id(run)] = span, token
 
     def run_ended(self, run: RunContext, error: BaseException | None) -> None:
         """End the run's span; an error is told by its class alone."""
-        entry = self._open.pop(run.run_id, None)
+        entry = self._open.pop(id(run), None)
         if entry is None:
             return
         span, token = entry
