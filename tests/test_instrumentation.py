@@ -761,7 +761,7 @@ def test_a_table_that_cannot_be_opened_is_told_with_the_time_it_took(captured_wr
         "retry_timeout": "1s",
     }
     before = time.perf_counter_ns()
-    with pytest.raises(OSError, match="s3|S3|bucket|error"):
+    with pytest.raises(OSError, match=r"s3|S3|bucket|error"):
         write_deltalake("s3://bucket/t", rows(1), storage_options=options)
     took = time.perf_counter_ns() - before
     assert captured_writes.last.duration_ns > took / 2

@@ -7,21 +7,32 @@ Thread pools, child processes started by `subprocess`, and the spawned children 
 from __future__ import annotations
 
 import functools
+import multiprocessing.pool
 import multiprocessing.spawn
 import os
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from enum import Enum
 from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from deltawitness.config import Settings
 from deltawitness.observe.enclosure import current_enclosure, within
-from deltawitness.run import bound, current_run
+from deltawitness.observe.observer import current_observer
+from deltawitness.run import (
+    CacheContext,
+    RunContext,
+    bound,
+    called_in,
+    current_cache_context,
+    current_run,
+)
 from deltawitness.semconv import Env
-from deltawitness.telemetry.spans import traceparent_of
+from deltawitness.telemetry.spans import parent_context, traceparent_of
 
 __all__ = ["Carriers", "SpawnedChild"]
 
@@ -31,7 +42,7 @@ try:
 except ImportError:
     pass
 else:
-    join_parent({variables!r})
+    join_parent({variables!r}, {settings!r})
 """
 
 
@@ -44,6 +55,9 @@ class Carriers:
     def install(self) -> None:
         """Replace the calls."""
         self._replace(ThreadPoolExecutor, "submit", _submit)
+        self._replace(ProcessPoolExecutor, "submit", _sent)
+        for name in _POOL_CALLS:
+            self._replace(multiprocessing.pool.Pool, name, _sent)
         self._replace(subprocess.Popen, "__init__", _popen)
         self._replace(multiprocessing.spawn, "get_preparation_data", _preparation_data)
 
@@ -64,6 +78,61 @@ def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, _carried(fn), *args, **kwargs)
 
     return submit
+
+
+_POOL_CALLS = (
+    "apply_async",
+    "imap",
+    "imap_unordered",
+    "map",
+    "map_async",
+    "starmap",
+    "starmap_async",
+)
+"""What hands functions to the workers of a pool; its other calls end in these."""
+
+
+def _sent(original: Callable[..., Any]) -> Callable[..., Any]:
+    def sent(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return original(self, InRunOfSender.of(fn), *args, **kwargs)
+
+    return sent
+
+
+@dataclass(frozen=True, slots=True)
+class InRunOfSender:
+    """A function that runs in another process, in the run, cache context and trace of its sender.
+
+    A worker lives longer than the run that it was started in, and serves others after it.
+
+    Attributes:
+        function: what runs there.
+        run: the run's fields, which pickle as a mapping of plain values.
+        cache: policy, scope and key.
+    """
+
+    function: Callable[..., Any]
+    run: dict[str, Any]
+    cache: CacheContext
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> InRunOfSender:
+        """Return the function with what is current here and now."""
+        run = current_run()
+        fields = {name: getattr(run, name) for name in run.__slots__}
+        fields["attributes"] = dict(run.attributes)
+        fields["traceparent"] = traceparent_of(trace.get_current_span()) or run.traceparent
+        return cls(function, fields, current_cache_context())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        run = RunContext(**self.run)
+        # A forked worker inherits the spans that were open at the fork, and they are not its own.
+        token = otel_context.attach(parent_context(run, otel_context.Context()))
+        try:
+            return called_in(run, self.cache, self.function, *args, **kwargs)
+        finally:
+            otel_context.detach(token)
 
 
 def _carried(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,9 +188,20 @@ _POPEN_ENV = 10
 def _preparation_data(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_preparation_data(name: str) -> dict[str, Any]:
         data: dict[str, Any] = original(name)
-        return {**data, "deltawitness": SpawnedChild(child_environment())}
+        return {**data, "deltawitness": SpawnedChild(child_environment(), _settings_here())}
 
     return get_preparation_data
+
+
+def _settings_here() -> dict[str, Any]:
+    """Return the settings of this process's observer, as values that their `repr` makes again."""
+    observer = current_observer()
+    if observer is None:
+        return {}
+    values = {field.name: getattr(observer.settings, field.name) for field in fields(Settings)}
+    return {
+        name: value.value if isinstance(value, Enum) else value for name, value in values.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +213,8 @@ class SpawnedChild:
     """
 
     variables: dict[str, str]
+    settings: dict[str, Any]
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         """Pickle as the code that joins."""
-        return exec, (_CHILD_CODE.format(variables=self.variables),)
+        return exec, (_CHILD_CODE.format(variables=self.variables, settings=self.settings),)

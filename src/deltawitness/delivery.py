@@ -29,6 +29,10 @@ PATIENCE = 1.0
 """Seconds that deliveries wait for a pause between writes before they go on beside one."""
 
 
+QUIET_POLL = 0.01
+"""Seconds between two looks for a pause: each look takes the interpreter from the write."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step(Generic[T]):
     """One thing done with each item.
@@ -198,7 +202,7 @@ class Delivery(Generic[T]):
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while self._is_busy() and not self._closed and time.monotonic() < deadline:
-            if self._hurry.wait(min(self._interval, 0.002)):
+            if self._hurry.wait(min(self._interval, QUIET_POLL)):
                 return
 
     def _work_off(self, turn: int) -> None:

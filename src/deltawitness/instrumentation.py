@@ -11,6 +11,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 )
 
 from deltawitness.carriers import Carriers
+from deltawitness.config import Settings
 from deltawitness.observe import Observer
 from deltawitness.proxies.installation import install, uninstall
 from deltawitness.run import adopt_run, run_from_environment
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from deltawitness.config import Settings
     from deltawitness.events import WriteSink
     from deltawitness.observe.observer import RequestHook, ResponseHook
 
@@ -112,15 +112,16 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
         uninstall()
 
 
-def join_parent(variables: Mapping[str, str]) -> None:
+def join_parent(variables: Mapping[str, str], settings: Mapping[str, Any]) -> None:
     """Make a spawned child of `multiprocessing` observe as its parent does, in the parent's run.
 
     Args:
         variables: what :func:`deltawitness.carriers.child_environment` said in the parent.
+        settings: how the parent's observer behaves; none when there is none.
     """
     os.environ.update(variables)
     adopt_run(run_from_environment(os.environ))
     instrumentor = DeltaLakeInstrumentor()
     if not instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.instrument()
+        instrumentor.instrument(settings=Settings(**settings) if settings else None)
         instrumentor.mark_inherited()

@@ -293,6 +293,22 @@ def _close(
         _run.reset(token)
 
 
+def called_in(
+    context: RunContext,
+    cache: CacheContext,
+    function: Callable[P, R],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R:
+    """Return what `function` returns when it is called in a run that was opened elsewhere."""
+    tokens = _run.set(context), _cache.set(cache)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _run.reset(tokens[0])
+        _cache.reset(tokens[1])
+
+
 def add_run_listener(listener: RunListener) -> None:
     """Tell `listener` of every explicit run from now on, in order of adding."""
     global _listeners  # noqa: PLW0603 - replaced whole, so that a run in progress sees a stable tuple

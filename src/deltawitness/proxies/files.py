@@ -25,9 +25,10 @@ JSON_ROWS = 65_536
 def write_files(request: WriteRequest, reader: pa.RecordBatchReader) -> int | None:
     """Write a stream as a directory of files.
 
-    The files are made in a sibling directory and moved to the target when they are complete: a
-    reader sees all of them or none, and an error leaves the target as it was. An append adds
-    files of new names.
+    The files are made in a sibling directory and moved to the target when they are complete: an
+    error in the source leaves the target as it was, and a new target is seen whole or not at all.
+    An append moves its files in one after the other, under new names; an overwrite leaves a moment
+    between two renames in which there is no target.
 
     Args:
         request: what to write and where, already checked.
@@ -76,9 +77,15 @@ def _move_in(staging: Path, target: Path, mode: WriteMode) -> None:
             path.replace(place)
         return
     replaced = target.parent / f".{target.name}.{new_id()}.old"
-    if target.exists():
+    had_one = target.exists()
+    if had_one:
         target.replace(replaced)
-    staging.replace(target)
+    try:
+        staging.replace(target)
+    except OSError:
+        if had_one:
+            replaced.replace(target)
+        raise
     if replaced.is_dir():
         shutil.rmtree(replaced)
     else:

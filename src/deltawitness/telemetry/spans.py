@@ -118,9 +118,14 @@ def sampling_attributes(intent: WriteIntent) -> dict[str, str]:
     return attributes
 
 
-def parent_context(run: RunContext) -> Context:
-    """Return the context of here and now, or the trace that the process was started in."""
-    current = otel_context.get_current()
+def parent_context(run: RunContext, current: Context | None = None) -> Context:
+    """Return the context of here and now, or the trace that the process was started in.
+
+    Args:
+        run: the run, which knows that trace.
+        current: a context to take in place of the one of here and now.
+    """
+    current = otel_context.get_current() if current is None else current
     if run.traceparent is None or trace.get_current_span(current).get_span_context().is_valid:
         return current
     return trace.set_span_in_context(_remote_parent(run.traceparent), current)
