@@ -11,6 +11,7 @@ from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, current_run, run
 from deltawitness.commit import read_commit_metadata
+from deltawitness.config import TableNames
 from deltawitness.run import current_cache_context
 
 
@@ -77,3 +78,9 @@ def test_a_spawned_child_has_the_settings_of_its_parent(tmp_path):
     commit = read_commit_metadata(tmp_path / "t")
     assert commit.write_id is not None
     assert "userMetadata" not in commit.metadata
+
+
+def test_a_setting_given_as_text_is_the_member_it_names():
+    """Also where it names the default."""
+    assert Settings(table_names="path").table_names is TableNames.PATH
+    assert Settings(table_names="none").table_names is TableNames.NONE

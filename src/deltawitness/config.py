@@ -133,7 +133,8 @@ class Settings:
         """Hold values given in code to the same rules as those of the environment."""
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if value == setting.default:
+            # Text may equal the member of an enum that it names, and is not that member.
+            if value == setting.default and type(value) is type(setting.default):
                 continue
             if isinstance(value, bytes) and value:
                 continue  # a key given in code may be any bytes
