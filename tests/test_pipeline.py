@@ -320,22 +320,25 @@ def test_a_foreign_pipeline_is_observed_as_it_is(tmp_path, captured_writes):
     assert told == [(0, "nightly"), (1, "nightly")]
 
 
-@pytest.mark.parametrize(
-    ("facts", "reason"),
-    [
-        ({"mode": "ignore"}, NoCommitReason.TABLE_EXISTS),
-        ({"format": "parquet", "mode": "overwrite"}, NoCommitReason.NOT_DELTA),
-    ],
-)
-def test_a_write_without_a_commit_is_told(facts, reason, tmp_path, captured_writes):
-    """Skipped, or of another format: one event, with the reason."""
+def test_a_write_that_is_skipped_is_told(tmp_path, captured_writes):
+    """One event, with the reason."""
     target = tmp_path / "t"
     pipeline = ObservedWritePipeline(WritePipeline())
     pipeline.write(WriteRequest(source=DATA, destination=target))
-    pipeline.write(WriteRequest(source=DATA, destination=target, **facts))
+    pipeline.write(WriteRequest(source=DATA, destination=target, mode="ignore"))
     assert len(captured_writes) == 2
-    assert captured_writes.last.outcome.reason is reason
+    assert captured_writes.last.outcome.reason is NoCommitReason.TABLE_EXISTS
     assert captured_writes.last.intent.table_name == "t"
+
+
+def test_a_write_of_another_format_is_told_with_its_counts(tmp_path, captured_writes):
+    """It is an export: there is no log, and what the pipeline counted is what is known."""
+    pipeline = ObservedWritePipeline(WritePipeline())
+    pipeline.write(WriteRequest(source=DATA, destination=tmp_path / "t", format="parquet"))
+    (event,) = captured_writes
+    assert event.intent.operation is Operation.COPY
+    assert event.outcome.metrics.known() == {"rows_added": DATA.num_rows, "files_added": 1}
+    assert event.result is CacheResult.WRITE
 
 
 def test_a_write_that_is_refused_is_told_and_raises_the_pipelines_error(tmp_path, captured_writes):

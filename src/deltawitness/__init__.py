@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deltawitness.events import (
         CommitMetrics,
         Committed,
+        Exported,
         Failed,
         NoCommit,
         WriteEvent,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         WriteSink,
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash, table_id
-    from deltawitness.instrumentation import DeltaLakeInstrumentor
+    from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.observe import flush
     from deltawitness.proxies.observed_pipeline import ObservedWritePipeline
     from deltawitness.proxies.pipeline import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         WriteRequest,
         WriteResult,
     )
+    from deltawitness.proxies.session import ObservedDataFrame, ObservedSessionContext
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the name that packaging expects
     from deltawitness.telemetry.cache import cache_span
     from deltawitness.telemetry.diagnostics import (
@@ -53,11 +55,15 @@ _HOMES = {
     "CommitMetadata": "commit",
     "CommitMetrics": "events",
     "Committed": "events",
+    "DataFusionInstrumentor": "instrumentation",
     "DeltaLakeInstrumentor": "instrumentation",
     "DiagnosticsSink": "telemetry.diagnostics",
+    "Exported": "events",
     "Failed": "events",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "NoCommit": "events",
+    "ObservedDataFrame": "proxies.session",
+    "ObservedSessionContext": "proxies.session",
     "ObservedWritePipeline": "proxies.observed_pipeline",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
     "Settings": "config",
@@ -88,11 +94,15 @@ __all__ = [
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
+    "DataFusionInstrumentor",
     "DeltaLakeInstrumentor",
     "DiagnosticsSink",
+    "Exported",
     "Failed",
     "InMemoryDiagnosticsSink",
     "NoCommit",
+    "ObservedDataFrame",
+    "ObservedSessionContext",
     "ObservedWritePipeline",
     "OtelDiagnosticsSink",
     "RunContext",

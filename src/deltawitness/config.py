@@ -105,6 +105,9 @@ class Settings:
         sink_timeout: seconds until a hanging sink is given up (`DELTAWITNESS_SINK_TIMEOUT`).
         landed_tail: versions searched for a failed write's commit (`DELTAWITNESS_LANDED_TAIL`).
         table_names: where table names come from (`DELTAWITNESS_TABLE_NAMES`).
+        capture_queries: a span per query (`DELTAWITNESS_CAPTURE_QUERIES`).
+        capture_plan_metrics: operator metrics of writes (`DELTAWITNESS_CAPTURE_PLAN_METRICS`).
+        repr_runs_dml: looking at a DML frame runs it (`DELTAWITNESS_REPR_RUNS_DML`).
 
     Raises:
         ConfigurationError: a value is not allowed; the message names the variable and what is.
@@ -128,6 +131,9 @@ class Settings:
     sink_timeout: float = _setting(Env.SINK_TIMEOUT, _seconds, 5.0)
     landed_tail: int = _setting(Env.LANDED_TAIL, _count, 64)
     table_names: TableNames = _setting(Env.TABLE_NAMES, _one_of(TableNames), TableNames.PATH)  # noqa: RUF009 - makes a field()
+    capture_queries: bool = _setting(Env.CAPTURE_QUERIES, _flag, False)  # noqa: FBT003 - the default
+    capture_plan_metrics: bool = _setting(Env.CAPTURE_PLAN_METRICS, _flag, False)  # noqa: FBT003 - the default
+    repr_runs_dml: bool = _setting(Env.REPR_RUNS_DML, _flag, False)  # noqa: FBT003 - the default
 
     def __post_init__(self) -> None:
         """Hold values given in code to the same rules as those of the environment."""

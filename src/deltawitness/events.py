@@ -20,6 +20,7 @@ from deltawitness.semconv import (
 __all__ = [
     "CommitMetrics",
     "Committed",
+    "Exported",
     "Failed",
     "InputVersion",
     "Landed",
@@ -124,8 +125,6 @@ class NoCommitReason(StrEnum):
     """The operation makes none by nature: checkpoint, log clean-up, manifest."""
     TABLE_EXISTS = "table_exists"
     """Mode `ignore` on a table that is there."""
-    NOT_DELTA = "not_delta"
-    """A pipeline wrote another format."""
     NOT_FOUND = "not_found"
     """The engine reported success, and no commit of this write could be found in the log."""
 
@@ -135,6 +134,17 @@ class NoCommit:
     """The write ended well and changed nothing in the log."""
 
     reason: NoCommitReason
+    metrics: CommitMetrics = field(default_factory=CommitMetrics)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The write made files that are no Delta table; there is no log that it could commit to.
+
+    Attributes:
+        metrics: rows, files and bytes added, as far as they are known.
+    """
+
     metrics: CommitMetrics = field(default_factory=CommitMetrics)
 
 
@@ -165,7 +175,7 @@ class Failed:
     version: int | None = None
 
 
-WriteOutcome: TypeAlias = Committed | NoCommit | Failed
+WriteOutcome: TypeAlias = Committed | NoCommit | Exported | Failed
 """How a write ended; take it apart with `match`."""
 
 
@@ -203,7 +213,7 @@ class WriteEvent:
     def result(self) -> CacheResult:
         """The outcome in the cache layer's words."""
         match self.outcome:
-            case Committed():
+            case Committed() | Exported():
                 return CacheResult.WRITE
             case NoCommit():
                 return CacheResult.NOOP

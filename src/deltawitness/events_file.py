@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deltawitness.events import Committed, Failed, NoCommit, WriteEvent
+from deltawitness.events import Committed, Failed, WriteEvent
 
 __all__ = ["EventLine", "EventsFile", "read_events"]
 
@@ -48,7 +48,7 @@ class EventLine:
             table_id=event.table_id,
             result=event.result.value,
             versions=versions,
-            metrics=outcome.metrics.known() if isinstance(outcome, Committed | NoCommit) else {},
+            metrics={} if isinstance(outcome, Failed) else outcome.metrics.known(),
             error_type=outcome.error_type.value if isinstance(outcome, Failed) else None,
             started_at=event.started_at,
             duration_ns=event.duration_ns,

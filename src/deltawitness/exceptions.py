@@ -6,6 +6,7 @@
     ├── ConfigurationError      (ValueError)   a setting or environment variable is wrong
     ├── MetadataKeyError        (ValueError)   a commit key of ours would break a reader
     ├── WriteRequestError       (ValueError)   a pipeline request that cannot be written
+    ├── StatementError          (ValueError)   a SQL statement that cannot be carried out on Delta
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 """
 
@@ -16,6 +17,7 @@ __all__ = [
     "ConfigurationError",
     "DeltaWitnessError",
     "MetadataKeyError",
+    "StatementError",
     "WriteRequestError",
 ]
 
@@ -34,6 +36,10 @@ class MetadataKeyError(DeltaWitnessError, ValueError):
 
 class WriteRequestError(DeltaWitnessError, ValueError):
     """A write request that cannot be carried out as it stands; nothing was written."""
+
+
+class StatementError(DeltaWitnessError, ValueError):
+    """A SQL statement or a frame's write that cannot be carried out on a Delta table; nothing was written."""
 
 
 class CommitNotFoundError(DeltaWitnessError, LookupError):

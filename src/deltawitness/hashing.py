@@ -135,7 +135,7 @@ def plan_hash(frame: Any) -> str:
     >>> plan_hash(ctx.sql("SELECT 1")) == plan_hash(ctx.sql("SELECT 2"))
     False
     """
-    return _digest("plan/1", _plan_text(frame))
+    return hash_of_plan_text(plan_text(frame))
 
 
 def plan_shape_hash(frame: Any) -> str:
@@ -149,10 +149,25 @@ def plan_shape_hash(frame: Any) -> str:
     >>> plan_shape_hash(ctx.sql("SELECT 1")) == plan_shape_hash(ctx.sql("SELECT 2"))
     True
     """
-    return _digest("plan-shape/1", _without_literals(_plan_text(frame)))
+    return shape_hash_of_plan_text(plan_text(frame))
 
 
-def _plan_text(frame: Any) -> str:
+def hash_of_plan_text(text: str) -> str:
+    """Return the hash of a plan by its text (:func:`plan_text`), literals included."""
+    return _digest("plan/1", text)
+
+
+def shape_hash_of_plan_text(text: str) -> str:
+    """Return the hash of a plan by its text (:func:`plan_text`), literals left out."""
+    return _digest("plan-shape/1", _without_literals(text))
+
+
+def plan_text(frame: Any) -> str:
+    """Return the text of a plan that its hashes are made of; it holds literals, so it stays here.
+
+    Args:
+        frame: a DataFusion `DataFrame`, or its `LogicalPlan`.
+    """
     plan = frame.logical_plan() if hasattr(frame, "logical_plan") else frame
     numbers: dict[str, str] = {}
 

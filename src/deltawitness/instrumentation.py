@@ -13,7 +13,8 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 from deltawitness.carriers import Carriers
 from deltawitness.config import Settings
 from deltawitness.observe import Observer
-from deltawitness.proxies.installation import install, uninstall
+from deltawitness.proxies.datafusion import DataFusionPatches
+from deltawitness.proxies.installation import install, install_enclosed, uninstall
 from deltawitness.run import adopt_run, run_from_environment
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from deltawitness.events import WriteSink
     from deltawitness.observe.observer import RequestHook, ResponseHook
 
-__all__ = ["DeltaLakeInstrumentor"]
+__all__ = ["DataFusionInstrumentor", "DeltaLakeInstrumentor"]
 
 
 class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentelemetry-instrumentation is untyped
@@ -110,6 +111,42 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
             self._carriers.uninstall()
             self._carriers = None
         uninstall()
+
+
+class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentelemetry-instrumentation is untyped
+    """Lets every `datafusion.SessionContext` of the process write Delta tables, observed.
+
+    What :class:`deltawitness.ObservedSessionContext` does with another import, this does with none.
+    The delta-rs writes of sessions are observed; those of the rest of the program are where
+    :class:`DeltaLakeInstrumentor` is on as well.
+
+    >>> instrumentor = DataFusionInstrumentor()
+    >>> instrumentor.instrument()
+    >>> instrumentor.uninstrument()
+    """
+
+    _patches: DataFusionPatches | None = None
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """Return the engine versions whose plans and methods are known."""
+        return ("datafusion >= 55, < 56", "deltalake >= 1.6.6, < 1.7")
+
+    def _instrument(self, **_: Any) -> None:
+        """Patch the plain classes.
+
+        Args:
+            **_: what other instrumentors take; providers, settings and sinks are those of
+                :class:`DeltaLakeInstrumentor`, or the global ones without it.
+        """
+        install_enclosed()
+        self._patches = DataFusionPatches()
+        self._patches.install()
+
+    def _uninstrument(self, **_: Any) -> None:
+        """Put every original method back."""
+        if self._patches is not None:
+            self._patches.uninstall()
+            self._patches = None
 
 
 def join_parent(variables: Mapping[str, str], settings: Mapping[str, Any]) -> None:

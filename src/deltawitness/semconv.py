@@ -26,6 +26,9 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 DB_SYSTEM_DELTALAKE: Final = "deltalake"
 """`db.system.name` of a commit: a custom value, lowercase and without version, as the spec asks."""
 
+DB_SYSTEM_DATAFUSION: Final = "datafusion"
+"""`db.system.name` of a query, and of files that DataFusion writes."""
+
 
 # --- closed sets ---------------------------------------------------------------------------------
 
@@ -96,6 +99,20 @@ class Operation(StrEnum):
     CLEANUP = "CLEANUP METADATA"
     COMPACT_LOGS = "COMPACT LOGS"
     GENERATE = "GENERATE"
+    COPY = "COPY"
+    """DataFusion wrote files that are no Delta table: `COPY TO`, `write_parquet` and its kin."""
+    SELECT = "SELECT"
+    """A query whose rows went to the program."""
+
+
+def system_of(operation: Operation) -> str:
+    """Return the `db.system.name` of an operation: which engine carries it out.
+
+    >>> system_of(Operation.MERGE), system_of(Operation.SELECT)
+    ('deltalake', 'datafusion')
+    """
+    is_datafusions = operation in {Operation.COPY, Operation.SELECT}
+    return DB_SYSTEM_DATAFUSION if is_datafusions else DB_SYSTEM_DELTALAKE
 
 
 class ErrorType(StrEnum):
@@ -155,6 +172,7 @@ class CommitKey(StrEnum):
     CACHE_RESULT = "cache_result"
     SCHEMA_HASH = "schema_hash"
     PLAN_HASH = "plan_hash"
+    PLAN_SHAPE_HASH = "plan_shape_hash"
     INPUTS = "inputs"
     WITNESS_VERSION = "witness_version"
 
@@ -199,6 +217,8 @@ DB_OPERATION_NAME: Final = "db.operation.name"
 DB_COLLECTION_NAME: Final = "db.collection.name"
 DB_NAMESPACE: Final = "db.namespace"
 DB_QUERY_SUMMARY: Final = "db.query.summary"
+# OpenTelemetry database conventions, development
+DB_RESPONSE_RETURNED_ROWS: Final = "db.response.returned_rows"
 SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
@@ -216,6 +236,7 @@ CACHE_RESULT: Final = "cache.result"
 CACHE_KEY: Final = "cache.key"
 CACHE_SCHEMA_HASH: Final = "cache.schema.hash"
 CACHE_PLAN_HASH: Final = "cache.plan.hash"
+CACHE_PLAN_SHAPE_HASH: Final = "cache.plan.shape.hash"
 
 RUN_ID: Final = "deltawitness.run.id"
 RUN_PARENT_ID: Final = "deltawitness.run.parent.id"
@@ -246,22 +267,37 @@ DELTA_COMMIT_RETRIES: Final = "delta.commit.retries"
 DELTA_INPUTS: Final = "delta.inputs"
 """The Delta tables a write was made from, each as `table_id@version`."""
 
+EXPORT_ROWS: Final = "deltawitness.export.rows"
+EXPORT_FILES: Final = "deltawitness.export.files"
+EXPORT_SIZE: Final = "deltawitness.export.size"
+"""Bytes of the files that were written outside Delta."""
+
 
 # --- instruments -------------------------------------------------------------------------------------
 
 # OpenTelemetry database conventions, stable
 METRIC_DB_CLIENT_OPERATION_DURATION: Final = "db.client.operation.duration"
+# OpenTelemetry database conventions, development
+METRIC_DB_CLIENT_RETURNED_ROWS: Final = "db.client.response.returned_rows"
 METRIC_CACHE_OPERATION_COUNT: Final = "cache.operation.count"
 METRIC_CACHE_OPERATION_DURATION: Final = "cache.operation.duration"
 METRIC_COMMIT_ROWS: Final = "delta.commit.rows"
 METRIC_COMMIT_FILES: Final = "delta.commit.files"
 METRIC_COMMIT_SIZE: Final = "delta.commit.size"
 METRIC_COMMIT_RETRIES: Final = "delta.commit.retries"
+METRIC_EXPORT_ROWS: Final = "deltawitness.export.rows"
+METRIC_EXPORT_FILES: Final = "deltawitness.export.files"
+METRIC_EXPORT_SIZE: Final = "deltawitness.export.size"
 METRIC_INTERNAL_ERRORS: Final = "deltawitness.internal.errors"
 METRIC_EVENTS_DROPPED: Final = "deltawitness.events.dropped"
 
 DB_DURATION_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """Seconds; the boundaries that the conventions prescribe for `db.client.operation.duration`."""
+
+RETURNED_ROWS_BUCKETS: Final = (
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0,
+)  # fmt: skip
+"""Rows; the boundaries that the conventions prescribe for `db.client.response.returned_rows`."""
 
 CACHE_DURATION_BUCKETS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
@@ -277,6 +313,8 @@ EVENT_WRITE: Final = "deltawitness.write"
 EVENT_EXCEPTION: Final = "db.client.operation.exception"
 EVENT_ARTIFACT: Final = "deltawitness.artifact"
 EVENT_DIAGNOSTIC: Final = "deltawitness.diagnostic"
+ARTIFACT_PLAN_METRICS: Final = "plan_metrics"
+"""Name of the artifact that holds the operator metrics of the plan that fed a write."""
 
 
 # --- span names of the cache layer -----------------------------------------------------------------
@@ -320,3 +358,9 @@ class Env(StrEnum):
     """Versions to look through for a failed write's commit."""
     TABLE_NAMES = "DELTAWITNESS_TABLE_NAMES"
     """Where a table's name in telemetry comes from: `path`, `metadata` or `none`."""
+    CAPTURE_QUERIES = "DELTAWITNESS_CAPTURE_QUERIES"
+    """Make a span for each query of a session whose rows go to the program (`true`, `false`)."""
+    CAPTURE_PLAN_METRICS = "DELTAWITNESS_CAPTURE_PLAN_METRICS"
+    """Leave the operator metrics of the plan that fed a write as a diagnostics artifact (`true`, `false`)."""
+    REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"
+    """Let `repr()` of an un-run DML frame run it, as plain DataFusion does (`true`, `false`)."""

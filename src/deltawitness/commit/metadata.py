@@ -143,6 +143,7 @@ class Stamp:
             CommitKey.CACHE_KEY: None if key is None else key_hash(key),
             CommitKey.SCHEMA_HASH: intent.schema_hash,
             CommitKey.PLAN_HASH: intent.plan_hash,
+            CommitKey.PLAN_SHAPE_HASH: intent.plan_shape_hash,
             CommitKey.INPUTS: [
                 {"table_id": read.table_id, "version": read.version} for read in intent.inputs
             ]

@@ -15,6 +15,7 @@ from deltawitness.commit.outcome import RawCommit, find_commits, landed, metrics
 from deltawitness.events import (
     CommitMetrics,
     Committed,
+    Exported,
     Failed,
     NoCommit,
     NoCommitReason,
@@ -45,6 +46,8 @@ def barely_completed(observation: Observation) -> WriteEvent:
     outcome: WriteOutcome
     if observation.failure is not None:
         outcome = observation.failure
+    elif observation.exported is not None:
+        outcome = Exported()
     elif observation.idle is not None:
         outcome = NoCommit(observation.idle)
     elif observation.version is not None and observation.version != observation.base:
@@ -81,6 +84,8 @@ def _with_schema_hash(observation: Observation) -> WriteIntent:
 def _outcome(observation: Observation, tail: int) -> WriteOutcome:
     if observation.failure is not None:
         return _failed(observation, observation.failure, tail)
+    if observation.exported is not None:
+        return Exported(observation.exported())
     if observation.idle is not None:
         return NoCommit(observation.idle, _returned_metrics(observation))
     commits = _own_commits(observation, tail)

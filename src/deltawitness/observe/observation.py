@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import contextvars
+    from collections.abc import Callable
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from deltawitness.commit.log import CommitLog
     from deltawitness.commit.outcome import RawCommit
     from deltawitness.commit.seams import Seam
-    from deltawitness.events import Failed, NoCommitReason, WriteEvent, WriteIntent
+    from deltawitness.events import CommitMetrics, Failed, NoCommitReason, WriteEvent, WriteIntent
     from deltawitness.observe.preparation import Preparation
     from deltawitness.run import RunContext
 
@@ -48,6 +49,7 @@ class Observation:
         files_deleted: how many files a VACUUM says it deleted.
         failure: what the engine raised; `landed` is still to be told.
         idle: why there can be no commit, when that is known beforehand.
+        exported: counts what was written outside Delta, on the delivery thread.
         schema: the Arrow schema that is written, still to be hashed.
         call: instance, arguments and ambient context for hooks, kept only when there are hooks.
         response: what the engine returned, likewise.
@@ -77,6 +79,7 @@ class Observation:
     files_deleted: int | None = None
     failure: Failed | None = None
     idle: NoCommitReason | None = None
+    exported: Callable[[], CommitMetrics] | None = None
     schema: object | None = None
     call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None = None
     response: object = None

@@ -47,9 +47,11 @@ from deltawitness.semconv import POLICY_UNMANAGED, CacheScope, Operation
 from deltawitness.sources import new_id, now_ns
 from deltawitness.taxonomy import classify, text_of
 from deltawitness.telemetry.cache import use_providers
+from deltawitness.telemetry.diagnostics import diagnostics_sink
 from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
 from deltawitness.telemetry.metrics import InternalCounters, MetricSink
+from deltawitness.telemetry.queries import QueryTelemetry
 from deltawitness.telemetry.spans import RunSpans, WriteSpans, parent_context, traceparent_of
 
 if TYPE_CHECKING:
@@ -83,6 +85,11 @@ class Observer:
         request_hook: may add to each span; runs on the delivery thread, in the caller's context.
         response_hook: likewise, with the engine's response.
 
+    Attributes:
+        settings: how it behaves.
+        queries: the telemetry of queries, for the proxies that see them.
+        diagnostics: where diagnostics artifacts go.
+
     Raises:
         ConfigurationError: a setting in the environment is invalid.
     """
@@ -106,6 +113,8 @@ class Observer:
         self._metrics = MetricSink(meter_provider)
         self._logs = LogSink(logger_provider)
         self._counters = InternalCounters(meter_provider)
+        self.queries = QueryTelemetry(tracer_provider, meter_provider)
+        self.diagnostics = diagnostics_sink(self.settings, logger_provider)
         self._local_sinks: tuple[WriteSink, ...] = ()
         self._request_hook = request_hook
         self._response_hook = response_hook

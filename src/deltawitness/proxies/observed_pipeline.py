@@ -10,11 +10,12 @@ from typing import Any
 
 import wrapt
 
-from deltawitness.events import NoCommitReason, WriteIntent
+from deltawitness.events import CommitMetrics, NoCommitReason, WriteIntent
 from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
 from deltawitness.internal import report
 from deltawitness.observe import Observer
 from deltawitness.observe.enclosure import Enclosure, Facts, enclosed
+from deltawitness.observe.observation import Observation
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.request import WriteRequest
 from deltawitness.redaction import redact_label, strip_credentials, table_name_for
@@ -135,7 +136,7 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         try:
             observation = observer.begin(self._intent(enclosure.facts, request))
             if error is None:
-                observation.idle = _reason(request, result)
+                _note_outcome(observation, request, result)
                 observer.returned(observation, None, table=None)
             else:
                 observer.raised(observation, error)
@@ -149,8 +150,9 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         if not isinstance(destination, str | os.PathLike):
             destination = getattr(destination, "table_uri", None)
         location = None if destination is None else os.fspath(destination)
+        is_delta = _text(getattr(request, "format", "delta")) == "delta"
         return WriteIntent(
-            operation=Operation.WRITE,
+            operation=Operation.WRITE if is_delta else Operation.COPY,
             cache_operation=CacheOperation.WRITE,
             table_uri=None if location is None else strip_credentials(location),
             table_name=table_name_for(location, None),
@@ -179,11 +181,22 @@ def _quietly(hashed: Any, source: Any) -> str | None:
     return digest
 
 
-def _reason(request: Any, result: Any) -> NoCommitReason:
-    if _text(getattr(request, "format", "delta")) != "delta":
-        return NoCommitReason.NOT_DELTA
-    was_skipped = getattr(result, "skipped", False) is True
-    return NoCommitReason.TABLE_EXISTS if was_skipped else NoCommitReason.NOT_FOUND
+def _note_outcome(observation: Observation, request: Any, result: Any) -> None:
+    """Note how a write ended that no seam has seen: skipped, made as plain files, or not found."""
+    if getattr(result, "skipped", False) is True:
+        observation.idle = NoCommitReason.TABLE_EXISTS
+    elif _text(getattr(request, "format", "delta")) == "delta":
+        observation.idle = NoCommitReason.NOT_FOUND
+    else:
+        counts = CommitMetrics(
+            rows_added=_count(getattr(result, "rows", None)),
+            files_added=_count(getattr(result, "files", None)),
+        )
+        observation.exported = lambda: counts
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _text(value: Any) -> str | None:

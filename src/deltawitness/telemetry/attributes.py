@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NewType, TypeAlias
 
-from deltawitness.events import CommitMetrics, Committed, Failed, WriteEvent
+from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
 from deltawitness.semconv import (
     CACHE_KEY,
     CACHE_OPERATION,
     CACHE_PLAN_HASH,
+    CACHE_PLAN_SHAPE_HASH,
     CACHE_POLICY,
     CACHE_RESULT,
     CACHE_SCHEMA_HASH,
@@ -17,7 +18,6 @@ from deltawitness.semconv import (
     CICD_PIPELINE_RUN_ID,
     DB_COLLECTION_NAME,
     DB_OPERATION_NAME,
-    DB_SYSTEM_DELTALAKE,
     DB_SYSTEM_NAME,
     DELTA_COMMIT_BYTES_ADDED,
     DELTA_COMMIT_BYTES_REMOVED,
@@ -33,11 +33,15 @@ from deltawitness.semconv import (
     DELTA_TABLE_VERSION,
     DELTA_WRITE_MODE,
     ERROR_TYPE,
+    EXPORT_FILES,
+    EXPORT_ROWS,
+    EXPORT_SIZE,
     LANDED,
     RUN_ATTRIBUTE_PREFIX,
     RUN_ID,
     RUN_PARENT_ID,
     WRITE_ID,
+    system_of,
 )
 
 __all__ = ["DetailAttributes", "event_attributes"]
@@ -60,6 +64,12 @@ _METRIC_NAMES = {
     "retries": DELTA_COMMIT_RETRIES,
 }
 
+_EXPORT_NAMES = {
+    "rows_added": EXPORT_ROWS,
+    "files_added": EXPORT_FILES,
+    "bytes_added": EXPORT_SIZE,
+}
+
 
 def event_attributes(event: WriteEvent) -> DetailAttributes:
     """Return everything that a span or a log record says of a write; what is not known is left out.
@@ -75,6 +85,7 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         CACHE_KEY: intent.cache_key,
         CACHE_SCHEMA_HASH: intent.schema_hash,
         CACHE_PLAN_HASH: intent.plan_hash,
+        CACHE_PLAN_SHAPE_HASH: intent.plan_shape_hash,
         DELTA_INPUTS: [f"{read.table_id}@{read.version}" for read in intent.inputs] or None,
         RUN_PARENT_ID: event.run.parent_run_id,
     }
@@ -82,7 +93,7 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
     return DetailAttributes(
         {f"{RUN_ATTRIBUTE_PREFIX}{name}": value for name, value in event.run.attributes.items()}
         | {
-            DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
+            DB_SYSTEM_NAME: system_of(intent.operation),
             DB_OPERATION_NAME: intent.operation.value,
             CACHE_POLICY: intent.policy,
             CACHE_SCOPE: intent.scope.value,
@@ -108,13 +119,13 @@ def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
                 LANDED: failed.landed.value,
             }
             return told if failed.version is None else {**told, DELTA_TABLE_VERSION: failed.version}
+        case Exported() as exported:
+            return _metric_attributes(exported.metrics, _EXPORT_NAMES)
         case nothing:
             return _metric_attributes(nothing.metrics)
 
 
-def _metric_attributes(metrics: CommitMetrics) -> dict[str, AttributeValue]:
-    return {
-        _METRIC_NAMES[name]: value
-        for name, value in metrics.known().items()
-        if name in _METRIC_NAMES
-    }
+def _metric_attributes(
+    metrics: CommitMetrics, names: dict[str, str] = _METRIC_NAMES
+) -> dict[str, AttributeValue]:
+    return {names[name]: value for name, value in metrics.known().items() if name in names}

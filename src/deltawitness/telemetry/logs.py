@@ -11,7 +11,6 @@ from opentelemetry._logs import SeverityNumber
 from deltawitness.events import Failed, WriteEvent
 from deltawitness.semconv import (
     DB_OPERATION_NAME,
-    DB_SYSTEM_DELTALAKE,
     DB_SYSTEM_NAME,
     ERROR_TYPE,
     EVENT_EXCEPTION,
@@ -23,6 +22,7 @@ from deltawitness.semconv import (
     SCOPE_NAME,
     WITNESS_VERSION,
     WRITE_ID,
+    system_of,
 )
 from deltawitness.telemetry.attributes import DetailAttributes, event_attributes
 
@@ -90,7 +90,7 @@ class LogSink:
 def _exception_attributes(event: WriteEvent, failed: Failed) -> DetailAttributes:
     return DetailAttributes(
         {
-            DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
+            DB_SYSTEM_NAME: system_of(event.intent.operation),
             DB_OPERATION_NAME: event.intent.operation.value,
             ERROR_TYPE: failed.error_type.value,
             EXCEPTION_TYPE: failed.exception_type,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NewType
 
 from opentelemetry import metrics
 
-from deltawitness.events import CommitMetrics, Committed, Failed, WriteEvent
+from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
 from deltawitness.semconv import (
     CACHE_DURATION_BUCKETS,
     CACHE_OPERATION,
@@ -19,7 +19,6 @@ from deltawitness.semconv import (
     COMPONENT,
     DB_DURATION_BUCKETS,
     DB_OPERATION_NAME,
-    DB_SYSTEM_DELTALAKE,
     DB_SYSTEM_NAME,
     DELTA_CHANGE,
     ERROR_TYPE,
@@ -31,12 +30,16 @@ from deltawitness.semconv import (
     METRIC_COMMIT_SIZE,
     METRIC_DB_CLIENT_OPERATION_DURATION,
     METRIC_EVENTS_DROPPED,
+    METRIC_EXPORT_FILES,
+    METRIC_EXPORT_ROWS,
+    METRIC_EXPORT_SIZE,
     METRIC_INTERNAL_ERRORS,
     POLICY_CAP,
     POLICY_OVERFLOW,
     SCHEMA_URL,
     SCOPE_NAME,
     WITNESS_VERSION,
+    system_of,
 )
 
 if TYPE_CHECKING:
@@ -192,6 +195,13 @@ class MetricSink:
         self._retries = meter.create_counter(
             METRIC_COMMIT_RETRIES, "{retry}", "Attempts to commit beyond the first"
         )
+        self._exports = (
+            meter.create_counter(
+                METRIC_EXPORT_ROWS, "{row}", "Rows written to files outside Delta"
+            ),
+            meter.create_counter(METRIC_EXPORT_FILES, "{file}", "Files written outside Delta"),
+            meter.create_counter(METRIC_EXPORT_SIZE, "By", "Size of files written outside Delta"),
+        )
 
     def __call__(self, event: WriteEvent, context: Context | None = None) -> None:
         """Record one write.
@@ -204,7 +214,7 @@ class MetricSink:
         seconds = event.duration_ns / _NANOSECONDS
         error_type = outcome.error_type.value if isinstance(outcome, Failed) else None
         attributes = {
-            DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
+            DB_SYSTEM_NAME: system_of(intent.operation),
             DB_OPERATION_NAME: intent.operation.value,
         }
         if error_type is not None:
@@ -221,6 +231,15 @@ class MetricSink:
         )
         if isinstance(outcome, Committed):
             self._record_commit(intent.operation.value, outcome.metrics, context)
+        elif isinstance(outcome, Exported):
+            self._record_export(intent.operation.value, outcome.metrics, context)
+
+    def _record_export(self, operation: str, said: CommitMetrics, context: Context | None) -> None:
+        attributes = BoundedAttributes({DB_OPERATION_NAME: operation})
+        counts = said.rows_added, said.files_added, said.bytes_added
+        for counter, count in zip(self._exports, counts, strict=True):
+            if count:
+                _add(counter, count, attributes, context)
 
     def _record_commit(self, operation: str, said: CommitMetrics, context: Context | None) -> None:
         changes: list[tuple[Counter, int | None, str]] = [

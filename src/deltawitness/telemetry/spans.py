@@ -22,7 +22,6 @@ from deltawitness.semconv import (
     DB_COLLECTION_NAME,
     DB_OPERATION_NAME,
     DB_QUERY_SUMMARY,
-    DB_SYSTEM_DELTALAKE,
     DB_SYSTEM_NAME,
     ERROR_TYPE,
     RUN_ATTRIBUTE_PREFIX,
@@ -31,6 +30,7 @@ from deltawitness.semconv import (
     SCHEMA_URL,
     SCOPE_NAME,
     WITNESS_VERSION,
+    system_of,
 )
 from deltawitness.telemetry.attributes import event_attributes
 from deltawitness.telemetry.reservation import Reservations, ReservedSpan
@@ -106,7 +106,7 @@ def span_name(intent: WriteIntent) -> str:
 def sampling_attributes(intent: WriteIntent) -> dict[str, str]:
     """Return what the conventions want on a span from its start."""
     attributes = {
-        DB_SYSTEM_NAME: DB_SYSTEM_DELTALAKE,
+        DB_SYSTEM_NAME: system_of(intent.operation),
         DB_OPERATION_NAME: intent.operation.value,
         CACHE_POLICY: intent.policy,
         CACHE_SCOPE: intent.scope.value,

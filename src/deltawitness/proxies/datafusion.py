@@ -1,0 +1,85 @@
+"""The plain classes of DataFusion, patched in place: for programs that are not to be changed.
+
+Methods are replaced on the classes, which stay the objects they are: the engine makes contexts by
+`SessionContext.__new__` inside, and programs have the classes bound.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from deltawitness.proxies.handlers import (
+    CATALOG_HANDLERS,
+    FRAME_EXTRAS,
+    FRAME_HANDLERS,
+    SCHEMA_HANDLERS,
+    SESSION_EXTRAS,
+    SESSION_HANDLERS,
+    Handler,
+)
+from deltawitness.proxies.originals import OBSERVED
+
+__all__ = ["DataFusionPatches"]
+
+
+class DataFusionPatches:
+    """Replaces the methods of `SessionContext`, `DataFrame` and the catalogs, and puts them back."""
+
+    def __init__(self) -> None:
+        self._originals: list[tuple[type, str, Any]] = []
+
+    def install(self) -> None:
+        """Replace every observed method.
+
+        Raises:
+            AttributeError: the engine lacks one; nothing stays replaced.
+        """
+        from datafusion import DataFrame, SessionContext  # noqa: PLC0415 - heavy
+        from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy
+
+        try:
+            for owner, handlers in (
+                (SessionContext, SESSION_HANDLERS),
+                (DataFrame, FRAME_HANDLERS),
+                (Catalog, CATALOG_HANDLERS),
+                (Schema, SCHEMA_HANDLERS),
+            ):
+                self._replace_all(owner, handlers)
+        except AttributeError:
+            self.uninstall()
+            raise
+        self._add_all(SessionContext, SESSION_EXTRAS)
+        self._add_all(DataFrame, FRAME_EXTRAS)
+
+    def uninstall(self) -> None:
+        """Put every original back, and take away what was added."""
+        while self._originals:
+            owner, name, original = self._originals.pop()
+            if original is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+    def _replace_all(self, owner: type, handlers: Mapping[str, Handler]) -> None:
+        for name, handler in handlers.items():
+            original = getattr(owner, name)
+            setattr(owner, name, _observing(handler, original))
+            self._originals.append((owner, name, original))
+
+    def _add_all(self, owner: type, handlers: Mapping[str, Handler]) -> None:
+        for name, handler in handlers.items():
+            setattr(owner, name, _observing(handler, None))
+            self._originals.append((owner, name, None))
+
+
+def _observing(handler: Handler, original: Callable[..., Any] | None) -> Callable[..., Any]:
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return handler(self, args, kwargs)
+
+    if original is None:
+        return method
+    observed = functools.wraps(original)(method)
+    setattr(observed, OBSERVED, original)
+    return observed

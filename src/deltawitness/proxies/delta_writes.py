@@ -1,0 +1,236 @@
+"""A frame's rows streamed into a Delta table: by handle, by location, by a name of the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.commit.log import open_log
+from deltawitness.commit.outcome import RawCommit, metrics_of
+from deltawitness.commit.seams import storage_options_of
+from deltawitness.exceptions import StatementError
+from deltawitness.proxies.frames import state_of
+from deltawitness.proxies.handles import HandleCache
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.plan_metrics import measured
+from deltawitness.proxies.request import WriteFormat, WriteMode, WriteResult
+from deltawitness.proxies.witness import facts_of, witnessed
+from deltawitness.semconv import Operation
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame, DataFrameWriteOptions
+    from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties
+
+__all__ = ["rows_written", "stream_into", "write_delta", "write_table"]
+
+
+def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
+    """Stream the frame's rows into an open table, and return how many they were.
+
+    Args:
+        table: the table.
+        frame: the rows.
+        mode: `append` or `overwrite`.
+    """
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
+
+    with measured(frame) as rows:
+        write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
+    return rows_written(table) or 0
+
+
+def rows_written(table: DeltaTable) -> int | None:
+    """Return how many rows the commit that an open table is at has added; None if it does not say."""
+    version = table.version()
+    content = open_log(table.table_uri, storage_options_of(table)).read(version)
+    commits = [] if content is None else [RawCommit(version, content)]
+    return metrics_of(Operation.WRITE, commits).rows_added
+
+
+def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
+    frame: DataFrame,
+    uri: str | os.PathLike[str],
+    *,
+    mode: str = "error",
+    partition_by: str | Sequence[str] = (),
+    schema_mode: str | None = None,
+    predicate: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    configuration: Mapping[str, str | None] | None = None,
+    name: str | None = None,
+    description: str | None = None,
+    target_file_size: int | None = None,
+    writer_properties: WriterProperties | None = None,
+    commit_properties: CommitProperties | None = None,
+    post_commithook_properties: PostCommitHookProperties | None = None,
+) -> WriteResult:
+    """Run the frame and write its rows as a Delta table; they stream, and are never collected.
+
+    The write is observed with the frame's plan, its schema and the Delta tables that it reads. A
+    table that the session has registered at this location is served at its new version at once.
+
+    Args:
+        frame: the rows.
+        uri: where the table lies or is to be made.
+        mode: `error`, `append`, `overwrite` or `ignore`, when there is a table.
+        partition_by: columns to partition a new table by.
+        schema_mode: `merge` or `overwrite`, as `write_deltalake` takes it.
+        predicate: which rows an overwrite replaces.
+        storage_options: as `write_deltalake` takes them.
+        configuration: properties of a new table.
+        name: a new table's name in its metadata.
+        description: a new table's description.
+        target_file_size: bytes per file to aim at.
+        writer_properties: delta-rs' `WriterProperties`.
+        commit_properties: delta-rs' `CommitProperties`; its metadata wins over ours.
+        post_commithook_properties: delta-rs' `PostCommitHookProperties`.
+
+    Returns:
+        The version that was committed and the rows that were written; `skipped` when mode
+        `ignore` found a table.
+
+    Raises:
+        StatementError: the mode is none of the four.
+    """
+    try:
+        write_mode = WriteMode(mode)
+    except ValueError:
+        msg = f"mode: expected one of {', '.join(WriteMode)}"
+        raise StatementError(msg) from None
+    columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
+    arguments = {
+        "partition_by": columns or None,
+        "schema_mode": schema_mode,
+        "predicate": predicate,
+        "configuration": configuration,
+        "name": name,
+        "description": description,
+        "target_file_size": target_file_size,
+        "writer_properties": writer_properties,
+        "commit_properties": commit_properties,
+        "post_commithook_properties": post_commithook_properties,
+    }
+    options = None if storage_options is None else dict(storage_options)
+    return _written(_rows_of(frame), os.fspath(uri), write_mode, options, arguments)
+
+
+def _written(
+    frame: DataFrame,
+    uri: str,
+    mode: WriteMode,
+    options: dict[str, str] | None,
+    arguments: Mapping[str, Any],
+) -> WriteResult:
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
+
+    state = state_of(frame)
+    handles = HandleCache() if state is None else state.session.handles
+    given = {key: value for key, value in arguments.items() if value is not None}
+    with handles.lease(uri, options) as table:
+        if table is not None and mode is WriteMode.IGNORE:
+            return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
+        facts = facts_of(frame, state, schema=frame.schema())
+        with witnessed(facts), measured(frame) as rows:
+            target = uri if table is None else table
+            write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
+        if table is not None:
+            return _result(frame, uri, mode, table)
+    with handles.lease(uri, options) as made:
+        if made is None:
+            return WriteResult(format=WriteFormat.DELTA, mode=mode)
+        return _result(frame, uri, mode, made)
+
+
+def _result(frame: DataFrame, uri: str, mode: WriteMode, table: DeltaTable) -> WriteResult:
+    state = state_of(frame)
+    if state is not None:
+        state.session.publish_location(state.ctx, uri, table)
+    return WriteResult(
+        format=WriteFormat.DELTA, mode=mode, version=table.version(), rows=rows_written(table)
+    )
+
+
+def write_table(
+    frame: DataFrame, name: str, write_options: DataFrameWriteOptions | None = None
+) -> bool:
+    """Run the frame and write its rows to a registered Delta table.
+
+    Args:
+        frame: the rows.
+        name: the table's name in the session.
+        write_options: how; an insert operation of APPEND or OVERWRITE.
+
+    Returns:
+        False when the name stands for no Delta table: the engine is to write it.
+
+    Raises:
+        StatementError: the table was registered at a fixed version, or the options ask for what
+            is not possible on a Delta table.
+    """
+    state = state_of(frame)
+    if state is None:
+        return False
+    session, ctx = state.session, state.ctx
+    entry = session.snapshot.get(session.parsed_name(ctx, name))
+    if entry is None:
+        return False
+    session.checked_writable(entry)
+    mode = _mode_of(write_options)
+    rows = _aligned(_rows_of(frame), original(ctx, "table")(entry.name.sql()))
+    with session.lease(entry) as table:
+        with witnessed(facts_of(rows, state, schema=rows.schema())):
+            stream_into(table, rows, mode)
+        session.publish(ctx, entry, table)
+    return True
+
+
+def _aligned(rows: DataFrame, target: DataFrame) -> DataFrame:
+    """Return the rows under the names of the table's columns: DataFusion inserts by position."""
+    wanted, given = target.schema().names, rows.schema().names
+    if len(wanted) != len(given):
+        msg = f"write_table: the table has {len(wanted)} columns, the frame {len(given)}"
+        raise StatementError(msg)
+    if wanted == given:
+        return rows
+    columns = [rows.col(old).alias(new) for old, new in zip(given, wanted, strict=True)]
+    aligned: DataFrame = original(rows, "select")(*columns)
+    return aligned
+
+
+def _rows_of(frame: DataFrame) -> DataFrame:
+    """Return the frame of the rows: a statement's frame is run, and its result is what is written."""
+    state = state_of(frame)
+    return frame if state is None or state.pending is None else state.pending.run()
+
+
+def _mode_of(options: DataFrameWriteOptions | None) -> str:
+    """Return the save mode that write options ask for.
+
+    They cannot be read from Python, so an empty table in a session of its own is written with
+    them: the engine names what it cannot do there.
+    """
+    if options is None:
+        return "append"
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+
+    scratch = SessionContext()
+    original(scratch, "sql")("CREATE TABLE probe AS SELECT 1 AS probe WHERE false")
+    try:
+        original(original(scratch, "table")("probe"), "write_table")("probe", options)
+    except Exception as error:  # noqa: BLE001 - what the engine refuses is the answer
+        text = str(error)
+        if "Overwrite not implemented" in text:
+            return "overwrite"
+        if "Replace" in text and "not implemented" in text:
+            msg = (
+                "write_table: REPLACE is not possible on a Delta table, which has no primary key:"
+                " use MERGE INTO"
+            )
+            raise StatementError(msg) from None
+        msg = (
+            "write_table: partition_by and sort_by are not for a Delta table: it has its own"
+            " partition columns, and a frame can be sorted before it is written"
+        )
+        raise StatementError(msg) from None
+    return "append"

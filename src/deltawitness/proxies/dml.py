@@ -1,0 +1,380 @@
+"""INSERT, UPDATE, DELETE, TRUNCATE and MERGE on a Delta table: DataFusion plans, delta-rs writes.
+
+A statement is what DataFusion's own logical plan says it is. Its rows come from the plan, as a
+stream; its filter and its assignments are handed to delta-rs where delta-rs means the same by them
+(:mod:`deltawitness.proxies.expressions`), and are evaluated by the session elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.events import InputVersion
+from deltawitness.exceptions import StatementError
+from deltawitness.proxies.calls import SqlCall
+from deltawitness.proxies.changes import SOURCE, Change, apply_changes, changed_rows, matching
+from deltawitness.proxies.delta_writes import stream_into
+from deltawitness.proxies.expressions import (
+    NotTold,
+    column_name,
+    columns_in,
+    filter_sql,
+    unaliased,
+    value_sql,
+)
+from deltawitness.proxies.frames import FrameState
+from deltawitness.proxies.merge import Merge, carry_out_merge
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.registry import Registered
+from deltawitness.proxies.sql import Words, first_word, quoted
+from deltawitness.proxies.witness import facts_of, witnessed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datafusion import DataFrame, SessionContext
+    from datafusion.plan import LogicalPlan
+    from deltalake import DeltaTable
+
+__all__ = ["Dml", "count_frame", "is_dml", "target_of"]
+
+
+def is_dml(plan: LogicalPlan) -> bool:
+    """Tell whether a plan writes rows to a table."""
+    return type(_variant(plan)).__name__ == "DmlStatement"
+
+
+def target_of(plan: LogicalPlan, state: FrameState, call: SqlCall | None) -> Registered | None:
+    """Return the Delta table that a DML plan writes to; None when its target is another table.
+
+    The plan tells the target's name without quotes. Where two tables are spelled alike, the
+    statement's own text decides.
+
+    Raises:
+        StatementError: it cannot be told which of them is meant.
+    """
+    found = state.snapshot.named(_variant(plan).table_name())
+    if len(found) <= 1:
+        return found[0] if found else None
+    if call is not None:
+        name = state.session.full_name(state.ctx, _target_in(call))
+        found = [entry for entry in found if entry.name == name]
+    if len(found) != 1:
+        msg = "the name of the table to write is ambiguous: give catalog, schema and table"
+        raise StatementError(msg)
+    return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Dml:
+    """A DML statement on a Delta table, which runs when its frame is asked for rows.
+
+    Attributes:
+        frame: the statement's frame, as it was planned.
+        state: what was known then.
+        entry: the table that it writes.
+        call: the text it was planned from; None when it came as a plan.
+    """
+
+    frame: DataFrame
+    state: FrameState
+    entry: Registered
+    call: SqlCall | None = None
+
+    @property
+    def title(self) -> str:
+        """Which statement, on which table."""
+        kind = _kind(original(self.frame, "logical_plan")())
+        return f"{_TITLES.get(kind, kind.upper())} {self.entry.name.table}"
+
+    def run(self) -> DataFrame:
+        """Carry the statement out on the newest version of the table; return the count of rows."""
+        session, ctx = self.state.session, self.state.ctx
+        entry = session.checked_writable(session.snapshot.get(self.entry.name) or self.entry)
+        with session.lease(entry) as table:
+            if table.version() != entry.version or str(table.metadata().id) != entry.identity:
+                entry = session.publish(ctx, entry, table)
+            plan, state = self._planned_now()
+            count = _Run(ctx, state, entry, table, self.call).carry_out(plan)
+            session.publish(ctx, entry, table)
+        return count_frame(ctx, count)
+
+    def _planned_now(self) -> tuple[LogicalPlan, FrameState]:
+        """Return the plan over what the session serves now, which may be more than it was."""
+        session, state = self.state.session, self.state
+        if session.snapshot is state.snapshot or self.call is None:
+            return original(self.frame, "logical_plan")(), state
+        session.freshen(state.ctx)
+        snapshot = session.snapshot
+        frame: DataFrame = session.reading(self.call.plan)
+        return frame.logical_plan(), FrameState(state.ctx, session, snapshot)
+
+
+_TITLES = {
+    "Append": "INSERT INTO",
+    "Overwrite": "INSERT OVERWRITE",
+    "Replace": "REPLACE INTO",
+    "Update": "UPDATE",
+    "Delete": "DELETE FROM",
+    "Truncate": "TRUNCATE TABLE",
+    "Merge": "MERGE INTO",
+}
+"""What the engine calls a DML plan, and how it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One execution of a statement."""
+
+    ctx: SessionContext
+    state: FrameState
+    entry: Registered
+    table: DeltaTable
+    call: SqlCall | None
+
+    def carry_out(self, plan: LogicalPlan) -> int:
+        """Write, and return how many rows were inserted, updated or deleted."""
+        from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
+
+        kind = _kind(plan)
+        below = LogicalPlan(_variant(plan).input())
+        if kind in {"Append", "Overwrite"}:
+            return self._insert(below, "append" if kind == "Append" else "overwrite")
+        if kind == "Merge":
+            return self._merge(below)
+        with witnessed(facts_of(below, self.state, schema=None)):
+            if kind == "Update":
+                return self._update(below)
+            if kind == "Delete":
+                return self._delete(below)
+            if kind == "Truncate":
+                return _deleted(self.table.delete())
+        msg = (
+            f"{_TITLES.get(kind, kind)} is not possible on a Delta table, which has no primary key:"
+            " use MERGE INTO"
+        )
+        raise StatementError(msg)
+
+    def _insert(self, below: LogicalPlan, mode: str) -> int:
+        frame = _frame(self.ctx, below)
+        if self.entry.defaults and self.call is not None:
+            frame = _with_defaults(frame, self.entry, self.call)
+        with witnessed(facts_of(below, self.state, schema=frame.schema())):
+            return stream_into(self.table, frame, mode)
+
+    def _merge(self, below: LogicalPlan) -> int:
+        if self.call is None or first_word(self.call.text) != "MERGE":
+            msg = (
+                "MERGE INTO is possible as the text of a statement only, not prepared or as a plan"
+            )
+            raise StatementError(msg)
+        merge = Merge.parsed(self.call.text, normalize=self.ctx.enable_ident_normalization())
+        facts = facts_of(
+            below, self.state, clauses=merge.clauses_text, reads=(_input_of(self.entry),)
+        )
+        with witnessed(facts):
+            return carry_out_merge(merge, self.call, self.table, _frame(self.ctx, below))
+
+    # --- UPDATE ------------------------------------------------------------------------------------
+
+    def _update(self, projection: LogicalPlan) -> int:
+        parts = projection.to_variant()
+        below = parts.input()[0]
+        rows = _frame(self.ctx, below)
+        schema = rows.schema()
+        assigned = {
+            name: unaliased(expression)
+            for name, expression in zip(schema.names, parts.projections(), strict=True)
+            if column_name(expression) != name
+        }
+        if not assigned:
+            return int(original(rows, "count")())
+        filter_ = _filter(below)
+        try:
+            updates = {quoted(c): value_sql(e, _own_column) for c, e in assigned.items()}
+            predicate = None if filter_ is None else filter_sql(filter_, schema)
+        except NotTold:
+            return self._update_by_merge(projection, rows, filter_, assigned)
+        metrics = self.table.update(updates=updates, predicate=predicate)
+        return int(metrics["num_updated_rows"])
+
+    def _update_by_merge(
+        self, plan: LogicalPlan, rows: DataFrame, filter_: Any, assigned: dict[str, Any]
+    ) -> int:
+        self._check_served()
+        depends = _depends_on([filter_, *assigned.values()], plan, rows.schema())
+        values = {column: f"value_{place}" for place, column in enumerate(assigned)}
+        source = _distinct(
+            rows, depends, [e.alias(values[column]) for column, e in assigned.items()]
+        )
+        change = Change("update", {c: f"{SOURCE}.{quoted(v)}" for c, v in values.items()})
+        return changed_rows(apply_changes(self.table, source, _match(depends), [change]))
+
+    # --- DELETE ------------------------------------------------------------------------------------
+
+    def _delete(self, below: LogicalPlan) -> int:
+        if type(_variant(below)).__name__ == "Limit":
+            msg = "DELETE with LIMIT is not possible on a Delta table, whose rows have no order"
+            raise StatementError(msg)
+        filter_ = _filter(below)
+        if filter_ is None:
+            return _deleted(self.table.delete())
+        rows = _frame(self.ctx, below)
+        try:
+            predicate = filter_sql(filter_, rows.schema())
+        except NotTold:
+            return self._delete_by_merge(below, rows, filter_)
+        return _deleted(self.table.delete(predicate))
+
+    def _delete_by_merge(self, plan: LogicalPlan, rows: DataFrame, filter_: Any) -> int:
+        self._check_served()
+        depends = _depends_on([filter_], plan, rows.schema())
+        source = _distinct(rows, depends, [])
+        return changed_rows(
+            apply_changes(self.table, source, _match(depends), [Change("delete", {})])
+        )
+
+    def _check_served(self) -> None:
+        """Refuse to work changes out from another version than the one that they are applied to."""
+        planned = self.state.snapshot.get(self.entry.name)
+        if planned is None or planned.version != self.table.version():
+            msg = (
+                f"{self.entry.name.table} has changed since this plan was made, and its filter must"
+                " be evaluated first: plan the statement again"
+            )
+            raise StatementError(msg)
+
+
+# --- rows in, count out ------------------------------------------------------------------------------
+
+
+def count_frame(ctx: SessionContext, count: int) -> DataFrame:
+    """Return what a DML statement returns in DataFusion: one row, `count: UInt64`."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    schema = pa.schema([pa.field("count", pa.uint64(), nullable=False)])
+    batch = pa.record_batch([pa.array([count], pa.uint64())], schema=schema)
+    frame: DataFrame = original(ctx, "read_batches")([batch])
+    return frame
+
+
+def _deleted(metrics: dict[str, Any]) -> int:
+    return int(metrics["num_deleted_rows"] or 0)
+
+
+def _input_of(entry: Registered) -> InputVersion:
+    return InputVersion(entry.table_id, entry.version, entry.uri)
+
+
+# --- plans taken apart -------------------------------------------------------------------------------
+
+
+def _variant(plan: Any) -> Any:
+    return plan.to_variant()
+
+
+def _kind(plan: LogicalPlan) -> str:
+    """Return what a DML plan does: Append, Overwrite, Replace, Update, Delete, Truncate or Merge."""
+    try:
+        return str(_variant(plan).op()).rpartition(".")[2]
+    except NotImplementedError:
+        # The engine's Python side has no word for it yet; its plan has.
+        return "Merge"
+
+
+def _frame(ctx: SessionContext, plan: Any) -> DataFrame:
+    from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
+
+    wrapped = plan if isinstance(plan, LogicalPlan) else LogicalPlan(plan)
+    frame: DataFrame = original(ctx, "create_dataframe_from_logical_plan")(wrapped)
+    return frame
+
+
+def _filter(plan: Any) -> Any:
+    """Return the predicate of the filter that a plan starts with, or None."""
+    parts = _variant(plan)
+    return parts.predicate() if type(parts).__name__ == "Filter" else None
+
+
+def _own_column(_: str | None, name: str) -> str:
+    return quoted(name)
+
+
+def _depends_on(expressions: list[Any], plan: Any, schema: pa.Schema) -> list[str]:
+    """Return the columns of the table that expressions depend on, in the table's order.
+
+    A subquery is not looked through, but it tells its outer columns in the plan's text.
+    """
+    found: set[str] = set()
+    for expression in expressions:
+        if expression is None:
+            continue
+        inside = columns_in(expression)
+        if inside is None:
+            return list(schema.names)
+        found |= inside
+    text = plan.display_indent()
+    if "outer_ref(" in text:
+        found.update(n for n in schema.names if f"{n})" in text)
+    return [name for name in schema.names if name in found]
+
+
+def _distinct(rows: DataFrame, depends: list[str], values: list[Any]) -> DataFrame:
+    from datafusion import lit  # noqa: PLC0415 - heavy, and there already
+
+    keys = [rows.col(name).alias(f"key_{place}") for place, name in enumerate(depends)]
+    columns = [*keys, *values] or [lit(1).alias("any")]
+    selected = original(rows, "select")(*columns)
+    frame: DataFrame = original(selected, "distinct")()
+    return frame
+
+
+def _match(depends: list[str]) -> str:
+    return matching(depends, [f"key_{place}" for place in range(len(depends))])
+
+
+# --- the text of a statement ---------------------------------------------------------------------------
+
+_BEFORE_TARGET = (
+    "INSERT",
+    "REPLACE",
+    "OR",
+    "OVERWRITE",
+    "INTO",
+    "TABLE",
+    "UPDATE",
+    "DELETE",
+    "FROM",
+)
+_MORE_BEFORE_TARGET = ("MERGE", "TRUNCATE")
+
+
+def _words_at_target(call: SqlCall) -> Words:
+    words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
+    while any(words.take(word) for word in (*_BEFORE_TARGET, *_MORE_BEFORE_TARGET)):
+        pass
+    return words
+
+
+def _target_in(call: SqlCall) -> tuple[str, ...]:
+    return _words_at_target(call).reference()
+
+
+def _with_defaults(frame: DataFrame, entry: Registered, call: SqlCall) -> DataFrame:
+    """Return the rows of an INSERT with the defaults of the columns that it does not name."""
+    words = _words_at_target(call)
+    words.reference()
+    starts_query = any(words.peek("(", word) for word in ("SELECT", "WITH", "VALUES", "("))
+    if not words.peek("(") or starts_query:
+        return frame
+    named = set(words.names())
+    schema = frame.schema()
+    columns = []
+    for name in schema.names:
+        column = frame.col(name)
+        if name not in named and name in entry.defaults:
+            default = frame.parse_sql_expr(entry.defaults[name])
+            column = default.cast(schema.field(name).type).alias(name)
+        columns.append(column)
+    selected: DataFrame = original(frame, "select")(*columns)
+    return selected

@@ -1,0 +1,250 @@
+"""Files that DataFusion writes outside Delta, observed: `COPY TO`, `write_parquet` and its kin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from deltawitness.events import CommitMetrics, WriteIntent
+from deltawitness.internal import report
+from deltawitness.observe import Observer
+from deltawitness.observe.enclosure import Facts
+from deltawitness.proxies.frames import FrameState, adopt, state_of
+from deltawitness.proxies.installation import install_enclosed
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.witness import facts_of
+from deltawitness.redaction import redact_label, strip_credentials, table_name_for
+from deltawitness.run import current_cache_context
+from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame
+
+    from deltawitness.observe.observation import Observation
+
+__all__ = ["CopyTo", "exported"]
+
+T = TypeVar("T")
+
+COUNTED_BYTES = 1 << 28
+"""Bytes of text files that are looked through for their rows; beyond it only files are counted."""
+
+
+def exported(
+    frame: DataFrame,
+    destination: str | os.PathLike[str],
+    write: Callable[[], T],
+    rows_in: Callable[[T], int | None] = lambda _: None,
+    *,
+    headers: int = 0,
+) -> T:
+    """Carry out a write of files, and have it observed.
+
+    Args:
+        frame: the rows.
+        destination: where to.
+        write: writes; its result and its exception leave as they are.
+        rows_in: how many rows the result says were written, if it says so.
+        headers: lines at the start of each text file that are no rows.
+    """
+    try:
+        observer = install_enclosed()
+        if not observer.is_on():
+            return write()
+        location = os.fspath(destination)
+        before = _files(location)
+        observation = _begun(observer, frame, location)
+        observer.enter(observation)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("export", error)
+        return write()
+    try:
+        result = write()
+    except BaseException as error:
+        _guarded(observer.raised, observation, error)
+        raise
+    _guarded(_returned, observer, observation, _Written(location, before, headers), rows_in(result))
+    return result
+
+
+def _begun(observer: Observer, frame: DataFrame, location: str) -> Observation:
+    facts = facts_of(frame, state_of(frame), schema=frame.schema())
+    return observer.begin(_intent(observer, facts, location))
+
+
+def _intent(observer: Observer, facts: Facts, location: str) -> WriteIntent:
+    ambient = current_cache_context()
+    return WriteIntent(
+        operation=Operation.COPY,
+        cache_operation=CacheOperation.WRITE,
+        table_uri=strip_credentials(location),
+        table_name=table_name_for(location, None, observer.settings.table_names),
+        policy=redact_label(ambient.policy or POLICY_UNMANAGED),
+        scope=ambient.scope or CacheScope.DATASET,
+        cache_key=ambient.key,
+        schema_hash=facts.schema_hash,
+        plan_hash=facts.plan_hash,
+        plan_shape_hash=facts.plan_shape_hash,
+        inputs=facts.inputs,
+    )
+
+
+def _returned(
+    observer: Observer, observation: Observation, written: _Written, rows: int | None
+) -> None:
+    written.look()
+    observation.exported = lambda: written.metrics(rows)
+    observer.returned(observation, None, table=None)
+
+
+def _guarded(act: Callable[..., None], *args: Any) -> None:
+    try:
+        act(*args)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("export", error)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTo:
+    """`COPY ... TO` files, which runs when its frame is asked for rows."""
+
+    frame: DataFrame
+    state: FrameState
+
+    @property
+    def title(self) -> str:
+        """What it would do."""
+        return "COPY TO"
+
+    def run(self) -> DataFrame:
+        """Write the files and return the count of rows, as the engine does."""
+        from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
+
+        parts = self.frame.logical_plan().to_variant()
+        ctx = self.state.ctx
+        plan = parts.input()
+        plan = plan if isinstance(plan, LogicalPlan) else LogicalPlan(plan)
+        rows = original(ctx, "create_dataframe_from_logical_plan")(plan)
+        batches = exported(
+            adopt(rows, self.state),
+            parts.output_url(),
+            original(self.frame, "collect"),
+            lambda batches: sum(batch["count"][0].as_py() for batch in batches),
+        )
+        frame: DataFrame = original(ctx, "read_batches")(batches)
+        return frame
+
+
+# --- what is there afterwards ---------------------------------------------------------------------------
+
+Files = dict[str, tuple[int, int]]
+"""Files below a place, each with its change time and its size."""
+
+
+def _local(location: str) -> Path | None:
+    if location.startswith("file://"):
+        return Path(unquote(urlsplit(location).path))
+    return None if "://" in location else Path(location)
+
+
+def _files(location: str) -> Files:
+    place = _local(location)
+    if place is None:
+        return {}
+    return {str(path): _identity(path) for path in _below(place)}
+
+
+def _below(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        yield place
+    elif place.is_dir():
+        yield from (path for path in place.rglob("*") if path.is_file())
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+class _Written:
+    """The files that a write left behind at a place.
+
+    Args:
+        location: where it wrote.
+        before: what was there before.
+        headers: lines at the start of each text file that are no rows.
+    """
+
+    def __init__(self, location: str, before: Files, headers: int) -> None:
+        self._location = location
+        self._headers = headers
+        self._before = before
+        self._files: Files = {}
+
+    def look(self) -> None:
+        """Take note of what is new, right after the write."""
+        now = _files(self._location)
+        self._files = {
+            path: identity for path, identity in now.items() if self._before.get(path) != identity
+        }
+
+    def metrics(self, rows: int | None) -> CommitMetrics:
+        """Return how much was written; an object store is not asked.
+
+        Args:
+            rows: how many rows, where the engine said so.
+        """
+        if _local(self._location) is None:
+            return CommitMetrics(rows_added=rows)
+        size = sum(size for _, size in self._files.values())
+        if rows is None:
+            rows = self._rows(size)
+        return CommitMetrics(rows_added=rows, files_added=len(self._files), bytes_added=size)
+
+    def _rows(self, size: int) -> int | None:
+        counts = []
+        for name, identity in self._files.items():
+            path = Path(name)
+            count = _ROWS.get(path.suffix)
+            if count is None or (size > COUNTED_BYTES and path.suffix != ".parquet"):
+                return None
+            if not path.exists() or _identity(path) != identity:
+                return None  # somebody else has been here since
+            headers = self._headers if path.suffix == ".csv" else 0
+            counts.append(max(count(path) - headers, 0))
+        return sum(counts)
+
+
+def _parquet_rows(path: Path) -> int:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy, and for exports only
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def _csv_rows(path: Path) -> int:
+    """Count the line ends outside quotes."""
+    ends, is_quoted = 0, False
+    with path.open("rb") as content:
+        while chunk := content.read(1 << 20):
+            for place, part in enumerate(chunk.split(b'"')):
+                if place:
+                    is_quoted = not is_quoted
+                if not is_quoted:
+                    ends += part.count(b"\n")
+    return ends
+
+
+_ROWS: Mapping[str, Callable[[Path], int]] = {
+    ".parquet": _parquet_rows,
+    ".json": _lines,
+    ".csv": _csv_rows,
+}

@@ -1,0 +1,157 @@
+"""What is known of a frame beside its plan: its session, what it reads, how it is made anew.
+
+The state lies on the plain DataFrame itself, so that a proxy over it and a patched class find the
+same. Frames that are made from a frame inherit it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from deltawitness.events import InputVersion
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.registry import Snapshot, inputs_of
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame, SessionContext
+
+    from deltawitness.proxies.state import Session
+
+__all__ = ["FrameState", "Pending", "adopt", "derive", "remade", "state_of"]
+
+_ATTRIBUTE = "_deltawitness_frame"
+
+
+class Pending(Protocol):
+    """A statement that runs when its frame is asked for rows, once each time."""
+
+    @property
+    def title(self) -> str:
+        """What it would do, without a literal: shown when somebody looks at the frame."""
+
+    def run(self) -> DataFrame:
+        """Carry the statement out and return the frame of its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameState:
+    """What is known of a frame.
+
+    Attributes:
+        ctx: the context it was made with.
+        session: the state of its session.
+        snapshot: what table names meant when it was planned.
+        reads: Delta tables that it reads and that no name in the snapshot tells.
+        origin: makes it again, from what table names mean then; None for a frame over fixed data.
+        pending: the statement that it stands for, if it is no query.
+    """
+
+    ctx: SessionContext
+    session: Session
+    snapshot: Snapshot
+    reads: tuple[InputVersion, ...] = ()
+    origin: Callable[[], DataFrame] | None = None
+    pending: Pending | None = None
+
+    def inputs(self, plan_text: str) -> tuple[InputVersion, ...]:
+        """Return the Delta tables that a plan of this frame reads, each version once.
+
+        Args:
+            plan_text: `LogicalPlan.display_indent()`.
+        """
+        found = dict.fromkeys(self.reads)
+        found.update(dict.fromkeys(inputs_of(plan_text, self.snapshot)))
+        return tuple(found)
+
+
+def state_of(frame: object) -> FrameState | None:
+    """Return what is known of a frame, also through a proxy; None for a frame of no known session."""
+    state = getattr(frame, _ATTRIBUTE, None)
+    return state if isinstance(state, FrameState) else None
+
+
+def adopt(frame: Any, state: FrameState) -> Any:
+    """Let the frame have this state, and return it."""
+    setattr(frame, _ATTRIBUTE, state)
+    return frame
+
+
+def remade(frame: Any) -> Any:
+    """Return the frame planned anew, over what table names mean now."""
+    state = state_of(frame)
+    return frame if state is None or state.origin is None else state.origin()
+
+
+def derive(
+    name: str, frame: DataFrame, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> DataFrame:
+    """Return the frame that a method of the frame makes, with what is known of it.
+
+    Args:
+        name: the method, one that only adds to the plan.
+        frame: the frame.
+        args: the method's arguments.
+        kwargs: the method's keyword arguments.
+    """
+    result: DataFrame = original(frame, name)(*args, **kwargs)
+    state = state_of(frame)
+    if state is None:
+        return result
+    others = [value for value in (*args, *kwargs.values()) if state_of(value) is not None]
+    derived = FrameState(
+        state.ctx,
+        state.session,
+        state.snapshot,
+        _reads(state, others),
+        partial(_made_again, name, frame, args, kwargs),
+        None if state.pending is None else Derived(state.pending, name, args, kwargs),
+    )
+    adopt(result, derived)
+    return result
+
+
+def _reads(state: FrameState, others: list[Any]) -> tuple[InputVersion, ...]:
+    """Return what is read beside what the snapshot tells: other frames may be of other moments."""
+    reads = state.reads
+    for other in others:
+        known = state_of(other)
+        if known is not None:
+            is_same = known.snapshot is state.snapshot
+            text = "" if is_same else original(other, "logical_plan")().display_indent()
+            reads += known.reads if is_same else known.inputs(text)
+    return reads
+
+
+def _made_again(
+    name: str, frame: DataFrame, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> DataFrame:
+    made: DataFrame = derive(
+        name,
+        remade(frame),
+        tuple(remade(value) for value in args),
+        {key: remade(value) for key, value in kwargs.items()},
+    )
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A frame made from a statement's frame: the statement runs, then the frame is made."""
+
+    statement: Pending
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """What the statement would do."""
+        return self.statement.title
+
+    def run(self) -> DataFrame:
+        """Carry the statement out and make the frame from its result."""
+        frame: DataFrame = original(self.statement.run(), self.name)(*self.args, **self.kwargs)
+        return frame

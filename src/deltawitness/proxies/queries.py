@@ -1,0 +1,196 @@
+"""Queries whose rows go to the program, observed where the setting `capture_queries` is on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from deltawitness.hashing import hash_of_plan_text, plan_text, table_id
+from deltawitness.internal import report
+from deltawitness.observe import Observer, current_observer
+from deltawitness.proxies.frames import state_of
+from deltawitness.proxies.originals import original
+from deltawitness.redaction import table_name_for
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame
+
+    from deltawitness.telemetry.queries import Query
+
+__all__ = ["observed_query"]
+
+
+def observed_query(name: str, frame: DataFrame, call: Callable[[], Any]) -> Any:
+    """Run a method that gives rows to the program, and have it observed if that is asked for.
+
+    Args:
+        name: the method.
+        frame: the frame.
+        call: runs it; its result and its exception leave as they are.
+    """
+    observer = current_observer()
+    if observer is None or not observer.settings.capture_queries or not observer.is_on():
+        return call()
+    query = _opened(observer, frame)
+    if query is None:
+        return call()
+    try:
+        result = call()
+    except BaseException as error:
+        _guarded(query.end, error)
+        raise
+    if name in _STREAMS:
+        return _STREAMS[name](result, query)
+    _guarded(_end, query, name, result)
+    return result
+
+
+def _opened(observer: Observer, frame: DataFrame) -> Query | None:
+    """Return the telemetry of a query over Delta tables; None for another one."""
+    try:
+        state = state_of(frame)
+        if state is None:
+            return None
+        text = plan_text(original(frame, "logical_plan")())
+        inputs = state.inputs(text)
+        if not inputs:
+            return None
+        settings = observer.settings
+        key = settings.table_id_key
+        ids = [r.table_id if key is None else table_id(r.uri or "", key=key) for r in inputs]
+        names = [table_name_for(read.uri, None, settings.table_names) for read in inputs]
+        return observer.queries.open(
+            list(dict.fromkeys(name for name in names if name)),
+            [f"{each}@{read.version}" for each, read in zip(ids, inputs, strict=True)],
+            hash_of_plan_text(text),
+        )
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the query
+        report("query", error)
+        return None
+
+
+def _end(query: Query, name: str, result: Any) -> None:
+    count = _ROWS.get(name)
+    query.rows = None if count is None else count(result)
+    query.end()
+
+
+def _guarded(act: Callable[..., None], *args: Any) -> None:
+    try:
+        act(*args)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the query
+        report("query", error)
+
+
+def _rows_of(batches: list[Any]) -> int:
+    return sum(batch.num_rows for batch in batches)
+
+
+_ROWS: dict[str, Callable[[Any], int]] = {
+    "collect": _rows_of,
+    "collect_column": len,
+    "collect_partitioned": lambda partitions: sum(map(_rows_of, partitions)),
+    "to_arrow_table": lambda table: table.num_rows,
+    "to_pandas": len,
+    "to_polars": len,
+    "to_pydict": lambda columns: len(next(iter(columns.values()), ())),
+    "to_pylist": len,
+    "count": lambda _: 1,
+}
+
+
+# --- streams -------------------------------------------------------------------------------------------
+
+
+class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+    """A stream of record batches that counts the rows which pass; the query ends with it."""
+
+    def __init__(self, stream: Any, query: Query, siblings: list[Any] | None = None) -> None:
+        super().__init__(stream)
+        self._self_query = query
+        self._self_open = siblings if siblings is not None else [stream]
+        query.rows = query.rows or 0
+
+    def next(self) -> Any:
+        """Return the next batch."""
+        return self._self_counted(self.__wrapped__.next)
+
+    def __next__(self) -> Any:
+        return self._self_counted(self.__wrapped__.__next__)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            batch = await self.__wrapped__.__anext__()
+        except BaseException as error:
+            self._self_over(error)
+            raise
+        self._self_passed(batch)
+        return batch
+
+    def __del__(self) -> None:
+        # A program may stop in the middle: what it has taken is what was returned.
+        _guarded(self._self_query.end)
+
+    def _self_counted(self, take: Callable[[], Any]) -> Any:
+        try:
+            batch = take()
+        except BaseException as error:
+            self._self_over(error)
+            raise
+        self._self_passed(batch)
+        return batch
+
+    def _self_passed(self, batch: Any) -> None:
+        self._self_query.rows = (self._self_query.rows or 0) + batch.to_pyarrow().num_rows
+
+    def _self_over(self, error: BaseException) -> None:
+        is_end = isinstance(error, StopIteration | StopAsyncIteration)
+        if self.__wrapped__ in self._self_open:
+            self._self_open.remove(self.__wrapped__)
+        if not is_end or not self._self_open:
+            _guarded(self._self_query.end, None if is_end else error)
+
+
+def _partitioned(streams: list[Any], query: Query) -> list[Any]:
+    still_open = list(streams)
+    return [ObservedStream(stream, query, still_open) for stream in streams]
+
+
+def _exported(capsule: Any, query: Query) -> Any:
+    """Return an Arrow C stream of the same batches, counted as they are read."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    reader = pa.RecordBatchReader._import_from_c_capsule(capsule)  # noqa: SLF001 - the only way in for a capsule
+
+    def passing() -> Iterator[Any]:
+        query.rows = 0
+        try:
+            for batch in reader:
+                query.rows += batch.num_rows
+                yield batch
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            _guarded(query.end, error)
+            raise
+        finally:
+            _guarded(query.end)
+
+    return pa.RecordBatchReader.from_batches(reader.schema, passing()).__arrow_c_stream__()
+
+
+_STREAMS: dict[str, Callable[[Any, Any], Any]] = {
+    "__arrow_c_stream__": _exported,
+    "__aiter__": ObservedStream,
+    "__iter__": ObservedStream,
+    "execute_stream": ObservedStream,
+    "execute_stream_partitioned": _partitioned,
+}

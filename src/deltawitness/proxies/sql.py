@@ -1,0 +1,246 @@
+"""SQL text read word by word: for the statements and clauses that DataFusion does not hand out.
+
+The words come from sqlglot's tokenizer, which knows quotes and comments; what they mean is decided
+by DataFusion, which gets every expression as the text that it stands in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from deltawitness.exceptions import StatementError
+
+if TYPE_CHECKING:
+    from sqlglot.tokens import Token, Tokenizer  # type: ignore[attr-defined]  # re-exported
+
+__all__ = ["Words", "first_word", "quoted"]
+
+_FIRST_WORD = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]+|\()", re.DOTALL)
+
+_OPENING = frozenset({"(", "[", "{"})
+_CLOSING = frozenset({")", "]", "}"})
+
+
+def first_word(text: str) -> str:
+    """Return the first word of a statement in capitals, comments passed over; empty if there is none.
+
+    >>> first_word("/* nightly */ insert into t")
+    'INSERT'
+    """
+    match = _FIRST_WORD.match(text)
+    return match[1].upper() if match else ""
+
+
+def quoted(*parts: str) -> str:
+    """Return a name as SQL that means exactly it, whatever is in it.
+
+    >>> quoted("lake", 'a"b')
+    '"lake"."a""b"'
+    """
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+@cache
+def _tokenizer() -> type[Tokenizer]:
+    from sqlglot.tokens import Tokenizer  # noqa: PLC0415 - heavy, few statements need it
+
+    class WordByWord(Tokenizer):
+        """Takes no word for the start of a foreign command, whose rest would be one text."""
+
+        COMMANDS: ClassVar[set[Any]] = set()
+
+    return WordByWord
+
+
+class Words:
+    """A statement's words and a place among them.
+
+    Args:
+        text: the statement.
+        normalize: whether unquoted names are folded to lower case, as DataFusion does by default.
+
+    Raises:
+        StatementError: the text has no words, such as an open quote.
+
+    >>> words = Words("COPY (SELECT 1) TO 'x'")
+    >>> words.take("COPY"), words.until({"TO"}), words.take("TO"), words.string()
+    (True, '(SELECT 1)', True, 'x')
+    """
+
+    def __init__(self, text: str, *, normalize: bool = True) -> None:
+        from sqlglot.errors import TokenError  # noqa: PLC0415 - heavy, few statements need it
+        from sqlglot.tokens import TokenType  # type: ignore[attr-defined]  # noqa: PLC0415 - as above; re-exported
+
+        self.text = text
+        self._normalize = normalize
+        self._quoted_name = TokenType.IDENTIFIER
+        self._string = TokenType.STRING
+        try:
+            tokens = _tokenizer()().tokenize(text)
+        except TokenError as error:
+            msg = "the statement cannot be read: a quote or a comment is left open"
+            raise StatementError(msg) from error
+        while tokens and tokens[-1].text == ";":
+            tokens.pop()
+        self._tokens: list[Token] = tokens
+        self._at = 0
+
+    @property
+    def at_end(self) -> bool:
+        """Whether every word has been read."""
+        return self._at >= len(self._tokens)
+
+    @property
+    def position(self) -> int:
+        """Where in the text the next word starts; the text's end when there is none."""
+        return len(self.text) if self.at_end else self._tokens[self._at].start
+
+    @property
+    def end_position(self) -> int:
+        """Where in the text the last word that was read ends."""
+        return self._tokens[self._at - 1].end + 1 if self._at else 0
+
+    def peek(self, *words: str) -> bool:
+        """Tell whether the next words are these."""
+        return all(self._word(self._at + step) == word for step, word in enumerate(words))
+
+    def contain(self, *words: str) -> bool:
+        """Tell whether these words stand anywhere in the statement, in this order."""
+        places = range(len(self._tokens) - len(words) + 1)
+        return any(
+            all(self._word(place + step) == word for step, word in enumerate(words))
+            for place in places
+        )
+
+    def take(self, *words: str) -> bool:
+        """Read these words if they are next, and tell whether they were."""
+        if not self.peek(*words):
+            return False
+        self._at += len(words)
+        return True
+
+    def skip(self) -> None:
+        """Pass over one word."""
+        self._next("a word")
+
+    def expect(self, *words: str) -> None:
+        """Read these words.
+
+        Raises:
+            StatementError: others are next.
+        """
+        if not self.take(*words):
+            self._fail(" ".join(words))
+
+    def expect_end(self) -> None:
+        """Take note that the statement ends here.
+
+        Raises:
+            StatementError: it goes on.
+        """
+        if not self.at_end:
+            self._fail("the end of the statement")
+
+    def reference(self) -> tuple[str, ...]:
+        """Read a table's name, dotted or not, as its parts."""
+        parts = [self.name()]
+        while self.take("."):
+            parts.append(self.name())
+        return tuple(parts)
+
+    def name(self) -> str:
+        """Read one name; an unquoted one is folded as DataFusion folds it."""
+        token = self._next("a name")
+        if token.token_type is self._quoted_name:
+            return token.text
+        if token.token_type is self._string or not re.match(r"[^\W\d]", token.text):
+            self._at -= 1
+            self._fail("a name")
+        return token.text.lower() if self._normalize else token.text
+
+    def names(self) -> tuple[str, ...]:
+        """Read names in parentheses, divided by commas."""
+        self.expect("(")
+        found = [self.name()]
+        while self.take(","):
+            found.append(self.name())
+        self.expect(")")
+        return tuple(found)
+
+    def string(self) -> str:
+        """Read a text literal."""
+        token = self._next("a text in quotes")
+        if token.token_type is not self._string:
+            self._at -= 1
+            self._fail("a text in quotes")
+        return token.text
+
+    def number(self) -> int:
+        """Read a whole number."""
+        token = self._next("a whole number")
+        if not token.text.isdigit():
+            self._at -= 1
+            self._fail("a whole number")
+        return int(token.text)
+
+    def options(self) -> dict[str, str]:
+        """Read `('key' 'value', ...)`; a prefix `format.`, as DataFusion knows it, means nothing here."""
+        self.expect("(")
+        found = {}
+        while True:
+            key = self._next("an option").text
+            while self.take("."):
+                key += "." + self._next("an option").text
+            found[key.removeprefix("format.")] = self._next("an option's value").text
+            if not self.take(","):
+                break
+        self.expect(")")
+        return found
+
+    def until(self, words: Collection[str]) -> str:
+        """Read on to the first of these words outside parentheses and CASE; return the text read."""
+        first, depth, cases = self._at, 0, 0
+        while not self.at_end:
+            word = self._word(self._at)
+            if depth == 0 and cases == 0 and word in words:
+                break
+            if word in _OPENING:
+                depth += 1
+            elif word in _CLOSING:
+                if depth == 0:
+                    break
+                depth -= 1
+            elif word == "CASE":
+                cases += 1
+            elif word == "END" and cases:
+                cases -= 1
+            self._at += 1
+        if self._at == first:
+            self._fail("an expression")
+        return self.text[self._tokens[first].start : self._tokens[self._at - 1].end + 1]
+
+    def rest(self) -> str:
+        """Read everything that is left; return its text."""
+        return self.until(())
+
+    def _word(self, index: int) -> str:
+        """Return a word in capitals; a quoted name or a text is never taken for a keyword."""
+        if index >= len(self._tokens):
+            return ""
+        token = self._tokens[index]
+        is_literal = token.token_type in {self._quoted_name, self._string}
+        return "" if is_literal else token.text.upper()
+
+    def _next(self, wanted: str) -> Token:
+        if self.at_end:
+            self._fail(wanted)
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    def _fail(self, wanted: str) -> None:
+        # What stands there instead may be a literal, so only its place is told.
+        msg = f"the statement cannot be read: expected {wanted} at character {self.position + 1}"
+        raise StatementError(msg)

@@ -1,0 +1,346 @@
+"""What is known of one DataFusion session beside the engine: its Delta tables, handles and views."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from deltawitness.commit.seams import storage_options_of
+from deltawitness.exceptions import StatementError
+from deltawitness.hashing import table_id
+from deltawitness.internal import report
+from deltawitness.proxies.handles import HandleCache
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
+from deltawitness.proxies.sql import Words, quoted
+from deltawitness.sources import new_id
+
+if TYPE_CHECKING:
+    from datafusion import SessionContext
+    from deltalake import DeltaTable
+
+__all__ = ["Session", "adopted", "session_of"]
+
+FACTORY_FORMAT = "DELTATABLE"
+"""What stands after STORED AS for a Delta table, as in DataFusion's own command line."""
+
+SWAPS_AWAITED = 1000
+"""How often a reader looks again while a table is exchanged, before it takes the name as unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view over Delta tables, and how it is made again when one of them has a new version."""
+
+    name: TableName
+    reads: frozenset[TableName]
+    make: Callable[[SessionContext], object]
+
+
+class Session:
+    """The state that every context on one DataFusion session shares; it holds no context itself."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._swaps = 0
+        self._views: dict[TableName, View] = {}
+        self._stale_views: dict[TableName, None] = {}
+        self.snapshot = Snapshot({}, None)
+        self.handles = HandleCache()
+        self.has_factory = False
+
+    # --- names -------------------------------------------------------------------------------------
+
+    def default_of(self, ctx: SessionContext) -> tuple[str, str]:
+        """Return the catalog and the schema that a name without them is looked up in.
+
+        The session's configuration cannot be read from Python, so a table is registered under a
+        name of its own and looked for.
+        """
+        if self.snapshot.default is not None:
+            return self.snapshot.default
+        import pyarrow as pa  # noqa: PLC0415 - heavy, and there when a table is
+
+        probe = f"deltawitness_probe_{new_id()}"
+        register = original(ctx, "register_record_batches")
+        register(quoted(probe), [[pa.record_batch({"probe": [1]})]])
+        try:
+            default = next(
+                (catalog, schema)
+                for catalog in original(ctx, "catalog_names")()
+                for schema in original(ctx, "catalog")(catalog).schema_names()
+                if original(ctx, "table_exist")(quoted(catalog, schema, probe))
+            )
+        finally:
+            original(ctx, "deregister_table")(quoted(probe))
+        with self._lock:
+            self.snapshot = Snapshot(self.snapshot.entries, default)
+        return default
+
+    def forget_default(self) -> None:
+        """Look the default catalog and schema up anew: a SET statement may have changed them."""
+        with self._lock:
+            self.snapshot = Snapshot(self.snapshot.entries, None)
+
+    def full_name(self, ctx: SessionContext, parts: tuple[str, ...]) -> TableName:
+        """Return the full name of a table that is named by its parts."""
+        if len(parts) > len(TableName._fields):
+            msg = "a table's name has at most three parts: catalog, schema and table"
+            raise StatementError(msg)
+        missing = len(TableName._fields) - len(parts)
+        return TableName(*(self.default_of(ctx)[:missing] if missing else ()), *parts)
+
+    def parsed_name(self, ctx: SessionContext, name: str) -> TableName:
+        """Return the full name for a name given as text, read as DataFusion reads it.
+
+        Up to three dotted identifiers are a path, unquoted ones in lower case; anything else is
+        one name, taken as it stands.
+        """
+        return self.full_name(ctx, _parts_of(name, normalize=True))
+
+    # --- tables ------------------------------------------------------------------------------------
+
+    def register(  # noqa: PLR0913 - what is known of a registration, by keyword
+        self,
+        ctx: SessionContext,
+        name: TableName,
+        table: DeltaTable,
+        *,
+        fixed: bool = False,
+        defaults: Mapping[str, str] | None = None,
+        is_registered: bool = False,
+    ) -> Registered:
+        """Serve a Delta table under a name.
+
+        Args:
+            ctx: a context of this session.
+            name: the name; it must not be taken.
+            table: the table, at the version to serve.
+            fixed: the version was asked for: the table is not written.
+            defaults: SQL of the columns' defaults.
+            is_registered: the engine knows it under this name already.
+        """
+        if not is_registered:
+            original(ctx, "register_table")(name.sql(), table)
+        entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
+        with self._lock:
+            self.snapshot = self.snapshot.with_entry(entry)
+            self._views.pop(name, None)
+        return entry
+
+    def forget(self, *names: TableName) -> None:
+        """Take note that these names stand for no Delta table and no known view any more."""
+        with self._lock:
+            self.snapshot = self.snapshot.without(names)
+            for name in names:
+                self._views.pop(name, None)
+                self._stale_views.pop(name, None)
+
+    def forget_schema(self, catalog: str, schema: str | None = None) -> None:
+        """Take note that a schema, or a whole catalog, is gone."""
+        with self._lock:
+            known = [*self.snapshot.entries, *self._views]
+        self.forget(
+            *(n for n in known if n.catalog == catalog and (schema is None or n.schema == schema))
+        )
+
+    def publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> Registered:
+        """Serve a table's new version from now on; an older one than is served already is not.
+
+        Args:
+            ctx: a context of this session.
+            entry: what was registered.
+            table: a handle at the version to serve.
+        """
+        after = _registered(entry.name, table, fixed=False, defaults=entry.defaults)
+        with self._lock:
+            now = self.snapshot.get(entry.name)
+            if now is None or now.table_id != entry.table_id:
+                return after  # the name has come to stand for something else meanwhile
+            if now.identity == after.identity and now.version >= after.version:
+                return now
+            self._exchange(ctx, after.name, table)
+            self.snapshot = self.snapshot.with_entry(after)
+            for view in self._views.values():
+                if after.name in view.reads:
+                    self._stale_views[view.name] = None
+        return after
+
+    def publish_location(self, ctx: SessionContext, uri: str, table: DeltaTable) -> None:
+        """Serve the new version of a table that was written by its location, where it has a name."""
+        written = table_id(uri)
+        for entry in self.snapshot:
+            if entry.table_id == written and not entry.fixed:
+                self.publish(ctx, entry, table)
+
+    def _exchange(self, ctx: SessionContext, name: TableName, table: Any) -> None:
+        from datafusion.catalog import Table  # noqa: PLC0415 - heavy
+
+        # The engine cannot replace a table at once: readers look again when the name was gone.
+        provider = Table(table)
+        self._swaps += 1
+        try:
+            original(ctx, "deregister_table")(name.sql())
+            original(ctx, "register_table")(name.sql(), provider)
+        finally:
+            self._swaps += 1
+
+    def reading(self, plan: Callable[[], Any]) -> Any:
+        """Return what `plan` returns; do it again if a table was being exchanged when it failed."""
+        for _ in range(SWAPS_AWAITED):
+            before = self._swaps
+            try:
+                return plan()
+            except Exception as error:
+                if before == self._swaps and before % 2 == 0:
+                    raise
+                if "not found" not in str(error) and "No table named" not in str(error):
+                    raise
+                with self._lock:
+                    pass  # whoever exchanges a table holds it
+        return plan()
+
+    def registered(self, ctx: SessionContext, parts: tuple[str, ...]) -> Registered:
+        """Return the Delta table of that name.
+
+        Raises:
+            StatementError: there is none.
+        """
+        entry = self.snapshot.get(self.full_name(ctx, parts))
+        if entry is None:
+            msg = f"{'.'.join(parts)} is not registered as a Delta table in this session"
+            raise StatementError(msg)
+        return entry
+
+    @staticmethod
+    def checked_writable(entry: Registered) -> Registered:
+        """Return the table if it may be written.
+
+        Raises:
+            StatementError: it was registered at a fixed version.
+        """
+        if entry.fixed:
+            msg = (
+                f"{entry.name.table} is registered at version {entry.version} and so is read only:"
+                " register it without a version to write it"
+            )
+            raise StatementError(msg)
+        return entry
+
+    @contextmanager
+    def lease(self, entry: Registered) -> Iterator[DeltaTable]:
+        """Lend a handle of the table, as good as one opened now, for one operation.
+
+        Raises:
+            TableNotFoundError: the table is gone.
+        """
+        options = None if entry.storage_options is None else dict(entry.storage_options)
+        with self.handles.lease(entry.uri, options) as table:
+            if table is None:
+                from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+                table = DeltaTable(entry.uri, storage_options=options)  # noqa: PLW2901 - raises the engine's own error
+            yield table
+
+    def refresh(self, ctx: SessionContext, parts: tuple[str, ...] | None) -> None:
+        """Serve the newest version of one table, or of all.
+
+        Raises:
+            StatementError: there is no such Delta table.
+        """
+        if parts is None:
+            entries = [entry for entry in self.snapshot if not entry.fixed]
+        else:
+            entry = self.registered(ctx, parts)
+            entries = [] if entry.fixed else [entry]
+        for each in entries:
+            with self.lease(each) as table:
+                self.publish(ctx, each, table)
+
+    # --- views -------------------------------------------------------------------------------------
+
+    def note_view(
+        self, ctx: SessionContext, name: TableName, make: Callable[[SessionContext], object]
+    ) -> None:
+        """Remember a view, so that it shows the new versions of the Delta tables that it reads.
+
+        Args:
+            ctx: a context of this session.
+            name: the view's name.
+            make: makes it again, in place of the old one.
+        """
+        frame = original(ctx, "table")(name.sql())
+        text = frame.logical_plan().display_indent()
+        reads = frozenset(entry.name for entry in scanned_names(text, self.snapshot))
+        with self._lock:
+            self.snapshot = self.snapshot.without([name])
+            self._views.pop(name, None)
+            if reads:
+                self._views[name] = View(name, reads, make)
+
+    def freshen(self, ctx: SessionContext) -> None:
+        """Make the views again that read a table which has a new version, oldest first."""
+        if not self._stale_views:
+            return
+        with self._lock:
+            stale = [view for name, view in self._views.items() if name in self._stale_views]
+            self._stale_views.clear()
+            for view in stale:
+                try:
+                    self._swaps += 1
+                    view.make(ctx)
+                except Exception as error:  # noqa: BLE001 - the view stays at the versions it shows
+                    report("session", error)
+                finally:
+                    self._swaps += 1
+
+
+def _registered(
+    name: TableName, table: DeltaTable, *, fixed: bool, defaults: Mapping[str, str]
+) -> Registered:
+    uri = table.table_uri
+    return Registered(
+        name=name,
+        uri=uri,
+        storage_options=storage_options_of(table),
+        version=table.version(),
+        table_id=table_id(uri),
+        identity=str(table.metadata().id),
+        fixed=fixed,
+        defaults=defaults,
+    )
+
+
+def _parts_of(name: str, *, normalize: bool) -> tuple[str, ...]:
+    try:
+        words = Words(name, normalize=normalize)
+        parts = words.reference()
+    except StatementError:
+        return (name,)
+    return parts if words.at_end and len(parts) <= len(TableName._fields) else (name,)
+
+
+_ATTRIBUTE = "_deltawitness_session"
+_sessions: WeakValueDictionary[str, Session] = WeakValueDictionary()
+_sessions_lock = threading.Lock()
+
+
+def session_of(ctx: SessionContext) -> Session:
+    """Return the state of the session that a context is a handle on."""
+    try:
+        known: Session = vars(ctx)[_ATTRIBUTE]
+    except KeyError:
+        with _sessions_lock:
+            known = _sessions.setdefault(ctx.session_id(), Session())
+        setattr(ctx, _ATTRIBUTE, known)
+    return known
+
+
+def adopted(ctx: SessionContext, session: Session) -> SessionContext:
+    """Return a context that is another handle on a session, known as one."""
+    setattr(ctx, _ATTRIBUTE, session)
+    return ctx
