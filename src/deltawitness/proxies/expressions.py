@@ -218,6 +218,9 @@ def _case(_: Any, parts: Any, column: NameColumn) -> str:
 
 
 def _cast(expression: Any, parts: Any, column: NameColumn) -> str:
+    inner = unaliased(parts.expr())
+    if inner.variant_name() == "Literal" and inner.python_value().as_py() is None:
+        return "NULL"  # of whatever type the column has that it goes to
     kind = _cast_type(expression)
     if kind not in _CAST_TYPES:
         raise NotTold(kind)

@@ -7,6 +7,7 @@ alone says what a name in it means.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,11 @@ from deltawitness.proxies.changes import (
     matching,
 )
 from deltawitness.proxies.expressions import NotTold, unaliased, value_sql
+from deltawitness.proxies.originals import original
 from deltawitness.proxies.sql import Words, quoted
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datafusion import DataFrame
     from deltalake import DeltaTable
 
@@ -219,15 +222,21 @@ def _told(merge: Merge, call: SqlCall, columns: list[str]) -> tuple[str, list[Ch
         "not matched by source": merge.target_sql(),
     }
     sides = _sides(merge, call)
-    (condition,) = _translated(call, joined, [merge.condition], sides)
+    target = call.plan(f"SELECT * FROM {merge.target}").schema()
+    (condition,) = _translated(call, joined, [(merge.condition, None)], sides)
     changes = []
     for clause in merge.clauses:
-        texts = [*clause.values, *([clause.condition] if clause.condition is not None else [])]
-        told = _translated(call, scopes[clause.kind], texts, sides)
-        only_if = told.pop() if clause.condition is not None else None
         if clause.action == "nothing":
             raise NotTold(clause.action)
-        values = dict(zip(_columns(clause, columns), told, strict=True))
+        names = _columns(clause, columns)
+        wanted: list[tuple[str, Any]] = [
+            (text, target.field(name).type) for text, name in zip(clause.values, names, strict=True)
+        ]
+        if clause.condition is not None:
+            wanted.append((clause.condition, None))
+        told = _translated(call, scopes[clause.kind], wanted, sides)
+        only_if = told.pop() if clause.condition is not None else None
+        values = dict(zip(names, told, strict=True))
         changes.append(Change(clause.action, values, only_if, clause.kind == "matched"))
     return condition, changes
 
@@ -256,23 +265,48 @@ def _sides(merge: Merge, call: SqlCall) -> Callable[[str | None, str], str]:
 
 
 def _translated(
-    call: SqlCall, scope: str, texts: list[str], column: Callable[[str | None, str], str]
+    call: SqlCall,
+    scope: str,
+    texts: list[tuple[str, Any]],
+    column: Callable[[str | None, str], str],
 ) -> list[str]:
     """Return expressions in the SQL that delta-rs reads.
 
     Args:
         call: the statement's call.
         scope: the FROM clause in which they have their meaning.
-        texts: the expressions.
+        texts: the expressions, each with the type of the column that it is assigned to, or None.
         column: names their columns.
+
+    Raises:
+        NotTold: delta-rs is not given one of them, or would have to cast it: it takes the text of
+            a timestamp for another moment.
     """
     if not texts:
         return []
-    listed = ", ".join(f"({text}) AS told_{place}" for place, text in enumerate(texts))
-    return [
-        value_sql(expression, column)
-        for expression in _planned(call, f"SELECT {listed} FROM {scope}")
-    ]
+    listed = ", ".join(f"({text}) AS told_{place}" for place, (text, _) in enumerate(texts))
+    query = f"SELECT {listed} FROM {scope}"
+    given = call.plan(query).schema()
+    for field, (_, wanted) in zip(given, texts, strict=True):
+        if wanted is not None and not _agree(field.type, wanted):
+            raise NotTold(str(field.type))
+    return [value_sql(expression, column) for expression in _planned(call, query)]
+
+
+def _agree(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Tell whether a value of the one type is one of the other, or becomes one by widening."""
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy, and there already
+
+    if pt.is_null(given) or given == wanted:
+        return True
+    if pt.is_integer(given):
+        return bool(pt.is_integer(wanted) or pt.is_floating(wanted))
+    return any(
+        kind(given) and kind(wanted) for kind in (pt.is_floating, lambda each: str(each) in _TEXTS)
+    )
+
+
+_TEXTS = frozenset({"string", "string_view", "large_string"})
 
 
 def _planned(call: SqlCall, text: str) -> list[Any]:
@@ -302,19 +336,28 @@ class _Evaluated:
 
     def carry_out(self) -> int:
         """Work the changes out, apply them, and return how many rows they changed."""
-        columns = _schema_of(self.table)
-        is_about_target = any(clause.kind != "not matched" for clause in self._clauses())
-        keys = [name for name in columns if is_about_target and self._may_matter(name)]
-        source = self.call.plan(self._source_sql(columns, keys))
-        changes = [
-            self._change(number, clause, columns)
+        target = self.call.plan(f"SELECT * FROM {self.merge.target}").schema()
+        numbered = [
+            (number, clause)
             for number, clause in enumerate(self.merge.clauses)
             if clause.action != "nothing"
         ]
-        return changed_rows(apply_changes(self.table, source, self._condition(keys), changes))
-
-    def _clauses(self) -> list[Clause]:
-        return [clause for clause in self.merge.clauses if clause.action != "nothing"]
+        if not numbered:
+            return 0
+        is_about_target = any(clause.kind != "not matched" for _, clause in numbered)
+        keys = [name for name in target.names if is_about_target and self._may_matter(name)]
+        assigned = [
+            name
+            for name in target.names
+            if any(name in self._set_by(clause, target.names) for _, clause in numbered)
+        ]
+        branches = [
+            self._branch(number, clause, target, keys, assigned) for number, clause in numbered
+        ]
+        source = functools.reduce(lambda one, other: original(one, "union")(other), branches)
+        changes = [self._change(number, clause, target.names) for number, clause in numbered]
+        condition = self._condition(keys) if is_about_target else "false"
+        return changed_rows(apply_changes(self.table, source, condition, changes))
 
     def _change(self, number: int, clause: Clause, columns: list[str]) -> Change:
         values = {
@@ -331,7 +374,7 @@ class _Evaluated:
             if clause.kind != "not matched"
         )
         match = matching(keys, [f"key_{place}" for place in range(len(keys))])
-        return f"({SOURCE}.clause IN ({about_target})) AND {match}" if about_target else "false"
+        return f"({SOURCE}.clause IN ({about_target})) AND {match}"
 
     def _may_matter(self, name: str) -> bool:
         """Tell whether a column of the target may play a part; in doubt it does."""
@@ -342,46 +385,39 @@ class _Evaluated:
             return {}
         return dict(zip(_columns(clause, columns), clause.values, strict=True))
 
-    def _source_sql(self, columns: list[str], keys: list[str]) -> str:
-        """Return the query of all changes; its first branch is empty and gives the columns types."""
-        assigned = [
-            name
-            for name in columns
-            if any(name in self._set_by(clause, columns) for clause in self.merge.clauses)
+    def _branch(
+        self, number: int, clause: Clause, target: pa.Schema, keys: list[str], assigned: list[str]
+    ) -> DataFrame:
+        """Return the changes of one clause, their values already of the types of their columns."""
+        from datafusion import col  # noqa: PLC0415 - heavy, and there already
+
+        rows = self.call.plan(self._branch_sql(number, clause, target.names, keys, assigned))
+        types = {f"key_{place}": target.field(name).type for place, name in enumerate(keys)}
+        types |= {_value(name, target.names): target.field(name).type for name in assigned}
+        columns = [
+            col(name).cast(types[name]).alias(name) if name in types else col(name)
+            for name in rows.schema().names
         ]
-        listed = ["CAST(0 AS INT) AS clause", f"CAST(NULL AS BIGINT) AS {ROW}"]
-        listed += [f"{quoted(name)} AS key_{place}" for place, name in enumerate(keys)]
-        listed += [f"{quoted(name)} AS {_value(name, columns)}" for name in assigned]
-        types = f"SELECT {', '.join(listed)} FROM {self.merge.target} WHERE false"
-        branches = [
-            self._branch_sql(number, clause, columns, keys, assigned)
-            for number, clause in enumerate(self.merge.clauses)
-            if clause.action != "nothing"
-        ]
-        return " UNION ALL ".join([types, *branches])
+        frame: DataFrame = original(rows, "select")(*columns)
+        return frame
 
     def _branch_sql(
         self, number: int, clause: Clause, columns: list[str], keys: list[str], assigned: list[str]
     ) -> str:
         """Return the query of the changes of one clause."""
-        has_source, has_target = (
-            clause.kind != "not matched by source",
-            clause.kind != "not matched",
-        )
+        has_source = clause.kind != "not matched by source"
+        has_target = clause.kind != "not matched"
         values = self._set_by(clause, columns)
-        listed = [f"CAST({number} AS INT) AS clause"]
-        listed.append(
-            f"{self._source_name()}.{ROW} AS {ROW}"
-            if has_source
-            else f"CAST(NULL AS BIGINT) AS {ROW}"
-        )
+        row = f"{self._source_name()}.{ROW}" if has_source else "CAST(NULL AS BIGINT)"
+        listed = [f"CAST({number} AS INT) AS clause", f"{row} AS {ROW}"]
         for place, name in enumerate(keys):
             key = f"{self._target_name()}.{quoted(name)}" if has_target else "NULL"
             listed.append(f"{key} AS key_{place}")
         for name in assigned:
             value = f"({values[name]})" if name in values else "NULL"
-            listed.append(f"{value} AS {quoted(_value(name, columns))}")
-        return f"SELECT DISTINCT {', '.join(listed)} FROM {self._from(clause)} WHERE {self._where(number)}"
+            listed.append(f"{value} AS {_value(name, columns)}")
+        query = f"SELECT DISTINCT {', '.join(listed)} FROM {self._from(clause)}"
+        return f"{query} WHERE {self._where(number)}"
 
     def _from(self, clause: Clause) -> str:
         target, source, on = self.merge.target_sql(), self._numbered_source(), self.merge.condition
@@ -413,7 +449,8 @@ class _Evaluated:
 
     def _numbered_source(self) -> str:
         inner = self.merge.source_sql()
-        return f"(SELECT *, row_number() OVER () AS {ROW} FROM {inner}) AS {self._source_name()}"
+        numbered = f"CAST(row_number() OVER () AS BIGINT) AS {ROW}"
+        return f"(SELECT *, {numbered} FROM {inner}) AS {self._source_name()}"
 
 
 def _value(name: str, columns: list[str]) -> str:

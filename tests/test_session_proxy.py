@@ -1,0 +1,939 @@
+"""A program that changes only its import has the contexts and frames that it knows, observed."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import copy
+import gc
+import inspect
+import itertools
+import json
+import pickle
+import re
+import weakref
+from contextlib import contextmanager
+from functools import singledispatch
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from datafusion import (
+    Accumulator,
+    DataFrame,
+    Expr,
+    ParquetWriterOptions,
+    RuntimeEnvBuilder,
+    SessionConfig,
+    SessionContext,
+    SQLOptions,
+    col,
+    lit,
+    udaf,
+    udf,
+    udtf,
+    udwf,
+)
+from datafusion import functions as f
+from datafusion._internal import DataFrame as RawDataFrame
+from datafusion.catalog import (
+    Catalog,
+    CatalogProviderList,
+    Schema,
+    Table,
+    TableProviderFactory,
+)
+from datafusion.common import DFSchema
+from datafusion.object_store import LocalFileSystem
+from datafusion.plan import ExecutionPlan, LogicalPlan
+from datafusion.record_batch import RecordBatch, RecordBatchStream
+from datafusion.user_defined import WindowEvaluator
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import (
+    DataFusionInstrumentor,
+    DeltaLakeInstrumentor,
+    ObservedDataFrame,
+    ObservedSessionContext,
+    Settings,
+)
+from deltawitness.proxies.handlers import (
+    CATALOG_HANDLERS,
+    DERIVING,
+    EXECUTING,
+    FRAME_HANDLERS,
+    SCHEMA_HANDLERS,
+    SESSION_HANDLERS,
+    TERMINAL,
+)
+from deltawitness.proxies.session import ObservedCatalog, ObservedSchema
+from deltawitness.proxies.state import session_of
+
+DATA = pa.table({"a": [1, 2, 3], "b": ["x", "y", None], "c": [0.5, float("nan"), None]})
+OTHER = pa.table({"a": [2, 3, 4], "b": ["y", None, "z"], "c": [1.5, None, 2.5]})
+NESTED = pa.table({"id": [1, 2], "tags": [["p", "q"], None]})
+(BATCH,) = DATA.to_batches()
+
+
+# --- every method is observed, or passed through for a reason ----------------------------------------
+
+PASSED_THROUGH = {
+    SessionContext: {
+        # A proxy is made over a context; a patched class makes the engine's own.
+        "__init__", "__repr__", "global_ctx",
+        # What another extension asks of a context: the engine's own capsules.
+        "__datafusion_codec_id__", "__datafusion_logical_extension_codec__",
+        "__datafusion_physical_extension_codec__", "__datafusion_query_planner__",
+        "__datafusion_task_context_provider__", "logical_extension_codec_ids",
+        "physical_extension_codec_ids",
+        # Rules and planners see plans in the engine, never a table's name.
+        "add_physical_optimizer_rule", "remove_optimizer_rule", "set_query_planner",
+        # Questions that touch no table.
+        "catalog_names", "copied_config", "enable_ident_normalization", "parse_capacity_limit",
+        "parse_sql_expr", "session_id", "session_start_time", "table_exist", "table_provider",
+        "udaf", "udafs", "udf", "udfs", "udwf", "udwfs",
+        # Functions hold no table.
+        "deregister_udaf", "deregister_udf", "deregister_udtf", "deregister_udwf",
+        "enable_spark_functions", "register_udaf", "register_udf", "register_udtf", "register_udwf",
+        # Stores are looked up by location, below the tables.
+        "deregister_object_store", "register_object_store",
+        # Tables that are none of Delta, under a name that is free: a taken one is refused.
+        "register_arrow", "register_avro", "register_batch", "register_csv", "register_dataset",
+        "register_json", "register_listing_table", "register_parquet", "register_record_batches",
+        # Ends in register_table.
+        "register_table_provider",
+        # Catalogs from elsewhere bring tables that no session has registered.
+        "refresh_catalogs", "register_catalog_provider", "register_catalog_provider_list",
+        # Runs a physical plan: rows with no frame, and no plan that names a table.
+        "execute",
+    },
+    DataFrame: {
+        # The engine makes frames; what makes them is observed.
+        "__init__", "default_str_repr",
+        # The plan, which looks at no row.
+        "col", "column", "execution_plan", "explain", "find_qualified_columns", "logical_plan",
+        "optimized_logical_plan", "parse_sql_expr", "schema",
+        # A view is the plan under a name: it is observed where it is registered.
+        "into_view",
+        # The caller's own function, on this frame: the methods that it calls are observed.
+        "transform",
+    },
+    Catalog: {
+        "__init__", "__repr__", "memory_catalog",
+        # Questions that touch no table.
+        "names", "schema_names",
+        # A schema from elsewhere, under a name of this catalog.
+        "register_schema",
+    },
+    Schema: {
+        "__init__", "__repr__", "memory_schema",
+        # Questions that touch no table's rows.
+        "names", "table", "table_exist", "table_names",
+    },
+}  # fmt: skip
+HANDLED = {
+    SessionContext: SESSION_HANDLERS,
+    DataFrame: FRAME_HANDLERS,
+    Catalog: CATALOG_HANDLERS,
+    Schema: SCHEMA_HANDLERS,
+}
+OBSERVED = {
+    SessionContext: ObservedSessionContext,
+    DataFrame: ObservedDataFrame,
+    Catalog: ObservedCatalog,
+    Schema: ObservedSchema,
+}
+OF_EVERY_CLASS = {"__dict__", "__doc__", "__module__", "__weakref__"}
+
+
+def methods_of(owner):
+    """The public names that a class defines, and its special methods, those of notebooks too."""
+    defined = {name for base in owner.__mro__[:-1] for name in vars(base)} - OF_EVERY_CLASS
+    return {name for name in defined if not name.startswith("_") or name.endswith("_")}
+
+
+@pytest.mark.parametrize("owner", HANDLED)
+def test_every_method_of_the_engine_is_observed_or_listed_as_passed_through(owner):
+    """A method that a new engine brings is in neither list; one that it lost is in one too many."""
+    assert methods_of(owner) == {*HANDLED[owner], *PASSED_THROUGH[owner]}
+    assert not PASSED_THROUGH[owner] & {*HANDLED[owner]}
+
+
+# --- the same calls, on the engine's own object and through the proxy ---------------------------------
+
+
+class Place(NamedTuple):
+    """Where a call finds files, and where it may write."""
+
+    files: Path
+    out: Path
+
+
+class Total(Accumulator):
+    """A sum, as a program's own aggregate."""
+
+    def __init__(self):
+        self.total = 0
+
+    def update(self, values):
+        self.total += pa.compute.sum(values).as_py() or 0
+
+    def merge(self, states):
+        self.update(states[0])
+
+    def state(self):
+        return [pa.scalar(self.total, pa.int64())]
+
+    def evaluate(self):
+        return pa.scalar(self.total, pa.int64())
+
+
+class Place1(WindowEvaluator):
+    """The number of the row, as a program's own window function."""
+
+    def evaluate_all(self, values, num_rows):
+        return pa.array(range(1, num_rows + 1), pa.int64())
+
+
+class Catalogs(CatalogProviderList):
+    """A program's own list of catalogs."""
+
+    def __init__(self):
+        self.catalogs = {}
+
+    def catalog_names(self):
+        return set(self.catalogs)
+
+    def catalog(self, name):
+        return self.catalogs.get(name)
+
+    def register_catalog(self, name, catalog):
+        self.catalogs[name] = catalog
+
+
+class Rows(TableProviderFactory):
+    """A program's own kind of table."""
+
+    def create(self, cmd):
+        return Table(ds.dataset(DATA))
+
+
+twice = udf(lambda a: pa.compute.multiply(a, 2), [pa.int64()], pa.int64(), "immutable", "twice")
+total = udaf(Total, pa.int64(), pa.int64(), [pa.int64()], "immutable", "total")
+place = udwf(Place1, pa.int64(), pa.int64(), "immutable", "place")
+rows = udtf(lambda: Table(ds.dataset(DATA)), "rows")
+
+
+def deprecated(call):
+    """The call, which the engine warns of."""
+
+    def warned(*args):
+        with pytest.warns(DeprecationWarning):
+            return call(*args)
+
+    return warned
+
+
+def without(register, deregister, query):
+    """What a query gives while a function is registered, and after it was taken away."""
+
+    def call(ctx, at):
+        register(ctx)
+        before = ctx.sql(query).to_pydict()
+        deregister(ctx)
+        with pytest.raises(Exception, match=r"Invalid function|not found"):
+            ctx.sql(query)
+        return before
+
+    return call
+
+
+def filled_schema():
+    schema = Schema.memory_schema()
+    schema.register_table("n", ds.dataset(DATA))
+    return schema
+
+
+def filled_catalog():
+    catalog = Catalog.memory_catalog()
+    catalog.register_schema("s", filled_schema())
+    return catalog
+
+
+def spoken(value):
+    return value.sql("SELECT a FROM t")
+
+
+SESSION_CALLS = {
+    "__datafusion_codec_id__": lambda ctx, at: ctx.__datafusion_codec_id__,
+    "__datafusion_logical_extension_codec__": lambda ctx, at: (
+        ctx.__datafusion_logical_extension_codec__()
+    ),
+    "__datafusion_physical_extension_codec__": lambda ctx, at: (
+        ctx.__datafusion_physical_extension_codec__()
+    ),
+    "__datafusion_query_planner__": lambda ctx, at: ctx.__datafusion_query_planner__(),
+    "__datafusion_task_context_provider__": lambda ctx, at: (
+        ctx.__datafusion_task_context_provider__()
+    ),
+    "__repr__": lambda ctx, at: (repr(ctx), str(ctx)),
+    "catalog": lambda ctx, at: (ctx.catalog(), ctx.catalog(name="datafusion")),
+    "catalog_names": lambda ctx, at: ctx.catalog_names(),
+    "copied_config": lambda ctx, at: spoken_in_another(ctx.copied_config()),
+    "create_dataframe": lambda ctx, at: (
+        ctx.create_dataframe([[BATCH], [BATCH]]),
+        ctx.create_dataframe([[BATCH]], name="n", schema=BATCH.schema),
+        ctx.table("n"),
+    ),
+    "create_dataframe_from_logical_plan": lambda ctx, at: ctx.create_dataframe_from_logical_plan(
+        ctx.table("t").limit(2).logical_plan()
+    ),
+    "deregister_object_store": lambda ctx, at: (
+        ctx.register_object_store("own://", LocalFileSystem(), "host"),
+        ctx.deregister_object_store("own://", "host"),
+        ctx.deregister_object_store("own://", host="host"),
+    ),
+    "deregister_table": lambda ctx, at: (
+        ctx.deregister_table("t"),
+        ctx.deregister_table(name="t"),
+        ctx.table_exist("t"),
+    ),
+    "deregister_udaf": without(
+        lambda ctx: ctx.register_udaf(total),
+        lambda ctx: ctx.deregister_udaf("total"),
+        "SELECT total(a) FROM t",
+    ),
+    "deregister_udf": without(
+        lambda ctx: ctx.register_udf(twice),
+        lambda ctx: ctx.deregister_udf("twice"),
+        "SELECT twice(a) FROM t",
+    ),
+    "deregister_udtf": without(
+        lambda ctx: ctx.register_udtf(rows),
+        lambda ctx: ctx.deregister_udtf("rows"),
+        "SELECT a FROM rows()",
+    ),
+    "deregister_udwf": without(
+        lambda ctx: ctx.register_udwf(place),
+        lambda ctx: ctx.deregister_udwf("place"),
+        "SELECT place(a) OVER (ORDER BY a) FROM t",
+    ),
+    "empty_table": lambda ctx, at: ctx.empty_table(),
+    "enable_ident_normalization": lambda ctx, at: ctx.enable_ident_normalization(),
+    "enable_spark_functions": lambda ctx, at: (
+        ctx.enable_spark_functions(),
+        ctx.sql("SELECT sha2('hello', 256) AS h"),
+    ),
+    "enable_url_table": lambda ctx, at: (
+        ctx.enable_url_table(),
+        ctx.enable_url_table().sql(f"SELECT * FROM '{at.files / 'rows.parquet'}'"),
+    ),
+    "execute": lambda ctx, at: ctx.execute(ctx.table("t").execution_plan(), 0),
+    "execute_logical_plan": lambda ctx, at: ctx.execute_logical_plan(
+        ctx.table("t").limit(2).logical_plan()
+    ),
+    "from_arrow": lambda ctx, at: (
+        ctx.from_arrow(DATA),
+        ctx.from_arrow(data=BATCH, name="n"),
+        ctx.table("n"),
+    ),
+    "from_pandas": lambda ctx, at: ctx.from_pandas(DATA.to_pandas(), "n"),
+    "from_polars": lambda ctx, at: ctx.from_polars(pl.from_arrow(DATA), name="n"),
+    "from_pydict": lambda ctx, at: (
+        ctx.from_pydict({"z": [1]}),
+        ctx.from_pydict(data={"z": [1]}, name="n"),
+        ctx.table("n"),
+    ),
+    "from_pylist": lambda ctx, at: ctx.from_pylist([{"z": 1}, {"z": None}]),
+    "global_ctx": lambda ctx, at: type(ctx).global_ctx().sql("SELECT 1 AS one"),
+    "logical_extension_codec_ids": lambda ctx, at: ctx.logical_extension_codec_ids(),
+    "parse_capacity_limit": lambda ctx, at: (
+        ctx.parse_capacity_limit("datafusion.runtime.memory_limit", "1M"),
+        type(ctx).parse_capacity_limit("datafusion.runtime.memory_limit", limit="1K"),
+    ),
+    "parse_sql_expr": lambda ctx, at: ctx.parse_sql_expr("1 + 2", schema=DFSchema.empty()),
+    "physical_extension_codec_ids": lambda ctx, at: ctx.physical_extension_codec_ids(),
+    "read_arrow": lambda ctx, at: ctx.read_arrow(at.files / "rows.arrow", DATA.schema),
+    "read_avro": lambda ctx, at: ctx.read_avro(str(at.files / "rows.avro")),
+    "read_batch": lambda ctx, at: ctx.read_batch(BATCH),
+    "read_batches": lambda ctx, at: ctx.read_batches(iter([BATCH, BATCH])),
+    "read_csv": lambda ctx, at: (
+        ctx.read_csv(at.files / "rows.csv"),
+        ctx.read_csv(path=str(at.files / "rows.csv"), has_header=False),
+    ),
+    "read_empty": lambda ctx, at: ctx.read_empty(),
+    "read_json": lambda ctx, at: ctx.read_json(at.files / "rows.json"),
+    "read_parquet": lambda ctx, at: ctx.read_parquet(
+        at.files / "rows.parquet", file_sort_order=[["a"]]
+    ),
+    "read_table": lambda ctx, at: (
+        ctx.read_table(ds.dataset(DATA)),
+        ctx.read_table(table=ctx.table("t")),
+        ctx.read_table(ctx.table_provider("t")),
+        ctx.read_table(DeltaTable(at.files / "delta")),
+    ),
+    "refresh_catalogs": lambda ctx, at: ctx.refresh_catalogs(),
+    "register_arrow": lambda ctx, at: (
+        ctx.register_arrow("n", at.files / "rows.arrow"),
+        ctx.table("n"),
+    ),
+    "register_avro": lambda ctx, at: (
+        ctx.register_avro("n", str(at.files / "rows.avro")),
+        ctx.table("n"),
+    ),
+    "register_batch": lambda ctx, at: (ctx.register_batch("n", BATCH), ctx.table("n")),
+    "register_catalog_provider": lambda ctx, at: (
+        ctx.register_catalog_provider("k", filled_catalog()),
+        ctx.table("k.s.n"),
+        ctx.sql("SELECT a FROM k.s.n"),
+        ctx.catalog("k"),
+    ),
+    "register_catalog_provider_list": lambda ctx, at: (
+        ctx.register_catalog_provider_list(Catalogs()),
+        ctx.register_catalog_provider("k", filled_catalog()),
+        ctx.catalog_names(),
+        ctx.table("k.s.n"),
+    ),
+    "register_csv": lambda ctx, at: (ctx.register_csv("n", at.files / "rows.csv"), ctx.table("n")),
+    "register_dataset": lambda ctx, at: (
+        ctx.register_dataset("n", ds.dataset(DATA)),
+        ctx.sql("SELECT * FROM n WHERE a > 1"),
+    ),
+    "register_json": lambda ctx, at: (
+        ctx.register_json("n", at.files / "rows.json"),
+        ctx.table("n"),
+    ),
+    "register_listing_table": lambda ctx, at: (
+        ctx.register_listing_table("n", at.files, file_extension=".parquet"),
+        ctx.table("n"),
+    ),
+    "register_object_store": lambda ctx, at: (
+        ctx.register_object_store("file://", LocalFileSystem()),
+        ctx.read_parquet(f"file://{at.files / 'rows.parquet'}"),
+    ),
+    "register_parquet": lambda ctx, at: (
+        ctx.register_parquet("n", at.files / "rows.parquet", file_sort_order=[[col("a")]]),
+        ctx.table("n"),
+    ),
+    "register_record_batches": lambda ctx, at: (
+        ctx.register_record_batches("n", [[BATCH], [BATCH]]),
+        ctx.table("n"),
+    ),
+    "register_table": lambda ctx, at: (
+        ctx.register_table("n", Table(ds.dataset(DATA))),
+        ctx.register_table(name="m", table=ctx.table("t").filter("a > 1")),
+        ctx.register_table("d", DeltaTable(at.files / "delta")),
+        [ctx.table(name) for name in "nmd"],
+    ),
+    "register_table_factory": lambda ctx, at: (
+        ctx.register_table_factory("ROWS", Rows()),
+        ctx.sql("CREATE EXTERNAL TABLE n STORED AS rows LOCATION 'anywhere'"),
+        ctx.table("n"),
+    ),
+    "register_table_provider": deprecated(
+        lambda ctx, at: (ctx.register_table_provider("n", ds.dataset(DATA)), ctx.table("n"))
+    ),
+    "register_udaf": lambda ctx, at: (
+        ctx.register_udaf(total),
+        ctx.sql("SELECT b IS NULL AS k, total(a) AS z FROM t GROUP BY 1"),
+    ),
+    "register_udf": lambda ctx, at: (
+        ctx.register_udf(twice),
+        ctx.sql("SELECT twice(a) AS z FROM t"),
+    ),
+    "register_udtf": lambda ctx, at: (ctx.register_udtf(rows), ctx.sql("SELECT * FROM rows()")),
+    "register_udwf": lambda ctx, at: (
+        ctx.register_udwf(place),
+        ctx.sql("SELECT a, place(a) OVER (ORDER BY a DESC) AS z FROM t"),
+    ),
+    "register_view": lambda ctx, at: (
+        ctx.register_view("n", ctx.table("t").filter("a > 1")),
+        ctx.register_view(df=ctx.table("n").limit(1), name="m"),
+        ctx.table("m"),
+    ),
+    "remove_optimizer_rule": lambda ctx, at: (
+        ctx.remove_optimizer_rule("push_down_filter"),
+        ctx.remove_optimizer_rule("none"),
+    ),
+    "session_id": lambda ctx, at: ctx.session_id(),
+    "session_start_time": lambda ctx, at: ctx.session_start_time(),
+    "set_query_planner": lambda ctx, at: (
+        ctx.set_query_planner(ctx.__datafusion_query_planner__()),
+        spoken(ctx),
+    ),
+    "sql": lambda ctx, at: (
+        spoken(ctx),
+        ctx.sql("SELECT a FROM t WHERE a > $least", param_values={"least": 1}),
+        ctx.sql("SELECT $column FROM $source", column="a", source=ctx.table("t")),
+        ctx.sql("CREATE TABLE n AS SELECT a FROM t"),
+        ctx.sql("INSERT INTO n VALUES (7)"),
+        ctx.sql("CREATE VIEW m AS SELECT a + 1 AS z FROM n"),
+        ctx.table("m"),
+        ctx.sql("DROP VIEW m"),
+        ctx.sql("DROP TABLE n"),
+        ctx.sql("SET datafusion.execution.batch_size = 100"),
+        ctx.sql("SHOW datafusion.execution.batch_size"),
+        ctx.sql("EXPLAIN SELECT a FROM t"),
+        ctx.sql("DESCRIBE t"),
+        ctx.sql("SELECT 1;"),
+    ),
+    "sql_with_options": lambda ctx, at: (
+        ctx.sql_with_options("SELECT 1 AS z", SQLOptions()),
+        ctx.sql_with_options("SELECT $n AS z", SQLOptions(), {"n": 3}),
+    ),
+    "table": lambda ctx, at: (ctx.table("t"), ctx.table(name="datafusion.public.t")),
+    "table_exist": lambda ctx, at: (ctx.table_exist("t"), ctx.table_exist("none")),
+    "table_provider": lambda ctx, at: ctx.table_provider("t"),
+    "udaf": lambda ctx, at: (
+        ctx.udaf("sum"),
+        ctx.table("t").aggregate([], [ctx.udaf("sum")(col("a")).alias("z")]),
+    ),
+    "udafs": lambda ctx, at: ctx.udafs(),
+    "udf": lambda ctx, at: (
+        ctx.udf("abs"),
+        ctx.table("t").select(ctx.udf("abs")(col("a")).alias("z")),
+    ),
+    "udfs": lambda ctx, at: ctx.udfs(),
+    "udwf": lambda ctx, at: (
+        ctx.udwf("row_number"),
+        ctx.table("t").select(ctx.udwf("row_number")().alias("z")),
+    ),
+    "udwfs": lambda ctx, at: ctx.udwfs(),
+    "with_extensions": lambda ctx, at: ctx.with_extensions(),
+    "with_logical_extension_codec": lambda ctx, at: (
+        ctx.with_logical_extension_codec(SessionContext(), "own"),
+        ctx.with_logical_extension_codec(SessionContext(), "own").logical_extension_codec_ids(),
+    ),
+    "with_physical_extension_codec": lambda ctx, at: (
+        ctx.with_physical_extension_codec(SessionContext(), codec_id="own"),
+        ctx.with_physical_extension_codec(SessionContext(), "own").physical_extension_codec_ids(),
+    ),
+    "with_python_udf_inlining": lambda ctx, at: ctx.with_python_udf_inlining(enabled=False),
+}
+
+
+def spoken_in_another(config):
+    return SessionContext(config).sql("SHOW datafusion.execution.target_partitions")
+
+
+def written(write, path):
+    """What a write returns, and what it left behind."""
+    result = write(path)
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    return result, [
+        pq.read_table(file) if file.suffix == ".parquet" else file.read_text() for file in files
+    ]
+
+
+async def batches_of(frame):
+    return [batch async for batch in frame]
+
+
+FRAME_CALLS = {
+    "__aiter__": lambda ctx, at: asyncio.run(batches_of(ctx.table("t"))),
+    "__arrow_c_stream__": lambda ctx, at: (
+        pa.table(ctx.table("t")),
+        pa.RecordBatchReader.from_stream(ctx.table("t")).read_all(),
+        ctx.table("t").__arrow_c_stream__(None),
+        pa.RecordBatchReader.from_stream(ctx.table("t"), pa.schema([("a", "int64")])).read_all(),
+        pl.from_arrow(ctx.table("t")),
+        pd.DataFrame.from_arrow(ctx.table("t")),
+    ),
+    "__getitem__": lambda ctx, at: (ctx.table("t")["a"], ctx.table("t")[["a", "b"]]),
+    "__iter__": lambda ctx, at: (list(ctx.table("t")), iter(ctx.table("t")), *ctx.table("t")),
+    "__repr__": lambda ctx, at: (
+        repr(ctx.table("t")),
+        str(ctx.table("t").limit(0)),
+        f"{ctx.table('t')}",
+    ),
+    "_repr_html_": lambda ctx, at: ctx.table("t")._repr_html_(),
+    "aggregate": lambda ctx, at: (
+        ctx.table("t").aggregate("b", [f.sum(col("a")).alias("z")]),
+        ctx.table("t").aggregate(group_by=None, aggs=f.max(col("a"))),
+    ),
+    "alias": lambda ctx, at: ctx.table("t").alias("u").select(col("u.a")),
+    "cache": lambda ctx, at: ctx.table("t").filter("a > 1").cache(),
+    "cast": lambda ctx, at: ctx.table("t").cast({"a": pa.float32(), "b": pa.string()}),
+    "col": lambda ctx, at: ctx.table("t").col("a"),
+    "collect": lambda ctx, at: ctx.table("t").collect(),
+    "collect_column": lambda ctx, at: ctx.table("t").collect_column("a"),
+    "collect_partitioned": lambda ctx, at: ctx.table("t").collect_partitioned(),
+    "column": lambda ctx, at: ctx.table("t").column("a"),
+    "count": lambda ctx, at: ctx.table("t").count(),
+    "default_str_repr": lambda ctx, at: (
+        type(ctx.table("t")).default_str_repr([BATCH], BATCH.schema, has_more=True),
+        ctx.table("t").default_str_repr([], BATCH.schema, has_more=False),
+    ),
+    "describe": lambda ctx, at: ctx.table("t").describe(),
+    "distinct": lambda ctx, at: ctx.table("t").union(ctx.table("t")).select("a").distinct(),
+    "distinct_on": lambda ctx, at: ctx.table("t").distinct_on(
+        [col("a") > 1], [col("a"), col("b")], [(col("a") > 1).sort(), col("a").sort()]
+    ),
+    "drop": lambda ctx, at: ctx.table("t").drop("a", "c"),
+    "except_all": lambda ctx, at: ctx.table("t").select("a").except_all(ctx.table("o").select("a")),
+    "execute_stream": lambda ctx, at: (
+        ctx.table("t").execute_stream(),
+        next(ctx.table("t").execute_stream()),
+        ctx.table("t").execute_stream().next(),
+    ),
+    "execute_stream_partitioned": lambda ctx, at: ctx.table("t").execute_stream_partitioned(),
+    "execution_plan": lambda ctx, at: ctx.table("t").execution_plan(),
+    "explain": lambda ctx, at: (
+        ctx.table("t").filter("a > 1").explain(),
+        ctx.table("t").explain(analyze=True, show_statistics=True),
+    ),
+    "fill_nan": lambda ctx, at: (
+        ctx.table("t").fill_nan(9.5),
+        ctx.table("t").fill_nan(9.5, subset=[]),
+        ctx.table("t").fill_nan(9.5, ["c"]),
+    ),
+    "fill_null": lambda ctx, at: (
+        ctx.table("t").fill_null(value=0),
+        ctx.table("t").fill_null(0, subset=[]),
+        ctx.table("t").fill_null("-", ["b"]),
+    ),
+    "filter": lambda ctx, at: ctx.table("t").filter(col("a") > 1, "b IS NOT NULL"),
+    "find_qualified_columns": lambda ctx, at: ctx.table("t").find_qualified_columns("a", "b"),
+    "head": lambda ctx, at: (ctx.table("t").head(2), ctx.table("t").head()),
+    "intersect": lambda ctx, at: (
+        ctx.table("t").select("a").intersect(ctx.table("o").select("a"), distinct=True)
+    ),
+    "into_view": lambda ctx, at: (
+        ctx.table("t").into_view(),
+        ctx.table("t").into_view(temporary=True),
+        ctx.register_table("n", ctx.table("t").into_view()),
+        ctx.table("n"),
+    ),
+    "join": lambda ctx, at: (
+        ctx.table("t").join(ctx.table("o"), on="a"),
+        ctx.table("t").join(right=ctx.table("o"), left_on="a", right_on=["a"], how="left"),
+        ctx.table("t").join(ctx.table("o"), on=["a", "b"], how="anti"),
+    ),
+    "join_on": lambda ctx, at: (
+        ctx.table("t")
+        .alias("l")
+        .join_on(ctx.table("o").alias("r"), col("l.a") < col("r.a"), how="inner")
+        .select(col("l.a"), col("r.b"))
+    ),
+    "limit": lambda ctx, at: (ctx.table("t").limit(1, offset=1), ctx.table("t").limit(count=2)),
+    "logical_plan": lambda ctx, at: ctx.table("t").filter("a > 1").logical_plan(),
+    "optimized_logical_plan": lambda ctx, at: ctx.table("t").select("a").optimized_logical_plan(),
+    "parse_sql_expr": lambda ctx, at: ctx.table("t").parse_sql_expr("a + 1 > 2"),
+    "repartition": lambda ctx, at: ctx.table("t").repartition(3),
+    "repartition_by_hash": lambda ctx, at: ctx.table("t").repartition_by_hash("a", num=3),
+    "schema": lambda ctx, at: ctx.table("t").schema(),
+    "select": lambda ctx, at: (
+        ctx.table("t").select("a", (col("a") * 2).alias("z")),
+        ctx.table("t").select("*"),
+    ),
+    "select_exprs": lambda ctx, at: ctx.table("t").select_exprs("a + 1 AS z", "b"),
+    "show": lambda ctx, at: (ctx.table("t").show(), ctx.table("t").show(num=1)),
+    "sort": lambda ctx, at: (
+        ctx.table("t").sort(col("a").sort(ascending=False)).to_pylist(),
+        ctx.table("t").sort("b", col("a")).to_pylist(),
+    ),
+    "sort_by": lambda ctx, at: ctx.table("t").sort_by("b", col("a")).to_pylist(),
+    "tail": lambda ctx, at: (ctx.table("t").tail(2), ctx.table("t").tail(n=9)),
+    "to_arrow_table": lambda ctx, at: ctx.table("t").to_arrow_table(),
+    "to_pandas": lambda ctx, at: ctx.table("t").to_pandas(),
+    "to_polars": lambda ctx, at: ctx.table("t").to_polars(),
+    "to_pydict": lambda ctx, at: ctx.table("t").to_pydict(),
+    "to_pylist": lambda ctx, at: ctx.table("t").to_pylist(),
+    "transform": lambda ctx, at: ctx.table("t").transform(lambda frame, n: frame.limit(n), 2),
+    "union": lambda ctx, at: (
+        ctx.table("t").union(ctx.table("o")),
+        ctx.table("t").union(other=ctx.table("t"), distinct=True),
+    ),
+    "union_by_name": lambda ctx, at: ctx.table("t").union_by_name(
+        ctx.table("o").select("c", "a", "b")
+    ),
+    "union_distinct": deprecated(lambda ctx, at: ctx.table("t").union_distinct(ctx.table("t"))),
+    "unnest_columns": lambda ctx, at: (
+        ctx.from_arrow(NESTED).unnest_columns("tags"),
+        ctx.from_arrow(NESTED).unnest_columns("tags", preserve_nulls=False),
+    ),
+    "window": lambda ctx, at: ctx.table("t").window(
+        f.row_number(order_by=[col("a").sort(ascending=False)]).alias("z")
+    ),
+    "with_column": lambda ctx, at: (
+        ctx.table("t").with_column("z", "a * 2"),
+        ctx.table("t").with_column(name="a", expr=lit(1)),
+    ),
+    "with_column_renamed": lambda ctx, at: ctx.table("t").with_column_renamed("a", "z"),
+    "with_columns": lambda ctx, at: ctx.table("t").with_columns(
+        (col("a") + 1).alias("y"), ["a + 2 AS x"], z="a * 3"
+    ),
+    "write_csv": lambda ctx, at: (
+        written(ctx.table("t").write_csv, at.out / "a.csv"),
+        written(lambda path: ctx.table("t").write_csv(path, with_header=True), at.out / "b.csv"),
+    ),
+    "write_json": lambda ctx, at: written(ctx.table("t").write_json, at.out / "t.json"),
+    "write_parquet": lambda ctx, at: (
+        written(lambda path: ctx.table("t").write_parquet(path, "snappy"), at.out / "a.parquet"),
+        written(
+            lambda path: ctx.table("t").write_parquet(path=path, compression="lz4"),
+            at.out / "b.parquet",
+        ),
+        written(
+            lambda path: ctx.table("t").write_parquet(str(path), ParquetWriterOptions()),
+            at.out / "c.parquet",
+        ),
+    ),
+    "write_parquet_with_options": lambda ctx, at: written(
+        lambda path: ctx.table("t").write_parquet_with_options(path, ParquetWriterOptions()),
+        at.out / "t.parquet",
+    ),
+    "write_table": lambda ctx, at: (
+        ctx.sql("CREATE TABLE n AS SELECT * FROM t WHERE false"),
+        ctx.table("t").write_table("n"),
+        ctx.table("t").write_table(table_name="n"),
+        ctx.table("n"),
+    ),
+}
+CATALOG_CALLS = {
+    "__repr__": lambda ctx, at: (repr(ctx.catalog()), str(ctx.catalog())),
+    "deregister_schema": lambda ctx, at: (
+        ctx.sql("CREATE SCHEMA s"),
+        ctx.catalog().deregister_schema("s"),
+        ctx.catalog().schema_names(),
+    ),
+    "memory_catalog": lambda ctx, at: Catalog.memory_catalog(ctx),
+    "names": lambda ctx, at: ctx.catalog().names(),
+    "register_schema": lambda ctx, at: (
+        ctx.catalog().register_schema("s", filled_schema()),
+        ctx.table("s.n"),
+        ctx.catalog().register_schema("r", ctx.catalog().schema("s")),
+        ctx.table("r.n"),
+    ),
+    "schema": lambda ctx, at: (
+        ctx.catalog().schema(),
+        ctx.catalog().schema(name="public"),
+    ),
+    "schema_names": lambda ctx, at: ctx.catalog().schema_names(),
+}
+SCHEMA_CALLS = {
+    "__repr__": lambda ctx, at: repr(ctx.catalog().schema()),
+    "deregister_table": lambda ctx, at: (
+        ctx.catalog().schema().deregister_table("t"),
+        ctx.table_exist("t"),
+    ),
+    "memory_schema": lambda ctx, at: Schema.memory_schema(ctx),
+    "names": lambda ctx, at: ctx.catalog().schema().names(),
+    "register_table": lambda ctx, at: (
+        ctx.catalog().schema().register_table("n", ds.dataset(DATA)),
+        ctx.table("n"),
+        ctx.catalog().schema().register_table(name="m", table=ctx.table("t").limit(1)),
+        ctx.table("m"),
+    ),
+    "table": lambda ctx, at: ctx.catalog().schema().table("t"),
+    "table_exist": lambda ctx, at: (
+        ctx.catalog().schema().table_exist("t"),
+        ctx.catalog().schema().table_exist(name="none"),
+    ),
+    "table_names": lambda ctx, at: ctx.catalog().schema().table_names(),
+}
+CALLS = {
+    SessionContext: SESSION_CALLS,
+    DataFrame: FRAME_CALLS,
+    Catalog: CATALOG_CALLS,
+    Schema: SCHEMA_CALLS,
+}
+
+FAILING_CALLS = {
+    "a catalog that is not there": lambda ctx: ctx.catalog("none"),
+    "a codec without a capsule": lambda ctx: ctx.with_logical_extension_codec(object()),
+    "a column that is not there": lambda ctx: ctx.table("t").select("none"),
+    "a compression that is none": lambda ctx: ctx.table("t").write_parquet("p", "none of these"),
+    "a file that is not there": lambda ctx: ctx.read_csv("/none.csv"),
+    "a function that is not there": lambda ctx: ctx.udf("none"),
+    "a join without a key": lambda ctx: ctx.table("t").join(ctx.table("o")),
+    "a limit that is none": lambda ctx: ctx.parse_capacity_limit("memory", "much"),
+    "a name that is taken": lambda ctx: ctx.register_table("t", ds.dataset(DATA)),
+    "a name that is taken by from_pydict": lambda ctx: ctx.from_pydict({"z": [1]}, "t"),
+    "a name that is taken by a view": lambda ctx: ctx.register_view("t", ctx.table("o")),
+    "a name that is taken in a schema": lambda ctx: (
+        ctx.catalog().schema().register_table("t", ds.dataset(DATA))
+    ),
+    "a planner without a capsule": lambda ctx: ctx.set_query_planner(object()),
+    "a query that divides by zero": lambda ctx: ctx.sql("SELECT 1 / (a - a) FROM t").collect(),
+    "a rule without a capsule": lambda ctx: ctx.add_physical_optimizer_rule(object()),
+    "a schema in use": lambda ctx: ctx.catalog().deregister_schema("public", cascade=False),
+    "a schema that is not there": lambda ctx: ctx.catalog().schema("none"),
+    "a statement that does not parse": lambda ctx: ctx.sql("SELEKT"),
+    "a statement that is no text": lambda ctx: ctx.sql(7),
+    "a statement that is not allowed": lambda ctx: ctx.sql(
+        "DROP TABLE t", SQLOptions().with_allow_ddl(allow=False)
+    ),
+    "a table that is not there": lambda ctx: ctx.table("none"),
+    "a table that is not there to be written": lambda ctx: ctx.table("t").write_table("none"),
+    "a table that is none": lambda ctx: ctx.register_table("n", object()),
+    "a table that nobody reads": lambda ctx: ctx.read_table(object()),
+    "an attribute that is not there": lambda ctx: ctx.none,
+    "an attribute of a frame that is not there": lambda ctx: ctx.table("t").none,
+    "an extension that is none": lambda ctx: ctx.with_extensions(object()),
+    "rows that cannot be cast": lambda ctx: ctx.sql("SELECT CAST('x' AS INT)").to_pydict(),
+    "too many arguments": lambda ctx: ctx.table("t").limit(1, 2, 3),
+}
+"""Calls that fail: with the engine's own error, of its own class."""
+
+
+# --- what can be compared of a result ------------------------------------------------------------------
+
+_OF_THIS_CALL = re.compile(
+    r"0x[0-9a-f]+"  # an address
+    r"|[0-9a-f]{8}([-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}"  # an id
+    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.+]+"  # a time
+    r"|[0-9.]+ ?[nµm]?s\b"  # a duration
+)
+
+
+def lasting(text):
+    """Text without what is different at each call."""
+    return _OF_THIS_CALL.sub("<...>", text)
+
+
+@singledispatch
+def told(result):
+    """What of a result is the same at each call, so that two can be compared."""
+    return lasting(repr(result))
+
+
+@told.register
+def _(result: list | tuple):
+    return [told(each) for each in result]
+
+
+@told.register
+def _(result: set):
+    return sorted(result)
+
+
+@told.register
+def _(frame: DataFrame | RawDataFrame):
+    return str(frame.schema()), sorted(map(repr, frame.to_pylist()))
+
+
+@told.register
+def _(ctx: SessionContext):
+    return told(spoken(ctx)), ctx.session_start_time() != ""
+
+
+@told.register
+def _(catalog: Catalog):
+    return sorted(catalog.names()), [told(catalog.schema(name)) for name in sorted(catalog.names())]
+
+
+@told.register
+def _(schema: Schema):
+    return sorted(schema.names())
+
+
+@told.register
+def _(table: Table):
+    return table.kind, str(table.schema)
+
+
+@told.register
+def _(plan: LogicalPlan | ExecutionPlan):
+    return lasting(plan.display_indent())
+
+
+@told.register
+def _(data: pa.Table | pa.RecordBatch | pa.Array | pa.ChunkedArray):
+    return repr(data.to_pylist())
+
+
+@told.register
+def _(data: pd.DataFrame):
+    return repr(data.to_dict("list"))
+
+
+@told.register
+def _(batch: RecordBatch):
+    return told(batch.to_pyarrow())
+
+
+@told.register
+def _(batches: RecordBatchStream):
+    return [told(batch) for batch in batches]
+
+
+# --- two sessions, one of them observed ----------------------------------------------------------------
+
+
+@contextmanager
+def proxied():
+    """Another import."""
+    yield ObservedSessionContext
+
+
+@contextmanager
+def patched():
+    """No change at all."""
+    instrumentor = DataFusionInstrumentor()
+    instrumentor.instrument()
+    try:
+        yield SessionContext
+    finally:
+        instrumentor.uninstrument()
+
+
+WAYS = {"proxied": proxied, "patched": patched}
+
+ONE_PARTITION = SessionConfig().with_target_partitions(1)
+
+
+def avro(path, data):
+    """Write a table of one column of numbers: one block, not compressed."""
+
+    def number(value):
+        return bytes([value << 1])
+
+    def text(value):
+        return number(len(value)) + value
+
+    schema = json.dumps(
+        {"type": "record", "name": "r", "fields": [{"name": "a", "type": "long"}]}
+    ).encode()
+    block = b"".join(map(number, data))
+    head = b"".join(
+        [number(1), bytes([len(b"avro.schema") << 1]), b"avro.schema", long_text(schema), number(0)]
+    )
+    sync = bytes(range(16))
+    path.write_bytes(b"Obj\x01" + head + sync + number(len(data)) + text(block) + sync)
+
+
+def long_text(value):
+    size = len(value) << 1
+    return bytes([size & 0x7F | 0x80, size >> 7]) + value
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The same rows as files of every format, and as a Delta table."""
+    folder = tmp_path_factory.mktemp("files")
+    avro(folder / "rows.avro", [1, 2, 3])
+    pa_csv.write_csv(DATA, folder / "rows.csv")
+    pq.write_table(DATA, folder / "rows.parquet")
+    DATA.to_pandas().to_json(folder / "rows.json", orient="records", lines=True)
+    with pa.ipc.new_file(folder / "rows.arrow", DATA.schema) as arrow:
+        arrow.write_table(DATA)
+    write_deltalake(folder / "delta", DATA)
+    return folder
+
+
+def started(make, files, kind="memory"):
+    """A session that knows the rows as `t`, and others as `o`."""
+    ctx = make(ONE_PARTITION)
+    if kind == "delta":
+        ctx.register_table("t", DeltaTable(files / "delta"))
+    else:
+        ctx.from_arrow(DATA, "t")
+    ctx.from_arrow(OTHER, "o")
+    return ctx

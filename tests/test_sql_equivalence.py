@@ -1,0 +1,141 @@
+"""Every SQL write leaves in a Delta table what it leaves in a table of another engine.
+
+The other engine is DataFusion's own table in memory where it can carry the statement out, and
+DuckDB where it cannot (MERGE, TRUNCATE, INSERT OVERWRITE, and subqueries, which the table in memory
+gets wrong: `DELETE ... WHERE id IN (SELECT 3)` deletes every row).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections import Counter
+
+import duckdb
+import pyarrow as pa
+import pytest
+from datafusion import SessionContext
+from deltalake import DeltaTable, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
+
+from deltawitness import ObservedSessionContext
+
+SEQUENCES = 2_500 if os.environ.get("DELTAWITNESS_TEST_SIZE") == "long" else 250
+
+counted: Counter[str] = Counter()
+
+
+class Reference:
+    """The table as another engine has it, with its source beside it."""
+
+    def __init__(self, table, source):
+        self.table = table
+        self.source = source
+
+    def run(self, sql):
+        """Carry a statement out, and return the count of its rows."""
+        if sql.startswith(("MERGE", "TRUNCATE", "INSERT OVERWRITE")) or "(SELECT" in sql:
+            counted["DuckDB"] += 1
+            return self._in_duckdb(sql)
+        counted["DataFusion"] += 1
+        return self._in_memory(sql)
+
+    def _in_memory(self, sql):
+        ctx = SessionContext()
+        ctx.register_record_batches("source_rows", [self.table.to_batches() or [_empty(SCHEMA)]])
+        ctx.sql("CREATE TABLE t AS SELECT * FROM source_rows").collect()
+        ctx.register_record_batches("src", [self.source.to_batches() or [_empty(SOURCE_SCHEMA)]])
+        count = ctx.sql(sql).collect()[0]["count"][0].as_py()
+        self.table = pa.table(ctx.table("t")).cast(SCHEMA)
+        return count
+
+    def _in_duckdb(self, sql):
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for name, table in (("t", self.table), ("src", self.source)):
+                connection.register(f"{name}_rows", table)
+                connection.execute(f"CREATE TABLE {name} AS SELECT * FROM {name}_rows")
+            if sql.startswith("INSERT OVERWRITE t"):
+                count = self._overwrite(connection, sql)
+            else:
+                (count,) = connection.execute(sql).fetchone()
+            self.table = connection.sql("SELECT * FROM t").to_arrow_table().cast(SCHEMA)
+            return count
+
+    @staticmethod
+    def _overwrite(connection, sql):
+        columns, query = re.fullmatch(r"INSERT OVERWRITE t (\(.*?\) )?(SELECT .*)", sql).groups()
+        connection.execute(f"CREATE TABLE new_rows AS {query}")
+        connection.execute("DELETE FROM t")
+        return connection.execute(
+            f"INSERT INTO t {columns or ''}SELECT * FROM new_rows"
+        ).fetchone()[0]
+
+
+def _empty(schema):
+    return pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def in_order(table):
+    """The rows in an order of their own, every value comparable to itself."""
+    return sorted(repr(_plain(row)) for row in table.to_pylist())
+
+
+def _plain(value):
+    match value:
+        case float():
+            # DISTINCT makes one of 0.0 and -0.0, which are equal in SQL.
+            return "NaN" if math.isnan(value) else value + 0.0
+        case dict():
+            return {key: _plain(member) for key, member in value.items()}
+        case list():
+            return [_plain(member) for member in value]
+    return value
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where each sequence's tables lie."""
+    yield tmp_path_factory.mktemp("equivalence")
+    print(f"\nequivalence: {dict(counted)} statements against the reference")
+
+
+@settings(
+    max_examples=SEQUENCES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+@given(
+    rows=rows,
+    source=source_rows,
+    partition_by=st.sampled_from(PARTITIONS),
+    files=st.integers(1, 3),
+    sequence=st.lists(statements, min_size=1, max_size=5),
+)
+def test_a_delta_table_holds_what_the_reference_holds(
+    place, rows, source, partition_by, files, sequence
+):
+    """After each statement: the same rows, and the same count of changed rows."""
+    shutil.rmtree(place)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    write_deltalake(place / "t", table.slice(0, 0), partition_by=partition_by)
+    for number in range(files):
+        part = pa.Table.from_pylist(rows[number::files], schema=SCHEMA)
+        write_deltalake(place / "t", part, mode="append")
+    write_deltalake(place / "src", pa.Table.from_pylist(source, schema=SOURCE_SCHEMA))
+    ctx = ObservedSessionContext()
+    ctx.register_table("t", DeltaTable(place / "t"))
+    ctx.register_delta("src", place / "src")
+    reference = Reference(table, pa.Table.from_pylist(source, schema=SOURCE_SCHEMA))
+    counted["sequences"] += 1
+    for sql in sequence:
+        expected = reference.run(sql)
+        count = ctx.sql(sql).to_pydict()["count"]
+        assert in_order(pa.table(ctx.table("t"))) == in_order(reference.table), sql
+        if not sql.startswith("TRUNCATE"):
+            assert count == [expected], sql
