@@ -58,7 +58,7 @@ def quoted(name):
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(name, value):
+def literal(name, value):  # noqa: PLR0911 - one return per type
     """A value of a column as SQL."""
     if value is None:
         return "NULL"

@@ -30,6 +30,7 @@ from deltawitness import (
 )
 from deltawitness.events import Failed, NoCommitReason
 from deltawitness.exceptions import ConfigurationError, WriteRequestError
+from deltawitness.semconv import CacheResult, Operation
 
 DATA = pa.table({"id": [1, 2, 3], "p": ["a", "b", "a"]})
 

@@ -20,9 +20,9 @@ from datafusion import SessionContext
 from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
 
 from deltawitness import ObservedSessionContext
+from sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
 
 SEQUENCES = 2_500 if os.environ.get("DELTAWITNESS_TEST_SIZE") == "long" else 250
 
@@ -117,7 +117,7 @@ def place(tmp_path_factory):
     files=st.integers(1, 3),
     sequence=st.lists(statements, min_size=1, max_size=5),
 )
-def test_a_delta_table_holds_what_the_reference_holds(
+def test_a_delta_table_holds_what_the_reference_holds(  # noqa: PLR0917 - what is generated
     place, rows, source, partition_by, files, sequence
 ):
     """After each statement: the same rows, and the same count of changed rows."""

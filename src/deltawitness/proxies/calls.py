@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.proxies.originals import original
+from deltawitness.proxies.sql import Words
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext, SQLOptions
@@ -44,3 +45,15 @@ class SqlCall:
             **self.named,
         )
         return frame
+
+    def with_numbers(self) -> SqlCall:
+        """Return the call with `$1`, `$2`, ... for `$name`: INSERT INTO plans no other in VALUES."""
+        names = [name for name in self.param_values or {} if not name.isdigit()]
+        if not names:
+            return self
+        numbers = {f"${name}": f"${place}" for place, name in enumerate(names, 1)}
+        values = {
+            str(place): (self.param_values or {})[name] for place, name in enumerate(names, 1)
+        }
+        text = Words(self.text).with_words(numbers)
+        return SqlCall(self.ctx, text, self.options, values, self.named)

@@ -15,6 +15,7 @@ from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.plan_metrics import measured
 from deltawitness.proxies.request import WriteFormat, WriteMode, WriteResult
+from deltawitness.proxies.seams import OVERWRITE_REFUSED, REPLACE_REFUSED
 from deltawitness.proxies.witness import facts_of, witnessed
 from deltawitness.semconv import Operation
 
@@ -220,9 +221,9 @@ def _mode_of(options: DataFrameWriteOptions | None) -> str:
         original(original(scratch, "table")("probe"), "write_table")("probe", options)
     except Exception as error:  # noqa: BLE001 - what the engine refuses is the answer
         text = str(error)
-        if "Overwrite not implemented" in text:
+        if OVERWRITE_REFUSED in text:
             return "overwrite"
-        if "Replace" in text and "not implemented" in text:
+        if REPLACE_REFUSED in text:
             msg = (
                 "write_table: REPLACE is not possible on a Delta table, which has no primary key:"
                 " use MERGE INTO"

@@ -27,6 +27,7 @@ from deltawitness.proxies.frames import FrameState
 from deltawitness.proxies.merge import Merge, carry_out_merge
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered
+from deltawitness.proxies.seams import OUTER_REFERENCE, dml_kind, is_of_kind, wrapped_plan
 from deltawitness.proxies.sql import Words, first_word, quoted
 from deltawitness.proxies.witness import facts_of, witnessed
 
@@ -41,7 +42,7 @@ __all__ = ["Dml", "count_frame", "is_dml", "target_of"]
 
 def is_dml(plan: LogicalPlan) -> bool:
     """Tell whether a plan writes rows to a table."""
-    return type(_variant(plan)).__name__ == "DmlStatement"
+    return is_of_kind(plan, "DmlStatement")
 
 
 def target_of(plan: LogicalPlan, state: FrameState, call: SqlCall | None) -> Registered | None:
@@ -53,7 +54,7 @@ def target_of(plan: LogicalPlan, state: FrameState, call: SqlCall | None) -> Reg
     Raises:
         StatementError: it cannot be told which of them is meant.
     """
-    found = state.snapshot.named(_variant(plan).table_name())
+    found = state.snapshot.named(plan.to_variant().table_name())
     if len(found) <= 1:
         return found[0] if found else None
     if call is not None:
@@ -84,7 +85,7 @@ class Dml:
     @property
     def title(self) -> str:
         """Which statement, on which table."""
-        kind = _kind(original(self.frame, "logical_plan")())
+        kind = dml_kind(original(self.frame, "logical_plan")())
         return f"{_TITLES.get(kind, kind.upper())} {self.entry.name.table}"
 
     def run(self) -> DataFrame:
@@ -134,10 +135,8 @@ class _Run:
 
     def carry_out(self, plan: LogicalPlan) -> int:
         """Write, and return how many rows were inserted, updated or deleted."""
-        from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
-
-        kind = _kind(plan)
-        below = LogicalPlan(_variant(plan).input())
+        kind = dml_kind(plan)
+        below = wrapped_plan(plan.to_variant().input())
         if kind in {"Append", "Overwrite"}:
             return self._insert(below, "append" if kind == "Append" else "overwrite")
         if kind == "Merge":
@@ -213,7 +212,7 @@ class _Run:
     # --- DELETE ------------------------------------------------------------------------------------
 
     def _delete(self, below: LogicalPlan) -> int:
-        if type(_variant(below)).__name__ == "Limit":
+        if is_of_kind(below, "Limit"):
             msg = "DELETE with LIMIT is not possible on a Delta table, whose rows have no order"
             raise StatementError(msg)
         filter_ = _filter(below)
@@ -269,31 +268,15 @@ def _input_of(entry: Registered) -> InputVersion:
 # --- plans taken apart -------------------------------------------------------------------------------
 
 
-def _variant(plan: Any) -> Any:
-    return plan.to_variant()
-
-
-def _kind(plan: LogicalPlan) -> str:
-    """Return what a DML plan does: Append, Overwrite, Replace, Update, Delete, Truncate or Merge."""
-    try:
-        return str(_variant(plan).op()).rpartition(".")[2]
-    except NotImplementedError:
-        # The engine's Python side has no word for it yet; its plan has.
-        return "Merge"
-
-
 def _frame(ctx: SessionContext, plan: Any) -> DataFrame:
-    from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
-
-    wrapped = plan if isinstance(plan, LogicalPlan) else LogicalPlan(plan)
-    frame: DataFrame = original(ctx, "create_dataframe_from_logical_plan")(wrapped)
+    make = original(ctx, "create_dataframe_from_logical_plan")
+    frame: DataFrame = make(wrapped_plan(plan))
     return frame
 
 
 def _filter(plan: Any) -> Any:
     """Return the predicate of the filter that a plan starts with, or None."""
-    parts = _variant(plan)
-    return parts.predicate() if type(parts).__name__ == "Filter" else None
+    return plan.to_variant().predicate() if is_of_kind(plan, "Filter") else None
 
 
 def _own_column(_: str | None, name: str) -> str:
@@ -314,7 +297,7 @@ def _depends_on(expressions: list[Any], plan: Any, schema: pa.Schema) -> list[st
             return list(schema.names)
         found |= inside
     text = plan.display_indent()
-    if "outer_ref(" in text:
+    if OUTER_REFERENCE in text:
         found.update(n for n in schema.names if f"{n})" in text)
     return [name for name in schema.names if name in found]
 

@@ -16,6 +16,7 @@ from deltawitness.observe.enclosure import Facts
 from deltawitness.proxies.frames import FrameState, adopt, state_of
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.originals import original
+from deltawitness.proxies.seams import wrapped_plan
 from deltawitness.proxies.witness import facts_of
 from deltawitness.redaction import redact_label, strip_credentials, table_name_for
 from deltawitness.run import current_cache_context
@@ -122,13 +123,9 @@ class CopyTo:
 
     def run(self) -> DataFrame:
         """Write the files and return the count of rows, as the engine does."""
-        from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
-
         parts = self.frame.logical_plan().to_variant()
         ctx = self.state.ctx
-        plan = parts.input()
-        plan = plan if isinstance(plan, LogicalPlan) else LogicalPlan(plan)
-        rows = original(ctx, "create_dataframe_from_logical_plan")(plan)
+        rows = original(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(parts.input()))
         batches = exported(
             adopt(rows, self.state),
             parts.output_url(),

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.proxies.seams import cast_type
 from deltawitness.proxies.sql import quoted
 
 if TYPE_CHECKING:
@@ -221,15 +222,10 @@ def _cast(expression: Any, parts: Any, column: NameColumn) -> str:
     inner = unaliased(parts.expr())
     if inner.variant_name() == "Literal" and inner.python_value().as_py() is None:
         return "NULL"  # of whatever type the column has that it goes to
-    kind = _cast_type(expression)
+    kind = cast_type(expression)
     if kind not in _CAST_TYPES:
         raise NotTold(kind)
     return f"arrow_cast({value_sql(parts.expr(), column)}, '{kind}')"
-
-
-def _cast_type(expression: Any) -> str:
-    """Return the type of a cast, which the engine tells in the expression's text alone."""
-    return str(expression.canonical_name()).rpartition(" AS ")[2].removesuffix(")")
 
 
 _VALUES: dict[str, Callable[[Any, Any, NameColumn], str]] = {
@@ -381,7 +377,7 @@ def _filter_literal(raw: Any, name: str | None, schema: pa.Schema) -> str:
     kind, parts = _taken_apart(expression)
     if kind == "Cast":
         # A cast that only makes a text what its column is: DATE '2024-01-01'.
-        if _CAST_FOR.get(str(schema.field(name).type)) != _cast_type(expression):
+        if _CAST_FOR.get(str(schema.field(name).type)) != cast_type(expression):
             raise NotTold(kind)
         expression = unaliased(parts.expr())
         kind, parts = _taken_apart(expression)

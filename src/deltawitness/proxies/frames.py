@@ -74,7 +74,7 @@ def state_of(frame: object) -> FrameState | None:
 
 
 def adopt(frame: Any, state: FrameState) -> Any:
-    """Let the frame have this state, and return it."""
+    """Let the frame, or a plan of it, have this state, and return it."""
     setattr(frame, _ATTRIBUTE, state)
     return frame
 

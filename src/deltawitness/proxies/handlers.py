@@ -66,7 +66,10 @@ def _plan_to_frame(name: str) -> Handler:
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
         frame = original(ctx, name)(*args, **kwargs)
-        return routed(frame, FrameState(ctx, session, session.snapshot))
+        known = state_of(args[0] if args else kwargs.get("plan"))
+        if known is None or known.session is not session:
+            return routed(frame, FrameState(ctx, session, session.snapshot))
+        return routed(frame, FrameState(ctx, session, known.snapshot, known.reads))
 
     return handler
 
@@ -377,6 +380,17 @@ def _terminal(name: str) -> Handler:
     return handler
 
 
+def _planning(name: str) -> Handler:
+    """Return the handler of a method that hands out the plan: it keeps what is known of the frame."""
+
+    def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        plan = original(frame, name)(*args, **kwargs)
+        state = state_of(frame)
+        return plan if state is None else adopt(plan, state)
+
+    return handler
+
+
 def _looking(name: str) -> Handler:
     """Return the handler of what notebooks and debuggers call: it never runs a statement."""
 
@@ -455,6 +469,7 @@ FRAME_HANDLERS: dict[str, Handler] = {
     **{name: _executing(name) for name in EXECUTING},
     **{name: _terminal(name) for name in TERMINAL},
     **{name: _exporting(name) for name in EXPORTING},
+    **{name: _planning(name) for name in ("logical_plan", "optimized_logical_plan")},
     **{name: _looking(name) for name in ("__repr__", "_repr_html_")},
     "write_table": _write_table,
 }

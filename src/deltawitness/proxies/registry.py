@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from deltawitness.events import InputVersion
+from deltawitness.proxies.seams import SCAN
 from deltawitness.proxies.sql import quoted
 
 __all__ = ["Registered", "Snapshot", "TableName", "inputs_of", "scanned_names"]
@@ -110,9 +110,6 @@ def _spellings(name: TableName, default: tuple[str, str] | None) -> Iterator[str
             yield table
 
 
-_SCAN = re.compile(r"^\s*TableScan: (.+)$", re.MULTILINE)
-
-
 def scanned_names(plan_text: str, snapshot: Snapshot) -> list[Registered]:
     """Return the Delta tables that a plan scans, each once, views followed down to them.
 
@@ -121,7 +118,7 @@ def scanned_names(plan_text: str, snapshot: Snapshot) -> list[Registered]:
         snapshot: what the names meant when the plan was made.
     """
     found: dict[TableName, Registered] = {}
-    for match in _SCAN.finditer(plan_text):
+    for match in SCAN.finditer(plan_text):
         shown = match[1]
         for spelling in (shown, shown.split(" projection=")[0], shown.split(", ")[0]):
             if entries := snapshot.named(spelling):

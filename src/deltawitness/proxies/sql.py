@@ -7,7 +7,7 @@ by DataFusion, which gets every expression as the text that it stands in.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -51,6 +51,10 @@ def _tokenizer() -> type[Tokenizer]:
         """Takes no word for the start of a foreign command, whose rest would be one text."""
 
         COMMANDS: ClassVar[set[Any]] = set()
+        # Nor two words for one.
+        KEYWORDS: ClassVar[dict[str, Any]] = {
+            word: kind for word, kind in Tokenizer.KEYWORDS.items() if " " not in word
+        }
 
     return WordByWord
 
@@ -121,6 +125,15 @@ class Words:
             return False
         self._at += len(words)
         return True
+
+    def with_words(self, others: Mapping[str, str]) -> str:
+        """Return the text with each of these words replaced, wherever it is a word of its own."""
+        text, end = "", 0
+        for token in self._tokens:
+            if token.text in others and token.token_type is not self._string:
+                text += self.text[end : token.start] + others[token.text]
+                end = token.end + 1
+        return text + self.text[end:]
 
     def skip(self) -> None:
         """Pass over one word."""

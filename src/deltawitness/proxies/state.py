@@ -16,6 +16,7 @@ from deltawitness.internal import report
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
+from deltawitness.proxies.seams import NAME_UNKNOWN
 from deltawitness.proxies.sql import Words, quoted
 from deltawitness.sources import new_id
 
@@ -52,6 +53,8 @@ class Session:
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
         self.has_factory = False
+        self.prepared: dict[str, tuple[str, Snapshot]] = {}
+        """The text of each PREPARE, and what names meant when it was planned."""
 
     # --- names -------------------------------------------------------------------------------------
 
@@ -124,6 +127,7 @@ class Session:
             defaults: SQL of the columns' defaults.
             is_registered: the engine knows it under this name already.
         """
+        self.default_of(ctx)  # a plan may print the name without catalog and schema
         if not is_registered:
             original(ctx, "register_table")(name.sql(), table)
         entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
@@ -198,7 +202,7 @@ class Session:
             except Exception as error:
                 if before == self._swaps and before % 2 == 0:
                     raise
-                if "not found" not in str(error) and "No table named" not in str(error):
+                if not any(text in str(error) for text in NAME_UNKNOWN):
                     raise
                 with self._lock:
                     pass  # whoever exchanges a table holds it
@@ -284,6 +288,8 @@ class Session:
 
     def freshen(self, ctx: SessionContext) -> None:
         """Make the views again that read a table which has a new version, oldest first."""
+        if self.snapshot.default is None and self.snapshot.entries:
+            self.default_of(ctx)
         if not self._stale_views:
             return
         with self._lock:

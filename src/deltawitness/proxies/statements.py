@@ -27,20 +27,20 @@ from deltawitness.proxies.dml import Dml, count_frame, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
 from deltawitness.proxies.frames import FrameState, Pending, adopt, state_of
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.sql import Words, first_word
+from deltawitness.proxies.seams import is_of_kind
+from deltawitness.proxies.sql import Words, first_word, quoted
 from deltawitness.proxies.state import Session
 from deltawitness.proxies.witness import witnessed
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
-    from datafusion.plan import LogicalPlan
 
 __all__ = ["routed", "run_sql"]
 
 _QUERIES = frozenset({"SELECT", "WITH", "VALUES", "(", "SHOW", "EXPLAIN", "DESCRIBE", "DESC"})
 """First words of statements that only read, whatever comes after."""
 
-_DEFINITIONS = frozenset({"CREATE", "DROP", "SET", "RESET"})
+_DEFINITIONS = frozenset({"CREATE", "DROP", "SET", "RESET", "PREPARE", "DEALLOCATE"})
 """First words of statements that DataFusion carries out while it plans them."""
 
 
@@ -54,9 +54,13 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
     command = parsed_command(call.text, word, normalize=call.ctx.enable_ident_normalization())
     if command is not None:
         return _commanded(session, call, command)
+    if word == "INSERT":
+        call = call.with_numbers()
     session.freshen(call.ctx)
     if word in _DEFINITIONS:
         return _defined(session, call, word)
+    if word == "EXECUTE":
+        _prepare_again(session, call)
     snapshot = session.snapshot
     frame: DataFrame = session.reading(call.plan)
     reads = tuple(
@@ -87,17 +91,10 @@ def routed(frame: DataFrame, state: FrameState, call: SqlCall | None = None) -> 
             pending = EngineDml(frame, state)
         else:
             pending = Dml(frame, state, state.session.checked_writable(entry), call)
-    elif type(_variant(plan)).__name__ == "CopyTo":
+    elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state)
     known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, pending)
     return adopt(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
-
-
-def _variant(plan: LogicalPlan) -> Any:
-    try:
-        return plan.to_variant()
-    except Exception:  # noqa: BLE001 - the engine knows plans that Python has no word for
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +177,39 @@ def _note_set(session: Session, call: SqlCall, words: Words) -> None:
         session.forget_default()
 
 
+def _note_prepare(session: Session, call: SqlCall, words: Words) -> None:
+    words.expect("PREPARE")
+    session.prepared[words.name()] = call.text, session.snapshot
+
+
+def _note_deallocate(session: Session, call: SqlCall, words: Words) -> None:
+    del call
+    words.expect("DEALLOCATE")
+    words.take("PREPARE")
+    session.prepared.pop(words.name(), None)
+
+
+def _prepare_again(session: Session, call: SqlCall) -> None:
+    """Plan a prepared statement anew when what the session serves has changed since it was."""
+    words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
+    words.expect("EXECUTE")
+    name = words.name()
+    text, snapshot = session.prepared.get(name, ("", session.snapshot))
+    if snapshot is session.snapshot:
+        return
+    plan = original(call.ctx, "sql")
+    plan(f"DEALLOCATE {quoted(name)}")
+    plan(text)
+    session.prepared[name] = text, session.snapshot
+
+
 _NOTES: dict[str, Callable[[Session, SqlCall, Words], None]] = {
     "CREATE": _note_create,
     "DROP": _note_drop,
     "SET": _note_set,
     "RESET": _note_set,
+    "PREPARE": _note_prepare,
+    "DEALLOCATE": _note_deallocate,
 }
 
 

@@ -1,0 +1,69 @@
+"""What we rely on in DataFusion that its documentation does not promise; each has a contract test.
+
+A new release that moves one of them fails `tests/test_datafusion_seams.py` with the name of what
+moved. (Those of delta-rs are in :mod:`deltawitness.commit.seams`.)
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+__all__ = [
+    "NAME_UNKNOWN",
+    "OUTER_REFERENCE",
+    "OVERWRITE_REFUSED",
+    "REPLACE_REFUSED",
+    "SCAN",
+    "cast_type",
+    "dml_kind",
+    "is_of_kind",
+    "wrapped_plan",
+]
+
+SCAN = re.compile(r"^\s*TableScan: (.+)$", re.MULTILINE)
+"""A line of `LogicalPlan.display_indent()` that names a scanned table, also inside subqueries and
+views; the name is dotted and has no quotes, and may be followed by what is read of it."""
+
+OUTER_REFERENCE = "outer_ref("
+"""How the same text marks a column of the outer query inside a subquery."""
+
+OVERWRITE_REFUSED = "Overwrite not implemented"
+"""What an in-memory table says to `InsertOp.OVERWRITE`: write options cannot be read otherwise."""
+
+REPLACE_REFUSED = "Replace Into not implemented"
+"""What an in-memory table says to `InsertOp.REPLACE`."""
+
+NAME_UNKNOWN = ("not found", "No table named")
+"""How planning says that a table's name stands for nothing."""
+
+
+def is_of_kind(plan: Any, kind: str) -> bool:
+    """Tell whether a plan's outermost node is of a kind; plans without a Python class are of none."""
+    try:
+        return type(plan.to_variant()).__name__ == kind
+    except Exception:  # noqa: BLE001 - the engine knows plans that Python has no word for
+        return False
+
+
+def dml_kind(plan: Any) -> str:
+    """Return what a DML plan does: Append, Overwrite, Replace, Update, Delete, Truncate or Merge.
+
+    `DmlStatement.op()` has no word for MERGE yet, and raises.
+    """
+    try:
+        return str(plan.to_variant().op()).rpartition(".")[2]
+    except NotImplementedError:
+        return "Merge"
+
+
+def cast_type(expression: Any) -> str:
+    """Return the type of a cast, which the engine tells in the expression's text alone."""
+    return str(expression.canonical_name()).rpartition(" AS ")[2].removesuffix(")")
+
+
+def wrapped_plan(plan: Any) -> Any:
+    """Return a plan as the class that `SessionContext` takes: nodes hand out the engine's inner one."""
+    from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
+
+    return plan if isinstance(plan, LogicalPlan) else LogicalPlan(plan)

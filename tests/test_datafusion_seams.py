@@ -1,0 +1,125 @@
+"""What DataFusion does not promise and we rely on: a new release that moves it fails here."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from datafusion import DataFrameWriteOptions, SessionContext
+from datafusion.dataframe import InsertOp
+from datafusion.expr import Expr
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness.proxies.seams import (
+    NAME_UNKNOWN,
+    OUTER_REFERENCE,
+    OVERWRITE_REFUSED,
+    REPLACE_REFUSED,
+    SCAN,
+    cast_type,
+    dml_kind,
+    is_of_kind,
+    wrapped_plan,
+)
+
+
+@pytest.fixture
+def ctx(tmp_path):
+    """A session that knows a Delta table `t` and a Delta table with a name that needs quotes."""
+    write_deltalake(tmp_path / "t", pa.table({"id": [1, 2]}))
+    context = SessionContext()
+    context.register_table("t", DeltaTable(tmp_path / "t"))
+    context.register_table('"A.b c"', DeltaTable(tmp_path / "t"))
+    return context
+
+
+def scans(ctx, sql):
+    return SCAN.findall(ctx.sql(sql).logical_plan().display_indent())
+
+
+def test_a_plans_text_names_what_it_scans(ctx):
+    """Bare, qualified and quoted names, subqueries, and the inside of views."""
+    ctx.sql("CREATE VIEW v AS SELECT id FROM t")
+    assert scans(ctx, "SELECT * FROM t WHERE id IN (SELECT id FROM public.t)") == ["public.t", "t"]
+    assert scans(ctx, 'SELECT * FROM "A.b c"') == ["A.b c"]
+    assert scans(ctx, "SELECT * FROM v") == ["t"]
+
+
+def test_a_subquery_marks_the_columns_of_the_outer_query(ctx):
+    """In the plan's text."""
+    plan = ctx.sql("SELECT * FROM t WHERE EXISTS (SELECT 1 FROM t AS o WHERE o.id = t.id)")
+    assert f"{OUTER_REFERENCE}t.id)" in plan.logical_plan().display_indent()
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("INSERT INTO t VALUES (1)", "Append"),
+        ("INSERT OVERWRITE t VALUES (1)", "Overwrite"),
+        ("REPLACE INTO t VALUES (1)", "Replace"),
+        ("UPDATE t SET id = 1", "Update"),
+        ("DELETE FROM t", "Delete"),
+        ("TRUNCATE TABLE t", "Truncate"),
+        ("MERGE INTO t USING (SELECT 1 AS k) s ON t.id = s.k WHEN MATCHED THEN DELETE", "Merge"),
+    ],
+)
+def test_a_dml_plan_says_what_it_does(ctx, sql, kind):
+    """MERGE by the error that its missing word raises."""
+    plan = ctx.sql(sql).logical_plan()
+    assert is_of_kind(plan, "DmlStatement")
+    assert dml_kind(plan) == kind
+    assert plan.to_variant().table_name() == "t"
+
+
+def test_a_cast_tells_its_type_in_its_text(ctx):
+    """And nowhere else."""
+    node = ctx.sql("SELECT CAST(id AS VARCHAR) FROM t").logical_plan().to_variant()
+    assert cast_type(Expr(node.projections()[0])) == "Utf8View"
+
+
+def test_a_node_hands_out_plans_that_a_context_takes(ctx):
+    """Once they are wrapped."""
+    node = ctx.sql("SELECT id FROM t WHERE id = 1").logical_plan().to_variant()
+    frame = ctx.create_dataframe_from_logical_plan(wrapped_plan(node.input()[0]))
+    assert frame.to_pydict() == {"id": [1]}
+
+
+@pytest.mark.parametrize(
+    ("operation", "text"),
+    [(InsertOp.OVERWRITE, OVERWRITE_REFUSED), (InsertOp.REPLACE, REPLACE_REFUSED)],
+)
+def test_an_in_memory_table_names_the_insert_operation_that_it_refuses(operation, text):
+    """Which is how write options are read."""
+    ctx = SessionContext()
+    ctx.sql("CREATE TABLE m AS SELECT 1 AS x WHERE false")
+    with pytest.raises(Exception, match=text):
+        ctx.table("m").write_table("m", DataFrameWriteOptions(insert_operation=operation))
+    ctx.table("m").write_table("m", DataFrameWriteOptions(insert_operation=InsertOp.APPEND))
+
+
+@pytest.mark.parametrize("plan", [lambda c: c.sql("SELECT * FROM nope"), lambda c: c.table("nope")])
+def test_an_unknown_name_is_told_in_known_words(ctx, plan):
+    """Which is how a reader knows that a table may just be being exchanged."""
+    with pytest.raises((ValueError, KeyError)) as raised:
+        plan(ctx)
+    assert any(text in str(raised.value) for text in NAME_UNKNOWN)
+
+
+def test_delta_rs_takes_a_null_predicate_for_none(tmp_path):
+    """The reason why it is given no literal NULL: DELETE WHERE id = NULL empties the table."""
+    write_deltalake(tmp_path / "t", pa.table({"id": [1, 2]}))
+    assert DeltaTable(tmp_path / "t").delete("id = NULL")["num_deleted_rows"] == 2
+
+
+def test_delta_rs_does_not_find_nan_by_statistics(tmp_path):
+    """The reason why it is given no filter over floats."""
+    write_deltalake(tmp_path / "t", pa.table({"x": [1.5, float("nan")]}))
+    table = DeltaTable(tmp_path / "t")
+    assert table.delete("x = arrow_cast('NaN', 'Float64')")["num_deleted_rows"] == 0
+
+
+def test_frames_contexts_and_catalogs_take_attributes():
+    """Which is where what is known of them lies."""
+    ctx = SessionContext()
+    for owner in (ctx, ctx.sql("SELECT 1"), ctx.catalog(), ctx.catalog().schema()):
+        owner._deltawitness_probe = 1
+        assert vars(owner)["_deltawitness_probe"] == 1

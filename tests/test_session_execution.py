@@ -1,0 +1,225 @@
+"""When a statement runs: at a terminal call, once each time, and never by a look."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+
+import pyarrow as pa
+import pytest
+from datafusion import DataFrameWriteOptions, SessionContext, col
+from datafusion.dataframe import InsertOp
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+
+from deltawitness import (
+    DeltaLakeInstrumentor,
+    ObservedSessionContext,
+    Settings,
+    read_commit_metadata,
+)
+from deltawitness.exceptions import StatementError
+
+
+@pytest.fixture
+def uri(tmp_path):
+    """A Delta table."""
+    write_deltalake(tmp_path / "t", pa.table({"id": [1, 2]}))
+    return str(tmp_path / "t")
+
+
+@pytest.fixture
+def ctx(uri):
+    """A session that knows the table as `t`, and a table in memory as `m`."""
+    context = ObservedSessionContext()
+    context.register_delta("t", uri)
+    context.sql("CREATE TABLE m AS SELECT CAST(1 AS BIGINT) AS id")
+    return context
+
+
+def size(ctx, name):
+    return ctx.sql(f"SELECT count(*) AS n FROM {name}").to_pydict()["n"][0]
+
+
+async def _gather(frame):
+    return [batch.to_pyarrow() async for batch in frame]
+
+
+TERMINAL = {
+    "collect": lambda df: df.collect()[0].to_pydict()["count"][0],
+    "collect_column": lambda df: df.collect_column("count")[0].as_py(),
+    "collect_partitioned": lambda df: df.collect_partitioned()[0][0].to_pydict()["count"][0],
+    "to_arrow_table": lambda df: df.to_arrow_table()["count"][0].as_py(),
+    "to_pandas": lambda df: int(df.to_pandas()["count"][0]),
+    "to_polars": lambda df: df.to_polars()["count"][0],
+    "to_pydict": lambda df: df.to_pydict()["count"][0],
+    "to_pylist": lambda df: df.to_pylist()[0]["count"],
+    "count": lambda df: df.count(),
+    "show": lambda df: df.show() or 1,
+    "execute_stream": lambda df: next(iter(df.execute_stream())).to_pyarrow().to_pydict()["count"][0],
+    "execute_stream_partitioned": lambda df: next(df.execute_stream_partitioned()[0]).to_pyarrow()["count"][0].as_py(),
+    "iteration": lambda df: next(iter(df)).to_pyarrow()["count"][0].as_py(),
+    "async iteration": lambda df: asyncio.run(_gather(df))[0]["count"][0].as_py(),
+    "arrow stream": lambda df: pa.table(df)["count"][0].as_py(),
+    "cache": lambda df: df.cache().to_pydict()["count"][0],
+    "describe": lambda df: df.describe().count() // 7,
+    "tail": lambda df: df.tail(1).to_pydict()["count"][0],
+    "a derived frame": lambda df: df.select((col("count") * 1).alias("n")).limit(1).to_pydict()["n"][0],
+    "a derived frame by name": lambda df: df["count"].with_column_renamed("count", "n").to_pydict()["n"][0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["t", "m"])
+@pytest.mark.parametrize("how", TERMINAL)
+def test_a_statement_runs_once_per_terminal_call(ctx, target, how):
+    """On a Delta table as on one in memory, and again at the next call."""
+    before = size(ctx, target)
+    frame = ctx.sql(f"INSERT INTO {target} VALUES (7)")
+    assert size(ctx, target) == before
+    assert TERMINAL[how](frame) == 1
+    assert size(ctx, target) == before + 1
+    assert TERMINAL[how](frame) == 1
+    assert size(ctx, target) == before + 2
+
+
+STATEMENTS = [
+    "INSERT INTO t VALUES (7)",
+    "INSERT INTO m VALUES (7)",
+    "OPTIMIZE t",
+    "TRUNCATE TABLE t",
+    "DELETE FROM m",
+]
+
+
+@pytest.mark.parametrize("sql", STATEMENTS)
+def test_looking_at_a_frame_runs_nothing(ctx, uri, sql):
+    """Nor does its schema, its plan, an explanation, a copy, or a frame made from it."""
+    before = size(ctx, "t"), size(ctx, "m"), DeltaTable(uri).version()
+    frame = ctx.sql(sql)
+    derived = frame.limit(1)
+    for each in (frame, derived, copy.copy(frame)):
+        assert "not run yet" in repr(each)
+        assert "not run yet" in each._repr_html_()
+        assert "7" not in repr(each)
+        each.schema()
+        each.logical_plan()
+    assert (size(ctx, "t"), size(ctx, "m"), DeltaTable(uri).version()) == before
+
+
+def test_a_look_at_a_copy_writes_no_file(ctx, tmp_path):
+    """COPY TO runs when it is asked for its count, too."""
+    frame = ctx.sql(f"COPY t TO '{tmp_path}/out.csv' STORED AS CSV")
+    assert "COPY TO: not run yet" in repr(frame)
+    assert not (tmp_path / "out.csv").exists()
+    assert frame.to_pydict() == {"count": [2]}
+    assert (tmp_path / "out.csv").exists()
+
+
+def test_the_original_behaviour_can_be_had(ctx):
+    """A setting lets a look run the statement, as plain DataFusion does."""
+    DeltaLakeInstrumentor().instrument(settings=Settings(repr_runs_dml=True))
+    frame = ctx.sql("INSERT INTO t VALUES (7)")
+    assert "| 1" in repr(frame)
+    assert "<table" in frame._repr_html_()
+    assert size(ctx, "t") == 4
+
+
+def test_explain_runs_nothing(ctx, uri, capsys):
+    """By statement, by method, of every kind of write."""
+    ctx.sql("EXPLAIN INSERT INTO t VALUES (7)").collect()
+    ctx.sql("EXPLAIN DELETE FROM t WHERE id IN (SELECT id FROM t)").show()
+    ctx.sql("UPDATE t SET id = 0").explain()
+    assert "Dml: op=[Update] table=[t]" in capsys.readouterr().out
+    assert DeltaTable(uri).version() == 0
+
+
+def test_a_statement_comes_as_a_plan_too(ctx):
+    """`execute_logical_plan` and `create_dataframe_from_logical_plan`."""
+    plan = ctx.sql("DELETE FROM t WHERE id = 1").logical_plan()
+    assert ctx.execute_logical_plan(plan).to_pydict() == {"count": [1]}
+    plan = ctx.sql("UPDATE t SET id = abs(id) + 1").logical_plan()
+    assert ctx.create_dataframe_from_logical_plan(plan).to_pydict() == {"count": [1]}
+    with pytest.raises(StatementError, match="has changed since this plan was made"):
+        ctx.create_dataframe_from_logical_plan(plan).collect()
+    merge = ctx.sql("MERGE INTO t USING m ON t.id = m.id WHEN MATCHED THEN DELETE").logical_plan()
+    with pytest.raises(StatementError, match="text of a statement"):
+        ctx.execute_logical_plan(merge).collect()
+
+
+# --- frames that write -------------------------------------------------------------------------------------
+
+
+def test_write_table_appends_or_overwrites(ctx, uri):
+    """By position, as INSERT does; on a table that is none of Delta as the engine does it."""
+    rows = ctx.from_pydict({"other_name": [7]})
+    rows.write_table("t")
+    assert size(ctx, "t") == 3
+    rows.write_table("t", DataFrameWriteOptions(insert_operation=InsertOp.APPEND))
+    rows.write_table("t", DataFrameWriteOptions(insert_operation=InsertOp.OVERWRITE))
+    assert ctx.table("t").to_pydict() == {"id": [7]}
+    ctx.from_pydict({"id": [7]}).write_table("m")
+    assert size(ctx, "m") == 2
+    assert DeltaTable(uri).version() == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"insert_operation": InsertOp.REPLACE}, "no primary key"),
+        ({"sort_by": col("id")}, "sort_by"),
+    ],
+)
+def test_write_options_that_delta_has_not_are_refused(ctx, uri, options, text):
+    """Clearly, before anything is written."""
+    with pytest.raises(StatementError, match=text):
+        ctx.table("m").write_table("t", DataFrameWriteOptions(**options))
+    with pytest.raises(StatementError, match="the table has 1 columns, the frame 2"):
+        ctx.from_pydict({"a": [1], "b": [2]}).write_table("t")
+    assert DeltaTable(uri).version() == 0
+
+
+def test_write_delta_makes_and_extends_a_table(ctx, tmp_path):
+    """With the modes of `write_deltalake`, and what it takes besides."""
+    target = tmp_path / "out"
+    rows = ctx.from_pydict({"id": [1, 2], "p": ["a", "b"]})
+    made = rows.write_delta(
+        target, partition_by="p", name="out", configuration={"delta.appendOnly": "false"}
+    )
+    assert (made.version, made.rows, made.skipped) == (0, 2, False)
+    assert DeltaTable(target).metadata().partition_columns == ["p"]
+    assert rows.write_delta(target, mode="ignore").skipped
+    with pytest.raises(Exception, match="already exists"):
+        rows.write_delta(target)
+    with pytest.raises(StatementError, match="expected one of error, append"):
+        rows.write_delta(target, mode="replace")
+    wider = ctx.from_pydict({"id": [3], "p": ["c"], "x": [1.5]})
+    properties = CommitProperties(custom_metadata={"team": "ops"})
+    assert (
+        wider.write_delta(
+            target, mode="append", schema_mode="merge", commit_properties=properties
+        ).version
+        == 1
+    )
+    assert read_commit_metadata(target).metadata["team"] == "ops"
+    assert wider.write_delta(target, mode="overwrite", predicate="p = 'c'").version == 2
+
+
+def test_a_table_that_is_written_by_its_location_is_served_at_its_new_version(ctx, uri):
+    """Where the session has it under a name."""
+    ctx.from_pydict({"id": [7]}).write_delta(uri, mode="append")
+    assert size(ctx, "t") == 3
+
+
+def test_the_result_of_a_statement_can_be_written(ctx, tmp_path):
+    """The statement runs, and its count is the row."""
+    ctx.sql("INSERT INTO t VALUES (7)").write_delta(tmp_path / "counts")
+    assert DeltaTable(tmp_path / "counts").to_pyarrow_table().to_pydict() == {"count": [1]}
+    assert size(ctx, "t") == 3
+
+
+def test_a_plain_frame_is_written_too(uri, tmp_path):
+    """A frame of a context that is not observed is as good a source."""
+    plain = SessionContext().from_pydict({"id": [7]})
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", uri)
+    ctx.register_view("fresh", plain)
+    assert ctx.sql("INSERT INTO t SELECT * FROM fresh").to_pydict() == {"count": [1]}

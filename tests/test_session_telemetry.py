@@ -1,0 +1,380 @@
+"""What a session says of its writes and queries: plan, schema, inputs, files, rows, operators."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import (
+    DeltaLakeInstrumentor,
+    ObservedSessionContext,
+    Settings,
+    cache_context,
+    flush,
+    plan_hash,
+    plan_shape_hash,
+    read_commit_metadata,
+    run,
+    schema_hash,
+    suppressed,
+    table_id,
+)
+from deltawitness.events import Exported, Failed
+from deltawitness.semconv import CacheResult, Operation
+from deltawitness.telemetry.diagnostics import memory_diagnostics
+from deltawitness.testing import InMemoryTelemetry
+
+
+@pytest.fixture
+def telemetry():
+    """Providers of a real SDK that keep everything in memory."""
+    return InMemoryTelemetry.create()
+
+
+def observe(telemetry=None, **settings):
+    """Observe the process with these settings."""
+    providers = {} if telemetry is None else telemetry.providers()
+    DeltaLakeInstrumentor().instrument(settings=Settings(**settings), **providers)
+
+
+@pytest.fixture
+def ctx(tmp_path):
+    """A session with two Delta tables."""
+    write_deltalake(tmp_path / "t", pa.table({"id": [1, 2], "x": [1.5, 2.5]}))
+    write_deltalake(tmp_path / "src", pa.table({"id": [2, 3]}))
+    write_deltalake(tmp_path / "src", pa.table({"id": [4]}), mode="append")
+    context = ObservedSessionContext()
+    context.register_delta("t", tmp_path / "t")
+    context.register_delta("src", tmp_path / "src")
+    return context
+
+
+def inputs(event, tmp_path):
+    names = {table_id(tmp_path / name): name for name in ("t", "src", "out")}
+    return sorted((names[read.table_id], read.version) for read in event.intent.inputs)
+
+
+def test_a_write_is_stamped_with_what_the_session_knows(ctx, tmp_path, captured_writes):
+    """Plan, shape of the plan, schema and inputs: in the commit and in the event."""
+    sql = "SELECT id, CAST(id AS DOUBLE) AS x FROM src WHERE id > 2"
+    ctx.sql(f"INSERT INTO t {sql}").collect()
+    event = captured_writes.last
+    metadata = read_commit_metadata(tmp_path / "t").metadata
+    assert inputs(event, tmp_path) == [("src", 1)]
+    assert metadata["inputs"] == [{"table_id": table_id(tmp_path / "src"), "version": 1}]
+    for key in ("plan_hash", "plan_shape_hash", "schema_hash"):
+        assert metadata[key] == getattr(event.intent, key)
+        assert len(metadata[key]) == 32
+    again = [event.intent]
+    for value in (2, 3):
+        ctx.sql(
+            f"INSERT INTO t SELECT id, CAST(id AS DOUBLE) AS x FROM src WHERE id > {value}"
+        ).collect()
+        again.append(captured_writes.last.intent)
+    assert again[0].plan_hash == again[1].plan_hash != again[2].plan_hash
+    assert again[0].plan_shape_hash == again[2].plan_shape_hash
+
+
+def test_a_frames_write_is_stamped_by_its_own_plan(ctx, tmp_path, captured_writes):
+    """The hashes are those that anybody can compute."""
+    frame = ctx.table("src").filter("id > 2")
+    frame.write_delta(tmp_path / "out")
+    intent = captured_writes.last.intent
+    assert intent.plan_hash == plan_hash(frame)
+    assert intent.plan_shape_hash == plan_shape_hash(frame)
+    assert intent.schema_hash == schema_hash(frame)
+    assert inputs(captured_writes.last, tmp_path) == [("src", 1)]
+
+
+READS = {
+    "join": ("INSERT INTO t SELECT t.id, t.x FROM t JOIN src ON t.id = src.id", [("src", 1), ("t", 0)]),
+    "subquery": ("INSERT INTO t SELECT id, x FROM t WHERE id IN (SELECT id FROM src)", [("src", 1), ("t", 0)]),
+    "view of a view": ("INSERT INTO t SELECT id, 0.5 FROM w", [("src", 1)]),
+    "CTE": ("INSERT INTO t WITH c AS (SELECT id FROM src) SELECT id, 0.5 FROM c", [("src", 1)]),
+    "qualified": ("INSERT INTO t SELECT id, 0.5 FROM datafusion.public.src", [("src", 1)]),
+    "values": ("INSERT INTO t VALUES (1, 0.5)", []),
+    "update": ("UPDATE t SET x = 0 WHERE id = 1", [("t", 0)]),
+    "update by subquery": ("UPDATE t SET x = (SELECT max(id) FROM src)", [("src", 1), ("t", 0)]),
+    "delete": ("DELETE FROM t WHERE id IN (SELECT id FROM src)", [("src", 1), ("t", 0)]),
+    "merge": ("MERGE INTO t USING v ON t.id = v.id WHEN MATCHED THEN DELETE", [("src", 1), ("t", 0)]),
+    "merge, evaluated": ("MERGE INTO t USING v ON t.id = abs(v.id) WHEN MATCHED THEN DELETE", [("src", 1), ("t", 0)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", READS)
+def test_inputs_are_the_tables_that_the_plan_reads(ctx, tmp_path, captured_writes, case):
+    """Each at its version, views followed down to their tables; one event per statement."""
+    ctx.sql("CREATE VIEW v AS SELECT id FROM src")
+    ctx.sql("CREATE VIEW w AS SELECT id FROM v")
+    sql, expected = READS[case]
+    ctx.sql(sql).collect()
+    (event,) = captured_writes
+    assert inputs(event, tmp_path) == expected
+
+
+def test_inputs_keep_the_version_that_a_frame_was_planned_at(ctx, tmp_path, captured_writes):
+    """Also where frames of two moments are joined, and where a table was read without a name."""
+    old = ctx.table("src")
+    ctx.sql("INSERT INTO src VALUES (9)").collect()
+    old.write_delta(tmp_path / "out")
+    assert inputs(captured_writes.last, tmp_path) == [("src", 1)]
+    old.join(ctx.table("t"), on="id").write_delta(
+        tmp_path / "out", mode="overwrite", schema_mode="overwrite"
+    )
+    assert inputs(captured_writes.last, tmp_path) == [("src", 1), ("t", 0)]
+    old.union(ctx.table("src")).write_delta(
+        tmp_path / "out", mode="overwrite", schema_mode="overwrite"
+    )
+    assert inputs(captured_writes.last, tmp_path) == [("src", 1), ("src", 2)]
+    ctx.read_table(DeltaTable(tmp_path / "src", version=0)).write_delta(
+        tmp_path / "out", mode="append"
+    )
+    assert inputs(captured_writes.last, tmp_path) == [("src", 0)]
+    ctx.table("src").cache().write_delta(tmp_path / "out", mode="append")
+    assert inputs(captured_writes.last, tmp_path) == [("src", 2)]
+
+
+def test_a_write_belongs_to_its_run_and_policy(ctx, captured_writes):
+    """As any other write does."""
+    with run("nightly") as this_run, cache_context(policy="staging", scope="view"):
+        ctx.sql("DELETE FROM t WHERE id = 1").collect()
+    (event,) = captured_writes
+    assert (event.run.run_id, event.intent.policy, event.intent.scope) == (
+        this_run.run_id,
+        "staging",
+        "view",
+    )
+
+
+def test_a_failure_is_told_once(ctx, captured_writes):
+    """With its kind."""
+    with pytest.raises(Exception, match="multiple source rows"):
+        ctx.sql(
+            "MERGE INTO t USING (SELECT 1 AS k UNION ALL SELECT 1) s ON t.id = s.k WHEN MATCHED THEN UPDATE SET x = 0"
+        ).collect()
+    (event,) = captured_writes
+    assert isinstance(event.outcome, Failed)
+    assert event.intent.operation is Operation.MERGE
+
+
+def test_suppressed_writes_are_made_and_not_told(ctx, tmp_path, captured_writes):
+    """The statement works all the same."""
+    with suppressed():
+        ctx.sql("DELETE FROM t WHERE id = 1").collect()
+        ctx.table("t").write_csv(tmp_path / "out.csv")
+    assert len(captured_writes) == 0
+    assert DeltaTable(tmp_path / "t").version() == 1
+
+
+def test_nothing_of_a_statement_leaves_the_process(ctx, tmp_path, telemetry):
+    """No literal, no path: not in a span, a data point or a log record."""
+    observe(telemetry)
+    canary = "Secret-Canary"
+    ctx.sql(f"INSERT INTO t SELECT id, 0.5 FROM src WHERE '{canary}' <> 'x'").collect()
+    ctx.sql(f"UPDATE t SET x = 1 WHERE CAST(id AS VARCHAR) = '{canary}'").collect()
+    ctx.sql(
+        f"MERGE INTO t USING src ON t.id = src.id AND '{canary}' <> '' WHEN MATCHED THEN DELETE"
+    ).collect()
+    ctx.sql(f"COPY (SELECT '{canary}' AS c) TO '{tmp_path}/{canary}/o.csv' STORED AS CSV").collect()
+    flush()
+    told = repr([(s.name, s.attributes, s.status.description) for s in telemetry.spans()])
+    told += repr([(r.log_record.body, r.log_record.attributes) for r in telemetry.log_records()])
+    told += repr(telemetry.metric_points())
+    assert canary not in told
+    assert str(tmp_path) not in told
+    assert "MERGE t" in told
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+EXPORTS = {
+    "write_parquet": (lambda df, p: df.write_parquet(p / "out"), 3),
+    "write_parquet to one file": (
+        lambda df, p: df.write_parquet(p / "out.parquet", compression="snappy"),
+        3,
+    ),
+    "write_csv": (lambda df, p: df.write_csv(p / "out", with_header=True), 3),
+    "write_csv without a header": (lambda df, p: df.write_csv(p / "out"), 3),
+    "write_json": (lambda df, p: df.write_json(p / "out"), 3),
+    "COPY": (
+        lambda df, p: df.sql(f"COPY (SELECT * FROM src) TO '{p}/out' STORED AS PARQUET").collect(),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("how", EXPORTS)
+def test_files_outside_delta_are_told_with_their_counts(ctx, tmp_path, captured_writes, how):
+    """Rows, files and bytes, the plan and what it read; the files are what the engine writes."""
+    write, rows = EXPORTS[how]
+    write(ctx if how == "COPY" else ctx.table("src"), tmp_path)
+    (event,) = captured_writes
+    files = [path for path in tmp_path.glob("out*") if path.is_file()]
+    files += (
+        [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+        if (tmp_path / "out").is_dir()
+        else []
+    )
+    assert isinstance(event.outcome, Exported)
+    assert event.outcome.metrics.known() == {
+        "rows_added": rows,
+        "files_added": len(files),
+        "bytes_added": sum(path.stat().st_size for path in files),
+    }
+    assert (event.intent.operation, event.result) == (Operation.COPY, CacheResult.WRITE)
+    assert inputs(event, tmp_path) == [("src", 1)]
+
+
+def test_only_new_files_count_and_quoted_line_ends_are_no_rows(ctx, tmp_path, captured_writes):
+    """A second export beside the first."""
+    frame = ctx.from_pydict({"a": ['one\ntwo "three"', "x"]})
+    frame.write_csv(tmp_path / "out")
+    frame.write_csv(tmp_path / "out")
+    counts = [event.outcome.metrics.rows_added for event in captured_writes]
+    assert counts == [2, 2]
+    assert captured_writes.last.outcome.metrics.files_added == 1
+
+
+def test_an_export_that_fails_is_told_and_raises_the_engines_error(ctx, tmp_path, captured_writes):
+    """The exception is the engine's."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(Exception, match=r"(?i)not a directory|file"):
+        ctx.table("src").write_parquet(tmp_path / "file" / "out.parquet")
+    (event,) = captured_writes
+    assert isinstance(event.outcome, Failed)
+
+
+def test_exports_have_metrics_and_spans(ctx, tmp_path, telemetry):
+    """Under names of their own, as DataFusion's work."""
+    observe(telemetry)
+    ctx.table("src").write_parquet(tmp_path / "out.parquet")
+    flush()
+    (span,) = [s for s in telemetry.spans() if s.name.startswith("COPY")]
+    assert span.attributes["db.system.name"] == "datafusion"
+    assert span.attributes["deltawitness.export.rows"] == 3
+    (point,) = telemetry.metric_points()["deltawitness.export.rows"]
+    assert (point.value, dict(point.attributes)) == (3, {"db.operation.name": "COPY"})
+
+
+# --- queries -----------------------------------------------------------------------------------------------
+
+
+async def _all(frame):
+    return [batch async for batch in frame]
+
+
+QUERIES = {
+    "collect": (lambda df: df.collect(), 3),
+    "collect_partitioned": (lambda df: df.collect_partitioned(), 3),
+    "collect_column": (lambda df: df.collect_column("id"), 3),
+    "to_arrow_table": (lambda df: df.to_arrow_table(), 3),
+    "to_pandas": (lambda df: df.to_pandas(), 3),
+    "to_polars": (lambda df: df.to_polars(), 3),
+    "to_pydict": (lambda df: df.to_pydict(), 3),
+    "to_pylist": (lambda df: df.to_pylist(), 3),
+    "count": (lambda df: df.count(), 1),
+    "show": (lambda df: df.show(), None),
+    "execute_stream": (lambda df: list(df.execute_stream()), 3),
+    "execute_stream_partitioned": (
+        lambda df: [list(s) for s in df.execute_stream_partitioned()],
+        3,
+    ),
+    "iteration": (list, 3),
+    "async iteration": (lambda df: asyncio.run(_all(df)), 3),
+    "arrow stream": (pa.table, 3),
+    "a stream that is left": (lambda df: next(df.execute_stream()) and None, None),
+}
+
+
+@pytest.mark.parametrize("how", QUERIES)
+def test_a_query_over_delta_tables_is_a_span_when_asked_for(ctx, tmp_path, telemetry, how):
+    """With the rows that it returned and the versions that it read; inside the run's trace."""
+    observe(telemetry, capture_queries=True)
+    read, rows = QUERIES[how]
+    with run("nightly"):
+        read(ctx.sql("SELECT id FROM src"))
+    spans = {span.name: span for span in telemetry.spans()}
+    span = spans["SELECT src"]
+    assert span.parent.span_id == spans["nightly"].context.span_id
+    assert span.attributes["db.system.name"] == "datafusion"
+    assert span.attributes["db.operation.name"] == "SELECT"
+    assert list(span.attributes["delta.inputs"]) == [f"{table_id(tmp_path / 'src')}@1"]
+    if rows is not None:
+        assert span.attributes["db.response.returned_rows"] == rows
+        (point,) = telemetry.metric_points()["db.client.response.returned_rows"]
+        assert (point.count, point.sum) == (1, rows)
+
+
+def test_queries_are_not_told_unless_asked_for_nor_those_over_other_tables(ctx, telemetry):
+    """Off by default; a query over no Delta table is none of ours."""
+    observe(telemetry)
+    ctx.sql("SELECT * FROM src").collect()
+    DeltaLakeInstrumentor().uninstrument()
+    observe(telemetry, capture_queries=True)
+    ctx.sql("SELECT 1").collect()
+    assert [span.name for span in telemetry.spans()] == []
+
+
+def test_a_query_that_fails_is_told_with_its_kind(ctx, telemetry):
+    """At once, or in the middle of a stream; the exception is the engine's."""
+    observe(telemetry, capture_queries=True)
+    frame = ctx.sql("SELECT id / (id - id) AS boom FROM src")
+    with pytest.raises(Exception, match=r"(?i)divide"):
+        frame.collect()
+    with pytest.raises(Exception, match=r"(?i)divide"):
+        list(frame.execute_stream())
+    with pytest.raises(Exception, match=r"(?i)divide"):
+        pa.table(frame)
+    spans = telemetry.spans()
+    assert len(spans) == 3
+    assert all(span.attributes["error.type"] for span in spans)
+
+
+# --- operators ------------------------------------------------------------------------------------------------
+
+
+def test_operator_metrics_of_a_write_are_left_as_an_artifact(ctx, tmp_path):
+    """When asked for: rows and compute of each operator, of the one run that there is."""
+    memory_diagnostics().clear()
+    observe(capture_plan_metrics=True, diagnostics_sink="memory")
+    ctx.sql("INSERT INTO t SELECT id, 0.5 AS x FROM src WHERE id > 2 ORDER BY id").collect()
+    ((name, payload),) = memory_diagnostics().artifacts
+    operators = {each["operator"]: each for each in payload["operators"]}
+    assert name == "plan_metrics"
+    assert operators["SortExec"]["output_rows"] == 2
+    assert operators["SortExec"]["elapsed_compute_ns"] > 0
+    assert operators["SortExec"]["spill_count"] == 0
+    assert "2" not in " ".join(operators)
+    assert payload["plan_hash"] == read_commit_metadata(tmp_path / "t").metadata["plan_hash"]
+    assert DeltaTable(tmp_path / "t").version() == 1
+
+
+def test_operator_metrics_of_other_writes(ctx, tmp_path):
+    """Of a frame's, a copy's and a merge's source, and none without the setting."""
+    memory_diagnostics().clear()
+    ctx.table("src").write_delta(tmp_path / "out")
+    assert memory_diagnostics().artifacts == []
+    observe(capture_plan_metrics=True, diagnostics_sink="memory")
+    ctx.table("src").write_delta(tmp_path / "out", mode="append")
+    ctx.sql("MERGE INTO t USING src ON t.id = src.id WHEN MATCHED THEN DELETE").collect()
+    ctx.sql("DELETE FROM t WHERE id IN (SELECT id FROM src)").collect()
+    assert len(memory_diagnostics().artifacts) == 3
+
+
+def test_a_session_works_without_an_sdk_and_when_ours_fails(ctx, tmp_path, monkeypatch):
+    """A stamp that cannot be made is counted; the statement is carried out."""
+    from deltawitness import internal
+    from deltawitness.proxies import witness
+
+    def broken(*_):
+        msg = "no hash"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(witness, "hash_of_plan_text", broken)
+    ctx.sql("DELETE FROM t WHERE id = 1").collect()
+    assert internal.seen() == {("session", "RuntimeError"): 1}
+    internal.forget()
+    assert DeltaTable(tmp_path / "t").version() == 1
