@@ -34,3 +34,19 @@ def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(tmp_path):
     assert {commit.run_id for commit in commits} == {summary["run_id"]}
     assert len({commit.metadata["traceparent"][3:35] for commit in commits}) == 1
     assert summary["traces"][0] in done.stderr
+
+
+def test_the_notebook_tells_its_story(tmp_path):
+    """SQL alone: loaded, corrected, merged, summed up, and back again."""
+    program = ROOT / "examples" / "sql_notebook.py"
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "lake")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "| 336776 |" in done.stdout
+    assert done.stdout.splitlines()[-1] == "336,776 flights, as they were loaded"
+    assert [commit.operation for commit in history(tmp_path / "lake" / "flights")] == [
+        *("RESTORE", "OPTIMIZE", "MERGE", "UPDATE", "WRITE", "CREATE TABLE")
+    ]

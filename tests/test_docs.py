@@ -38,7 +38,28 @@ def evaluate_console(example):
             assert words[:2] == ["pip", "install"]
 
 
-sybil = Sybil([PythonCodeBlockParser(), CodeBlockParser("console", evaluate_console)])
+def evaluate_sql(example):
+    """Run each statement on the page's session; the frame of the last one is kept for its table."""
+    for statement in filter(str.strip, example.parsed.split(";\n")):
+        frame = example.namespace["ctx"].sql(statement.rstrip().removesuffix(";"))
+        frame.collect()
+        example.namespace["last_frame"] = frame
+
+
+def evaluate_table(example):
+    """The table on the page is what the last statement returns."""
+    shown = repr(example.namespace["last_frame"]).removeprefix("DataFrame()\n")
+    assert shown.strip() == example.parsed.strip()
+
+
+sybil = Sybil(
+    [
+        PythonCodeBlockParser(),
+        CodeBlockParser("console", evaluate_console),
+        CodeBlockParser("sql", evaluate_sql),
+        CodeBlockParser("table", evaluate_table),
+    ]
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

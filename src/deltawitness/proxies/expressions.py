@@ -313,7 +313,7 @@ def filter_sql(raw: Any, schema: pa.Schema) -> str:  # noqa: PLR0911 - one retur
         name = parts.name()
         return f"({quoted(name)} = {_literal_for(name, True, schema)})"  # noqa: FBT003 - a literal of SQL
     if kind in {"IsNull", "IsNotNull"}:
-        return f"({_comparable(parts.expr(), schema)} {_SUFFIXES[kind]})"
+        return f"({_nullable(parts.expr(), schema)} {_SUFFIXES[kind]})"
     if kind == "InList":
         return _filter_in(parts, schema)
     if kind == "Between":
@@ -352,6 +352,16 @@ def _filter_between(parts: Any, schema: pa.Schema) -> str:
     high = _filter_literal(parts.high(), name, schema)
     inside = f"({column} >= {low} AND {column} <= {high})"
     return f"(NOT {inside})" if parts.negated() else inside
+
+
+def _nullable(raw: Any, schema: pa.Schema) -> str:
+    """Return a column whose NULLs are counted in a file's statistics: one that is not nested."""
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy, and there already
+
+    name = column_name(raw)
+    if name is None or pt.is_nested(schema.field(name).type):
+        raise NotTold(_expression(raw).variant_name())
+    return quoted(name)
 
 
 def _comparable(raw: Any, schema: pa.Schema) -> str:
