@@ -194,8 +194,17 @@ def assignments(draw, prefix=""):
     written = [draw(values_of(name).map(lambda value: literal(name, value)))]
     p = prefix
     written += {
-        "id": [f'{p}"id" + 1', f'{p}"small"', f'CASE WHEN {p}"ok" THEN 1 ELSE {p}"id" END'],
-        "small": [f'{p}"small" - 1', f'abs({p}"small")'],
+        "id": [
+            f'{p}"id" + 1',
+            f'{p}"small"',
+            f'CASE WHEN {p}"ok" THEN {p}"small" ELSE 7 END',
+            f'CASE WHEN {p}"ok" THEN 1 ELSE {p}"id" END',
+        ],
+        "small": [
+            f'{p}"small" - 1',
+            f'abs({p}"small")',
+            f'CASE WHEN {p}"ok" THEN {p}"small" ELSE 7 END',
+        ],
         "A b": [
             f'upper({p}"A b")',
             f"{p}\"A b\" || '!'",
@@ -233,7 +242,7 @@ def tuple_sql(row, names):
 @st.composite
 def inserts(draw):
     """INSERT of rows, of some columns, of a query over the source or over the table itself."""
-    match draw(st.integers(0, 4)):
+    match draw(st.integers(0, 5)):
         case 0 | 1:
             names = draw(
                 st.lists(st.sampled_from(list(COLUMNS)), min_size=1, max_size=12, unique=True)
@@ -245,6 +254,8 @@ def inserts(draw):
             return 'INSERT INTO t ("id", "A b", "f.x") SELECT "id", "W w", "x" FROM src'
         case 3:
             return f"INSERT INTO t SELECT * FROM t WHERE {draw(predicates())}"
+        case 4:
+            return 'INSERT INTO t ("id", "small") SELECT "small", 9 FROM t UNION ALL SELECT "id", 8 FROM t'
         case _:
             return 'INSERT INTO t ("p", "id") SELECT DISTINCT "p", 4 FROM t'
 

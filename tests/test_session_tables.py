@@ -74,14 +74,16 @@ def test_storage_options_are_remembered(ctx, uri, monkeypatch):
 
 def test_commits_of_others_are_seen_after_a_refresh(ctx, uri):
     """Of one table, or of all."""
+    write_deltalake(f"{uri}2", DATA)
     ctx.register_delta("t", uri)
-    ctx.register_delta("u", uri)
-    write_deltalake(uri, pa.table({"id": [4]}), mode="append")
+    ctx.register_delta("u", f"{uri}2")
+    for each in (uri, f"{uri}2"):
+        write_deltalake(each, pa.table({"id": [4]}), mode="append")
     assert ids(ctx) == [1, 2, 3]
     ctx.refresh("t")
-    assert (ids(ctx), ids(ctx, "u")) == ([1, 2, 3, 4], [1, 2, 3])
+    assert (ids(ctx), ids(ctx, "u")) == ([1, 2, 3, 4], [1, 2])
     ctx.refresh()
-    assert ids(ctx, "u") == [1, 2, 3, 4]
+    assert ids(ctx, "u") == [1, 2, 4]
     with pytest.raises(StatementError, match="nope is not registered"):
         ctx.refresh("nope")
 
@@ -340,6 +342,62 @@ def test_a_dropped_view_stays_dropped(ctx, uri):
     ctx.sql("DROP VIEW v")
     insert(ctx, 9)
     assert not ctx.table_exist("v")
+
+
+def test_views_are_made_again_from_the_ground_up(ctx, uri):
+    """Also where the lower one was replaced after the upper one was made."""
+    ctx.register_delta("t", uri)
+    ctx.sql("CREATE VIEW low AS SELECT id FROM t")
+    ctx.sql("CREATE VIEW high AS SELECT id FROM low")
+    ctx.sql("CREATE OR REPLACE VIEW low AS SELECT id FROM t WHERE id > 0")
+    insert(ctx, 9)
+    assert (ids(ctx, "low"), ids(ctx, "high")) == ([1, 2, 3, 9], [1, 2, 3, 9])
+
+
+def test_a_view_is_not_made_in_another_schema(ctx, uri):
+    """Its text would mean other tables there."""
+    ctx.register_delta("t", uri)
+    ctx.sql("CREATE VIEW v AS SELECT id FROM t")
+    ctx.sql("CREATE SCHEMA other")
+    ctx.sql("SET datafusion.catalog.default_schema = 'other'")
+    insert(ctx, 9, "public.t")
+    assert ids(ctx, "public.v") == [1, 2, 3]
+    assert not ctx.table_exist("other.v")
+
+
+def test_every_name_of_a_table_serves_its_new_version(ctx, uri):
+    """But one at a fixed version."""
+    ctx.register_delta("t", uri)
+    ctx.register_delta("also", uri)
+    ctx.register_delta("before", uri, version=1)
+    insert(ctx, 4)
+    assert (ids(ctx, "also"), ids(ctx, "before")) == ([1, 2, 3, 4], [1, 2, 3])
+
+
+def test_a_name_that_is_given_by_a_parameter_is_known(ctx, uri):
+    """In definitions and commands, where DataFusion puts it in while it plans."""
+    ctx.sql(
+        "CREATE EXTERNAL TABLE $name STORED AS DELTATABLE LOCATION $at", name="t", at=f"'{uri}'"
+    )
+    insert(ctx, 4)
+    assert ctx.sql("OPTIMIZE $name", name="t").to_pydict()["num_files_removed"] == [3]
+    ctx.sql("CREATE OR REPLACE TABLE $name AS SELECT CAST(7 AS BIGINT) AS id", name="t")
+    insert(ctx, 8)
+    assert ids(ctx) == [7, 8]
+    ctx.sql("DROP TABLE $name", name="t")
+    ctx.refresh()
+    assert not ctx.table_exist("t")
+    assert DeltaTable(uri).version() == 3
+
+
+def test_a_table_that_the_engine_does_not_know_any_more_does_not_come_back(ctx, uri):
+    """Dropped past this session, it is forgotten at its next write."""
+    ctx.register_delta("t", uri)
+    ctx.__wrapped__.ctx.deregister_table("t")
+    ctx.from_pydict({"id": [9]}).write_delta(uri, mode="append")
+    assert not ctx.table_exist("t")
+    with pytest.raises(StatementError, match="not registered"):
+        ctx.sql("OPTIMIZE t")
 
 
 def test_a_frame_keeps_the_version_that_it_was_planned_at(ctx, uri):

@@ -1,8 +1,8 @@
 """Every SQL write leaves in a Delta table what it leaves in a table of another engine.
 
 The other engine is DataFusion's own table in memory where it can carry the statement out, and
-DuckDB where it cannot (MERGE, TRUNCATE, INSERT OVERWRITE, and subqueries, which the table in memory
-gets wrong: `DELETE ... WHERE id IN (SELECT 3)` deletes every row).
+DuckDB where it cannot: MERGE, TRUNCATE, INSERT OVERWRITE, and subqueries, which the table in memory
+gets wrong (`DELETE ... WHERE id IN (SELECT 3)` deletes every row).
 """
 
 from __future__ import annotations
@@ -36,13 +36,29 @@ class Reference:
         self.table = table
         self.source = source
 
-    def run(self, sql):
-        """Carry a statement out, and return the count of its rows."""
-        if sql.startswith(("MERGE", "TRUNCATE", "INSERT OVERWRITE")) or "(SELECT" in sql:
-            counted["DuckDB"] += 1
-            return self._in_duckdb(sql)
-        counted["DataFusion"] += 1
-        return self._in_memory(sql)
+    def run(self, sql, is_right):
+        """Carry a statement out, and return the count of its rows.
+
+        What the table in memory gets, and is not what it should be, DuckDB decides: the former takes
+        a filter that folds to NULL or to false for no filter.
+        """
+        has_no_form = sql.startswith(("MERGE", "TRUNCATE", "INSERT OVERWRITE"))
+        before = self.table
+        if not has_no_form and "(SELECT" not in sql:
+            try:
+                count = self._in_memory(sql)
+            except Exception as error:
+                # A known fault of the table in memory, in filters with a common part.
+                if "__common_expr" not in str(error):
+                    raise
+                count = None
+            if is_right(self.table, count):
+                counted["DataFusion"] += 1
+                return count
+            counted["DataFusion, overruled"] += 1
+        self.table = before
+        counted["DuckDB"] += 1
+        return self._in_duckdb(sql)
 
     def _in_memory(self, sql):
         ctx = SessionContext()
@@ -134,8 +150,13 @@ def test_a_delta_table_holds_what_the_reference_holds(  # noqa: PLR0917 - what i
     reference = Reference(table, pa.Table.from_pylist(source, schema=SOURCE_SCHEMA))
     counted["sequences"] += 1
     for sql in sequence:
-        expected = reference.run(sql)
-        count = ctx.sql(sql).to_pydict()["count"]
-        assert in_order(pa.table(ctx.table("t"))) == in_order(reference.table), sql
+        (count,) = ctx.sql(sql).to_pydict()["count"]
+        rows_now = in_order(pa.table(ctx.table("t")))
+
+        def is_right(table, said, count=count, rows_now=rows_now):
+            return (in_order(table), said) == (rows_now, count)
+
+        expected = reference.run(sql, is_right)
+        assert rows_now == in_order(reference.table), sql
         if not sql.startswith("TRUNCATE"):
-            assert count == [expected], sql
+            assert count == expected, sql

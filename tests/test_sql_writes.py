@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SQLOptions, udf
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from deltawitness import ObservedSessionContext, internal
 from deltawitness.exceptions import StatementError
@@ -210,6 +210,152 @@ def test_values_of_every_type_survive(tmp_path):
     )
 
 
+# --- types that DataFusion decides on late -----------------------------------------------------------
+
+TYPED = {
+    "CASE": ("UPDATE n SET i = CASE WHEN i < 20 THEN i ELSE 7 END, s = upper(s)", [10, 7, 7]),
+    "CASE in an insert": ("INSERT OVERWRITE n SELECT CASE WHEN i < 20 THEN i ELSE 7 END, s FROM n", [10, 7, 7]),
+    "UNION": ("INSERT OVERWRITE n SELECT CAST(1 AS INT), 'a' UNION ALL SELECT 3, 'b'", [1, 3]),
+    "MERGE": ("MERGE INTO n USING (SELECT s, CASE WHEN i < 20 THEN i ELSE 7 END AS v FROM n) q ON n.s = q.s WHEN MATCHED THEN UPDATE SET i = q.v", [10, 7, 7]),
+}  # fmt: skip
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    """A session with a table of 32-bit integers."""
+    write_deltalake(
+        tmp_path / "n", pa.table({"i": pa.array([10, 20, 30], pa.int32()), "s": ["a", "b", "c"]})
+    )
+    context = ObservedSessionContext()
+    context.register_delta("n", tmp_path / "n")
+    return context
+
+
+@pytest.mark.parametrize("case", TYPED)
+def test_values_are_of_the_type_that_they_say(numbers, case):
+    """A frame exports the types of before coercion and the batches of after it."""
+    sql, expected = TYPED[case]
+    numbers.sql(sql).collect()
+    assert sorted(numbers.sql("SELECT i FROM n").to_pydict()["i"]) == sorted(expected)
+
+
+def test_a_value_that_does_not_fit_is_an_error(numbers, tmp_path):
+    """And nothing is written."""
+    with pytest.raises(Exception, match=r"(?i)cast"):
+        numbers.sql(
+            "INSERT INTO n SELECT CAST(1 AS INT), 'a' UNION ALL SELECT 3000000000, 'b'"
+        ).collect()
+    assert DeltaTable(tmp_path / "n").version() == 0
+
+
+def test_frames_that_are_written_are_of_the_type_that_they_say(numbers, tmp_path):
+    """By location, by name, and by COPY."""
+    mixed = "SELECT CAST(1.5 AS DECIMAL(10,2)) AS d UNION ALL SELECT CAST(1.23456 AS DECIMAL(20,5))"
+    numbers.sql(mixed).write_delta(tmp_path / "d")
+    numbers.sql(f"COPY ({mixed}) TO '{tmp_path}/e' STORED AS DELTATABLE").collect()
+    for name in ("d", "e"):
+        values = DeltaTable(tmp_path / name).to_pyarrow_table()["d"].to_pylist()
+        assert sorted(map(float, values)) == [1.23456, 1.5]
+    numbers.sql("SELECT CASE WHEN i < 20 THEN i ELSE 7 END AS i, s FROM n").write_table("n")
+    assert sorted(numbers.sql("SELECT i FROM n").to_pydict()["i"]) == [7, 7, 10, 10, 20, 30]
+
+
+# --- MERGE, where the engine needs care ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["UPDATE SET score = 9", "DELETE"])
+def test_rows_that_match_twice_are_not_doubled_by_a_clause_about_others(ctx, action):
+    """delta-rs alone writes them once for each match."""
+    sql = f"MERGE INTO people p USING (SELECT 1 AS k UNION ALL SELECT 1) s ON p.id = s.k WHEN NOT MATCHED BY SOURCE THEN {action}"
+    assert run(ctx, sql) == 2
+    assert [row[0] for row in people(ctx)] == ([1, 2, 3] if action.startswith("UPDATE") else [1])
+
+
+def test_a_condition_that_is_put_in_by_name_counts(ctx):
+    """Its columns are not in the text of the statement."""
+    sql = "MERGE INTO people USING news ON $cond WHEN MATCHED AND abs(news.score) > 0 THEN DELETE"
+    assert run(ctx, sql, cond="people.id = news.id") == 1
+    assert people(ctx) == [ANN, CAT]
+
+
+def test_a_frame_can_be_the_source_of_a_merge(ctx):
+    """Put in by name."""
+    rows = ctx.from_pydict({"id": [2]})
+    assert (
+        run(
+            ctx,
+            "MERGE INTO people p USING (SELECT * FROM $rows) s ON p.id = s.id WHEN MATCHED THEN DELETE",
+            rows=rows,
+        )
+        == 1
+    )
+
+
+def test_a_source_that_is_another_each_time_is_read_once(ctx):
+    """Each of its rows is either matched or not."""
+    sql = "MERGE INTO people p USING (SELECT CAST(random() * 6 AS BIGINT) AS k) s ON p.id = s.k WHEN MATCHED THEN UPDATE SET score = abs(1.0) WHEN NOT MATCHED THEN INSERT (id, name) VALUES (s.k, upper('x'))"
+    assert {run(ctx, sql) for _ in range(12)} == {1}
+
+
+def test_null_is_not_null_in_a_clauses_condition(ctx):
+    """Also where ON takes NULL for equal to NULL."""
+    ctx.sql("INSERT INTO people (id) VALUES (7)").collect()
+    sql = "MERGE INTO people p USING (SELECT 7 AS k, CAST(NULL AS VARCHAR) AS z) q ON p.id IS NOT DISTINCT FROM q.k WHEN MATCHED AND p.name = q.z AND abs(1) = 1 THEN DELETE"
+    assert run(ctx, sql) == 0
+
+
+def test_a_merge_gives_defaults_as_an_insert_does(ctx, tmp_path):
+    """To the columns that it does not name."""
+    ctx.sql(
+        f"CREATE EXTERNAL TABLE d (id BIGINT, s VARCHAR DEFAULT 'dd') STORED AS DELTATABLE LOCATION '{tmp_path}/d'"
+    )
+    assert (
+        run(
+            ctx,
+            "MERGE INTO d USING news ON d.id = news.id WHEN NOT MATCHED THEN INSERT (id) VALUES (news.id)",
+        )
+        == 2
+    )
+    assert ctx.sql("SELECT DISTINCT s FROM d").to_pydict() == {"s": ["dd"]}
+
+
+@pytest.mark.parametrize("value", ["q.s", "upper(q.s)"])
+def test_two_upserts_of_one_key_do_not_both_insert_it(tmp_path, monkeypatch, value):
+    """The later one is in conflict, also where the session evaluates the statement."""
+    write_deltalake(tmp_path / "t", pa.table({"id": [1], "s": ["x"]}))
+    sql = f"MERGE INTO t USING (SELECT 7 AS id, 'a' AS s) q ON t.id = q.id WHEN NOT MATCHED THEN INSERT VALUES (q.id, {value})"
+    original = DeltaTable.merge
+
+    def second(*args, **kwargs):
+        monkeypatch.setattr(DeltaTable, "merge", original)
+        other = ObservedSessionContext()
+        other.register_delta("t", tmp_path / "t")
+        assert run(other, sql) == 1
+        return original(*args, **kwargs)
+
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", tmp_path / "t")
+    monkeypatch.setattr(DeltaTable, "merge", second)
+    with pytest.raises(CommitFailedError, match="concurrent"):
+        run(ctx, sql)
+    assert DeltaTable(tmp_path / "t").version() == 1
+
+
+def test_a_statement_that_is_another_for_each_row_is_refused(ctx, tmp_path):
+    """Rows that are alike cannot be told apart; what delta-rs can evaluate itself, it does."""
+    volatile = udf(lambda x: x, [pa.int64()], pa.int64(), "volatile", "dice")
+    ctx.register_udf(volatile)
+    for sql in (
+        "DELETE FROM people WHERE random() < 0.5",
+        "UPDATE people SET id = dice(id)",
+        "MERGE INTO people p USING news n ON p.id = n.id WHEN MATCHED AND random() < 2 THEN DELETE",
+    ):
+        with pytest.raises(StatementError, match="not deterministic"):
+            ctx.sql(sql).collect()
+    assert DeltaTable(tmp_path / "people").version() == 0
+    assert run(ctx, "UPDATE people SET score = random()") == 3
+
+
 # --- errors, with nothing written -------------------------------------------------------------------
 
 REFUSED = {
@@ -277,6 +423,65 @@ def test_a_session_may_forbid_dml(ctx, sql):
     """Our own statements as DataFusion's."""
     with pytest.raises(Exception, match="DML not supported"):
         ctx.sql(sql, SQLOptions().with_allow_dml(allow=False)).collect()
+
+
+def test_the_query_inside_a_statement_may_only_read(ctx, tmp_path):
+    """Whatever the options of the statement itself."""
+    for sql in (
+        f"CREATE TABLE n STORED AS DELTATABLE LOCATION '{tmp_path}/n' AS INSERT INTO people VALUES (9, 'x', 0)",
+        f"COPY (DROP TABLE people) TO '{tmp_path}/n' STORED AS DELTATABLE",
+    ):
+        with pytest.raises(Exception, match="not supported"):
+            ctx.sql(sql)
+    assert people(ctx) == [ANN, BOB, CAT]
+
+
+def test_the_frame_of_a_statement_is_no_source(ctx, tmp_path):
+    """It would run, or fail in the middle."""
+    pending = ctx.sql("INSERT INTO people VALUES (9, 'x', 0.5)")
+    for use in (
+        lambda: ctx.sql("SELECT 1 AS count").union(pending),
+        lambda: pending.union(pending),
+        lambda: ctx.sql("SELECT * FROM $f", f=pending),
+        lambda: ctx.register_view("v", pending),
+    ):
+        with pytest.raises(StatementError, match="no source of rows"):
+            use()
+    assert "not run yet" in f"{pending}"
+    assert "not run yet" in str(pending)
+    assert DeltaTable(tmp_path / "people").version() == 0
+
+
+def test_explain_analyze_of_a_write_is_refused(ctx):
+    """It would run it."""
+    with pytest.raises(StatementError, match="EXPLAIN ANALYZE"):
+        ctx.sql("EXPLAIN ANALYZE DELETE FROM people")
+
+
+def test_a_prepared_statement_means_what_it_meant(ctx, tmp_path):
+    """Under another default schema, after a failure, and from many threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    ctx.sql("PREPARE p AS INSERT INTO people VALUES ($1, 'p', 0.0)")
+    ctx.sql("CREATE SCHEMA other")
+    write_deltalake(tmp_path / "o", PEOPLE)
+    ctx.register_delta("other.people", tmp_path / "o")
+    ctx.sql("SET datafusion.catalog.default_schema = 'other'")
+    assert run(ctx, "EXECUTE p(7)") == 1
+    assert DeltaTable(tmp_path / "o").version() == 0
+    ctx.sql("SET datafusion.catalog.default_schema = 'public'")
+    ctx.deregister_table("people")
+    with pytest.raises(Exception, match="not found"):
+        run(ctx, "EXECUTE p(8)")
+    ctx.register_delta("people", tmp_path / "people")
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda n: run(ctx, f"EXECUTE p({n})"), range(20))) == 20
+
+
+def test_parameters_by_number_and_by_name_do_not_mix_in_an_insert(ctx):
+    """As DataFusion has it: it says so, and nothing is taken for another."""
+    with pytest.raises(ValueError, match="placeholder"):
+        ctx.sql("INSERT INTO people VALUES ($1, $n, 0.5)", param_values={"1": 7, "n": "x"})
 
 
 def test_a_constraint_holds_for_sql_too(ctx, tmp_path):
@@ -387,8 +592,6 @@ def test_a_statement_in_a_literal_is_none(ctx):
 def test_no_update_is_lost_between_two_sessions(tmp_path):
     """Each increment either counts or raises the engine's own conflict, told as one."""
     from concurrent.futures import ThreadPoolExecutor
-
-    from deltalake.exceptions import CommitFailedError
 
     from deltawitness.semconv import ErrorType
     from deltawitness.taxonomy import classify

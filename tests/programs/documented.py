@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from datafusion import SessionContext
+
+# isort: split
 from datafusion import (
     Accumulator,
     DataFrame,
@@ -61,12 +63,12 @@ config = (
     .with_parquet_pruning(enabled=True)
     .set("datafusion.execution.parquet.pushdown_filters", "true")
 )
-runtime = RuntimeEnvBuilder().with_disk_manager_os().with_fair_spill_pool(10_000_000)
+runtime = RuntimeEnvBuilder().with_disk_manager_os().with_fair_spill_pool(1_000_000_000)
 ctx = SessionContext(config, runtime)
 
 title("session")
 print(isinstance(ctx, SessionContext), len(ctx.session_id()), ctx.enable_ident_normalization())
-print(repr(ctx).split(":")[0], ctx.catalog_names())
+print(str(ctx).split(":")[0], ctx.catalog_names())
 rows(ctx.sql("SHOW datafusion.execution.target_partitions"))
 
 # --- data sources -----------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ rows(df.describe().select("describe", '"HP"'))
 title("expressions")
 rows(df.select('"Name"', (col('"HP"') * 2).alias("twice")).limit(2))
 rows(df.select(f.lower(col('"Name"')).alias("name"), f.length(col('"Name"')).alias("n")))
-rows(df.filter(col('"HP"') > literal(50), col('"Legendary"') == lit(0 > 1)).select('"Name"'))
+rows(df.filter(col('"HP"') > literal(50), ~col('"Legendary"')).select('"Name"'))
 rows(df.filter("\"Type 1\" = 'Fire'")['"Name"'])
 rows(df.with_column("total", col('"HP"') + col('"Attack"')).select("total"))
 rows(df.with_columns(fast=col('"Speed"') > 60).drop("Type 1", "Type 2").select('"Name"', "fast"))
@@ -178,7 +180,9 @@ print(insert.to_pydict())  # it runs at each terminal call
 rows(ctx.table("numbers"))
 print(ctx.sql("DELETE FROM numbers WHERE id = 3").to_pydict())
 print(ctx.sql("UPDATE numbers SET word = upper(word) WHERE id = 2").to_pydict())
-ctx.from_pydict({"id": [9], "word": ["nine"]}).write_table("numbers")
+ctx.from_pydict({"id": [9], "word": ["nine"]}).cast({"word": pa.string_view()}).write_table(
+    "numbers"
+)
 rows(ctx.sql("SELECT * FROM numbers"))
 rows(ctx.sql("DESCRIBE numbers"))
 ctx.sql("CREATE VIEW words AS SELECT word FROM numbers WHERE id < 9")
@@ -348,7 +352,7 @@ print([each.to_pyarrow().num_rows for each in df], [b.num_rows for b in df.colle
 print(df.execute_stream().next().to_pyarrow().to_pydict())
 reader = pa.RecordBatchReader.from_stream(df)
 print(reader.schema.names, reader.read_all().num_rows)
-print(df._repr_html_().count("<tr>"))  # noqa: SLF001 - what a notebook calls
+print(df._repr_html_().count("<tr>"))
 
 
 async def streamed() -> int:

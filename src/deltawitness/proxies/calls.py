@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.sql import Words
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["SqlCall"]
 
 
-@dataclass(frozen=True, slots=True)
-class SqlCall:
+class SqlCall(NamedTuple):
     """What `SessionContext.sql` was called with.
 
     Attributes:
@@ -31,7 +30,7 @@ class SqlCall:
     text: str
     options: SQLOptions | None = None
     param_values: Mapping[str, Any] | None = None
-    named: Mapping[str, Any] = field(default_factory=dict)
+    named: Mapping[str, Any] = MappingProxyType({})
 
     def plan(self, text: str | None = None) -> DataFrame:
         """Return the frame of the statement, or of another one with the same parameters.
@@ -46,10 +45,22 @@ class SqlCall:
         )
         return frame
 
+    def spelled(self) -> SqlCall:
+        """Return the call with the texts that stand for names put into the statement.
+
+        DataFusion puts them in while it plans; what is read here must have them in, too.
+        """
+        texts = {f"${name}": str(v) for name, v in self.named.items() if not is_frame(v)}
+        if not texts:
+            return self
+        left = {name: value for name, value in self.named.items() if is_frame(value)}
+        text = Words(self.text).with_words(texts)
+        return SqlCall(self.ctx, text, self.options, self.param_values, left)
+
     def with_numbers(self) -> SqlCall:
         """Return the call with `$1`, `$2`, ... for `$name`: INSERT INTO plans no other in VALUES."""
-        names = [name for name in self.param_values or {} if not name.isdigit()]
-        if not names:
+        names = list(self.param_values or {})
+        if not names or any(name.isdigit() for name in names):
             return self
         numbers = {f"${name}": f"${place}" for place, name in enumerate(names, 1)}
         values = {
@@ -57,3 +68,8 @@ class SqlCall:
         }
         text = Words(self.text).with_words(numbers)
         return SqlCall(self.ctx, text, self.options, values, self.named)
+
+
+def is_frame(value: object) -> bool:
+    """Tell whether a value is a frame, which stands for a table in a statement."""
+    return hasattr(value, "logical_plan")

@@ -50,7 +50,7 @@ def apply_changes(
 
     Args:
         table: the table; it is at the version that the changes were worked out from.
-        source: the rows to match with.
+        source: the rows to match with, of the types that they say they are.
         condition: SQL of the match, with the aliases :data:`TARGET` and :data:`SOURCE`.
         changes: what happens to whom.
 

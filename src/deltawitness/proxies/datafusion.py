@@ -19,7 +19,7 @@ from deltawitness.proxies.handlers import (
     SESSION_HANDLERS,
     Handler,
 )
-from deltawitness.proxies.originals import OBSERVED
+from deltawitness.proxies.originals import OBSERVED, set_replaced
 
 __all__ = ["DataFusionPatches"]
 
@@ -50,11 +50,13 @@ class DataFusionPatches:
         except AttributeError:
             self.uninstall()
             raise
+        set_replaced(True)
         self._add_all(SessionContext, SESSION_EXTRAS)
         self._add_all(DataFrame, FRAME_EXTRAS)
 
     def uninstall(self) -> None:
         """Put every original back, and take away what was added."""
+        set_replaced(False)
         while self._originals:
             owner, name, original = self._originals.pop()
             if original is None:

@@ -10,6 +10,7 @@ from deltawitness.commit.log import open_log
 from deltawitness.commit.outcome import RawCommit, metrics_of
 from deltawitness.commit.seams import storage_options_of
 from deltawitness.exceptions import StatementError
+from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.frames import state_of
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
@@ -20,6 +21,7 @@ from deltawitness.proxies.witness import facts_of, witnessed
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datafusion import DataFrame, DataFrameWriteOptions
     from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties
 
@@ -127,12 +129,13 @@ def _written(
 
     state = state_of(frame)
     handles = HandleCache() if state is None else state.session.handles
+    source = frame if state is None else coerced(state.ctx, frame)
     given = {key: value for key, value in arguments.items() if value is not None}
     with handles.lease(uri, options) as table:
         if table is not None and mode is WriteMode.IGNORE:
             return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
-        facts = facts_of(frame, state, schema=frame.schema())
-        with witnessed(facts), measured(frame) as rows:
+        facts = facts_of(frame, state, schema=source.schema())
+        with witnessed(facts), measured(source) as rows:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
         if table is not None:
@@ -160,7 +163,8 @@ def write_table(
     Args:
         frame: the rows.
         name: the table's name in the session.
-        write_options: how; an insert operation of APPEND or OVERWRITE.
+        write_options: how; an insert operation of APPEND or OVERWRITE. Its partition columns do not
+            count: a Delta table has its own.
 
     Returns:
         False when the name stands for no Delta table: the engine is to write it.
@@ -178,17 +182,18 @@ def write_table(
         return False
     session.checked_writable(entry)
     mode = _mode_of(write_options)
-    rows = _aligned(_rows_of(frame), original(ctx, "table")(entry.name.sql()))
+    target = original(ctx, "table")(entry.name.sql()).schema()
+    rows = _aligned(_rows_of(frame), target)
     with session.lease(entry) as table:
-        with witnessed(facts_of(rows, state, schema=rows.schema())):
-            stream_into(table, rows, mode)
+        with witnessed(facts_of(rows, state, schema=target)):
+            stream_into(table, coerced(ctx, rows, target), mode)
         session.publish(ctx, entry, table)
     return True
 
 
-def _aligned(rows: DataFrame, target: DataFrame) -> DataFrame:
+def _aligned(rows: DataFrame, target: pa.Schema) -> DataFrame:
     """Return the rows under the names of the table's columns: DataFusion inserts by position."""
-    wanted, given = target.schema().names, rows.schema().names
+    wanted, given = target.names, rows.schema().names
     if len(wanted) != len(given):
         msg = f"write_table: the table has {len(wanted)} columns, the frame {len(given)}"
         raise StatementError(msg)
@@ -230,8 +235,8 @@ def _mode_of(options: DataFrameWriteOptions | None) -> str:
             )
             raise StatementError(msg) from None
         msg = (
-            "write_table: partition_by and sort_by are not for a Delta table: it has its own"
-            " partition columns, and a frame can be sorted before it is written"
+            "write_table: sort_by is not possible on a Delta table; sort the frame before it is"
+            " written"
         )
         raise StatementError(msg) from None
     return "append"

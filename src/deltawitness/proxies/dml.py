@@ -14,20 +14,28 @@ from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
 from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.changes import SOURCE, Change, apply_changes, changed_rows, matching
+from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.delta_writes import stream_into
 from deltawitness.proxies.expressions import (
     NotTold,
     column_name,
     columns_in,
     filter_sql,
+    is_volatile,
     unaliased,
     value_sql,
 )
-from deltawitness.proxies.frames import FrameState
+from deltawitness.proxies.frames import FrameState, state_of
 from deltawitness.proxies.merge import Merge, carry_out_merge
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered
-from deltawitness.proxies.seams import OUTER_REFERENCE, dml_kind, is_of_kind, wrapped_plan
+from deltawitness.proxies.seams import (
+    OUTER_REFERENCE,
+    cast_type,
+    dml_kind,
+    is_of_kind,
+    wrapped_plan,
+)
 from deltawitness.proxies.sql import Words, first_word, quoted
 from deltawitness.proxies.witness import facts_of, witnessed
 
@@ -66,6 +74,14 @@ def target_of(plan: LogicalPlan, state: FrameState, call: SqlCall | None) -> Reg
     return found[0]
 
 
+PLANNED_AGAIN = 10
+"""How often a statement is planned again because another thread of the session has written its table."""
+
+
+class _MovedOnError(Exception):
+    """The table is at another version than the one that the plan reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dml:
     """A DML statement on a Delta table, which runs when its frame is asked for rows.
@@ -90,6 +106,19 @@ class Dml:
 
     def run(self) -> DataFrame:
         """Carry the statement out on the newest version of the table; return the count of rows."""
+        for _ in range(PLANNED_AGAIN):
+            try:
+                return self._run_once()
+            except _MovedOnError:
+                if self.state.origin is None:
+                    break
+        msg = (
+            f"{self.entry.name.table} has changed since this plan was made, and the statement's"
+            " expressions must be evaluated first: plan it again"
+        )
+        raise StatementError(msg)
+
+    def _run_once(self) -> DataFrame:
         session, ctx = self.state.session, self.state.ctx
         entry = session.checked_writable(session.snapshot.get(self.entry.name) or self.entry)
         with session.lease(entry) as table:
@@ -103,12 +132,10 @@ class Dml:
     def _planned_now(self) -> tuple[LogicalPlan, FrameState]:
         """Return the plan over what the session serves now, which may be more than it was."""
         session, state = self.state.session, self.state
-        if session.snapshot is state.snapshot or self.call is None:
+        if session.snapshot is state.snapshot or state.origin is None:
             return original(self.frame, "logical_plan")(), state
-        session.freshen(state.ctx)
-        snapshot = session.snapshot
-        frame: DataFrame = session.reading(self.call.plan)
-        return frame.logical_plan(), FrameState(state.ctx, session, snapshot)
+        frame = state.origin()
+        return original(frame, "logical_plan")(), state_of(frame) or state
 
 
 _TITLES = {
@@ -156,10 +183,13 @@ class _Run:
 
     def _insert(self, below: LogicalPlan, mode: str) -> int:
         frame = _frame(self.ctx, below)
+        schema = frame.schema()
         if self.entry.defaults and self.call is not None:
             frame = _with_defaults(frame, self.entry, self.call)
-        with witnessed(facts_of(below, self.state, schema=frame.schema())):
-            return stream_into(self.table, frame, mode)
+        else:
+            frame = _without_views(self.ctx, below) or frame
+        with witnessed(facts_of(below, self.state, schema=schema)):
+            return stream_into(self.table, coerced(self.ctx, frame, schema), mode)
 
     def _merge(self, below: LogicalPlan) -> int:
         if self.call is None or first_word(self.call.text) != "MERGE":
@@ -168,6 +198,7 @@ class _Run:
             )
             raise StatementError(msg)
         merge = Merge.parsed(self.call.text, normalize=self.ctx.enable_ident_normalization())
+        merge = merge.with_defaults(self.entry.defaults)
         facts = facts_of(
             below, self.state, clauses=merge.clauses_text, reads=(_input_of(self.entry),)
         )
@@ -201,11 +232,11 @@ class _Run:
         self, plan: LogicalPlan, rows: DataFrame, filter_: Any, assigned: dict[str, Any]
     ) -> int:
         self._check_served()
+        _check_deterministic([filter_, *assigned.values()])
         depends = _depends_on([filter_, *assigned.values()], plan, rows.schema())
         values = {column: f"value_{place}" for place, column in enumerate(assigned)}
-        source = _distinct(
-            rows, depends, [e.alias(values[column]) for column, e in assigned.items()]
-        )
+        new = [e.alias(values[column]) for column, e in assigned.items()]
+        source = _distinct(self.ctx, rows, depends, new)
         change = Change("update", {c: f"{SOURCE}.{quoted(v)}" for c, v in values.items()})
         return changed_rows(apply_changes(self.table, source, _match(depends), [change]))
 
@@ -227,8 +258,9 @@ class _Run:
 
     def _delete_by_merge(self, plan: LogicalPlan, rows: DataFrame, filter_: Any) -> int:
         self._check_served()
+        _check_deterministic([filter_])
         depends = _depends_on([filter_], plan, rows.schema())
-        source = _distinct(rows, depends, [])
+        source = _distinct(self.ctx, rows, depends, [])
         return changed_rows(
             apply_changes(self.table, source, _match(depends), [Change("delete", {})])
         )
@@ -237,11 +269,7 @@ class _Run:
         """Refuse to work changes out from another version than the one that they are applied to."""
         planned = self.state.snapshot.get(self.entry.name)
         if planned is None or planned.version != self.table.version():
-            msg = (
-                f"{self.entry.name.table} has changed since this plan was made, and its filter must"
-                " be evaluated first: plan the statement again"
-            )
-            raise StatementError(msg)
+            raise _MovedOnError(self.entry.name.table)
 
 
 # --- rows in, count out ------------------------------------------------------------------------------
@@ -279,6 +307,34 @@ def _filter(plan: Any) -> Any:
     return plan.to_variant().predicate() if is_of_kind(plan, "Filter") else None
 
 
+def _without_views(ctx: SessionContext, below: LogicalPlan) -> DataFrame | None:
+    """Return the rows of an INSERT without the casts of plain text to views of text.
+
+    A Delta table is read as views, so DataFusion plans these casts; delta-rs writes plain text, and
+    undoes them. Together they cost a tenth of a write.
+    """
+    if not is_of_kind(below, "Projection"):
+        return None
+    parts = below.to_variant()
+    rows = _frame(ctx, parts.input()[0])
+    schema = rows.schema()
+    columns = []
+    for raw, name in zip(parts.projections(), _frame(ctx, below).schema().names, strict=True):
+        column = unaliased(raw)
+        if column.variant_name() == "Cast" and cast_type(column) in _VIEWS:
+            inner = unaliased(column.to_variant().expr())
+            source = column_name(inner)
+            if source in schema.names and str(schema.field(source).type) in _PLAIN:
+                column = inner
+        columns.append(column.alias(name))
+    frame: DataFrame = original(rows, "select")(*columns)
+    return frame
+
+
+_VIEWS = frozenset({"Utf8View", "BinaryView"})
+_PLAIN = frozenset({"string", "large_string", "binary", "large_binary"})
+
+
 def _own_column(_: str | None, name: str) -> str:
     return quoted(name)
 
@@ -302,14 +358,29 @@ def _depends_on(expressions: list[Any], plan: Any, schema: pa.Schema) -> list[st
     return [name for name in schema.names if name in found]
 
 
-def _distinct(rows: DataFrame, depends: list[str], values: list[Any]) -> DataFrame:
+def _distinct(
+    ctx: SessionContext, rows: DataFrame, depends: list[str], values: list[Any]
+) -> DataFrame:
     from datafusion import lit  # noqa: PLC0415 - heavy, and there already
 
     keys = [rows.col(name).alias(f"key_{place}") for place, name in enumerate(depends)]
     columns = [*keys, *values] or [lit(1).alias("any")]
     selected = original(rows, "select")(*columns)
-    frame: DataFrame = original(selected, "distinct")()
-    return frame
+    return coerced(ctx, original(selected, "distinct")(), selected.schema())
+
+
+def _check_deterministic(expressions: list[Any]) -> None:
+    """Refuse an expression that is another each time: rows that are alike cannot be told apart.
+
+    Raises:
+        StatementError: one of them is volatile.
+    """
+    if any(e is not None and is_volatile(e) for e in expressions):
+        msg = (
+            "the statement is not deterministic: delta-rs cannot evaluate it, and the session cannot"
+            " evaluate it once for all rows that are alike"
+        )
+        raise StatementError(msg)
 
 
 def _match(depends: list[str]) -> str:

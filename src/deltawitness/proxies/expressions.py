@@ -15,13 +15,13 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.proxies.seams import cast_type
+from deltawitness.proxies.seams import calls_volatile, cast_type
 from deltawitness.proxies.sql import quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["NotTold", "columns_in", "filter_sql", "value_sql"]
+__all__ = ["NotTold", "columns_in", "filter_sql", "is_volatile", "value_sql"]
 
 
 class NotTold(Exception):  # noqa: N818 - no error, but the answer "evaluate it in the session"
@@ -96,6 +96,26 @@ def columns_in(raw: Any) -> set[str] | None:
             return None
         found |= inside
     return found
+
+
+def is_volatile(raw: Any) -> bool:
+    """Tell whether an expression calls a function whose result is another each time.
+
+    What stands inside a subquery is evaluated once, and does not count.
+    """
+    expression = unaliased(raw)
+    if expression.variant_name() == "ScalarFunction" and calls_volatile(expression):
+        return True
+    if expression.variant_name() in _LEAVES | {"Column"}:
+        return False
+    if expression.variant_name() == "Case":
+        parts = _case_parts(expression.to_variant())
+    else:
+        try:
+            parts = [p for p in expression.rex_call_operands() if str(p) != str(expression)]
+        except Exception:  # noqa: BLE001 - the engine knows kinds that it does not take apart
+            return False
+    return any(map(is_volatile, parts))
 
 
 def _case_parts(case: Any) -> list[Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from deltawitness.events import InputVersion
+from deltawitness.exceptions import StatementError
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Snapshot, inputs_of
 
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
     from deltawitness.proxies.state import Session
 
-__all__ = ["FrameState", "Pending", "adopt", "derive", "remade", "state_of"]
+__all__ = [
+    "FrameState",
+    "Pending",
+    "adopt",
+    "derive",
+    "refuse_statements",
+    "remade",
+    "state_of",
+]
 
 _ATTRIBUTE = "_deltawitness_frame"
 
@@ -36,8 +45,7 @@ class Pending(Protocol):
         """Carry the statement out and return the frame of its result."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameState:
+class FrameState(NamedTuple):
     """What is known of a frame.
 
     Attributes:
@@ -96,16 +104,19 @@ def derive(
         args: the method's arguments.
         kwargs: the method's keyword arguments.
     """
-    result: DataFrame = original(frame, name)(*args, **kwargs)
     state = state_of(frame)
+    result: DataFrame = original(frame, name)(*args, **kwargs)
     if state is None:
         return result
-    others = [value for value in (*args, *kwargs.values()) if state_of(value) is not None]
+    snapshot, reads = state.snapshot, state.reads
+    others = [value for value in (*args, *kwargs.values()) if hasattr(value, _ATTRIBUTE)]
+    if others:
+        snapshot, reads = _joined(frame, others)
     derived = FrameState(
         state.ctx,
         state.session,
-        state.snapshot,
-        _reads(state, others),
+        snapshot,
+        reads,
         partial(_made_again, name, frame, args, kwargs),
         None if state.pending is None else Derived(state.pending, name, args, kwargs),
     )
@@ -113,16 +124,36 @@ def derive(
     return result
 
 
-def _reads(state: FrameState, others: list[Any]) -> tuple[InputVersion, ...]:
-    """Return what is read beside what the snapshot tells: other frames may be of other moments."""
-    reads = state.reads
-    for other in others:
-        known = state_of(other)
-        if known is not None:
-            is_same = known.snapshot is state.snapshot
-            text = "" if is_same else original(other, "logical_plan")().display_indent()
-            reads += known.reads if is_same else known.inputs(text)
-    return reads
+def refuse_statements(*frames: object) -> None:
+    """Refuse a frame that stands for a statement where a frame of rows is wanted.
+
+    Raises:
+        StatementError: one of them does; it has not been run.
+    """
+    for frame in frames:
+        state = state_of(frame)
+        if state is not None and state.pending is not None:
+            msg = f"{state.pending.title}: the frame of a statement is no source of rows; run it first"
+            raise StatementError(msg)
+
+
+def _joined(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion, ...]]:
+    """Return in which snapshot a frame of several is to be read, and what it reads besides.
+
+    Where they are of different moments, what each reads is told by itself, and the names of the
+    whole mean nothing any more.
+    """
+    refuse_statements(*others)
+    states = [(each, known) for each in (frame, *others) if (known := state_of(each)) is not None]
+    snapshot = states[0][1].snapshot
+    if all(known.snapshot is snapshot for _, known in states):
+        return snapshot, tuple(read for _, known in states for read in known.reads)
+    reads = tuple(
+        read
+        for each, known in states
+        for read in known.inputs(original(each, "logical_plan")().display_indent())
+    )
+    return Snapshot({}, snapshot.default), reads
 
 
 def _made_again(

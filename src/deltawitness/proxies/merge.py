@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
@@ -22,9 +22,11 @@ from deltawitness.proxies.changes import (
     changed_rows,
     matching,
 )
-from deltawitness.proxies.expressions import NotTold, unaliased, value_sql
+from deltawitness.proxies.coercion import coerced
+from deltawitness.proxies.expressions import NotTold, is_volatile, unaliased, value_sql
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.sql import Words, quoted
+from deltawitness.sources import new_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,6 +110,14 @@ class Merge:
             target, target_alias, source, source_alias, condition, tuple(clauses), text[start:]
         )
 
+    def with_defaults(self, defaults: Mapping[str, str]) -> Merge:
+        """Return the statement whose INSERT clauses give the columns that they leave out defaults.
+
+        Args:
+            defaults: SQL of the defaults, by column.
+        """
+        return replace(self, clauses=tuple(_completed(each, defaults) for each in self.clauses))
+
     def target_sql(self) -> str:
         """Return the target as a FROM clause names it."""
         return self.target if self.target_alias is None else f"{self.target} AS {self.target_alias}"
@@ -115,6 +125,16 @@ class Merge:
     def source_sql(self) -> str:
         """Return the source as a FROM clause names it."""
         return self.source if self.source_alias is None else f"{self.source} AS {self.source_alias}"
+
+
+def _completed(clause: Clause, defaults: Mapping[str, str]) -> Clause:
+    if clause.action != "insert" or clause.columns is None:
+        return clause
+    missing = [name for name in defaults if name not in clause.columns]
+    columns = (*clause.columns, *missing)
+    return replace(
+        clause, columns=columns, values=(*clause.values, *(defaults[name] for name in missing))
+    )
 
 
 def _relation(words: Words) -> str:
@@ -196,13 +216,11 @@ def carry_out_merge(merge: Merge, call: SqlCall, table: DeltaTable, source: Data
         table: the table, at the version that the session serves.
         source: the rows of its source.
     """
-    if not merge.clauses:
-        return 0
     try:
         condition, changes = _told(merge, call, _schema_of(table))
     except NotTold:
-        return _Evaluated(merge, call, table).carry_out()
-    return changed_rows(apply_changes(table, source, condition, changes))
+        return _Evaluated(merge, call, table, source).carry_out()
+    return changed_rows(apply_changes(table, coerced(call.ctx, source), condition, changes))
 
 
 def _schema_of(table: DeltaTable) -> list[str]:
@@ -215,6 +233,10 @@ def _told(merge: Merge, call: SqlCall, columns: list[str]) -> tuple[str, list[Ch
     Raises:
         NotTold: it holds an expression that delta-rs is not given.
     """
+    kinds = {clause.kind for clause in merge.clauses}
+    if "not matched by source" in kinds and "matched" not in kinds:
+        # delta-rs would write a row once for each row of the source that it matches.
+        raise NotTold(merge.clauses[0].kind)
     joined = f"{merge.target_sql()} CROSS JOIN {merge.source_sql()}"
     scopes = {
         "matched": joined,
@@ -286,11 +308,15 @@ def _translated(
         return []
     listed = ", ".join(f"({text}) AS told_{place}" for place, (text, _) in enumerate(texts))
     query = f"SELECT {listed} FROM {scope}"
-    given = call.plan(query).schema()
+    given = coerced(call.ctx, call.plan(query)).schema()
     for field, (_, wanted) in zip(given, texts, strict=True):
         if wanted is not None and not _agree(field.type, wanted):
             raise NotTold(str(field.type))
-    return [value_sql(expression, column) for expression in _planned(call, query)]
+    expressions = _planned(call, query)
+    for expression, (_, wanted) in zip(expressions, texts, strict=True):
+        if wanted is None and is_volatile(expression):
+            raise NotTold(str(wanted))
+    return [value_sql(expression, column) for expression in expressions]
 
 
 def _agree(given: pa.DataType, wanted: pa.DataType) -> bool:
@@ -333,9 +359,31 @@ class _Evaluated:
     merge: Merge
     call: SqlCall
     table: DeltaTable
+    source: DataFrame
 
     def carry_out(self) -> int:
         """Work the changes out, apply them, and return how many rows they changed."""
+        if self._may_differ_between_reads():
+            return self._over_kept_rows()
+        return self._carry_out()
+
+    def _may_differ_between_reads(self) -> bool:
+        """Tell whether the source is a query that is read more than once."""
+        branches = [clause for clause in self.merge.clauses if clause.action != "nothing"]
+        return self.merge.source.startswith("(") and len(branches) > 1
+
+    def _over_kept_rows(self) -> int:
+        """Carry it out over the rows of the source as they are now, kept under a name of their own."""
+        ctx, name = self.call.ctx, f"deltawitness_rows_{new_id()}"
+        rows = original(coerced(ctx, self.source), "cache")()
+        original(ctx, "register_table")(quoted(name), original(rows, "into_view")())
+        try:
+            merge = replace(self.merge, source=quoted(name), source_alias=self._source_name())
+            return _Evaluated(merge, self.call, self.table, self.source)._carry_out()  # noqa: SLF001 - its own class
+        finally:
+            original(ctx, "deregister_table")(quoted(name))
+
+    def _carry_out(self) -> int:
         target = self.call.plan(f"SELECT * FROM {self.merge.target}").schema()
         numbered = [
             (number, clause)
@@ -356,7 +404,9 @@ class _Evaluated:
         ]
         source = functools.reduce(lambda one, other: original(one, "union")(other), branches)
         changes = [self._change(number, clause, target.names) for number, clause in numbered]
-        condition = self._condition(keys) if is_about_target else "false"
+        # A condition that never holds, and that delta-rs does not take for one: it must still
+        # notice a row that another writer inserts meanwhile.
+        condition = self._condition(keys) if is_about_target else f"({SOURCE}.clause < 0)"
         return changed_rows(apply_changes(self.table, source, condition, changes))
 
     def _change(self, number: int, clause: Clause, columns: list[str]) -> Change:
@@ -378,6 +428,8 @@ class _Evaluated:
 
     def _may_matter(self, name: str) -> bool:
         """Tell whether a column of the target may play a part; in doubt it does."""
+        if self.call.named:
+            return True  # what stands for a name is not in the text
         return name.lower() in self.merge.clauses_text.lower() or '"' in name
 
     def _set_by(self, clause: Clause, columns: list[str]) -> Mapping[str, str]:
@@ -398,8 +450,23 @@ class _Evaluated:
             col(name).cast(types[name]).alias(name) if name in types else col(name)
             for name in rows.schema().names
         ]
+        if clause.kind != "not matched":
+            self._check_deterministic(clause)
         frame: DataFrame = original(rows, "select")(*columns)
-        return frame
+        return coerced(self.call.ctx, frame, frame.schema())
+
+    def _check_deterministic(self, clause: Clause) -> None:
+        texts = [*clause.values, *([clause.condition] if clause.condition else [])]
+        if not texts:
+            return
+        listed = ", ".join(f"({text}) AS told_{place}" for place, text in enumerate(texts))
+        joined = f"{self.merge.target_sql()} CROSS JOIN {self.merge.source_sql()}"
+        scope = joined if clause.kind == "matched" else self.merge.target_sql()
+        if any(map(is_volatile, _planned(self.call, f"SELECT {listed} FROM {scope}"))):
+            msg = (
+                "MERGE INTO: the statement is not deterministic: a clause calls a volatile function"
+            )
+            raise StatementError(msg)
 
     def _branch_sql(
         self, number: int, clause: Clause, columns: list[str], keys: list[str], assigned: list[str]
@@ -434,7 +501,11 @@ class _Evaluated:
         clause = self.merge.clauses[number]
         earlier = [c for c in self.merge.clauses[:number] if c.kind == clause.kind]
         terms = [f"({c.condition or 'true'}) IS NOT TRUE" for c in earlier]
-        return " AND ".join([f"({clause.condition or 'true'})", *terms])
+        own = f"({clause.condition or 'true'})"
+        if "select" not in own.lower():
+            # Without it the engine joins on an equality in the filter as null-safely as in ON.
+            own += " IS TRUE"
+        return " AND ".join([own, *terms])
 
     def _target_name(self) -> str:
         return self.merge.target_alias or self.merge.target
@@ -444,7 +515,8 @@ class _Evaluated:
         if self.merge.source_alias is not None:
             return self.merge.source_alias
         if self.merge.source.startswith("("):
-            return "deltawitness_rows"
+            msg = "MERGE INTO: a query as the source needs an alias"
+            raise StatementError(msg)
         return quoted(Words(self.merge.source).reference()[-1])
 
     def _numbered_source(self) -> str:

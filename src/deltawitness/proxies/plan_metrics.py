@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.hashing import plan_hash
 from deltawitness.internal import report
 from deltawitness.observe import current_observer
+from deltawitness.observe.enclosure import current_enclosure
 from deltawitness.proxies.originals import original
 from deltawitness.semconv import ARTIFACT_PLAN_METRICS
 
@@ -35,7 +35,10 @@ def measured(frame: DataFrame) -> Iterator[Any]:
         return
     yield _stream(frame)
     try:
-        payload = {"plan_hash": plan_hash(frame), "operators": operator_metrics(frame)}
+        payload: dict[str, object] = {"operators": operator_metrics(frame)}
+        enclosure = current_enclosure()
+        if enclosure is not None and enclosure.facts.plan_hash is not None:
+            payload["plan_hash"] = enclosure.facts.plan_hash  # by which the write is found
         observer.diagnostics.record_artifact(ARTIFACT_PLAN_METRICS, payload)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("plan_metrics", error)

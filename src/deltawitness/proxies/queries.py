@@ -9,7 +9,7 @@ import wrapt
 
 from deltawitness.hashing import hash_of_plan_text, plan_text, table_id
 from deltawitness.internal import report
-from deltawitness.observe import Observer, current_observer
+from deltawitness.observe import Observer
 from deltawitness.proxies.frames import state_of
 from deltawitness.proxies.originals import original
 from deltawitness.redaction import table_name_for
@@ -22,18 +22,16 @@ if TYPE_CHECKING:
 __all__ = ["observed_query"]
 
 
-def observed_query(name: str, frame: DataFrame, call: Callable[[], Any]) -> Any:
-    """Run a method that gives rows to the program, and have it observed if that is asked for.
+def observed_query(observer: Observer, name: str, frame: DataFrame, call: Callable[[], Any]) -> Any:
+    """Run a method that gives rows to the program, and have it observed.
 
     Args:
+        observer: what observes.
         name: the method.
         frame: the frame.
         call: runs it; its result and its exception leave as they are.
     """
-    observer = current_observer()
-    if observer is None or not observer.settings.capture_queries or not observer.is_on():
-        return call()
-    query = _opened(observer, frame)
+    query = _opened(observer, frame) if observer.is_on() else None
     if query is None:
         return call()
     try:

@@ -15,6 +15,7 @@ __all__ = [
     "OVERWRITE_REFUSED",
     "REPLACE_REFUSED",
     "SCAN",
+    "calls_volatile",
     "cast_type",
     "dml_kind",
     "is_of_kind",
@@ -60,6 +61,15 @@ def dml_kind(plan: Any) -> str:
 def cast_type(expression: Any) -> str:
     """Return the type of a cast, which the engine tells in the expression's text alone."""
     return str(expression.canonical_name()).rpartition(" AS ")[2].removesuffix(")")
+
+
+def calls_volatile(function: Any) -> bool:
+    """Tell whether a scalar function is volatile: the engine says so where it hands out no class."""
+    try:
+        function.to_variant()
+    except ValueError as error:
+        return "volatility: Volatile" in str(error)
+    return False
 
 
 def wrapped_plan(plan: Any) -> Any:

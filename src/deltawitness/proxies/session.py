@@ -76,7 +76,13 @@ def _method(name: str, handler: Handler, documented: Any) -> Callable[..., Any]:
 
 
 class _Copied:
-    """Copies and pickles as the proxy over the copied and pickled original, where that can be."""
+    """Copies, pickles and prints as the proxy over the original, where that can be."""
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def __format__(self, form: str) -> str:
+        return format(repr(self), form)
 
     def __copy__(self) -> Any:
         return _again(self, copy.copy(_plain(self)))

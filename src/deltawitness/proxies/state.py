@@ -53,6 +53,7 @@ class Session:
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
         self.has_factory = False
+        self.preparing = threading.RLock()
         self.prepared: dict[str, tuple[str, Snapshot]] = {}
         """The text of each PREPARE, and what names meant when it was planned."""
 
@@ -160,26 +161,37 @@ class Session:
             entry: what was registered.
             table: a handle at the version to serve.
         """
+        self.publish_location(ctx, entry.uri, table)
+        return self.snapshot.get(entry.name) or entry
+
+    def publish_location(self, ctx: SessionContext, uri: str, table: DeltaTable) -> None:
+        """Serve a table's new version under every name that it has, but for those at a fixed version."""
+        written = table_id(uri)
+        for entry in self.snapshot:
+            if entry.table_id == written and not entry.fixed:
+                self._publish(ctx, entry, table)
+
+    def _publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> None:
         after = _registered(entry.name, table, fixed=False, defaults=entry.defaults)
         with self._lock:
             now = self.snapshot.get(entry.name)
             if now is None or now.table_id != entry.table_id:
-                return after  # the name has come to stand for something else meanwhile
+                return  # the name has come to stand for something else meanwhile
             if now.identity == after.identity and now.version >= after.version:
-                return now
+                return
+            if not original(ctx, "table_exist")(entry.name.sql()):
+                self.forget(entry.name)
+                return
             self._exchange(ctx, after.name, table)
             self.snapshot = self.snapshot.with_entry(after)
             for view in self._views.values():
                 if after.name in view.reads:
                     self._stale_views[view.name] = None
-        return after
 
-    def publish_location(self, ctx: SessionContext, uri: str, table: DeltaTable) -> None:
-        """Serve the new version of a table that was written by its location, where it has a name."""
-        written = table_id(uri)
-        for entry in self.snapshot:
-            if entry.table_id == written and not entry.fixed:
-                self.publish(ctx, entry, table)
+    def forget_what_is_gone(self, ctx: SessionContext) -> None:
+        """Take note of every name that the engine does not know any more."""
+        exists = original(ctx, "table_exist")
+        self.forget(*(name for name in self.snapshot.entries if not exists(name.sql())))
 
     def _exchange(self, ctx: SessionContext, name: TableName, table: Any) -> None:
         from datafusion.catalog import Table  # noqa: PLC0415 - heavy
@@ -230,7 +242,7 @@ class Session:
         if entry.fixed:
             msg = (
                 f"{entry.name.table} is registered at version {entry.version} and so is read only:"
-                " register it without a version to write it"
+                " register it without a version, or a table that is up to date, to write it"
             )
             raise StatementError(msg)
         return entry
@@ -282,16 +294,24 @@ class Session:
         reads = frozenset(entry.name for entry in scanned_names(text, self.snapshot))
         with self._lock:
             self.snapshot = self.snapshot.without([name])
-            self._views.pop(name, None)
             if reads:
+                # A view that takes another's place is made again in its turn, before those over it.
                 self._views[name] = View(name, reads, make)
+            else:
+                self._views.pop(name, None)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether :meth:`freshen` has nothing to do."""
+        return not self._stale_views and (
+            self.snapshot.default is not None or not self.snapshot.entries
+        )
 
     def freshen(self, ctx: SessionContext) -> None:
         """Make the views again that read a table which has a new version, oldest first."""
-        if self.snapshot.default is None and self.snapshot.entries:
-            self.default_of(ctx)
-        if not self._stale_views:
+        if self.is_settled:
             return
+        self.default_of(ctx)
         with self._lock:
             stale = [view for name, view in self._views.items() if name in self._stale_views]
             self._stale_views.clear()
@@ -322,6 +342,8 @@ def _registered(
 
 
 def _parts_of(name: str, *, normalize: bool) -> tuple[str, ...]:
+    if name.isascii() and name.isidentifier():
+        return (name.lower() if normalize else name,)
     try:
         words = Words(name, normalize=normalize)
         parts = words.reference()

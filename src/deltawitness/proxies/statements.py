@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
 from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
@@ -25,19 +28,19 @@ from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.dml import Dml, count_frame, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
-from deltawitness.proxies.frames import FrameState, Pending, adopt, state_of
+from deltawitness.proxies.frames import FrameState, Pending, adopt, refuse_statements, state_of
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.seams import is_of_kind
+from deltawitness.proxies.seams import is_of_kind, wrapped_plan
 from deltawitness.proxies.sql import Words, first_word, quoted
 from deltawitness.proxies.state import Session
 from deltawitness.proxies.witness import witnessed
 
 if TYPE_CHECKING:
-    from datafusion import DataFrame
+    from datafusion import DataFrame, SessionContext
 
 __all__ = ["routed", "run_sql"]
 
-_QUERIES = frozenset({"SELECT", "WITH", "VALUES", "(", "SHOW", "EXPLAIN", "DESCRIBE", "DESC"})
+_QUERIES = frozenset({"SELECT", "WITH", "VALUES", "(", "SHOW"})
 """First words of statements that only read, whatever comes after."""
 
 _DEFINITIONS = frozenset({"CREATE", "DROP", "SET", "RESET", "PREPARE", "DEALLOCATE"})
@@ -50,29 +53,50 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
     Raises:
         StatementError: it is a statement about Delta tables that cannot be carried out.
     """
+    if call.named:
+        refuse_statements(*call.named.values())
+        call = call.spelled()
     word = first_word(call.text)
-    command = parsed_command(call.text, word, normalize=call.ctx.enable_ident_normalization())
-    if command is not None:
-        return _commanded(session, call, command)
-    if word == "INSERT":
-        call = call.with_numbers()
+    if word not in _QUERIES:
+        command = parsed_command(call.text, word, normalize=call.ctx.enable_ident_normalization())
+        if command is not None:
+            return _commanded(session, call, command)
     session.freshen(call.ctx)
     if word in _DEFINITIONS:
         return _defined(session, call, word)
+    if word == "INSERT":
+        call = call.with_numbers()
     if word == "EXECUTE":
-        _prepare_again(session, call)
+        return _executed(session, call)
     snapshot = session.snapshot
     frame: DataFrame = session.reading(call.plan)
-    reads = tuple(
+    reads = _reads_of(call) if call.named else ()
+    state = FrameState(call.ctx, session, snapshot, reads, partial(run_sql, session, call))
+    if word in _QUERIES:
+        return adopt(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
+    if word == "EXPLAIN":
+        return _explained(frame, state)
+    return routed(frame, state, call)
+
+
+def _reads_of(call: SqlCall) -> tuple[InputVersion, ...]:
+    """Return what the frames that stand for tables in a statement read."""
+    return tuple(
         read
         for value in call.named.values()
         if (known := state_of(value)) is not None
         for read in known.inputs(original(value, "logical_plan")().display_indent())
     )
-    state = FrameState(call.ctx, session, snapshot, reads, lambda: run_sql(session, call))
-    if word in _QUERIES:
-        return adopt(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
-    return routed(frame, state, call)
+
+
+def _explained(frame: DataFrame, state: FrameState) -> DataFrame:
+    plan = original(frame, "logical_plan")()
+    if is_of_kind(plan, "Analyze"):
+        inside = wrapped_plan(plan.to_variant().input()[0])
+        if is_dml(inside) and target_of(inside, state, None) is not None:
+            msg = "EXPLAIN ANALYZE would run the statement, and is not possible for writes to Delta"
+            raise StatementError(msg)
+    return adopt(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
 
 
 def routed(frame: DataFrame, state: FrameState, call: SqlCall | None = None) -> DataFrame:
@@ -129,7 +153,7 @@ def _defined(session: Session, call: SqlCall, word: str) -> DataFrame:
         try:
             _NOTES[word](session, call, words)
         except StatementError:
-            pass  # a form that we do not read; the engine has carried it out
+            session.forget_what_is_gone(call.ctx)  # a form that we do not read
         except Exception as error:  # noqa: BLE001 - the statement has been carried out
             report("session", error)
     return adopt(frame, FrameState(call.ctx, session, session.snapshot))  # type: ignore[no-any-return]  # as above
@@ -149,7 +173,14 @@ def _note_create(session: Session, call: SqlCall, words: Words) -> None:
     if is_view:
         insertion = "" if is_replacing else "OR REPLACE "
         text = call.text[:or_replace_at] + insertion + call.text[or_replace_at:]
-        session.note_view(call.ctx, name, lambda _: call.plan(text))
+        default = session.default_of(call.ctx)
+
+        def make(ctx: SessionContext) -> None:
+            # Under another default schema the text would mean another view of other tables.
+            if session.default_of(ctx) == default:
+                call.plan(text)
+
+        session.note_view(call.ctx, name, make)
     elif not if_not_exists:
         session.forget(name)
 
@@ -179,6 +210,7 @@ def _note_set(session: Session, call: SqlCall, words: Words) -> None:
 
 def _note_prepare(session: Session, call: SqlCall, words: Words) -> None:
     words.expect("PREPARE")
+    session.default_of(call.ctx)
     session.prepared[words.name()] = call.text, session.snapshot
 
 
@@ -189,18 +221,28 @@ def _note_deallocate(session: Session, call: SqlCall, words: Words) -> None:
     session.prepared.pop(words.name(), None)
 
 
-def _prepare_again(session: Session, call: SqlCall) -> None:
-    """Plan a prepared statement anew when what the session serves has changed since it was."""
+def _executed(session: Session, call: SqlCall) -> DataFrame:
+    """Return the frame of EXECUTE, planned anew when what the session serves has changed.
+
+    The engine keeps a prepared plan as it was planned, with the versions of then.
+    """
     words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
     words.expect("EXECUTE")
     name = words.name()
-    text, snapshot = session.prepared.get(name, ("", session.snapshot))
-    if snapshot is session.snapshot:
-        return
-    plan = original(call.ctx, "sql")
-    plan(f"DEALLOCATE {quoted(name)}")
-    plan(text)
-    session.prepared[name] = text, session.snapshot
+    with session.preparing:
+        text, snapshot = session.prepared.get(name, ("", session.snapshot))
+        # Under another default schema the text would mean other tables.
+        can_be_planned = snapshot.default == session.snapshot.default
+        if snapshot is not session.snapshot and can_be_planned:
+            plan = original(call.ctx, "sql")
+            with suppress(Exception):  # after a failure before it may not be there
+                plan(f"DEALLOCATE {quoted(name)}")
+            plan(text)
+            snapshot = session.snapshot
+            session.prepared[name] = text, snapshot
+        frame: DataFrame = session.reading(call.plan)
+    origin = partial(run_sql, session, call) if can_be_planned else None
+    return routed(frame, FrameState(call.ctx, session, snapshot, (), origin), call)
 
 
 _NOTES: dict[str, Callable[[Session, SqlCall, Words], None]] = {
@@ -228,9 +270,7 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
             return _create_as(session, call, command, state)
         case CopyToDelta():
             check_allowed(call, "dml")
-            rows = run_sql(
-                session, SqlCall(call.ctx, command.query, None, call.param_values, call.named)
-            )
+            rows = run_sql(session, _query_in(call, command.query))
             return _waiting(state, count_frame(call.ctx, 0), CopyRows(rows, command, state))
         case Maintenance():
             check_allowed(call, "dml")
@@ -239,6 +279,19 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
                 session.checked_writable(entry)
             empty = _over(state, command.result([]))
             return _waiting(state, empty, Maintained(command, state))
+
+
+def _query_in(call: SqlCall, query: str) -> SqlCall:
+    """Return the call of the query inside a statement: it may read, and nothing else."""
+    from datafusion import SQLOptions  # noqa: PLC0415 - heavy, and there already
+
+    only_queries = (
+        SQLOptions()
+        .with_allow_ddl(allow=False)
+        .with_allow_dml(allow=False)
+        .with_allow_statements(allow=False)
+    )
+    return SqlCall(call.ctx, query, only_queries, call.param_values, call.named)
 
 
 def _over(state: FrameState, batch: Any) -> DataFrame:
@@ -297,9 +350,10 @@ def _create_as(
         if not command.or_replace:
             msg = f"the table {command.name[-1]} already exists"
             raise StatementError(msg)
-    rows = run_sql(session, SqlCall(ctx, command.query, None, call.param_values, call.named))
+    rows = run_sql(session, _query_in(call, command.query))
     arguments = _write_arguments(command)
-    write_delta(rows, command.uri, **{"mode": "error", **arguments})
+    default = {"mode": "overwrite", "schema_mode": "overwrite"} if command.or_replace else {}
+    write_delta(rows, command.uri, **{"mode": "error", **default, **arguments})
     if command.or_replace:
         original(ctx, "deregister_table")(name.sql())
         session.forget(name)

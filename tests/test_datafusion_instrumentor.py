@@ -1,0 +1,628 @@
+"""Sessions write Delta with no change of the program, and stop doing so without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+import json
+import multiprocessing
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from datafusion import DataFrame, ParquetWriterOptions, SessionContext
+from datafusion.catalog import Catalog, Schema
+from deltalake import DeltaTable, write_deltalake
+from deltalake._internal import RawDeltaTable
+from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
+
+from deltawitness import (
+    DataFusionInstrumentor,
+    DeltaLakeInstrumentor,
+    ObservedSessionContext,
+    Settings,
+    read_commit_metadata,
+    run,
+)
+from deltawitness.commit import history
+from deltawitness.commit.seams import FUNCTION_SEAMS
+from deltawitness.exceptions import StatementError
+from deltawitness.observe import current_observer
+from deltawitness.proxies.handlers import TERMINAL
+from deltawitness.semconv import Operation
+from deltawitness.testing import InMemoryTelemetry
+
+BUGS = {
+    "test_a_program_that_subclasses_a_session_is_observed[False]": 16,
+    "test_a_program_that_subclasses_a_session_is_observed[True]": 16,
+    "test_an_export_with_writer_options_is_told_once": 17,
+    "test_a_query_has_as_many_spans_as_through_the_proxy[__aiter__]": 18,
+    "test_a_query_has_as_many_spans_as_through_the_proxy[__iter__]": 18,
+    "test_a_query_has_as_many_spans_as_through_the_proxy[tail]": 18,
+    "test_uninstrument_leaves_nothing_in_delta_rs": 19,
+    "test_a_spawned_child_is_as_instrumented_as_its_parent": 20,
+}
+"""Tests that fail because of a bug, with its number in the report: an entry goes with its bug."""
+
+
+@pytest.fixture(autouse=True)
+def known_bug(request):
+    """Expect a test to fail that shows a known bug."""
+    number = BUGS.get(request.node.name)
+    if number is not None:
+        request.applymarker(pytest.mark.xfail(reason=f"bug {number}", strict=True))
+
+
+PATCHED = (SessionContext, DataFrame, Catalog, Schema)
+
+
+@contextmanager
+def observed():
+    """DataFusion's own classes, patched for the block."""
+    instrumentor = DataFusionInstrumentor()
+    instrumentor.instrument()
+    try:
+        yield instrumentor
+    finally:
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+
+
+@pytest.fixture
+def instrumented():
+    """Patch DataFusion's own classes for the test."""
+    with observed() as instrumentor:
+        yield instrumentor
+
+
+def rows(*ids):
+    return pa.table({"id": pa.array(ids, pa.int64()), "word": ["w"] * len(ids)})
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A Delta table of three rows."""
+    write_deltalake(tmp_path / "table", rows(1, 2, 3))
+    return tmp_path / "table"
+
+
+@pytest.fixture
+def ctx(table, instrumented):
+    """A plain session that knows the table as `t`."""
+    context = SessionContext()
+    context.register_delta("t", table)
+    return context
+
+
+def ids(uri):
+    return sorted(pa.table(DeltaTable(uri).scan(["id"]))["id"].to_pylist())
+
+
+STATEMENTS = {
+    "INSERT": ("INSERT INTO t VALUES (4, 'x')", 1, Operation.WRITE, [1, 2, 3, 4]),
+    "UPDATE": ("UPDATE t SET id = id + 10 WHERE id > 1", 2, Operation.UPDATE, [1, 12, 13]),
+    "DELETE": ("DELETE FROM t WHERE id = 2", 1, Operation.DELETE, [1, 3]),
+    "MERGE": (
+        """
+        MERGE INTO t USING (SELECT 3 AS id UNION ALL SELECT 9) s ON t.id = s.id
+        WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)
+        """,
+        2,
+        Operation.MERGE,
+        [1, 2, 9],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_plain_session_writes_delta_by_sql(name, ctx, table, captured_writes):
+    """One event, one commit that carries its ids, the engine's own count."""
+    statement, count, operation, left = STATEMENTS[name]
+    assert type(ctx) is SessionContext
+    assert ctx.sql(statement).to_pydict() == {"count": [count]}
+    assert ids(table) == left
+    assert sorted(ctx.table("t").to_pydict()["id"]) == left
+    (event,) = captured_writes
+    commit = read_commit_metadata(table)
+    assert (event.intent.operation, event.outcome.versions) == (operation, (1,))
+    assert (commit.write_id, commit.run_id) == (event.write_id, event.run.run_id)
+    assert commit.metadata["plan_hash"] == event.intent.plan_hash
+
+
+def test_a_statement_runs_at_the_terminal_call(ctx, table, captured_writes):
+    """Once each time, and not when somebody looks at its frame."""
+    frame = ctx.sql("INSERT INTO t VALUES (4, 'x')")
+    assert "not run yet" in repr(frame)
+    assert "not run yet" in frame._repr_html_()
+    assert frame.limit(1).schema() == frame.schema()
+    assert ids(table) == [1, 2, 3]
+    frame.collect()
+    assert frame.count() == 1
+    assert ids(table) == [1, 2, 3, 4, 4]
+    assert len(captured_writes) == 2
+
+
+@pytest.mark.parametrize("name", TERMINAL)
+def test_each_terminal_call_runs_a_statement_once(name, ctx, table, captured_writes, capsys):
+    """Also one that is made of another one in the engine."""
+    frame = ctx.sql("INSERT INTO t VALUES (4, 'x')")
+    called = getattr(frame, name)(*(["count"] if name == "collect_column" else []))
+    if name == "__aiter__":
+        asyncio.run(_exhausted(called))
+    elif name in {"__iter__", "execute_stream"}:
+        assert len(list(called)) == 1
+    assert ids(table) == [1, 2, 3, 4]
+    assert len(captured_writes) == 1
+
+
+async def _exhausted(batches):
+    return [batch async for batch in batches]
+
+
+def test_a_frame_is_written_by_name_and_by_location(ctx, table, tmp_path, captured_writes):
+    """`write_table`, `write_delta`; what was read is told."""
+    frame = ctx.table("t").filter("id > 1")
+    frame.write_table("t")
+    result = frame.write_delta(tmp_path / "new", partition_by="word")
+    again = ctx.table("t").write_delta(table, mode="append")
+    assert (result.version, result.rows, again.version, again.rows) == (0, 2, 2, 5)
+    assert DeltaTable(tmp_path / "new").metadata().partition_columns == ["word"]
+    assert ctx.table("t").count() == 10
+    told = [(e.intent.table_name, e.outcome.versions, e.intent.inputs) for e in captured_writes]
+    assert [(name, versions) for name, versions, _ in told] == [
+        ("table", (1,)),
+        ("new", (0,)),
+        ("table", (2,)),
+    ]
+    assert [[read.version for read in inputs] for _, _, inputs in told] == [[0], [0], [1]]
+
+
+def test_registered_tables_are_refreshed_fixed_and_deregistered(ctx, table, captured_writes):
+    """The extras are there, and mean what they mean on an observed session."""
+    write_deltalake(table, rows(4), mode="append")
+    assert ctx.table("t").count() == 3
+    ctx.refresh("t")
+    assert ctx.table("t").count() == 4
+    ctx.register_delta("old", table, version=0)
+    with pytest.raises(StatementError, match="read only"):
+        ctx.sql("DELETE FROM old")
+    ctx.deregister_table("t")
+    with pytest.raises(StatementError, match="not registered"):
+        ctx.refresh("t")
+    assert len(captured_writes) == 1
+
+
+def test_delta_tables_of_schemas_and_statements_are_written(table, instrumented, captured_writes):
+    """`Schema.register_table`, `CREATE EXTERNAL TABLE`, a catalog's schema."""
+    ctx = SessionContext()
+    ctx.sql("CREATE SCHEMA s")
+    ctx.catalog().schema("s").register_table("t", DeltaTable(table))
+    ctx.sql(f"CREATE EXTERNAL TABLE x STORED AS DELTATABLE LOCATION '{table}'")
+    ctx.sql("INSERT INTO datafusion.s.t VALUES (4, 'x')").collect()
+    ctx.refresh("x")
+    ctx.sql("INSERT INTO x VALUES (5, 'x')").collect()
+    assert ids(table) == [1, 2, 3, 4, 5]
+    ctx.catalog().schema("s").deregister_table("t")
+    with pytest.raises(Exception, match="not found"):
+        ctx.sql("INSERT INTO s.t VALUES (6, 'x')")
+    assert [event.outcome.versions for event in captured_writes] == [(1,), (2,)]
+
+
+def test_a_table_in_memory_is_written_as_ever(instrumented, captured_writes):
+    """By the engine, with no event."""
+    ctx = SessionContext()
+    ctx.from_pydict({"id": [1]}, "m")
+    frame = ctx.sql("INSERT INTO m VALUES (2)")
+    assert frame.to_pydict() == {"count": [1]}
+    ctx.from_pydict({"id": [3]}).write_table("m")
+    assert ctx.table("m").count() == 3
+    assert len(captured_writes) == 0
+
+
+def test_exported_files_are_told_once(ctx, tmp_path, captured_writes):
+    """Whichever of the engine's own methods calls which."""
+    frame = ctx.table("t")
+    frame.write_parquet(tmp_path / "a.parquet")
+    frame.write_parquet_with_options(tmp_path / "b.parquet", ParquetWriterOptions())
+    frame.write_csv(tmp_path / "c.csv")
+    frame.write_json(tmp_path / "d.json")
+    ctx.sql(f"COPY t TO '{tmp_path / 'e.csv'}'").collect()
+    told = [(e.intent.table_name, e.outcome.metrics.rows_added) for e in captured_writes]
+    assert told == [
+        (f"{name}", 3) for name in ("a.parquet", "b.parquet", "c.csv", "d.json", "e.csv")
+    ]
+
+
+def test_an_export_with_writer_options_is_told_once(ctx, tmp_path, captured_writes):
+    """`write_parquet` with options ends in `write_parquet_with_options`, which is observed, too."""
+    ctx.table("t").write_parquet(tmp_path / "a.parquet", ParquetWriterOptions())
+    assert len(captured_writes) == 1
+
+
+QUERIES = {
+    "__aiter__": lambda frame: asyncio.run(_exhausted(frame)),
+    "__iter__": list,
+    "collect": lambda frame: frame.collect(),
+    "count": lambda frame: frame.count(),
+    "pyarrow": pa.table,
+    "show": lambda frame: frame.show(),
+    "tail": lambda frame: frame.tail(1).to_pydict(),
+    "to_pandas": lambda frame: frame.to_pandas(),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_query_has_as_many_spans_as_through_the_proxy(name, ctx, table, capsys):
+    """Where queries are captured: one for each time that rows go to the program."""
+    telemetry = InMemoryTelemetry.create()
+    DeltaLakeInstrumentor().instrument(
+        settings=Settings(capture_queries=True), **telemetry.providers()
+    )
+    QUERIES[name](ctx.table("t"))
+    plain = [span.name for span in telemetry.spans()]
+    DataFusionInstrumentor().uninstrument()
+    proxied = ObservedSessionContext()
+    proxied.register_delta("t", table)
+    QUERIES[name](proxied.table("t"))
+    assert plain == [span.name for span in telemetry.spans()][len(plain) :] == ["SELECT table"]
+
+
+# --- what was there before ----------------------------------------------------------------------------
+
+
+def test_a_context_made_before_writes_delta(table, captured_writes):
+    """The class is the same object: its contexts have the methods, too."""
+    ctx = SessionContext()
+    ctx.from_pydict({"id": [7], "word": ["x"]}, "m")
+    with observed():
+        ctx.register_delta("t", table)
+        ctx.sql("INSERT INTO t SELECT * FROM m").collect()
+        ctx.sql("DELETE FROM t WHERE id > 2").collect()
+    assert ids(table) == [1, 2]
+    assert [event.intent.operation.value for event in captured_writes] == ["WRITE", "DELETE"]
+
+
+def test_a_frame_made_before_is_written_and_read(table, tmp_path, captured_writes, capsys):
+    """It is of no known session, and so reads nothing that is known."""
+    ctx = SessionContext()
+    ctx.register_table("t", DeltaTable(table))
+    frame = ctx.table("t").filter("id > 1").select("id")
+    with observed():
+        assert frame.write_delta(tmp_path / "new").rows == 2
+        assert frame.select("id").sort("id").to_pydict() == {"id": [2, 3]}
+        assert [len(batch.to_pyarrow()) for batch in frame] == [2]
+        frame.show()
+        frame.write_csv(tmp_path / "new.csv")
+    assert ids(tmp_path / "new") == [2, 3]
+    assert [event.intent.table_name for event in captured_writes] == ["new"]
+
+
+def test_a_frame_of_the_modules_own_functions_is_written(tmp_path, instrumented, captured_writes):
+    """`datafusion.read_csv` and its kin have no session of the program's."""
+    import datafusion
+
+    (tmp_path / "rows.csv").write_text("id\n1\n2\n")
+    assert datafusion.read_csv(tmp_path / "rows.csv").write_delta(tmp_path / "new").rows == 2
+    assert len(captured_writes) == 1
+
+
+def test_a_delta_table_that_was_registered_before_is_written_once_it_is_registered_again(
+    table, captured_writes
+):
+    """The engine does not tell which table it has under a name; until then the error is its own."""
+    ctx = SessionContext()
+    ctx.register_table("t", DeltaTable(table))
+    with observed():
+        with pytest.raises(Exception, match="Insert into not implemented"):
+            ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+        ctx.deregister_table("t")
+        ctx.register_table("t", DeltaTable(table))
+        ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+    assert ids(table) == [1, 2, 3, 4]
+    assert len(captured_writes) == 1
+
+
+def test_a_frame_made_while_it_was_on_is_a_plain_one_afterwards(table, captured_writes):
+    """A statement that was not run is the engine's own again, which has no word for it."""
+    with observed():
+        ctx = SessionContext()
+        ctx.register_delta("t", table)
+        query, statement = ctx.table("t"), ctx.sql("INSERT INTO t VALUES (4, 'x')")
+    assert query.filter("id > 1").count() == 2
+    with pytest.raises(Exception, match="Insert into not implemented"):
+        statement.collect()
+    assert len(captured_writes) == 0
+
+
+# --- beside the others -----------------------------------------------------------------------------------
+
+ORDERS = {
+    "delta-rs first": (DeltaLakeInstrumentor, DataFusionInstrumentor),
+    "DataFusion first": (DataFusionInstrumentor, DeltaLakeInstrumentor),
+}
+
+
+@pytest.fixture(params=ORDERS)
+def both(request):
+    """Both instrumentors, in either order; what delta-rs' own tells is returned."""
+    told, made = [], [instrumentor() for instrumentor in ORDERS[request.param]]
+    for each in made:
+        each.instrument(sinks=[told.append])
+    yield told
+    for each in made:
+        if each.is_instrumented_by_opentelemetry:
+            each.uninstrument()
+
+
+def delivered(told):
+    """What was told, as operation and versions, once it is delivered."""
+    current_observer().flush()
+    return [(event.intent.operation.value, event.outcome.versions) for event in told]
+
+
+def test_both_instrumentors_tell_each_write_once(table, both):
+    """By SQL, by frame, by the delta-rs API."""
+    ctx = SessionContext()
+    ctx.register_delta("t", table)
+    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+    ctx.sql("UPDATE t SET id = 5 WHERE id = 4").collect()
+    ctx.table("t").write_delta(table, mode="append")
+    write_deltalake(table, ctx.table("t"), mode="overwrite")
+    DeltaTable(table).delete("id = 1")
+    assert delivered(both) == [
+        ("WRITE", (1,)),
+        ("UPDATE", (2,)),
+        ("WRITE", (3,)),
+        ("WRITE", (4,)),
+        ("DELETE", (5,)),
+    ]
+
+
+def test_an_observed_context_beside_both_instrumentors_tells_each_write_once(table, both, tmp_path):
+    """It runs a statement once, though the class below it is patched."""
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", table)
+    frame = ctx.sql("INSERT INTO t VALUES (4, 'x')")
+    assert "not run yet" in repr(frame)
+    assert frame.to_pydict() == {"count": [1]}
+    ctx.sql("DELETE FROM t WHERE id = 1").show()
+    ctx.table("t").write_table("t")
+    ctx.table("t").write_delta(table, mode="append")
+    assert delivered(both) == [
+        ("WRITE", (1,)),
+        ("DELETE", (2,)),
+        ("WRITE", (3,)),
+        ("WRITE", (4,)),
+    ]
+    assert ids(table) == sorted([2, 3, 4] * 4)
+    ctx.table("t").write_parquet(tmp_path / "a.parquet")
+    current_observer().flush()
+    assert len(both) == 5
+
+
+def test_a_proxy_over_a_patched_context_writes_once(ctx, table, captured_writes):
+    """The one session, whichever handle is used."""
+    proxy = ObservedSessionContext(ctx)
+    proxy.sql("INSERT INTO t VALUES (4, 'x')").collect()
+    ctx.sql("INSERT INTO t VALUES (5, 'x')").collect()
+    assert ids(table) == [1, 2, 3, 4, 5]
+    assert proxy.table("t").count() == ctx.table("t").count() == 5
+    assert [event.outcome.versions for event in captured_writes] == [(1,), (2,)]
+
+
+def test_alone_it_observes_what_sessions_write_and_nothing_else(ctx, table):
+    """A write of the rest of the program has no stamp."""
+    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+    write_deltalake(table, rows(5), mode="append")
+    assert read_commit_metadata(table, 1).write_id is not None
+    assert read_commit_metadata(table, 2).metadata == {}
+
+
+# --- on and off ---------------------------------------------------------------------------------------------
+
+
+def attributes():
+    """Every attribute of the patched classes, as the object that it is."""
+    return {(owner, name): value for owner in PATCHED for name, value in vars(owner).items()}
+
+
+def seams():
+    """Every attribute of delta-rs where a write may be observed, as the object that it is."""
+    owners = [RawDeltaTable, *{importlib.import_module(seam.module) for seam in FUNCTION_SEAMS}]
+    return {(owner, name): value for owner in owners for name, value in vars(owner).items()}
+
+
+@pytest.mark.parametrize("order", ["in turn", "one twice", "across"])
+def test_uninstrument_puts_every_original_object_back(order, table, caplog):
+    """The same objects, and nothing beside them."""
+    before = attributes()
+    fusion, delta = DataFusionInstrumentor(), DeltaLakeInstrumentor()
+    fusion.instrument()
+    if order == "one twice":
+        fusion.instrument()  # which warns, and does nothing
+    if order == "across":
+        delta.instrument()
+    assert attributes() != before
+    ctx = SessionContext()
+    ctx.register_delta("t", table)
+    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+    fusion.uninstrument()
+    if order == "across":
+        delta.uninstrument()
+    assert attributes().keys() == before.keys()
+    assert all(value is before[key] for key, value in attributes().items())
+    assert not hasattr(ctx, "register_delta")
+    assert not hasattr(ctx.table("t"), "write_delta")
+
+
+def test_uninstrument_leaves_nothing_in_delta_rs(table):
+    """Where it is the only one that observes."""
+    before = seams()
+    with observed():
+        ctx = SessionContext()
+        ctx.register_delta("t", table)
+        ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+    assert all(value is before[key] for key, value in seams().items())
+    assert current_observer() is None
+
+
+def test_uninstrument_leaves_the_other_instrumentor_alone(table, captured_writes):
+    """Each takes away what it brought."""
+    with observed():
+        pass
+    write_deltalake(table, rows(4), mode="append")
+    assert len(captured_writes) == 1
+
+
+def test_sessions_are_observed_when_the_other_instrumentor_is_taken_away(ctx, table):
+    """The stamp is there, with the plan."""
+    delta = DeltaLakeInstrumentor()
+    delta.instrument()
+    delta.uninstrument()
+    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+    assert "plan_hash" in read_commit_metadata(table).metadata
+
+
+def test_it_is_put_on_again(table, captured_writes):
+    """As often as a program likes."""
+    for number in (4, 5):
+        with observed():
+            ctx = SessionContext()
+            ctx.register_delta("t", table)
+            ctx.sql(f"INSERT INTO t VALUES ({number}, 'x')").collect()
+    assert ids(table) == [1, 2, 3, 4, 5]
+    assert len(captured_writes) == 2
+
+
+def test_an_engine_without_an_observed_method_is_left_as_it_is(monkeypatch):
+    """All is replaced, or nothing."""
+    monkeypatch.delattr(Schema, "register_table")
+    before = attributes()
+    with pytest.raises(AttributeError, match="register_table"):
+        DataFusionInstrumentor()._instrument()
+    assert attributes() == before
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_program_that_subclasses_a_session_is_observed(
+    wrapped, table, instrumented, captured_writes
+):
+    """Its own methods come first, and what they call on is observed."""
+
+    class Own(SessionContext):
+        def sql(self, query, *args, **kwargs):
+            return super().sql(query.replace("TABLE_OF_MINE", "t"), *args, **kwargs)
+
+    ctx = ObservedSessionContext(Own()) if wrapped else Own()
+    ctx.register_delta("t", table)
+    assert ctx.sql("INSERT INTO TABLE_OF_MINE VALUES (4, 'x')").to_pydict() == {"count": [1]}
+    assert ids(table) == [1, 2, 3, 4]
+    assert len(captured_writes) == 1
+
+
+def test_an_observed_context_goes_on_when_it_is_taken_away(table, captured_writes):
+    """The proxy needs no patch."""
+    with observed():
+        ctx = ObservedSessionContext()
+        ctx.register_delta("t", table)
+    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+    assert ctx.table("t").count() == 4
+    assert len(captured_writes) == 1
+
+
+def _insert(uri):
+    ctx = SessionContext()
+    ctx.register_table("t", DeltaTable(uri))
+    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
+
+
+def test_a_spawned_child_is_as_instrumented_as_its_parent(table, instrumented, captured_writes):
+    """In the parent's run."""
+    with run("nightly") as context:
+        child = multiprocessing.get_context("spawn").Process(target=_insert, args=(table,))
+        child.start()
+        child.join()
+    assert child.exitcode == 0
+    assert read_commit_metadata(table).run_id == context.run_id
+
+
+# --- as others start it ---------------------------------------------------------------------------------
+
+
+def test_it_is_an_entry_point():
+    """By its engine's name, with engines that are the installed ones."""
+    (point,) = importlib.metadata.entry_points(
+        group="opentelemetry_instrumentor", name="datafusion"
+    )
+    instrumentor = point.load()()
+    assert instrumentor is DataFusionInstrumentor()
+    assert get_dependency_conflicts(instrumentor.instrumentation_dependencies()) is None
+
+
+UNCHANGED = textwrap.dedent(
+    """
+    import sys
+    from datafusion import SessionContext
+    from deltalake import DeltaTable
+    ctx = SessionContext()
+    ctx.register_table("t", DeltaTable(sys.argv[1]))
+    ctx.sql("INSERT INTO t SELECT id + 10, word FROM t").collect()
+    print(ctx.sql("SELECT count(*) AS n FROM t").to_pydict())
+    """
+)
+
+
+def test_opentelemetry_instrument_finds_it(table):
+    """A program that knows nothing of us writes Delta by SQL, and its commit names its trace."""
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "opentelemetry-instrument",
+            sys.executable,
+            "-c",
+            UNCHANGED,
+            table,
+        ],
+        capture_output=True,
+        text=True,
+        env={
+            "OTEL_TRACES_EXPORTER": "console",
+            "OTEL_METRICS_EXPORTER": "none",
+            "OTEL_LOGS_EXPORTER": "none",
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading",
+        },
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "{'n': [6]}"
+    (commit, *_) = history(table)
+    (span,) = [json.loads(done.stdout.split("\n", 1)[1])]
+    assert span["name"] == "WRITE table"
+    assert commit.metadata["traceparent"][3:35] == span["context"]["trace_id"].removeprefix("0x")
+    assert "plan_hash" in commit.metadata
+
+
+def test_an_environment_that_disables_it_leaves_sessions_plain(table):
+    """By the name of the entry point."""
+    done = subprocess.run(
+        [
+            Path(sys.executable).parent / "opentelemetry-instrument",
+            sys.executable,
+            "-c",
+            UNCHANGED,
+            table,
+        ],
+        capture_output=True,
+        text=True,
+        env={
+            "OTEL_TRACES_EXPORTER": "none",
+            "OTEL_METRICS_EXPORTER": "none",
+            "OTEL_LOGS_EXPORTER": "none",
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading,datafusion",
+        },
+    )
+    assert "Insert into not implemented" in done.stderr
+    assert DeltaTable(table).version() == 0
