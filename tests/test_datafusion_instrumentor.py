@@ -37,27 +37,6 @@ from deltawitness.proxies.handlers import TERMINAL
 from deltawitness.semconv import Operation
 from deltawitness.testing import InMemoryTelemetry
 
-BUGS = {
-    "test_a_program_that_subclasses_a_session_is_observed[False]": 16,
-    "test_a_program_that_subclasses_a_session_is_observed[True]": 16,
-    "test_an_export_with_writer_options_is_told_once": 17,
-    "test_a_query_has_as_many_spans_as_through_the_proxy[__aiter__]": 18,
-    "test_a_query_has_as_many_spans_as_through_the_proxy[__iter__]": 18,
-    "test_a_query_has_as_many_spans_as_through_the_proxy[tail]": 18,
-    "test_uninstrument_leaves_nothing_in_delta_rs": 19,
-    "test_a_spawned_child_is_as_instrumented_as_its_parent": 20,
-}
-"""Tests that fail because of a bug, with its number in the report: an entry goes with its bug."""
-
-
-@pytest.fixture(autouse=True)
-def known_bug(request):
-    """Expect a test to fail that shows a known bug."""
-    number = BUGS.get(request.node.name)
-    if number is not None:
-        request.applymarker(pytest.mark.xfail(reason=f"bug {number}", strict=True))
-
-
 PATCHED = (SessionContext, DataFrame, Catalog, Schema)
 
 

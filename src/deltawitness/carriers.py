@@ -23,6 +23,7 @@ from opentelemetry import trace
 from deltawitness.config import Settings
 from deltawitness.observe.enclosure import current_enclosure, within
 from deltawitness.observe.observer import current_observer
+from deltawitness.proxies.originals import are_replaced
 from deltawitness.run import (
     CacheContext,
     RunContext,
@@ -199,9 +200,14 @@ def _settings_here() -> dict[str, Any]:
     if observer is None:
         return {}
     values = {field.name: getattr(observer.settings, field.name) for field in fields(Settings)}
-    return {
+    told = {
         name: value.value if isinstance(value, Enum) else value for name, value in values.items()
     }
+    return {**told, SESSIONS: are_replaced()}
+
+
+SESSIONS = "datafusion"
+"""Beside the settings: whether the sessions of the parent are patched, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
     BaseInstrumentor,
 )
 
-from deltawitness.carriers import Carriers
+from deltawitness.carriers import SESSIONS, Carriers
 from deltawitness.config import Settings
 from deltawitness.observe import Observer
 from deltawitness.proxies.datafusion import DataFusionPatches
@@ -143,10 +143,12 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
         self._patches.install()
 
     def _uninstrument(self, **_: Any) -> None:
-        """Put every original method back."""
+        """Put every original method back, and those of delta-rs where nothing else wants them."""
         if self._patches is not None:
             self._patches.uninstall()
             self._patches = None
+        if not DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
+            uninstall()
 
 
 def join_parent(variables: Mapping[str, str], settings: Mapping[str, Any]) -> None:
@@ -159,6 +161,10 @@ def join_parent(variables: Mapping[str, str], settings: Mapping[str, Any]) -> No
     os.environ.update(variables)
     adopt_run(run_from_environment(os.environ))
     instrumentor = DeltaLakeInstrumentor()
+    sessions = settings.get(SESSIONS, False)
+    known = {name: value for name, value in settings.items() if name != SESSIONS}
     if not instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.instrument(settings=Settings(**settings) if settings else None)
+        instrumentor.instrument(settings=Settings(**known) if known else None)
         instrumentor.mark_inherited()
+    if sessions and not DataFusionInstrumentor().is_instrumented_by_opentelemetry:
+        DataFusionInstrumentor().instrument()

@@ -19,7 +19,8 @@ from deltawitness.proxies.handlers import (
     SESSION_HANDLERS,
     Handler,
 )
-from deltawitness.proxies.originals import OBSERVED, set_replaced
+from deltawitness.proxies.originals import note_replaced, note_restored
+from deltawitness.proxies.state import keeping_session
 
 __all__ = ["DataFusionPatches"]
 
@@ -50,15 +51,17 @@ class DataFusionPatches:
         except AttributeError:
             self.uninstall()
             raise
-        set_replaced(True)
+        self._originals.append((SessionContext, "global_ctx", vars(SessionContext)["global_ctx"]))
+        making: Any = classmethod(_global_ctx(SessionContext.global_ctx))
+        SessionContext.global_ctx = making  # type: ignore[method-assign]  # that is what a patch does
         self._add_all(SessionContext, SESSION_EXTRAS)
         self._add_all(DataFrame, FRAME_EXTRAS)
 
     def uninstall(self) -> None:
         """Put every original back, and take away what was added."""
-        set_replaced(False)
         while self._originals:
             owner, name, original = self._originals.pop()
+            note_restored(owner, name)
             if original is None:
                 delattr(owner, name)
             else:
@@ -67,6 +70,7 @@ class DataFusionPatches:
     def _replace_all(self, owner: type, handlers: Mapping[str, Handler]) -> None:
         for name, handler in handlers.items():
             original = getattr(owner, name)
+            note_replaced(owner, name, original)
             setattr(owner, name, _observing(handler, original))
             self._originals.append((owner, name, original))
 
@@ -76,12 +80,17 @@ class DataFusionPatches:
             self._originals.append((owner, name, None))
 
 
+def _global_ctx(original: Callable[[], Any]) -> Callable[[type], Any]:
+    def global_ctx(_: type) -> Any:
+        return keeping_session(original())
+
+    return functools.wraps(original)(global_ctx)
+
+
 def _observing(handler: Handler, original: Callable[..., Any] | None) -> Callable[..., Any]:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return handler(self, args, kwargs)
 
     if original is None:
         return method
-    observed = functools.wraps(original)(method)
-    setattr(observed, OBSERVED, original)
-    return observed
+    return functools.wraps(original)(method)

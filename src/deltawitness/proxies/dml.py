@@ -15,6 +15,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.changes import SOURCE, Change, apply_changes, changed_rows, matching
 from deltawitness.proxies.coercion import coerced
+from deltawitness.proxies.counts import count_frame
 from deltawitness.proxies.delta_writes import stream_into
 from deltawitness.proxies.expressions import (
     NotTold,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from datafusion.plan import LogicalPlan
     from deltalake import DeltaTable
 
-__all__ = ["Dml", "count_frame", "is_dml", "target_of"]
+__all__ = ["Dml", "is_dml", "target_of"]
 
 
 def is_dml(plan: LogicalPlan) -> bool:
@@ -273,16 +274,6 @@ class _Run:
 
 
 # --- rows in, count out ------------------------------------------------------------------------------
-
-
-def count_frame(ctx: SessionContext, count: int) -> DataFrame:
-    """Return what a DML statement returns in DataFusion: one row, `count: UInt64`."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
-
-    schema = pa.schema([pa.field("count", pa.uint64(), nullable=False)])
-    batch = pa.record_batch([pa.array([count], pa.uint64())], schema=schema)
-    frame: DataFrame = original(ctx, "read_batches")([batch])
-    return frame
 
 
 def _deleted(metrics: dict[str, Any]) -> int:

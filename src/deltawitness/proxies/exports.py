@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from deltawitness.events import CommitMetrics, WriteIntent
 from deltawitness.internal import report
 from deltawitness.observe import Observer
 from deltawitness.observe.enclosure import Facts
+from deltawitness.proxies.counts import count_frame
 from deltawitness.proxies.frames import FrameState, adopt, state_of
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.originals import original
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["CopyTo", "exported"]
 
 T = TypeVar("T")
+
+_inside: ContextVar[bool] = ContextVar("deltawitness_inside_an_export", default=False)
+"""Whether a method that writes files has been called by another one of them."""
 
 COUNTED_BYTES = 1 << 28
 """Bytes of text files that are looked through for their rows; beyond it only files are counted."""
@@ -54,7 +59,7 @@ def exported(
     """
     try:
         observer = install_enclosed()
-        if not observer.is_on():
+        if _inside.get() or not observer.is_on():
             return write()
         location = os.fspath(destination)
         before = _files(location)
@@ -63,11 +68,14 @@ def exported(
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("export", error)
         return write()
+    token = _inside.set(True)
     try:
         result = write()
     except BaseException as error:
         _guarded(observer.raised, observation, error)
         raise
+    finally:
+        _inside.reset(token)
     _guarded(_returned, observer, observation, _Written(location, before, headers), rows_in(result))
     return result
 
@@ -132,8 +140,7 @@ class CopyTo:
             original(self.frame, "collect"),
             lambda batches: sum(batch["count"][0].as_py() for batch in batches),
         )
-        frame: DataFrame = original(ctx, "read_batches")(batches)
-        return frame
+        return count_frame(ctx, sum(batch["count"][0].as_py() for batch in batches))
 
 
 # --- what is there afterwards ---------------------------------------------------------------------------

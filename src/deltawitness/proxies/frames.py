@@ -106,7 +106,8 @@ def derive(
     """
     state = state_of(frame)
     result: DataFrame = original(frame, name)(*args, **kwargs)
-    if state is None:
+    if state is None or result is frame or not hasattr(result, "__dict__"):
+        # Nothing to add to the plan; or `select_exprs`, which hands out the engine's inner frame.
         return result
     snapshot, reads = state.snapshot, state.reads
     others = [value for value in (*args, *kwargs.values()) if hasattr(value, _ATTRIBUTE)]

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from datafusion.catalog import Table
+
 from deltawitness.events import InputVersion
 from deltawitness.hashing import table_id
 from deltawitness.observe import current_observer
@@ -26,7 +28,8 @@ from deltawitness.proxies.frames import (
     state_of,
 )
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.queries import observed_query
+from deltawitness.proxies.queries import inside_a_query, observed_query
+from deltawitness.proxies.registry import TableName
 from deltawitness.proxies.state import FACTORY_FORMAT, adopted, session_of
 from deltawitness.proxies.statements import routed, run_sql
 
@@ -79,6 +82,7 @@ _PLAINLY_A_QUERY = frozenset({"SELECT ", "select ", "SELECT\n", "select\n"})
 
 def _sql_call(
     ctx: SessionContext,
+    /,
     query: str,
     options: Any = None,
     param_values: Mapping[str, Any] | None = None,
@@ -138,6 +142,12 @@ def _register_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str
     return _registered_as(ctx, "register_table", *args, **kwargs)
 
 
+def _register_table_provider(
+    ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    return _registered_as(ctx, "register_table_provider", *args, **kwargs)
+
+
 def _register_view(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _registered_as(ctx, "register_view", *args, **kwargs)
 
@@ -154,14 +164,50 @@ def _registered_as(ctx: SessionContext, method: str, name: str, *args: Any, **kw
     original(ctx, method)(name, *args, **kwargs)
     full_name = session.parsed_name(ctx, name)
     session.forget(full_name)
+    _note_frame_as_view(ctx, full_name, table)
+
+
+def _note_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> None:
     if state_of(table) is not None:
-        session.note_view(ctx, full_name, partial(_remake_view, full_name.sql(), table))
+        frame = table.frame if isinstance(table, FrameView) else table
+        session_of(ctx).note_view(ctx, name, partial(_remake_view, name.sql(), frame))
 
 
 def _remake_view(name: str, frame: Any, ctx: SessionContext) -> None:
     view = original(remade(frame), "into_view")()
     original(ctx, "deregister_table")(name)
     original(ctx, "register_table")(name, view)
+
+
+class FrameView(Table):
+    """What `DataFrame.into_view()` returns: a table that knows the frame it shows."""
+
+    __slots__ = ("_deltawitness_frame", "frame")
+
+    frame: Any
+
+
+def _into_view(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    table = original(frame, "into_view")(*args, **kwargs)
+    state = state_of(frame)
+    if state is None:
+        return table
+    view = FrameView.__new__(FrameView)
+    view._inner = table._inner  # noqa: SLF001 - the one thing that a Table holds; has a contract test
+    view.frame = frame
+    return adopt(view, state)
+
+
+def _other_catalog(name: str) -> Handler:
+    """Return the handler of a method that puts a catalog, or all of them, in place of what was there."""
+
+    def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = original(ctx, name)(*args, **kwargs)
+        is_one = name == "register_catalog_provider"
+        session_of(ctx).forget_schema(_argument(args, kwargs, 0, "name") if is_one else None)
+        return result
+
+    return handler
 
 
 def _is_delta(table: object) -> bool:
@@ -286,7 +332,10 @@ SESSION_HANDLERS: dict[str, Handler] = {
     "execute_logical_plan": _plan_to_frame("execute_logical_plan"),
     "read_table": _read_table,
     "register_table": _register_table,
+    "register_catalog_provider": _other_catalog("register_catalog_provider"),
+    "register_catalog_provider_list": _other_catalog("register_catalog_provider_list"),
     "register_table_factory": _register_table_factory,
+    "register_table_provider": _register_table_provider,
     "register_view": _register_view,
     "sql": _sql,
     "sql_with_options": _sql,
@@ -307,7 +356,7 @@ SESSION_HANDLERS: dict[str, Handler] = {
         )
     },
 }  # fmt: skip
-"""Methods of `SessionContext` that are observed; `register_table_provider` ends in one of them."""
+"""Methods of `SessionContext` that are observed."""
 
 SESSION_EXTRAS: dict[str, Handler] = {"refresh": _refresh, "register_delta": _register_delta}
 """Methods that an observed session has and a plain one has not."""
@@ -321,6 +370,15 @@ def _catalog_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, A
     address = getattr(catalog, _ADDRESS, None)
     name = args[0] if args else kwargs.get("name", "public")
     return schema if address is None else _addressed(schema, (*address, name))
+
+
+def _register_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    result = original(catalog, "register_schema")(*args, **kwargs)
+    address = getattr(catalog, _ADDRESS, None)
+    if address is not None:
+        ctx, name = address
+        session_of(ctx).forget_schema(name, _argument(args, kwargs, 0, "name"))
+    return result
 
 
 def _deregister_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -343,6 +401,8 @@ def _schema_register(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, An
         session.forget(name)
         if _is_delta(table):
             session.register(ctx, name, table, fixed=_is_behind(table), is_registered=True)
+        else:
+            _note_frame_as_view(ctx, name, table)
     return result
 
 
@@ -358,6 +418,7 @@ def _schema_deregister(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, 
 
 CATALOG_HANDLERS: dict[str, Handler] = {
     "deregister_schema": _deregister_schema,
+    "register_schema": _register_schema,
     "schema": _catalog_schema,
 }
 SCHEMA_HANDLERS: dict[str, Handler] = {
@@ -381,7 +442,8 @@ def _executing(name: str) -> Handler:
         if state is None:
             return original(frame, name)(*args, **kwargs)
         rows = frame if state.pending is None else state.pending.run()
-        result = original(rows, name)(*args, **kwargs)
+        with inside_a_query():
+            result = original(rows, name)(*args, **kwargs)
         return adopt(
             result, FrameState(state.ctx, state.session, state.snapshot, _read_by(frame, state))
         )
@@ -501,6 +563,7 @@ FRAME_HANDLERS: dict[str, Handler] = {
     **{name: _exporting(name) for name in EXPORTING},
     **{name: _planning(name) for name in ("logical_plan", "optimized_logical_plan")},
     **{name: _looking(name) for name in ("__repr__", "_repr_html_")},
+    "into_view": _into_view,
     "write_table": _write_table,
 }
 """Methods of `DataFrame` that are observed."""

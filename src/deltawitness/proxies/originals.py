@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["OBSERVED", "original", "set_replaced"]
+__all__ = ["are_replaced", "note_replaced", "note_restored", "original"]
 
-OBSERVED = "_deltawitness_original"
-"""Attribute of an observing function: the function that it stands for."""
-
-_are_replaced = False
+_replaced: dict[tuple[type, str], Callable[..., Any]] = {}
+"""The functions that stood on the engine's classes before ours."""
 
 
-def set_replaced(are_replaced: bool) -> None:
-    """Say whether any method of the engine is replaced: while none is, none has to be asked."""
-    global _are_replaced  # noqa: PLW0603 - the classes are the process's, and so is this
-    _are_replaced = are_replaced
+def note_replaced(owner: type, name: str, function: Callable[..., Any]) -> None:
+    """Remember the function that a class had under a name."""
+    _replaced[owner, name] = function
+
+
+def note_restored(owner: type, name: str) -> None:
+    """Forget it: it is back in its place."""
+    _replaced.pop((owner, name), None)
+
+
+def are_replaced() -> bool:
+    """Tell whether the engine's classes are patched at the moment."""
+    return bool(_replaced)
 
 
 def original(instance: Any, name: str) -> Callable[..., Any]:
-    """Return the bound method of that name as the engine, or a subclass of it, defines it."""
+    """Return the bound method of that name past ours.
+
+    While the classes are patched that is the engine's own, also where a subclass overrides it: the
+    subclass has been asked, and has called up to what we stand for.
+    """
+    if _replaced:
+        for owner in type(instance).__mro__:
+            function = _replaced.get((owner, name))
+            if function is not None:
+                return function.__get__(instance)  # type: ignore[no-any-return]  # a function binds to a method
     method: Callable[..., Any] = getattr(instance, name)
-    if not _are_replaced:
-        return method
-    function = getattr(method, OBSERVED, None)
-    return method if function is None else function.__get__(instance)
+    return method

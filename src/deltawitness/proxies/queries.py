@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from deltawitness.telemetry.queries import Query
 
-__all__ = ["observed_query"]
+__all__ = ["inside_a_query", "observed_query"]
 
 
 def observed_query(observer: Observer, name: str, frame: DataFrame, call: Callable[[], Any]) -> Any:
@@ -31,11 +33,13 @@ def observed_query(observer: Observer, name: str, frame: DataFrame, call: Callab
         frame: the frame.
         call: runs it; its result and its exception leave as they are.
     """
-    query = _opened(observer, frame) if observer.is_on() else None
+    is_within = _inside.get() or not observer.is_on()
+    query = None if is_within else _opened(observer, frame)
     if query is None:
         return call()
     try:
-        result = call()
+        with inside_a_query():
+            result = call()
     except BaseException as error:
         _guarded(query.end, error)
         raise
@@ -43,6 +47,19 @@ def observed_query(observer: Observer, name: str, frame: DataFrame, call: Callab
         return _STREAMS[name](result, query)
     _guarded(_end, query, name, result)
     return result
+
+
+_inside: ContextVar[bool] = ContextVar("deltawitness_inside_a_query", default=False)
+
+
+@contextmanager
+def inside_a_query() -> Iterator[None]:
+    """Let no method that the engine calls inside the block count as a query of its own."""
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
 
 
 def _opened(observer: Observer, frame: DataFrame) -> Query | None:

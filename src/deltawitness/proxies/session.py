@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -29,7 +31,8 @@ from deltawitness.proxies.handlers import (
     register_delta,
 )
 from deltawitness.proxies.installation import install_enclosed
-from deltawitness.proxies.state import session_of
+from deltawitness.proxies.originals import are_replaced
+from deltawitness.proxies.state import keeping_session, session_of
 
 if TYPE_CHECKING:
     from datafusion import RuntimeEnvBuilder, SessionConfig
@@ -41,42 +44,72 @@ if TYPE_CHECKING:
     _FrameProxy = DataFrame
     _SessionProxy = SessionContext
 else:
-    _FrameProxy = _SessionProxy = wrapt.ObjectProxy
+    _FrameProxy = _SessionProxy = wrapt.BaseObjectProxy
 
 
 def _plain(value: Any) -> Any:
-    return value.__wrapped__ if isinstance(value, wrapt.ObjectProxy) else value
+    return value.__wrapped__ if isinstance(value, wrapt.BaseObjectProxy) else value
 
 
 def _observed(value: Any) -> Any:
     """Return the proxy over what an observed object returned, where there is one for it."""
-    proxy = _PROXIES.get(type(value))
+    kind: Any = type(value)
+    proxy = _proxy_for(kind)
     return value if proxy is None else proxy(value)
 
 
+@lru_cache(maxsize=512)
+def _proxy_for(kind: Any) -> Callable[[Any], Any] | None:
+    return next((proxy for wrapped, proxy in _PROXIES.items() if issubclass(kind, wrapped)), None)
+
+
 def _methods(handlers: Mapping[str, Handler], wrapped: type) -> Callable[[type], type]:
-    """Return a class decorator that adds a method for each handler."""
+    """Return a class decorator that adds every public method of the wrapped class.
+
+    Those that have a handler go to it, the others straight on.
+    """
 
     def add(proxy: type) -> type:
-        for name, handler in handlers.items():
-            setattr(proxy, name, _method(name, handler, getattr(wrapped, name, None)))
+        for name, member in vars(wrapped).items():
+            if name in handlers:
+                setattr(proxy, name, _method(name, handlers[name], member))
+            elif name not in vars(proxy) and _is_public(name):
+                setattr(proxy, name, _passed_through(name, member))
         return proxy
 
     return add
 
 
+def _is_public(name: str) -> bool:
+    return not name.startswith("_") or name.startswith("__datafusion_")
+
+
+def _passed_through(name: str, member: Any) -> Any:
+    if isinstance(member, property):
+        return property(lambda self: getattr(self.__wrapped__, name), doc=member.__doc__)
+    if not inspect.isfunction(member):
+        return member  # a static method, which is the same wherever it is called
+
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return _observed(getattr(self.__wrapped__, name)(*args, **kwargs))
+
+    return functools.wraps(member)(method)
+
+
 def _method(name: str, handler: Handler, documented: Any) -> Callable[..., Any]:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if are_replaced():  # the wrapped object's own class is observed, and hands over by itself
+            return _observed(getattr(self.__wrapped__, name)(*args, **kwargs))
         return _observed(handler(self.__wrapped__, args, kwargs))
 
-    if documented is not None:
-        return functools.wraps(documented)(method)
-    method.__name__ = name
-    return method
+    return functools.wraps(documented)(method)
 
 
 class _Copied:
     """Copies, pickles and prints as the proxy over the original, where that can be."""
+
+    def __repr__(self) -> str:
+        return repr(_plain(self))
 
     def __str__(self) -> str:
         return repr(self)
@@ -121,8 +154,6 @@ class ObservedDataFrame(_Copied, _FrameProxy):
         return func(self, *args)
 
     write_delta = _method("write_delta", FRAME_EXTRAS["write_delta"], write_delta)
-
-    default_str_repr = staticmethod(DataFrame.default_str_repr)
 
 
 @_methods(SESSION_HANDLERS, SessionContext)
@@ -169,21 +200,19 @@ class ObservedSessionContext(_Copied, _SessionProxy):
     @classmethod
     def global_ctx(cls) -> ObservedSessionContext:
         """Return the global context, observed."""
-        return cls(SessionContext.global_ctx())
+        return cls(keeping_session(SessionContext.global_ctx()))
 
     register_delta = _method("register_delta", SESSION_EXTRAS["register_delta"], register_delta)
     refresh = _method("refresh", SESSION_EXTRAS["refresh"], refresh)
 
-    parse_capacity_limit = staticmethod(SessionContext.parse_capacity_limit)
-
 
 @_methods(CATALOG_HANDLERS, Catalog)
-class ObservedCatalog(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+class ObservedCatalog(_Copied, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
     """A proxy over a catalog of an observed session: it tells which tables come and go."""
 
 
 @_methods(SCHEMA_HANDLERS, Schema)
-class ObservedSchema(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+class ObservedSchema(_Copied, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
     """A proxy over a schema of an observed session: it tells which tables come and go."""
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datafusion import SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["Session", "adopted", "session_of"]
+__all__ = ["Session", "adopted", "keeping_session", "session_of"]
 
 FACTORY_FORMAT = "DELTATABLE"
 """What stands after STORED AS for a Delta table, as in DataFusion's own command line."""
@@ -145,12 +145,16 @@ class Session:
                 self._views.pop(name, None)
                 self._stale_views.pop(name, None)
 
-    def forget_schema(self, catalog: str, schema: str | None = None) -> None:
-        """Take note that a schema, or a whole catalog, is gone."""
+    def forget_schema(self, catalog: str | None, schema: str | None = None) -> None:
+        """Take note that a schema is gone or another; or a whole catalog; or all of them."""
         with self._lock:
             known = [*self.snapshot.entries, *self._views]
         self.forget(
-            *(n for n in known if n.catalog == catalog and (schema is None or n.schema == schema))
+            *(
+                name
+                for name in known
+                if catalog in {None, name.catalog} and schema in {None, name.schema}
+            )
         )
 
     def publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> Registered:
@@ -366,6 +370,15 @@ def session_of(ctx: SessionContext) -> Session:
             known = _sessions.setdefault(ctx.session_id(), Session())
         setattr(ctx, _ATTRIBUTE, known)
     return known
+
+
+_kept: dict[str, Session] = {}
+
+
+def keeping_session(ctx: SessionContext) -> SessionContext:
+    """Return a context whose session is kept for good, as the engine keeps its global one."""
+    _kept[ctx.session_id()] = session_of(ctx)
+    return ctx
 
 
 def adopted(ctx: SessionContext, session: Session) -> SessionContext:

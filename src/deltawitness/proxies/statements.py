@@ -24,9 +24,10 @@ from deltawitness.proxies.commands import (
     is_stored_as_delta,
     parsed_command,
 )
+from deltawitness.proxies.counts import count_frame
 from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
-from deltawitness.proxies.dml import Dml, count_frame, is_dml, target_of
+from deltawitness.proxies.dml import Dml, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
 from deltawitness.proxies.frames import FrameState, Pending, adopt, refuse_statements, state_of
 from deltawitness.proxies.originals import original
@@ -136,8 +137,7 @@ class EngineDml:
     def run(self) -> DataFrame:
         """Run it, once, and return the frame of its result."""
         batches = original(self.frame, "collect")()
-        frame: DataFrame = original(self.state.ctx, "read_batches")(batches)
-        return frame
+        return count_frame(self.state.ctx, sum(batch["count"][0].as_py() for batch in batches))
 
 
 # --- statements that DataFusion carries out while it plans them ------------------------------------------
