@@ -177,7 +177,7 @@ OBSERVED = {
     Catalog: ObservedCatalog,
     Schema: ObservedSchema,
 }
-OF_EVERY_CLASS = {"__dict__", "__doc__", "__module__", "__weakref__"}
+OF_EVERY_CLASS = {"__dict__", "__doc__", "__module__", "__slotnames__", "__weakref__"}
 
 
 def methods_of(owner):

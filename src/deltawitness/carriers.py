@@ -23,7 +23,7 @@ from opentelemetry import trace
 from deltawitness.config import Settings
 from deltawitness.observe.enclosure import current_enclosure, within
 from deltawitness.observe.observer import current_observer
-from deltawitness.proxies.originals import are_replaced
+from deltawitness.proxies.originals import REPLACED
 from deltawitness.run import (
     CacheContext,
     RunContext,
@@ -203,7 +203,7 @@ def _settings_here() -> dict[str, Any]:
     told = {
         name: value.value if isinstance(value, Enum) else value for name, value in values.items()
     }
-    return {**told, SESSIONS: are_replaced()}
+    return {**told, SESSIONS: bool(REPLACED)}
 
 
 SESSIONS = "datafusion"

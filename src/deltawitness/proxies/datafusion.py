@@ -19,7 +19,7 @@ from deltawitness.proxies.handlers import (
     SESSION_HANDLERS,
     Handler,
 )
-from deltawitness.proxies.originals import note_replaced, note_restored
+from deltawitness.proxies.originals import REPLACED
 from deltawitness.proxies.state import keeping_session
 
 __all__ = ["DataFusionPatches"]
@@ -61,7 +61,7 @@ class DataFusionPatches:
         """Put every original back, and take away what was added."""
         while self._originals:
             owner, name, original = self._originals.pop()
-            note_restored(owner, name)
+            REPLACED.pop((owner, name), None)
             if original is None:
                 delattr(owner, name)
             else:
@@ -70,7 +70,7 @@ class DataFusionPatches:
     def _replace_all(self, owner: type, handlers: Mapping[str, Handler]) -> None:
         for name, handler in handlers.items():
             original = getattr(owner, name)
-            note_replaced(owner, name, original)
+            REPLACED[owner, name] = original
             setattr(owner, name, _observing(handler, original))
             self._originals.append((owner, name, original))
 

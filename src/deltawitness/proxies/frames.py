@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from deltawitness.proxies.state import Session
 
 __all__ = [
+    "ATTRIBUTE",
     "FrameState",
     "Pending",
+    "PlainQuery",
     "adopt",
     "derive",
     "refuse_statements",
@@ -31,7 +33,8 @@ __all__ = [
     "state_of",
 ]
 
-_ATTRIBUTE = "_deltawitness_frame"
+ATTRIBUTE = "_deltawitness_frame"
+"""Under which name a frame keeps what is known of it."""
 
 
 class Pending(Protocol):
@@ -75,15 +78,50 @@ class FrameState(NamedTuple):
         return tuple(found)
 
 
+class PlainQuery:
+    """What a frame of plain SQL text keeps in place of its state: most are never asked for it.
+
+    Args:
+        ctx: the context it was made with.
+        snapshot: what table names meant when it was planned.
+        origin: makes it again.
+        text: the query, which `origin` is given with the context.
+    """
+
+    __slots__ = ("ctx", "origin", "session", "snapshot", "text")
+
+    def __init__(
+        self,
+        ctx: SessionContext,
+        session: Session,
+        snapshot: Snapshot,
+        origin: Callable[[SessionContext, str], DataFrame],
+        text: str,
+    ) -> None:
+        self.ctx = ctx
+        self.session = session
+        self.snapshot = snapshot
+        self.origin = origin
+        self.text = text
+
+    def state(self) -> FrameState:
+        """Return the state."""
+        origin = partial(self.origin, self.ctx, self.text)
+        return FrameState(self.ctx, self.session, self.snapshot, (), origin)
+
+
 def state_of(frame: object) -> FrameState | None:
     """Return what is known of a frame, also through a proxy; None for a frame of no known session."""
-    state = getattr(frame, _ATTRIBUTE, None)
-    return state if isinstance(state, FrameState) else None
+    state = getattr(frame, ATTRIBUTE, None)
+    if type(state) is FrameState:
+        return state
+    # A plain query leaves no more than what its state can be made of, should anybody ask.
+    return state.state() if type(state) is PlainQuery else None
 
 
 def adopt(frame: Any, state: FrameState) -> Any:
     """Let the frame, or a plan of it, have this state, and return it."""
-    setattr(frame, _ATTRIBUTE, state)
+    setattr(frame, ATTRIBUTE, state)
     return frame
 
 
@@ -110,7 +148,7 @@ def derive(
         # Nothing to add to the plan; or `select_exprs`, which hands out the engine's inner frame.
         return result
     snapshot, reads = state.snapshot, state.reads
-    others = [value for value in (*args, *kwargs.values()) if hasattr(value, _ATTRIBUTE)]
+    others = [value for value in (*args, *kwargs.values()) if hasattr(value, ATTRIBUTE)]
     if others:
         snapshot, reads = _joined(frame, others)
     derived = FrameState(

@@ -20,14 +20,16 @@ from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.delta_writes import write_delta, write_table
 from deltawitness.proxies.exports import exported
 from deltawitness.proxies.frames import (
+    ATTRIBUTE,
     FrameState,
+    PlainQuery,
     adopt,
     derive,
     refuse_statements,
     remade,
     state_of,
 )
-from deltawitness.proxies.originals import original
+from deltawitness.proxies.originals import REPLACED, original
 from deltawitness.proxies.queries import inside_a_query, observed_query
 from deltawitness.proxies.registry import TableName
 from deltawitness.proxies.state import FACTORY_FORMAT, adopted, session_of
@@ -42,6 +44,7 @@ __all__ = [
     "CATALOG_HANDLERS",
     "FRAME_EXTRAS",
     "FRAME_HANDLERS",
+    "GIVING_DATA",
     "SCHEMA_HANDLERS",
     "SESSION_EXTRAS",
     "SESSION_HANDLERS",
@@ -64,16 +67,20 @@ def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
                 # Most of what sessions do, at a tenth of what the rest of them costs.
                 snapshot = session.snapshot
                 try:
-                    frame = original(ctx, "sql")(text)
+                    frame: Any = original(ctx, "sql")(text) if REPLACED else ctx.sql(text)
                 except Exception:  # noqa: BLE001, S110 - the way below raises it, unless it was a moment's
                     pass
                 else:
-                    origin = partial(_sql, ctx, args, kwargs)
-                    return adopt(frame, FrameState(ctx, session, snapshot, (), origin))
+                    frame._deltawitness_frame = PlainQuery(ctx, session, snapshot, _again, text)  # noqa: SLF001 - as `adopt` does
+                    return frame
     call = _sql_call(ctx, *args, **kwargs)
     if not isinstance(call.text, str):
         return call.plan()  # raises the engine's own error
     return run_sql(session_of(ctx), call)
+
+
+def _again(ctx: SessionContext, text: str) -> Any:
+    return _sql(ctx, (text,), {})
 
 
 _PLAINLY_A_QUERY = frozenset({"SELECT ", "select ", "SELECT\n", "select\n"})
@@ -460,10 +467,10 @@ def _terminal(name: str) -> Handler:
     """Return the handler of a method that gives the rows to the program: a statement runs here."""
 
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        state = state_of(frame)
-        if state is not None and state.pending is not None:
-            return original(state.pending.run(), name)(*args, **kwargs)
-        call = original(frame, name)
+        known = frame.__dict__.get(ATTRIBUTE)
+        if type(known) is FrameState and known.pending is not None:
+            return original(known.pending.run(), name)(*args, **kwargs)
+        call = original(frame, name) if REPLACED else getattr(frame, name)
         observer = current_observer()
         if observer is None or not observer.settings.capture_queries:
             return call(*args, **kwargs)
@@ -552,6 +559,9 @@ TERMINAL = (
     "to_arrow_table", "to_pandas", "to_polars", "to_pydict", "to_pylist",
 )  # fmt: skip
 """Methods of `DataFrame` that run it and give its rows to the program."""
+
+GIVING_DATA = frozenset(TERMINAL)
+"""Methods whose results are no objects of the engine's that could be observed."""
 
 EXPORTING = ("write_csv", "write_json", "write_parquet", "write_parquet_with_options")
 """Methods of `DataFrame` that write files outside Delta."""

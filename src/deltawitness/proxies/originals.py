@@ -5,25 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["are_replaced", "note_replaced", "note_restored", "original"]
+__all__ = ["REPLACED", "original"]
 
-_replaced: dict[tuple[type, str], Callable[..., Any]] = {}
-"""The functions that stood on the engine's classes before ours."""
-
-
-def note_replaced(owner: type, name: str, function: Callable[..., Any]) -> None:
-    """Remember the function that a class had under a name."""
-    _replaced[owner, name] = function
-
-
-def note_restored(owner: type, name: str) -> None:
-    """Forget it: it is back in its place."""
-    _replaced.pop((owner, name), None)
-
-
-def are_replaced() -> bool:
-    """Tell whether the engine's classes are patched at the moment."""
-    return bool(_replaced)
+REPLACED: dict[tuple[type, str], Callable[..., Any]] = {}
+"""The functions that stood on the engine's classes before ours; empty while nothing is patched."""
 
 
 def original(instance: Any, name: str) -> Callable[..., Any]:
@@ -32,9 +17,9 @@ def original(instance: Any, name: str) -> Callable[..., Any]:
     While the classes are patched that is the engine's own, also where a subclass overrides it: the
     subclass has been asked, and has called up to what we stand for.
     """
-    if _replaced:
+    if REPLACED:
         for owner in type(instance).__mro__:
-            function = _replaced.get((owner, name))
+            function = REPLACED.get((owner, name))
             if function is not None:
                 return function.__get__(instance)  # type: ignore[no-any-return]  # a function binds to a method
     method: Callable[..., Any] = getattr(instance, name)

@@ -23,6 +23,7 @@ from deltawitness.proxies.handlers import (
     CATALOG_HANDLERS,
     FRAME_EXTRAS,
     FRAME_HANDLERS,
+    GIVING_DATA,
     SCHEMA_HANDLERS,
     SESSION_EXTRAS,
     SESSION_HANDLERS,
@@ -31,7 +32,7 @@ from deltawitness.proxies.handlers import (
     register_delta,
 )
 from deltawitness.proxies.installation import install_enclosed
-from deltawitness.proxies.originals import are_replaced
+from deltawitness.proxies.originals import REPLACED
 from deltawitness.proxies.state import keeping_session, session_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def _plain(value: Any) -> Any:
 def _observed(value: Any) -> Any:
     """Return the proxy over what an observed object returned, where there is one for it."""
     kind: Any = type(value)
+    if kind is DataFrame:
+        return ObservedDataFrame(value)
     proxy = _proxy_for(kind)
     return value if proxy is None else proxy(value)
 
@@ -98,11 +101,16 @@ def _passed_through(name: str, member: Any) -> Any:
 
 def _method(name: str, handler: Handler, documented: Any) -> Callable[..., Any]:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if are_replaced():  # the wrapped object's own class is observed, and hands over by itself
+        if REPLACED:  # the wrapped object's own class is observed, and hands over by itself
             return _observed(getattr(self.__wrapped__, name)(*args, **kwargs))
         return _observed(handler(self.__wrapped__, args, kwargs))
 
-    return functools.wraps(documented)(method)
+    def plain_method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if REPLACED:
+            return getattr(self.__wrapped__, name)(*args, **kwargs)
+        return handler(self.__wrapped__, args, kwargs)
+
+    return functools.wraps(documented)(plain_method if name in GIVING_DATA else method)
 
 
 class _Copied:
