@@ -47,3 +47,18 @@ def clean_process(monkeypatch, request):
 def size():
     """How large a fault or property test is: the fair size of CI, or the full one."""
     return lambda fair, full: full if IS_LONG else fair
+
+
+SAID = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def say(request):
+    """Print a line at the end of the run, whatever is captured: how much a fault test has done."""
+    return request.config.stash.setdefault(SAID, []).append
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what was said."""
+    for line in terminalreporter.config.stash.get(SAID, []):
+        terminalreporter.write_line(line)

@@ -62,6 +62,31 @@ def test_every_write_is_stamped_and_summed_up(tmp_path):
     assert "not exported" in told
 
 
+SESSION = """
+    import sys
+    from datafusion import SessionContext
+    from deltalake import DeltaTable
+    ctx = SessionContext()
+    ctx.register_table("t", DeltaTable(sys.argv[1]))
+    ctx.sql("INSERT INTO t VALUES (3)").collect()
+    ctx.sql("DELETE FROM t WHERE x IN (SELECT min(x) FROM t)").collect()
+    print(ctx.table("t").count())
+"""
+
+
+def test_the_sessions_of_a_program_write_delta(tmp_path):
+    """Plain DataFusion sessions, with no change at all; unless that is switched off."""
+    write_deltalake(tmp_path / "t", pa.table({"x": [1, 2]}))
+    command = ("run", "--", *program(SESSION), tmp_path / "t")
+    done = cli(*command)
+    assert (done.returncode, done.stdout) == (0, b"2\n"), done.stderr
+    assert read_commit_metadata(tmp_path / "t").metadata["inputs"][0]["version"] == 1
+    off = {**os.environ, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "datafusion"}
+    refused = cli(*command, env=off)
+    assert refused.returncode == 1
+    assert b"not implemented" in refused.stderr
+
+
 def test_streams_are_the_programs_own():
     """Bytes in, bytes out, on both streams; the summary comes after."""
     data = bytes(range(256)) * 100

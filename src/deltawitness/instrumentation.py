@@ -13,7 +13,6 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 from deltawitness.carriers import SESSIONS, Carriers
 from deltawitness.config import Settings
 from deltawitness.observe import Observer
-from deltawitness.proxies.datafusion import DataFusionPatches
 from deltawitness.proxies.installation import install, install_enclosed, uninstall
 from deltawitness.run import adopt_run, run_from_environment
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from deltawitness.events import WriteSink
     from deltawitness.observe.observer import RequestHook, ResponseHook
+    from deltawitness.proxies.datafusion import DataFusionPatches
 
 __all__ = ["DataFusionInstrumentor", "DeltaLakeInstrumentor"]
 
@@ -138,6 +138,8 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
             **_: what other instrumentors take; providers, settings and sinks are those of
                 :class:`DeltaLakeInstrumentor`, or the global ones without it.
         """
+        from deltawitness.proxies.datafusion import DataFusionPatches  # noqa: PLC0415 - heavy
+
         install_enclosed()
         self._patches = DataFusionPatches()
         self._patches.install()

@@ -17,7 +17,7 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.run import current_run
 from deltawitness.semconv import Env
 
-__all__ = ["SITE_DIRECTORY", "activate"]
+__all__ = ["SITE_DIRECTORY", "activate", "disabled_instrumentations"]
 
 SITE_DIRECTORY = str(Path(__file__).parent / "site")
 """What must be first on a child's `PYTHONPATH` for it to be activated."""
@@ -48,8 +48,7 @@ def activate() -> None:
     in one line, and the program runs unobserved.
     """
     role = os.environ.get(Env.ACTIVATE)
-    disabled = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
-    if not role or "deltalake" in disabled:
+    if not role or "deltalake" in disabled_instrumentations():
         return
     try:
         settings = Settings.from_env()
@@ -64,6 +63,11 @@ def activate() -> None:
         import wrapt  # noqa: PLC0415 - only where this process is to be observed
 
         wrapt.register_post_import_hook(lambda _: _observe(settings, is_top=False), "deltalake")
+
+
+def disabled_instrumentations() -> list[str]:
+    """Return the names of the instrumentations that OpenTelemetry's own variable switches off."""
+    return os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
 
 
 def _observe(settings: Settings, *, is_top: bool) -> None:

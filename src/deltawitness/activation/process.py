@@ -6,11 +6,14 @@ import atexit
 import os
 from typing import TYPE_CHECKING
 
-from deltawitness.activation import CHILD
+import wrapt
+
+from deltawitness.activation import CHILD, disabled_instrumentations
 from deltawitness.carriers import child_environment
 from deltawitness.config import Settings
 from deltawitness.events_file import EventsFile
-from deltawitness.instrumentation import DeltaLakeInstrumentor
+from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
+from deltawitness.internal import report
 from deltawitness.run import adopt_run, current_run, run
 from deltawitness.semconv import Env
 
@@ -36,8 +39,18 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
     events_file = os.environ.get(Env.EVENTS_FILE)
     sinks: list[WriteSink] = [EventsFile(events_file)] if events_file else []
     instrumentor.instrument(settings=settings, sinks=sinks)
+    if "datafusion" not in disabled_instrumentations():
+        # Its sessions write from the moment that there are any.
+        wrapt.register_post_import_hook(lambda _: _observe_sessions(), "datafusion")
     if is_top:
         _open_run()
+
+
+def _observe_sessions() -> None:
+    try:
+        DataFusionInstrumentor().instrument()
+    except Exception as error:  # noqa: BLE001 - the program runs, whatever happens to us
+        report("activation", error)
 
 
 def _open_run() -> None:
