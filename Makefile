@@ -32,6 +32,7 @@ demo: $(READY)  ## an ordinary program on real data, observed
 
 bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/session.py
 
 check: lint types layers  ## everything that is not a test
 

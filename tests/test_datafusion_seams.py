@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pyarrow as pa
 import pytest
-from datafusion import DataFrameWriteOptions, SessionContext
+from datafusion import DataFrameWriteOptions, SessionContext, SQLOptions, udf
+from datafusion.catalog import Table, TableProviderFactory
 from datafusion.dataframe import InsertOp
 from datafusion.expr import Expr
 from deltalake import DeltaTable, write_deltalake
@@ -15,9 +18,11 @@ from deltawitness.proxies.seams import (
     OVERWRITE_REFUSED,
     REPLACE_REFUSED,
     SCAN,
+    calls_volatile,
     cast_type,
     dml_kind,
     is_of_kind,
+    table_of_class,
     wrapped_plan,
 )
 
@@ -123,3 +128,59 @@ def test_frames_contexts_and_catalogs_take_attributes():
     for owner in (ctx, ctx.sql("SELECT 1"), ctx.catalog(), ctx.catalog().schema()):
         owner._deltawitness_probe = 1
         assert vars(owner)["_deltawitness_probe"] == 1
+
+
+def test_a_volatile_function_says_so(ctx):
+    """In the error that its missing class raises; the program's own functions as the engine's."""
+    for volatility in ("volatile", "immutable"):
+        ctx.register_udf(udf(lambda x: x, [pa.int64()], pa.int64(), volatility, f"f_{volatility}"))
+    sql = "SELECT random(), abs(id), f_volatile(id), f_immutable(id) FROM t"
+    node = ctx.sql(sql).logical_plan().to_variant()
+    assert [calls_volatile(Expr(raw)) for raw in node.projections()] == [True, False, True, False]
+
+
+def test_a_table_stands_for_another_of_a_class_of_ours(ctx):
+    """It holds one thing, which is the engine's."""
+
+    class Own(Table):
+        __slots__ = ()
+
+    ctx.register_table("own", table_of_class(Own, ctx.table("t").into_view()))
+    assert ctx.table("own").count() == 2
+
+
+def test_an_optimized_plan_declares_what_its_batches_are(ctx):
+    """The plan as it was made does not, where types are decided on late."""
+    mixed = ctx.sql("SELECT CAST(1 AS INT) AS x UNION ALL SELECT 3000000000")
+    assert mixed.schema().field("x").type == pa.int32()
+    truthful = ctx.create_dataframe_from_logical_plan(mixed.optimized_logical_plan())
+    assert truthful.schema().field("x").type == pa.int64()
+    assert sorted(truthful.to_pydict()["x"]) == [1, 3000000000]
+
+
+def test_the_factory_is_called_on_the_thread_that_plans(tmp_path):
+    """Which is how it knows the statement that it is called for."""
+    threads = []
+
+    class Factory(TableProviderFactory):
+        def create(self, cmd):
+            threads.append(threading.current_thread())
+            return Table(DeltaTable(tmp_path / "t"))
+
+    write_deltalake(tmp_path / "t", pa.table({"id": [1]}))
+    context = SessionContext()
+    context.register_table_factory("PROBE", Factory())
+    context.sql("CREATE EXTERNAL TABLE x STORED AS PROBE LOCATION 'somewhere'")
+    assert threads == [threading.current_thread()]
+
+
+def test_planning_a_copy_under_options_writes_nothing(tmp_path):
+    """Which is how a statement of ours asks whether it is allowed."""
+    context = SessionContext()
+    context.sql(f"COPY (SELECT 1) TO '{tmp_path}/x.csv' STORED AS CSV", SQLOptions())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Exception, match="DML not supported"):
+        context.sql(
+            f"COPY (SELECT 1) TO '{tmp_path}/x.csv' STORED AS CSV",
+            SQLOptions().with_allow_dml(allow=False),
+        )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pyarrow as pa
 import pytest
 from datafusion import SessionConfig, SessionContext
@@ -11,6 +14,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
+from deltawitness.proxies.state import session_of
 
 DATA = pa.table({"id": [1, 2]})
 
@@ -277,6 +281,7 @@ def test_hive_style_partition_columns_are_columns(ctx, tmp_path):
         ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE WITH ORDER (id) LOCATION '{}/t'", "no order"),
         ("CREATE EXTERNAL TABLE n (a INT DEFAULT upper('x')) STORED AS DELTATABLE LOCATION '{}/n'", "DEFAULT"),
         ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' 'x')", "whole number"),
+        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' '²')", "whole number"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_told_and_makes_nothing(ctx, uri, tmp_path, sql, text):
@@ -302,6 +307,63 @@ def test_a_factory_of_the_programs_own_is_used(ctx, uri):
     ctx.sql(f"CREATE EXTERNAL TABLE o STORED AS OTHERFORMAT LOCATION '{uri}'")
     assert made == ["o"]
     assert ids(ctx, "o") == [1, 2, 3]
+    ctx.register_table_factory("DELTATABLE", Own())
+    ctx.sql(f"CREATE EXTERNAL TABLE t STORED AS DELTATABLE LOCATION '{uri}'")
+    assert made == ["o"]
+    insert(ctx, 4)
+    assert ids(ctx) == [1, 2, 3, 4]
+
+
+def test_the_factory_serves_a_context_that_is_not_observed(ctx, uri):
+    """On the same session: an existing table is all that it opens there."""
+    ctx.sql(f"CREATE EXTERNAL TABLE t STORED AS DELTATABLE LOCATION '{uri}'")
+    plain = ctx.__wrapped__
+    plain.sql(
+        f"CREATE EXTERNAL TABLE u STORED AS DELTATABLE LOCATION '{uri}' OPTIONS ('timeout' '30s')"
+    )
+    assert plain.table("u").count() == 3
+
+
+def test_an_older_version_is_not_served_after_a_newer_one(ctx, uri):
+    """Whichever of two threads comes last."""
+    ctx.register_delta("t", uri)
+    session = session_of(ctx.__wrapped__)
+    (entry,) = session.snapshot
+    before = DeltaTable(uri)
+    insert(ctx, 4)
+    session.publish(ctx.__wrapped__, entry, before)
+    assert ids(ctx) == [1, 2, 3, 4]
+
+
+def test_a_reader_finds_a_table_that_is_being_exchanged(ctx, uri, monkeypatch):
+    """It looks again, and plans when the table is back."""
+    ctx.register_delta("t", uri)
+    plain = ctx.__wrapped__
+    register = type(plain).register_table
+    is_gone, may_go_on = threading.Event(), threading.Event()
+
+    def slow(self, name, table):
+        if not is_gone.is_set():
+            is_gone.set()
+            assert may_go_on.wait(10)
+        return register(self, name, table)
+
+    original = type(plain).sql
+
+    def planning(self, query, *args, **kwargs):
+        try:
+            return original(self, query, *args, **kwargs)
+        except Exception:
+            may_go_on.set()  # the reader has found it gone
+            raise
+
+    monkeypatch.setattr(type(plain), "register_table", slow)
+    monkeypatch.setattr(type(plain), "sql", planning)
+    with ThreadPoolExecutor(2) as pool:
+        written = pool.submit(insert, ctx, 4)
+        assert is_gone.wait(10)
+        assert pool.submit(ids, ctx).result(10) == [1, 2, 3, 4]
+        assert written.result(10) == {"count": [1]}
 
 
 # --- views -----------------------------------------------------------------------------------------------

@@ -257,6 +257,14 @@ def test_exports_have_metrics_and_spans(ctx, tmp_path, telemetry):
     assert span.attributes["deltawitness.export.rows"] == 3
     (point,) = telemetry.metric_points()["deltawitness.export.rows"]
     assert (point.value, dict(point.attributes)) == (3, {"db.operation.name": "COPY"})
+    (files,) = telemetry.metric_points()["deltawitness.export.files"]
+    (size,) = telemetry.metric_points()["deltawitness.export.size"]
+    assert (files.value, size.value) == (1, (tmp_path / "out.parquet").stat().st_size)
+    (duration,) = telemetry.metric_points()["db.client.operation.duration"]
+    assert dict(duration.attributes) == {
+        "db.system.name": "datafusion",
+        "db.operation.name": "COPY",
+    }
 
 
 # --- queries -----------------------------------------------------------------------------------------------
@@ -306,6 +314,43 @@ def test_a_query_over_delta_tables_is_a_span_when_asked_for(ctx, tmp_path, telem
         assert span.attributes["db.response.returned_rows"] == rows
         (point,) = telemetry.metric_points()["db.client.response.returned_rows"]
         assert (point.count, point.sum) == (1, rows)
+
+
+def test_a_query_ends_with_the_last_of_its_streams(ctx, telemetry):
+    """However they are read, and whichever is let go first."""
+    observe(telemetry, capture_queries=True)
+    union = " UNION ALL ".join(["SELECT id FROM src"] * 3)
+    streams = ctx.sql(union).execute_stream_partitioned()
+    assert len(streams) == 3
+    while streams:
+        assert telemetry.spans() == []
+        list(streams.pop())
+    (span,) = telemetry.spans()
+    assert span.attributes["db.response.returned_rows"] == 9
+
+
+def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_writes, monkeypatch):
+    """The files are there, and the program goes on."""
+    from deltawitness import internal
+    from deltawitness.proxies import exports
+
+    monkeypatch.setattr(exports._Written, "look", lambda _: 1 / 0)
+    ctx.table("src").write_parquet(tmp_path / "out.parquet")
+    assert (tmp_path / "out.parquet").exists()
+    assert internal.seen() == {("export", "ZeroDivisionError"): 1}
+    internal.forget()
+
+
+def test_rows_are_not_counted_in_files_that_somebody_else_has_changed(ctx, tmp_path):
+    """Counting comes later; what is there then may be another's."""
+    from deltawitness.proxies.exports import _Written
+
+    written = _Written(str(tmp_path / "out.csv"), {}, 0)
+    ctx.table("src").write_csv(tmp_path / "out.csv")
+    written.look()
+    assert written.metrics(None).rows_added == 3
+    (tmp_path / "out.csv").write_text("another\n")
+    assert written.metrics(None).rows_added is None
 
 
 def test_queries_are_not_told_unless_asked_for_nor_those_over_other_tables(ctx, telemetry):

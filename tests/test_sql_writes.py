@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from datafusion import SQLOptions, udf
+from datafusion import SessionConfig, SQLOptions, udf
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
@@ -319,6 +319,37 @@ def test_a_merge_gives_defaults_as_an_insert_does(ctx, tmp_path):
     assert ctx.sql("SELECT DISTINCT s FROM d").to_pydict() == {"s": ["dd"]}
 
 
+def test_defaults_are_given_however_an_insert_comes(ctx, tmp_path):
+    """As text and prepared; a plan does not say which columns are named, and is refused."""
+    ctx.sql(
+        f"CREATE EXTERNAL TABLE d (id BIGINT, s VARCHAR DEFAULT 'dd') STORED AS DELTATABLE LOCATION '{tmp_path}/d'"
+    )
+    ctx.sql("PREPARE add_one AS INSERT INTO d (id) VALUES ($1)")
+    assert run(ctx, "EXECUTE add_one(1)") == 1
+    assert run(ctx, "INSERT INTO d (id) VALUES (2)") == 1
+    assert run(ctx, "INSERT INTO d (id, s) VALUES (3, NULL)") == 1
+    assert ctx.sql("SELECT s FROM d ORDER BY id").to_pydict() == {"s": ["dd", "dd", None]}
+    plan = ctx.sql("INSERT INTO d (id) VALUES (4)").logical_plan()
+    with pytest.raises(StatementError, match="has defaults"):
+        ctx.execute_logical_plan(plan).collect()
+
+
+def test_names_that_are_not_folded_are_those_of_the_statement(tmp_path):
+    """With `enable_ident_normalization` off, also in a MERGE that the session evaluates."""
+    write_deltalake(tmp_path / "t", PEOPLE)
+    config = SessionConfig({"datafusion.sql_parser.enable_ident_normalization": "false"})
+    ctx = ObservedSessionContext(config)
+    ctx.register_delta("t", tmp_path / "t")
+    ctx.register_delta('"Src"', tmp_path / "t", version=0)
+    assert (
+        run(
+            ctx,
+            "MERGE INTO t USING Src ON t.id = Src.id WHEN MATCHED AND abs(Src.id) = 1 THEN DELETE",
+        )
+        == 1
+    )
+
+
 @pytest.mark.parametrize("value", ["q.s", "upper(q.s)"])
 def test_two_upserts_of_one_key_do_not_both_insert_it(tmp_path, monkeypatch, value):
     """The later one is in conflict, also where the session evaluates the statement."""
@@ -540,6 +571,7 @@ def test_a_table_is_restored_to_a_moment(ctx, tmp_path):
         ("COPY people TO STORED AS DELTATABLE", "expected a text in quotes"),
         ("DESCRIBE HISTORY 'people'", "expected a name"),
         ("VACUUM people DRY RUN 'open", "left open"),
+        ("COPY people TO 'x' STORED AS DELTATABLE LOCATION 'y'", "not by a LOCATION"),
     ],
 )
 def test_a_command_with_a_mistake_is_told_where(ctx, sql, text):

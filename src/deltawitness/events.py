@@ -143,6 +143,9 @@ class Exported:
 
     Attributes:
         metrics: rows, files and bytes added, as far as they are known.
+
+    >>> Exported(CommitMetrics(rows_added=3, files_added=1)).metrics.known()
+    {'rows_added': 3, 'files_added': 1}
     """
 
     metrics: CommitMetrics = field(default_factory=CommitMetrics)

@@ -120,8 +120,16 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
     The delta-rs writes of sessions are observed; those of the rest of the program are where
     :class:`DeltaLakeInstrumentor` is on as well.
 
+    >>> import tempfile
+    >>> from datafusion import SessionContext
     >>> instrumentor = DataFusionInstrumentor()
     >>> instrumentor.instrument()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ctx = SessionContext()
+    ...     written = ctx.from_pydict({"id": [1, 2]}).write_delta(f"{folder}/t")
+    ...     ctx.register_delta("t", f"{folder}/t")
+    ...     ctx.sql("DELETE FROM t WHERE id = 1").to_pydict()
+    {'count': [1]}
     >>> instrumentor.uninstrument()
     """
 

@@ -359,7 +359,7 @@ class Env(StrEnum):
     TABLE_NAMES = "DELTAWITNESS_TABLE_NAMES"
     """Where a table's name in telemetry comes from: `path`, `metadata` or `none`."""
     CAPTURE_QUERIES = "DELTAWITNESS_CAPTURE_QUERIES"
-    """Make a span for each query of a session whose rows go to the program (`true`, `false`)."""
+    """Make a span for each query over Delta tables whose rows go to the program (`true`, `false`)."""
     CAPTURE_PLAN_METRICS = "DELTAWITNESS_CAPTURE_PLAN_METRICS"
     """Leave the operator metrics of the plan that fed a write as a diagnostics artifact (`true`, `false`)."""
     REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"

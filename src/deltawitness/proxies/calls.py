@@ -24,6 +24,7 @@ class SqlCall(NamedTuple):
         options: what kinds of statements are allowed.
         param_values: values of `$name`.
         named: texts and frames that stand in for `$name` in the statement.
+        is_prepared: it is the text of a PREPARE, whose parameters are not known here.
     """
 
     ctx: SessionContext
@@ -31,6 +32,7 @@ class SqlCall(NamedTuple):
     options: SQLOptions | None = None
     param_values: Mapping[str, Any] | None = None
     named: Mapping[str, Any] = MappingProxyType({})
+    is_prepared: bool = False
 
     def plan(self, text: str | None = None) -> DataFrame:
         """Return the frame of the statement, or of another one with the same parameters.

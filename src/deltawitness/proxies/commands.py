@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.commit.reader import history
 from deltawitness.exceptions import StatementError
@@ -19,6 +19,7 @@ from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.sql import Words, quoted
 from deltawitness.proxies.state import FACTORY_FORMAT
+from deltawitness.semconv import USER_METADATA, CommitKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,8 +33,8 @@ __all__ = [
     "Maintenance",
     "check_allowed",
     "history_batch",
-    "is_stored_as_delta",
     "parsed_command",
+    "stores_delta",
 ]
 
 
@@ -106,12 +107,10 @@ class Maintenance:
 
 Command = CopyToDelta | CreateDeltaTableAs | DescribeHistory | Maintenance
 
-_STORED_AS_DELTA = re.compile(rf"\bstored\s+as\s+{FACTORY_FORMAT}\b", re.IGNORECASE)
 
-
-def is_stored_as_delta(text: str) -> bool:
-    """Tell whether a statement may speak of a Delta table to be made."""
-    return _STORED_AS_DELTA.search(text) is not None
+def stores_delta(words: Words) -> bool:
+    """Tell whether a statement speaks of a Delta table to be made."""
+    return words.contain("STORED", "AS", FACTORY_FORMAT)
 
 
 def parsed_command(text: str, word: str, *, normalize: bool) -> Command | None:
@@ -126,11 +125,11 @@ def parsed_command(text: str, word: str, *, normalize: bool) -> Command | None:
         StatementError: it is one of ours, and something is wrong with it.
     """
     parse = _PARSERS.get(word)
-    if parse is None or (word in {"COPY", "CREATE"} and not is_stored_as_delta(text)):
+    if parse is None:
         return None
     words = Words(text, normalize=normalize)
-    if word in {"COPY", "CREATE"} and not words.contain("STORED", "AS", FACTORY_FORMAT):
-        return None  # it stands in a literal
+    if word in {"COPY", "CREATE"} and not stores_delta(words):
+        return None
     return parse(words)
 
 
@@ -242,9 +241,12 @@ def _copy(words: Words) -> CopyToDelta:
         query = f"SELECT * FROM {quoted(*words.reference())}"
     words.expect("TO")
     uri = words.string()
-    partition_by, options = _storage(words)
+    storage = _storage(words)
+    if storage.location is not None:
+        msg = "COPY: where to is said after TO, not by a LOCATION"
+        raise StatementError(msg)
     words.expect_end()
-    return CopyToDelta(query, uri, partition_by, options)
+    return CopyToDelta(query, uri, storage.partition_by, storage.options)
 
 
 def _create(words: Words) -> CreateDeltaTableAs | None:
@@ -257,38 +259,46 @@ def _create(words: Words) -> CreateDeltaTableAs | None:
     name = words.reference()
     if not words.peek("STORED"):
         return None
-    partition_by, options = _storage(words)
+    storage = _storage(words)
     if not words.take("AS"):
         return None
-    uri = options.pop(_LOCATION, None)
-    if uri is None:
+    if storage.location is None:
         msg = "CREATE TABLE ... STORED AS DELTATABLE needs a LOCATION"
         raise StatementError(msg)
     return CreateDeltaTableAs(
-        name, words.rest(), uri, partition_by, options, or_replace, if_not_exists
+        name,
+        words.rest(),
+        storage.location,
+        storage.partition_by,
+        storage.options,
+        or_replace,
+        if_not_exists,
     )
 
 
-_LOCATION = " location"
-"""Where a location is kept among the options; no option can be called this."""
+class _Storage(NamedTuple):
+    """How a new table is to be stored."""
 
-
-def _storage(words: Words) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Read STORED AS, PARTITIONED BY, LOCATION and OPTIONS, in any order."""
     partition_by: tuple[str, ...] = ()
-    options: dict[str, str] = {}
+    location: str | None = None
+    options: Mapping[str, str] = MappingProxyType({})
+
+
+def _storage(words: Words) -> _Storage:
+    """Read STORED AS, PARTITIONED BY, LOCATION and OPTIONS, in any order."""
+    storage = _Storage()
     while True:
         if words.take("STORED"):
             words.expect("AS", FACTORY_FORMAT)
         elif words.take("PARTITIONED"):
             words.expect("BY")
-            partition_by = words.names()
+            storage = storage._replace(partition_by=words.names())
         elif words.take("LOCATION"):
-            options[_LOCATION] = words.string()
+            storage = storage._replace(location=words.string())
         elif words.take("OPTIONS"):
-            options |= words.options()
+            storage = storage._replace(options={**storage.options, **words.options()})
         else:
-            return partition_by, options
+            return storage
 
 
 _PARSERS: dict[str, Callable[[Words], Command | None]] = {
@@ -316,10 +326,10 @@ def history_batch(table: DeltaTable, limit: int | None) -> pa.RecordBatch:
             ("operation", pa.string()),
             ("operationParameters", pa.string()),
             ("operationMetrics", pa.string()),
-            ("userMetadata", pa.string()),
+            (USER_METADATA, pa.string()),
             ("engineInfo", pa.string()),
-            ("run_id", pa.string()),
-            ("write_id", pa.string()),
+            (CommitKey.RUN_ID.value, pa.string()),
+            (CommitKey.WRITE_ID.value, pa.string()),
         ]
     )
     rows = [
@@ -329,10 +339,10 @@ def history_batch(table: DeltaTable, limit: int | None) -> pa.RecordBatch:
             "operation": commit.operation,
             "operationParameters": json.dumps(dict(commit.operation_parameters)),
             "operationMetrics": json.dumps(dict(commit.operation_metrics)),
-            "userMetadata": _as_text(commit.metadata.get("userMetadata")),
+            USER_METADATA: _as_text(commit.metadata.get(USER_METADATA)),
             "engineInfo": commit.engine_info,
-            "run_id": commit.run_id,
-            "write_id": commit.write_id,
+            CommitKey.RUN_ID.value: commit.run_id,
+            CommitKey.WRITE_ID.value: commit.write_id,
         }
         for commit in history(table, limit)
     ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deltawitness.proxies.originals import original
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
 
-__all__ = ["count_frame"]
+__all__ = ["count_frame", "count_in"]
 
 
 def count_frame(ctx: SessionContext, count: int) -> DataFrame:
@@ -22,3 +22,8 @@ def count_frame(ctx: SessionContext, count: int) -> DataFrame:
     # Under its bare name, as the engine's own: expressions over it are called by it.
     frame: DataFrame = original(rows, "select")(rows.col("count").alias("count"))
     return frame
+
+
+def count_in(batches: list[Any]) -> int:
+    """Return the count in the batches that a statement of the engine's has returned."""
+    return sum(batch["count"][0].as_py() for batch in batches)

@@ -48,7 +48,7 @@ class Creation:
     def version(self) -> int | None:
         """The version that is asked for, if one is."""
         text = self.options.get("version")
-        if text is not None and not text.isdigit():
+        if text is not None and not text.isdecimal():
             msg = "OPTIONS: the version must be a whole number"
             raise StatementError(msg)
         return None if text is None else int(text)

@@ -74,9 +74,9 @@ class DataFusionPatches:
             setattr(owner, name, _observing(handler, original))
             self._originals.append((owner, name, original))
 
-    def _add_all(self, owner: type, handlers: Mapping[str, Handler]) -> None:
-        for name, handler in handlers.items():
-            setattr(owner, name, _observing(handler, None))
+    def _add_all(self, owner: type, extras: Mapping[str, Callable[..., Any]]) -> None:
+        for name, function in extras.items():
+            setattr(owner, name, function)
             self._originals.append((owner, name, None))
 
 
@@ -87,10 +87,8 @@ def _global_ctx(original: Callable[[], Any]) -> Callable[[type], Any]:
     return functools.wraps(original)(global_ctx)
 
 
-def _observing(handler: Handler, original: Callable[..., Any] | None) -> Callable[..., Any]:
+def _observing(handler: Handler, original: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return handler(self, args, kwargs)
 
-    if original is None:
-        return method
     return functools.wraps(original)(method)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
 from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.changes import SOURCE, Change, apply_changes, changed_rows, matching
@@ -169,7 +168,7 @@ class _Run:
             return self._insert(below, "append" if kind == "Append" else "overwrite")
         if kind == "Merge":
             return self._merge(below)
-        with witnessed(facts_of(below, self.state, schema=None)):
+        with witnessed(facts_of(below, self.state)):
             if kind == "Update":
                 return self._update(below)
             if kind == "Delete":
@@ -185,7 +184,7 @@ class _Run:
     def _insert(self, below: LogicalPlan, mode: str) -> int:
         frame = _frame(self.ctx, below)
         schema = frame.schema()
-        if self.entry.defaults and self.call is not None:
+        if self.entry.defaults:
             frame = _with_defaults(frame, self.entry, self.call)
         else:
             frame = _without_views(self.ctx, below) or frame
@@ -193,7 +192,7 @@ class _Run:
             return stream_into(self.table, coerced(self.ctx, frame, schema), mode)
 
     def _merge(self, below: LogicalPlan) -> int:
-        if self.call is None or first_word(self.call.text) != "MERGE":
+        if self.call is None or self.call.is_prepared or first_word(self.call.text) != "MERGE":
             msg = (
                 "MERGE INTO is possible as the text of a statement only, not prepared or as a plan"
             )
@@ -201,7 +200,7 @@ class _Run:
         merge = Merge.parsed(self.call.text, normalize=self.ctx.enable_ident_normalization())
         merge = merge.with_defaults(self.entry.defaults)
         facts = facts_of(
-            below, self.state, clauses=merge.clauses_text, reads=(_input_of(self.entry),)
+            below, self.state, clauses=merge.clauses_text, reads=(self.entry.as_input(),)
         )
         with witnessed(facts):
             return carry_out_merge(merge, self.call, self.table, _frame(self.ctx, below))
@@ -278,10 +277,6 @@ class _Run:
 
 def _deleted(metrics: dict[str, Any]) -> int:
     return int(metrics["num_deleted_rows"] or 0)
-
-
-def _input_of(entry: Registered) -> InputVersion:
-    return InputVersion(entry.table_id, entry.version, entry.uri)
 
 
 # --- plans taken apart -------------------------------------------------------------------------------
@@ -381,22 +376,14 @@ def _match(depends: list[str]) -> str:
 # --- the text of a statement ---------------------------------------------------------------------------
 
 _BEFORE_TARGET = (
-    "INSERT",
-    "REPLACE",
-    "OR",
-    "OVERWRITE",
-    "INTO",
-    "TABLE",
-    "UPDATE",
-    "DELETE",
-    "FROM",
-)
-_MORE_BEFORE_TARGET = ("MERGE", "TRUNCATE")
+    "INSERT", "REPLACE", "OR", "OVERWRITE", "INTO", "TABLE", "UPDATE", "DELETE", "FROM", "MERGE",
+    "TRUNCATE",
+)  # fmt: skip
 
 
 def _words_at_target(call: SqlCall) -> Words:
     words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
-    while any(words.take(word) for word in (*_BEFORE_TARGET, *_MORE_BEFORE_TARGET)):
+    while any(words.take(word) for word in _BEFORE_TARGET):
         pass
     return words
 
@@ -405,8 +392,18 @@ def _target_in(call: SqlCall) -> tuple[str, ...]:
     return _words_at_target(call).reference()
 
 
-def _with_defaults(frame: DataFrame, entry: Registered, call: SqlCall) -> DataFrame:
-    """Return the rows of an INSERT with the defaults of the columns that it does not name."""
+def _with_defaults(frame: DataFrame, entry: Registered, call: SqlCall | None) -> DataFrame:
+    """Return the rows of an INSERT with the defaults of the columns that it does not name.
+
+    Raises:
+        StatementError: it came as a plan, which does not tell them from columns that are NULL.
+    """
+    if call is None:
+        msg = (
+            f"{entry.name.table} has defaults, and a plan does not say which columns an INSERT"
+            " names: run it as the text of a statement"
+        )
+        raise StatementError(msg)
     words = _words_at_target(call)
     words.reference()
     starts_query = any(words.peek("(", word) for word in ("SELECT", "WITH", "VALUES", "("))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from deltawitness.events import CommitMetrics, WriteIntent
 from deltawitness.internal import report
 from deltawitness.observe import Observer
 from deltawitness.observe.enclosure import Facts
-from deltawitness.proxies.counts import count_frame
+from deltawitness.proxies.counts import count_frame, count_in
 from deltawitness.proxies.frames import FrameState, adopt, state_of
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.originals import original
@@ -76,7 +77,8 @@ def exported(
         raise
     finally:
         _inside.reset(token)
-    _guarded(_returned, observer, observation, _Written(location, before, headers), rows_in(result))
+    written = _Written(location, before, headers)
+    _guarded(_returned, observer, observation, written, lambda: rows_in(result))
     return result
 
 
@@ -103,9 +105,13 @@ def _intent(observer: Observer, facts: Facts, location: str) -> WriteIntent:
 
 
 def _returned(
-    observer: Observer, observation: Observation, written: _Written, rows: int | None
+    observer: Observer,
+    observation: Observation,
+    written: _Written,
+    said: Callable[[], int | None],
 ) -> None:
     written.look()
+    rows = said()
     observation.exported = lambda: written.metrics(rows)
     observer.returned(observation, None, table=None)
 
@@ -131,16 +137,16 @@ class CopyTo:
 
     def run(self) -> DataFrame:
         """Write the files and return the count of rows, as the engine does."""
-        parts = self.frame.logical_plan().to_variant()
+        parts = original(self.frame, "logical_plan")().to_variant()
         ctx = self.state.ctx
         rows = original(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(parts.input()))
         batches = exported(
             adopt(rows, self.state),
             parts.output_url(),
             original(self.frame, "collect"),
-            lambda batches: sum(batch["count"][0].as_py() for batch in batches),
+            count_in,
         )
-        return count_frame(ctx, sum(batch["count"][0].as_py() for batch in batches))
+        return count_frame(ctx, count_in(batches))
 
 
 # --- what is there afterwards ---------------------------------------------------------------------------
@@ -159,7 +165,11 @@ def _files(location: str) -> Files:
     place = _local(location)
     if place is None:
         return {}
-    return {str(path): _identity(path) for path in _below(place)}
+    found = {}
+    for path in _below(place):
+        with suppress(FileNotFoundError):  # somebody else has taken it away meanwhile
+            found[str(path)] = _identity(path)
+    return found
 
 
 def _below(place: Path) -> Iterator[Path]:

@@ -83,6 +83,7 @@ class PlainQuery:
 
     Args:
         ctx: the context it was made with.
+        session: the state of its session.
         snapshot: what table names meant when it was planned.
         origin: makes it again.
         text: the query, which `origin` is given with the context.

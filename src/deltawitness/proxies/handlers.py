@@ -6,6 +6,7 @@ patched classes both end here, so that they do the same.
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -32,6 +33,7 @@ from deltawitness.proxies.frames import (
 from deltawitness.proxies.originals import REPLACED, original
 from deltawitness.proxies.queries import inside_a_query, observed_query
 from deltawitness.proxies.registry import TableName
+from deltawitness.proxies.seams import table_of_class
 from deltawitness.proxies.state import FACTORY_FORMAT, adopted, session_of
 from deltawitness.proxies.statements import routed, run_sql
 
@@ -102,7 +104,7 @@ def _plan_to_frame(name: str) -> Handler:
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
         frame = original(ctx, name)(*args, **kwargs)
-        known = state_of(args[0] if args else kwargs.get("plan"))
+        known = state_of(_argument(args, kwargs, 0, "plan"))
         if known is None or known.session is not session:
             return routed(frame, FrameState(ctx, session, session.snapshot))
         return routed(frame, FrameState(ctx, session, known.snapshot, known.reads))
@@ -132,7 +134,7 @@ def _source(name: str) -> Handler:
 def _read_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session = session_of(ctx)
     frame = original(ctx, "read_table")(*args, **kwargs)
-    source: Any = args[0] if args else kwargs.get("table")
+    source: Any = _argument(args, kwargs, 0, "table")
     reads: tuple[InputVersion, ...] = ()
     if _is_delta(source):
         uri = source.table_uri
@@ -145,18 +147,8 @@ def _read_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, An
 # --- SessionContext: registration ------------------------------------------------------------------------
 
 
-def _register_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _registered_as(ctx, "register_table", *args, **kwargs)
-
-
-def _register_table_provider(
-    ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    return _registered_as(ctx, "register_table_provider", *args, **kwargs)
-
-
-def _register_view(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _registered_as(ctx, "register_view", *args, **kwargs)
+def _registering(method: str) -> Handler:
+    return lambda ctx, args, kwargs: _registered_as(ctx, method, *args, **kwargs)
 
 
 def _registered_as(ctx: SessionContext, method: str, name: str, *args: Any, **kwargs: Any) -> None:
@@ -189,7 +181,7 @@ def _remake_view(name: str, frame: Any, ctx: SessionContext) -> None:
 class FrameView(Table):
     """What `DataFrame.into_view()` returns: a table that knows the frame it shows."""
 
-    __slots__ = ("_deltawitness_frame", "frame")
+    __slots__ = (ATTRIBUTE, "frame")
 
     frame: Any
 
@@ -199,8 +191,7 @@ def _into_view(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     state = state_of(frame)
     if state is None:
         return table
-    view = FrameView.__new__(FrameView)
-    view._inner = table._inner  # noqa: SLF001 - the one thing that a Table holds; has a contract test
+    view = table_of_class(FrameView, table)
     view.frame = frame
     return adopt(view, state)
 
@@ -230,10 +221,6 @@ def _is_behind(table: DeltaTable) -> bool:
 
     log = open_log(table.table_uri, storage_options_of(table))
     return log.read(table.version() + 1) is not None
-
-
-def _register_delta(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return register_delta(ctx, *args, **kwargs)
 
 
 def register_delta(
@@ -266,10 +253,6 @@ def register_delta(
     session.register(ctx, full_name, table, fixed=version is not None)
 
 
-def _refresh(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return refresh(ctx, *args, **kwargs)
-
-
 def refresh(ctx: SessionContext, name: str | None = None) -> None:
     """Serve the newest version of a registered Delta table, or of all of them.
 
@@ -288,7 +271,7 @@ def refresh(ctx: SessionContext, name: str | None = None) -> None:
 
 
 def _deregister_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    name = args[0] if args else kwargs.get("name")
+    name = _argument(args, kwargs, 0, "name")
     session = session_of(ctx)
     result = original(ctx, "deregister_table")(*args, **kwargs)
     if isinstance(name, str):
@@ -300,7 +283,7 @@ def _register_table_factory(
     ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     result = original(ctx, "register_table_factory")(*args, **kwargs)
-    name = args[0] if args else kwargs.get("format")
+    name = _argument(args, kwargs, 0, "format")
     if isinstance(name, str) and name.upper() == FACTORY_FORMAT:
         session_of(ctx).has_factory = False
     return result
@@ -338,12 +321,12 @@ SESSION_HANDLERS: dict[str, Handler] = {
     "deregister_table": _deregister_table,
     "execute_logical_plan": _plan_to_frame("execute_logical_plan"),
     "read_table": _read_table,
-    "register_table": _register_table,
+    "register_table": _registering("register_table"),
     "register_catalog_provider": _other_catalog("register_catalog_provider"),
     "register_catalog_provider_list": _other_catalog("register_catalog_provider_list"),
     "register_table_factory": _register_table_factory,
-    "register_table_provider": _register_table_provider,
-    "register_view": _register_view,
+    "register_table_provider": _registering("register_table_provider"),
+    "register_view": _registering("register_view"),
     "sql": _sql,
     "sql_with_options": _sql,
     "table": _table,
@@ -365,7 +348,10 @@ SESSION_HANDLERS: dict[str, Handler] = {
 }  # fmt: skip
 """Methods of `SessionContext` that are observed."""
 
-SESSION_EXTRAS: dict[str, Handler] = {"refresh": _refresh, "register_delta": _register_delta}
+SESSION_EXTRAS: dict[str, Callable[..., Any]] = {
+    "refresh": refresh,
+    "register_delta": register_delta,
+}
 """Methods that an observed session has and a plain one has not."""
 
 
@@ -379,22 +365,18 @@ def _catalog_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, A
     return schema if address is None else _addressed(schema, (*address, name))
 
 
-def _register_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = original(catalog, "register_schema")(*args, **kwargs)
-    address = getattr(catalog, _ADDRESS, None)
-    if address is not None:
-        ctx, name = address
-        session_of(ctx).forget_schema(name, _argument(args, kwargs, 0, "name"))
-    return result
+def _other_schema(method: str) -> Handler:
+    """Return the handler of a method that puts a schema in place of what was there, or none."""
 
+    def handler(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = original(catalog, method)(*args, **kwargs)
+        address = getattr(catalog, _ADDRESS, None)
+        if address is not None:
+            ctx, name = address
+            session_of(ctx).forget_schema(name, _argument(args, kwargs, 0, "name"))
+        return result
 
-def _deregister_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = original(catalog, "deregister_schema")(*args, **kwargs)
-    address = getattr(catalog, _ADDRESS, None)
-    if address is not None:
-        ctx, name = address
-        session_of(ctx).forget_schema(name, args[0] if args else kwargs.get("name"))
-    return result
+    return handler
 
 
 def _schema_register(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -424,8 +406,8 @@ def _schema_deregister(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 CATALOG_HANDLERS: dict[str, Handler] = {
-    "deregister_schema": _deregister_schema,
-    "register_schema": _register_schema,
+    "deregister_schema": _other_schema("deregister_schema"),
+    "register_schema": _other_schema("register_schema"),
     "schema": _catalog_schema,
 }
 SCHEMA_HANDLERS: dict[str, Handler] = {
@@ -501,20 +483,20 @@ def _looking(name: str) -> Handler:
         if observer is not None and observer.settings.repr_runs_dml:
             return original(state.pending.run(), name)(*args, **kwargs)
         text = f"{state.pending.title}: not run yet; collect() or show() runs it"
-        return f"<pre>{_escaped(text)}</pre>" if name == "_repr_html_" else f"DataFrame()\n{text}"
+        return (
+            f"<pre>{html.escape(text, quote=False)}</pre>"
+            if name == "_repr_html_"
+            else f"DataFrame()\n{text}"
+        )
 
     return handler
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _exporting(name: str) -> Handler:
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = state_of(frame)
         rows = frame if state is None or state.pending is None else state.pending.run()
-        path = args[0] if args else kwargs.get("path")
+        path = _argument(args, kwargs, 0, "path")
         has_header = name == "write_csv" and bool(_argument(args, kwargs, 1, "with_header"))
         write = partial(original(rows, name), *args, **kwargs)
         if state is None or not isinstance(path, str | os.PathLike):
@@ -529,16 +511,12 @@ def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int, name
 
 
 def _write_table(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    name = args[0] if args else kwargs.get("table_name")
+    name = _argument(args, kwargs, 0, "table_name")
     if isinstance(name, str) and write_table(
         frame, name, _argument(args, kwargs, 1, "write_options")
     ):
         return None
     return original(frame, "write_table")(*args, **kwargs)
-
-
-def _write_delta(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return write_delta(frame, *args, **kwargs)
 
 
 DERIVING = (
@@ -578,5 +556,5 @@ FRAME_HANDLERS: dict[str, Handler] = {
 }
 """Methods of `DataFrame` that are observed."""
 
-FRAME_EXTRAS: dict[str, Handler] = {"write_delta": _write_delta}
+FRAME_EXTRAS: dict[str, Callable[..., Any]] = {"write_delta": write_delta}
 """Methods that an observed frame has and a plain one has not."""

@@ -65,6 +65,7 @@ class Merge:
         source: a table, or a query in parentheses.
         source_alias: its alias, or None.
         condition: what stands after ON.
+        source_name: what the expressions call the source; None for a query without an alias.
         clauses: the WHEN clauses, in order.
         clauses_text: all from ON to the end.
     """
@@ -73,6 +74,7 @@ class Merge:
     target_alias: str | None
     source: str
     source_alias: str | None
+    source_name: str | None
     condition: str
     clauses: tuple[Clause, ...]
     clauses_text: str
@@ -99,6 +101,9 @@ class Merge:
         words.expect("USING")
         source = _source(words)
         source_alias = _alias(words)
+        source_name = source_alias
+        if source_name is None and not source.startswith("("):
+            source_name = quoted(Words(source, normalize=normalize).reference()[-1])
         start = words.position
         words.expect("ON")
         condition = words.until({"WHEN"})
@@ -107,7 +112,14 @@ class Merge:
             clauses.append(_clause(words))
         words.expect_end()
         return cls(
-            target, target_alias, source, source_alias, condition, tuple(clauses), text[start:]
+            target=target,
+            target_alias=target_alias,
+            source=source,
+            source_alias=source_alias,
+            source_name=source_name,
+            condition=condition,
+            clauses=tuple(clauses),
+            clauses_text=text[start:],
         )
 
     def with_defaults(self, defaults: Mapping[str, str]) -> Merge:
@@ -512,12 +524,10 @@ class _Evaluated:
 
     def _source_name(self) -> str:
         """Return what the statement's expressions call the source."""
-        if self.merge.source_alias is not None:
-            return self.merge.source_alias
-        if self.merge.source.startswith("("):
+        if self.merge.source_name is None:
             msg = "MERGE INTO: a query as the source needs an alias"
             raise StatementError(msg)
-        return quoted(Words(self.merge.source).reference()[-1])
+        return self.merge.source_name
 
     def _numbered_source(self) -> str:
         inner = self.merge.source_sql()

@@ -14,7 +14,7 @@ from deltawitness.internal import report
 from deltawitness.observe import current_observer
 from deltawitness.observe.enclosure import current_enclosure
 from deltawitness.proxies.originals import original
-from deltawitness.semconv import ARTIFACT_PLAN_METRICS
+from deltawitness.semconv import ARTIFACT_PLAN_METRICS, CommitKey
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
@@ -38,7 +38,9 @@ def measured(frame: DataFrame) -> Iterator[Any]:
         payload: dict[str, object] = {"operators": operator_metrics(frame)}
         enclosure = current_enclosure()
         if enclosure is not None and enclosure.facts.plan_hash is not None:
-            payload["plan_hash"] = enclosure.facts.plan_hash  # by which the write is found
+            payload[CommitKey.PLAN_HASH.value] = (
+                enclosure.facts.plan_hash
+            )  # by which the write is found
         observer.diagnostics.record_artifact(ARTIFACT_PLAN_METRICS, payload)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("plan_metrics", error)

@@ -122,10 +122,10 @@ _ROWS: dict[str, Callable[[Any], int]] = {
 class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
     """A stream of record batches that counts the rows which pass; the query ends with it."""
 
-    def __init__(self, stream: Any, query: Query, siblings: list[Any] | None = None) -> None:
+    def __init__(self, stream: Any, query: Query, siblings: set[int] | None = None) -> None:
         super().__init__(stream)
         self._self_query = query
-        self._self_open = siblings if siblings is not None else [stream]
+        self._self_open = {id(stream)} if siblings is None else siblings
         query.rows = query.rows or 0
 
     def next(self) -> Any:
@@ -152,7 +152,7 @@ class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in
 
     def __del__(self) -> None:
         # A program may stop in the middle: what it has taken is what was returned.
-        _guarded(self._self_query.end)
+        _guarded(self._self_closed, None)
 
     def _self_counted(self, take: Callable[[], Any]) -> Any:
         try:
@@ -164,26 +164,44 @@ class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in
         return batch
 
     def _self_passed(self, batch: Any) -> None:
-        self._self_query.rows = (self._self_query.rows or 0) + batch.to_pyarrow().num_rows
+        _guarded(_count_batch, self._self_query, batch)
 
     def _self_over(self, error: BaseException) -> None:
         is_end = isinstance(error, StopIteration | StopAsyncIteration)
-        if self.__wrapped__ in self._self_open:
-            self._self_open.remove(self.__wrapped__)
-        if not is_end or not self._self_open:
-            _guarded(self._self_query.end, None if is_end else error)
+        _guarded(self._self_closed, None if is_end else error)
+
+    def _self_closed(self, error: BaseException | None) -> None:
+        """End the query when this was the last of its streams, or with the error of any."""
+        self._self_open.discard(id(self.__wrapped__))
+        if error is not None or not self._self_open:
+            self._self_query.end(error)
+
+
+def _count_batch(query: Query, batch: Any) -> None:
+    query.rows = (query.rows or 0) + batch.to_pyarrow().num_rows
 
 
 def _partitioned(streams: list[Any], query: Query) -> list[Any]:
-    still_open = list(streams)
+    still_open = set(map(id, streams))
     return [ObservedStream(stream, query, still_open) for stream in streams]
+
+
+class _Capsule:
+    """An Arrow C stream that has been handed out, as an object that exports it."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> Any:
+        del requested_schema
+        return self._capsule
 
 
 def _exported(capsule: Any, query: Query) -> Any:
     """Return an Arrow C stream of the same batches, counted as they are read."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
 
-    reader = pa.RecordBatchReader._import_from_c_capsule(capsule)  # noqa: SLF001 - the only way in for a capsule
+    reader = pa.RecordBatchReader.from_stream(_Capsule(capsule))
 
     def passing() -> Iterator[Any]:
         query.rows = 0

@@ -49,6 +49,10 @@ class Registered:
     fixed: bool = False
     defaults: Mapping[str, str] = field(default_factory=dict)
 
+    def as_input(self) -> InputVersion:
+        """Return the table as something that a write was made from."""
+        return InputVersion(self.table_id, self.version, self.uri)
+
 
 class Snapshot:
     """The registered Delta tables at one moment; never changed, but replaced by the next one.
@@ -134,5 +138,4 @@ def inputs_of(plan_text: str, snapshot: Snapshot) -> tuple[InputVersion, ...]:
         plan_text: as for :func:`scanned_names`.
         snapshot: as for :func:`scanned_names`.
     """
-    entries = scanned_names(plan_text, snapshot)
-    return tuple(InputVersion(entry.table_id, entry.version, entry.uri) for entry in entries)
+    return tuple(entry.as_input() for entry in scanned_names(plan_text, snapshot))

@@ -7,7 +7,9 @@ moved. (Those of delta-rs are in :mod:`deltawitness.commit.seams`.)
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 __all__ = [
     "NAME_UNKNOWN",
@@ -19,6 +21,7 @@ __all__ = [
     "cast_type",
     "dml_kind",
     "is_of_kind",
+    "table_of_class",
     "wrapped_plan",
 ]
 
@@ -70,6 +73,13 @@ def calls_volatile(function: Any) -> bool:
     except ValueError as error:
         return "volatility: Volatile" in str(error)
     return False
+
+
+def table_of_class(kind: type[T], table: Any) -> T:
+    """Return a table of a class of our own that stands for what an engine's `Table` stands for."""
+    view = kind.__new__(kind)
+    view._inner = table._inner  # type: ignore[attr-defined]  # noqa: SLF001 - the one thing that a Table holds
+    return view
 
 
 def wrapped_plan(plan: Any) -> Any:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import wrapt
 from datafusion import DataFrame, SessionContext
@@ -21,11 +22,9 @@ from deltawitness.internal import report
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.handlers import (
     CATALOG_HANDLERS,
-    FRAME_EXTRAS,
     FRAME_HANDLERS,
     GIVING_DATA,
     SCHEMA_HANDLERS,
-    SESSION_EXTRAS,
     SESSION_HANDLERS,
     Handler,
     refresh,
@@ -38,6 +37,8 @@ from deltawitness.proxies.state import keeping_session, session_of
 if TYPE_CHECKING:
     from datafusion import RuntimeEnvBuilder, SessionConfig
 
+    from deltawitness.proxies.request import WriteResult
+
 __all__ = ["ObservedDataFrame", "ObservedSessionContext"]
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     _SessionProxy = SessionContext
 else:
     _FrameProxy = _SessionProxy = wrapt.BaseObjectProxy
+
+
+T = TypeVar("T")
 
 
 def _plain(value: Any) -> Any:
@@ -66,13 +70,13 @@ def _proxy_for(kind: Any) -> Callable[[Any], Any] | None:
     return next((proxy for wrapped, proxy in _PROXIES.items() if issubclass(kind, wrapped)), None)
 
 
-def _methods(handlers: Mapping[str, Handler], wrapped: type) -> Callable[[type], type]:
+def _methods(handlers: Mapping[str, Handler], wrapped: type) -> Callable[[type[T]], type[T]]:
     """Return a class decorator that adds every public method of the wrapped class.
 
     Those that have a handler go to it, the others straight on.
     """
 
-    def add(proxy: type) -> type:
+    def add(proxy: type[T]) -> type[T]:
         for name, member in vars(wrapped).items():
             if name in handlers:
                 setattr(proxy, name, _method(name, handlers[name], member))
@@ -154,14 +158,58 @@ class ObservedDataFrame(_Copied, _FrameProxy):
     """
 
     if TYPE_CHECKING:
-
+        # Frames that are made from it are of its kind.
         def __init__(self, frame: DataFrame) -> None: ...
+        def aggregate(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def alias(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def cache(self) -> ObservedDataFrame: ...
+        def distinct(self) -> ObservedDataFrame: ...
+        def drop(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def filter(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def join(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def limit(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def select(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def sort(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def union(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def with_column(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def with_columns(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
 
     def transform(self, func: Callable[..., Any], *args: Any) -> Any:
         """Apply a function to this frame; it gets the observed frame."""
         return func(self, *args)
 
-    write_delta = _method("write_delta", FRAME_EXTRAS["write_delta"], write_delta)
+    def write_delta(
+        self, uri: str | os.PathLike[str], *, mode: str = "error", **options: Any
+    ) -> WriteResult:
+        """Run the frame and write its rows as a Delta table; they stream, and are never collected.
+
+        The write is observed with the frame's plan, its schema and the Delta tables that it reads.
+        A table that the session has registered at this location is served at its new version.
+
+        Args:
+            uri: where the table lies or is to be made.
+            mode: `error`, `append`, `overwrite` or `ignore`, when there is a table.
+            **options: `partition_by`, `schema_mode`, `predicate`, `storage_options`,
+                `configuration`, `name`, `description`, `target_file_size`, `writer_properties`,
+                `commit_properties`, `post_commithook_properties`, as `write_deltalake` takes them.
+
+        Returns:
+            The version that was committed and the rows that were written; `skipped` when mode
+            `ignore` found a table.
+
+        Raises:
+            StatementError: the mode is none of the four.
+            DeltaError: the mode is `error`, and there is a table.
+
+        >>> import tempfile
+        >>> from deltawitness import ObservedSessionContext
+        >>> frame = ObservedSessionContext().from_pydict({"id": [1, 2]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = frame.write_delta(f"{folder}/t")
+        >>> written.version, written.rows
+        (0, 2)
+        """
+        return write_delta(_plain(self), uri, mode=mode, **options)
 
 
 @_methods(SESSION_HANDLERS, SessionContext)
@@ -188,6 +236,20 @@ class ObservedSessionContext(_Copied, _SessionProxy):
     {'n': [3]}
     """
 
+    if TYPE_CHECKING:
+        # Frames that come out of it are observed.
+        def from_arrow(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def from_pandas(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def from_polars(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def from_pydict(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def from_pylist(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def read_csv(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def read_json(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def read_parquet(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def read_table(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def sql(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
+        def table(self, name: str) -> ObservedDataFrame: ...
+
     def __init__(
         self,
         config: SessionConfig | SessionContext | None = None,
@@ -210,8 +272,52 @@ class ObservedSessionContext(_Copied, _SessionProxy):
         """Return the global context, observed."""
         return cls(keeping_session(SessionContext.global_ctx()))
 
-    register_delta = _method("register_delta", SESSION_EXTRAS["register_delta"], register_delta)
-    refresh = _method("refresh", SESSION_EXTRAS["refresh"], refresh)
+    def register_delta(
+        self,
+        name: str,
+        uri: str | os.PathLike[str],
+        *,
+        version: int | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Register the Delta table at a location under a name of the session.
+
+        Args:
+            name: the name, read as `register_table` reads it.
+            uri: where the table lies.
+            version: serve this version and no other, read only; the newest when None.
+            storage_options: as for `DeltaTable`.
+
+        Raises:
+            TableNotFoundError: there is no Delta table.
+            DeltaError: there is no such version.
+            Exception: the engine's own, when the name is taken.
+
+        >>> import tempfile
+        >>> ctx = ObservedSessionContext()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = ctx.from_pydict({"id": [1, 2]}).write_delta(folder, mode="append")
+        ...     ctx.register_delta("first", folder, version=0)
+        ...     ctx.table("first").count()
+        2
+        """
+        register_delta(_plain(self), name, uri, version=version, storage_options=storage_options)
+
+    def refresh(self, name: str | None = None) -> None:
+        """Serve the newest version of a registered Delta table, or of all of them.
+
+        What this session writes, it serves at once; this picks up what others have committed. A
+        table that was registered at a fixed version stays there.
+
+        Args:
+            name: the table; all of them when None.
+
+        Raises:
+            StatementError: the name stands for no Delta table.
+
+        >>> ObservedSessionContext().refresh()
+        """
+        refresh(_plain(self), name)
 
 
 @_methods(CATALOG_HANDLERS, Catalog)

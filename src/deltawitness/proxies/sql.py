@@ -194,7 +194,7 @@ class Words:
     def number(self) -> int:
         """Read a whole number."""
         token = self._next("a whole number")
-        if not token.text.isdigit():
+        if not token.text.isdecimal():
             self._at -= 1
             self._fail("a whole number")
         return int(token.text)

@@ -294,7 +294,7 @@ class Session:
             make: makes it again, in place of the old one.
         """
         frame = original(ctx, "table")(name.sql())
-        text = frame.logical_plan().display_indent()
+        text = original(frame, "logical_plan")().display_indent()
         reads = frozenset(entry.name for entry in scanned_names(text, self.snapshot))
         with self._lock:
             self.snapshot = self.snapshot.without([name])
@@ -323,7 +323,7 @@ class Session:
                 try:
                     self._swaps += 1
                     view.make(ctx)
-                except Exception as error:  # noqa: BLE001 - the view stays at the versions it shows
+                except Exception as error:  # noqa: BLE001 - the write that came before it has landed
                     report("session", error)
                 finally:
                     self._swaps += 1

@@ -21,10 +21,10 @@ from deltawitness.proxies.commands import (
     Maintenance,
     check_allowed,
     history_batch,
-    is_stored_as_delta,
     parsed_command,
+    stores_delta,
 )
-from deltawitness.proxies.counts import count_frame
+from deltawitness.proxies.counts import count_frame, count_in
 from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.dml import Dml, is_dml, target_of
@@ -137,7 +137,7 @@ class EngineDml:
     def run(self) -> DataFrame:
         """Run it, once, and return the frame of its result."""
         batches = original(self.frame, "collect")()
-        return count_frame(self.state.ctx, sum(batch["count"][0].as_py() for batch in batches))
+        return count_frame(self.state.ctx, count_in(batches))
 
 
 # --- statements that DataFusion carries out while it plans them ------------------------------------------
@@ -145,8 +145,7 @@ class EngineDml:
 
 def _defined(session: Session, call: SqlCall, word: str) -> DataFrame:
     words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
-    is_external = words.contain("EXTERNAL", "TABLE") and is_stored_as_delta(call.text)
-    if word == "CREATE" and is_external and words.contain("STORED", "AS", "DELTATABLE"):
+    if word == "CREATE" and words.contain("EXTERNAL", "TABLE") and stores_delta(words):
         frame: DataFrame = create_external_table(session, call)
     else:
         frame = session.reading(call.plan)
@@ -242,7 +241,16 @@ def _executed(session: Session, call: SqlCall) -> DataFrame:
             session.prepared[name] = text, snapshot
         frame: DataFrame = session.reading(call.plan)
     origin = partial(run_sql, session, call) if can_be_planned else None
-    return routed(frame, FrameState(call.ctx, session, snapshot, (), origin), call)
+    prepared = SqlCall(call.ctx, _prepared_text(text), is_prepared=True) if text else None
+    return routed(frame, FrameState(call.ctx, session, snapshot, (), origin), prepared)
+
+
+def _prepared_text(text: str) -> str:
+    """Return the statement that a PREPARE statement prepares."""
+    words = Words(text)
+    words.until({"AS"})
+    words.expect("AS")
+    return words.rest()
 
 
 _NOTES: dict[str, Callable[[Session, SqlCall, Words], None]] = {

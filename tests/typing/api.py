@@ -1,0 +1,27 @@
+"""What a type checker sees of the public API; checked, and never run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from datafusion import SessionContext
+
+from deltawitness import (
+    DataFusionInstrumentor,
+    ObservedDataFrame,
+    ObservedSessionContext,
+    WriteResult,
+)
+
+ctx = ObservedSessionContext()
+also: SessionContext = ObservedSessionContext(SessionContext())
+assert_type(ctx.sql("SELECT 1"), ObservedDataFrame)
+assert_type(ctx.table("t").filter("id > 1").select("id"), ObservedDataFrame)
+assert_type(ctx.sql("SELECT 1").write_delta("t", mode="append"), WriteResult)
+ctx.register_delta("t", "lake/t", version=3, storage_options={"timeout": "30s"})
+ctx.refresh()
+ctx.refresh("t")
+assert_type(ObservedSessionContext.global_ctx(), ObservedSessionContext)
+DataFusionInstrumentor().instrument()
+
+ctx.register_delta(3, nonsense=True)  # type: ignore[call-arg, arg-type]  # it is told
