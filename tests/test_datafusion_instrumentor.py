@@ -33,7 +33,7 @@ from deltawitness.commit import history
 from deltawitness.commit.seams import FUNCTION_SEAMS
 from deltawitness.exceptions import StatementError
 from deltawitness.observe import current_observer
-from deltawitness.proxies.handlers import TERMINAL
+from deltawitness.proxies.frame_handlers import TERMINAL
 from deltawitness.semconv import Operation
 from deltawitness.testing import InMemoryTelemetry
 

@@ -66,13 +66,9 @@ from deltawitness import (
     ObservedSessionContext,
     Settings,
 )
-from deltawitness.proxies.handlers import (
-    CATALOG_HANDLERS,
-    FRAME_HANDLERS,
-    SCHEMA_HANDLERS,
-    SESSION_HANDLERS,
-    TERMINAL,
-)
+from deltawitness.proxies.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
+from deltawitness.proxies.context_handlers import SESSION_HANDLERS
+from deltawitness.proxies.frame_handlers import FRAME_HANDLERS, TERMINAL
 from deltawitness.proxies.session import ObservedCatalog, ObservedSchema
 from deltawitness.proxies.state import session_of
 

@@ -10,15 +10,10 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deltawitness.proxies.handlers import (
-    CATALOG_HANDLERS,
-    FRAME_EXTRAS,
-    FRAME_HANDLERS,
-    SCHEMA_HANDLERS,
-    SESSION_EXTRAS,
-    SESSION_HANDLERS,
-    Handler,
-)
+from deltawitness.proxies.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
+from deltawitness.proxies.context_handlers import SESSION_EXTRAS, SESSION_HANDLERS
+from deltawitness.proxies.frame_handlers import FRAME_EXTRAS, FRAME_HANDLERS
+from deltawitness.proxies.handling import Handler
 from deltawitness.proxies.originals import REPLACED
 from deltawitness.proxies.state import keeping_session
 

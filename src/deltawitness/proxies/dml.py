@@ -26,7 +26,8 @@ from deltawitness.proxies.expressions import (
     value_sql,
 )
 from deltawitness.proxies.frames import FrameState, state_of
-from deltawitness.proxies.merge import Merge, carry_out_merge
+from deltawitness.proxies.merge import carry_out_merge
+from deltawitness.proxies.merge_statement import Merge
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered
 from deltawitness.proxies.seams import (

@@ -1,6 +1,6 @@
 """`ObservedSessionContext` and `ObservedDataFrame`: transparent proxies over DataFusion's own.
 
-Each observed method is one line that hands over to :mod:`deltawitness.proxies.handlers`; everything
+Each observed method is one line that hands over to the handlers; everything
 else reaches the wrapped object untouched.
 """
 
@@ -19,17 +19,11 @@ from datafusion import DataFrame, SessionContext
 from datafusion.catalog import Catalog, Schema
 
 from deltawitness.internal import report
+from deltawitness.proxies.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
+from deltawitness.proxies.context_handlers import SESSION_HANDLERS, refresh, register_delta
 from deltawitness.proxies.delta_writes import write_delta
-from deltawitness.proxies.handlers import (
-    CATALOG_HANDLERS,
-    FRAME_HANDLERS,
-    GIVING_DATA,
-    SCHEMA_HANDLERS,
-    SESSION_HANDLERS,
-    Handler,
-    refresh,
-    register_delta,
-)
+from deltawitness.proxies.frame_handlers import FRAME_HANDLERS, GIVING_DATA
+from deltawitness.proxies.handling import Handler
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.originals import REPLACED
 from deltawitness.proxies.state import keeping_session, session_of

@@ -1,0 +1,84 @@
+"""What the handlers of the engine's methods have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from datafusion.catalog import Table
+
+from deltawitness.commit.log import open_log
+from deltawitness.commit.seams import storage_options_of
+from deltawitness.proxies.frames import ATTRIBUTE, remade, state_of
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.registry import TableName
+from deltawitness.proxies.state import session_of
+
+if TYPE_CHECKING:
+    from datafusion import SessionContext
+    from deltalake import DeltaTable
+
+__all__ = [
+    "ADDRESS",
+    "FrameView",
+    "Handler",
+    "addressed",
+    "argument",
+    "is_behind",
+    "is_delta",
+    "note_frame_as_view",
+]
+
+Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+"""Takes the plain object, the arguments and the keyword arguments of a call."""
+
+
+def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
+    """Return an argument of a call, by its place or by its name; None when it is not there."""
+    return args[place] if len(args) > place else kwargs.get(name)
+
+
+def is_delta(table: object) -> bool:
+    """Tell whether a table is an open Delta table."""
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+    return isinstance(table, DeltaTable)
+
+
+def is_behind(table: DeltaTable) -> bool:
+    """Tell whether an open table is at an older version: it was opened there, to be read there."""
+    log = open_log(table.table_uri, storage_options_of(table))
+    return log.read(table.version() + 1) is not None
+
+
+class FrameView(Table):
+    """What `DataFrame.into_view()` returns: a table that knows the frame it shows."""
+
+    __slots__ = (ATTRIBUTE, "frame")
+
+    frame: Any
+
+
+def note_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> None:
+    """Remember a frame that a name now stands for, so that it shows new versions of what it reads."""
+    if state_of(table) is not None:
+        frame = table.frame if isinstance(table, FrameView) else table
+        session_of(ctx).note_view(ctx, name, partial(_remake_view, name.sql(), frame))
+
+
+def _remake_view(name: str, frame: Any, ctx: SessionContext) -> None:
+    view = original(remade(frame), "into_view")()
+    original(ctx, "deregister_table")(name)
+    original(ctx, "register_table")(name, view)
+
+
+ADDRESS = "_deltawitness_address"
+"""Under which name a catalog or a schema keeps where in which session it is."""
+
+
+def addressed(place: Any, address: tuple[Any, ...]) -> Any:
+    """Let a catalog or a schema of the engine's know where it is, and return it."""
+    if type(place).__module__.startswith("datafusion."):
+        setattr(place, ADDRESS, address)
+    return place

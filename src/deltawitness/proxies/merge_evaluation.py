@@ -1,0 +1,215 @@
+"""A MERGE whose expressions the session evaluates, because delta-rs is not given them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.exceptions import StatementError
+from deltawitness.proxies.calls import SqlCall
+from deltawitness.proxies.changes import SOURCE, Change, apply_changes, changed_rows, matching
+from deltawitness.proxies.coercion import coerced
+from deltawitness.proxies.expressions import NotTold, is_volatile
+from deltawitness.proxies.merge_statement import Clause, Merge
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.sql import quoted
+from deltawitness.sources import new_id
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datafusion import DataFrame
+    from deltalake import DeltaTable
+
+__all__ = ["EvaluatedMerge", "planned_expressions"]
+
+
+def planned_expressions(call: SqlCall, text: str) -> list[Any]:
+    """Return the expressions that a query selects, as DataFusion planned them.
+
+    Raises:
+        NotTold: the plan is no plain selection.
+    """
+    parts = call.plan(text).logical_plan().to_variant()
+    if type(parts).__name__ != "Projection":
+        raise NotTold(type(parts).__name__)
+    expressions: list[Any] = parts.projections()
+    return expressions
+
+
+ROW = "deltawitness_row"
+"""A number for each row of the source: two rows that are alike are still two."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedMerge:
+    """A MERGE whose expressions the session evaluates.
+
+    The session joins target and source and works out, for each clause, which rows it is about and
+    which values they get. What delta-rs then merges is that list: a row for each change, with the
+    number of its clause, and the columns of the target that the change depends on as its key.
+    """
+
+    merge: Merge
+    call: SqlCall
+    table: DeltaTable
+    source: DataFrame
+
+    def carry_out(self) -> int:
+        """Work the changes out, apply them, and return how many rows they changed."""
+        if self._may_differ_between_reads():
+            return self._over_kept_rows()
+        return self._carry_out()
+
+    def _may_differ_between_reads(self) -> bool:
+        """Tell whether the source is a query that is read more than once."""
+        branches = [clause for clause in self.merge.clauses if clause.action != "nothing"]
+        return self.merge.source.startswith("(") and len(branches) > 1
+
+    def _over_kept_rows(self) -> int:
+        """Carry it out over the rows of the source as they are now, kept under a name of their own."""
+        ctx, name = self.call.ctx, f"deltawitness_rows_{new_id()}"
+        rows = original(coerced(ctx, self.source), "cache")()
+        original(ctx, "register_table")(quoted(name), original(rows, "into_view")())
+        try:
+            merge = replace(self.merge, source=quoted(name), source_alias=self._source_name())
+            return EvaluatedMerge(merge, self.call, self.table, self.source)._carry_out()  # noqa: SLF001 - its own class
+        finally:
+            original(ctx, "deregister_table")(quoted(name))
+
+    def _carry_out(self) -> int:
+        target = self.call.plan(f"SELECT * FROM {self.merge.target}").schema()
+        numbered = [
+            (number, clause)
+            for number, clause in enumerate(self.merge.clauses)
+            if clause.action != "nothing"
+        ]
+        if not numbered:
+            return 0
+        is_about_target = any(clause.kind != "not matched" for _, clause in numbered)
+        keys = [name for name in target.names if is_about_target and self._may_matter(name)]
+        assigned = [
+            name
+            for name in target.names
+            if any(name in clause.assigned(target.names) for _, clause in numbered)
+        ]
+        branches = [
+            self._branch(number, clause, target, keys, assigned) for number, clause in numbered
+        ]
+        source = functools.reduce(lambda one, other: original(one, "union")(other), branches)
+        changes = [self._change(number, clause, target.names) for number, clause in numbered]
+        # A condition that never holds, and that delta-rs does not take for one: it must still
+        # notice a row that another writer inserts meanwhile.
+        condition = self._condition(keys) if is_about_target else f"({SOURCE}.clause < 0)"
+        return changed_rows(apply_changes(self.table, source, condition, changes))
+
+    def _change(self, number: int, clause: Clause, columns: list[str]) -> Change:
+        values = {
+            name: f"{SOURCE}.{quoted(_value(name, columns))}" for name in clause.assigned(columns)
+        }
+        only_if = f"({SOURCE}.clause = {number})"
+        return Change(clause.action, values, only_if, is_matched=clause.kind != "not matched")
+
+    def _condition(self, keys: list[str]) -> str:
+        about_target = ", ".join(
+            str(number)
+            for number, clause in enumerate(self.merge.clauses)
+            if clause.kind != "not matched"
+        )
+        match = matching(keys, [f"key_{place}" for place in range(len(keys))])
+        return f"({SOURCE}.clause IN ({about_target})) AND {match}"
+
+    def _may_matter(self, name: str) -> bool:
+        """Tell whether a column of the target may play a part; in doubt it does."""
+        if self.call.named:
+            return True  # what stands for a name is not in the text
+        return name.lower() in self.merge.clauses_text.lower() or '"' in name
+
+    def _branch(
+        self, number: int, clause: Clause, target: pa.Schema, keys: list[str], assigned: list[str]
+    ) -> DataFrame:
+        """Return the changes of one clause, their values already of the types of their columns."""
+        from datafusion import col  # noqa: PLC0415 - heavy, and there already
+
+        rows = self.call.plan(self._branch_sql(number, clause, target.names, keys, assigned))
+        types = {f"key_{place}": target.field(name).type for place, name in enumerate(keys)}
+        types |= {_value(name, target.names): target.field(name).type for name in assigned}
+        columns = [
+            col(name).cast(types[name]).alias(name) if name in types else col(name)
+            for name in rows.schema().names
+        ]
+        if clause.kind != "not matched":
+            self._check_deterministic(clause)
+        frame: DataFrame = original(rows, "select")(*columns)
+        return coerced(self.call.ctx, frame, frame.schema())
+
+    def _check_deterministic(self, clause: Clause) -> None:
+        texts = [*clause.values, *([clause.condition] if clause.condition else [])]
+        if not texts:
+            return
+        listed = ", ".join(f"({text}) AS told_{place}" for place, text in enumerate(texts))
+        joined = f"{self.merge.target_sql()} CROSS JOIN {self.merge.source_sql()}"
+        scope = joined if clause.kind == "matched" else self.merge.target_sql()
+        if any(map(is_volatile, planned_expressions(self.call, f"SELECT {listed} FROM {scope}"))):
+            msg = (
+                "MERGE INTO: the statement is not deterministic: a clause calls a volatile function"
+            )
+            raise StatementError(msg)
+
+    def _branch_sql(
+        self, number: int, clause: Clause, columns: list[str], keys: list[str], assigned: list[str]
+    ) -> str:
+        """Return the query of the changes of one clause."""
+        has_source = clause.kind != "not matched by source"
+        has_target = clause.kind != "not matched"
+        values = clause.assigned(columns)
+        row = f"{self._source_name()}.{ROW}" if has_source else "CAST(NULL AS BIGINT)"
+        listed = [f"CAST({number} AS INT) AS clause", f"{row} AS {ROW}"]
+        for place, name in enumerate(keys):
+            key = f"{self._target_name()}.{quoted(name)}" if has_target else "NULL"
+            listed.append(f"{key} AS key_{place}")
+        for name in assigned:
+            value = f"({values[name]})" if name in values else "NULL"
+            listed.append(f"{value} AS {_value(name, columns)}")
+        query = f"SELECT DISTINCT {', '.join(listed)} FROM {self._from(clause)}"
+        return f"{query} WHERE {self._where(number)}"
+
+    def _from(self, clause: Clause) -> str:
+        target, source, on = self.merge.target_sql(), self._numbered_source(), self.merge.condition
+        match clause.kind:
+            case "matched":
+                return f"{target} JOIN {source} ON ({on})"
+            case "not matched":
+                return f"{source} LEFT ANTI JOIN {target} ON ({on})"
+            case _:
+                return f"{target} LEFT ANTI JOIN {source} ON ({on})"
+
+    def _where(self, number: int) -> str:
+        """Return when a clause applies: its own condition holds, and no earlier one's of its kind."""
+        clause = self.merge.clauses[number]
+        earlier = [c for c in self.merge.clauses[:number] if c.kind == clause.kind]
+        terms = [f"({c.condition or 'true'}) IS NOT TRUE" for c in earlier]
+        own = f"({clause.condition or 'true'})"
+        if "select" not in own.lower():
+            # Without it the engine joins on an equality in the filter as null-safely as in ON.
+            own += " IS TRUE"
+        return " AND ".join([own, *terms])
+
+    def _target_name(self) -> str:
+        return self.merge.target_alias or self.merge.target
+
+    def _source_name(self) -> str:
+        """Return what the statement's expressions call the source."""
+        if self.merge.source_name is None:
+            msg = "MERGE INTO: a query as the source needs an alias"
+            raise StatementError(msg)
+        return self.merge.source_name
+
+    def _numbered_source(self) -> str:
+        inner = self.merge.source_sql()
+        numbered = f"CAST(row_number() OVER () AS BIGINT) AS {ROW}"
+        return f"(SELECT *, {numbered} FROM {inner}) AS {self._source_name()}"
+
+
+def _value(name: str, columns: list[str]) -> str:
+    return f"value_{columns.index(name)}"
