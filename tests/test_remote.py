@@ -12,7 +12,13 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import flush, history, read_commit_metadata, suppressed
+from deltawitness import (
+    ObservedSessionContext,
+    flush,
+    history,
+    read_commit_metadata,
+    suppressed,
+)
 from deltawitness.commit.log import open_log
 from deltawitness.events import Landed
 from deltawitness.exceptions import CommitNotFoundError
@@ -160,3 +166,44 @@ def test_a_kept_remote_handle_sees_what_others_commit(server, table):
     rows = pa.table(DeltaTable(table, storage_options=server.options).scan())
     assert rows.num_rows == 2
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "count"),
+    [
+        ("INSERT INTO t VALUES (3), (4)", 2),
+        ("UPDATE t SET x = 9 WHERE x = 2", 1),
+        ("DELETE FROM t WHERE x = 2", 1),
+        ("MERGE INTO t USING (SELECT 2 AS x) AS s ON t.x = s.x WHEN MATCHED THEN DELETE", 1),
+        ("TRUNCATE TABLE t", 2),
+    ],
+    ids=lambda value: str(value).split()[0],
+)
+def test_sql_writes_to_a_remote_table(server, table, captured_writes, sql, count):
+    """What delta-rs itself is told to do works there as it does here."""
+    ctx = ObservedSessionContext()
+    ctx.register_table("t", DeltaTable(table, storage_options=server.options))
+    assert ctx.sql(sql).to_pydict()["count"] == [count]
+    assert captured_writes.last.outcome.versions == (1,)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=Exception,
+    reason="the engines' interface for foreign tables does not take the store of a remote one along",
+)
+def test_a_session_reads_a_remote_table(server, table):
+    """Nor does a bare session: see docs/sql.md for what can be done."""
+    ctx = ObservedSessionContext()
+    ctx.register_table("t", DeltaTable(table, storage_options=server.options))
+    assert ctx.sql("SELECT count(*) AS n FROM t WHERE x > 0").to_pydict()["n"] == [2]
+
+
+def test_a_query_that_cannot_read_a_remote_table_writes_nothing(server, table, captured_writes):
+    """The engine's error comes through before a write has begun, so there is none to tell of."""
+    ctx = ObservedSessionContext()
+    ctx.register_table("t", DeltaTable(table, storage_options=server.options))
+    with pytest.raises(Exception, match="No suitable object store"):
+        ctx.sql("INSERT INTO t SELECT x + 1 FROM t WHERE x > 0").collect()
+    assert DeltaTable(table, storage_options=server.options).version() == 0
+    assert captured_writes.events == []

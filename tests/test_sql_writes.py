@@ -139,6 +139,18 @@ def test_parameters_stand_for_values(ctx, sql, values):
     assert run(ctx, sql, param_values=values) == 1
 
 
+def test_a_quoted_name_is_no_parameter(tmp_path):
+    """However much it looks like one."""
+    write_deltalake(tmp_path / "t", pa.table({"$x": ["a"], "y": ["b"]}))
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", tmp_path / "t")
+    run(ctx, 'INSERT INTO t ("$x", y) VALUES ($x, $z)', param_values={"x": "p", "z": "q"})
+    assert ctx.sql('SELECT "$x", y FROM t ORDER BY 1').to_pydict() == {
+        "$x": ["a", "p"],
+        "y": ["b", "q"],
+    }
+
+
 def test_a_named_frame_stands_for_a_table(ctx):
     """As in any DataFusion query."""
     fresh = ctx.from_pydict({"id": [7], "name": ["g"], "score": [0.0]})
@@ -269,6 +281,28 @@ def test_rows_that_match_twice_are_not_doubled_by_a_clause_about_others(ctx, act
     sql = f"MERGE INTO people p USING (SELECT 1 AS k UNION ALL SELECT 1) s ON p.id = s.k WHEN NOT MATCHED BY SOURCE THEN {action}"
     assert run(ctx, sql) == 2
     assert [row[0] for row in people(ctx)] == ([1, 2, 3] if action.startswith("UPDATE") else [1])
+
+
+def test_a_row_that_matches_twice_is_deleted_once(ctx):
+    """Nothing is ambiguous about it, whoever evaluates the condition."""
+    twice = "(SELECT 'bob' AS k UNION ALL SELECT 'bob')"
+    sql = (
+        f"MERGE INTO people AS t USING {twice} AS s ON t.name = lower(s.k) WHEN MATCHED THEN DELETE"
+    )
+    assert run(ctx, sql) == 1
+    assert people(ctx) == [ANN, CAT]
+
+
+@pytest.mark.internal_errors
+def test_an_insert_has_landed_though_its_commit_cannot_be_read(ctx, monkeypatch):
+    """The count then comes from the engine's history."""
+
+    def unreadable(*_args, **_kwargs):
+        raise PermissionError("denied")
+
+    monkeypatch.setattr("deltawitness.proxies.delta_writes.open_log", unreadable)
+    assert run(ctx, "INSERT INTO people SELECT * FROM news") == 2
+    assert ("session", "PermissionError") in internal.seen()
 
 
 def test_a_condition_that_is_put_in_by_name_counts(ctx):

@@ -45,7 +45,11 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?s)\+-[-+]*\+.*", "[rows]"),
         (r"(?m)^\s*\|.*\|\s*$", "[rows]"),
         (r"(?is)\b(?:in row|rows?|values?)\s*:?\s*\[.*?(?:\]|$)", "[rows]"),
-        # A literal without quotes, between the engine's own words.
+        # A pattern that is shown with a mark under its fault: everything from there on.
+        (r"(?is)regex(?:p)? parse error:.*", "regex parse error: ?"),
+        (r"(?is)\bdid not compile:.*", "did not compile: ?"),
+        # A literal without quotes, between the engine's own words; it may hold them itself.
+        (r"(?is)\bcast (?:value|string)\s.{0,2000}\s(?=to value of \w+ type)", "cast value ? "),
         (r"(?is)\bcast (?:value|string)\s.{0,2000}?\s(?=to\b)", "cast value ? "),
         (r"(?s)\$([A-Za-z_]*)\$.*?(?:\$\1\$|$)", "?"),
         (r"(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", "[secret]"),

@@ -10,6 +10,7 @@ from deltawitness.commit.log import open_log
 from deltawitness.commit.outcome import RawCommit, metrics_of
 from deltawitness.commit.seams import storage_options_of
 from deltawitness.exceptions import StatementError
+from deltawitness.internal import report
 from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.frames import state_of
 from deltawitness.proxies.handles import HandleCache
@@ -40,13 +41,21 @@ def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
 
     with measured(frame) as rows:
         write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
-    return rows_written(table) or 0
+    written = rows_written(table)
+    if written is None:
+        # The engine's own way to the same commit, through the open table.
+        written = int(table.history(1)[0]["operationMetrics"]["num_added_rows"])
+    return written
 
 
 def rows_written(table: DeltaTable) -> int | None:
     """Return how many rows the commit that an open table is at has added; None if it does not say."""
     version = table.version()
-    content = open_log(table.table_uri, storage_options_of(table)).read(version)
+    try:
+        content = open_log(table.table_uri, storage_options_of(table)).read(version)
+    except OSError as error:
+        report("session", error)  # the write has landed, whatever keeps its log from being read now
+        return None
     commits = [] if content is None else [RawCommit(version, content)]
     return metrics_of(Operation.WRITE, commits).rows_added
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
+from deltawitness.internal import report
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Snapshot, inputs_of
 
@@ -74,7 +75,10 @@ class FrameState(NamedTuple):
             plan_text: `LogicalPlan.display_indent()`.
         """
         found = dict.fromkeys(self.reads)
-        found.update(dict.fromkeys(inputs_of(plan_text, self.snapshot)))
+        try:
+            found.update(dict.fromkeys(inputs_of(plan_text, self.snapshot)))
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+            report("session", error)
         return tuple(found)
 
 

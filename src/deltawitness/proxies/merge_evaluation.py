@@ -163,7 +163,9 @@ class EvaluatedMerge:
         has_source = clause.kind != "not matched by source"
         has_target = clause.kind != "not matched"
         values = clause.assigned(columns)
-        row = f"{self._source_name()}.{ROW}" if has_source else "CAST(NULL AS BIGINT)"
+        # Rows that match twice are deleted once; only with values it matters which row gives them.
+        tells_rows_apart = has_source and not self._only_deletes()
+        row = f"{self._source_name()}.{ROW}" if tells_rows_apart else "CAST(NULL AS BIGINT)"
         listed = [f"CAST({number} AS INT) AS clause", f"{row} AS {ROW}"]
         for place, name in enumerate(keys):
             key = f"{self._target_name()}.{quoted(name)}" if has_target else "NULL"
@@ -173,6 +175,11 @@ class EvaluatedMerge:
             listed.append(f"{value} AS {_value(name, columns)}")
         query = f"SELECT DISTINCT {', '.join(listed)} FROM {self._from(clause)}"
         return f"{query} WHERE {self._where(number)}"
+
+    def _only_deletes(self) -> bool:
+        """Tell whether all that happens to matched rows is that they are deleted, without a condition."""
+        matched = [clause for clause in self.merge.clauses if clause.kind == "matched"]
+        return [(c.action, c.condition) for c in matched] == [("delete", None)]
 
     def _from(self, clause: Clause) -> str:
         target, source, on = self.merge.target_sql(), self._numbered_source(), self.merge.condition

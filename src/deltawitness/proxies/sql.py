@@ -130,7 +130,8 @@ class Words:
         """Return the text with each of these words replaced, wherever it is a word of its own."""
         text, end = "", 0
         for token in self._tokens:
-            if token.text in others and token.token_type is not self._string:
+            is_quoted = token.token_type in {self._string, self._quoted_name}
+            if token.text in others and not is_quoted:
                 text += self.text[end : token.start] + others[token.text]
                 end = token.end + 1
         return text + self.text[end:]

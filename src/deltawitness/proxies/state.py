@@ -50,6 +50,7 @@ class Session:
         self._swaps = 0
         self._views: dict[TableName, View] = {}
         self._stale_views: dict[TableName, None] = {}
+        self._is_freshening = False
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
         self.has_factory = False
@@ -317,16 +318,26 @@ class Session:
             return
         self.default_of(ctx)
         with self._lock:
-            stale = [view for name, view in self._views.items() if name in self._stale_views]
-            self._stale_views.clear()
-            for view in stale:
-                try:
-                    self._swaps += 1
-                    view.make(ctx)
-                except Exception as error:  # noqa: BLE001 - the write that came before it has landed
-                    report("session", error)
-                finally:
-                    self._swaps += 1
+            if self._is_freshening:
+                return  # by the making of a view, which is a statement itself
+            self._is_freshening = True
+            try:
+                for view in [
+                    view for name, view in self._views.items() if name in self._stale_views
+                ]:
+                    self._make_again(view, ctx)
+                self._stale_views.clear()
+            finally:
+                self._is_freshening = False
+
+    def _make_again(self, view: View, ctx: SessionContext) -> None:
+        self._swaps += 1
+        try:
+            view.make(ctx)
+        except Exception as error:  # noqa: BLE001 - the write that came before it has landed
+            report("session", error)
+        finally:
+            self._swaps += 1
 
 
 def _registered(
