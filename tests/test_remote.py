@@ -200,10 +200,13 @@ def test_a_session_reads_a_remote_table(server, table):
 
 
 def test_a_query_that_cannot_read_a_remote_table_writes_nothing(server, table, captured_writes):
-    """The engine's error comes through before a write has begun, so there is none to tell of."""
+    """The engine's error comes through before delta-rs is given anything, and is told all the same."""
     ctx = ObservedSessionContext()
     ctx.register_table("t", DeltaTable(table, storage_options=server.options))
     with pytest.raises(Exception, match="No suitable object store"):
         ctx.sql("INSERT INTO t SELECT x + 1 FROM t WHERE x > 0").collect()
     assert DeltaTable(table, storage_options=server.options).version() == 0
-    assert captured_writes.events == []
+    event = captured_writes.last
+    assert len(captured_writes.events) == 1
+    assert event.outcome.landed is Landed.NO
+    assert event.intent.inputs[0].version == 0

@@ -22,7 +22,7 @@ from deltawitness import (
     suppressed,
     table_id,
 )
-from deltawitness.events import Exported, Failed
+from deltawitness.events import Exported, Failed, Landed
 from deltawitness.semconv import CacheResult, Operation
 from deltawitness.telemetry.diagnostics import memory_diagnostics
 from deltawitness.testing import InMemoryTelemetry
@@ -423,3 +423,33 @@ def test_a_session_works_without_an_sdk_and_when_ours_fails(ctx, tmp_path, monke
     assert internal.seen() == {("session", "RuntimeError"): 1}
     internal.forget()
     assert DeltaTable(tmp_path / "t").version() == 1
+
+
+UNPLANNABLE = "SELECT src.id FROM src WHERE src.id < t.id LIMIT 1"
+"""A query that the engine plans logically and cannot execute."""
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda ctx, _: ctx.sql("INSERT INTO t SELECT * FROM gone").collect(),
+        lambda ctx, _: ctx.table("gone").write_table("t"),
+        lambda ctx, folder: ctx.table("gone").write_delta(folder / "t", mode="append"),
+    ],
+    ids=["INSERT", "write_table", "write_delta"],
+)
+def test_a_write_whose_source_cannot_be_opened_is_told(ctx, tmp_path, captured_writes, write):
+    """Once, as failed, of the table that it was meant for; the error is the engine's own."""
+    ctx.register_view("gone", ctx.sql(f"SELECT id, x FROM t WHERE x > ({UNPLANNABLE})"))
+    with pytest.raises(Exception, match="not implemented") as raised:
+        write(ctx, tmp_path)
+    (event,) = captured_writes.events
+    assert isinstance(event.outcome, Failed)
+    assert event.outcome.landed is Landed.NO
+    assert (
+        event.outcome.exception_type
+        == f"{type(raised.value).__module__}.{type(raised.value).__qualname__}"
+    )
+    assert event.table_id == table_id(tmp_path / "t")
+    assert event.intent.mode == "append"
+    assert DeltaTable(tmp_path / "t").version() == 0

@@ -96,6 +96,8 @@ def _outcome(observation: Observation, tail: int) -> WriteOutcome:
 
 
 def _failed(observation: Observation, failure: Failed, tail: int) -> Failed:
+    if observation.landed is not None:
+        return replace(failure, landed=observation.landed)
     log = _log(observation)
     if log is None or observation.seam is None or not observation.seam.commits:
         return failure

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from deltawitness.commit.log import CommitLog
     from deltawitness.commit.outcome import RawCommit
     from deltawitness.commit.seams import Seam
-    from deltawitness.events import CommitMetrics, Failed, NoCommitReason, WriteEvent, WriteIntent
+    from deltawitness.events import (
+        CommitMetrics,
+        Failed,
+        Landed,
+        NoCommitReason,
+        WriteEvent,
+        WriteIntent,
+    )
     from deltawitness.observe.preparation import Preparation
     from deltawitness.run import RunContext
 
@@ -48,6 +55,7 @@ class Observation:
         returned: the engine's own metrics.
         files_deleted: how many files a VACUUM says it deleted.
         failure: what the engine raised; `landed` is still to be told.
+        landed: whether the commit of a write that failed is in the log, when that is known beforehand.
         idle: why there can be no commit, when that is known beforehand.
         exported: counts what was written outside Delta, on the delivery thread.
         schema: the Arrow schema that is written, still to be hashed.
@@ -78,6 +86,7 @@ class Observation:
     returned: str | None = None
     files_deleted: int | None = None
     failure: Failed | None = None
+    landed: Landed | None = None
     idle: NoCommitReason | None = None
     exported: Callable[[], CommitMetrics] | None = None
     schema: object | None = None

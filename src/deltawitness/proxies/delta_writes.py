@@ -18,7 +18,7 @@ from deltawitness.proxies.originals import original
 from deltawitness.proxies.plan_metrics import measured
 from deltawitness.proxies.request import WriteFormat, WriteMode, WriteResult
 from deltawitness.proxies.seams import OVERWRITE_REFUSED, REPLACE_REFUSED
-from deltawitness.proxies.witness import facts_of, witnessed
+from deltawitness.proxies.witness import facts_of, telling_if_unreached, witnessed
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
     """
     from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
 
-    with measured(frame) as rows:
+    told = telling_if_unreached(table.table_uri, mode, table.metadata().name)
+    with measured(frame) as rows, told:
         write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
     written = rows_written(table)
     if written is None:
@@ -144,7 +145,8 @@ def _written(
         if table is not None and mode is WriteMode.IGNORE:
             return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
         facts = facts_of(frame, state, schema=source.schema())
-        with witnessed(facts), measured(source) as rows:
+        told = telling_if_unreached(uri, mode.value)
+        with witnessed(facts), measured(source) as rows, told:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
         if table is not None:

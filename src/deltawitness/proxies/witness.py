@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.events import InputVersion
+from deltawitness.events import InputVersion, Landed, WriteIntent
 from deltawitness.hashing import (
     hash_of_plan_text,
     plan_text,
@@ -14,14 +14,17 @@ from deltawitness.hashing import (
     shape_hash_of_plan_text,
 )
 from deltawitness.internal import report
-from deltawitness.observe.enclosure import NO_FACTS, Facts, enclosed
+from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure, enclosed
 from deltawitness.proxies.frames import FrameState
 from deltawitness.proxies.installation import install_enclosed
+from deltawitness.redaction import redact_label, strip_credentials, table_name_for
+from deltawitness.run import current_cache_context
+from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["facts_of", "witnessed"]
+__all__ = ["facts_of", "telling_if_unreached", "witnessed"]
 
 
 def facts_of(
@@ -67,3 +70,57 @@ def witnessed(facts: Facts) -> Iterator[None]:
         report("session", error)
     with enclosed(facts):
         yield
+
+
+@contextmanager
+def telling_if_unreached(location: str, mode: str, name: str | None = None) -> Iterator[None]:
+    """Tell of a write that fails inside the block before the engine is given it.
+
+    delta-rs opens a source before it begins to write. What fails there passes no seam, and the user
+    who asks why a write is missing would find nothing.
+
+    Args:
+        location: of the table.
+        mode: save mode.
+        name: the table's name in its metadata.
+    """
+    enclosure = current_enclosure()
+    seen = 0 if enclosure is None else enclosure.observed
+    try:
+        yield
+    except BaseException as error:
+        if enclosure is not None and enclosure.observed == seen:
+            try:
+                _tell(_intent(enclosure.facts, location, mode, name), location, error)
+                enclosure.observed += 1
+            except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
+                report("session", problem)
+        raise
+
+
+def _tell(intent: WriteIntent, location: str, error: BaseException) -> None:
+    observer = install_enclosed()
+    if not observer.is_on():
+        return
+    observation = observer.begin(intent)
+    observation.location, observation.landed = location, Landed.NO
+    observer.raised(observation, error)
+
+
+def _intent(facts: Facts, location: str, mode: str, name: str | None) -> WriteIntent:
+    ambient = current_cache_context()
+    names = install_enclosed().settings.table_names
+    return WriteIntent(
+        operation=Operation.WRITE,
+        cache_operation=CacheOperation.WRITE,
+        table_uri=strip_credentials(location),
+        table_name=table_name_for(location, name, names),
+        mode=mode,
+        policy=redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
+        scope=facts.scope or ambient.scope or CacheScope.DATASET,
+        cache_key=ambient.key,
+        schema_hash=facts.schema_hash,
+        plan_hash=facts.plan_hash,
+        plan_shape_hash=facts.plan_shape_hash,
+        inputs=facts.inputs,
+    )
