@@ -43,7 +43,7 @@ from deltawitness.run import (
     is_suppressed,
     remove_run_listener,
 )
-from deltawitness.semconv import POLICY_UNMANAGED, CacheScope, Operation
+from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 from deltawitness.sources import new_id, now_ns
 from deltawitness.taxonomy import classify, text_of
 from deltawitness.telemetry.cache import use_providers
@@ -299,12 +299,36 @@ class Observer:
         mode: str | None,
         facts: Facts,
     ) -> WriteIntent:
-        ambient = current_cache_context()
         named = None if table is None else table.metadata().name
+        return self.intent(
+            facts, seam.operation, seam.cache_operation, location, named=named, mode=mode
+        )
+
+    def intent(  # noqa: PLR0913 - what a write is, by keyword where it may be missing
+        self,
+        facts: Facts,
+        operation: Operation,
+        cache_operation: CacheOperation,
+        location: str | None,
+        *,
+        named: str | None = None,
+        mode: str | None = None,
+    ) -> WriteIntent:
+        """Return what a write means to do; its facts win over what the program said around it.
+
+        Args:
+            facts: what is known of it.
+            operation: the engine's operation.
+            cache_operation: the same in the cache layer's words.
+            location: where to, as the engine names it.
+            named: the table's name in its metadata.
+            mode: save mode.
+        """
+        ambient = current_cache_context()
         return WriteIntent(
-            operation=seam.operation,
-            cache_operation=seam.cache_operation,
-            table_uri=strip_credentials(location),
+            operation=operation,
+            cache_operation=cache_operation,
+            table_uri=None if location is None else strip_credentials(location),
             table_name=table_name_for(location, named, self.settings.table_names),
             mode=mode,
             policy=redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),

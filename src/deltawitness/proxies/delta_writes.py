@@ -39,7 +39,7 @@ def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
     """
     from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
 
-    told = telling_if_unreached(table.table_uri, mode, table.metadata().name)
+    told = telling_if_unreached(table.table_uri, mode, table)
     with measured(frame) as rows, told:
         write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
     written = rows_written(table)
@@ -145,7 +145,7 @@ def _written(
         if table is not None and mode is WriteMode.IGNORE:
             return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
         facts = facts_of(frame, state, schema=source.schema())
-        told = telling_if_unreached(uri, mode.value)
+        told = telling_if_unreached(uri, mode.value, table)
         with witnessed(facts), measured(source) as rows, told:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)

@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from deltawitness.events import CommitMetrics, WriteIntent
+from deltawitness.events import CommitMetrics
 from deltawitness.internal import report
 from deltawitness.observe import Observer
-from deltawitness.observe.enclosure import Facts
 from deltawitness.proxies.counts import count_frame, count_in
 from deltawitness.proxies.frames import FrameState, adopt, state_of
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.seams import wrapped_plan
 from deltawitness.proxies.witness import facts_of
-from deltawitness.redaction import redact_label, strip_credentials, table_name_for
-from deltawitness.run import current_cache_context
-from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
+from deltawitness.semconv import CacheOperation, Operation
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
@@ -84,24 +81,8 @@ def exported(
 
 def _begun(observer: Observer, frame: DataFrame, location: str) -> Observation:
     facts = facts_of(frame, state_of(frame), schema=frame.schema())
-    return observer.begin(_intent(observer, facts, location))
-
-
-def _intent(observer: Observer, facts: Facts, location: str) -> WriteIntent:
-    ambient = current_cache_context()
-    return WriteIntent(
-        operation=Operation.COPY,
-        cache_operation=CacheOperation.WRITE,
-        table_uri=strip_credentials(location),
-        table_name=table_name_for(location, None, observer.settings.table_names),
-        policy=redact_label(ambient.policy or POLICY_UNMANAGED),
-        scope=ambient.scope or CacheScope.DATASET,
-        cache_key=ambient.key,
-        schema_hash=facts.schema_hash,
-        plan_hash=facts.plan_hash,
-        plan_shape_hash=facts.plan_shape_hash,
-        inputs=facts.inputs,
-    )
+    intent = observer.intent(facts, Operation.COPY, CacheOperation.WRITE, location)
+    return observer.begin(intent)
 
 
 def _returned(

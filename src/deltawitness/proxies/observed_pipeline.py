@@ -18,9 +18,8 @@ from deltawitness.observe.enclosure import Enclosure, Facts, enclosed
 from deltawitness.observe.observation import Observation
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.request import WriteRequest
-from deltawitness.redaction import redact_label, strip_credentials, table_name_for
-from deltawitness.run import current_cache_context, parse_scope
-from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
+from deltawitness.run import parse_scope
+from deltawitness.semconv import CacheOperation, CacheScope, Operation
 
 __all__ = ["ObservedWritePipeline"]
 
@@ -134,7 +133,7 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         if enclosure.observed > seen or not observer.is_on():
             return
         try:
-            observation = observer.begin(self._intent(enclosure.facts, request))
+            observation = observer.begin(_intent(observer, enclosure.facts, request))
             if error is None:
                 _note_outcome(observation, request, result)
                 observer.returned(observation, None, table=None)
@@ -144,26 +143,20 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", problem)
 
-    def _intent(self, facts: Facts, request: Any) -> WriteIntent:
-        ambient = current_cache_context()
-        destination = getattr(request, "destination", None)
-        if not isinstance(destination, str | os.PathLike):
-            destination = getattr(destination, "table_uri", None)
-        location = None if destination is None else os.fspath(destination)
-        is_delta = _text(getattr(request, "format", "delta")) == "delta"
-        return WriteIntent(
-            operation=Operation.WRITE if is_delta else Operation.COPY,
-            cache_operation=CacheOperation.WRITE,
-            table_uri=None if location is None else strip_credentials(location),
-            table_name=table_name_for(location, None),
-            mode=_text(getattr(request, "mode", None)),
-            policy=redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
-            scope=facts.scope or ambient.scope or CacheScope.DATASET,
-            cache_key=ambient.key,
-            schema_hash=facts.schema_hash,
-            plan_hash=facts.plan_hash,
-            plan_shape_hash=facts.plan_shape_hash,
-        )
+
+def _intent(observer: Observer, facts: Facts, request: Any) -> WriteIntent:
+    destination = getattr(request, "destination", None)
+    if not isinstance(destination, str | os.PathLike):
+        destination = getattr(destination, "table_uri", None)
+    location = None if destination is None else os.fspath(destination)
+    is_delta = _text(getattr(request, "format", "delta")) == "delta"
+    return observer.intent(
+        facts,
+        Operation.WRITE if is_delta else Operation.COPY,
+        CacheOperation.WRITE,
+        location,
+        mode=_text(getattr(request, "mode", None)),
+    )
 
 
 def _observed(pipeline: Any, policy: str | None, scope: CacheScope | None) -> ObservedWritePipeline:

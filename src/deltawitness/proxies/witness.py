@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.events import InputVersion, Landed, WriteIntent
+from deltawitness.events import InputVersion, Landed
 from deltawitness.hashing import (
     hash_of_plan_text,
     plan_text,
@@ -14,15 +14,14 @@ from deltawitness.hashing import (
     shape_hash_of_plan_text,
 )
 from deltawitness.internal import report
-from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure, enclosed
+from deltawitness.observe.enclosure import NO_FACTS, Enclosure, Facts, current_enclosure, enclosed
 from deltawitness.proxies.frames import FrameState
 from deltawitness.proxies.installation import install_enclosed
-from deltawitness.redaction import redact_label, strip_credentials, table_name_for
-from deltawitness.run import current_cache_context
-from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
+from deltawitness.semconv import CacheOperation, Operation
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
 
 __all__ = ["facts_of", "telling_if_unreached", "witnessed"]
 
@@ -73,7 +72,9 @@ def witnessed(facts: Facts) -> Iterator[None]:
 
 
 @contextmanager
-def telling_if_unreached(location: str, mode: str, name: str | None = None) -> Iterator[None]:
+def telling_if_unreached(
+    location: str, mode: str, table: DeltaTable | None = None
+) -> Iterator[None]:
     """Tell of a write that fails inside the block before the engine is given it.
 
     delta-rs opens a source before it begins to write. What fails there passes no seam, and the user
@@ -82,7 +83,7 @@ def telling_if_unreached(location: str, mode: str, name: str | None = None) -> I
     Args:
         location: of the table.
         mode: save mode.
-        name: the table's name in its metadata.
+        table: the table, if it is open.
     """
     enclosure = current_enclosure()
     seen = 0 if enclosure is None else enclosure.observed
@@ -91,36 +92,29 @@ def telling_if_unreached(location: str, mode: str, name: str | None = None) -> I
     except BaseException as error:
         if enclosure is not None and enclosure.observed == seen:
             try:
-                _tell(_intent(enclosure.facts, location, mode, name), location, error)
-                enclosure.observed += 1
+                named = None if table is None else table.metadata().name
+                _tell(enclosure, location, mode, named, error)
             except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
                 report("session", problem)
         raise
 
 
-def _tell(intent: WriteIntent, location: str, error: BaseException) -> None:
+def _tell(
+    enclosure: Enclosure, location: str, mode: str, named: str | None, error: BaseException
+) -> None:
     observer = install_enclosed()
     if not observer.is_on():
         return
-    observation = observer.begin(intent)
+    observation = observer.begin(
+        observer.intent(
+            enclosure.facts,
+            Operation.WRITE,
+            CacheOperation.WRITE,
+            location,
+            named=named,
+            mode=mode,
+        )
+    )
     observation.location, observation.landed = location, Landed.NO
     observer.raised(observation, error)
-
-
-def _intent(facts: Facts, location: str, mode: str, name: str | None) -> WriteIntent:
-    ambient = current_cache_context()
-    names = install_enclosed().settings.table_names
-    return WriteIntent(
-        operation=Operation.WRITE,
-        cache_operation=CacheOperation.WRITE,
-        table_uri=strip_credentials(location),
-        table_name=table_name_for(location, name, names),
-        mode=mode,
-        policy=redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
-        scope=facts.scope or ambient.scope or CacheScope.DATASET,
-        cache_key=ambient.key,
-        schema_hash=facts.schema_hash,
-        plan_hash=facts.plan_hash,
-        plan_shape_hash=facts.plan_shape_hash,
-        inputs=facts.inputs,
-    )
+    enclosure.observed += 1
