@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
@@ -80,6 +82,35 @@ def _count(text: str) -> int:
     raise ValueError(msg)
 
 
+def _bytes(text: str) -> int:
+    msg = "a whole number of bytes from 65536 to 1099511627776"
+    try:
+        number = int(text)
+    except ValueError:
+        raise ValueError(msg) from None
+    if 1 << 16 <= number <= 1 << 40:
+        return number
+    raise ValueError(msg)
+
+
+def _location(text: str) -> str:
+    if text.strip():
+        return text
+    msg = "a path or a URI"
+    raise ValueError(msg)
+
+
+def _options(text: str) -> dict[str, str]:
+    msg = "a JSON object of text to text"
+    try:
+        options = json.loads(text)
+    except ValueError:
+        raise ValueError(msg) from None
+    if isinstance(options, dict) and all(isinstance(value, str) for value in options.values()):
+        return options
+    raise ValueError(msg)
+
+
 def _key(text: str) -> bytes:
     if text:
         return text.encode()
@@ -107,6 +138,14 @@ class Settings:
         table_names: where table names come from (`DELTAWITNESS_TABLE_NAMES`).
         capture_queries: a span per query (`DELTAWITNESS_CAPTURE_QUERIES`).
         capture_plan_metrics: operator metrics of writes (`DELTAWITNESS_CAPTURE_PLAN_METRICS`).
+        cache_root: where the ledger lies (`DELTAWITNESS_CACHE_ROOT`).
+        ledger: keep one when there is a cache root (`DELTAWITNESS_LEDGER`).
+        ledger_maintenance: compact and vacuum it (`DELTAWITNESS_LEDGER_MAINTENANCE`).
+        storage_options: of the cache root (`DELTAWITNESS_STORAGE_OPTIONS`).
+        spool_dir: what is not in the ledger yet (`DELTAWITNESS_SPOOL_DIR`).
+        spool_limit: bytes that may wait there (`DELTAWITNESS_SPOOL_LIMIT`).
+        drain_interval: seconds between two drains (`DELTAWITNESS_DRAIN_INTERVAL`).
+        drain_events: events that make a drain come early (`DELTAWITNESS_DRAIN_EVENTS`).
         repr_runs_dml: looking at a DML frame runs it (`DELTAWITNESS_REPR_RUNS_DML`).
 
     Raises:
@@ -133,6 +172,16 @@ class Settings:
     table_names: TableNames = _setting(Env.TABLE_NAMES, _one_of(TableNames), TableNames.PATH)  # noqa: RUF009 - makes a field()
     capture_queries: bool = _setting(Env.CAPTURE_QUERIES, _flag, False)  # noqa: FBT003 - the default
     capture_plan_metrics: bool = _setting(Env.CAPTURE_PLAN_METRICS, _flag, False)  # noqa: FBT003 - the default
+    cache_root: str | None = _setting(Env.CACHE_ROOT, _location, None)
+    ledger: bool = _setting(Env.LEDGER, _flag, True)  # noqa: FBT003 - the default
+    ledger_maintenance: bool = _setting(Env.LEDGER_MAINTENANCE, _flag, True)  # noqa: FBT003 - the default
+    storage_options: dict[str, str] | None = _setting(  # noqa: RUF009 - makes a field()
+        Env.STORAGE_OPTIONS, _options, None, repr=False, hash=False
+    )
+    spool_dir: str | None = _setting(Env.SPOOL_DIR, _location, None)
+    spool_limit: int = _setting(Env.SPOOL_LIMIT, _bytes, 256 << 20)
+    drain_interval: float = _setting(Env.DRAIN_INTERVAL, _seconds, 5.0)
+    drain_events: int = _setting(Env.DRAIN_EVENTS, _count, 1000)
     repr_runs_dml: bool = _setting(Env.REPR_RUNS_DML, _flag, False)  # noqa: FBT003 - the default
 
     def __post_init__(self) -> None:
@@ -144,8 +193,7 @@ class Settings:
                 continue
             if isinstance(value, bytes) and value:
                 continue  # a key given in code may be any bytes
-            text = value.decode() if isinstance(value, bytes) else str(value)
-            object.__setattr__(self, setting.name, _parsed(setting.metadata, text))
+            object.__setattr__(self, setting.name, _parsed(setting.metadata, _as_text(value)))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -161,6 +209,24 @@ class Settings:
             if (text := variables.get(setting.metadata["variable"])) is not None
         }
         return cls(**given)
+
+
+def state_folder() -> Path:
+    """Return the user's folder for state that outlives a program (XDG Base Directory, 0.8)."""
+    given = os.environ.get("XDG_STATE_HOME")
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
+    return Path(given) if given else Path(home, ".local", "state")
+
+
+def _as_text(value: object) -> str:
+    """Return a value given in code as the environment would spell it."""
+    match value:
+        case bytes():
+            return value.decode()
+        case Mapping():
+            return json.dumps(value, default=repr)
+        case _:
+            return str(value)
 
 
 def _parsed(metadata: Mapping[str, Any], text: str) -> Any:

@@ -25,6 +25,7 @@ __all__ = [
     "redact",
     "redact_text",
     "redact_value",
+    "redacted_intent",
     "redacted_run",
     "strip_credentials",
     "table_name_for",
@@ -114,7 +115,7 @@ def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
     return replace(
         event,
         run=redacted_run(event.run),
-        intent=_redacted_intent(event.intent, settings),
+        intent=redacted_intent(event.intent, settings),
         outcome=_redacted_outcome(event.outcome, event.intent.table_uri),
         table_id=_keyed(event.table_id, event.intent.table_uri, settings),
         thread=None,
@@ -129,7 +130,8 @@ def redacted_run(run: RunContext) -> RunContext:
     return replace(run, job=redact_label(run.job), attributes=MappingProxyType(attributes))
 
 
-def _redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
+def redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
+    """Return what a write means to do as it may leave the process."""
     key = intent.cache_key
     inputs = tuple(
         InputVersion(_keyed(read.table_id, read.uri, settings) or read.table_id, read.version)

@@ -55,6 +55,7 @@ class RunContext:
         started_at: nanoseconds since the Unix epoch.
         attributes: the caller's own facts about the run.
         traceparent: W3C trace context that the process was started with, if any.
+        is_joined: whether another process opened it and this one takes part in it.
     """
 
     run_id: str
@@ -63,6 +64,7 @@ class RunContext:
     started_at: int = field(default_factory=now_ns)
     attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     traceparent: str | None = None
+    is_joined: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make a child process belong to this run.
@@ -93,6 +95,9 @@ class RunListener(Protocol):
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
         """Take note that `run` is closing, with the error that ended it; called inside it."""
+
+    def run_closed(self, run: RunContext, /) -> None:
+        """Store what is known of `run`, which is over; an event loop calls it aside."""
 
 
 NO_CACHE_CONTEXT = CacheContext()
@@ -134,6 +139,7 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         run_id=run_id or new_id(),
         job=environ.get(Env.JOB) or _program_name(),
         traceparent=environ.get(Env.TRACEPARENT) or None,
+        is_joined=run_id is not None,
     )
 
 
@@ -232,6 +238,8 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
                 listener.run_settling(context)
         finally:
             _close(context, token, error)
+        for listener in reversed(_listeners):
+            listener.run_closed(context)
 
     def _leaving(self) -> tuple[RunContext, Token[RunContext | None]]:
         here = _run.get()
@@ -257,6 +265,8 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
                 await asyncio.to_thread(listener.run_settling, context)
         finally:
             _close(context, token, error)
+        for listener in reversed(_listeners):
+            await asyncio.to_thread(listener.run_closed, context)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Wrap `function`, plain or async, so that each call is a run of its own."""
@@ -400,6 +410,11 @@ def suppressed() -> Iterator[None]:
 def is_suppressed() -> bool:
     """Tell whether writes made here and now go unobserved."""
     return _suppressed.get()
+
+
+def unhandled() -> BaseException | None:
+    """Return the error that ends the process; one that a prompt has shown is long past."""
+    return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
 
 
 def bound(function: Callable[P, R]) -> Callable[P, R]:

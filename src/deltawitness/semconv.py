@@ -290,6 +290,8 @@ METRIC_EXPORT_FILES: Final = "deltawitness.export.files"
 METRIC_EXPORT_SIZE: Final = "deltawitness.export.size"
 METRIC_INTERNAL_ERRORS: Final = "deltawitness.internal.errors"
 METRIC_EVENTS_DROPPED: Final = "deltawitness.events.dropped"
+METRIC_SPOOL_PENDING: Final = "deltawitness.spool.pending"
+METRIC_DRAIN_DURATION: Final = "deltawitness.drain.duration"
 
 DB_DURATION_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """Seconds; the boundaries that the conventions prescribe for `db.client.operation.duration`."""
@@ -322,6 +324,21 @@ ARTIFACT_PLAN_METRICS: Final = "plan_metrics"
 SPAN_CACHE_READ: Final = "cache.read"
 SPAN_CACHE_WRITE: Final = "cache.write"
 SPAN_CACHE_SNAPSHOT: Final = "cache.snapshot"
+
+
+# --- the ledger -----------------------------------------------------------------------------------------
+
+LEDGER_DIRECTORY: Final = "cache_ledgers"
+"""Folder under the cache root that holds the ledger's tables."""
+
+SPOOL_DIRECTORY: Final = "cache_spool"
+"""Folder under a local cache root that holds what is not in the ledger yet."""
+
+LEDGER_SCHEMA: Final = "cache_ledger"
+"""Schema of a session that the ledger's tables are registered in."""
+
+DEFAULT_CACHE_ROOT: Final = ".deltawitness"
+"""Cache root of `deltawitness run` and of the other commands, in the working directory."""
 
 
 # --- environment variables ----------------------------------------------------------------------------
@@ -362,5 +379,21 @@ class Env(StrEnum):
     """Make a span for each query over Delta tables whose rows go to the program (`true`, `false`)."""
     CAPTURE_PLAN_METRICS = "DELTAWITNESS_CAPTURE_PLAN_METRICS"
     """Leave the operator metrics of the plan that fed a write as a diagnostics artifact (`true`, `false`)."""
+    CACHE_ROOT = "DELTAWITNESS_CACHE_ROOT"
+    """Where the ledger lies, a path or a URI; without it none is kept, but for `deltawitness run`."""
+    LEDGER = "DELTAWITNESS_LEDGER"
+    """Keep a ledger under the cache root (`true`, `false`)."""
+    LEDGER_MAINTENANCE = "DELTAWITNESS_LEDGER_MAINTENANCE"
+    """Compact and vacuum the ledger's tables from time to time while draining (`true`, `false`)."""
+    STORAGE_OPTIONS = "DELTAWITNESS_STORAGE_OPTIONS"
+    """Storage options of the cache root as a JSON object, beside what the engine reads itself (`AWS_...`)."""
+    SPOOL_DIR = "DELTAWITNESS_SPOOL_DIR"
+    """Local folder for what is not in the ledger yet; under a local cache root by default."""
+    SPOOL_LIMIT = "DELTAWITNESS_SPOOL_LIMIT"
+    """Bytes that a process may have waiting for the ledger; beyond it new events are counted as dropped."""
+    DRAIN_INTERVAL = "DELTAWITNESS_DRAIN_INTERVAL"
+    """Seconds between two drains of a process into the ledger."""
+    DRAIN_EVENTS = "DELTAWITNESS_DRAIN_EVENTS"
+    """Events after which a process drains before its interval is over."""
     REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"
     """Let `repr()` of an un-run DML frame run it, as plain DataFusion does (`true`, `false`)."""

@@ -14,7 +14,7 @@ from deltawitness.config import Settings
 from deltawitness.events_file import EventsFile
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.internal import report
-from deltawitness.run import adopt_run, current_run, run
+from deltawitness.run import adopt_run, current_run, run, unhandled
 from deltawitness.semconv import Env
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _open_run() -> None:
     context = scope.__enter__()
     adopt_run(context)
     os.environ.update(child_environment(), **{Env.ACTIVATE.value: CHILD})
-    atexit.register(scope.__exit__, None, None, None)
+    atexit.register(lambda: scope.__exit__(None, unhandled(), None))
 
 
 def _configure_sdk() -> None:

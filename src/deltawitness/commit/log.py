@@ -62,13 +62,20 @@ def local_log_directory(table_uri: str) -> str | None:
     >>> local_log_directory("s3://bucket/t") is None
     True
     """
-    if table_uri.startswith("file:"):
-        path = unquote(urlsplit(table_uri).path)
-    elif _SCHEME.match(table_uri):
-        return None
-    else:
-        path = table_uri
-    return os.path.join(path, LOG_DIRECTORY, "")  # noqa: PTH118 - text joined once, on a write's path
+    path = local_path(table_uri)
+    # Text joined once, on a write's path.
+    return None if path is None else os.path.join(path, LOG_DIRECTORY, "")  # noqa: PTH118 - as said
+
+
+def local_path(uri: str) -> str | None:
+    """Return the path of a location on a local disk; None for one on an object store.
+
+    >>> local_path("file:///data/a%20b/"), local_path("s3://bucket/t")
+    ('/data/a b/', None)
+    """
+    if uri.startswith("file:"):
+        return unquote(urlsplit(uri).path)
+    return None if _SCHEME.match(uri) else uri
 
 
 class LocalLog:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         WriteEvent,
         WriteIntent,
     )
+    from deltawitness.ledger.spool import Segment
     from deltawitness.observe.preparation import Preparation
     from deltawitness.run import RunContext
 
@@ -61,6 +62,7 @@ class Observation:
         schema: the Arrow schema that is written, still to be hashed.
         call: instance, arguments and ambient context for hooks, kept only when there are hooks.
         response: what the engine returned, likewise.
+        noted: where in the spool its note is, if it is there.
         event: the finished record.
         told: the same, fit to leave the process.
     """
@@ -92,5 +94,6 @@ class Observation:
     schema: object | None = None
     call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None = None
     response: object = None
+    noted: Segment | None = None
     event: WriteEvent | None = None
     told: WriteEvent | None = None

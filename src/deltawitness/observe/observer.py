@@ -33,6 +33,7 @@ from deltawitness.observe.completion import barely_completed, completed
 from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure
 from deltawitness.observe.observation import Observation
 from deltawitness.observe.preparation import Preparation
+from deltawitness.observe.recording import recording_for
 from deltawitness.redaction import redact, redact_label, strip_credentials, table_name_for
 from deltawitness.run import (
     NO_CACHE_CONTEXT,
@@ -42,15 +43,16 @@ from deltawitness.run import (
     current_run,
     is_suppressed,
     remove_run_listener,
+    unhandled,
 )
 from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 from deltawitness.sources import new_id, now_ns
 from deltawitness.taxonomy import classify, text_of
-from deltawitness.telemetry.cache import use_providers
+from deltawitness.telemetry.cache import on_cache_operation, use_providers
 from deltawitness.telemetry.diagnostics import diagnostics_sink
 from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
-from deltawitness.telemetry.metrics import InternalCounters, MetricSink
+from deltawitness.telemetry.metrics import DrainInstruments, InternalCounters, MetricSink
 from deltawitness.telemetry.queries import QueryTelemetry
 from deltawitness.telemetry.spans import RunSpans, WriteSpans, parent_context, traceparent_of
 
@@ -89,6 +91,7 @@ class Observer:
         settings: how it behaves.
         queries: the telemetry of queries, for the proxies that see them.
         diagnostics: where diagnostics artifacts go.
+        recorder: what keeps the ledger of this process; None when none is kept.
 
     Raises:
         ConfigurationError: a setting in the environment is invalid.
@@ -124,6 +127,13 @@ class Observer:
         self._preparations: dict[tuple[object, ...], Preparation] = {}
         self._adopted = False
         self._is_exiting = False
+        self._recording = recording_for(
+            self.settings, is_busy=self._is_busy, on_drop=self._counters.dropped
+        )
+        self.recorder = self._recording.recorder
+        if self.recorder is not None:
+            drains = DrainInstruments(meter_provider, self.recorder)
+            self.recorder.on_drain = drains.record
         self._delivery = Delivery(
             self._steps(sinks),
             interval=self.settings.delivery_interval,
@@ -143,6 +153,8 @@ class Observer:
         _observer = self
         on_internal_error(self._counters.error)
         use_providers(*self._providers[:2])
+        if self.recorder is not None:
+            on_cache_operation(self.recorder.operation)
         add_run_listener(self)
         atexit.register(self._flush_at_exit)
         # Children of multiprocessing leave by os._exit: only these finalizers run there.
@@ -154,6 +166,7 @@ class Observer:
         """Deliver what waits and let go of everything."""
         global _observer  # noqa: PLW0603 - one observer per process
         self._delivery.close(self._flush_timeout())
+        self._recording.close(None, timeout=self._flush_timeout())
         remove_run_listener(self)
         self._flushing.restore()
         atexit.unregister(self._flush_at_exit)
@@ -161,6 +174,7 @@ class Observer:
             _observer = None
             on_internal_error(None)
             use_providers(None, None)
+            on_cache_operation(None)
 
     def _finish_child(self) -> None:
         multiprocessing_util.Finalize(None, self._flush_child, exitpriority=100)
@@ -169,9 +183,11 @@ class Observer:
         if self._flush_in_time():
             with suppress(Exception):  # the exporters' own troubles are theirs to log
                 self._flushing.force_flush()
+        self._recording.close(None, timeout=self._flush_timeout())
 
     def run_started(self, run: RunContext) -> None:
         """Open the run's span."""
+        self._recording.run_started(run)
         try:
             self._run_spans.run_started(run)
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
@@ -187,6 +203,11 @@ class Observer:
             self._run_spans.run_ended(run, error)
         except Exception as problem:  # noqa: BLE001 - telemetry never changes the program
             report("run", problem)
+        self._recording.run_ended(run, error)
+
+    def run_closed(self, run: RunContext) -> None:
+        """Have the ledger tell of the run."""
+        self._recording.run_closed(run)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every write that is finished by now has been delivered to every sink."""
@@ -198,6 +219,7 @@ class Observer:
     def _flush_at_exit(self) -> None:
         self._is_exiting = True
         self._flush_in_time()
+        self._recording.close(unhandled(), timeout=self._flush_timeout())
 
     def _forget_under_way(self) -> None:
         """In a forked child: what the parent's threads were writing is the parent's."""
@@ -442,6 +464,7 @@ class Observer:
 
     def _hand_over(self, observation: Observation) -> None:
         self._under_way.discard(observation)
+        self._recording.note(observation)
         self._delivery.submit(observation)
         if self._is_exiting:
             # Nothing waits for the delivery thread any more once this handler has run.
@@ -477,6 +500,7 @@ class Observer:
         steps = [
             Step("commit", self._complete, vital=True),
             Step("redaction", self._redact, vital=True),
+            Step("ledger", self._recording.settle, vital=True),
             Step("spans", self._make_span),
             Step("hooks", self._call_hooks),
             Step("spans", self._close_span),

@@ -11,14 +11,19 @@ from deltawitness.telemetry.spans import sampling_attributes, span_name
 __all__ = ["Preparation"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Preparation:
-    """An intent with the stamp, the span name and the sampling attributes that follow from it."""
+    """An intent with the stamp, the span name and the sampling attributes that follow from it.
+
+    Attributes:
+        note: the part of a ledger's note that follows from it, made when it is first needed.
+    """
 
     intent: WriteIntent
     stamp: Stamp
     span_name: str
     attributes: dict[str, str]
+    note: str | None = None
 
     @classmethod
     def of(cls, intent: WriteIntent) -> Preparation:

@@ -14,7 +14,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.internal import report
 from deltawitness.redaction import redact_label, redact_named, redact_text, redact_value
-from deltawitness.run import current_run, parse_scope
+from deltawitness.run import RunContext, current_run, parse_scope
 from deltawitness.semconv import (
     CACHE_OPERATION,
     CACHE_POLICY,
@@ -29,6 +29,7 @@ from deltawitness.semconv import (
     CacheResult,
     CacheScope,
 )
+from deltawitness.sources import now_ns
 from deltawitness.taxonomy import classify
 from deltawitness.telemetry.metrics import cache_instruments
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["cache_span"]
+__all__ = ["cache_span", "on_cache_operation"]
 
 P = ParamSpec("P")
 T = TypeVar("T", CacheOperation, CacheResult)
@@ -55,6 +56,21 @@ def use_providers(
     """Make cache spans with the given providers; the global ones when None."""
     global _tracer_provider, _meter_provider
     _tracer_provider, _meter_provider = tracer_provider, meter_provider
+
+
+Listener: TypeAlias = "Callable[[RunContext, Mapping[str, object]], None]"
+"""Is told of an operation that is no write: its run, and the columns of its row in the ledger."""
+
+_listener: Listener | None = None
+
+_TOLD = frozenset({CacheOperation.READ, CacheOperation.SNAPSHOT})
+"""Operations that no commit tells of."""
+
+
+def on_cache_operation(listener: Listener | None) -> None:
+    """Have `listener` told of the reads and snapshots of caches: how the ledger comes to know them."""
+    global _listener  # noqa: PLW0603 - one ledger per process
+    _listener = listener
 
 
 @contextmanager
@@ -107,7 +123,7 @@ def cache_span(
             RUN_ID: current_run().run_id,
         },
     )
-    started = time.perf_counter()
+    began, started = now_ns(), time.perf_counter()
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         context = get_current()
         try:
@@ -131,6 +147,29 @@ def cache_span(
                     context=context,
                 ),
             )
+            if what in _TOLD and _listener is not None:
+                row = {
+                    "event_time": began // 1000,
+                    "duration_ms": seconds * 1000,
+                    "operation": what.value.upper(),
+                    "cache_operation": what.value,
+                    "scope": scope.value,
+                    "policy": policy,
+                    "result": result.value,
+                    "error_type": error_type,
+                    **_ids(span),
+                }
+                _guarded("ledger", _listener, current_run(), row)
+
+
+def _ids(span: Span) -> dict[str, str]:
+    context = span.get_span_context()
+    if not context.is_valid:
+        return {}
+    return {
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+    }
 
 
 def _opened(name: str, attributes: dict[str, AttributeValue]) -> Span:

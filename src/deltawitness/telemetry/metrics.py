@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, NewType, Protocol
 
 from opentelemetry import metrics
+from opentelemetry.metrics import Observation
 
 from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
 from deltawitness.semconv import (
@@ -29,11 +30,13 @@ from deltawitness.semconv import (
     METRIC_COMMIT_ROWS,
     METRIC_COMMIT_SIZE,
     METRIC_DB_CLIENT_OPERATION_DURATION,
+    METRIC_DRAIN_DURATION,
     METRIC_EVENTS_DROPPED,
     METRIC_EXPORT_FILES,
     METRIC_EXPORT_ROWS,
     METRIC_EXPORT_SIZE,
     METRIC_INTERNAL_ERRORS,
+    METRIC_SPOOL_PENDING,
     POLICY_CAP,
     POLICY_OVERFLOW,
     SCHEMA_URL,
@@ -41,6 +44,7 @@ from deltawitness.semconv import (
     WITNESS_VERSION,
     system_of,
 )
+from deltawitness.taxonomy import classify
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheInstruments",
+    "DrainInstruments",
     "InternalCounters",
     "MetricSink",
     "PolicyNames",
@@ -286,6 +291,44 @@ class InternalCounters:
         """Count events that a component did not get to see."""
         with suppress(Exception):
             _add(self._dropped, count, BoundedAttributes({COMPONENT: component}))
+
+
+class Pending(Protocol):
+    """Something that knows how many operations are not in the ledger yet."""
+
+    @property
+    def pending(self) -> int:
+        """How many."""
+
+
+class DrainInstruments:
+    """Tells how much waits for the ledger, and how long it takes to carry it there.
+
+    Args:
+        meter_provider: whose meter to use; the global one when None.
+        spool: says how many operations are not in the ledger yet.
+    """
+
+    def __init__(self, meter_provider: MeterProvider | None, spool: Pending) -> None:
+        meter = _meter(meter_provider)
+        meter.create_observable_gauge(
+            METRIC_SPOOL_PENDING,
+            [lambda _: [Observation(spool.pending)]],
+            "{event}",
+            "Operations that are not in the ledger yet",
+        )
+        self._duration = meter.create_histogram(
+            METRIC_DRAIN_DURATION,
+            "s",
+            "Duration of drains into the ledger",
+            explicit_bucket_boundaries_advisory=CACHE_DURATION_BUCKETS,
+        )
+
+    def record(self, seconds: float, error: BaseException | None) -> None:
+        """Record one drain, with the error that ended it."""
+        attributes = {} if error is None else {ERROR_TYPE: classify(error).value}
+        with suppress(Exception):
+            _record(self._duration, seconds, BoundedAttributes(attributes), None)
 
 
 def metric_views() -> list[View]:

@@ -1,0 +1,84 @@
+"""Rows between JSON, Arrow and the ledger's tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.json as pj
+
+from deltawitness.ledger.tables import INVENTORY, PARTITION, LedgerTable
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["dated", "operation_rows", "queried", "quoted", "wire"]
+
+
+def wire(table: LedgerTable) -> pa.Schema:
+    """Return a table's schema as rows are told: times as whole microseconds, and no partition."""
+    return pa.schema(
+        [
+            column.with_type(pa.int64()) if pa.types.is_timestamp(column.type) else column
+            for column in table.schema
+            if column.name != PARTITION
+        ]
+    )
+
+
+def dated(table: LedgerTable, rows: pa.Table) -> pa.Table:
+    """Return rows as they were told with the types of the table, and with their partition.
+
+    Args:
+        table: whose rows they are.
+        rows: of the schema that :func:`wire` gives.
+    """
+    first_time = next(column.name for column in table.schema if pa.types.is_timestamp(column.type))
+    # Dates are those of UTC: the zone is dropped, not converted to that of the machine.
+    days = rows[first_time].cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+    return rows.append_column(PARTITION, days).select(table.schema.names).cast(table.schema)
+
+
+def operation_rows(lines: Sequence[bytes]) -> pa.Table:
+    """Return rows of the inventory.
+
+    Args:
+        lines: each row as JSON; columns that are not known here are left out.
+    """
+    if not lines:
+        return INVENTORY.schema.empty_table()
+    content = b"\n".join(lines)
+    told = pj.read_json(
+        io.BytesIO(content),
+        # In one block, because a row may be longer than a block of the default size.
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(content) + 1),
+        parse_options=pj.ParseOptions(
+            explicit_schema=wire(INVENTORY), unexpected_field_behavior="ignore"
+        ),
+    )
+    return dated(INVENTORY, told)
+
+
+def queried(table: DeltaTable, sql: str) -> pa.Table:
+    """Return what a query over one of the ledger's tables says.
+
+    The engine's own query builder is used, because it reads tables on object stores as well.
+
+    Args:
+        table: registered as `ledger`.
+        sql: the query.
+    """
+    from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
+
+    return pa.table(QueryBuilder().register("ledger", table).execute(sql).read_all())
+
+
+def quoted(text: str) -> str:
+    """Return a text as a literal of SQL.
+
+    >>> quoted("it's")
+    "'it''s'"
+    """
+    return "'" + str(text).replace("'", "''") + "'"

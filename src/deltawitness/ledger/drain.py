@@ -1,0 +1,363 @@
+"""Segments into the ledger's tables, each exactly once.
+
+The mark of a spool is an application transaction: its id and the number of its last segment that
+is in the table. It is committed with the rows themselves, read through the same handle that the rows are
+then written through, and read again after every conflict. So a segment whose process dies, or whose
+commit landed although the engine raised, is either in the table with its mark, or in neither.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltawitness.internal import report
+from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, wire
+from deltawitness.ledger.rows import as_json, note_row
+from deltawitness.ledger.runs import TALLIED, RunStatus, run_row, tallied
+from deltawitness.ledger.segments import Adopted, Told, adopted, read_segment
+from deltawitness.ledger.tables import (
+    INVENTORY,
+    PARTITION,
+    RUNS,
+    SNAPSHOTS,
+    LedgerRoot,
+    LedgerTable,
+    Source,
+    commit_properties,
+)
+from deltawitness.run import suppressed
+from deltawitness.semconv import CacheOperation, ErrorType
+from deltawitness.sources import now_ns
+from deltawitness.taxonomy import classify
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["LATE_APP_ID", "SETTLE", "Drain", "Drained", "appended"]
+
+Row = dict[str, Any]
+Rows = Callable[["DeltaTable"], "tuple[pa.Table, Mapping[str, int]]"]
+
+ATTEMPTS = 12
+"""How often an append is tried before its segments are left for the next drain."""
+
+FIRST_WAIT = 0.02
+LONGEST_WAIT = 5.0
+"""Seconds between two attempts: up to the first, doubled each time, up to the longest; how much of it
+is waited is left to chance, so that those who met do not meet again."""
+
+SETTLE = 60.0
+"""Seconds after which an operation that is still on its way into the ledger may have been found in
+the log by a reconcile: younger ones are left alone there, older ones are looked up here."""
+
+LATE_APP_ID = "deltawitness/late"
+"""Mark of what must not be appended by two at a time: late segments, and what a reconcile adds."""
+
+MAINTAINED_EVERY = 100
+"""Commits to a table of the ledger after which whoever made the last one looks after it."""
+
+BATCH_BYTES = 64 << 20
+"""Bytes of segments that go into one commit."""
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a drain has carried into the ledger.
+
+    Attributes:
+        operations: rows of the inventory.
+        runs: rows of the run summary.
+        snapshots: rows of the snapshot registry.
+        segments: segments that are done with.
+        adopted: spools of dead processes among them.
+        damaged: lines that could not be read.
+    """
+
+    operations: int = 0
+    runs: int = 0
+    snapshots: int = 0
+    segments: int = 0
+    adopted: int = 0
+    damaged: int = 0
+
+    def __iadd__(self, other: Drained) -> Self:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+
+@dataclass(slots=True)
+class Batch:
+    """What goes into the tables together."""
+
+    told: list[Told] = field(default_factory=list)
+    abandoned: list[Told] = field(default_factory=list)
+    """The last segments of dead processes: the runs that they say are open never ended."""
+
+
+class Drain:
+    """Carries segments into the tables of a ledger.
+
+    Args:
+        root: where the ledger lies.
+        tail: versions of a table's log to look through for the commit of a note without a row.
+
+    Attributes:
+        due: tables that have had so many commits that they are worth maintaining.
+    """
+
+    def __init__(self, root: LedgerRoot, *, tail: int) -> None:
+        self._root = root
+        self._tail = tail
+        self.due: list[LedgerTable] = []
+
+    def own(self, paths: Sequence[Path]) -> Drained:
+        """Drain sealed segments of a process that lives; their files are the caller's to delete.
+
+        Raises:
+            OSError: a segment or the ledger's storage cannot be read or written.
+            DeltaError: a table of the ledger is damaged, or too many write to it.
+        """
+        done = Drained()
+        for paths_of_batch in _batches(paths):
+            done += self._carry(Batch([read_segment(path) for path in paths_of_batch]))
+        return done
+
+    def dead(self, spool: Adopted) -> Drained:
+        """Drain the spool of a dead process, and delete it.
+
+        Raises:
+            OSError: a segment or the ledger's storage cannot be read or written.
+            DeltaError: a table of the ledger is damaged, or too many write to it.
+        """
+        done = Drained(adopted=1)
+        for paths in _batches(spool.segments):
+            told = [read_segment(path) for path in paths]
+            is_end = paths[-1] == spool.segments[-1]
+            done += self._carry(Batch(told, told[-1:] if is_end else []))
+        spool.forget()
+        return done
+
+    def all_dead(self, folder: Path, besides: Path | None = None) -> Drained:
+        """Drain the spools of all dead processes; one that cannot be drained stays and is told.
+
+        Args:
+            folder: where the spools of all processes lie.
+            besides: the one of this process.
+        """
+        done = Drained()
+        for spool in adopted(folder, besides):
+            try:
+                done += self.dead(spool)
+            except Exception as error:  # noqa: BLE001 - the others are drained all the same
+                report("drain", error)
+        return done
+
+    def _carry(self, batch: Batch) -> Drained:
+        with suppressed():
+            operations = self._carry_operations(batch.told)
+            runs = self._carry_runs(batch)
+            snapshots = self._carry_rows(
+                SNAPSHOTS, [(told, told.snapshots) for told in batch.told if told.snapshots]
+            )
+        return Drained(
+            operations,
+            runs,
+            snapshots,
+            segments=len(batch.told),
+            damaged=sum(told.damaged for told in batch.told),
+        )
+
+    # --- the inventory ---------------------------------------------------------------------------------
+
+    def _carry_operations(self, batch: Sequence[Told]) -> int:
+        # Made once, before the loop: looking for the commit of a note may take a while.
+        parts = [
+            (told, operation_rows(self._lines(told))) for told in batch if told.rows or told.notes
+        ]
+        if not parts:
+            return 0
+        is_late = max(_age(rows) for _, rows in parts) > SETTLE
+
+        def rows(table: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
+            fresh, marks = _not_yet_in(table, parts)
+            # Runs together, so that the statistics of a file tell which runs are in it.
+            found = pa.concat_tables([_EMPTY, *fresh]).sort_by(
+                [("run_id", "ascending"), ("event_time", "ascending")]
+            )
+            if is_late and marks:
+                found = _without_reconciled(table, found)
+                marks = {**marks, LATE_APP_ID: (table.transaction_version(LATE_APP_ID) or 0) + 1}
+            return found, marks
+
+        return self._append(INVENTORY, rows)
+
+    def _lines(self, told: Told) -> list[bytes]:
+        completed = (as_json(note_row(note, self._tail)).encode() for note in told.notes)
+        return [*(line.body for line in told.rows), *completed]
+
+    # --- runs and snapshots -----------------------------------------------------------------------------
+
+    def _carry_runs(self, batch: Batch) -> int:
+        ends = [(told, told.runs) for told in batch.told]
+        ends += [
+            (told, [self._abandoned(run) for run in told.open_runs.values()])
+            for told in batch.abandoned
+        ]
+        return self._carry_rows(RUNS, ends)
+
+    def _abandoned(self, started: Row) -> Row:
+        tally = tallied(_operations_of(self._root.opened(INVENTORY), started))
+        return run_row(started, tally, status=RunStatus.ABANDONED, end_time=now_ns() // 1000)
+
+    def _carry_rows(self, table: LedgerTable, told: Sequence[tuple[Told, list[Row]]]) -> int:
+        parts = [
+            (of, dated(table, pa.Table.from_pylist(rows, wire(table)))) for of, rows in told if rows
+        ]
+        if not parts:
+            return 0
+
+        def rows(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
+            fresh, marks = _not_yet_in(opened, parts)
+            return pa.concat_tables([table.schema.empty_table(), *fresh]), marks
+
+        return self._append(table, rows)
+
+    def _append(self, table: LedgerTable, rows: Rows) -> int:
+        count, version = appended(self._root, table, rows)
+        if count and version % MAINTAINED_EVERY == 0:
+            self.due.append(table)
+        return count
+
+
+_EMPTY = INVENTORY.schema.empty_table()
+
+
+def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    size = 0
+    for path in paths:
+        batch.append(path)
+        size += path.stat().st_size
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _not_yet_in(
+    table: DeltaTable, parts: Sequence[tuple[Told, pa.Table]]
+) -> tuple[list[pa.Table], dict[str, int]]:
+    """Return what is not in the table yet, and the marks that it will leave there."""
+    fresh: list[pa.Table] = []
+    marks: dict[str, int] = {}
+    for told, rows in parts:
+        if told.number > (table.transaction_version(told.app_id) or 0):
+            fresh.append(rows)
+            marks[told.app_id] = max(told.number, marks.get(told.app_id, 0))
+    return fresh, marks
+
+
+# --- the exactly-once loop -------------------------------------------------------------------------
+
+
+def appended(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
+    """Append rows to a table of the ledger exactly once.
+
+    Args:
+        root: where the ledger lies.
+        table: which table.
+        rows: returns the rows that are still to be appended to the table as it now is, and the
+            marks (application id to version) to leave; no marks means that nothing is to be done.
+
+    Returns:
+        How many rows were appended, and the version of the table then.
+
+    Raises:
+        DeltaError: it failed, or others kept committing in between, as often as it was tried.
+        OSError: the storage cannot be read or written.
+    """
+    for attempt in itertools.count(1):
+        try:
+            return _append_once(root, table, rows)
+        except Exception as error:
+            if attempt == ATTEMPTS or classify(error) not in _PASSING:
+                raise
+        wait = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
+        time.sleep(random.uniform(0, wait))  # noqa: S311 - nothing is encrypted
+    raise AssertionError  # the loop ends by itself
+
+
+_PASSING = frozenset(
+    {
+        ErrorType.COMMIT_CONFLICT,
+        ErrorType.CONCURRENT_TRANSACTION,
+        ErrorType.TABLE_EXISTS,
+        ErrorType.STORAGE_UNREACHABLE,
+    }
+)
+"""Errors that may be gone at the next attempt."""
+
+
+def _append_once(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
+    from deltalake import Transaction, write_deltalake  # noqa: PLC0415 - heavy
+
+    opened = root.made(table)
+    fresh, marks = rows(opened)
+    if not marks:
+        return 0, opened.version()
+    milliseconds = now_ns() // 1_000_000
+    write_deltalake(
+        opened,
+        fresh,
+        mode="append",
+        schema_mode="merge",
+        commit_properties=commit_properties(
+            CacheOperation.WRITE,
+            [Transaction(app_id, at, milliseconds) for app_id, at in marks.items()],
+        ),
+    )
+    return int(fresh.num_rows), opened.version()
+
+
+def _age(rows: pa.Table) -> float:
+    """Return the seconds since the oldest operation began."""
+    now = now_ns() // 1000
+    oldest = pc.min(rows["event_time"].cast(pa.int64())).as_py() or now
+    return float(now - oldest) / 1e6
+
+
+def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:
+    """Return the rows without those that a reconcile has found in the tables' logs meanwhile."""
+    since = pc.min(rows[PARTITION]).as_py()
+    known = queried(
+        table,
+        f"SELECT write_id FROM ledger WHERE source = {quoted(Source.RECONCILED)}"
+        f" AND {PARTITION} >= {quoted(since.isoformat())}",
+    )["write_id"]
+    return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=known.combine_chunks())))
+
+
+def _operations_of(table: DeltaTable | None, started: Row) -> list[Row]:
+    """Return the operations of a run that one process has made."""
+    if table is None:
+        return []
+    since = datetime.fromtimestamp(started["start_time"] / 1e6, tz=UTC).date()
+    found: list[Row] = queried(
+        table,
+        f"SELECT {', '.join(TALLIED)} FROM ledger WHERE run_id = {quoted(started['run_id'])}"
+        f" AND pid = {int(started['pid'])} AND host = {quoted(started['host'])}"
+        f" AND {PARTITION} >= {quoted(since.isoformat())}",
+    ).to_pylist()
+    return found

@@ -1,0 +1,103 @@
+"""The lines of a spool segment: each says what it is, of whom, and proves that it is whole.
+
+A line is `<crc32> <kind> <id> <json>`, where the checksum covers the rest. A process may die in the
+middle of one, a disk may fill up in the middle of one, and a file may be damaged later: what does
+not match its checksum is passed over and counted, and the lines beside it still stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from zlib import crc32
+
+__all__ = ["Line", "LineKind", "Lines", "decoded", "encoded"]
+
+
+class LineKind(StrEnum):
+    """What a line tells."""
+
+    NOTE = "N"
+    """A write has ended: what its own thread knew of it."""
+    ROW = "R"
+    """The whole row of an operation; it takes the place of the note of the same id."""
+    RUN_START = "S"
+    """A run is open; told again at the head of each segment until it ends."""
+    RUN_END = "E"
+    """The whole row of a run that has ended."""
+    SNAPSHOT = "M"
+    """The whole row of a metadata snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line, its JSON still as it was written."""
+
+    kind: str
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What a segment holds.
+
+    Attributes:
+        whole: its lines, in order.
+        damaged: how many lines in it did not match their checksum.
+        torn: whether its end was cut off in the middle of a line.
+    """
+
+    whole: tuple[Line, ...]
+    damaged: int = 0
+    torn: bool = False
+
+
+def encoded(kind: LineKind, key: str, body: str) -> bytes:
+    r"""Return a line.
+
+    Args:
+        kind: what it tells.
+        key: of which write or run; without blanks.
+        body: JSON without line breaks, in ASCII.
+
+    >>> encoded(LineKind.NOTE, "w-1", "{}")
+    b'e4f72d72 N w-1 {}\n'
+    """
+    content = f"{kind.value} {key} {body}".encode("ascii")
+    return b"%08x %b\n" % (crc32(content), content)
+
+
+def decoded(content: bytes) -> Lines:
+    r"""Return what is whole in the content of a segment.
+
+    >>> decoded(encoded(LineKind.NOTE, "w-1", "{}") + b"00000000 N w-2 {}\n00ff").damaged
+    1
+    """
+    whole: list[Line] = []
+    damaged = 0
+    texts = content.split(b"\n")
+    tail = texts.pop()
+    for text in filter(None, texts):
+        line = _line(text)
+        if line is None:
+            damaged += 1
+        else:
+            whole.append(line)
+    return Lines(tuple(whole), damaged, torn=bool(tail))
+
+
+def _line(text: bytes) -> Line | None:
+    try:
+        if int(text[:8], 16) != crc32(text[9:]):
+            return None
+        kind, key, body = text[9:].split(b" ", 2)
+        return Line(kind.decode("ascii"), key.decode("ascii"), body)
+    except ValueError:
+        return None
+
+
+def of_kind(lines: Lines, kind: LineKind) -> Iterator[Line]:
+    """Yield the lines of one kind."""
+    return (line for line in lines.whole if line.kind == kind)

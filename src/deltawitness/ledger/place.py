@@ -1,0 +1,39 @@
+"""Where a ledger and what waits for it lie, from the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deltawitness.commit.log import local_path
+from deltawitness.config import Settings, state_folder
+from deltawitness.hashing import table_id
+from deltawitness.ledger.tables import LedgerRoot
+from deltawitness.semconv import DEFAULT_CACHE_ROOT, SPOOL_DIRECTORY
+
+__all__ = ["is_kept", "root_of", "spool_folder"]
+
+
+def is_kept(settings: Settings) -> bool:
+    """Tell whether a ledger is to be kept."""
+    return settings.ledger and settings.cache_root is not None
+
+
+def root_of(settings: Settings) -> LedgerRoot:
+    """Return where the ledger of these settings lies, whatever the working directory will be."""
+    given = settings.cache_root or DEFAULT_CACHE_ROOT
+    where = given if "://" in given else str(Path(given).absolute())
+    return LedgerRoot(where, settings.storage_options)
+
+
+def spool_folder(settings: Settings, root: LedgerRoot) -> Path:
+    """Return the local folder of what is not in the ledger yet.
+
+    Under a local cache root, so that whoever has the one has the other; for one on an object store
+    in the user's own folder for state, one for each root.
+    """
+    if settings.spool_dir is not None:
+        return Path(settings.spool_dir).absolute()
+    local = local_path(root.uri)
+    if local is not None:
+        return Path(local) / SPOOL_DIRECTORY
+    return state_folder() / "deltawitness" / table_id(root.uri)

@@ -1,0 +1,355 @@
+"""The process's recorder: what is observed goes into its spool, and from there into the ledger."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from os import register_at_fork
+from typing import Any
+
+from deltawitness.config import Settings
+from deltawitness.events import WriteEvent
+from deltawitness.internal import report
+from deltawitness.ledger.lines import LineKind
+from deltawitness.ledger.place import root_of, spool_folder
+from deltawitness.ledger.rows import as_json, event_row, ledger_uri, place_part
+from deltawitness.ledger.runs import OpenRun, RunStatus, run_row
+from deltawitness.ledger.spool import Segment, Spool
+from deltawitness.ledger.tables import Source
+from deltawitness.redaction import redact_label
+from deltawitness.run import RunContext
+from deltawitness.sources import new_id, now_ns
+
+__all__ = ["Recorder"]
+
+Row = dict[str, Any]
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two drains at most, when one after the other fails."""
+
+QUIET_POLL = 0.05
+"""Seconds between two looks for a pause between writes."""
+
+RUN_END_TIMEOUT = 10.0
+"""Seconds that the end of a run waits for its drain; the drain itself goes on."""
+
+PATIENCE = 2.0
+"""Seconds that a drain waits for a pause between writes."""
+
+
+class Recorder:
+    """Keeps the ledger of one process.
+
+    Args:
+        settings: where the ledger lies, how much may wait, how often it is drained.
+        is_busy: tells whether a write is under way.
+        on_drop: is told of an operation that could not be kept.
+
+    Attributes:
+        root: where the ledger lies.
+        spools: the local folder of what is not in it yet.
+        on_drain: is told of each drain: its seconds, and the error that ended it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        is_busy: Callable[[], bool] = bool,
+        on_drop: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.root = root_of(settings)
+        self.spools = spool_folder(settings, self.root)
+        self._settings = settings
+        self._is_busy = is_busy
+        self._on_drop = on_drop
+        self.on_drain: Callable[[float, BaseException | None], None] = lambda *_: None
+        self._shown_root = ledger_uri(self.root.uri)
+        self._runs: dict[str, OpenRun] = {}
+        self._spool = Spool(
+            self.spools,
+            limit=settings.spool_limit,
+            on_error=lambda error: report("spool", error),
+            open_runs=self._open_runs,
+        )
+        self._is_child = False
+        self._reset()
+        _recorders.add(self)
+
+    def _reset(self) -> None:
+        self._draining = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._since_drain = 0
+
+    # --- what a write calls ------------------------------------------------------------------------
+
+    def note(self, write_id: str, run: RunContext, body: str) -> Segment | None:
+        """Keep what the caller's thread knows of a write that has ended.
+
+        Args:
+            write_id: its id.
+            run: the run that it belongs to.
+            body: the note as JSON.
+        """
+        if run.run_id not in self._runs:
+            self._take_part_in(run)
+        segment = self._spool.note(write_id, body)
+        self._attend()
+        return segment
+
+    def settle(
+        self, segment: Segment | None, event: WriteEvent, told: WriteEvent, location: str | None
+    ) -> None:
+        """Keep the whole row of a write.
+
+        Args:
+            segment: where its note is.
+            event: the full record.
+            told: the same, fit to leave the process.
+            location: where its table lies.
+        """
+        row = event_row(event, told, location)
+        if not self._spool.settle(segment, event.write_id, as_json(row)):
+            self._on_drop("spool")
+        self._count(row)
+
+    def operation(self, run: RunContext, row: Mapping[str, Any]) -> None:
+        """Keep an operation that is no write: a read of a cache, a snapshot.
+
+        Args:
+            run: the run that it belongs to.
+            row: columns of the inventory; ids, place and run are added.
+        """
+        if run.run_id not in self._runs:
+            self._take_part_in(run)
+        write_id = new_id()
+        whole = {
+            **row,
+            "run_id": run.run_id,
+            "write_id": write_id,
+            "job": redact_label(run.job),
+            **place_part(),
+            "source": Source.OBSERVED.value,
+        }
+        if not self._spool.append(LineKind.ROW, write_id, as_json(whole)):
+            self._on_drop("spool")
+        self._count(whole)
+        self._attend()
+
+    def snapshot(self, name: str, row: Mapping[str, Any]) -> None:
+        """Keep a row of the snapshot registry."""
+        if not self._spool.append(LineKind.SNAPSHOT, name, as_json(row)):
+            self._on_drop("spool")
+        self._attend()
+
+    def _count(self, row: Row) -> None:
+        run = self._runs.get(row["run_id"])
+        if run is not None:
+            run.tally.add(row)
+
+    @property
+    def pending(self) -> int:
+        """Operations that are not in the ledger yet."""
+        return self._spool.pending
+
+    # --- runs ----------------------------------------------------------------------------------------
+
+    def run_started(self, run: RunContext) -> None:
+        """Keep a run that was opened here."""
+        known = self._runs.get(run.run_id)
+        if known is None:
+            self._open(OpenRun(run, is_part=False, depth=1))
+        else:
+            known.depth += 1
+            known.is_part = False
+
+    def _take_part_in(self, run: RunContext) -> None:
+        self._open(OpenRun(run, is_part=run.is_joined or self._is_child))
+
+    def _open(self, opened: OpenRun) -> None:
+        run_id = opened.context.run_id
+        self._runs[run_id] = opened
+        started = as_json(opened.started(self._shown_root))
+        if not self._spool.append(LineKind.RUN_START, run_id, started):
+            report("spool", OSError("the start of a run could not be kept"))
+
+    def run_ended(self, run: RunContext, error: BaseException | None) -> None:
+        """Keep the row of a run that has ended."""
+        known = self._runs.get(run.run_id)
+        if known is None:
+            return
+        known.depth -= 1
+        if known.depth == 0:
+            self._end(known, error)
+
+    def _end(self, ended: OpenRun, error: BaseException | None) -> None:
+        row = run_row(
+            ended.started(self._shown_root),
+            ended.tally,
+            status=RunStatus.OK if _is_good(error) else RunStatus.ERROR,
+            end_time=now_ns() // 1000,
+            error_type=None if _is_good(error) else type(error).__qualname__,
+            dropped=self._spool.dropped,
+        )
+        run_id = ended.context.run_id
+        if self._spool.append(LineKind.RUN_END, run_id, as_json(row)):
+            self._runs.pop(run_id, None)
+
+    def _open_runs(self) -> Iterator[tuple[LineKind, str, str]]:
+        for run_id, opened in list(self._runs.items()):
+            yield LineKind.RUN_START, run_id, as_json(opened.started(self._shown_root))
+
+    def run_closed(self, run: RunContext) -> None:  # noqa: ARG002 - one signature for all listeners
+        """Drain what a run has left when it was the outermost; inside others, soon."""
+        if any(opened.depth for opened in list(self._runs.values())):
+            self._wake.set()
+        elif self._spool.home is not None:
+            self.drain_in_time(RUN_END_TIMEOUT)
+
+    # --- draining --------------------------------------------------------------------------------------
+
+    def _attend(self) -> None:
+        self._since_drain += 1
+        if self._thread is None:
+            self._start()
+        elif self._since_drain == self._settings.drain_events:
+            self._wake.set()
+
+    def _start(self) -> None:
+        # A forked child cannot use the engine that its parent has used: what it tells is adopted.
+        if self._is_child or self._closed:
+            return
+        self._thread = threading.Thread(target=self._work, name="deltawitness-drain", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        pause = interval = self._settings.drain_interval
+        while not self._closed:
+            # Between a half and the whole of it, so that processes begun together drift apart.
+            self._wake.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing is encrypted
+            self._wake.clear()
+            if self._closed:
+                return
+            self._wait_for_quiet()
+            is_done = self.drain()
+            pause = interval if is_done else min(LONGEST_PAUSE, 2 * max(pause, interval))
+
+    def _wait_for_quiet(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self._is_busy() and not self._closed and time.monotonic() < deadline:
+            self._wake.wait(QUIET_POLL)
+
+    def drain(self) -> bool:
+        """Carry what waits into the ledger now; tell whether all of it is there.
+
+        Nothing is raised: what cannot be carried stays in the spool, and is tried again.
+        """
+        if self._is_child:
+            return False
+        started = time.perf_counter()
+        problem: BaseException | None = None
+        try:
+            with self._draining:
+                self._drain()
+        except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
+            problem = error
+            report("drain", error)
+        self.on_drain(time.perf_counter() - started, problem)
+        return problem is None
+
+    def drain_in_time(self, timeout: float) -> bool:
+        """Carry what waits into the ledger, but give up waiting for it after so many seconds."""
+        thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
+        thread.start()
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def _drain(self) -> None:
+        # Imported here: reading Arrow is heavy, and a process that writes nothing needs none of it.
+        from deltawitness.ledger.drain import Drain  # noqa: PLC0415 - as said
+        from deltawitness.ledger.maintenance import maintain  # noqa: PLC0415 - as said
+
+        self._since_drain = 0
+        self._spool.rotate()
+        drain = Drain(self.root, tail=self._settings.landed_tail)
+        segments = [segment for segment in self._spool.sealed() if not self._is_lost(segment)]
+        done = drain.own([segment.path for segment in segments])
+        self._spool.forget(segments)
+        done += drain.all_dead(self.spools, self._spool.home)
+        if done.damaged:
+            report("spool", ValueError(f"{done.damaged} damaged lines were passed over"))
+        if self._settings.ledger_maintenance and not self._closed:
+            for table in drain.due:
+                maintain(self.root, table)
+
+    def _is_lost(self, segment: Segment) -> bool:
+        """Tell whether somebody has deleted a segment; what it held can be reconciled."""
+        if segment.path.exists():
+            return False
+        report("spool", FileNotFoundError("a segment was deleted before it was drained"))
+        for _ in range(segment.lines):
+            self._on_drop("spool")
+        self._spool.forget([segment])
+        return True
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    def close(self, error: BaseException | None, *, timeout: float) -> None:
+        """End the runs that are still open, drain, and give the spool up.
+
+        Args:
+            error: what ends the process, if it is an error.
+            timeout: seconds that the last drain may take; what is left then is adopted by the next.
+        """
+        for opened in list(self._runs.values()):
+            self._end(opened, error)
+        self._closed = True
+        self._wake.set()
+        if self._is_child or not self.spools.exists() or self.drain_in_time(timeout):
+            self._spool.close()
+
+    def before_fork(self) -> None:
+        """Let no drain and no line be under way."""
+        self._fork_lock = self._draining
+        self._held = self._fork_lock.acquire(timeout=PATIENCE)
+        self._spool.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._spool.after_fork_in_parent()
+        if self._held:
+            self._fork_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin a spool of its own, which others will drain."""
+        self._runs.clear()
+        self._spool.after_fork_in_child()
+        self._is_child = True
+        self._reset()
+
+
+def _is_good(error: BaseException | None) -> bool:
+    return error is None or (isinstance(error, SystemExit) and error.code in {None, 0})
+
+
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _for_each(act: Callable[[Recorder], None]) -> Callable[[], None]:
+    def each() -> None:
+        for recorder in list(_recorders):
+            act(recorder)
+
+    return each
+
+
+register_at_fork(
+    before=_for_each(Recorder.before_fork),
+    after_in_parent=_for_each(Recorder.after_fork_in_parent),
+    after_in_child=_for_each(Recorder.after_fork_in_child),
+)

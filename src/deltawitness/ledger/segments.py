@@ -1,0 +1,174 @@
+"""What waits to be drained: the sealed segments of this process, and the spools of dead ones."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deltawitness.ledger.lines import Line, LineKind, decoded
+from deltawitness.ledger.spool import OPEN, OWNER_LOCK, REVISION, SEALED
+
+__all__ = ["Told", "adopted", "live_write_ids", "read_segment", "spool_app_id"]
+
+Row = dict[str, Any]
+
+APP_ID_PREFIX = "deltawitness/spool/"
+
+
+def spool_app_id(home: Path) -> str:
+    """Return the application id that a spool's segments are marked with in the ledger's tables."""
+    return f"{APP_ID_PREFIX}{home.name}"
+
+
+@dataclass(slots=True)
+class Told:
+    """What one segment tells.
+
+    Attributes:
+        app_id: of its spool.
+        number: its place in the spool.
+        rows: rows of the inventory, as JSON.
+        notes: notes whose rows are missing.
+        runs: rows of runs that ended.
+        open_runs: runs that it says are open, by id.
+        snapshots: rows of the snapshot registry.
+        damaged: lines that did not match their checksum.
+    """
+
+    app_id: str
+    number: int
+    rows: list[Line] = field(default_factory=list)
+    notes: list[Row] = field(default_factory=list)
+    runs: list[Row] = field(default_factory=list)
+    open_runs: dict[str, Row] = field(default_factory=dict)
+    snapshots: list[Row] = field(default_factory=list)
+    damaged: int = 0
+
+
+def read_segment(path: Path) -> Told:
+    """Return what a segment tells.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    lines = decoded(path.read_bytes())
+    told = Told(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
+    notes: dict[str, Line] = {}
+    for line in lines.whole:
+        match line.kind:
+            case LineKind.NOTE:
+                notes[line.key] = line
+            case LineKind.ROW:
+                notes.pop(line.key, None)
+                told.rows.append(line)
+            case LineKind.RUN_START:
+                told.open_runs[line.key] = json.loads(line.body)
+            case LineKind.RUN_END:
+                told.open_runs.pop(line.key, None)
+                told.runs.append(json.loads(line.body))
+            case LineKind.SNAPSHOT:
+                told.snapshots.append(json.loads(line.body))
+            case _:
+                told.damaged += 1
+    told.notes = [json.loads(line.body) for line in notes.values()]
+    return told
+
+
+# --- other processes ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The spool of a process that is gone, ours for as long as its lock is held.
+
+    Attributes:
+        home: its folder.
+        segments: its segments, oldest first.
+    """
+
+    home: Path
+    segments: Sequence[Path]
+
+    def forget(self) -> None:
+        """Delete it, once all of it is in the ledger."""
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _segments_in(home: Path) -> list[Path]:
+    found = [path for path in home.iterdir() if path.suffix in {OPEN, SEALED}]
+    return sorted(found, key=lambda path: int(path.stem))
+
+
+def _homes(folder: Path, besides: Path | None) -> list[Path]:
+    try:
+        found = [path for path in folder.iterdir() if path.name.startswith(REVISION)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(path for path in found if path != besides)
+
+
+@contextmanager
+def _owned(home: Path) -> Iterator[bool]:
+    """Hold the lock of a spool for the block; tell whether it could be had."""
+    try:
+        descriptor = os.open(home / OWNER_LOCK, os.O_RDWR)
+    except OSError:  # drained and deleted meanwhile, or of another user
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever held it before may have deleted it.
+        yield (home / OWNER_LOCK).exists()
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def adopted(folder: Path, besides: Path | None = None) -> Iterator[Adopted]:
+    """Yield the spools whose processes are gone, one after the other, each locked meanwhile.
+
+    Args:
+        folder: where the spools of all processes lie.
+        besides: the one of this process.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for home in _homes(folder, besides):
+        with _owned(home) as is_ours:
+            if is_ours:
+                yield Adopted(home, _segments_in(home))
+
+
+def live_write_ids(folder: Path) -> tuple[set[str], bool]:
+    """Return the ids of operations that wait in any spool, and whether any of them has an owner."""
+    waiting: set[str] = set()
+    has_owner = False
+    for home in _homes(folder, None):
+        with _owned(home) as is_ours:
+            has_owner = has_owner or not is_ours
+        with suppress(OSError):  # drained and deleted while we look: in the ledger now
+            for path in _segments_in(home):
+                waiting |= _write_ids(path)
+    return waiting, has_owner
+
+
+def _write_ids(path: Path) -> set[str]:
+    try:
+        lines = decoded(path.read_bytes())
+    except FileNotFoundError:
+        # Sealed and so renamed, or drained and deleted.
+        sealed = path.with_suffix(SEALED)
+        if path.suffix == SEALED or not sealed.exists():
+            return set()
+        return _write_ids(sealed)
+    kinds = {LineKind.NOTE.value, LineKind.ROW.value}
+    return {line.key for line in lines.whole if line.kind in kinds}
