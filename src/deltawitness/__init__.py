@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash, table_id
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
+    from deltawitness.ledger.ledger import Ledger
     from deltawitness.observe import flush
     from deltawitness.proxies.observed_pipeline import ObservedWritePipeline
     from deltawitness.proxies.pipeline import (
@@ -61,6 +62,7 @@ _HOMES = {
     "Exported": "events",
     "Failed": "events",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
+    "Ledger": "ledger.ledger",
     "NoCommit": "events",
     "ObservedDataFrame": "proxies.session",
     "ObservedSessionContext": "proxies.session",
@@ -100,6 +102,7 @@ __all__ = [
     "Exported",
     "Failed",
     "InMemoryDiagnosticsSink",
+    "Ledger",
     "NoCommit",
     "ObservedDataFrame",
     "ObservedSessionContext",

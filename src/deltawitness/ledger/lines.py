@@ -63,7 +63,7 @@ def encoded(kind: LineKind, key: str, body: str) -> bytes:
         body: JSON without line breaks, in ASCII.
 
     >>> encoded(LineKind.NOTE, "w-1", "{}")
-    b'e4f72d72 N w-1 {}\n'
+    b'2b5b947e N w-1 {}\n'
     """
     content = f"{kind.value} {key} {body}".encode("ascii")
     return b"%08x %b\n" % (crc32(content), content)

@@ -18,12 +18,12 @@ from deltawitness.ledger.place import root_of, spool_folder
 from deltawitness.ledger.rows import as_json, event_row, ledger_uri, place_part
 from deltawitness.ledger.runs import OpenRun, RunStatus, run_row
 from deltawitness.ledger.spool import Segment, Spool
-from deltawitness.ledger.tables import Source
+from deltawitness.ledger.tables import LedgerRoot, Source
 from deltawitness.redaction import redact_label
 from deltawitness.run import RunContext
 from deltawitness.sources import new_id, now_ns
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "recorder_of"]
 
 Row = dict[str, Any]
 
@@ -51,6 +51,7 @@ class Recorder:
     Attributes:
         root: where the ledger lies.
         spools: the local folder of what is not in it yet.
+        settle_all: waits for the rows of the writes that are finished by now.
         on_drain: is told of each drain: its seconds, and the error that ended it.
     """
 
@@ -66,6 +67,7 @@ class Recorder:
         self._settings = settings
         self._is_busy = is_busy
         self._on_drop = on_drop
+        self.settle_all: Callable[[], object] = bool
         self.on_drain: Callable[[float, BaseException | None], None] = lambda *_: None
         self._shown_root = ledger_uri(self.root.uri)
         self._runs: dict[str, OpenRun] = {}
@@ -151,6 +153,16 @@ class Recorder:
         run = self._runs.get(row["run_id"])
         if run is not None:
             run.tally.add(row)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes operations and drains them."""
+        return not self._closed and not self._is_child
+
+    @property
+    def home(self) -> Path | None:
+        """The folder of this process's spool; None before the first operation."""
+        return self._spool.home
 
     @property
     def pending(self) -> int:
@@ -335,6 +347,13 @@ class Recorder:
 
 def _is_good(error: BaseException | None) -> bool:
     return error is None or (isinstance(error, SystemExit) and error.code in {None, 0})
+
+
+def recorder_of(root: LedgerRoot) -> Recorder | None:
+    """Return what keeps this ledger in this process, if it is kept here."""
+    where = ledger_uri(root.uri)
+    kept = (known for known in list(_recorders) if known.is_open)
+    return next((known for known in kept if ledger_uri(known.root.uri) == where), None)
 
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()

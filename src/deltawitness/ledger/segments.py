@@ -15,7 +15,7 @@ from typing import Any
 from deltawitness.ledger.lines import Line, LineKind, decoded
 from deltawitness.ledger.spool import OPEN, OWNER_LOCK, REVISION, SEALED
 
-__all__ = ["Told", "adopted", "live_write_ids", "read_segment", "spool_app_id"]
+__all__ = ["Told", "adopted", "live_write_ids", "read_segment", "segments_of", "spool_app_id"]
 
 Row = dict[str, Any]
 
@@ -112,6 +112,13 @@ def _homes(folder: Path, besides: Path | None) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(path for path in found if path != besides)
+
+
+def segments_of(folder: Path) -> Iterator[Path]:
+    """Yield the segments of all spools, whoever they belong to."""
+    for home in _homes(folder, None):
+        with suppress(FileNotFoundError):  # drained and deleted meanwhile
+            yield from _segments_in(home)
 
 
 @contextmanager

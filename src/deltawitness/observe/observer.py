@@ -134,6 +134,7 @@ class Observer:
         if self.recorder is not None:
             drains = DrainInstruments(meter_provider, self.recorder)
             self.recorder.on_drain = drains.record
+            self.recorder.settle_all = self._flush_in_time
         self._delivery = Delivery(
             self._steps(sinks),
             interval=self.settings.delivery_interval,

@@ -1,0 +1,142 @@
+"""What must hold of a ledger, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deltawitness.commit.doubled import doubled_rows
+from deltawitness.commit.log import open_log
+from deltawitness.ledger.arrow import queried
+from deltawitness.ledger.lines import decoded
+from deltawitness.ledger.segments import segments_of
+from deltawitness.ledger.tables import INVENTORY, RUNS, TABLES, LedgerRoot, LedgerTable
+from deltawitness.redaction import redact_text
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["Finding", "Problem", "Verification", "verified"]
+
+
+class Problem(StrEnum):
+    """What can be wrong with a ledger."""
+
+    UNREADABLE = "unreadable"
+    """A table cannot be opened."""
+    DOUBLED_ROWS = "doubled_rows"
+    """Two compactions at once have put rows into a table twice."""
+    DOUBLED_OPERATION = "doubled_operation"
+    """An operation is in the inventory more than once."""
+    DOUBLED_RUN = "doubled_run"
+    """The row of a run and process is there more than once."""
+    DAMAGED_LINES = "damaged_lines"
+    """Lines of a spool do not match their checksum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        problem: of which kind.
+        where: which table or spool.
+        text: what was seen.
+    """
+
+    problem: Problem
+    where: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a check of the ledger has seen.
+
+    Attributes:
+        findings: what is wrong.
+        rows: rows by table.
+        waiting: operations that are not in the ledger yet.
+    """
+
+    findings: tuple[Finding, ...]
+    rows: dict[str, int]
+    waiting: int
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+def verified(root: LedgerRoot, spools: Path) -> Verification:
+    """Check a ledger.
+
+    Args:
+        root: where it lies.
+        spools: the local folder of what is not in it yet.
+    """
+    findings: list[Finding] = []
+    rows: dict[str, int] = {}
+    for table in TABLES:
+        try:
+            opened = root.opened(table)
+            if opened is not None:
+                rows[table.name] = _count(opened)
+                findings += _doubled_files(root, table)
+                findings += _doubled_keys(opened, table)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from being read is the finding
+            findings.append(Finding(Problem.UNREADABLE, table.name, redact_text(str(error))))
+    waiting, damaged = _waiting(spools)
+    return Verification((*findings, *damaged), rows, waiting)
+
+
+def _count(table: DeltaTable) -> int:
+    return int(queried(table, "SELECT count(*) AS n FROM ledger")["n"][0].as_py())
+
+
+def _doubled_files(root: LedgerRoot, table: LedgerTable) -> Iterator[Finding]:
+    for found in doubled_rows(open_log(root.uri_of(table), root.storage_options)):
+        yield Finding(
+            Problem.DOUBLED_ROWS,
+            table.name,
+            f"versions {found.first} and {found.second} rewrote the same rows",
+        )
+
+
+_UNIQUE = {
+    INVENTORY.name: (Problem.DOUBLED_OPERATION, "write_id"),
+    RUNS.name: (Problem.DOUBLED_RUN, "run_id, host, pid, start_time"),
+}
+
+
+def _doubled_keys(opened: DeltaTable, table: LedgerTable) -> Iterator[Finding]:
+    if table.name not in _UNIQUE:
+        return
+    problem, key = _UNIQUE[table.name]
+    doubled = queried(
+        opened,
+        f"SELECT {key}, count(*) AS times FROM ledger GROUP BY {key} HAVING count(*) > 1 LIMIT 100",
+    )
+    for row in doubled.to_pylist():
+        first = key.partition(",")[0]
+        yield Finding(problem, table.name, f"{first} {row[first]} is there {row['times']} times")
+
+
+def _waiting(spools: Path) -> tuple[int, list[Finding]]:
+    ids: set[str] = set()
+    findings: list[Finding] = []
+    for path in segments_of(spools):
+        try:
+            lines = decoded(path.read_bytes())
+        except FileNotFoundError:  # drained meanwhile
+            continue
+        ids |= {line.key for line in lines.whole if line.kind in {"N", "R"}}
+        if lines.damaged:
+            where = f"{path.parent.name}/{path.name}"
+            text = f"{lines.damaged} lines do not match their checksum"
+            findings.append(Finding(Problem.DAMAGED_LINES, where, text))
+    return len(ids), findings
