@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from deltawitness.commit.log import CommitLog
 
@@ -52,7 +53,7 @@ def doubled_rows(log: CommitLog, versions: list[int] | None = None) -> Iterator[
             removed[path] = version
 
 
-def _actions(content: bytes) -> Iterator[dict[str, dict[str, object]]]:
+def _actions(content: bytes) -> Iterator[dict[str, dict[str, Any]]]:
     for line in content.splitlines():
         if line.startswith((b'{"remove"', b'{"add"')):
             yield json.loads(line)

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from os import register_at_fork
+from pathlib import Path
 from typing import Any
 
 from deltawitness.config import Settings
