@@ -119,6 +119,9 @@ def test_listeners_are_told_in_order_and_with_the_error():
         def run_ended(self, context, error):
             told.append((self.name, "end", type(error).__name__, current_run() is context))
 
+        def run_closed(self, context):
+            told.append((self.name, "closed", current_run() is context))
+
     listeners = Listener("a"), Listener("b")
     for listener in listeners:
         add_run_listener(listener)
@@ -135,6 +138,8 @@ def test_listeners_are_told_in_order_and_with_the_error():
         ("a", "settle", True),
         ("b", "end", "KeyError", True),
         ("a", "end", "KeyError", True),
+        ("b", "closed", False),
+        ("a", "closed", False),
     ]
 
 
@@ -283,6 +288,9 @@ def test_a_listener_that_waits_does_not_hold_up_the_event_loop():
         def run_ended(self, context, error):
             settled_on.append(threading.current_thread())
 
+        def run_closed(self, context):
+            settled_on.append(threading.current_thread())
+
     async def job():
         async with run("nightly"):
             pass
@@ -293,6 +301,7 @@ def test_a_listener_that_waits_does_not_hold_up_the_event_loop():
         asyncio.run(job())
     finally:
         remove_run_listener(listener)
-    aside, here = settled_on
+    aside, here, aside_again = settled_on
     assert here is threading.main_thread()
     assert aside is not here
+    assert aside_again is not here

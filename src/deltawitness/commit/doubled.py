@@ -44,10 +44,10 @@ def doubled_rows(log: CommitLog, versions: list[int] | None = None) -> Iterator[
     for version in log.versions() if versions is None else versions:
         for action in _actions(log.read(version) or b""):
             if "add" in action:
-                removed.pop(action["add"].get("path"), None)
+                removed.pop(str(action["add"].get("path")), None)
                 continue
             remove = action["remove"]
-            path = remove.get("path")
+            path = str(remove.get("path"))
             if remove.get("dataChange", True) is False and path in removed:
                 yield Doubled(path, removed[path], version)
             removed[path] = version

@@ -10,7 +10,7 @@ from deltawitness.ledger.tables import PARTITION, RUNS, LedgerRoot, LedgerTable
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
-    from datafusion.expr import Expr
+    from datafusion.expr import Expr, SortExpr
 
 __all__ = ["frame_of"]
 
@@ -77,7 +77,10 @@ def _one_row_per_run(frame: DataFrame) -> DataFrame:
     from datafusion import functions as f  # noqa: PLC0415 - heavy
 
     # Last the process that opened the run; of several openings under one id, the last.
-    order = [_quoted("is_part").sort(ascending=False), _quoted("end_time").sort()]
+    order: list[Expr | SortExpr | str] = [
+        _quoted("is_part").sort(ascending=False),
+        _quoted("end_time").sort(),
+    ]
 
     def last(name: str) -> Expr:
         return f.last_value(_quoted(name), order_by=order).alias(name)
