@@ -187,7 +187,7 @@ class Drain:
         ]
         if not parts:
             return 0
-        is_late = max(_age(rows) for _, rows in parts) > SETTLE
+        oldest = min(_oldest(rows) for _, rows in parts)
 
         def rows(table: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
             fresh, marks = _not_yet_in(table, parts)
@@ -195,7 +195,8 @@ class Drain:
             found = pa.concat_tables([_EMPTY, *fresh]).sort_by(
                 [("run_id", "ascending"), ("event_time", "ascending")]
             )
-            if is_late and marks:
+            # Asked at each attempt, and with room for what the commit takes and for clocks.
+            if marks and now_ns() // 1000 - oldest > SETTLE * 1e6 / 2:
                 found = _without_reconciled(table, found)
                 marks = {**marks, LATE_APP_ID: (table.transaction_version(LATE_APP_ID) or 0) + 1}
             return found, marks
@@ -331,11 +332,9 @@ def _append_once(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int,
     return int(fresh.num_rows), opened.version()
 
 
-def _age(rows: pa.Table) -> float:
-    """Return the seconds since the oldest operation began."""
-    now = now_ns() // 1000
-    oldest = pc.min(rows["event_time"].cast(pa.int64())).as_py() or now
-    return float(now - oldest) / 1e6
+def _oldest(rows: pa.Table) -> int:
+    """Return when the oldest operation began, in microseconds since the Unix epoch."""
+    return int(pc.min(rows["event_time"].cast(pa.int64())).as_py() or 0)
 
 
 def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:

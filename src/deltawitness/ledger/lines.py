@@ -7,7 +7,6 @@ not match its checksum is passed over and counted, and the lines beside it still
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from zlib import crc32
@@ -96,8 +95,3 @@ def _line(text: bytes) -> Line | None:
         return Line(kind.decode("ascii"), key.decode("ascii"), body)
     except ValueError:
         return None
-
-
-def of_kind(lines: Lines, kind: LineKind) -> Iterator[Line]:
-    """Yield the lines of one kind."""
-    return (line for line in lines.whole if line.kind == kind)

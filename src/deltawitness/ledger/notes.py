@@ -37,7 +37,7 @@ def intent_text(intent: WriteIntent, location: str | None, table_id: str | None)
 
 @lru_cache(maxsize=64)
 def _run_text(run_id: str, job: str, pid: int) -> str:
-    row = {"run_id": run_id, "job": redact_label(job), "host": place_part()["host"], "pid": pid}
+    row = {"run_id": run_id, "job": redact_label(job), **place_part(), "pid": pid}
     return as_json(row)[1:-1]
 
 
@@ -76,7 +76,7 @@ def note_text(  # noqa: PLR0913 - the figures of one write, by keyword
     text = (
         f'{{{intent},{_run_text(run.run_id, run.job, os.getpid())},"write_id":"{write_id}",'
         f'"event_time":{started_at // 1000},"duration_ms":{duration_ns / 1e6},'
-        f'"thread":{_json_text(thread)},"_mark":{marked}'
+        f'"thread":{_label_text(thread)},"_mark":{marked}'
     )
     if trace_id is not None:
         text += f',"trace_id":"{trace_id}","span_id":"{span_id}"'
@@ -90,5 +90,5 @@ def note_text(  # noqa: PLR0913 - the figures of one write, by keyword
 
 
 @lru_cache(maxsize=256)
-def _json_text(text: str) -> str:
-    return json.dumps(text)
+def _label_text(text: str) -> str:
+    return json.dumps(redact_label(text))

@@ -93,6 +93,7 @@ def _one_row_per_run(frame: DataFrame) -> DataFrame:
         for column in RUNS.schema
         if column.type == pa.int64() and column.name not in {"pid", "tables_touched"}
     ]
+    process = f.concat_ws(":", _quoted("host"), _quoted("pid").cast(pa.string()))
     table_ids = f.array_distinct(joined("table_ids"))
     text_list = RUNS.schema.field("table_ids").type
     return frame.aggregate(
@@ -101,7 +102,7 @@ def _one_row_per_run(frame: DataFrame) -> DataFrame:
             *(f.min(_quoted(name)).alias(name) for name in _FIRST),
             f.max(_quoted("end_time")).alias("end_time"),
             *(last(name) for name in (*_OF_THE_OPENER, *_VERSIONS)),
-            f.count(_quoted("pid")).alias("processes"),
+            f.count(process, distinct=True).alias("processes"),
             *sums,
             joined("operations").alias("operations"),
             f.cardinality(table_ids).cast(pa.int64()).alias("tables_touched"),

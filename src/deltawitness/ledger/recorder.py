@@ -146,7 +146,8 @@ class Recorder:
 
     def snapshot(self, name: str, row: Mapping[str, Any]) -> None:
         """Keep a row of the snapshot registry."""
-        if not self._spool.append(LineKind.SNAPSHOT, name, as_json(row)):
+        # Any id will do for the line, and a name may hold what a line may not.
+        if not self._spool.append(LineKind.SNAPSHOT, new_id(), as_json({**row, "snapshot": name})):
             self._on_drop("spool")
         self._attend()
 
@@ -197,7 +198,8 @@ class Recorder:
         if known is None:
             return
         known.depth -= 1
-        if known.depth == 0:
+        # Below 0 when it was opened before this recorder was there to be told.
+        if known.depth <= 0:
             self._end(known, error)
 
     def _end(self, ended: OpenRun, error: BaseException | None) -> None:
@@ -230,7 +232,7 @@ class Recorder:
         self._since_drain += 1
         if self._thread is None:
             self._start()
-        elif self._since_drain == self._settings.drain_events:
+        elif self._since_drain >= self._settings.drain_events and not self._wake.is_set():
             self._wake.set()
 
     def _start(self) -> None:
@@ -255,12 +257,13 @@ class Recorder:
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while self._is_busy() and not self._closed and time.monotonic() < deadline:
-            self._wake.wait(QUIET_POLL)
+            # Not on the event, which may be set for as long as it is busy here.
+            time.sleep(QUIET_POLL)
 
     def drain(self) -> bool:
         """Carry what waits into the ledger now; tell whether all of it is there.
 
-        Nothing is raised: what cannot be carried stays in the spool, and is tried again.
+        Nothing of ours is raised: what cannot be carried stays in the spool, and is tried again.
         """
         if self._is_child:
             return False
@@ -269,6 +272,8 @@ class Recorder:
         try:
             with self._draining:
                 self._drain()
+        except (KeyboardInterrupt, SystemExit):
+            raise  # the program's own, where it asked for the drain itself
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
             problem = error
             report("drain", error)

@@ -46,7 +46,17 @@ _NANOSECONDS_PER_MS = 1e6
 def as_json(row: Mapping[str, Any]) -> str:
     """Return a row as one line of JSON, without what is not known."""
     known = {name: value for name, value in row.items() if value is not None}
-    return json.dumps(known, separators=(",", ":"))
+    text = json.dumps(known, separators=(",", ":"))
+    return text if _SURROGATE not in text else _without_halves(text)
+
+
+_SURROGATE = "\\ud"
+
+
+def _without_halves(text: str) -> str:
+    """Return JSON without halves of surrogate pairs, which JSON may spell and Arrow does not take."""
+    whole = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
+    return json.dumps(json.loads(whole), separators=(",", ":"))
 
 
 @lru_cache(maxsize=4096)
@@ -84,7 +94,7 @@ def event_row(event: WriteEvent, told: WriteEvent, location: str | None) -> Row:
         "inputs": _inputs(event.intent, told.intent),
         "duration_ms": event.duration_ns / _NANOSECONDS_PER_MS,
         **_outcome_part(told),
-        "thread": event.thread,
+        "thread": None if event.thread is None else redact_label(event.thread),
         **place_part(),
         "pid": event.pid,
         "source": Source.OBSERVED.value,
@@ -189,7 +199,7 @@ def note_row(note: Row, tail: int) -> Row:
         tail: versions of the log to look through for a commit whose version is not known.
     """
     row = {name: value for name, value in note.items() if not name.startswith("_")}
-    row |= {"source": Source.OBSERVED.value, **versions_part()}
+    row["source"] = Source.OBSERVED.value
     try:
         return row | _found(note, tail)
     except Exception:  # noqa: BLE001 - a log that cannot be read takes nothing from the note

@@ -109,7 +109,7 @@ def _doubled_files(root: LedgerRoot, table: LedgerTable) -> Iterator[Finding]:
 
 _UNIQUE = {
     INVENTORY.name: (Problem.DOUBLED_OPERATION, "write_id"),
-    RUNS.name: (Problem.DOUBLED_RUN, "run_id, host, pid, start_time"),
+    RUNS.name: (Problem.DOUBLED_RUN, "run_id, host, pid, start_time, end_time"),
 }
 
 
