@@ -1,0 +1,118 @@
+"""What the tests of the ledger share: rows and segments as a program leaves them, tables as they are."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pyarrow as pa
+
+from deltawitness.events import CommitMetrics, Committed, WriteEvent, WriteIntent
+from deltawitness.ledger.arrow import queried
+from deltawitness.ledger.lines import LineKind
+from deltawitness.ledger.rows import as_json
+from deltawitness.ledger.spool import Spool
+from deltawitness.run import RunContext
+from deltawitness.semconv import CacheOperation, Operation
+
+START = 1_700_000_000_000_000_000
+"""2023-11-14, nanoseconds."""
+
+
+def now_us():
+    return time.time_ns() // 1000
+
+
+def operation_row(write_id, **more):
+    """Return a whole row of the inventory, young enough that no reconcile has looked for it."""
+    return {
+        "event_time": now_us(),
+        "run_id": "run-1",
+        "write_id": write_id,
+        "operation": "WRITE",
+        "cache_operation": "write",
+        "result": "write",
+        "source": "observed",
+        "host": "h",
+        "pid": 7,
+        **more,
+    }
+
+
+def run_started(run_id="run-1", **more):
+    """Return what a spool says of an open run."""
+    return {
+        "run_id": run_id,
+        "job": "nightly",
+        "is_part": False,
+        "start_time": now_us(),
+        "host": "h",
+        "pid": 7,
+        **more,
+    }
+
+
+def event(outcome=None, **more):
+    """Return a write of which everything is known."""
+    intent = more.pop("intent", None) or WriteIntent(
+        Operation.WRITE, CacheOperation.WRITE, mode="append"
+    )
+    return WriteEvent(
+        **{
+            "write_id": "w-1",
+            "run": RunContext("run-1", "nightly", started_at=START),
+            "intent": intent,
+            "outcome": outcome or Committed((3,), CommitMetrics(rows_added=2)),
+            "started_at": START,
+            "duration_ns": 1_500_000,
+            "thread": "MainThread",
+            "pid": 7,
+            **more,
+        }
+    )
+
+
+def spool_in(folder, **options):
+    """Return a spool whose errors are errors of the test."""
+
+    def fail(error):
+        raise error
+
+    return Spool(folder, **{"limit": 1 << 30, "on_error": fail, **options})
+
+
+def sealed_rows(spool, *rows):
+    """Tell rows, and return the paths of the segments that wait."""
+    for row in rows:
+        assert spool.append(LineKind.ROW, row["write_id"], as_json(row))
+    spool.rotate()
+    return [segment.path for segment in spool.sealed()]
+
+
+def rows_of(root, table, columns="*", order="1"):
+    """Return the rows of one of the ledger's tables, as it lies there."""
+    opened = root.opened(table)
+    return (
+        []
+        if opened is None
+        else queried(opened, f"SELECT {columns} FROM ledger ORDER BY {order}").to_pylist()
+    )
+
+
+def write_ids(root, table):
+    """Return the ids of all operations in the inventory, doubled ones doubled."""
+    return [row["write_id"] for row in rows_of(root, table, "write_id")]
+
+
+def lines_of(path):
+    """Return a segment's lines as kind, id and row, checksums left aside."""
+    told = []
+    for line in path.read_bytes().splitlines():
+        _, kind, key, body = line.split(b" ", 3)
+        told.append((kind.decode(), key.decode(), json.loads(body)))
+    return told
+
+
+def one(value):
+    """Return a table of one row."""
+    return pa.table({"x": pa.array([value], pa.int64())})

@@ -1,0 +1,405 @@
+"""The spool keeps what is told it, whatever happens to the disk, the folder and the process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import stat
+import tempfile
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger_parts import lines_of, spool_in
+
+from deltawitness.ledger import spool as spool_module
+from deltawitness.ledger.lines import LineKind, decoded
+from deltawitness.ledger.segments import adopted, read_segment
+from deltawitness.ledger.spool import OWNER_LOCK, Spool
+
+
+def ids_in(path):
+    """Return the ids of the operations that a segment tells, each note that has a row once."""
+    told = read_segment(path)
+    return [line.key for line in told.rows] + [note["id"] for note in told.notes]
+
+
+def as_note(number):
+    return f'{{"id":"{number}"}}'
+
+
+def files_of(spool):
+    return sorted(path.name for path in spool.home.iterdir() if path.name != OWNER_LOCK)
+
+
+def die(spool):
+    """Let go of everything without a word, as the kernel does for a process that was killed."""
+    descriptors = [
+        segment.descriptor
+        for segment in (*spool._waiting, *([spool._active] if spool._active else []))
+    ]
+    for descriptor in (*descriptors, *([] if spool._owner is None else [spool._owner])):
+        os.close(descriptor)
+
+
+# --- nothing lost, nothing doubled -------------------------------------------------------------------
+
+
+class Life:
+    """Spools that live and die in one folder, and a count of what should be found in the end."""
+
+    def __init__(self, folder, segment_bytes):
+        self.folder, self.segment_bytes = folder, segment_bytes
+        self.spool = spool_in(folder, segment_bytes=segment_bytes)
+        self.number = 0
+        self.told, self.found = Counter(), Counter()
+        self.open = []
+
+    def note(self):
+        self.number += 1
+        key = str(self.number)
+        self.open.append((self.spool.note(key, as_note(key)), key))
+        self.told[key] += 1
+
+    def settle(self):
+        if self.open:
+            segment, key = self.open.pop(0)
+            assert self.spool.settle(segment, key, as_note(key))
+
+    def row(self):
+        self.number += 1
+        assert self.spool.append(LineKind.ROW, str(self.number), "{}")
+        self.told[str(self.number)] += 1
+
+    def rotate(self):
+        self.spool.rotate()
+
+    def drain(self):
+        self.spool.rotate()
+        ready = self.spool.sealed()
+        for segment in ready:
+            self.found.update(ids_in(segment.path))
+        self.spool.forget(ready)
+        self.adopt()
+
+    def adopt(self):
+        for dead in adopted(self.folder, self.spool.home):
+            for path in dead.segments:
+                self.found.update(ids_in(path))
+            dead.forget()
+
+    def killed(self):
+        die(self.spool)
+        self.open = []
+        self.spool = spool_in(self.folder, segment_bytes=self.segment_bytes)
+
+    def killed_in_a_line(self):
+        self.number += 1
+        segment = self.spool.note(str(self.number), as_note(self.number))
+        length = len(f"01234567 N {self.number} {as_note(self.number)}\n")
+        os.truncate(segment.path, segment.path.stat().st_size - 1 - self.number % (length - 1))
+        self.killed()
+
+    def close(self):
+        self.spool.close()
+        self.open = []
+        self.spool = spool_in(self.folder, segment_bytes=self.segment_bytes)
+
+
+STEPS = ["note", "settle", "row", "rotate", "drain", "killed", "killed_in_a_line", "close"]
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=40), st.sampled_from([1, 150, 1 << 20]))
+def test_every_whole_line_is_found_exactly_once(steps, segment_bytes):
+    """Whatever notes, rows, rotations, drains and deaths follow each other, nothing whole is lost or doubled."""
+    with tempfile.TemporaryDirectory() as folder:
+        life = Life(Path(folder) / "spool", segment_bytes)
+        for step in steps:
+            getattr(life, step)()
+        life.killed()
+        life.adopt()
+        assert life.found == life.told
+        assert list((Path(folder)).glob("spool/*")) == []
+
+
+# --- its folder -----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_made_before_the_first_line(tmp_path):
+    """A process that tells nothing leaves no folder."""
+    spool = spool_in(tmp_path / "s")
+    spool.rotate()
+    spool.close()
+    assert (spool.home, (tmp_path / "s").exists()) == (None, False)
+
+
+def test_what_is_told_is_for_the_user_alone(tmp_path):
+    """Folder and segments can be read by nobody else."""
+    spool = spool_in(tmp_path / "s")
+    segment = spool.note("a", "{}")
+    assert stat.S_IMODE(spool.home.stat().st_mode) == 0o700
+    assert stat.S_IMODE(segment.path.stat().st_mode) == 0o600
+    assert spool.home.name.startswith("v1-")
+
+
+def test_a_line_is_in_the_file_when_the_call_returns(tmp_path):
+    """Nothing is buffered in the process, and nothing is synced to the disk."""
+    spool = spool_in(tmp_path)
+    segment = spool.note("a", '{"x":1}')
+    assert lines_of(segment.path) == [("N", "a", {"x": 1})]
+
+
+# --- segments ----------------------------------------------------------------------------------------
+
+
+def test_a_segment_waits_for_the_rows_of_its_notes(tmp_path):
+    """A segment is closed to new notes by a rotation, and sealed with the row of its last one."""
+    spool = spool_in(tmp_path)
+    first, second = spool.note("a", "{}"), spool.note("b", "{}")
+    spool.rotate()
+    later = spool.note("c", "{}")
+    assert (first, later.number, spool.sealed()) == (second, 2, [])
+    spool.settle(first, "a", "{}")
+    assert (spool.sealed(), files_of(spool)) == ([], ["00000001.open", "00000002.open"])
+    spool.settle(first, "b", "{}")
+    assert (spool.sealed(), files_of(spool)) == ([first], ["00000001.seg", "00000002.open"])
+
+
+def test_segments_are_drained_in_their_order(tmp_path):
+    """A sealed segment waits for an older one that is still being written."""
+    spool = spool_in(tmp_path)
+    first = spool.note("a", "{}")
+    spool.rotate()
+    second = spool.note("b", "{}")
+    spool.settle(second, "b", "{}")
+    spool.rotate()
+    assert (second.is_sealed, spool.sealed()) == (True, [])
+    spool.settle(first, "a", "{}")
+    assert spool.sealed() == [first, second]
+
+
+def test_a_row_that_does_not_come_is_not_waited_for_longer(tmp_path, monkeypatch):
+    """After its patience a segment is sealed with the note, which then stands for the row."""
+    spool = spool_in(tmp_path)
+    segment = spool.note("a", "{}")
+    spool.rotate()
+    monkeypatch.setattr(spool_module, "PATIENCE", -1.0)
+    spool.rotate()
+    assert spool.sealed() == [segment]
+    assert spool.settle(segment, "a", '{"late":1}')
+    assert lines_of(segment.path) == [("N", "a", {})]
+
+
+def test_a_large_segment_is_closed_at_once(tmp_path):
+    """A segment takes no new notes once it has its size."""
+    spool = spool_in(tmp_path, segment_bytes=100)
+    numbers = [spool.note(str(n), '{"x":"' + "x" * 60 + '"}').number for n in range(4)]
+    assert numbers == [1, 1, 2, 2]
+
+
+def test_a_row_without_a_note_is_told_all_the_same(tmp_path):
+    """A row whose note could not be kept is a line of its own."""
+    spool = spool_in(tmp_path)
+    assert spool.settle(None, "a", "{}")
+    assert spool.pending == 1
+
+
+def test_every_segment_begins_with_the_runs_that_are_open(tmp_path):
+    """Whichever segment is the last, it says which runs were open; those lines are no events."""
+    runs = [(LineKind.RUN_START, "r", '{"run":1}')]
+    spool = spool_in(tmp_path, open_runs=lambda: list(runs))
+    spool.append(LineKind.RUN_START, "r", '{"run":1}')
+    first = spool._active
+    assert spool.pending == 0
+    spool.append(LineKind.ROW, "a", "{}")
+    spool.rotate()
+    second = spool._active
+    assert [line[:2] for line in lines_of(first.path)] == [("S", "r"), ("S", "r"), ("R", "a")]
+    assert [line[:2] for line in lines_of(second.path)] == [("S", "r")]
+    spool.rotate()
+    assert spool._active is second, "a segment that tells only of runs is not worth a drain"
+    runs.clear()
+    spool.append(LineKind.RUN_END, "r", "{}")
+    spool.rotate()
+    assert (spool._active, spool.sealed()[-1].number) == (None, 2)
+
+
+def test_pending_counts_events_until_they_are_drained(tmp_path):
+    """Notes, rows, runs and snapshots are pending from their line on, wherever their segment is."""
+    spool = spool_in(tmp_path)
+    note = spool.note("a", "{}")
+    for kind in (LineKind.ROW, LineKind.RUN_END, LineKind.SNAPSHOT):
+        spool.append(kind, "b", "{}")
+    spool.rotate()
+    spool.note("c", "{}")
+    assert spool.pending == 5
+    spool.settle(note, "a", "{}")
+    spool.forget(spool.sealed())
+    assert spool.pending == 1
+
+
+# --- limits and troubles ---------------------------------------------------------------------------------
+
+
+def test_the_oldest_are_kept_when_it_is_full(tmp_path):
+    """Beyond its limit the spool drops what comes new, counts it, and takes lines again once drained."""
+    errors = []
+    spool = Spool(tmp_path, limit=400, on_error=errors.append)
+    body = '{"x":"' + "x" * 70 + '"}'
+    kept = [spool.append(LineKind.ROW, str(n), body) for n in range(6)]
+    assert kept == [True, True, True, True, False, False]
+    assert spool.note("n", body) is None
+    assert (spool.dropped, [error.errno for error in errors]) == (2, [errno.EDQUOT] * 3)
+    spool.rotate()
+    spool.forget(spool.sealed())
+    assert spool.append(LineKind.ROW, "7", body)
+
+
+def test_a_run_that_cannot_be_told_is_no_dropped_operation(tmp_path):
+    """Only what would have been a row counts as dropped."""
+    spool = Spool(tmp_path, limit=1, on_error=lambda _: None)
+    assert not spool.append(LineKind.RUN_START, "r", "{}")
+    assert spool.dropped == 0
+
+
+def test_a_place_where_there_can_be_no_folder_is_told_and_tried_again(tmp_path, monkeypatch):
+    """A spool that cannot be opened costs one look a second, and works as soon as it can."""
+    (tmp_path / "s").write_text("a file is in the way")
+    errors = []
+    spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
+    assert [spool.note("a", "{}"), spool.append(LineKind.ROW, "b", "{}")] == [None, False]
+    assert [type(error) for error in errors] == [NotADirectoryError]
+    (tmp_path / "s").unlink()
+    monkeypatch.setattr(spool, "_not_before", 0.0)
+    assert spool.note("c", "{}") is not None
+
+
+@contextmanager
+def files_at_most(size):
+    """Have the kernel refuse what would make a file larger: it takes a part, then nothing."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
+    """On a disk that fills up in the middle of a line, the lines before and after it stay whole."""
+    errors = []
+    spool = Spool(tmp_path, limit=1 << 30, on_error=errors.append)
+    body = '{"x":"' + "x" * 300_000 + '"}'
+    with files_at_most(1 << 20):
+        kept = [spool.append(LineKind.ROW, str(n), body) for n in range(5)]
+    assert kept == [True, True, True, False, False]
+    assert [error.errno for error in errors] == [errno.ENOSPC, errno.ENOSPC]
+    assert spool.append(LineKind.ROW, "later", body)
+    lines = decoded(spool._active.path.read_bytes())
+    assert ([line.key for line in lines.whole], lines.damaged, lines.torn) == (
+        ["0", "1", "2", "later"],
+        0,
+        False,
+    )
+    assert spool._size == spool._active.path.stat().st_size
+
+
+def test_a_row_that_the_disk_refuses_leaves_its_note(tmp_path):
+    """A write whose row cannot be written is told by its note, and its segment does not wait for it."""
+    spool = Spool(tmp_path, limit=1 << 30, on_error=lambda _: None)
+    segment = spool.note("a", "{}")
+    with files_at_most(segment.size):
+        assert spool.settle(segment, "a", '{"x":1}')
+    spool.rotate()
+    assert [line[:2] for line in lines_of(spool.sealed()[0].path)] == [("N", "a")]
+
+
+def test_what_was_deleted_below_it_is_saved(tmp_path):
+    """When somebody deletes the folder, what is in the open segments goes into a new one."""
+    spool = spool_in(tmp_path / "s")
+    waiting = spool.note("a", "{}")
+    spool.rotate()
+    spool.note("b", "{}")
+    old = spool.home
+    shutil.rmtree(tmp_path / "s")
+    spool.rotate()
+    assert (spool.home == old, files_of(spool)) == (False, ["00000001.open", "00000002.open"])
+    spool.settle(waiting, "a", '{"x":1}')
+    assert [lines_of(segment.path) for segment in spool.sealed()] == [
+        [("N", "a", {}), ("R", "a", {"x": 1})]
+    ]
+
+
+def test_what_cannot_be_saved_is_told(tmp_path):
+    """When the folder was deleted and there can be no other, that is told and nothing is raised."""
+    errors = []
+    spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
+    spool.note("a", "{}")
+    shutil.rmtree(tmp_path / "s")
+    (tmp_path / "s").write_text("a file is in the way")
+    spool.rotate()
+    assert [type(error) for error in errors] == [NotADirectoryError]
+
+
+def test_a_segment_that_cannot_be_renamed_is_read_as_it_stands(tmp_path):
+    """Sealing needs no rename to work: the file just keeps its name."""
+    spool = spool_in(tmp_path)
+    spool.append(LineKind.ROW, "a", "{}")
+    (spool.home / "00000001.seg").mkdir()
+    (spool.home / "00000001.seg" / "x").touch()
+    spool.rotate()
+    assert [segment.path.name for segment in spool.sealed()] == ["00000001.open"]
+
+
+# --- its end -----------------------------------------------------------------------------------------
+
+
+def test_a_closed_spool_in_which_nothing_is_left_goes(tmp_path):
+    """A process that has drained all leaves no folder behind."""
+    spool = spool_in(tmp_path)
+    spool.append(LineKind.ROW, "a", "{}")
+    spool.rotate()
+    spool.forget(spool.sealed())
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_spool_leaves_what_waits_to_whoever_adopts_it(tmp_path):
+    """What was not drained stays in the folder, notes without rows included, and is free to be adopted."""
+    spool = spool_in(tmp_path, open_runs=lambda: [(LineKind.RUN_START, "r", "{}")])
+    spool.append(LineKind.ROW, "a", "{}")
+    spool.rotate()
+    spool.note("b", as_note("b"))
+    spool.close()
+    assert [[ids_in(path) for path in found.segments] for found in adopted(tmp_path)] == [
+        [["a"], ["b"]]
+    ]
+
+
+def test_a_forked_child_begins_its_own(tmp_path):
+    """A child writes into a folder of its own, and the parent's segments stay the parent's."""
+    spool = spool_in(tmp_path)
+    spool.append(LineKind.ROW, "parent", "{}")
+    waiting = spool.note("waiting", '{"id":"waiting"}')
+    spool.rotate()
+    spool.note("open", '{"id":"open"}')
+    spool.before_fork()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            spool.after_fork_in_child()
+            spool.append(LineKind.ROW, "child", "{}")
+            os._exit(0 if spool.pending == 1 else 1)
+        except BaseException:  # noqa: BLE001 - a child must not come back into the test
+            os._exit(2)
+    spool.after_fork_in_parent()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    [child] = adopted(tmp_path, spool.home)
+    assert [ids_in(path) for path in child.segments] == [["child"]]
+    spool.settle(waiting, "waiting", "{}")
+    spool.note("after", "{}")
+    assert sorted(ids_in(spool.sealed()[0].path)) == ["parent", "waiting"]
