@@ -56,6 +56,7 @@ class RunContext:
         attributes: the caller's own facts about the run.
         traceparent: W3C trace context that the process was started with, if any.
         is_joined: whether another process opened it and this one takes part in it.
+        is_process: whether it is opened around the whole process, for it and not by it.
     """
 
     run_id: str
@@ -65,6 +66,7 @@ class RunContext:
     attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     traceparent: str | None = None
     is_joined: bool = False
+    is_process: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make a child process belong to this run.
@@ -220,6 +222,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
             parent_run_id=None if parent_id == run_id else parent_id,
             attributes=self._attributes,
             traceparent=parent.traceparent if parent else os.environ.get(Env.TRACEPARENT),
+            is_process=_process_run is not None and _process_run.run_id == run_id,
         )
         self._open.append((context, _run.set(context)))
         for listener in _listeners:

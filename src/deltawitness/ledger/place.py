@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deltawitness.commit.log import local_path
 from deltawitness.config import Settings, state_folder
 from deltawitness.hashing import table_id
-from deltawitness.ledger.tables import LedgerRoot
 from deltawitness.semconv import DEFAULT_CACHE_ROOT, SPOOL_DIRECTORY
 
-__all__ = ["is_kept", "root_of", "spool_folder"]
+if TYPE_CHECKING:
+    from deltawitness.ledger.tables import LedgerRoot
+
+__all__ = ["absolute_root", "is_kept", "root_of", "spool_folder", "spool_folder_of"]
 
 
 def is_kept(settings: Settings) -> bool:
@@ -18,22 +21,34 @@ def is_kept(settings: Settings) -> bool:
     return settings.ledger and settings.cache_root is not None
 
 
+def absolute_root(settings: Settings) -> str:
+    """Return the cache root of these settings, whatever the working directory will be."""
+    given = settings.cache_root or DEFAULT_CACHE_ROOT
+    return given if "://" in given else str(Path(given).absolute())
+
+
 def root_of(settings: Settings) -> LedgerRoot:
     """Return where the ledger of these settings lies, whatever the working directory will be."""
-    given = settings.cache_root or DEFAULT_CACHE_ROOT
-    where = given if "://" in given else str(Path(given).absolute())
-    return LedgerRoot(where, settings.storage_options)
+    # Imported here: it is heavy, and where a ledger lies is asked also by those who do not open it.
+    from deltawitness.ledger.tables import LedgerRoot  # noqa: PLC0415 - as said
+
+    return LedgerRoot(absolute_root(settings), settings.storage_options)
 
 
 def spool_folder(settings: Settings, root: LedgerRoot) -> Path:
-    """Return the local folder of what is not in the ledger yet.
+    """Return the local folder of what is not in the ledger yet."""
+    return spool_folder_of(settings, root.uri)
+
+
+def spool_folder_of(settings: Settings, root: str) -> Path:
+    """Return the local folder of what is not in the ledger at a cache root yet.
 
     Under a local cache root, so that whoever has the one has the other; for one on an object store
     in the user's own folder for state, one for each root.
     """
     if settings.spool_dir is not None:
         return Path(settings.spool_dir).absolute()
-    local = local_path(root.uri)
+    local = local_path(root)
     if local is not None:
         return Path(local) / SPOOL_DIRECTORY
-    return state_folder() / "deltawitness" / table_id(root.uri)
+    return state_folder() / "deltawitness" / table_id(root)

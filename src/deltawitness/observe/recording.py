@@ -83,6 +83,7 @@ class LedgerRecording:
     def __init__(self, recorder: Recorder, settings: Settings) -> None:
         self.recorder = recorder
         self._settings = settings
+        self._untold: RunContext | None = None
 
     def note(self, observation: Observation, /) -> None:
         """Keep what the caller's thread knows of a write that has ended."""
@@ -130,11 +131,23 @@ class LedgerRecording:
             self.recorder.settle(observation.noted, event, told, observation.location)
 
     def run_started(self, run: RunContext, /) -> None:
-        """Keep that a run is open."""
-        _guarded(lambda: self.recorder.run_started(run))
+        """Keep that a run is open.
+
+        That of a whole process waits for its first operation where there is no ledger yet: a
+        program that writes nothing leaves none behind.
+        """
+        if run.is_process and not self.recorder.spools.exists():
+            self._untold = run
+        else:
+            _guarded(lambda: self.recorder.run_started(run))
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
         """Keep the row of a run that has ended."""
+        if run is self._untold:
+            if not self.recorder.spools.exists() or not self.recorder.is_open:
+                return
+            # Something was told meanwhile, if not by this process.
+            _guarded(lambda: self.recorder.run_started(run))
         _guarded(lambda: self.recorder.run_ended(run, error))
 
     def run_closed(self, run: RunContext, /) -> None:

@@ -1,10 +1,9 @@
-"""What a run did, for people: the summary table, the trace as a tree, a commit with its metadata."""
+"""What a run did: the summary table, and the trace as a tree."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from deltawitness.commit import CommitMetadata
 from deltawitness.events_file import EventLine
+from deltawitness.report.cells import number, size
 
-__all__ = ["RunSummary", "print_commit", "print_summary", "print_trace", "summarised"]
+__all__ = ["Line", "RunSummary", "print_summary", "print_trace", "summarised"]
 
 _NANOSECONDS = 1e9
-_KIBI = 1024
 
 
 @dataclass(slots=True)
@@ -65,15 +63,15 @@ class RunSummary:
             "job": self.job,
             "tables": self.tables,
             "traces": self.traces,
-            "total": _line_json(self.total),
+            "total": line_json(self.total),
             "lines": [
-                {"table": table, "operation": operation, **_line_json(line)}
+                {"table": table, "operation": operation, **line_json(line)}
                 for (_, table, operation), line in self.lines.items()
             ],
         }
 
 
-def _line_json(line: Line) -> dict[str, Any]:
+def line_json(line: Line) -> dict[str, Any]:
     return {
         "operations": line.operations,
         "errors": line.errors,
@@ -120,28 +118,16 @@ def _cells(line: Line) -> list[str]:
     counted = line.metrics
     return [
         str(line.operations),
-        _number(counted["rows_added"]),
-        _number(counted["rows_updated"]),
-        _number(counted["rows_deleted"]),
-        _number(counted["files_added"]),
-        _number(counted["files_removed"]),
-        _size(counted["bytes_added"]),
-        _number(counted["retries"]),
-        _number(line.errors),
+        number(counted["rows_added"]),
+        number(counted["rows_updated"]),
+        number(counted["rows_deleted"]),
+        number(counted["files_added"]),
+        number(counted["files_removed"]),
+        size(counted["bytes_added"]),
+        number(counted["retries"]),
+        number(line.errors),
         f"{line.seconds:.3f}",
     ]
-
-
-def _number(count: int) -> str:
-    return f"{count:,}" if count else ""
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < _KIBI:
-            return f"{count:.0f} {unit}" if count else ""
-        count /= _KIBI
-    return f"{count:.1f} TiB"
 
 
 def print_trace(console: Console, summary: RunSummary, events: Sequence[EventLine]) -> None:
@@ -166,25 +152,3 @@ def _trace_line(event: EventLine) -> str:
     )
     milliseconds = event.duration_ns / 1e6
     return f"{what}  {versions}  {milliseconds:.1f} ms  {counts}{error}".rstrip()
-
-
-def print_commit(console: Console, commit: CommitMetadata) -> None:
-    """Print one commit: what the engine says of it, and its metadata."""
-    table = Table(title=f"version {commit.version}  {commit.operation}", title_justify="left")
-    table.add_column("key")
-    table.add_column("value", overflow="fold")
-    if commit.timestamp is not None:
-        moment = dt.datetime.fromtimestamp(commit.timestamp / 1000, tz=dt.UTC)
-        table.add_row("committed at", moment.isoformat(timespec="milliseconds"))
-    table.add_row("engine", commit.engine_info or "unknown")
-    _add_rows(table, commit.operation_metrics)
-    table.add_section()
-    _add_rows(table, commit.metadata)
-    console.print(table, highlight=False)
-    for problem in commit.problems:
-        console.print(f"problem: {problem}", highlight=False)
-
-
-def _add_rows(table: Table, values: Mapping[str, Any]) -> None:
-    for name, value in sorted(values.items()):
-        table.add_row(name, str(value))

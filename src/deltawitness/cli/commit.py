@@ -1,0 +1,43 @@
+"""`deltawitness commit`: one commit of a table."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from deltawitness.cli.console import JsonOption, clearly, console, print_json
+from deltawitness.commit import CommitMetadata, read_commit_metadata
+from deltawitness.report.commit import print_commit
+
+__all__ = ["commit_command"]
+
+
+def commit_command(
+    table: Annotated[str, typer.Argument(help="Where the table lies.")],
+    version: Annotated[
+        int | None, typer.Argument(help="Which commit; the last by default.")
+    ] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Show one commit of a table with its metadata."""
+    with clearly("the table's log cannot be read"):
+        commit = read_commit_metadata(table, version)
+    if as_json:
+        print_json(_commit_json(commit))
+    else:
+        print_commit(console(sys.stdout), commit)
+
+
+def _commit_json(commit: CommitMetadata) -> dict[str, Any]:
+    return {
+        "version": commit.version,
+        "operation": commit.operation,
+        "timestamp": commit.timestamp,
+        "engine": commit.engine_info,
+        "operation_parameters": commit.operation_parameters,
+        "operation_metrics": commit.operation_metrics,
+        "metadata": commit.metadata,
+        "problems": list(commit.problems),
+    }

@@ -1,0 +1,104 @@
+"""What the command says: on its own streams, in one line when something is wrong, or as JSON."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import typer
+from rich.console import Console
+
+from deltawitness.exceptions import ConfigurationError, DeltaWitnessError
+from deltawitness.redaction import redact_text
+
+__all__ = [
+    "Complaint",
+    "JsonOption",
+    "clearly",
+    "complain",
+    "console",
+    "log_to_stderr",
+    "print_json",
+]
+
+FAILED = 1
+"""Exit code when what was asked for is not there, or not as it should be."""
+
+MISUSED = 2
+"""Exit code of a wrong argument or setting, as the argument parser's own."""
+
+
+class Complaint(Exception):  # noqa: N818 - it is what is said
+    """Something that ends the command with one line.
+
+    Args:
+        message: the line, fit to be shown.
+        code: the exit code.
+    """
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def console(stream: TextIO | None) -> Console:
+    """Return a console that prints text as it is: what is in brackets is no markup."""
+    is_terminal = stream is not None and stream.isatty()
+    return Console(file=stream, width=None if is_terminal else 140, markup=False, emoji=False)
+
+
+def complain(message: str) -> None:
+    """Say in one line what is wrong."""
+    sys.stderr.write(f"deltawitness: {message}\n")
+
+
+@contextmanager
+def clearly(where: str) -> Iterator[None]:
+    """End the command with one clear line when the block fails.
+
+    Args:
+        where: what an error of the storage is about.
+    """
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Complaint as complaint:
+        complain(str(complaint))
+        raise typer.Exit(complaint.code) from None
+    except DeltaWitnessError as error:
+        complain(str(error))
+        raise typer.Exit(MISUSED if isinstance(error, ConfigurationError) else FAILED) from None
+    except Exception as error:  # noqa: BLE001 - the engines raise whatever they like
+        complain(f"{where}: {redact_text(str(error)) or type(error).__name__}")
+        raise typer.Exit(FAILED) from None
+
+
+class _OneLine(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(self.format(record))
+
+
+def log_to_stderr() -> None:
+    """Have what the library logs of its own troubles said as the command says it."""
+    logger = logging.getLogger("deltawitness")
+    if not any(isinstance(handler, _OneLine) for handler in logger.handlers):
+        logger.addHandler(_OneLine())
+        logger.propagate = False
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON, times in ISO 8601."""
+    print(json.dumps(value, indent=2, default=_as_text))
+
+
+def _as_text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, dt.date) else str(value)
+
+
+JsonOption = typer.Option("--json", help="As JSON.")

@@ -1,0 +1,76 @@
+"""A program as a child process: our streams and signals are its own, and we end as it ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from deltawitness.cli.console import complain
+
+__all__ = ["job_name", "leave_as", "run_program"]
+
+NOT_FOUND = 127
+"""Exit code of a shell for a command that is not there."""
+
+NOT_EXECUTABLE = 126
+"""Exit code of a shell for a file that cannot be run."""
+
+_FORWARDED = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+
+def job_name(command: list[str]) -> str:
+    """Return the name of the job that a command line is, when nobody gave it one."""
+    program = next((word for word in command[1:] if not word.startswith("-")), command[0])
+    return Path(program).stem or "program"
+
+
+def run_program(command: list[str], environment: dict[str, str]) -> int:
+    """Run the program with our streams and signals as its own, and return how it ended."""
+    try:
+        child = subprocess.Popen(command, env=environment)  # noqa: S603 - running it is what was asked for
+    except FileNotFoundError:
+        complain(f"{command[0]}: command not found")
+        return NOT_FOUND
+    except PermissionError:
+        found = shutil.which(command[0]) or command[0]
+        complain(f"{found}: cannot be executed")
+        return NOT_EXECUTABLE
+
+    def forward(number: int, _: FrameType | None) -> None:
+        child.send_signal(number)
+
+    for name in _FORWARDED:
+        signal.signal(getattr(signal, name), forward)
+    # A terminal sends an interrupt to its whole foreground group: the program has it already.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if _is_in_foreground() else forward)
+    return child.wait()
+
+
+def _is_in_foreground() -> bool:
+    """Tell whether the terminal's own interrupts reach us, wherever our streams are redirected."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def leave_as(code: int) -> None:
+    """End as the program ended: with its exit code, or by the signal that ended it."""
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        sys.stderr.flush()
+        os.kill(os.getpid(), -code)
+    raise typer.Exit(code)

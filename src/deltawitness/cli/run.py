@@ -1,0 +1,129 @@
+"""`deltawitness run`: a program, observed, and what it did at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deltawitness.activation import SITE_DIRECTORY, TOP, asks_for_export
+from deltawitness.cli.console import MISUSED, complain, console, log_to_stderr
+from deltawitness.cli.keeping import KeptLedger, kept_ledger
+from deltawitness.cli.program import job_name, leave_as, run_program
+from deltawitness.events_file import EventLine, read_events
+from deltawitness.report.summary import print_summary, print_trace, summarised
+from deltawitness.semconv import Env
+from deltawitness.sources import new_id
+
+__all__ = ["run_command"]
+
+_TRACED_NOT_EXPORTED = {
+    "OTEL_TRACES_EXPORTER": "none",
+    "OTEL_METRICS_EXPORTER": "none",
+    "OTEL_LOGS_EXPORTER": "none",
+}
+"""Makes the SDK give every write a place in a trace, and send it nowhere."""
+
+
+def run_command(  # noqa: PLR0913 - the options of a command
+    command: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
+    job: Annotated[
+        str | None, typer.Option(help="Name of the job; the program's by default.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option(help="No summary at the end.")] = False,
+    show_trace: Annotated[bool, typer.Option(help="Print the run's trace as a tree.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the summary to this file as JSON.")
+    ] = None,
+    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Keep no ledger.")] = False,
+) -> None:
+    """Run a program with every Delta write observed; its input, output and exit code are its own.
+
+    What it writes is kept in a ledger under DELTAWITNESS_CACHE_ROOT, else in `.deltawitness`.
+    """
+    if json_file is not None:
+        _must_be_writable(json_file)
+    run_id = new_id()
+    job = job or job_name(command)
+    ledger = kept_ledger(is_wanted=not no_ledger)
+    with tempfile.TemporaryDirectory(prefix="deltawitness-") as folder:
+        events_file = Path(folder) / "events.jsonl"
+        events_file.touch()
+        environment = _environment(run_id, job, events_file) | ledger.environment
+        if show_trace and not asks_for_export(os.environ):
+            environment |= _TRACED_NOT_EXPORTED
+        code = run_program(command, environment)
+        events = list(read_events(events_file))
+    log_to_stderr()
+    has_written = ledger.take_over() > 0 or bool(events)
+    summary = summarised(run_id, job, events)
+    try:
+        if json_file is not None:
+            json_file.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
+        if not quiet:
+            told = console(sys.stderr)
+            notes = _notes(events, code)
+            if has_written:
+                notes += _ledger_notes(ledger, run_id)
+            print_summary(told, summary, notes)
+            if show_trace:
+                print_trace(told, summary, events)
+    except (OSError, ValueError) as error:
+        # A closed stream or a full disk: the program's exit code is not ours to change.
+        with suppress(OSError, ValueError, AttributeError):
+            complain(f"the summary could not be written: {error}")
+    leave_as(code)
+
+
+def _must_be_writable(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        complain(f"--json: {error}")
+        raise typer.Exit(MISUSED) from None
+
+
+def _environment(run_id: str, job: str, events_file: Path) -> dict[str, str]:
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([SITE_DIRECTORY, *([path] if path else [])]),
+        Env.ACTIVATE.value: TOP,
+        Env.RUN_ID.value: run_id,
+        Env.JOB.value: job,
+        Env.EVENTS_FILE.value: str(events_file),
+    }
+
+
+def _notes(events: list[EventLine], code: int) -> list[str]:
+    traces = {event.trace_id for event in events if event.trace_id}
+    notes = [f"trace {trace}: {_destination()}" for trace in sorted(traces)]
+    if not traces:
+        notes = [f"trace: {_destination()}"]
+    if code < 0:
+        notes.append(f"the program was ended by {signal.Signals(-code).name}")
+    return notes
+
+
+def _destination() -> str:
+    if not asks_for_export(os.environ):
+        return "not exported: no OpenTelemetry exporter is configured"
+    exporter = os.environ.get("OTEL_TRACES_EXPORTER", "otlp")
+    if "otlp" not in exporter:
+        return f"exported by {exporter}"
+    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", "the default endpoint"
+    )
+    return f"exported by {exporter} to {endpoint}"
+
+
+def _ledger_notes(ledger: KeptLedger, run_id: str) -> list[str]:
+    where = ledger.shown
+    return [] if where is None else [f"ledger {where}: deltawitness show {run_id}"]

@@ -1,0 +1,1 @@
+"""What there is to tell, laid out for people: tables and trees of the terminal."""

@@ -1,0 +1,54 @@
+"""Single cells of a table: counts, sizes, moments, spans of time."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+__all__ = ["moment", "number", "seconds", "size", "text"]
+
+_KIBI = 1024
+
+
+def number(count: int | None) -> str:
+    """Return a count; nothing when it is zero or not known.
+
+    >>> number(1234567), number(0), number(None)
+    ('1,234,567', '', '')
+    """
+    return f"{count:,}" if count else ""
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in its best unit; nothing when it is zero.
+
+    >>> size(1536), size(0)
+    ('2 KiB', '')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < _KIBI:
+            return f"{count:.0f} {unit}" if count else ""
+        count /= _KIBI
+    return f"{count:.1f} TiB"
+
+
+def moment(time: dt.datetime | None) -> str:
+    """Return a moment in UTC, to the second.
+
+    >>> moment(dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC))
+    '2024-02-29 12:30:00'
+    """
+    return "" if time is None else time.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def seconds(count: float | None) -> str:
+    """Return a span of time, to the millisecond.
+
+    >>> seconds(1.5), seconds(None)
+    ('1.500', '')
+    """
+    return "" if count is None else f"{count:.3f}"
+
+
+def text(value: object) -> str:
+    """Return any other value; nothing when it is not known."""
+    return "" if value is None else str(value)
