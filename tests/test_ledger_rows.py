@@ -1,0 +1,518 @@
+"""A row says what is known of an operation: whole from its event, or as much as a note and the log tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from dataclasses import replace
+from importlib.metadata import version
+
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger_parts import START, event, one, operation_row, rows_of
+
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
+from deltawitness.config import Settings as Config
+from deltawitness.events import (
+    CommitMetrics,
+    Committed,
+    Exported,
+    Failed,
+    InputVersion,
+    Landed,
+    NoCommit,
+    NoCommitReason,
+    WriteIntent,
+)
+from deltawitness.hashing import table_id
+from deltawitness.ledger.arrow import operation_rows
+from deltawitness.ledger.notes import intent_text, note_text
+from deltawitness.ledger.rows import as_json, event_row, note_row
+from deltawitness.ledger.tables import INVENTORY, TABLES, LedgerRoot
+from deltawitness.redaction import key_hash, redact
+from deltawitness.run import RunContext
+from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType, Operation
+
+PLACE = {
+    "host": socket.gethostname(),
+    "engine": f"delta-rs:py-{version('deltalake')}",
+    "deltalake_version": version("deltalake"),
+    "datafusion_version": version("datafusion"),
+    "witness_version": WITNESS_VERSION,
+}
+
+OUTCOMES = {
+    "committed": (
+        Committed((3,), CommitMetrics(rows_added=2, retries=0)),
+        {"result": "write", "version": 3, "versions": [3], "rows_added": 2, "retries": 0},
+    ),
+    "several versions": (
+        Committed((3, 4), CommitMetrics(files_removed=9)),
+        {"result": "write", "version": 4, "versions": [3, 4], "files_removed": 9},
+    ),
+    "exported": (Exported(CommitMetrics(bytes_added=7)), {"result": "write", "bytes_added": 7}),
+    "no commit": (
+        NoCommit(NoCommitReason.NOTHING_TO_DO, CommitMetrics(rows_copied=5)),
+        {"result": "noop", "reason": "nothing_to_do", "rows_copied": 5},
+    ),
+    "failed": (
+        Failed(
+            ErrorType.SCHEMA_MISMATCH, "deltalake.exceptions.SchemaMismatchError", "no", Landed.NO
+        ),
+        {
+            "result": "error",
+            "error_type": "schema_mismatch",
+            "exception_type": "deltalake.exceptions.SchemaMismatchError",
+            "error_message": "no",
+            "landed": "no",
+        },
+    ),
+    "failed and landed": (
+        Failed(ErrorType.STORAGE_UNREACHABLE, "builtins.OSError", "late", Landed.YES, 5),
+        {
+            "result": "error",
+            "error_type": "storage_unreachable",
+            "exception_type": "builtins.OSError",
+            "error_message": "late",
+            "landed": "yes",
+            "version": 5,
+            "versions": [5],
+        },
+    ),
+}
+
+
+# --- whole rows ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.values(), ids=list(OUTCOMES))
+def test_the_row_of_each_outcome(outcome, expected):
+    """A row has what the event knows under the columns' names, and nothing of what it does not know."""
+    told = event(outcome, trace_id="0" * 31 + "1", span_id="0" * 15 + "2", table_id="t-1")
+    row = json.loads(as_json(event_row(told, redact(told, Config()), "/lake/t")))
+    assert row == {
+        "event_time": START // 1000,
+        "run_id": "run-1",
+        "write_id": "w-1",
+        "trace_id": "0" * 31 + "1",
+        "span_id": "0" * 15 + "2",
+        "job": "nightly",
+        "operation": "WRITE",
+        "cache_operation": "write",
+        "scope": "dataset",
+        "policy": "unmanaged",
+        "mode": "append",
+        "table_uri": "file:///lake/t",
+        "table_id": "t-1",
+        "duration_ms": 1.5,
+        "thread": "MainThread",
+        "pid": 7,
+        "source": "observed",
+        **PLACE,
+        **expected,
+    }
+
+
+@pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.values(), ids=list(OUTCOMES))
+def test_the_row_of_each_outcome_fits_the_table(outcome, expected):
+    """Every row is one of the inventory's, its times and lists of the right types."""
+    told = event(
+        outcome,
+        intent=WriteIntent(Operation.MERGE, CacheOperation.MERGE, inputs=(InputVersion("i", 4),)),
+    )
+    line = as_json(event_row(told, redact(told, Config()), None)).encode()
+    [row] = operation_rows([line]).to_pylist()
+    assert {name: row[name] for name in expected} == expected
+    assert row["event_date"].isoformat() == "2023-11-14"
+    assert row["inputs"] == [{"table_id": "i", "uri": None, "version": 4}]
+
+
+def test_hashes_inputs_and_keys_of_an_intent():
+    """What an intent knows is in the row: hashes as they are, the key as a hash, inputs with their place."""
+    intent = WriteIntent(
+        Operation.WRITE,
+        CacheOperation.WRITE,
+        policy="views",
+        cache_key="customer=17",
+        schema_hash="s",
+        plan_hash="p",
+        plan_shape_hash="ps",
+        inputs=(InputVersion("raw-id", 4, "s3://key:secret@bucket/in?sig=x"),),
+    )
+    told = event(intent=intent)
+    row = event_row(told, redact(told, Config(table_id_key=b"k")), "s3://key:secret@bucket/t?sig=x")
+    keyed = table_id("s3://key:secret@bucket/in?sig=x", key=b"k")
+    expected = {
+        "policy": "views",
+        "key": key_hash("customer=17"),
+        "schema_hash": "s",
+        "plan_hash": "p",
+        "plan_shape_hash": "ps",
+        "inputs": [{"table_id": keyed, "uri": "s3://bucket/in", "version": 4}],
+        "table_uri": "s3://bucket/t",
+    }
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_a_write_without_a_thread_or_a_place():
+    """What is not known is left out."""
+    told = event(thread=None)
+    row = json.loads(as_json(event_row(told, redact(told, Config()), None)))
+    assert {"thread", "table_uri", "table_id", "key", "inputs"} & set(row) == set()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["job", "thread", "policy", "table_uri"]),
+        st.text(st.characters(exclude_categories=())),
+    )
+)
+def test_any_text_can_be_carried_into_the_table(texts):
+    """Whatever text gets into a row, half surrogate pairs and zero characters too, Arrow reads it back."""
+    line = as_json(operation_row("w", **texts))
+    assert line.isascii()
+    [row] = operation_rows([line.encode()]).to_pylist()
+    told = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
+    paired = {
+        name: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        for name, text in texts.items()
+    }
+    assert {name: len(row[name]) for name in texts} == {
+        name: len(text) for name, text in paired.items()
+    }
+    assert {name: row[name] for name in texts if texts[name].isprintable()} == {
+        name: told[name] for name in texts if texts[name].isprintable()
+    }
+
+
+def test_a_duration_of_nanoseconds_is_a_number():
+    """Figures that Python spells with an exponent are figures for Arrow too."""
+    [row] = operation_rows([as_json(operation_row("w", duration_ms=10 / 1e6)).encode()]).to_pylist()
+    assert row["duration_ms"] == 1e-05
+
+
+# --- notes completed from the log of the table -------------------------------------------------------
+
+
+class Noted:
+    """A table with real commits, and the notes of writes to it as their own threads left them."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def commit(self, write_id, rows=1, **more):
+        metadata = {"write_id": write_id, "schema_hash": "from-the-commit"}
+        data = pa.table({"x": list(range(rows))})
+        write_deltalake(
+            self.path,
+            data,
+            mode="append",
+            commit_properties=CommitProperties(custom_metadata=metadata),
+            **more,
+        )
+
+    def note(self, write_id="w-1", operation=Operation.WRITE, location=None, **more):
+        intent = WriteIntent(operation, CacheOperation.WRITE, mode="append")
+        where = self.path if location is None else location
+        text = note_text(
+            intent_text(intent, where, "t-1"),
+            RunContext("run-1", "nightly"),
+            **{
+                "write_id": write_id,
+                "mark": write_id,
+                "started_at": START,
+                "duration_ns": 1_500_000,
+                "trace_id": None,
+                "span_id": None,
+                "thread": "MainThread",
+                "base": None,
+                "version": None,
+                **more,
+            },
+        )
+        return json.loads(text)
+
+
+@pytest.fixture
+def table(tmp_path):
+    return Noted(tmp_path / "t")
+
+
+KNOWN_OF_THE_NOTE = {
+    "event_time": START // 1000,
+    "run_id": "run-1",
+    "write_id": "w-1",
+    "job": "nightly",
+    "operation": "WRITE",
+    "cache_operation": "write",
+    "scope": "dataset",
+    "policy": "unmanaged",
+    "mode": "append",
+    "table_id": "t-1",
+    "duration_ms": 1.5,
+    "thread": "MainThread",
+    "pid": os.getpid(),
+    "source": "observed",
+    **PLACE,
+}
+
+
+def outcome_of(row):
+    """Return what a row says beyond what the note itself knew."""
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in KNOWN_OF_THE_NOTE and name != "table_uri"
+    }
+
+
+def test_a_note_of_a_commit_becomes_its_whole_row(table):
+    """Version, metrics and schema hash come from the commit; what the note knew stays."""
+    table.commit("w-0")
+    table.commit("w-1", rows=3)
+    row = note_row(table.note(base=0, version=1), 64)
+    assert {name: row[name] for name in KNOWN_OF_THE_NOTE} == KNOWN_OF_THE_NOTE
+    assert row["table_uri"] == f"file://{table.path}"
+    told = outcome_of(row)
+    sizes = {name: told.pop(name) for name in ("bytes_added", "execution_ms")}
+    assert told == {
+        "result": "write",
+        "version": 1,
+        "versions": [1],
+        "rows_added": 3,
+        "files_added": 1,
+        "files_removed": 0,
+        "retries": 0,
+        "bytes_removed": 0,
+        "schema_hash": "from-the-commit",
+    }
+    assert sizes["bytes_added"] > 0
+
+
+@pytest.mark.parametrize("base", [None, 0])
+def test_a_commit_whose_version_nobody_knew_is_found(table, base):
+    """A note of a write by URI knows no version: the log is searched for its id."""
+    for write_id in ("w-0", "w-1", "w-2"):
+        table.commit(write_id)
+    row = note_row(table.note(base=base), 64)
+    assert (row["result"], row["versions"]) == ("write", [1])
+
+
+def test_several_versions_of_one_operation(table):
+    """An operation of two commits, as VACUUM is, has both in its row."""
+    table.commit("w-0")
+    metadata = CommitProperties(custom_metadata={"write_id": "w-1"})
+    handle = DeltaTable(table.path)
+    write_deltalake(handle, one(1), mode="overwrite")
+    handle.vacuum(0, dry_run=False, enforce_retention_duration=False, commit_properties=metadata)
+    row = note_row(table.note(operation=Operation.VACUUM, base=1, version=3), 64)
+    assert (row["result"], row["version"], row["versions"], row["files_removed"]) == (
+        "write",
+        3,
+        [2, 3],
+        1,
+    )
+
+
+def test_a_write_that_others_overtook(table):
+    """A commit of another between base and version is not taken for its own."""
+    for write_id in ("w-0", "other", "w-1"):
+        table.commit(write_id)
+    assert note_row(table.note(base=0, version=2), 64)["versions"] == [2]
+
+
+def test_a_note_of_nothing(table):
+    """A write that made no commit is a noop, with the reason it told or the one that the log tells."""
+    table.commit("w-0")
+    idle = table.note(base=0, more={"_idle": "dry_run"})
+    assert outcome_of(note_row(idle, 64)) == {"result": "noop", "reason": "dry_run"}
+    unchanged = table.note(base=0, version=0)
+    assert outcome_of(note_row(unchanged, 64)) == {"result": "noop", "reason": "not_found"}
+    unfound = table.note()
+    assert outcome_of(note_row(unfound, 64)) == {"result": "noop", "reason": "not_found"}
+
+
+FAILURE = {"error_type": "schema_mismatch", "exception_type": "builtins.ValueError"}
+
+
+@pytest.mark.parametrize(
+    ("committed", "told"),
+    [("w-1", {"landed": "yes", "version": 1, "versions": [1]}), ("other", {"landed": "no"})],
+)
+def test_a_note_of_a_failure_is_looked_up(table, committed, told):
+    """Whether a write that raised has landed is told by the log."""
+    table.commit("w-0")
+    table.commit(committed)
+    row = note_row(table.note(base=0, more=FAILURE), 64)
+    assert outcome_of(row) == {"result": "error", **FAILURE, **told}
+
+
+def test_a_failure_that_is_known_not_to_have_landed(table):
+    """What the caller's thread knew for sure is not looked up again."""
+    table.commit("w-1")
+    row = note_row(table.note(more={**FAILURE, "landed": "no"}), 64)
+    assert outcome_of(row) == {"result": "error", **FAILURE, "landed": "no"}
+
+
+def test_a_note_of_an_export(table):
+    """Files that are no Delta table have no log to be found in."""
+    row = note_row(table.note(operation=Operation.COPY, more={"_exported": True}), 64)
+    assert outcome_of(row) | {"operation": row["operation"]} == {
+        "operation": "COPY",
+        "result": "write",
+    }
+
+
+def test_a_write_without_a_table(table):
+    """A failure before the engine knew where to may have no location at all."""
+    note = table.note(more=FAILURE)
+    del note["table_uri"]
+    assert outcome_of(note_row(note, 64)) == {"result": "error", **FAILURE, "landed": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"base": 0, "version": 1}, {"result": "write", "version": 1, "versions": [1]}),
+        ({"base": 0}, {"result": "noop", "reason": "not_found"}),
+        ({"more": FAILURE}, {"result": "error", **FAILURE, "landed": "unknown"}),
+    ],
+)
+def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, facts, told):
+    """With the log out of reach the row says what the note knew."""
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "_delta_log").mkdir()
+    for version in range(3):
+        (tmp_path / "t" / "_delta_log" / f"{version:020d}.json").mkdir()
+    assert outcome_of(note_row(table.note(**facts), 64)) == told
+
+
+def test_a_table_that_is_gone(table):
+    """A commit whose table was deleted meanwhile is still told, by its version."""
+    row = note_row(table.note(base=0, version=1), 64)
+    assert outcome_of(row) == {"result": "write", "version": 1, "versions": [1]}
+
+
+def test_a_note_keeps_its_trace(table):
+    """The trace that a write belongs to is in its note."""
+    row = note_row(table.note(trace_id="a" * 32, span_id="b" * 16), 64)
+    assert (row["trace_id"], row["span_id"]) == ("a" * 32, "b" * 16)
+
+
+def test_the_id_that_the_caller_gave_the_commit(table):
+    """A commit that carries the caller's own write id is found by that one."""
+    table.commit('the "caller\'s"')
+    row = note_row(table.note(mark='the "caller\'s"'), 64)
+    assert (row["write_id"], row["versions"]) == ("w-1", [0])
+
+
+# --- nothing in it that may not be ------------------------------------------------------------------------
+
+CANARIES = {
+    "password": "hunter2hunter2",
+    "path": "/home/ann/private",
+    "literal": "canary-of-a-row",
+    "key": "canary-of-a-key",
+    "token": "eyJhbGciOiJIUzI1NiJ9.canary.canary",
+}
+
+
+def whole_text(folder):
+    """Return all bytes of the files in a folder."""
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def provoke(lake):
+    """Make writes whose names, keys, errors and threads hold what must not get out."""
+    named = f"worker {CANARIES['path']}/x password={CANARIES['password']}"
+    attributes = {"api_token": CANARIES["token"], "note": f"see {CANARIES['path']}/y"}
+    with (
+        run(f"load {CANARIES['path']}/job.py", attributes=attributes),
+        cache_context(policy=f"p {CANARIES['path']}/z", key=CANARIES["key"]),
+    ):
+        write_deltalake(lake, pa.table({"name": ["a"]}))
+        thread = threading.Thread(
+            target=write_deltalake,
+            args=(lake, pa.table({"name": ["b"]})),
+            kwargs={"mode": "append"},
+            name=named,
+        )
+        thread.start()
+        thread.join()
+        DeltaTable(lake).alter.add_constraint({"short": "name < 'c'"})
+        with pytest.raises(Exception, match=CANARIES["literal"]):
+            write_deltalake(lake, pa.table({"name": [CANARIES["literal"]]}), mode="append")
+        with pytest.raises(Exception, match="canary"):
+            DeltaTable(lake).delete(f"name = cast('{CANARIES['literal']}' as int)")
+        url = f"s3://user:{CANARIES['password']}@bucket/t?sig={CANARIES['token']}"
+        with pytest.raises(Exception, match=r"."):
+            write_deltalake(
+                url,
+                one(1),
+                storage_options={
+                    "aws_access_key_id": "id",
+                    "aws_secret_access_key": CANARIES["password"],
+                    "aws_region": "x",
+                    "aws_endpoint_url": "http://127.0.0.1:9",
+                    "aws_allow_http": "true",
+                    "max_retries": "0",
+                    "retry_timeout": "1s",
+                    "timeout": "1s",
+                },
+            )
+
+
+@pytest.mark.internal_errors
+@pytest.mark.parametrize("waits", ["in the spool", "in the ledger"])
+def test_no_secret_no_path_and_no_row_gets_into_the_ledger(tmp_path, waits):
+    """Credentials, keys, rows and paths in errors, names and threads are in no segment and no table."""
+    lake = str(tmp_path / "lake")
+    root = tmp_path / "root"
+    DeltaLakeInstrumentor().instrument(
+        settings=Settings(cache_root=str(root), drain_interval=3600, sink_timeout=60)
+    )
+    if waits == "in the spool":
+        (root).mkdir()
+        (root / "cache_ledgers").write_text("in the way: nothing can be drained")
+    provoke(lake)
+    told = whole_text(root / "cache_spool")
+    if waits == "in the ledger":
+        Ledger(root).drain()
+        rows = [rows_of(LedgerRoot(str(root)), table) for table in TABLES]
+        told = repr(rows).encode() + whole_text(root)
+        assert [len(of) for of in rows[:2]] == [6, 1]
+        assert {row["error_type"] for row in rows[0] if row["result"] == "error"} > {
+            "constraint_violation"
+        }
+    DeltaLakeInstrumentor().uninstrument()
+    assert len(told) > 5000
+    assert [name for name, canary in CANARIES.items() if canary.encode() in told] == []
+
+
+@pytest.mark.parametrize("column", ["error_message", "job", "policy", "thread"])
+def test_the_only_place_of_a_location_is_its_column(column):
+    """Where a table lies is told in `table_uri`, in no other text."""
+    failure = Failed(
+        ErrorType.OTHER, "builtins.OSError", "cannot read /lake/t/part-1.parquet", Landed.NO
+    )
+    intent = WriteIntent(
+        Operation.WRITE, CacheOperation.WRITE, table_uri="/lake/t", policy="of /lake/t"
+    )
+    told = event(failure, run=RunContext("r", "job of /lake/t"), intent=intent, thread="of /lake/t")
+    row = event_row(told, redact(told, Config()), "/lake/t")
+    assert "/lake" not in row[column]
+    assert replace(told, outcome=failure) == told
+    assert row["table_uri"] == "file:///lake/t"
+
+
+def test_the_columns_of_a_row_are_those_of_the_table():
+    """No row tells what the table has no column for."""
+    names = set(INVENTORY.schema.names)
+    for outcome, _ in OUTCOMES.values():
+        told = event(outcome)
+        assert set(event_row(told, redact(told, Config()), "/t")) - names == set()
