@@ -1,0 +1,494 @@
+"""A drain carries each operation into the ledger exactly once, whoever dies, races or was faster."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import threading
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from ledger_parts import (
+    now_us,
+    operation_row,
+    rows_of,
+    run_started,
+    sealed_rows,
+    spool_in,
+    write_ids,
+)
+
+from deltawitness.ledger import drain as drain_module
+from deltawitness.ledger.arrow import operation_rows
+from deltawitness.ledger.drain import LATE_APP_ID, SETTLE, Drain, Drained, appended
+from deltawitness.ledger.lines import LineKind
+from deltawitness.ledger.rows import as_json
+from deltawitness.ledger.segments import adopted, spool_app_id
+from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, LedgerRoot, commit_properties
+from deltawitness.semconv import CacheOperation
+
+
+@pytest.fixture
+def root(tmp_path):
+    return LedgerRoot(str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def drain(root):
+    return Drain(root, tail=64)
+
+
+@pytest.fixture
+def spools(tmp_path):
+    return tmp_path / "spools"
+
+
+def dead_spool(spools, *lines):
+    """Leave the spool of a process that is gone, and return its folder."""
+    spool = spool_in(spools)
+    for kind, key, row in lines:
+        if kind is LineKind.NOTE:
+            spool.note(key, as_json(row))
+        else:
+            spool.append(kind, key, as_json(row))
+    home = spool.home
+    spool._let_go()
+    return home
+
+
+# --- each exactly once ------------------------------------------------------------------------------------
+
+
+def test_what_is_drained_is_in_the_tables(root, drain, spools):
+    """Operations, runs and snapshots go each into its table, in one commit each, with the spool's mark."""
+    spool = spool_in(spools)
+    spool.append(LineKind.RUN_START, "run-1", as_json(run_started()))
+    spool.append(LineKind.ROW, "w-1", as_json(operation_row("w-1")))
+    spool.append(LineKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok", "writes": 1}))
+    spool.append(
+        LineKind.SNAPSHOT, "s", as_json({"event_time": now_us(), "snapshot": "s", "rows": 3})
+    )
+    spool.rotate()
+    assert drain.own([segment.path for segment in spool.sealed()]) == Drained(1, 1, 1, segments=1)
+    assert write_ids(root, INVENTORY) == ["w-1"]
+    assert rows_of(root, RUNS, "run_id, job, status, writes") == [
+        {"run_id": "run-1", "job": "nightly", "status": "ok", "writes": 1}
+    ]
+    assert rows_of(root, SNAPSHOTS, "snapshot, rows") == [{"snapshot": "s", "rows": 3}]
+    marks = [
+        root.opened(table).transaction_version(spool_app_id(spool.home))
+        for table in (INVENTORY, RUNS, SNAPSHOTS)
+    ]
+    assert marks == [1, 1, 1]
+    assert [root.opened(table).version() for table in (INVENTORY, RUNS, SNAPSHOTS)] == [1, 1, 1]
+
+
+def test_the_same_segments_again_are_nothing(root, drain, spools):
+    """A drain that died before it deleted its segments is repeated without an effect."""
+    paths = sealed_rows(spool_in(spools), operation_row("w-1"))
+    assert [drain.own(paths).operations for _ in range(3)] == [1, 0, 0]
+    assert (write_ids(root, INVENTORY), root.opened(INVENTORY).version()) == (["w-1"], 1)
+
+
+def test_of_several_segments_only_the_new_ones_are_carried(root, drain, spools):
+    """The mark of a spool says up to which segment it is in the table."""
+    spool = spool_in(spools)
+    first = sealed_rows(spool, operation_row("w-1"))
+    drain.own(first)
+    both = sealed_rows(spool, operation_row("w-2"))
+    assert (len(both), drain.own(both).operations) == (2, 1)
+    assert write_ids(root, INVENTORY) == ["w-1", "w-2"]
+
+
+def test_a_mark_of_one_table_is_none_of_another(root, drain, spools, monkeypatch):
+    """A drain that dies between two tables leaves the second one to the next."""
+    spool = spool_in(spools)
+    spool.append(LineKind.ROW, "w-1", as_json(operation_row("w-1")))
+    spool.append(LineKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
+    spool.rotate()
+    paths = [segment.path for segment in spool.sealed()]
+    with monkeypatch.context() as dying:
+        dying.setattr(Drain, "_carry_runs", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            drain.own(paths)
+    assert drain.own(paths) == Drained(0, 1, 0, segments=1)
+    assert (write_ids(root, INVENTORY), len(rows_of(root, RUNS))) == (["w-1"], 1)
+
+
+def test_several_spools_go_into_one_commit(root, drain, spools):
+    """Whose segments come together is told by a mark each; one that was drained is left out."""
+    ours, others = spool_in(spools), spool_in(spools)
+    mine, theirs = (
+        sealed_rows(ours, operation_row("w-1")),
+        sealed_rows(others, operation_row("w-2")),
+    )
+    drain.own(mine)
+    more = sealed_rows(ours, operation_row("w-3"))
+    assert drain.own([*more, *theirs]).operations == 2
+    opened = root.opened(INVENTORY)
+    assert (opened.version(), write_ids(root, INVENTORY)) == (2, ["w-1", "w-2", "w-3"])
+    assert [opened.transaction_version(spool_app_id(spool.home)) for spool in (ours, others)] == [
+        2,
+        1,
+    ]
+
+
+def test_a_commit_that_landed_although_the_engine_raised_is_not_made_again(
+    root, spools, monkeypatch
+):
+    """After an error the mark is read anew before anything is written."""
+    paths = sealed_rows(spool_in(spools), operation_row("w-1"))
+    raised = []
+
+    def landing(*args, **kwargs):
+        write_deltalake(*args, **kwargs)
+        if not raised:
+            raised.append(True)
+            msg = "Failed to commit transaction: 15 attempts, version 1 already exists"
+            raise CommitFailedError(msg)
+
+    monkeypatch.setattr("deltalake.write_deltalake", landing)
+    monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
+    Drain(root, tail=64).own(paths)
+    assert (raised, write_ids(root, INVENTORY)) == ([True], ["w-1"])
+
+
+def test_who_comes_second_looks_again(root, spools, monkeypatch):
+    """Of two that carry the same segment from the same version one commits, the other finds its mark."""
+    paths = sealed_rows(spool_in(spools), operation_row("w-1"))
+    root.made(INVENTORY)
+    monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
+    look, overtaken = drain_module._not_yet_in, []
+
+    def looked_too_early(table, parts):
+        found = look(table, parts)
+        if not overtaken:
+            overtaken.append(True)
+            Drain(root, tail=64).own(paths)
+        return found
+
+    monkeypatch.setattr(drain_module, "_not_yet_in", looked_too_early)
+    assert Drain(root, tail=64).own(paths).operations == 0
+    assert write_ids(root, INVENTORY) == ["w-1"]
+
+
+def carry(uri, folder, number, start, counts):
+    """Drain what the dead have left, together with others."""
+    start.wait()
+    counts[number] = Drain(LedgerRoot(uri), tail=64).all_dead(folder).operations
+
+
+def test_racing_drains_carry_everything_once(root, spools, size):
+    """Threads that drain the same spools at once, one of them always twice, lose and double nothing."""
+    number = size(8, 40)
+    for spool in range(number):
+        dead_spool(spools, (LineKind.ROW, f"w-{spool}", operation_row(f"w-{spool}")))
+    counts, start = [0] * 4, threading.Barrier(4)
+    threads = [
+        threading.Thread(target=carry, args=(root.uri, spools, n, start, counts)) for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sum(counts), Counter(write_ids(root, INVENTORY))) == (
+        number,
+        Counter(f"w-{spool}" for spool in range(number)),
+    )
+    assert list(spools.iterdir()) == []
+
+
+def own_process(uri, folder, name, barrier):
+    """Drain some segments of one's own, one by one, while others do the same."""
+    spool = spool_in(folder)
+    drain = Drain(LedgerRoot(uri), tail=64)
+    barrier.wait()
+    for number in range(5):
+        paths = sealed_rows(spool, operation_row(f"{name}-{number}"))
+        drain.own(paths)
+        drain.own(paths)
+        spool.forget(spool.sealed())
+    spool.close()
+
+
+def test_processes_share_a_ledger(root, spools, size):
+    """Processes that begin the same ledger at once find every row of theirs in it, once."""
+    number = size(3, 16)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(number)
+    workers = [
+        context.Process(target=own_process, args=(root.uri, spools, name, barrier))
+        for name in range(number)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * number
+    expected = Counter(f"{name}-{count}" for name in range(number) for count in range(5))
+    assert Counter(write_ids(root, INVENTORY)) == expected
+
+
+# --- the loop ------------------------------------------------------------------------------------------
+
+
+def test_a_conflict_is_tried_again_only_so_often(root, monkeypatch):
+    """An append that always meets others is given up, and its error is the engine's own."""
+    tried = []
+
+    def refused(*_args, **_kwargs):
+        tried.append(True)
+        msg = "Failed to commit transaction: version 1 already exists"
+        raise CommitFailedError(msg)
+
+    monkeypatch.setattr("deltalake.write_deltalake", refused)
+    monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
+    with pytest.raises(CommitFailedError):
+        appended(root, INVENTORY, lambda _: (INVENTORY.schema.empty_table(), {"app": 1}))
+    assert len(tried) == drain_module.ATTEMPTS
+
+
+def test_an_error_that_stays_is_not_tried_again(root, monkeypatch):
+    """What no second attempt can heal is raised at once."""
+    tried = []
+
+    def refused(_table):
+        tried.append(True)
+        msg = "no such column"
+        raise ValueError(msg)
+
+    with pytest.raises(ValueError, match="no such column"):
+        appended(root, INVENTORY, refused)
+    assert tried == [True]
+
+
+def test_without_marks_nothing_is_committed(root):
+    """Rows are only ever appended together with a mark."""
+    assert appended(root, INVENTORY, lambda _: (INVENTORY.schema.empty_table(), {})) == (0, 0)
+
+
+def test_the_ledgers_own_commits_say_what_they_are(root, drain, spools):
+    """Commits to the ledger carry its scope, and no run and no write id."""
+    drain.own(sealed_rows(spool_in(spools), operation_row("w-1")))
+    written, made = root.opened(INVENTORY).history()
+    keys = ("cache_scope", "cache_operation", "cache_policy", "write_id", "run_id")
+    assert [[commit.get(key) for key in keys] for commit in (made, written)] == [
+        ["ledger", "create", "ledger", None, None],
+        ["ledger", "write", "ledger", None, None],
+    ]
+
+
+# --- batches -------------------------------------------------------------------------------------------
+
+
+def test_much_is_carried_in_several_commits(root, drain, spools, monkeypatch):
+    """Segments go into one commit until they are too many bytes; nothing is left behind."""
+    spool = spool_in(spools, segment_bytes=1)
+    for number in range(5):
+        sealed_rows(spool, operation_row(f"w-{number}"))
+    paths = [segment.path for segment in spool.sealed()]
+    monkeypatch.setattr(drain_module, "BATCH_BYTES", 2 * paths[0].stat().st_size)
+    assert drain.own(paths) == Drained(operations=5, segments=5)
+    assert root.opened(INVENTORY).version() == 3
+    assert len(write_ids(root, INVENTORY)) == 5
+
+
+def test_nothing_to_drain_makes_no_table(root, drain, spools):
+    """Segments without operations leave the ledger as it is."""
+    assert drain.own([]) == Drained()
+    home = dead_spool(spools, (LineKind.RUN_START, "r", run_started("r")))
+    [dead] = adopted(spools)
+    drain._root.made(RUNS)
+    dead.segments[0].write_bytes(b"")
+    assert drain.dead(dead) == Drained(adopted=1, segments=1)
+    assert (root.opened(INVENTORY), home.exists()) == (None, False)
+
+
+def test_an_empty_spool_is_just_deleted(drain, spools):
+    """A process that died before its first segment leaves a folder and a lock."""
+    spool = spool_in(spools)
+    spool._settled_down()
+    spool._let_go()
+    assert drain.all_dead(spools) == Drained(adopted=1)
+    assert list(spools.iterdir()) == []
+
+
+def test_rows_of_a_run_lie_together(root, drain, spools):
+    """Within a file rows are ordered by run, so that its statistics tell which runs are in it."""
+    spool = spool_in(spools)
+    drain.own(
+        sealed_rows(
+            spool,
+            *(operation_row(f"w-{n}", run_id=f"r-{n % 2}", event_time=now_us()) for n in range(6)),
+        )
+    )
+    table = pa.table(root.opened(INVENTORY).scan())
+    assert table["run_id"].to_pylist() == ["r-0"] * 3 + ["r-1"] * 3
+
+
+def test_lines_that_cannot_be_read_are_counted(root, drain, spools):
+    """A damaged line costs itself only."""
+    spool = spool_in(spools)
+    paths = sealed_rows(spool, operation_row("w-1"), operation_row("w-2"))
+    content = paths[0].read_bytes()
+    paths[0].write_bytes(content.replace(b"w-1", b"w-9", 1))
+    assert drain.own(paths) == Drained(1, segments=1, damaged=1)
+    assert write_ids(root, INVENTORY) == ["w-2"]
+
+
+# --- the dead ----------------------------------------------------------------------------------------------
+
+
+def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
+    """Its rows, its notes completed from the log, and its runs, closed as abandoned with their counts."""
+    write_deltalake(tmp_path / "t", pa.table({"x": [1, 2]}))
+    noted = operation_row(
+        "w-2", table_uri=str(tmp_path / "t"), _mark="no-such-id", _version=0, table_id="t-2"
+    )
+    dead_spool(
+        spools,
+        (LineKind.RUN_START, "run-1", run_started()),
+        (LineKind.ROW, "w-1", operation_row("w-1", rows_added=3, table_id="t-1")),
+        (LineKind.ROW, "w-0", operation_row("w-0", pid=8)),
+        (LineKind.NOTE, "w-2", noted),
+        (LineKind.RUN_START, "run-2", run_started("run-2")),
+        (LineKind.RUN_END, "run-2", {**run_started("run-2"), "status": "ok"}),
+    )
+    assert drain.all_dead(spools) == Drained(3, 2, segments=1, adopted=1)
+    runs = rows_of(
+        root,
+        RUNS,
+        "run_id, status, writes, rows_added, array_sort(table_ids) AS table_ids",
+        "run_id",
+    )
+    assert runs == [
+        {
+            "run_id": "run-1",
+            "status": "abandoned",
+            "writes": 2,
+            "rows_added": 3,
+            "table_ids": ["t-1", "t-2"],
+        },
+        {"run_id": "run-2", "status": "ok", "writes": None, "rows_added": None, "table_ids": None},
+    ]
+
+
+def test_runs_are_abandoned_by_the_last_segment_only(root, drain, spools, monkeypatch):
+    """A run that an older segment says is open may have ended in a later one."""
+    monkeypatch.setattr(drain_module, "BATCH_BYTES", 1)
+    runs = [(LineKind.RUN_START, "run-1", as_json(run_started()))]
+    spool = spool_in(spools, open_runs=lambda: list(runs))
+    spool.append(LineKind.ROW, "w-1", as_json(operation_row("w-1")))
+    spool.rotate()
+    runs.clear()
+    spool.append(LineKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
+    spool.rotate()
+    spool._let_go()
+    drain.all_dead(spools)
+    assert rows_of(root, RUNS, "status") == [{"status": "ok"}]
+
+
+def test_an_abandoned_run_of_a_process_that_wrote_nothing(root, drain, spools):
+    """A run that died before its first write is told too, with counts of nothing."""
+    dead_spool(spools, (LineKind.RUN_START, "run-1", run_started()))
+    drain.all_dead(spools)
+    assert rows_of(root, RUNS, "status, writes, tables_touched") == [
+        {"status": "abandoned", "writes": 0, "tables_touched": 0}
+    ]
+
+
+@pytest.mark.internal_errors
+def test_a_spool_that_cannot_be_drained_does_not_keep_others_from_it(root, drain, spools):
+    """Trouble with one dead process is told, and the others are drained."""
+    broken = dead_spool(spools, (LineKind.ROW, "w-1", operation_row("w-1")))
+    (broken / "00000002.seg").mkdir()
+    dead_spool(spools, (LineKind.ROW, "w-2", operation_row("w-2")))
+    assert drain.all_dead(spools) == Drained(1, segments=1, adopted=1)
+    assert (write_ids(root, INVENTORY), broken.exists()) == (["w-2"], True)
+
+
+# --- late ones ---------------------------------------------------------------------------------------------
+
+
+def reconciled(root, *ids, age=0.0):
+    """Append rows as a reconcile does."""
+    lines = [
+        json.dumps(
+            operation_row(write_id, source="reconciled", event_time=now_us() - int(age * 1e6))
+        ).encode()
+        for write_id in ids
+    ]
+    appended(root, INVENTORY, lambda _: (operation_rows(lines), {"reconcile": 1}))
+
+
+def test_a_late_operation_that_a_reconcile_has_found_is_not_doubled(root, drain, spools):
+    """Operations that waited long are looked up among the reconciled ones, and leave the shared mark."""
+    late = now_us() - int(2 * SETTLE * 1e6)
+    reconciled(root, "w-1", "other", age=2 * SETTLE)
+    paths = sealed_rows(
+        spool_in(spools), *(operation_row(f"w-{n}", event_time=late) for n in range(3))
+    )
+    assert drain.own(paths).operations == 2
+    assert sorted(write_ids(root, INVENTORY)) == ["other", "w-0", "w-1", "w-2"]
+    assert root.opened(INVENTORY).transaction_version(LATE_APP_ID) == 1
+
+
+def test_when_all_late_operations_are_known_only_the_mark_is_left(root, drain, spools):
+    """A segment of which nothing is new is marked as drained all the same."""
+    reconciled(root, "w-1")
+    spool = spool_in(spools)
+    paths = sealed_rows(spool, operation_row("w-1", event_time=now_us() - int(2 * SETTLE * 1e6)))
+    assert [drain.own(paths).operations, drain.own(paths).operations] == [0, 0]
+    assert root.opened(INVENTORY).transaction_version(spool_app_id(spool.home)) == 1
+
+
+def test_young_operations_are_not_looked_up(root, drain, spools):
+    """An operation that no reconcile may have touched yet costs no query and no shared mark."""
+    drain.own(sealed_rows(spool_in(spools), operation_row("w-1")))
+    assert root.opened(INVENTORY).transaction_version(LATE_APP_ID) is None
+
+
+def test_a_late_drain_and_a_reconcile_cannot_both_commit(root, drain, spools, monkeypatch):
+    """Whoever comes second with the shared mark looks again, and finds what the first has added."""
+    monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
+    looked = drain_module._without_reconciled
+    raced = []
+
+    def overtaken(table, rows):
+        found = looked(table, rows)
+        if not raced:
+            raced.append(True)
+            write_deltalake(
+                DeltaTable(root.uri_of(INVENTORY)),
+                operation_rows([json.dumps(operation_row("w-1", source="reconciled")).encode()]),
+                mode="append",
+                commit_properties=commit_properties(
+                    CacheOperation.WRITE, [Transaction(LATE_APP_ID, 1)]
+                ),
+            )
+        return found
+
+    monkeypatch.setattr(drain_module, "_without_reconciled", overtaken)
+    late = now_us() - int(2 * SETTLE * 1e6)
+    assert (
+        drain.own(sealed_rows(spool_in(spools), operation_row("w-1", event_time=late))).operations
+        == 0
+    )
+    assert write_ids(root, INVENTORY) == ["w-1"]
+
+
+# --- upkeep ------------------------------------------------------------------------------------------------
+
+
+def test_a_table_is_due_after_so_many_commits(root, drain, spools, monkeypatch):
+    """Whoever makes the commit with the round number looks after the table."""
+    monkeypatch.setattr(drain_module, "MAINTAINED_EVERY", 2)
+    spool = spool_in(spools)
+    due = []
+    for number in range(4):
+        drain.own(sealed_rows(spool, operation_row(f"w-{number}"))[number:])
+        due.append([table.alias for table in drain.due])
+    assert due == [[], ["inventory"], ["inventory"], ["inventory", "inventory"]]
