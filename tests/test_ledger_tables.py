@@ -1,0 +1,275 @@
+"""The ledger's tables: described column by column, made as they are meant to be, growing only at the end."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from ledger_parts import operation_row, rows_of, sealed_rows, spool_in
+
+from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, wire
+from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.rows import as_json
+from deltawitness.ledger.tables import (
+    CONFIGURATION,
+    INVENTORY,
+    PARTITION,
+    RUNS,
+    SNAPSHOTS,
+    TABLES,
+    LedgerRoot,
+)
+
+FROZEN = {
+    "cache_inventory_v1": """
+event_date: date32[day]
+event_time: timestamp[us, tz=UTC]
+run_id: string
+write_id: string
+trace_id: string
+span_id: string
+job: string
+operation: string
+cache_operation: string
+scope: string
+policy: string
+key: string
+result: string
+reason: string
+table_uri: string
+table_id: string
+table_name: string
+version: int64
+versions: list<item: int64>
+mode: string
+schema_hash: string
+plan_hash: string
+plan_shape_hash: string
+inputs: list<item: struct<table_id: string, uri: string, version: int64>>
+rows_added: int64
+rows_updated: int64
+rows_deleted: int64
+rows_copied: int64
+files_added: int64
+files_removed: int64
+bytes_added: int64
+bytes_removed: int64
+retries: int64
+execution_ms: int64
+duration_ms: double
+error_type: string
+exception_type: string
+error_message: string
+landed: string
+host: string
+pid: int64
+thread: string
+engine: string
+deltalake_version: string
+datafusion_version: string
+witness_version: string
+source: string
+""",
+    "cache_run_summary_v1": """
+event_date: date32[day]
+run_id: string
+parent_run_id: string
+job: string
+is_part: bool
+start_time: timestamp[us, tz=UTC]
+end_time: timestamp[us, tz=UTC]
+status: string
+error_type: string
+reads: int64
+hits: int64
+misses: int64
+writes: int64
+snapshots: int64
+noops: int64
+errors: int64
+operations: list<item: struct<operation: string, result: string, count: int64>>
+rows_added: int64
+rows_updated: int64
+rows_deleted: int64
+files_added: int64
+files_removed: int64
+bytes_added: int64
+bytes_removed: int64
+retries: int64
+tables_touched: int64
+table_ids: list<item: string>
+dropped: int64
+cache_root: string
+host: string
+pid: int64
+python_version: string
+deltalake_version: string
+datafusion_version: string
+witness_version: string
+attributes: list<item: struct<name: string, value: string>>
+""",
+    "cache_snapshot_registry_v1": """
+event_date: date32[day]
+event_time: timestamp[us, tz=UTC]
+snapshot: string
+run_id: string
+path: string
+version: int64
+rows: int64
+files: int64
+schema_hash: string
+content_hash: string
+result: string
+witness_version: string
+""",
+}
+"""Columns and types of the first release. To these lists may only be appended, and nothing of them may
+ever change: older and newer releases write to the same tables."""
+
+
+@pytest.fixture
+def root(tmp_path):
+    return LedgerRoot(str(tmp_path))
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
+def test_a_schema_only_grows_at_its_end(table):
+    """Every column of the first release is there, of the same type, at the same place."""
+    frozen = FROZEN[table.name].strip().splitlines()
+    assert [f"{column.name}: {column.type}" for column in table.schema][: len(frozen)] == frozen
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
+def test_every_column_says_what_it_is(table, root):
+    """Each column has a comment, that of the schema being the one in the made table's metadata."""
+    comments = {column.name: column.metadata[b"comment"].decode() for column in table.schema}
+    assert [name for name, comment in comments.items() if len(comment) < 4] == []
+    fields = root.made(table).schema().fields
+    assert {field.name: field.metadata["comment"] for field in fields} == comments
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
+def test_a_made_table_is_what_it_is_meant_to_be(table, root):
+    """A new table is append-only, partitioned by day, named and described, with its own retention."""
+    metadata = root.made(table).metadata()
+    assert (metadata.name, metadata.description) == (table.name, table.description)
+    assert metadata.partition_columns == [PARTITION]
+    assert metadata.configuration == {
+        "delta.appendOnly": "true",
+        "delta.checkpointInterval": "20",
+        "delta.logRetentionDuration": "interval 30 days",
+        "delta.deletedFileRetentionDuration": "interval 7 days",
+        "delta.setTransactionRetentionDuration": "interval 30 days",
+    }
+    assert metadata.configuration == CONFIGURATION
+
+
+def test_a_table_is_made_once(root):
+    """Making a table that is there opens it; opening one that is not makes nothing."""
+    assert root.opened(RUNS) is None
+    assert [root.made(RUNS).version(), root.made(RUNS).version()] == [0, 0]
+    assert root.opened(RUNS).history()[0]["operation"] == "CREATE TABLE"
+
+
+def test_rows_of_the_ledger_cannot_be_deleted(root, tmp_path):
+    """No tool deletes from an append-only table, this engine included."""
+    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
+    with pytest.raises(Exception, match="(?i)append"):
+        root.opened(INVENTORY).delete()
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_local"),
+    [
+        ("/data/cache", True),
+        ("file:///data/cache/", True),
+        ("relative", True),
+        ("s3://bucket/cache", False),
+    ],
+)
+def test_where_a_ledger_lies(uri, is_local):
+    """A root is local or not, and its tables lie below it."""
+    root = LedgerRoot(uri, {"aws_secret_access_key": "hunter2"})
+    assert root.is_local is is_local
+    assert root.uri_of(SNAPSHOTS) == f"{uri.rstrip('/')}/cache_ledgers/cache_snapshot_registry_v1"
+    assert "hunter2" not in repr(root)
+
+
+# --- releases beside each other --------------------------------------------------------------------------
+
+
+def test_a_newer_release_has_added_a_column(root, tmp_path):
+    """Rows of this release go into a table with more columns, which are null in them."""
+    newer = pa.schema([*INVENTORY.schema, pa.field("mood", pa.string())])
+    DeltaTable.create(
+        root.uri_of(INVENTORY), newer, partition_by=[PARTITION], configuration=CONFIGURATION
+    )
+    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
+    assert rows_of(root, INVENTORY, "write_id, mood") == [{"write_id": "w-1", "mood": None}]
+
+
+def test_an_older_release_has_made_the_table(root, tmp_path):
+    """A column that the table does not have yet comes with the first row of this release."""
+    older = pa.schema(
+        [column for column in INVENTORY.schema if column.name not in {"engine", "landed"}]
+    )
+    DeltaTable.create(
+        root.uri_of(INVENTORY), older, partition_by=[PARTITION], configuration=CONFIGURATION
+    )
+    old = operation_rows([as_json(operation_row("w-0")).encode()]).select(older.names)
+    write_deltalake(root.uri_of(INVENTORY), old, mode="append")
+    Drain(root, tail=1).own(
+        sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1", engine="delta-rs"))
+    )
+    assert rows_of(root, INVENTORY, "write_id, engine, landed") == [
+        {"write_id": "w-0", "engine": None, "landed": None},
+        {"write_id": "w-1", "engine": "delta-rs", "landed": None},
+    ]
+
+
+# --- rows as Arrow -----------------------------------------------------------------------------------
+
+
+def test_rows_are_told_without_partition_and_with_whole_microseconds():
+    """What a spool tells is the table's columns, times as numbers, the day left to be derived."""
+    told = wire(SNAPSHOTS)
+    assert told.names == SNAPSHOTS.schema.names[1:]
+    assert told.field("event_time").type == pa.int64()
+    rows = pa.Table.from_pylist([{"event_time": 86_400_000_000 * 2 - 1, "snapshot": "s"}], told)
+    [row] = dated(SNAPSHOTS, rows).to_pylist()
+    assert (row[PARTITION].isoformat(), row["event_time"].isoformat()) == (
+        "1970-01-02",
+        "1970-01-02T23:59:59.999999+00:00",
+    )
+
+
+def test_no_lines_are_no_rows():
+    """Nothing told is an empty table of the right columns."""
+    assert operation_rows([]).schema == INVENTORY.schema
+
+
+def test_what_is_not_known_here_is_left_out():
+    """A member of a row that the table has no column for is no error."""
+    [row] = operation_rows(
+        [as_json(operation_row("w-1", unheard_of={"a": [1]})).encode()]
+    ).to_pylist()
+    assert row["write_id"] == "w-1"
+    assert "unheard_of" not in row
+
+
+def test_a_row_may_be_as_long_as_it_likes():
+    """A row longer than a reader's block is a row."""
+    [row] = operation_rows(
+        [as_json(operation_row("w-1", error_message="x" * (3 << 20))).encode()]
+    ).to_pylist()
+    assert len(row["error_message"]) == 3 << 20
+
+
+def test_a_query_gives_text_as_text(root):
+    """Results are of Arrow's plain types, so that they compare with rows that were told."""
+    root.made(INVENTORY)
+    text = quoted("it's")
+    found = queried(
+        root.opened(INVENTORY), f"SELECT write_id, version FROM ledger WHERE job = {text}"
+    )
+    assert found.schema == pa.schema([("write_id", pa.string()), ("version", pa.int64())])
