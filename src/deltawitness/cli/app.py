@@ -6,13 +6,19 @@ from typing import Annotated
 
 import typer
 
+from deltawitness.cli.audit import audit_command
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
+from deltawitness.cli.runs import runs_command, show_command
+from deltawitness.cli.upkeep import drain_command, optimize_command, verify_command
+from deltawitness.cli.writes import writes_command
 from deltawitness.semconv import WITNESS_VERSION
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+ledger = typer.Typer(no_args_is_help=True, help="Look after the ledger itself.")
 
 
 def main() -> None:
@@ -38,4 +44,13 @@ def options(
 app.command(
     "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )(run_command)
+app.command("runs")(runs_command)
+app.command("show")(show_command)
+app.command("writes")(writes_command)
 app.command("commit")(commit_command)
+app.command("audit")(audit_command)
+app.command("reconcile")(reconcile_command)
+app.command("drain")(drain_command)
+ledger.command("optimize")(optimize_command)
+ledger.command("verify")(verify_command)
+app.add_typer(ledger, name="ledger")

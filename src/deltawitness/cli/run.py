@@ -32,7 +32,7 @@ _TRACED_NOT_EXPORTED = {
 """Makes the SDK give every write a place in a trace, and send it nowhere."""
 
 
-def run_command(  # noqa: PLR0913 - the options of a command
+def run_command(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
     job: Annotated[
         str | None, typer.Option(help="Name of the job; the program's by default.")

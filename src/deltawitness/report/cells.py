@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
-__all__ = ["moment", "number", "seconds", "size", "text"]
+__all__ = ["moment", "number", "rows", "seconds", "short_id", "size", "text"]
 
 _KIBI = 1024
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def number(count: int | None) -> str:
@@ -52,3 +54,23 @@ def seconds(count: float | None) -> str:
 def text(value: object) -> str:
     """Return any other value; nothing when it is not known."""
     return "" if value is None else str(value)
+
+
+def rows(added: int | None, updated: int | None, deleted: int | None) -> str:
+    """Return how the rows of a table changed.
+
+    >>> rows(1200, None, 3)
+    '+1,200 -3'
+    """
+    signs = (("+", added), ("~", updated), ("-", deleted))
+    return " ".join(f"{sign}{count:,}" for sign, count in signs if count)
+
+
+def short_id(run_id: str | None) -> str:
+    """Return as much of a run's id as tells it from others: of ours, the moment that it is made of.
+
+    >>> short_id("01a2108d-76d3-7f63-9970-41858edc11b4"), short_id("nightly-7")
+    ('01a2108d-76d3', 'nightly-7')
+    """
+    is_ours = run_id is not None and _UUID.fullmatch(run_id)
+    return run_id[:13] if run_id and is_ours else run_id or ""

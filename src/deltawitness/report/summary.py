@@ -14,7 +14,15 @@ from rich.tree import Tree
 from deltawitness.events_file import EventLine
 from deltawitness.report.cells import number, size
 
-__all__ = ["Line", "RunSummary", "print_summary", "print_trace", "summarised"]
+__all__ = [
+    "Line",
+    "RunSummary",
+    "print_summary",
+    "print_trace",
+    "summarised",
+    "summary_lines",
+    "summary_table",
+]
 
 _NANOSECONDS = 1e9
 
@@ -34,6 +42,13 @@ class Line:
         self.errors += event.result == "error"
         self.seconds += event.duration_ns / _NANOSECONDS
         self.metrics.update(event.metrics)
+
+    def join(self, other: Line) -> None:
+        """Count what another line has counted."""
+        self.operations += other.operations
+        self.errors += other.errors
+        self.seconds += other.seconds
+        self.metrics.update(other.metrics)
 
 
 @dataclass(slots=True)
@@ -63,15 +78,20 @@ class RunSummary:
             "job": self.job,
             "tables": self.tables,
             "traces": self.traces,
-            "total": line_json(self.total),
-            "lines": [
-                {"table": table, "operation": operation, **line_json(line)}
-                for (_, table, operation), line in self.lines.items()
-            ],
+            "total": _line_json(self.total),
+            "lines": summary_lines(self),
         }
 
 
-def line_json(line: Line) -> dict[str, Any]:
+def summary_lines(summary: RunSummary) -> list[dict[str, Any]]:
+    """Return what was done to which table as JSON-able values."""
+    return [
+        {"table": table, "operation": operation, **_line_json(line)}
+        for (_, table, operation), line in summary.lines.items()
+    ]
+
+
+def _line_json(line: Line) -> dict[str, Any]:
     return {
         "operations": line.operations,
         "errors": line.errors,
@@ -98,7 +118,14 @@ def summarised(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary
 
 def print_summary(console: Console, summary: RunSummary, notes: Sequence[str] = ()) -> None:
     """Print the table of a run, and what else there is to say of it."""
-    table = Table(title=f"run {summary.run_id}  job {summary.job}", title_justify="left")
+    console.print(summary_table(summary, f"run {summary.run_id}  job {summary.job}"))
+    for note in notes:
+        console.print(note, highlight=False)
+
+
+def summary_table(summary: RunSummary, title: str) -> Table:
+    """Return the table of what was done to which table."""
+    table = Table(title=title, title_justify="left")
     table.add_column("table")
     table.add_column("operation")
     for name in ("ops", "rows +", "rows ~", "rows -", "files +", "files -", "bytes +", "retries"):
@@ -109,9 +136,7 @@ def print_summary(console: Console, summary: RunSummary, notes: Sequence[str] = 
         table.add_row(name, operation, *_cells(line))
     table.add_section()
     table.add_row(f"{summary.tables} tables", "", *_cells(summary.total))
-    console.print(table)
-    for note in notes:
-        console.print(note, highlight=False)
+    return table
 
 
 def _cells(line: Line) -> list[str]:

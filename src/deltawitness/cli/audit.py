@@ -1,0 +1,111 @@
+"""`deltawitness audit`: do the commits of tables carry the standard metadata?"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deltawitness.cli.console import (
+    FAILED,
+    MISUSED,
+    Complaint,
+    JsonOption,
+    clearly,
+    complain,
+    console,
+    print_json,
+)
+from deltawitness.cli.root import RootOption, any_ledger
+from deltawitness.commit import CommitMetadata
+from deltawitness.commit.log import local_path
+from deltawitness.commit.reader import parse_commit
+from deltawitness.redaction import redact_text, strip_credentials
+from deltawitness.report.audit import Audited, audit_json, print_audit
+from deltawitness.semconv import CommitKey
+
+if TYPE_CHECKING:
+    from deltawitness.ledger.targets import Target
+
+__all__ = ["REQUIRED", "audit_command"]
+
+REQUIRED = (
+    CommitKey.RUN_ID,
+    CommitKey.WRITE_ID,
+    CommitKey.CACHE_POLICY,
+    CommitKey.CACHE_SCOPE,
+    CommitKey.CACHE_OPERATION,
+    CommitKey.CACHE_RESULT,
+    CommitKey.WITNESS_VERSION,
+)
+"""What every witnessed commit carries, whatever else is known of it."""
+
+
+def audit_command(
+    tables: Annotated[list[str], typer.Argument(help="Where they lie; patterns of paths too.")],
+    since_version: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Only commits from this version on.")
+    ] = 0,
+    last: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the last commits of each table.")
+    ] = None,
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Check that every commit carries the standard metadata: 1 when one does not.
+
+    The exit code is 2 when a table cannot be read.
+    """
+    with clearly("the tables cannot be read"):
+        audited = list(_audited(tables, since_version, last, root))
+    if as_json:
+        print_json(audit_json(audited))
+    else:
+        print_audit(console(sys.stdout), audited)
+        for table in audited:
+            if table.error is not None:
+                complain(f"{table.table} cannot be read: {table.error}")
+    if any(table.error is not None for table in audited):
+        raise typer.Exit(MISUSED)
+    if any(table.failing for table in audited):
+        raise typer.Exit(FAILED)
+
+
+def _audited(
+    tables: list[str], first: int, last: int | None, root: str | None
+) -> Iterator[Audited]:
+    from deltawitness.ledger.targets import targets_of  # noqa: PLC0415 - heavy
+
+    targets, unreadable = targets_of(any_ledger(root).root, None, tables)
+    for target in targets:
+        yield _audit(target, first, last)
+    for nothing in unreadable:
+        yield Audited(strip_credentials(nothing.table_uri), error=nothing.text)
+
+
+def _audit(target: Target, first: int, last: int | None) -> Audited:
+    audited = Audited(local_path(target.uri) or target.uri)
+    try:
+        for commit in _commits(target, first, last):
+            audited.add(commit, [key.value for key in REQUIRED if key not in commit.witness])
+    except Complaint as complaint:
+        audited.error = str(complaint)
+    except Exception as error:  # noqa: BLE001 - the other tables are looked at all the same
+        audited.error = redact_text(str(error))
+    return audited
+
+
+def _commits(target: Target, first: int, last: int | None) -> Iterator[CommitMetadata]:
+    log = target.log()
+    versions = log.versions()
+    if not versions:
+        msg = "there is no Delta log"
+        raise Complaint(msg)
+    newest = itertools.islice(reversed(versions), last)
+    for version in reversed([known for known in newest if known >= first]):
+        raw = log.read(version)
+        if raw is not None:  # cleaned up meanwhile
+            yield parse_commit(version, raw)

@@ -1,0 +1,100 @@
+"""`deltawitness reconcile`: the ledger compared with the logs of tables, and made whole."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from deltawitness.cli.console import (
+    FAILED,
+    MISUSED,
+    Complaint,
+    JsonOption,
+    clearly,
+    console,
+    print_json,
+)
+from deltawitness.cli.keeping import OwnFolder
+from deltawitness.cli.root import RootOption, any_ledger, existing_ledger, shown_root
+from deltawitness.cli.since import SinceOption
+from deltawitness.commit.log import local_path
+from deltawitness.config import Settings
+from deltawitness.ledger.place import absolute_root
+from deltawitness.report.plan import plan_json, print_plan
+
+__all__ = ["reconcile_command"]
+
+
+def reconcile_command(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Where they lie; patterns of paths too.")
+    ] = None,
+    all_tables: Annotated[
+        bool, typer.Option("--all", help="All tables that the ledger knows.")
+    ] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Append the rows that are missing.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Look at all commits, also those seen before.")
+    ] = False,
+    since: Annotated[dt.datetime | None, SinceOption] = None,
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Compare the ledger with the logs of tables: 1 when something is missing or wrong.
+
+    With --apply what is missing is appended, and the exit code is 1 when something is wrong still.
+    """
+    with clearly(f"the ledger at {shown_root(root)} cannot be reconciled"):
+        if bool(tables) == all_tables:
+            msg = "reconcile: name tables, or give --all"
+            raise Complaint(msg, MISUSED)
+        ledger = existing_ledger(root) if all_tables else any_ledger(root)
+        with _progress() as progress:
+            plan = ledger.reconcile(tables or None, since=since, full=full, progress=progress)
+        applied = _applied(root, plan.apply) if apply else None
+    if as_json:
+        print_json(plan_json(plan, applied))
+    else:
+        print_plan(console(sys.stdout), plan, applied)
+    is_wrong = plan.phantom or plan.differing or plan.unreadable
+    if is_wrong or not (apply or plan.is_clean):
+        raise typer.Exit(FAILED)
+
+
+def _applied(root: str | None, apply: Callable[[], int]) -> int:
+    settings = Settings.from_env()
+    is_ours = root is None and settings.cache_root is None
+    folder = OwnFolder(local_path(absolute_root(settings)) if is_ours else None)
+    count = apply()
+    folder.settle()
+    return count
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show on a terminal how far the reading of each table is, while it lasts."""
+    bars = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console(sys.stderr),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    tasks = {}
+
+    def told(table: str, done: int, of: int) -> None:
+        if table not in tasks:
+            tasks[table] = bars.add_task(table, total=of)
+        bars.update(tasks[table], completed=done, total=of)
+
+    with bars:
+        yield told

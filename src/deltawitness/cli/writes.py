@@ -1,0 +1,40 @@
+"""`deltawitness writes`: the operations of the ledger."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from typing import Annotated
+
+import typer
+
+from deltawitness.cli.console import JsonOption, clearly, console, print_json
+from deltawitness.cli.questions import writes_of
+from deltawitness.cli.root import RootOption, existing_ledger, shown_root
+from deltawitness.cli.since import SinceOption
+from deltawitness.report.writes import print_writes
+from deltawitness.semconv import CacheResult
+
+__all__ = ["writes_command"]
+
+
+def writes_command(
+    table: Annotated[
+        str | None, typer.Option(help="Of this table: its name, its id or where it lies.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Of this run: its id, or how it begins.")] = None,
+    since: Annotated[dt.datetime | None, SinceOption] = None,
+    result: Annotated[CacheResult | None, typer.Option(help="Ended so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """List what was done to tables, newest first."""
+    with clearly(f"the ledger at {shown_root(root)} cannot be read"):
+        rows = writes_of(
+            existing_ledger(root), table=table, run=run, since=since, result=result, limit=limit
+        )
+    if as_json:
+        print_json(rows)
+    else:
+        print_writes(console(sys.stdout), rows)

@@ -1,0 +1,95 @@
+"""What an audit of tables found: the commits without the standard metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from deltawitness.commit import CommitMetadata
+
+__all__ = ["Audited", "audit_json", "print_audit"]
+
+
+@dataclass(slots=True)
+class Audited:
+    """One table that was looked at.
+
+    Attributes:
+        table: where it lies.
+        commits: how many commits were looked at.
+        failing: those that lack something, each with the keys that it lacks.
+        error: why it could not be read.
+    """
+
+    table: str
+    commits: int = 0
+    failing: list[tuple[CommitMetadata, list[str]]] = field(default_factory=list)
+    error: str | None = None
+
+    def add(self, commit: CommitMetadata, missing: list[str]) -> None:
+        """Count a commit.
+
+        Args:
+            commit: the commit.
+            missing: the keys that it lacks.
+        """
+        self.commits += 1
+        if missing:
+            self.failing.append((commit, missing))
+
+
+def audit_json(tables: Sequence[Audited]) -> dict[str, Any]:
+    """Return an audit as JSON-able values."""
+    return {
+        "is_good": not any(table.failing or table.error for table in tables),
+        "commits": sum(table.commits for table in tables),
+        "failing": sum(len(table.failing) for table in tables),
+        "tables": [
+            {
+                "table": table.table,
+                "commits": table.commits,
+                "error": table.error,
+                "failing": [
+                    {
+                        "version": commit.version,
+                        "operation": commit.operation,
+                        "engine": commit.engine_info,
+                        "timestamp": commit.timestamp,
+                        "missing": missing,
+                    }
+                    for commit, missing in table.failing
+                ],
+            }
+            for table in tables
+        ],
+    }
+
+
+def print_audit(console: Console, tables: Sequence[Audited]) -> None:
+    """Print the commits that fail, and how many there were."""
+    failing = [(table, *found) for table in tables for found in table.failing]
+    if failing:
+        shown = Table()
+        shown.add_column("table", overflow="fold")
+        shown.add_column("version", justify="right")
+        for name in ("operation", "engine"):
+            shown.add_column(name)
+        shown.add_column("missing", overflow="fold")
+        for table, commit, missing in failing:
+            shown.add_row(
+                table.table,
+                str(commit.version),
+                commit.operation or "",
+                commit.engine_info or "",
+                ", ".join(missing),
+            )
+        console.print(shown, highlight=False)
+    commits = sum(table.commits for table in tables)
+    console.print(
+        f"{len(failing)} of {commits} commits of {len(tables)} tables lack standard metadata",
+        highlight=False,
+    )
