@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from deltawitness.config import Settings
 from deltawitness.ledger.drain import Drain, Drained
+from deltawitness.ledger.logs import Progress
 from deltawitness.ledger.maintenance import Maintained, optimize
 from deltawitness.ledger.place import root_of, spool_folder
+from deltawitness.ledger.plans import Plan
 from deltawitness.ledger.reading import frame_of
-from deltawitness.ledger.reconcile import Plan, plan_of
+from deltawitness.ledger.reconcile import plan_of
 from deltawitness.ledger.recorder import recorder_of
 from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, TABLES, LedgerTable
 from deltawitness.ledger.verification import Verification, verified
@@ -140,6 +142,8 @@ class Ledger:
         tables: Iterable[str | os.PathLike[str] | DeltaTable] | None = None,
         *,
         since: datetime | None = None,
+        full: bool = False,
+        progress: Progress | None = None,
     ) -> Plan:
         """Compare the ledger with the logs of tables; nothing is written until the plan is applied.
 
@@ -147,12 +151,24 @@ class Ledger:
             tables: URIs, globs of local paths, or open tables; all that the inventory knows when
                 None.
             since: commits before it are left out.
+            full: look at all that the logs hold; else only at what has come since the last time.
+            progress: is told now and then of `(table, commits read, of how many)`.
 
         Raises:
-            OSError: a table's or the ledger's storage cannot be read.
+            OSError: the ledger's storage cannot be read; what keeps a table's log from being read
+                is a finding of the plan.
+            DeltaError: a table of the ledger is damaged.
         """
         self.drain()
-        return plan_of(self.root, self.spools, tables, since=since, settings=self._settings)
+        return plan_of(
+            self.root,
+            self.spools,
+            tables,
+            since=since,
+            full=full,
+            progress=progress,
+            settings=self._settings,
+        )
 
     def optimize(self) -> list[Maintained]:
         """Compact the tables and delete what no version of the retention needs.

@@ -91,6 +91,10 @@ class Recorder:
 
     # --- what a write calls ------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Let others see that this process lives, before its first commit: it has yet to tell of it."""
+        self._spool.begin()
+
     def note(self, write_id: str, run: RunContext, body: str) -> Segment | None:
         """Keep what the caller's thread knows of a write that has ended.
 
@@ -160,6 +164,11 @@ class Recorder:
     def is_open(self) -> bool:
         """Whether it takes operations and drains them."""
         return not self._closed and not self._is_child
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a write of this process is under way, or has ended and is not noted yet."""
+        return self._is_busy()
 
     @property
     def home(self) -> Path | None:

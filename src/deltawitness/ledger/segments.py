@@ -122,7 +122,7 @@ def segments_of(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _owned(home: Path) -> Iterator[bool]:
+def _owned(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
     """Hold the lock of a spool for the block; tell whether it could be had."""
     try:
         descriptor = os.open(home / OWNER_LOCK, os.O_RDWR)
@@ -130,7 +130,7 @@ def _owned(home: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         # Whoever held it before may have deleted it.
         yield (home / OWNER_LOCK).exists()
     except BlockingIOError:
@@ -155,13 +155,20 @@ def adopted(folder: Path, besides: Path | None = None) -> Iterator[Adopted]:
                 yield Adopted(home, _segments_in(home))
 
 
-def live_write_ids(folder: Path) -> tuple[set[str], bool]:
-    """Return the ids of operations that wait in any spool, and whether any of them has an owner."""
+def live_write_ids(folder: Path, besides: Path | None = None) -> tuple[set[str], bool]:
+    """Return the ids of operations that wait in any spool, and whether any of them has an owner.
+
+    Args:
+        folder: where the spools of all processes lie.
+        besides: the one of this process, which is no owner here.
+    """
     waiting: set[str] = set()
     has_owner = False
     for home in _homes(folder, None):
-        with _owned(home) as is_ours:
-            has_owner = has_owner or not is_ours
+        if home != besides:
+            # Shared, so that those who only look do not take each other for owners.
+            with _owned(home, fcntl.LOCK_SH) as is_free:
+                has_owner = has_owner or not is_free
         with suppress(OSError):  # drained and deleted while we look: in the ledger now
             for path in _segments_in(home):
                 waiting |= _write_ids(path)
@@ -178,4 +185,13 @@ def _write_ids(path: Path) -> set[str]:
             return set()
         return _write_ids(sealed)
     kinds = {LineKind.NOTE.value, LineKind.ROW.value}
-    return {line.key for line in lines.whole if line.kind in kinds}
+    ids = {line.key for line in lines.whole if line.kind in kinds}
+    return ids | {mark for line in lines.whole if (mark := _other_mark(line))}
+
+
+def _other_mark(line: Line) -> str | None:
+    """Return the id that a write's commit carries when its caller has put another in place of ours."""
+    if line.kind != LineKind.NOTE or b'"_mark":"%b"' % line.key.encode() in line.body:
+        return None
+    mark = json.loads(line.body).get("_mark")
+    return mark if isinstance(mark, str) else None

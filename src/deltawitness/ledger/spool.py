@@ -18,11 +18,14 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from deltawitness.ledger.lines import LineKind, encoded
 from deltawitness.sources import new_id
 
 __all__ = ["OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool"]
+
+T = TypeVar("T")
 
 REVISION = "v1-"
 """What the folder of a spool begins with: a drain adopts only the spools that it can read whole, so
@@ -112,6 +115,13 @@ class Spool:
 
     # --- what a write calls ------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Make the folder of this process, so that others see that it lives, before it commits."""
+        if self._home is None:
+            with self._lock:
+                if self._home is None and time.monotonic() >= self._not_before:
+                    self._trying(self._settled_down)
+
     def note(self, key: str, body: str) -> Segment | None:
         """Append a note, whose row is awaited in the same segment; None when it cannot be kept."""
         with self._lock:
@@ -186,16 +196,21 @@ class Spool:
         """Return a new open segment, or None where there can be none now."""
         if time.monotonic() < self._not_before:
             return None
-        try:
-            segment = self._new_segment()
-        except OSError as error:
-            self._not_before = time.monotonic() + RETRY
-            self._on_error(error)
+        segment = self._trying(self._new_segment)
+        if segment is None:
             return None
         self._active = segment
         for kind, key, body in self._open_runs():
             self._write(segment, encoded(kind, key, body))
         return segment
+
+    def _trying(self, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except OSError as error:
+            self._not_before = time.monotonic() + RETRY
+            self._on_error(error)
+            return None
 
     def _new_segment(self) -> Segment:
         home = self._home or self._settled_down()

@@ -291,6 +291,7 @@ class Observer:
     def enter(self, observation: Observation) -> None:
         """Take note that the engine is at work on a write: deliveries wait for it if they can."""
         self._under_way.add(observation)
+        self._recording.begin()
 
     def _prepared(
         self, seam: Seam, location: str, table: RawDeltaTable | None, mode: str | None
@@ -464,8 +465,11 @@ class Observer:
         return TableLog(table, range(first, last + 1))
 
     def _hand_over(self, observation: Observation) -> None:
-        self._under_way.discard(observation)
-        self._recording.note(observation)
+        try:
+            self._recording.note(observation)
+        finally:
+            # Only now: a reconcile of this process takes what is neither under way nor noted for lost.
+            self._under_way.discard(observation)
         self._delivery.submit(observation)
         if self._is_exiting:
             # Nothing waits for the delivery thread any more once this handler has run.

@@ -29,6 +29,9 @@ class Recording(Protocol):
     def recorder(self) -> Recorder | None:
         """What keeps the ledger of this process; None when none is kept."""
 
+    def begin(self) -> None:
+        """Get ready for a write that is about to reach the engine."""
+
     def note(self, observation: Observation, /) -> None:
         """Keep what the caller's thread knows of a write that has ended."""
 
@@ -52,6 +55,9 @@ class NoRecording:
     """No ledger is kept."""
 
     recorder = None
+
+    def begin(self) -> None:
+        """Get ready for nothing."""
 
     def note(self, observation: Observation, /) -> None:
         """Keep nothing."""
@@ -84,6 +90,10 @@ class LedgerRecording:
         self.recorder = recorder
         self._settings = settings
         self._untold: RunContext | None = None
+
+    def begin(self) -> None:
+        """Get ready for a write that is about to reach the engine."""
+        _guarded(self.recorder.begin)
 
     def note(self, observation: Observation, /) -> None:
         """Keep what the caller's thread knows of a write that has ended."""

@@ -1,0 +1,138 @@
+"""What the inventory knows of a table: which writes have rows, and what these say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltawitness.ledger.arrow import queried, quoted
+from deltawitness.ledger.logs import Commit
+from deltawitness.ledger.tables import Source
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["Known", "KnownRow", "known_ids", "known_of"]
+
+SLACK = 2_000_000
+"""Microseconds by which a commit may lie outside of its operation's interval: engines round."""
+
+ASKED_BY_NAME = 1000
+"""Ids up to which a query names them; for more, all are read."""
+
+_COLUMNS = (
+    "write_id",
+    "table_uri",
+    "event_time",
+    "duration_ms",
+    "version",
+    "versions",
+    "result",
+    "source",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """A row of the inventory, as far as it is compared with a log."""
+
+    write_id: str
+    table_uri: str | None
+    start: int
+    end: int
+    versions: tuple[int, ...]
+    result: str | None
+    is_observed: bool
+
+    def was_at(self, time: int | None) -> bool:
+        """Tell whether its operation was under way at a time in milliseconds."""
+        return time is not None and self.start - SLACK <= time * 1000 <= self.end + SLACK
+
+
+class Known:
+    """The rows of a table and those of some writes.
+
+    Args:
+        rows: in any order.
+
+    Attributes:
+        rows: the same.
+        ids: their write ids.
+    """
+
+    def __init__(self, rows: Sequence[KnownRow]) -> None:
+        self.rows = rows
+        self.ids = {row.write_id for row in rows}
+        self._observed: dict[tuple[str | None, int], list[KnownRow]] = {}
+        for row in rows:
+            for version in row.versions if row.is_observed else ():
+                self._observed.setdefault((row.table_uri, version), []).append(row)
+
+    def covers(self, uri: str, commit: Commit) -> bool:
+        """Tell whether a row tells of a commit.
+
+        By a write id, or, since a caller may have put its own in the place of ours, because an
+        operation was observed that made this version at this time.
+        """
+        if not self.ids.isdisjoint(commit.ids):
+            return True
+        rows = self._observed.get((uri, commit.version), ())
+        return any(row.was_at(commit.time) for row in rows)
+
+
+def known_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
+    """Return the ids of the writes to a table that have rows."""
+    if inventory is None:
+        return set()
+    sql = f"SELECT write_id FROM ledger WHERE table_uri = {quoted(uri)}"
+    return set(queried(inventory, sql)["write_id"].to_pylist())
+
+
+def known_of(
+    inventory: DeltaTable | None, uri: str, ids: Iterable[str], *, since: int = 0
+) -> Known:
+    """Return what the inventory knows of a table, and of some writes wherever they went.
+
+    Args:
+        inventory: None when there is none yet.
+        uri: of the table.
+        ids: of the writes.
+        since: of the table, only rows of this version and later ones.
+    """
+    if inventory is None:
+        return Known(())
+    names = list(ids)
+    of_table = f"table_uri = {quoted(uri)}" + (f" AND version >= {since}" if since else "")
+    columns = ", ".join(_COLUMNS)
+    if len(names) <= ASKED_BY_NAME:
+        named = f" OR write_id IN ({', '.join(map(quoted, names))})" if names else ""
+        found = queried(inventory, f"SELECT {columns} FROM ledger WHERE ({of_table}){named}")
+    else:
+        found = queried(inventory, f"SELECT {columns} FROM ledger")
+        is_named = pc.is_in(found["write_id"], value_set=pa.array(names, found["write_id"].type))
+        is_of_table = pc.equal(found["table_uri"], uri)
+        found = found.filter(pc.or_kleene(is_named, is_of_table))
+    return Known(_rows(found))
+
+
+def _rows(found: pa.Table) -> list[KnownRow]:
+    times = found["event_time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    columns = [found[name].to_pylist() for name in _COLUMNS if name != "event_time"]
+    return [
+        KnownRow(
+            write_id=write_id,
+            table_uri=table_uri,
+            start=start or 0,
+            end=(start or 0) + int((duration or 0) * 1000),
+            versions=tuple(versions or (() if version is None else (version,))),
+            result=result,
+            is_observed=source == Source.OBSERVED,
+        )
+        for start, (write_id, table_uri, duration, version, versions, result, source) in zip(
+            times.to_pylist(), zip(*columns, strict=True), strict=True
+        )
+    ]
