@@ -1,0 +1,241 @@
+"""The ledger looks after itself under a lease that one holds at a time, and never changes a row by it."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
+
+from deltawitness import internal
+from deltawitness.commit.doubled import Doubled, doubled_rows
+from deltawitness.commit.log import open_log
+from deltawitness.ledger import maintenance
+from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.ledger import Ledger
+from deltawitness.ledger.maintenance import LEASE_APP_ID, Maintained, lease, maintain, optimize
+from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A ledger whose inventory has ten files."""
+    root = LedgerRoot(str(tmp_path / "cache"))
+    spool = spool_in(tmp_path / "spools")
+    for number in range(10):
+        Drain(root, tail=1).own(
+            sealed_rows(spool, operation_row(f"w-{number}", versions=[number], rows_added=number))
+        )
+        spool.forget(spool.sealed())
+    return root
+
+
+def mark(root):
+    return root.opened(INVENTORY).transaction_version(LEASE_APP_ID)
+
+
+# --- the lease ------------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_taken_and_given_back(root):
+    """Who holds the lease has the newest table; afterwards it is free again, also after an error."""
+    with lease(root, INVENTORY) as opened:
+        assert (opened.version(), mark(root)) == (11, 1)
+    assert mark(root) == 2
+    with pytest.raises(ZeroDivisionError), lease(root, INVENTORY):
+        1 / 0  # noqa: B018 - raises
+    assert mark(root) == 4
+
+
+def test_a_fresh_lease_is_not_broken(root):
+    """While one holds the lease nobody else gets it."""
+    with lease(root, INVENTORY):
+        with lease(root, INVENTORY) as second:
+            assert second is None
+        assert mark(root) == 1
+
+
+def test_a_lease_of_a_table_that_is_not_there(root):
+    """There is nothing to hold where there is no table."""
+    with lease(root, RUNS) as opened:
+        assert opened is None
+
+
+def test_the_lease_of_a_dead_holder_is_broken(root, monkeypatch):
+    """After its time a lease is taken over; the old holder, should it live, does not free the new one's."""
+    old = maintenance._taken(root, INVENTORY)
+    with monkeypatch.context() as later:
+        later.setattr(maintenance, "LEASE_SECONDS", -10.0)
+        new = maintenance._taken(root, INVENTORY)
+    assert (old, new, mark(root)) == (1, 3, 3)
+    maintenance._give_back(root, INVENTORY, old)
+    assert mark(root) == 3
+    maintenance._give_back(root, INVENTORY, new)
+    assert mark(root) == 4
+
+
+def test_a_lease_older_than_the_log_has_expired(tmp_path):
+    """Where the log does not know any more when it was taken, that was long ago."""
+    assert maintenance._is_expired(open_log(str(tmp_path / "none")))
+
+
+def test_who_is_slower_does_not_get_it(root, monkeypatch):
+    """Two that saw the lease free both try, and only one commit is made."""
+    leave = maintenance._leave_mark
+    first = []
+
+    def overtaken(opened, table, taken):
+        if not first:
+            first.append(maintenance._leave_mark)
+            assert maintenance._taken(root, INVENTORY) == 1
+        leave(opened, table, taken)
+
+    monkeypatch.setattr(maintenance, "_leave_mark", overtaken)
+    assert (maintenance._taken(root, INVENTORY), mark(root)) == (None, 1)
+
+
+def test_trouble_in_taking_it_is_raised(root, monkeypatch):
+    """What is no race is an error of whoever asked."""
+    monkeypatch.setattr(maintenance, "_leave_mark", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), lease(root, INVENTORY):
+        pass
+
+
+def try_lease(uri, start, tried, got):
+    """Try to get the lease when all do, and hold it until all have tried."""
+    start.wait()
+    with lease(LedgerRoot(uri), INVENTORY) as opened:
+        tried.wait()
+        got.put(opened is not None)
+
+
+def test_one_of_many_processes_gets_it(root, size):
+    """Of many processes that want the lease at the same moment exactly one has it."""
+    number = size(3, 16)
+    context = multiprocessing.get_context("spawn")
+    start, tried, got = context.Barrier(number), context.Barrier(number), context.Queue()
+    workers = [
+        context.Process(target=try_lease, args=(root.uri, start, tried, got)) for _ in range(number)
+    ]
+    for worker in workers:
+        worker.start()
+    answers = [got.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert (sum(answers), [worker.exitcode for worker in workers]) == (1, [0] * number)
+    assert mark(root) == 2
+
+
+# --- upkeep --------------------------------------------------------------------------------------------
+
+
+def test_compaction_keeps_every_row(root):
+    """Many small files become one, and each row is what it was."""
+    before = rows_of(root, INVENTORY, order="write_id")
+    assert optimize(root, INVENTORY) == Maintained(
+        "cache_inventory_v1", is_done=True, files_added=1, files_removed=10
+    )
+    assert rows_of(root, INVENTORY, order="write_id") == before
+    assert len(before) == 10
+    assert len(root.opened(INVENTORY).file_uris()) == 1
+    assert list(doubled_rows(open_log(root.uri_of(INVENTORY)))) == []
+
+
+def test_the_ledger_maintains_all_its_tables(root):
+    """Tables that are there are compacted, others are let be; a second time finds nothing to do."""
+    ledger = Ledger(root.uri)
+    first, second = ledger.optimize(), ledger.optimize()
+    assert [(done.table, done.is_done, done.files_removed) for done in first] == [
+        ("cache_inventory_v1", True, 10),
+        ("cache_run_summary_v1", False, 0),
+        ("cache_snapshot_registry_v1", False, 0),
+    ]
+    assert second[0] == Maintained("cache_inventory_v1", is_done=True)
+
+
+def test_nothing_is_compacted_while_another_is_at_it(root):
+    """Without the lease nothing is touched."""
+    with lease(root, INVENTORY):
+        version = root.opened(INVENTORY).version()
+        assert optimize(root, INVENTORY) == Maintained("cache_inventory_v1", is_done=False)
+        assert root.opened(INVENTORY).version() == version
+
+
+def test_old_files_are_deleted_after_the_retention(root, monkeypatch):
+    """What compaction replaced stays for readers, until it is old enough."""
+    monkeypatch.setattr(maintenance, "RETENTION_HOURS", 24 * 365)
+    assert optimize(root, INVENTORY).files_deleted == 0
+    uri = root.uri_of(INVENTORY)
+    DeltaTable(uri).alter.set_table_properties(
+        {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
+    )
+    monkeypatch.setattr(maintenance, "RETENTION_HOURS", 0)
+    assert optimize(root, INVENTORY).files_deleted == 10
+    assert len(rows_of(root, INVENTORY)) == 10
+
+
+@pytest.mark.internal_errors
+def test_trouble_with_upkeep_is_told_and_no_more(root, monkeypatch):
+    """A drain that looks after a table does not fail by it."""
+    monkeypatch.setattr(maintenance, "_taken", lambda *_: 1 / 0)
+    maintain(root, INVENTORY)
+    assert internal.seen() == {("maintenance", "ZeroDivisionError"): 1}
+
+
+# --- what the lease is for ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of ten rows in ten files."""
+    uri = str(tmp_path / "t")
+    for number in range(10):
+        write_deltalake(uri, one(number), mode="append")
+    return uri
+
+
+def ids(uri):
+    return sorted(pa.table(DeltaTable(uri).scan())["x"].to_pylist())
+
+
+def test_two_compactions_at_once_double_every_row_and_are_found(table):
+    """What deltalake 1.6.6 does from two handles of one version is seen in the log, with the version to restore."""
+    first, second = DeltaTable(table), DeltaTable(table)
+    first.optimize.compact()
+    second.optimize.compact()
+    assert ids(table) == sorted([*range(10)] * 2)
+    found = list(doubled_rows(open_log(table)))
+    assert {(one.first, one.second) for one in found} == {(10, 11)}
+    assert {one.path for one in found} <= {
+        path.rpartition("/")[2] for path in DeltaTable(table, version=9).file_uris()
+    }
+    assert len(found) == 10
+    DeltaTable(table).restore(found[0].second - 1)
+    assert ids(table) == list(range(10))
+
+
+def test_nothing_else_is_taken_for_it(table):
+    """Compactions one after the other, deletes, restores and vacuums double nothing."""
+    DeltaTable(table).optimize.compact()
+    write_deltalake(table, one(10), mode="append")
+    DeltaTable(table).optimize.compact()
+    DeltaTable(table).delete("x = 3")
+    DeltaTable(table).restore(10)
+    DeltaTable(table).optimize.compact()
+    write_deltalake(table, one(11), mode="append")
+    DeltaTable(table).optimize.z_order(["x"])
+    write_deltalake(table, one(1), mode="overwrite")
+    DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+    assert list(doubled_rows(open_log(table))) == []
+
+
+def test_only_the_versions_that_are_asked_for_are_looked_at(table):
+    """A search may begin late in the log; what it does not see it does not find."""
+    handles = [DeltaTable(table), DeltaTable(table)]
+    for handle in handles:
+        handle.optimize.compact()
+    log = open_log(table)
+    assert list(doubled_rows(log, [11, 99])) == []
+    assert [type(found) for found in doubled_rows(log, [10, 11])] == [Doubled] * 10

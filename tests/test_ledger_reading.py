@@ -1,0 +1,301 @@
+"""The ledger as a session sees it: whole when it is empty, older, newer, or told by many processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+from datafusion import SessionContext, col, lit
+from deltalake import DeltaTable, write_deltalake
+from ledger_parts import now_us, one, operation_row, run_started, sealed_rows, spool_in
+
+from deltawitness import DeltaLakeInstrumentor, Ledger, ObservedSessionContext, Settings, run
+from deltawitness.ledger.arrow import dated, operation_rows, wire
+from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.lines import LineKind
+from deltawitness.ledger.rows import as_json
+from deltawitness.ledger.tables import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerRoot
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "cache")
+
+
+def tell(ledger, *rows):
+    """Put operations into the inventory."""
+    Drain(ledger.root, tail=1).own(sealed_rows(spool_in(ledger.spools), *rows))
+
+
+def tell_runs(ledger, *rows):
+    """Put rows of runs into the ledger, as so many processes would."""
+    spool = spool_in(ledger.spools)
+    for row in rows:
+        spool.append(LineKind.RUN_END, row["run_id"], as_json(row))
+    spool.rotate()
+    Drain(ledger.root, tail=1).own([segment.path for segment in spool.sealed()])
+
+
+# --- frames ---------------------------------------------------------------------------------------------
+
+
+def test_an_empty_ledger_has_all_its_columns(ledger):
+    """Before anything was told, the tables are there, empty, and nothing is made by looking."""
+    frames = [ledger.inventory(), ledger.runs(), ledger.snapshots()]
+    assert [frame.count() for frame in frames] == [0, 0, 0]
+    assert frames[0].schema().names == INVENTORY.schema.names
+    assert set(frames[1].schema().names) == {*RUNS.schema.names, "processes"} - {"is_part"}
+    assert frames[2].schema().names == SNAPSHOTS.schema.names
+    assert not (ledger.spools.parent / "cache_ledgers").exists()
+
+
+def test_rows_are_read_as_they_were_told(ledger):
+    """Counts, lists and structs come back with their values and Arrow's plain types."""
+    inputs = [{"table_id": "i", "uri": "s3://b/t", "version": 4}]
+    tell(ledger, operation_row("w-1", versions=[3, 4], inputs=inputs, rows_added=2))
+    table = (
+        ledger.inventory().select("write_id", "versions", "inputs", "rows_added").to_arrow_table()
+    )
+    assert table.to_pylist() == [
+        {"write_id": "w-1", "versions": [3, 4], "inputs": inputs, "rows_added": 2}
+    ]
+    for name in ("versions", "inputs"):
+        assert table.schema.field(name).type == INVENTORY.schema.field(name).type
+
+
+def test_columns_that_an_older_release_did_not_have_are_null(ledger):
+    """A ledger of an older release is read with every column of this one."""
+    older = pa.schema(
+        [
+            column
+            for column in INVENTORY.schema
+            if column.name not in {"engine", "inputs", "retries"}
+        ]
+    )
+    rows = operation_rows([as_json(operation_row("w-1")).encode()]).select(older.names)
+    write_deltalake(ledger.root.uri_of(INVENTORY), rows, partition_by=[PARTITION])
+    frame = ledger.inventory()
+    assert frame.schema().names == INVENTORY.schema.names
+    assert frame.select("write_id", "engine", "inputs", "retries").to_pylist() == [
+        {"write_id": "w-1", "engine": None, "inputs": None, "retries": None}
+    ]
+
+
+def test_columns_of_a_newer_release_are_seen(ledger):
+    """What a newer release has added is shown after the known columns."""
+    rows = operation_rows([as_json(operation_row("w-1")).encode()])
+    write_deltalake(
+        ledger.root.uri_of(INVENTORY),
+        rows.append_column("Mood", pa.array(["fine"])),
+        partition_by=[PARTITION],
+    )
+    frame = ledger.inventory()
+    assert frame.schema().names == [*INVENTORY.schema.names, "Mood"]
+    assert frame.select(col('"Mood"')).to_pydict() == {"Mood": ["fine"]}
+
+
+def test_snapshots_are_rows_of_their_own(ledger):
+    """The registry of snapshots is read like the others."""
+    rows = pa.Table.from_pylist(
+        [{"event_time": now_us(), "snapshot": "s", "rows": 3}], wire(SNAPSHOTS)
+    )
+    write_deltalake(ledger.root.uri_of(SNAPSHOTS), dated(SNAPSHOTS, rows), partition_by=[PARTITION])
+    assert ledger.snapshots().select("snapshot", "rows").to_pylist() == [
+        {"snapshot": "s", "rows": 3}
+    ]
+
+
+def test_a_damaged_table_is_an_error_of_who_asks(ledger):
+    """A ledger that cannot be read is not taken for an empty one."""
+    tell(ledger, operation_row("w-1"))
+    log = ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log"
+    (log / "00000000000000000001.json").write_text("{nonsense")
+    with pytest.raises(Exception, match="(?i)json|expected|parse"):
+        ledger.inventory()
+
+
+# --- runs -------------------------------------------------------------------------------------------------
+
+
+def ended(run_id, pid, **more):
+    """Return the row of a run of which a process tells."""
+    return {
+        **run_started(run_id, pid=pid),
+        "status": "ok",
+        "end_time": now_us(),
+        "dropped": 0,
+        **more,
+    }
+
+
+def test_a_run_of_several_processes_is_one_row(ledger):
+    """Counts are summed, times span all, tables are told once, and the rest is as its opener tells it."""
+    tell_runs(
+        ledger,
+        ended(
+            "run-1",
+            1,
+            start_time=1000,
+            end_time=9000,
+            writes=1,
+            rows_added=5,
+            table_ids=["a", "b"],
+            tables_touched=2,
+            operations=[{"operation": "write", "result": "write", "count": 1}],
+        ),
+        ended(
+            "run-1",
+            2,
+            start_time=2000,
+            end_time=9500,
+            is_part=True,
+            job="worker",
+            status="error",
+            error_type="ValueError",
+            writes=2,
+            errors=1,
+            rows_added=7,
+            table_ids=["b", "c"],
+            tables_touched=2,
+            operations=[{"operation": "delete", "result": "error", "count": 1}],
+        ),
+        ended("run-1", 3, start_time=2000, end_time=9600, is_part=True, job="worker", dropped=4),
+        ended("run-2", 1, parent_run_id="run-1"),
+    )
+    rows = {row["run_id"]: row for row in ledger.runs().to_pylist()}
+    row = rows["run-1"]
+    times = [row[name].timestamp() * 1e6 for name in ("start_time", "end_time")]
+    assert times == [1000, 9600]
+    told = (
+        "job",
+        "status",
+        "error_type",
+        "pid",
+        "processes",
+        "writes",
+        "errors",
+        "rows_added",
+        "tables_touched",
+        "dropped",
+    )
+    assert {name: row[name] for name in told} == {
+        "job": "nightly",
+        "status": "ok",
+        "error_type": None,
+        "pid": 1,
+        "processes": 3,
+        "writes": 3,
+        "errors": 1,
+        "rows_added": 12,
+        "tables_touched": 3,
+        "dropped": 4,
+    }
+    assert sorted(row["table_ids"]) == ["a", "b", "c"]
+    assert sorted(of["operation"] for of in row["operations"]) == ["delete", "write"]
+    assert (rows["run-2"]["parent_run_id"], rows["run-2"]["processes"]) == ("run-1", 1)
+    assert set(row) == {*RUNS.schema.names, "processes"} - {"is_part"}
+
+
+def test_a_run_that_only_parts_tell_of(ledger):
+    """Where the opener kept no ledger, the run is told by those that took part in it."""
+    tell_runs(ledger, ended("run-1", 2, is_part=True, job="worker", writes=1))
+    assert ledger.runs().select("job", "processes", "writes").to_pylist() == [
+        {"job": "worker", "processes": 1, "writes": 1}
+    ]
+
+
+def test_a_run_that_was_told_twice_by_one_process_is_one_process(ledger):
+    """A run under one id that was opened again is summed, and its last opening tells how it ended."""
+    tell_runs(
+        ledger,
+        ended("run-1", 1, writes=1, end_time=5),
+        ended("run-1", 1, writes=2, end_time=6, status="error"),
+    )
+    assert ledger.runs().select("processes", "writes", "status").to_pylist() == [
+        {"processes": 1, "writes": 3, "status": "error"}
+    ]
+
+
+CHILD = """
+import sys, pyarrow as pa
+from deltalake import write_deltalake
+from deltawitness import DeltaLakeInstrumentor, Settings
+DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=sys.argv[1]))
+write_deltalake(sys.argv[2], pa.table({"x": [1]}), mode="append")
+"""
+
+
+def test_a_child_process_adds_to_its_parents_run(ledger, tmp_path):
+    """What a program started in a run writes is counted in that run."""
+    import os
+
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
+    with run("nightly") as opened:
+        write_deltalake(tmp_path / "t", one(1))
+        environment = {**os.environ, **opened.environment()}
+        arguments = [sys.executable, "-c", CHILD, ledger.root.uri, str(tmp_path / "t")]
+        assert subprocess.run(arguments, env=environment).returncode == 0
+    told = ledger.runs().filter(col("run_id") == lit(opened.run_id)).to_pylist()
+    assert [
+        (row["job"], row["processes"], row["writes"], row["tables_touched"]) for row in told
+    ] == [("nightly", 2, 2, 1)]
+
+
+# --- in a session ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [SessionContext, ObservedSessionContext])
+def test_a_session_has_the_ledger_as_a_schema(ledger, kind):
+    """After registering, SQL reads all three tables; registering again shows what has come since."""
+    ctx = kind()
+    ctx.from_pydict({"x": [1]}, name="inventory")
+    ledger.register(ctx)
+    assert ctx.sql("SELECT * FROM cache_ledger.inventory").count() == 0
+    tell(ledger, operation_row("w-1"))
+    tell_runs(ledger, ended("run-1", 1, writes=1))
+    ledger.register(ctx)
+    assert ctx.sql(
+        "SELECT write_id, event_date IS NULL AS dateless FROM cache_ledger.inventory"
+    ).to_pylist() == [{"write_id": "w-1", "dateless": False}]
+    joined = "SELECT i.write_id, r.writes FROM cache_ledger.inventory i JOIN cache_ledger.runs r USING (run_id)"
+    assert ctx.sql(joined).to_pylist() == [{"write_id": "w-1", "writes": 1}]
+    assert ctx.sql("SELECT count(*) AS n FROM cache_ledger.snapshots").to_pydict() == {"n": [0]}
+    assert ctx.sql("SELECT * FROM inventory").to_pydict() == {"x": [1]}
+
+
+def test_reading_drains_what_this_process_has_told(tmp_path):
+    """A program sees its own last write in the ledger, whatever the interval."""
+    DeltaLakeInstrumentor().instrument(
+        settings=Settings(cache_root=str(tmp_path / "c"), drain_interval=3600)
+    )
+    write_deltalake(tmp_path / "t", one(1))
+    ledger, ctx = Ledger(tmp_path / "c"), SessionContext()
+    assert ledger.inventory().select("version").to_pydict() == {"version": [0]}
+    write_deltalake(tmp_path / "t", one(2), mode="append")
+    ledger.register(ctx)
+    assert ctx.sql("SELECT max(version) AS v FROM cache_ledger.inventory").to_pydict() == {"v": [1]}
+
+
+def test_the_ledger_of_the_environment(tmp_path, monkeypatch):
+    """Without arguments the ledger is that of the settings, or under the working directory."""
+    monkeypatch.chdir(tmp_path)
+    assert Ledger().root == LedgerRoot(str(tmp_path / ".deltawitness"))
+    assert Ledger().spools == tmp_path / ".deltawitness" / "cache_spool"
+    monkeypatch.setenv("DELTAWITNESS_CACHE_ROOT", "s3://bucket/c")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert Ledger().root.uri == "s3://bucket/c"
+    assert Ledger().spools.parent == tmp_path / "state" / "deltawitness"
+    monkeypatch.setenv("DELTAWITNESS_SPOOL_DIR", str(tmp_path / "spool"))
+    assert Ledger(storage_options={"a": "b"}).root.storage_options == {"a": "b"}
+    assert Ledger().spools == tmp_path / "spool"
+
+
+def test_another_engine_reads_it(ledger):
+    """The ledger is plain Delta: any reader sees its rows."""
+    duckdb = pytest.importorskip("duckdb")
+    tell(ledger, operation_row("w-1", rows_added=3))
+    scanned = pa.table(DeltaTable(ledger.root.uri_of(INVENTORY)).scan())
+    assert duckdb.sql("SELECT write_id, rows_added FROM scanned").fetchall() == [("w-1", 3)]
+    assert scanned.num_rows == 1

@@ -1,0 +1,144 @@
+"""A ledger can be checked: what must hold of it does, or a finding says what does not, and where."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
+
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
+from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.lines import LineKind
+from deltawitness.ledger.rows import as_json
+from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.verification import Finding, Problem, Verification
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "cache")
+
+
+def tell(ledger, *rows, runs=()):
+    """Carry operations and runs into the ledger, as one process more each time."""
+    spool = spool_in(ledger.spools)
+    for row in runs:
+        spool.append(LineKind.RUN_END, row["run_id"], as_json(row))
+    Drain(ledger.root, tail=1).own(sealed_rows(spool, *rows))
+    spool.rotate()
+    spool.forget(spool.sealed())
+    spool.close()
+
+
+def test_nothing_is_wrong_with_an_empty_ledger(ledger):
+    """Where nothing was told, nothing is missing."""
+    assert ledger.verify() == Verification((), {}, 0)
+    assert ledger.verify().is_good
+
+
+def test_a_good_ledger(ledger):
+    """Rows are counted by table, and what waits is counted once, by its note or its row."""
+    tell(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
+    waiting = spool_in(ledger.spools)
+    waiting.settle(waiting.note("w-3", "{}"), "w-3", "{}")
+    waiting.note("w-4", "{}")
+    assert ledger.verify() == Verification(
+        (), {"cache_inventory_v1": 2, "cache_run_summary_v1": 1}, 2
+    )
+
+
+def test_an_operation_that_is_there_twice(ledger):
+    """Each write id is in the inventory once, or it is told which is not."""
+    for _ in range(2):
+        tell(ledger, operation_row("w-1"), operation_row("w-2"), operation_row("w-2"))
+    found = ledger.verify()
+    assert not found.is_good
+    assert sorted(found.findings, key=lambda finding: finding.text) == [
+        Finding(Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-1 is there 2 times"),
+        Finding(Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-2 is there 4 times"),
+    ]
+
+
+def test_a_run_that_is_there_twice(ledger):
+    """The row of a run and process is there once; further processes have rows of their own."""
+    row = {**run_started(), "end_time": 5}
+    tell(ledger, runs=[row, {**row, "pid": 8}])
+    assert ledger.verify().is_good
+    tell(ledger, runs=[row])
+    assert ledger.verify().findings == (
+        Finding(Problem.DOUBLED_RUN, "cache_run_summary_v1", "run_id run-1 is there 2 times"),
+    )
+
+
+def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
+    """Its implicit run goes on, and has a row for each time that it was observed."""
+    for number in range(2):
+        DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
+        write_deltalake(tmp_path / "t", one(number), mode="append")
+        DeltaLakeInstrumentor().uninstrument()
+    assert ledger.verify() == Verification(
+        (), {"cache_inventory_v1": 2, "cache_run_summary_v1": 2}, 0
+    )
+    assert ledger.runs().select("processes", "writes").to_pylist() == [
+        {"processes": 1, "writes": 2}
+    ]
+
+
+def test_rows_that_two_compactions_have_doubled(ledger):
+    """The pattern of two compactions at once is found in the ledger's own tables."""
+    for number in range(3):
+        tell(ledger, operation_row(f"w-{number}"))
+    handles = [DeltaTable(ledger.root.uri_of(INVENTORY)) for _ in range(2)]
+    for handle in handles:
+        handle.optimize.compact()
+    found = ledger.verify()
+    problems = [finding.problem for finding in found.findings]
+    assert problems.count(Problem.DOUBLED_ROWS) == problems.count(Problem.DOUBLED_OPERATION) == 3
+    assert {
+        finding.text for finding in found.findings if finding.problem is Problem.DOUBLED_ROWS
+    } == {"versions 4 and 5 rewrote the same rows"}
+
+
+def test_lines_that_are_damaged(ledger):
+    """Damage in what waits is told with its place; a line that is only cut off is none."""
+    waiting = spool_in(ledger.spools)
+    segment = waiting.note("w-1", "{}")
+    waiting.note("w-2", "{}")
+    content = segment.path.read_bytes().replace(b"w-1", b"w-9") + b"0123"
+    segment.path.write_bytes(content)
+    where = f"{waiting.home.name}/00000001.open"
+    text = "1 lines do not match their checksum"
+    assert ledger.verify() == Verification((Finding(Problem.DAMAGED_LINES, where, text),), {}, 1)
+
+
+def test_a_table_that_cannot_be_read(ledger):
+    """Damage to one table is told without where it lies, and the others are checked all the same."""
+    tell(ledger, operation_row("w-1"), runs=[run_started()])
+    shutil.rmtree(ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log")
+    (ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log").mkdir()
+    (
+        ledger.spools.parent
+        / "cache_ledgers"
+        / INVENTORY.name
+        / "_delta_log"
+        / "00000000000000000000.json"
+    ).write_text("{")
+    found = ledger.verify()
+    assert [(finding.problem, finding.where) for finding in found.findings] == [
+        (Problem.UNREADABLE, INVENTORY.name)
+    ]
+    assert str(ledger.spools.parent) not in found.findings[0].text
+    assert found.rows == {RUNS.name: 1}
+
+
+def test_a_segment_that_was_drained_meanwhile(ledger, monkeypatch):
+    """What is gone between the listing and the reading waits no more."""
+    waiting = spool_in(ledger.spools)
+    segment = waiting.note("w-1", "{}")
+    gone = segment.path.with_suffix(".seg")
+    monkeypatch.setattr(
+        "deltawitness.ledger.verification.segments_of", lambda _: iter([gone, segment.path])
+    )
+    assert ledger.verify().waiting == 1
