@@ -11,15 +11,6 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
-from ledger_parts import (
-    now_us,
-    operation_row,
-    rows_of,
-    run_started,
-    sealed_rows,
-    spool_in,
-    write_ids,
-)
 
 from deltawitness.ledger import drain as drain_module
 from deltawitness.ledger.arrow import operation_rows
@@ -29,6 +20,15 @@ from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.segments import adopted, spool_app_id
 from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, LedgerRoot, commit_properties
 from deltawitness.semconv import CacheOperation
+from ledger_parts import (
+    now_us,
+    operation_row,
+    rows_of,
+    run_started,
+    sealed_rows,
+    spool_in,
+    write_ids,
+)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import multiprocessing
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
 
 from deltawitness import internal
 from deltawitness.commit.doubled import Doubled, doubled_rows
@@ -17,6 +16,7 @@ from deltawitness.ledger.drain import Drain
 from deltawitness.ledger.ledger import Ledger
 from deltawitness.ledger.maintenance import LEASE_APP_ID, Maintained, lease, maintain, optimize
 from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
+from ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_parts import START, event, one, operation_row, rows_of
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
 from deltawitness.config import Settings as Config
@@ -37,6 +36,7 @@ from deltawitness.ledger.tables import INVENTORY, TABLES, LedgerRoot
 from deltawitness.redaction import key_hash, redact
 from deltawitness.run import RunContext
 from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType, Operation
+from ledger_parts import START, event, one, operation_row, rows_of
 
 PLACE = {
     "host": socket.gethostname(),
@@ -387,8 +387,8 @@ def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, fa
     """With the log out of reach the row says what the note knew."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "_delta_log").mkdir()
-    for version in range(3):
-        (tmp_path / "t" / "_delta_log" / f"{version:020d}.json").mkdir()
+    for number in range(3):
+        (tmp_path / "t" / "_delta_log" / f"{number:020d}.json").mkdir()
     assert outcome_of(note_row(table.note(**facts), 64)) == told
 
 

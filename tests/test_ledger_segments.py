@@ -6,8 +6,6 @@ import json
 import os
 import threading
 
-from ledger_parts import lines_of, spool_in
-
 from deltawitness.ledger.lines import LineKind, encoded
 from deltawitness.ledger.segments import (
     adopted,
@@ -16,6 +14,7 @@ from deltawitness.ledger.segments import (
     segments_of,
     spool_app_id,
 )
+from ledger_parts import lines_of, spool_in
 
 
 def written(folder, *lines, name="v1-dead/00000003.seg"):

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
 from deltawitness.ledger.drain import Drain
@@ -14,6 +13,7 @@ from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.tables import INVENTORY, RUNS
 from deltawitness.ledger.verification import Finding, Problem, Verification
+from ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
 
 
 @pytest.fixture
