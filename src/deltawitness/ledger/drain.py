@@ -141,8 +141,12 @@ class Drain:
             DeltaError: a table of the ledger is damaged, or too many write to it.
         """
         done = Drained(adopted=1)
+        open_runs: dict[str, Row] = {}
         for paths in _batches(spool.segments):
             told = [read_segment(path) for path in paths]
+            for one in told:
+                # Not the last one's alone: the process may have died before it had told them there.
+                one.open_runs = open_runs = one.open_after(open_runs)
             is_end = paths[-1] == spool.segments[-1]
             done += self._carry(Batch(told, told[-1:] if is_end else []))
         spool.forget()

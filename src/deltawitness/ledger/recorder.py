@@ -221,8 +221,13 @@ class Recorder:
             dropped=self._spool.dropped,
         )
         run_id = ended.context.run_id
-        if self._spool.append(LineKind.RUN_END, run_id, as_json(row)):
-            self._runs.pop(run_id, None)
+        # Forgotten with the line itself: a segment begun in between would tell of it as open.
+        self._spool.append(
+            LineKind.RUN_END,
+            run_id,
+            as_json(row),
+            when_kept=lambda: self._runs.pop(run_id, None),
+        )
 
     def _open_runs(self) -> Iterator[tuple[LineKind, str, str]]:
         for run_id, opened in list(self._runs.items()):

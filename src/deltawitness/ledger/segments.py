@@ -5,19 +5,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deltawitness.ledger.lines import Line, LineKind, decoded
-from deltawitness.ledger.spool import OPEN, OWNER_LOCK, REVISION, SEALED
+from deltawitness.ledger.spool import (
+    NEW,
+    OPEN,
+    OWNER_LOCK,
+    REVISION,
+    SEALED,
+    delete_spool,
+)
 
 __all__ = ["Told", "adopted", "live_write_ids", "read_segment", "segments_of", "spool_app_id"]
 
 Row = dict[str, Any]
+
+MADE_WITHIN = 3600.0
+"""Seconds in which the folder of a spool is surely made."""
 
 APP_ID_PREFIX = "deltawitness/spool/"
 
@@ -50,6 +60,12 @@ class Told:
     open_runs: dict[str, Row] = field(default_factory=dict)
     snapshots: list[Row] = field(default_factory=list)
     damaged: int = 0
+
+    def open_after(self, before: Mapping[str, Row]) -> dict[str, Row]:
+        """Return the runs that are open at its end, given those that were open before it."""
+        ended = {run["run_id"] for run in self.runs}
+        going_on = {run_id: row for run_id, row in before.items() if run_id not in ended}
+        return going_on | self.open_runs
 
 
 def read_segment(path: Path) -> Told:
@@ -98,12 +114,28 @@ class Adopted:
 
     def forget(self) -> None:
         """Delete it, once all of it is in the ledger."""
-        shutil.rmtree(self.home, ignore_errors=True)
+        delete_spool(self.home)
 
 
 def _segments_in(home: Path) -> list[Path]:
-    found = [path for path in home.iterdir() if path.suffix in {OPEN, SEALED}]
+    found = [
+        path for path in home.iterdir() if path.suffix in {OPEN, SEALED} and path.stem.isdecimal()
+    ]
     return sorted(found, key=lambda path: int(path.stem))
+
+
+def _left_over(home: Path) -> bool:
+    """Tell whether somebody died while deleting a spool: it has had its lock since it could be seen."""
+    try:
+        return not (home / OWNER_LOCK).exists() and not _segments_in(home)
+    except OSError:  # gone, or of another user
+        return not home.exists()
+
+
+def _is_old(home: Path) -> bool:
+    with suppress(OSError):
+        return time.time() - home.stat().st_mtime > MADE_WITHIN
+    return False
 
 
 def _homes(folder: Path, besides: Path | None) -> list[Path]:
@@ -153,6 +185,11 @@ def adopted(folder: Path, besides: Path | None = None) -> Iterator[Adopted]:
         with _owned(home) as is_ours:
             if is_ours:
                 yield Adopted(home, _segments_in(home))
+        if not is_ours and _left_over(home):
+            delete_spool(home)
+    for home in folder.glob(f"{NEW}*"):
+        if _is_old(home):  # its process died before it could be seen
+            delete_spool(home)
 
 
 def live_write_ids(folder: Path, besides: Path | None = None) -> tuple[set[str], bool]:

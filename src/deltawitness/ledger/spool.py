@@ -23,13 +23,16 @@ from typing import TypeVar
 from deltawitness.ledger.lines import LineKind, encoded
 from deltawitness.sources import new_id
 
-__all__ = ["OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool"]
+__all__ = ["NEW", "OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool", "delete_spool"]
 
 T = TypeVar("T")
 
 REVISION = "v1-"
 """What the folder of a spool begins with: a drain adopts only the spools that it can read whole, so
 that a line of a newer release is not cut down to the columns that an older one knows."""
+
+NEW = ".new-"
+"""What the name of a folder begins with while it is made."""
 
 OWNER_LOCK = "owner.lock"
 OPEN = ".open"
@@ -152,14 +155,24 @@ class Spool:
                     self._seal(segment)
             return True
 
-    def append(self, kind: LineKind, key: str, body: str) -> bool:
-        """Append a line that is whole in itself; tell whether it is kept."""
+    def append(
+        self, kind: LineKind, key: str, body: str, *, when_kept: Callable[[], object] = bool
+    ) -> bool:
+        """Append a line that is whole in itself; tell whether it is kept.
+
+        Args:
+            kind: what it tells.
+            key: of which write or run.
+            body: its JSON.
+            when_kept: is called before anything else can come into the spool.
+        """
         with self._lock:
             segment = self._append(kind, key, body)
             if segment is None:
                 self.dropped += kind is not LineKind.RUN_START
                 return False
             segment.lines += kind is not LineKind.RUN_START
+            when_kept()
             return True
 
     def _append(self, kind: LineKind, key: str, body: str) -> Segment | None:
@@ -225,7 +238,7 @@ class Spool:
     def _settled_down(self) -> Path:
         """Make the folder of this process, locked before anybody can see it."""
         name = f"{REVISION}{new_id()}"
-        new = self._folder / f".new-{name}"
+        new = self._folder / f"{NEW}{name}"
         new.mkdir(parents=True, mode=0o700)
         descriptor = os.open(new / OWNER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -336,7 +349,7 @@ class Spool:
                 self._seal(segment)
             home, is_empty = self._home, not any(segment.lines for segment in self._sealed)
             if home is not None and is_empty:
-                shutil.rmtree(home, ignore_errors=True)
+                delete_spool(home)
             self._let_go()
             self._sealed.clear()
             self._size = 0
@@ -361,6 +374,18 @@ class Spool:
         self._let_go()
         self.dropped = 0
         self._reset()
+
+
+def delete_spool(home: Path) -> None:
+    """Delete the folder of a spool that has nothing more to tell.
+
+    The lock goes last: whoever dies before that leaves a spool that can be adopted again.
+    """
+    with suppress(OSError):
+        for path in sorted(home.iterdir()):
+            if path.name != OWNER_LOCK:
+                path.unlink()
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def _content(segment: Segment) -> bytes:

@@ -1,0 +1,57 @@
+"""What the logs of tables say was written, against what a ledger says of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from deltawitness.ledger.rows import ledger_uri
+from deltawitness.ledger.tables import INVENTORY, RUNS
+from ledger_parts import rows_of
+
+
+def commits_of(*tables):
+    """Return the write id of each commit, by the table's location and the version."""
+    found = {}
+    for table in tables:
+        for path in sorted(Path(table, "_delta_log").glob("*.json")):
+            infos = [json.loads(line).get("commitInfo") for line in path.read_text().splitlines()]
+            info = next(filter(None, infos))
+            found[ledger_uri(str(table)), int(path.stem)] = info.get("write_id")
+    return found
+
+
+def told_of(root):
+    """Return the write ids that the inventory has for each commit, by location and version."""
+    told = {}
+    for row in rows_of(root, INVENTORY):
+        for version in row["versions"] or ():
+            told.setdefault((row["table_uri"], version), []).append(row["write_id"])
+    return told
+
+
+def assert_told_at_most_once(root, *tables):
+    """Say that every operation is there once, and that every version told of is one of the log."""
+    ids = Counter(row["write_id"] for row in rows_of(root, INVENTORY, "write_id"))
+    assert [write_id for write_id, times in ids.items() if times > 1] == []
+    landed = commits_of(*tables)
+    told = told_of(root)
+    assert {commit: ids for commit, ids in told.items() if ids != [landed.get(commit)]} == {}
+
+
+def untold(root, *tables):
+    """Return the commits that the inventory does not hold."""
+    return commits_of(*tables).keys() - told_of(root).keys()
+
+
+def assert_runs_are_closed(root):
+    """Say that every run that wrote has one row for each process that it ran in."""
+    rows = rows_of(root, RUNS, "run_id, host, pid")
+    closed = Counter((row["run_id"], row["host"], row["pid"]) for row in rows)
+    assert [run for run, times in closed.items() if times > 1] == []
+    observed = rows_of(root, INVENTORY, "DISTINCT run_id, host, pid, source")
+    wrote = {
+        (row["run_id"], row["host"], row["pid"]) for row in observed if row["source"] == "observed"
+    }
+    assert wrote - closed.keys() == set()

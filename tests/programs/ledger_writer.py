@@ -1,0 +1,229 @@
+"""Writes to local tables until it is killed, by somebody else or by itself at a chosen moment.
+
+Started as a process of its own by the fault tests; the moments are those at which a death would hurt
+most, and the death is real: SIGKILL, with whatever locks, open files and threads there are.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import DeltaLakeInstrumentor, Settings, run
+from deltawitness.ledger import drain, maintenance
+from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.recorder import Recorder
+from deltawitness.ledger.segments import Adopted
+from deltawitness.ledger.spool import Spool
+from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
+from deltawitness.observe.observer import Observer
+from deltawitness.observe.recording import LedgerRecording
+
+TABLES = ("orders", "items", "audit")
+OPERATIONS = ("append",) * 5 + ("delete", "merge", "optimize", "failing")
+
+
+def rows(count=3):
+    """Return a few rows with random keys, so that merges and deletes find something."""
+    keys = pa.array([random.randrange(50) for _ in range(count)], pa.int64())
+    return pa.table({"key": keys, "text": [f"row {key}" for key in keys.to_pylist()]})
+
+
+def write(folder, rng):
+    """Write once, in one of the ways that there are."""
+    table = f"{folder}/{rng.choice(TABLES)}"
+    match rng.choice(OPERATIONS) if Path(table, "_delta_log").exists() else "append":
+        case "append":
+            write_deltalake(table, rows(), mode="append")
+        case "delete":
+            DeltaTable(table).delete(f"key = {rng.randrange(50)}")
+        case "merge":
+            merger = DeltaTable(table).merge(
+                # A merge refuses two source rows for one target row.
+                rows(1),
+                "t.key = s.key",
+                source_alias="s",
+                target_alias="t",
+            )
+            merger.when_matched_update_all().when_not_matched_insert_all().execute()
+        case "optimize":
+            DeltaTable(table).optimize.compact()
+        case "failing":
+            try:
+                write_deltalake(table, pa.table({"other": ["x"]}), mode="append")
+            except Exception:  # noqa: BLE001 - that it fails is the point, and told is how
+                return
+
+
+def write_until_killed(folder, cache, seed, begun, moment=None):
+    """Write for as long as this process lives.
+
+    Args:
+        folder: where the tables lie.
+        cache: the cache root.
+        seed: of what is written.
+        begun: is sent the process id once the first write can come.
+        moment: name of the moment to die at; None to wait to be killed.
+    """
+    random.seed(seed)
+    rng = random.Random(seed)
+    prepare(moment)
+    settings = Settings(cache_root=cache, drain_interval=0.05)
+    DeltaLakeInstrumentor().instrument(settings=settings)
+    begun.send(os.getpid())
+    while True:
+        with run("dying", attributes={"moment": str(moment)}):
+            for _ in range(8):
+                write(folder, rng)
+                time.sleep(rng.uniform(0, 0.01))  # the program's own work
+                inside_the_engine(folder, moment)
+
+
+# --- moments ---------------------------------------------------------------------------------------
+
+
+def die():
+    """Die without a word."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(owner, name, *, call=1, after=False, if_given=lambda *_: True):
+    """Have a function kill this process at one of its calls.
+
+    Args:
+        owner: class or module that has it.
+        name: its name.
+        call: at which call, of those that count.
+        after: once it has done its work, not before.
+        if_given: tells whether a call with these arguments counts.
+    """
+    original = getattr(owner, name)
+    left = [call]
+
+    def deadly(*args, **kwargs):
+        left[0] -= bool(if_given(*args))
+        is_last = left[0] == 0
+        if is_last and not after:
+            die()
+        result = original(*args, **kwargs)
+        if is_last:
+            die()
+        return result
+
+    setattr(owner, name, deadly)
+
+
+def die_in_a_line(call):
+    """Die with half a line written."""
+    original = Spool._write
+    left = [call]
+
+    def torn(self, segment, line):
+        left[0] -= 1
+        if left[0] == 0:
+            os.write(segment.descriptor, line[: len(line) // 2])
+            die()
+        return original(self, segment, line)
+
+    Spool._write = torn
+
+
+def die_deleting(owner, event, *, call=1):
+    """Die while something is deleted.
+
+    Args:
+        owner: class whose `forget` deletes it.
+        event: what Python calls the step at which to die, just before it is done.
+        call: how often that step comes.
+    """
+    original = owner.forget
+    left = [call]
+
+    def watch(name, _):
+        if name == event:  # to die is an event as well
+            left[0] -= 1
+            if left[0] == 0:
+                die()
+
+    def forget(*args):
+        sys.addaudithook(watch)
+        original(*args)
+
+    owner.forget = forget
+
+
+def inside_the_engine(folder, moment):
+    """Die while the engine reads what it is to write."""
+    if moment != "inside the engine":
+        return
+    schema = rows().schema
+
+    def batches():
+        yield from rows(2000).to_batches()
+        die()
+
+    reader = pa.RecordBatchReader.from_batches(schema, batches())
+    write_deltalake(f"{folder}/{TABLES[0]}", reader, mode="append")
+
+
+def of(table):
+    """Tell of a call with root and table whether it is about that table."""
+    return lambda _root, given, *_: given is table
+
+
+def maintain_often():
+    """Have every few commits looked after, so that one can die at it."""
+    drain.MAINTAINED_EVERY = 3
+
+
+MOMENTS = {
+    "before the commit": lambda: die_at(Observer, "enter", call=11, after=True),
+    "inside the engine": lambda: None,
+    "after the commit, before the note": lambda: die_at(LedgerRecording, "note", call=11),
+    "at the very first line": lambda: die_in_a_line(1),
+    "in the middle of a line": lambda: die_in_a_line(25),
+    "between note and row": lambda: die_at(Recorder, "settle", call=11),
+    "after the row": lambda: die_at(Recorder, "settle", call=11, after=True),
+    "making the folder of the spool": lambda: die_at(Path, "rename"),
+    "before the end of a run": lambda: die_at(Recorder, "_end", call=2),
+    "after the end of a run": lambda: die_at(Recorder, "_end", call=2, after=True),
+    "with a new segment still empty": lambda: die_at(Spool, "_new_segment", call=3, after=True),
+    "before anything is drained": lambda: die_at(Drain, "own", call=2),
+    "making a table of the ledger": lambda: die_at(LedgerRoot, "made", after=True),
+    "draining, before the inventory": lambda: die_at(
+        drain, "_append_once", call=2, if_given=of(INVENTORY)
+    ),
+    "draining, between the tables": lambda: die_at(
+        drain, "_append_once", call=2, after=True, if_given=of(INVENTORY)
+    ),
+    "draining, after the runs": lambda: die_at(
+        drain, "_append_once", call=2, after=True, if_given=of(RUNS)
+    ),
+    "drained, before the segment is deleted": lambda: die_at(Spool, "forget", call=2),
+    "in the middle of deleting segments": lambda: die_deleting(Spool, "os.remove", call=2),
+    "after the segment is deleted": lambda: die_at(Spool, "forget", call=2, after=True),
+    "adopting, before the inventory": lambda: die_at(drain, "_append_once", if_given=of(INVENTORY)),
+    "adopting, between the tables": lambda: die_at(
+        Drain, "_carry_runs", if_given=lambda _, batch: batch.abandoned
+    ),
+    "adopted, before the spool is deleted": lambda: die_at(Adopted, "forget"),
+    "adopted, with some of the spool deleted": lambda: die_deleting(Adopted, "os.remove", call=2),
+    "adopted, with only the folder left": lambda: die_deleting(Adopted, "os.rmdir"),
+    "holding the lease of maintenance": lambda: (
+        maintain_often(),
+        die_at(maintenance, "_give_back"),
+    ),
+}
+
+
+def prepare(moment):
+    """Have this process die at a moment."""
+    if moment is not None:
+        MOMENTS[moment]()
