@@ -8,11 +8,15 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+import typer
 from sybil import Document, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 from deltawitness import Settings
+from deltawitness.cli.app import app
+from deltawitness.ledger.tables import TABLES
 from deltawitness.semconv import CommitKey, Env
 
 ROOT = Path(__file__).parent.parent
@@ -106,3 +110,110 @@ def test_the_table_of_commit_keys_names_every_key():
     page = (ROOT / "docs/signals.md").read_text().split("## Spans")[0]
     named = set(re.findall(r"`([a-z_]+)`", page.split("|---|---|")[1]))
     assert {str(key) for key in CommitKey} <= named
+
+
+def kind_of(column):
+    """The type of a column, as Delta's readers call it."""
+    if pa.types.is_list(column):
+        return f"array<{kind_of(column.value_type)}>"
+    if pa.types.is_struct(column):
+        return f"struct<{', '.join(f'{member.name}: {kind_of(member.type)}' for member in column)}>"
+    names = {
+        pa.date32(): "date",
+        pa.timestamp("us", tz="UTC"): "timestamp",
+        pa.string(): "string",
+        pa.int64(): "long",
+        pa.float64(): "double",
+        pa.bool_(): "boolean",
+    }
+    return names[column]
+
+
+def ledger_tables():
+    """The tables of docs/ledger.md, made from the code."""
+    parts = []
+    for table in TABLES:
+        lines = [f"### `{table.name}`", "", f"{table.description}.", ""]
+        lines += ["| column | type | what |", "|---|---|---|"]
+        lines += [
+            f"| `{column.name}` | {kind_of(column.type)} | {column.metadata[b'comment'].decode()} |"
+            for column in table.schema
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def test_the_columns_of_the_ledger_are_those_of_the_code():
+    """Every column of every table, with its type and its comment."""
+    assert between("tables") == ledger_tables()
+
+
+def between(name):
+    """What stands on docs/ledger.md between two markers."""
+    page = (ROOT / "docs/ledger.md").read_text()
+    return page.split(f"<!-- {name}: begin -->\n")[1].split(f"\n<!-- {name}: end -->")[0]
+
+
+def commands(group=None, path="deltawitness"):
+    """Every command of the command line, by its whole name."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def argument_of(parameter):
+    """An argument as a synopsis has it."""
+    name = parameter.name.upper().removesuffix("S") + ("..." if parameter.nargs == -1 else "")
+    return name if parameter.required else f"[{name}]"
+
+
+def commands_table():
+    """The table of commands of docs/ledger.md, made from the code."""
+    lines = ["| command | what | options |", "|---|---|---|"]
+    for name, command in commands():
+        arguments = [
+            argument_of(parameter)
+            for parameter in command.params
+            if parameter.param_type_name == "argument"
+        ]
+        options = [
+            f"`{parameter.opts[0]}`"
+            for parameter in command.params
+            if parameter.param_type_name == "option"
+        ]
+        what = command.help.partition("\n")[0]
+        lines.append(f"| `{' '.join([name, *arguments])}` | {what} | {', '.join(options)} |")
+    return "\n".join(lines)
+
+
+def test_the_commands_on_the_page_are_those_of_the_command_line():
+    """Every command, with its arguments and its options."""
+    assert between("commands") == commands_table()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_every_command_explains_itself(name):
+    """With each option that the page names."""
+    words = name.split()[1:]
+    told = subprocess.run(
+        [sys.executable, "-m", "deltawitness", *words, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    row = next(line for line in between("commands").splitlines() if f"`{name}" in line)
+    for option in re.findall(r"`(--[a-z-]+)`", row):
+        assert option in told
+
+
+def test_the_transcript_is_what_the_console_shows():
+    """A run killed in the middle, and the ledger made whole again."""
+    told = subprocess.run(
+        [sys.executable, ROOT / "examples/ledger_transcript.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert between("transcript") == f"```text\n{told}```"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deltawitness.commit import CommitMetadata
+from deltawitness.report.cells import counted
 
 __all__ = ["Audited", "audit_json", "print_audit"]
 
@@ -89,7 +90,5 @@ def print_audit(console: Console, tables: Sequence[Audited]) -> None:
             )
         console.print(shown, highlight=False)
     commits = sum(table.commits for table in tables)
-    console.print(
-        f"{len(failing)} of {commits} commits of {len(tables)} tables lack standard metadata",
-        highlight=False,
-    )
+    looked_at = f"{counted(commits, 'commit')} of {counted(len(tables), 'table')}"
+    console.print(f"{looked_at}: {len(failing)} without the standard metadata", highlight=False)

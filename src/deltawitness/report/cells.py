@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 
-__all__ = ["moment", "number", "rows", "seconds", "short_id", "size", "text"]
+__all__ = ["counted", "moment", "number", "rows", "seconds", "short_id", "size", "text"]
 
 _KIBI = 1024
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -18,6 +18,15 @@ def number(count: int | None) -> str:
     ('1,234,567', '', '')
     """
     return f"{count:,}" if count else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with what it counts.
+
+    >>> counted(1, "table"), counted(1200, "commit")
+    ('1 table', '1,200 commits')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def size(count: float) -> str:

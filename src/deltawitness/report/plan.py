@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from deltawitness.report.cells import text
+from deltawitness.report.cells import counted, text
 
 if TYPE_CHECKING:
     from deltawitness.ledger.reconcile import Plan
@@ -49,29 +49,32 @@ def print_plan(console: Console, plan: Plan, applied: int | None) -> None:
         plan: what was found.
         applied: how many rows were appended; None when none were to be.
     """
-    if not plan.is_clean:
-        console.print(_findings(plan), highlight=False)
+    findings = _findings(plan, is_applied=applied is not None)
+    if findings.row_count:
+        console.print(findings, highlight=False)
     counts = ", ".join(f"{count} {kind}" for kind, count in plan.counts.items() if count)
-    read = f"{plan.commits:,} commits of {len(plan.tables)} tables read"
+    read = f"{counted(plan.commits, 'commit')} of {counted(len(plan.tables), 'table')} read"
     console.print(f"{read}: {counts or 'the ledger says what the logs say'}", highlight=False)
     for uri in plan.gone:
         console.print(f"gone: {uri}", highlight=False)
     if plan.unsettled:
         console.print(
-            f"{plan.unsettled} commits are left for later: their processes may still tell of them",
+            f"left for later, as a process may still tell of it: {counted(plan.unsettled, 'commit')}",
             highlight=False,
         )
     if applied is not None:
-        console.print(f"{applied} rows were appended", highlight=False)
+        console.print(f"appended: {counted(applied, 'row')}", highlight=False)
     elif plan.missing or plan.foreign:
         console.print("--apply appends what is missing and what is foreign", highlight=False)
 
 
-def _findings(plan: Plan) -> Table:
+def _findings(plan: Plan, *, is_applied: bool) -> Table:
+    """Return what was found, but for what has been made good."""
     table = Table()
     for name in ("finding", "table", "versions", "operation", "what"):
         table.add_column(name, overflow="fold")
-    for kind, unrecorded in (("missing", plan.missing), ("foreign", plan.foreign)):
+    gaps = () if is_applied else (("missing", plan.missing), ("foreign", plan.foreign))
+    for kind, unrecorded in gaps:
         for write in unrecorded[:SHOWN]:
             who = write.run_id or write.engine
             table.add_row(

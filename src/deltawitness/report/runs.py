@@ -101,7 +101,7 @@ def _in_a_line(run: Row) -> str:
 
 def _counted(counts: Row) -> str:
     parts = [
-        f"{counts[name]:,} {name.replace('_', ' ')}"
+        f"{name.replace('_', ' ')} {counts[name]:,}"
         for name in ("writes", "hits", "misses", "noops", "errors", "rows_added")
         if counts[name]
     ]

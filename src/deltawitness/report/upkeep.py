@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from deltawitness.report.cells import counted
+
 if TYPE_CHECKING:
     from deltawitness.ledger.drain import Drained
     from deltawitness.ledger.maintenance import Maintained
@@ -22,12 +24,14 @@ def print_drained(console: Console, drained: Drained) -> None:
         console.print("nothing waits", highlight=False)
         return
     console.print(
-        f"{drained.operations} operations, {drained.runs} runs and {drained.snapshots} snapshots"
-        f" of {drained.adopted} processes that are gone",
+        f"{counted(drained.operations, 'operation')}, {counted(drained.runs, 'run')} and"
+        f" {counted(drained.snapshots, 'snapshot')} of processes that are gone: {drained.adopted}",
         highlight=False,
     )
     if drained.damaged:
-        console.print(f"{drained.damaged} damaged lines were passed over", highlight=False)
+        console.print(
+            f"passed over as damaged: {counted(drained.damaged, 'line')}", highlight=False
+        )
 
 
 def print_maintained(console: Console, maintained: Sequence[Maintained]) -> None:
@@ -50,8 +54,10 @@ def print_verification(console: Console, verification: Verification) -> None:
         line = f"{finding.problem.value} in {finding.where}: {finding.text}"
         console.print(line, highlight=False, soft_wrap=True)
     for table, rows in verification.rows.items():
-        console.print(f"{table}: {rows:,} rows", highlight=False)
+        console.print(f"{table}: {counted(rows, 'row')}", highlight=False)
     if verification.waiting:
-        console.print(f"{verification.waiting:,} operations wait to be drained", highlight=False)
+        console.print(
+            f"waiting to be drained: {counted(verification.waiting, 'operation')}", highlight=False
+        )
     if verification.is_good:
         console.print("nothing is wrong", highlight=False)

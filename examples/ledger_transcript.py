@@ -1,0 +1,112 @@
+"""Kills a program in the middle, makes the ledger whole again, and prints what the console showed.
+
+    python examples/ledger_transcript.py [PAGE]
+
+What is another at each time is masked: ids are numbered, times and durations are zero. With PAGE the
+transcript takes the place of the one between the markers on that page.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+KILLED_RUN = Path(__file__).with_name("killed_run.py")
+
+LINES = (
+    "deltawitness run --quiet --job week -- python killed_run.py orders",
+    "deltawitness runs",
+    "deltawitness writes",
+    "# The same again, and what it had told is lost with it.",
+    "deltawitness run --quiet --job week -- python killed_run.py orders .deltawitness/cache_spool",
+    "# And once more, by somebody whom nobody observes.",
+    "python killed_run.py orders",
+    "deltawitness reconcile orders",
+    "deltawitness reconcile orders --apply",
+    "deltawitness reconcile orders",
+    "deltawitness ledger verify",
+    "deltawitness writes",
+    "deltawitness show {first_run}",
+)
+
+BEGIN = "<!-- transcript: begin -->\n```text\n"
+END = "```\n<!-- transcript: end -->"
+
+PROGRAMS = {"deltawitness": [sys.executable, "-m", "deltawitness"], "python": [sys.executable]}
+
+RUN_ID = re.compile(r"\b([0-9a-f]{8}-[0-9a-f]{4})((?:-[0-9a-f]{4}){2}-[0-9a-f]{12})?\b")
+TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+DURATION = re.compile(r" *\d+\.\d{3}\b")
+
+
+class Mask:
+    """Puts what is always the same in the place of what never is, as wide as it was."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, str] = {}
+        self.run_ids: list[str] = []
+
+    def __call__(self, text: str) -> str:
+        masked = TIME.sub("2026-01-01 00:00:00", RUN_ID.sub(self._number, text))
+        return DURATION.sub(lambda found: "0.000".rjust(len(found[0])), masked)
+
+    def _number(self, found: re.Match[str]) -> str:
+        if found[1] not in self._numbers:
+            self._numbers[found[1]] = f"{len(self._numbers) + 1:08d}-0000"
+            self.run_ids.append(found[0])
+        return self._numbers[found[1]] + re.sub(r"[0-9a-f]", "0", found[2] or "")
+
+
+def transcript() -> str:
+    mask = Mask()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "killed_run.py").write_text(KILLED_RUN.read_text())
+        return "".join(mask(entry(line, folder, mask)) for line in LINES)
+
+
+def entry(line: str, folder: str, mask: Mask) -> str:
+    if line.startswith("#"):
+        return f"\n{line}\n"
+    line = line.format(first_run=mask.run_ids[0] if mask.run_ids else "")
+    program, *arguments = shlex.split(line)
+    program_and_arguments = [*PROGRAMS[program], *arguments]
+    if "python" in arguments:
+        at = len(PROGRAMS[program]) + arguments.index("python")
+        program_and_arguments[at : at + 1] = PROGRAMS["python"]
+    done = subprocess.run(  # noqa: S603 - the lines above
+        program_and_arguments,
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if "DELTAWITNESS" not in name},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    said = "".join(f"{told.rstrip()}\n" for told in done.stdout.splitlines())
+    return f"$ {line}\n{said}{ending(done.returncode)}"
+
+
+def ending(code: int) -> str:
+    if code < 0:
+        return f"[ended by {signal.Signals(-code).name}]\n"
+    return f"[exit code {code}]\n" if code else ""
+
+
+def main() -> None:
+    told = transcript()
+    if len(sys.argv) == 1:
+        print(told, end="")
+        return
+    page = Path(sys.argv[1])
+    before, rest = page.read_text().split(BEGIN)
+    page.write_text(before + BEGIN + told + END + rest.split(END, 1)[1])
+
+
+if __name__ == "__main__":
+    main()
