@@ -115,7 +115,20 @@ class LogRead:
 
 
 def _name_at(target: Target, version: int) -> str | None:
-    """Return the name that a table had before a version, or at it where that is gone."""
+    """Return the name that a table had before a version, or at it where that is gone.
+
+    A local log is looked through backwards: the engine reads all of it from its checkpoint on.
+    """
+    log = target.log()
+    earlier = reversed([v for v in log.versions() if v < version])
+    for at in earlier if isinstance(log, LocalLog) else ():
+        metadata = first_action(log.read(at) or b"", "metaData")
+        if metadata is not None:
+            return _name_in(metadata)
+    return _name_opened(target, version)
+
+
+def _name_opened(target: Target, version: int) -> str | None:
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     for at in (version - 1, version):
@@ -125,6 +138,11 @@ def _name_at(target: Target, version: int) -> str | None:
         except Exception:  # noqa: BLE001, S112 - a name is no reason to fail
             continue
     return None
+
+
+def _name_in(metadata: dict[str, Any]) -> str | None:
+    name = metadata.get("name")
+    return name if isinstance(name, str) else None
 
 
 def versions_in(log: CommitLog) -> list[int]:
@@ -166,8 +184,7 @@ def read_log(
         found.commits.append(_commit(uri, version, raw, name, known))
         metadata = first_action(raw, "metaData")
         if metadata is not None:
-            given = metadata.get("name")
-            name = given if isinstance(given, str) else None
+            name = _name_in(metadata)
     there = {commit.version for commit in found.commits}
     found.versions = [v for v in found.versions if v < found.start or v in there]
     progress(uri, len(wanted), len(wanted))
