@@ -307,7 +307,7 @@ class Recorder:
         from deltawitness.ledger.maintenance import maintain  # noqa: PLC0415 - as said
 
         self._since_drain = 0
-        self._spool.rotate()
+        self._spool.rotate(is_last=self._closed)
         drain = Drain(self.root, tail=self._settings.landed_tail)
         segments = [segment for segment in self._spool.sealed() if not self._is_lost(segment)]
         done = drain.own([segment.path for segment in segments])

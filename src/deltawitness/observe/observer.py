@@ -34,6 +34,7 @@ from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure
 from deltawitness.observe.observation import Observation
 from deltawitness.observe.preparation import Preparation
 from deltawitness.observe.recording import recording_for
+from deltawitness.observe.termination import Terminated, Termination
 from deltawitness.redaction import redact, redact_label, strip_credentials, table_name_for
 from deltawitness.run import (
     NO_CACHE_CONTEXT,
@@ -145,6 +146,7 @@ class Observer:
             on_drop=self._counters.dropped,
         )
         self._flushing = FlushFirst(self._flush_in_time)
+        self._termination = Termination(self._tell_before_going)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -160,6 +162,8 @@ class Observer:
         atexit.register(self._flush_at_exit)
         # Children of multiprocessing leave by os._exit: only these finalizers run there.
         multiprocessing_util.register_after_fork(self, Observer._finish_child)
+        if self.recorder is not None:
+            self._termination.install()
         # A write in a later exit handler is delivered by its own thread, before it goes on.
         self._is_exiting = False
 
@@ -168,6 +172,7 @@ class Observer:
         global _observer  # noqa: PLW0603 - one observer per process
         self._delivery.close(self._flush_timeout())
         self._recording.close(None, timeout=self._flush_timeout())
+        self._termination.uninstall()
         remove_run_listener(self)
         self._flushing.restore()
         atexit.unregister(self._flush_at_exit)
@@ -221,6 +226,10 @@ class Observer:
         self._is_exiting = True
         self._flush_in_time()
         self._recording.close(unhandled(), timeout=self._flush_timeout())
+
+    def _tell_before_going(self) -> None:
+        self._delivery.flush(TIME_TO_GO)
+        self._recording.close(Terminated(), timeout=TIME_TO_GO)
 
     def _forget_under_way(self) -> None:
         """In a forked child: what the parent's threads were writing is the parent's."""
@@ -556,6 +565,9 @@ class Observer:
 
 PREPARATIONS_KEPT = 4096
 """Kinds of writes whose preparation is kept; beyond it all are made anew."""
+
+TIME_TO_GO = 3.0
+"""Seconds that a SIGTERM waits for telemetry, and again for the ledger."""
 
 _observer: Observer | None = None
 

@@ -1,0 +1,111 @@
+"""A process that is told to go tells everything first, and dies of the signal all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
+from deltawitness.observe.termination import Termination
+
+PROGRAM = Path(__file__).parent / "programs" / "writes_until_told.py"
+
+
+@pytest.mark.parametrize("how", ["", "slow"])
+def test_a_terminated_program_is_told_whole(tmp_path, how):
+    """Between writes and in the middle of one that would not end: every write, and the run, at once."""
+    program = subprocess.Popen(
+        [sys.executable, PROGRAM, tmp_path, how],
+        env={**os.environ, "DELTAWITNESS_CACHE_ROOT": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout.readline() == "begun\n"
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(30) == -signal.SIGTERM
+    # No drain of ours: what is there, the program itself has carried.
+    inventory = DeltaTable(tmp_path / "cache/cache_ledgers/cache_inventory_v1")
+    runs = DeltaTable(tmp_path / "cache/cache_ledgers/cache_run_summary_v1").to_pyarrow_table()
+    assert runs.select(["job", "status", "error_type"]).to_pylist() == [
+        {"job": "told", "status": "error", "error_type": "Terminated"}
+    ]
+    versions = inventory.to_pyarrow_table()["version"].to_pylist()
+    known = DeltaTable(tmp_path / "t").version() + 1
+    assert sorted(versions) == list(range(len(versions)))
+    # The program went on while it was told: what it wrote then waits in the spool.
+    Ledger(tmp_path / "cache").drain()
+    plan = Ledger(tmp_path / "cache").reconcile([tmp_path / "t"])
+    assert Ledger(tmp_path / "cache").inventory().count() + len(plan.missing) == known
+
+
+def test_a_handler_of_the_program_stays(tmp_path):
+    """Where the program handles the signal itself, nothing is changed."""
+
+    def handler(*_):
+        """Handle it."""
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
+        assert signal.getsignal(signal.SIGTERM) is handler
+        DeltaLakeInstrumentor().uninstrument()
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_default_comes_back(tmp_path):
+    """After uninstrument() the signal and its descriptor are as they were."""
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    DeltaLakeInstrumentor().uninstrument()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_without_a_ledger_the_signal_is_left_alone():
+    """What is not kept needs no telling."""
+    DeltaLakeInstrumentor().instrument()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_off_the_main_thread_the_signal_is_left_alone():
+    """Python lets nobody else set a handler."""
+    thread = threading.Thread(target=Termination(bool).install)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_forked_child_dies_alone(tmp_path):
+    """A signal to the child is none to its parent."""
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
+
+def test_an_event_loop_keeps_its_descriptor(tmp_path):
+    """One that was there before us gets its signals as before; the handler alone tells."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    try:
+        DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        DeltaLakeInstrumentor().uninstrument()
+    finally:
+        assert signal.set_wakeup_fd(-1) == writing
+        os.close(reading)
+        os.close(writing)
