@@ -161,3 +161,18 @@ def test_what_the_call_returned_wins():
     content = b'{"commitInfo":{"operationMetrics":{"num_deleted_rows":1,"num_copied_rows":2}}}'
     told = metrics_of(Operation.DELETE, [RawCommit(0, content)], {"num_deleted_rows": 9})
     assert told.known() == {"rows_deleted": 9, "rows_copied": 2}
+
+
+def test_an_optimize_of_several_commits_sums_what_each_tells():
+    """Of a VACUUM the end completes the start; each commit of an OPTIMIZE tells of its own files."""
+
+    def commit(version, metrics):
+        info = {"commitInfo": {"operationMetrics": metrics}}
+        return RawCommit(version, json.dumps(info).encode())
+
+    one, two = ({"numFilesAdded": 1, "numFilesRemoved": count} for count in (3, 4))
+    metrics = metrics_of(Operation.OPTIMIZE, [commit(1, one), commit(2, two)])
+    assert metrics.known() == {"files_added": 2, "files_removed": 7}
+    start, end = {"numFilesToDelete": 3, "sizeOfDataToDelete": 9}, {"numDeletedFiles": 2}
+    metrics = metrics_of(Operation.VACUUM, [commit(1, start), commit(2, end)])
+    assert metrics.known() == {"files_removed": 3, "bytes_removed": 9}

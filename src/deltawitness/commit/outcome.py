@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from deltawitness.commit.log import CommitLog
@@ -13,7 +14,7 @@ from deltawitness.commit.reader import parse_commit
 from deltawitness.events import CommitMetrics, Landed
 from deltawitness.semconv import Operation
 
-__all__ = ["RawCommit", "find_commits", "landed", "metrics_of", "search_commits"]
+__all__ = ["RawCommit", "find_commits", "landed", "metrics_of", "search_commits", "together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +112,41 @@ def metrics_of(
 
     Args:
         operation: whose metrics.
-        commits: the write's own commits, ascending; a later one completes an earlier one.
+        commits: the write's own commits, ascending.
         returned: the metrics that the engine's call returned, which win where they speak.
     """
-    told = CommitMetrics()
-    for commit in commits:
-        info = parse_commit(commit.version, commit.content)
-        told = _completed(told, normalised(operation, info.operation_metrics))
-        told = _completed(told, _counted(operation, commit.content))
-    if returned:
-        told = _completed(normalised(operation, returned), told)
-    return told
+    told = together(operation, [_metrics_in(operation, commit) for commit in commits])
+    return _completed(normalised(operation, returned), told) if returned else told
+
+
+def together(operation: Operation, parts: Iterable[CommitMetrics]) -> CommitMetrics:
+    """Return the metrics of a write from those of its commits.
+
+    Args:
+        operation: each commit of an OPTIMIZE tells of its own files; of any other, the later ones
+            complete what the first says.
+        parts: of each commit, ascending.
+    """
+    put = _added if operation is Operation.OPTIMIZE else _completed
+    return reduce(put, parts, CommitMetrics())
+
+
+def _metrics_in(operation: Operation, commit: RawCommit) -> CommitMetrics:
+    info = parse_commit(commit.version, commit.content)
+    said = normalised(operation, info.operation_metrics)
+    return _completed(said, _counted(operation, commit.content))
 
 
 def _completed(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
     """Return `first`, its gaps filled from `second`."""
     return replace(second, **first.known())
+
+
+def _added(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
+    """Return the sums of what either says."""
+    told, more = first.known(), second.known()
+    sums = {name: told.get(name, 0) + more.get(name, 0) for name in told | more}
+    return CommitMetrics(**sums)
 
 
 def _counted(operation: Operation, content: bytes) -> CommitMetrics:

@@ -34,7 +34,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """`(table, done, of)`: is told now and then how many of a table's commits have been read."""
 
 FOREIGN = "foreign:"
-"""What the id of a row begins with whose commit has none that could be taken."""
+"""What the id of a row begins with whose commit has none of ours: a caller's own may be that of many."""
 
 READERS = 16
 """Threads that read a remote log."""
@@ -46,7 +46,7 @@ LONGEST_GAP = 1000
 """Versions that a listing may leave out in a row and are asked for all the same."""
 
 _LATEST_MS = 253_402_300_799_999
-_ID_FORM = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Unknown:
@@ -64,7 +64,7 @@ class Commit:
         info: its `commitInfo`.
         row_id: the write id that its row has when it is made from the log.
         ids: every write id that it answers to.
-        is_witnessed: whether it carries a write id.
+        is_witnessed: whether it carries our metadata.
         time: milliseconds since the Unix epoch, if anything in it says so.
         metrics: its own; not looked at when a row was known to tell of it.
         name: the table's name in its metadata before this commit.
@@ -214,31 +214,32 @@ def _commit(
     known: Callable[[frozenset[str]], bool],
 ) -> Commit:
     info = parse_commit(version, raw)
-    said = info.write_ids
-    own = info.write_id if isinstance(info.write_id, str) else next(iter(sorted(said)), None)
-    row_id = _row_id(uri, version, raw, own)
-    ids = said | {row_id}
+    own = _own_id(info)
+    row_id = own or _foreign_id(uri, version, raw)
+    ids = info.write_ids | {row_id}
     return Commit(
         info=info,
         row_id=row_id,
         ids=ids,
-        is_witnessed=own is not None,
+        is_witnessed=own is not None or CommitKey.WITNESS_VERSION in info.witness,
         time=time_of(info, raw),
         metrics=CommitMetrics() if known(ids) else _metrics(info, raw),
         name=name,
     )
 
 
-def _row_id(uri: str, version: int, raw: bytes, own: str | None) -> str:
-    if own is None:
-        content = raw
-    elif _ID_FORM.fullmatch(own):
-        return own
-    else:
-        # A caller's own, of a form that might tell more than it should: the same for all its commits.
-        version, content = -1, own.encode("utf-8", "surrogatepass")
-    hashed = sha256(f"{uri}\0{version}\0".encode("utf-8", "surrogatepass") + content)
-    return FOREIGN + hashed.hexdigest()[:32]
+def _own_id(info: CommitMetadata) -> str | None:
+    """Return the id that we have given to a write; from the mirror where the caller has put its own."""
+    flat = info.metadata.get(CommitKey.WRITE_ID)
+    # What is not the flat one is the mirrored one, which is ours.
+    said = sorted(info.write_ids, key=lambda name: name == flat)
+    return next((name for name in said if _ID.fullmatch(name)), None)
+
+
+def _foreign_id(uri: str, version: int, raw: bytes) -> str:
+    """Return an id made of what a commit holds: found again, and no other commit's."""
+    place = f"{uri}\0{version}\0".encode("utf-8", "surrogatepass")
+    return FOREIGN + sha256(place + raw).hexdigest()[:32]
 
 
 def _metrics(info: CommitMetadata, raw: bytes) -> CommitMetrics:

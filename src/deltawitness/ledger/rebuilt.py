@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from typing import Any
 
+from deltawitness.commit.outcome import together
 from deltawitness.config import Settings
-from deltawitness.events import CommitMetrics
 from deltawitness.hashing import table_id
 from deltawitness.ledger.logs import Commit
-from deltawitness.ledger.operations import cache_operation_of, operation_of
+from deltawitness.ledger.operations import cache_operation_of, measured_as, operation_of
 from deltawitness.ledger.tables import Source
 from deltawitness.ledger.targets import Target
 from deltawitness.redaction import key_hash, redact_label, redact_text, table_name_for
@@ -27,6 +26,9 @@ _TRACEPARENT = re.compile(
 )
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ENGINE_LENGTH = 200
+_BEYOND = 1 << 63
+"""The first count that no column holds; an engine may have said anything."""
+
 _MAKING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
 """Operations that do not look at what is there: the table has no other name than its place."""
 
@@ -75,29 +77,18 @@ def rebuilt_row(
         "plan_hash": _plain(said.get(CommitKey.PLAN_HASH)),
         "plan_shape_hash": _plain(said.get(CommitKey.PLAN_SHAPE_HASH)),
         "inputs": _inputs(said.get(CommitKey.INPUTS)),
-        **_metrics(commits, operation),
+        **_metrics(commits),
         "engine": (_text(info.engine_info) or "")[:_ENGINE_LENGTH] or None,
         "witness_version": _plain(said.get(CommitKey.WITNESS_VERSION)),
         "source": Source.RECONCILED.value,
     }
 
 
-def _metrics(commits: Sequence[Commit], operation: Operation | None) -> dict[str, int]:
-    """Return the metrics of all commits: a later one completes an earlier one, or adds to it."""
-    told = commits[0].metrics
-    for commit in commits[1:]:
-        told = _both(told, commit.metrics, adds=operation is Operation.OPTIMIZE)
-    return {name: count for name, count in told.known().items() if count.bit_length() < 64}  # noqa: PLR2004 - bits of a column
-
-
-def _both(first: CommitMetrics, second: CommitMetrics, *, adds: bool) -> CommitMetrics:
-    told, more = first.known(), second.known()
-    if not adds:
-        return replace(second, **told)
-    names = (field.name for field in fields(CommitMetrics))
-    return CommitMetrics(
-        **{name: told.get(name, 0) + more.get(name, 0) for name in names if name in told | more}
-    )
+def _metrics(commits: Sequence[Commit]) -> dict[str, int]:
+    info = commits[0].info
+    operation = measured_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
+    told = together(operation, [commit.metrics for commit in commits]).known()
+    return {name: count for name, count in told.items() if abs(count) < _BEYOND}
 
 
 def _inputs(said: object) -> list[Row] | None:
@@ -110,7 +101,7 @@ def _inputs(said: object) -> list[Row] | None:
 
 
 def _count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _BEYOND
     return value if is_count and isinstance(value, int) else None
 
 

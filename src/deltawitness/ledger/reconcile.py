@@ -170,7 +170,7 @@ class Looked:
         known = known_of(inventory, uri, ids, since=found.start)
         settled_up_to = found.versions[-1] + 1
         for write in writes:
-            if write.is_told(known) or write.is_of(self._planned):
+            if write.is_told(known) or write.row_id in self._planned:
                 continue
             if write.is_of(waiting) or (has_grace and write.is_younger(SETTLE, now)):
                 self.unsettled += len(write.commits)
@@ -184,7 +184,7 @@ class Looked:
     def _add(self, write: Write, found: LogRead) -> None:
         name = found.name_before(write.commits[0])
         row = rebuilt_row(write.commits, found.target, name, self.settings)
-        self._planned |= write.ids
+        self._planned.add(write.row_id)
         self.writes.append(write)
         self.rows.append(as_json(row).encode())
         (self.missing if write.is_witnessed else self.foreign).append(_unrecorded(write, row))

@@ -44,7 +44,7 @@ class Write:
 
     @property
     def is_witnessed(self) -> bool:
-        """Whether it carries a write id."""
+        """Whether it carries our metadata."""
         return self.commits[0].is_witnessed
 
     def is_told(self, known: Known) -> bool:

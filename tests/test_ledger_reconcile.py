@@ -1,0 +1,767 @@
+"""A ledger held against the logs of tables is made whole by them: every commit once, and nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import CommitProperties, DeltaTable, Field, convert_to_deltalake, write_deltalake
+from deltalake.schema import PrimitiveType
+from opentelemetry.sdk.trace import TracerProvider
+
+from deltawitness import (
+    DeltaLakeInstrumentor,
+    Ledger,
+    ObservedSessionContext,
+    Settings,
+    cache_context,
+    run,
+    suppressed,
+)
+from deltawitness.hashing import table_id
+from deltawitness.ledger.arrow import operation_rows
+from deltawitness.ledger.drain import LATE_APP_ID, SETTLE, appended
+from deltawitness.ledger.findings import Difference, Differing, Phantom, Unreadable, Unrecorded
+from deltawitness.ledger.lines import LineKind
+from deltawitness.ledger.rows import as_json, ledger_uri
+from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS
+from ledger_parts import one, operation_row, rows_of, spool_in
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["deltawitness.ledger.ledger", "deltawitness.ledger.drain"])
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+CLEAN = {"missing": 0, "foreign": 0, "phantom": 0, "differing": 0, "unreadable": 0}
+
+NOT_IN_COMMITS = {
+    "event_time",
+    "event_date",
+    "job",
+    "reason",
+    "duration_ms",
+    "error_type",
+    "exception_type",
+    "error_message",
+    "landed",
+    "host",
+    "pid",
+    "thread",
+    "deltalake_version",
+    "datafusion_version",
+    "source",
+}
+"""Columns that only the process itself could tell."""
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return str(tmp_path / "cache")
+
+
+@pytest.fixture
+def table(tmp_path):
+    return str(tmp_path / "t")
+
+
+@pytest.fixture
+def ledger(cache):
+    return Ledger(cache)
+
+
+def observe(cache, **options):
+    """Observe the writes of this process into a ledger."""
+    settings = Settings(cache_root=cache, **options.pop("settings", {}))
+    DeltaLakeInstrumentor().instrument(settings=settings, **options)
+
+
+def observed_elsewhere(tmp_path, table, count):
+    """Write so often with a ledger of another place: commits with our metadata, and no row here."""
+    observe(str(tmp_path / "elsewhere"))
+    for number in range(count):
+        write_deltalake(table, one(number), mode="append")
+    DeltaLakeInstrumentor().uninstrument()
+
+
+def commit_file(table, version):
+    return Path(table, "_delta_log", f"{version:020d}.json")
+
+
+def info_of(table, version):
+    lines = commit_file(table, version).read_text().splitlines()
+    return next(json.loads(line)["commitInfo"] for line in lines if "commitInfo" in line)
+
+
+def lay_commit(table, version, *lines):
+    """Put a commit into a log as another engine would: whole lines, or actions."""
+    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    commit_file(table, version).write_bytes(b"\n".join(texts) + b"\n")
+
+
+def now_ms():
+    return time.time_ns() // 1_000_000
+
+
+def told(ledger, columns="write_id, versions, source"):
+    return rows_of(ledger.root, INVENTORY, columns, order="version")
+
+
+def told_versions(ledger, table=None):
+    """Return every version that any row tells of, those told twice twice."""
+    rows = rows_of(ledger.root, INVENTORY, "table_uri, versions")
+    here = [row for row in rows if table is None or row["table_uri"] == ledger_uri(table)]
+    return sorted(version for row in here for version in row["versions"] or ())
+
+
+def add_row(ledger, **row):
+    rows = operation_rows([as_json(operation_row(**row)).encode()])
+    return appended(ledger.root, INVENTORY, lambda _: (rows, {f"test/{row['write_id']}": 1}))
+
+
+# --- a lost ledger made anew -----------------------------------------------------------------------------
+
+
+def many_operations(folder):
+    """Commit in every way that delta-rs has, and in those of a session."""
+    table, rows = f"{folder}/t", pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]})
+    write_deltalake(table, rows)
+    write_deltalake(table, rows, mode="append")
+    with cache_context(policy="nightly", scope="view", key="k"):
+        write_deltalake(table, rows, mode="overwrite")
+    opened = DeltaTable(table)
+    opened.delete("id = 1")
+    opened.update(updates={"name": "'z'"}, predicate="id = 2")
+    changes = pa.table({"id": [2, 9], "name": ["m", "n"]})
+    merge = opened.merge(changes, "s.id = t.id", source_alias="s", target_alias="t")
+    merge.when_matched_update_all().when_not_matched_insert_all().execute()
+    write_deltalake(opened, rows, mode="append")
+    opened.optimize.compact()
+    opened.optimize.z_order(["id"])
+    opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    opened.alter.set_table_properties({"delta.logRetentionDuration": "interval 9 days"})
+    opened.alter.add_columns([Field("more", PrimitiveType("long"), nullable=True)])
+    opened.alter.add_constraint({"positive": "id > 0"})
+    opened.alter.drop_constraint("positive")
+    opened.alter.set_table_name("orders")
+    opened.alter.set_table_description("every order")
+    more = pa.table({"id": [5], "name": ["e"], "more": pa.array([1], pa.int64())})
+    write_deltalake(opened, more, mode="append")
+    opened.restore(opened.version() - 1)
+
+    parts = f"{folder}/parts"
+    for _ in range(3):
+        write_deltalake(parts, rows, partition_by=["name"], mode="append")
+    DeltaTable(parts).optimize.compact(min_commit_interval=dt.timedelta(0), max_concurrent_tasks=1)
+
+    schema = pa.schema([("a", pa.int64())])
+    DeltaTable.create(f"{folder}/made", schema=schema, name="made here")
+    DeltaTable.create(f"{folder}/made", schema=schema, mode="overwrite")
+    DeltaTable.create(f"{folder}/made", schema=schema, mode="ignore")
+
+    Path(folder, "converted").mkdir()
+    pq.write_table(rows, f"{folder}/converted/a.parquet")
+    convert_to_deltalake(f"{folder}/converted")
+    Path(folder, "converted", "a.parquet").unlink()
+    DeltaTable(f"{folder}/converted").repair()
+
+    ctx = ObservedSessionContext()
+    ctx.register_delta("orders", table)
+    ctx.register_delta("parts", parts)
+    ctx.sql("INSERT INTO parts SELECT id, name FROM orders WHERE id > 2").collect()
+    ctx.sql("DELETE FROM parts WHERE id = 3").collect()
+
+
+def rebuilt(ledger, tables):
+    """Delete the ledger and make it anew; return the rows of before and after by write id."""
+    before = {row["write_id"]: row for row in ledger.inventory().to_pylist()}
+    DeltaLakeInstrumentor().uninstrument()
+    shutil.rmtree(ledger.root.uri)
+    plan = ledger.reconcile(tables)
+    assert plan.apply() == len(plan.missing)
+    assert (plan.foreign, plan.unreadable, plan.unsettled) == ((), (), 0)
+    return before, {row["write_id"]: row for row in ledger.inventory().to_pylist()}
+
+
+def test_a_ledger_made_anew_says_what_the_commits_hold(tmp_path, cache, ledger, say):
+    """Every column that a commit holds is as it was observed; what made no commit has no row."""
+    observe(cache, tracer_provider=TracerProvider())
+    with run("nightly"):
+        many_operations(tmp_path / "lake")
+    before, after = rebuilt(ledger, [f"{tmp_path}/lake/*"])
+    committed = {name for name, row in before.items() if row["version"] is not None}
+    assert committed == after.keys()
+    columns = set(INVENTORY.schema.names) - NOT_IN_COMMITS
+    for name, row in after.items():
+        spelled = dict(before[name])
+        if row["schema_hash"] is None:  # the commits of some ways to write do not hold it
+            spelled["schema_hash"] = None
+        # Where an input lies is told to the ledger alone.
+        spelled["inputs"] = spelled["inputs"] and [
+            {**read, "uri": None} for read in spelled["inputs"]
+        ]
+        assert {c: row[c] for c in columns} == {c: spelled[c] for c in columns}
+        started, lasted = spelled["event_time"], dt.timedelta(milliseconds=spelled["duration_ms"])
+        slack = dt.timedelta(milliseconds=5)
+        assert started - slack <= row["event_time"] <= started + lasted + slack
+        assert row["source"] == "reconciled"
+        assert row["event_date"] == row["event_time"].date()
+    seen = {row["operation"] for row in after.values()}
+    assert len(seen) >= 14
+    assert {row["mode"] for row in after.values()} == {None, "error", "append", "overwrite"}
+    assert any(row["inputs"] for row in after.values())
+    assert any(row["plan_shape_hash"] and row["schema_hash"] for row in after.values())
+    assert {len(row["versions"]) for row in after.values()} == {1, 2, 3}
+    say(
+        f"reconcile: {len(after)} rows of {len(seen)} operations rebuilt, {len(columns)} columns each"
+    )
+
+
+def test_the_tables_of_a_lost_ledger_are_made_anew(tmp_path, ledger, table):
+    """Applying a plan makes all three tables where there are none."""
+    observed_elsewhere(tmp_path, table, 1)
+    assert ledger.reconcile([table]).apply() == 1
+    assert [rows_of(ledger.root, kind, "1") for kind in (RUNS, SNAPSHOTS)] == [[], []]
+    assert all(ledger.root.opened(kind) is not None for kind in (INVENTORY, RUNS, SNAPSHOTS))
+
+
+def test_ids_of_tables_are_keyed_as_in_telemetry(tmp_path, cache, table):
+    """With a key for table ids, the rows of a reconcile have the ids that observed rows have."""
+    observed_elsewhere(tmp_path, table, 1)
+    ledger = Ledger(cache, settings=Settings(table_id_key=b"k", table_names="none"))
+    ledger.reconcile([table]).apply()
+    assert told(ledger, "table_id, table_name") == [
+        {"table_id": table_id(table, key=b"k"), "table_name": None}
+    ]
+
+
+# --- missing and foreign ---------------------------------------------------------------------------------
+
+
+def test_what_is_observed_is_not_found_again(cache, ledger, table):
+    """A ledger that holds what was written is clean, and applying its plan appends nothing."""
+    observe(cache)
+    write_deltalake(table, one(1))
+    write_deltalake(table, one(2), mode="overwrite")
+    DeltaTable(table).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    plan = ledger.reconcile()
+    assert (plan.counts, plan.is_clean) == (CLEAN, True)
+    assert (plan.tables, plan.commits) == ((ledger_uri(table),), 4)
+    assert plan.apply() == 0
+    assert [row["source"] for row in told(ledger)] == ["observed"] * 3
+
+
+def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, table):
+    """It gets the row that its process would have told, once."""
+    observed_elsewhere(tmp_path, table, 2)
+    plan = ledger.reconcile([table])
+    info = info_of(table, 1)
+    assert plan.missing[1] == Unrecorded(
+        table_uri=ledger_uri(table),
+        write_id=info["write_id"],
+        versions=(1,),
+        operation="WRITE",
+        run_id=info["run_id"],
+        engine=info["engineInfo"],
+        committed_at=dt.datetime.fromtimestamp(info["timestamp"] / 1000, tz=dt.UTC),
+    )
+    assert plan.counts == {**CLEAN, "missing": 2}
+    assert (plan.apply(), plan.apply()) == (2, 0)
+    assert told(ledger)[1] == {
+        "write_id": info["write_id"],
+        "versions": [1],
+        "source": "reconciled",
+    }
+    assert ledger.reconcile([table], full=True).is_clean
+
+
+def test_commits_of_others_are_foreign(ledger, table):
+    """They get rows with the engine's name, and an id that is made of what they hold."""
+    write_deltalake(table, one(1))
+    DeltaTable(table).delete("x = 1")
+    spark = {
+        "timestamp": 1_700_000_000_123,
+        "operation": "CREATE TABLE AS SELECT",
+        "operationParameters": {"isManaged": "true", "mode": "Append"},
+        "engineInfo": "Apache-Spark/3.5.0 Delta-Lake/3.1.0",
+        "operationMetrics": {"numFiles": "1", "numOutputRows": "7"},
+    }
+    add = {"path": "a.parquet", "size": 10, "dataChange": True, "stats": '{"numRecords":7}'}
+    lay_commit(table, 2, {"commitInfo": spark}, {"add": add})
+    plan = ledger.reconcile([table])
+    assert plan.counts == {**CLEAN, "foreign": 3}
+    assert plan.apply() == 3
+    rows = told(ledger, "*")
+    assert [row["operation"] for row in rows] == ["WRITE", "DELETE", "CREATE TABLE AS SELECT"]
+    assert [row["cache_operation"] for row in rows] == ["write", "delete", "create"]
+    expected = {
+        "run_id": None,
+        "scope": "dataset",
+        "policy": "unmanaged",
+        "result": "write",
+        "mode": "append",
+        "rows_added": 7,
+        "bytes_added": 10,
+        "engine": "Apache-Spark/3.5.0 Delta-Lake/3.1.0",
+        "witness_version": None,
+        "event_time": dt.datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=dt.UTC),
+        "event_date": dt.date(2023, 11, 14),
+    }
+    assert {name: rows[2][name] for name in expected} == expected
+    assert len({row["write_id"] for row in rows}) == 3
+    assert all(
+        row["write_id"].startswith("foreign:") and len(row["write_id"]) == 40 for row in rows
+    )
+    again = ledger.reconcile([table], full=True)
+    assert (again.counts, again.commits) == (CLEAN, 3)
+
+
+def test_metadata_without_a_write_id_is_kept_with_a_foreign_commit(ledger, table):
+    """A program that stamps its commits itself has its policy told, whatever else it may have put there."""
+    stamped = {"cache_policy": "nightly", "cache_scope": "nowhere", "cache_key": "/home/ann/k"}
+    write_deltalake(table, one(1), commit_properties=CommitProperties(custom_metadata=stamped))
+    ledger.reconcile([table]).apply()
+    (row,) = told(ledger, "policy, scope, key, run_id")
+    assert (row["policy"], row["scope"], row["run_id"]) == ("nightly", "dataset", None)
+    assert row["key"].startswith("key:")
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_write_whose_caller_gave_its_own_id_is_known(cache, ledger, table, mirrored):
+    """By the mirrored metadata, or because an operation was observed that made the version then."""
+    observe(cache, settings={"user_metadata": mirrored})
+    own = CommitProperties(custom_metadata={"write_id": "callers-own"})
+    write_deltalake(table, one(1), commit_properties=own)
+    with suppressed():
+        write_deltalake(table, one(2), mode="append", commit_properties=own)
+    plan = ledger.reconcile()
+    assert plan.counts == {**CLEAN, "foreign": 1}
+    assert (plan.foreign[0].versions, plan.apply()) == ((1,), 1)
+    assert ledger.reconcile(full=True).is_clean
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_callers_id_is_no_id_of_a_row(tmp_path, ledger, table, mirrored):
+    """It may be that of many commits: the row has ours where the commit holds it, else one of its content."""
+    observe(str(tmp_path / "elsewhere"), settings={"user_metadata": mirrored})
+    own = CommitProperties(custom_metadata={"write_id": "/home/ann"})
+    for number in range(2):
+        write_deltalake(table, one(number), mode="append", commit_properties=own)
+    DeltaLakeInstrumentor().uninstrument()
+    assert ledger.reconcile([table]).counts == {**CLEAN, "missing": 2}
+    ledger.reconcile([table]).apply()
+    first = told(ledger)[0]["write_id"]
+    if mirrored:
+        assert first == json.loads(info_of(table, 0)["userMetadata"])["write_id"]
+    else:
+        assert first.startswith("foreign:")
+    assert ledger.reconcile([table], full=True).is_clean
+
+
+def test_a_table_copied_elsewhere_adds_no_second_row(tmp_path, ledger, table):
+    """A write id is told once, although two logs hold its commit."""
+    observed_elsewhere(tmp_path, table, 2)
+    shutil.copytree(table, f"{table}-copy")
+    assert ledger.reconcile([table, f"{table}-copy"]).apply() == 2
+    assert told_versions(ledger) == [0, 1]
+
+
+# --- which tables ----------------------------------------------------------------------------------------
+
+
+def test_tables_are_named_in_any_way(tmp_path, ledger, monkeypatch):
+    """Paths, relative ones, URIs, globs and open tables in any spelling are each looked at once."""
+    for name in ("a", "b", "c"):
+        write_deltalake(f"{tmp_path}/lake/{name}", one(1))
+    Path(tmp_path, "lake", "no table").mkdir()
+    monkeypatch.chdir(tmp_path)
+    uris = tuple(ledger_uri(f"{tmp_path}/lake/{name}") for name in ("a", "b", "c"))
+    lake = tmp_path / "lake"
+    named = [DeltaTable(lake / "a"), f"file://{lake}/a/", lake / "b", "lake/./b", "lake/[ac]"]
+    assert ledger.reconcile(named).tables == uris
+    assert ledger.reconcile(["lake/**"]).tables == uris
+    assert ledger.reconcile("lake/a").tables == uris[:1]
+
+
+def test_a_table_that_cannot_be_read_does_not_stop_the_others(tmp_path, ledger, table):
+    """It is a finding of the plan, told without its path."""
+    write_deltalake(table, one(1))
+    broken = tmp_path / "broken" / "_delta_log"
+    broken.mkdir(parents=True)
+    (broken / f"{0:020d}.json").mkdir()
+    asked = [str(broken.parent), f"{tmp_path}/none", f"{tmp_path}/none*", table]
+    plan = ledger.reconcile(asked)
+    assert plan.unreadable == (
+        Unreadable(f"{tmp_path}/none*", "no Delta table matches"),
+        Unreadable(ledger_uri(str(broken.parent)), "[Errno ?] Is a directory"),
+        Unreadable(ledger_uri(f"{tmp_path}/none"), "there is no Delta log"),
+    )
+    assert (plan.is_clean, plan.apply()) == (False, 1)
+
+
+def test_a_known_table_that_is_gone_is_no_finding(cache, ledger, table):
+    """Without names, a table that was deleted is told as gone; files that are no table are not asked for."""
+    observe(cache)
+    write_deltalake(table, one(1))
+    ctx = ObservedSessionContext()
+    ctx.sql(f"COPY (SELECT 1 AS x) TO '{table}-files/' STORED AS PARQUET").collect()
+    DeltaLakeInstrumentor().uninstrument()
+    assert len(told(ledger)) == 2
+    shutil.rmtree(table)
+    plan = ledger.reconcile()
+    assert (plan.counts, plan.tables, plan.gone) == (CLEAN, (), (ledger_uri(table),))
+
+
+def test_the_ledgers_own_tables_are_left_out(tmp_path, cache, ledger, table):
+    """However they are named: its commits are no operations."""
+    observed_elsewhere(tmp_path, table, 1)
+    ledger.reconcile([table]).apply()
+    assert ledger.reconcile([f"{cache}/**", f"{cache}/cache_ledgers/*"]).tables == ()
+
+
+# --- rows that are not so --------------------------------------------------------------------------------
+
+
+def test_a_row_without_its_version_is_a_phantom(cache, ledger, table):
+    """Where the log reaches over it; what clean-up took from the beginning of a log is no phantom."""
+    observe(cache)
+    for number in range(4):
+        write_deltalake(table, one(number), mode="append")
+    DeltaLakeInstrumentor().uninstrument()
+    ids = [row["write_id"] for row in told(ledger)]
+    for version in (0, 2, 3):
+        commit_file(table, version).unlink()
+    plan = ledger.reconcile()
+    assert plan.phantom == (
+        Phantom(ledger_uri(table), ids[2], 2),
+        Phantom(ledger_uri(table), ids[3], 3),
+    )
+    assert plan.counts == {**CLEAN, "phantom": 2}
+    assert plan.apply() == 0
+    assert len(told(ledger)) == 4
+
+
+def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
+    """Its commit was replaced: the commit is foreign, and the row is told."""
+    observe(cache)
+    for number in range(2):
+        write_deltalake(table, one(number), mode="append")
+    DeltaLakeInstrumentor().uninstrument()
+    row = told(ledger)[1]
+    lay_commit(table, 1, {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "WRITE"}})
+    plan = ledger.reconcile()
+    assert plan.differing == (
+        Differing(ledger_uri(table), row["write_id"], Difference.OTHER_WRITE, "write", (1,), ()),
+    )
+    assert plan.counts == {**CLEAN, "foreign": 1, "differing": 1}
+
+
+@pytest.mark.parametrize(
+    "says", [{"result": "noop"}, {"result": "error", "landed": "unknown"}, {"result": "write"}]
+)
+def test_a_row_that_does_not_tell_of_its_commit_differs(tmp_path, ledger, table, says):
+    """The log holds a commit of a write that says it made none, or not which; it gets no second row."""
+    observed_elsewhere(tmp_path, table, 1)
+    write_id = info_of(table, 0)["write_id"]
+    add_row(ledger, write_id=write_id, table_uri=ledger_uri(table), **says)
+    plan = ledger.reconcile()
+    assert plan.differing == (
+        Differing(ledger_uri(table), write_id, Difference.UNTOLD_COMMIT, says["result"], (), (0,)),
+    )
+    assert plan.counts == {**CLEAN, "differing": 1}
+    plan.apply()
+    assert len(told(ledger)) == 1
+
+
+def test_rows_of_a_table_that_lay_there_before_are_its_own(cache, ledger, table):
+    """A table made anew in the same place is compared with its own rows, and reconciled from its start."""
+    observe(cache)
+    for number in range(3):
+        write_deltalake(table, one(number), mode="append")
+    DeltaLakeInstrumentor().uninstrument()
+    ledger.reconcile().apply()
+    shutil.rmtree(table)
+    later = {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "CREATE TABLE"}}
+    Path(table, "_delta_log").mkdir(parents=True)
+    lay_commit(table, 0, later, {"metaData": {"id": "another"}})
+    plan = ledger.reconcile()
+    assert (plan.counts, plan.commits) == ({**CLEAN, "foreign": 1}, 1)
+    assert (plan.apply(), ledger.reconcile(full=True).counts) == (1, CLEAN)
+
+
+# --- logs as they are found ------------------------------------------------------------------------------
+
+
+def test_logs_that_other_readers_fail_on_are_reconciled(ledger, table):
+    """Doubled keys, broken lines, counts and times that no column holds: every commit gets its row."""
+    write_deltalake(table, one(1))
+    doubled = b'{"commitInfo":{"operation":"WRITE","timestamp":1700000000000,"operation":"x"}}'
+    lay_commit(table, 1, doubled)
+    lay_commit(table, 2, b'{"commitInfo":{"operation"', b'{"add":{"path":')
+    lay_commit(table, 3, {"add": {"path": "a", "size": 1, "modificationTime": 1_700_000_000_000}})
+    lay_commit(table, 4, b"")
+    huge = {"num_added_rows": 10**30, "num_added_files": 2}
+    half = {"operation": "WRITE", "timestamp": 10**18, "engineInfo": "\ud800", "write_id": ["x"]}
+    lay_commit(table, 5, {"commitInfo": {**half, "operationMetrics": huge, "inputs": [3, {}]}})
+    lay_commit(
+        table, 6, {"commitInfo": {"operation": "WRITE", "traceparent": "00-0-0", "timestamp": True}}
+    )
+    assert ledger.reconcile([table]).apply() == 7
+    rows = told(ledger, "version, operation, rows_added, files_added, engine, event_time, trace_id")
+    by_version = {row["version"]: row for row in rows}
+    early = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
+    assert (by_version[1]["operation"], by_version[1]["event_time"]) == ("WRITE", early)
+    assert by_version[3]["event_time"] == early
+    assert (by_version[2]["operation"], by_version[4]["operation"]) == (None, None)
+    assert (by_version[5]["rows_added"], by_version[5]["files_added"]) == (None, 2)
+    assert by_version[5]["engine"] == "?"
+    assert by_version[6]["trace_id"] is None
+    assert ledger.reconcile([table], full=True).is_clean
+
+
+# --- the watermark ---------------------------------------------------------------------------------------
+
+
+def test_a_second_pass_reads_only_what_is_new(tmp_path, ledger, table):
+    """How far a table was read is remembered with the rows; a full pass reads all of it again."""
+    observed_elsewhere(tmp_path, table, 3)
+    assert ledger.reconcile([table]).apply() == 3
+    version = ledger.root.opened(INVENTORY).version()
+    nothing = ledger.reconcile([table])
+    assert (nothing.commits, nothing.is_clean, nothing.apply()) == (0, True, 0)
+    assert ledger.root.opened(INVENTORY).version() == version
+    write_deltalake(table, one(4), mode="append")
+    tail = ledger.reconcile([table])
+    assert (tail.commits, tail.apply()) == (1, 1)
+    assert ledger.reconcile([table], full=True).commits == 4
+
+
+def test_nothing_missing_moves_the_mark_all_the_same(cache, ledger, table):
+    """A plan without rows to append leaves its mark in an empty commit, once."""
+    observe(cache)
+    write_deltalake(table, one(1))
+    DeltaLakeInstrumentor().uninstrument()
+    plan = ledger.reconcile()
+    before = ledger.root.opened(INVENTORY).version()
+    assert (plan.is_clean, plan.apply(), plan.apply()) == (True, 0, 0)
+    assert ledger.root.opened(INVENTORY).version() == before + 1
+    assert ledger.reconcile().commits == 0
+
+
+def test_a_bound_in_time_leaves_the_mark_where_it_was(ledger, table):
+    """What lies before it is neither found nor taken for looked at."""
+    write_deltalake(table, one(1))
+    write_deltalake(table, one(2), mode="append")
+    lay_commit(table, 2, {"commitInfo": {"timestamp": now_ms() + 3_600_000, "operation": "WRITE"}})
+    since = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30)
+    assert ledger.reconcile([table], since=since).apply() == 1
+    assert told_versions(ledger) == [2]
+    assert ledger.reconcile([table]).apply() == 2
+    assert told_versions(ledger) == [0, 1, 2]
+
+
+def test_a_log_without_its_beginning_is_told_from_its_checkpoint(ledger, table):
+    """The table's id and name are found there, and the second pass reads nothing."""
+    write_deltalake(table, one(0), name="orders")
+    for number in range(1, 4):
+        write_deltalake(table, one(number), mode="append")
+    DeltaTable(table).create_checkpoint()
+    for number in range(4, 6):
+        write_deltalake(table, one(number), mode="append")
+    for version in range(3):
+        commit_file(table, version).unlink()
+    assert ledger.reconcile([table]).apply() == 3
+    assert told(ledger, "version, table_name")[0] == {"version": 3, "table_name": "orders"}
+    assert ledger.reconcile([table]).commits == 0
+
+
+def test_a_log_cut_short_is_read_anew(ledger, table):
+    """When a table lies there as it was earlier, what was read later means nothing any more."""
+    for number in range(3):
+        write_deltalake(table, one(number), mode="append")
+    ledger.reconcile([table]).apply()
+    for version in (1, 2):
+        commit_file(table, version).unlink()
+    plan = ledger.reconcile([table])
+    assert (plan.commits, len(plan.phantom)) == (1, 2)
+
+
+def test_progress_is_told(ledger, table):
+    """By table, with how many commits have been read and how many there are."""
+    write_deltalake(table, one(1))
+    write_deltalake(table, one(2), mode="append")
+    seen = []
+    ledger.reconcile([table], progress=lambda *told: seen.append(told))
+    uri = ledger_uri(table)
+    assert (seen[0], seen[-1]) == ((uri, 0, 2), (uri, 2, 2))
+
+
+# --- others at the same time -----------------------------------------------------------------------------
+
+
+def test_two_plans_of_the_same_time_append_once(tmp_path, ledger, table):
+    """The second looks again at what is there by then, and has nothing left to do."""
+    observed_elsewhere(tmp_path, table, 2)
+    write_deltalake(table, one(3), mode="append")
+    plans = [ledger.reconcile([table]) for _ in range(2)]
+    write_deltalake(table, one(4), mode="append")
+    plans.append(ledger.reconcile([table]))
+    assert [plan.apply() for plan in plans] == [3, 0, 1]
+    assert told_versions(ledger) == [0, 1, 2, 3]
+    assert ledger.root.opened(INVENTORY).transaction_version(LATE_APP_ID) == 2
+    assert ledger.reconcile([table]).commits == 0
+
+
+def reconcile_when_told(cache, tables, start, done):
+    ledger = Ledger(cache)
+    start.wait()
+    done.put(ledger.reconcile(tables).apply())
+    done.close()
+    done.join_thread()
+    os._exit(0)
+
+
+def test_processes_that_reconcile_at_once_append_each_commit_once(
+    tmp_path, cache, ledger, say, size
+):
+    """Whoever is first appends, and the others drop what is there by then."""
+    tables = [f"{tmp_path}/lake/{number}" for number in range(3)]
+    for table in tables:
+        observed_elsewhere(tmp_path, table, 10)
+        write_deltalake(table, one(0), mode="append")
+    count = size(4, 16)
+    start, done = PROCESSES.Barrier(count), PROCESSES.Queue()
+    arguments = (cache, tables, start, done)
+    processes = [
+        PROCESSES.Process(target=reconcile_when_told, args=arguments) for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    appended_by = [done.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    assert sum(appended_by) == 33
+    assert told_versions(ledger) == sorted(3 * list(range(11)))
+    say(f"reconcile: {count} processes at once, rows appended by each: {sorted(appended_by)}")
+
+
+def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger, table):
+    """With another process alive in the spool, what is younger than a minute waits for the next pass."""
+    observed_elsewhere(tmp_path, table, 2)
+    old = now_ms() - int(2 * SETTLE * 1000)
+    lay_commit(table, 2, {"commitInfo": {"timestamp": old, "operation": "WRITE"}})
+    program = [sys.executable, PROGRAMS / "ledger_idler.py", ledger.root.uri]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        plan = ledger.reconcile([table])
+        assert (plan.counts, plan.unsettled) == ({**CLEAN, "foreign": 1}, 2)
+        assert plan.apply() == 1
+        # What was left alone is looked at again, although a later commit has its row.
+        assert ledger.reconcile([table]).commits == 3
+        other.communicate()
+    assert ledger.reconcile([table]).apply() == 2
+    assert told_versions(ledger, table) == [0, 1, 2]
+
+
+def lay_old_commit(table, version, write_id):
+    """Put a commit of a write into a log that is too old to be left alone for its age."""
+    old = now_ms() - int(2 * SETTLE * 1000)
+    lay_commit(
+        table,
+        version,
+        {"commitInfo": {"timestamp": old, "operation": "WRITE", "write_id": write_id}},
+    )
+    return old * 1000
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
+    """However old its commit is, and also when the commit carries another id than the row will have."""
+    write_deltalake(table, one(0))
+    ledger.reconcile([table]).apply()
+    write_id = "00000000-0000-7000-8000-000000000001"
+    began = lay_old_commit(table, 1, "callers-own" if marked else write_id)
+    told_later = {"table_uri": ledger_uri(table), "version": 1, "event_time": began}
+    spool = spool_in(ledger.spools)
+    if marked:
+        spool.note(write_id, as_json(operation_row(write_id, _mark="callers-own", **told_later)))
+    else:
+        spool.append(LineKind.ROW, write_id, as_json(operation_row(write_id, **told_later)))
+    plan = ledger.reconcile([table])
+    assert (plan.counts, plan.unsettled, plan.apply()) == (CLEAN, 1, 0)
+    assert ledger.reconcile([table]).commits == 1
+    spool._let_go()
+    assert ledger.reconcile([table]).is_clean
+    assert [row["source"] for row in told(ledger)][1:] == ["observed"]
+
+
+def test_a_process_that_tells_late_adds_nothing(ledger, table):
+    """Once an old commit has been reconciled, the row that comes after all is not appended."""
+    write_deltalake(table, one(0))
+    write_id = "00000000-0000-7000-8000-000000000001"
+    began = lay_old_commit(table, 1, write_id)
+    assert ledger.reconcile([table]).apply() == 2
+    spool = spool_in(ledger.spools)
+    spool.append(LineKind.ROW, write_id, as_json(operation_row(write_id, event_time=began)))
+    spool._let_go()
+    assert ledger.drain().operations == 0
+    assert [row["source"] for row in told(ledger)] == ["reconciled", "reconciled"]
+
+
+def test_threads_that_write_while_another_reconciles_are_told_once(
+    tmp_path, cache, ledger, say, size
+):
+    """A write of this very process is not missing while it is under way."""
+    observe(cache, settings={"drain_interval": 0.05})
+    tables, count = [f"{tmp_path}/lake/{number}" for number in range(3)], size(40, 400)
+
+    def write(table):
+        for number in range(count):
+            write_deltalake(table, one(number), mode="append")
+
+    threads = [threading.Thread(target=write, args=(table,)) for table in tables]
+    for thread in threads:
+        thread.start()
+    passes = early = 0
+    while any(thread.is_alive() for thread in threads):
+        early += ledger.reconcile([f"{tmp_path}/lake/*"]).apply()
+        passes += 1
+    DeltaLakeInstrumentor().uninstrument()
+    assert ledger.reconcile([f"{tmp_path}/lake/*"], full=True).is_clean
+    assert [told_versions(ledger, table) for table in tables] == 3 * [list(range(count))]
+    assert early == 0
+    say(f"reconcile: {passes} passes while three threads made {3 * count} commits")
+
+
+def test_a_process_that_is_stopped_anywhere_is_told_once(cache, ledger, table, say, size):
+    """Stopped before, in and after its first commit while others reconcile: each commit has one row."""
+    program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300))]
+    left = found = 0
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
+        for line in writer.stdout:
+            time.sleep(random.uniform(0, 0.03))
+            os.kill(int(line), signal.SIGSTOP)
+            plan = ledger.reconcile([table])
+            left += plan.unsettled
+            found += plan.apply()
+            os.kill(int(line), signal.SIGCONT)
+    assert writer.returncode == 0
+    ledger.reconcile([table]).apply()
+    there = [int(path.stem) for path in sorted(Path(table, "_delta_log").glob("*.json"))]
+    assert told_versions(ledger) == there
+    assert ledger.reconcile([table], full=True).is_clean
+    say(
+        f"reconcile: {len(there)} commits of stopped processes, {left} left alone, {found} appended early"
+    )
