@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-import pyarrow as pa
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
 
 from deltawitness.hashing import canonical_uri
 from deltawitness.semconv import LEDGER_DIRECTORY, CacheOperation, CacheScope, CommitKey
@@ -19,6 +18,7 @@ from deltawitness.semconv import WITNESS_VERSION as VERSION
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
     from deltalake import CommitProperties, DeltaTable, Transaction
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "RUNS",
     "SNAPSHOTS",
     "TABLES",
+    "Column",
+    "Kind",
     "LedgerRoot",
     "LedgerTable",
     "Source",
@@ -44,9 +46,48 @@ class Source(StrEnum):
 
 PARTITION = "event_date"
 
-_TIME = pa.timestamp("us", tz="UTC")
-_COUNT = pa.int64()
-_TEXT = pa.string()
+
+class Kind(StrEnum):
+    """What a column holds; its Arrow type is made when it is needed, because pyarrow is heavy."""
+
+    DAY = "day"
+    TIME = "time"
+    """A moment, in microseconds."""
+    TEXT = "text"
+    TEXTS = "texts"
+    COUNT = "count"
+    COUNTS = "counts"
+    NUMBER = "number"
+    FLAG = "flag"
+    INPUTS = "inputs"
+    """Tables at a version."""
+    TALLIES = "tallies"
+    """Counts by operation and result."""
+    FACTS = "facts"
+    """Names with values."""
+
+
+@cache
+def _arrow_type(kind: Kind) -> pa.DataType:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    text, count = pa.string(), pa.int64()
+    return {
+        Kind.DAY: pa.date32(),
+        Kind.TIME: pa.timestamp("us", tz="UTC"),
+        Kind.TEXT: text,
+        Kind.TEXTS: pa.list_(text),
+        Kind.COUNT: count,
+        Kind.COUNTS: pa.list_(count),
+        Kind.NUMBER: pa.float64(),
+        Kind.FLAG: pa.bool_(),
+        Kind.INPUTS: pa.list_(pa.struct([("table_id", text), ("uri", text), ("version", count)])),
+        Kind.TALLIES: pa.list_(
+            pa.struct([("operation", text), ("result", text), ("count", count)])
+        ),
+        Kind.FACTS: pa.list_(pa.struct([("name", text), ("value", text)])),
+    }[kind]
+
 
 CONFIGURATION = {
     "delta.appendOnly": "true",
@@ -59,6 +100,10 @@ CONFIGURATION = {
 spools are kept far longer than any spool waits."""
 
 
+Column: TypeAlias = tuple[str, Kind, str]
+"""Name, what it holds, and a comment."""
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerTable:
     """One table of the ledger.
@@ -67,18 +112,29 @@ class LedgerTable:
         name: its folder and its name in the metadata.
         alias: its name in the schema `cache_ledger` of a session.
         description: what a row of it is.
-        schema: its columns, each with a comment; the partition column is the first.
+        columns: its columns; the partition column is the first.
     """
 
     name: str
     alias: str
     description: str
-    schema: pa.Schema
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of its columns, each with its comment."""
+        return _schema(self.columns)
 
 
-def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
+@cache
+def _schema(columns: tuple[Column, ...]) -> pa.Schema:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
     return pa.schema(
-        [pa.field(name, kind, metadata={"comment": comment}) for name, kind, comment in columns]
+        [
+            pa.field(name, _arrow_type(kind), metadata={"comment": comment})
+            for name, kind, comment in columns
+        ]
     )
 
 
@@ -86,58 +142,62 @@ INVENTORY = LedgerTable(
     "cache_inventory_v1",
     "inventory",
     "A row per observed operation",
-    _schema(
-        (PARTITION, pa.date32(), "day of event_time in UTC"),
-        ("event_time", _TIME, "when the operation began"),
-        ("run_id", _TEXT, "the run that it belongs to"),
-        ("write_id", _TEXT, "its id, also in the commit; unique in this table"),
-        ("trace_id", _TEXT, "W3C trace id, 32 hex digits"),
-        ("span_id", _TEXT, "W3C span id, 16 hex digits"),
-        ("job", _TEXT, "name of the job"),
-        ("operation", _TEXT, "the engine's operation, as the Delta log spells it"),
-        ("cache_operation", _TEXT, "the same in the cache layer's words"),
-        ("scope", _TEXT, "view, dataset, artifact, metadata or ledger"),
-        ("policy", _TEXT, "name of the cache policy"),
-        ("key", _TEXT, "hash of the cache key"),
-        ("result", _TEXT, "write, hit, miss, noop or error"),
-        ("reason", _TEXT, "why a noop made no commit"),
-        ("table_uri", _TEXT, "where the table lies, without credentials"),
-        ("table_id", _TEXT, "hash of where it lies, as on the span"),
-        ("table_name", _TEXT, "the table's logical name"),
-        ("version", _COUNT, "the last version that it committed"),
-        ("versions", pa.list_(_COUNT), "every version that it committed"),
-        ("mode", _TEXT, "save mode of a WRITE"),
-        ("schema_hash", _TEXT, "hash of the written schema"),
-        ("plan_hash", _TEXT, "hash of the plan that made the rows"),
-        ("plan_shape_hash", _TEXT, "the same without literals"),
+    (
+        (PARTITION, Kind.DAY, "day of event_time in UTC"),
+        ("event_time", Kind.TIME, "when the operation began"),
+        ("run_id", Kind.TEXT, "the run that it belongs to"),
+        ("write_id", Kind.TEXT, "its id, also in the commit; unique in this table"),
+        ("trace_id", Kind.TEXT, "W3C trace id, 32 hex digits"),
+        ("span_id", Kind.TEXT, "W3C span id, 16 hex digits"),
+        ("job", Kind.TEXT, "name of the job"),
+        ("operation", Kind.TEXT, "the engine's operation, as the Delta log spells it"),
+        ("cache_operation", Kind.TEXT, "the same in the cache layer's words"),
+        ("scope", Kind.TEXT, "view, dataset, artifact, metadata or ledger"),
+        ("policy", Kind.TEXT, "name of the cache policy"),
+        ("key", Kind.TEXT, "hash of the cache key"),
+        ("result", Kind.TEXT, "write, hit, miss, noop or error"),
+        ("reason", Kind.TEXT, "why a noop made no commit"),
+        ("table_uri", Kind.TEXT, "where the table lies, without credentials"),
+        ("table_id", Kind.TEXT, "hash of where it lies, as on the span"),
+        ("table_name", Kind.TEXT, "the table's logical name"),
+        ("version", Kind.COUNT, "the last version that it committed"),
+        ("versions", Kind.COUNTS, "every version that it committed"),
+        ("mode", Kind.TEXT, "save mode of a WRITE"),
+        ("schema_hash", Kind.TEXT, "hash of the written schema"),
+        ("plan_hash", Kind.TEXT, "hash of the plan that made the rows"),
+        ("plan_shape_hash", Kind.TEXT, "the same without literals"),
         (
             "inputs",
-            pa.list_(pa.struct([("table_id", _TEXT), ("uri", _TEXT), ("version", _COUNT)])),
+            Kind.INPUTS,
             "the Delta tables that it was made from, at the versions that were read",
         ),
-        ("rows_added", _COUNT, "rows"),
-        ("rows_updated", _COUNT, "rows"),
-        ("rows_deleted", _COUNT, "rows"),
-        ("rows_copied", _COUNT, "rows"),
-        ("files_added", _COUNT, "files"),
-        ("files_removed", _COUNT, "files"),
-        ("bytes_added", _COUNT, "bytes"),
-        ("bytes_removed", _COUNT, "bytes"),
-        ("retries", _COUNT, "attempts to commit beyond the first"),
-        ("execution_ms", _COUNT, "milliseconds, as the engine says"),
-        ("duration_ms", pa.float64(), "milliseconds that the engine's call took"),
-        ("error_type", _TEXT, "why it failed, of a closed set"),
-        ("exception_type", _TEXT, "class of what the engine raised"),
-        ("error_message", _TEXT, "its text, redacted"),
-        ("landed", _TEXT, "after a failure, whether the commit is in the log: yes, no or unknown"),
-        ("host", _TEXT, "name of the machine"),
-        ("pid", _COUNT, "process id"),
-        ("thread", _TEXT, "name of the thread"),
-        ("engine", _TEXT, "the engine that made the commit, as it calls itself"),
-        ("deltalake_version", _TEXT, "version of the library delta-rs"),
-        ("datafusion_version", _TEXT, "version of the library DataFusion"),
-        ("witness_version", _TEXT, "version of deltawitness that told it"),
-        ("source", _TEXT, "observed or reconciled"),
+        ("rows_added", Kind.COUNT, "rows"),
+        ("rows_updated", Kind.COUNT, "rows"),
+        ("rows_deleted", Kind.COUNT, "rows"),
+        ("rows_copied", Kind.COUNT, "rows"),
+        ("files_added", Kind.COUNT, "files"),
+        ("files_removed", Kind.COUNT, "files"),
+        ("bytes_added", Kind.COUNT, "bytes"),
+        ("bytes_removed", Kind.COUNT, "bytes"),
+        ("retries", Kind.COUNT, "attempts to commit beyond the first"),
+        ("execution_ms", Kind.COUNT, "milliseconds, as the engine says"),
+        ("duration_ms", Kind.NUMBER, "milliseconds that the engine's call took"),
+        ("error_type", Kind.TEXT, "why it failed, of a closed set"),
+        ("exception_type", Kind.TEXT, "class of what the engine raised"),
+        ("error_message", Kind.TEXT, "its text, redacted"),
+        (
+            "landed",
+            Kind.TEXT,
+            "after a failure, whether the commit is in the log: yes, no or unknown",
+        ),
+        ("host", Kind.TEXT, "name of the machine"),
+        ("pid", Kind.COUNT, "process id"),
+        ("thread", Kind.TEXT, "name of the thread"),
+        ("engine", Kind.TEXT, "the engine that made the commit, as it calls itself"),
+        ("deltalake_version", Kind.TEXT, "version of the library delta-rs"),
+        ("datafusion_version", Kind.TEXT, "version of the library DataFusion"),
+        ("witness_version", Kind.TEXT, "version of deltawitness that told it"),
+        ("source", Kind.TEXT, "observed or reconciled"),
     ),
 )
 
@@ -147,43 +207,43 @@ RUNS = LedgerTable(
     "cache_run_summary_v1",
     "runs",
     "A row per finished run, and one for each further process that took part in it",
-    _schema(
-        (PARTITION, pa.date32(), "day of start_time in UTC"),
-        ("run_id", _TEXT, "the run"),
-        ("parent_run_id", _TEXT, "the run that it was opened in"),
-        ("job", _TEXT, "name of the job"),
-        ("is_part", pa.bool_(), "whether the process only took part in a run opened elsewhere"),
-        ("start_time", _TIME, "when it was opened"),
-        ("end_time", _TIME, "when it ended; of an abandoned run, when that was found"),
-        ("status", _TEXT, "ok, error or abandoned"),
-        ("error_type", _TEXT, "class of what ended it"),
-        *((name, _COUNT, f"operations counted as {name}") for name in _COUNTS),
+    (
+        (PARTITION, Kind.DAY, "day of start_time in UTC"),
+        ("run_id", Kind.TEXT, "the run"),
+        ("parent_run_id", Kind.TEXT, "the run that it was opened in"),
+        ("job", Kind.TEXT, "name of the job"),
+        ("is_part", Kind.FLAG, "whether the process only took part in a run opened elsewhere"),
+        ("start_time", Kind.TIME, "when it was opened"),
+        ("end_time", Kind.TIME, "when it ended; of an abandoned run, when that was found"),
+        ("status", Kind.TEXT, "ok, error or abandoned"),
+        ("error_type", Kind.TEXT, "class of what ended it"),
+        *((name, Kind.COUNT, f"operations counted as {name}") for name in _COUNTS),
         (
             "operations",
-            pa.list_(pa.struct([("operation", _TEXT), ("result", _TEXT), ("count", _COUNT)])),
+            Kind.TALLIES,
             "how many operations ended how",
         ),
-        ("rows_added", _COUNT, "rows"),
-        ("rows_updated", _COUNT, "rows"),
-        ("rows_deleted", _COUNT, "rows"),
-        ("files_added", _COUNT, "files"),
-        ("files_removed", _COUNT, "files"),
-        ("bytes_added", _COUNT, "bytes"),
-        ("bytes_removed", _COUNT, "bytes"),
-        ("retries", _COUNT, "attempts to commit beyond the first"),
-        ("tables_touched", _COUNT, "tables that were written"),
-        ("table_ids", pa.list_(_TEXT), "their ids"),
-        ("dropped", _COUNT, "operations of the process that could not be told"),
-        ("cache_root", _TEXT, "where the ledger lies, without credentials"),
-        ("host", _TEXT, "name of the machine"),
-        ("pid", _COUNT, "process id"),
-        ("python_version", _TEXT, "version of Python"),
-        ("deltalake_version", _TEXT, "version of the library delta-rs"),
-        ("datafusion_version", _TEXT, "version of the library DataFusion"),
-        ("witness_version", _TEXT, "version of deltawitness"),
+        ("rows_added", Kind.COUNT, "rows"),
+        ("rows_updated", Kind.COUNT, "rows"),
+        ("rows_deleted", Kind.COUNT, "rows"),
+        ("files_added", Kind.COUNT, "files"),
+        ("files_removed", Kind.COUNT, "files"),
+        ("bytes_added", Kind.COUNT, "bytes"),
+        ("bytes_removed", Kind.COUNT, "bytes"),
+        ("retries", Kind.COUNT, "attempts to commit beyond the first"),
+        ("tables_touched", Kind.COUNT, "tables that were written"),
+        ("table_ids", Kind.TEXTS, "their ids"),
+        ("dropped", Kind.COUNT, "operations of the process that could not be told"),
+        ("cache_root", Kind.TEXT, "where the ledger lies, without credentials"),
+        ("host", Kind.TEXT, "name of the machine"),
+        ("pid", Kind.COUNT, "process id"),
+        ("python_version", Kind.TEXT, "version of Python"),
+        ("deltalake_version", Kind.TEXT, "version of the library delta-rs"),
+        ("datafusion_version", Kind.TEXT, "version of the library DataFusion"),
+        ("witness_version", Kind.TEXT, "version of deltawitness"),
         (
             "attributes",
-            pa.list_(pa.struct([("name", _TEXT), ("value", _TEXT)])),
+            Kind.FACTS,
             "the caller's own facts about the run",
         ),
     ),
@@ -193,19 +253,19 @@ SNAPSHOTS = LedgerTable(
     "cache_snapshot_registry_v1",
     "snapshots",
     "A row per metadata snapshot",
-    _schema(
-        (PARTITION, pa.date32(), "day of event_time in UTC"),
-        ("event_time", _TIME, "when it was taken"),
-        ("snapshot", _TEXT, "its name"),
-        ("run_id", _TEXT, "the run that took it"),
-        ("path", _TEXT, "where it lies, without credentials"),
-        ("version", _COUNT, "the version of the table that holds it"),
-        ("rows", _COUNT, "rows"),
-        ("files", _COUNT, "files"),
-        ("schema_hash", _TEXT, "hash of its schema"),
-        ("content_hash", _TEXT, "hash of its rows, in any order"),
-        ("result", _TEXT, "write, noop or error"),
-        ("witness_version", _TEXT, "version of deltawitness that told it"),
+    (
+        (PARTITION, Kind.DAY, "day of event_time in UTC"),
+        ("event_time", Kind.TIME, "when it was taken"),
+        ("snapshot", Kind.TEXT, "its name"),
+        ("run_id", Kind.TEXT, "the run that took it"),
+        ("path", Kind.TEXT, "where it lies, without credentials"),
+        ("version", Kind.COUNT, "the version of the table that holds it"),
+        ("rows", Kind.COUNT, "rows"),
+        ("files", Kind.COUNT, "files"),
+        ("schema_hash", Kind.TEXT, "hash of its schema"),
+        ("content_hash", Kind.TEXT, "hash of its rows, in any order"),
+        ("result", Kind.TEXT, "write, noop or error"),
+        ("witness_version", Kind.TEXT, "version of deltawitness that told it"),
     ),
 )
 
