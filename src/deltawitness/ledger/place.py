@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from deltawitness.semconv import DEFAULT_CACHE_ROOT, SPOOL_DIRECTORY
 if TYPE_CHECKING:
     from deltawitness.ledger.tables import LedgerRoot
 
-__all__ = ["absolute_root", "is_kept", "root_of", "spool_folder", "spool_folder_of"]
+__all__ = ["absolute_root", "is_kept", "root_of", "settled", "spool_folder", "spool_folder_of"]
 
 
 def is_kept(settings: Settings) -> bool:
@@ -25,6 +26,16 @@ def absolute_root(settings: Settings) -> str:
     """Return the cache root of these settings, whatever the working directory will be."""
     given = settings.cache_root or DEFAULT_CACHE_ROOT
     return given if "://" in given else str(Path(given).absolute())
+
+
+def settled(settings: Settings) -> Settings:
+    """Return the settings with folders that mean the same in another working directory."""
+    root, spool = settings.cache_root, settings.spool_dir
+    return replace(
+        settings,
+        cache_root=None if root is None else absolute_root(settings),
+        spool_dir=None if spool is None else str(Path(spool).absolute()),
+    )
 
 
 def root_of(settings: Settings) -> LedgerRoot:

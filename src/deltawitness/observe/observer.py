@@ -29,6 +29,7 @@ from deltawitness.events import (
     WriteSink,
 )
 from deltawitness.internal import on_internal_error, report
+from deltawitness.ledger.place import settled
 from deltawitness.observe.completion import barely_completed, completed
 from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure
 from deltawitness.observe.observation import Observation
@@ -109,7 +110,7 @@ class Observer:
         request_hook: RequestHook | None = None,
         response_hook: ResponseHook | None = None,
     ) -> None:
-        self.settings = settings or Settings.from_env()
+        self.settings = settled(settings or Settings.from_env())
         current_run()  # an invalid run id in the environment is told now, before any write
         self._providers = tracer_provider, meter_provider, logger_provider
         self._spans = WriteSpans(tracer_provider)
