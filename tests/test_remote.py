@@ -11,9 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.fs import DeltaStorageHandler
 
 from deltawitness import (
+    Ledger,
     ObservedSessionContext,
+    Settings,
     flush,
     history,
     read_commit_metadata,
@@ -210,3 +213,32 @@ def test_a_query_that_cannot_read_a_remote_table_writes_nothing(server, table, c
     assert len(captured_writes.events) == 1
     assert event.outcome.landed is Landed.NO
     assert event.intent.inputs[0].version == 0
+
+
+def test_a_remote_table_is_reconciled(server, table, tmp_path):
+    """With one request for each commit, and on a second pass two in all; its beginning may be gone."""
+    for _ in range(3):
+        write_deltalake(table, DATA, mode="append", storage_options=server.options)
+    opened = DeltaTable(table, storage_options=server.options)
+    ledger = Ledger(tmp_path / "cache")
+    first = server.requests(lambda: ledger.reconcile([opened]).apply())
+    assert len(first) == 6  # a listing, the commits, and the first one for the table's id
+    assert ledger.inventory().sort("version").to_pydict()["version"] == [0, 1, 2, 3]
+    again = server.requests(lambda: ledger.reconcile([opened]).apply())
+    assert [request.split()[0] for request in again] == ["GET", "GET"]
+    opened.create_checkpoint()
+    store = DeltaStorageHandler(table, server.options)
+    for version in range(2):
+        store.delete_file(f"_delta_log/{version:020d}.json")
+    write_deltalake(opened, DATA, mode="append")
+    assert ledger.reconcile([opened]).apply() == 1
+    assert ledger.reconcile([opened]).commits == 0
+
+
+def test_young_commits_wait_where_other_machines_cannot_be_seen(server, table, tmp_path):
+    """A ledger on an object store leaves them for the next pass, and reaches tables beside it as itself."""
+    settings = Settings(spool_dir=str(tmp_path / "spools"))
+    ledger = Ledger(f"s3://lake/cache-{tmp_path.name}", server.options, settings=settings)
+    plan = ledger.reconcile([table])
+    assert (plan.foreign, plan.unsettled, plan.unreadable, plan.apply()) == ((), 1, (), 0)
+    assert ledger.reconcile([table]).commits == 1

@@ -34,6 +34,7 @@ _COLUMNS = (
     "result",
     "source",
 )
+_QUERY = f"SELECT {', '.join(_COLUMNS)} FROM ledger"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +106,21 @@ def known_of(
     """
     if inventory is None:
         return Known(())
-    names = list(ids)
-    of_table = f"table_uri = {quoted(uri)}" + (f" AND version >= {since}" if since else "")
-    columns = ", ".join(_COLUMNS)
-    if len(names) <= ASKED_BY_NAME:
-        named = f" OR write_id IN ({', '.join(map(quoted, names))})" if names else ""
-        found = queried(inventory, f"SELECT {columns} FROM ledger WHERE ({of_table}){named}")
-    else:
-        found = queried(inventory, f"SELECT {columns} FROM ledger")
-        is_named = pc.is_in(found["write_id"], value_set=pa.array(names, found["write_id"].type))
-        is_of_table = pc.equal(found["table_uri"], uri)
-        found = found.filter(pc.or_kleene(is_named, is_of_table))
-    return Known(_rows(found))
+    of_version = f" AND version >= {since}" if since else ""
+    here = queried(inventory, f"{_QUERY} WHERE table_uri = {quoted(uri)}{of_version}")
+    left = set(ids).difference(here["write_id"].to_pylist())
+    return Known(_rows(here) + _rows(_named(inventory, left)))
+
+
+def _named(inventory: DeltaTable, ids: set[str]) -> pa.Table:
+    """Return the rows of some writes."""
+    if len(ids) > ASKED_BY_NAME:
+        found = queried(inventory, _QUERY)
+        return found.filter(
+            pc.is_in(found["write_id"], value_set=pa.array(ids, found["write_id"].type))
+        )
+    names = ", ".join(map(quoted, ids)) or "NULL"
+    return queried(inventory, f"{_QUERY} WHERE write_id IN ({names})")
 
 
 def _rows(found: pa.Table) -> list[KnownRow]:

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "plan_of"]
 
+WORTH_A_LOOK = 100
+"""Commits beyond which it is seen beforehand which of them have rows, and need not be measured."""
+
 
 def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
     root: LedgerRoot,
@@ -136,7 +139,8 @@ class Looked:
             if start > versions[-1] + 1:
                 start = 0  # the log is shorter than it was: none of the old marks means anything
             found = LogRead(target, life.guid, life.born, start, versions)
-            rows = known_ids(inventory, target.uri) if start <= versions[-1] else set()
+            is_long = versions[-1] - start > WORTH_A_LOOK
+            rows = known_ids(inventory, target.uri) if is_long else set()
             read_log(found, log, lambda ids: not rows.isdisjoint(ids), progress)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being read is the finding
             text = redact_text(str(error), location=target.location)
