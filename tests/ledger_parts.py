@@ -89,6 +89,20 @@ def sealed_rows(spool, *rows):
     return [segment.path for segment in spool.sealed()]
 
 
+def left_behind(spools, count=1, **more):
+    """Leave spools of dead processes, each with an operation, a run that ended and one that did not."""
+    for number in range(count):
+        spool = spool_in(spools)
+        for kind, name in ((LineKind.RUN_START, "open"), (LineKind.RUN_END, "ended")):
+            row = run_started(f"{name}-{number}", pid=number, **more)
+            row |= {"end_time": row["start_time"], "status": "ok"}
+            assert spool.append(kind, row["run_id"], as_json(row))
+        row = operation_row(f"w-{number}", run_id=f"open-{number}", pid=number)
+        row["event_time"] = more.get("start_time", row["event_time"])
+        assert spool.append(LineKind.ROW, row["write_id"], as_json(row))
+        spool.close()
+
+
 def rows_of(root, table, columns="*", order="1"):
     """Return the rows of one of the ledger's tables, as it lies there."""
     opened = root.opened(table)

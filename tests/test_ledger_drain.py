@@ -161,16 +161,16 @@ def test_who_comes_second_looks_again(root, spools, monkeypatch):
     paths = sealed_rows(spool_in(spools), operation_row("w-1"))
     root.made(INVENTORY)
     monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
-    look, overtaken = drain_module._not_yet_in, []
+    look, overtaken = drain_module.not_yet_in, []
 
-    def looked_too_early(table, parts):
-        found = look(table, parts)
+    def looked_too_early(*arguments):
+        found = look(*arguments)
         if not overtaken:
             overtaken.append(True)
             Drain(root, tail=64).own(paths)
         return found
 
-    monkeypatch.setattr(drain_module, "_not_yet_in", looked_too_early)
+    monkeypatch.setattr(drain_module, "not_yet_in", looked_too_early)
     assert Drain(root, tail=64).own(paths).operations == 0
     assert write_ids(root, INVENTORY) == ["w-1"]
 

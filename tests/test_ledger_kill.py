@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -16,15 +15,8 @@ from ledger_truth import (
     commits_of,
     untold,
 )
+from new_processes import started
 from programs import ledger_writer
-
-# Children of a server that has imported everything and used nothing: each is a new process with
-# engine threads of its own, without a second of imports.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["deltawitness.instrumentation", "deltawitness.ledger.ledger", "deltawitness.ledger.drain"]
-)
-
 
 NOTHING = dict.fromkeys(("missing", "foreign", "phantom", "differing", "unreadable"), 0)
 
@@ -40,10 +32,8 @@ class Place:
 
     def started(self, seed, moment=None):
         """Start a writer; return it once it writes."""
-        begun, sent = PROCESSES.Pipe(duplex=False)
-        arguments = (str(self.folder), str(self.cache), seed, sent, moment)
-        writer = PROCESSES.Process(target=ledger_writer.write_until_killed, args=arguments)
-        writer.start()
+        arguments = str(self.folder), str(self.cache), seed, moment
+        writer, begun = started(ledger_writer.write_until_killed, *arguments)
         assert begun.poll(60)
         assert begun.recv() == writer.pid
         return writer

@@ -62,15 +62,15 @@ def write(folder, rng):
                 return
 
 
-def write_until_killed(folder, cache, seed, begun, moment=None):
+def write_until_killed(folder, cache, seed, moment, begun):
     """Write for as long as this process lives.
 
     Args:
         folder: where the tables lie.
         cache: the cache root.
         seed: of what is written.
-        begun: is sent the process id once the first write can come.
         moment: name of the moment to die at; None to wait to be killed.
+        begun: is sent the process id once the first write can come.
     """
     random.seed(seed)
     rng = random.Random(seed)

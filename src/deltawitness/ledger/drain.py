@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from deltawitness.internal import report
 from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, wire
+from deltawitness.ledger.marks import not_yet_in
 from deltawitness.ledger.rows import as_json, note_row
 from deltawitness.ledger.runs import TALLIED, RunStatus, run_row, tallied
 from deltawitness.ledger.segments import Adopted, Told, adopted, read_segment
@@ -194,13 +195,13 @@ class Drain:
         oldest = min(_oldest(rows) for _, rows in parts)
 
         def rows(table: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-            fresh, marks = _not_yet_in(table, parts)
+            fresh, marks = not_yet_in(table, INVENTORY, parts)
             # Runs together, so that the statistics of a file tell which runs are in it.
             found = pa.concat_tables([_EMPTY, *fresh]).sort_by(
                 [("run_id", "ascending"), ("event_time", "ascending")]
             )
             # Asked at each attempt, and with room for what the commit takes and for clocks.
-            if marks and now_ns() // 1000 - oldest > SETTLE * 1e6 / 2:
+            if found.num_rows and now_ns() // 1000 - oldest > SETTLE * 1e6 / 2:
                 found = _without_reconciled(table, found)
                 marks = {**marks, LATE_APP_ID: (table.transaction_version(LATE_APP_ID) or 0) + 1}
             return found, marks
@@ -233,7 +234,7 @@ class Drain:
             return 0
 
         def rows(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-            fresh, marks = _not_yet_in(opened, parts)
+            fresh, marks = not_yet_in(opened, table, parts)
             return pa.concat_tables([table.schema.empty_table(), *fresh]), marks
 
         return self._append(table, rows)
@@ -259,19 +260,6 @@ def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _not_yet_in(
-    table: DeltaTable, parts: Sequence[tuple[Told, pa.Table]]
-) -> tuple[list[pa.Table], dict[str, int]]:
-    """Return what is not in the table yet, and the marks that it will leave there."""
-    fresh: list[pa.Table] = []
-    marks: dict[str, int] = {}
-    for told, rows in parts:
-        if told.number > (table.transaction_version(told.app_id) or 0):
-            fresh.append(rows)
-            marks[told.app_id] = max(told.number, marks.get(told.app_id, 0))
-    return fresh, marks
 
 
 # --- the exactly-once loop -------------------------------------------------------------------------

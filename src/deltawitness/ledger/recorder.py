@@ -211,21 +211,26 @@ class Recorder:
         if known.depth <= 0:
             self._end(known, error)
 
-    def _end(self, ended: OpenRun, error: BaseException | None) -> None:
-        row = run_row(
-            ended.started(self._shown_root),
-            ended.tally,
+    def _end(self, run: OpenRun, error: BaseException | None) -> None:
+        run.ended = run_row(
+            run.started(self._shown_root),
+            run.tally,
             status=RunStatus.OK if _is_good(error) else RunStatus.ERROR,
             end_time=now_ns() // 1000,
             error_type=None if _is_good(error) else type(error).__qualname__,
             dropped=self._spool.dropped,
         )
-        run_id = ended.context.run_id
+        self._tell_end(run)
+
+    def _tell_end(self, run: OpenRun) -> None:
+        if run.ended is None:
+            return
+        run_id = run.context.run_id
         # Forgotten with the line itself: a segment begun in between would tell of it as open.
         self._spool.append(
             LineKind.RUN_END,
             run_id,
-            as_json(row),
+            as_json(run.ended),
             when_kept=lambda: self._runs.pop(run_id, None),
         )
 
@@ -307,6 +312,8 @@ class Recorder:
         from deltawitness.ledger.maintenance import maintain  # noqa: PLC0415 - as said
 
         self._since_drain = 0
+        for opened in list(self._runs.values()):
+            self._tell_end(opened)  # where there was no room for it
         self._spool.rotate(is_last=self._closed)
         drain = Drain(self.root, tail=self._settings.landed_tail)
         segments = [segment for segment in self._spool.sealed() if not self._is_lost(segment)]
@@ -339,7 +346,10 @@ class Recorder:
             timeout: seconds that the last drain may take; what is left then is adopted by the next.
         """
         for opened in list(self._runs.values()):
-            self._end(opened, error)
+            if opened.ended is None:
+                self._end(opened, error)
+            else:
+                self._tell_end(opened)
         self._closed = True
         self._wake.set()
         if self._is_child or not self.spools.exists() or self.drain_in_time(timeout):

@@ -114,12 +114,14 @@ class OpenRun:
         is_part: whether it was opened elsewhere, and this process takes part in it.
         depth: how often it is open here, one inside the other; 0 when nobody here will close it.
         tally: its operations so far, as far as they were this process's.
+        ended: its row, when it has ended and could not be told yet.
     """
 
     context: RunContext
     is_part: bool
     depth: int = 0
     tally: Tally = field(default_factory=Tally)
+    ended: Row | None = None
 
     def started(self, cache_root: str) -> Row:
         """Return the columns that are known while it is open."""

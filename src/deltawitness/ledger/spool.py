@@ -169,7 +169,7 @@ class Spool:
         with self._lock:
             segment = self._append(kind, key, body)
             if segment is None:
-                self.dropped += kind is not LineKind.RUN_START
+                self.dropped += kind not in {LineKind.RUN_START, LineKind.RUN_END}
                 return False
             segment.lines += kind is not LineKind.RUN_START
             when_kept()

@@ -1,0 +1,48 @@
+"""One of many processes that write to the same tables and keep the same ledger."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from deltalake import CommitProperties, write_deltalake
+
+from deltawitness import DeltaLakeInstrumentor, Settings, internal, run
+from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.tables import LedgerRoot
+
+DATA = pa.table({"x": [1, 2]})
+
+
+def write_many(settings, tables, options, turns, results):
+    """Write many times, one table after the other; send what happened.
+
+    Args:
+        settings: of the instrumentor, as keywords.
+        tables: locations of tables that are there.
+        options: storage options of the tables.
+        turns: a number for each write: which table it is to.
+        results: is sent the count of writes, the errors, and what failed of the library's own.
+    """
+    DeltaLakeInstrumentor().instrument(settings=Settings(**settings))
+    written, errors = 0, []
+    with run("crowd"):
+        for turn in turns:
+            try:
+                write_deltalake(
+                    tables[turn % len(tables)],
+                    DATA,
+                    mode="append",
+                    storage_options=options,
+                    commit_properties=CommitProperties(max_commit_retries=1000),
+                )
+                written += 1
+            except Exception as error:  # noqa: BLE001 - each is to be seen
+                errors.append(repr(error))
+    DeltaLakeInstrumentor().uninstrument()
+    results.send((written, errors, internal.seen()))
+
+
+def drain_when_told(root, spools, barrier, results):
+    """Drain what dead processes have left, all at once with others."""
+    barrier.wait(60)
+    done = Drain(LedgerRoot(root), tail=64).all_dead(spools)
+    results.send((done.operations, done.runs, internal.seen()))

@@ -1,0 +1,93 @@
+"""Many processes keep one ledger, and drain at once: every row is there, once."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+
+import pyarrow as pa
+from deltalake import write_deltalake
+
+from deltawitness import Ledger
+from deltawitness.ledger.segments import adopted
+from deltawitness.ledger.tables import INVENTORY, RUNS
+from ledger_parts import left_behind, rows_of, write_ids
+from ledger_truth import assert_told_at_most_once, commits_of, untold
+from new_processes import PROCESSES, results_of
+from programs import ledger_crowd
+
+
+def made(*tables, options=None):
+    """Make tables of one version that nobody has observed."""
+    for table in tables:
+        write_deltalake(str(table), pa.table({"x": [0]}), storage_options=options)
+
+
+def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
+    """Nobody fails because of the ledger, no row is lost or doubled, each run is one row."""
+    processes, writes, tables = size((8, 25, 4), (16, 200, 8))
+    places = [tmp_path / f"t{number}" for number in range(tables)]
+    made(*places)
+    cache, started = tmp_path / "cache", time.monotonic()
+    settings = {"cache_root": str(cache), "drain_interval": 0.3}
+    results = results_of(
+        ledger_crowd.write_many,
+        [
+            # They begin at different tables.
+            (settings, [str(place) for place in places], None, range(number, number + writes))
+            for number in range(processes)
+        ],
+    )
+    took = time.monotonic() - started
+    assert results == [(writes, [], {})] * processes
+    ledger = Ledger(cache)
+    left = ledger.drain()
+    assert ledger.inventory().count() == processes * writes
+    assert_told_at_most_once(ledger.root, *places)
+    assert untold(ledger.root, *places) == {
+        commit for commit, write_id in commits_of(*places).items() if write_id is None
+    }
+    runs = rows_of(ledger.root, RUNS, "run_id, job, status, writes, dropped")
+    assert Counter((row["job"], row["status"], row["writes"], row["dropped"]) for row in runs) == {
+        ("crowd", "ok", writes, 0): processes
+    }
+    assert len({row["run_id"] for row in runs}) == processes
+    assert ledger.verify().is_good
+    say(
+        f"ledger: {processes} processes x {writes} writes on {tables} tables in {took:.1f} s:"
+        f" {processes * writes} rows, {left.adopted} spools left to the next drain"
+    )
+
+
+def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
+    """They begin at the same moment, over the same spools of the dead."""
+    spools, count = size(10, 100), size(8, 16)
+    root = tmp_path / "cache"
+    left_behind(root / "cache_spool", spools)
+    barrier = PROCESSES.Barrier(count)
+    results = results_of(
+        ledger_crowd.drain_when_told, [(str(root), root / "cache_spool", barrier)] * count
+    )
+    ledger = Ledger(root)
+    ledger.drain()  # one that met too many others has left its spool
+    assert sorted(write_ids(ledger.root, INVENTORY)) == sorted(
+        f"w-{number}" for number in range(spools)
+    )
+    runs = Counter(row["run_id"] for row in rows_of(ledger.root, RUNS, "run_id"))
+    expected = {f"{kind}-{number}" for kind in ("open", "ended") for number in range(spools)}
+    assert runs == dict.fromkeys(expected, 1)
+    assert [errors for _, _, errors in results if errors] == []
+    assert list((root / "cache_spool").iterdir()) == []
+
+
+def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
+    """A spool that was drained, deleted and put back from a copy is known by its mark."""
+    ledger = Ledger(tmp_path / "cache")
+    left_behind(ledger.spools, 1)
+    shutil.copytree(ledger.spools, tmp_path / "copy")
+    assert ledger.drain().operations == 1
+    shutil.copytree(tmp_path / "copy", ledger.spools, dirs_exist_ok=True)
+    assert len(list(adopted(ledger.spools))) == 1
+    assert (ledger.drain().operations, ledger.inventory().count()) == (0, 1)
+    assert ledger.verify().is_good

@@ -1,0 +1,304 @@
+"""Whatever happens to the ledger's storage, the program goes on, and what can be told is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, flush, internal, run
+from deltawitness.ledger.recorder import recorder_of
+from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.sources import fixed
+from ledger_parts import left_behind, one, rows_of, write_ids
+from ledger_truth import assert_told_at_most_once, untold
+
+NEEDS_MOUNT = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/bin/mount").exists(), reason="needs root and mount"
+)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def table(tmp_path):
+    return tmp_path / "t"
+
+
+@pytest.fixture
+def ledger(cache):
+    return Ledger(cache)
+
+
+@pytest.fixture
+def observed(cache):
+    """Start to observe with settings; nothing is drained unless it is asked for."""
+
+    def start(**settings):
+        settings = {"cache_root": str(cache), "drain_interval": 3600.0, **settings}
+        DeltaLakeInstrumentor().instrument(settings=Settings(**settings))
+
+    return start
+
+
+def write(table, count=3):
+    """Write a few times; have it delivered."""
+    for number in range(count):
+        write_deltalake(str(table), one(number), mode="append")
+    flush()
+
+
+@contextmanager
+def mounted(place, *options):
+    """Mount something for the block."""
+    place.mkdir(exist_ok=True, parents=True)
+    if subprocess.run(["mount", *options, place], check=False).returncode != 0:
+        pytest.skip("this machine does not let us mount")
+    try:
+        yield
+    finally:
+        DeltaLakeInstrumentor().uninstrument()  # it holds files open
+        subprocess.run(["umount", place], check=True)
+
+
+def small(place):
+    """Mount a disk of one mebibyte."""
+    return mounted(place, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
+
+
+def remounted(place, how):
+    """Make a mounted place writable (`rw`) or not (`ro`)."""
+    subprocess.run(["mount", "-o", f"remount,bind,{how}", place], check=True)
+
+
+def fill(place):
+    """Leave no byte on a disk; return the file that holds them all."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as content, pytest.raises(OSError, match="No space"):
+        for size in (1 << 16, 1 << 12, 1):
+            while True:
+                try:
+                    content.write(b"x" * size)
+                except OSError:
+                    if size == 1:
+                        raise
+                    break
+    return ballast
+
+
+def components():
+    """Return which of our parts have failed."""
+    return {component for component, _ in internal.seen()}
+
+
+# --- removed -----------------------------------------------------------------------------------------
+
+
+def test_the_whole_cache_root_is_removed(observed, cache, table, ledger):
+    """What was still open in the spool is told after it; what was in the ledger is found in the log."""
+    observed()
+    write(table)
+    ledger.drain()
+    write(table)
+    shutil.rmtree(cache)
+    write(table)
+    assert ledger.inventory().count() == 6
+    assert ledger.reconcile([table]).apply() == 3
+    assert_told_at_most_once(ledger.root, table)
+    assert untold(ledger.root, table) == set()
+
+
+def test_the_tables_of_the_ledger_are_removed(observed, cache, table, ledger):
+    """They are made anew with the next drain, and whole again with the next reconcile."""
+    observed()
+    write(table)
+    ledger.drain()
+    shutil.rmtree(cache / "cache_ledgers")
+    write(table)
+    assert ledger.inventory().count() == 3
+    assert ledger.reconcile([table]).apply() == 3
+    assert untold(ledger.root, table) == set()
+    assert ledger.verify().is_good
+
+
+@pytest.mark.internal_errors
+def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
+    """It is counted as dropped and said; the log still has it."""
+    observed()
+    write(table)
+    recorder = recorder_of(ledger.root)
+    recorder._spool.rotate()
+    shutil.rmtree(cache)
+    write(table)
+    assert ledger.inventory().count() == 3
+    assert internal.seen() == {("spool", "FileNotFoundError"): 1}
+    assert ledger.reconcile([table]).apply() == 3
+    assert untold(ledger.root, table) == set()
+
+
+# --- read-only ---------------------------------------------------------------------------------------
+
+
+@NEEDS_MOUNT
+@pytest.mark.internal_errors
+def test_a_read_only_cache_root(observed, cache, table, ledger):
+    """Writes go on and are counted as dropped; once it is writable, new ones are told, and the log has the rest."""
+    cache.mkdir()
+    with mounted(cache, "--bind", cache):
+        remounted(cache, "ro")
+        observed()
+        with run("nightly"):
+            write(table)
+        assert DeltaTable(table).version() == 2
+        assert components() == {"spool"}
+        remounted(cache, "rw")
+        time.sleep(1.05)  # a spool that could not be opened is not tried at each write
+        with run("later"):
+            write(table)
+        assert ledger.inventory().count() == 3
+        assert rows_of(ledger.root, RUNS, "job, status, dropped", "start_time") == [
+            {"job": "nightly", "status": "ok", "dropped": 3},
+            {"job": "later", "status": "ok", "dropped": 3},
+        ]
+        assert ledger.reconcile([table]).apply() == 3
+        assert untold(ledger.root, table) == set()
+
+
+@NEEDS_MOUNT
+@pytest.mark.internal_errors
+def test_a_read_only_ledger_beside_a_good_spool(observed, tmp_path, cache, table):
+    """Everything waits in the spool and is told once the ledger can be written."""
+    cache.mkdir()
+    with mounted(cache, "--bind", cache):
+        observed(spool_dir=str(tmp_path / "spool"))
+        ledger = Ledger(settings=Settings(cache_root=str(cache), spool_dir=str(tmp_path / "spool")))
+        remounted(cache, "ro")
+        with run("nightly"):
+            write(table)
+        assert components() == {"drain"}
+        assert recorder_of(ledger.root).pending == 4
+        remounted(cache, "rw")
+        assert (ledger.inventory().count(), ledger.runs().count()) == (3, 1)
+        assert recorder_of(ledger.root).pending == 0
+
+
+# --- full --------------------------------------------------------------------------------------------
+
+
+@NEEDS_MOUNT
+@pytest.mark.internal_errors
+def test_a_full_disk_below_the_ledger(observed, tmp_path, cache, table):
+    """Drains fail and say so; with room again, everything is told once."""
+    with small(cache):
+        spool = str(tmp_path / "spool")
+        observed(spool_dir=spool)
+        ledger = Ledger(settings=Settings(cache_root=str(cache), spool_dir=spool))
+        write(table)
+        ledger.drain()
+        ballast = fill(cache)
+        for _ in range(5):
+            with run("full"):
+                write(table)
+        assert components() == {"drain"}
+        assert recorder_of(ledger.root).pending == 20
+        ballast.unlink()
+        assert (ledger.inventory().count(), ledger.runs().count()) == (18, 5)
+        assert_told_at_most_once(ledger.root, table)
+        assert untold(ledger.root, table) == set()
+        assert ledger.verify().is_good
+
+
+@NEEDS_MOUNT
+@pytest.mark.internal_errors
+def test_a_full_disk_below_the_spool(observed, tmp_path, cache, table):
+    """What was told before is drained; what could not be told is counted, and found in the log."""
+    spools = tmp_path / "spool"
+    with small(spools):
+        observed(spool_dir=str(spools))
+        ledger = Ledger(settings=Settings(cache_root=str(cache), spool_dir=str(spools)))
+        with run("full"):
+            write(table)
+            ballast = fill(spools)
+            # What is left of the last page may still take a line.
+            write(table, 12)
+            ballast.unlink()
+            write(table)
+        assert components() == {"spool"}
+        told = ledger.inventory().count()
+        (row,) = rows_of(ledger.root, RUNS, "dropped, writes")
+        assert row == {"dropped": 18 - told, "writes": 18}
+        assert 6 <= told < 18
+        assert ledger.reconcile([table]).apply() == 18 - told
+        assert_told_at_most_once(ledger.root, table)
+        assert untold(ledger.root, table) == set()
+
+
+@pytest.mark.internal_errors
+def test_a_spool_at_its_limit(observed, table, ledger):
+    """The oldest are kept, the rest is counted; after a drain there is room again."""
+    observed(spool_limit=1 << 16)
+    with run("much"):
+        write(table, 60)
+        recorder = recorder_of(ledger.root)
+        recorder.settle_all()
+        kept = recorder.pending
+        assert 20 < kept < 60
+        recorder.drain()
+        write(table, 1)
+    (row,) = rows_of(ledger.root, RUNS, "dropped, writes")
+    assert row == {"dropped": 60 - kept, "writes": 61}
+    versions = [row["version"] for row in rows_of(ledger.root, INVENTORY, "version", "version")]
+    assert versions == [*range(kept), 60]
+    assert internal.seen().keys() == {("spool", "OSError")}
+    assert ledger.reconcile([table]).apply() == 60 - kept
+    assert untold(ledger.root, table) == set()
+
+
+# --- the clock ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours", [1, 24 * 400])
+def test_a_clock_that_jumps_back(observed, table, ledger, hours):
+    """Between two writes of a run, and between two drains: each row is there once, each run ends."""
+    observed()
+    back = hours * 3_600_000_000_000
+    with run("before"):
+        write(table)
+        with fixed(clock=lambda: time.time_ns() - back):
+            write(table)
+            ledger.drain()
+            write(table)
+    with fixed(clock=lambda: time.time_ns() - back), run("back"):
+        write(table)
+    assert ledger.inventory().count() == 12
+    assert sorted(rows_of(ledger.root, RUNS, "job, status"), key=str) == [
+        {"job": "back", "status": "ok"},
+        {"job": "before", "status": "ok"},
+    ]
+    assert_told_at_most_once(ledger.root, table)
+    plan = ledger.reconcile([table], full=True)
+    assert (plan.is_clean, plan.unsettled) == (True, 0)
+
+
+@pytest.mark.parametrize("days", [-400, -20, 400])
+def test_a_spool_is_told_once_whatever_the_clock_said(tmp_path, ledger, days):
+    """The engine forgets marks after a month, of its own clock; what comes back after it is known all the same."""
+    then = time.time_ns() + days * 86_400_000_000_000
+    left_behind(ledger.spools, start_time=then // 1000)
+    shutil.copytree(ledger.spools, tmp_path / "copy")
+    with fixed(clock=lambda: then):
+        assert ledger.drain().operations == 1
+    shutil.copytree(tmp_path / "copy", ledger.spools, dirs_exist_ok=True)
+    assert ledger.drain().adopted == 1
+    assert write_ids(ledger.root, INVENTORY) == ["w-0"]
+    runs = rows_of(ledger.root, RUNS, "run_id", "run_id")
+    assert [row["run_id"] for row in runs] == ["ended-0", "open-0"]
