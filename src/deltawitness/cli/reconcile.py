@@ -16,12 +16,11 @@ from deltawitness.cli.console import (
     MISUSED,
     Complaint,
     JsonOption,
-    clearly,
     console,
     print_json,
 )
 from deltawitness.cli.keeping import OwnFolder
-from deltawitness.cli.root import RootOption, any_ledger, existing_ledger, shown_root
+from deltawitness.cli.root import RootOption, any_ledger, existing_ledger, of_ledger
 from deltawitness.cli.since import SinceOption
 from deltawitness.commit.log import local_path
 from deltawitness.config import Settings
@@ -52,7 +51,7 @@ def reconcile_command(
 
     With --apply what is missing is appended, and the exit code is 1 when something is wrong still.
     """
-    with clearly(f"the ledger at {shown_root(root)} cannot be reconciled"):
+    with of_ledger(root, "reconciled"):
         if bool(tables) == all_tables:
             msg = "reconcile: name tables, or give --all"
             raise Complaint(msg, MISUSED)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
-from deltawitness.cli.console import Complaint, log_to_stderr
+from deltawitness.cli.console import Complaint, clearly, log_to_stderr
 from deltawitness.commit.log import local_path, open_log
 from deltawitness.config import Settings
 from deltawitness.ledger.place import absolute_root
@@ -15,7 +17,7 @@ from deltawitness.redaction import strip_credentials
 if TYPE_CHECKING:
     from deltawitness.ledger.ledger import Ledger
 
-__all__ = ["RootOption", "any_ledger", "existing_ledger", "shown_root"]
+__all__ = ["RootOption", "any_ledger", "existing_ledger", "of_ledger"]
 
 RootOption = typer.Option(
     "--root",
@@ -29,6 +31,20 @@ def shown_root(root: str | None) -> str:
     where = absolute_root(Settings.from_env()) if root is None else root
     local = local_path(where)
     return strip_credentials(where) if local is None else local
+
+
+@contextmanager
+def of_ledger(root: str | None, done: str) -> Iterator[None]:
+    """End the command with one clear line when the block fails.
+
+    Args:
+        root: as given on the command line.
+        done: what is done to the ledger in the block, as a participle.
+    """
+    with clearly("the settings cannot be read"):
+        where = shown_root(root)
+    with clearly(f"the ledger at {where} cannot be {done}"):
+        yield
 
 
 def any_ledger(root: str | None) -> Ledger:

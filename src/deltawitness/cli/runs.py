@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from deltawitness.cli.console import JsonOption, clearly, console, print_json
+from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.questions import Row, Told, runs_of, told_of
-from deltawitness.cli.root import RootOption, existing_ledger, shown_root
+from deltawitness.cli.root import RootOption, existing_ledger, of_ledger
 from deltawitness.cli.since import SinceOption
 from deltawitness.report.runs import print_run, print_runs
 from deltawitness.report.summary import summary_lines
@@ -40,7 +40,7 @@ def runs_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """List finished runs, newest first."""
-    with clearly(f"the ledger at {shown_root(root)} cannot be read"):
+    with of_ledger(root, "read"):
         rows = runs_of(existing_ledger(root), job=job, status=status, since=since, limit=limit)
     if as_json:
         print_json(rows)
@@ -54,7 +54,7 @@ def show_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Show one run: the runs opened in it, what was done to which table, and what failed."""
-    with clearly(f"the ledger at {shown_root(root)} cannot be read"):
+    with of_ledger(root, "read"):
         told = told_of(existing_ledger(root), run_id)
     if as_json:
         print_json(_told_json(told))

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.cli.console import FAILED, JsonOption, clearly, complain, console, print_json
-from deltawitness.cli.root import RootOption, existing_ledger, shown_root
+from deltawitness.cli.console import FAILED, JsonOption, complain, console, print_json
+from deltawitness.cli.root import RootOption, existing_ledger, of_ledger
 from deltawitness.report.upkeep import print_drained, print_maintained, print_verification
 
 __all__ = ["drain_command", "optimize_command", "verify_command"]
@@ -22,7 +22,7 @@ def drain_command(
     """Carry what processes that are gone left behind into the ledger."""
     from deltawitness.ledger.segments import adopted  # noqa: PLC0415 - heavy
 
-    with clearly(f"the ledger at {shown_root(root)} cannot be written"):
+    with of_ledger(root, "written"):
         ledger = existing_ledger(root, or_waiting=True)
         drained = ledger.drain()
         left = sum(1 for _ in adopted(ledger.spools))
@@ -40,7 +40,7 @@ def optimize_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Compact the ledger's tables, and delete the files that nobody needs any more."""
-    with clearly(f"the ledger at {shown_root(root)} cannot be maintained"):
+    with of_ledger(root, "maintained"):
         maintained = existing_ledger(root).optimize()
     if as_json:
         print_json([asdict(table) for table in maintained])
@@ -53,7 +53,7 @@ def verify_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Check what must hold of the ledger: 1 when something does not."""
-    with clearly(f"the ledger at {shown_root(root)} cannot be read"):
+    with of_ledger(root, "read"):
         verification = existing_ledger(root).verify()
     if as_json:
         print_json({"is_good": verification.is_good, **asdict(verification)})

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.cli.console import JsonOption, clearly, console, print_json
+from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.questions import writes_of
-from deltawitness.cli.root import RootOption, existing_ledger, shown_root
+from deltawitness.cli.root import RootOption, existing_ledger, of_ledger
 from deltawitness.cli.since import SinceOption
 from deltawitness.report.writes import print_writes
 from deltawitness.semconv import CacheResult
@@ -30,7 +30,7 @@ def writes_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """List what was done to tables, newest first."""
-    with clearly(f"the ledger at {shown_root(root)} cannot be read"):
+    with of_ledger(root, "read"):
         rows = writes_of(
             existing_ledger(root), table=table, run=run, since=since, result=result, limit=limit
         )

@@ -89,10 +89,12 @@ class LedgerRecording:
     def __init__(self, recorder: Recorder, settings: Settings) -> None:
         self.recorder = recorder
         self._settings = settings
-        self._untold: RunContext | None = None
+        self._untold: list[RunContext] = []
 
     def begin(self) -> None:
         """Get ready for a write that is about to reach the engine."""
+        if self._untold:
+            self._tell_process_run()
         _guarded(self.recorder.begin)
 
     def note(self, observation: Observation, /) -> None:
@@ -147,18 +149,27 @@ class LedgerRecording:
         program that writes nothing leaves none behind.
         """
         if run.is_process and not self.recorder.spools.exists():
-            self._untold = run
+            self._untold.append(run)
         else:
             _guarded(lambda: self.recorder.run_started(run))
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
         """Keep the row of a run that has ended."""
-        if run is self._untold:
-            if not self.recorder.spools.exists() or not self.recorder.is_open:
-                return
-            # Something was told meanwhile, if not by this process.
-            _guarded(lambda: self.recorder.run_started(run))
+        self._tell_if_others_did()
         _guarded(lambda: self.recorder.run_ended(run, error))
+
+    def _tell_if_others_did(self) -> None:
+        """Keep the run of a process that wrote nothing, when its children made a ledger meanwhile."""
+        if self._untold and self.recorder.spools.exists():
+            self._tell_process_run()
+
+    def _tell_process_run(self) -> None:
+        try:
+            run = self._untold.pop()
+        except IndexError:
+            return  # another thread was faster
+        if self.recorder.is_open:  # in a forked child it is the parent's
+            _guarded(lambda: self.recorder.run_started(run))
 
     def run_closed(self, run: RunContext, /) -> None:
         """Have the ledger tell of a run that is over."""
@@ -166,6 +177,7 @@ class LedgerRecording:
 
     def close(self, error: BaseException | None, /, *, timeout: float) -> None:
         """Have the ledger tell everything, for at most so many seconds."""
+        self._tell_if_others_did()
         _guarded(lambda: self.recorder.close(error, timeout=timeout))
 
 
