@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,12 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, flush, internal, run
 from deltawitness.ledger.recorder import recorder_of
 from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.verification import Problem
 from deltawitness.sources import fixed
-from ledger_parts import left_behind, one, rows_of, write_ids
+from ledger_parts import left_behind, one, operation_row, rows_of, sealed_rows, spool_in, write_ids
 from ledger_truth import assert_told_at_most_once, untold
+from new_processes import results_of
+from programs import ledger_crowd
 
 NEEDS_MOUNT = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/bin/mount").exists(), reason="needs root and mount"
@@ -302,3 +306,117 @@ def test_a_spool_is_told_once_whatever_the_clock_said(tmp_path, ledger, days):
     assert write_ids(ledger.root, INVENTORY) == ["w-0"]
     runs = rows_of(ledger.root, RUNS, "run_id", "run_id")
     assert [row["run_id"] for row in runs] == ["ended-0", "open-0"]
+
+
+# --- damaged -----------------------------------------------------------------------------------------
+
+
+def segment_left_behind(ledger, ids=("w-0", "w-1", "w-2")):
+    """Return the only segment of a dead process that told of these operations."""
+    spool = spool_in(ledger.spools)
+    (path,) = sealed_rows(spool, *map(operation_row, ids))
+    spool._let_go()  # as a process does that dies
+    return path
+
+
+def test_a_line_that_was_damaged(ledger):
+    """The lines beside it are told, and the drain says how many were not."""
+    path = segment_left_behind(ledger)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1].replace(b"w-1", b"w-7", 1) + lines[2])
+    assert ledger.verify().findings[0].problem is Problem.DAMAGED_LINES
+    done = ledger.drain()
+    assert (done.operations, done.damaged) == (2, 1)
+    assert sorted(write_ids(ledger.root, INVENTORY)) == ["w-0", "w-2"]
+
+
+@pytest.mark.parametrize("left", [0, 1, 100])
+def test_a_segment_that_was_cut_off(ledger, left):
+    """Whole lines before the cut are told; an empty segment tells nothing."""
+    path = segment_left_behind(ledger)
+    content = path.read_bytes()
+    first = content.index(b"\n") + 1
+    path.write_bytes(content[: first + left] if left else b"")
+    done = ledger.drain()
+    assert (done.operations, done.damaged) == (1 if left else 0, 0)
+    assert list(ledger.spools.iterdir()) == []
+
+
+@pytest.mark.internal_errors
+def test_damage_beside_a_program_is_said_once(observed, table, ledger):
+    """A program that adopts damaged spools says so in one line, and tells its own writes."""
+    for number in range(3):
+        path = segment_left_behind(ledger, [f"w-{number}"])
+        path.write_bytes(path.read_bytes() + b"00000000 R w-9 {}\n")
+    observed()
+    for _ in range(2):
+        with run("nightly"):
+            write(table)
+    assert internal.seen() == {("spool", "ValueError"): 1}
+    assert ledger.inventory().count() == 6 + 3
+
+
+def test_what_does_not_belong_there_is_left_alone(observed, table, ledger):
+    """Files and folders of other names in the folder of spools, and in a spool, are no trouble."""
+    home = segment_left_behind(ledger).parent
+    (home / "notes.seg").write_text("not a number")
+    (home / "00000009.txt").write_text("not a segment")
+    strangers = [ledger.spools / name for name in ("v1-file", "v1-folder", "README")]
+    for stranger in strangers:
+        stranger.mkdir() if stranger.name == "v1-folder" else stranger.write_text("a stranger")
+    (ledger.spools / "v1-folder/00000001.seg").write_text("without a lock")
+    observed()
+    with run("nightly"):
+        write(table)
+    assert ledger.inventory().count() == 6
+    assert not home.exists()
+    assert [stranger.exists() for stranger in strangers] == [True] * 3
+
+
+@pytest.mark.internal_errors
+@pytest.mark.parametrize("damaged", [INVENTORY, RUNS], ids=lambda table: table.alias)
+def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
+    """The program goes on, its rows wait, what is wrong is said; made whole, the table gets them once."""
+    observed()
+    with run("good"):
+        write(table)
+    log = max(Path(ledger.root.uri_of(damaged), "_delta_log").glob("*.json"))
+    content = log.read_text()
+    log.write_text(content[: len(content) // 2])
+    for _ in range(3):
+        with run("bad"):
+            write(table)
+    assert components() == {"drain"}
+    assert len(internal.seen()) == 1
+    assert recorder_of(ledger.root).pending == 12
+    problems = {(found.problem, found.where) for found in ledger.verify().findings}
+    assert problems == {(Problem.UNREADABLE, damaged.name)}
+    log.write_text(content)
+    assert (ledger.inventory().count(), ledger.runs().count()) == (12, 4)
+    assert recorder_of(ledger.root).pending == 0
+    assert_told_at_most_once(ledger.root, table)
+    assert ledger.verify().is_good
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_the_spool_of_another_user_is_left_alone():
+    """Who may not read it drains what is his own; who may, drains it."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        ledger = Ledger(f"{folder}/cache")
+        for shared in (ledger.spools, ledger.spools.parent / "cache_ledgers"):
+            shared.mkdir(parents=True, exist_ok=True)
+            shared.chmod(0o777)
+        segment_left_behind(ledger)
+        (result,) = results_of(
+            ledger_crowd.write_as, [(NOBODY, {"cache_root": ledger.root.uri}, f"{folder}/t")]
+        )
+        assert result == {}
+        assert ledger.root.opened(INVENTORY).version() == 1
+        (home,) = ledger.spools.iterdir()
+        assert home.stat().st_uid == 0
+        assert ledger.inventory().count() == 1
+        assert ledger.drain().operations == 3
+
+
+NOBODY = 65534

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pyarrow as pa
 from deltalake import CommitProperties, write_deltalake
 
@@ -46,3 +49,20 @@ def drain_when_told(root, spools, barrier, results):
     barrier.wait(60)
     done = Drain(LedgerRoot(root), tail=64).all_dead(spools)
     results.send((done.operations, done.runs, internal.seen()))
+
+
+def write_as(user, settings, table, results):
+    """Write once as another user; send what failed of the library's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        # All that is imported late is imported now: the other user may not be let at it.
+        _write_once({"cache_root": folder}, f"{folder}/t")
+    os.setuid(user)
+    _write_once(settings, table)
+    results.send(internal.seen())
+
+
+def _write_once(settings, table):
+    DeltaLakeInstrumentor().instrument(settings=Settings(**settings))
+    with run("crowd"):
+        write_deltalake(table, DATA)
+    DeltaLakeInstrumentor().uninstrument()
