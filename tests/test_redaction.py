@@ -310,3 +310,10 @@ def test_a_real_error_does_not_tell_where_the_table_lies(tmp_path, delta_telemet
     told += "".join(span.to_json() for span in delta_telemetry.spans())
     assert "not found" in told
     assert not any(word in told for word in ("Patient", "John", "Doe"))
+
+
+def test_a_location_of_one_word_leaves_the_words_of_a_message_alone():
+    """A table may be called as a letter or a word of the text is."""
+    told = "the request is forbidden"
+    assert redact_text(told, location="s3://bucket/t") == told
+    assert redact_text(told, location="/request") == told

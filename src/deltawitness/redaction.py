@@ -207,7 +207,10 @@ def _spellings(location: str) -> tuple[str, ...]:
     # A single word may be a word of the message; with a blank in it, it is none.
     told = [folder for folder in folders if "/" in folder or " " in folder]
     ways = {way for folder in told for way in (folder, quote(folder), quote(folder, safe="/ "))}
-    return tuple(sorted({path.strip("/"), *ways} - {""}, key=len, reverse=True))
+    as_it_stands = path.strip("/")
+    if "/" in as_it_stands or " " in as_it_stands:
+        ways.add(as_it_stands)
+    return tuple(sorted(ways, key=len, reverse=True))
 
 
 @lru_cache(maxsize=1024)
