@@ -1,0 +1,514 @@
+"""What keeping a ledger costs the caller, the drain and the reader, with an A/A control and the bars.
+
+    python benchmarks/ledger.py [--rounds N] [--case NAME]
+
+Writes are measured in a process for each variant; all run at the same time and take turns write by
+write, in random order, so that what the machine does meanwhile hits all alike. Notes, drains and
+queries are measured in a new process each, alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+Write = Callable[[Any, pa.Table], None]
+
+TEN = pa.table({"id": list(range(10)), "name": [f"row {i}" for i in range(10)]})
+LOG = 10
+"""Commits in the log of a table that is written to."""
+
+REOPEN_EVERY = 20
+"""Writes after which a table is laid anew and opened again, so that its log keeps its length."""
+
+WARMING = 5
+"""First rounds, which are not counted."""
+
+
+def seen(text: str, limit: float, figure: float, unit: str, *, at_least: bool = False) -> None:
+    is_good = figure >= limit if at_least else figure <= limit
+    sign = ">=" if at_least else "<="
+    print(
+        f"| {text} | {sign} {limit:g} {unit} | {figure:.3f} {unit}{'' if is_good else ', missed'} |"
+    )
+
+
+# --- writes: what each variant's process calls --------------------------------------------------------
+
+
+def instrumented(**settings: Any) -> Write:
+    """Spans, metrics and logs to batching processors that export to nowhere."""
+    from deltalake import write_deltalake
+    from overhead import sdk
+
+    from deltawitness import DeltaLakeInstrumentor, Settings
+
+    DeltaLakeInstrumentor().instrument(settings=Settings(**settings), **sdk())
+    return lambda table, data: write_deltalake(table, data, mode="append")
+
+
+def without(_: Path) -> Write:
+    return instrumented()
+
+
+def with_ledger(folder: Path) -> Write:
+    return instrumented(cache_root=str(folder / "ledger"))
+
+
+def hand_written(folder: Path, *, by_handle: bool) -> Write:
+    """The obvious way to keep a ledger: a row appended to a Delta table after each write."""
+    from deltalake import DeltaTable, write_deltalake
+
+    from deltawitness.run import suppressed
+
+    write, place = instrumented(), folder / "by-hand"
+
+    def row(data: pa.Table) -> pa.Table:
+        told = {
+            "event_time": time.time_ns() // 1000,
+            "run_id": "01a20cc8-b26f-75e7-8455-af381e0c1c48",
+            "table": "t",
+            "operation": "WRITE",
+            "rows": data.num_rows,
+        }
+        return pa.Table.from_pylist([told])
+
+    with suppressed():
+        write_deltalake(place, row(TEN))
+    ledger: Any = DeltaTable(place) if by_handle else place
+
+    def both(table: Any, data: pa.Table) -> None:
+        write(table, data)
+        with suppressed():
+            write_deltalake(ledger, row(data), mode="append")
+
+    return both
+
+
+VARIANTS: dict[str, Callable[[Path], Write]] = {
+    "without": without,
+    "without again": without,
+    "with ledger": with_ledger,
+    "an append per write, by handle": lambda folder: hand_written(folder, by_handle=True),
+    "an append per write, by URI": lambda folder: hand_written(folder, by_handle=False),
+}
+
+
+def work(variant: str, original: Path, folder: Path, writes: int, pipe: Connection) -> None:
+    """One variant's process: writes when it is told to, and says how long it took."""
+    from deltalake import DeltaTable
+
+    folder.mkdir()
+    write, table, count = VARIANTS[variant](folder), None, 0
+    place = folder / "table"
+    while pipe.recv():
+        if count % REOPEN_EVERY == 0:
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.copytree(original, place)
+            table = DeltaTable(place)
+            write(table, TEN)
+        count += 1
+        started = time.perf_counter_ns()
+        for _ in range(writes):
+            write(table, TEN)
+        pipe.send((time.perf_counter_ns() - started) / 1e3)
+    pipe.close()
+    os._exit(0)
+
+
+def taking_turns(rounds: int, writes: int, folder: Path) -> dict[str, list[float]]:
+    """Return the microseconds of each round, by variant."""
+    from deltalake import DeltaTable, write_deltalake
+
+    original = folder / "original"
+    write_deltalake(original, TEN)
+    handle = DeltaTable(original)
+    for _ in range(LOG - 1):
+        write_deltalake(handle, TEN, mode="append")
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    processes = []
+    for number, variant in enumerate(VARIANTS):
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=work, args=(variant, original, folder / str(number), writes, theirs)
+        )
+        process.start()
+        processes.append(process)
+        pipes[variant] = ours
+    taken: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for number in range(rounds + WARMING):
+        for variant in random.sample(list(VARIANTS), len(VARIANTS)):
+            pipes[variant].send(True)  # noqa: FBT003 - "go on"
+            microseconds = pipes[variant].recv()
+            if number >= WARMING:
+                taken[variant].append(microseconds)
+    for pipe in pipes.values():
+        pipe.send(False)  # noqa: FBT003 - "that was all"
+    for process in processes:
+        process.join()
+    return taken
+
+
+def writes(rounds: int, each: int, folder: Path) -> None:
+    """A write with a ledger, beside one without, and beside the hand-written ones."""
+    taken = taking_turns(rounds, each, folder)
+    base = taken["without"]
+    added: dict[str, float] = {}
+    print(
+        "\n| 10 rows, append, handle, log 10 | median | added | ratio of medians | median of ratios |"
+    )
+    print("|---|---|---|---|---|")
+    for variant, figures in taken.items():
+        pairs = list(zip(figures, base, strict=True))
+        added[variant] = statistics.median(mine - theirs for mine, theirs in pairs) / each
+        ratio = statistics.median(mine / theirs for mine, theirs in pairs)
+        print(
+            f"| {variant} | {statistics.median(figures) / each:.0f} us | {added[variant]:+.0f} us "
+            f"| {statistics.median(figures) / statistics.median(base):.3f} | {ratio:.3f} |"
+        )
+    print("\n| bar | limit | seen |\n|---|---|---|")
+    ratio = statistics.median(taken["with ledger"]) / statistics.median(base)
+    seen("write with ledger over without", 1.05, ratio, "")
+    for way in ("by handle", "by URI"):
+        by_hand = added[f"an append per write, {way}"]
+        times = by_hand / max(added["with ledger"], 1.0)
+        seen(f"cheaper than an append per write, {way}", 10, times, "times", at_least=True)
+
+
+# --- notes: on the caller's thread ------------------------------------------------------------------
+
+
+def notes(rounds: int, _: int, folder: Path) -> None:
+    """What recording takes of the caller's thread, in a hot loop and right after real writes."""
+    from deltalake import DeltaTable, write_deltalake
+
+    from deltawitness import DeltaLakeInstrumentor, Settings, run
+    from deltawitness.observe import current_observer
+
+    DeltaLakeInstrumentor().instrument(
+        settings=Settings(
+            cache_root=str(folder / "ledger"), drain_interval=3600, drain_events=10_000_000
+        )
+    )
+    observer = current_observer()
+    assert observer is not None
+    recording: Any = observer._recording  # noqa: SLF001 - what is measured
+    kept: list[Any] = []
+    cold: list[float] = []
+
+    class Timed:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(recording, name)
+
+        def note(self, observation: Any) -> None:
+            started = time.perf_counter_ns()
+            recording.note(observation)
+            cold.append((time.perf_counter_ns() - started) / 1e3)
+            kept.append(observation)
+
+    observer._recording = Timed()  # noqa: SLF001 - as above
+    write_deltalake(folder / "t", TEN)
+    with run("bench"):
+        table = DeltaTable(folder / "t")
+        for _ in range(max(200, rounds)):
+            write_deltalake(table, TEN, mode="append")
+    hot = [_per_note(recording, kept) for _ in range(40)]
+    print("\n| a note on the caller's thread | median | 95 % |\n|---|---|---|")
+    for text, figures in (("hot loop", hot), ("right after a real write", cold)):
+        print(
+            f"| {text} | {statistics.median(figures):.1f} us | {statistics.quantiles(figures, n=20)[-1]:.1f} us |"
+        )
+    print("\n| bar | limit | seen |\n|---|---|---|")
+    seen("recording per event, hot loop", 30, statistics.median(hot), "us")
+    seen("recording per event, right after a real write", 30, statistics.median(cold), "us")
+    syncs = synced(folder)
+    if syncs is not None:
+        seen("calls of fsync and its kin in 1,000 notes", 0, syncs, "calls")
+    os._exit(0)
+
+
+def _per_note(recording: Any, observations: list[Any]) -> float:
+    started = time.perf_counter_ns()
+    for observation in observations:
+        recording.note(observation)
+    return (time.perf_counter_ns() - started) / 1e3 / len(observations)
+
+
+SYNCS = "fsync,fdatasync,sync,syncfs,sync_file_range,msync"
+
+
+def synced(folder: Path) -> int | None:
+    """Return how often a process that only takes notes syncs; None where strace is not there."""
+    if shutil.which("strace") is None:
+        return None
+    told = folder / "strace"
+    program = [sys.executable, __file__, "--only-notes", str(folder / "traced")]
+    subprocess.run(["strace", "-f", "-e", f"trace={SYNCS}", "-o", told, *program], check=True)  # noqa: S603, S607 - our own program
+    return sum(
+        "sync(" in line or "sync_file_range(" in line for line in told.read_text().splitlines()
+    )
+
+
+def only_notes(folder: Path) -> None:
+    """A thousand notes and their rows, and nothing else."""
+    from deltawitness import Settings
+    from deltawitness.ledger.recorder import Recorder
+    from deltawitness.run import RunContext
+
+    recorder = Recorder(Settings(cache_root=str(folder), drain_interval=3600))
+    context = RunContext("r", "bench")
+    for number in range(1000):
+        recorder.note(str(number), context, "{}")
+    os._exit(0)
+
+
+# --- drains -------------------------------------------------------------------------------------------
+
+
+def operations(count: int, runs: int, start_us: int, step_us: int) -> Iterator[dict[str, Any]]:
+    """Yield rows as a fleet of jobs makes them."""
+    from deltawitness.sources import new_id
+
+    clock = start_us
+    for number in range(count):
+        clock = start_us + number * step_us
+        if number % max(1, count // runs) == 0:
+            run_id = new_id()
+        yield {
+            "event_time": clock,
+            "run_id": run_id,
+            "write_id": new_id(),
+            "trace_id": f"{random.getrandbits(128):032x}",
+            "span_id": f"{random.getrandbits(64):016x}",
+            "job": f"job-{number % 20}",
+            "operation": "WRITE",
+            "cache_operation": "write",
+            "scope": "dataset",
+            "policy": "nightly",
+            "result": "write",
+            "table_uri": f"s3://lake/tables/t{number % 50}",
+            "table_id": f"{number % 50:032x}",
+            "table_name": f"t{number % 50}",
+            "version": number,
+            "versions": [number],
+            "mode": "append",
+            "schema_hash": f"{number % 50:032x}",
+            "rows_added": 1000,
+            "files_added": 1,
+            "files_removed": 0,
+            "bytes_added": 40_000 + number % 1000,
+            "bytes_removed": 0,
+            "retries": 0,
+            "execution_ms": 7,
+            "duration_ms": 9.25,
+            "host": "worker-1",
+            "pid": 4242,
+            "thread": "MainThread",
+            "engine": "delta-rs:py-1.6.6",
+            "deltalake_version": "1.6.6",
+            "datafusion_version": "55.0.0",
+            "witness_version": "0.1.0",
+            "source": "observed",
+        }
+
+
+def drains(rounds: int, _: int, folder: Path) -> None:
+    """How many events a drain carries in a second."""
+    from deltalake import CommitProperties, write_deltalake
+
+    from deltawitness.ledger.drain import Drain
+    from deltawitness.ledger.lines import LineKind
+    from deltawitness.ledger.rows import as_json
+    from deltawitness.ledger.spool import Spool
+    from deltawitness.ledger.tables import LedgerRoot
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    events, unwhole = 50_000, 5_000
+    now = time.time_ns() // 1000
+    rows = [(row["write_id"], as_json(row)) for row in operations(events, 50, now, 1)]
+    rates: list[float] = []
+    for number in range(max(3, min(7, rounds // 50))):
+        spool = Spool(folder / f"spool-{number}", limit=1 << 40, on_error=fail)
+        for write_id, text in rows:
+            spool.append(LineKind.ROW, write_id, text)
+        spool.rotate()
+        paths = [segment.path for segment in spool.sealed()]
+        started = time.perf_counter()
+        done = Drain(LedgerRoot(str(folder / f"ledger-{number}")), tail=64).own(paths)
+        rates.append(done.operations / (time.perf_counter() - started))
+    for version_ in range(20):
+        metadata = {"write_id": f"w-{version_}"}
+        write_deltalake(
+            folder / "t",
+            TEN,
+            mode="append",
+            commit_properties=CommitProperties(custom_metadata=metadata),
+        )
+    spool = Spool(folder / "spool-notes", limit=1 << 40, on_error=fail)
+    for number in range(unwhole):
+        at = number % 20
+        note = {"_mark": f"w-{at}", "_base": at - 1, "_version": at, "table_uri": str(folder / "t")}
+        spool.note(
+            f"n-{number}",
+            as_json({**json.loads(rows[number][1]), **note, "write_id": f"n-{number}"}),
+        )
+    spool.rotate(is_last=True)
+    started = time.perf_counter()
+    done = Drain(LedgerRoot(str(folder / "ledger-notes")), tail=64).own(
+        [segment.path for segment in spool.sealed()]
+    )
+    rate = done.operations / (time.perf_counter() - started)
+    print("\n| a drain | events | per second |\n|---|---|---|")
+    print(f"| whole rows, median of {len(rates)} | {events} | {statistics.median(rates):.0f} |")
+    print(f"| notes without a row, completed from the log | {unwhole} | {rate:.0f} |")
+    print("\n| bar | limit | seen |\n|---|---|---|")
+    seen("drain of whole rows", 20_000, statistics.median(rates), "events/s", at_least=True)
+
+
+# --- queries ----------------------------------------------------------------------------------------------
+
+DAYS = 30
+RUNS = 2_000
+ROWS = 1_000_000
+COMMITS = 600
+
+
+def queries(rounds: int, _: int, folder: Path) -> None:
+    """One run's rows out of a million, as drains have left the inventory and after its upkeep."""
+    from datafusion import SessionContext, col, lit
+
+    from deltawitness import Ledger
+    from deltawitness.ledger.maintenance import optimize
+    from deltawitness.ledger.tables import INVENTORY, LedgerRoot
+
+    root = LedgerRoot(str(folder / "cache"))
+    run_ids = inventory(root)
+    ledger = Ledger(root.uri)
+
+    def frame(run_id: str) -> int:
+        found = ledger.inventory().filter(col("run_id") == lit(run_id)).collect()
+        return sum(batch.num_rows for batch in found)
+
+    def sql(run_id: str) -> int:
+        ctx = SessionContext()
+        ledger.register(ctx)
+        found = ctx.sql(f"SELECT * FROM cache_ledger.inventory WHERE run_id = '{run_id}'").collect()  # noqa: S608 - an id of ours
+        return sum(batch.num_rows for batch in found)
+
+    print(
+        f"\n| one run of {RUNS} among {ROWS} rows | files | rows found | median | 95 % |\n|---|---|---|---|---|"
+    )
+    held: list[tuple[str, float]] = []
+    for state in ("as drained", "after upkeep"):
+        if state == "after upkeep":
+            optimize(root, INVENTORY)
+        opened = root.opened(INVENTORY)
+        files = 0 if opened is None else len(opened.file_uris())
+        for way, ask in (("inventory().filter()", frame), ("register(), SQL", sql)):
+            found, taken = set(), []
+            for run_id in random.sample(run_ids, max(20, min(100, rounds // 5))):
+                started = time.perf_counter()
+                found.add(ask(run_id))
+                taken.append((time.perf_counter() - started) * 1e3)
+            print(
+                f"| {way}, {state} | {files} | {min(found)} to {max(found)} "
+                f"| {statistics.median(taken):.1f} ms | {statistics.quantiles(taken, n=20)[-1]:.1f} ms |"
+            )
+            held.append((f"{way}, {state}", statistics.median(taken)))
+    print("\n| bar | limit | seen |\n|---|---|---|")
+    for text, figure in held:
+        seen(f"query for one run, {text}", 100, figure, "ms")
+
+
+def inventory(root: Any) -> list[str]:
+    """Fill an inventory as drains do, from a month of runs, and return the runs."""
+    from deltawitness.ledger.arrow import operation_rows
+    from deltawitness.ledger.drain import appended
+    from deltawitness.ledger.rows import as_json
+    from deltawitness.ledger.tables import INVENTORY
+
+    month_us = DAYS * 86_400_000_000
+    start = time.time_ns() // 1000 - month_us
+    batch: list[bytes] = []
+    run_ids: dict[str, None] = {}
+    for row in operations(ROWS, RUNS, start, month_us // ROWS):
+        run_ids[row["run_id"]] = None
+        batch.append(as_json(row).encode())
+        if len(batch) == ROWS // COMMITS:
+            rows = operation_rows(batch).sort_by(
+                [("run_id", "ascending"), ("event_time", "ascending")]
+            )
+            mark = len(run_ids)
+            appended(root, INVENTORY, lambda _, rows=rows, mark=mark: (rows, {"bench": mark}))  # type: ignore[misc]  # mypy does not see benchmarks
+            batch = []
+    return list(run_ids)
+
+
+# --- all of it ---------------------------------------------------------------------------------------------
+
+CASES: list[tuple[str, Callable[[int, int, Path], None], int]] = [
+    ("notes", notes, 1),
+    ("writes", writes, 1),
+    ("writes in a row", writes, 50),
+    ("drains", drains, 1),
+    ("queries", queries, 1),
+]
+
+
+def alone(case: Callable[[int, int, Path], None], rounds: int, each: int) -> None:
+    """Run one case in a process of its own, and in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = multiprocessing.get_context("spawn").Process(
+            target=case, args=(rounds, each, Path(folder))
+        )
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(process.exitcode)
+
+
+def machine() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "cpus": str(os.cpu_count()),
+        **{name: version(name) for name in ("datafusion", "deltalake", "deltawitness")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=400, help="rounds of the writes")
+    parser.add_argument("--case", help="only the cases whose name has this text in it")
+    parser.add_argument("--only-notes", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only_notes is not None:
+        only_notes(arguments.only_notes)
+    for name, case, each in CASES:
+        if arguments.case is None or arguments.case in name:
+            print(f"\n## {name}", flush=True)
+            alone(case, max(20, arguments.rounds // each), each)
+    print(f"\n{machine()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
