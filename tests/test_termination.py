@@ -45,6 +45,27 @@ def test_a_terminated_program_is_told_whole(tmp_path, how):
     assert Ledger(tmp_path / "cache").inventory().count() + len(plan.missing) == known
 
 
+def test_a_program_that_comes_to_its_end_dies_of_the_signal(tmp_path):
+    """Its last statement is done before everything is told; its end waits for that."""
+    text = """if True:
+        import os, signal, sys, pyarrow as pa
+        from deltalake import write_deltalake
+        from deltawitness import DeltaLakeInstrumentor
+        DeltaLakeInstrumentor().instrument()
+        write_deltalake(sys.argv[1], pa.table({"x": [1]}))
+        os.kill(os.getpid(), signal.SIGTERM)
+    """
+    variables = {**os.environ, "DELTAWITNESS_CACHE_ROOT": str(tmp_path / "cache")}
+    programs = [
+        subprocess.Popen([sys.executable, "-c", text, tmp_path / name], env=variables)
+        for name in "abcd"
+    ]
+    assert [program.wait(60) for program in programs] == [-signal.SIGTERM] * 4
+    ledger = Ledger(tmp_path / "cache")
+    assert ledger.inventory().count() == 4
+    assert ledger.runs().select("status").to_pylist() == [{"status": "error"}] * 4
+
+
 def test_a_handler_of_the_program_stays(tmp_path):
     """Where the program handles the signal itself, nothing is changed."""
 

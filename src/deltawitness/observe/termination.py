@@ -20,6 +20,10 @@ from types import FrameType
 __all__ = ["Terminated", "Termination"]
 
 
+LONGEST_GOING = 10.0
+"""Seconds after which a process that is told to go is taken to stay."""
+
+
 class Terminated(BaseException):
     """What ends the runs of a process that is told to go; it is never raised."""
 
@@ -82,14 +86,17 @@ class Termination:
         return self._is_installed and signal.getsignal(signal.SIGTERM) == self._handle
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        # On a thread: the main one may hold a lock that telling needs, and goes on meanwhile.
-        threading.Thread(target=self._go, name="deltawitness-sigterm", daemon=True).start()
+        # On a thread: the main one may hold a lock that telling needs, and goes on meanwhile. No
+        # daemon: a program that comes to its end in the meantime waits, and dies of the signal.
+        threading.Thread(target=self._go, name="deltawitness-sigterm", daemon=False).start()
 
     def _go(self) -> None:
         with self._lock:
-            if self._is_going:
-                return
+            is_first = not self._is_going
             self._is_going = True
+        if not is_first:
+            threading.Event().wait(LONGEST_GOING)
+            return
         with suppress(BaseException):
             self._tell()
         # Python lets only the main thread do this, and that is at work.
