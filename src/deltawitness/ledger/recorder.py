@@ -34,6 +34,9 @@ LONGEST_PAUSE = 60.0
 QUIET_POLL = 0.05
 """Seconds between two looks for a pause between writes."""
 
+BETWEEN_DRAINS = 1.0
+"""Seconds from one drain to the next that comes because runs have ended."""
+
 RUN_END_TIMEOUT = 10.0
 """Seconds that the end of a run waits for its drain; the drain itself goes on."""
 
@@ -88,6 +91,8 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._since_drain = 0
+        self._is_failing = False
+        self._drained_at = -BETWEEN_DRAINS
 
     # --- what a write calls ------------------------------------------------------------------------
 
@@ -238,12 +243,31 @@ class Recorder:
         for run_id, opened in list(self._runs.items()):
             yield LineKind.RUN_START, run_id, as_json(opened.started(self._shown_root))
 
-    def run_closed(self, run: RunContext) -> None:  # noqa: ARG002 - one signature for all listeners
-        """Drain what a run has left when it was the outermost; inside others, soon."""
-        if any(opened.depth for opened in list(self._runs.values())):
+    def run_closed(self, run: RunContext) -> None:
+        """Drain what a run has left: at once when it was the outermost, inside others soon.
+
+        Of short runs, one after the other, only the first waits for it; and none does while drains
+        fail, which would have each wait as long as it may.
+        """
+        if self._spool.home is None:
+            return
+        is_inside = any(opened.depth for opened in list(self._runs.values()))
+        if is_inside or self._is_failing or not self._is_worth_waiting(run):
+            self._drain_soon()
+        else:
+            if not self.drain_in_time(RUN_END_TIMEOUT):
+                self._is_failing = True
+            self._drained_at = time.monotonic()
+
+    def _is_worth_waiting(self, run: RunContext) -> bool:
+        lasted = (now_ns() - run.started_at) / 1e9
+        return lasted > BETWEEN_DRAINS or time.monotonic() > self._drained_at + BETWEEN_DRAINS
+
+    def _drain_soon(self) -> None:
+        if self._thread is None:
+            self._start()
+        if not self._is_failing:  # then in the pace of the one that tries
             self._wake.set()
-        elif self._spool.home is not None:
-            self.drain_in_time(RUN_END_TIMEOUT)
 
     # --- draining --------------------------------------------------------------------------------------
 
@@ -269,9 +293,16 @@ class Recorder:
             self._wake.clear()
             if self._closed:
                 return
+            self._wait_between()
             self._wait_for_quiet()
             is_done = self.drain()
+            self._drained_at = time.monotonic()
             pause = interval if is_done else min(LONGEST_PAUSE, 2 * max(pause, interval))
+
+    def _wait_between(self) -> None:
+        between = min(BETWEEN_DRAINS, self._settings.drain_interval)
+        while time.monotonic() < self._drained_at + between and not self._closed:
+            time.sleep(min(between, QUIET_POLL))
 
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -296,6 +327,7 @@ class Recorder:
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
             problem = error
             report("drain", error)
+        self._is_failing = problem is not None
         self.on_drain(time.perf_counter() - started, problem)
         return problem is None
 

@@ -1,0 +1,194 @@
+"""However a program ends, each of its runs is a row that says how."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal, run
+from deltawitness.ledger.recorder import recorder_of
+from deltawitness.ledger.tables import RUNS
+from ledger_parts import one, rows_of
+from ledger_truth import assert_told_at_most_once, untold
+
+PROGRAM = Path(__file__).parent / "programs" / "ledger_lives.py"
+
+ENDINGS = {
+    # How it ends, and the job, status, error and writes of each run; None is the program's own run.
+    "implicit": (0, [("ledger_lives", "ok", None, 2)]),
+    "nested": (
+        0,
+        [
+            ("inner", "ok", None, 1),
+            ("inner", "ok", None, 2),
+            ("innermost", "ok", None, 1),
+            ("outer", "ok", None, 1),
+        ],
+    ),
+    "raises": (1, [("failing", "error", "LookupError", 1)]),
+    "raises_outside": (1, [("ledger_lives", "error", "LookupError", 1)]),
+    "leaves_well": (0, [("leaving", "ok", None, 1)]),
+    "leaves_badly": (3, [("leaving", "error", "SystemExit", 1)]),
+    "disappears": (0, [("gone", "abandoned", None, 2)]),
+    "dies_inside_run": (-signal.SIGHUP, [("gone", "abandoned", None, 2)]),
+    "tasks": (
+        0,
+        [
+            ("gathering", "ok", None, 1),
+            ("task-0", "ok", None, 2),
+            ("task-1", "ok", None, 2),
+            ("task-2", "ok", None, 2),
+        ],
+    ),
+    "thread": (0, [("late", "ok", None, 3)]),
+    "children": (0, [("family", "ok", None, 5)]),
+}
+
+TOLD_BY_ITSELF = ENDINGS.keys() - {"disappears", "dies_inside_run"}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """Every program, run at the same time as the others; by name its folder and how it ended."""
+    running = {}
+    for name in (*ENDINGS, "daemon"):
+        folder = tmp_path_factory.mktemp(name)
+        environment = {
+            **os.environ,
+            "DELTAWITNESS_CACHE_ROOT": str(folder / "cache"),
+            "DELTAWITNESS_DRAIN_INTERVAL": "3600",
+        }
+        command = [sys.executable, str(PROGRAM), name, str(folder / "t")]
+        running[name] = folder, subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    return {
+        name: (folder, process, process.communicate())
+        for name, (folder, process) in running.items()
+    }
+
+
+@pytest.mark.parametrize("life", ENDINGS)
+def test_the_runs_of_a_program(ended, life):
+    """Their statuses and counts are told, whoever tells them; each commit is a row of its run."""
+    folder, process, (_, errors) = ended[life]
+    code, expected = ENDINGS[life]
+    assert process.returncode == code, errors.decode()
+    assert b"failed with" not in errors
+    ledger = Ledger(folder / "cache")
+    if life not in TOLD_BY_ITSELF:
+        assert ledger.inventory().count() == 0
+    ledger.drain()
+    runs = (
+        ledger.runs().select("job", "status", "error_type", "writes").to_arrow_table().to_pylist()
+    )
+    assert sorted(tuple(row.values()) for row in runs) == sorted(expected)
+    assert_told_at_most_once(ledger.root, folder / "t")
+    assert untold(ledger.root, folder / "t") == set()
+    assert ledger.inventory().count() == sum(writes for *_, writes in expected)
+    assert list(ledger.spools.iterdir()) == []
+
+
+@pytest.mark.parametrize("life", sorted(TOLD_BY_ITSELF))
+def test_a_program_that_ends_tells_everything_itself(ended, life):
+    """Nothing is left for the next drain."""
+    folder, *_ = ended[life]
+    assert not any((folder / "cache/cache_spool").iterdir())
+
+
+def test_runs_know_the_run_that_they_were_opened_in(ended):
+    """Down to the innermost."""
+    folder, *_ = ended["nested"]
+    rows = rows_of(Ledger(folder / "cache").root, RUNS, "run_id, parent_run_id, job")
+    jobs = {row["run_id"]: row["job"] for row in rows}
+    assert sorted((row["job"], jobs.get(row["parent_run_id"])) for row in rows) == [
+        ("inner", "outer"),
+        ("inner", "outer"),
+        ("innermost", "inner"),
+        ("outer", None),
+    ]
+
+
+def test_a_child_takes_part_in_the_run_of_its_parent(ended):
+    """A row for each process, and one run that is their sum."""
+    folder, *_ = ended["children"]
+    ledger = Ledger(folder / "cache")
+    parts = rows_of(ledger.root, RUNS, "is_part, writes, rows_added, status", "is_part")
+    assert [tuple(part.values()) for part in parts] == [
+        (False, 1, 2, "ok"),
+        (True, 2, 4, "ok"),
+        (True, 2, 4, "ok"),
+    ]
+    (whole,) = (
+        ledger.runs().select("processes", "writes", "rows_added").to_arrow_table().to_pylist()
+    )
+    assert whole == {"processes": 3, "writes": 5, "rows_added": 10}
+
+
+def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
+    """What it wrote until then is told; what it did after that is in the log."""
+    folder, *_ = ended["daemon"]
+    ledger = Ledger(folder / "cache")
+    ledger.drain()
+    assert_told_at_most_once(ledger.root, folder / "t")
+    ledger.reconcile([folder / "t"]).apply()
+    assert untold(ledger.root, folder / "t") == set()
+    statuses = rows_of(ledger.root, RUNS, "job, status")
+    assert {row["job"] for row in statuses} == {"endless"}
+
+
+def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
+    """Of a hundred calls of a job only a few wait for a drain, and every run is a row."""
+    drains: list[float] = []
+    write_deltalake(str(tmp_path / "t"), one(0))
+    table = DeltaTable(tmp_path / "t")
+
+    @run("short")
+    def job():
+        write_deltalake(table, one(1), mode="append")
+
+    def seconds(settings):
+        DeltaLakeInstrumentor().instrument(settings=settings)
+        ledger = recorder_of(Ledger(settings=settings).root) if settings.cache_root else None
+        if ledger is not None:
+            ledger.on_drain = lambda took, _: drains.append(took)
+        begun = time.monotonic()
+        for _ in range(100):
+            job()
+        took = time.monotonic() - begun
+        DeltaLakeInstrumentor().uninstrument()
+        return took
+
+    without = seconds(Settings())
+    took = seconds(Settings(cache_root=str(tmp_path / "cache")))
+    assert len(drains) <= 2 * took + 3
+    ledger = Ledger(tmp_path / "cache")
+    assert (ledger.runs().count(), ledger.inventory().count()) == (100, 100)
+    say(
+        f"ledger: 100 runs of one write took {took:.2f} s, without ledger {without:.2f} s; {len(drains)} drains"
+    )
+
+
+@pytest.mark.internal_errors
+def test_runs_do_not_wait_for_a_ledger_that_cannot_be_had(tmp_path):
+    """One of them does; from then on it is tried in the background, ever more rarely."""
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")
+    settings = Settings(cache_root=str(tmp_path / "cache"))
+    DeltaLakeInstrumentor().instrument(settings=settings)
+    recorder = recorder_of(Ledger(settings=settings).root)
+    waited = []
+    recorder.drain_in_time = lambda timeout: waited.append(timeout) or recorder.drain()
+    for _ in range(5):
+        with run("nightly"):
+            write_deltalake(str(tmp_path / "t"), one(1), mode="append")
+    assert len(waited) == 1
+    assert {component for component, _ in internal.seen()} == {"drain"}
+    del recorder.drain_in_time
+    (tmp_path / "cache" / "cache_ledgers").unlink()
+    assert Ledger(tmp_path / "cache").runs().count() == 5
