@@ -390,7 +390,7 @@ def drains(rounds: int, _: int, folder: Path) -> None:
 DAYS = 30
 RUNS = 2_000
 ROWS = 1_000_000
-COMMITS = 600
+COMMITS = 500
 
 
 def queries(rounds: int, _: int, folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from deltawitness.ledger.files import dataset_of
 from deltawitness.ledger.tables import PARTITION, RUNS, LedgerRoot, LedgerTable
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> Dat
     if opened is None:
         # Without a name, so that the session's own tables stay what they are.
         return ctx.from_arrow(table.schema.empty_table())
-    # DataFusion cannot reach a foreign table's object store; pyarrow's reader brings its own.
-    return ctx.read_table(Table(opened if root.is_local else opened.to_pyarrow_dataset()))
+    return ctx.read_table(Table(dataset_of(root, table, opened)))
 
 
 def _column(column: pa.Field, is_there: bool) -> Expr:

@@ -1,0 +1,116 @@
+"""A query for one run reads the files that it is in, and finds whatever the table holds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pyarrow.compute as pc
+import pytest
+from datafusion import SessionContext
+from datafusion.catalog import Table
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness.ledger.arrow import operation_rows
+from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.files import dataset_of
+from deltawitness.ledger.ledger import Ledger
+from deltawitness.ledger.tables import CONFIGURATION, INVENTORY, PARTITION, LedgerRoot
+from ledger_parts import operation_row, sealed_rows, spool_in
+
+DAY_US = 86_400_000_000
+FIRST_US = 1_700_000_000_000_000
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A ledger of six files: two runs on each of three days, and a row without a run on the last."""
+    root, spool = LedgerRoot(str(tmp_path / "cache")), spool_in(tmp_path / "spools")
+    for number in range(6):
+        rows = [
+            operation_row(
+                f"w-{number}-{n}",
+                run_id=f"run-{number}",
+                event_time=FIRST_US + number // 2 * DAY_US + n,
+                rows_added=n,
+            )
+            for n in range(3)
+        ]
+        if number == 5:
+            rows[0]["run_id"] = None
+        Drain(root, tail=1).own(sealed_rows(spool, *rows))
+        spool.forget(spool.sealed())
+    return root
+
+
+def files_for(root, condition):
+    """Return how many files a query reads, besides the one without rows that is always there."""
+    dataset = dataset_of(root, INVENTORY, root.opened(INVENTORY))
+    return len(list(dataset.get_fragments(filter=condition))) - 1
+
+
+def test_only_files_that_may_hold_it_are_read(root):
+    """Statistics of runs and the day of the partition tell which files a query has to read."""
+    # Its own, and the one in which a row has no run.
+    assert files_for(root, pc.field("run_id") == "run-3") == 2
+    assert files_for(root, pc.field("run_id") == "run-9") == 1
+    day = datetime.fromtimestamp(FIRST_US / 1e6, UTC)
+    assert files_for(root, pc.field(PARTITION) == day.date()) == 2
+    assert files_for(root, pc.field("event_time") < day) == 2
+    assert files_for(root, pc.field("job") == "nightly") == 6
+
+
+CONDITIONS = [
+    "run_id = 'run-3'",
+    "run_id IN ('run-1', 'run-5')",
+    "run_id > 'run-3'",
+    "run_id IS NULL",
+    "run_id = 'run-9'",
+    "run_id IS NOT NULL AND rows_added BETWEEN 1 AND 2",
+    "event_date = '2023-11-15'",
+    "event_time >= timestamp '2023-11-15T22:13:20.000001Z'",
+    "event_time < timestamp '2023-11-15T22:13:20.000001Z' OR write_id LIKE 'w-5%'",
+    "event_time > now()",
+    "NOT (run_id = 'run-2')",
+    "upper(run_id) = 'RUN-2'",
+    "landed IS NULL AND result <> 'error'",
+]
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_query_finds_what_the_table_holds(root, condition, is_local, monkeypatch):
+    """Whatever is asked for, the answer is that of the engine's own reader, on any storage."""
+    if not is_local:
+        monkeypatch.setattr("deltawitness.ledger.files.local_path", lambda _: None)
+    ctx = SessionContext()
+    Ledger(root.uri).register(ctx)
+    ctx.register_table("plain", Table(DeltaTable(root.uri_of(INVENTORY))))
+    query = "SELECT write_id FROM {} WHERE {} ORDER BY write_id"
+    ours, theirs = (
+        ctx.sql(query.format(name, condition)).to_pydict()
+        for name in ("cache_ledger.inventory", "plain")
+    )
+    assert ours == theirs
+
+
+def test_a_table_without_statistics_is_read_whole(tmp_path):
+    """A writer that tells nothing of its files takes nothing from the answers."""
+    root = LedgerRoot(str(tmp_path / "cache"))
+    blind = {**CONFIGURATION, "delta.dataSkippingNumIndexedCols": "0"}
+    DeltaTable.create(
+        root.uri_of(INVENTORY), INVENTORY.schema, partition_by=[PARTITION], configuration=blind
+    )
+    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "spools"), operation_row("w-1")))
+    assert files_for(root, pc.field("run_id") == "run-9") == 1
+    found = Ledger(root.uri).inventory().filter("run_id = 'run-1'").select("write_id").to_pydict()
+    assert found == {"write_id": ["w-1"]}
+
+
+def test_a_row_without_a_time_is_found(root):
+    """A row that has no day lies in a partition of its own, and is not lost."""
+    row = operation_rows([b'{"write_id":"w-timeless"}'])
+    write_deltalake(root.uri_of(INVENTORY), row, mode="append")
+    frame = Ledger(root.uri).inventory()
+    timeless = frame.filter(f"{PARTITION} IS NULL").select("write_id").to_pydict()
+    assert timeless == {"write_id": ["w-timeless"]}
+    assert frame.count() == 19
