@@ -13,7 +13,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -110,11 +110,13 @@ class InRunOfSender:
         function: what runs there.
         run: the run's fields, which pickle as a mapping of plain values.
         cache: policy, scope and key.
+        sender: its process id; the workers of some pools are threads there.
     """
 
     function: Callable[..., Any]
     run: dict[str, Any]
     cache: CacheContext
+    sender: int
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> InRunOfSender:
@@ -123,11 +125,13 @@ class InRunOfSender:
         fields = {name: getattr(run, name) for name in run.__slots__}
         fields["attributes"] = dict(run.attributes)
         fields["traceparent"] = traceparent_of(trace.get_current_span()) or run.traceparent
-        return cls(function, fields, current_cache_context())
+        return cls(function, fields, current_cache_context(), os.getpid())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         run = RunContext(**self.run)
+        if os.getpid() != self.sender:
+            run = replace(run, is_joined=True)
         # A forked worker inherits the spans that were open at the fork, and they are not its own.
         token = otel_context.attach(parent_context(run, otel_context.Context()))
         try:

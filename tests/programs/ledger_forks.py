@@ -1,0 +1,102 @@
+"""Processes that fork while they keep a ledger, and what they saw of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import pyarrow as pa
+from deltalake import write_deltalake
+
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, flush, internal, run
+from deltawitness.ledger.recorder import recorder_of
+from deltawitness.run import current_run
+
+DATA = pa.table({"x": [1, 2]})
+
+
+def write(table):
+    write_deltalake(table, DATA, mode="append")
+
+
+def recorder(cache):
+    return recorder_of(Ledger(cache).root)
+
+
+def forked(act):
+    """Have a child do something and leave at once, without any handler."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            act()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def observed(cache):
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=cache, drain_interval=3600.0))
+
+
+def children_that_write(cache, tables, results):
+    """Fork from a process that has not used the engine yet: the children write, and leave at once."""
+    observed(cache)
+    with run("family"):
+        codes = [forked(lambda table=table: write(table)) for table in tables[1:]]
+        write(tables[0])
+    DeltaLakeInstrumentor().uninstrument()
+    results.send((codes, internal.seen()))
+
+
+def children_of_a_writer(cache, tables, results):
+    """Fork from a process that has written and told: the children tell, each of a run of its own."""
+    observed(cache)
+    with run("parent"):
+        write(tables[0])
+        flush()
+        kept = recorder(cache)
+        before = _content(kept.home)
+
+        def child():
+            with run("child"):
+                kept.operation(current_run(), READ)
+            assert not kept.drain()
+            assert kept.home.name != before[0]
+
+        codes = [forked(child) for _ in range(3)]
+        is_same = _content(kept.home) == before
+        write(tables[0])
+    DeltaLakeInstrumentor().uninstrument()
+    results.send((codes, is_same, internal.seen()))
+
+
+READ = {
+    "event_time": 1_700_000_000_000_000,
+    "operation": "READ",
+    "cache_operation": "read",
+    "scope": "dataset",
+    "policy": "p",
+    "result": "hit",
+}
+"""What a cache tells of a read."""
+
+
+def _content(home):
+    return home.name, {path.name: path.read_bytes() for path in sorted(home.iterdir())}
+
+
+def pool(method, cache, tables, results):
+    """Write in the processes of a pool."""
+    observed(cache)
+    with (
+        run("pool"),
+        multiprocessing.get_context(method).Pool(2) as workers,
+    ):
+        workers.map(write, tables)
+        workers.close()
+        workers.join()
+    DeltaLakeInstrumentor().uninstrument()
+    results.send(internal.seen())
