@@ -53,12 +53,7 @@ def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> Dat
 def _column(column: pa.Field, is_there: bool) -> Expr:
     from datafusion import lit  # noqa: PLC0415 - heavy
 
-    if not is_there:
-        return lit(None).cast(column.type).alias(column.name)
-    expression = _quoted(column.name)
-    # Delta's reader gives views of text, which not every consumer takes inside of a list.
-    is_nested = pa.types.is_nested(column.type)
-    return expression.cast(column.type).alias(column.name) if is_nested else expression
+    return _quoted(column.name) if is_there else lit(None).cast(column.type).alias(column.name)
 
 
 def _quoted(name: str) -> Expr:
