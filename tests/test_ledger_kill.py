@@ -32,7 +32,7 @@ class Place:
 
     def started(self, seed, moment=None):
         """Start a writer; return it once it writes."""
-        arguments = str(self.folder), str(self.cache), seed, moment
+        arguments = str(self.folder), {"cache_root": str(self.cache)}, seed, moment
         writer, begun = started(ledger_writer.write_until_killed, *arguments)
         assert begun.poll(60)
         assert begun.recv() == writer.pid

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -26,54 +20,16 @@ from deltawitness.commit.log import open_log
 from deltawitness.events import Landed
 from deltawitness.exceptions import CommitNotFoundError
 from deltawitness.proxies.handles import HandleCache
+from remote_parts import running_server
 
 DATA = pa.table({"x": [1, 2]})
-
-
-class Server:
-    """A running server, and the requests it has seen."""
-
-    def __init__(self, port, requests):
-        self.endpoint = f"http://127.0.0.1:{port}"
-        self._requests = requests
-        self.options = {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_ACCESS_KEY_ID": "a",
-            "AWS_SECRET_ACCESS_KEY": "b",
-            "AWS_REGION": "us-east-1",
-        }
-        self.put("/lake")
-
-    def put(self, path):
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}{path}", method="PUT"))
-
-    def requests(self, act):
-        before = len(self._requests.read_text().splitlines())
-        act()
-        return self._requests.read_text().splitlines()[before:]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A process of its own: the engine holds the interpreter lock during some requests."""
-    folder = tmp_path_factory.mktemp("server")
-    port, requests = folder / "port", folder / "requests"
-    requests.touch()
-    script = Path(__file__).parent / "remote_server.py"
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(port), str(requests)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while not (port.exists() and port.read_text()):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # the server says by the file that it is ready
-    yield Server(port.read_text(), requests)
-    process.terminate()
-    process.wait()
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
 
 
 @pytest.fixture

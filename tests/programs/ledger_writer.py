@@ -62,12 +62,12 @@ def write(folder, rng):
                 return
 
 
-def write_until_killed(folder, cache, seed, moment, begun):
+def write_until_killed(folder, settings, seed, moment, begun):
     """Write for as long as this process lives.
 
     Args:
         folder: where the tables lie.
-        cache: the cache root.
+        settings: of the instrumentor, as keywords.
         seed: of what is written.
         moment: name of the moment to die at; None to wait to be killed.
         begun: is sent the process id once the first write can come.
@@ -75,8 +75,7 @@ def write_until_killed(folder, cache, seed, moment, begun):
     random.seed(seed)
     rng = random.Random(seed)
     prepare(moment)
-    settings = Settings(cache_root=cache, drain_interval=0.05)
-    DeltaLakeInstrumentor().instrument(settings=settings)
+    DeltaLakeInstrumentor().instrument(settings=Settings(drain_interval=0.05, **settings))
     begun.send(os.getpid())
     while True:
         with run("dying", attributes={"moment": str(moment)}):
