@@ -9,7 +9,7 @@ from collections import Counter
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from deltawitness import Ledger
+from deltawitness import Ledger, Settings
 from deltawitness.ledger.segments import adopted
 from deltawitness.ledger.tables import INVENTORY, RUNS
 from ledger_parts import left_behind, rows_of, write_ids
@@ -91,3 +91,13 @@ def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
     assert len(list(adopted(ledger.spools))) == 1
     assert (ledger.drain().operations, ledger.inventory().count()) == (0, 1)
     assert ledger.verify().is_good
+
+
+def test_ledgers_that_share_a_spool_folder_are_kept_apart(tmp_path):
+    """What waits for one is not drained into the other."""
+    one, other = (
+        Ledger(settings=Settings(cache_root=str(tmp_path / name), spool_dir=str(tmp_path / "s")))
+        for name in ("one", "other")
+    )
+    left_behind(one.spools)
+    assert (other.drain().operations, one.drain().operations) == (0, 1)

@@ -55,10 +55,11 @@ def spool_folder_of(settings: Settings, root: str) -> Path:
     """Return the local folder of what is not in the ledger at a cache root yet.
 
     Under a local cache root, so that whoever has the one has the other; for one on an object store
-    in the user's own folder for state, one for each root.
+    in the user's own folder for state. Where many roots share a place, one for each: a drain adopts
+    whatever is in its folder.
     """
     if settings.spool_dir is not None:
-        return Path(settings.spool_dir).absolute()
+        return Path(settings.spool_dir).absolute() / table_id(root)
     local = local_path(root)
     if local is not None:
         return Path(local) / SPOOL_DIRECTORY
