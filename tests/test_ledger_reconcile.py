@@ -352,6 +352,19 @@ def test_a_write_whose_caller_gave_its_own_id_is_known(cache, ledger, table, mir
     assert ledger.reconcile(full=True).is_clean
 
 
+def test_a_table_made_anew_within_a_moment_is_another_table(cache, ledger, table):
+    """A row of the same version, a second before, tells nothing of a write of another run."""
+    observe(cache)
+    write_deltalake(table, one(0))
+    DeltaLakeInstrumentor().uninstrument()
+    shutil.rmtree(table)
+    DeltaLakeInstrumentor().instrument()
+    with run("without a ledger"):
+        write_deltalake(table, one(1))
+    plan = ledger.reconcile([table])
+    assert (len(plan.missing), plan.apply()) == (1, 1)
+
+
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_a_callers_id_is_no_id_of_a_row(tmp_path, ledger, table, mirrored):
     """It may be that of many commits: the row has ours where the commit holds it, else one of its content."""
@@ -681,7 +694,14 @@ def lay_old_commit(table, version, write_id):
     lay_commit(
         table,
         version,
-        {"commitInfo": {"timestamp": old, "operation": "WRITE", "write_id": write_id}},
+        {
+            "commitInfo": {
+                "timestamp": old,
+                "operation": "WRITE",
+                "run_id": "run-1",
+                "write_id": write_id,
+            }
+        },
     )
     return old * 1000
 

@@ -56,9 +56,7 @@ def differing_rows(found: LogRead, known: Known, since: int | None) -> Iterator[
     def is_others(row: KnownRow, version: int) -> bool:
         commit = commits.get(version)
         return (
-            commit is not None
-            and row.write_id not in commit.ids
-            and not (row.is_observed and row.was_at(commit.time))
+            commit is not None and row.write_id not in commit.ids and not row.may_have_made(commit)
         )
 
     here = {id(row) for row in _rows_of(found, known, since)}

@@ -26,6 +26,7 @@ ASKED_BY_NAME = 1000
 
 _COLUMNS = (
     "write_id",
+    "run_id",
     "table_uri",
     "event_time",
     "duration_ms",
@@ -42,6 +43,7 @@ class KnownRow:
     """A row of the inventory, as far as it is compared with a log."""
 
     write_id: str
+    run_id: str | None
     table_uri: str | None
     start: int
     end: int
@@ -49,9 +51,14 @@ class KnownRow:
     result: str | None
     is_observed: bool
 
-    def was_at(self, time: int | None) -> bool:
-        """Tell whether its operation was under way at a time in milliseconds."""
-        return time is not None and self.start - SLACK <= time * 1000 <= self.end + SLACK
+    def may_have_made(self, commit: Commit) -> bool:
+        """Tell whether it tells of a commit that does not carry its id, but its run and its time.
+
+        A caller may have put a write id of its own in the place of ours.
+        """
+        if not self.is_observed or commit.time is None or commit.info.run_id != self.run_id:
+            return False
+        return self.start - SLACK <= commit.time * 1000 <= self.end + SLACK
 
 
 class Known:
@@ -77,12 +84,12 @@ class Known:
         """Tell whether a row tells of a commit.
 
         By a write id, or, since a caller may have put its own in the place of ours, because an
-        operation was observed that made this version at this time.
+        operation of the same run was observed that made this version at this time.
         """
         if not self.ids.isdisjoint(commit.ids):
             return True
         rows = self._observed.get((uri, commit.version), ())
-        return any(row.was_at(commit.time) for row in rows)
+        return any(row.may_have_made(commit) for row in rows)
 
 
 def known_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
@@ -129,6 +136,7 @@ def _rows(found: pa.Table) -> list[KnownRow]:
     return [
         KnownRow(
             write_id=write_id,
+            run_id=run_id,
             table_uri=table_uri,
             start=start or 0,
             end=(start or 0) + int((duration or 0) * 1000),
@@ -136,7 +144,14 @@ def _rows(found: pa.Table) -> list[KnownRow]:
             result=result,
             is_observed=source == Source.OBSERVED,
         )
-        for start, (write_id, table_uri, duration, version, versions, result, source) in zip(
-            times.to_pylist(), zip(*columns, strict=True), strict=True
-        )
+        for start, (
+            write_id,
+            run_id,
+            table_uri,
+            duration,
+            version,
+            versions,
+            result,
+            source,
+        ) in zip(times.to_pylist(), zip(*columns, strict=True), strict=True)
     ]
