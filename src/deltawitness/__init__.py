@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.run import RunContext, cache_context, current_run, run, suppressed
 
 if TYPE_CHECKING:
+    from deltawitness.cache.cache import CacheEntry, DeltaCache, Explanation
+    from deltawitness.cache.policy import CachePolicy
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -53,12 +55,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CacheCommitMetadataRequest": "commit",
+    "CacheEntry": "cache.cache",
+    "CachePolicy": "cache.policy",
     "CommitMetadata": "commit",
     "CommitMetrics": "events",
     "Committed": "events",
     "DataFusionInstrumentor": "instrumentation",
+    "DeltaCache": "cache.cache",
     "DeltaLakeInstrumentor": "instrumentation",
     "DiagnosticsSink": "telemetry.diagnostics",
+    "Explanation": "cache.cache",
     "Exported": "events",
     "Failed": "events",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
@@ -93,12 +99,16 @@ _HOMES = {
 
 __all__ = [
     "CacheCommitMetadataRequest",
+    "CacheEntry",
+    "CachePolicy",
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
     "DataFusionInstrumentor",
+    "DeltaCache",
     "DeltaLakeInstrumentor",
     "DiagnosticsSink",
+    "Explanation",
     "Exported",
     "Failed",
     "InMemoryDiagnosticsSink",

@@ -7,12 +7,14 @@
     ├── MetadataKeyError        (ValueError)   a commit key of ours would break a reader
     ├── WriteRequestError       (ValueError)   a pipeline request that cannot be written
     ├── StatementError          (ValueError)   a SQL statement that cannot be carried out on Delta
+    ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "CacheError",
     "CommitNotFoundError",
     "ConfigurationError",
     "DeltaWitnessError",
@@ -44,3 +46,7 @@ class StatementError(DeltaWitnessError, ValueError):
 
 class CommitNotFoundError(DeltaWitnessError, LookupError):
     """The asked-for version is not in the table's log."""
+
+
+class CacheError(DeltaWitnessError, RuntimeError):
+    """A cache entry that cannot be read or written, where the policy is to say so."""

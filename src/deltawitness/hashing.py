@@ -159,7 +159,7 @@ def hash_of_plan_text(text: str) -> str:
 
 def shape_hash_of_plan_text(text: str) -> str:
     """Return the hash of a plan by its text (:func:`plan_text`), literals left out."""
-    return _digest("plan-shape/1", _without_literals(text))
+    return _digest("plan-shape/1", without_literals(text))
 
 
 def plan_text(frame: Any) -> str:
@@ -177,7 +177,8 @@ def plan_text(frame: Any) -> str:
     return _ANONYMOUS.sub(numbered, plan.display_indent())
 
 
-def _without_literals(text: str) -> str:
+def without_literals(text: str) -> str:
+    """Return the text of a plan with a mark in place of each literal."""
     def masked(match: re.Match[str]) -> str:
         token = match[0]
         if token[0] in "\"'-0123456789":

@@ -177,6 +177,9 @@ class CommitKey(StrEnum):
     WITNESS_VERSION = "witness_version"
 
 
+CACHE_ENTRY: Final = "cache_entry"
+"""The commit key under which a cache keeps what an entry was made from, as JSON."""
+
 USER_METADATA: Final = "userMetadata"
 """The one commit key that Spark, Databricks and Trino show in DESCRIBE HISTORY."""
 
@@ -333,6 +336,9 @@ LEDGER_DIRECTORY: Final = "cache_ledgers"
 
 SPOOL_DIRECTORY: Final = "cache_spool"
 """Folder under a local cache root that holds what is not in the ledger yet."""
+
+LOCK_DIRECTORY: Final = "cache_locks"
+"""Folder under a local cache root that holds the locks of entries that are being computed."""
 
 LEDGER_SCHEMA: Final = "cache_ledger"
 """Schema of a session that the ledger's tables are registered in."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from deltawitness.commit.log import local_path
 from deltawitness.config import Settings, state_folder
 from deltawitness.hashing import table_id
-from deltawitness.semconv import DEFAULT_CACHE_ROOT, SPOOL_DIRECTORY
+from deltawitness.semconv import DEFAULT_CACHE_ROOT, LOCK_DIRECTORY, SPOOL_DIRECTORY
 
 if TYPE_CHECKING:
     from deltawitness.ledger.tables import LedgerRoot
 
-__all__ = ["absolute_root", "is_kept", "root_of", "settled", "spool_folder", "spool_folder_of"]
+__all__ = ["absolute_root", "is_kept", "lock_folder", "root_of", "settled", "spool_folder", "spool_folder_of"]
 
 
 def is_kept(settings: Settings) -> bool:
@@ -64,3 +64,11 @@ def spool_folder_of(settings: Settings, root: str) -> Path:
     if local is not None:
         return Path(local) / SPOOL_DIRECTORY
     return state_folder() / "deltawitness" / table_id(root)
+
+
+def lock_folder(settings: Settings, root: LedgerRoot) -> Path:
+    """Return the local folder of the locks of those who compute an entry of a cache."""
+    local = local_path(root.uri)
+    if local is not None:
+        return Path(local) / LOCK_DIRECTORY
+    return spool_folder(settings, root) / LOCK_DIRECTORY

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from deltawitness.proxies.request import WriteResult
 
-__all__ = ["ObservedDataFrame", "ObservedSessionContext"]
+__all__ = ["ObservedDataFrame", "ObservedSessionContext", "plain"]
 
 if TYPE_CHECKING:
     # What a reader and a type checker see of a proxy is the class that it stands for.
@@ -46,7 +46,8 @@ else:
 T = TypeVar("T")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return the engine's own object behind a proxy; anything else as it is."""
     return value.__wrapped__ if isinstance(value, wrapt.BaseObjectProxy) else value
 
 
@@ -115,7 +116,7 @@ class _Copied:
     """Copies, pickles and prints as the proxy over the original, where that can be."""
 
     def __repr__(self) -> str:
-        return repr(_plain(self))
+        return repr(plain(self))
 
     def __str__(self) -> str:
         return repr(self)
@@ -124,13 +125,13 @@ class _Copied:
         return format(repr(self), form)
 
     def __copy__(self) -> Any:
-        return _again(self, copy.copy(_plain(self)))
+        return _again(self, copy.copy(plain(self)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _again(self, copy.deepcopy(_plain(self), memo))
+        return _again(self, copy.deepcopy(plain(self), memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (_plain(self),)
+        return type(self), (plain(self),)
 
     def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
         return self.__reduce__()
@@ -203,7 +204,7 @@ class ObservedDataFrame(_Copied, _FrameProxy):
         >>> written.version, written.rows
         (0, 2)
         """
-        return write_delta(_plain(self), uri, mode=mode, **options)
+        return write_delta(plain(self), uri, mode=mode, **options)
 
 
 @_methods(SESSION_HANDLERS, SessionContext)
@@ -250,9 +251,7 @@ class ObservedSessionContext(_Copied, _SessionProxy):
         runtime: RuntimeEnvBuilder | None = None,
     ) -> None:
         wrapped: Any = (
-            _plain(config)
-            if isinstance(config, SessionContext)
-            else SessionContext(config, runtime)
+            plain(config) if isinstance(config, SessionContext) else SessionContext(config, runtime)
         )
         super().__init__(wrapped)
         session_of(wrapped)
@@ -295,7 +294,7 @@ class ObservedSessionContext(_Copied, _SessionProxy):
         ...     ctx.table("first").count()
         2
         """
-        register_delta(_plain(self), name, uri, version=version, storage_options=storage_options)
+        register_delta(plain(self), name, uri, version=version, storage_options=storage_options)
 
     def refresh(self, name: str | None = None) -> None:
         """Serve the newest version of a registered Delta table, or of all of them.
@@ -311,7 +310,7 @@ class ObservedSessionContext(_Copied, _SessionProxy):
 
         >>> ObservedSessionContext().refresh()
         """
-        refresh(_plain(self), name)
+        refresh(plain(self), name)
 
 
 @_methods(CATALOG_HANDLERS, Catalog)

@@ -74,13 +74,14 @@ def on_cache_operation(listener: Listener | None) -> None:
 
 
 @contextmanager
-def cache_span(
+def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
     name: str,
     *,
     cache_policy: str,
     cache_scope: CacheScope | str,
     operation: CacheOperation | str,
     attributes: Mapping[str, AttributeValue] | None = None,
+    columns: Mapping[str, object] | None = None,
 ) -> Iterator[tuple[Span, SetResult]]:
     """Put a span around an operation of a cache, and count it with its result and duration.
 
@@ -90,6 +91,7 @@ def cache_span(
         cache_scope: one of the closed set of scopes.
         operation: one of the closed set of operations.
         attributes: more for the span, never for metrics; text is redacted.
+        columns: more for the row of a read or a snapshot in the ledger, looked at when it ends.
 
     Yields:
         The span, and a function that sets the result. Where it is not called, the result is
@@ -158,6 +160,7 @@ def cache_span(
                     "result": result.value,
                     "error_type": error_type,
                     **_ids(span),
+                    **(columns or {}),
                 }
                 _guarded("ledger", _listener, current_run(), row)
 

@@ -1,0 +1,294 @@
+"""`DeltaCache`: what a session has computed, kept as Delta tables and served while it is true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.cache.artifacts import artifact_recipe, loaded
+from deltawitness.cache.datasets import dataset_recipe
+from deltawitness.cache.entries import Damaged, Entries, Entry
+from deltawitness.cache.keeping import Keeper, Lookup
+from deltawitness.cache.policy import (
+    DATASET_DELTA_STAGING,
+    RUNTIME_ARTIFACT,
+    VIEW_DELTA_STAGING,
+    CachePolicy,
+)
+from deltawitness.cache.reasons import Miss, Reason
+from deltawitness.cache.recipes import Recipe, checked_name, view_recipe
+from deltawitness.config import Settings
+from deltawitness.exceptions import CacheError
+from deltawitness.ledger.place import lock_folder, root_of
+from deltawitness.proxies.session import plain
+from deltawitness.semconv import CacheResult, CacheScope
+
+if TYPE_CHECKING:
+    import os
+
+    from datafusion import DataFrame
+
+    from deltawitness.proxies.session import ObservedSessionContext
+
+__all__ = ["CacheEntry", "DeltaCache", "Explanation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Whether an entry would be served now, and why not.
+
+    Attributes:
+        name: its name.
+        scope: what kind of thing it is.
+        result: `hit` or `miss`.
+        reasons: why it is a miss.
+        version: the version that is kept, if there is one.
+    """
+
+    name: str
+    scope: CacheScope
+    result: CacheResult
+    reasons: tuple[Reason, ...]
+    version: int | None
+
+    def __str__(self) -> str:
+        told = "; ".join(str(reason) for reason in self.reasons)
+        return f"{self.name}: {self.result.value}" + (f" ({told})" if told else "")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """An entry of the cache as :meth:`DeltaCache.list` tells it.
+
+    Attributes:
+        scope: what kind of thing it is.
+        name: its name.
+        policy: name of its policy.
+        version: the version that holds it.
+        made_at: when it was kept, in milliseconds since the Unix epoch.
+        problem: why it cannot be served, if it cannot.
+    """
+
+    scope: CacheScope
+    name: str
+    policy: str | None
+    version: int | None
+    made_at: int | None
+    problem: str | None = None
+
+
+class DeltaCache:
+    """Keeps what a session computes as Delta tables, and serves it for as long as it is true.
+
+    Args:
+        ctx: the session.
+        root: the cache root; that of the settings when None, else `.deltawitness`.
+        storage_options: as for `DeltaTable`; those of the settings when None.
+        settings: how to behave; from the environment when None.
+
+    >>> import tempfile
+    >>> from deltawitness import DeltaCache, ObservedSessionContext
+    >>> ctx = ObservedSessionContext()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cache = DeltaCache(ctx, folder)
+    ...     first = cache.view("answers", "SELECT 6 * 7 AS answer").to_pydict()
+    ...     again = cache.explain("answers")
+    >>> first, again.result.value
+    ({'answer': [42]}, 'hit')
+    """
+
+    def __init__(
+        self,
+        ctx: ObservedSessionContext,
+        root: str | os.PathLike[str] | None = None,
+        storage_options: dict[str, str] | None = None,
+        *,
+        settings: Settings | None = None,
+    ) -> None:
+        known = settings or Settings.from_env()
+        known = replace(
+            known,
+            cache_root=known.cache_root if root is None else str(root),
+            storage_options=storage_options or known.storage_options,
+        )
+        self._ctx = ctx
+        self._root = root_of(known)
+        self._entries = Entries(self._root)
+        self._keeper = Keeper(plain(ctx), self._entries, lock_folder(known, self._root))
+        self._recipes: dict[tuple[CacheScope, str], Recipe] = {}
+
+    # --- keeping -------------------------------------------------------------------------------------
+
+    def view(
+        self,
+        name: str,
+        query: str | DataFrame,
+        *,
+        policy: CachePolicy = VIEW_DELTA_STAGING,
+        functions: Mapping[str, str] | None = None,
+        version: str | None = None,
+    ) -> DataFrame:
+        """Return the result of a query: the kept one while it is true, else computed and kept.
+
+        It is also registered in the session under its name. The Delta tables that the query reads
+        are read at their newest versions, unless they were registered at a fixed one.
+
+        Args:
+            name: the entry's name.
+            query: SQL text of a query, or a frame of the session.
+            policy: how it is kept.
+            functions: versions of the program's own functions in the query, by name; without one
+                the result is computed each time.
+            version: what the program says of sources that cannot be seen to have changed.
+
+        Raises:
+            ConfigurationError: the name is none, or taken; the text is no query.
+            StatementError: the frame is that of a statement.
+        """
+        return self._keep(
+            view_recipe(
+                self._ctx,
+                name,
+                query,
+                policy=policy,
+                functions=functions or {},
+                version=version,
+            )
+        )
+
+    def dataset(
+        self,
+        name: str,
+        source: Any,
+        *,
+        policy: CachePolicy = DATASET_DELTA_STAGING,
+        version: str | None = None,
+        storage_options: dict[str, str] | None = None,
+    ) -> DataFrame:
+        """Return a source from outside, staged as Delta; staged again only when it has changed.
+
+        Args:
+            name: the entry's name; the session knows it under this name afterwards.
+            source: a path of Parquet, CSV, JSON or Arrow, a file or a directory; a path or URI of
+                a Delta table; an open Delta table; anything that exports an Arrow stream.
+            policy: how it is kept.
+            version: what the program says of a source that cannot be seen to have changed.
+            storage_options: how a Delta table at a URI is opened.
+
+        Raises:
+            ConfigurationError: the name is none, or taken; the source is none of these.
+        """
+        return self._keep(
+            dataset_recipe(
+                self._ctx,
+                name,
+                source,
+                policy=policy,
+                version=version,
+                storage_options=storage_options,
+            )
+        )
+
+    def artifact(self, name: str, payload: Any, *, policy: CachePolicy = RUNTIME_ARTIFACT) -> None:
+        """Keep what a program has made; nothing is written when the same is kept already.
+
+        Args:
+            name: the entry's name.
+            payload: an Arrow table or record batch, bytes, a mapping, or what JSON can hold.
+            policy: how it is kept.
+
+        Raises:
+            ConfigurationError: the name is none, or it would not come back as what it is.
+            CacheError: it could not be kept.
+        """
+        recipe = artifact_recipe(self._ctx, name, payload, policy=policy)
+        self._keep(recipe)
+
+    def load_artifact(self, name: str) -> Any:
+        """Return a kept artifact as what it was.
+
+        Raises:
+            CacheError: there is none, or it cannot be read.
+        """
+        entry = self._entry(CacheScope.ARTIFACT, name)
+        if entry is None or entry.fingerprint is None:
+            msg = f"there is no artifact {name}"
+            raise CacheError(msg)
+        return loaded(entry)
+
+    def _keep(self, recipe: Recipe) -> DataFrame:
+        self._recipes[recipe.scope, recipe.name] = recipe
+        kept: DataFrame = self._keeper.keep(recipe)
+        return kept
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    def explain(self, name: str) -> Explanation:
+        """Return whether the entry would be served now, and why not; nothing is computed.
+
+        Args:
+            name: of a view or dataset that this cache was asked for before.
+
+        Raises:
+            CacheError: it was not.
+        """
+        found = [recipe for (_, known), recipe in self._recipes.items() if known == name]
+        if not found:
+            msg = f"{name}: this cache was not asked for it yet, and so cannot tell how it is made"
+            raise CacheError(msg)
+        return _explained(found[-1], self._keeper.look(found[-1]))
+
+    def list(self) -> list[CacheEntry]:
+        """Return every entry, whatever state it is in."""
+        return list(self._listed())
+
+    def _listed(self) -> Iterator[CacheEntry]:
+        for scope in _SCOPES:
+            for name in self._entries.names(scope):
+                try:
+                    entry = self._entries.read(scope, name)
+                except Damaged as damage:
+                    yield CacheEntry(scope, name, None, None, None, f"damaged: {damage}")
+                    continue
+                if entry is not None:
+                    problem = None if entry.fingerprint is not None else "invalidated"
+                    yield CacheEntry(
+                        scope, name, entry.policy, entry.version, entry.made_at, problem
+                    )
+
+    def invalidate(self, name: str) -> None:
+        """Have an entry computed anew when it is asked for next; what it holds stays.
+
+        Raises:
+            CacheError: there is none of that name.
+        """
+        found = [scope for scope in _SCOPES if self._entry(scope, name) is not None]
+        if not found:
+            msg = f"there is no entry {name}"
+            raise CacheError(msg)
+        for scope in found:
+            entry = self._entry(scope, name)
+            if entry is not None:
+                self._keeper.invalidate(scope, name, entry.policy)
+
+    def _entry(self, scope: CacheScope, name: str) -> Entry | None:
+        try:
+            return self._entries.read(scope, checked_name(name))
+        except Damaged as damage:
+            msg = f"{name}: {damage}"
+            raise CacheError(msg) from damage
+
+
+_SCOPES = (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA)
+
+
+def _explained(recipe: Recipe, found: Lookup) -> Explanation:
+    reasons = found.reasons or (() if found.entry else (Reason(Miss.ABSENT, "absent"),))
+    return Explanation(
+        name=recipe.name,
+        scope=recipe.scope,
+        result=CacheResult.HIT if found.is_hit else CacheResult.MISS,
+        reasons=reasons,
+        version=None if found.entry is None else found.entry.version,
+    )

@@ -1,0 +1,228 @@
+"""The entries of a cache: where they lie, what their tables say of them, how they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.cache.fingerprint import Fingerprint
+from deltawitness.commit.log import local_path, open_log
+from deltawitness.commit.reader import CommitMetadata, parse_commit
+from deltawitness.ledger.tables import LedgerRoot
+from deltawitness.semconv import CACHE_ENTRY, CacheScope, Operation
+from deltawitness.sources import new_id
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["Damaged", "Entries", "Entry"]
+
+_FOLDERS = {
+    CacheScope.VIEW: "cache_views",
+    CacheScope.DATASET: "cache_datasets",
+    CacheScope.ARTIFACT: "cache_artifacts",
+    CacheScope.METADATA: "cache_metadata",
+}
+
+
+class Damaged(Exception):  # noqa: N818 - an answer, caught where it is asked for
+    """An entry that cannot be served, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A kept result.
+
+    Attributes:
+        scope: what kind of thing it is.
+        name: its name.
+        uri: where it lies.
+        table: its table, at the version to serve.
+        version: the version that holds it.
+        made_at: milliseconds since the Unix epoch.
+        policy: name of the policy that it was kept under.
+        fingerprint: what it was made from; None when it was invalidated.
+        facts: what else its kind keeps of it.
+    """
+
+    scope: CacheScope
+    name: str
+    uri: str
+    table: DeltaTable
+    version: int
+    made_at: int
+    policy: str
+    fingerprint: Fingerprint | None
+    facts: dict[str, Any]
+
+
+_HARMLESS = frozenset(
+    {
+        Operation.OPTIMIZE,
+        "VACUUM START",
+        "VACUUM END",
+        Operation.SET_TABLE_PROPERTIES,
+        Operation.UPDATE_TABLE_METADATA,
+    }
+)
+"""Commits on top of an entry's own that leave what it holds as it is."""
+
+
+class Entries:
+    """The entries under a cache root.
+
+    Args:
+        root: the cache root.
+    """
+
+    def __init__(self, root: LedgerRoot) -> None:
+        self._root = root
+
+    def uri_of(self, scope: CacheScope, name: str) -> str:
+        """Return where an entry lies or is to be made."""
+        return f"{self._root.uri.rstrip('/')}/{_FOLDERS[scope]}/{name}"
+
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """How the tables are opened."""
+        return self._root.storage_options
+
+    def read(self, scope: CacheScope, name: str) -> Entry | None:
+        """Return the entry of a name; None when there is none.
+
+        Raises:
+            Damaged: there is one, and it cannot be served.
+        """
+        from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+        from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - heavy
+
+        uri = self.uri_of(scope, name)
+        try:
+            table = DeltaTable(uri, storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+        except Exception as error:
+            msg = "its table cannot be opened"
+            raise Damaged(msg) from error
+        return self._told(scope, name, uri, table)
+
+    def _told(self, scope: CacheScope, name: str, uri: str, table: DeltaTable) -> Entry:
+        commit, known = self._own_commit(uri, table.version())
+        try:
+            kept = known.get("fingerprint")
+            entry = Entry(
+                scope=scope,
+                name=name,
+                uri=uri,
+                table=table,
+                version=commit.version,
+                made_at=int(commit.timestamp or 0),
+                policy=str(known["policy"]),
+                fingerprint=None if kept is None else Fingerprint.from_json(kept),
+                facts=dict(known.get("facts", {})),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            msg = "what its table says of it cannot be read"
+            raise Damaged(msg) from error
+        _check_files(table)
+        return entry
+
+    def _own_commit(self, uri: str, newest: int) -> tuple[CommitMetadata, dict[str, Any]]:
+        log = open_log(uri, self.storage_options)
+        for version in range(newest, -1, -1):
+            raw = log.read(version)
+            commit = None if raw is None else parse_commit(version, raw)
+            if commit is None:
+                break
+            if CACHE_ENTRY in commit.metadata:
+                return commit, json.loads(commit.metadata[CACHE_ENTRY])
+            if commit.operation not in _HARMLESS:
+                msg = f"somebody else has written it ({commit.operation or 'unknown operation'})"
+                raise Damaged(msg)
+        msg = "its table does not say what it was made from"
+        raise Damaged(msg)
+
+    def opened(self, scope: CacheScope, name: str, version: int) -> DeltaTable:
+        """Return the table of an entry at a version."""
+        from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+        uri = self.uri_of(scope, name)
+        return DeltaTable(uri, version=version, storage_options=self.storage_options)
+
+    def set_aside(self, scope: CacheScope, name: str) -> None:
+        """Move a local entry out of the way, where it is kept; nothing is ever deleted for an error.
+
+        Raises:
+            OSError: it cannot be moved, or does not lie on this machine.
+        """
+        local = local_path(self.uri_of(scope, name))
+        if local is None:
+            msg = f"the entry {name} cannot be written over, nor moved on an object store"
+            raise OSError(msg)
+        path = Path(local)
+        path.rename(path.with_name(f".{name}.aside-{new_id()}"))
+
+    def names(self, scope: CacheScope) -> Iterator[str]:
+        """Yield the names of the entries of a scope, in order.
+
+        Raises:
+            OSError: the storage cannot be read.
+        """
+        folder = f"{self._root.uri.rstrip('/')}/{_FOLDERS[scope]}"
+        local = local_path(folder)
+        if local is not None:
+            if Path(local).is_dir():
+                found = (path for path in Path(local).iterdir() if path.is_dir())
+                yield from sorted(path.name for path in found if not path.name.startswith("."))
+            return
+        from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - only for remote caches
+        from pyarrow.fs import FileSelector, FileType  # noqa: PLC0415 - only for remote caches
+
+        store = DeltaStorageHandler(self._root.uri, self.storage_options)
+        selector = FileSelector(_FOLDERS[scope], allow_not_found=True)
+        infos = store.get_file_info_selector(selector)
+        yield from sorted(info.base_name for info in infos if info.type is FileType.Directory)
+
+
+def entry_metadata(
+    fingerprint: Fingerprint | None, policy: str, facts: dict[str, Any] | None = None
+) -> dict[str, str]:
+    """Return what an entry's commit says of it beside the standard metadata.
+
+    Args:
+        fingerprint: what it was made from; None says that it is not to be served any more.
+        policy: name of its policy.
+        facts: what else its kind keeps of it.
+    """
+    known = {
+        "policy": policy,
+        "fingerprint": None if fingerprint is None else fingerprint.as_json(),
+        "facts": facts or {},
+    }
+    return {CACHE_ENTRY: json.dumps(known, separators=(",", ":"))}
+
+
+def _check_files(table: DeltaTable) -> None:
+    """Look whether the files of a local table are there, and as long as they were.
+
+    Raises:
+        Damaged: one is not.
+    """
+    folder = local_path(table.table_uri)
+    if folder is None:
+        return
+    actions = table.get_add_actions(flatten=True)
+    for path, size in zip(
+        actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True
+    ):
+        try:
+            found = os.stat(os.path.join(folder, path)).st_size  # noqa: PTH116, PTH118 - of many files
+        except OSError:
+            found = -1
+        if found != size:
+            msg = "a file of it is missing or damaged"
+            raise Damaged(msg)

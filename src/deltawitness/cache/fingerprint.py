@@ -1,0 +1,144 @@
+"""What a cached result was made from: as long as that is the same, the result is true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = [
+    "Column",
+    "DataMark",
+    "FileMark",
+    "Fingerprint",
+    "FunctionMark",
+    "TableMark",
+    "Uncacheable",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of the result."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TableMark:
+    """A Delta table that was read.
+
+    Attributes:
+        table_id: hash of where it lies.
+        name: what the plan calls it.
+        version: the version that was read.
+        identity: the id in its metadata; another one means a table made anew.
+    """
+
+    table_id: str
+    name: str
+    version: int
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileMark:
+    """A file that was read.
+
+    Attributes:
+        place: hash of its path.
+        name: its name.
+        size: bytes.
+        changed: when it was last changed, in nanoseconds, or its etag.
+    """
+
+    place: str
+    name: str
+    size: int
+    changed: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataMark:
+    """A table in memory that was read, by the hash of what is in it."""
+
+    name: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionMark:
+    """A function of the program's own that the plan calls, with the version that the program gave it."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What a result was made from.
+
+    Attributes:
+        plan_hash: hash of the plan, literals included; None for a source that has none.
+        plan_shape_hash: the same without literals.
+        schema_hash: hash of the result's schema.
+        columns: the result's columns.
+        tables: the Delta tables that were read.
+        files: the files that were read.
+        data: the tables in memory that were read.
+        functions: the program's own functions in the plan.
+        version: what the program says of what cannot be seen.
+
+    >>> Fingerprint(plan_hash="a").key == Fingerprint(plan_hash="b").key
+    False
+    """
+
+    plan_hash: str | None = None
+    plan_shape_hash: str | None = None
+    schema_hash: str | None = None
+    columns: tuple[Column, ...] = ()
+    tables: tuple[TableMark, ...] = ()
+    files: tuple[FileMark, ...] = ()
+    data: tuple[DataMark, ...] = ()
+    functions: tuple[FunctionMark, ...] = ()
+    version: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of the result: a hash of all of it."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return "key:" + hashlib.sha256(f"entry/1\0{text}".encode()).hexdigest()[:32]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, known: dict[str, Any]) -> Fingerprint:
+        """Return it again.
+
+        Raises:
+            TypeError: a later release has written more than is known here.
+            KeyError: something is missing.
+        """
+        parts = {name: tuple(kind(**part) for part in known[name]) for name, kind in _PARTS.items()}
+        return cls(**{**known, **parts})
+
+
+_PARTS: dict[str, Any] = {
+    "columns": Column,
+    "tables": TableMark,
+    "files": FileMark,
+    "data": DataMark,
+    "functions": FunctionMark,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Uncacheable:
+    """Why nobody could tell whether a kept result were still true."""
+
+    reason: str

@@ -1,0 +1,216 @@
+"""The way of an entry: looked for, served if it is true, else computed once, written, served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.cache.entries import Damaged, Entries, Entry
+from deltawitness.cache.fingerprint import Fingerprint, Uncacheable
+from deltawitness.cache.flight import alone
+from deltawitness.cache.policy import OnError
+from deltawitness.cache.reasons import Miss, Reason, differences
+from deltawitness.cache.recipes import Made, Recipe
+from deltawitness.cache.serving import check_name_is_free, served
+from deltawitness.cache.writing import marked, written
+from deltawitness.exceptions import CacheError
+from deltawitness.hashing import table_id
+from deltawitness.internal import report
+from deltawitness.ledger.rows import ledger_uri
+from deltawitness.run import cache_context
+from deltawitness.semconv import (
+    SPAN_CACHE_READ,
+    SPAN_CACHE_WRITE,
+    CacheOperation,
+    CacheResult,
+    CacheScope,
+)
+from deltawitness.sources import now_ns
+from deltawitness.telemetry.cache import cache_span
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame, SessionContext
+
+__all__ = ["Keeper", "Lookup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What looking for an entry has found.
+
+    Attributes:
+        made: the result as it could be computed now.
+        entry: the entry, whether or not it is to be served.
+        reasons: why it is not to be served; none for a hit.
+    """
+
+    made: Made
+    entry: Entry | None
+    reasons: tuple[Reason, ...]
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether the entry is to be served."""
+        return self.entry is not None and not self.reasons
+
+    @property
+    def text(self) -> str:
+        """The reasons in one line."""
+        return "; ".join(str(reason) for reason in self.reasons)
+
+
+class Keeper:
+    """Keeps entries of a session's results.
+
+    Args:
+        ctx: the plain context.
+        entries: where they are kept.
+        locks: a local folder for the locks of those who compute.
+    """
+
+    def __init__(self, ctx: SessionContext, entries: Entries, locks: Path) -> None:
+        self._ctx = ctx
+        self._entries = entries
+        self._locks = locks
+
+    def keep(self, recipe: Recipe) -> DataFrame:
+        """Return the result of a recipe: the kept one while it is true, else computed and kept.
+
+        Raises:
+            ConfigurationError: the session knows something else under the entry's name.
+            Exception: the engine's, when the result cannot be computed; that of the cache's
+                storage, when the policy says so.
+        """
+        uri = self._entries.uri_of(recipe.scope, recipe.name)
+        check_name_is_free(self._ctx, recipe.name, uri)
+        found = self._read(recipe, uri)
+        if found.is_hit:
+            return self._serve(recipe, found)
+        if isinstance(found.made.fingerprint, Uncacheable):
+            return found.made.frame
+        with alone(self._locks, f"{recipe.scope.value}.{recipe.name}"):
+            # Whoever held it before us may have made it.
+            again = self.look(recipe)
+            if again.is_hit:
+                return self._serve(recipe, again)
+            return self._write(recipe, again, uri)
+
+    def _read(self, recipe: Recipe, uri: str) -> Lookup:
+        told: dict[str, Any] = _columns(recipe, uri)
+        with (
+            cache_context(policy=recipe.policy.name, scope=recipe.scope),
+            cache_span(
+                SPAN_CACHE_READ,
+                cache_policy=recipe.policy.name,
+                cache_scope=recipe.scope,
+                operation=CacheOperation.READ,
+                columns=told,
+            ) as (_, set_result),
+        ):
+            found = self.look(recipe)
+            set_result(CacheResult.HIT if found.is_hit else CacheResult.MISS)
+            told["reason"] = found.text or None
+            if isinstance(found.made.fingerprint, Fingerprint):
+                told["key"] = found.made.fingerprint.key
+            if found.entry is not None:
+                told["version"] = found.entry.version
+        return found
+
+    def look(self, recipe: Recipe) -> Lookup:
+        """Return what there is of an entry, and whether it is still true.
+
+        Raises:
+            CacheError: it is damaged, and the policy is not to compute in its place.
+        """
+        made = recipe.make()
+        fingerprint = made.fingerprint
+        if isinstance(fingerprint, Uncacheable):
+            return Lookup(made, None, (Reason(Miss.UNCACHEABLE, fingerprint.reason),))
+        try:
+            entry = self._entries.read(recipe.scope, recipe.name)
+        except Damaged as damage:
+            report("cache", damage)
+            if recipe.policy.on_error is OnError.RAISE:
+                msg = f"{recipe.name}: {damage}"
+                raise CacheError(msg) from damage
+            return Lookup(made, None, (Reason(Miss.DAMAGED, f"damaged: {damage}"),))
+        return Lookup(made, entry, _why_not(entry, fingerprint, recipe))
+
+    def _serve(self, recipe: Recipe, found: Lookup) -> DataFrame:
+        assert found.entry is not None
+        return served(self._ctx, recipe.name, found.entry.table)
+
+    def _write(self, recipe: Recipe, found: Lookup, uri: str) -> DataFrame:
+        frame, fingerprint = found.made.frame, found.made.fingerprint
+        assert isinstance(fingerprint, Fingerprint)
+        try:
+            with (
+                cache_context(policy=recipe.policy.name, scope=recipe.scope, key=fingerprint.key),
+                cache_span(
+                    SPAN_CACHE_WRITE,
+                    cache_policy=recipe.policy.name,
+                    cache_scope=recipe.scope,
+                    operation=CacheOperation.WRITE,
+                ),
+            ):
+                if _must_make_room(found, recipe):
+                    self._entries.set_aside(recipe.scope, recipe.name)
+                version = written(frame, uri, recipe, fingerprint, self._entries.storage_options)
+        except Exception as error:
+            if recipe.policy.on_error is OnError.RAISE:
+                raise
+            report("cache", error)
+            return frame
+        return self._serve_written(recipe, frame, fingerprint, version)
+
+    def _serve_written(
+        self, recipe: Recipe, frame: DataFrame, fingerprint: Fingerprint, version: int
+    ) -> DataFrame:
+        try:
+            if recipe.make().fingerprint != fingerprint:
+                # An input changed while it was read, in a way that pins no version: a file.
+                self.invalidate(recipe.scope, recipe.name, recipe.policy.name)
+                return frame
+            table = self._entries.opened(recipe.scope, recipe.name, version)
+            return served(self._ctx, recipe.name, table)
+        except Exception as error:
+            if recipe.policy.on_error is OnError.RAISE:
+                raise
+            report("cache", error)
+            return frame
+
+    def invalidate(self, scope: CacheScope, name: str, policy: str) -> None:
+        """Have an entry not be served any more; what it holds stays.
+
+        Raises:
+            LookupError: there is no such entry.
+        """
+        marked(self._entries.uri_of(scope, name), policy, self._entries.storage_options)
+
+
+def _columns(recipe: Recipe, uri: str) -> dict[str, Any]:
+    where = ledger_uri(uri)
+    return {"table_name": recipe.name, "table_uri": where, "table_id": table_id(where)}
+
+
+def _why_not(entry: Entry | None, now: Fingerprint, recipe: Recipe) -> tuple[Reason, ...]:
+    if entry is None:
+        return (Reason(Miss.ABSENT, "absent: it was never kept"),)
+    if entry.fingerprint is None:
+        return (Reason(Miss.INVALIDATED, "invalidated"),)
+    changed = differences(entry.fingerprint, now)
+    limit = recipe.policy.max_age
+    age = now_ns() / 1e9 - entry.made_at / 1000
+    if limit is not None and age > limit.total_seconds():
+        text = f"policy expired: {age:.0f} s old, at most {limit.total_seconds():.0f} s"
+        return (*changed, Reason(Miss.EXPIRED, text))
+    return changed
+
+
+def _must_make_room(found: Lookup, recipe: Recipe) -> bool:
+    """Tell whether what is there cannot be written over: damaged, or of other partitions."""
+    if found.entry is None:
+        return any(reason.kind is Miss.DAMAGED for reason in found.reasons)
+    kept: list[str] = found.entry.table.metadata().partition_columns
+    return kept != list(recipe.policy.partition_by)

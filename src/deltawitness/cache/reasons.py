@@ -1,0 +1,121 @@
+"""Why a cached result is not served: what of its fingerprint has changed, told in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from deltawitness.cache.fingerprint import Fingerprint
+
+__all__ = ["Miss", "Reason", "differences"]
+
+
+class Miss(StrEnum):
+    """The kinds of reasons."""
+
+    ABSENT = "absent"
+    PLAN_CHANGED = "plan_changed"
+    SCHEMA_CHANGED = "schema_changed"
+    INPUT_CHANGED = "input_changed"
+    FUNCTION_CHANGED = "function_changed"
+    VERSION_CHANGED = "version_changed"
+    EXPIRED = "expired"
+    INVALIDATED = "invalidated"
+    DAMAGED = "damaged"
+    UNCACHEABLE = "uncacheable"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason.
+
+    Attributes:
+        kind: of which kind.
+        text: what was seen, without a path or a literal.
+    """
+
+    kind: Miss
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def differences(kept: Fingerprint, now: Fingerprint) -> tuple[Reason, ...]:
+    """Return what has changed since a result was kept; nothing when it is still true."""
+    if kept.key == now.key:
+        return ()
+    return tuple(_differences(kept, now))
+
+
+def _differences(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+    if kept.plan_hash != now.plan_hash:
+        is_shape = kept.plan_shape_hash != now.plan_shape_hash
+        what = "it is another query" if is_shape else "the same query with other literals"
+        yield Reason(Miss.PLAN_CHANGED, f"plan changed: {what}")
+    if kept.schema_hash != now.schema_hash:
+        yield Reason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(kept, now)}")
+    yield from _tables_changed(kept, now)
+    yield from _marks_changed("file", _by(kept.files, "place"), _by(now.files, "place"))
+    yield from _marks_changed("in-memory table", _by(kept.data, "name"), _by(now.data, "name"))
+    functions = {mark.name: mark.version for mark in kept.functions}
+    for mark in now.functions:
+        if functions.get(mark.name) != mark.version:
+            before = functions.get(mark.name, "none")
+            text = f"function changed: {mark.name} {before} -> {mark.version}"
+            yield Reason(Miss.FUNCTION_CHANGED, text)
+    if kept.version != now.version:
+        text = f"version changed: {kept.version or 'none'} -> {now.version or 'none'}"
+        yield Reason(Miss.VERSION_CHANGED, text)
+
+
+def _columns_changed(kept: Fingerprint, now: Fingerprint) -> str:
+    before = {column.name: column for column in kept.columns}
+    after = {column.name: column for column in now.columns}
+    retyped = [
+        f"{name} {before[name].type} -> {column.type}"
+        for name, column in after.items()
+        if name in before and before[name] != column and before[name].type != column.type
+    ]
+    parts = [
+        ("added", [name for name in after if name not in before]),
+        ("dropped", [name for name in before if name not in after]),
+        ("retyped", retyped),
+    ]
+    told = [f"{what} {', '.join(names)}" for what, names in parts if names]
+    return "; ".join(told) or "the order or the nullability of its columns"
+
+
+def _tables_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+    before = {mark.table_id: mark for mark in kept.tables}
+    for mark in now.tables:
+        known = before.pop(mark.table_id, None)
+        if known is None:
+            yield Reason(Miss.INPUT_CHANGED, f"input changed: {mark.name} was not read before")
+        elif known.identity != mark.identity:
+            yield Reason(Miss.INPUT_CHANGED, f"input changed: {mark.name} was made anew")
+        elif known.version != mark.version:
+            text = f"input changed: {mark.name} {known.version} -> {mark.version}"
+            yield Reason(Miss.INPUT_CHANGED, text)
+    for mark in before.values():
+        yield Reason(Miss.INPUT_CHANGED, f"input changed: {mark.name} is not read any more")
+
+
+def _by(marks: Any, field: str) -> dict[str, Any]:
+    return {getattr(mark, field): mark for mark in marks}
+
+
+def _marks_changed(kind: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Reason]:
+    added = [mark.name for key, mark in after.items() if key not in before]
+    gone = [mark.name for key, mark in before.items() if key not in after]
+    changed = [mark.name for key, mark in after.items() if key in before and before[key] != mark]
+    for what, names in (("new", added), ("gone", gone), ("changed", changed)):
+        if names:
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            yield Reason(Miss.INPUT_CHANGED, f"input changed: {kind} {what}: {shown}")
+
+
+_SHOWN = 5
+"""Names of files that a reason tells."""

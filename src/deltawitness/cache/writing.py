@@ -1,0 +1,102 @@
+"""A result written as an entry: rows, what they were made from and the standard metadata in one commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from deltawitness.cache.entries import entry_metadata
+from deltawitness.cache.fingerprint import Fingerprint
+from deltawitness.cache.recipes import Recipe
+from deltawitness.internal import report
+from deltawitness.observe.enclosure import NO_FACTS
+from deltawitness.proxies.delta_writes import write_delta
+from deltawitness.proxies.witness import witnessed
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame
+    from deltalake import DeltaTable
+
+Compression: TypeAlias = Literal["UNCOMPRESSED", "SNAPPY", "GZIP", "LZ4_RAW", "ZSTD"]
+
+_COMPRESSIONS: dict[str, Compression] = {
+    "uncompressed": "UNCOMPRESSED",
+    "snappy": "SNAPPY",
+    "gzip": "GZIP",
+    "lz4": "LZ4_RAW",
+    "zstd": "ZSTD",
+}
+
+__all__ = ["marked", "written"]
+
+
+def written(
+    frame: DataFrame,
+    uri: str,
+    recipe: Recipe,
+    fingerprint: Fingerprint,
+    storage_options: dict[str, str] | None,
+) -> int:
+    """Write the rows of a frame as an entry, in place of what is there.
+
+    Args:
+        frame: the rows.
+        uri: where the entry lies.
+        recipe: how it is kept.
+        fingerprint: what it was made from.
+        storage_options: how the table is opened.
+
+    Returns:
+        The version that holds it.
+    """
+    from deltalake import CommitProperties, DeltaTable, WriterProperties  # noqa: PLC0415 - heavy
+
+    policy = recipe.policy
+    said = entry_metadata(fingerprint, policy.name, dict(recipe.facts))
+    result = write_delta(
+        frame,
+        uri,
+        mode="overwrite",
+        schema_mode="overwrite",
+        partition_by=policy.partition_by,
+        storage_options=storage_options,
+        target_file_size=policy.target_file_size,
+        name=recipe.name,
+        writer_properties=WriterProperties(compression=_COMPRESSIONS[policy.compress]),
+        commit_properties=CommitProperties(custom_metadata=said),
+    )
+    version = int(result.version or 0)
+    if not policy.zorder_by:
+        return version
+    return _ordered(DeltaTable(uri, version, storage_options), recipe)
+
+
+def _ordered(table: DeltaTable, recipe: Recipe) -> int:
+    """Order the files of what was just written; unordered they are as true."""
+    try:
+        with witnessed(NO_FACTS):
+            table.optimize.z_order(list(recipe.policy.zorder_by))
+    except Exception as error:  # noqa: BLE001 - somebody wrote it anew meanwhile, or no such column
+        report("cache", error)
+    return int(table.version())
+
+
+def marked(uri: str, policy: str, storage_options: dict[str, str] | None) -> None:
+    """Commit that an entry is not to be served any more.
+
+    Args:
+        uri: where it lies.
+        policy: name of its policy.
+        storage_options: how the table is opened.
+    """
+    from deltalake import CommitProperties, DeltaTable, write_deltalake  # noqa: PLC0415 - heavy
+
+    table = DeltaTable(uri, storage_options=storage_options)
+    nothing: Any = table.to_pyarrow_dataset().schema.empty_table()
+    said = entry_metadata(None, policy)
+    with witnessed(NO_FACTS):
+        write_deltalake(
+            table,
+            nothing,
+            mode="append",
+            commit_properties=CommitProperties(custom_metadata=said),
+        )
