@@ -33,6 +33,8 @@ demo: $(READY)  ## an ordinary program on real data, observed
 bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/session.py
+	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/reconcile.py
 
 check: lint types layers  ## everything that is not a test
 

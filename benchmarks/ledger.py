@@ -44,10 +44,8 @@ WARMING = 5
 
 def seen(text: str, limit: float, figure: float, unit: str, *, at_least: bool = False) -> None:
     is_good = figure >= limit if at_least else figure <= limit
-    sign = ">=" if at_least else "<="
-    print(
-        f"| {text} | {sign} {limit:g} {unit} | {figure:.3f} {unit}{'' if is_good else ', missed'} |"
-    )
+    sign, end = ">=" if at_least else "<=", f" {unit}".rstrip()
+    print(f"| {text} | {sign} {limit:g}{end} | {figure:.3f}{end}{'' if is_good else ', missed'} |")
 
 
 # --- writes: what each variant's process calls --------------------------------------------------------
@@ -119,7 +117,7 @@ def work(variant: str, original: Path, folder: Path, writes: int, pipe: Connecti
     write, table, count = VARIANTS[variant](folder), None, 0
     place = folder / "table"
     while pipe.recv():
-        if count % REOPEN_EVERY == 0:
+        if count % max(1, REOPEN_EVERY // writes) == 0:
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(original, place)
             table = DeltaTable(place)
@@ -133,7 +131,9 @@ def work(variant: str, original: Path, folder: Path, writes: int, pipe: Connecti
     os._exit(0)
 
 
-def taking_turns(rounds: int, writes: int, folder: Path) -> dict[str, list[float]]:
+def taking_turns(
+    variants: list[str], rounds: int, writes: int, folder: Path
+) -> dict[str, list[float]]:
     """Return the microseconds of each round, by variant."""
     from deltalake import DeltaTable, write_deltalake
 
@@ -145,7 +145,7 @@ def taking_turns(rounds: int, writes: int, folder: Path) -> dict[str, list[float
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     processes = []
-    for number, variant in enumerate(VARIANTS):
+    for number, variant in enumerate(variants):
         ours, theirs = context.Pipe()
         process = context.Process(
             target=work, args=(variant, original, folder / str(number), writes, theirs)
@@ -153,9 +153,9 @@ def taking_turns(rounds: int, writes: int, folder: Path) -> dict[str, list[float
         process.start()
         processes.append(process)
         pipes[variant] = ours
-    taken: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    taken: dict[str, list[float]] = {variant: [] for variant in variants}
     for number in range(rounds + WARMING):
-        for variant in random.sample(list(VARIANTS), len(VARIANTS)):
+        for variant in random.sample(variants, len(variants)):
             pipes[variant].send(True)  # noqa: FBT003 - "go on"
             microseconds = pipes[variant].recv()
             if number >= WARMING:
@@ -169,7 +169,9 @@ def taking_turns(rounds: int, writes: int, folder: Path) -> dict[str, list[float
 
 def writes(rounds: int, each: int, folder: Path) -> None:
     """A write with a ledger, beside one without, and beside the hand-written ones."""
-    taken = taking_turns(rounds, each, folder)
+    # A drain falls into many in a row; the hand-written ways would only make that slow.
+    variants = list(VARIANTS) if each == 1 else list(VARIANTS)[:3]
+    taken = taking_turns(variants, rounds, each, folder)
     base = taken["without"]
     added: dict[str, float] = {}
     print(
@@ -178,7 +180,7 @@ def writes(rounds: int, each: int, folder: Path) -> None:
     print("|---|---|---|---|---|")
     for variant, figures in taken.items():
         pairs = list(zip(figures, base, strict=True))
-        added[variant] = statistics.median(mine - theirs for mine, theirs in pairs) / each
+        added[variant] = (statistics.median(figures) - statistics.median(base)) / each
         ratio = statistics.median(mine / theirs for mine, theirs in pairs)
         print(
             f"| {variant} | {statistics.median(figures) / each:.0f} us | {added[variant]:+.0f} us "
@@ -187,10 +189,13 @@ def writes(rounds: int, each: int, folder: Path) -> None:
     print("\n| bar | limit | seen |\n|---|---|---|")
     ratio = statistics.median(taken["with ledger"]) / statistics.median(base)
     seen("write with ledger over without", 1.05, ratio, "")
-    for way in ("by handle", "by URI"):
-        by_hand = added[f"an append per write, {way}"]
-        times = by_hand / max(added["with ledger"], 1.0)
-        seen(f"cheaper than an append per write, {way}", 10, times, "times", at_least=True)
+    for variant in variants[3:]:
+        # What recording takes around a write cannot be less than what it takes alone.
+        times = added[variant] / max(added["with ledger"], LEAST_US)
+        seen(f"cheaper than {variant}", 10, times, "times", at_least=True)
+
+
+LEAST_US = 30.0
 
 
 # --- notes: on the caller's thread ------------------------------------------------------------------
