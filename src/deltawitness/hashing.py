@@ -179,6 +179,7 @@ def plan_text(frame: Any) -> str:
 
 def without_literals(text: str) -> str:
     """Return the text of a plan with a mark in place of each literal."""
+
     def masked(match: re.Match[str]) -> str:
         token = match[0]
         if token[0] in "\"'-0123456789":

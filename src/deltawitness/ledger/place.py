@@ -14,7 +14,15 @@ from deltawitness.semconv import DEFAULT_CACHE_ROOT, LOCK_DIRECTORY, SPOOL_DIREC
 if TYPE_CHECKING:
     from deltawitness.ledger.tables import LedgerRoot
 
-__all__ = ["absolute_root", "is_kept", "lock_folder", "root_of", "settled", "spool_folder", "spool_folder_of"]
+__all__ = [
+    "absolute_root",
+    "is_kept",
+    "lock_folder",
+    "root_of",
+    "settled",
+    "spool_folder",
+    "spool_folder_of",
+]
 
 
 def is_kept(settings: Settings) -> bool:
