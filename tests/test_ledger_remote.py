@@ -87,7 +87,8 @@ def test_a_writer_that_is_killed_is_told_by_the_next(settings, tmp_path, seed):
     os.kill(writer.pid, signal.SIGKILL)
     writer.join(60)
     ledger = Ledger(settings=Settings(**settings))
-    tables = [tmp_path / name for name in ledger_writer.TABLES if (tmp_path / name).exists()]
+    places = [tmp_path / name for name in ledger_writer.TABLES]
+    tables = [table for table in places if any(table.glob("_delta_log/*.json"))]
     ledger.drain()
     assert_told_at_most_once(ledger.root, *tables)
     assert_runs_are_closed(ledger.root)
