@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import shutil
+import sys
 import threading
 
 import pytest
@@ -29,6 +31,8 @@ from deltawitness.redaction import key_hash
 from deltawitness.run import RunContext, run_from_environment
 from deltawitness.testing import InMemoryTelemetry
 from ledger_parts import lines_of, now_us, one, rows_of
+
+READ = {"operation": "READ", "cache_operation": "read", "result": "hit", "event_time": now_us()}
 
 
 @pytest.fixture
@@ -382,6 +386,86 @@ def test_a_run_that_was_open_before_anybody_looked(observed, table):
         {"job": "early", "writes": 1, "is_part": False}
     ]
     assert recorder._runs == {}
+
+
+def test_a_write_after_the_end_of_its_run_does_not_end_it_anew(observed, table):
+    """A thread that outlives its run adds to what the run has written, not to how it ended."""
+    recorder = observed()
+    with pytest.raises(ValueError), run("nightly"):
+        there = contextvars.copy_context()
+        write_deltalake(table, one(0))
+        raise ValueError
+    there.run(write_deltalake, table, one(1), mode="append")
+    DeltaLakeInstrumentor().uninstrument()
+    columns = "status, writes, is_part"
+    assert rows_of(recorder.root, RUNS, columns, "is_part") == [
+        {"status": "error", "writes": 1, "is_part": False},
+        {"status": "ok", "writes": 1, "is_part": True},
+    ]
+    told = Ledger(recorder.root.uri).runs().select("status", "writes", "processes").to_pylist()
+    assert told == [{"status": "error", "writes": 2, "processes": 1}]
+
+
+def test_a_worker_that_takes_part_in_many_runs_keeps_few_of_them_open(tmp_path):
+    """Each segment tells of the open runs anew: those that others close are told before they are many."""
+    recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
+    runs = [RunContext(f"r-{number}", "job", is_joined=True) for number in range(1000)]
+    for joined in (*runs, runs[0]):
+        recorder.operation(joined, READ)
+    assert len(recorder._runs) == recorder_module.PARTS_KEPT
+    recorder.close(None, timeout=60)
+    told = Ledger(tmp_path).runs().select("run_id", "reads").to_pylist()
+    assert {run["run_id"]: run["reads"] for run in told} == {
+        joined.run_id: 2 if joined is runs[0] else 1 for joined in runs
+    }
+
+
+def test_threads_count_together(tmp_path):
+    """A run's sums are whole, however many threads add to them at a time."""
+    recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
+    shared = RunContext("r-1", "job")
+    recorder.run_started(shared)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [
+            threading.Thread(
+                target=lambda: [
+                    recorder._count(shared, READ | {"rows_added": 1}) for _ in range(5000)
+                ]
+            )
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert recorder._runs["r-1"].tally.columns()["rows_added"] == 20_000
+
+
+@pytest.mark.internal_errors
+def test_where_no_thread_can_be_had_nothing_is_lost(observed, table, monkeypatch):
+    """A machine that gives no thread for now: the program goes on, and the next write tries again."""
+    recorder = observed(drain_interval=0.1)
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "deltawitness-drain":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with run("nightly"):
+        write_deltalake(table, one(0))
+    monkeypatch.undo()
+    assert runs_of(recorder, "job, writes") == [{"job": "nightly", "writes": 1}]
+    is_drained = drained(recorder)
+    write_deltalake(table, one(1), mode="append")
+    assert is_drained.wait(30)
+    DeltaLakeInstrumentor().uninstrument()
+    assert len(rows_of(recorder.root, INVENTORY)) == 2
 
 
 def test_a_run_that_nobody_recorded_is_no_row(observed):

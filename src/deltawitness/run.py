@@ -32,6 +32,7 @@ __all__ = [
     "cache_context",
     "current_cache_context",
     "current_run",
+    "is_process_run",
     "is_suppressed",
     "remove_run_listener",
     "run",
@@ -155,6 +156,11 @@ def adopt_run(context: RunContext) -> None:
     global _process_run  # noqa: PLW0603 - see _start_process_run
     with _process_run_lock:
         _process_run = context
+
+
+def is_process_run(context: RunContext) -> bool:
+    """Tell whether `context` is the implicit run of this process, which ends with it."""
+    return _process_run is not None and _process_run.run_id == context.run_id
 
 
 def forget_process_run() -> None:

@@ -21,7 +21,7 @@ from deltawitness.ledger.runs import OpenRun, RunStatus, run_row
 from deltawitness.ledger.spool import Segment, Spool
 from deltawitness.ledger.tables import LedgerRoot, Source
 from deltawitness.redaction import redact_label
-from deltawitness.run import RunContext
+from deltawitness.run import RunContext, is_process_run
 from deltawitness.sources import new_id, now_ns
 
 __all__ = ["Recorder", "recorder_of"]
@@ -42,6 +42,9 @@ RUN_END_TIMEOUT = 10.0
 
 PATIENCE = 2.0
 """Seconds that a drain waits for a pause between writes."""
+
+PARTS_KEPT = 64
+"""Runs that others close and that are kept open here: each new segment tells of them anew."""
 
 
 class Recorder:
@@ -86,6 +89,9 @@ class Recorder:
         _recorders.add(self)
 
     def _reset(self) -> None:
+        # Reentrant: a handler of a signal may come in the middle, and write.
+        self._counting = threading.RLock()
+        self._starting = threading.Lock()
         self._draining = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -128,7 +134,7 @@ class Recorder:
         row = event_row(event, told, location)
         if not self._spool.settle(segment, event.write_id, as_json(row)):
             self._on_drop("spool")
-        self._count(row)
+        self._count(event.run, row)
 
     def operation(self, run: RunContext, row: Mapping[str, Any]) -> None:
         """Keep an operation that is no write: a read of a cache, a snapshot.
@@ -150,7 +156,7 @@ class Recorder:
         }
         if not self._spool.append(LineKind.ROW, write_id, as_json(whole)):
             self._on_drop("spool")
-        self._count(whole)
+        self._count(run, whole)
         self._attend()
 
     def snapshot(self, name: str, row: Mapping[str, Any]) -> None:
@@ -160,10 +166,11 @@ class Recorder:
             self._on_drop("spool")
         self._attend()
 
-    def _count(self, row: Row) -> None:
-        run = self._runs.get(row["run_id"])
-        if run is not None:
-            run.tally.add(row)
+    def _count(self, run: RunContext, row: Row) -> None:
+        with self._counting:
+            if run.run_id not in self._runs:  # over, or no longer kept open here
+                self._take_part_in(run)
+            self._runs[run.run_id].tally.add(row)
 
     @property
     def is_open(self) -> bool:
@@ -197,7 +204,15 @@ class Recorder:
             known.is_part = False
 
     def _take_part_in(self, run: RunContext) -> None:
-        self._open(OpenRun(run, is_part=run.is_joined or self._is_child))
+        """Keep a run that was opened elsewhere, or whose end was told already: a part of its own."""
+        is_part = run.is_joined or self._is_child or not is_process_run(run)
+        with self._counting:
+            if run.run_id in self._runs:
+                return  # another thread was faster
+            self._open(OpenRun(run, is_part=is_part))
+            parts = [known for known in self._runs.values() if known.is_open_part]
+            if len(parts) > PARTS_KEPT:
+                self._end(parts[0], None)
 
     def _open(self, opened: OpenRun) -> None:
         run_id = opened.context.run_id
@@ -212,20 +227,23 @@ class Recorder:
         if known is None:
             return
         known.depth -= 1
-        # Below 0 when it was opened before this recorder was there to be told.
+        if known.depth < 0 and not self._is_child:
+            # Opened before this recorder was there to be told.
+            known.is_part = False
         if known.depth <= 0:
             self._end(known, error)
 
     def _end(self, run: OpenRun, error: BaseException | None) -> None:
-        run.ended = run_row(
-            run.started(self._shown_root),
-            run.tally,
-            status=RunStatus.OK if _is_good(error) else RunStatus.ERROR,
-            end_time=now_ns() // 1000,
-            error_type=None if _is_good(error) else type(error).__qualname__,
-            dropped=self._spool.dropped,
-        )
-        self._tell_end(run)
+        with self._counting:
+            run.ended = run_row(
+                run.started(self._shown_root),
+                run.tally,
+                status=RunStatus.OK if _is_good(error) else RunStatus.ERROR,
+                end_time=now_ns() // 1000,
+                error_type=None if _is_good(error) else type(error).__qualname__,
+                dropped=self._spool.dropped,
+            )
+            self._tell_end(run)
 
     def _tell_end(self, run: OpenRun) -> None:
         if run.ended is None:
@@ -280,10 +298,17 @@ class Recorder:
 
     def _start(self) -> None:
         # A forked child cannot use the engine that its parent has used: what it tells is adopted.
-        if self._is_child or self._closed:
+        if self._is_child or self._closed or not self._starting.acquire(blocking=False):
             return
-        self._thread = threading.Thread(target=self._work, name="deltawitness-drain", daemon=True)
-        self._thread.start()
+        try:
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="deltawitness-drain", daemon=True)
+                thread.start()
+                self._thread = thread
+        except RuntimeError as error:  # no more threads can be had; the next operation tries again
+            report("drain", error)
+        finally:
+            self._starting.release()
 
     def _work(self) -> None:
         pause = interval = self._settings.drain_interval
@@ -334,7 +359,10 @@ class Recorder:
     def drain_in_time(self, timeout: float) -> bool:
         """Carry what waits into the ledger, but give up waiting for it after so many seconds."""
         thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads can be had, as at the end of later interpreters
+            return not self._is_failing and self.drain()
         thread.join(timeout)
         return not thread.is_alive()
 

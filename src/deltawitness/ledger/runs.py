@@ -123,6 +123,11 @@ class OpenRun:
     tally: Tally = field(default_factory=Tally)
     ended: Row | None = None
 
+    @property
+    def is_open_part(self) -> bool:
+        """Whether this process takes part in it, and nobody here will close it."""
+        return self.is_part and self.depth <= 0 and self.ended is None
+
     def started(self, cache_root: str) -> Row:
         """Return the columns that are known while it is open."""
         run = redacted_run(self.context)
