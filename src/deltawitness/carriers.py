@@ -35,7 +35,7 @@ from deltawitness.run import (
 from deltawitness.semconv import Env
 from deltawitness.telemetry.spans import parent_context, traceparent_of
 
-__all__ = ["Carriers", "SpawnedChild"]
+__all__ = ["Carriers", "SpawnedChild", "run_as_values"]
 
 _CHILD_CODE = """\
 try:
@@ -121,11 +121,8 @@ class InRunOfSender:
     @classmethod
     def of(cls, function: Callable[..., Any]) -> InRunOfSender:
         """Return the function with what is current here and now."""
-        run = current_run()
-        fields = {name: getattr(run, name) for name in run.__slots__}
-        fields["attributes"] = dict(run.attributes)
-        fields["traceparent"] = traceparent_of(trace.get_current_span()) or run.traceparent
-        return cls(function, fields, current_cache_context(), os.getpid())
+        run = run_as_values(current_run(), trace.get_current_span())
+        return cls(function, run, current_cache_context(), os.getpid())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
@@ -138,6 +135,14 @@ class InRunOfSender:
             return called_in(run, self.cache, self.function, *args, **kwargs)
         finally:
             otel_context.detach(token)
+
+
+def run_as_values(run: RunContext, span: trace.Span) -> dict[str, Any]:
+    """Return the fields of a run as values that pickle, in the trace of a span where there is one."""
+    fields = {name: getattr(run, name) for name in run.__slots__}
+    fields["attributes"] = dict(run.attributes)
+    fields["traceparent"] = traceparent_of(span) or run.traceparent
+    return fields
 
 
 def _carried(function: Callable[..., Any]) -> Callable[..., Any]:

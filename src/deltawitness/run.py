@@ -320,9 +320,16 @@ def called_in(
     **kwargs: P.kwargs,
 ) -> R:
     """Return what `function` returns when it is called in a run that was opened elsewhere."""
+    with taking_part(context, cache):
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def taking_part(context: RunContext, cache: CacheContext) -> Iterator[None]:
+    """Let the block take part in a run that was opened elsewhere."""
     tokens = _run.set(context), _cache.set(cache)
     try:
-        return function(*args, **kwargs)
+        yield
     finally:
         _run.reset(tokens[0])
         _cache.reset(tokens[1])

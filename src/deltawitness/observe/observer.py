@@ -57,6 +57,7 @@ from deltawitness.telemetry.logs import LogSink
 from deltawitness.telemetry.metrics import DrainInstruments, InternalCounters, MetricSink
 from deltawitness.telemetry.queries import QueryTelemetry
 from deltawitness.telemetry.spans import RunSpans, WriteSpans, parent_context, traceparent_of
+from deltawitness.telemetry.steps import StepSpans
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
@@ -92,6 +93,7 @@ class Observer:
     Attributes:
         settings: how it behaves.
         queries: the telemetry of queries, for the proxies that see them.
+        steps: the spans of a workflow's steps, for the integrations that see them.
         diagnostics: where diagnostics artifacts go.
         recorder: what keeps the ledger of this process; None when none is kept.
 
@@ -119,6 +121,7 @@ class Observer:
         self._logs = LogSink(logger_provider)
         self._counters = InternalCounters(meter_provider)
         self.queries = QueryTelemetry(tracer_provider, meter_provider)
+        self.steps = StepSpans(tracer_provider)
         self.diagnostics = diagnostics_sink(self.settings, logger_provider)
         self._local_sinks: tuple[WriteSink, ...] = ()
         self._request_hook = request_hook
