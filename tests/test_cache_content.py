@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from deltawitness.cache import census
 from deltawitness.cache.census import census_of
 
-
 few = settings(max_examples=settings().max_examples // 3)
 """Each example hashes a dozen tables."""
 
