@@ -146,6 +146,7 @@ class Settings:
         spool_limit: bytes that may wait there (`DELTAWITNESS_SPOOL_LIMIT`).
         drain_interval: seconds between two drains (`DELTAWITNESS_DRAIN_INTERVAL`).
         drain_events: events that make a drain come early (`DELTAWITNESS_DRAIN_EVENTS`).
+        keep_plans: keep plans with the entries of a cache (`DELTAWITNESS_KEEP_PLANS`).
         repr_runs_dml: looking at a DML frame runs it (`DELTAWITNESS_REPR_RUNS_DML`).
 
     Raises:
@@ -182,6 +183,7 @@ class Settings:
     spool_limit: int = _setting(Env.SPOOL_LIMIT, _bytes, 256 << 20)
     drain_interval: float = _setting(Env.DRAIN_INTERVAL, _seconds, 5.0)
     drain_events: int = _setting(Env.DRAIN_EVENTS, _count, 1000)
+    keep_plans: bool = _setting(Env.KEEP_PLANS, _flag, True)  # noqa: FBT003 - the default
     repr_runs_dml: bool = _setting(Env.REPR_RUNS_DML, _flag, False)  # noqa: FBT003 - the default
 
     def __post_init__(self) -> None:
