@@ -115,7 +115,8 @@ class DeltaCache:
         self._ctx = ctx
         self._root = root_of(known)
         self._entries = Entries(self._root)
-        self._keeper = Keeper(plain(ctx), self._entries, lock_folder(known, self._root))
+        self._locks = lock_folder(known, self._root)
+        self._keeper = Keeper(plain(ctx), self._entries, self._locks, keep_plans=known.keep_plans)
         self._recipes: dict[tuple[CacheScope, str], Recipe] = {}
 
     # --- keeping -------------------------------------------------------------------------------------

@@ -59,7 +59,19 @@ def dataset_recipe(  # noqa: PLR0913 - what a dataset is, by keyword
         ConfigurationError: the source is none of these.
     """
     make = _maker(ctx, source, version, storage_options)
-    return Recipe(CacheScope.DATASET, checked_name(name), policy, make)
+    return Recipe(CacheScope.DATASET, checked_name(name), policy, make, origin=_origin(source))
+
+
+def _origin(source: Any) -> dict[str, str]:
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+    if isinstance(source, DeltaTable):
+        return {"table": source.table_uri}
+    if not isinstance(source, str | os.PathLike):
+        return {}
+    text = os.fspath(source)
+    is_table = "://" in text or (Path(text) / "_delta_log").is_dir()
+    return {"table" if is_table else "path": str(text if is_table else Path(text).absolute())}
 
 
 def _maker(

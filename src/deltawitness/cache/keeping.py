@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.cache.entries import Damaged, Entries, Entry
 from deltawitness.cache.fingerprint import Fingerprint, Uncacheable
 from deltawitness.cache.flight import alone
+from deltawitness.cache.kept_plans import keep_plan, plan_of
 from deltawitness.cache.policy import OnError
 from deltawitness.cache.reasons import Miss, Reason, differences
 from deltawitness.cache.recipes import Made, Recipe
@@ -67,12 +68,16 @@ class Keeper:
         ctx: the plain context.
         entries: where they are kept.
         locks: a local folder for the locks of those who compute.
+        keep_plans: whether the plan of an entry is kept with it.
     """
 
-    def __init__(self, ctx: SessionContext, entries: Entries, locks: Path) -> None:
+    def __init__(
+        self, ctx: SessionContext, entries: Entries, locks: Path, *, keep_plans: bool = True
+    ) -> None:
         self._ctx = ctx
         self._entries = entries
         self._locks = locks
+        self._keeps_plans = keep_plans
 
     def keep(self, recipe: Recipe) -> DataFrame:
         """Return the result of a recipe: the kept one while it is true, else computed and kept.
@@ -162,7 +167,17 @@ class Keeper:
                 raise
             report("cache", error)
             return frame
+        self._keep_plan(recipe, found, uri, fingerprint.key)
         return self._serve_written(recipe, frame, fingerprint, version)
+
+    def _keep_plan(self, recipe: Recipe, found: Lookup, uri: str, key: str) -> None:
+        if not self._keeps_plans or recipe.scope is CacheScope.ARTIFACT:
+            return
+        try:
+            plan = plan_of(self._ctx, recipe, found.made.frame)
+            keep_plan(uri, key, plan, self._entries.storage_options)
+        except Exception as error:  # noqa: BLE001 - the entry is as true without
+            report("cache", error)
 
     def _serve_written(
         self, recipe: Recipe, frame: DataFrame, fingerprint: Fingerprint, version: int

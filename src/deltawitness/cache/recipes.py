@@ -57,6 +57,8 @@ class Recipe:
         policy: how it is kept.
         make: plans it, over what is there now.
         facts: what else its commit is to say of it.
+        origin: how another process can make it: `sql`, `table` or `path`. It holds literals and
+            locations, and is kept with the entry alone.
     """
 
     scope: CacheScope
@@ -64,6 +66,7 @@ class Recipe:
     policy: CachePolicy
     make: Callable[[], Made]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
@@ -103,7 +106,8 @@ def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
         )
         return Made(frame, fingerprint)
 
-    return Recipe(CacheScope.VIEW, checked_name(name), policy, make)
+    origin = {"sql": query} if isinstance(query, str) else {}
+    return Recipe(CacheScope.VIEW, checked_name(name), policy, make, origin=origin)
 
 
 def planned(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
