@@ -21,6 +21,7 @@ from deltawitness.ledger.segments import adopted, spool_app_id
 from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, LedgerRoot, commit_properties
 from deltawitness.semconv import CacheOperation
 from ledger_parts import (
+    left_behind,
     now_us,
     operation_row,
     rows_of,
@@ -314,6 +315,33 @@ def test_an_empty_spool_is_just_deleted(drain, spools):
     spool._let_go()
     assert drain.all_dead(spools) == Drained(adopted=1)
     assert list(spools.iterdir()) == []
+
+
+def test_many_short_lives_cost_few_commits(root, drain, spools):
+    """Spools of processes that are gone are carried together; each run is told for itself."""
+    left_behind(spools, 100)
+    assert drain.all_dead(spools) == Drained(100, 200, segments=100, adopted=100)
+    assert sorted(write_ids(root, INVENTORY)) == sorted(f"w-{number}" for number in range(100))
+    told = rows_of(root, RUNS, "run_id, status, writes")
+    assert {run["run_id"]: (run["status"], run["writes"]) for run in told} == {
+        **{f"open-{number}": ("abandoned", 1) for number in range(100)},
+        **{f"ended-{number}": ("ok", None) for number in range(100)},
+    }
+    assert (root.opened(INVENTORY).version(), root.opened(RUNS).version()) == (2, 2)
+    assert list(spools.iterdir()) == []
+
+
+@pytest.mark.internal_errors
+def test_a_spool_that_cannot_be_read_keeps_no_other_out(root, drain, spools):
+    """Of those that are carried together, the one that cannot be stays where it is."""
+    left_behind(spools, 3)
+    bad = sorted(spools.iterdir())[1]
+    [segment] = bad.glob("*.seg")
+    segment.unlink()
+    segment.mkdir()
+    assert drain.all_dead(spools) == Drained(2, 4, segments=2, adopted=2)
+    assert len(write_ids(root, INVENTORY)) == 2
+    assert list(spools.iterdir()) == [bad]
 
 
 def test_rows_of_a_run_lie_together(root, drain, spools):

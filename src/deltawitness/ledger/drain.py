@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,8 +24,8 @@ from deltawitness.internal import report
 from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, wire
 from deltawitness.ledger.marks import not_yet_in
 from deltawitness.ledger.rows import as_json, note_row
-from deltawitness.ledger.runs import TALLIED, RunStatus, run_row, tallied
-from deltawitness.ledger.segments import Adopted, Told, adopted, read_segment
+from deltawitness.ledger.runs import TALLIED, RunStatus, Tally, run_row
+from deltawitness.ledger.segments import Adopted, Told, adopted_together, read_segment
 from deltawitness.ledger.tables import (
     INVENTORY,
     PARTITION,
@@ -91,10 +91,8 @@ class Drained:
     adopted: int = 0
     damaged: int = 0
 
-    def __iadd__(self, other: Drained) -> Self:
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        return self
+    def __add__(self, other: Drained) -> Drained:
+        return Drained(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 @dataclass(slots=True)
@@ -104,6 +102,8 @@ class Batch:
     told: list[Told] = field(default_factory=list)
     abandoned: list[Told] = field(default_factory=list)
     """The last segments of dead processes: the runs that they say are open never ended."""
+    emptied: list[Adopted] = field(default_factory=list)
+    """The spools of dead processes that hold nothing more than this."""
 
 
 class Drain:
@@ -134,24 +134,29 @@ class Drain:
             done += self._carry(Batch([read_segment(path) for path in paths_of_batch]))
         return done
 
-    def dead(self, spool: Adopted) -> Drained:
-        """Drain the spool of a dead process, and delete it.
+    def dead(self, *spools: Adopted) -> Drained:
+        """Drain the spools of dead processes, and delete them.
 
         Raises:
             OSError: a segment or the ledger's storage cannot be read or written.
             DeltaError: a table of the ledger is damaged, or too many write to it.
         """
-        done = Drained(adopted=1)
-        open_runs: dict[str, Row] = {}
-        for paths in _batches(spool.segments):
-            told = [read_segment(path) for path in paths]
-            for one in told:
+        done = Drained()
+        batch, size = Batch(), 0
+        for spool in spools:
+            open_runs: dict[str, Row] = {}
+            for path in spool.segments:
+                if size >= BATCH_BYTES:
+                    done += self._carry(batch)
+                    batch, size = Batch(), 0
+                told = read_segment(path)
                 # Not the last one's alone: the process may have died before it had told them there.
-                one.open_runs = open_runs = one.open_after(open_runs)
-            is_end = paths[-1] == spool.segments[-1]
-            done += self._carry(Batch(told, told[-1:] if is_end else []))
-        spool.forget()
-        return done
+                told.open_runs = open_runs = told.open_after(open_runs)
+                batch.told.append(told)
+                size += path.stat().st_size
+            batch.abandoned += batch.told[-1:] if spool.segments else []
+            batch.emptied.append(spool)
+        return done + self._carry(batch)
 
     def all_dead(self, folder: Path, besides: Path | None = None) -> Drained:
         """Drain the spools of all dead processes; one that cannot be drained stays and is told.
@@ -161,7 +166,18 @@ class Drain:
             besides: the one of this process.
         """
         done = Drained()
-        for spool in adopted(folder, besides):
+        for spools in adopted_together(folder, besides):
+            try:
+                done += self.dead(*spools)
+            except Exception:  # noqa: BLE001 - whose fault it is, is seen one by one
+                done += self._each_dead(spools)
+        return done
+
+    def _each_dead(self, spools: Sequence[Adopted]) -> Drained:
+        done = Drained()
+        for spool in spools:
+            if not spool.home.exists():
+                continue  # one of those that were drained before the one that cannot be
             try:
                 done += self.dead(spool)
             except Exception as error:  # noqa: BLE001 - the others are drained all the same
@@ -175,11 +191,14 @@ class Drain:
             snapshots = self._carry_rows(
                 SNAPSHOTS, [(told, told.snapshots) for told in batch.told if told.snapshots]
             )
+        for spool in batch.emptied:
+            spool.forget()
         return Drained(
             operations,
             runs,
             snapshots,
             segments=len(batch.told),
+            adopted=len(batch.emptied),
             damaged=sum(told.damaged for told in batch.told),
         )
 
@@ -216,15 +235,19 @@ class Drain:
 
     def _carry_runs(self, batch: Batch) -> int:
         ends = [(told, told.runs) for told in batch.told]
-        ends += [
-            (told, [self._abandoned(run) for run in told.open_runs.values()])
-            for told in batch.abandoned
-        ]
+        ends += zip(batch.abandoned, self._abandoned(batch.abandoned), strict=True)
         return self._carry_rows(RUNS, ends)
 
-    def _abandoned(self, started: Row) -> Row:
-        tally = tallied(_operations_of(self._root.opened(INVENTORY), started))
-        return run_row(started, tally, status=RunStatus.ABANDONED, end_time=now_ns() // 1000)
+    def _abandoned(self, segments: Sequence[Told]) -> Iterator[list[Row]]:
+        """Yield the rows of the runs that each of the segments has left open."""
+        left = [run for told in segments for run in told.open_runs.values()]
+        tallies = _tallies_of(self._root.opened(INVENTORY), left) if left else {}
+        at = now_ns() // 1000
+        for told in segments:
+            yield [
+                run_row(run, tallies[_part(run)], status=RunStatus.ABANDONED, end_time=at)
+                for run in told.open_runs.values()
+            ]
 
     def _carry_rows(self, table: LedgerTable, told: Sequence[tuple[Told, list[Row]]]) -> int:
         parts = [
@@ -341,15 +364,28 @@ def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=known.combine_chunks())))
 
 
-def _operations_of(table: DeltaTable | None, started: Row) -> list[Row]:
-    """Return the operations of a run that one process has made."""
+_Part = tuple[object, object, object]
+
+
+def _part(row: Row) -> _Part:
+    """Return what the operations that one process has made in one run have in common."""
+    return row["run_id"], row["host"], row["pid"]
+
+
+def _tallies_of(table: DeltaTable | None, started: Sequence[Row]) -> dict[_Part, Tally]:
+    """Return what the operations of each run add up to, those of the process that tells of it."""
+    tallies = {_part(run): Tally() for run in started}
     if table is None:
-        return []
-    since = datetime.fromtimestamp(started["start_time"] / 1e6, tz=UTC).date()
-    found: list[Row] = queried(
+        return tallies
+    first = min(run["start_time"] for run in started)
+    since = datetime.fromtimestamp(first / 1e6, tz=UTC).date()
+    names = ", ".join(quoted(name) for name in {run["run_id"] for run in started})
+    found = queried(
         table,
-        f"SELECT {', '.join(TALLIED)} FROM ledger WHERE run_id = {quoted(started['run_id'])}"
-        f" AND pid = {int(started['pid'])} AND host = {quoted(started['host'])}"
+        f"SELECT run_id, host, pid, {', '.join(TALLIED)} FROM ledger WHERE run_id IN ({names})"
         f" AND {PARTITION} >= {quoted(since.isoformat())}",
-    ).to_pylist()
-    return found
+    )
+    for row in found.to_pylist():
+        if (tally := tallies.get(_part(row))) is not None:
+            tally.add(row)
+    return tallies

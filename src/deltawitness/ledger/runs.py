@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -95,14 +95,6 @@ class Tally:
             "tables_touched": len(self.tables),
             "table_ids": list(self.tables),
         }
-
-
-def tallied(rows: Iterable[Mapping[str, Any]]) -> Tally:
-    """Return what rows of the inventory add up to."""
-    tally = Tally()
-    for row in rows:
-        tally.add(row)
-    return tally
 
 
 @dataclass(slots=True)

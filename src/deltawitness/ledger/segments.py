@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,23 @@ from deltawitness.ledger.spool import (
     delete_spool,
 )
 
-__all__ = ["Told", "adopted", "live_write_ids", "read_segment", "segments_of", "spool_app_id"]
+__all__ = [
+    "Told",
+    "adopted",
+    "adopted_together",
+    "live_write_ids",
+    "read_segment",
+    "segments_of",
+    "spool_app_id",
+]
 
 Row = dict[str, Any]
 
 MADE_WITHIN = 3600.0
 """Seconds in which the folder of a spool is surely made."""
+
+TOGETHER = 64
+"""Spools of dead processes that are drained together, so that many short ones cost few commits."""
 
 APP_ID_PREFIX = "deltawitness/spool/"
 
@@ -181,12 +192,32 @@ def adopted(folder: Path, besides: Path | None = None) -> Iterator[Adopted]:
     Raises:
         OSError: a folder cannot be read.
     """
-    for home in _homes(folder, besides):
-        with _owned(home) as is_ours:
-            if is_ours:
-                yield Adopted(home, _segments_in(home))
-        if not is_ours and _left_over(home):
-            delete_spool(home)
+    for spools in adopted_together(folder, besides, most=1):
+        yield from spools
+
+
+def adopted_together(
+    folder: Path, besides: Path | None = None, *, most: int = TOGETHER
+) -> Iterator[list[Adopted]]:
+    """Yield the spools whose processes are gone, some at a time, all of these locked meanwhile.
+
+    Args:
+        folder: where the spools of all processes lie.
+        besides: the one of this process.
+        most: how many at a time.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    homes = _homes(folder, besides)
+    for few in (homes[first : first + most] for first in range(0, len(homes), most)):
+        with ExitStack() as locks:
+            ours = [home for home in few if locks.enter_context(_owned(home))]
+            if ours:
+                yield [Adopted(home, _segments_in(home)) for home in ours]
+        for home in few:
+            if home not in ours and _left_over(home):
+                delete_spool(home)
     for home in folder.glob(f"{NEW}*"):
         if _is_old(home):  # its process died before it could be seen
             delete_spool(home)
