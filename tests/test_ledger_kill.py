@@ -83,7 +83,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
     for first in range(0, kills, 10):
         place = Place(tmp_path / str(first))
         for seed in range(first, first + 10):
-            place.killed(seed, rng.uniform(0, 0.4))
+            place.killed(seed, rng.uniform(0, 0.3))
             if rng.random() < 0.3:
                 place.ledger.drain()  # the others are adopted by the writer that comes next
                 assert_told_at_most_once(place.ledger.root, *place.tables)

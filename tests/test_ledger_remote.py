@@ -38,7 +38,7 @@ def settings(server, tmp_path, request):
 @pytest.mark.parametrize("where", ["local", "remote"])
 def test_eight_writers_share_a_remote_ledger(settings, size, say, where):
     """Nobody fails because of the ledger, every commit is a row, each run is one."""
-    processes, writes = 8, size(5, 50)
+    processes, writes = 8, size(3, 50)
     is_local = where == "local"
     folder = settings["spool_dir"] if is_local else settings["cache_root"]
     options = None if is_local else settings["storage_options"]

@@ -66,7 +66,7 @@ PAIRS = [
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
     """One after the other and both at once: every row is there, with nulls where its release knew nothing."""
-    together = size(4, 40)
+    together = size(2, 40)
     with releases(tmp_path, first, second) as both:
         for turn in range(4):
             both.write(turn % 2)
