@@ -344,6 +344,28 @@ def test_a_spool_that_cannot_be_read_keeps_no_other_out(root, drain, spools):
     assert list(spools.iterdir()) == [bad]
 
 
+def test_a_row_that_no_column_can_hold_keeps_no_other_out(root, drain, spools):
+    """What is no row of the table is passed over and counted, like a line that was damaged."""
+    spool = spool_in(spools)
+    sealed_rows(
+        spool,
+        operation_row("text", rows_added="many"),
+        operation_row("whole", rows_added=3),
+        operation_row("vast", rows_added=1 << 70),
+        operation_row("undated", event_time=None),
+    )
+    taken = {"event_time": now_us(), "run_id": "r"}
+    for name, version in (("good", 1), ("vast", 1 << 70), ("text", "x")):
+        row = {**taken, "snapshot": name, "version": version}
+        assert spool.append(LineKind.SNAPSHOT, name, as_json(row))
+    spool.rotate()
+    paths = [segment.path for segment in spool.sealed()]
+    assert drain.own(paths) == Drained(1, 0, 1, segments=2, damaged=5)
+    assert write_ids(root, INVENTORY) == ["whole"]
+    assert rows_of(root, SNAPSHOTS, "snapshot") == [{"snapshot": "good"}]
+    assert drain.own(paths) == Drained(segments=2, damaged=5)
+
+
 def test_rows_of_a_run_lie_together(root, drain, spools):
     """Within a file rows are ordered by run, so that its statistics tell which runs are in it."""
     spool = spool_in(spools)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from deltawitness.ledger.tables import INVENTORY, PARTITION, LedgerTable
@@ -14,7 +15,9 @@ from deltawitness.ledger.tables import INVENTORY, PARTITION, LedgerTable
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["dated", "operation_rows", "queried", "quoted", "wire"]
+__all__ = ["dated", "operation_rows", "queried", "quoted", "sound", "told_rows", "wire"]
+
+T = TypeVar("T")
 
 
 def wire(table: LedgerTable) -> pa.Schema:
@@ -59,6 +62,32 @@ def operation_rows(lines: Sequence[bytes]) -> pa.Table:
         ),
     )
     return dated(INVENTORY, told)
+
+
+def told_rows(table: LedgerTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return rows of any of the ledger's tables as they were told; what is not known is left out."""
+    return dated(table, pa.Table.from_pylist(rows, wire(table)))
+
+
+def sound(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tuple[pa.Table, int]:
+    """Return those rows that the table's columns can hold and that have a date, and how many cannot be told.
+
+    A single row with a text where a count belongs must not keep all others out of the ledger.
+
+    Args:
+        make: makes rows of the table.
+        rows: as they were told.
+    """
+    try:
+        made = make(rows)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        if len(rows) == 1:
+            return make([]), 1
+        middle = len(rows) // 2
+        parts = [sound(make, part) for part in (rows[:middle], rows[middle:])]
+        return pa.concat_tables(part for part, _ in parts), sum(bad for _, bad in parts)
+    whole = made.filter(pc.is_valid(made[PARTITION]))
+    return whole, made.num_rows - whole.num_rows
 
 
 def queried(table: DeltaTable, sql: str) -> pa.Table:

@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltawitness.internal import report
-from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, wire
+from deltawitness.ledger.arrow import operation_rows, queried, quoted, sound, told_rows
 from deltawitness.ledger.marks import not_yet_in
 from deltawitness.ledger.rows import as_json, note_row
 from deltawitness.ledger.runs import TALLIED, RunStatus, Tally, run_row
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LATE_APP_ID", "SETTLE", "Drain", "Drained", "appended"]
 
+T = TypeVar("T")
 Row = dict[str, Any]
 Rows = Callable[["DeltaTable"], "tuple[pa.Table, Mapping[str, int]]"]
 
@@ -207,11 +209,13 @@ class Drain:
     def _carry_operations(self, batch: Sequence[Told]) -> int:
         # Made once, before the loop: looking for the commit of a note may take a while.
         parts = [
-            (told, operation_rows(self._lines(told))) for told in batch if told.rows or told.notes
+            (told, _sound(told, operation_rows, self._lines(told)))
+            for told in batch
+            if told.rows or told.notes
         ]
         if not parts:
             return 0
-        oldest = min(_oldest(rows) for _, rows in parts)
+        oldest = min(map(_oldest, [rows for _, rows in parts if rows.num_rows]), default=0)
 
         def rows(table: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
             fresh, marks = not_yet_in(table, INVENTORY, parts)
@@ -250,9 +254,7 @@ class Drain:
             ]
 
     def _carry_rows(self, table: LedgerTable, told: Sequence[tuple[Told, list[Row]]]) -> int:
-        parts = [
-            (of, dated(table, pa.Table.from_pylist(rows, wire(table)))) for of, rows in told if rows
-        ]
+        parts = [(of, _sound(of, partial(told_rows, table), rows)) for of, rows in told if rows]
         if not parts:
             return 0
 
@@ -270,6 +272,12 @@ class Drain:
 
 
 _EMPTY = INVENTORY.schema.empty_table()
+
+
+def _sound(told: Told, make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> pa.Table:
+    found, bad = sound(make, rows)
+    told.damaged += bad
+    return found
 
 
 def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
