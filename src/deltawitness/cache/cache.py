@@ -18,6 +18,7 @@ from deltawitness.cache.policy import (
 )
 from deltawitness.cache.reasons import Miss, Reason
 from deltawitness.cache.recipes import Recipe, checked_name, view_recipe
+from deltawitness.cache.verification import Verdict, Verified, Verifier
 from deltawitness.config import Settings
 from deltawitness.exceptions import CacheError
 from deltawitness.ledger.place import lock_folder, root_of
@@ -272,6 +273,27 @@ class DeltaCache:
             entry = self._entry(scope, name)
             if entry is not None:
                 self._keeper.invalidate(scope, name, entry.policy)
+
+    def verify(self, name: str) -> Verified:
+        """Compute an entry anew from the versions that it was made from, and compare; nothing is written.
+
+        Args:
+            name: of a view or dataset; this cache need not have been asked for it, where its plan
+                was kept with it.
+
+        Raises:
+            CacheError: there is none of that name.
+        """
+        verifier = Verifier(self._root, plain(self._ctx), self._recipes)
+        for scope in _SCOPES:
+            try:
+                entry = self._entries.read(scope, checked_name(name))
+            except Damaged as damage:
+                return Verified(name, scope, None, Verdict.CANNOT_TELL, f"damaged: {damage}")
+            if entry is not None:
+                return verifier.version(name, scope, entry.uri, entry.version)
+        msg = f"there is no entry {name}"
+        raise CacheError(msg)
 
     def _entry(self, scope: CacheScope, name: str) -> Entry | None:
         try:

@@ -19,7 +19,7 @@ from deltawitness.sources import new_id
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Damaged", "Entries", "Entry"]
+__all__ = ["Damaged", "Entries", "Entry", "check_files", "entry_metadata"]
 
 _FOLDERS = {
     CacheScope.VIEW: "cache_views",
@@ -128,7 +128,7 @@ class Entries:
         except (KeyError, TypeError, ValueError) as error:
             msg = "what its table says of it cannot be read"
             raise Damaged(msg) from error
-        _check_files(table)
+        check_files(table)
         return entry
 
     def _own_commit(self, uri: str, newest: int) -> tuple[CommitMetadata, dict[str, Any]]:
@@ -206,7 +206,7 @@ def entry_metadata(
     return {CACHE_ENTRY: json.dumps(known, separators=(",", ":"))}
 
 
-def _check_files(table: DeltaTable) -> None:
+def check_files(table: DeltaTable) -> None:
     """Look whether the files of a local table are there, and as long as they were.
 
     Raises:

@@ -41,13 +41,11 @@ class PlannedTable:
         name: catalog, schema and table.
         table_id: of the Delta table.
         uri: where it lies, without credentials.
-        version: the version that was read.
     """
 
     name: TableName
     table_id: str
     uri: str
-    version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +121,7 @@ def plan_of(ctx: SessionContext, recipe: Recipe, frame: DataFrame) -> KeptPlan:
         path=recipe.origin.get("path"),
         substrait=_substrait(ctx, plan) if recipe.scope is CacheScope.VIEW else None,
         tables=tuple(
-            PlannedTable(each.name, each.table_id, ledger_uri(each.uri), each.version)
-            for each in scanned
+            PlannedTable(each.name, each.table_id, ledger_uri(each.uri)) for each in scanned
         ),
         default=None if state is None else state.snapshot.default,
     )
