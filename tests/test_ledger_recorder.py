@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -735,6 +736,22 @@ def test_a_forked_child_tells_and_does_not_drain(observed, table):
 
 
 # --- metrics -----------------------------------------------------------------------------------------------
+
+
+def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
+    """A fork waits for the end of a drain; one that did so in vain is the last to wait."""
+    monkeypatch.setattr(recorder_module, "PATIENCE", 0.5)
+    recorder = Recorder(Settings(cache_root=str(tmp_path)))
+    waited = []
+    with recorder._draining:
+        for _ in range(3):
+            begun = time.monotonic()
+            recorder.before_fork()
+            recorder.after_fork_in_parent()
+            waited.append(time.monotonic() - begun)
+    assert [seconds >= 0.5 for seconds in waited] == [True, False, False]
+    assert recorder.drain()
+    assert not recorder._is_hanging
 
 
 def test_metrics_tell_what_waits_and_how_long_drains_take(observed, table):

@@ -97,7 +97,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._since_drain = 0
-        self._is_failing = False
+        self._is_failing = self._is_hanging = False
         self._drained_at = -BETWEEN_DRAINS
 
     # --- what a write calls ------------------------------------------------------------------------
@@ -352,7 +352,7 @@ class Recorder:
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
             problem = error
             report("drain", error)
-        self._is_failing = problem is not None
+        self._is_failing, self._is_hanging = problem is not None, False
         self.on_drain(time.perf_counter() - started, problem)
         return problem is None
 
@@ -416,9 +416,10 @@ class Recorder:
             self._spool.close()
 
     def before_fork(self) -> None:
-        """Let no drain and no line be under way."""
+        """Let no drain and no line be under way; a drain that hangs is waited for once."""
         self._fork_lock = self._draining
-        self._held = self._fork_lock.acquire(timeout=PATIENCE)
+        self._held = self._fork_lock.acquire(timeout=0 if self._is_hanging else PATIENCE)
+        self._is_hanging = not self._held
         self._spool.before_fork()
 
     def after_fork_in_parent(self) -> None:
