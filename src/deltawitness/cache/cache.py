@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import builtins
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from deltawitness.cache.policy import (
 )
 from deltawitness.cache.reasons import Miss, Reason
 from deltawitness.cache.recipes import Recipe, checked_name, view_recipe
+from deltawitness.cache.snapshots import EVERYTHING, MetadataSnapshot, snapshots_of
 from deltawitness.cache.verification import Verdict, Verified, Verifier
 from deltawitness.config import Settings
 from deltawitness.exceptions import CacheError
@@ -218,6 +220,26 @@ class DeltaCache:
             msg = f"there is no artifact {name}"
             raise CacheError(msg)
         return loaded(entry)
+
+    def snapshot(
+        self, what: Sequence[str] = EVERYTHING, name: str = "session"
+    ) -> builtins.list[MetadataSnapshot]:
+        """Keep what the session knows of itself, each part as a Delta table under `cache_metadata`.
+
+        `tables` and `columns` are those of its catalogs, `settings` its `datafusion.*` settings,
+        `inputs` the Delta tables that it has registered, with the versions that it serves. Nothing
+        is written where the content is what it was the last time. Values of settings that are
+        secrets are masked. What DataFusion caches of files it does not show to Python.
+
+        Args:
+            what: the parts.
+            name: of the snapshot; the table of a part is called `<name>_<part>`.
+
+        Raises:
+            ConfigurationError: there is no such part, or the name is none.
+            Exception: the engine's, when a part cannot be written.
+        """
+        return snapshots_of(plain(self._ctx), self._entries, self._locks, what, name)
 
     def _keep(self, recipe: Recipe) -> DataFrame:
         self._recipes[recipe.scope, recipe.name] = recipe

@@ -107,8 +107,8 @@ def pinned_frame(
             return frame
         problem = "its query means something else in this session"
     if live is None and (kept.files or kept.data):
-        names = ", ".join(dict.fromkeys(mark.name for mark in (*kept.files, *kept.data)))
-        problem = f"a source that only its session knows: {names}"
+        names = [mark.name for mark in kept.files] + [mark.name for mark in kept.data]
+        problem = f"a source that only its session knows: {', '.join(dict.fromkeys(names))}"
     raise Unpinned(problem)
 
 
