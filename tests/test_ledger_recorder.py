@@ -610,6 +610,20 @@ def test_reads_of_a_cache_are_rows(observed):
     ]
 
 
+def test_the_location_of_a_read_is_kept_without_credentials(tmp_path):
+    """In the spelling of the ledger, whatever the cache says."""
+    recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
+    recorder.operation(
+        RunContext("r-1", "job"), READ | {"table_uri": "s3a://key:hidden@b/t/?sig=x"}
+    )
+    assert [
+        row["table_uri"]
+        for path in recorder.home.glob("*.open")
+        for kind, _, row in lines_of(path)
+        if kind == "R"
+    ] == ["s3://b/t"]
+
+
 def test_reads_outside_of_any_run_belong_to_the_process(observed):
     """A read without a run is one of the process's implicit run."""
     recorder = observed()

@@ -146,8 +146,10 @@ class Recorder:
         if run.run_id not in self._runs:
             self._take_part_in(run)
         write_id = new_id()
+        location = row.get("table_uri")
         whole = {
             **row,
+            "table_uri": None if location is None else ledger_uri(location),
             "run_id": run.run_id,
             "write_id": write_id,
             "job": redact_label(run.job),
@@ -168,9 +170,12 @@ class Recorder:
 
     def _count(self, run: RunContext, row: Row) -> None:
         with self._counting:
-            if run.run_id not in self._runs:  # over, or no longer kept open here
+            # Over, or no longer kept open here; after the end nobody would close it.
+            if run.run_id not in self._runs and not self._closed:
                 self._take_part_in(run)
-            self._runs[run.run_id].tally.add(row)
+            known = self._runs.get(run.run_id)
+            if known is not None:
+                known.tally.add(row)
 
     @property
     def is_open(self) -> bool:
