@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Damaged", "Entries", "Entry", "check_files", "entry_metadata"]
 
+PRUNED = "pruned"
+"""The fact that an entry has lost its rows to `prune`."""
+
+RETENTION = "retention_s"
+"""The fact of how long an entry is kept, in seconds: its policy's, when it was written."""
+
 _FOLDERS = {
     CacheScope.VIEW: "cache_views",
     CacheScope.DATASET: "cache_datasets",
@@ -84,15 +90,24 @@ class Entries:
 
     def uri_of(self, scope: CacheScope, name: str) -> str:
         """Return where an entry lies or is to be made."""
-        return f"{self._root.uri.rstrip('/')}/{_FOLDERS[scope]}/{name}"
+        return f"{self.folder_of(scope)}/{name}"
+
+    def folder_of(self, scope: CacheScope) -> str:
+        """Return where the entries of a scope lie."""
+        return f"{self._root.uri.rstrip('/')}/{_FOLDERS[scope]}"
 
     @property
     def storage_options(self) -> dict[str, str] | None:
         """How the tables are opened."""
         return self._root.storage_options
 
-    def read(self, scope: CacheScope, name: str) -> Entry | None:
+    def read(self, scope: CacheScope, name: str, version: int | None = None) -> Entry | None:
         """Return the entry of a name; None when there is none.
+
+        Args:
+            scope: what kind of thing it is.
+            name: its name.
+            version: of its table; the newest when None.
 
         Raises:
             Damaged: there is one, and it cannot be served.
@@ -102,7 +117,7 @@ class Entries:
 
         uri = self.uri_of(scope, name)
         try:
-            table = DeltaTable(uri, storage_options=self.storage_options)
+            table = DeltaTable(uri, version, self.storage_options)
         except TableNotFoundError:
             return None
         except Exception as error:
@@ -120,15 +135,17 @@ class Entries:
                 uri=uri,
                 table=table,
                 version=commit.version,
-                made_at=int(commit.timestamp or 0),
+                made_at=int(known.get("made_at") or commit.timestamp or 0),
                 policy=str(known["policy"]),
                 fingerprint=None if kept is None else Fingerprint.from_json(kept),
                 facts=dict(known.get("facts", {})),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             msg = "what its table says of it cannot be read"
             raise Damaged(msg) from error
         check_files(table)
+        if entry.fingerprint is not None:
+            _check_rows(table, commit)
         return entry
 
     def _own_commit(self, uri: str, newest: int) -> tuple[CommitMetadata, dict[str, Any]]:
@@ -172,8 +189,7 @@ class Entries:
         Raises:
             OSError: the storage cannot be read.
         """
-        folder = f"{self._root.uri.rstrip('/')}/{_FOLDERS[scope]}"
-        local = local_path(folder)
+        local = local_path(self.folder_of(scope))
         if local is not None:
             if Path(local).is_dir():
                 found = (path for path in Path(local).iterdir() if path.is_dir())
@@ -189,7 +205,11 @@ class Entries:
 
 
 def entry_metadata(
-    fingerprint: Fingerprint | None, policy: str, facts: dict[str, Any] | None = None
+    fingerprint: Fingerprint | None,
+    policy: str,
+    facts: dict[str, Any] | None = None,
+    *,
+    made_at: int | None = None,
 ) -> dict[str, str]:
     """Return what an entry's commit says of it beside the standard metadata.
 
@@ -197,13 +217,28 @@ def entry_metadata(
         fingerprint: what it was made from; None says that it is not to be served any more.
         policy: name of its policy.
         facts: what else its kind keeps of it.
+        made_at: when its making began, in milliseconds since the Unix epoch.
     """
     known = {
         "policy": policy,
         "fingerprint": None if fingerprint is None else fingerprint.as_json(),
         "facts": facts or {},
+        "made_at": made_at,
     }
     return {CACHE_ENTRY: json.dumps(known, separators=(",", ":"))}
+
+
+def _check_rows(table: DeltaTable, commit: CommitMetadata) -> None:
+    """Look whether a table holds as many rows as its commit has written: files may have been ordered since.
+
+    Raises:
+        Damaged: it does not: two have ordered them at the same moment, which doubles them.
+    """
+    written = commit.operation_metrics.get("num_added_rows")
+    counts = pa.array(table.get_add_actions(flatten=True)["num_records"]).to_pylist()
+    if isinstance(written, int) and None not in counts and sum(counts) != written:
+        msg = "it holds other rows than were kept"
+        raise Damaged(msg)
 
 
 def check_files(table: DeltaTable) -> None:

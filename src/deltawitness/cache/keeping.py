@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,14 @@ from deltawitness.cache.kept_plans import keep_plan, plan_of
 from deltawitness.cache.policy import OnError
 from deltawitness.cache.reasons import Miss, Reason, differences
 from deltawitness.cache.recipes import Made, Recipe
-from deltawitness.cache.serving import check_name_is_free, served
-from deltawitness.cache.writing import marked, written
+from deltawitness.cache.serving import check_name_is_free, served, shown
+from deltawitness.cache.upstream import being_made
+from deltawitness.cache.writing import check_columns, marked, written
 from deltawitness.exceptions import CacheError
 from deltawitness.hashing import table_id
 from deltawitness.internal import report
 from deltawitness.ledger.rows import ledger_uri
+from deltawitness.proxies.state import session_of
 from deltawitness.run import cache_context
 from deltawitness.semconv import (
     SPAN_CACHE_READ,
@@ -28,10 +31,11 @@ from deltawitness.semconv import (
     CacheScope,
 )
 from deltawitness.sources import now_ns
-from deltawitness.telemetry.cache import cache_span
+from deltawitness.telemetry.cache import SetResult, cache_span
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
+    from opentelemetry.trace import Span
 
 __all__ = ["Keeper", "Lookup"]
 
@@ -89,17 +93,26 @@ class Keeper:
         """
         uri = self._entries.uri_of(recipe.scope, recipe.name)
         check_name_is_free(self._ctx, recipe.name, uri)
-        found = self._read(recipe, uri)
+        with being_made(session_of(self._ctx).full_name(self._ctx, (recipe.name,))):
+            found = self._read(recipe, uri)
+            if found.is_hit:
+                return self._serve(recipe, found)
+            if isinstance(found.made.fingerprint, Uncacheable):
+                return self._show(recipe, found.made.frame)
+            check_columns(recipe.policy, found.made.frame.schema().names)
+            with alone(self._locks, f"{recipe.scope.value}.{recipe.name}"):
+                return self._make(recipe, uri)
+
+    def _make(self, recipe: Recipe, uri: str) -> DataFrame:
+        """Make an entry, unless whoever held its lock before us has."""
+        found = self.look(recipe)
         if found.is_hit:
+            with self._write_span(recipe) as (_, set_result):
+                set_result(CacheResult.NOOP)
             return self._serve(recipe, found)
         if isinstance(found.made.fingerprint, Uncacheable):
-            return found.made.frame
-        with alone(self._locks, f"{recipe.scope.value}.{recipe.name}"):
-            # Whoever held it before us may have made it.
-            again = self.look(recipe)
-            if again.is_hit:
-                return self._serve(recipe, again)
-            return self._write(recipe, again, uri)
+            return self._show(recipe, found.made.frame)
+        return self._write(recipe, found, uri)
 
     def _read(self, recipe: Recipe, uri: str) -> Lookup:
         told: dict[str, Any] = _columns(recipe, uri)
@@ -113,7 +126,7 @@ class Keeper:
                 columns=told,
             ) as (_, set_result),
         ):
-            found = self.look(recipe)
+            found = self.look(recipe, is_telling=True)
             set_result(CacheResult.HIT if found.is_hit else CacheResult.MISS)
             told["reason"] = found.text or None
             if isinstance(found.made.fingerprint, Fingerprint):
@@ -122,8 +135,12 @@ class Keeper:
                 told["version"] = found.entry.version
         return found
 
-    def look(self, recipe: Recipe) -> Lookup:
+    def look(self, recipe: Recipe, *, is_telling: bool = False) -> Lookup:
         """Return what there is of an entry, and whether it is still true.
+
+        Args:
+            recipe: how it is made.
+            is_telling: report what is damaged.
 
         Raises:
             CacheError: it is damaged, and the policy is not to compute in its place.
@@ -135,7 +152,8 @@ class Keeper:
         try:
             entry = self._entries.read(recipe.scope, recipe.name)
         except Damaged as damage:
-            report("cache", damage)
+            if is_telling:
+                report("cache", damage)
             if recipe.policy.on_error is OnError.RAISE:
                 msg = f"{recipe.name}: {damage}"
                 raise CacheError(msg) from damage
@@ -144,29 +162,27 @@ class Keeper:
 
     def _serve(self, recipe: Recipe, found: Lookup) -> DataFrame:
         assert found.entry is not None
+        if not recipe.is_shown:
+            return found.made.frame
         return served(self._ctx, recipe.name, found.entry.table)
+
+    def _show(self, recipe: Recipe, frame: DataFrame) -> DataFrame:
+        return shown(self._ctx, recipe.name, frame) if recipe.is_shown else frame
 
     def _write(self, recipe: Recipe, found: Lookup, uri: str) -> DataFrame:
         frame, fingerprint = found.made.frame, found.made.fingerprint
         assert isinstance(fingerprint, Fingerprint)
+        context = cache_context(policy=recipe.policy.name, scope=recipe.scope, key=fingerprint.key)
         try:
-            with (
-                cache_context(policy=recipe.policy.name, scope=recipe.scope, key=fingerprint.key),
-                cache_span(
-                    SPAN_CACHE_WRITE,
-                    cache_policy=recipe.policy.name,
-                    cache_scope=recipe.scope,
-                    operation=CacheOperation.WRITE,
-                ),
-            ):
+            with context, self._write_span(recipe):
                 if _must_make_room(found, recipe):
                     self._entries.set_aside(recipe.scope, recipe.name)
                 version = written(frame, uri, recipe, fingerprint, self._entries.storage_options)
         except Exception as error:
-            if recipe.policy.on_error is OnError.RAISE:
-                raise
-            report("cache", error)
-            return frame
+            again = self._made_elsewhere(recipe)
+            if again is not None:
+                return self._serve(recipe, again)
+            return self._unkept(recipe, frame, error)
         self._keep_plan(recipe, found, uri, fingerprint.key)
         return self._serve_written(recipe, frame, fingerprint, version)
 
@@ -179,21 +195,48 @@ class Keeper:
         except Exception as error:  # noqa: BLE001 - the entry is as true without
             report("cache", error)
 
+    @staticmethod
+    def _write_span(recipe: Recipe) -> AbstractContextManager[tuple[Span, SetResult]]:
+        return cache_span(
+            SPAN_CACHE_WRITE,
+            cache_policy=recipe.policy.name,
+            cache_scope=recipe.scope,
+            operation=CacheOperation.WRITE,
+        )
+
+    def _made_elsewhere(self, recipe: Recipe) -> Lookup | None:
+        """Return what another machine has kept at the same moment, if it has."""
+        try:
+            found = self.look(recipe)
+        except Exception:  # noqa: BLE001 - what was raised before is told
+            return None
+        return found if found.is_hit else None
+
+    def _unkept(self, recipe: Recipe, frame: DataFrame, error: Exception) -> DataFrame:
+        """Return what was computed where it could not be kept, and say so."""
+        if recipe.policy.on_error is OnError.RAISE:
+            raise error
+        if not recipe.is_shown:
+            msg = f"{recipe.name} could not be kept"
+            raise CacheError(msg) from error
+        report("cache", error)
+        return self._show(recipe, frame)
+
     def _serve_written(
         self, recipe: Recipe, frame: DataFrame, fingerprint: Fingerprint, version: int
     ) -> DataFrame:
         try:
-            if recipe.make().fingerprint != fingerprint:
-                # An input changed while it was read, in a way that pins no version: a file.
+            if fingerprint.files and _has_changed(fingerprint, recipe.make().fingerprint):
+                # A file pins no version: what was read may be the one, the other, or half of each.
                 self.invalidate(recipe.scope, recipe.name, recipe.policy.name)
-                return frame
-            table = self._entries.opened(recipe.scope, recipe.name, version)
-            return served(self._ctx, recipe.name, table)
-        except Exception as error:
-            if recipe.policy.on_error is OnError.RAISE:
-                raise
-            report("cache", error)
-            return frame
+                return self._show(recipe, frame)
+            entry = self._entries.read(recipe.scope, recipe.name, version)
+            if entry is None or entry.fingerprint != fingerprint:
+                # Another machine has written it at the same moment, perhaps from older inputs.
+                return self._show(recipe, frame)
+        except Exception as error:  # noqa: BLE001 - raised again where the policy says so
+            return self._unkept(recipe, frame, error)
+        return served(self._ctx, recipe.name, entry.table) if recipe.is_shown else frame
 
     def invalidate(self, scope: CacheScope, name: str, policy: str) -> None:
         """Have an entry not be served any more; what it holds stays.
@@ -217,10 +260,14 @@ def _why_not(entry: Entry | None, now: Fingerprint, recipe: Recipe) -> tuple[Rea
     changed = differences(entry.fingerprint, now)
     limit = recipe.policy.max_age
     age = now_ns() / 1e9 - entry.made_at / 1000
-    if limit is not None and age > limit.total_seconds():
+    if limit is not None and abs(age) > limit.total_seconds():
         text = f"policy expired: {age:.0f} s old, at most {limit.total_seconds():.0f} s"
         return (*changed, Reason(Miss.EXPIRED, text))
     return changed
+
+
+def _has_changed(kept: Fingerprint, now: Fingerprint | Uncacheable) -> bool:
+    return isinstance(now, Uncacheable) or (kept.files, kept.ways) != (now.files, now.ways)
 
 
 def _must_make_room(found: Lookup, recipe: Recipe) -> bool:

@@ -3,7 +3,7 @@
 A plan holds what its query does, literals and locations included, and so it goes nowhere but into
 the entry's own folder, readable for its owner alone: no telemetry, no commit and no span has it.
 `DELTAWITNESS_KEEP_PLANS=false` keeps none; credentials are in none. There is a file for each content,
-by the key of what it was made from; `prune` deletes it with the version that it made.
+by the key of what it was made from; `prune` deletes them with the entry's rows.
 """
 
 from __future__ import annotations

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from deltawitness.cache.entries import entry_metadata
 from deltawitness.cache.fingerprint import Fingerprint
+from deltawitness.cache.policy import CachePolicy
 from deltawitness.cache.recipes import Recipe
+from deltawitness.exceptions import ConfigurationError
 from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.witness import witnessed
+from deltawitness.sources import now_ns
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
@@ -26,7 +30,29 @@ _COMPRESSIONS: dict[str, Compression] = {
     "zstd": "ZSTD",
 }
 
-__all__ = ["marked", "written"]
+__all__ = ["check_columns", "marked", "written"]
+
+
+def check_columns(policy: CachePolicy, names: Sequence[str]) -> None:
+    """See that a result has the columns that a policy names.
+
+    Args:
+        policy: the policy.
+        names: the result's columns.
+
+    Raises:
+        ConfigurationError: it has not, or nothing would be left beside its partitions.
+    """
+    for field in ("partition_by", "zorder_by"):
+        if missing := [name for name in getattr(policy, field) if name not in names]:
+            msg = f"CachePolicy: {field} names columns that the result does not have: {missing}"
+            raise ConfigurationError(msg)
+    if set(names) <= set(policy.partition_by):
+        msg = "CachePolicy: partition_by leaves no column that is no partition"
+        raise ConfigurationError(msg)
+    if set(policy.partition_by) & set(policy.zorder_by):
+        msg = "CachePolicy: a column of zorder_by is one of partition_by"
+        raise ConfigurationError(msg)
 
 
 def written(
@@ -51,7 +77,9 @@ def written(
     from deltalake import CommitProperties, DeltaTable, WriterProperties  # noqa: PLC0415 - heavy
 
     policy = recipe.policy
-    said = entry_metadata(fingerprint, policy.name, dict(recipe.facts))
+    # Its age begins before its inputs are read.
+    made_at = now_ns() // 1_000_000
+    said = entry_metadata(fingerprint, policy.name, dict(recipe.facts), made_at=made_at)
     result = write_delta(
         frame,
         uri,

@@ -1,0 +1,221 @@
+"""Letting go of what is kept longer than it should be: rows of old entries, old versions of the others.
+
+An entry is as old as its rows. One that is older than its retention loses them in one commit, which
+says so, and its files with it; asked for again it is a miss, and computed. Of the others the files of
+versions that were replaced longer ago are deleted. It is done under the entry's lock, so that nobody
+on this machine computes it meanwhile; a frame that was served before and is still read may lose its
+files under it. What is damaged is never touched, and what was set aside only when that is asked for.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deltawitness.cache.entries import PRUNED, RETENTION, Damaged, Entries, Entry, entry_metadata
+from deltawitness.cache.flight import alone
+from deltawitness.cache.kept_plans import forget_plans
+from deltawitness.cache.policy import CachePolicy
+from deltawitness.commit.log import local_path
+from deltawitness.internal import report
+from deltawitness.observe.enclosure import NO_FACTS
+from deltawitness.proxies.witness import witnessed
+from deltawitness.run import cache_context
+from deltawitness.semconv import CacheScope
+from deltawitness.sources import now_ns
+
+if TYPE_CHECKING:
+    from deltalake import CommitProperties, DeltaTable
+
+__all__ = ["Pruned", "pruned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was let go of.
+
+    Attributes:
+        entries: those that have lost their rows.
+        vacuumed: those of which only old versions have lost their files.
+        set_aside: entries that had been set aside, and are deleted.
+        damaged: those that could not be read, and were left alone.
+        failed: those that could not be pruned, and were left as they were.
+        files: how many files were deleted of tables.
+        bytes: their size, as far as it is known.
+    """
+
+    entries: tuple[str, ...] = ()
+    vacuumed: tuple[str, ...] = ()
+    set_aside: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    entries: list[str] = field(default_factory=list)
+    vacuumed: list[str] = field(default_factory=list)
+    set_aside: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+
+    def told(self) -> Pruned:
+        return Pruned(
+            tuple(self.entries),
+            tuple(self.vacuumed),
+            tuple(self.set_aside),
+            tuple(self.damaged),
+            tuple(self.failed),
+            self.files,
+            self.bytes,
+        )
+
+
+def pruned(
+    entries: Entries,
+    locks: Path,
+    *,
+    policy: CachePolicy | None,
+    older_than: dt.timedelta | None,
+    set_aside: bool,
+) -> Pruned:
+    """Let go of what is older than it should be.
+
+    Args:
+        entries: the cache's.
+        locks: the local folder of its locks.
+        policy: only what was kept under a policy of this name, and its retention; when None
+            everything, each by the retention that it was kept with.
+        older_than: in place of any retention.
+        set_aside: delete as well what was set aside before that.
+
+    Raises:
+        OSError: the storage cannot be listed.
+    """
+    tally = _Tally()
+    for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
+        for name in list(entries.names(scope)):
+            with alone(locks, f"{scope.value}.{name}"):
+                try:
+                    _prune(entries, scope, name, policy, older_than, tally)
+                except Exception as error:  # noqa: BLE001 - the others are pruned all the same
+                    report("cache", error)
+                    tally.failed.append(name)
+        if set_aside and (limit := older_than or (policy and policy.retention)) is not None:
+            tally.set_aside += _without_aside(entries, scope, limit)
+    return tally.told()
+
+
+def _prune(  # noqa: PLR0913 - what it is asked for
+    entries: Entries,
+    scope: CacheScope,
+    name: str,
+    policy: CachePolicy | None,
+    older_than: dt.timedelta | None,
+    tally: _Tally,
+) -> None:
+    try:
+        entry = entries.read(scope, name)
+    except Damaged:
+        tally.damaged.append(name)
+        return
+    if entry is None or (policy is not None and entry.policy != policy.name):
+        return
+    limit = older_than or (policy.retention if policy else None) or _own_retention(entry)
+    if limit is None:
+        return
+    age = dt.timedelta(milliseconds=now_ns() / 1e6 - entry.made_at)
+    with cache_context(policy=entry.policy, scope=scope):
+        if age > limit and PRUNED not in entry.facts:
+            _let_go(entry)
+            _vacuumed(entry, dt.timedelta(0), tally)
+            forget_plans(entry.uri, frozenset())
+            tally.entries.append(name)
+        elif _vacuumed(entry, limit, tally):
+            tally.vacuumed.append(name)
+
+
+def _own_retention(entry: Entry) -> dt.timedelta | None:
+    known = entry.facts.get(RETENTION)
+    return None if known is None else dt.timedelta(seconds=float(known))
+
+
+def _let_go(entry: Entry) -> None:
+    """Delete the rows of an entry, in the commit that says that it is not to be served any more."""
+    said = entry_metadata(None, entry.policy, {PRUNED: True})
+    with witnessed(NO_FACTS):
+        before = entry.table.version()
+        entry.table.delete(commit_properties=_properties(said))
+        if entry.table.version() == before:
+            _mark(entry.table, said)  # it had no rows
+
+
+def _mark(table: DeltaTable, said: dict[str, str]) -> None:
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy
+
+    nothing = table.to_pyarrow_dataset().schema.empty_table()
+    write_deltalake(table, nothing, mode="append", commit_properties=_properties(said))
+
+
+def _properties(said: dict[str, str]) -> CommitProperties:
+    from deltalake import CommitProperties  # noqa: PLC0415 - heavy
+
+    return CommitProperties(custom_metadata=said)
+
+
+def _vacuumed(entry: Entry, retention: dt.timedelta, tally: _Tally) -> int:
+    """Delete the files of versions that were replaced longer ago; return how many there were."""
+    folder = local_path(entry.uri)
+    hours = math.ceil(retention.total_seconds() / 3600)  # the engine counts in whole hours
+    gone = entry.table.vacuum(hours, dry_run=True, enforce_retention_duration=False)
+    if not gone:
+        return 0
+    size = 0 if folder is None else sum(_size(Path(folder, path)) for path in gone)
+    with witnessed(NO_FACTS):
+        deleted = entry.table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
+    tally.files += len(deleted)
+    tally.bytes += size
+    return len(deleted)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# --- what was set aside --------------------------------------------------------------------------------------
+
+_ASIDE = re.compile(r"\.(.+)\.aside-([0-9a-f]{8})-([0-9a-f]{4})-[0-9a-f-]{22}")
+"""The name of an entry, and the milliseconds since the Unix epoch that begin an id of ours."""
+
+
+def _without_aside(entries: Entries, scope: CacheScope, limit: dt.timedelta) -> Iterator[str]:
+    """Delete what was set aside longer ago than a limit, and yield the names."""
+    folder = local_path(entries.folder_of(scope))
+    if folder is None or not Path(folder).is_dir():
+        return
+    for path in sorted(Path(folder).iterdir()):
+        match = _ASIDE.fullmatch(path.name)
+        if match is None or not path.is_dir() or path.is_symlink():
+            continue
+        age = dt.timedelta(milliseconds=now_ns() / 1e6 - int(match[2] + match[3], 16))
+        if age <= limit:
+            continue
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            report("cache", error)
+            continue
+        yield match[1]
