@@ -389,6 +389,30 @@ def test_a_run_that_was_open_before_anybody_looked(observed, table):
     assert recorder._runs == {}
 
 
+def test_a_run_that_ends_while_a_drain_begins_is_told_once(tmp_path):
+    """The drain looks for ends that there was no room for; one that is just being told is none."""
+    recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
+    for number in range(200):
+        ending = RunContext(f"r-{number}", "job")
+        recorder.run_started(ending)
+        opened = recorder._runs[ending.run_id]
+        begun = threading.Barrier(2)
+
+        def look(opened=opened, begun=begun):
+            begun.wait()
+            while opened.ended is None:
+                pass
+            recorder._tell_end(opened)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        begun.wait()
+        recorder.run_ended(ending, None)
+        thread.join()
+    ends = [line for path in recorder.home.glob("*.open") for line in lines_of(path)]
+    assert sum(kind == "E" for kind, _, _ in ends) == 200
+
+
 def test_a_write_after_the_end_of_its_run_does_not_end_it_anew(observed, table):
     """A thread that outlives its run adds to what the run has written, not to how it ended."""
     recorder = observed()
@@ -766,6 +790,15 @@ def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
     assert [seconds >= 0.5 for seconds in waited] == [True, False, False]
     assert recorder.drain()
     assert not recorder._is_hanging
+
+
+def test_a_ledger_is_known_by_whatever_link_leads_there(observed, table, tmp_path):
+    """What this process has told is drained before its ledger is read by another name."""
+    recorder = observed()
+    write_deltalake(table, one(0))
+    (tmp_path / "link").symlink_to(tmp_path / "cache")
+    assert recorder_of(Ledger(tmp_path / "link").root) is recorder
+    assert Ledger(tmp_path / "link").inventory().count() == 1
 
 
 def test_metrics_tell_what_waits_and_how_long_drains_take(observed, table):

@@ -11,6 +11,7 @@ from os import register_at_fork
 from pathlib import Path
 from typing import Any
 
+from deltawitness.commit.log import local_path
 from deltawitness.config import Settings
 from deltawitness.events import WriteEvent
 from deltawitness.internal import report
@@ -251,16 +252,18 @@ class Recorder:
             self._tell_end(run)
 
     def _tell_end(self, run: OpenRun) -> None:
-        if run.ended is None:
-            return
         run_id = run.context.run_id
-        # Forgotten with the line itself: a segment begun in between would tell of it as open.
-        self._spool.append(
-            LineKind.RUN_END,
-            run_id,
-            as_json(run.ended),
-            when_kept=lambda: self._runs.pop(run_id, None),
-        )
+        with self._counting:
+            # A drain that finds it not told yet must not tell it beside the thread that ends it.
+            if run.ended is None or self._runs.get(run_id) is not run:
+                return
+            # Forgotten with the line itself: a segment begun in between would tell of it as open.
+            self._spool.append(
+                LineKind.RUN_END,
+                run_id,
+                as_json(run.ended),
+                when_kept=lambda: self._runs.pop(run_id, None),
+            )
 
     def _open_runs(self) -> Iterator[tuple[LineKind, str, str]]:
         for run_id, opened in list(self._runs.items()):
@@ -447,9 +450,15 @@ def _is_good(error: BaseException | None) -> bool:
 
 def recorder_of(root: LedgerRoot) -> Recorder | None:
     """Return what keeps this ledger in this process, if it is kept here."""
-    where = ledger_uri(root.uri)
+    where = _place_of(root)
     kept = (known for known in list(_recorders) if known.is_open)
-    return next((known for known in kept if ledger_uri(known.root.uri) == where), None)
+    return next((known for known in kept if _place_of(known.root) == where), None)
+
+
+def _place_of(root: LedgerRoot) -> str:
+    """Return where a ledger lies, whatever links lead there."""
+    local = local_path(root.uri)
+    return ledger_uri(root.uri) if local is None else str(Path(local).resolve())
 
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
