@@ -5,11 +5,12 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.artifacts import artifact_recipe, loaded
 from deltawitness.cache.datasets import dataset_recipe
-from deltawitness.cache.entries import Damaged, Entries, Entry
+from deltawitness.cache.entries import PRUNED, Damaged, Entries, Entry
 from deltawitness.cache.keeping import Keeper, Lookup
 from deltawitness.cache.policy import (
     DATASET_DELTA_STAGING,
@@ -17,22 +18,24 @@ from deltawitness.cache.policy import (
     VIEW_DELTA_STAGING,
     CachePolicy,
 )
+from deltawitness.cache.pruning import Pruned, pruned
 from deltawitness.cache.reasons import Miss, Reason
 from deltawitness.cache.recipes import Recipe, checked_name, view_recipe
+from deltawitness.cache.upstream import looking_only, untrue
 from deltawitness.cache.snapshots import EVERYTHING, MetadataSnapshot, snapshots_of
 from deltawitness.cache.verification import Verdict, Verified, Verifier
 from deltawitness.config import Settings
 from deltawitness.exceptions import CacheError
 from deltawitness.ledger.place import lock_folder, root_of
-from deltawitness.proxies.session import plain
+from deltawitness.proxies.session import ObservedDataFrame, ObservedSessionContext, plain
+from deltawitness.proxies.state import session_of
 from deltawitness.semconv import CacheResult, CacheScope
 
 if TYPE_CHECKING:
     import os
+    from datetime import timedelta
 
     from datafusion import DataFrame
-
-    from deltawitness.proxies.session import ObservedSessionContext
 
 __all__ = ["CacheEntry", "DeltaCache", "Explanation"]
 
@@ -242,9 +245,23 @@ class DeltaCache:
         return snapshots_of(plain(self._ctx), self._entries, self._locks, what, name)
 
     def _keep(self, recipe: Recipe) -> DataFrame:
+        kept = self._keeper.keep(recipe)
         self._recipes[recipe.scope, recipe.name] = recipe
-        kept: DataFrame = self._keeper.keep(recipe)
-        return kept
+        if recipe.is_shown:
+            ctx = plain(self._ctx)
+            session = session_of(ctx)
+            name = session.full_name(ctx, (recipe.name,))
+            session.upstream[name] = partial(self._bring_up, recipe)
+        is_observed = isinstance(self._ctx, ObservedSessionContext)
+        return ObservedDataFrame(plain(kept)) if is_observed else plain(kept)
+
+    def _bring_up(self, recipe: Recipe) -> None:
+        """Bring an entry up to date that another one reads; or only look whether it is."""
+        noted = untrue()
+        if noted is None:
+            self._keeper.keep(recipe)
+        elif not self._keeper.look(recipe).is_hit:
+            noted.append(recipe.name)
 
     # --- asking --------------------------------------------------------------------------------------
 
@@ -261,7 +278,9 @@ class DeltaCache:
         if not found:
             msg = f"{name}: this cache was not asked for it yet, and so cannot tell how it is made"
             raise CacheError(msg)
-        return _explained(found[-1], self._keeper.look(found[-1]))
+        with looking_only() as stale:
+            lookup = self._keeper.look(found[-1])
+        return _explained(found[-1], lookup, stale)
 
     def list(self) -> list[CacheEntry]:
         """Return every entry, whatever state it is in."""
@@ -276,7 +295,8 @@ class DeltaCache:
                     yield CacheEntry(scope, name, None, None, None, f"damaged: {damage}")
                     continue
                 if entry is not None:
-                    problem = None if entry.fingerprint is not None else "invalidated"
+                    gone = PRUNED if PRUNED in entry.facts else "invalidated"
+                    problem = None if entry.fingerprint is not None else gone
                     yield CacheEntry(
                         scope, name, entry.policy, entry.version, entry.made_at, problem
                     )
@@ -295,6 +315,32 @@ class DeltaCache:
             entry = self._entry(scope, name)
             if entry is not None:
                 self._keeper.invalidate(scope, name, entry.policy)
+
+    def prune(
+        self,
+        policy: CachePolicy | None = None,
+        *,
+        older_than: timedelta | None = None,
+        set_aside: bool = False,
+    ) -> Pruned:
+        """Let go of the rows of entries that are older than their retention, and of old versions.
+
+        An entry is as old as its rows. One that is too old loses them and is a miss the next time;
+        of the others the files of versions that were replaced longer ago are deleted. Entries
+        without a retention stay. What is damaged is never touched.
+
+        Args:
+            policy: only entries that were kept under a policy of this name, by its retention; when
+                None all of them, each by the retention that it was kept with.
+            older_than: in place of any retention.
+            set_aside: delete as well the damaged entries that were set aside longer ago.
+
+        Raises:
+            OSError: the storage cannot be listed.
+        """
+        return pruned(
+            self._entries, self._locks, policy=policy, older_than=older_than, set_aside=set_aside
+        )
 
     def verify(self, name: str) -> Verified:
         """Compute an entry anew from the versions that it was made from, and compare; nothing is written.
@@ -328,12 +374,16 @@ class DeltaCache:
 _SCOPES = (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA)
 
 
-def _explained(recipe: Recipe, found: Lookup) -> Explanation:
-    reasons = found.reasons or (() if found.entry else (Reason(Miss.ABSENT, "absent"),))
+def _explained(recipe: Recipe, found: Lookup, stale: list[str]) -> Explanation:
+    above = tuple(
+        Reason(Miss.INPUT_CHANGED, f"input changed: {name} is to be made anew")
+        for name in dict.fromkeys(stale)
+    )
+    reasons = found.reasons + above
     return Explanation(
         name=recipe.name,
         scope=recipe.scope,
-        result=CacheResult.HIT if found.is_hit else CacheResult.MISS,
+        result=CacheResult.MISS if reasons else CacheResult.HIT,
         reasons=reasons,
         version=None if found.entry is None else found.entry.version,
     )

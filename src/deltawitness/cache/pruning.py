@@ -13,6 +13,7 @@ import datetime as dt
 import math
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,24 +62,13 @@ class Pruned:
 
 @dataclass(slots=True)
 class _Tally:
-    entries: list[str] = field(default_factory=list)
-    vacuumed: list[str] = field(default_factory=list)
-    set_aside: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
+    names: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     files: int = 0
     bytes: int = 0
 
     def told(self) -> Pruned:
-        return Pruned(
-            tuple(self.entries),
-            tuple(self.vacuumed),
-            tuple(self.set_aside),
-            tuple(self.damaged),
-            tuple(self.failed),
-            self.files,
-            self.bytes,
-        )
+        names = {kind: tuple(found) for kind, found in self.names.items()}
+        return Pruned(**names, files=self.files, bytes=self.bytes)
 
 
 def pruned(
@@ -110,13 +100,14 @@ def pruned(
                     _prune(entries, scope, name, policy, older_than, tally)
                 except Exception as error:  # noqa: BLE001 - the others are pruned all the same
                     report("cache", error)
-                    tally.failed.append(name)
-        if set_aside and (limit := older_than or (policy and policy.retention)) is not None:
-            tally.set_aside += _without_aside(entries, scope, limit)
+                    tally.names["failed"].append(name)
+        limit = older_than or (None if policy is None else policy.retention)
+        if set_aside and limit is not None:
+            tally.names["set_aside"] += _without_aside(entries, scope, limit)
     return tally.told()
 
 
-def _prune(  # noqa: PLR0913 - what it is asked for
+def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
     entries: Entries,
     scope: CacheScope,
     name: str,
@@ -127,7 +118,7 @@ def _prune(  # noqa: PLR0913 - what it is asked for
     try:
         entry = entries.read(scope, name)
     except Damaged:
-        tally.damaged.append(name)
+        tally.names["damaged"].append(name)
         return
     if entry is None or (policy is not None and entry.policy != policy.name):
         return
@@ -140,9 +131,9 @@ def _prune(  # noqa: PLR0913 - what it is asked for
             _let_go(entry)
             _vacuumed(entry, dt.timedelta(0), tally)
             forget_plans(entry.uri, frozenset())
-            tally.entries.append(name)
+            tally.names["entries"].append(name)
         elif _vacuumed(entry, limit, tally):
-            tally.vacuumed.append(name)
+            tally.names["vacuumed"].append(name)
 
 
 def _own_retention(entry: Entry) -> dt.timedelta | None:
