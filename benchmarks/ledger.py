@@ -273,7 +273,7 @@ def synced(folder: Path) -> int | None:
 
 
 def only_notes(folder: Path) -> None:
-    """A thousand notes and their rows, and nothing else."""
+    """A thousand notes, and nothing else."""
     from deltawitness import Settings
     from deltawitness.ledger.recorder import Recorder
     from deltawitness.run import RunContext
