@@ -21,8 +21,8 @@ from deltawitness.cache.policy import (
 from deltawitness.cache.pruning import Pruned, pruned
 from deltawitness.cache.reasons import Miss, Reason
 from deltawitness.cache.recipes import Recipe, checked_name, view_recipe
-from deltawitness.cache.upstream import looking_only, untrue
 from deltawitness.cache.snapshots import EVERYTHING, MetadataSnapshot, snapshots_of
+from deltawitness.cache.upstream import looking_only, untrue
 from deltawitness.cache.verification import Verdict, Verified, Verifier
 from deltawitness.config import Settings
 from deltawitness.exceptions import CacheError

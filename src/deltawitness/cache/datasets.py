@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.content import TooLarge, content_hash
-from deltawitness.cache.fingerprint import DataMark, Fingerprint, TableMark, Uncacheable
-from deltawitness.cache.plans import DATA_LIMIT, columns_of, file_mark
+from deltawitness.cache.fingerprint import DataMark, Uncacheable
+from deltawitness.cache.plans import source_fingerprint
 from deltawitness.cache.policy import CachePolicy
 from deltawitness.cache.recipes import Made, Recipe, checked_name
+from deltawitness.cache.sources import DATA_LIMIT, Unknown, sources_of, table_mark
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.hashing import schema_hash, table_id
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.providers import provider_of
 from deltawitness.semconv import CacheScope
-from deltawitness.sources import new_id
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
@@ -90,9 +92,10 @@ def _maker(
             return lambda: _of_table(
                 ctx, DeltaTable(text, storage_options=storage_options), version
             )
-        return lambda: _of_files(ctx, Path(text), version)
+        return lambda: _of_files(Path(text), version)
     if hasattr(source, "__arrow_c_stream__"):
-        return lambda: _of_stream(ctx, source, version)
+        # A stream can be read only once.
+        return cache(lambda: _of_stream(ctx, source, version))
     msg = (
         "a dataset's source is a path or URI of Parquet, CSV, JSON, Arrow or Delta, an open Delta"
         f" table, or an Arrow stream, not {type(source).__name__}"
@@ -101,15 +104,11 @@ def _maker(
 
 
 def _of_table(ctx: SessionContext, table: DeltaTable, version: str | None) -> Made:
-    frame = ctx.read_table(table)
-    named = table.metadata().name or "table"
-    mark = TableMark(
-        table_id(table.table_uri), named, int(table.version()), str(table.metadata().id)
-    )
-    return Made(frame, _fingerprint(frame, version, tables=(mark,)))
+    frame = ctx.read_table(provider_of(table))
+    return Made(frame, source_fingerprint(frame, version, tables=(table_mark(table),)))
 
 
-def _of_files(ctx: SessionContext, path: Path, version: str | None) -> Made:
+def _of_files(path: Path, version: str | None) -> Made:
     files = sorted(_files_in(path))
     if not files:
         msg = "a dataset's source holds no file of a known format"
@@ -118,9 +117,16 @@ def _of_files(ctx: SessionContext, path: Path, version: str | None) -> Made:
     if len(readers) > 1:
         msg = "a dataset's source holds files of several formats"
         raise ConfigurationError(msg)
-    marks = tuple(file_mark(file) for file in files)
-    frame = _read(ctx, readers.pop(), path, files)
-    return Made(frame, _fingerprint(frame, version, files=marks))
+    endings = {file.suffix for file in files}
+    if len(endings) > 1:
+        msg = "a dataset's source holds files of one format by several endings"
+        raise ConfigurationError(msg)
+    frame = _read(readers.pop(), path, endings.pop())
+    try:
+        sources = sources_of(frame, version)
+    except Unknown as reason:
+        return Made(frame, Uncacheable(str(reason)))
+    return Made(frame, source_fingerprint(frame, version, **sources.marks()))
 
 
 def _files_in(path: Path) -> Iterator[Path]:
@@ -139,40 +145,27 @@ def _files_in(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _read(ctx: SessionContext, reader: str, path: Path, files: list[Path]) -> DataFrame:
-    if reader == "read_arrow":
-        import pyarrow.dataset as ds  # noqa: PLC0415 - heavy
-
-        return ctx.from_arrow(ds.dataset([str(file) for file in files], format="ipc").to_table())
-    from datafusion import SessionContext as Plain  # noqa: PLC0415 - heavy
+def _read(reader: str, path: Path, ending: str) -> DataFrame:
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
     # In a session of its own: one that has read the directory before keeps the list of its files.
-    read = getattr(Plain(), reader)
-    frame: DataFrame = read(str(path), file_extension=files[0].suffix)
+    read = original(SessionContext(), reader)
+    frame: DataFrame = read(str(path), file_extension=ending)
     return frame
 
 
 def _of_stream(ctx: SessionContext, source: Any, version: str | None) -> Made:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    if not isinstance(source, pa.Table | pa.RecordBatch):
-        # It can be read only once, so that nobody can look before it is kept.
-        frame = ctx.from_arrow(source)
-        return Made(frame, _fingerprint(frame, version or f"once {new_id()}"))
-    frame = ctx.from_arrow(source)
+    table = (
+        pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else pa.table(source)
+    )
+    frame = ctx.from_arrow(table)
     if version is not None:
-        return Made(frame, _fingerprint(frame, version))
-    table = source if isinstance(source, pa.Table) else pa.Table.from_batches([source])
+        return Made(frame, source_fingerprint(frame, version))
     try:
         mark = DataMark("source", content_hash(table.to_batches(), limit=DATA_LIMIT))
     except TooLarge:
         reason = f"more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
         return Made(frame, Uncacheable(reason))
-    return Made(frame, _fingerprint(frame, None, data=(mark,)))
-
-
-def _fingerprint(frame: DataFrame, version: str | None, **marks: Any) -> Fingerprint:
-    schema = frame.schema()
-    return Fingerprint(
-        schema_hash=schema_hash(schema), columns=columns_of(schema), version=version, **marks
-    )
+    return Made(frame, source_fingerprint(frame, None, data=(mark,)))

@@ -123,7 +123,13 @@ class Entries:
         except Exception as error:
             msg = "its table cannot be opened"
             raise Damaged(msg) from error
-        return self._told(scope, name, uri, table)
+        try:
+            return self._told(scope, name, uri, table)
+        except Damaged:
+            raise
+        except Exception as error:
+            msg = "its table cannot be read"
+            raise Damaged(msg) from error
 
     def _told(self, scope: CacheScope, name: str, uri: str, table: DeltaTable) -> Entry:
         commit, known = self._own_commit(uri, table.version())
@@ -156,7 +162,7 @@ class Entries:
             if commit is None:
                 break
             if CACHE_ENTRY in commit.metadata:
-                return commit, json.loads(commit.metadata[CACHE_ENTRY])
+                return commit, _parsed(commit.metadata[CACHE_ENTRY])
             if commit.operation not in _HARMLESS:
                 msg = f"somebody else has written it ({commit.operation or 'unknown operation'})"
                 raise Damaged(msg)
@@ -228,6 +234,16 @@ def entry_metadata(
     return {CACHE_ENTRY: json.dumps(known, separators=(",", ":"))}
 
 
+def _parsed(text: Any) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads(text)
+        known["policy"]  # of every release
+    except (KeyError, TypeError, ValueError) as error:
+        msg = "what its table says of it cannot be read"
+        raise Damaged(msg) from error
+    return known
+
+
 def _check_rows(table: DeltaTable, commit: CommitMetadata) -> None:
     """Look whether a table holds as many rows as its commit has written: files may have been ordered since.
 
@@ -235,7 +251,7 @@ def _check_rows(table: DeltaTable, commit: CommitMetadata) -> None:
         Damaged: it does not: two have ordered them at the same moment, which doubles them.
     """
     written = commit.operation_metrics.get("num_added_rows")
-    counts = pa.array(table.get_add_actions(flatten=True)["num_records"]).to_pylist()
+    counts = table.get_add_actions(flatten=True)["num_records"].to_pylist()
     if isinstance(written, int) and None not in counts and sum(counts) != written:
         msg = "it holds other rows than were kept"
         raise Damaged(msg)

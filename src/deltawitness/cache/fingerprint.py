@@ -13,6 +13,8 @@ __all__ = [
     "FileMark",
     "Fingerprint",
     "FunctionMark",
+    "SettingMark",
+    "SourceMark",
     "TableMark",
     "Uncacheable",
 ]
@@ -36,12 +38,14 @@ class TableMark:
         name: what the plan calls it.
         version: the version that was read.
         identity: the id in its metadata; another one means a table made anew.
+        commit: hash of the version's commit, where it could be read.
     """
 
     table_id: str
     name: str
     version: int
     identity: str
+    commit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,31 @@ class FileMark:
         place: hash of its path.
         name: its name.
         size: bytes.
-        changed: when it was last changed, in nanoseconds, or its etag.
+        changed: when it was last changed, in nanoseconds.
+        source: the name of what it is read as.
     """
 
     place: str
     name: str
     size: int
     changed: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMark:
+    """How the files of a source are read: a hash of its schema and options."""
+
+    name: str
+    way: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingMark:
+    """A setting of the session that is not the usual one and changes results."""
+
+    name: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +110,12 @@ class Fingerprint:
         columns: the result's columns.
         tables: the Delta tables that were read.
         files: the files that were read.
+        ways: how they were read.
         data: the tables in memory that were read.
         functions: the program's own functions in the plan.
+        settings: the session's settings that count.
         version: what the program says of what cannot be seen.
+        unknown: what another release has written of it and this one does not know.
 
     >>> Fingerprint(plan_hash="a").key == Fingerprint(plan_hash="b").key
     False
@@ -102,9 +127,12 @@ class Fingerprint:
     columns: tuple[Column, ...] = ()
     tables: tuple[TableMark, ...] = ()
     files: tuple[FileMark, ...] = ()
+    ways: tuple[SourceMark, ...] = ()
     data: tuple[DataMark, ...] = ()
     functions: tuple[FunctionMark, ...] = ()
+    settings: tuple[SettingMark, ...] = ()
     version: str | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -118,14 +146,20 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, known: dict[str, Any]) -> Fingerprint:
-        """Return it again.
+        """Return it again; what another release has written otherwise makes it equal to no other.
 
         Raises:
-            TypeError: a later release has written more than is known here.
-            KeyError: something is missing.
+            TypeError: it is none.
+            AttributeError: it is none.
         """
-        parts = {name: tuple(kind(**part) for part in known[name]) for name, kind in _PARTS.items()}
-        return cls(**{**known, **parts})
+        told = {name: known[name] for name in _PLAIN if name in known}
+        unknown = sorted({*known} - {*_PLAIN, *_PARTS, "unknown"})
+        for name, kind in _PARTS.items():
+            try:
+                told[name] = tuple(kind(**part) for part in known.get(name, ()))
+            except TypeError:
+                unknown.append(name)
+        return cls(**told, unknown=(*unknown, *known.get("unknown", ())))
 
 
 _PARTS: dict[str, Any] = {
@@ -134,7 +168,11 @@ _PARTS: dict[str, Any] = {
     "files": FileMark,
     "data": DataMark,
     "functions": FunctionMark,
+    "ways": SourceMark,
+    "settings": SettingMark,
 }
+
+_PLAIN = ("plan_hash", "plan_shape_hash", "schema_hash", "version")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.entries import Damaged, Entries, Entry
+from deltawitness.cache.entries import PRUNED, Damaged, Entries, Entry
 from deltawitness.cache.fingerprint import Fingerprint, Uncacheable
 from deltawitness.cache.flight import alone
 from deltawitness.cache.kept_plans import keep_plan, plan_of
@@ -178,7 +178,7 @@ class Keeper:
                 if _must_make_room(found, recipe):
                     self._entries.set_aside(recipe.scope, recipe.name)
                 version = written(frame, uri, recipe, fingerprint, self._entries.storage_options)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again where the policy says so
             again = self._made_elsewhere(recipe)
             if again is not None:
                 return self._serve(recipe, again)
@@ -256,7 +256,7 @@ def _why_not(entry: Entry | None, now: Fingerprint, recipe: Recipe) -> tuple[Rea
     if entry is None:
         return (Reason(Miss.ABSENT, "absent: it was never kept"),)
     if entry.fingerprint is None:
-        return (Reason(Miss.INVALIDATED, "invalidated"),)
+        return (Reason(Miss.INVALIDATED, PRUNED if PRUNED in entry.facts else "invalidated"),)
     changed = differences(entry.fingerprint, now)
     limit = recipe.policy.max_age
     age = now_ns() / 1e9 - entry.made_at / 1000

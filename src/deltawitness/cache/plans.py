@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-from collections.abc import Iterator, Mapping
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.content import TooLarge, content_hash
-from deltawitness.cache.fingerprint import (
-    Column,
-    DataMark,
-    FileMark,
-    Fingerprint,
-    FunctionMark,
-    TableMark,
-    Uncacheable,
-)
+from deltawitness.cache.circumstances import setting_marks
+from deltawitness.cache.fingerprint import Column, Fingerprint, SettingMark, Uncacheable
+from deltawitness.cache.functions import Unversioned, function_marks
+from deltawitness.cache.sources import Sources, Unknown, sources_of
 from deltawitness.hashing import (
-    canonical_uri,
     hash_of_plan_text,
     plan_text,
     schema_hash,
     shape_hash_of_plan_text,
-    without_literals,
 )
-from deltawitness.proxies.frames import state_of
-from deltawitness.proxies.originals import original
-from deltawitness.proxies.registry import Registered, scanned_names
-from deltawitness.proxies.seams import SCAN
-from deltawitness.proxies.sql import quoted
+from deltawitness.proxies.frames import FrameState, state_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import DataFrame
 
-__all__ = ["fingerprint_of"]
-
-DATA_LIMIT = 64 << 20
-"""Bytes of data in memory that are hashed; more must be given a version."""
-
-
-class Unknown(Exception):  # noqa: N818 - an answer, caught where it is asked for
-    """Something in a plan that cannot be seen to have changed."""
+__all__ = ["columns_of", "fingerprint_of", "source_fingerprint"]
 
 
 def fingerprint_of(
@@ -54,6 +31,7 @@ def fingerprint_of(
     functions: Mapping[str, str],
     version: str | None = None,
     is_aging: bool = False,
+    query: str | None = None,
 ) -> Fingerprint | Uncacheable:
     """Return what a frame is made from, or why that cannot be told.
 
@@ -62,21 +40,52 @@ def fingerprint_of(
         functions: versions of the program's own functions, by name.
         version: what the program says of what cannot be seen.
         is_aging: the result is served for a time only, so that it may depend on the time.
+        query: the text that the frame is of, if it is of one.
     """
-    text = plan_text(frame)
+    state = state_of(frame)
     try:
+        _check_names(frame.schema())
+        sources = sources_of(frame, version)
+        text = _whole_text(frame, sources)
+        calls = function_marks(
+            None if state is None else state.ctx,
+            text,
+            functions,
+            replaced=frozenset() if state is None else frozenset(state.session.functions),
+            is_aging=is_aging,
+        )
         return Fingerprint(
-            plan_hash=hash_of_plan_text(text),
+            plan_hash=hash_of_plan_text(text + _exact(query)),
             plan_shape_hash=shape_hash_of_plan_text(text),
             schema_hash=schema_hash(frame.schema()),
             columns=columns_of(frame.schema()),
-            tables=tuple(sorted(_tables(frame), key=lambda mark: (mark.table_id, mark.version))),
-            functions=tuple(_functions(text, functions, is_aging=is_aging)),
-            **_other_sources(frame, version),
+            functions=tuple(calls),
+            settings=_settings(state),
             version=version,
+            **sources.marks(),
         )
+    except (Unknown, Unversioned) as reason:
+        return Uncacheable(str(reason))
+
+
+def source_fingerprint(
+    frame: DataFrame, version: str | None, **marks: Any
+) -> Fingerprint | Uncacheable:
+    """Return what a frame over a source outside of the session is made from.
+
+    Args:
+        frame: the frame.
+        version: what the program says of what cannot be seen.
+        **marks: what it reads.
+    """
+    try:
+        _check_names(frame.schema())
     except Unknown as reason:
         return Uncacheable(str(reason))
+    schema = frame.schema()
+    return Fingerprint(
+        schema_hash=schema_hash(schema), columns=columns_of(schema), version=version, **marks
+    )
 
 
 def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
@@ -84,154 +93,33 @@ def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
     return tuple(Column(field.name, str(field.type), field.nullable) for field in schema)
 
 
-# --- Delta tables --------------------------------------------------------------------------------------
-
-
-def _tables(frame: DataFrame) -> Iterator[TableMark]:
-    state = state_of(frame)
-    if state is None:
-        return
-    if state.reads:
-        msg = "it holds rows that were read from Delta tables before"
-        raise Unknown(msg)
-    for entry in _scanned(frame):
-        yield TableMark(entry.table_id, entry.name.table, entry.version, entry.identity)
-
-
-def _scanned(frame: DataFrame) -> list[Registered]:
-    state = state_of(frame)
-    text = original(frame, "logical_plan")().display_indent()
-    return [] if state is None else scanned_names(text, state.snapshot)
-
-
-# --- files and data in memory ----------------------------------------------------------------------------
-
-_FILES = re.compile(r"file_groups=\{\d+ groups?: \[(.*?)\]\}")
-_IN_MEMORY = re.compile(r"DataSourceExec: partitions=\d+")
-_NOTHING = ("EmptyExec", "PlaceholderRowExec")
-_UNNAMED = "?table?"
-
-
-def _other_sources(frame: DataFrame, version: str | None) -> dict[str, Any]:
-    """Return the marks of every source that is no Delta table.
+def _check_names(schema: pa.Schema) -> None:
+    """Look whether a Delta table can have the columns of a result.
 
     Raises:
-        Unknown: one of them cannot be seen to have changed, and the program gave no version.
+        Unknown: it cannot.
     """
-    known = {spelling for entry in _scanned(frame) for spelling in _spellings(entry)}
-    text = original(frame, "logical_plan")().display_indent()
-    names = dict.fromkeys(_scan_name(match[1]) for match in SCAN.finditer(text))
-    files: list[FileMark] = []
-    data: list[DataMark] = []
-    for name in names:
-        if name in known:
-            continue
-        try:
-            source = frame if name == _UNNAMED else _table_frame(frame, name)
-            plan = original(source, "execution_plan")().display_indent()
-            if _FILES.search(plan):
-                files += _files(plan)
-            elif _IN_MEMORY.search(plan):
-                data.append(_data(source, f"table {len(data)}" if _is_anonymous(name) else name))
-            elif not plan.strip().startswith(_NOTHING):
-                msg = f"nobody can tell whether {name} has changed"
-                raise Unknown(msg)  # noqa: TRY301 - one of the answers
-        except Unknown:
-            if version is None:
-                raise
-    return {"files": tuple(dict.fromkeys(files)), "data": tuple(data)}
-
-
-def _spellings(entry: Registered) -> set[str]:
-    catalog, schema, table = entry.name
-    return {table, f"{schema}.{table}", f"{catalog}.{schema}.{table}"}
-
-
-def _scan_name(shown: str) -> str:
-    return shown.split(" projection=", maxsplit=1)[0].split(", ", maxsplit=1)[0]
-
-
-def _is_anonymous(name: str) -> bool:
-    return re.fullmatch(r"c[0-9a-f]{32}", name) is not None
-
-
-def _table_frame(frame: DataFrame, name: str) -> DataFrame:
-    state = state_of(frame)
-    if state is None:
-        msg = "it is of no session that is observed"
+    names = [name.lower() for name in schema.names]
+    if len(set(names)) != len(names):
+        msg = "two of its columns have one name: give them others"
         raise Unknown(msg)
-    try:
-        source: DataFrame = original(state.ctx, "table")(quoted(*name.split(".")))
-    except Exception:  # noqa: BLE001 - a name that means nothing any more
-        msg = f"nobody can tell what {name} was"
-        raise Unknown(msg) from None
-    return source
+    if not names:
+        msg = "it has no columns"
+        raise Unknown(msg)
 
 
-def _data(source: DataFrame, name: str) -> DataMark:
-    try:
-        batches = (batch.to_pyarrow() for batch in original(source, "execute_stream")())
-        return DataMark(name, content_hash(batches, limit=DATA_LIMIT))
-    except TooLarge:
-        msg = f"{name} holds more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
-        raise Unknown(msg) from None
+def _settings(state: FrameState | None) -> tuple[SettingMark, ...]:
+    if state is None:
+        return ()
+    return setting_marks(state.ctx, has_spark_functions=state.session.has_spark_functions)
 
 
-def _files(plan: str) -> Iterator[FileMark]:
-    for groups in _FILES.findall(plan):
-        if "..." in groups:
-            msg = "it reads more files than its plan tells: give it a version"
-            raise Unknown(msg)
-        for path in re.split(r"\], \[|, ", groups.strip("[]")):
-            yield file_mark("/" + re.sub(r":\d+\.\.\d+$", "", path))
+def _whole_text(frame: DataFrame, sources: Sources) -> str:
+    return "\n".join((plan_text(frame), *sources.values))
 
 
-def file_mark(path: str | os.PathLike[str]) -> FileMark:
-    """Return the mark of a local file.
-
-    Raises:
-        Unknown: there is no such file.
-    """
-    try:
-        found = Path(path).stat()
-    except OSError:
-        msg = "it reads a file that cannot be looked at: give it a version"
-        raise Unknown(msg) from None
-    place = hashlib.sha256(canonical_uri(path).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return FileMark(place, Path(path).name, found.st_size, str(found.st_mtime_ns))
-
-
-# --- functions -----------------------------------------------------------------------------------------
-
-_CALL = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]*)\(")
-_WORDS_OF_PLANS = frozenset({"CAST", "TRY_CAST", "EXISTS", "IN", "List", "Struct", "Map"})
-
-
-@cache
-def _built_in() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the engine's own functions, and of those that do not repeat themselves."""
-    from datafusion import SessionConfig, SessionContext  # noqa: PLC0415 - heavy
-
-    bare = SessionContext(SessionConfig().with_information_schema(enabled=True))
-    rows = original(bare, "sql")(
-        "SELECT routine_name AS name, bool_and(is_deterministic) AS sure"
-        " FROM information_schema.routines GROUP BY routine_name"
-    )
-    found = dict(zip(*original(rows, "to_pydict")().values(), strict=True))
-    series = {"generate_series", "range"}  # table functions; what they give is always the same
-    return frozenset(found), frozenset(n for n, sure in found.items() if not sure) - series
-
-
-def _functions(text: str, versions: Mapping[str, str], *, is_aging: bool) -> Iterator[FunctionMark]:
-    built_in, volatile = _built_in()
-    called = sorted(set(_CALL.findall(without_literals(text))) - _WORDS_OF_PLANS)
-    for name in called:
-        if name in versions:
-            yield FunctionMark(name, versions[name])
-        elif name in volatile:
-            if not is_aging:
-                msg = f"{name}() gives another result each time: give the policy a max_age"
-                raise Unknown(msg)
-        elif name not in built_in:
-            msg = f"{name}() is the program's own: give it a version"
-            raise Unknown(msg)
+def _exact(query: str | None) -> str:
+    """Return what tells apart two queries whose plans print the same: quotes inside of literals."""
+    if query is None or '"' not in query:
+        return ""
+    return "\n" + hashlib.sha256(query.encode("utf-8", "surrogatepass")).hexdigest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +22,8 @@ class Miss(StrEnum):
     INPUT_CHANGED = "input_changed"
     FUNCTION_CHANGED = "function_changed"
     VERSION_CHANGED = "version_changed"
+    SETTING_CHANGED = "setting_changed"
+    RELEASE_CHANGED = "release_changed"
     EXPIRED = "expired"
     INVALIDATED = "invalidated"
     DAMAGED = "damaged"
@@ -47,7 +50,9 @@ def differences(kept: Fingerprint, now: Fingerprint) -> tuple[Reason, ...]:
     """Return what has changed since a result was kept; nothing when it is still true."""
     if kept.key == now.key:
         return ()
-    return tuple(_differences(kept, now))
+    found = tuple(_differences(kept, now))
+    # What another release has written is not the same, whatever it is.
+    return found or (Reason(Miss.RELEASE_CHANGED, "it was kept by another release"),)
 
 
 def _differences(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
@@ -58,14 +63,12 @@ def _differences(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
     if kept.schema_hash != now.schema_hash:
         yield Reason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(kept, now)}")
     yield from _tables_changed(kept, now)
-    yield from _marks_changed("file", _by(kept.files, "place"), _by(now.files, "place"))
-    yield from _marks_changed("in-memory table", _by(kept.data, "name"), _by(now.data, "name"))
-    functions = {mark.name: mark.version for mark in kept.functions}
-    for mark in now.functions:
-        if functions.get(mark.name) != mark.version:
-            before = functions.get(mark.name, "none")
-            text = f"function changed: {mark.name} {before} -> {mark.version}"
-            yield Reason(Miss.FUNCTION_CHANGED, text)
+    yield from _marks_changed("file", _files(kept), _files(now))
+    yield from _marks_changed("source", _listed(kept.ways), _listed(now.ways))
+    yield from _marks_changed("in-memory table", _listed(kept.data), _listed(now.data))
+    yield from _functions_changed(kept, now)
+    if changed := sorted({mark.name for mark in {*kept.settings} ^ {*now.settings}}):
+        yield Reason(Miss.SETTING_CHANGED, f"setting changed: {', '.join(changed)}")
     if kept.version != now.version:
         text = f"version changed: {kept.version or 'none'} -> {now.version or 'none'}"
         yield Reason(Miss.VERSION_CHANGED, text)
@@ -89,9 +92,12 @@ def _columns_changed(kept: Fingerprint, now: Fingerprint) -> str:
 
 
 def _tables_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
-    before = {mark.table_id: mark for mark in kept.tables}
-    for mark in now.tables:
-        known = before.pop(mark.table_id, None)
+    before = _numbered((mark.table_id, mark.name) for mark in kept.tables)
+    marks = dict(zip(before, kept.tables, strict=True))
+    for key, mark in zip(
+        _numbered((mark.table_id, mark.name) for mark in now.tables), now.tables, strict=True
+    ):
+        known = marks.pop(key, None)
         if known is None:
             yield Reason(Miss.INPUT_CHANGED, f"input changed: {mark.name} was not read before")
         elif known.identity != mark.identity:
@@ -99,15 +105,43 @@ def _tables_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
         elif known.version != mark.version:
             text = f"input changed: {mark.name} {known.version} -> {mark.version}"
             yield Reason(Miss.INPUT_CHANGED, text)
-    for mark in before.values():
+        elif known.commit != mark.commit:
+            text = f"input changed: {mark.name} was put back, and is another at {mark.version}"
+            yield Reason(Miss.INPUT_CHANGED, text)
+    for mark in marks.values():
         yield Reason(Miss.INPUT_CHANGED, f"input changed: {mark.name} is not read any more")
 
 
-def _by(marks: Any, field: str) -> dict[str, Any]:
-    return {getattr(mark, field): mark for mark in marks}
+def _functions_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+    before = {mark.name: mark.version for mark in kept.functions}
+    after = {mark.name: mark.version for mark in now.functions}
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            text = (
+                f"function changed: {name} {before.get(name, 'none')} -> {after.get(name, 'none')}"
+            )
+            yield Reason(Miss.FUNCTION_CHANGED, text)
 
 
-def _marks_changed(kind: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Reason]:
+def _numbered(keys: Iterable[Any]) -> list[Any]:
+    """Return keys that differ, also where one is there twice: the first, the second."""
+    seen: Counter[Any] = Counter()
+    found = []
+    for key in keys:
+        found.append((key, seen[key]))
+        seen[key] += 1
+    return found
+
+
+def _listed(marks: tuple[Any, ...]) -> dict[Any, Any]:
+    return dict(zip(_numbered(mark.name for mark in marks), marks, strict=True))
+
+
+def _files(fingerprint: Fingerprint) -> dict[Any, Any]:
+    return {(mark.place, mark.source): mark for mark in fingerprint.files}
+
+
+def _marks_changed(kind: str, before: dict[Any, Any], after: dict[Any, Any]) -> Iterator[Reason]:
     added = [mark.name for key, mark in after.items() if key not in before]
     gone = [mark.name for key, mark in before.items() if key not in after]
     changed = [mark.name for key, mark in after.items() if key in before and before[key] != mark]

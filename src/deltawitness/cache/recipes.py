@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.cache.fingerprint import Fingerprint, Uncacheable
 from deltawitness.cache.plans import fingerprint_of
 from deltawitness.cache.policy import CachePolicy
+from deltawitness.cache.sources import has_files
+from deltawitness.cache.upstream import asked_again, is_being_made, lent_in
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.proxies.frames import refuse_statements, remade, state_of
+from deltawitness.proxies.frames import FrameState, adopt, refuse_statements, remade, state_of
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.registry import scanned_names
+from deltawitness.proxies.registry import TableName, scanned_names
 from deltawitness.semconv import CacheScope
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 _QUERY = re.compile(
     r"(?is)\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*(?:(?:select|with|values|table|from)\b|\()"
 )
+
+_RECURSION = re.compile(r"SubqueryAlias: (.+)\n\s+RecursiveQuery:")
+"""The name of a recursive query, by which it scans itself."""
 
 
 def checked_name(name: str) -> str:
@@ -68,6 +73,11 @@ class Recipe:
     facts: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the session knows the entry under its name."""
+        return self.scope in {CacheScope.VIEW, CacheScope.DATASET}
+
 
 def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
     ctx: SessionContext,
@@ -102,7 +112,11 @@ def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
     def make() -> Made:
         frame = planned(ctx, query)
         fingerprint = fingerprint_of(
-            frame, functions=functions, version=version, is_aging=policy.max_age is not None
+            frame,
+            functions=functions,
+            version=version,
+            is_aging=policy.max_age is not None,
+            query=query if isinstance(query, str) else None,
         )
         return Made(frame, fingerprint)
 
@@ -111,24 +125,64 @@ def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
 
 
 def planned(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
-    """Return the frame of a query over the newest versions of the Delta tables that it reads.
+    """Return the frame of a query over what its names mean now, at the newest versions there are.
 
     Args:
         ctx: the session.
         query: SQL text, or a frame; one over tables at fixed versions stays there.
+
+    Raises:
+        ConfigurationError: it is of a cached view that reads itself.
     """
-    frame = ctx.sql(query) if isinstance(query, str) else query
-    refuse_statements(frame)
+    frame = _frame_of(ctx, query)
     state = state_of(frame)
     if state is None:
         return frame
+    done: set[TableName] = set()
+    while _brought_up(frame, state, done):
+        state.session.freshen(state.ctx)
+        frame = _frame_of(ctx, query)
+        state = state_of(frame) or state
+    if has_files(frame, state.ctx):
+        _forget_lists_of_files(state.ctx)
+        frame = _planned_now(frame, state)
+    return frame
+
+
+def _frame_of(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
+    frame: DataFrame = ctx.sql(query) if isinstance(query, str) else remade(query)
+    refuse_statements(frame)
+    return frame
+
+
+def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bool:
+    """Bring what a frame reads up to date; return whether a name may mean something else now."""
+    session = state.session
     text = original(frame, "logical_plan")().display_indent()
-    before = scanned_names(text, state.snapshot)
-    for entry in before:
-        state.session.refresh(state.ctx, tuple(entry.name))
-    now = state.session.snapshot
-    if all(now.get(entry.name) is entry for entry in before):
-        return frame
-    state.session.freshen(state.ctx)
-    again: DataFrame = remade(frame)
+    tables = {entry.name: entry for entry in scanned_names(text, state.snapshot)}
+    lent = [name for name in lent_in(text, session) if name not in done]
+    for name in dict.fromkeys((*lent, *tables)):
+        if name in done:
+            continue
+        done.add(name)
+        if name in session.upstream:
+            if is_being_made(name) and name.table in _RECURSION.findall(text):
+                continue
+            asked_again(session, name)
+        elif session.snapshot.get(name) is not None:
+            session.refresh(state.ctx, tuple(name))
+    now = session.snapshot
+    return bool(lent) or any(now.get(name) is not entry for name, entry in tables.items())
+
+
+def _forget_lists_of_files(ctx: SessionContext) -> None:
+    """Have the session look into directories anew: it keeps the list of the files of each."""
+    original(ctx, "sql")("SET datafusion.runtime.list_files_cache_limit = '0K'")
+
+
+def _planned_now(frame: DataFrame, state: FrameState) -> DataFrame:
+    """Return the frame under the session's settings of now: a frame keeps those that it was made with."""
+    plan = original(frame, "logical_plan")()
+    again: DataFrame = original(state.ctx, "create_dataframe_from_logical_plan")(plan)
+    adopt(again, state)
     return again

@@ -1,19 +1,22 @@
-"""A kept result as a frame of the session, under its name."""
+"""An entry as a frame of the session, under its name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.hashing import table_id
+from deltawitness.proxies.context_handlers import SESSION_HANDLERS
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.state import session_of
+from deltawitness.proxies.registry import TableName
+from deltawitness.proxies.session import plain
+from deltawitness.proxies.state import Session, session_of
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["check_name_is_free", "served"]
+__all__ = ["check_name_is_free", "served", "shown"]
 
 
 def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
@@ -29,11 +32,12 @@ def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
-    known = session.snapshot.get(full)
-    is_ours = known is not None and known.table_id == table_id(uri)
-    if not is_ours and original(ctx, "table_exist")(full.sql()):
-        msg = f"the session knows another table under the name {name}: choose another name"
-        raise ConfigurationError(msg)
+    with session.serving:
+        known = session.snapshot.get(full)
+        is_ours = full in session.lent or (known is not None and known.table_id == table_id(uri))
+        if not is_ours and original(ctx, "table_exist")(full.sql()):
+            msg = f"the session knows another table under the name {name}: choose another name"
+            raise ConfigurationError(msg)
 
 
 def served(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
@@ -46,10 +50,49 @@ def served(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
-    known = session.snapshot.get(full)
-    if known is None:
-        session.register(ctx, full, table)
-    else:
-        session.publish(ctx, known, table)
-    frame: DataFrame = ctx.table(full.sql())
+    with session.serving:
+        was_lent = full in session.lent
+        with session.swapping():
+            if was_lent:
+                _let_go(ctx, session, full)
+            known = session.snapshot.get(full)
+            if known is None:
+                session.register(ctx, full, table)
+            else:
+                session.publish(ctx, known, table)
+        if was_lent:
+            session.make_readers_again(ctx, full)
+        frame: DataFrame = _call(ctx, "table", full.sql())
     return frame
+
+
+def shown(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:
+    """Let an entry's name stand for what was computed in its place, and could not be kept.
+
+    Args:
+        ctx: the plain context.
+        name: the entry's name.
+        frame: what was computed.
+    """
+    session = session_of(ctx)
+    full = session.full_name(ctx, (name,))
+    rows = plain(frame)
+    with session.serving:
+        with session.swapping():
+            if full in session.lent or session.snapshot.get(full) is not None:
+                _let_go(ctx, session, full)
+            _call(ctx, "register_view", full.sql(), rows)
+        session.lent.add(full)
+        session.make_readers_again(ctx, full)
+    return frame
+
+
+def _let_go(ctx: SessionContext, session: Session, name: TableName) -> None:
+    original(ctx, "deregister_table")(name.sql())
+    session.lent.discard(name)
+    session.let_go(name)
+
+
+def _call(ctx: SessionContext, method: str, *arguments: Any) -> Any:
+    """Call a method of the plain context as the session's own: what it makes is known to it."""
+    return SESSION_HANDLERS[method](ctx, arguments, {})

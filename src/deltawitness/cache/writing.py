@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from deltawitness.cache.entries import entry_metadata
+from deltawitness.cache.entries import RETENTION, entry_metadata
 from deltawitness.cache.fingerprint import Fingerprint
 from deltawitness.cache.policy import CachePolicy
 from deltawitness.cache.recipes import Recipe
@@ -79,7 +79,10 @@ def written(
     policy = recipe.policy
     # Its age begins before its inputs are read.
     made_at = now_ns() // 1_000_000
-    said = entry_metadata(fingerprint, policy.name, dict(recipe.facts), made_at=made_at)
+    facts = dict(recipe.facts)
+    if policy.retention is not None:
+        facts[RETENTION] = policy.retention.total_seconds()
+    said = entry_metadata(fingerprint, policy.name, facts, made_at=made_at)
     result = write_delta(
         frame,
         uri,

@@ -22,7 +22,7 @@ from deltawitness.ledger.tables import PARTITION, LedgerRoot, LedgerTable
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["dataset_of"]
+__all__ = ["dataset_of", "no_rows"]
 
 RUN = "run_id"
 """The column by which most is asked for; rows are laid down ordered by it."""
@@ -39,10 +39,10 @@ def dataset_of(root: LedgerRoot, table: LedgerTable, opened: DeltaTable) -> pd.D
     schema = pa.schema(opened.schema().to_arrow())
     path = local_path(root.uri_of(table))
     files = opened.to_pyarrow_dataset() if path is None else _files_at(path, schema, table, opened)
-    return pd.UnionDataset(schema, [files, _nothing(schema)])
+    return pd.UnionDataset(schema, [files, no_rows(schema)])
 
 
-def _nothing(schema: pa.Schema) -> pd.Dataset:
+def no_rows(schema: pa.Schema) -> pd.Dataset:
     """Return a file without rows that no filter leaves out: DataFusion fails to sort no files."""
     content = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), content)

@@ -216,6 +216,28 @@ def _register_table_factory(
     return result
 
 
+def _registering_function(name: str) -> Handler:
+    """Return the handler of a method that registers a function of the program's own."""
+
+    def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = original(ctx, name)(*args, **kwargs)
+        function: Any = next(iter((*args, *kwargs.values())), None)
+        named = getattr(function, "name", None)
+        if isinstance(named, str):
+            session_of(ctx).functions.add(named)
+        return result
+
+    return handler
+
+
+def _enable_spark_functions(
+    ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    result = original(ctx, "enable_spark_functions")(*args, **kwargs)
+    session_of(ctx).has_spark_functions = True
+    return result
+
+
 def _same_session(name: str) -> Handler:
     """Return the handler of a method that returns another handle on the same session."""
 
@@ -237,6 +259,7 @@ SESSION_HANDLERS: dict[str, Handler] = {
     "catalog": _catalog,
     "create_dataframe_from_logical_plan": _plan_to_frame("create_dataframe_from_logical_plan"),
     "deregister_table": _deregister_table,
+    "enable_spark_functions": _enable_spark_functions,
     "execute_logical_plan": _plan_to_frame("execute_logical_plan"),
     "read_table": _read_table,
     "register_table": _registering("register_table"),
@@ -248,6 +271,10 @@ SESSION_HANDLERS: dict[str, Handler] = {
     "sql": _sql,
     "sql_with_options": _sql,
     "table": _table,
+    **{
+        name: _registering_function(name)
+        for name in ("register_udaf", "register_udf", "register_udtf", "register_udwf")
+    },
     **{
         name: _source(name)
         for name in (

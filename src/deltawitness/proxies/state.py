@@ -15,6 +15,7 @@ from deltawitness.hashing import table_id
 from deltawitness.internal import report
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
+from deltawitness.proxies.providers import provider_of
 from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
 from deltawitness.proxies.seams import NAME_UNKNOWN
 from deltawitness.proxies.sql import Words, quoted
@@ -57,6 +58,18 @@ class Session:
         self.preparing = threading.RLock()
         self.prepared: dict[str, tuple[str, Snapshot]] = {}
         """The text of each PREPARE, and what names meant when it was planned."""
+        self.rebound: set[TableName] = set()
+        """Names that have stood for something else before: a view may still read that."""
+        self.detached: set[TableName] = set()
+        """Views over Delta tables whose names the session has let go of since."""
+        self.functions: set[str] = set()
+        """Names that the program has registered functions under."""
+        self.has_spark_functions = False
+        self.serving = threading.RLock()
+        self.upstream: dict[TableName, Callable[[], None]] = {}
+        """Names under which a cache shows its entries, and how each is brought up to date."""
+        self.lent: set[TableName] = set()
+        """Names under which a cache shows what it could not keep."""
 
     # --- names -------------------------------------------------------------------------------------
 
@@ -131,7 +144,7 @@ class Session:
         """
         self.default_of(ctx)  # a plan may print the name without catalog and schema
         if not is_registered:
-            original(ctx, "register_table")(name.sql(), table)
+            original(ctx, "register_table")(name.sql(), provider_of(table))
         entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
         with self._lock:
             self.snapshot = self.snapshot.with_entry(entry)
@@ -142,9 +155,21 @@ class Session:
         """Take note that these names stand for no Delta table and no known view any more."""
         with self._lock:
             self.snapshot = self.snapshot.without(names)
+            self.rebound.update(names)
+            self.detached.update(
+                view.name for view in self._views.values() if not view.reads.isdisjoint(names)
+            )
+            self.detached.difference_update(names)
             for name in names:
                 self._views.pop(name, None)
                 self._stale_views.pop(name, None)
+
+    def let_go(self, name: TableName) -> None:
+        """Take note that a name is about to stand for something else; its readers are made again."""
+        with self._lock:
+            self.snapshot = self.snapshot.without([name])
+            self._views.pop(name, None)
+            self._stale_views.pop(name, None)
 
     def forget_schema(self, catalog: str | None, schema: str | None = None) -> None:
         """Take note that a schema is gone or another; or a whole catalog; or all of them."""
@@ -199,16 +224,24 @@ class Session:
         self.forget(*(name for name in self.snapshot.entries if not exists(name.sql())))
 
     def _exchange(self, ctx: SessionContext, name: TableName, table: Any) -> None:
-        from datafusion.catalog import Table  # noqa: PLC0415 - heavy
-
         # The engine cannot replace a table at once: readers look again when the name was gone.
-        provider = Table(table)
+        provider = provider_of(table)
         self._swaps += 1
         try:
             original(ctx, "deregister_table")(name.sql())
             original(ctx, "register_table")(name.sql(), provider)
         finally:
             self._swaps += 1
+
+    @contextmanager
+    def swapping(self) -> Iterator[None]:
+        """Let readers that find a name gone inside the block look again."""
+        with self._lock:
+            self._swaps += 1
+            try:
+                yield
+            finally:
+                self._swaps += 1
 
     def reading(self, plan: Callable[[], Any]) -> Any:
         """Return what `plan` returns; do it again if a table was being exchanged when it failed."""
@@ -299,6 +332,7 @@ class Session:
         reads = frozenset(entry.name for entry in scanned_names(text, self.snapshot))
         with self._lock:
             self.snapshot = self.snapshot.without([name])
+            self.detached.discard(name)
             if reads:
                 # A view that takes another's place is made again in its turn, before those over it.
                 self._views[name] = View(name, reads, make)
@@ -330,10 +364,20 @@ class Session:
             finally:
                 self._is_freshening = False
 
+    def make_readers_again(self, ctx: SessionContext, name: TableName) -> None:
+        """Make the views again that read a name which has come to stand for something else."""
+        with self._lock:
+            readers = [view for view in self._views.values() if name in view.reads]
+            for view in readers:
+                self._make_again(view, ctx)
+                if original(ctx, "table_exist")(view.name.sql()):
+                    self.note_view(ctx, view.name, view.make)
+
     def _make_again(self, view: View, ctx: SessionContext) -> None:
         self._swaps += 1
         try:
             view.make(ctx)
+            self.detached.discard(view.name)
         except Exception as error:  # noqa: BLE001 - the write that came before it has landed
             report("session", error)
         finally:

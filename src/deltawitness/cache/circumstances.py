@@ -1,0 +1,59 @@
+"""Settings of a session that change what a query gives, though its plan reads the same."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from deltawitness.cache.fingerprint import SettingMark
+from deltawitness.proxies.originals import original
+
+if TYPE_CHECKING:
+    from datafusion import SessionConfig, SessionContext
+
+__all__ = ["setting_marks"]
+
+_COUNTING = (
+    "datafusion.execution.time_zone",
+    "datafusion.execution.enable_ansi_mode",
+    "datafusion.execution.listing_table_ignore_subdirectory",
+    "datafusion.execution.parquet.binary_as_string",
+    "datafusion.execution.parquet.coerce_int96",
+    "datafusion.execution.parquet.skip_arrow_metadata",
+    "datafusion.spark.",
+    "datafusion.sql_parser.",
+)
+"""Settings by the beginnings of their names. Those of speed, memory and printing change no result."""
+
+
+def setting_marks(ctx: SessionContext, *, has_spark_functions: bool) -> tuple[SettingMark, ...]:
+    """Return the settings of a session that count and are not the engine's own defaults.
+
+    Args:
+        ctx: the session.
+        has_spark_functions: functions were put in the place of the engine's own.
+    """
+    usual = _defaults()
+    told = _settings(original(ctx, "copied_config")())
+    if has_spark_functions:
+        told["functions"] = "spark"
+    return tuple(
+        SettingMark(name, value) for name, value in sorted(told.items()) if usual.get(name) != value
+    )
+
+
+@cache
+def _defaults() -> dict[str, str]:
+    from datafusion import SessionConfig  # noqa: PLC0415 - heavy
+
+    return _settings(SessionConfig())
+
+
+def _settings(config: SessionConfig) -> dict[str, str]:
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+    # A session's own settings can be asked for only where it has an information schema.
+    ask = SessionContext(config.with_information_schema(enabled=True))
+    rows = original(ask, "sql")("SELECT name, value FROM information_schema.df_settings")
+    found = dict(zip(*original(rows, "to_pydict")().values(), strict=True))
+    return {name: str(value) for name, value in found.items() if name.startswith(_COUNTING)}

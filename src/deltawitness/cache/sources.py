@@ -1,0 +1,347 @@
+"""The sources of a frame, each with a mark that another content would change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.cache.content import TooLarge, content_hash
+from deltawitness.cache.files import FileGone, file_mark
+from deltawitness.cache.fingerprint import DataMark, FileMark, SourceMark, TableMark
+from deltawitness.cache.scans import (
+    Kind,
+    Leaf,
+    Scan,
+    Unreadable,
+    leaves_of,
+    read_files,
+    scans_of,
+    series_digest,
+    shown_names,
+    values_of,
+)
+from deltawitness.commit.log import open_log
+from deltawitness.commit.seams import storage_options_of
+from deltawitness.events import InputVersion
+from deltawitness.hashing import schema_hash, table_id
+from deltawitness.proxies.frames import FrameState, state_of
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.registry import Registered, scanned_names
+from deltawitness.proxies.sql import quoted
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame, SessionContext
+    from deltalake import DeltaTable
+
+__all__ = ["DATA_LIMIT", "Sources", "Unknown", "has_files", "sources_of", "table_mark"]
+
+DATA_LIMIT = 64 << 20
+"""Bytes of data in memory that are hashed; more must be given a version."""
+
+
+class Unknown(Exception):  # noqa: N818 - an answer, caught where it is asked for
+    """Something in a plan that cannot be seen to have changed."""
+
+
+@dataclass(slots=True)
+class Sources:
+    """What a frame reads.
+
+    Attributes:
+        tables: the Delta tables.
+        ways: how the files of each name are read.
+        files: the files.
+        data: the tables in memory.
+        values: the rows of VALUES that the plan does not print.
+    """
+
+    tables: list[TableMark] = field(default_factory=list)
+    ways: list[SourceMark] = field(default_factory=list)
+    files: list[FileMark] = field(default_factory=list)
+    data: list[DataMark] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)
+
+    def marks(self) -> dict[str, Any]:
+        """Return the marks as the fields of a fingerprint."""
+        return {
+            "tables": tuple(dict.fromkeys(self.tables)),
+            "ways": tuple(dict.fromkeys(self.ways)),
+            "files": tuple(dict.fromkeys(self.files)),
+            "data": tuple(dict.fromkeys(self.data)),
+        }
+
+
+def has_files(frame: DataFrame, ctx: SessionContext) -> bool:
+    """Tell whether a frame may read files that the session keeps a list of.
+
+    Args:
+        frame: the frame.
+        ctx: a context of its session.
+    """
+    state = state_of(frame)
+    text = original(frame, "logical_plan")().display_indent()
+    known = {} if state is None else _names_of_tables(text, state)
+    others = {name for name in shown_names(text) if name not in known}
+    for scan in _reachable(frame, text) if others else ():
+        if scan.name in others and any(
+            leaf.is_of((Kind.FILES, "EmptyExec")) for leaf in leaves_of(ctx, scan)[1]
+        ):
+            return True
+        others.discard(scan.name)
+    return bool(others)  # inside of a subquery
+
+
+def sources_of(frame: DataFrame, version: str | None) -> Sources:
+    """Return what a frame reads.
+
+    Args:
+        frame: the frame.
+        version: what the program says of what cannot be seen; None where it says nothing.
+
+    Raises:
+        Unknown: something of it cannot be seen to have changed, and the program gave no version.
+    """
+    found = Sources()
+    for mark in _Marking(frame, found).steps():
+        try:
+            mark()
+        except Unknown:
+            if version is None:
+                raise
+    return found
+
+
+class _Marking:
+    """One look at a frame's sources."""
+
+    def __init__(self, frame: DataFrame, found: Sources) -> None:
+        self._frame = frame
+        self._found = found
+        self._state = state_of(frame)
+        self._text = original(frame, "logical_plan")().display_indent()
+        self._tables = {} if self._state is None else _names_of_tables(self._text, self._state)
+        self._unnamed_tables = 0
+
+    def steps(self) -> Iterator[Any]:
+        """Yield what is to be done: each may say that it cannot tell."""
+        yield self._mark_values
+        yield self._check_views
+        ctx = _context_of(self._frame)
+        for scan in _once_per_name(self._scans(), self._state):
+            yield lambda scan=scan: self._mark(ctx, scan)
+        yield self._check_reads
+
+    def _mark_values(self) -> None:
+        # VALUES prints five rows; of those that are inside of a subquery nobody can ask the rest.
+        lines = [line for line in self._text.splitlines() if line.lstrip().startswith("Values:")]
+        if any(line.endswith("...") for line in lines):
+            told = values_of(original(self._frame, "logical_plan")())
+            if len(told) < len(lines):
+                told = values_of(original(self._frame, "optimized_logical_plan")())
+            if len(told) < len(lines):
+                msg = "it holds a VALUES inside of a subquery that its plan does not tell whole"
+                raise Unknown(msg)
+            self._found.values += told
+
+    def _check_views(self) -> None:
+        if self._state is None:
+            return
+        for name in self._state.session.detached:
+            for spelling in (name.table, f"{name.schema}.{name.table}", ".".join(name)):
+                if f"SubqueryAlias: {spelling}\n" in self._text:
+                    msg = f"the view {name.table} reads a table that the session has let go of"
+                    raise Unknown(msg)
+
+    def _scans(self) -> list[Scan]:
+        scans = _reachable(self._frame, self._text)
+        known = {scan.name for scan in scans}
+        for name in dict.fromkeys(shown_names(self._text)):
+            if name not in known:
+                scans.append(self._by_name(name))
+        return scans
+
+    def _by_name(self, name: str) -> Scan:
+        """Return the scan of a name inside of a subquery, which is not to be had from the plan."""
+        rebound = (
+            set() if self._state is None else {each.table for each in self._state.session.rebound}
+        )
+        parts = name.split(".")
+        if self._state is None or parts[-1] in rebound:
+            return Scan(name, None)
+        try:
+            source = original(self._state.ctx, "table")(quoted(*parts))
+        except Exception:  # noqa: BLE001 - a name of the query itself, or one that cannot be told
+            return Scan(name, None)
+        plan = original(source, "logical_plan")()
+        return Scan(name, plan) if len(scans_of(plan)) == 1 else Scan(name, None)
+
+    def _mark(self, ctx: SessionContext, scan: Scan) -> None:
+        if scan.plan is None:
+            if self._is_of_recursion(scan.name):
+                return
+            msg = f"nobody can tell what {_told(scan.name)} is inside of a subquery"
+            raise Unknown(msg)
+        source, leaves = leaves_of(ctx, scan)
+        name = self._name(scan.name)
+        for leaf in leaves:
+            self._mark_leaf(scan, name, source, leaf)
+
+    def _name(self, name: str) -> str:
+        """Return a name that means the same in another session: those of the engine's own do not."""
+        if name in {"", "?table?"} or _is_anonymous(name):
+            return f"table {len(self._found.data) + len(self._found.ways)}"
+        return name
+
+    def _is_of_recursion(self, name: str) -> bool:
+        return "RecursiveQuery:" in self._text and name not in self._tables
+
+    def _mark_leaf(self, scan: Scan, name: str, source: DataFrame, leaf: Leaf) -> None:
+        is_known = scan.name in self._tables and leaf.is_of((Kind.FOREIGN, Kind.DATASET))
+        is_table = is_known or leaf.is_of(Kind.DELTA)
+        if is_table:
+            self._mark_table(scan.name)
+        elif leaf.is_of(Kind.FILES):
+            self._mark_files(name, source, leaf)
+        elif leaf.is_of(Kind.MEMORY):
+            self._found.data.append(DataMark(name, _content(source, name)))
+        elif leaf.is_of(Kind.SERIES):
+            self._found.data.append(DataMark(name, series_digest(leaf)))
+        elif leaf.is_of(Kind.NOTHING):
+            self._found.ways.append(SourceMark(name, schema_hash(source.schema())))
+        elif not leaf.is_of(Kind.WORK_TABLE):
+            msg = f"nobody can tell whether {_told(scan.name)} has changed"
+            raise Unknown(msg)
+
+    def _mark_table(self, name: str) -> None:
+        entries = self._tables.get(name)
+        if entries is None:
+            self._unnamed_tables += 1
+            return
+        assert self._state is not None
+        for entry in entries:
+            self._found.tables.append(_mark_of(entry, self._state))
+
+    def _mark_files(self, name: str, source: DataFrame, leaf: Leaf) -> None:
+        try:
+            paths, how = read_files(leaf)
+            marks = [file_mark(path, name) for path in paths]
+        except (Unreadable, FileGone):
+            msg = f"the files of {_told(name)} cannot be looked at: give it a version"
+            raise Unknown(msg) from None
+        self._found.ways.append(SourceMark(name, f"{how}.{schema_hash(source.schema())}"))
+        self._found.files += marks
+
+    def _check_reads(self) -> None:
+        """See that each table that no name tells is told otherwise."""
+        if self._unnamed_tables == 0:
+            return
+        reads = () if self._state is None else self._state.reads
+        if self._unnamed_tables != 1 or len(reads) != 1:
+            msg = "it reads Delta tables by no name of the session"
+            raise Unknown(msg)
+        self._found.tables.append(_mark_of_read(reads[0]))
+
+
+# --- scans -------------------------------------------------------------------------------------------------
+
+
+def _reachable(frame: DataFrame, text: str) -> list[Scan]:
+    """Return the scans that a plan hands out: the optimized one holds most subqueries as joins."""
+    scans = scans_of(original(frame, "logical_plan")())
+    if len(scans) == len(shown_names(text)):
+        return scans
+    names = {scan.name for scan in scans}
+    try:
+        optimized = scans_of(original(frame, "optimized_logical_plan")())
+    except Exception:  # noqa: BLE001 - what cannot be planned fails where it is run
+        return scans
+    return [*scans, *(scan for scan in optimized if scan.name not in names)]
+
+
+def _once_per_name(scans: list[Scan], state: FrameState | None) -> Iterator[Scan]:
+    """Leave out what is scanned again, unless one name may stand for two things."""
+    seen: set[str] = set()
+    rebound = set() if state is None else {name.table for name in state.session.rebound}
+    for scan in scans:
+        is_one = scan.name not in {"", "?table?"} and scan.name.split(".")[-1] not in rebound
+        if is_one and scan.name in seen and not scan.name.endswith("()"):
+            continue
+        seen.add(scan.name)
+        yield scan
+
+
+def _context_of(frame: DataFrame) -> SessionContext:
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+    state = state_of(frame)
+    return SessionContext() if state is None else state.ctx
+
+
+def _is_anonymous(name: str) -> bool:
+    return len(name) == 33 and name[0] == "c" and all(c in "0123456789abcdef" for c in name[1:])  # noqa: PLR2004 - as the engine names them
+
+
+def _told(name: str) -> str:
+    """Return a name as a reason may tell it: what is no plain name may be a path."""
+    parts = name.removesuffix("()").split(".")
+    return name if all(part.isidentifier() for part in parts) and name else "a source"
+
+
+def _content(source: DataFrame, name: str) -> str:
+    parts = original(source, "execute_stream_partitioned")()
+    try:
+        return content_hash(
+            (batch.to_pyarrow() for part in parts for batch in part), limit=DATA_LIMIT
+        )
+    except TooLarge:
+        msg = f"{_told(name)} holds more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
+        raise Unknown(msg) from None
+
+
+# --- Delta tables ------------------------------------------------------------------------------------------
+
+
+def _names_of_tables(text: str, state: FrameState) -> dict[str, list[Registered]]:
+    found: dict[str, list[Registered]] = {}
+    for name in dict.fromkeys(shown_names(text)):
+        if entries := scanned_names(f"TableScan: {name}", state.snapshot):
+            found[name] = entries
+    return found
+
+
+def _mark_of(entry: Registered, state: FrameState) -> TableMark:
+    default = state.snapshot.default
+    is_plain = default is not None and tuple(entry.name[:2]) == default
+    return TableMark(
+        table_id=entry.table_id,
+        name=entry.name.table if is_plain else ".".join(entry.name),
+        version=entry.version,
+        identity=entry.identity,
+        commit=_commit(entry.uri, entry.storage_options, entry.version),
+    )
+
+
+def _mark_of_read(read: InputVersion) -> TableMark:
+    commit = "" if read.uri is None else _commit(read.uri, None, read.version)
+    return TableMark(read.table_id, "table", read.version, "", commit)
+
+
+def table_mark(table: DeltaTable) -> TableMark:
+    """Return the mark of an open Delta table, at the version that it is open at."""
+    known, version = table.metadata(), int(table.version())
+    commit = _commit(table.table_uri, storage_options_of(table), version)
+    return TableMark(
+        table_id(table.table_uri), known.name or "table", version, str(known.id), commit
+    )
+
+
+def _commit(uri: str, storage_options: Any, version: int) -> str:
+    """Return a hash of a version's commit: a table put back from a copy may have the version again."""
+    try:
+        options = None if storage_options is None else dict(storage_options)
+        content = open_log(uri, options).read(version)
+    except OSError:
+        content = None
+    return "" if content is None else hashlib.sha256(content).hexdigest()[:16]
