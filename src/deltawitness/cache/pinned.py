@@ -106,7 +106,7 @@ def pinned_frame(
         if sql is None or now.plan_hash == kept.plan_hash:
             return frame
         problem = "its query means something else in this session"
-    if live is None and (kept.files or kept.data):
+    if kept.files or kept.data:
         names = [mark.name for mark in kept.files] + [mark.name for mark in kept.data]
         problem = f"a source that only its session knows: {', '.join(dict.fromkeys(names))}"
     raise Unpinned(problem)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.datasets import dataset_recipe
@@ -226,7 +226,7 @@ class Verifier:
         if plan.path is not None:
             return _staged(plan.path, kept)
         return pinned_frame(
-            kept.fingerprint, plan, self._input, live=self._ctx, functions=functions
+            kept.fingerprint, plan, partial(self._input, plan), live=self._ctx, functions=functions
         )
 
     def _plan(self, kept: Kept, recipe: Recipe | None) -> KeptPlan:
@@ -247,12 +247,15 @@ class Verifier:
 
     # --- inputs -------------------------------------------------------------------------------------------
 
-    def _input(self, mark: TableMark) -> DeltaTable:
+    def _input(self, plan: KeptPlan, mark: TableMark) -> DeltaTable:
         if self._ctx is not None:
             for entry in session_of(self._ctx).snapshot:
                 if entry.table_id == mark.table_id:
                     return pinned_table(mark, entry.uri, entry.storage_options)
-        uri = self._places.get(mark.table_id)
+        told = {table.table_id: table.uri for table in plan.tables}
+        if plan.table is not None:
+            told[table_id(plan.table)] = plan.table
+        uri = told.get(mark.table_id) or self._places.get(mark.table_id)
         if uri is None:
             msg = f"input gone: nobody knows where {mark.name} lies"
             raise Unpinned(msg)

@@ -7,6 +7,13 @@ from typing import Annotated
 import typer
 
 from deltawitness.cli.audit import audit_command
+from deltawitness.cli.cache import (
+    ls_command,
+    prune_command,
+    verify_entry_command,
+    verify_run_command,
+    why_command,
+)
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
@@ -19,6 +26,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 ledger = typer.Typer(no_args_is_help=True, help="Look after the ledger itself.")
+cache = typer.Typer(no_args_is_help=True, help="Look after a cache of results.")
 
 
 def main() -> None:
@@ -54,3 +62,9 @@ app.command("drain")(drain_command)
 ledger.command("optimize")(optimize_command)
 ledger.command("verify")(verify_command)
 app.add_typer(ledger, name="ledger")
+app.command("verify")(verify_run_command)
+cache.command("ls")(ls_command)
+cache.command("why")(why_command)
+cache.command("prune")(prune_command)
+cache.command("verify")(verify_entry_command)
+app.add_typer(cache, name="cache")

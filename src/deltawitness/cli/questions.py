@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.cli.console import Complaint
 from deltawitness.report.summary import Line, RunSummary
-from deltawitness.semconv import CacheResult
+from deltawitness.semconv import CacheOperation, CacheResult
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
     from deltawitness.ledger.ledger import Ledger
 
-__all__ = ["COUNTS", "Row", "Told", "runs_of", "told_of", "writes_of"]
+__all__ = [
+    "COUNTS",
+    "Row",
+    "Told",
+    "reads_of",
+    "runs_of",
+    "told_of",
+    "writes_of",
+    "written_in",
+]
 
 Row = dict[str, Any]
 
@@ -81,6 +90,42 @@ def writes_of(
         *([] if run is None else [f.starts_with(_column("run_id"), _literal(run))]),
     ]
     return _newest(_filtered(ledger.inventory(), conditions), "event_time", limit)
+
+
+def reads_of(ledger: Ledger, name: str, limit: int) -> list[Row]:
+    """Return the last times that an entry of a cache was asked for, newest first.
+
+    Args:
+        ledger: which is asked.
+        name: the entry's.
+        limit: how many at most.
+    """
+    conditions = [
+        *_equal("cache_operation", CacheOperation.READ.value),
+        *_equal("table_name", name),
+    ]
+    return _newest(_filtered(ledger.inventory(), conditions), "event_time", limit)
+
+
+_UPKEEP = ("optimize", "vacuum", "checkpoint", "cleanup", "create", "snapshot")
+"""Operations that change no row."""
+
+
+def written_in(ledger: Ledger, prefix: str) -> tuple[str, list[Row]]:
+    """Return the id of the one run that begins so, and what was written in it and in its children.
+
+    Raises:
+        Complaint: there is none, or there are several.
+    """
+    told = told_of(ledger, prefix)
+    inventory = ledger.inventory()
+    conditions = [
+        _is_in("run_id", [row["run_id"] for row in told.family()]),
+        *_equal("result", CacheResult.WRITE.value),
+        ~_is_in("cache_operation", list(_UPKEEP)),
+    ]
+    rows = _filtered(inventory, conditions).sort(_column("event_time").sort()).to_pylist()
+    return told.run["run_id"], [_plain(row) for row in rows]
 
 
 # --- one run -----------------------------------------------------------------------------------------

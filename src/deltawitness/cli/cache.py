@@ -1,0 +1,226 @@
+"""`deltawitness cache` and `deltawitness verify`: what is kept, why it is not served, is it true, let it go."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deltawitness.cli.console import (
+    FAILED,
+    Complaint,
+    JsonOption,
+    clearly,
+    console,
+    log_to_stderr,
+    print_json,
+)
+from deltawitness.cli.questions import Row, reads_of, written_in
+from deltawitness.cli.root import RootOption, any_ledger, existing_ledger, of_ledger, shown_root
+from deltawitness.cli.since import span_of
+from deltawitness.report.cache import print_entries, print_pruned, print_verified, print_why
+
+if TYPE_CHECKING:
+    from deltawitness.cache.cache import DeltaCache
+    from deltawitness.cache.entries import Entry
+    from deltawitness.cache.verification import Verified
+
+__all__ = [
+    "ls_command",
+    "prune_command",
+    "verify_entry_command",
+    "verify_run_command",
+    "why_command",
+]
+
+
+def ls_command(
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """List what a cache holds, in whatever state it is."""
+    with _of_cache(root, "read"):
+        entries = [asdict(entry) | _aged(entry.made_at) for entry in _existing(root).list()]
+    if as_json:
+        print_json(entries)
+    else:
+        print_entries(console(sys.stdout), entries)
+
+
+def why_command(
+    name: Annotated[str, typer.Argument(help="The entry's name.")],
+    limit: Annotated[int, typer.Option(min=1, help="How many of its last reads.")] = 10,
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Tell what an entry was made from, and why it was served or not when it was asked for."""
+    with _of_cache(root, "read"):
+        known = _known(root, name)
+        reads = _reads(root, name, limit)
+        if not known and not reads:
+            msg = f"there is no entry {name}"
+            raise Complaint(msg)
+    if as_json:
+        print_json({"entries": known, "reads": reads})
+    else:
+        print_why(console(sys.stdout), name, known, reads)
+
+
+def prune_command(
+    older_than: Annotated[
+        dt.timedelta | None,
+        typer.Option(
+            parser=span_of, metavar="SPAN", help="In place of retentions: a span such as 12h or 7d."
+        ),
+    ] = None,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Delete as well what was set aside as damaged.")
+    ] = False,
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Let go of entries that are older than their retention: 1 when one could not be pruned."""
+    with _of_cache(root, "pruned"):
+        if set_aside and older_than is None:
+            msg = "--set-aside needs --older-than: what was set aside has no retention"
+            raise Complaint(msg)
+        pruned = _existing(root).prune(older_than=older_than, set_aside=set_aside)
+    if as_json:
+        print_json(asdict(pruned))
+    else:
+        print_pruned(console(sys.stdout), pruned)
+    if pruned.failed:
+        raise typer.Exit(FAILED)
+
+
+def verify_entry_command(
+    name: Annotated[str, typer.Argument(help="The entry's name.")],
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Make an entry again from the versions that it was made from, and compare: 1 when it differs."""
+    with _of_cache(root, "read"):
+        verified = _existing(root).verify(name)
+    if as_json:
+        print_json(asdict(verified))
+    else:
+        print_verified(console(sys.stdout), [verified])
+    _end([verified])
+
+
+def verify_run_command(
+    run_id: Annotated[str, typer.Argument(help="The run's id, or how it begins.")],
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Make again what a run has written, where its plan was kept, and compare: 1 when some differs."""
+    from deltawitness.cache.verification import Verifier  # noqa: PLC0415 - heavy
+
+    with of_ledger(root, "read"):
+        ledger = existing_ledger(root)
+        whole_id, rows = written_in(ledger, run_id)
+        verified = list(Verifier(ledger.root).writes(rows))
+    if as_json:
+        print_json({"run_id": whole_id, **_counts(verified), "writes": list(map(asdict, verified))})
+    else:
+        print_verified(console(sys.stdout), verified)
+    _end(verified)
+
+
+def _counts(verified: list[Verified]) -> dict[str, int]:
+    from deltawitness.cache.verification import Verdict  # noqa: PLC0415 - heavy
+
+    return {
+        verdict.value: sum(found.verdict is verdict for found in verified) for verdict in Verdict
+    }
+
+
+def _end(verified: list[Verified]) -> None:
+    if _counts(verified)["differs"]:
+        raise typer.Exit(FAILED)
+
+
+# --- what there is -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _of_cache(root: str | None, done: str) -> Iterator[None]:
+    with clearly("the settings cannot be read"):
+        where = shown_root(root)
+    with clearly(f"the cache at {where} cannot be {done}"):
+        yield
+
+
+def _existing(root: str | None) -> DeltaCache:
+    """Return the cache.
+
+    Raises:
+        Complaint: there is none.
+    """
+    from deltawitness.cache.cache import DeltaCache  # noqa: PLC0415 - heavy
+    from deltawitness.proxies.session import ObservedSessionContext  # noqa: PLC0415 - heavy
+
+    log_to_stderr()
+    cache = DeltaCache(ObservedSessionContext(), root)
+    if not cache.list():
+        msg = f"there is no cache at {shown_root(root)}"
+        raise Complaint(msg)
+    return cache
+
+
+def _known(root: str | None, name: str) -> list[Row]:
+    from deltawitness.cache.entries import Damaged, Entries  # noqa: PLC0415 - heavy
+    from deltawitness.cache.recipes import checked_name  # noqa: PLC0415 - heavy
+    from deltawitness.semconv import CacheScope  # noqa: PLC0415 - heavy
+
+    checked_name(name)
+    entries = Entries(any_ledger(root).root)
+    known: list[Row] = []
+    for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
+        try:
+            entry = entries.read(scope, name)
+        except Damaged as damage:
+            known.append({"name": name, "scope": scope.value, "state": f"damaged: {damage}"})
+            continue
+        if entry is not None:
+            known.append(_told(entry))
+    return known
+
+
+def _told(entry: Entry) -> Row:
+    from deltawitness.cache.entries import PRUNED  # noqa: PLC0415 - heavy
+
+    made_from = entry.fingerprint
+    gone = PRUNED if PRUNED in entry.facts else "invalidated"
+    return {
+        "name": entry.name,
+        "scope": entry.scope.value,
+        "state": "live" if made_from is not None else gone,
+        "policy": entry.policy,
+        "version": entry.version,
+        **_aged(entry.made_at),
+        "key": None if made_from is None else made_from.key,
+        "made_from": None if made_from is None else made_from.as_json(),
+    }
+
+
+def _aged(made_at: int | None) -> dict[str, Any]:
+    from deltawitness.sources import now_ns  # noqa: PLC0415 - with what is above
+
+    if made_at is None:
+        return {"made_at": None, "age_s": None}
+    moment = dt.datetime.fromtimestamp(made_at / 1000, tz=dt.UTC)
+    return {"made_at": moment, "age_s": round(now_ns() / 1e9 - made_at / 1000, 3)}
+
+
+_READ = ("event_time", "run_id", "job", "result", "reason", "version", "duration_ms")
+
+
+def _reads(root: str | None, name: str, limit: int) -> list[Row]:
+    rows = reads_of(any_ledger(root), name, limit)
+    return [{column: row[column] for column in _READ} for row in rows]
