@@ -1,7 +1,12 @@
-"""Artifacts: what a program makes at run time, kept with its type."""
+"""Artifacts: what a program makes at run time, kept with its type.
+
+Whatever it is, it is kept as bytes, cut in parts: an Arrow table as Arrow's own stream, so that its
+types, its order and its metadata come back as they were, also those that Delta has no word for.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from enum import StrEnum
@@ -24,7 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["artifact_recipe", "loaded"]
 
 _KIND = "kind"
+_PART = "part"
 _PAYLOAD = "payload"
+_PART_SIZE = 32 << 20
+"""Bytes of one row: neither Arrow nor Parquet is at ease with larger ones."""
 
 
 class Kind(StrEnum):
@@ -48,12 +56,13 @@ def artifact_recipe(ctx: SessionContext, name: str, payload: Any, *, policy: Cac
     Raises:
         ConfigurationError: it is none of these, or would not come back as what it is.
     """
-    kind, rows = _rows(payload)
+    kind, content = _content(payload)
+    rows = _cut(content)
     frame = ctx.from_arrow(rows)
     fingerprint = Fingerprint(
         schema_hash=schema_hash(rows.schema),
         columns=columns_of(rows.schema),
-        data=(DataMark("payload", content_hash(rows.to_batches())),),
+        data=(DataMark(_PAYLOAD, content_hash(rows.to_batches())),),
         version=kind.value,
     )
     return Recipe(
@@ -65,26 +74,48 @@ def artifact_recipe(ctx: SessionContext, name: str, payload: Any, *, policy: Cac
     )
 
 
-def _rows(payload: Any) -> tuple[Kind, pa.Table]:
+def _content(payload: Any) -> tuple[Kind, bytes | memoryview]:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     match payload:
         case pa.Table():
-            return Kind.TABLE, payload
+            return Kind.TABLE, _stream(payload.combine_chunks())
         case pa.RecordBatch():
-            return Kind.BATCH, pa.Table.from_batches([payload])
+            return Kind.BATCH, _stream(pa.Table.from_batches([payload]))
         case bytes() | bytearray() | memoryview():
-            return Kind.BYTES, pa.table({_PAYLOAD: pa.array([bytes(payload)], pa.large_binary())})
+            return Kind.BYTES, bytes(payload)
         case _:
-            content = [_as_json(payload).encode()]
-            return Kind.JSON, pa.table({_PAYLOAD: pa.array(content, pa.large_binary())})
+            return Kind.JSON, _as_json(payload).encode()
+
+
+def _stream(table: pa.Table) -> memoryview:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return memoryview(sink.getvalue())
+
+
+def _cut(content: bytes | memoryview) -> pa.Table:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    whole = memoryview(content)
+    starts = range(0, max(len(whole), 1), _PART_SIZE)
+    parts = [bytes(whole[start : start + _PART_SIZE]) for start in starts]
+    return pa.table(
+        {
+            _PART: pa.array(range(len(parts)), pa.int64()),
+            _PAYLOAD: pa.array(parts, pa.large_binary()),
+        }
+    )
 
 
 def _as_json(payload: Any) -> str:
     plain = dict(payload) if isinstance(payload, Mapping) else payload
     try:
         text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         msg = f"an artifact is Arrow, bytes, or what JSON can hold: {error}"
         raise ConfigurationError(msg) from None
     if json.loads(text) != plain:
@@ -100,23 +131,38 @@ def loaded(entry: Entry) -> Any:
     Raises:
         CacheError: it is of a kind that this release does not know, or cannot be read.
     """
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
-    from deltawitness.ledger.arrow import queried  # noqa: PLC0415 - heavy
-
     try:
         kind = Kind(entry.facts.get(_KIND, ""))
     except ValueError:
         msg = f"{entry.name} is an artifact of an unknown kind"
         raise CacheError(msg) from None
-    rows = queried(entry.table, "SELECT * FROM ledger")
+    try:
+        return _as(kind, _whole(entry))
+    except Exception as error:
+        msg = f"{entry.name} cannot be read"
+        raise CacheError(msg) from error
+
+
+def _whole(entry: Entry) -> bytes:
+    from deltawitness.ledger.arrow import queried  # noqa: PLC0415 - heavy
+
+    rows = queried(entry.table, "SELECT payload FROM ledger ORDER BY part")
+    whole = io.BytesIO()
+    for part in rows[_PAYLOAD]:
+        whole.write(part.as_buffer())
+    return whole.getvalue()
+
+
+def _as(kind: Kind, content: bytes) -> Any:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
     match kind:
-        case Kind.TABLE:
-            return rows
-        case Kind.BATCH:
-            whole = rows.combine_chunks().to_batches()
-            return whole[0] if whole else pa.RecordBatch.from_pylist([], rows.schema)
         case Kind.BYTES:
-            return bytes(rows[_PAYLOAD][0].as_py())
+            return content
         case Kind.JSON:
-            return json.loads(rows[_PAYLOAD][0].as_py())
+            return json.loads(content)
+    table = pa.ipc.open_stream(content).read_all()
+    if kind is Kind.TABLE:
+        return table
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], table.schema)

@@ -92,7 +92,8 @@ class Keeper:
                 storage, when the policy says so.
         """
         uri = self._entries.uri_of(recipe.scope, recipe.name)
-        check_name_is_free(self._ctx, recipe.name, uri)
+        if recipe.is_shown:
+            check_name_is_free(self._ctx, recipe.name, uri)
         with being_made(session_of(self._ctx).full_name(self._ctx, (recipe.name,))):
             found = self._read(recipe, uri)
             if found.is_hit:
