@@ -246,6 +246,37 @@ def test_a_full_spool_drops_and_says_so(observed, table, tmp_path):
     assert row == {"run_id": opened.run_id, "dropped": dropped, "writes": 60}
 
 
+@pytest.mark.internal_errors
+def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
+    """While nothing can be drained ends of runs wait, but not without end; then all goes on as before."""
+    (tmp_path / "cache_ledgers").write_text("a file is in the way")
+    dropped = []
+    recorder = Recorder(
+        Settings(cache_root=str(tmp_path), drain_interval=3600, spool_limit=1 << 16),
+        on_drop=dropped.append,
+    )
+
+    def opened_and_ended(number):
+        context = RunContext(f"r-{number}", "job")
+        recorder.run_started(context)
+        recorder.operation(context, READ)
+        recorder.run_ended(context, None)
+
+    for number in range(1000):
+        opened_and_ended(number)
+    assert len(recorder._runs) == recorder_module.UNTOLD_KEPT
+    assert dropped
+    (tmp_path / "cache_ledgers").unlink()
+    assert [recorder.drain() for _ in range(20)] == [True] * 20
+    assert recorder._runs == {}
+    opened_and_ended("last")
+    assert recorder.drain()
+    told = {row["run_id"] for row in runs_of(recorder, "run_id")}
+    assert {"r-0", "r-999", "r-last"} <= told
+    assert "r-last" in {row["run_id"] for row in rows_of(recorder.root, INVENTORY, "run_id")}
+    recorder.close(None, timeout=60)
+
+
 def test_a_table_is_looked_after_by_policy(observed, table, monkeypatch):
     """Every so many commits to a table of the ledger the drain compacts it, if the settings let it."""
     monkeypatch.setattr(drain_module, "MAINTAINED_EVERY", 3)

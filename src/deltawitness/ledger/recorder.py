@@ -47,6 +47,9 @@ PATIENCE = 2.0
 PARTS_KEPT = 64
 """Runs that others close and that are kept open here: each new segment tells of them anew."""
 
+UNTOLD_KEPT = 256
+"""Ends of runs that wait for room in the spool; beyond them the oldest are dropped."""
+
 
 class Recorder:
     """Keeps the ledger of one process.
@@ -264,6 +267,14 @@ class Recorder:
                 as_json(run.ended),
                 when_kept=lambda: self._runs.pop(run_id, None),
             )
+            if run_id in self._runs:
+                self._drop_ends()
+
+    def _drop_ends(self) -> None:
+        untold = [known for known in self._runs.values() if known.ended is not None]
+        for known in untold[:-UNTOLD_KEPT]:
+            del self._runs[known.context.run_id]
+            self._on_drop("spool")
 
     def _open_runs(self) -> Iterator[tuple[LineKind, str, str]]:
         for run_id, opened in list(self._runs.items()):

@@ -54,7 +54,7 @@ class Segment:
     Attributes:
         number: its place in the spool, from 1 on.
         path: where it lies.
-        size: bytes in it.
+        size: bytes in it, besides what it says of open runs at its head.
         lines: operations told in it.
         awaited: notes in it whose rows are still to come.
         since: monotonic seconds when it stopped to take new notes; None while it takes them.
@@ -199,7 +199,7 @@ class Spool:
             return True
         # A full disk took a part: what is torn must not be taken for the start of the next line.
         with suppress(OSError):
-            os.ftruncate(segment.descriptor, segment.size - written)
+            os.ftruncate(segment.descriptor, os.fstat(segment.descriptor).st_size - written)
             segment.size -= written
             self._size -= written
         self._on_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
@@ -213,8 +213,12 @@ class Spool:
         if segment is None:
             return None
         self._active = segment
+        size = self._size
         for kind, key, body in self._open_runs():
             self._write(segment, encoded(kind, key, body))
+        # Told anew at each head, these count for nothing: a spool that many open runs fill could
+        # tell the end of none of them.
+        segment.size, self._size = 0, size
         return segment
 
     def _trying(self, make: Callable[[], T]) -> T | None:
