@@ -149,11 +149,6 @@ class Told:
         self.summary = summary
         self.failed = failed
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the ledger holds its row."""
-        return self.run["status"] is not None
-
     def family(self) -> Iterator[Row]:
         """Yield the rows of the run and of all that were opened in it."""
         yield self.run
