@@ -56,7 +56,7 @@ def pinned_table(
     except Exception as error:
         msg = f"version gone: {mark.name} has no version {mark.version} any more"
         raise Unpinned(msg) from error
-    if str(table.metadata().id) != mark.identity:
+    if mark.identity and str(table.metadata().id) != mark.identity:
         msg = f"input gone: {mark.name} was made anew"
         raise Unpinned(msg)
     try:
@@ -155,6 +155,7 @@ def _inputs_of(frame: DataFrame, kept: Fingerprint, sql: str | None) -> Fingerpr
     now = fingerprint_of(frame, functions=versions, version=kept.version, is_aging=True, query=sql)
     if isinstance(now, Uncacheable):
         raise Unpinned(now.reason)
+    _check_commits(kept, now)
     # The plan may be told in other words, which is looked at elsewhere; columns are compared later.
     alike = replace(
         now,
@@ -167,6 +168,20 @@ def _inputs_of(frame: DataFrame, kept: Fingerprint, sql: str | None) -> Fingerpr
     if changed := differences(kept, alike):
         raise Unpinned("; ".join(map(str, changed)))
     return now
+
+
+def _check_commits(kept: Fingerprint, now: Fingerprint) -> None:
+    """See that a version is the one that was read: a table put back from a copy may have it again.
+
+    Raises:
+        Unpinned: it is not.
+    """
+    commits = {(mark.table_id, mark.version): mark.commit for mark in now.tables}
+    for mark in kept.tables:
+        found = commits.get((mark.table_id, mark.version))
+        if found and mark.commit and found != mark.commit:
+            msg = f"input gone: {mark.name} has another version {mark.version} now"
+            raise Unpinned(msg)
 
 
 def _versions(fingerprint: Fingerprint) -> set[tuple[str, int]]:
