@@ -28,8 +28,9 @@ def evaluate_console(example):
     for line in example.parsed.splitlines():
         words = line.removeprefix("$ ").split("#")[0].split()
         if words[0] == "deltawitness":
+            name = words[1:3] if words[1] in {"cache", "ledger"} else words[1:2]
             done = subprocess.run(
-                [sys.executable, "-m", "deltawitness", words[1], "--help"],
+                [sys.executable, "-m", "deltawitness", *name, "--help"],
                 capture_output=True,
                 text=True,
                 check=True,
