@@ -16,7 +16,7 @@ from deltawitness.cache.reasons import Miss, Reason, differences
 from deltawitness.cache.recipes import Made, Recipe
 from deltawitness.cache.serving import check_name_is_free, served, shown
 from deltawitness.cache.upstream import being_made
-from deltawitness.cache.writing import check_columns, marked, written
+from deltawitness.cache.writing import check_columns, is_race_lost, marked, written
 from deltawitness.exceptions import CacheError
 from deltawitness.hashing import table_id
 from deltawitness.internal import report
@@ -183,6 +183,8 @@ class Keeper:
             again = self._made_elsewhere(recipe)
             if again is not None:
                 return self._serve(recipe, again)
+            if is_race_lost(error):
+                return self._show(recipe, frame)
             return self._unkept(recipe, frame, error)
         self._keep_plan(recipe, found, uri, fingerprint.key)
         return self._serve_written(recipe, frame, fingerprint, version)

@@ -30,7 +30,7 @@ _COMPRESSIONS: dict[str, Compression] = {
     "zstd": "ZSTD",
 }
 
-__all__ = ["check_columns", "marked", "written"]
+__all__ = ["check_columns", "is_race_lost", "marked", "written"]
 
 
 def check_columns(policy: CachePolicy, names: Sequence[str]) -> None:
@@ -53,6 +53,13 @@ def check_columns(policy: CachePolicy, names: Sequence[str]) -> None:
     if set(policy.partition_by) & set(policy.zorder_by):
         msg = "CachePolicy: a column of zorder_by is one of partition_by"
         raise ConfigurationError(msg)
+
+
+def is_race_lost(error: Exception) -> bool:
+    """Tell whether a write failed because another machine wrote the same entry at the same moment."""
+    from deltalake.exceptions import CommitFailedError  # noqa: PLC0415 - heavy
+
+    return isinstance(error, CommitFailedError)
 
 
 def written(

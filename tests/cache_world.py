@@ -1,0 +1,376 @@
+"""A small world for a cache: tables, files, memory and functions that change at random, and the truth."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+
+import datafusion
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datafusion import col, lit, udf
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import DeltaCache, ObservedSessionContext
+
+TYPES = (pa.int64(), pa.int32(), pa.float64())
+
+QUERIES = (
+    "SELECT * FROM t",
+    "SELECT id, x FROM t WHERE id > {n}",
+    "SELECT x, id FROM t WHERE id > {n}",
+    "SELECT count(*) AS n, sum(x) AS s, max(id) AS m FROM t",
+    "SELECT t.id, t.x, u.x AS y FROM t JOIN u ON t.id = u.id",
+    "SELECT id FROM t UNION ALL SELECT id FROM u",
+    "SELECT id FROM t EXCEPT SELECT id FROM u WHERE id > {n}",
+    "SELECT id, x FROM t WHERE id IN (SELECT id FROM u WHERE id > {n})",
+    "SELECT id, (SELECT max(id) FROM u) + {n} AS top FROM t",
+    "SELECT id FROM t WHERE id >= (SELECT min(id) FROM files) + {n}",
+    "WITH a AS (SELECT id + {n} AS k FROM t) SELECT k, count(*) AS n FROM a GROUP BY k",
+    "WITH RECURSIVE r AS (SELECT 1 AS k UNION ALL SELECT k + 1 FROM r WHERE k < {n}) SELECT * FROM r",
+    "SELECT * FROM v",
+    "SELECT count(*) AS n FROM v WHERE id > {n}",
+    "SELECT * FROM below",
+    "SELECT b.id, u.x FROM below AS b JOIN u ON b.id = u.id AND u.id > {n}",
+    "SELECT * FROM files",
+    "SELECT count(*) AS n, sum(id) AS s FROM files WHERE id > {n}",
+    "SELECT max(id) AS top FROM files",
+    "SELECT m.k, f.id FROM m LEFT JOIN files AS f ON f.id = m.k",
+    "SELECT * FROM lines WHERE a > {n}",
+    "SELECT * FROM m",
+    "SELECT k + {n} AS k FROM m WHERE k IN (SELECT id FROM t)",
+    "SELECT * FROM fixed",
+    "SELECT fixed.id FROM fixed JOIN t ON t.id = fixed.id",
+    "SELECT * FROM either",
+    "SELECT value + {n} AS value FROM generate_series(1, {n})",
+    "VALUES (1), (2), (3), (4), (5), ({n})",
+    "SELECT shift(id) AS shifted FROM t WHERE id > {n}",
+    "SELECT date_part('hour', to_timestamp('2020-01-01T00:00:00')) + {n} AS h",
+    "SELECT concat('{n}', 'a\"), Utf8(\"b') AS c",
+    "SELECT concat('{n}', 'a', 'b') AS c",
+)
+
+
+class World:
+    """Everything that a query may read, and a session with a cache over it.
+
+    Args:
+        folder: where it lies.
+        random: decides what happens.
+    """
+
+    def __init__(self, folder, random):
+        self.folder = folder
+        self.random = random
+        self.done = Counter()
+        self.serial = 0
+        self.memory = {"k": [1, 2]}
+        self.shift = 1
+        self.zone = "+00:00"
+        self.view = "SELECT * FROM t"
+        self.either = "t"
+        self.is_view_bound = False
+        for name in ("t", "u"):
+            self.write(name)
+        (folder / "files").mkdir()
+        self.add_file()
+        self.write_lines()
+        self.fixed = 0
+        self.enter()
+
+    # --- content ---------------------------------------------------------------------------------------
+
+    def uri(self, name):
+        """Return where a Delta table lies."""
+        return str(self.folder / name)
+
+    def rows(self):
+        """Return rows of random columns."""
+        count = self.random.randint(0, 4)
+        ids = [self.random.randint(0, 5) for _ in range(count)]
+        kind = self.random.choice(TYPES)
+        columns = {"id": pa.array(ids, pa.int64()), "x": pa.array(ids[::-1], kind)}
+        if self.random.random() < 0.3:
+            columns["extra"] = pa.array([str(i) for i in ids], pa.string())
+        if self.random.random() < 0.3:
+            columns = dict(reversed(columns.items()))
+        return pa.table(columns)
+
+    def write(self, name):
+        """Overwrite a table, perhaps with other columns."""
+        write_deltalake(self.uri(name), self.rows(), mode="overwrite", schema_mode="overwrite")
+
+    def like(self, name):
+        """Return rows that fit a table."""
+        schema = pa.schema(DeltaTable(self.uri(name)).schema().to_arrow())
+        found = self.rows()
+        return pa.table(
+            {
+                field.name: found[field.name].cast(field.type)
+                if field.name in found.column_names
+                else pa.nulls(len(found), field.type)
+                for field in schema
+            }
+        )
+
+    def add_file(self):
+        """Put a new file into the directory."""
+        self.serial += 1
+        path = self.folder / "files" / f"{self.serial:04}.parquet"
+        self.write_file(path)
+
+    def write_file(self, path):
+        ids = [self.random.randint(0, 5) for _ in range(3)]
+        pq.write_table(pa.table({"id": pa.array(ids, pa.int64())}), path, compression="none")
+
+    def write_lines(self):
+        lines = [f"{self.random.randint(0, 9)};{self.random.randint(0, 9)}" for _ in range(2)]
+        (self.folder / "lines.csv").write_text("a;b\n" + "\n".join(lines) + "\n")
+
+    # --- sessions --------------------------------------------------------------------------------------
+
+    def enter(self):
+        """Begin a new session, with a cache of its own at the same place."""
+        self.ctx = ObservedSessionContext()
+        for name in ("t", "u"):
+            self.ctx.register_delta(name, self.uri(name))
+        self.ctx.register_delta("fixed", self.uri("t"), version=self.fixed)
+        self.ctx.register_delta("either", self.uri(self.either))
+        self.furnish(self.ctx)
+        self.cache = DeltaCache(self.ctx, self.folder / "cache")
+        self.frames = {
+            "SELECT id FROM t WHERE id > 1": self.ctx.table("t")
+            .filter(col("id") > lit(1))
+            .select("id"),
+            "SELECT k FROM m": self.ctx.table("m").select("k"),
+            "SELECT id FROM files": self.ctx.table("files"),
+            "SELECT id FROM t UNION ALL SELECT id FROM u": self.ctx.table("t")
+            .select("id")
+            .union(self.ctx.table("u").select("id")),
+        }
+        self.is_view_bound = False
+
+    def furnish(self, ctx):
+        """Give a session everything that is no Delta table."""
+        ctx.register_parquet("files", str(self.folder / "files"))
+        ctx.register_csv("lines", str(self.folder / "lines.csv"), delimiter=";")
+        ctx.from_pydict(self.memory, name="m")
+        ctx.sql(f"CREATE VIEW v AS {self.view}")
+        ctx.sql(f"SET datafusion.execution.time_zone = '{self.zone}'")
+        self.register_shift(ctx)
+
+    def register_shift(self, ctx):
+        by = self.shift
+        ctx.register_udf(
+            udf(
+                lambda values: pa.array([v.as_py() + by for v in values], pa.int64()),
+                [pa.int64()],
+                pa.int64(),
+                "immutable",
+                "shift",
+            )
+        )
+
+    def truth(self, query, below):
+        """Return what a query gives in a bare new session over what is there now."""
+        ctx = datafusion.SessionContext()
+        for name in ("t", "u"):
+            ctx.register_table(name, DeltaTable(self.uri(name)))
+        ctx.register_table("fixed", DeltaTable(self.uri("t"), version=self.fixed))
+        ctx.register_table("either", DeltaTable(self.uri(self.either)))
+        self.furnish(ctx)
+        ctx.sql(f"CREATE VIEW below AS {below}")
+        return content(ctx.sql(query))
+
+    # --- what happens ----------------------------------------------------------------------------------
+
+    def change(self):
+        """Let something happen, and return what."""
+        what = self.random.choice(CHANGES)
+        what(self)
+        self.done[what.__name__] += 1
+        return what.__name__
+
+
+def content(frame):
+    """Return the names of a frame's columns and its rows, in whatever order they come."""
+    table = frame.to_arrow_table()
+    columns = [table[i].to_pylist() for i in range(table.num_columns)]
+    return tuple(table.column_names), Counter(map(repr, zip(*columns, strict=True)))
+
+
+def some_table(world):
+    return world.random.choice(("t", "u"))
+
+
+def insert_here(world):
+    name = some_table(world)
+    world.ctx.refresh(name)
+    values = ", ".join(
+        "3" if column != "extra" else "'3'" for column in world.ctx.table(name).schema().names
+    )
+    world.ctx.sql(f"INSERT INTO {name} VALUES ({values})").collect()
+
+
+def delete_here(world):
+    world.ctx.sql(
+        f"DELETE FROM {some_table(world)} WHERE id = {world.random.randint(0, 5)}"
+    ).collect()
+
+
+def append_elsewhere(world):
+    name = some_table(world)
+    write_deltalake(world.uri(name), world.like(name), mode="append")
+
+
+def append_in_another_session(world):
+    other = ObservedSessionContext()
+    name = some_table(world)
+    other.from_arrow(world.like(name)).write_delta(world.uri(name), mode="append")
+
+
+def delete_elsewhere(world):
+    DeltaTable(world.uri(some_table(world))).delete(f"id = {world.random.randint(0, 5)}")
+
+
+def update_elsewhere(world):
+    DeltaTable(world.uri(some_table(world))).update(
+        updates={"id": "id + 1"}, predicate=f"id = {world.random.randint(0, 5)}"
+    )
+
+
+def overwrite(world):
+    world.write(some_table(world))
+
+
+def restore(world):
+    table = DeltaTable(world.uri(some_table(world)))
+    if table.version():
+        table.restore(world.random.randrange(table.version()))
+
+
+def compact(world):
+    DeltaTable(world.uri(some_table(world))).optimize.compact()
+
+
+def make_anew(world):
+    shutil.rmtree(world.uri("u"))
+    world.write("u")
+
+
+def new_file(world):
+    world.add_file()
+
+
+def remove_file(world):
+    files = sorted((world.folder / "files").iterdir())
+    if len(files) > 1:
+        world.random.choice(files).unlink()
+
+
+def change_file_in_place(world):
+    path = world.random.choice(sorted((world.folder / "files").iterdir()))
+    before = path.stat()
+    world.write_file(path)
+    if world.random.random() < 0.3 and path.stat().st_size == before.st_size:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def touch_file(world):
+    world.random.choice(sorted((world.folder / "files").iterdir())).touch()
+
+
+def change_lines(world):
+    world.write_lines()
+
+
+def other_memory(world):
+    world.memory = {"k": [world.random.randint(0, 5) for _ in range(2)]}
+    world.ctx.deregister_table("m")
+    world.ctx.from_pydict(world.memory, name="m")
+    world.is_view_bound = " m" in world.view
+
+
+def same_memory(world):
+    world.ctx.deregister_table("m")
+    world.ctx.from_pydict(world.memory, name="m")
+
+
+def other_view(world):
+    world.view = world.random.choice(
+        (
+            "SELECT * FROM t",
+            "SELECT id FROM u",
+            "SELECT k AS id FROM m",
+            "SELECT id, 1 AS one FROM files",
+        )
+    )
+    world.ctx.sql(f"CREATE OR REPLACE VIEW v AS {world.view}")
+    world.is_view_bound = False
+
+
+def other_binding(world):
+    world.either = "u" if world.either == "t" else "t"
+    world.ctx.deregister_table("either")
+    world.ctx.register_delta("either", world.uri(world.either))
+
+
+def other_fixed_version(world):
+    world.fixed = world.random.randint(0, DeltaTable(world.uri("t")).version())
+    world.ctx.deregister_table("fixed")
+    world.ctx.register_delta("fixed", world.uri("t"), version=world.fixed)
+
+
+def other_function(world):
+    world.shift += 1
+    world.ctx.deregister_udf("shift")
+    world.register_shift(world.ctx)
+
+
+def other_time_zone(world):
+    world.zone = "+05:00" if world.zone == "+00:00" else "+00:00"
+    world.ctx.sql(f"SET datafusion.execution.time_zone = '{world.zone}'")
+
+
+def invalidate(world):
+    entries = world.cache.list()
+    if entries:
+        world.cache.invalidate(world.random.choice(entries).name)
+
+
+def refresh(world):
+    world.ctx.refresh()
+
+
+def new_session(world):
+    world.enter()
+
+
+CHANGES = (
+    insert_here,
+    delete_here,
+    append_elsewhere,
+    append_in_another_session,
+    delete_elsewhere,
+    update_elsewhere,
+    overwrite,
+    restore,
+    compact,
+    make_anew,
+    new_file,
+    remove_file,
+    change_file_in_place,
+    touch_file,
+    change_lines,
+    other_memory,
+    same_memory,
+    other_view,
+    other_binding,
+    other_fixed_version,
+    other_function,
+    other_time_zone,
+    invalidate,
+    refresh,
+    new_session,
+)

@@ -1,0 +1,90 @@
+"""Processes that share a cache: they ask for one view, change its input, read it, and die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pyarrow as pa
+from datafusion import udf
+from deltalake import write_deltalake
+
+from deltawitness import DeltaCache, ObservedSessionContext, Settings, internal
+
+QUERY = "SELECT noted(id) AS id, count(*) AS n FROM t GROUP BY 1"
+
+
+def opened(folder, *, spools=None):
+    """Return a session over the table `t` of a folder, and the folder's cache."""
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", f"{folder}/t")
+    settings = Settings(spool_dir=spools)
+    return ctx, DeltaCache(ctx, f"{folder}/cache", settings=settings)
+
+
+def register_noted(ctx, path, act=None):
+    """Register a function that leaves a line in a file for each computation."""
+
+    def noted(values):
+        with open(path, "a") as file:
+            file.write("computed\n")
+        if act is not None:
+            act()
+        return values
+
+    ctx.register_udf(udf(noted, [pa.int64()], pa.int64(), "immutable", "noted"))
+
+
+def ask(folder, barrier, connection):
+    """Ask for one view at the same moment as others; send its rows."""
+    ctx, cache = opened(folder)
+    register_noted(ctx, f"{folder}/computed")
+    barrier.wait(60)
+    found = cache.view("shared", QUERY, functions={"noted": "1"}).sort("id").to_pydict()
+    connection.send((found, internal.seen()))
+
+
+def ask_and_die(folder, moment, connection):
+    """Ask for a view, and be killed before its rows are written, between, or after the commit."""
+    ctx, cache = opened(folder)
+    register_noted(ctx, f"{folder}/computed", die if moment == "computing" else None)
+    if moment == "looking":
+        cache._keeper._write = lambda *_: die()
+    if moment == "committing":
+        cache._keeper._keep_plan = lambda *_: die()
+    connection.send("begun")
+    cache.view("shared", QUERY, functions={"noted": "1"})
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def race(folder, number, rounds, connection):
+    """Take turns with another machine: change the input, ask, compare with what was read."""
+    wrong = []
+    ctx, cache = opened(folder, spools=f"{folder}/machine{number}")
+    # Locks of another machine are none here.
+
+    cache._keeper._locks = Path(f"{folder}/locks{number}")
+    for turn in range(rounds):
+        write_deltalake(f"{folder}/t", pa.table({"id": [number]}), mode="append")
+        frame = cache.view("shared", "SELECT count(*) AS n FROM t")
+        (n,) = frame.to_pydict()["n"]
+        ctx.refresh("t")
+        if n < turn + 2:
+            wrong.append((turn, n))
+    connection.send((wrong, internal.seen()))
+
+
+def read(folder, stop, connection):
+    """Read a view again and again while others make it anew; send what was no whole result."""
+    half, reads = [], 0
+    _, cache = opened(folder)
+    while not stop.is_set():
+        found = cache.view("wide", "SELECT id, count(*) OVER () AS n FROM t").to_pydict()
+        if found["n"] != [len(found["n"])] * len(found["n"]):
+            half.append(found)
+        reads += 1
+    connection.send((half, reads, internal.seen()))

@@ -1,0 +1,142 @@
+"""Many ask for one entry: it is computed once, nobody sees half of it, and a death leaves nothing half."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from new_processes import PROCESSES, results_of, started
+from programs import cache_crowd
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a table of three rows."""
+    write_deltalake(tmp_path / "t", pa.table({"id": [1, 2, 2]}))
+    return tmp_path
+
+
+RESULT = {"id": [1, 2], "n": [1, 2]}
+
+
+def commits(folder, name="shared"):
+    history = DeltaTable(folder / "cache" / "cache_views" / name).history()
+    return Counter(commit["operation"] for commit in history)
+
+
+def computations(folder):
+    """Return how often the view was computed; the function is called once for each partition of it."""
+    path = folder / "computed"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_eight_processes_compute_an_absent_view_once(folder, say):
+    """All have its rows, one has written them."""
+    processes = 8
+    barrier = PROCESSES.Barrier(processes)
+    results = results_of(cache_crowd.ask, [(str(folder), barrier)] * processes)
+    assert results == [(RESULT, {})] * processes
+    assert (commits(folder), computations(folder)) == ({"WRITE": 1}, 1)
+    say(f"cache: {processes} processes asked for one absent view: 1 commit, 1 computation")
+
+
+@pytest.mark.parametrize("is_one_session", [True, False], ids=["one session", "a session each"])
+def test_sixteen_threads_compute_an_absent_view_once(folder, is_one_session):
+    """Over one session, or each over its own."""
+    barrier = Barrier(16)
+    shared = cache_crowd.opened(folder)
+    cache_crowd.register_noted(shared[0], folder / "computed")
+
+    def ask(_):
+        ctx, cache = shared if is_one_session else cache_crowd.opened(folder)
+        if not is_one_session:
+            cache_crowd.register_noted(ctx, folder / "computed")
+        barrier.wait(60)
+        frame = cache.view("shared", cache_crowd.QUERY, functions={"noted": "1"})
+        return frame.sort("id").to_pydict()
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(ask, range(16))) == [RESULT] * 16
+    assert (commits(folder), computations(folder)) == ({"WRITE": 1}, 1)
+
+
+def test_tasks_compute_an_absent_view_once(folder):
+    """Of an event loop, each in a thread."""
+    ctx, cache = cache_crowd.opened(folder)
+    cache_crowd.register_noted(ctx, folder / "computed")
+
+    def ask():
+        frame = cache.view("shared", cache_crowd.QUERY, functions={"noted": "1"})
+        return frame.sort("id").to_pydict()
+
+    async def all_of_them():
+        return await asyncio.gather(*(asyncio.to_thread(ask) for _ in range(8)))
+
+    assert asyncio.run(all_of_them()) == [RESULT] * 8
+    assert (commits(folder), computations(folder)) == ({"WRITE": 1}, 1)
+
+
+def test_threads_that_ask_for_other_things_do_not_wait_for_each_other(folder):
+    """Two views that need each other's threads are both computed."""
+    both = Barrier(2)
+
+    def ask(name):
+        ctx, cache = cache_crowd.opened(folder)
+        cache_crowd.register_noted(ctx, folder / name, lambda: both.wait(60))
+        cache.view(name, "SELECT noted(id) AS id FROM t", functions={"noted": "1"})
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(ask, ["one", "two"]))
+    assert commits(folder, "one") == commits(folder, "two") == {"WRITE": 1}
+
+
+@pytest.mark.parametrize(
+    ("moment", "computed"), [("looking", 0), ("computing", 1), ("committing", 1)]
+)
+def test_the_next_one_computes_what_a_killed_one_left(folder, moment, computed):
+    """Its lock went with it; what it had committed is served, and nothing is half."""
+    process, begun = started(cache_crowd.ask_and_die, str(folder), moment)
+    assert begun.poll(60)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert computations(folder) == computed
+    ctx, cache = cache_crowd.opened(folder)
+    cache_crowd.register_noted(ctx, folder / "computed")
+    frame = cache.view("shared", cache_crowd.QUERY, functions={"noted": "1"})
+    assert frame.sort("id").to_pydict() == RESULT
+    assert commits(folder) == {"WRITE": 1}
+    assert computations(folder) == computed + (moment != "committing")
+
+
+def test_two_machines_race_and_both_are_right(folder, size, say):
+    """Without a lock that both see, one commit of each moment wins and no result is old."""
+    rounds = size(8, 60)
+    results = results_of(cache_crowd.race, [(str(folder), n, rounds) for n in range(2)])
+    assert [wrong for wrong, _ in results] == [[], []]
+    assert [seen for _, seen in results] == [{}, {}]
+    say(f"cache: two machines without a common lock, {2 * rounds} changes and asks: 0 old results")
+
+
+def test_readers_never_see_half(folder, size, say):
+    """While the input changes and the view is made anew."""
+    rounds, stop = size(8, 60), PROCESSES.Event()
+    readers = [started(cache_crowd.read, str(folder), stop) for _ in range(3)]
+    for number in range(rounds):
+        write_deltalake(folder / "t", pa.table({"id": list(range(number))}), mode="append")
+        _, cache = cache_crowd.opened(folder)
+        cache.view("wide", "SELECT id, count(*) OVER () AS n FROM t")
+    stop.set()
+    results = [receiving.recv() for _, receiving in readers]
+    for process, _ in readers:
+        process.join(60)
+    assert [(half, seen) for half, _, seen in results] == [([], {})] * 3
+    reads = sum(reads for _, reads, _ in results)
+    assert reads > 3
+    say(f"cache: {reads} reads beside {rounds} rewrites: none saw half of a result")

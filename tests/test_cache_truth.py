@@ -1,0 +1,117 @@
+"""A hit is true: whatever has changed, a cache returns what a computation of now would."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from deltalake import DeltaTable
+
+from cache_world import QUERIES, World, content
+
+STEPS = 25
+"""Asks of one world."""
+
+
+class Asking:
+    """Asks a world's cache, and compares.
+
+    Args:
+        world: the world.
+    """
+
+    def __init__(self, world):
+        self.world = world
+        self.counts = Counter()
+        self.below = "SELECT id, x FROM t"
+
+    def ask(self, name, query):
+        """Ask for a view, and return whether nothing was written for it."""
+        world = self.world
+        before = self.version(name)
+        frame = world.cache.view(name, query, functions={"shift": str(world.shift)})
+        found = content(frame)
+        self.compare(query, found)
+        return before is not None and self.version(name) == before
+
+    def ask_for_frame(self, name, query):
+        """Ask with a frame that was made some time ago."""
+        self.compare(query, content(self.world.cache.view(name, self.world.frames[query])))
+
+    def ask_for_dataset(self):
+        """Ask for one of the sources outside."""
+        world = self.world
+        source, query = world.random.choice(
+            (
+                (world.folder / "files", "SELECT * FROM files"),
+                (world.uri("t"), "SELECT * FROM t"),
+                (DeltaTable(world.uri("u")), "SELECT * FROM u"),
+            )
+        )
+        self.compare(query, content(world.cache.dataset("outside", source)))
+
+    def compare(self, query, found):
+        world = self.world
+        if world.is_view_bound and " v" in query:
+            # A view keeps what its names meant when it was made: the session itself says what it gives.
+            expected = content(world.ctx.sql(query))
+        else:
+            expected = world.truth(query, self.below)
+        self.counts["asked"] += 1
+        assert found == expected, (query, world.done)
+
+    def version(self, name):
+        folder = self.world.folder / "cache" / "cache_views" / name
+        return DeltaTable(folder).version() if (folder / "_delta_log").is_dir() else None
+
+
+def live(folder, seed, steps):
+    """Let a world live for some steps; return what was counted."""
+    chance = random.Random(seed)
+    world = World(folder, chance)
+    asking = Asking(world)
+    below = "SELECT id, x FROM t WHERE id > {n}"
+    known = {}
+    for _ in range(steps):
+        if chance.random() < 0.2:
+            asking.below = below.format(n=chance.randint(0, 3))
+        asking.ask("below", asking.below)
+        kind = chance.random()
+        if kind < 0.1:
+            name = chance.choice(sorted(world.frames))
+            asking.ask_for_frame(f"frame{sorted(world.frames).index(name)}", name)
+        elif kind < 0.2:
+            asking.ask_for_dataset()
+        else:
+            name = chance.choice(("one", "two", "three"))
+            if name not in known or chance.random() < 0.4:
+                known[name] = chance.choice(QUERIES).format(n=chance.randint(1, 4))
+            asking.ask(name, known[name])
+            again(asking, name, known[name])
+        world.change()
+    return asking.counts + Counter(changes=sum(world.done.values()))
+
+
+def again(asking, name, query):
+    """Ask again where nothing has changed: nothing is written, here or in another session."""
+    if asking.world.random.random() < 0.3:
+        asking.world.enter()
+        # What it reads of the cache is to be known in the new session.
+        asking.ask("below", asking.below)
+    assert asking.ask(name, query), query
+    asking.counts["hits"] += 1
+
+
+def test_what_a_cache_returns_is_what_is_there_now(tmp_path, size, say):
+    """Over random changes of inputs, plans, schemas, files, memory, functions and settings."""
+    cases, counts, seed = size(150, 5000), Counter(), 0
+    while counts["asked"] < cases:
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        counts += live(folder, seed, STEPS)
+        seed += 1
+    assert counts["hits"] > cases / 5
+    say(
+        f"truth of a cache: {counts['asked']} results compared with a bare new session after"
+        f" {counts['changes']} changes, {counts['hits']} hits where nothing had changed, 0 stale"
+    )
