@@ -338,6 +338,21 @@ def test_null_is_not_null_in_a_clauses_condition(ctx):
     assert run(ctx, sql) == 0
 
 
+@pytest.mark.parametrize("given", ["(1)", "(NULL), (NULL)", "(7), (7)", "(8), (9), (NULL)"])
+def test_a_merge_that_deletes_inserts_rows_that_are_alike(ctx, given):
+    """What is inserted may say nothing of its source row: as many rows come in as did not match."""
+    counted = ctx.sql(f"""
+        MERGE INTO people USING (SELECT column1 AS k FROM (VALUES {given})) AS s ON people.id = s.k
+        WHEN MATCHED THEN DELETE
+        WHEN NOT MATCHED THEN INSERT (name) VALUES (upper(substr(concat('new', s.k), 1, 3)))
+    """).to_pydict()
+    matched = 1 if given == "(1)" else 0
+    inserted = len(given.split(",")) - matched
+    assert counted == {"count": [matched + inserted]}
+    new = ctx.sql("SELECT count(*) AS n FROM people WHERE name = 'NEW'").to_pydict()
+    assert new == {"n": [inserted]}
+
+
 def test_a_merge_gives_defaults_as_an_insert_does(ctx, tmp_path):
     """To the columns that it does not name."""
     ctx.sql(

@@ -160,11 +160,13 @@ class EvaluatedMerge:
         self, number: int, clause: Clause, columns: list[str], keys: list[str], assigned: list[str]
     ) -> str:
         """Return the query of the changes of one clause."""
-        has_source = clause.kind != "not matched by source"
         has_target = clause.kind != "not matched"
         values = clause.assigned(columns)
         # Rows that match twice are deleted once; only with values it matters which row gives them.
-        tells_rows_apart = has_source and not self._only_deletes()
+        # Rows that are inserted are told apart always: two that are alike are still two.
+        tells_rows_apart = clause.kind == "not matched" or (
+            clause.kind == "matched" and not self._only_deletes()
+        )
         row = f"{self._source_name()}.{ROW}" if tells_rows_apart else "CAST(NULL AS BIGINT)"
         listed = [f"CAST({number} AS INT) AS clause", f"{row} AS {ROW}"]
         for place, name in enumerate(keys):
