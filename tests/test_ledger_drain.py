@@ -317,6 +317,29 @@ def test_an_empty_spool_is_just_deleted(drain, spools):
     assert list(spools.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_drained_between", [False, True])
+def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_between):
+    """Of a process that was killed while a thread went on after its run, only that is counted anew."""
+    spool, started = spool_in(spools), run_started()
+    assert spool.append(LineKind.ROW, "in-time", as_json(operation_row("in-time")))
+    ended = started | {"end_time": now_us(), "status": "ok", "writes": 1}
+    assert spool.append(LineKind.RUN_END, "run-1", as_json(ended))
+    spool.rotate()
+    if is_drained_between:
+        drain.own([segment.path for segment in spool.sealed()])
+        spool.forget(spool.sealed())
+    late = operation_row("late", event_time=ended["end_time"] - 5, duration_ms=3.0)
+    assert spool.append(LineKind.RUN_START, "run-1", as_json(started | {"is_part": True}))
+    assert spool.append(LineKind.ROW, "late", as_json(late))
+    spool._let_go()
+    drain.all_dead(spools)
+    assert sorted(write_ids(root, INVENTORY)) == ["in-time", "late"]
+    assert rows_of(root, RUNS, "status, writes", "is_part") == [
+        {"status": "ok", "writes": 1},
+        {"status": "abandoned", "writes": 1},
+    ]
+
+
 def test_many_short_lives_cost_few_commits(root, drain, spools):
     """Spools of processes that are gone are carried together; each run is told for itself."""
     left_behind(spools, 100)

@@ -239,15 +239,20 @@ class Drain:
 
     def _carry_runs(self, batch: Batch) -> int:
         ends = [(told, told.runs) for told in batch.told]
-        ends += zip(batch.abandoned, self._abandoned(batch.abandoned), strict=True)
+        ends += zip(batch.abandoned, self._abandoned(batch), strict=True)
         return self._carry_rows(RUNS, ends)
 
-    def _abandoned(self, segments: Sequence[Told]) -> Iterator[list[Row]]:
-        """Yield the rows of the runs that each of the segments has left open."""
-        left = [run for told in segments for run in told.open_runs.values()]
-        tallies = _tallies_of(self._root.opened(INVENTORY), left) if left else {}
+    def _abandoned(self, batch: Batch) -> Iterator[list[Row]]:
+        """Yield the rows of the runs that each of the last segments has left open."""
+        left = [run for told in batch.abandoned for run in told.open_runs.values()]
+        tallies: dict[_Part, Tally] = {}
+        if left:
+            ended = _ends_of(self._root.opened(RUNS), left)
+            for run in (run for told in batch.told for run in told.runs):
+                ended[_part(run)] = max(run.get("end_time") or 0, ended.get(_part(run), 0))
+            tallies = _tallies_of(self._root.opened(INVENTORY), left, ended)
         at = now_ns() // 1000
-        for told in segments:
+        for told in batch.abandoned:
             yield [
                 run_row(run, tallies[_part(run)], status=RunStatus.ABANDONED, end_time=at)
                 for run in told.open_runs.values()
@@ -380,20 +385,48 @@ def _part(row: Row) -> _Part:
     return row["run_id"], row["host"], row["pid"]
 
 
-def _tallies_of(table: DeltaTable | None, started: Sequence[Row]) -> dict[_Part, Tally]:
-    """Return what the operations of each run add up to, those of the process that tells of it."""
-    tallies = {_part(run): Tally() for run in started}
+def _rows_of_runs(table: DeltaTable | None, columns: str, started: Sequence[Row]) -> list[Row]:
+    """Return what a table of the ledger has of some runs."""
     if table is None:
-        return tallies
+        return []
     first = min(run["start_time"] for run in started)
     since = datetime.fromtimestamp(first / 1e6, tz=UTC).date()
     names = ", ".join(quoted(name) for name in {run["run_id"] for run in started})
-    found = queried(
+    rows: list[Row] = queried(
         table,
-        f"SELECT run_id, host, pid, {', '.join(TALLIED)} FROM ledger WHERE run_id IN ({names})"
+        f"SELECT run_id, host, pid, {columns} FROM ledger WHERE run_id IN ({names})"
         f" AND {PARTITION} >= {quoted(since.isoformat())}",
-    )
-    for row in found.to_pylist():
-        if (tally := tallies.get(_part(row))) is not None:
+    ).to_pylist()
+    return rows
+
+
+def _ends_of(table: DeltaTable | None, started: Sequence[Row]) -> dict[_Part, int]:
+    """Return when each run was last told to have ended in the same process, in microseconds."""
+    ends: dict[_Part, int] = {}
+    for row in _rows_of_runs(table, "end_time", started):
+        ends[_part(row)] = max(_microseconds(row["end_time"]), ends.get(_part(row), 0))
+    return ends
+
+
+def _tallies_of(
+    table: DeltaTable | None, started: Sequence[Row], ended: Mapping[_Part, int]
+) -> dict[_Part, Tally]:
+    """Return what the operations of each run add up to that the process has made and not told so far.
+
+    Args:
+        table: the inventory.
+        started: the runs.
+        ended: when they were told to have ended: a thread may have gone on after that.
+    """
+    tallies = {_part(run): Tally() for run in started}
+    columns = f"event_time, duration_ms, {', '.join(TALLIED)}"
+    for row in _rows_of_runs(table, columns, started):
+        tally = tallies.get(_part(row))
+        end = _microseconds(row["event_time"]) + (row["duration_ms"] or 0.0) * 1000
+        if tally is not None and end >= ended.get(_part(row), 0):
             tally.add(row)
     return tallies
+
+
+def _microseconds(moment: datetime | None) -> int:
+    return 0 if moment is None else round(moment.timestamp() * 1e6)
