@@ -11,6 +11,7 @@ from deltawitness.cache.fingerprint import Fingerprint, TableMark, Uncacheable
 from deltawitness.cache.kept_plans import KeptPlan, PlannedTable
 from deltawitness.cache.plans import fingerprint_of
 from deltawitness.cache.reasons import differences
+from deltawitness.commit.log import open_log
 from deltawitness.proxies.frames import FrameState, adopt
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import TableName
@@ -50,12 +51,11 @@ def pinned_table(
     options = None if storage_options is None else dict(storage_options)
     try:
         table = DeltaTable(uri, version=mark.version, storage_options=options)
-    except TableNotFoundError:
-        msg = f"input gone: {mark.name} is not where it was"
-        raise Unpinned(msg) from None
     except Exception as error:
-        msg = f"version gone: {mark.name} has no version {mark.version} any more"
-        raise Unpinned(msg) from error
+        is_gone = isinstance(error, TableNotFoundError) and not open_log(uri, options).versions()
+        gone = f"input gone: {mark.name} is not where it was"
+        forgotten = f"version gone: {mark.name} has no version {mark.version} any more"
+        raise Unpinned(gone if is_gone else forgotten) from error
     if mark.identity and str(table.metadata().id) != mark.identity:
         msg = f"input gone: {mark.name} was made anew"
         raise Unpinned(msg)
@@ -196,8 +196,11 @@ def _session(
 ) -> SessionContext:
     from datafusion import SessionContext as Plain  # noqa: PLC0415 - heavy
 
-    ctx = Plain(_config(kept, plan, live))
+    ctx = Plain(_config(kept, plan))
     session = session_of(ctx)
+    if any(setting.name == "functions" for setting in kept.settings):
+        original(ctx, "enable_spark_functions")()
+        session.has_spark_functions = True
     for name, mark in _named(kept, plan):
         table = opened(mark)
         _make_schema(ctx, name)
@@ -209,15 +212,14 @@ def _session(
     return ctx
 
 
-def _config(kept: Fingerprint, plan: KeptPlan, live: SessionContext | None) -> SessionConfig:
+def _config(kept: Fingerprint, plan: KeptPlan) -> SessionConfig:
+    """Return the settings that an entry was made with, as far as they count."""
     from datafusion import SessionConfig  # noqa: PLC0415 - heavy
 
-    if live is not None:
-        config: SessionConfig = original(live, "copied_config")()
-        return config
     config = SessionConfig()
     for setting in kept.settings:
-        config = config.set(setting.name, setting.value)
+        if setting.name.startswith("datafusion."):
+            config = config.set(setting.name, setting.value)
     return config if plan.default is None else config.with_default_catalog_and_schema(*plan.default)
 
 
@@ -266,14 +268,13 @@ def _lend(live: SessionContext, ctx: SessionContext) -> None:
             known = original(live, "catalog")(catalog).schema(schema)
             for table in known.names():
                 name = TableName(catalog, schema, table)
-                if name in delta or original(ctx, "table_exist")(name.sql()):
-                    continue
-                _lend_table(ctx, name, known.table(table))
+                _make_schema(ctx, name)
+                if name not in delta and not original(ctx, "table_exist")(name.sql()):
+                    _lend_table(ctx, name, known.table(table))
 
 
 def _lend_table(ctx: SessionContext, name: TableName, table: Any) -> None:
     if table.kind != "view":
-        _make_schema(ctx, name)
         original(ctx, "register_table")(name.sql(), table)
 
 

@@ -212,9 +212,6 @@ class Verifier:
         if kept.scope is CacheScope.METADATA:
             msg = "a session's metadata is made by the session alone"
             raise Unpinned(msg)
-        if (kept.fingerprint.version or "").startswith("once "):
-            msg = "its source was a stream, which can be read only once"
-            raise Unpinned(msg)
         recipe = None if kept.name is None else self._recipes.get((kept.scope, kept.name))
         made = None if recipe is None else recipe.make()
         if made is not None and made.fingerprint == kept.fingerprint:
@@ -223,6 +220,9 @@ class Verifier:
         if made is not None and isinstance(made.fingerprint, Fingerprint):
             functions = {mark.name: mark.version for mark in made.fingerprint.functions}
         plan = self._plan(kept, recipe)
+        if kept.scope is CacheScope.DATASET and plan.path is None and plan.table is None:
+            msg = "its source was a stream, or a table in memory"
+            raise Unpinned(msg)
         if plan.path is not None:
             return _staged(plan.path, kept)
         return pinned_frame(
