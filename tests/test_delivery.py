@@ -243,3 +243,20 @@ def test_a_step_that_stalled_once_is_called_again_when_it_has_returned():
     assert working.flush(5)
     assert seen == [0, 2]
     working.close(5)
+
+
+def test_a_thread_that_cannot_be_had_is_asked_for_again(monkeypatch):
+    """A machine that is out of threads for a moment costs no item."""
+    notes, seen = Notes(), []
+    box = delivery(Step("a", seen.append), notes=notes)
+    with monkeypatch.context() as out_of_threads:
+
+        def start(_):
+            raise RuntimeError("can't start new thread")
+
+        out_of_threads.setattr(threading.Thread, "start", start)
+        box.submit(1)
+    assert notes.errors == [("delivery", "RuntimeError")]
+    box.submit(2)
+    assert box.flush(10)
+    assert seen == [1, 2]

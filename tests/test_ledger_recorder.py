@@ -665,18 +665,21 @@ def test_reads_of_a_cache_are_rows(observed):
     ]
 
 
-def test_the_location_of_a_read_is_kept_without_credentials(tmp_path):
-    """In the spelling of the ledger, whatever the cache says."""
+def test_what_a_read_is_said_to_be_is_kept_without_secrets(tmp_path):
+    """Location, key and message as the ledger keeps those of a write, whatever the cache says."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
-    recorder.operation(
-        RunContext("r-1", "job"), READ | {"table_uri": "s3a://key:hidden@b/t/?sig=x"}
-    )
+    said = {
+        "table_uri": "s3a://key:hidden@b/t/?sig=x",
+        "key": "customer 4711",
+        "error_message": "cannot read /home/ann/x: id = 'Ann'",
+    }
+    recorder.operation(RunContext("r-1", "job"), READ | said)
     assert [
-        row["table_uri"]
+        (row["table_uri"], row["key"], row["error_message"])
         for path in recorder.home.glob("*.open")
         for kind, _, row in lines_of(path)
         if kind == "R"
-    ] == ["s3://b/t"]
+    ] == [("s3://b/t", key_hash("customer 4711"), "cannot read [path]: id = ?")]
 
 
 def test_reads_outside_of_any_run_belong_to_the_process(observed):

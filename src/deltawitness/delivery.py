@@ -133,6 +133,7 @@ class Delivery(Generic[T]):
         deadline = None if timeout is None else time.monotonic() + timeout
         while not reached.wait(self._patience(deadline)):  # type: ignore[union-attr]  # a mark has its event
             self._give_up_what_hangs()
+            self._attend()
             if deadline is not None and time.monotonic() >= deadline:
                 return False
         return True
@@ -167,7 +168,13 @@ class Delivery(Generic[T]):
                 self._thread = threading.Thread(
                     target=self._work, args=(self._turn,), name="deltawitness-delivery", daemon=True
                 )
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except (
+                    RuntimeError
+                ) as error:  # no more threads can be had; the next item tries again
+                    self._thread = None
+                    self._on_error("delivery", error)
 
     def _work(self, turn: int) -> None:
         while self._turn == turn:

@@ -21,7 +21,7 @@ from deltawitness.ledger.rows import as_json, event_row, ledger_uri, place_part
 from deltawitness.ledger.runs import OpenRun, RunStatus, run_row
 from deltawitness.ledger.spool import Segment, Spool
 from deltawitness.ledger.tables import LedgerRoot, Source
-from deltawitness.redaction import redact_label
+from deltawitness.redaction import key_hash, redact_label, redact_text
 from deltawitness.run import RunContext, is_process_run
 from deltawitness.sources import new_id, now_ns
 
@@ -150,10 +150,8 @@ class Recorder:
         if run.run_id not in self._runs:
             self._take_part_in(run)
         write_id = new_id()
-        location = row.get("table_uri")
         whole = {
-            **row,
-            "table_uri": None if location is None else ledger_uri(location),
+            **{name: _FIT.get(name, _as_it_is)(value) for name, value in row.items()},
             "run_id": run.run_id,
             "write_id": write_id,
             "job": redact_label(run.job),
@@ -457,6 +455,18 @@ class Recorder:
 
 def _is_good(error: BaseException | None) -> bool:
     return error is None or (isinstance(error, SystemExit) and error.code in {None, 0})
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_FIT: dict[str, Callable[[Any], Any]] = {
+    "table_uri": lambda value: None if value is None else ledger_uri(value),
+    "key": lambda value: None if value is None else key_hash(value),
+    "error_message": lambda value: None if value is None else redact_text(value),
+}
+"""How columns that a program gives by itself are made fit to be kept."""
 
 
 def recorder_of(root: LedgerRoot) -> Recorder | None:
