@@ -16,7 +16,7 @@ from deltawitness.cache.reasons import Miss, Reason, differences
 from deltawitness.cache.recipes import Made, Recipe
 from deltawitness.cache.serving import check_name_is_free, served, shown
 from deltawitness.cache.upstream import being_made
-from deltawitness.cache.writing import check_columns, is_race_lost, marked, written
+from deltawitness.cache.writing import check_columns, is_of_the_query, is_race_lost, marked, written
 from deltawitness.exceptions import CacheError
 from deltawitness.hashing import table_id
 from deltawitness.internal import report
@@ -176,14 +176,21 @@ class Keeper:
         context = cache_context(policy=recipe.policy.name, scope=recipe.scope, key=fingerprint.key)
         try:
             with context, self._write_span(recipe):
-                if _must_make_room(found, recipe):
+                if any(reason.kind is Miss.DAMAGED for reason in found.reasons):
                     self._entries.set_aside(recipe.scope, recipe.name)
-                version = written(frame, uri, recipe, fingerprint, self._entries.storage_options)
+                version = written(
+                    frame,
+                    uri,
+                    recipe,
+                    fingerprint,
+                    self._entries.storage_options,
+                    kept=found.entry,
+                )
         except Exception as error:  # noqa: BLE001 - raised again where the policy says so
             again = self._made_elsewhere(recipe)
             if again is not None:
                 return self._serve(recipe, again)
-            if is_race_lost(error):
+            if is_race_lost(error) or is_of_the_query(error):
                 return self._show(recipe, frame)
             return self._unkept(recipe, frame, error)
         self._keep_plan(recipe, found, uri, fingerprint.key)
@@ -271,11 +278,3 @@ def _why_not(entry: Entry | None, now: Fingerprint, recipe: Recipe) -> tuple[Rea
 
 def _has_changed(kept: Fingerprint, now: Fingerprint | Uncacheable) -> bool:
     return isinstance(now, Uncacheable) or (kept.files, kept.ways) != (now.files, now.ways)
-
-
-def _must_make_room(found: Lookup, recipe: Recipe) -> bool:
-    """Tell whether what is there cannot be written over: damaged, or of other partitions."""
-    if found.entry is None:
-        return any(reason.kind is Miss.DAMAGED for reason in found.reasons)
-    kept: list[str] = found.entry.table.metadata().partition_columns
-    return kept != list(recipe.policy.partition_by)

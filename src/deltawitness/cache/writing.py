@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from deltawitness.cache.entries import RETENTION, entry_metadata
+from deltawitness.cache.entries import RETENTION, Entry, entry_metadata
 from deltawitness.cache.fingerprint import Fingerprint
 from deltawitness.cache.policy import CachePolicy
 from deltawitness.cache.recipes import Recipe
@@ -13,6 +13,7 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
 from deltawitness.proxies.delta_writes import write_delta
+from deltawitness.proxies.seams import FAILED_SOURCE
 from deltawitness.proxies.witness import witnessed
 from deltawitness.sources import now_ns
 
@@ -30,7 +31,7 @@ _COMPRESSIONS: dict[str, Compression] = {
     "zstd": "ZSTD",
 }
 
-__all__ = ["check_columns", "is_race_lost", "marked", "written"]
+__all__ = ["check_columns", "is_of_the_query", "is_race_lost", "marked", "written"]
 
 
 def check_columns(policy: CachePolicy, names: Sequence[str]) -> None:
@@ -62,12 +63,19 @@ def is_race_lost(error: Exception) -> bool:
     return isinstance(error, CommitFailedError)
 
 
-def written(
+def is_of_the_query(error: Exception) -> bool:
+    """Tell whether a write failed because its rows cannot be computed: whoever asks for them is told."""
+    return FAILED_SOURCE in str(error)
+
+
+def written(  # noqa: PLR0913 - what an entry is written by, by keyword
     frame: DataFrame,
     uri: str,
     recipe: Recipe,
     fingerprint: Fingerprint,
     storage_options: dict[str, str] | None,
+    *,
+    kept: Entry | None = None,
 ) -> int:
     """Write the rows of a frame as an entry, in place of what is there.
 
@@ -77,6 +85,7 @@ def written(
         recipe: how it is kept.
         fingerprint: what it was made from.
         storage_options: how the table is opened.
+        kept: what is there.
 
     Returns:
         The version that holds it.
@@ -90,6 +99,8 @@ def written(
     if policy.retention is not None:
         facts[RETENTION] = policy.retention.total_seconds()
     said = entry_metadata(fingerprint, policy.name, facts, made_at=made_at)
+    if kept is not None and _is_laid_out_otherwise(kept, recipe, fingerprint):
+        _lay_out_anew(kept, recipe, fingerprint, storage_options)
     result = write_delta(
         frame,
         uri,
@@ -106,6 +117,41 @@ def written(
     if not policy.zorder_by:
         return version
     return _ordered(DeltaTable(uri, version, storage_options), recipe)
+
+
+def _is_laid_out_otherwise(kept: Entry, recipe: Recipe, fingerprint: Fingerprint) -> bool:
+    partitions: list[str] = kept.table.metadata().partition_columns
+    return (
+        partitions != list(recipe.policy.partition_by)
+        or kept.fingerprint is None
+        or kept.fingerprint.schema_hash != fingerprint.schema_hash
+    )
+
+
+def _lay_out_anew(
+    kept: Entry, recipe: Recipe, fingerprint: Fingerprint, storage_options: dict[str, str] | None
+) -> None:
+    """Replace an entry's table by an empty one that is not served.
+
+    To overwrite a schema changes neither the order of columns nor, back to none, the partitions.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    from deltalake import CommitProperties, DeltaTable, Schema  # noqa: PLC0415 - heavy
+
+    # The types are those of the rows, which are written next.
+    schema = pa.schema([(column.name, pa.string()) for column in fingerprint.columns])
+    with witnessed(NO_FACTS):
+        DeltaTable.create(
+            kept.uri,
+            Schema.from_arrow(schema),
+            mode="overwrite",
+            partition_by=list(recipe.policy.partition_by),
+            name=recipe.name,
+            storage_options=storage_options,
+            commit_properties=CommitProperties(
+                custom_metadata=entry_metadata(None, recipe.policy.name)
+            ),
+        )
 
 
 def _ordered(table: DeltaTable, recipe: Recipe) -> int:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 __all__ = [
+    "FAILED_SOURCE",
     "NAME_UNKNOWN",
     "OUTER_REFERENCE",
     "OVERWRITE_REFUSED",
@@ -28,6 +29,9 @@ __all__ = [
 SCAN = re.compile(r"^\s*TableScan: (.+)$", re.MULTILINE)
 """A line of `LogicalPlan.display_indent()` that names a scanned table, also inside subqueries and
 views; the name is dotted and has no quotes, and may be followed by what is read of it."""
+
+FAILED_SOURCE = "C Data interface error"
+"""How delta-rs says that the stream which it was to write has failed by itself."""
 
 OUTER_REFERENCE = "outer_ref("
 """How the same text marks a column of the outer query inside a subquery."""
