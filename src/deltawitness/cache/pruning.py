@@ -27,7 +27,7 @@ from deltawitness.commit.log import local_path
 from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
 from deltawitness.proxies.witness import witnessed
-from deltawitness.run import cache_context
+from deltawitness.run import cache_context, suppressed
 from deltawitness.semconv import CacheScope
 from deltawitness.sources import now_ns
 
@@ -166,24 +166,29 @@ def _properties(said: dict[str, str]) -> CommitProperties:
 
 def _vacuumed(entry: Entry, retention: dt.timedelta, tally: _Tally) -> int:
     """Delete the files of versions that were replaced longer ago; return how many there were."""
-    folder = local_path(entry.uri)
     hours = math.ceil(retention.total_seconds() / 3600)  # the engine counts in whole hours
-    gone = entry.table.vacuum(hours, dry_run=True, enforce_retention_duration=False)
-    if not gone:
+    with suppressed():
+        old = entry.table.vacuum(hours, dry_run=True, enforce_retention_duration=False)
+    # The log goes on telling of files that were deleted long ago.
+    sizes = {path: size for path in old if (size := _size(entry.uri, path)) is not None}
+    if not sizes:
         return 0
-    size = 0 if folder is None else sum(_size(Path(folder, path)) for path in gone)
     with witnessed(NO_FACTS):
-        deleted = entry.table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
-    tally.files += len(deleted)
-    tally.bytes += size
-    return len(deleted)
+        entry.table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
+    tally.files += len(sizes)
+    tally.bytes += sum(sizes.values())
+    return len(sizes)
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
+def _size(uri: str, path: str) -> int | None:
+    """Return the size of a file; 0 where nobody can tell, and None for one that is not there."""
+    folder = local_path(uri)
+    if folder is None:
         return 0
+    try:
+        return Path(folder, path).stat().st_size
+    except OSError:
+        return None
 
 
 # --- what was set aside --------------------------------------------------------------------------------------
