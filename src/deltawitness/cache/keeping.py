@@ -102,11 +102,12 @@ class Keeper:
                 return self._show(recipe, found.made.frame)
             check_columns(recipe.policy, found.made.frame.schema().names)
             with alone(self._locks, f"{recipe.scope.value}.{recipe.name}"):
-                return self._make(recipe, uri)
+                return self._make(recipe, found, uri)
 
-    def _make(self, recipe: Recipe, uri: str) -> DataFrame:
+    def _make(self, recipe: Recipe, found: Lookup, uri: str) -> DataFrame:
         """Make an entry, unless whoever held its lock before us has."""
-        found = self.look(recipe)
+        if self._has_been_written(recipe, found.entry):
+            found = self.look(recipe)
         if found.is_hit:
             with self._write_span(recipe) as (_, set_result):
                 set_result(CacheResult.NOOP)
@@ -114,6 +115,16 @@ class Keeper:
         if isinstance(found.made.fingerprint, Uncacheable):
             return self._show(recipe, found.made.frame)
         return self._write(recipe, found, uri)
+
+    def _has_been_written(self, recipe: Recipe, before: Entry | None) -> bool:
+        """Tell whether an entry is another one than it was: to look at its inputs again takes longer."""
+        try:
+            now = self._entries.read(recipe.scope, recipe.name)
+        except Damaged:
+            return True
+        if now is None or before is None:
+            return now is not before
+        return _identity(now) != _identity(before)
 
     def _read(self, recipe: Recipe, uri: str) -> Lookup:
         told: dict[str, Any] = _columns(recipe, uri)
@@ -255,6 +266,10 @@ class Keeper:
             LookupError: there is no such entry.
         """
         marked(self._entries.uri_of(scope, name), policy, self._entries.storage_options)
+
+
+def _identity(entry: Entry) -> tuple[object, ...]:
+    return entry.version, entry.made_at, entry.fingerprint
 
 
 def _columns(recipe: Recipe, uri: str) -> dict[str, Any]:
