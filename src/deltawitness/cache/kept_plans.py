@@ -158,10 +158,9 @@ def keep_plan(uri: str, key: str, plan: KeptPlan, storage_options: dict[str, str
     content = plan.as_text().encode("utf-8", "surrogatepass")
     local = local_path(uri)
     if local is None:
-        from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - only for remote caches
-
-        with DeltaStorageHandler(uri, storage_options).open_output_stream(_place(key)) as stream:
-            stream.write(content)
+        stream = remote_store(uri, storage_options, ()).open_output_stream(_place(key), None)
+        stream.write(content)
+        stream.close()
         return
     path = Path(local, _place(key))
     path.parent.mkdir(mode=0o700, exist_ok=True)

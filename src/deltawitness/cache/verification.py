@@ -34,6 +34,7 @@ from deltawitness.hashing import table_id
 from deltawitness.ledger.arrow import queried
 from deltawitness.ledger.tables import INVENTORY, LedgerRoot
 from deltawitness.proxies.originals import original
+from deltawitness.proxies.providers import provider_of
 from deltawitness.proxies.state import session_of
 from deltawitness.redaction import redact_text
 from deltawitness.semconv import CACHE_ENTRY, CacheScope
@@ -281,7 +282,7 @@ class Verifier:
         from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
         reader = SessionContext()  # held, as what it reads does not hold it
-        found = likeness_of(original(reader, "read_table")(table), frame)
+        found = likeness_of(original(reader, "read_table")(provider_of(table)), frame)
         told = Verified(
             kept.name,
             kept.scope,

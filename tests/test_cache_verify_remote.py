@@ -1,0 +1,52 @@
+"""A cache on an object store is made again, pruned and told of as one on a disk."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import DeltaCache, ObservedSessionContext
+from deltawitness.cache.kept_plans import read_plan
+from remote_parts import running_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+def cache_of(server):
+    return DeltaCache(ObservedSessionContext(), "s3://lake/root", server.options)
+
+
+def test_a_remote_cache_is_verified_snapshotted_and_pruned(server):
+    """Its plans lie beside it; credentials are in none of what is kept."""
+    write_deltalake("s3://lake/facts", pa.table({"id": [1, 2, 3]}), storage_options=server.options)
+    ctx = ObservedSessionContext()
+    ctx.register_delta("facts", "s3://lake/facts", storage_options=server.options)
+    cache = DeltaCache(ctx, "s3://lake/root", server.options)
+    assert cache.view("view", "SELECT sum(id) AS s FROM facts").to_pydict() == {"s": [6]}
+    write_deltalake(
+        "s3://lake/facts", pa.table({"id": [4]}), mode="append", storage_options=server.options
+    )
+    for asked in (cache, cache_of(server)):
+        assert str(asked.verify("view")) == "view 0: reproducible (1 rows)"
+    table = DeltaTable("s3://lake/root/cache_views/view", storage_options=server.options)
+    key = table.history()[0]["cache_key"]
+    plan = read_plan("s3://lake/root/cache_views/view", key, server.options)
+    assert (plan.sql, [each.uri for each in plan.tables]) == (
+        "SELECT sum(id) AS s FROM facts",
+        ["s3://lake/facts"],
+    )
+    assert [each.result.value for each in cache.snapshot(["inputs", "tables"])] == ["write"] * 2
+    assert [each.result.value for each in cache_of(server).snapshot([])] == []
+    assert [each.result.value for each in cache.snapshot(["inputs", "tables"])] == ["noop"] * 2
+    pruned = cache_of(server).prune(older_than=timedelta(microseconds=1))
+    assert pruned.entries == ("view", "session_inputs", "session_tables")
+    assert (pruned.files, pruned.failed, pruned.damaged) == (3, (), ())
+    assert str(cache.explain("view")) == "view: miss (pruned)"
+    assert cache.view("view", "SELECT sum(id) AS s FROM facts").to_pydict() == {"s": [10]}
