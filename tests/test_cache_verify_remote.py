@@ -48,5 +48,12 @@ def test_a_remote_cache_is_verified_snapshotted_and_pruned(server):
     pruned = cache_of(server).prune(older_than=timedelta(microseconds=1))
     assert pruned.entries == ("view", "session_inputs", "session_tables")
     assert (pruned.files, pruned.failed, pruned.damaged) == (3, (), ())
+    assert pruned.bytes > 0
+    versions = DeltaTable(
+        "s3://lake/root/cache_views/view", storage_options=server.options
+    ).version()
+    assert cache_of(server).prune(older_than=timedelta(microseconds=1)).files == 0
+    table = DeltaTable("s3://lake/root/cache_views/view", storage_options=server.options)
+    assert table.version() == versions
     assert str(cache.explain("view")) == "view: miss (pruned)"
     assert cache.view("view", "SELECT sum(id) AS s FROM facts").to_pydict() == {"s": [10]}

@@ -200,6 +200,29 @@ def test_prune_keeps_to_the_retention_that_was_kept(place):
     assert {entry["problem"] for entry in told("cache", "ls")} == {"pruned"}
 
 
+def test_the_ledger_knows_what_was_pruned(place):
+    """In a run of its own; where no ledger is kept, none is made."""
+    assert told("cache", "prune", "--older-than", "0.001s")["entries"] == [
+        "chosen",
+        "sums",
+        "model",
+    ]
+    (row,) = (row for row in told("runs") if row["job"] == "deltawitness cache prune")
+    done = [
+        (write["table_name"], write["operation"])
+        for write in told("writes", "--run", row["run_id"])
+    ]
+    assert sorted(done) == [
+        (name, operation)
+        for name in ("chosen", "model", "sums")
+        for operation in ("DELETE", "VACUUM")
+    ]
+    for folder in ("cache_ledgers", "cache_spool"):
+        shutil.rmtree(place / ".deltawitness" / folder)
+    told("cache", "prune", "--older-than", "1h")
+    assert not (place / ".deltawitness/cache_ledgers").exists()
+
+
 def test_prune_deletes_what_was_set_aside_only_with_an_age(place):
     """There is no retention to go by."""
     views = place / ".deltawitness/cache_views"

@@ -11,6 +11,9 @@ from deltawitness.run import RunContext, cache_context, current_run, run, suppre
 if TYPE_CHECKING:
     from deltawitness.cache.cache import CacheEntry, DeltaCache, Explanation
     from deltawitness.cache.policy import CachePolicy
+    from deltawitness.cache.pruning import Pruned
+    from deltawitness.cache.snapshots import MetadataSnapshot
+    from deltawitness.cache.verification import Verdict, Verified
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -69,12 +72,16 @@ _HOMES = {
     "Failed": "events",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "Ledger": "ledger.ledger",
+    "MetadataSnapshot": "cache.snapshots",
     "NoCommit": "events",
     "ObservedDataFrame": "proxies.session",
     "ObservedSessionContext": "proxies.session",
     "ObservedWritePipeline": "proxies.observed_pipeline",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
+    "Pruned": "cache.pruning",
     "Settings": "config",
+    "Verdict": "cache.verification",
+    "Verified": "cache.verification",
     "WriteEvent": "events",
     "WriteFormat": "proxies.pipeline",
     "WriteIntent": "events",
@@ -113,13 +120,17 @@ __all__ = [
     "Failed",
     "InMemoryDiagnosticsSink",
     "Ledger",
+    "MetadataSnapshot",
     "NoCommit",
     "ObservedDataFrame",
     "ObservedSessionContext",
     "ObservedWritePipeline",
     "OtelDiagnosticsSink",
+    "Pruned",
     "RunContext",
     "Settings",
+    "Verdict",
+    "Verified",
     "WriteEvent",
     "WriteFormat",
     "WriteIntent",

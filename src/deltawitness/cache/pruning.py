@@ -129,10 +129,10 @@ def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
     with cache_context(policy=entry.policy, scope=scope):
         if age > limit and PRUNED not in entry.facts:
             _let_go(entry)
-            _vacuumed(entry, dt.timedelta(0), tally)
+            _vacuumed(entry, dt.timedelta(0), tally, entries.storage_options)
             forget_plans(entry.uri, frozenset())
             tally.names["entries"].append(name)
-        elif _vacuumed(entry, limit, tally):
+        elif _vacuumed(entry, limit, tally, entries.storage_options):
             tally.names["vacuumed"].append(name)
 
 
@@ -164,13 +164,15 @@ def _properties(said: dict[str, str]) -> CommitProperties:
     return CommitProperties(custom_metadata=said)
 
 
-def _vacuumed(entry: Entry, retention: dt.timedelta, tally: _Tally) -> int:
+def _vacuumed(
+    entry: Entry, retention: dt.timedelta, tally: _Tally, storage_options: dict[str, str] | None
+) -> int:
     """Delete the files of versions that were replaced longer ago; return how many there were."""
     hours = math.ceil(retention.total_seconds() / 3600)  # the engine counts in whole hours
     with suppressed():
         old = entry.table.vacuum(hours, dry_run=True, enforce_retention_duration=False)
     # The log goes on telling of files that were deleted long ago.
-    sizes = {path: size for path in old if (size := _size(entry.uri, path)) is not None}
+    sizes = _sizes(entry.uri, old, storage_options)
     if not sizes:
         return 0
     with witnessed(NO_FACTS):
@@ -180,15 +182,19 @@ def _vacuumed(entry: Entry, retention: dt.timedelta, tally: _Tally) -> int:
     return len(sizes)
 
 
-def _size(uri: str, path: str) -> int | None:
-    """Return the size of a file; 0 where nobody can tell, and None for one that is not there."""
+def _sizes(uri: str, paths: list[str], storage_options: dict[str, str] | None) -> dict[str, int]:
+    """Return the sizes of those files of a table that are there."""
+    if not paths:
+        return {}
     folder = local_path(uri)
-    if folder is None:
-        return 0
-    try:
-        return Path(folder, path).stat().st_size
-    except OSError:
-        return None
+    if folder is not None:
+        found = {path: Path(folder, path) for path in paths}
+        return {path: file.stat().st_size for path, file in found.items() if file.exists()}
+    from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - only for remote caches
+    from pyarrow.fs import FileType  # noqa: PLC0415 - only for remote caches
+
+    infos = DeltaStorageHandler(uri, storage_options).get_file_info(paths)
+    return {info.path: info.size or 0 for info in infos if info.type is FileType.File}
 
 
 # --- what was set aside --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -89,7 +89,9 @@ def prune_command(
         if set_aside and older_than is None:
             msg = "--set-aside needs --older-than: what was set aside has no retention"
             raise Complaint(msg)
-        pruned = _existing(root).prune(older_than=older_than, set_aside=set_aside)
+        cache = _existing(root)
+        with _told_to_the_ledger(root):
+            pruned = cache.prune(older_than=older_than, set_aside=set_aside)
     if as_json:
         print_json(asdict(pruned))
     else:
@@ -154,6 +156,29 @@ def _of_cache(root: str | None, done: str) -> Iterator[None]:
         where = shown_root(root)
     with clearly(f"the cache at {where} cannot be {done}"):
         yield
+
+
+@contextmanager
+def _told_to_the_ledger(root: str | None) -> Iterator[None]:
+    """Have the ledger beside the cache know what is done in the block, where there is one."""
+    from deltawitness.config import Settings  # noqa: PLC0415 - with what is below
+    from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy
+    from deltawitness.run import run  # noqa: PLC0415 - heavy
+
+    try:
+        ledger = existing_ledger(root)
+    except Complaint:
+        yield
+        return
+    settings = replace(Settings.from_env(), cache_root=ledger.root.uri)
+    instrumentor = DeltaLakeInstrumentor()
+    instrumentor.instrument(settings=settings)
+    try:
+        with run("deltawitness cache prune"):
+            yield
+        ledger.drain()
+    finally:
+        instrumentor.uninstrument()
 
 
 def _existing(root: str | None) -> DeltaCache:
