@@ -70,7 +70,7 @@ class World:
         self.zone = "+00:00"
         self.view = "SELECT * FROM t"
         self.either = "t"
-        self.is_view_bound = False
+        self.is_view_bound = self.is_session_old = False
         for name in ("t", "u"):
             self.write(name)
         (folder / "files").mkdir()
@@ -149,7 +149,7 @@ class World:
             .select("id")
             .union(self.ctx.table("u").select("id")),
         }
-        self.is_view_bound = False
+        self.is_view_bound = self.is_session_old = False
 
     def furnish(self, ctx):
         """Give a session everything that is no Delta table."""
@@ -275,6 +275,8 @@ def change_file_in_place(world):
     world.write_file(path)
     if world.random.random() < 0.3 and path.stat().st_size == before.st_size:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        # The engine keeps statistics by size and time, so that this session itself is wrong now.
+        world.is_session_old = True
 
 
 def touch_file(world):

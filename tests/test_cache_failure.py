@@ -162,12 +162,16 @@ def test_rows_that_two_have_ordered_at_once_are_not_served(opened, tmp_path):
         entry(tmp_path) / "_delta_log" / f"{1:020}.json",
         lambda info: info.update(told, operationMetrics={"num_added_rows": 3}),
     )
-    assert [str(r) for r in opened_reasons(opened)] == ["damaged: it holds other rows than were kept"]
+    assert [str(r) for r in opened_reasons(opened)] == [
+        "damaged: it holds other rows than were kept"
+    ]
 
 
 def newest_with_entry(folder):
     text = (folder / "_delta_log" / f"{0:020}.json").read_text()
-    info = next(json.loads(line)["commitInfo"] for line in text.splitlines() if "commitInfo" in line)
+    info = next(
+        json.loads(line)["commitInfo"] for line in text.splitlines() if "commitInfo" in line
+    )
     return {key: value for key, value in info.items() if "entry" in key}
 
 
@@ -240,7 +244,6 @@ def test_a_result_that_cannot_be_computed_is_the_engines_error(opened, tmp_path)
     """As it is without a cache; nothing is kept, and the lock is free afterwards."""
     cache = opened()
     for _ in range(2):
-        with pytest.raises(Exception, match="[Dd]ivide by zero"):
+        with pytest.raises(Exception, match=r"[Dd]ivide by zero"):
             cache.view("kept", "SELECT 1 / (x - x) AS y FROM t").to_pydict()
     assert cache.list() == []
-

@@ -52,13 +52,21 @@ class Asking:
 
     def compare(self, query, found):
         world = self.world
-        if world.is_view_bound and " v" in query:
-            # A view keeps what its names meant when it was made: the session itself says what it gives.
-            expected = content(world.ctx.sql(query))
-        else:
-            expected = world.truth(query, self.below)
+        is_plain = self.is_plain(query)
+        expected = world.truth(query, self.below) if is_plain else content(world.ctx.sql(query))
         self.counts["asked"] += 1
         assert found == expected, (query, world.done)
+
+    def is_plain(self, query):
+        """Tell whether the session itself gives what a new one would.
+
+        A view keeps what its names meant when it was made, and the engine keeps statistics of files.
+        """
+        world = self.world
+        reads_files = "files" in query or (" v" in query and "files" in world.view)
+        return not (world.is_view_bound and " v" in query) and not (
+            world.is_session_old and reads_files
+        )
 
     def version(self, name):
         folder = self.world.folder / "cache" / "cache_views" / name
@@ -98,8 +106,10 @@ def again(asking, name, query):
         asking.world.enter()
         # What it reads of the cache is to be known in the new session.
         asking.ask("below", asking.below)
-    assert asking.ask(name, query), query
-    asking.counts["hits"] += 1
+    if asking.ask(name, query):
+        asking.counts["hits"] += 1
+    else:
+        assert not asking.is_plain(query), query
 
 
 def test_what_a_cache_returns_is_what_is_there_now(tmp_path, size, say):

@@ -17,6 +17,7 @@ __all__ = [
     "SourceMark",
     "TableMark",
     "Uncacheable",
+    "told_name",
 ]
 
 
@@ -173,6 +174,17 @@ _PARTS: dict[str, Any] = {
 }
 
 _PLAIN = ("plan_hash", "plan_shape_hash", "schema_hash", "version")
+
+
+def told_name(name: str) -> str:
+    """Return a name as a reason may tell it: what is no plain name may be a path, or hold anything.
+
+    >>> told_name("sales.orders"), told_name("/data/orders.csv")
+    ('sales.orders', 'a source')
+    """
+    parts = name.removesuffix("()").split(".")
+    is_plain = all(part.replace("-", "_").replace(" ", "_").isidentifier() for part in parts)
+    return name if is_plain else "a source"
 
 
 @dataclass(frozen=True, slots=True)

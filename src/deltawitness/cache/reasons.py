@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from deltawitness.cache.fingerprint import Fingerprint
+from deltawitness.cache.fingerprint import Fingerprint, told_name
 
 __all__ = ["Miss", "Reason", "differences"]
 
@@ -99,17 +99,21 @@ def _tables_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
     ):
         known = marks.pop(key, None)
         if known is None:
-            yield Reason(Miss.INPUT_CHANGED, f"input changed: {mark.name} was not read before")
+            yield Reason(
+                Miss.INPUT_CHANGED, f"input changed: {told_name(mark.name)} was not read before"
+            )
         elif known.identity != mark.identity:
-            yield Reason(Miss.INPUT_CHANGED, f"input changed: {mark.name} was made anew")
+            yield Reason(Miss.INPUT_CHANGED, f"input changed: {told_name(mark.name)} was made anew")
         elif known.version != mark.version:
-            text = f"input changed: {mark.name} {known.version} -> {mark.version}"
+            text = f"input changed: {told_name(mark.name)} {known.version} -> {mark.version}"
             yield Reason(Miss.INPUT_CHANGED, text)
         elif known.commit != mark.commit:
-            text = f"input changed: {mark.name} was put back, and is another at {mark.version}"
+            text = f"input changed: {told_name(mark.name)} was put back, and is another at {mark.version}"
             yield Reason(Miss.INPUT_CHANGED, text)
     for mark in marks.values():
-        yield Reason(Miss.INPUT_CHANGED, f"input changed: {mark.name} is not read any more")
+        yield Reason(
+            Miss.INPUT_CHANGED, f"input changed: {told_name(mark.name)} is not read any more"
+        )
 
 
 def _functions_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
@@ -142,12 +146,13 @@ def _files(fingerprint: Fingerprint) -> dict[Any, Any]:
 
 
 def _marks_changed(kind: str, before: dict[Any, Any], after: dict[Any, Any]) -> Iterator[Reason]:
+    told = str if kind == "file" else told_name
     added = [mark.name for key, mark in after.items() if key not in before]
     gone = [mark.name for key, mark in before.items() if key not in after]
     changed = [mark.name for key, mark in after.items() if key in before and before[key] != mark]
     for what, names in (("new", added), ("gone", gone), ("changed", changed)):
         if names:
-            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            shown = ", ".join(map(told, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
             yield Reason(Miss.INPUT_CHANGED, f"input changed: {kind} {what}: {shown}")
 
 

@@ -16,6 +16,7 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.proxies.frames import FrameState, adopt, refuse_statements, remade, state_of
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import TableName, scanned_names
+from deltawitness.proxies.seams import LIST_OF_FILES
 from deltawitness.semconv import CacheScope
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def planned(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
         frame = _frame_of(ctx, query)
         state = state_of(frame) or state
     if has_files(frame, state.ctx):
-        _forget_lists_of_files(state.ctx)
+        _forget_lists_of_files(state)
         frame = _planned_now(frame, state)
     return frame
 
@@ -175,9 +176,10 @@ def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bo
     return bool(lent) or any(now.get(name) is not entry for name, entry in tables.items())
 
 
-def _forget_lists_of_files(ctx: SessionContext) -> None:
+def _forget_lists_of_files(state: FrameState) -> None:
     """Have the session look into directories anew: it keeps the list of the files of each."""
-    original(ctx, "sql")("SET datafusion.runtime.list_files_cache_limit = '0K'")
+    for statement in (f"SET {LIST_OF_FILES} = '0K'", state.session.list_of_files):
+        original(state.ctx, "sql")(statement)
 
 
 def _planned_now(frame: DataFrame, state: FrameState) -> DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.content import TooLarge, content_hash
 from deltawitness.cache.files import FileGone, file_mark
-from deltawitness.cache.fingerprint import DataMark, FileMark, SourceMark, TableMark
+from deltawitness.cache.fingerprint import DataMark, FileMark, SourceMark, TableMark, told_name
 from deltawitness.cache.scans import (
     Kind,
     Leaf,
@@ -181,7 +181,7 @@ class _Marking:
         if scan.plan is None:
             if self._is_of_recursion(scan.name):
                 return
-            msg = f"nobody can tell what {_told(scan.name)} is inside of a subquery"
+            msg = f"nobody can tell what {told_name(scan.name)} is inside of a subquery"
             raise Unknown(msg)
         source, leaves = leaves_of(ctx, scan)
         name = self._name(scan.name)
@@ -211,7 +211,7 @@ class _Marking:
         elif leaf.is_of(Kind.NOTHING):
             self._found.ways.append(SourceMark(name, schema_hash(source.schema())))
         elif not leaf.is_of(Kind.WORK_TABLE):
-            msg = f"nobody can tell whether {_told(scan.name)} has changed"
+            msg = f"nobody can tell whether {told_name(scan.name)} has changed"
             raise Unknown(msg)
 
     def _mark_table(self, name: str) -> None:
@@ -228,10 +228,26 @@ class _Marking:
             paths, how = read_files(leaf)
             marks = [file_mark(path, name) for path in paths]
         except (Unreadable, FileGone):
-            msg = f"the files of {_told(name)} cannot be looked at: give it a version"
+            msg = f"the files of {told_name(name)} cannot be looked at: give it a version"
             raise Unknown(msg) from None
+        if any(self._is_put_back(mark) for mark in marks):
+            msg = f"a file of {told_name(name)} has changed and its time was put back: register it anew"
+            raise Unknown(msg)
         self._found.ways.append(SourceMark(name, f"{how}.{schema_hash(source.schema())}"))
         self._found.files += marks
+
+    def _is_put_back(self, mark: FileMark) -> bool:
+        """Tell whether a file has changed in a way that the engine, which keeps statistics, does not see."""
+        if self._state is None:
+            return False
+        seen, place = self._state.session.seen_files, (mark.source, mark.place)
+        size, changed = seen.setdefault(place, (mark.size, mark.changed))
+        if (size, changed) == (mark.size, mark.changed):
+            return False
+        if size == mark.size and changed.split(".")[0] == mark.changed.split(".")[0]:
+            return True
+        seen[place] = mark.size, mark.changed
+        return False
 
     def _check_reads(self) -> None:
         """See that each table that no name tells is told otherwise."""
@@ -283,12 +299,6 @@ def _is_anonymous(name: str) -> bool:
     return len(name) == 33 and name[0] == "c" and all(c in "0123456789abcdef" for c in name[1:])  # noqa: PLR2004 - as the engine names them
 
 
-def _told(name: str) -> str:
-    """Return a name as a reason may tell it: what is no plain name may be a path."""
-    parts = name.removesuffix("()").split(".")
-    return name if all(part.isidentifier() for part in parts) and name else "a source"
-
-
 def _content(source: DataFrame, name: str) -> str:
     parts = original(source, "execute_stream_partitioned")()
     try:
@@ -296,7 +306,9 @@ def _content(source: DataFrame, name: str) -> str:
             (batch.to_pyarrow() for part in parts for batch in part), limit=DATA_LIMIT
         )
     except TooLarge:
-        msg = f"{_told(name)} holds more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
+        msg = (
+            f"{told_name(name)} holds more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
+        )
         raise Unknown(msg) from None
 
 

@@ -13,7 +13,9 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
 from deltawitness.proxies.delta_writes import write_delta
+from deltawitness.proxies.frames import derive
 from deltawitness.proxies.seams import FAILED_SOURCE
+from deltawitness.proxies.session import plain
 from deltawitness.proxies.witness import witnessed
 from deltawitness.sources import now_ns
 
@@ -102,7 +104,7 @@ def written(  # noqa: PLR0913 - what an entry is written by, by keyword
     if kept is not None and _is_laid_out_otherwise(kept, recipe, fingerprint):
         _lay_out_anew(kept, recipe, fingerprint, storage_options)
     result = write_delta(
-        frame,
+        _signed(frame),
         uri,
         mode="overwrite",
         schema_mode="overwrite",
@@ -117,6 +119,24 @@ def written(  # noqa: PLR0913 - what an entry is written by, by keyword
     if not policy.zorder_by:
         return version
     return _ordered(DeltaTable(uri, version, storage_options), recipe)
+
+
+def _signed(frame: DataFrame) -> DataFrame:
+    """Return a frame without unsigned columns: Delta has none, and as wide as they are they do not fit."""
+    wider = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
+    fields = [(field.name, wider.get(str(field.type))) for field in frame.schema()]
+    if not any(kind for _, kind in fields):
+        return frame
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    columns = [
+        frame.col(name)
+        if kind is None
+        else frame.col(name).cast(pa.type_for_alias(kind)).alias(name)
+        for name, kind in fields
+    ]
+    signed: DataFrame = derive("select", plain(frame), tuple(columns), {})
+    return signed
 
 
 def _is_laid_out_otherwise(kept: Entry, recipe: Recipe, fingerprint: Fingerprint) -> bool:

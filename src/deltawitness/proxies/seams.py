@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 __all__ = [
     "FAILED_SOURCE",
+    "LIST_OF_FILES",
     "NAME_UNKNOWN",
     "OUTER_REFERENCE",
     "OVERWRITE_REFUSED",
@@ -29,6 +30,9 @@ __all__ = [
 SCAN = re.compile(r"^\s*TableScan: (.+)$", re.MULTILINE)
 """A line of `LogicalPlan.display_indent()` that names a scanned table, also inside subqueries and
 views; the name is dotted and has no quotes, and may be followed by what is read of it."""
+
+LIST_OF_FILES = "datafusion.runtime.list_files_cache_limit"
+"""How much a session remembers of what lies in directories: one that remembers sees no new file."""
 
 FAILED_SOURCE = "C Data interface error"
 """How delta-rs says that the stream which it was to write has failed by itself."""

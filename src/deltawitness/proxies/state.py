@@ -17,7 +17,7 @@ from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.providers import provider_of
 from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
-from deltawitness.proxies.seams import NAME_UNKNOWN
+from deltawitness.proxies.seams import LIST_OF_FILES, NAME_UNKNOWN
 from deltawitness.proxies.sql import Words, quoted
 from deltawitness.sources import new_id
 
@@ -65,6 +65,10 @@ class Session:
         self.functions: set[str] = set()
         """Names that the program has registered functions under."""
         self.has_spark_functions = False
+        self.list_of_files = f"SET {LIST_OF_FILES} = '1M'"
+        """The statement that gives the session's list of files the size that it has."""
+        self.seen_files: dict[tuple[str, str], tuple[int, str]] = {}
+        """Size and times of the files that a cache has seen, by what they are read as and place."""
         self.serving = threading.RLock()
         self.upstream: dict[TableName, Callable[[], None]] = {}
         """Names under which a cache shows its entries, and how each is brought up to date."""

@@ -31,7 +31,7 @@ from deltawitness.proxies.dml import Dml, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
 from deltawitness.proxies.frames import FrameState, Pending, adopt, refuse_statements, state_of
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.seams import is_of_kind, wrapped_plan
+from deltawitness.proxies.seams import LIST_OF_FILES, is_of_kind, wrapped_plan
 from deltawitness.proxies.sql import Words, first_word, quoted
 from deltawitness.proxies.state import Session
 from deltawitness.proxies.witness import witnessed
@@ -203,8 +203,11 @@ def _note_drop(session: Session, call: SqlCall, words: Words) -> None:
 
 def _note_set(session: Session, call: SqlCall, words: Words) -> None:
     del words
-    if "default_" in call.text.lower():
+    text = call.text.lower()
+    if "default_" in text:
         session.forget_default()
+    if LIST_OF_FILES in text:
+        session.list_of_files = call.text
 
 
 def _note_prepare(session: Session, call: SqlCall, words: Words) -> None:

@@ -1,0 +1,145 @@
+"""How an entry is laid out is what its policy says, also when the policy becomes another one."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext
+from deltawitness.exceptions import ConfigurationError
+
+QUERY = (
+    "SELECT value % 4 AS part, value AS id, value * 7919 % 1000 AS x FROM generate_series(1, 1000)"
+)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache in a session."""
+    return DeltaCache(ObservedSessionContext(), tmp_path)
+
+
+def table(tmp_path):
+    return DeltaTable(tmp_path / "cache_views" / "seen")
+
+
+def files(tmp_path):
+    folder = tmp_path / "cache_views" / "seen"
+    return [
+        folder / path for path in table(tmp_path).get_add_actions(flatten=True)["path"].to_pylist()
+    ]
+
+
+def rows(frame):
+    return sorted(map(tuple, (row.values() for row in frame.to_pylist())))
+
+
+def test_partitions_come_and_go_with_the_policy(cache, tmp_path):
+    """An entry that is true is served as it lies; made anew, it is laid out by the policy of then."""
+    expected = rows(cache.view("seen", QUERY))
+    for columns in (("part",), ("part", "x"), (), ("x",)):
+        policy = CachePolicy("laid_out", partition_by=columns)
+        cache.invalidate("seen")
+        frame = cache.view("seen", QUERY, policy=policy)
+        assert table(tmp_path).metadata().partition_columns == list(columns)
+        assert frame.schema().names == ["part", "id", "x"]
+        assert rows(frame) == rows(cache.view("seen", QUERY, policy=policy)) == expected
+    assert list((tmp_path / "cache_views").glob(".*")) == []
+
+
+def test_files_are_ordered_by_the_policy(cache, tmp_path):
+    """By a second commit on top, which leaves the entry what it is."""
+    policy = CachePolicy("ordered", zorder_by=("x",))
+    expected = rows(cache.view("other", QUERY))
+    assert rows(cache.view("seen", QUERY, policy=policy)) == expected
+    assert [c["operation"] for c in table(tmp_path).history()] == ["OPTIMIZE", "WRITE"]
+    (file,) = files(tmp_path)
+    ordered = pq.read_table(file)["x"].to_pylist()
+    assert ordered == sorted(ordered)
+    assert rows(cache.view("seen", QUERY, policy=policy)) == expected
+    assert str(cache.explain("seen")) == "seen: hit"
+    assert table(tmp_path).version() == 1
+
+
+def test_files_are_as_large_as_the_policy_aims_at(cache, tmp_path):
+    """At some times the rows."""
+    query = QUERY.replace("1000)", "300000)")
+    cache.view("seen", query, policy=CachePolicy("small", target_file_size=200_000))
+    assert len(files(tmp_path)) > 1
+    cache.invalidate("seen")
+    cache.view("seen", query, policy=CachePolicy("large"))
+    assert len(files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (None, "ZSTD"),
+        ("zstd", "ZSTD"),
+        ("snappy", "SNAPPY"),
+        ("lz4", "LZ4"),
+        ("gzip", "GZIP"),
+        ("uncompressed", "UNCOMPRESSED"),
+    ],
+)
+def test_files_are_compressed_as_the_policy_says(given, found, cache, tmp_path):
+    """By what Parquet says of them."""
+    more = {} if given is None else {"compress": given}
+    cache.view("seen", QUERY, policy=CachePolicy("packed", **more))
+    (file,) = files(tmp_path)
+    assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == found
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({"partition_by": "nowhere"}, "partition_by names columns that the result does not have"),
+        ({"zorder_by": ("id", "nowhere")}, "zorder_by names columns that the result does not have"),
+        ({"partition_by": ("part", "id", "x")}, "leaves no column that is no partition"),
+        ({"partition_by": "part", "zorder_by": "part"}, "a column of zorder_by is one of"),
+    ],
+)
+def test_a_policy_that_does_not_fit_the_result_is_refused(policy, message, cache, tmp_path):
+    """Before anything is written."""
+    with pytest.raises(ConfigurationError, match=message):
+        cache.view("seen", QUERY, policy=CachePolicy("wrong", **policy))
+    assert not (tmp_path / "cache_views").exists()
+
+
+def test_columns_keep_their_order(cache, tmp_path):
+    """Also where only that has changed; nothing is set aside for it."""
+    for names in ("part, id, x", "x, id, part", "id, x, part"):
+        query = f"SELECT {names} FROM ({QUERY})"
+        for _ in range(2):
+            assert ", ".join(cache.view("seen", query).schema().names) == names
+    assert list((tmp_path / "cache_views").glob(".*")) == []
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**63 - 1, None], pa.int64()),
+        pa.array([1, 255], pa.uint8()),
+        pa.array([1, 2**32 - 1], pa.uint32()),
+        pa.array([1, 2**63 - 1], pa.uint64()),
+        pa.array(["a", "ü\x00"], pa.large_string()),
+        pa.array([b"\x00", None], pa.binary()),
+        pa.array([[1, None], None]),
+        pa.array([{"b": 1, "a": "x"}, None]),
+        pa.array(["a", "b"]).dictionary_encode(),
+        pa.array([1, 2], pa.timestamp("us", "UTC")),
+        pa.array([1, 2], pa.date32()),
+        pa.array([True, None]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_values_come_back_as_they_were(column, tmp_path):
+    """From the entry as from the computation."""
+    ctx = ObservedSessionContext()
+    ctx.from_arrow(pa.table({"a": column}), name="m")
+    cache = DeltaCache(ctx, tmp_path)
+    for _ in range(2):
+        assert cache.view("seen", "SELECT * FROM m").to_pydict() == {"a": column.to_pylist()}
+    assert str(cache.explain("seen")) == "seen: hit"
