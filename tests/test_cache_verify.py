@@ -216,7 +216,7 @@ def test_the_order_of_a_sum_is_no_difference(off_by, verdict, rounded, columns, 
     """Floats that differ by a billionth at most are the same, and it is said."""
     verified = with_changed_function(
         lake,
-        "SELECT id, f(x) AS g FROM facts",
+        "SELECT CAST(id AS VARCHAR) AS t, f(x) AS g, [id, NULL] AS l FROM facts",
         lambda a: a,
         lambda a: pc.multiply(a, 1 + off_by),
         pa.float64(),
