@@ -144,6 +144,17 @@ def test_settings_that_count_are_those_of_the_session(lake):
     assert told(elsewhere(lake).verify("zone")) == ("reproducible", None)
 
 
+def test_functions_in_place_of_the_engines_own_are_there_again(lake):
+    """Those of Spark, where the session had them."""
+    ctx = session(lake)
+    ctx.enable_spark_functions()
+    cache = DeltaCache(ctx, lake / "root")
+    cache.view("spark", "SELECT id, ceil(x) AS up FROM facts")
+    move_on(lake)
+    assert told(cache.verify("spark")) == ("reproducible", None)
+    assert told(elsewhere(lake).verify("spark")) == ("reproducible", None)
+
+
 def test_a_dataset_is_staged_again(lake, cache):
     """From a Delta table at its version, and from files that are what they were."""
     pq.write_table(ROWS, lake / "rows.parquet")
