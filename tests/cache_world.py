@@ -46,7 +46,7 @@ QUERIES = (
     "SELECT value + {n} AS value FROM generate_series(1, {n})",
     "VALUES (1), (2), (3), (4), (5), ({n})",
     "SELECT shift(id) AS shifted FROM t WHERE id > {n}",
-    "SELECT date_part('hour', to_timestamp('2020-01-01T00:00:00')) + {n} AS h",
+    "SELECT date_part('hour', to_timestamp(concat('2020-01-0', k + 1, 'T00:00:00'))) + {n} AS h FROM m",
     "SELECT concat('{n}', 'a\"), Utf8(\"b') AS c",
     "SELECT concat('{n}', 'a', 'b') AS c",
 )

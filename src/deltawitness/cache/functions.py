@@ -26,11 +26,14 @@ the text of a plan, and a call that is not seen would be a result that is not tr
 
 _WORDS_OF_PLANS = re.compile(
     r"(?:TRY_)?CAST|EXISTS|IN|AND|OR|NOT|AS|Filter:|List|LargeList|FixedSizeList|Struct|Map|Dictionary"
-    r"|Utf8|LargeUtf8|Utf8View|U?Int(?:8|16|32|64)|Float(?:16|32|64)|Boolean|Binary|LargeBinary"
-    r"|BinaryView|FixedSizeBinary|Date(?:32|64)|Time(?:32|64)\w*|Timestamp\w*|Duration\w*"
-    r"|Decimal(?:32|64|128|256)|Interval\w*|Null|outer_ref|UNNEST|unnest|depth|Rollup|ROLLUP|CUBE"
-    r"|__unnest_placeholder|Expr|.*:"
+    r"|FixedSizeBinary|Time(?:32|64)\w*|Timestamp\w*|Duration\w*|Decimal(?:32|64|128|256)|Interval\w*"
+    r"|outer_ref|UNNEST|unnest|depth|Rollup|ROLLUP|CUBE|__unnest_placeholder|Expr|.*:"
 )
+_LITERAL = re.compile(
+    r"(?<!\w)(?:Utf8|LargeUtf8|Utf8View|U?Int(?:8|16|32|64)|Float(?:16|32|64)|Boolean|Binary|LargeBinary"
+    r"|BinaryView|Date(?:32|64))\((?=[-\d\"]|NULL|true|false|inf|NaN)"
+)
+"""How a literal begins: a function of such a name would be called with something else."""
 _SIGNS = "-+*/%=<>!|&^~#@?$\"':;."
 
 
@@ -56,7 +59,7 @@ def function_marks(
     """
     built_in, volatile = _built_in()
     own = (_registered(ctx) - built_in) | replaced
-    called = {token.lstrip(_SIGNS) for token in _CALL.findall(text)}
+    called = {token.lstrip(_SIGNS) for token in _CALL.findall(_LITERAL.sub(" ", text))}
     called |= {name for name in own if f"{name}(" in text}
     for name in sorted(called):
         if not name or (_WORDS_OF_PLANS.fullmatch(name) and name not in own):

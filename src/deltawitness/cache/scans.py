@@ -7,6 +7,7 @@ planned by itself, and the engine's physical plan tells what it reads.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def _leaves(plan: Any) -> Iterator[Leaf]:
 # --- files -------------------------------------------------------------------------------------------------
 
 _CONFIGURATION, _GROUPS, _STATISTICS, _STORE = 1, 1, 6, 8
-_PARTITIONED_FILE, _PATH = 1, 1
+_PARTITIONED_FILE, _PATH, _SIZE, _CHANGED = 1, 1, 2, 3
 _LOCAL_STORE = b"file:///"
 
 
@@ -158,7 +159,7 @@ def read_files(leaf: Leaf) -> tuple[list[str], str]:
         configuration = _fields(next(part for number, part in scan if number == _CONFIGURATION))
         is_local = dict(configuration).get(_STORE) == _LOCAL_STORE
         paths = [
-            "/" + unquote(dict(_fields(file))[_PATH].decode(), errors="surrogateescape")
+            _place_of(dict(_fields(file)))
             for number, group in configuration
             if number == _GROUPS
             for part, file in _fields(group)
@@ -174,6 +175,23 @@ def read_files(leaf: Leaf) -> tuple[list[str], str]:
         if part[1] and part[0] not in {_GROUPS, _STATISTICS}
     ]
     return list(dict.fromkeys(paths)), _digest(f"{node}{how!r}".encode())
+
+
+def _place_of(file: dict[int, bytes]) -> str:
+    """Return where a file lies that is as large and as old as the plan says.
+
+    Some ways to register a file leave its name as it is, others encode it.
+    """
+    name = "/" + file[_PATH].decode()
+    told = _number(file[_SIZE], 0)[0], _number(file[_CHANGED], 0)[0]
+    for path in dict.fromkeys((name, unquote(name, errors="surrogateescape"))):
+        try:
+            found = os.stat(path)  # noqa: PTH116 - of many files
+        except OSError:
+            continue
+        if (found.st_size, found.st_mtime_ns) == told:
+            return path
+    raise Unreadable
 
 
 def _digest(content: bytes) -> str:

@@ -164,18 +164,24 @@ class _Marking:
 
     def _by_name(self, name: str) -> Scan:
         """Return the scan of a name inside of a subquery, which is not to be had from the plan."""
-        rebound = (
-            set() if self._state is None else {each.table for each in self._state.session.rebound}
-        )
-        parts = name.split(".")
-        if self._state is None or parts[-1] in rebound:
+        if self._state is None or self._may_be_old(name):
             return Scan(name, None)
+        parts = name.split(".")
         try:
             source = original(self._state.ctx, "table")(quoted(*parts))
         except Exception:  # noqa: BLE001 - a name of the query itself, or one that cannot be told
             return Scan(name, None)
         plan = original(source, "logical_plan")()
         return Scan(name, plan) if len(scans_of(plan)) == 1 else Scan(name, None)
+
+    def _may_be_old(self, name: str) -> bool:
+        """Tell whether a view may read something else by a name than what it stands for now."""
+        assert self._state is not None
+        session = self._state.session
+        entries = self._tables.get(name, [])
+        if "SubqueryAlias:" not in self._text or any(e.name in session.upstream for e in entries):
+            return False
+        return name.rsplit(".", maxsplit=1)[-1] in {each.table for each in session.rebound}
 
     def _mark(self, ctx: SessionContext, scan: Scan) -> None:
         if scan.plan is None:

@@ -333,7 +333,9 @@ class Session:
         """
         frame = original(ctx, "table")(name.sql())
         text = original(frame, "logical_plan")().display_indent()
-        reads = frozenset(entry.name for entry in scanned_names(text, self.snapshot))
+        tables = {entry.name for entry in scanned_names(text, self.snapshot)}
+        lent = {each for each in tuple(self.lent) if f"SubqueryAlias: {each.table}\n" in text}
+        reads = frozenset(tables | lent - {name})
         with self._lock:
             self.snapshot = self.snapshot.without([name])
             self.detached.discard(name)

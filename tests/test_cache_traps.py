@@ -1,0 +1,364 @@
+"""What reads the same and is another thing: none of it is taken for a hit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from datafusion import col, lit, udaf, udf, udtf
+from datafusion.catalog import Table
+from datafusion.user_defined import Accumulator
+from deltalake import write_deltalake
+
+from deltawitness import DeltaCache, ObservedSessionContext
+from deltawitness.exceptions import ConfigurationError
+
+
+@pytest.fixture
+def ctx():
+    """A session."""
+    return ObservedSessionContext()
+
+
+@pytest.fixture
+def cache(ctx, tmp_path):
+    """A cache of the session."""
+    return DeltaCache(ctx, tmp_path / "cache")
+
+
+def seen(cache, query, **more):
+    """Ask, and return what is given and whether it would be served next time."""
+    found = cache.view("seen", query, **more).to_pydict()
+    return found, cache.explain("seen").result.value
+
+
+def remember(ctx, name, **columns):
+    if ctx.table_exist(name):
+        ctx.deregister_table(name)
+    ctx.from_pydict(columns, name=name)
+
+
+def test_a_view_shows_what_its_names_meant_when_it_was_made(ctx, cache):
+    """And so the name's new content is no proof of what the view gives."""
+    remember(ctx, "m", k=[1])
+    ctx.sql("CREATE VIEW v AS SELECT * FROM m")
+    assert seen(cache, "SELECT * FROM v") == ({"k": [1]}, "hit")
+    remember(ctx, "m", k=[2])
+    assert seen(cache, "SELECT * FROM v") == ({"k": [1]}, "hit")
+    ctx.sql("CREATE OR REPLACE VIEW v AS SELECT * FROM m")
+    assert seen(cache, "SELECT * FROM v") == ({"k": [2]}, "hit")
+
+
+def test_a_view_over_a_table_that_was_let_go_is_not_kept(ctx, cache, tmp_path):
+    """Until it is made again: its name stands for another table now, which it does not read."""
+    for name, value in (("one", 1), ("two", 2)):
+        write_deltalake(tmp_path / name, pa.table({"k": [value]}))
+    ctx.register_delta("t", tmp_path / "one")
+    ctx.sql("CREATE VIEW v AS SELECT * FROM t")
+    assert seen(cache, "SELECT * FROM v") == ({"k": [1]}, "hit")
+    ctx.deregister_table("t")
+    ctx.register_delta("t", tmp_path / "two")
+    assert seen(cache, "SELECT * FROM v") == ({"k": [1]}, "miss")
+    assert "the view v reads a table that the session has let go of" in str(cache.explain("seen"))
+    ctx.sql("CREATE OR REPLACE VIEW v AS SELECT * FROM t")
+    assert seen(cache, "SELECT * FROM v") == ({"k": [2]}, "hit")
+
+
+def test_a_frame_means_what_its_names_mean_now(ctx, cache):
+    """As it does where it is written with new inputs."""
+    remember(ctx, "m", k=[1, 2])
+    frame = ctx.table("m").filter(col("k") > lit(1))
+    assert seen(cache, frame) == ({"k": [2]}, "hit")
+    remember(ctx, "m", k=[3])
+    assert seen(cache, frame) == ({"k": [3]}, "hit")
+
+
+def test_names_that_are_exchanged_are_seen(ctx, cache, tmp_path):
+    """Of Delta tables, of tables in other schemas, and of files."""
+    for name, value in (("one", 1), ("two", 2)):
+        write_deltalake(tmp_path / name, pa.table({"k": [value]}))
+        pq.write_table(pa.table({"k": [value]}), tmp_path / f"{name}.parquet")
+    ctx.sql("CREATE SCHEMA s1")
+    ctx.sql("CREATE SCHEMA s2")
+    for first, second in (("one", "two"), ("two", "one")):
+        ctx.register_delta("s1.t", tmp_path / first)
+        ctx.register_delta("s2.t", tmp_path / second)
+        ctx.register_parquet("f", tmp_path / f"{first}.parquet")
+        ctx.register_parquet("g", tmp_path / f"{second}.parquet")
+        wanted = 1 if first == "one" else 2
+        tables = "SELECT a.k AS a, b.k AS b FROM s1.t AS a CROSS JOIN s2.t AS b"
+        assert seen(cache, tables) == ({"a": [wanted], "b": [3 - wanted]}, "hit")
+        files = "SELECT f.k AS a, g.k AS b FROM f CROSS JOIN g"
+        assert seen(cache, files) == ({"a": [wanted], "b": [3 - wanted]}, "hit")
+        for name in ("s1.t", "s2.t", "f", "g"):
+            ctx.deregister_table(name)
+
+
+def test_one_table_at_two_versions_is_two_inputs(ctx, cache, tmp_path):
+    """Whichever of them moves."""
+    write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
+    ctx.register_delta("old", tmp_path / "t", version=0)
+    ctx.register_delta("new", tmp_path / "t")
+    query = "SELECT (SELECT count(*) FROM new) - (SELECT count(*) FROM old) AS n"
+    assert seen(cache, query) == ({"n": [0]}, "hit")
+    write_deltalake(tmp_path / "t", pa.table({"k": [2]}), mode="append")
+    assert seen(cache, query) == ({"n": [1]}, "hit")
+    ctx.deregister_table("old")
+    ctx.register_delta("old", tmp_path / "t", version=1)
+    assert seen(cache, query) == ({"n": [0]}, "hit")
+
+
+def test_a_table_that_was_put_back_is_another_one(tmp_path):
+    """From a copy, and written since: the version is there again, with other rows."""
+    table = tmp_path / "t"
+    write_deltalake(table, pa.table({"k": [1]}))
+    shutil.copytree(table, tmp_path / "copy")
+    for value in (2, 3):
+        write_deltalake(table, pa.table({"k": [value]}), mode="append")
+        ctx = ObservedSessionContext()
+        ctx.register_delta("t", table)
+        cache = DeltaCache(ctx, tmp_path / "cache")
+        found, _ = seen(cache, "SELECT k FROM t ORDER BY k")
+        assert found == {"k": [1, value]}
+        shutil.rmtree(table)
+        shutil.copytree(tmp_path / "copy", table)
+
+
+def test_what_a_plan_does_not_print_counts(ctx, cache):
+    """Rows of VALUES after the fifth, ends of a series, quotes inside of literals."""
+    for last in (6, 7):
+        assert seen(cache, f"VALUES (1), (2), (3), (4), (5), ({last})") == (
+            {"column1": [1, 2, 3, 4, 5, last]},
+            "hit",
+        )
+        assert seen(cache, f"SELECT max(value) AS m FROM generate_series(1, {last})") == (
+            {"m": [last]},
+            "hit",
+        )
+    assert seen(cache, "SELECT concat('a', 'b') AS c") == ({"c": ["ab"]}, "hit")
+    other = "SELECT concat('a\"), Utf8(\"b') AS c"
+    assert seen(cache, other) == ({"c": ['a"), Utf8("b']}, "hit")
+    rows = "VALUES (1), (2), (3), (4), (5), (random())"
+    assert seen(cache, rows)[1] == "miss"
+
+
+def test_files_are_read_as_they_are_registered(ctx, cache, tmp_path):
+    """By another delimiter, with or without a header."""
+    (tmp_path / "a.csv").write_text("1;2,3\n4;5,6\n")
+    schema = pa.schema([("a", pa.string()), ("b", pa.string())])
+    found = []
+    for options in (
+        {"delimiter": ";", "has_header": False},
+        {"delimiter": ",", "has_header": False},
+        {"delimiter": ",", "has_header": True},
+    ):
+        ctx.register_csv("lines", tmp_path / "a.csv", schema=schema, **options)
+        rows, result = seen(cache, "SELECT a, b FROM lines")
+        found.append(rows["a"])
+        assert result == "hit"
+        ctx.deregister_table("lines")
+    assert found == [["1", "4"], ["1;2", "4;5"], ["4;5"]]
+
+
+def test_every_file_of_a_large_directory_counts(ctx, cache, tmp_path):
+    """Also those that a plan does not print, hidden ones, and those with odd names."""
+    (tmp_path / "p").mkdir()
+
+    def write(name, value):
+        pq.write_table(pa.table({"k": [value]}), tmp_path / "p" / f"{name}.parquet")
+
+    for number in range(300):
+        write(f"{number:03}", 1)
+    ctx.register_parquet("p", tmp_path / "p")
+    query, total = "SELECT sum(k) AS s FROM p", 300
+    assert seen(cache, query) == ({"s": [total]}, "hit")
+    for name in ("150", "299", "_hidden", "a b%20#é", "new"):
+        total += 6 if name not in {"150", "299"} else 5
+        write(name, 6)
+        assert seen(cache, query) == ({"s": [total]}, "hit"), name
+    assert cache.dataset("staged", tmp_path / "p").count() == 303
+    write("_hidden", 7)
+    assert str(cache.explain("staged")) == (
+        "staged: miss (input changed: file changed: _hidden.parquet)"
+    )
+
+
+def test_a_function_under_the_name_of_a_built_in_is_the_programs_own(ctx, cache):
+    """As is an aggregate, and a function of a frame that is registered nowhere."""
+    remember(ctx, "m", k=[-1])
+    assert seen(cache, "SELECT abs(k) AS a FROM m") == ({"a": [1]}, "hit")
+    ctx.register_udf(udf(lambda v: v, [pa.int64()], pa.int64(), "immutable", "abs"))
+    assert seen(cache, "SELECT abs(k) AS a FROM m") == ({"a": [-1]}, "miss")
+    found = seen(cache, "SELECT abs(k) AS a FROM m", functions={"abs": "1"})
+    assert found == ({"a": [-1]}, "hit")
+    unknown = udf(lambda v: v, [pa.int64()], pa.int64(), "immutable", "Int64")
+    assert seen(cache, ctx.table("m").select(unknown(col("k")).alias("a")))[1] == "miss"
+
+
+class Sum(Accumulator):
+    """A sum."""
+
+    def __init__(self):
+        self.total = 0
+
+    def update(self, values):
+        self.total += sum(values.to_pylist())
+
+    def merge(self, states):
+        self.total += sum(states[0].to_pylist())
+
+    def state(self):
+        return [pa.scalar(self.total)]
+
+    def evaluate(self):
+        return pa.scalar(self.total)
+
+
+def test_sources_of_python_are_not_seen_through(ctx, cache):
+    """A dataset of Arrow's, a table function, an aggregate: each needs a version."""
+    remember(ctx, "m", k=[1, 2])
+    ctx.register_udaf(udaf(Sum, pa.int64(), pa.int64(), [pa.int64()], "immutable", "summed"))
+    assert seen(cache, "SELECT summed(k) AS s FROM m") == ({"s": [3]}, "miss")
+    assert seen(cache, "SELECT summed(k) AS s FROM m", functions={"summed": "1"})[1] == "hit"
+    ctx.register_dataset("d", ds.dataset(pa.table({"k": [1]})))
+    assert seen(cache, "SELECT * FROM d") == ({"k": [1]}, "miss")
+    assert "nobody can tell whether d has changed" in str(cache.explain("seen"))
+    assert seen(cache, "SELECT * FROM d", version="1")[1] == "hit"
+    ctx.register_udtf(udtf(lambda: Table(ds.dataset(pa.table({"k": [1]}))), "made"))
+    assert seen(cache, "SELECT * FROM made()") == ({"k": [1]}, "miss")
+
+
+def test_a_table_in_memory_that_is_large_needs_a_version(ctx, cache):
+    """64 MiB are hashed."""
+    ctx.from_arrow(pa.table({"k": pa.array(range(9 << 20))}), name="large")
+    query = "SELECT count(*) AS n FROM large WHERE k > 1"
+    assert seen(cache, query)[1] == "miss"
+    reason = "large holds more than 64 MiB in memory: give it a version"
+    assert reason in str(cache.explain("seen"))
+    assert seen(cache, query, version="1")[1] == "hit"
+
+
+def test_settings_that_change_a_result_count(ctx, cache):
+    """Those that do not, do not."""
+    remember(ctx, "m", at=["2020-01-01T00:00:00"])
+    query = "SELECT date_part('hour', to_timestamp(at)) AS h FROM m"
+    assert seen(cache, query) == ({"h": [0]}, "hit")
+    ctx.sql("SET datafusion.execution.time_zone = '+05:00'")
+    assert seen(cache, query) == ({"h": [19]}, "hit")
+    for setting in ("execution.batch_size = 17", "optimizer.prefer_hash_join = false"):
+        ctx.sql(f"SET datafusion.{setting}")
+        assert str(cache.explain("seen")) == "seen: hit"
+
+
+def test_a_name_of_the_query_itself_is_no_table(ctx, cache):
+    """Even if it is that of the entry, or of another one."""
+    remember(ctx, "m", k=[1])
+    recursive = (
+        "WITH RECURSIVE seen AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM seen WHERE n < 3)"
+        " SELECT max(n) AS top FROM seen"
+    )
+    for _ in range(2):
+        assert seen(cache, recursive) == ({"top": [3]}, "hit")
+    for query in (
+        "SELECT seen.k FROM m AS seen",
+        "WITH seen AS (SELECT k FROM m) SELECT * FROM seen",
+    ):
+        for _ in range(2):
+            assert seen(cache, query) == ({"k": [1]}, "hit")
+
+
+def test_views_over_cached_views_are_as_new_as_those(ctx, cache, tmp_path):
+    """Through several, through a plain view, and where one of them cannot be kept."""
+    write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
+    ctx.register_delta("t", tmp_path / "t")
+    cache.view("one", "SELECT k FROM t")
+    cache.view("two", "SELECT k + 1 AS k FROM one")
+    ctx.sql("CREATE VIEW plain AS SELECT k + 1 AS k FROM two")
+    query = "SELECT max(k) AS top FROM plain WHERE k > (SELECT min(k) FROM one)"
+    assert seen(cache, query) == ({"top": [3]}, "hit")
+    write_deltalake(tmp_path / "t", pa.table({"k": [2]}), mode="append")
+    assert str(cache.explain("seen")) == "seen: miss (input changed: one is to be made anew)"
+    assert seen(cache, query) == ({"top": [4]}, "hit")
+    cache.view("one", "SELECT k + 0 * random() AS k FROM t")
+    write_deltalake(tmp_path / "t", pa.table({"k": [3]}), mode="append")
+    found, result = seen(cache, query)
+    assert (found, result) == ({"top": [5.0]}, "miss")
+    cache.view("one", "SELECT k FROM t")
+    assert seen(cache, query) == ({"top": [5]}, "hit")
+
+
+def test_a_stream_is_read_once(ctx, cache):
+    """And is staged whole; the same rows are a hit."""
+    table = pa.table({"k": [1, 2, 3]})
+    for source in (table.to_reader(), table, table.to_reader(), table.to_batches()[0]):
+        assert cache.dataset("staged", source).to_pydict() == {"k": [1, 2, 3]}
+    assert [entry.version for entry in cache.list()] == [0]
+    other = pa.table({"k": [1, 2, 4]})
+    assert cache.dataset("staged", other).to_pydict() == {"k": [1, 2, 4]}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "json", "arrow"])
+def test_a_dataset_of_each_format_is_staged_and_served(ending, cache, tmp_path):
+    """A file, and a directory of such files."""
+    table = pa.table({"k": [1, 2]})
+    folder = tmp_path / "source"
+    folder.mkdir()
+
+    def write(name):
+        path = folder / f"{name}.{ending}"
+        if ending == "parquet":
+            pq.write_table(table, path)
+        elif ending == "arrow":
+            with pa.ipc.new_file(path, table.schema) as writer:
+                writer.write_table(table)
+        elif ending == "csv":
+            path.write_text("k\n1\n2\n")
+        else:
+            path.write_text('{"k": 1}\n{"k": 2}\n')
+        return path
+
+    path = write("one")
+    assert cache.dataset("file", path).to_pydict() == {"k": [1, 2]}
+    assert str(cache.explain("file")) == "file: hit"
+    assert cache.dataset("folder", folder).count() == 2
+    write("two")
+    assert str(cache.explain("folder")) == f"folder: miss (input changed: file new: two.{ending})"
+    assert cache.dataset("folder", folder).count() == 4
+    assert str(cache.explain("folder")) == "folder: hit"
+
+
+def test_what_is_no_source_is_refused(cache, tmp_path):
+    """Nothing is there, nothing is known, or there is too much of it."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "a.csv").write_text("k\n1\n")
+    (tmp_path / "both" / "b.json").write_text('{"k": 1}\n')
+    (tmp_path / "a.xls").write_text("")
+    for source in (tmp_path / "none", tmp_path / "empty", tmp_path / "both", tmp_path / "a.xls", 7):
+        with pytest.raises(ConfigurationError, match="dataset"):
+            cache.dataset("staged", source)
+    assert cache.list() == []
+
+
+def test_the_key_is_the_same_in_another_process(ctx, cache, tmp_path):
+    """Whatever names the engine gives to what has none."""
+    write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
+    script = f"""if True:
+        import pyarrow as pa
+        from deltawitness import DeltaCache, ObservedSessionContext
+        ctx = ObservedSessionContext()
+        ctx.register_delta("t", {str(tmp_path / "t")!r})
+        cache = DeltaCache(ctx, {str(tmp_path / "cache")!r})
+        frame = ctx.from_pydict({{"k": [1, 2]}}).join(ctx.table("t"), on="k")
+        print(cache.view("seen", frame).count(), [entry.version for entry in cache.list()])
+    """
+    for _ in range(2):
+        found = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        )
+        assert found.stdout == "1 [0]\n", found.stderr
