@@ -145,6 +145,25 @@ def test_old_versions_of_a_live_entry_lose_their_files(tmp_path, cache):
     assert cache.prune() == Pruned()
 
 
+def test_plans_go_with_the_versions_that_they_made(tmp_path, cache):
+    """Those of versions that were replaced within the retention stay, as their files do."""
+    for _ in range(2):
+        cache.view("view", QUERY, policy=WEEKLY)
+        move_on(tmp_path)
+    with later(days=30):  # so that it is young when the others are old
+        cache.view("view", QUERY, policy=WEEKLY)
+    plans = tmp_path / "root/cache_views/view" / PLAN_DIRECTORY
+    for days in (0, 6):
+        with later(days=days):
+            cache.prune()
+        assert len(list(plans.iterdir())) == 3
+    with later(days=8):
+        cache.prune()
+    (plan,) = plans.iterdir()
+    assert cache.verify("view").verdict == "reproducible"
+    assert plan.exists()
+
+
 @pytest.mark.internal_errors
 def test_what_is_damaged_is_never_touched(tmp_path, cache):
     """Nor what somebody else has written; the others are pruned all the same."""

@@ -28,7 +28,7 @@ from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
 from deltawitness.proxies.witness import witnessed
 from deltawitness.run import cache_context, suppressed
-from deltawitness.semconv import CacheScope
+from deltawitness.semconv import CacheScope, CommitKey
 from deltawitness.sources import now_ns
 
 if TYPE_CHECKING:
@@ -132,8 +132,22 @@ def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
             _vacuumed(entry, dt.timedelta(0), tally, entries.storage_options)
             forget_plans(entry.uri, frozenset())
             tally.names["entries"].append(name)
-        elif _vacuumed(entry, limit, tally, entries.storage_options):
+            return
+        if _vacuumed(entry, limit, tally, entries.storage_options):
             tally.names["vacuumed"].append(name)
+        forget_plans(entry.uri, frozenset(_keys_within(entry, limit)))
+
+
+def _keys_within(entry: Entry, limit: dt.timedelta) -> Iterator[str]:
+    """Yield the keys of the versions of an entry that are served, or were until no longer ago."""
+    earliest = now_ns() / 1e6 - limit.total_seconds() * 1000
+    replaced_at = math.inf
+    for commit in entry.table.history():  # the newest first
+        key = commit.get(CommitKey.CACHE_KEY.value)
+        if key is not None:
+            if replaced_at > earliest:
+                yield key
+            replaced_at = float(commit["timestamp"])
 
 
 def _own_retention(entry: Entry) -> dt.timedelta | None:
