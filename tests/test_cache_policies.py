@@ -120,6 +120,27 @@ def test_columns_keep_their_order(cache, tmp_path):
 @pytest.mark.parametrize(
     "column",
     [
+        pa.array([1], pa.time64("us")),
+        pa.array([1], pa.duration("ms")),
+        pa.array([0.5], pa.float16()),
+        pa.array([[1]], pa.list_(pa.uint8())),
+        pa.array([{"a": pa.MonthDayNano([1, 2, 3])}]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_types_that_delta_has_no_word_for_are_computed_each_time(column, tmp_path):
+    """And it is no error of anybody's."""
+    ctx = ObservedSessionContext()
+    ctx.from_arrow(pa.table({"a": column}), name="m")
+    cache = DeltaCache(ctx, tmp_path)
+    for _ in range(2):
+        assert cache.view("seen", "SELECT * FROM m").to_pydict() == {"a": column.to_pylist()}
+    assert "Delta has no type for a column of it: " in str(cache.explain("seen"))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
         pa.array([2**63 - 1, None], pa.int64()),
         pa.array([1, 255], pa.uint8()),
         pa.array([1, 2**32 - 1], pa.uint32()),

@@ -139,7 +139,8 @@ class DeltaCache:
         """Return the result of a query: the kept one while it is true, else computed and kept.
 
         It is also registered in the session under its name. The Delta tables that the query reads
-        are read at their newest versions, unless they were registered at a fixed one.
+        are read at their newest versions, unless they were registered at a fixed one. Values are
+        kept as Delta has them: times to the microsecond, and no unsigned numbers.
 
         Args:
             name: the entry's name.

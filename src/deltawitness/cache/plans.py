@@ -44,7 +44,7 @@ def fingerprint_of(
     """
     state = state_of(frame)
     try:
-        _check_names(frame.schema())
+        _check_schema(frame.schema())
         sources = sources_of(frame, version)
         text = _whole_text(frame, sources)
         calls = function_marks(
@@ -79,7 +79,7 @@ def source_fingerprint(
         **marks: what it reads.
     """
     try:
-        _check_names(frame.schema())
+        _check_schema(frame.schema())
     except Unknown as reason:
         return Uncacheable(str(reason))
     schema = frame.schema()
@@ -93,7 +93,7 @@ def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
     return tuple(Column(field.name, str(field.type), field.nullable) for field in schema)
 
 
-def _check_names(schema: pa.Schema) -> None:
+def _check_schema(schema: pa.Schema) -> None:
     """Look whether a Delta table can have the columns of a result.
 
     Raises:
@@ -106,6 +106,30 @@ def _check_names(schema: pa.Schema) -> None:
     if not names:
         msg = "it has no columns"
         raise Unknown(msg)
+    for field in schema:
+        if _is_foreign(field.type, at_top=True):
+            msg = f"Delta has no type for a column of it: {field.type}"
+            raise Unknown(msg)
+
+
+def _is_foreign(kind: pa.DataType, *, at_top: bool = False) -> bool:
+    """Tell whether Delta has no type for values of a type; unsigned ones are widened, but not inside."""
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    if pt.is_dictionary(kind):
+        return _is_foreign(kind.value_type, at_top=at_top)
+    if kind.num_fields:
+        return any(_is_foreign(kind.field(i).type) for i in range(kind.num_fields))
+    is_unsigned = pt.is_unsigned_integer(kind) and not at_top
+    is_other = (
+        pt.is_time(kind)
+        or pt.is_duration(kind)
+        or pt.is_interval(kind)
+        or pt.is_float16(kind)
+        or pt.is_decimal256(kind)
+        or pt.is_union(kind)
+    )
+    return is_unsigned or is_other
 
 
 def _settings(state: FrameState | None) -> tuple[SettingMark, ...]:
