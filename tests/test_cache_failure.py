@@ -13,6 +13,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, internal
 from deltawitness.exceptions import CacheError
+from new_processes import results_of
+from programs import cache_crowd
 
 QUERY = "SELECT id, x FROM t"
 TRUTH = {"id": [1, 2], "x": [3, 4]}
@@ -247,3 +249,14 @@ def test_a_result_that_cannot_be_computed_is_the_engines_error(opened, tmp_path)
         with pytest.raises(Exception, match=r"[Dd]ivide by zero"):
             cache.view("kept", "SELECT 1 / (x - x) AS y FROM t").to_pydict()
     assert cache.list() == []
+
+
+def test_a_full_disk_costs_the_entry_only(opened, tmp_path):
+    """What was half written is in no commit; it is kept once there is room again."""
+    opened()
+    ((found, components, explained),) = results_of(
+        cache_crowd.ask_on_a_full_disk, [(str(tmp_path),)]
+    )
+    assert found == [10_000] * 3
+    assert components == {"cache"}
+    assert explained == "shared: hit"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -88,3 +89,16 @@ def read(folder, stop, connection):
             half.append(found)
         reads += 1
     connection.send((half, reads, internal.seen()))
+
+
+def ask_on_a_full_disk(folder, connection):
+    """Ask where no file can grow beyond some bytes: what is written fails in the middle."""
+    _, cache = opened(folder)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    query = "SELECT value AS id, value * 7919 % 1000 AS x FROM generate_series(1, 10000)"
+    found = [cache.view("shared", query).count() for _ in range(2)]
+    seen = internal.seen()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    found.append(cache.view("shared", query).count())
+    connection.send((found, {component for component, _ in seen}, str(cache.explain("shared"))))
