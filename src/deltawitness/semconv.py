@@ -342,7 +342,7 @@ SPOOL_DIRECTORY: Final = "cache_spool"
 """Folder under a local cache root that holds what is not in the ledger yet."""
 
 PLAN_DIRECTORY: Final = "_plans"
-"""Folder of a cache's entry that holds the plans of what it keeps; Delta's readers and VACUUM leave it alone."""
+"""Folder of a cache's entry that holds its plans; Delta's readers and VACUUM leave it alone."""
 
 LOCK_DIRECTORY: Final = "cache_locks"
 """Folder under a local cache root that holds the locks of entries that are being computed."""
@@ -409,6 +409,6 @@ class Env(StrEnum):
     DRAIN_EVENTS = "DELTAWITNESS_DRAIN_EVENTS"
     """Events after which a process drains before its interval is over."""
     KEEP_PLANS = "DELTAWITNESS_KEEP_PLANS"
-    """Keep the plan of each entry of a cache with the entry, for `verify`; it holds literals (`true`, `false`)."""
+    """Keep the plan of each cache entry beside it, for `verify`; it holds literals (`true`, `false`)."""
     REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"
     """Let `repr()` of an un-run DML frame run it, as plain DataFusion does (`true`, `false`)."""
