@@ -205,10 +205,26 @@ def test_what_another_release_has_kept_is_written_over(opened, tmp_path):
             info[key] = json.dumps(known)
 
     rewritten(newest(entry(tmp_path)), of_tomorrow)
-    assert [str(r) for r in opened_reasons(opened)] == ["it was kept by another release"]
+    assert [str(r) for r in opened_reasons(opened)] == [
+        "it was kept by another release of deltawitness"
+    ]
     assert opened().view("kept", QUERY).to_pydict() == TRUTH
     assert DeltaTable(entry(tmp_path)).version() == 1
     assert list(entry(tmp_path).parent.glob(".*")) == []
+
+
+def test_what_another_release_of_the_engine_has_computed_is_computed_anew(opened, tmp_path):
+    """It may compute otherwise."""
+    opened().view("kept", QUERY)
+
+    def of_yesterday(info):
+        known = json.loads(info["cache_entry"])
+        known["fingerprint"]["engine"] = "datafusion 1.0.0"
+        info["cache_entry"] = json.dumps(known)
+
+    rewritten(newest(entry(tmp_path)), of_yesterday)
+    (reason,) = opened_reasons(opened)
+    assert str(reason).startswith("release changed: datafusion 1.0.0 -> datafusion ")
 
 
 @pytest.mark.internal_errors

@@ -1,8 +1,9 @@
-"""Settings of a session that change what a query gives, though its plan reads the same."""
+"""What changes what a query gives, though its plan reads the same: settings, the engine's release."""
 
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from deltawitness.cache.fingerprint import SettingMark
@@ -11,7 +12,7 @@ from deltawitness.proxies.originals import original
 if TYPE_CHECKING:
     from datafusion import SessionConfig, SessionContext
 
-__all__ = ["setting_marks"]
+__all__ = ["engine_release", "setting_marks"]
 
 _COUNTING = (
     "datafusion.execution.time_zone",
@@ -40,6 +41,12 @@ def setting_marks(ctx: SessionContext, *, has_spark_functions: bool) -> tuple[Se
     return tuple(
         SettingMark(name, value) for name, value in sorted(told.items()) if usual.get(name) != value
     )
+
+
+@cache
+def engine_release() -> str:
+    """Return the release of the engine: another one may compute otherwise."""
+    return f"datafusion {version('datafusion')}"
 
 
 @cache

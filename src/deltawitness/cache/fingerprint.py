@@ -116,6 +116,7 @@ class Fingerprint:
         functions: the program's own functions in the plan.
         settings: the session's settings that count.
         version: what the program says of what cannot be seen.
+        engine: the release of the engine that computes it.
         unknown: what another release has written of it and this one does not know.
 
     >>> Fingerprint(plan_hash="a").key == Fingerprint(plan_hash="b").key
@@ -133,6 +134,7 @@ class Fingerprint:
     functions: tuple[FunctionMark, ...] = ()
     settings: tuple[SettingMark, ...] = ()
     version: str | None = None
+    engine: str | None = None
     unknown: tuple[str, ...] = ()
 
     @property
@@ -173,7 +175,7 @@ _PARTS: dict[str, Any] = {
     "settings": SettingMark,
 }
 
-_PLAIN = ("plan_hash", "plan_shape_hash", "schema_hash", "version")
+_PLAIN = ("plan_hash", "plan_shape_hash", "schema_hash", "version", "engine")
 
 
 def told_name(name: str) -> str:

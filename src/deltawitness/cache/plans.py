@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.circumstances import setting_marks
+from deltawitness.cache.circumstances import engine_release, setting_marks
 from deltawitness.cache.fingerprint import Column, Fingerprint, SettingMark, Uncacheable
 from deltawitness.cache.functions import Unversioned, function_marks
 from deltawitness.cache.sources import Sources, Unknown, sources_of
@@ -62,6 +62,7 @@ def fingerprint_of(
             functions=tuple(calls),
             settings=_settings(state),
             version=version,
+            engine=engine_release(),
             **sources.marks(),
         )
     except (Unknown, Unversioned) as reason:
@@ -84,7 +85,11 @@ def source_fingerprint(
         return Uncacheable(str(reason))
     schema = frame.schema()
     return Fingerprint(
-        schema_hash=schema_hash(schema), columns=columns_of(schema), version=version, **marks
+        schema_hash=schema_hash(schema),
+        columns=columns_of(schema),
+        version=version,
+        engine=engine_release(),
+        **marks,
     )
 
 

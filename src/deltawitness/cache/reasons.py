@@ -52,7 +52,9 @@ def differences(kept: Fingerprint, now: Fingerprint) -> tuple[Reason, ...]:
         return ()
     found = tuple(_differences(kept, now))
     # What another release has written is not the same, whatever it is.
-    return found or (Reason(Miss.RELEASE_CHANGED, "it was kept by another release"),)
+    return found or (
+        Reason(Miss.RELEASE_CHANGED, "it was kept by another release of deltawitness"),
+    )
 
 
 def _differences(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
@@ -69,6 +71,9 @@ def _differences(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
     yield from _functions_changed(kept, now)
     if changed := sorted({mark.name for mark in {*kept.settings} ^ {*now.settings}}):
         yield Reason(Miss.SETTING_CHANGED, f"setting changed: {', '.join(changed)}")
+    if kept.engine != now.engine:
+        text = f"release changed: {kept.engine or 'none'} -> {now.engine or 'none'}"
+        yield Reason(Miss.RELEASE_CHANGED, text)
     if kept.version != now.version:
         text = f"version changed: {kept.version or 'none'} -> {now.version or 'none'}"
         yield Reason(Miss.VERSION_CHANGED, text)
