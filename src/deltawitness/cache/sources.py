@@ -189,10 +189,21 @@ class _Marking:
                 return
             msg = f"nobody can tell what {told_name(scan.name)} is inside of a subquery"
             raise Unknown(msg)
+        if self._is_surely_a_table(scan.name):
+            self._mark_table(scan.name)
+            return
         source, leaves = leaves_of(ctx, scan)
         name = self._name(scan.name)
         for leaf in leaves:
             self._mark_leaf(scan, name, source, leaf)
+
+    def _is_surely_a_table(self, name: str) -> bool:
+        """Tell whether a name can stand for nothing but a Delta table, so that it need not be planned."""
+        if self._state is None or name not in self._tables or "." in name:
+            return False
+        if "RecursiveQuery:" in self._text:
+            return False
+        return all(entry.name not in self._state.session.rebound for entry in self._tables[name])
 
     def _name(self, name: str) -> str:
         """Return a name that means the same in another session: those of the engine's own do not."""

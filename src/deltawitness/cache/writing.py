@@ -141,11 +141,13 @@ def _signed(frame: DataFrame) -> DataFrame:
 
 def _is_laid_out_otherwise(kept: Entry, recipe: Recipe, fingerprint: Fingerprint) -> bool:
     partitions: list[str] = kept.table.metadata().partition_columns
-    return (
-        partitions != list(recipe.policy.partition_by)
-        or kept.fingerprint is None
-        or kept.fingerprint.schema_hash != fingerprint.schema_hash
-    )
+    if partitions != list(recipe.policy.partition_by):
+        return True
+    if kept.fingerprint is not None:
+        return kept.fingerprint.schema_hash != fingerprint.schema_hash
+    names = [field.name for field in kept.table.schema().fields]
+    is_nested = any("struct<" in column.type for column in fingerprint.columns)
+    return is_nested or names != [column.name for column in fingerprint.columns]
 
 
 def _lay_out_anew(
