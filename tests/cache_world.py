@@ -185,12 +185,12 @@ class World:
 
     # --- what happens ----------------------------------------------------------------------------------
 
-    def change(self):
-        """Let something happen, and return what."""
-        what = self.random.choice(CHANGES)
+    def change(self, query=None):
+        """Let something happen: anything, or what a query has to do with."""
+        known = [whats for word, whats in RELEVANT.items() if query is not None and word in query]
+        what = self.random.choice(self.random.choice(known or [CHANGES]))
         what(self)
         self.done[what.__name__] += 1
-        return what.__name__
 
 
 def content(frame):
@@ -376,3 +376,17 @@ CHANGES = (
     refresh,
     new_session,
 )
+
+RELEVANT = {
+    " t": (insert_here, append_elsewhere, delete_elsewhere, update_elsewhere, overwrite, restore),
+    " u": (make_anew, append_in_another_session, overwrite, update_elsewhere),
+    " v": (other_view, other_memory, overwrite),
+    "files": (new_file, remove_file, change_file_in_place),
+    "lines": (change_lines,),
+    " m": (other_memory,),
+    "shift": (other_function,),
+    "to_timestamp": (other_time_zone,),
+    "either": (other_binding,),
+    "fixed": (other_fixed_version,),
+}
+"""What changes a query's result, by a word of it."""
