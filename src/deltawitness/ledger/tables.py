@@ -156,7 +156,7 @@ INVENTORY = LedgerTable(
         ("policy", Kind.TEXT, "name of the cache policy"),
         ("key", Kind.TEXT, "hash of the cache key"),
         ("result", Kind.TEXT, "write, hit, miss, noop or error"),
-        ("reason", Kind.TEXT, "why a noop made no commit"),
+        ("reason", Kind.TEXT, "why a noop made no commit, or a read was a miss"),
         ("table_uri", Kind.TEXT, "where the table lies, without credentials"),
         ("table_id", Kind.TEXT, "hash of where it lies, as on the span"),
         ("table_name", Kind.TEXT, "the table's logical name"),
