@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from datafusion import col, lit, udaf, udf, udtf
+from datafusion import SessionContext, col, lit, udaf, udf, udtf
 from datafusion.catalog import Table
 from datafusion.user_defined import Accumulator
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaCache, ObservedSessionContext
 from deltawitness.exceptions import ConfigurationError
@@ -67,6 +67,31 @@ def test_a_view_over_a_table_that_was_let_go_is_not_kept(ctx, cache, tmp_path):
     assert "the view v reads a table that the session has let go of" in str(cache.explain("seen"))
     ctx.sql("CREATE OR REPLACE VIEW v AS SELECT * FROM t")
     assert seen(cache, "SELECT * FROM v") == ({"k": [2]}, "hit")
+
+
+@pytest.mark.parametrize("way", ["a table of a frame", "a session that was plain"])
+def test_a_view_that_stays_at_a_version_is_not_kept(way, tmp_path):
+    """The session does not make it again, and its text is that of one that does."""
+    write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
+    ctx = SessionContext()
+    if way == "a session that was plain":
+        ctx.register_table("t", DeltaTable(tmp_path / "t"))
+        ctx.sql("CREATE VIEW v AS SELECT * FROM t")
+        ctx.deregister_table("t")
+        ctx = ObservedSessionContext(ctx)
+        ctx.register_delta("t", tmp_path / "t")
+    else:
+        ctx = ObservedSessionContext(ctx)
+        ctx.register_delta("t", tmp_path / "t")
+        ctx.register_table("v", Table(ctx.table("t")))
+    cache = DeltaCache(ctx, tmp_path / "cache")
+    for _ in range(2):
+        assert seen(cache, "SELECT * FROM v") == ({"k": [1]}, "miss")
+        assert "the view v may read its tables at older versions" in str(cache.explain("seen"))
+        write_deltalake(tmp_path / "t", pa.table({"k": [2]}), mode="append")
+    ctx.deregister_table("v")
+    ctx.sql("CREATE VIEW v AS SELECT * FROM t")
+    assert seen(cache, "SELECT * FROM v ORDER BY k") == ({"k": [1, 2, 2]}, "hit")
 
 
 def test_a_frame_means_what_its_names_mean_now(ctx, cache):

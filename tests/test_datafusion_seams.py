@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from datafusion import DataFrameWriteOptions, SessionContext, SQLOptions, udf
 from datafusion.catalog import Table, TableProviderFactory
@@ -12,7 +14,10 @@ from datafusion.dataframe import InsertOp
 from datafusion.expr import Expr
 from deltalake import DeltaTable, write_deltalake
 
+from deltawitness.cache.scans import Kind, leaves_of, read_files, scans_of
 from deltawitness.proxies.seams import (
+    FAILED_SOURCE,
+    LIST_OF_FILES,
     NAME_UNKNOWN,
     OUTER_REFERENCE,
     OVERWRITE_REFUSED,
@@ -184,3 +189,45 @@ def test_planning_a_copy_under_options_writes_nothing(tmp_path):
             f"COPY (SELECT 1) TO '{tmp_path}/x.csv' STORED AS CSV",
             SQLOptions().with_allow_dml(allow=False),
         )
+
+
+def test_what_a_scan_reads_is_told_by_its_physical_plan(ctx, tmp_path):
+    """How the leaves begin that a cache tells apart, and where a file's path, size and time stand."""
+    (tmp_path / "p").mkdir()
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "p" / "a.parquet")
+    ctx.register_parquet("files", tmp_path / "p")
+    ctx.from_pydict({"a": [1]}, name="memory")
+    ctx.register_dataset("dataset", ds.dataset(pa.table({"a": [1]})))
+    kinds = {
+        "files": Kind.FILES,
+        "memory": Kind.MEMORY,
+        "t": Kind.DELTA,
+        "dataset": Kind.DATASET,
+        "generate_series(1, 2)": Kind.SERIES,
+    }
+    for name, kind in kinds.items():
+        (scan,) = scans_of(ctx.sql(f"SELECT * FROM {name}").logical_plan())
+        _, (leaf,) = leaves_of(ctx, scan)
+        assert leaf.is_of(kind), leaf.line
+        if kind == Kind.FILES:
+            assert read_files(leaf)[0] == [str(tmp_path / "p" / "a.parquet")]
+
+
+def test_a_session_remembers_what_lies_in_a_directory(ctx, tmp_path):
+    """Until its list is told to be of no size, and another."""
+    (tmp_path / "p").mkdir()
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "p" / "a.parquet")
+    ctx.register_parquet("files", tmp_path / "p")
+    assert ctx.table("files").count() == 1
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "p" / "b.parquet")
+    assert ctx.table("files").count() == 1
+    for size in ("0K", "1M"):
+        ctx.sql(f"SET {LIST_OF_FILES} = '{size}'")
+    assert ctx.table("files").count() == 2
+
+
+def test_a_source_that_fails_is_told_from_a_table_that_does(ctx, tmp_path):
+    """By the engine's text."""
+    ctx.from_pydict({"a": [0]}, name="m")
+    with pytest.raises(Exception, match=FAILED_SOURCE):
+        write_deltalake(tmp_path / "failed", ctx.sql("SELECT 1 / a AS b FROM m"))

@@ -130,7 +130,6 @@ PASSED_THROUGH = {
         "udaf", "udafs", "udf", "udfs", "udwf", "udwfs",
         # Functions hold no table.
         "deregister_udaf", "deregister_udf", "deregister_udtf", "deregister_udwf",
-        "enable_spark_functions", "register_udaf", "register_udf", "register_udtf", "register_udwf",
         # Stores are looked up by location, below the tables.
         "deregister_object_store", "register_object_store",
         # Tables that are none of Delta, under a name that is free: a taken one is refused.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from deltawitness.events import InputVersion
 from deltawitness.hashing import schema_hash, table_id
 from deltawitness.proxies.frames import FrameState, state_of
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.registry import Registered, scanned_names
+from deltawitness.proxies.registry import Registered, TableName, scanned_names
 from deltawitness.proxies.sql import quoted
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ __all__ = ["DATA_LIMIT", "Sources", "Unknown", "has_files", "sources_of", "table
 
 DATA_LIMIT = 64 << 20
 """Bytes of data in memory that are hashed; more must be given a version."""
+
+
+_ALIAS = re.compile(r"SubqueryAlias: (.+)$", re.MULTILINE)
 
 
 class Unknown(Exception):  # noqa: N818 - an answer, caught where it is asked for
@@ -146,13 +150,30 @@ class _Marking:
             self._found.values += told
 
     def _check_views(self) -> None:
-        if self._state is None:
+        """See that the views of a plan read Delta tables at the versions that the session serves.
+
+        A view that was made past us, or as a `Table` of a frame, stays at those that it was made over.
+        """
+        if self._state is None or not self._tables:
             return
-        for name in self._state.session.detached:
-            for spelling in (name.table, f"{name.schema}.{name.table}", ".".join(name)):
-                if f"SubqueryAlias: {spelling}\n" in self._text:
-                    msg = f"the view {name.table} reads a table that the session has let go of"
-                    raise Unknown(msg)
+        session = self._state.session
+        for shown in dict.fromkeys(_ALIAS.findall(self._text)):
+            name = session.full_name(self._state.ctx, tuple(shown.split("."))[-3:])
+            if name in session.detached:
+                msg = f"the view {told_name(shown)} reads a table that the session has let go of"
+                raise Unknown(msg)
+            if not session.knows_view(name) and self._is_view_of_tables(name):
+                msg = f"the view {told_name(shown)} may read its tables at older versions"
+                raise Unknown(msg)
+
+    def _is_view_of_tables(self, name: TableName) -> bool:
+        assert self._state is not None
+        ctx = self._state.ctx
+        if not original(ctx, "table_exist")(name.sql()):
+            return False
+        text = original(original(ctx, "table")(name.sql()), "logical_plan")().display_indent()
+        is_view = text.startswith("SubqueryAlias:")
+        return is_view and bool(scanned_names(text, self._state.snapshot))
 
     def _scans(self) -> list[Scan]:
         scans = _reachable(self._frame, self._text)

@@ -345,6 +345,10 @@ class Session:
             else:
                 self._views.pop(name, None)
 
+    def knows_view(self, name: TableName) -> bool:
+        """Tell whether a name is that of a view which shows the new versions of what it reads."""
+        return name in self._views
+
     @property
     def is_settled(self) -> bool:
         """Whether :meth:`freshen` has nothing to do."""
