@@ -126,8 +126,9 @@ def test_two_machines_race_and_both_are_right(folder, size, say):
 
 def test_readers_never_see_half(folder, size, say):
     """While the input changes and the view is made anew."""
-    rounds, stop = size(8, 60), PROCESSES.Event()
-    readers = [started(cache_crowd.read, str(folder), stop) for _ in range(3)]
+    rounds, begun, stop = size(8, 60), PROCESSES.Barrier(4), PROCESSES.Event()
+    readers = [started(cache_crowd.read, str(folder), begun, stop) for _ in range(3)]
+    begun.wait(60)
     for number in range(rounds):
         write_deltalake(folder / "t", pa.table({"id": list(range(number))}), mode="append")
         _, cache = cache_crowd.opened(folder)
@@ -138,5 +139,5 @@ def test_readers_never_see_half(folder, size, say):
         process.join(60)
     assert [(half, seen) for half, _, seen in results] == [([], {})] * 3
     reads = sum(reads for _, reads, _ in results)
-    assert reads > 3
+    assert reads >= 6
     say(f"cache: {reads} reads beside {rounds} rewrites: none saw half of a result")

@@ -79,11 +79,12 @@ def race(folder, number, rounds, connection):
     connection.send((wrong, internal.seen()))
 
 
-def read(folder, stop, connection):
+def read(folder, begun, stop, connection):
     """Read a view again and again while others make it anew; send what was no whole result."""
     half, reads = [], 0
     _, cache = opened(folder)
-    while not stop.is_set():
+    begun.wait(60)
+    while not stop.is_set() or reads < 2:
         found = cache.view("wide", "SELECT id, count(*) OVER () AS n FROM t").to_pydict()
         if found["n"] != [len(found["n"])] * len(found["n"]):
             half.append(found)
