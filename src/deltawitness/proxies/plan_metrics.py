@@ -14,6 +14,7 @@ from deltawitness.internal import report
 from deltawitness.observe import current_observer
 from deltawitness.observe.enclosure import current_enclosure
 from deltawitness.proxies.originals import original
+from deltawitness.proxies.pumping import pumped
 from deltawitness.semconv import ARTIFACT_PLAN_METRICS, CommitKey
 
 if TYPE_CHECKING:
@@ -24,16 +25,24 @@ __all__ = ["measured", "operator_metrics"]
 
 @contextmanager
 def measured(frame: DataFrame) -> Iterator[Any]:
-    """Yield what a write is to read of the frame: the frame itself, unless its plan is measured.
+    """Yield what a write is to read of the frame: the frame itself, or a stream of its rows.
+
+    It is a stream where its plan is measured, and where it reads Delta tables: see `pumping`.
 
     Args:
         frame: the source of a write.
     """
     observer = current_observer()
     if observer is None or not observer.settings.capture_plan_metrics or not observer.is_on():
-        yield frame
+        enclosure = current_enclosure()
+        if enclosure is None or not enclosure.facts.inputs:
+            yield frame
+            return
+        with pumped(frame) as rows:
+            yield rows
         return
-    yield _stream(frame)
+    with pumped(frame) as rows:
+        yield rows
     try:
         payload: dict[str, object] = {"operators": operator_metrics(frame)}
         enclosure = current_enclosure()
@@ -44,14 +53,6 @@ def measured(frame: DataFrame) -> Iterator[Any]:
         observer.diagnostics.record_artifact(ARTIFACT_PLAN_METRICS, payload)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("plan_metrics", error)
-
-
-def _stream(frame: DataFrame) -> Any:
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
-
-    stream = original(frame, "execute_stream")()
-    batches = (batch.to_pyarrow() for batch in stream)
-    return pa.RecordBatchReader.from_batches(frame.schema(), batches)
 
 
 def operator_metrics(frame: DataFrame) -> list[dict[str, Any]]:

@@ -1,0 +1,83 @@
+"""A write of a frame over Delta tables of many files goes on, ends, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import threading
+
+import pyarrow as pa
+import pytest
+from datafusion import SessionContext, udf
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import ObservedSessionContext
+from deltawitness.proxies.pumping import pumped
+from new_processes import started
+from programs import sorted_writes
+
+
+def pumps():
+    return [thread for thread in threading.enumerate() if thread.name == "deltawitness-pump"]
+
+
+def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
+    """Where both engines would wait for each other for ever; so it is another process that does it."""
+    process, receiving = started(sorted_writes.write_each_way, str(tmp_path))
+    try:
+        assert receiving.poll(60), "the engines wait for each other"
+        files = sorted_writes.FILES
+        # 8 is joined with each 7, as many as there are files and one; the rest with one another.
+        joined = (files - 1) + 2 * files
+        assert receiving.recv() == [2 * files, 1 + joined + 2 * files, 1 + files]
+        process.join(60)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+
+
+def test_the_rows_come_in_order_and_once():
+    """As the frame gives them, of the types that it says."""
+    frame = SessionContext().sql("SELECT value AS a, 'x' AS b FROM generate_series(1, 100000)")
+    with pumped(frame) as rows:
+        table = rows.read_all()
+    assert table.schema == frame.schema()
+    assert table["a"].to_pylist() == list(range(1, 100_001))
+    assert pumps() == []
+
+
+def test_a_stream_that_nobody_reads_ends_with_the_block():
+    """Its thread as well."""
+    frame = SessionContext().sql("SELECT * FROM generate_series(1, 10000000)")
+    with pumped(frame) as rows:
+        rows.read_next_batch()
+        assert len(pumps()) == 1
+    assert pumps() == []
+
+
+def test_an_error_of_the_frame_is_raised_where_the_rows_are_asked_for(tmp_path):
+    """And by the write, which commits nothing."""
+
+    def fail(values):
+        msg = "no rows today"
+        raise RuntimeError(msg)
+
+    ctx = ObservedSessionContext()
+    write_deltalake(tmp_path / "t", pa.table({"id": [1]}))
+    ctx.register_delta("t", tmp_path / "t")
+    ctx.register_udf(udf(fail, [pa.int64()], pa.int64(), "volatile", "failing"))
+    frame = ctx.sql("SELECT failing(id) AS id FROM t")
+    with pytest.raises(Exception, match="no rows today"):
+        frame.write_delta(tmp_path / "t", mode="append")
+    assert DeltaTable(tmp_path / "t").version() == 0
+    assert pumps() == []
+
+
+def test_an_error_of_the_table_is_raised_at_once(tmp_path):
+    """The frame is not run to its end for it."""
+    ctx = ObservedSessionContext()
+    write_deltalake(tmp_path / "t", pa.table({"id": [1]}))
+    ctx.register_delta("t", tmp_path / "t")
+    frame = ctx.sql("SELECT 'a' AS other FROM t CROSS JOIN generate_series(1, 10000000)")
+    with pytest.raises(Exception, match=r"."):
+        frame.write_delta(tmp_path / "t", mode="append")
+    assert DeltaTable(tmp_path / "t").version() == 0
+    assert pumps() == []
