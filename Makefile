@@ -53,4 +53,4 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

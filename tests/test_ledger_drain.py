@@ -14,12 +14,12 @@ from deltalake.exceptions import CommitFailedError
 
 from deltawitness.ledger import drain as drain_module
 from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.drain import LATE_APP_ID, SETTLE, Drain, Drained, appended
+from deltawitness.ledger.drain import SETTLE, Drain, Drained, appended
 from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.segments import adopted, spool_app_id
 from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, LedgerRoot, commit_properties
-from deltawitness.semconv import CacheOperation
+from deltawitness.semconv import LATE_APP_ID, CacheOperation
 from ledger_parts import (
     left_behind,
     now_us,

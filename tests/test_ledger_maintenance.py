@@ -14,8 +14,9 @@ from deltawitness.commit.log import open_log
 from deltawitness.ledger import maintenance
 from deltawitness.ledger.drain import Drain
 from deltawitness.ledger.ledger import Ledger
-from deltawitness.ledger.maintenance import LEASE_APP_ID, Maintained, lease, maintain, optimize
+from deltawitness.ledger.maintenance import Maintained, lease, maintain, optimize
 from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
+from deltawitness.semconv import LEASE_APP_ID
 from ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
 
 

@@ -33,11 +33,12 @@ from deltawitness import (
 )
 from deltawitness.hashing import table_id
 from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.drain import LATE_APP_ID, SETTLE, appended
+from deltawitness.ledger.drain import SETTLE, appended
 from deltawitness.ledger.findings import Difference, Differing, Phantom, Unreadable, Unrecorded
 from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.rows import as_json, ledger_uri
 from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS
+from deltawitness.semconv import LATE_APP_ID
 from ledger_parts import one, operation_row, rows_of, spool_in
 
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -347,6 +347,18 @@ PLAN_DIRECTORY: Final = "_plans"
 LOCK_DIRECTORY: Final = "cache_locks"
 """Folder under a local cache root that holds the locks of entries that are being computed."""
 
+SPOOL_APP_ID_PREFIX: Final = "deltawitness/spool/"
+"""Application id, before the spool's name: the number of its last segment that is in a table."""
+
+RECONCILE_APP_ID_PREFIX: Final = "deltawitness/reconcile/"
+"""Application id, before the table's ids: the number of its commits that have been reconciled."""
+
+LATE_APP_ID: Final = "deltawitness/late"
+"""Application id of what must not be appended by two at a time: late segments, what a reconcile adds."""
+
+LEASE_APP_ID: Final = "deltawitness/lease"
+"""Application id of the right to maintain a table: odd is held, even is free."""
+
 LEDGER_SCHEMA: Final = "cache_ledger"
 """Schema of a session that the ledger's tables are registered in."""
 

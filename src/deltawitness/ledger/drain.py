@@ -38,14 +38,14 @@ from deltawitness.ledger.tables import (
     commit_properties,
 )
 from deltawitness.run import suppressed
-from deltawitness.semconv import CacheOperation, ErrorType
+from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
 from deltawitness.sources import now_ns
 from deltawitness.taxonomy import classify
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["LATE_APP_ID", "SETTLE", "Drain", "Drained", "appended"]
+__all__ = ["SETTLE", "Drain", "Drained", "appended"]
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -62,9 +62,6 @@ is waited is left to chance, so that those who met do not meet again."""
 SETTLE = 60.0
 """Seconds after which an operation that is still on its way into the ledger may have been found in
 the log by a reconcile: younger ones are left alone there, older ones are looked up here."""
-
-LATE_APP_ID = "deltawitness/late"
-"""Mark of what must not be appended by two at a time: late segments, and what a reconcile adds."""
 
 MAINTAINED_EVERY = 100
 """Commits to a table of the ledger after which whoever made the last one looks after it."""

@@ -23,7 +23,7 @@ from deltawitness.ledger.tables import (
     commit_properties,
 )
 from deltawitness.run import suppressed
-from deltawitness.semconv import CacheOperation, ErrorType
+from deltawitness.semconv import LEASE_APP_ID, CacheOperation, ErrorType
 from deltawitness.sources import now_ns
 from deltawitness.taxonomy import classify
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 __all__ = ["Maintained", "lease", "maintain", "optimize"]
-
-LEASE_APP_ID = "deltawitness/lease"
 
 LEASE_SECONDS = 3600.0
 """Seconds after which the holder of a lease is taken to be dead."""

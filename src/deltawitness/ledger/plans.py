@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from deltawitness.ledger.drain import LATE_APP_ID, appended
+from deltawitness.ledger.drain import appended
 from deltawitness.ledger.findings import Differing, Phantom, Unreadable, Unrecorded
 from deltawitness.ledger.known import known_of
 from deltawitness.ledger.tables import INVENTORY, TABLES, LedgerRoot
 from deltawitness.ledger.writes import Write
 from deltawitness.run import suppressed
+from deltawitness.semconv import LATE_APP_ID
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

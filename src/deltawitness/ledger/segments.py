@@ -21,6 +21,7 @@ from deltawitness.ledger.spool import (
     SEALED,
     delete_spool,
 )
+from deltawitness.semconv import SPOOL_APP_ID_PREFIX
 
 __all__ = [
     "Told",
@@ -40,12 +41,10 @@ MADE_WITHIN = 3600.0
 TOGETHER = 64
 """Spools of dead processes that are drained together, so that many short ones cost few commits."""
 
-APP_ID_PREFIX = "deltawitness/spool/"
-
 
 def spool_app_id(home: Path) -> str:
     """Return the application id that a spool's segments are marked with in the ledger's tables."""
-    return f"{APP_ID_PREFIX}{home.name}"
+    return f"{SPOOL_APP_ID_PREFIX}{home.name}"
 
 
 @dataclass(slots=True)

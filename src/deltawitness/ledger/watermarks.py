@@ -18,13 +18,12 @@ from deltawitness.commit.seams import read_file, remote_store
 from deltawitness.hashing import table_id
 from deltawitness.ledger.logs import first_action, time_of
 from deltawitness.ledger.targets import Target
+from deltawitness.semconv import RECONCILE_APP_ID_PREFIX
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 __all__ = ["Life", "app_id", "life_of", "watermark_of"]
-
-APP_ID_PREFIX = "deltawitness/reconcile/"
 
 
 def app_id(uri: str, guid: str) -> str:
@@ -34,7 +33,7 @@ def app_id(uri: str, guid: str) -> str:
         uri: where it lies.
         guid: the id in its metadata.
     """
-    return f"{APP_ID_PREFIX}{table_id(uri)}/{guid}"
+    return f"{RECONCILE_APP_ID_PREFIX}{table_id(uri)}/{guid}"
 
 
 def watermark_of(inventory: DeltaTable | None, uri: str, guid: str | None) -> int:

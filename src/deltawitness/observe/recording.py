@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["Recording", "recording_for"]
 
 
-class Recording(Protocol):
-    """Where finished writes and runs are recorded; nothing it does is raised."""
+class Recording:
+    """Where finished writes and runs are recorded; this one keeps nothing, and none of them raises.
 
-    @property
-    def recorder(self) -> Recorder | None:
-        """What keeps the ledger of this process; None when none is kept."""
+    Attributes:
+        recorder: what keeps the ledger of this process; None when none is kept.
+    """
+
+    recorder: Recorder | None = None
 
     def begin(self) -> None:
         """Get ready for a write that is about to reach the engine."""
@@ -51,34 +53,7 @@ class Recording(Protocol):
         """Have the ledger tell everything, for at most so many seconds."""
 
 
-class NoRecording:
-    """No ledger is kept."""
-
-    recorder = None
-
-    def begin(self) -> None:
-        """Get ready for nothing."""
-
-    def note(self, observation: Observation, /) -> None:
-        """Keep nothing."""
-
-    def settle(self, observation: Observation, /) -> None:
-        """Keep nothing."""
-
-    def run_started(self, run: RunContext, /) -> None:
-        """Keep nothing."""
-
-    def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
-        """Keep nothing."""
-
-    def run_closed(self, run: RunContext, /) -> None:
-        """Tell nothing."""
-
-    def close(self, error: BaseException | None, /, *, timeout: float) -> None:
-        """Tell nothing."""
-
-
-class LedgerRecording:
+class LedgerRecording(Recording):
     """A ledger is kept.
 
     Args:
@@ -87,7 +62,7 @@ class LedgerRecording:
     """
 
     def __init__(self, recorder: Recorder, settings: Settings) -> None:
-        self.recorder = recorder
+        self.recorder = self._recorder = recorder
         self._settings = settings
         self._untold: list[RunContext] = []
 
@@ -95,12 +70,12 @@ class LedgerRecording:
         """Get ready for a write that is about to reach the engine."""
         if self._untold:
             self._tell_process_run()
-        _guarded(self.recorder.begin)
+        _guarded(self._recorder.begin)
 
     def note(self, observation: Observation, /) -> None:
         """Keep what the caller's thread knows of a write that has ended."""
         try:
-            observation.noted = self.recorder.note(
+            observation.noted = self._recorder.note(
                 observation.write_id, observation.run, self._text(observation)
             )
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -140,7 +115,7 @@ class LedgerRecording:
         """Keep the whole row of a write."""
         event, told = observation.event, observation.told
         if event is not None and told is not None:
-            self.recorder.settle(observation.noted, event, told, observation.location)
+            self._recorder.settle(observation.noted, event, told, observation.location)
 
     def run_started(self, run: RunContext, /) -> None:
         """Keep that a run is open.
@@ -148,19 +123,19 @@ class LedgerRecording:
         That of a whole process waits for its first operation where there is no ledger yet: a
         program that writes nothing leaves none behind.
         """
-        if run.is_process and not self.recorder.spools.exists():
+        if run.is_process and not self._recorder.spools.exists():
             self._untold.append(run)
         else:
-            _guarded(lambda: self.recorder.run_started(run))
+            _guarded(lambda: self._recorder.run_started(run))
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
         """Keep the row of a run that has ended."""
         self._tell_if_others_did()
-        _guarded(lambda: self.recorder.run_ended(run, error))
+        _guarded(lambda: self._recorder.run_ended(run, error))
 
     def _tell_if_others_did(self) -> None:
         """Keep the run of a process that wrote nothing, when its children made a ledger meanwhile."""
-        if self._untold and self.recorder.spools.exists():
+        if self._untold and self._recorder.spools.exists():
             self._tell_process_run()
 
     def _tell_process_run(self) -> None:
@@ -168,17 +143,17 @@ class LedgerRecording:
             run = self._untold.pop()
         except IndexError:
             return  # another thread was faster
-        if self.recorder.is_open:  # in a forked child it is the parent's
-            _guarded(lambda: self.recorder.run_started(run))
+        if self._recorder.is_open:  # in a forked child it is the parent's
+            _guarded(lambda: self._recorder.run_started(run))
 
     def run_closed(self, run: RunContext, /) -> None:
         """Have the ledger tell of a run that is over."""
-        _guarded(lambda: self.recorder.run_closed(run))
+        _guarded(lambda: self._recorder.run_closed(run))
 
     def close(self, error: BaseException | None, /, *, timeout: float) -> None:
         """Have the ledger tell everything, for at most so many seconds."""
         self._tell_if_others_did()
-        _guarded(lambda: self.recorder.close(error, timeout=timeout))
+        _guarded(lambda: self._recorder.close(error, timeout=timeout))
 
 
 def _more(observation: Observation) -> dict[str, object]:
@@ -213,5 +188,5 @@ def recording_for(
         on_drop: is told of an operation that could not be kept.
     """
     if not is_kept(settings):
-        return NoRecording()
+        return Recording()
     return LedgerRecording(Recorder(settings, is_busy=is_busy, on_drop=on_drop), settings)
