@@ -31,7 +31,7 @@ from deltawitness.events import (
 from deltawitness.hashing import table_id
 from deltawitness.ledger.arrow import operation_rows
 from deltawitness.ledger.notes import intent_text, note_text
-from deltawitness.ledger.rows import as_json, event_row, note_row
+from deltawitness.ledger.rows import as_json, event_row, ledger_uri, note_row
 from deltawitness.ledger.tables import INVENTORY, TABLES, LedgerRoot
 from deltawitness.redaction import key_hash, redact
 from deltawitness.run import RunContext
@@ -516,3 +516,12 @@ def test_the_columns_of_a_row_are_those_of_the_table():
     for outcome, _ in OUTCOMES.values():
         told = event(outcome)
         assert set(event_row(told, redact(told, Config()), "/t")) - names == set()
+
+
+def test_a_relative_location_means_what_it_means_now(tmp_path, monkeypatch):
+    """A program may have gone to another folder meanwhile."""
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        assert ledger_uri("t") == folder.as_uri() + "/t"

@@ -280,11 +280,20 @@ def strip_credentials(uri: str) -> str:
 
     >>> strip_credentials("s3://key:secret@bucket/t?sig=x")
     's3://bucket/t'
+    >>> strip_credentials("abfss://container@account/t?sig=x")
+    'abfss://container@account/t'
     """
     if "://" not in uri:
         return uri
     parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    user, _, host = parts.netloc.rpartition("@")
+    # In abfss://container@account the part before the @ is the container, no credential.
+    is_container = parts.scheme.lower() in _CONTAINER_SCHEMES and user and ":" not in user
+    netloc = parts.netloc if is_container else host
+    return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+
+
+_CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,7 @@ import os
 import platform
 import socket
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -32,7 +32,7 @@ from deltawitness.events import (
 )
 from deltawitness.hashing import canonical_uri
 from deltawitness.ledger.tables import Source
-from deltawitness.redaction import key_hash, redact_label, strip_credentials
+from deltawitness.redaction import key_hash, redact_label
 from deltawitness.semconv import WITNESS_VERSION, CacheResult, Operation
 
 __all__ = ["as_json", "event_row", "intent_part", "ledger_uri", "note_row", "place_part"]
@@ -59,14 +59,15 @@ def _without_halves(text: str) -> str:
     return json.dumps(json.loads(whole), separators=(",", ":"))
 
 
-@lru_cache(maxsize=4096)
 def ledger_uri(location: str) -> str:
     """Return a location as the ledger keeps it: absolute, in one spelling, without credentials.
 
     >>> ledger_uri("s3a://key:secret@bucket/t/?sig=x")
     's3://bucket/t'
+    >>> ledger_uri("abfss://container@account.dfs.core.windows.net/t?sig=x")
+    'abfs://container@account.dfs.core.windows.net/t'
     """
-    return canonical_uri(strip_credentials(location))
+    return canonical_uri(location)
 
 
 # --- whole rows ------------------------------------------------------------------------------------
