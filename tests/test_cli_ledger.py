@@ -228,7 +228,10 @@ def test_a_killed_program_is_told_of_by_the_command_that_ran_it(here):
     assert [(row["version"], row["result"]) for row in rows] == [
         (version, "write") for version in (3, 2, 1, 0)
     ]
-    assert "the program was ended by SIGKILL" in (here / "said_last.txt").read_text()
+    assert (
+        "the program was ended by SIGKILL: its last writes may be missing above"
+        in (here / "said_last.txt").read_text()
+    )
     assert row["run_id"] in (here / "said_last.txt").read_text().splitlines()[-1]
 
 

@@ -108,7 +108,8 @@ def _notes(events: list[EventLine], code: int) -> list[str]:
     if not traces:
         notes = [f"trace: {_destination()}"]
     if code < 0:
-        notes.append(f"the program was ended by {signal.Signals(-code).name}")
+        name = signal.Signals(-code).name
+        notes.append(f"the program was ended by {name}: its last writes may be missing above")
     return notes
 
 
