@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: all test test-long demo bench check lint types layers clean
+.PHONY: all test test-long demo bench check lint types layers collector collector-test clean
 
 all: check test
 
@@ -17,14 +17,20 @@ $(READY): pyproject.toml uv.lock
 	$(BIN)/uv sync --quiet --locked --all-extras --python $(BIN)/python
 	touch $@
 
-test: $(READY)  ## every test, with branch coverage
+test: $(READY) collector  ## every test, with branch coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-long: $(READY)  ## the same with the full sizes of fault and property tests
+test-long: $(READY) collector  ## the same with the full sizes of fault and property tests
 	DELTAWITNESS_TEST_SIZE=long $(BIN)/python -m pytest -q
+
+collector: $(READY)  ## the Collector of collector/, and the Prometheus that tests its rules
+	PATH="$(abspath $(BIN)):$$PATH" collector/build.sh
+
+collector-test: collector  ## the Collector end to end: what was asserted, and how much of it
+	$(BIN)/python -m pytest -q tests/collector
 
 demo: $(READY)  ## an ordinary program on real data, observed
 	$(BIN)/deltawitness run --job lakehouse --show-trace -- $(BIN)/python examples/lakehouse.py demo-output/lakehouse
@@ -53,4 +59,4 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

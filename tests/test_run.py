@@ -19,6 +19,7 @@ from deltawitness.run import (
     current_cache_context,
     is_suppressed,
     remove_run_listener,
+    run_from_environment,
 )
 from deltawitness.semconv import CacheScope, Env
 from deltawitness.sources import fixed, new_id, now_ns
@@ -305,3 +306,18 @@ def test_a_listener_that_waits_does_not_hold_up_the_event_loop():
     assert here is threading.main_thread()
     assert aside is not here
     assert aside_again is not here
+
+
+def test_a_forced_run_says_so_to_runs_inside_it_and_to_child_processes(monkeypatch):
+    """So that a tail sampler keeps all of its traces."""
+    with run("outer", force_sample=True) as outer, run("inner") as inner:
+        assert outer.force_sample
+        assert inner.force_sample
+    assert outer.environment()["DELTAWITNESS_FORCE_SAMPLE"] == "1"
+    with run("other") as other:
+        assert not other.force_sample
+    assert "DELTAWITNESS_FORCE_SAMPLE" not in other.environment()
+    assert run_from_environment(outer.environment()).force_sample
+    monkeypatch.setenv("DELTAWITNESS_FORCE_SAMPLE", "true")
+    with run("child") as child:
+        assert child.force_sample

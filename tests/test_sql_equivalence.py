@@ -136,7 +136,7 @@ def place(tmp_path_factory, say):
     files=st.integers(1, 3),
     sequence=st.lists(statements, min_size=1, max_size=5),
 )
-def test_a_delta_table_holds_what_the_reference_holds(  # noqa: PLR0917 - what is generated
+def test_a_delta_table_holds_what_the_reference_holds(
     place, rows, source, partition_by, files, sequence
 ):
     """After each statement: the same rows, and the same count of changed rows."""

@@ -58,6 +58,7 @@ class RunContext:
         traceparent: W3C trace context that the process was started with, if any.
         is_joined: whether another process opened it and this one takes part in it.
         is_process: whether it is opened around the whole process, for it and not by it.
+        force_sample: whether a tail sampler shall keep its traces, whatever they say.
     """
 
     run_id: str
@@ -68,6 +69,7 @@ class RunContext:
     traceparent: str | None = None
     is_joined: bool = False
     is_process: bool = False
+    force_sample: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make a child process belong to this run.
@@ -75,7 +77,8 @@ class RunContext:
         >>> RunContext("r-1", "nightly").environment()
         {'DELTAWITNESS_RUN_ID': 'r-1', 'DELTAWITNESS_JOB': 'nightly'}
         """
-        return {Env.RUN_ID.value: self.run_id, Env.JOB.value: self.job}
+        forced = {Env.FORCE_SAMPLE.value: "1"} if self.force_sample else {}
+        return {Env.RUN_ID.value: self.run_id, Env.JOB.value: self.job, **forced}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,12 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         job=environ.get(Env.JOB) or _program_name(),
         traceparent=environ.get(Env.TRACEPARENT) or None,
         is_joined=run_id is not None,
+        force_sample=_is_forced(environ),
     )
+
+
+def _is_forced(environ: Mapping[str, str]) -> bool:
+    return environ.get(Env.FORCE_SAMPLE, "").strip().lower() in {"1", "true", "yes", "on"}
 
 
 def _program_name() -> str:
@@ -177,6 +185,8 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         job: name of the job; the same for every execution of it.
         attributes: facts about this run, as text; they go to spans and logs, never to metrics.
         run_id: an id given from outside (a scheduler's), else a new UUIDv7.
+        force_sample: mark every span of the run, and of the runs inside it, so that the reference
+            Collector's tail sampling keeps their traces.
 
     Raises:
         ConfigurationError: the job name is empty, or the run id is not 1 to 128 letters,
@@ -195,7 +205,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
     'monthly'
     """
 
-    __slots__ = ("_attributes", "_job", "_open", "_run_id")
+    __slots__ = ("_attributes", "_force_sample", "_job", "_open", "_run_id")
 
     def __init__(
         self,
@@ -203,6 +213,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         *,
         attributes: Mapping[str, str] | None = None,
         run_id: str | None = None,
+        force_sample: bool = False,
     ) -> None:
         if not isinstance(job, str) or not job:
             msg = "run: the job name must be a non-empty string"
@@ -213,6 +224,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         self._job = job
         self._attributes = MappingProxyType({str(k): str(v) for k, v in (attributes or {}).items()})
         self._run_id = run_id
+        self._force_sample = force_sample
         # The same object may be entered again inside itself, and by several tasks at a time.
         self._open: list[tuple[RunContext, Token[RunContext | None]]] = []
 
@@ -229,6 +241,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
             attributes=self._attributes,
             traceparent=parent.traceparent if parent else os.environ.get(Env.TRACEPARENT),
             is_process=_process_run is not None and _process_run.run_id == run_id,
+            force_sample=self._force_sample or _inherits_force(parent),
         )
         self._open.append((context, _run.set(context)))
         for listener in _listeners:
@@ -299,7 +312,16 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         return called
 
     def _again(self) -> Self:
-        return type(self)(self._job, attributes=self._attributes, run_id=self._run_id)
+        return type(self)(
+            self._job,
+            attributes=self._attributes,
+            run_id=self._run_id,
+            force_sample=self._force_sample,
+        )
+
+
+def _inherits_force(parent: RunContext | None) -> bool:
+    return _is_forced(os.environ) if parent is None else parent.force_sample
 
 
 def _close(

@@ -36,6 +36,7 @@ from deltawitness.semconv import (
     EXPORT_FILES,
     EXPORT_ROWS,
     EXPORT_SIZE,
+    FORCE_SAMPLE,
     LANDED,
     RUN_ATTRIBUTE_PREFIX,
     RUN_ID,
@@ -88,6 +89,7 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         CACHE_PLAN_SHAPE_HASH: intent.plan_shape_hash,
         DELTA_INPUTS: [f"{read.table_id}@{read.version}" for read in intent.inputs] or None,
         RUN_PARENT_ID: event.run.parent_run_id,
+        FORCE_SAMPLE: event.run.force_sample or None,
     }
     # The SDK drops the oldest attributes beyond its limit: a run's own, of any number, come first.
     return DetailAttributes(

@@ -24,6 +24,7 @@ from deltawitness.semconv import (
     DB_QUERY_SUMMARY,
     DB_SYSTEM_NAME,
     ERROR_TYPE,
+    FORCE_SAMPLE,
     RUN_ATTRIBUTE_PREFIX,
     RUN_ID,
     RUN_PARENT_ID,
@@ -184,14 +185,16 @@ class RunSpans:
         span.end()
 
 
-def _run_attributes(run: RunContext) -> dict[str, str]:
-    attributes = {
+def _run_attributes(run: RunContext) -> dict[str, str | bool]:
+    attributes: dict[str, str | bool] = {
         RUN_ID: run.run_id,
         CICD_PIPELINE_NAME: run.job,
         CICD_PIPELINE_RUN_ID: run.run_id,
     }
     if run.parent_run_id is not None:
         attributes[RUN_PARENT_ID] = run.parent_run_id
+    if run.force_sample:
+        attributes[FORCE_SAMPLE] = True
     return attributes | {
         f"{RUN_ATTRIBUTE_PREFIX}{key}": value for key, value in run.attributes.items()
     }

@@ -1,0 +1,47 @@
+"""The tests of this folder talk to real Collector processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collector_parts import OTELCOL, Backend, Collector
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a Collector where there is none and none can be built."""
+    if OTELCOL is not None:
+        return
+    missing = pytest.mark.skip(
+        reason="no Collector: no Go to build one (make collector) and no OTELCOL_BIN"
+    )
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(missing)
+
+
+@pytest.fixture
+def backend():
+    """A backend that is up."""
+    one = Backend().up()
+    yield one
+    one.down()
+
+
+@pytest.fixture
+def collector(tmp_path):
+    """Start Collectors; they are stopped at the end."""
+    started = []
+
+    def start(config, name="collector", **settings):
+        overlays = settings.pop("overlays", ())
+        one = Collector(config, tmp_path / name, settings, overlays).start()
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        one.stop()

@@ -1,0 +1,130 @@
+"""The shipped configurations are valid with their defaults and with each variable set."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from collector_parts import CONFIGS, OTELCOL, PREFIX
+from deltawitness import semconv
+
+CONFIG_FILES = ("config.yaml", "agent-tier.yaml", "gateway-tier.yaml")
+VARIABLE = re.compile(r"\$\{env:([A-Z_]+):-([^}]*)\}")
+
+OTHER = {
+    "true": "false", "false": "true", "silent": "info", "info": "debug",
+    "traces.span.metrics": "spans", "baseline": "salted",
+}  # fmt: skip
+"""Another value for one that is no number, no duration and no address."""
+
+
+def other(default):
+    """A value that differs from the default and is of its kind."""
+    if default in OTHER:
+        return OTHER[default]
+    if re.fullmatch(r"\d+", default):
+        return str(int(default) + 1)
+    if re.fullmatch(r"\d+[smh]", default):
+        return f"1{default}"
+    return "localhost:40404" if ":" in default else f"{default}0"
+
+
+def validate(config, **variables):
+    return subprocess.run(
+        [OTELCOL, "validate", "--config", str(CONFIGS / config)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+def cases():
+    for config in CONFIG_FILES:
+        found = dict(VARIABLE.findall((CONFIGS / config).read_text()))
+        for name, default in sorted(found.items()):
+            yield pytest.param(config, name, default, id=f"{config}-{name.removeprefix(PREFIX)}")
+
+
+@pytest.mark.parametrize("config", CONFIG_FILES)
+def test_a_configuration_is_valid_with_its_defaults(config, tmp_path):
+    """On a machine that sets nothing but where the queue lies."""
+    done = validate(config, **{f"{PREFIX}QUEUE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("config", "name", "default"), list(cases()))
+def test_a_configuration_is_valid_with_each_variable_set(config, name, default, tmp_path):
+    """To something else than its default."""
+    value = other(default)
+    assert value != default
+    if name.endswith(("_DIR", "CA_FILE")):
+        value = str(tmp_path)
+    done = validate(config, **{f"{PREFIX}QUEUE_DIR": str(tmp_path), name: value})
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_wrong_value_is_refused(tmp_path):
+    """That validation can fail."""
+    done = validate(
+        "config.yaml", **{f"{PREFIX}QUEUE_DIR": str(tmp_path), f"{PREFIX}SLOW_MS": "soon"}
+    )
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("config", CONFIG_FILES)
+def test_a_configuration_listens_on_this_machine_alone(config):
+    """By default; what listens for others is a choice."""
+    for name, default in VARIABLE.findall((CONFIGS / config).read_text()):
+        if name.endswith(("ENDPOINT", "SELF_HOST")):
+            assert default.split(":")[0] == "localhost", name
+
+
+@pytest.mark.parametrize("config", CONFIG_FILES)
+def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
+    """What comes in from outside is limited, then redacted; what the Collector makes was redacted before."""
+    read = yaml.safe_load((CONFIGS / config).read_text())
+    assert not [name for name in read["processors"] if name.startswith("batch")]
+    for pipeline in read["service"]["pipelines"].values():
+        if any(receiver.startswith("otlp") for receiver in pipeline["receivers"]):
+            assert pipeline["processors"][:3] == ["memory_limiter", "transform/stash", "redaction"]
+
+
+def test_the_strict_list_names_every_attribute_of_ours():
+    """An attribute that is added to the library is added to the list."""
+    read = yaml.safe_load((CONFIGS / "config.yaml").read_text())
+    allowed = set(read["processors"]["redaction/strict"]["allowed_keys"])
+    source = Path(semconv.__file__).read_text().split("# --- span and log attributes")[1]
+    named = set(
+        re.findall(r'Final = "([a-z_]+(?:\.[a-z_]+)+)"\n', source.split("# --- instruments")[0])
+    )
+    assert len(named) > 40
+    assert named <= allowed
+
+
+def test_the_builder_takes_exactly_the_components_that_are_used():
+    """No more in the binary than the configurations and their tests need."""
+    built = yaml.safe_load((CONFIGS / "builder-config.yaml").read_text())
+    of = {
+        kind: {entry["gomod"].split()[0].rsplit("/", 1)[1] for entry in built[kind]}
+        for kind in ("receivers", "processors", "connectors", "exporters", "extensions")
+    }
+    used = {kind: set() for kind in of}
+    for config in CONFIG_FILES:
+        read = yaml.safe_load((CONFIGS / config).read_text())
+        for kind, names in used.items():
+            names |= {name.split("/")[0].replace("_", "") for name in read.get(kind, {})}
+    module = {
+        "otlp": {"receivers": "otlpreceiver"},
+        "otlpgrpc": {"exporters": "otlpexporter"},
+        "forward": {"connectors": "forwardconnector"},
+        "healthcheck": {"extensions": "healthcheckextension"},
+        "filestorage": {"extensions": "filestorage"},
+    }
+    for kind, names in used.items():
+        wanted = {module.get(name, {}).get(kind, f"{name}{kind[:-1]}") for name in names}
+        assert of[kind] == wanted, kind

@@ -1,0 +1,257 @@
+"""A real Collector, started for a test, and the backend that stands behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "collector"
+PREFIX = "DELTAWITNESS_COLLECTOR_"
+PATIENCE = 60.0
+
+
+def find(variable, on_path, built):
+    """The program that a variable names, else the one on PATH, else the one that `make` built."""
+    named = os.environ.get(variable)
+    if named:
+        return named
+    return shutil.which(on_path) or (str(built) if built.exists() else None)
+
+
+OTELCOL = find("OTELCOL_BIN", "otelcol-contrib", CONFIGS / "_build/otelcol-deltawitness")
+PROMETHEUS = find("PROMETHEUS_BIN", "prometheus", CONFIGS / "_build/prometheus/usr/bin/prometheus")
+PROMTOOL = find("PROMTOOL_BIN", "promtool", CONFIGS / "_build/prometheus/usr/bin/promtool")
+
+
+def free_ports(count):
+    """Ports that nobody listens on, told apart by being held at the same time."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
+
+
+def until(found, what):
+    """Ask until the answer is true, and return it; give up after a minute."""
+    deadline = time.monotonic() + PATIENCE
+    tick = threading.Event()
+    while True:
+        answer = found()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            msg = f"not seen within {PATIENCE} s: {what}"
+            raise AssertionError(msg)
+        tick.wait(0.05)
+
+
+def fetched(port, path="/metrics"):
+    """What a page on loopback says; nothing when nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
+
+
+def series(text, name):
+    """The samples of a metric in the text that Prometheus scrapes: labels and value."""
+    return [
+        (dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels)), float(value))
+        for labels, value in re.findall(
+            rf"^{name}(?:\{{(.*?)\}})? ([0-9.e+-]+)", text, re.MULTILINE
+        )
+    ]
+
+
+class Backend(
+    trace_service_pb2_grpc.TraceServiceServicer,
+    metrics_service_pb2_grpc.MetricsServiceServicer,
+    logs_service_pb2_grpc.LogsServiceServicer,
+):
+    """An OTLP server over gRPC that keeps what it is given; it can go down and come up again."""
+
+    def __init__(self):
+        (self.port,) = free_ports(1)
+        self.trace_requests, self.metric_requests, self.log_requests = [], [], []
+        self._server = None
+
+    def up(self):
+        """Listen."""
+        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._server)
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._server)
+        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Logs(self), self._server)
+        assert self._server.add_insecure_port(f"127.0.0.1:{self.port}") == self.port
+        self._server.start()
+        return self
+
+    def down(self):
+        """Stop listening; what was kept stays."""
+        if self._server is not None:
+            self._server.stop(0).wait()
+            self._server = None
+
+    def spans(self):
+        """Every span that came in."""
+        return [
+            span
+            for request in list(self.trace_requests)
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    def logs(self):
+        """Every log record that came in."""
+        return [
+            record
+            for request in list(self.log_requests)
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
+
+    def metrics(self):
+        """Every metric that came in, as often as it did."""
+        return [
+            metric
+            for request in list(self.metric_requests)
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
+
+    def everything(self):
+        """All that came in, as text."""
+        requests = [*self.trace_requests, *self.metric_requests, *self.log_requests]
+        return "\n".join(map(str, requests))
+
+
+class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
+    def __init__(self, backend):
+        self._backend = backend
+
+    def Export(self, request, context):  # noqa: N802 - the service's own name
+        self._backend.trace_requests.append(request)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    def __init__(self, backend):
+        self._backend = backend
+
+    def Export(self, request, context):  # noqa: N802 - the service's own name
+        self._backend.metric_requests.append(request)
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
+class _Logs(logs_service_pb2_grpc.LogsServiceServicer):
+    def __init__(self, backend):
+        self._backend = backend
+
+    def Export(self, request, context):  # noqa: N802 - the service's own name
+        self._backend.log_requests.append(request)
+        return logs_service_pb2.ExportLogsServiceResponse()
+
+
+class Collector:
+    """A Collector process with one of the shipped configurations, on ports of its own.
+
+    Args:
+        config: file name of the configuration.
+        folder: where its queue and its output lie.
+        settings: variables without their prefix, beside the ports.
+        overlays: further configurations, laid over it.
+    """
+
+    def __init__(self, config, folder, settings=(), overlays=()):
+        self.folder = Path(folder)
+        self.queue = self.folder / "queue"
+        names = ("HEALTH", "GRPC", "HTTP", "PROMETHEUS", "SELF", "SAMPLING", "SPANS", "METRICS")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        own = {
+            "HEALTH_ENDPOINT": self._at("HEALTH"),
+            "GRPC_ENDPOINT": self._at("GRPC"),
+            "HTTP_ENDPOINT": self._at("HTTP"),
+            "PROMETHEUS_ENDPOINT": self._at("PROMETHEUS"),
+            "GATEWAY_SAMPLING_ENDPOINT": self._at("SAMPLING"),
+            "GATEWAY_SPANMETRICS_ENDPOINT": self._at("SPANS"),
+            "GATEWAY_METRICS_ENDPOINT": self._at("METRICS"),
+            "SELF_PORT": str(self.ports["SELF"]),
+            "SELF_HOST": "127.0.0.1",
+            "QUEUE_DIR": str(self.queue),
+            "BACKEND_INSECURE": "true",
+            "GATEWAY_INSECURE": "true",
+        }
+        self._environment = {
+            **os.environ,
+            **{PREFIX + name: value for name, value in {**own, **dict(settings)}.items()},
+        }
+        self._command = [OTELCOL, "--config", str(CONFIGS / config)]
+        for overlay in overlays:
+            self._command += ["--config", f"yaml:{overlay}"]
+        self._process = None
+
+    def _at(self, name):
+        return f"127.0.0.1:{self.ports[name]}"
+
+    def start(self):
+        """Start it, and wait until it says that it is well."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "collector.log").open("a") as log:
+            self._process = subprocess.Popen(
+                self._command, env=self._environment, stdout=log, stderr=log
+            )
+        until(self._is_well, f"a healthy collector: {self.log()[-2000:]}")
+        return self
+
+    def _is_well(self):
+        assert self._process.poll() is None, self.log()[-4000:]
+        return "available" in fetched(self.ports["HEALTH"], "/")
+
+    def log(self):
+        """What it wrote."""
+        return (self.folder / "collector.log").read_text()
+
+    def kill(self):
+        """Kill it without a word."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self):
+        """Ask it to end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(60)
+
+    @property
+    def pid(self):
+        """Its process id."""
+        return self._process.pid
+
+    def own(self, name):
+        """The samples of a metric about itself."""
+        return series(fetched(self.ports["SELF"]), name)
+
+    def scraped(self, name):
+        """The samples of a metric on its Prometheus endpoint."""
+        return series(fetched(self.ports["PROMETHEUS"]), name)
