@@ -49,6 +49,27 @@ def test_partitions_come_and_go_with_the_policy(cache, tmp_path):
     assert list((tmp_path / "cache_views").glob(".*")) == []
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "TIMESTAMP '2024-05-06 07:08:09.123456'",
+        "'two words'",
+        "'a/b=c:d%20e'",
+        "'grün'",
+        "'..'",
+        "-0.5",
+    ],
+)
+def test_an_entry_is_served_whatever_the_values_of_its_partitions(value, cache, tmp_path):
+    """Escaped in the names of its folders and once more in its log, they are looked for where they lie."""
+    query = f"SELECT {value} AS part, 7 AS id"
+    policy = CachePolicy("laid_out", partition_by="part")
+    expected = cache.view("plain", query).to_pydict()
+    assert cache.view("seen", query, policy=policy).to_pydict() == expected
+    assert str(cache.explain("seen")) == "seen: hit"
+    assert table(tmp_path).version() == 0
+
+
 def test_files_are_ordered_by_the_policy(cache, tmp_path):
     """By a second commit on top, which leaves the entry what it is."""
     policy = CachePolicy("ordered", zorder_by=("x",))

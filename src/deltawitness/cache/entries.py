@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from deltawitness.cache.fingerprint import Fingerprint
 from deltawitness.commit.log import local_path, open_log
@@ -267,11 +268,13 @@ def check_files(table: DeltaTable) -> None:
     if folder is None:
         return
     actions = table.get_add_actions(flatten=True)
+    # The log has paths as URIs have them: values of partitions that are no plain words are escaped.
     for path, size in zip(
         actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True
     ):
+        place = os.path.join(folder, unquote(path))  # noqa: PTH118 - of many files
         try:
-            found = os.stat(os.path.join(folder, path)).st_size  # noqa: PTH116, PTH118 - of many files
+            found = os.stat(place).st_size  # noqa: PTH116 - as above
         except OSError:
             found = -1
         if found != size:
