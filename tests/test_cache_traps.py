@@ -357,6 +357,21 @@ def test_a_dataset_of_each_format_is_staged_and_served(ending, cache, tmp_path):
     assert str(cache.explain("folder")) == "folder: hit"
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a?", "*", "a%201", "a#1"])
+def test_a_dataset_is_the_file_of_that_name_and_no_pattern(name, cache, tmp_path):
+    """Also where another one would match it, as file and as directory."""
+    for other, value in (("a1", 1), ("a 1", 1), (name, 2)):
+        folder = tmp_path / "lake" / other
+        folder.mkdir(parents=True)
+        (folder / f"{other}.csv").write_text(f"k\n{value}\n")
+    folder = tmp_path / "lake" / name
+    for source in (folder, folder / f"{name}.csv"):
+        assert cache.dataset("staged", source).to_pydict() == {"k": [2]}
+        assert str(cache.explain("staged")) == "staged: hit"
+    (folder / f"{name}.csv").write_text("k\n30\n")
+    assert cache.dataset("staged", folder).to_pydict() == {"k": [30]}
+
+
 def test_what_is_no_source_is_refused(cache, tmp_path):
     """Nothing is there, nothing is known, or there is too much of it."""
     (tmp_path / "empty").mkdir()

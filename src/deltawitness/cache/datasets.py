@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from deltawitness.cache.content import TooLarge, content_hash
 from deltawitness.cache.fingerprint import DataMark, Uncacheable
@@ -150,8 +151,15 @@ def _read(reader: str, path: Path, ending: str) -> DataFrame:
 
     # In a session of its own: one that has read the directory before keeps the list of its files.
     read = original(SessionContext(), reader)
-    frame: DataFrame = read(str(path), file_extension=ending)
+    frame: DataFrame = read(_location(path), file_extension=ending)
     return frame
+
+
+def _location(path: Path) -> str:
+    """Return where a path lies, for the engine: of a bare one it takes `[`, `?` and `*` for a pattern."""
+    # As bytes: a name need not be text.
+    where = "file://" + quote(os.fsencode(path.absolute()))
+    return f"{where}/" if path.is_dir() else where
 
 
 def _of_stream(ctx: SessionContext, source: Any, version: str | None) -> Made:
