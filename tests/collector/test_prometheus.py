@@ -1,0 +1,222 @@
+"""Dashboards and alert rules ask only for what a real Prometheus scrapes from the real Collector."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.parse
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+from deltalake import DeltaTable, write_deltalake
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from collector_parts import CONFIGS, PROMETHEUS, PROMTOOL, fetched, free_ports, until
+from deltawitness import DeltaCache, ObservedSessionContext, Settings, metric_views
+from deltawitness.instrumentation import DeltaLakeInstrumentor
+from deltawitness.semconv import METRIC_COMMIT_RETRIES, SCOPE_NAME
+from deltawitness.telemetry.metrics import InternalCounters
+
+ALERTS = CONFIGS / "alerts"
+DASHBOARDS = sorted((CONFIGS / "dashboards").glob("*.json"))
+needs_prometheus = pytest.mark.skipif(
+    PROMETHEUS is None or PROMTOOL is None,
+    reason="no Prometheus: no Debian package to be had (make collector) and no PROMETHEUS_BIN",
+)
+
+WORDS = {
+    "by", "sum", "rate", "increase", "le", "or", "unless", "offset", "topk", "histogram_quantile",
+    "label_values",
+}  # fmt: skip
+
+
+def expressions():
+    """Every query of dashboards and rules."""
+    for path in DASHBOARDS:
+        for panel in json.loads(path.read_text())["panels"]:
+            yield from (target["expr"] for target in panel["targets"])
+    for group in yaml.safe_load((ALERTS / "deltawitness.rules.yaml").read_text())["groups"]:
+        yield from (rule["expr"] for rule in group["rules"])
+
+
+def asked(expression):
+    """The metrics that a query names, each with the labels that it selects or sums by."""
+    bare = re.sub(r"\[[^\]]*\]", "", expression)
+    grouped = re.findall(r"\bby \(([^)]*)\)", bare)
+    labels = {label.strip() for group in grouped for label in group.split(",")}
+    bare = re.sub(r"\bby \([^)]*\)", "", bare)
+    selected = re.findall(r"(\w+)\s*\{([^}]*)\}", bare)
+    for _, matchers in selected:
+        labels |= set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', matchers))
+    bare = re.sub(r"\{[^}]*\}", "", bare)
+    names = set(re.findall(r"\b[a-z_]+(?::[a-z_0-9]+)*\b", bare)) - WORDS
+    return {
+        name for name in names if "_" in name and ":" not in name and name != "histogram_quantile"
+    }, labels
+
+
+def observed_program(one, folder):
+    """A program whose metrics are those of a busy day: writes, failures, the cache, the ledger."""
+    endpoint = f"http://127.0.0.1:{one.ports['GRPC']}"
+    resource = Resource.create({"service.name": "loader"})
+    tracers = TracerProvider(resource=resource)
+    tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, insecure=True)))
+    meters = MeterProvider(
+        [PeriodicExportingMetricReader(OTLPMetricExporter(endpoint, insecure=True))],
+        resource=resource,
+        views=metric_views(),
+    )
+    settings = Settings(cache_root=str(folder / "root"))
+    DeltaLakeInstrumentor().instrument(
+        tracer_provider=tracers, meter_provider=meters, settings=settings
+    )
+    table = str(folder / "orders")
+    write_deltalake(table, pa.table({"x": [1, 2]}))
+    DeltaTable(table).delete("x = 1")
+    with pytest.raises(Exception, match="already exists"):
+        write_deltalake(table, pa.table({"x": [1]}), mode="error")
+    session = ObservedSessionContext()
+    session.register_table("orders", DeltaTable(table))
+    cache = DeltaCache(session)
+    for _ in range(2):
+        cache.view("orders_view", "SELECT x, x + 1 AS y FROM orders").collect()
+    # Hard to provoke at will: counted through the library's own counters, by their own names.
+    InternalCounters(meters).error("spans")
+    InternalCounters(meters).dropped("delivery")
+    meters.get_meter(SCOPE_NAME).create_counter(METRIC_COMMIT_RETRIES, "{retry}").add(
+        1, {"db.operation.name": "WRITE"}
+    )
+    tracers.force_flush()
+    meters.force_flush()
+    return tracers, meters
+
+
+@pytest.fixture
+def prometheus(tmp_path):
+    """Start a Prometheus that scrapes a Collector, with our rules."""
+    started = []
+
+    def start(one):
+        (port,) = free_ports(1)
+        targets = [f"127.0.0.1:{one.ports[name]}" for name in ("PROMETHEUS", "SELF")]
+        config = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(ALERTS / "deltawitness.rules.yaml")],
+            "scrape_configs": [
+                {
+                    "job_name": "collector",
+                    "honor_labels": True,
+                    "static_configs": [{"targets": targets}],
+                }
+            ],
+        }
+        place = tmp_path / "prometheus.yaml"
+        place.write_text(yaml.safe_dump(config))
+        with (tmp_path / "prometheus.log").open("w") as log:
+            started.append(
+                subprocess.Popen(
+                    [
+                        PROMETHEUS,
+                        f"--config.file={place}",
+                        f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+                        f"--web.listen-address=127.0.0.1:{port}",
+                    ],
+                    stdout=log,
+                    stderr=log,
+                )
+            )
+        until(lambda: "Ready" in fetched(port, "/-/ready"), "Prometheus")
+        return port
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(30)
+
+
+def queried(port, path, **parameters):
+    """The data of an answer of Prometheus' API."""
+    answer = fetched(port, f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
+    return json.loads(answer)["data"] if answer else {}
+
+
+@needs_prometheus
+def test_what_is_asked_for_is_there(collector, backend, prometheus, tmp_path, say):
+    """Every metric and every label, by name."""
+    wanted, labels = set(), set()
+    for expression in expressions():
+        names, by = asked(expression)
+        wanted |= names
+        labels |= by
+    assert "traces_span_metrics_calls_total" in wanted
+    assert {"status_code", "cache_policy", "delta_change"} <= labels
+    one = collector(
+        "config.yaml",
+        BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",
+        DECISION_WAIT="1s",
+        DECISION_WAIT_AFTER_ROOT="1s",
+        SPANMETRICS_FLUSH="1s",
+        BASELINE_PERCENT="100",
+    )
+    port = prometheus(one)
+    tracers, meters = observed_program(one, tmp_path)
+
+    def missing():
+        return wanted - set(queried(port, "label/__name__/values") or ())
+
+    until(lambda: not missing(), f"all of {sorted(wanted)}")
+    assert labels - set(queried(port, "labels")) == set()
+    # Each query is one that Prometheus understands, with the dashboard's variables filled in.
+    for expression in expressions():
+        filled = expression.replace("$__rate_interval", "1m").replace("$__range", "1h")
+        answer = queried(port, "query", query=filled.replace("$service", ".*"))
+        assert answer.get("resultType") in {"vector", "scalar"}, expression
+    tracers.shutdown()
+    meters.shutdown()
+    say(f"dashboards and rules: {len(wanted)} metrics and {len(labels)} labels, all scraped")
+
+
+@needs_prometheus
+def test_the_alert_rules_do_what_they_say():
+    """Their unit tests, run by promtool."""
+    for arguments in (
+        ["check", "rules", "deltawitness.rules.yaml"],
+        ["test", "rules", "deltawitness.tests.yaml"],
+    ):
+        done = subprocess.run([PROMTOOL, *arguments], cwd=ALERTS, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_unit_test():
+    """One at least in which it fires."""
+    tests = yaml.safe_load((ALERTS / "deltawitness.tests.yaml").read_text())["tests"]
+    fired = {
+        case["alertname"]
+        for test in tests
+        for case in test["alert_rule_test"]
+        if case["exp_alerts"]
+    }
+    groups = yaml.safe_load((ALERTS / "deltawitness.rules.yaml").read_text())["groups"]
+    assert fired == {
+        rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule
+    }
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: Path(path).name)
+def test_a_dashboard_can_be_imported(path):
+    """Panels have ids and places of their own, and say what they show."""
+    read = json.loads(path.read_text())
+    panels = read["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len(panels)
+    assert all(panel["description"] and panel["title"] for panel in panels)
