@@ -106,9 +106,41 @@ def test_the_table_of_variables_is_that_of_the_code():
     assert configuration_table() in (ROOT / "docs/configuration.md").read_text()
 
 
+def collector_table():
+    """The variables of the Collector's configurations, read off them."""
+    files = ("config.yaml", "agent-tier.yaml", "gateway-tier.yaml")
+    found = {}
+    for name in files:
+        text = (ROOT / "collector" / name).read_text()
+        for variable, default in re.findall(r"\$\{env:([A-Z_]+):-([^}]*)\}", text):
+            defaults = found.setdefault(variable, {})
+            assert defaults.setdefault(name, default) == default, variable
+    lines = ["| variable | default | in |", "|---|---|---|"]
+    for variable, defaults in sorted(found.items()):
+        told = ", ".join(f"`{default}`" for default in dict.fromkeys(defaults.values()) if default)
+        lines.append(f"| `{variable}` | {told} | {', '.join(f'`{name}`' for name in defaults)} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_the_collectors_variables_is_that_of_its_configurations():
+    """Every variable, with its default; one variable has one default in a file."""
+    assert collector_table() in (ROOT / "docs/configuration.md").read_text()
+
+
+def test_the_table_of_attributes_names_every_attribute():
+    """An attribute that is added to the code is added to the page."""
+    source = (ROOT / "src/deltawitness/semconv.py").read_text()
+    ours = source.split("# --- span and log attributes")[1].split("# --- instruments")[0]
+    named = set(re.findall(r'Final = "([a-z_]+(?:\.[a-z_]+)+)"\n', ours))
+    page = (ROOT / "docs/observability.md").read_text()
+    table = page.split("## Attributes")[1].split("## Metrics")[0]
+    assert len(named) > 40
+    assert named - set(re.findall(r"`([a-z_.]+)`", table)) == set()
+
+
 def test_the_table_of_commit_keys_names_every_key():
     """And no other."""
-    page = (ROOT / "docs/signals.md").read_text().split("## Spans")[0]
+    page = (ROOT / "docs/observability.md").read_text().split("## Spans")[0]
     named = set(re.findall(r"`([a-z_]+)`", page.split("|---|---|")[1]))
     assert {str(key) for key in CommitKey} <= named
 

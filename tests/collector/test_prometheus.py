@@ -220,3 +220,11 @@ def test_a_dashboard_can_be_imported(path):
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
     assert len(places) == len(panels)
     assert all(panel["description"] and panel["title"] for panel in panels)
+
+
+def test_the_page_lists_every_panel():
+    """With what it shows."""
+    page = (CONFIGS / "README.md").read_text()
+    for path in DASHBOARDS:
+        for panel in json.loads(path.read_text())["panels"]:
+            assert f"| {panel['title']} | {panel['description']} |" in page
