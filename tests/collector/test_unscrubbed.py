@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -16,9 +16,12 @@ from deltawitness.instrumentation import DeltaLakeInstrumentor
 
 
 def test_links_and_exemplars_carry_no_attributes(tmp_path):
-    """Of a run with writes of several kinds, one of which fails; the exemplars themselves are there."""
+    """Of a run with writes of several kinds, one of which fails, with an exemplar for each measurement."""
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
-    tracers, meters = TracerProvider(), MeterProvider([reader], views=deltawitness.metric_views())
+    tracers = TracerProvider()
+    meters = MeterProvider(
+        [reader], views=deltawitness.metric_views(), exemplar_filter=AlwaysOnExemplarFilter()
+    )
     tracers.add_span_processor(SimpleSpanProcessor(spans))
     DeltaLakeInstrumentor().instrument(tracer_provider=tracers, meter_provider=meters)
     table = str(tmp_path / "orders")
@@ -28,7 +31,6 @@ def test_links_and_exemplars_carry_no_attributes(tmp_path):
         with pytest.raises(Exception, match="already exists"):
             write_deltalake(table, pa.table({"x": [1]}), mode="error")
     tracers.force_flush()
-    meters.force_flush()
     finished = spans.get_finished_spans()
     assert len(finished) == 4
     assert [
