@@ -94,6 +94,36 @@ def test_a_view_that_stays_at_a_version_is_not_kept(way, tmp_path):
     assert seen(cache, "SELECT * FROM v ORDER BY k") == ({"k": [1, 2, 2]}, "hit")
 
 
+def given(ctx, name, *values):
+    """Register a table in memory by a way that the session is not told of."""
+    ctx.register_record_batches(name, [[pa.record_batch({"k": values})]])
+
+
+def test_a_view_of_another_default_schema_is_not_kept(ctx, cache, tmp_path):
+    """Its plan calls by one name what the query calls by the same, and is another table."""
+    write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
+    reason = "was made under another default schema"
+    for schema in ("s1", "s2"):
+        ctx.sql(f"CREATE SCHEMA {schema}")
+        ctx.sql(f"SET datafusion.catalog.default_schema = '{schema}'")
+        ctx.register_delta("t", tmp_path / "t")
+        given(ctx, "m", 1)
+        if schema == "s1":
+            ctx.sql("CREATE VIEW over_t AS SELECT k FROM t")
+            ctx.sql("CREATE VIEW over_m AS SELECT k FROM m")
+            cache.view("kept", "SELECT k FROM t")
+    for view in ("over_t", "over_m", "kept"):
+        assert seen(cache, f"SELECT k FROM s1.{view}") == ({"k": [1]}, "miss")
+        assert f"the view s1.{view} {reason}" in str(cache.explain("seen"))
+    ctx.sql("CREATE VIEW mine AS SELECT k FROM m")
+    assert seen(cache, "SELECT a.k FROM mine AS a") == ({"k": [1]}, "hit")
+    write_deltalake(tmp_path / "t", pa.table({"k": [2]}), mode="append")
+    assert seen(cache, "SELECT k FROM t ORDER BY k") == ({"k": [1, 2]}, "hit")
+    ctx.sql("SET datafusion.catalog.default_schema = 's1'")
+    for view in ("over_t", "kept"):
+        assert seen(cache, f"SELECT k FROM {view} ORDER BY k") == ({"k": [1, 2]}, "hit")
+
+
 def test_a_frame_means_what_its_names_mean_now(ctx, cache):
     """As it does where it is written with new inputs."""
     remember(ctx, "m", k=[1, 2])

@@ -425,6 +425,8 @@ def test_a_view_is_not_made_in_another_schema(ctx, uri):
     insert(ctx, 9, "public.t")
     assert ids(ctx, "public.v") == [1, 2, 3]
     assert not ctx.table_exist("other.v")
+    ctx.sql("SET datafusion.catalog.default_schema = 'public'")
+    assert ids(ctx, "v") == [1, 2, 3, 9]
 
 
 def test_every_name_of_a_table_serves_its_new_version(ctx, uri):

@@ -169,7 +169,7 @@ def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bo
         if name in session.upstream:
             if is_being_made(name) and name.table in _RECURSION.findall(text):
                 continue
-            asked_again(session, name)
+            asked_again(session, state.ctx, name)
         elif session.snapshot.get(name) is not None:
             session.refresh(state.ctx, tuple(name))
     now = session.snapshot

@@ -23,6 +23,7 @@ from deltawitness.cache.scans import (
     shown_names,
     values_of,
 )
+from deltawitness.cache.upstream import is_of_another_default
 from deltawitness.commit.log import open_log
 from deltawitness.commit.seams import storage_options_of
 from deltawitness.events import InputVersion
@@ -153,27 +154,37 @@ class _Marking:
         """See that the views of a plan read Delta tables at the versions that the session serves.
 
         A view that was made past us, or as a `Table` of a frame, stays at those that it was made over.
+        Of one that was made under another default schema nobody can tell what its names stand for.
         """
-        if self._state is None or not self._tables:
+        if self._state is None:
             return
-        session = self._state.session
         for shown in dict.fromkeys(_ALIAS.findall(self._text)):
-            name = session.full_name(self._state.ctx, tuple(shown.split("."))[-3:])
-            if name in session.detached:
-                msg = f"the view {told_name(shown)} reads a table that the session has let go of"
-                raise Unknown(msg)
-            if not session.knows_view(name) and self._is_view_of_tables(name):
-                msg = f"the view {told_name(shown)} may read its tables at older versions"
-                raise Unknown(msg)
+            for name in self._state.session.meanings(self._state.ctx, _parts(shown)):
+                self._check_view(shown, name)
 
-    def _is_view_of_tables(self, name: TableName) -> bool:
+    def _check_view(self, shown: str, name: TableName) -> None:
+        assert self._state is not None
+        session, ctx = self._state.session, self._state.ctx
+        if session.is_of_other_names(ctx, name) and self._view(name):
+            msg = f"the view {told_name(shown)} was made under another default schema"
+            raise Unknown(msg)
+        if not self._tables:
+            return
+        if name in session.detached:
+            msg = f"the view {told_name(shown)} reads a table that the session has let go of"
+            raise Unknown(msg)
+        if not session.knows_view(name) and scanned_names(self._view(name), self._state.snapshot):
+            msg = f"the view {told_name(shown)} may read its tables at older versions"
+            raise Unknown(msg)
+
+    def _view(self, name: TableName) -> str:
+        """Return the text of a view's plan; none where the name stands for no view."""
         assert self._state is not None
         ctx = self._state.ctx
         if not original(ctx, "table_exist")(name.sql()):
-            return False
+            return ""
         text = original(original(ctx, "table")(name.sql()), "logical_plan")().display_indent()
-        is_view = text.startswith("SubqueryAlias:")
-        return is_view and bool(scanned_names(text, self._state.snapshot))
+        return text if text.startswith("SubqueryAlias:") else ""
 
     def _scans(self) -> list[Scan]:
         scans = _reachable(self._frame, self._text)
@@ -259,6 +270,9 @@ class _Marking:
             return
         assert self._state is not None
         for entry in entries:
+            if is_of_another_default(self._state.session, self._state.ctx, entry.name):
+                msg = f"the view {told_name(name)} was made under another default schema"
+                raise Unknown(msg)
             self._found.tables.append(_mark_of(entry, self._state))
 
     def _mark_files(self, name: str, source: DataFrame, leaf: Leaf) -> None:
@@ -324,6 +338,10 @@ def _once_per_name(scans: list[Scan], state: FrameState | None) -> Iterator[Scan
             continue
         seen.add(scan.name)
         yield scan
+
+
+def _parts(shown: str) -> tuple[str, ...]:
+    return tuple(shown.split("."))[-3:]
 
 
 def _context_of(frame: DataFrame) -> SessionContext:

@@ -11,9 +11,19 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.proxies.registry import TableName
 
 if TYPE_CHECKING:
+    from datafusion import SessionContext
+
     from deltawitness.proxies.state import Session
 
-__all__ = ["asked_again", "being_made", "is_being_made", "lent_in", "looking_only", "untrue"]
+__all__ = [
+    "asked_again",
+    "being_made",
+    "is_being_made",
+    "is_of_another_default",
+    "lent_in",
+    "looking_only",
+    "untrue",
+]
 
 _asked: ContextVar[frozenset[TableName]] = ContextVar("asked", default=frozenset())
 _untrue: ContextVar[list[str] | None] = ContextVar("untrue", default=None)
@@ -37,24 +47,36 @@ def lent_in(text: str, session: Session) -> list[TableName]:
     ]
 
 
-def asked_again(session: Session, name: TableName) -> None:
+def asked_again(session: Session, ctx: SessionContext, name: TableName) -> None:
     """Have a cached view brought up to date.
 
     Args:
         session: the session that knows it.
+        ctx: a context of that session.
         name: its name.
 
     Raises:
         ConfigurationError: it is being made: it reads itself.
     """
     ask = session.upstream.get(name)
-    if ask is None:
+    if ask is None or is_of_another_default(session, ctx, name):
         return
     if name in _asked.get():
         msg = f"the view {name.table} reads itself"
         raise ConfigurationError(msg)
     with being_made(name):
         ask()
+
+
+def is_of_another_default(session: Session, ctx: SessionContext, name: TableName) -> bool:
+    """Tell whether a cached view was made under another default schema: its query means another now.
+
+    Args:
+        session: the session that knows it.
+        ctx: a context of that session.
+        name: its name.
+    """
+    return name in session.upstream and tuple(name[:2]) != session.default_of(ctx)
 
 
 def is_being_made(name: TableName) -> bool:

@@ -52,6 +52,8 @@ class Session:
         self._views: dict[TableName, View] = {}
         self._stale_views: dict[TableName, None] = {}
         self._is_freshening = False
+        self._defaults: set[tuple[str, str]] = set()
+        self._made_under: dict[TableName, tuple[str, str]] = {}
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
         self.has_factory = False
@@ -61,7 +63,7 @@ class Session:
         self.rebound: set[TableName] = set()
         """Names that have stood for something else before: a view may still read that."""
         self.detached: set[TableName] = set()
-        """Views over Delta tables whose names the session has let go of since."""
+        """Views that are behind the Delta tables which they read, or read some that were let go of."""
         self.functions: set[str] = set()
         """Names that the program has registered functions under."""
         self.has_spark_functions = False
@@ -100,6 +102,7 @@ class Session:
         finally:
             original(ctx, "deregister_table")(quoted(probe))
         with self._lock:
+            self._defaults.add(default)
             self.snapshot = Snapshot(self.snapshot.entries, default)
         return default
 
@@ -107,6 +110,23 @@ class Session:
         """Look the default catalog and schema up anew: a SET statement may have changed them."""
         with self._lock:
             self.snapshot = Snapshot(self.snapshot.entries, None)
+
+    def meanings(self, ctx: SessionContext, parts: tuple[str, ...]) -> set[TableName]:
+        """Return what a name may mean in the text of a plan: a view is read as when it was made.
+
+        Args:
+            ctx: a context of this session.
+            parts: the name, of at most three parts.
+        """
+        missing = len(TableName._fields) - len(parts)
+        defaults = {self.default_of(ctx), *self._defaults}
+        return {TableName(*default[:missing], *parts) for default in defaults}
+
+    def is_of_other_names(self, ctx: SessionContext, name: TableName) -> bool:
+        """Tell whether a view was made under another default schema: its text means something else now."""
+        default = self.default_of(ctx)
+        has_moved = bool(self._defaults - {default})
+        return has_moved and self._made_under.get(name) != default
 
     def full_name(self, ctx: SessionContext, parts: tuple[str, ...]) -> TableName:
         """Return the full name of a table that is named by its parts."""
@@ -167,6 +187,7 @@ class Session:
             for name in names:
                 self._views.pop(name, None)
                 self._stale_views.pop(name, None)
+                self._made_under.pop(name, None)
 
     def let_go(self, name: TableName) -> None:
         """Take note that a name is about to stand for something else; its readers are made again."""
@@ -336,7 +357,9 @@ class Session:
         tables = {entry.name for entry in scanned_names(text, self.snapshot)}
         lent = {each for each in tuple(self.lent) if f"SubqueryAlias: {each.table}\n" in text}
         reads = frozenset(tables | lent - {name})
+        default = self.default_of(ctx)
         with self._lock:
+            self._made_under[name] = default
             self.snapshot = self.snapshot.without([name])
             self.detached.discard(name)
             if reads:
@@ -370,7 +393,10 @@ class Session:
                     view for name, view in self._views.items() if name in self._stale_views
                 ]:
                     self._make_again(view, ctx)
-                self._stale_views.clear()
+                # Those of another default schema wait until it is the default again.
+                self._stale_views = {
+                    name: None for name in self._stale_views if self.is_of_other_names(ctx, name)
+                }
             finally:
                 self._is_freshening = False
 
@@ -379,17 +405,25 @@ class Session:
         with self._lock:
             readers = [view for view in self._views.values() if name in view.reads]
             for view in readers:
-                self._make_again(view, ctx)
-                if original(ctx, "table_exist")(view.name.sql()):
+                is_made = self._make_again(view, ctx)
+                if is_made and original(ctx, "table_exist")(view.name.sql()):
                     self.note_view(ctx, view.name, view.make)
 
-    def _make_again(self, view: View, ctx: SessionContext) -> None:
+    def _make_again(self, view: View, ctx: SessionContext) -> bool:
+        """Make a view again; return False where it stays as it was, and so is behind what it reads."""
+        if self.is_of_other_names(ctx, view.name):
+            self.detached.add(view.name)
+            return False
         self._swaps += 1
         try:
             view.make(ctx)
-            self.detached.discard(view.name)
         except Exception as error:  # noqa: BLE001 - the write that came before it has landed
+            self.detached.add(view.name)
             report("session", error)
+            return False
+        else:
+            self.detached.discard(view.name)
+            return True
         finally:
             self._swaps += 1
 

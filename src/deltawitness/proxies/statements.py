@@ -37,7 +37,7 @@ from deltawitness.proxies.state import Session
 from deltawitness.proxies.witness import witnessed
 
 if TYPE_CHECKING:
-    from datafusion import DataFrame, SessionContext
+    from datafusion import DataFrame
 
 __all__ = ["routed", "run_sql"]
 
@@ -172,14 +172,7 @@ def _note_create(session: Session, call: SqlCall, words: Words) -> None:
     if is_view:
         insertion = "" if is_replacing else "OR REPLACE "
         text = call.text[:or_replace_at] + insertion + call.text[or_replace_at:]
-        default = session.default_of(call.ctx)
-
-        def make(ctx: SessionContext) -> None:
-            # Under another default schema the text would mean another view of other tables.
-            if session.default_of(ctx) == default:
-                call.plan(text)
-
-        session.note_view(call.ctx, name, make)
+        session.note_view(call.ctx, name, lambda _: call.plan(text))
     elif not if_not_exists:
         session.forget(name)
 
