@@ -99,6 +99,42 @@ def given(ctx, name, *values):
     ctx.register_record_batches(name, [[pa.record_batch({"k": values})]])
 
 
+def test_two_tables_that_a_plan_calls_by_one_name_are_both_looked_at(ctx, cache):
+    """Table b of schema a and table "a.b", a recursive query and what a view calls as it."""
+    ctx.sql("CREATE SCHEMA a")
+    given(ctx, "a.b", 1)
+    given(ctx, '"a.b"', 10)
+    both = 'SELECT x.k + y.k AS k FROM a.b AS x CROSS JOIN "a.b" AS y ORDER BY 1'
+    assert seen(cache, both) == ({"k": [11]}, "hit")
+    ctx.sql('INSERT INTO "a.b" VALUES (11)').collect()
+    assert seen(cache, both) == ({"k": [11, 12]}, "hit")
+    given(ctx, "m", 10)
+    ctx.sql("CREATE VIEW v AS SELECT k FROM m")
+    recursive = (
+        "WITH RECURSIVE m AS (SELECT 1 AS k UNION ALL SELECT k + 1 FROM m WHERE k < 2)"
+        " SELECT m.k + v.k AS k FROM m CROSS JOIN v ORDER BY 1"
+    )
+    assert seen(cache, recursive) == ({"k": [11, 12]}, "hit")
+    ctx.sql("INSERT INTO m VALUES (20)").collect()
+    assert seen(cache, recursive) == ({"k": [11, 12, 21, 22]}, "hit")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT k FROM m WHERE k IN (SELECT k FROM v)",
+        "SELECT k FROM m WHERE k = (SELECT max(k) FROM v)",
+    ],
+)
+def test_what_a_view_reads_inside_of_a_subquery_counts(query, ctx, cache):
+    """Where the query calls by the same name what the name stands for now."""
+    for value in (1, 3):
+        remember(ctx, "m", k=[value])
+        ctx.sql("CREATE OR REPLACE VIEW v AS SELECT k FROM m")
+        remember(ctx, "m", k=[1, 2, 3])
+        assert seen(cache, query)[0] == {"k": [value]}
+
+
 def test_a_view_of_another_default_schema_is_not_kept(ctx, cache, tmp_path):
     """Its plan calls by one name what the query calls by the same, and is another table."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))

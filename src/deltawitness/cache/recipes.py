@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.cache.fingerprint import Fingerprint, Uncacheable
 from deltawitness.cache.plans import fingerprint_of
 from deltawitness.cache.policy import CachePolicy
+from deltawitness.cache.scans import RECURSION
 from deltawitness.cache.sources import has_files
 from deltawitness.cache.upstream import asked_again, is_being_made, lent_in
 from deltawitness.exceptions import ConfigurationError
@@ -28,9 +29,6 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 _QUERY = re.compile(
     r"(?is)\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*(?:(?:select|with|values|table|from)\b|\()"
 )
-
-_RECURSION = re.compile(r"SubqueryAlias: (.+)\n\s+RecursiveQuery:")
-"""The name of a recursive query, by which it scans itself."""
 
 
 def checked_name(name: str) -> str:
@@ -167,7 +165,7 @@ def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bo
             continue
         done.add(name)
         if name in session.upstream:
-            if is_being_made(name) and name.table in _RECURSION.findall(text):
+            if is_being_made(name) and name.table in RECURSION.findall(text):
                 continue
             asked_again(session, state.ctx, name)
         elif session.snapshot.get(name) is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
 
 __all__ = [
+    "RECURSION",
     "Kind",
     "Leaf",
     "Scan",
@@ -32,6 +33,10 @@ __all__ = [
     "shown_names",
     "values_of",
 ]
+
+
+RECURSION = re.compile(r"SubqueryAlias: (.+)\n\s+RecursiveQuery:")
+"""The name of a recursive query, by which it scans itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,12 +81,15 @@ def shown(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:
         with session.swapping():
             if full in session.lent or session.snapshot.get(full) is not None:
                 _let_go(ctx, session, full)
+            had_been = full in session.rebound
             try:
                 _call(ctx, "register_view", full.sql(), rows)
             except Exception:  # noqa: BLE001 - a frame that is no view: two of its columns have one name
                 if original(ctx, "table_exist")(full.sql()):
                     _let_go(ctx, session, full)
                 return frame
+            if not had_been:
+                session.rebound.discard(full)  # its readers are made again
         session.lent.add(full)
         session.make_readers_again(ctx, full)
     return frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from deltawitness.cache.content import TooLarge, content_hash
 from deltawitness.cache.files import FileGone, file_mark
 from deltawitness.cache.fingerprint import DataMark, FileMark, SourceMark, TableMark, told_name
 from deltawitness.cache.scans import (
+    RECURSION,
     Kind,
     Leaf,
     Scan,
@@ -72,9 +74,10 @@ class Sources:
         """Return the marks as the fields of a fingerprint."""
         return {
             "tables": tuple(dict.fromkeys(self.tables)),
-            "ways": tuple(dict.fromkeys(self.ways)),
-            "files": tuple(dict.fromkeys(self.files)),
-            "data": tuple(dict.fromkeys(self.data)),
+            # In the order of the scans, each as often: one name may stand for several things.
+            "ways": tuple(self.ways),
+            "files": tuple(self.files),
+            "data": tuple(self.data),
         }
 
 
@@ -89,13 +92,13 @@ def has_files(frame: DataFrame, ctx: SessionContext) -> bool:
     text = original(frame, "logical_plan")().display_indent()
     known = {} if state is None else _names_of_tables(text, state)
     others = {name for name in shown_names(text) if name not in known}
-    for scan in _reachable(frame, text) if others else ():
-        if scan.name in others and any(
-            leaf.is_of((Kind.FILES, "EmptyExec")) for leaf in leaves_of(ctx, scan)[1]
-        ):
-            return True
-        others.discard(scan.name)
-    return bool(others)  # inside of a subquery
+    scans, unreached = _reached(frame, text) if others else ([], set())
+    return not others.isdisjoint(unreached) or any(
+        leaf.is_of((Kind.FILES, "EmptyExec"))
+        for scan in scans
+        if scan.name in others
+        for leaf in leaves_of(ctx, scan)[1]
+    )
 
 
 def sources_of(frame: DataFrame, version: str | None) -> Sources:
@@ -134,7 +137,7 @@ class _Marking:
         yield self._mark_values
         yield self._check_views
         ctx = _context_of(self._frame)
-        for scan in _once_per_name(self._scans(), self._state):
+        for scan in self._scans():
             yield lambda scan=scan: self._mark(ctx, scan)
         yield self._check_reads
 
@@ -181,22 +184,27 @@ class _Marking:
         """Return the text of a view's plan; none where the name stands for no view."""
         assert self._state is not None
         ctx = self._state.ctx
-        if not original(ctx, "table_exist")(name.sql()):
+        if not _exists(ctx, name.sql()):
             return ""
         text = original(original(ctx, "table")(name.sql()), "logical_plan")().display_indent()
         return text if text.startswith("SubqueryAlias:") else ""
 
-    def _scans(self) -> list[Scan]:
-        scans = _reachable(self._frame, self._text)
-        known = {scan.name for scan in scans}
-        for name in dict.fromkeys(shown_names(self._text)):
-            if name not in known:
-                scans.append(self._by_name(name))
-        return scans
+    def _scans(self) -> Iterator[Scan]:
+        """Yield the scans of the plan, each name once unless it may stand for two things."""
+        scans, unreached = _reached(self._frame, self._text)
+        may_be_two = {scan.name: self._may_be_two(scan.name) for scan in scans}
+        seen: set[str] = set()
+        for scan in scans:
+            if scan.name not in seen or may_be_two[scan.name]:
+                seen.add(scan.name)
+                yield scan
+        for name in unreached:
+            if name not in seen or may_be_two[name]:
+                yield self._by_name(name)
 
     def _by_name(self, name: str) -> Scan:
         """Return the scan of a name inside of a subquery, which is not to be had from the plan."""
-        if self._state is None or self._may_be_old(name):
+        if self._state is None or self._may_be_two(name):
             return Scan(name, None)
         parts = name.split(".")
         try:
@@ -206,14 +214,21 @@ class _Marking:
         plan = original(source, "logical_plan")()
         return Scan(name, plan) if len(scans_of(plan)) == 1 else Scan(name, None)
 
-    def _may_be_old(self, name: str) -> bool:
-        """Tell whether a view may read something else by a name than what it stands for now."""
-        assert self._state is not None
-        session = self._state.session
-        entries = self._tables.get(name, [])
-        if "SubqueryAlias:" not in self._text or any(e.name in session.upstream for e in entries):
-            return False
-        return name.rsplit(".", maxsplit=1)[-1] in {each.table for each in session.rebound}
+    def _may_be_two(self, name: str) -> bool:
+        """Tell whether a name may stand for one thing here and for another there.
+
+        A view may read what the name stood for before, a recursive query calls itself by a name that
+        others have as well, and a plan prints `a.b` for a table of that name as for `b` of schema `a`.
+        """
+        if self._state is None or name in {"", "?table?"} or name.endswith("()"):
+            return True
+        if name in RECURSION.findall(self._text):
+            return True
+        if any(_exists(self._state.ctx, quoted(*parts)) for parts in _dotted(name)):
+            return True
+        before = {each.table for each in self._state.session.rebound}
+        has_been = any(name == table or name.endswith(f".{table}") for table in before)
+        return has_been and "SubqueryAlias:" in self._text
 
     def _mark(self, ctx: SessionContext, scan: Scan) -> None:
         if scan.plan is None:
@@ -244,7 +259,7 @@ class _Marking:
         return name
 
     def _is_of_recursion(self, name: str) -> bool:
-        return "RecursiveQuery:" in self._text and name not in self._tables
+        return name in RECURSION.findall(self._text) and name not in self._tables
 
     def _mark_leaf(self, scan: Scan, name: str, source: DataFrame, leaf: Leaf) -> None:
         is_known = scan.name in self._tables and leaf.is_of((Kind.FOREIGN, Kind.DATASET))
@@ -315,29 +330,44 @@ class _Marking:
 # --- scans -------------------------------------------------------------------------------------------------
 
 
-def _reachable(frame: DataFrame, text: str) -> list[Scan]:
-    """Return the scans that a plan hands out: the optimized one holds most subqueries as joins."""
+def _reached(frame: DataFrame, text: str) -> tuple[list[Scan], set[str]]:
+    """Return the scans that a plan hands out, and the names of which there are more than those.
+
+    The optimized plan holds most subqueries as joins.
+    """
     scans = scans_of(original(frame, "logical_plan")())
-    if len(scans) == len(shown_names(text)):
-        return scans
-    names = {scan.name for scan in scans}
+    names = Counter(shown_names(text))
+    missing = names - Counter(scan.name for scan in scans)
+    if not missing:
+        return scans, set()
     try:
         optimized = scans_of(original(frame, "optimized_logical_plan")())
     except Exception:  # noqa: BLE001 - what cannot be planned fails where it is run
-        return scans
-    return [*scans, *(scan for scan in optimized if scan.name not in names)]
+        optimized = []
+    found = Counter(scan.name for scan in optimized)
+    inside = [scan for scan in optimized if scan.name in missing]
+    return [*scans, *inside], {name for name in missing if found[name] < names[name]}
 
 
-def _once_per_name(scans: list[Scan], state: FrameState | None) -> Iterator[Scan]:
-    """Leave out what is scanned again, unless one name may stand for two things."""
-    seen: set[str] = set()
-    rebound = set() if state is None else {name.table for name in state.session.rebound}
-    for scan in scans:
-        is_one = scan.name not in {"", "?table?"} and scan.name.split(".")[-1] not in rebound
-        if is_one and scan.name in seen and not scan.name.endswith("()"):
-            continue
-        seen.add(scan.name)
-        yield scan
+def _exists(ctx: SessionContext, name: str) -> bool:
+    try:
+        return bool(original(ctx, "table_exist")(name))
+    except Exception:  # noqa: BLE001 - there is no such catalog or schema
+        return False
+
+
+def _dotted(name: str) -> Iterator[tuple[str, ...]]:
+    """Yield the other names that a plan prints as it prints this one: those with a dot in a part.
+
+    >>> list(_dotted("a.b")), list(_dotted("a.b.c"))
+    ([('a.b',)], [('a.b.c',), ('a', 'b.c'), ('a.b', 'c')])
+    """
+    parts = name.split(".")
+    if len(parts) > 1:
+        yield (name,)
+    for at in range(1, len(parts) - 1):
+        yield ".".join(parts[:at]), ".".join(parts[at:])
+        yield ".".join(parts[: at + 1]), ".".join(parts[at + 1 :])
 
 
 def _parts(shown: str) -> tuple[str, ...]:
