@@ -238,6 +238,33 @@ def test_what_a_plan_does_not_print_counts(ctx, cache):
     assert seen(cache, rows)[1] == "miss"
 
 
+def test_what_a_frame_does_with_nulls_counts(ctx, cache):
+    """Its plan prints no word of it: of UNNEST, and of EXCEPT, which prints as a join does."""
+    ctx.from_pydict({"a": [1, None], "l": [[1], None]}, name="m")
+    frame = ctx.table("m").select("a")
+    without = {"left_on": "a", "right_on": "a", "how": "anti", "coalesce_duplicate_keys": False}
+    lists = ctx.table("m")
+    for asked, expected in (
+        (frame.except_all(frame.alias("m")), []),
+        (frame.join(frame.alias("m"), **without), [None]),
+        (lists.unnest_columns("l"), [1, None]),
+        (lists.unnest_columns("l", preserve_nulls=False), [1]),
+    ):
+        found, result = seen(cache, asked)
+        assert (sorted(found["a"], key=str), result) == (expected, "hit")
+
+
+@pytest.mark.parametrize("one", [["a, b"], [None], [1.0], {"k": ["a, b"]}])
+def test_a_literal_that_a_plan_does_not_tell_exactly_is_not_kept(one, ctx, cache):
+    """Members of a list are printed without quotes and types, and NULL as nothing."""
+    remember(ctx, "m", k=[1])
+    frame = ctx.table("m").select(lit(pa.scalar(one)).alias("l"))
+    assert seen(cache, frame) == ({"l": [one]}, "miss")
+    assert "a list, a struct or a map that it does not tell" in str(cache.explain("seen"))
+    assert seen(cache, frame, version="1") == ({"l": [one]}, "hit")
+    assert seen(cache, "SELECT ['a, b'] AS l") == ({"l": [["a, b"]]}, "hit")
+
+
 def test_files_are_read_as_they_are_registered(ctx, cache, tmp_path):
     """By another delimiter, with or without a header."""
     (tmp_path / "a.csv").write_text("1;2,3\n4;5,6\n")

@@ -14,7 +14,8 @@ from deltawitness.cache.fingerprint import DataMark, Uncacheable
 from deltawitness.cache.plans import source_fingerprint
 from deltawitness.cache.policy import CachePolicy
 from deltawitness.cache.recipes import Made, Recipe, checked_name
-from deltawitness.cache.sources import DATA_LIMIT, Unknown, sources_of, table_mark
+from deltawitness.cache.scans import Unknown
+from deltawitness.cache.sources import DATA_LIMIT, sources_of, table_mark
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.providers import provider_of

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.cache.circumstances import engine_release, setting_marks
 from deltawitness.cache.fingerprint import Column, Fingerprint, SettingMark, Uncacheable
 from deltawitness.cache.functions import Unversioned, function_marks
-from deltawitness.cache.sources import Sources, Unknown, sources_of
+from deltawitness.cache.scans import Unknown
+from deltawitness.cache.sources import Sources, sources_of
 from deltawitness.hashing import (
     hash_of_plan_text,
     plan_text,
@@ -144,7 +145,7 @@ def _settings(state: FrameState | None) -> tuple[SettingMark, ...]:
 
 
 def _whole_text(frame: DataFrame, sources: Sources) -> str:
-    return "\n".join((plan_text(frame), *sources.values))
+    return "\n".join((plan_text(frame), *sources.unprinted))
 
 
 def _exact(query: str | None) -> str:

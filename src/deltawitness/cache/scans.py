@@ -25,14 +25,19 @@ __all__ = [
     "Kind",
     "Leaf",
     "Scan",
+    "Unknown",
     "Unreadable",
     "leaves_of",
+    "nodes_of",
     "read_files",
     "scans_of",
     "series_digest",
     "shown_names",
-    "values_of",
 ]
+
+
+class Unknown(Exception):  # noqa: N818 - an answer, caught where it is asked for
+    """Something in a plan that cannot be seen to have changed."""
 
 
 RECURSION = re.compile(r"SubqueryAlias: (.+)\n\s+RecursiveQuery:")
@@ -54,26 +59,19 @@ class Scan:
 
 def scans_of(plan: Any) -> list[Scan]:
     """Return the scans of a logical plan, but for those inside an expression's subquery."""
-    return list(_walked(plan, "TableScan"))
+    return [Scan(_name_of(node), node) for node in nodes_of(plan, "TableScan")]
 
 
-def values_of(plan: Any) -> list[str]:
-    """Return the rows of each VALUES of a plan as text: the plan itself prints the first ones only."""
-    return [
-        "; ".join(", ".join(str(cell) for cell in row) for row in found.plan.to_variant().values())
-        for found in _walked(plan, "Values")
-    ]
-
-
-def _walked(plan: Any, kind: str) -> Iterator[Scan]:
+def nodes_of(plan: Any, kind: str) -> Iterator[Any]:
+    """Yield the nodes of a kind of a logical plan, but for those inside an expression's subquery."""
     try:
         node = plan.to_variant()
     except Exception:  # noqa: BLE001 - the engine knows plans that Python has no word for
         node = None
     if type(node).__name__ == kind:
-        yield Scan(_name_of(plan), plan)
+        yield plan
     for below in plan.inputs():
-        yield from _walked(below, kind)
+        yield from nodes_of(below, kind)
 
 
 def _name_of(plan: Any) -> str:

@@ -17,14 +17,15 @@ from deltawitness.cache.scans import (
     Kind,
     Leaf,
     Scan,
+    Unknown,
     Unreadable,
     leaves_of,
     read_files,
     scans_of,
     series_digest,
     shown_names,
-    values_of,
 )
+from deltawitness.cache.unprinted import check_literals, null_marks, values_in
 from deltawitness.cache.upstream import is_of_another_default
 from deltawitness.commit.log import open_log
 from deltawitness.commit.seams import storage_options_of
@@ -39,17 +40,13 @@ if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["DATA_LIMIT", "Sources", "Unknown", "has_files", "sources_of", "table_mark"]
+__all__ = ["DATA_LIMIT", "Sources", "has_files", "sources_of", "table_mark"]
 
 DATA_LIMIT = 64 << 20
 """Bytes of data in memory that are hashed; more must be given a version."""
 
 
 _ALIAS = re.compile(r"SubqueryAlias: (.+)$", re.MULTILINE)
-
-
-class Unknown(Exception):  # noqa: N818 - an answer, caught where it is asked for
-    """Something in a plan that cannot be seen to have changed."""
 
 
 @dataclass(slots=True)
@@ -61,14 +58,14 @@ class Sources:
         ways: how the files of each name are read.
         files: the files.
         data: the tables in memory.
-        values: the rows of VALUES that the plan does not print.
+        unprinted: what the plan does not print.
     """
 
     tables: list[TableMark] = field(default_factory=list)
     ways: list[SourceMark] = field(default_factory=list)
     files: list[FileMark] = field(default_factory=list)
     data: list[DataMark] = field(default_factory=list)
-    values: list[str] = field(default_factory=list)
+    unprinted: list[str] = field(default_factory=list)
 
     def marks(self) -> dict[str, Any]:
         """Return the marks as the fields of a fingerprint."""
@@ -134,24 +131,17 @@ class _Marking:
 
     def steps(self) -> Iterator[Any]:
         """Yield what is to be done: each may say that it cannot tell."""
-        yield self._mark_values
+        yield self._mark_unprinted
         yield self._check_views
         ctx = _context_of(self._frame)
         for scan in self._scans():
             yield lambda scan=scan: self._mark(ctx, scan)
         yield self._check_reads
 
-    def _mark_values(self) -> None:
-        # VALUES prints five rows; of those that are inside of a subquery nobody can ask the rest.
-        lines = [line for line in self._text.splitlines() if line.lstrip().startswith("Values:")]
-        if any(line.endswith("...") for line in lines):
-            told = values_of(original(self._frame, "logical_plan")())
-            if len(told) < len(lines):
-                told = values_of(original(self._frame, "optimized_logical_plan")())
-            if len(told) < len(lines):
-                msg = "it holds a VALUES inside of a subquery that its plan does not tell whole"
-                raise Unknown(msg)
-            self._found.values += told
+    def _mark_unprinted(self) -> None:
+        self._found.unprinted += values_in(self._frame)
+        self._found.unprinted += null_marks(_context_of(self._frame), self._frame)
+        check_literals("\n".join((self._text, *self._found.unprinted)))
 
     def _check_views(self) -> None:
         """See that the views of a plan read Delta tables at the versions that the session serves.
