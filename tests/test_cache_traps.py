@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from datafusion import SessionContext, col, lit, udaf, udf, udtf
+from datafusion import SessionContext, col, functions, lit, udaf, udf, udtf
 from datafusion.catalog import Table
 from datafusion.user_defined import Accumulator
 from deltalake import DeltaTable, write_deltalake
@@ -371,6 +371,24 @@ def test_settings_that_change_a_result_count(ctx, cache):
     for setting in ("execution.batch_size = 17", "optimizer.prefer_hash_join = false"):
         ctx.sql(f"SET datafusion.{setting}")
         assert str(cache.explain("seen")) == "seen: hit"
+
+
+def test_what_was_planned_in_another_time_zone_is_not_kept(ctx, cache):
+    """A view and a frame keep that of when they were made, and their plans do not tell it."""
+    remember(ctx, "m", at=["2020-01-01T00:00:00"])
+    hour = "SELECT date_part('hour', to_timestamp(at)) AS h FROM m"
+    ctx.sql(f"CREATE VIEW v AS {hour}")
+    assert seen(cache, "SELECT h FROM v") == ({"h": [0]}, "hit")
+    ctx.sql("SET TIME ZONE = '+05:00'")
+    assert seen(cache, "SELECT h FROM v") == ({"h": [0]}, "miss")
+    assert "the view v was made before the session had its time zone" in str(cache.explain("seen"))
+    since = functions.to_timestamp(col("at"))
+    frame = ctx.table("m").select(functions.date_part("hour", since).alias("h"))
+    assert seen(cache, frame) == ({"h": [0]}, "miss")
+    assert "bound to another time zone: ask with SQL text" in str(cache.explain("seen"))
+    ctx.sql(f"CREATE OR REPLACE VIEW v AS {hour}")
+    for query in ("SELECT h FROM v", hour):
+        assert seen(cache, query) == ({"h": [19]}, "hit")
 
 
 def test_a_name_of_the_query_itself_is_no_table(ctx, cache):

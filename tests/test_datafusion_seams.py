@@ -16,6 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness.cache.scans import Kind, leaves_of, read_files, scans_of
 from deltawitness.proxies.seams import (
+    BOUND_TO_ZONE,
     FAILED_SOURCE,
     LIST_OF_FILES,
     NAME_UNKNOWN,
@@ -231,3 +232,19 @@ def test_a_source_that_fails_is_told_from_a_table_that_does(ctx, tmp_path):
     ctx.from_pydict({"a": [0]}, name="m")
     with pytest.raises(Exception, match=FAILED_SOURCE):
         write_deltalake(tmp_path / "failed", ctx.sql("SELECT 1 / a AS b FROM m"))
+
+
+def test_calls_are_bound_to_the_time_zone_when_they_are_planned():
+    """A view keeps the one that the session had; its text is the same under another."""
+    shown = []
+    for zones in ([], ["+05:00"]):
+        ctx = SessionContext()
+        for zone in zones:
+            ctx.sql(f"SET datafusion.execution.time_zone = '{zone}'")
+        ctx.sql("CREATE VIEW v AS SELECT to_timestamp('2020-01-01') AS at")
+        ctx.sql("SET datafusion.execution.time_zone = '+05:00'")
+        frame = ctx.table("v")
+        shown.append((frame.logical_plan().display_indent(), str(frame.schema().field("at").type)))
+    assert BOUND_TO_ZONE.search(shown[0][0])
+    assert shown[0][0] == shown[1][0]
+    assert [kind for _, kind in shown] == ["timestamp[ns]", "timestamp[ns, tz=+05:00]"]

@@ -12,10 +12,12 @@ from deltawitness.proxies.originals import original
 if TYPE_CHECKING:
     from datafusion import SessionConfig, SessionContext
 
-__all__ = ["engine_release", "setting_marks"]
+__all__ = ["TIME_ZONE", "engine_release", "setting_marks"]
+
+TIME_ZONE = "datafusion.execution.time_zone"
 
 _COUNTING = (
-    "datafusion.execution.time_zone",
+    TIME_ZONE,
     "datafusion.execution.enable_ansi_mode",
     "datafusion.execution.listing_table_ignore_subdirectory",
     "datafusion.execution.parquet.binary_as_string",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.circumstances import engine_release, setting_marks
+from deltawitness.cache.circumstances import TIME_ZONE, engine_release, setting_marks
 from deltawitness.cache.fingerprint import Column, Fingerprint, SettingMark, Uncacheable
 from deltawitness.cache.functions import Unversioned, function_marks
 from deltawitness.cache.scans import Unknown
@@ -18,6 +18,7 @@ from deltawitness.hashing import (
     shape_hash_of_plan_text,
 )
 from deltawitness.proxies.frames import FrameState, state_of
+from deltawitness.proxies.seams import BOUND_TO_ZONE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +49,9 @@ def fingerprint_of(
         _check_schema(frame.schema())
         sources = sources_of(frame, version)
         text = _whole_text(frame, sources)
+        settings = _settings(state)
+        if query is None and version is None:
+            _check_zone(text, state, settings)
         calls = function_marks(
             None if state is None else state.ctx,
             text,
@@ -61,7 +65,7 @@ def fingerprint_of(
             schema_hash=schema_hash(frame.schema()),
             columns=columns_of(frame.schema()),
             functions=tuple(calls),
-            settings=_settings(state),
+            settings=settings,
             version=version,
             engine=engine_release(),
             **sources.marks(),
@@ -142,6 +146,19 @@ def _settings(state: FrameState | None) -> tuple[SettingMark, ...]:
     if state is None:
         return ()
     return setting_marks(state.ctx, has_spark_functions=state.session.has_spark_functions)
+
+
+def _check_zone(text: str, state: FrameState | None, settings: tuple[SettingMark, ...]) -> None:
+    """See that the calls of a frame are bound to no time zone.
+
+    Raises:
+        Unknown: they may be: to that of when each was made, which no text of a plan tells.
+    """
+    is_moved = state is not None and state.session.time_zones > 0
+    has_zone = is_moved or any(mark.name == TIME_ZONE for mark in settings)
+    if has_zone and BOUND_TO_ZONE.search(text):
+        msg = "a call in its frame may be bound to another time zone: ask with SQL text"
+        raise Unknown(msg)
 
 
 def _whole_text(frame: DataFrame, sources: Sources) -> str:

@@ -34,6 +34,7 @@ from deltawitness.hashing import schema_hash, table_id
 from deltawitness.proxies.frames import FrameState, state_of
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered, TableName, scanned_names
+from deltawitness.proxies.seams import BOUND_TO_ZONE
 from deltawitness.proxies.sql import quoted
 
 if TYPE_CHECKING:
@@ -160,6 +161,10 @@ class _Marking:
         session, ctx = self._state.session, self._state.ctx
         if session.is_of_other_names(ctx, name) and self._view(name):
             msg = f"the view {told_name(shown)} was made under another default schema"
+            raise Unknown(msg)
+        is_of_zone = BOUND_TO_ZONE.search(self._text) is not None
+        if is_of_zone and session.is_of_another_time_zone(name) and self._view(name):
+            msg = f"the view {told_name(shown)} was made before the session had its time zone"
             raise Unknown(msg)
         if not self._tables:
             return

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 __all__ = [
+    "BOUND_TO_ZONE",
     "FAILED_SOURCE",
     "LIST_OF_FILES",
     "NAME_UNKNOWN",
@@ -30,6 +31,10 @@ __all__ = [
 SCAN = re.compile(r"^\s*TableScan: (.+)$", re.MULTILINE)
 """A line of `LogicalPlan.display_indent()` that names a scanned table, also inside subqueries and
 views; the name is dotted and has no quotes, and may be followed by what is read of it."""
+
+BOUND_TO_ZONE = re.compile(r"\b(?:to_timestamp\w*|now)\(")
+"""Calls that are bound to the session's time zone when they are planned; their text does not tell it.
+Functions of `datafusion.functions` are bound to none."""
 
 LIST_OF_FILES = "datafusion.runtime.list_files_cache_limit"
 """How much a session remembers of what lies in directories: one that remembers sees no new file."""

@@ -54,6 +54,7 @@ class Session:
         self._is_freshening = False
         self._defaults: set[tuple[str, str]] = set()
         self._made_under: dict[TableName, tuple[str, str]] = {}
+        self._made_in: dict[TableName, int] = {}
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
         self.has_factory = False
@@ -67,6 +68,8 @@ class Session:
         self.functions: set[str] = set()
         """Names that the program has registered functions under."""
         self.has_spark_functions = False
+        self.time_zones = 0
+        """How often the session was given another time zone."""
         self.list_of_files = f"SET {LIST_OF_FILES} = '1M'"
         """The statement that gives the session's list of files the size that it has."""
         self.seen_files: dict[tuple[str, str], tuple[int, str]] = {}
@@ -128,6 +131,10 @@ class Session:
         has_moved = bool(self._defaults - {default})
         return has_moved and self._made_under.get(name) != default
 
+    def is_of_another_time_zone(self, name: TableName) -> bool:
+        """Tell whether a view was made before the session was given its time zone."""
+        return self.time_zones > 0 and self._made_in.get(name) != self.time_zones
+
     def full_name(self, ctx: SessionContext, parts: tuple[str, ...]) -> TableName:
         """Return the full name of a table that is named by its parts."""
         if len(parts) > len(TableName._fields):
@@ -188,6 +195,7 @@ class Session:
                 self._views.pop(name, None)
                 self._stale_views.pop(name, None)
                 self._made_under.pop(name, None)
+                self._made_in.pop(name, None)
 
     def let_go(self, name: TableName) -> None:
         """Take note that a name is about to stand for something else; its readers are made again."""
@@ -360,6 +368,7 @@ class Session:
         default = self.default_of(ctx)
         with self._lock:
             self._made_under[name] = default
+            self._made_in[name] = self.time_zones
             self.snapshot = self.snapshot.without([name])
             self.detached.discard(name)
             if reads:

@@ -199,6 +199,8 @@ def _note_set(session: Session, call: SqlCall, words: Words) -> None:
     text = call.text.lower()
     if "default_" in text:
         session.forget_default()
+    if "time_zone" in text or "time zone" in text:
+        session.time_zones += 1
     if LIST_OF_FILES in text:
         session.list_of_files = call.text
 
