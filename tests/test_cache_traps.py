@@ -361,6 +361,20 @@ def test_a_table_in_memory_that_is_large_needs_a_version(ctx, cache):
     assert seen(cache, query, version="1")[1] == "hit"
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.string_view()])
+def test_a_table_in_memory_is_its_rows_however_they_are_cut(kind, ctx, cache):
+    """Into batches as the session's settings have it; and texts that share a buffer count once."""
+    table = pa.table({"k": pa.array([f"{n:01000}" for n in range(20_000)], kind)})
+    ctx.from_arrow(table, name="m")
+    query = "SELECT count(k) AS n FROM m"
+    assert seen(cache, query) == ({"n": [20_000]}, "hit")
+    ctx.sql("SET datafusion.execution.batch_size = 100")
+    assert str(cache.explain("seen")) == "seen: hit"
+    ctx.deregister_table("m")
+    ctx.from_arrow(table.slice(0, 19_999), name="m")
+    assert seen(cache, query) == ({"n": [19_999]}, "hit")
+
+
 def test_settings_that_change_a_result_count(ctx, cache):
     """Those that do not, do not."""
     remember(ctx, "m", at=["2020-01-01T00:00:00"])

@@ -1,9 +1,9 @@
-"""Hashes of what is in a table, whatever order its rows come in."""
+"""Hashes of what is in a table, however its rows are cut into batches."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,22 +26,45 @@ def content_hash(batches: Iterable[pa.RecordBatch], *, limit: int | None = None)
     Raises:
         TooLarge: there is more than the limit.
     """
-    digest = hashlib.sha256(b"content/1\0")
-    seen = 0
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    digest = hashlib.sha256(b"content/2\0")
+    parts: list[pa.RecordBatch] = []
+    seen = rows = 0
     for batch in batches:
-        seen += batch.nbytes
+        part = _without_views(batch)
+        seen += part.nbytes
         if limit is not None and seen > limit:
             raise TooLarge
-        for part in _parts(batch):
-            digest.update(part)
+        if not parts:
+            digest.update(str(batch.schema.remove_metadata()).encode("utf-8", "surrogatepass"))
+        parts.append(part)
+        rows += batch.num_rows
+    digest.update(b"\0%d\0" % rows)  # which is all there is of rows without columns
+    if parts:
+        # How an engine cuts rows into batches depends on its settings: they are put together again.
+        whole = pa.Table.from_batches(parts).combine_chunks()
+        for batch in whole.to_batches():
+            digest.update(_as_bytes(batch))
     return digest.hexdigest()[:32]
 
 
-def _parts(batch: pa.RecordBatch) -> Iterator[bytes]:
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows whose texts are theirs alone: views share buffers, however few rows they are of."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    schema = pa.schema(
+        [field.with_type(plain.get(field.type, field.type)) for field in batch.schema]
+    )
+    return batch.replace_schema_metadata(None).cast(schema.remove_metadata())
+
+
+def _as_bytes(batch: pa.RecordBatch) -> pa.Buffer:
     import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
 
     # Through IPC a slice is cut out of its buffers, and padding is what it always is.
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema.remove_metadata()) as writer:
-        writer.write_batch(batch.replace_schema_metadata(None))
-    yield sink.getvalue()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
