@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from datafusion import SessionContext, col, functions, lit, udaf, udf, udtf
-from datafusion.catalog import Table
+from datafusion.catalog import SchemaProvider, Table
 from datafusion.user_defined import Accumulator
 from deltalake import DeltaTable, write_deltalake
 
@@ -100,7 +100,7 @@ def given(ctx, name, *values):
 
 
 def test_two_tables_that_a_plan_calls_by_one_name_are_both_looked_at(ctx, cache):
-    """Table b of schema a and table "a.b", a recursive query and what a view calls as it."""
+    """Table b of schema a and table "a.b", a recursive query, a view over what another program shows."""
     ctx.sql("CREATE SCHEMA a")
     given(ctx, "a.b", 1)
     given(ctx, '"a.b"', 10)
@@ -117,6 +117,38 @@ def test_two_tables_that_a_plan_calls_by_one_name_are_both_looked_at(ctx, cache)
     assert seen(cache, recursive) == ({"k": [11, 12]}, "hit")
     ctx.sql("INSERT INTO m VALUES (20)").collect()
     assert seen(cache, recursive) == ({"k": [11, 12, 21, 22]}, "hit")
+
+
+class Changing(SchemaProvider):
+    """A schema of the program's own, in which a name stands now for this, now for that."""
+
+    def __init__(self, **tables):
+        self.shown = None
+        self.tables = tables
+
+    def table_names(self):
+        return {"t"}
+
+    def table_exist(self, name):
+        return name == "t"
+
+    def table(self, name):
+        return self.tables[self.shown] if name == "t" else None
+
+
+def test_a_view_over_a_schema_of_the_programs_own_is_looked_at(ctx, cache):
+    """Nobody tells the session that a name in it stands for another table."""
+    given(ctx, "one", 1)
+    given(ctx, "two", 2)
+    schema = Changing(**{name: ctx.catalog().schema().table(name) for name in ("one", "two")})
+    ctx.catalog().register_schema("s", schema)
+    for shown in ("one", "two"):
+        schema.shown = shown
+        ctx.sql("CREATE OR REPLACE VIEW v AS SELECT k FROM s.t")
+        schema.shown = "one"
+        wanted = 2 if shown == "one" else 3
+        found = seen(cache, "SELECT x.k + v.k AS k FROM s.t AS x CROSS JOIN v")
+        assert found == ({"k": [wanted]}, "hit")
 
 
 @pytest.mark.parametrize(

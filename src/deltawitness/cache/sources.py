@@ -187,14 +187,14 @@ class _Marking:
     def _scans(self) -> Iterator[Scan]:
         """Yield the scans of the plan, each name once unless it may stand for two things."""
         scans, unreached = _reached(self._frame, self._text)
-        may_be_two = {scan.name: self._may_be_two(scan.name) for scan in scans}
+        has_views = "SubqueryAlias:" in self._text
         seen: set[str] = set()
         for scan in scans:
-            if scan.name not in seen or may_be_two[scan.name]:
+            if scan.name not in seen or has_views or self._may_be_two(scan.name):
                 seen.add(scan.name)
                 yield scan
         for name in unreached:
-            if name not in seen or may_be_two[name]:
+            if name not in seen or self._may_be_two(name):
                 yield self._by_name(name)
 
     def _by_name(self, name: str) -> Scan:
@@ -341,7 +341,9 @@ def _reached(frame: DataFrame, text: str) -> tuple[list[Scan], set[str]]:
         optimized = []
     found = Counter(scan.name for scan in optimized)
     inside = [scan for scan in optimized if scan.name in missing]
-    return [*scans, *inside], {name for name in missing if found[name] < names[name]}
+    unreached = {name for name in missing if found[name] < names[name]}
+    outside = [scan for scan in scans if scan.name not in missing or scan.name in unreached]
+    return [*outside, *inside], unreached
 
 
 def _exists(ctx: SessionContext, name: str) -> bool:
