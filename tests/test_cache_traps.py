@@ -119,6 +119,24 @@ def test_two_tables_that_a_plan_calls_by_one_name_are_both_looked_at(ctx, cache)
     assert seen(cache, recursive) == ({"k": [11, 12, 21, 22]}, "hit")
 
 
+def test_what_a_temporary_view_computes_is_not_told(ctx, cache, tmp_path):
+    """It is scanned as a table is, and no plan of a query over it shows what is inside."""
+    pq.write_table(pa.table({"k": [1, 3]}), tmp_path / "p.parquet")
+    ctx.register_parquet("p", tmp_path / "p.parquet")
+    table = ctx.table("p")
+    for frame in (
+        table.aggregate([], [functions.min(col("k")).alias("k")]),
+        table.aggregate([], [functions.max(col("k")).alias("k")]),
+        table.select((col("k") + functions.random()).alias("k")),
+        table.filter(functions.random() < col("k")),
+    ):
+        if ctx.table_exist("v"):
+            ctx.deregister_table("v")
+        ctx.register_table("v", frame.into_view(temporary=True))
+        cache.view("seen", "SELECT k FROM v")
+        assert "nobody can tell whether v has changed" in str(cache.explain("seen"))
+
+
 class Changing(SchemaProvider):
     """A schema of the program's own, in which a name stands now for this, now for that."""
 

@@ -27,6 +27,7 @@ __all__ = [
     "Scan",
     "Unknown",
     "Unreadable",
+    "is_computed",
     "leaves_of",
     "nodes_of",
     "read_files",
@@ -116,8 +117,20 @@ class Leaf:
         return self.line.startswith(kind)
 
 
+_PASSING_ON = (
+    "CoalesceBatchesExec",
+    "CoalescePartitionsExec",
+    "CooperativeExec",
+    "RepartitionExec",
+)
+"""Nodes of a physical plan that leave rows as they are."""
+
+
 def leaves_of(ctx: SessionContext, scan: Scan) -> tuple[DataFrame, list[Leaf]]:
     """Return a scan as a frame, and the leaves of its physical plan.
+
+    A temporary view is scanned as a table is: what it computes of its leaves no logical plan tells,
+    and so it is a leaf of its own, of no kind that is known.
 
     Args:
         ctx: the context to plan it in.
@@ -130,10 +143,26 @@ def leaves_of(ctx: SessionContext, scan: Scan) -> tuple[DataFrame, list[Leaf]]:
 def _leaves(plan: Any) -> Iterator[Leaf]:
     line = plan.display().strip()
     below = [] if line.startswith("FFI_ExecutionPlan") else plan.children()
-    if not below:
+    if not below or not line.startswith(_PASSING_ON):
         yield Leaf(line, plan)
     for child in below:
         yield from _leaves(child)
+
+
+_COMPUTED = re.compile(r", projection=\[.* as .*\]")
+_FILTERED = re.compile(r", predicate=")
+
+
+def is_computed(scan: Scan, leaf: Leaf) -> bool:
+    """Tell whether a leaf computes more of its files than the scan says: that of a temporary view may.
+
+    Args:
+        scan: the scan.
+        leaf: the leaf of its physical plan.
+    """
+    has_filters = "filters=[" in scan.plan.display_indent()
+    is_filtered = _FILTERED.search(leaf.line) is not None and not has_filters
+    return is_filtered or _COMPUTED.search(leaf.line) is not None
 
 
 # --- files -------------------------------------------------------------------------------------------------

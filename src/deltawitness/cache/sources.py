@@ -19,6 +19,7 @@ from deltawitness.cache.scans import (
     Scan,
     Unknown,
     Unreadable,
+    is_computed,
     leaves_of,
     read_files,
     scans_of,
@@ -261,7 +262,7 @@ class _Marking:
         is_table = is_known or leaf.is_of(Kind.DELTA)
         if is_table:
             self._mark_table(scan.name)
-        elif leaf.is_of(Kind.FILES):
+        elif leaf.is_of(Kind.FILES) and not is_computed(scan, leaf):
             self._mark_files(name, source, leaf)
         elif leaf.is_of(Kind.MEMORY):
             self._found.data.append(DataMark(name, _content(source, name)))
