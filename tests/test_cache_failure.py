@@ -258,12 +258,16 @@ def test_a_cache_that_was_removed_in_the_middle_is_made_again(opened, tmp_path):
     assert str(cache.explain("kept")) == "kept: hit"
 
 
-def test_a_result_that_cannot_be_computed_is_the_engines_error(opened, tmp_path):
-    """As it is without a cache; nothing is kept, and the lock is free afterwards."""
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [("1 / (x - x)", r"[Dd]ivide by zero"), ("TIMESTAMP '1500-01-01'", "Overflow")],
+)
+def test_a_result_that_cannot_be_computed_is_the_engines_error(value, error, opened, tmp_path):
+    """While it runs, or while it is planned; nothing is kept, and the lock is free afterwards."""
     cache = opened()
     for _ in range(2):
-        with pytest.raises(Exception, match=r"[Dd]ivide by zero"):
-            cache.view("kept", "SELECT 1 / (x - x) AS y FROM t").to_pydict()
+        with pytest.raises(Exception, match=error):
+            cache.view("kept", f"SELECT {value} AS y FROM t").to_pydict()
     assert cache.list() == []
 
 

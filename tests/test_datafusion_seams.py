@@ -17,6 +17,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness.cache.scans import Kind, leaves_of, read_files, scans_of
 from deltawitness.proxies.seams import (
     BOUND_TO_ZONE,
+    ENGINE_ERROR,
     FAILED_SOURCE,
     LIST_OF_FILES,
     NAME_UNKNOWN,
@@ -232,6 +233,13 @@ def test_a_source_that_fails_is_told_from_a_table_that_does(ctx, tmp_path):
     ctx.from_pydict({"a": [0]}, name="m")
     with pytest.raises(Exception, match=FAILED_SOURCE):
         write_deltalake(tmp_path / "failed", ctx.sql("SELECT 1 / a AS b FROM m"))
+
+
+def test_a_query_that_cannot_be_planned_is_an_error_of_no_class(ctx):
+    """And begins as none of delta-rs does."""
+    with pytest.raises(Exception, match=f"^{ENGINE_ERROR}") as error:
+        ctx.sql("SELECT TIMESTAMP '1500-01-01' AS b FROM t").to_pydict()
+    assert type(error.value) is Exception
 
 
 def test_calls_are_bound_to_the_time_zone_when_they_are_planned():

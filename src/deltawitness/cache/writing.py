@@ -14,7 +14,7 @@ from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.frames import derive
-from deltawitness.proxies.seams import FAILED_SOURCE
+from deltawitness.proxies.seams import ENGINE_ERROR, FAILED_SOURCE
 from deltawitness.proxies.session import plain
 from deltawitness.proxies.witness import witnessed
 from deltawitness.sources import now_ns
@@ -67,7 +67,9 @@ def is_race_lost(error: Exception) -> bool:
 
 def is_of_the_query(error: Exception) -> bool:
     """Tell whether a write failed because its rows cannot be computed: whoever asks for them is told."""
-    return FAILED_SOURCE in str(error)
+    text = str(error)
+    is_planned = type(error) is Exception and text.startswith(ENGINE_ERROR)
+    return is_planned or FAILED_SOURCE in text
 
 
 def written(  # noqa: PLR0913 - what an entry is written by, by keyword

@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 __all__ = [
     "BOUND_TO_ZONE",
+    "ENGINE_ERROR",
     "FAILED_SOURCE",
     "LIST_OF_FILES",
     "NAME_UNKNOWN",
@@ -41,6 +42,9 @@ LIST_OF_FILES = "datafusion.runtime.list_files_cache_limit"
 
 FAILED_SOURCE = "C Data interface error"
 """How delta-rs says that the stream which it was to write has failed by itself."""
+
+ENGINE_ERROR = "DataFusion error: "
+"""How an error of DataFusion's own begins that is of no class but `Exception`."""
 
 OUTER_REFERENCE = "outer_ref("
 """How the same text marks a column of the outer query inside a subquery."""
