@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import math
 
 import pyarrow as pa
@@ -163,3 +164,15 @@ def test_one_that_cannot_be_kept_is_an_error(tmp_path):
     cache = DeltaCache(ObservedSessionContext(), tmp_path)
     with pytest.raises(CacheError, match="made could not be kept"):
         cache.artifact("made", {"a": 1}, policy=CachePolicy("p"))
+
+
+def test_what_was_kept_is_not_held_in_memory(cache):
+    """Neither by the session, which would know it as a table for ever, nor by the cache."""
+    for number in range(3):
+        cache.artifact("rows", pa.table({"n": pa.array(range(number, 100_000))}))
+    gc.collect()
+    before = pa.total_allocated_bytes()
+    for number in range(20):
+        cache.artifact(f"rows_{number}", pa.table({"n": pa.array(range(number, 100_000))}))
+    gc.collect()
+    assert pa.total_allocated_bytes() - before < 1_000_000

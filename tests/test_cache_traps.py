@@ -493,13 +493,14 @@ def test_views_over_cached_views_are_as_new_as_those(ctx, cache, tmp_path):
 
 
 def test_a_stream_is_read_once(ctx, cache):
-    """And is staged whole; the same rows are a hit."""
+    """And is staged whole; the same rows are a hit. The session knows of no table but the entry."""
     table = pa.table({"k": [1, 2, 3]})
     for source in (table.to_reader(), table, table.to_reader(), table.to_batches()[0]):
         assert cache.dataset("staged", source).to_pydict() == {"k": [1, 2, 3]}
     assert [entry.version for entry in cache.list()] == [0]
     other = pa.table({"k": [1, 2, 4]})
     assert cache.dataset("staged", other).to_pydict() == {"k": [1, 2, 4]}
+    assert ctx.catalog().schema().names() == {"staged"}
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "json", "arrow"])

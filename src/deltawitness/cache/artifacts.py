@@ -20,11 +20,11 @@ from deltawitness.cache.policy import CachePolicy
 from deltawitness.cache.recipes import Made, Recipe, checked_name
 from deltawitness.exceptions import CacheError, ConfigurationError
 from deltawitness.hashing import schema_hash
+from deltawitness.proxies.originals import original
 from deltawitness.semconv import CacheScope
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datafusion import SessionContext
 
 __all__ = ["artifact_recipe", "loaded"]
 
@@ -44,11 +44,10 @@ class Kind(StrEnum):
     BYTES = "bytes"
 
 
-def artifact_recipe(ctx: SessionContext, name: str, payload: Any, *, policy: CachePolicy) -> Recipe:
+def artifact_recipe(name: str, payload: Any, *, policy: CachePolicy) -> Recipe:
     """Return the recipe of an artifact.
 
     Args:
-        ctx: the session.
         name: the entry's name.
         payload: an Arrow table or record batch, bytes, a mapping, or anything that JSON can hold.
         policy: how it is kept.
@@ -56,9 +55,12 @@ def artifact_recipe(ctx: SessionContext, name: str, payload: Any, *, policy: Cac
     Raises:
         ConfigurationError: it is none of these, or would not come back as what it is.
     """
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
     kind, content = _content(payload)
     rows = _cut(content)
-    frame = ctx.from_arrow(rows)
+    # In a session of its own: the program's would hold it as a table for as long as it lives.
+    frame = original(SessionContext(), "from_arrow")(rows)
     fingerprint = Fingerprint(
         schema_hash=schema_hash(rows.schema),
         columns=columns_of(rows.schema),

@@ -210,7 +210,7 @@ class DeltaCache:
             ConfigurationError: the name is none, or it would not come back as what it is.
             CacheError: it could not be kept.
         """
-        recipe = artifact_recipe(self._ctx, name, payload, policy=policy)
+        recipe = artifact_recipe(name, payload, policy=policy)
         self._keep(recipe)
 
     def load_artifact(self, name: str) -> Any:
@@ -247,8 +247,8 @@ class DeltaCache:
 
     def _keep(self, recipe: Recipe) -> DataFrame:
         kept = self._keeper.keep(recipe)
-        self._recipes[recipe.scope, recipe.name] = recipe
-        if recipe.is_shown:
+        if recipe.is_shown:  # what an artifact holds is not held here as well
+            self._recipes[recipe.scope, recipe.name] = recipe
             ctx = plain(self._ctx)
             session = session_of(ctx)
             name = session.full_name(ctx, (recipe.name,))

@@ -97,7 +97,7 @@ def _maker(
         return lambda: _of_files(Path(text), version)
     if hasattr(source, "__arrow_c_stream__"):
         # A stream can be read only once.
-        return cache(lambda: _of_stream(ctx, source, version))
+        return cache(lambda: _of_stream(source, version))
     msg = (
         "a dataset's source is a path or URI of Parquet, CSV, JSON, Arrow or Delta, an open Delta"
         f" table, or an Arrow stream, not {type(source).__name__}"
@@ -163,13 +163,15 @@ def _location(path: Path) -> str:
     return f"{where}/" if path.is_dir() else where
 
 
-def _of_stream(ctx: SessionContext, source: Any, version: str | None) -> Made:
+def _of_stream(source: Any, version: str | None) -> Made:
     import pyarrow as pa  # noqa: PLC0415 - heavy
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
     table = (
         pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else pa.table(source)
     )
-    frame = ctx.from_arrow(table)
+    # In a session of its own: the program's would hold it as a table for as long as it lives.
+    frame = original(SessionContext(), "from_arrow")(table)
     if version is not None:
         return Made(frame, source_fingerprint(frame, version))
     try:
