@@ -33,6 +33,10 @@ _COMPRESSIONS: dict[str, Compression] = {
     "zstd": "ZSTD",
 }
 
+_NEVER_AGAIN = 0
+"""Retries of the commit that makes a table: one that lost its first version to another's is committed
+again by delta-rs as the second, beside the other's files and not in place of them (seen with 1.6.6)."""
+
 __all__ = ["check_columns", "is_of_the_query", "is_race_lost", "marked", "written"]
 
 
@@ -115,7 +119,9 @@ def written(  # noqa: PLR0913 - what an entry is written by, by keyword
         target_file_size=policy.target_file_size,
         name=recipe.name,
         writer_properties=WriterProperties(compression=_COMPRESSIONS[policy.compress]),
-        commit_properties=CommitProperties(custom_metadata=said),
+        commit_properties=CommitProperties(
+            custom_metadata=said, max_commit_retries=_NEVER_AGAIN if kept is None else None
+        ),
     )
     version = int(result.version or 0)
     if not policy.zorder_by:
