@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-VERSION=v0.159.0
+# Builder and components are of one release.
+VERSION=v$(sed -n 's/^  version: //p' builder-config.yaml)
 COLLECTOR=_build/otelcol-deltawitness
 
 go_program() {
@@ -20,8 +21,9 @@ build_collector() {
         echo "no Go, and none from the package index: the Collector is not built" >&2
         return
     fi
-    GOBIN="$PWD/_build/tools" "$go" install "go.opentelemetry.io/collector/cmd/builder@$VERSION"
-    PATH="$(dirname "$go"):$PATH" _build/tools/builder --config=builder-config.yaml
+    GOBIN="$PWD/_build/tools" "$go" install "go.opentelemetry.io/collector/cmd/builder@$VERSION" &&
+        PATH="$(dirname "$go"):$PATH" _build/tools/builder --config=builder-config.yaml ||
+        echo "the Collector cannot be built: are Go's modules reached?" >&2
 }
 
 fetch_prometheus() {
@@ -38,11 +40,15 @@ fetch_prometheus() {
     ) || echo "Prometheus cannot be fetched" >&2
 }
 
-if [[ -z "${OTELCOL_BIN:-}" ]] && ! command -v otelcol-contrib >/dev/null &&
+missing() {
+    [[ -z "${!1:-}" ]] && ! command -v "$2" >/dev/null
+}
+
+if missing OTELCOL_BIN otelcol-contrib &&
     [[ ! -x $COLLECTOR || builder-config.yaml -nt $COLLECTOR ]]; then
     build_collector
 fi
-if [[ -z "${PROMTOOL_BIN:-}" ]] && ! command -v promtool >/dev/null &&
-    [[ ! -x _build/prometheus/usr/bin/promtool ]]; then
+if [[ ! -x _build/prometheus/usr/bin/promtool ]] &&
+    { missing PROMETHEUS_BIN prometheus || missing PROMTOOL_BIN promtool; }; then
     fetch_prometheus
 fi

@@ -82,11 +82,7 @@ def series(text, name):
     ]
 
 
-class Backend(
-    trace_service_pb2_grpc.TraceServiceServicer,
-    metrics_service_pb2_grpc.MetricsServiceServicer,
-    logs_service_pb2_grpc.LogsServiceServicer,
-):
+class Backend:
     """An OTLP server over gRPC that keeps what it is given; it can go down and come up again."""
 
     def __init__(self):
@@ -97,9 +93,24 @@ class Backend(
     def up(self):
         """Listen."""
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(self), self._server)
-        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(self), self._server)
-        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Logs(self), self._server)
+        for register, kept, answer in (
+            (
+                trace_service_pb2_grpc.add_TraceServiceServicer_to_server,
+                self.trace_requests,
+                trace_service_pb2.ExportTraceServiceResponse,
+            ),
+            (
+                metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server,
+                self.metric_requests,
+                metrics_service_pb2.ExportMetricsServiceResponse,
+            ),
+            (
+                logs_service_pb2_grpc.add_LogsServiceServicer_to_server,
+                self.log_requests,
+                logs_service_pb2.ExportLogsServiceResponse,
+            ),
+        ):
+            register(_Service(kept, answer), self._server)
         assert self._server.add_insecure_port(f"127.0.0.1:{self.port}") == self.port
         self._server.start()
         return self
@@ -146,31 +157,15 @@ class Backend(
         return "\n".join(map(str, requests))
 
 
-class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
-    def __init__(self, backend):
-        self._backend = backend
+class _Service:
+    """The one method that the three services of OTLP have."""
+
+    def __init__(self, kept, answer):
+        self._kept, self._answer = kept, answer
 
     def Export(self, request, context):  # noqa: N802 - the service's own name
-        self._backend.trace_requests.append(request)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
-class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
-    def __init__(self, backend):
-        self._backend = backend
-
-    def Export(self, request, context):  # noqa: N802 - the service's own name
-        self._backend.metric_requests.append(request)
-        return metrics_service_pb2.ExportMetricsServiceResponse()
-
-
-class _Logs(logs_service_pb2_grpc.LogsServiceServicer):
-    def __init__(self, backend):
-        self._backend = backend
-
-    def Export(self, request, context):  # noqa: N802 - the service's own name
-        self._backend.log_requests.append(request)
-        return logs_service_pb2.ExportLogsServiceResponse()
+        self._kept.append(request)
+        return self._answer()
 
 
 class Collector:
@@ -251,6 +246,11 @@ class Collector:
     def own(self, name):
         """The samples of a metric about itself."""
         return series(fetched(self.ports["SELF"]), name)
+
+    def queued(self, signal):
+        """How many items of a signal wait for the backend."""
+        waiting = self.own("otelcol_exporter_queue_size")
+        return sum(value for labels, value in waiting if labels["data_type"] == signal)
 
     def scraped(self, name):
         """The samples of a metric on its Prometheus endpoint."""

@@ -112,7 +112,7 @@ def collector_table():
     found = {}
     for name in files:
         text = (ROOT / "collector" / name).read_text()
-        for variable, default in re.findall(r"\$\{env:([A-Z_]+):-([^}]*)\}", text):
+        for variable, default in re.findall(r"\$\{env:(DELTAWITNESS_[A-Z_]+):-([^}]*)\}", text):
             defaults = found.setdefault(variable, {})
             assert defaults.setdefault(name, default) == default, variable
     lines = ["| variable | default | in |", "|---|---|---|"]

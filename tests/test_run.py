@@ -313,7 +313,7 @@ def test_a_forced_run_says_so_to_runs_inside_it_and_to_child_processes(monkeypat
     with run("outer", force_sample=True) as outer, run("inner") as inner:
         assert outer.force_sample
         assert inner.force_sample
-    assert outer.environment()["DELTAWITNESS_FORCE_SAMPLE"] == "1"
+    assert outer.environment()["DELTAWITNESS_FORCE_SAMPLE"] == "true"
     with run("other") as other:
         assert not other.force_sample
     assert "DELTAWITNESS_FORCE_SAMPLE" not in other.environment()
@@ -321,3 +321,6 @@ def test_a_forced_run_says_so_to_runs_inside_it_and_to_child_processes(monkeypat
     monkeypatch.setenv("DELTAWITNESS_FORCE_SAMPLE", "true")
     with run("child") as child:
         assert child.force_sample
+    monkeypatch.setenv("DELTAWITNESS_FORCE_SAMPLE", "maybe")
+    with pytest.raises(ConfigurationError, match="expected one of true, false"), run("child"):
+        pass

@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.semconv import Env
+from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
 
 __all__ = ["DiagnosticsChoice", "Settings", "TableNames"]
 
 E = TypeVar("E", bound=StrEnum)
-
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
 
 
 class DiagnosticsChoice(StrEnum):
@@ -54,8 +51,8 @@ def _one_of(choices: type[E]) -> Callable[[str], E]:
 
 def _flag(text: str) -> bool:
     word = text.strip().lower()
-    if word in _TRUE | _FALSE:
-        return word in _TRUE
+    if word in TRUE_WORDS | FALSE_WORDS:
+        return word in TRUE_WORDS
     msg = "one of true, false"
     raise ValueError(msg)
 

@@ -21,7 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.semconv import CacheScope, Env
+from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, CacheScope, Env
 from deltawitness.sources import new_id, now_ns
 
 __all__ = [
@@ -77,7 +77,7 @@ class RunContext:
         >>> RunContext("r-1", "nightly").environment()
         {'DELTAWITNESS_RUN_ID': 'r-1', 'DELTAWITNESS_JOB': 'nightly'}
         """
-        forced = {Env.FORCE_SAMPLE.value: "1"} if self.force_sample else {}
+        forced = {Env.FORCE_SAMPLE.value: "true"} if self.force_sample else {}
         return {Env.RUN_ID.value: self.run_id, Env.JOB.value: self.job, **forced}
 
 
@@ -119,7 +119,7 @@ def current_run() -> RunContext:
     """Return the run that a write made here and now would belong to; there always is one.
 
     Raises:
-        ConfigurationError: the environment names a run id that is none.
+        ConfigurationError: the environment names a run id that is none, or a flag that is neither.
 
     >>> with run("nightly") as r:
     ...     current_run() is r
@@ -151,7 +151,11 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
 
 
 def _is_forced(environ: Mapping[str, str]) -> bool:
-    return environ.get(Env.FORCE_SAMPLE, "").strip().lower() in {"1", "true", "yes", "on"}
+    word = environ.get(Env.FORCE_SAMPLE, "").strip().lower()
+    if word in TRUE_WORDS | FALSE_WORDS or not word:
+        return word in TRUE_WORDS
+    msg = f"{Env.FORCE_SAMPLE}: expected one of true, false"
+    raise ConfigurationError(msg)
 
 
 def _program_name() -> str:

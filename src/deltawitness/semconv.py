@@ -371,6 +371,11 @@ DEFAULT_CACHE_ROOT: Final = ".deltawitness"
 # --- environment variables ----------------------------------------------------------------------------
 
 
+TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
+"""What a variable that is a flag may say, in any case."""
+
+
 class Env(StrEnum):
     """Every environment variable of ours; `Settings.from_env` and the run context read them."""
 
@@ -379,7 +384,7 @@ class Env(StrEnum):
     JOB = "DELTAWITNESS_JOB"
     """Job name of that run."""
     FORCE_SAMPLE = "DELTAWITNESS_FORCE_SAMPLE"
-    """Mark the spans of this process's runs, so that a tail sampler keeps their traces (`1`)."""
+    """Mark the spans of this process's runs, so that a tail sampler keeps their traces (`true`, `false`)."""
     TRACEPARENT = "TRACEPARENT"
     """W3C trace context of the parent process."""
     ACTIVATE = "DELTAWITNESS_ACTIVATE"

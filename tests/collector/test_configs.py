@@ -14,7 +14,7 @@ from collector_parts import CONFIGS, OTELCOL, PREFIX
 from deltawitness import semconv
 
 CONFIG_FILES = ("config.yaml", "agent-tier.yaml", "gateway-tier.yaml")
-VARIABLE = re.compile(r"\$\{env:([A-Z_]+):-([^}]*)\}")
+VARIABLE = re.compile(rf"\$\{{env:({PREFIX}[A-Z_]+):-([^}}]*)\}}")
 
 OTHER = {
     "true": "false", "false": "true", "silent": "info", "info": "debug",
@@ -86,12 +86,19 @@ def test_a_configuration_listens_on_this_machine_alone(config):
 
 @pytest.mark.parametrize("config", CONFIG_FILES)
 def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
-    """What comes in from outside is limited, then redacted; what the Collector makes was redacted before."""
+    """What comes in from outside is limited, then redacted; what span metrics make is redacted again."""
     read = yaml.safe_load((CONFIGS / config).read_text())
     assert not [name for name in read["processors"] if name.startswith("batch")]
+    first = ["memory_limiter", "transform/stash", "redaction", "transform/unstash"]
     for pipeline in read["service"]["pipelines"].values():
-        if any(receiver.startswith("otlp") for receiver in pipeline["receivers"]):
-            assert pipeline["processors"][:3] == ["memory_limiter", "transform/stash", "redaction"]
+        (receiver,) = pipeline["receivers"]
+        if receiver.startswith("otlp"):
+            assert pipeline["processors"][:4] == first
+        elif receiver == "span_metrics":
+            assert pipeline["processors"] == ["redaction"]
+        else:
+            # What is handed on inside was redacted where it came in.
+            assert (receiver, pipeline["processors"]) == ("forward/sampling", ["tail_sampling"])
 
 
 def test_the_strict_list_names_every_attribute_of_ours():

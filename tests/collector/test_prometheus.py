@@ -33,35 +33,47 @@ needs_prometheus = pytest.mark.skipif(
     reason="no Prometheus: no Debian package to be had (make collector) and no PROMETHEUS_BIN",
 )
 
-WORDS = {
-    "by", "sum", "rate", "increase", "le", "or", "unless", "offset", "topk", "histogram_quantile",
-    "label_values",
-}  # fmt: skip
+KEYWORDS = {"by", "unless", "offset", "or"}
+FUNCTIONS = {"sum", "vector", "rate", "increase", "topk", "histogram_quantile", "label_values"}
+ARGUMENT_ONLY = re.compile(r"label_values\((\w+), (\w+)\)")
 
 
-def expressions():
-    """Every query of dashboards and rules."""
+def of_dashboards():
+    """Every query of the panels."""
     for path in DASHBOARDS:
         for panel in json.loads(path.read_text())["panels"]:
             yield from (target["expr"] for target in panel["targets"])
+
+
+def of_variables():
+    """Every metric and label that the choices of a dashboard are made from."""
+    for path in DASHBOARDS:
+        for variable in json.loads(path.read_text())["templating"]["list"]:
+            yield from ARGUMENT_ONLY.findall(variable["query"])
+
+
+def of_rules():
+    """Every query of the rules; a record is no metric that is scraped."""
     for group in yaml.safe_load((ALERTS / "deltawitness.rules.yaml").read_text())["groups"]:
         yield from (rule["expr"] for rule in group["rules"])
 
 
 def asked(expression):
-    """The metrics that a query names, each with the labels that it selects or sums by."""
-    bare = re.sub(r"\[[^\]]*\]", "", expression)
-    grouped = re.findall(r"\bby \(([^)]*)\)", bare)
-    labels = {label.strip() for group in grouped for label in group.split(",")}
-    bare = re.sub(r"\bby \([^)]*\)", "", bare)
-    selected = re.findall(r"(\w+)\s*\{([^}]*)\}", bare)
-    for _, matchers in selected:
-        labels |= set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', matchers))
-    bare = re.sub(r"\{[^}]*\}", "", bare)
-    names = set(re.findall(r"\b[a-z_]+(?::[a-z_0-9]+)*\b", bare)) - WORDS
-    return {
-        name for name in names if "_" in name and ":" not in name and name != "histogram_quantile"
-    }, labels
+    """The metrics that a query names, each with the labels that it selects or is summed by."""
+    bare = re.sub(r"\[[^\]]*\]|\b\d+m\b", "", expression)
+    summed = {
+        label.strip()
+        for group in re.findall(r"\bby\s*\(([^)]*)\)", bare)
+        for label in group.split(",")
+    }
+    bare = re.sub(r"\bby\s*\([^)]*\)", "", bare)
+    wanted = {}
+    for name, matchers in re.findall(r"([a-z_:0-9]*[a-z_]\w*)\s*(\{[^}]*\})?", bare):
+        if name in KEYWORDS | FUNCTIONS or ":" in name or "_" not in name:
+            continue
+        selected = set(re.findall(r'(\w+)\s*(?:=~|!~|!=|=)\s*"', matchers))
+        wanted.setdefault(name, set()).update(selected | summed)
+    return wanted
 
 
 def observed_program(one, folder):
@@ -151,14 +163,15 @@ def queried(port, path, **parameters):
 
 @needs_prometheus
 def test_what_is_asked_for_is_there(collector, backend, prometheus, tmp_path, say):
-    """Every metric and every label, by name."""
-    wanted, labels = set(), set()
-    for expression in expressions():
-        names, by = asked(expression)
-        wanted |= names
-        labels |= by
-    assert "traces_span_metrics_calls_total" in wanted
-    assert {"status_code", "cache_policy", "delta_change"} <= labels
+    """Every metric with every label that it is asked for by, and an answer to every panel."""
+    wanted = {name: {label} for name, label in of_variables()}
+    for expression in (*of_dashboards(), *of_rules()):
+        for name, labels in asked(expression).items():
+            wanted.setdefault(name, set()).update(labels)
+    assert {"status_code", "service_name", "le"} <= wanted[
+        "traces_span_metrics_duration_seconds_bucket"
+    ] | {"status_code"}
+    assert wanted["delta_commit_rows_total"] == {"delta_change"}
     one = collector(
         "config.yaml",
         BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",
@@ -171,18 +184,33 @@ def test_what_is_asked_for_is_there(collector, backend, prometheus, tmp_path, sa
     tracers, meters = observed_program(one, tmp_path)
 
     def missing():
-        return wanted - set(queried(port, "label/__name__/values") or ())
+        return {
+            name: lacking
+            for name, labels in wanted.items()
+            if (lacking := labels - labels_of(port, name)) or not labels_of(port, name)
+        }
 
-    until(lambda: not missing(), f"all of {sorted(wanted)}")
-    assert labels - set(queried(port, "labels")) == set()
-    # Each query is one that Prometheus understands, with the dashboard's variables filled in.
-    for expression in expressions():
-        filled = expression.replace("$__rate_interval", "1m").replace("$__range", "1h")
-        answer = queried(port, "query", query=filled.replace("$service", ".*"))
-        assert answer.get("resultType") in {"vector", "scalar"}, expression
+    until(lambda: missing() == {}, f"all of {wanted}")
+
+    def unanswered():
+        return [query for query in of_dashboards() if not answered(port, query)]
+
+    until(lambda: unanswered() == [], "an answer to each panel")
     tracers.shutdown()
     meters.shutdown()
-    say(f"dashboards and rules: {len(wanted)} metrics and {len(labels)} labels, all scraped")
+    pairs = sum(map(len, wanted.values()))
+    say(f"dashboards and rules: {len(wanted)} metrics with {pairs} labels, all scraped")
+
+
+def labels_of(port, name):
+    """The labels that the series of a metric have between them."""
+    return {label for found in queried(port, "series", **{"match[]": name}) for label in found}
+
+
+def answered(port, expression):
+    """What Prometheus answers to the query of a panel, with the dashboard's variables filled in."""
+    filled = expression.replace("$__rate_interval", "1m").replace("$__range", "1h")
+    return queried(port, "query", query=filled.replace("$service", ".*")).get("result")
 
 
 @needs_prometheus

@@ -27,7 +27,7 @@ NAMES = {StatusCode.UNSET: "STATUS_CODE_UNSET", StatusCode.ERROR: "STATUS_CODE_E
 
 
 @pytest.fixture
-def sent(request):
+def sent():
     """Spans as the program ended them, beside the exporters that send them on."""
     return InMemorySpanExporter()
 
@@ -133,7 +133,10 @@ def test_what_matters_is_kept_whole_and_all_is_counted(
         )
 
     until(lambda: decided() == len(by_trace), "a decision on each trace")
-    one.stop()  # empties its queue
+    # What is still queued when it stops stays on disk.
+    until(lambda: one.queued("traces") == 0, "an empty queue")
+    until(lambda: must <= {span.trace_id for span in backend.spans()}, "what matters")
+    one.stop()
     kept = Counter(span.trace_id for span in backend.spans())
     whole = {trace: len(members) for trace, members in by_trace.items()}
     assert {trace: kept[trace] for trace in must} == {trace: whole[trace] for trace in must}

@@ -127,7 +127,10 @@ def test_no_trace_is_split_and_counts_are_exact(tiers, say):
     assert all(kept), "both gateways had a share"
     whole = {(trace + 1).to_bytes(16, "big"): SPANS for trace in range(0, TRACES, 3)}
     assert dict(kept[0] + kept[1]) == whole
-    assert "canary" not in "".join(one.everything() for one in backends)
+    assert {span.name for one in backends for span in one.spans()} == {"WRITE orders at ****"}
+    everything = "".join(one.everything() for one in backends)
+    assert "canary" not in everything
+    assert "redact.tmp" not in everything
     say(
         f"agent and two gateways: {TRACES * SPANS} spans counted, {failing} failing traces whole,"
         f" {len(kept[0])} on one and {len(kept[1])} on the other"
