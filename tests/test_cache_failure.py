@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from importlib.metadata import version
 
 import pyarrow as pa
 import pytest
@@ -213,18 +214,22 @@ def test_what_another_release_has_kept_is_written_over(opened, tmp_path):
     assert list(entry(tmp_path).parent.glob(".*")) == []
 
 
-def test_what_another_release_of_the_engine_has_computed_is_computed_anew(opened, tmp_path):
-    """It may compute otherwise."""
+@pytest.mark.parametrize("engine", ["datafusion", "deltalake"])
+def test_what_another_release_of_an_engine_has_computed_is_computed_anew(engine, opened, tmp_path):
+    """It may compute otherwise, or read a table otherwise."""
     opened().view("kept", QUERY)
+    now = f"datafusion {version('datafusion')}, deltalake {version('deltalake')}"
+    before = now.replace(f"{engine} {version(engine)}", f"{engine} 1.0.0")
 
     def of_yesterday(info):
         known = json.loads(info["cache_entry"])
-        known["fingerprint"]["engine"] = "datafusion 1.0.0"
+        assert known["fingerprint"]["engine"] == now
+        known["fingerprint"]["engine"] = before
         info["cache_entry"] = json.dumps(known)
 
     rewritten(newest(entry(tmp_path)), of_yesterday)
     (reason,) = opened_reasons(opened)
-    assert str(reason).startswith("release changed: datafusion 1.0.0 -> datafusion ")
+    assert str(reason) == f"release changed: {before} -> {now}"
 
 
 @pytest.mark.internal_errors

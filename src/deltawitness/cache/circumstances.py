@@ -47,8 +47,8 @@ def setting_marks(ctx: SessionContext, *, has_spark_functions: bool) -> tuple[Se
 
 @cache
 def engine_release() -> str:
-    """Return the release of the engine: another one may compute otherwise."""
-    return f"datafusion {version('datafusion')}"
+    """Return the releases of the engines: another one may compute, or read a Delta table, otherwise."""
+    return f"datafusion {version('datafusion')}, deltalake {version('deltalake')}"
 
 
 @cache
