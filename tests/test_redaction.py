@@ -10,6 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector_canaries import CANARIES
 from deltawitness import Settings, cache_context, run
 from deltawitness.config import TableNames
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent
@@ -317,3 +318,10 @@ def test_a_location_of_one_word_leaves_the_words_of_a_message_alone():
     told = "the request is forbidden"
     assert redact_text(told, location="s3://bucket/t") == told
     assert redact_text(told, location="/request") == told
+
+
+@pytest.mark.parametrize(("known", "secret"), CANARIES.items(), ids=CANARIES)
+def test_what_the_collector_masks_never_leaves_the_process(known, secret):
+    """The library and its Collector know the same secrets."""
+    assert known in secret
+    assert known not in redact_text(secret)

@@ -44,6 +44,7 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # A preview of rows: everything from its first line on.
         (r"(?is)preview of invalid data.*", "[rows]"),
         (r"(?s)\+-[-+]*\+.*", "[rows]"),
+        (r"(?s)[┌│].*", "[rows]"),
         (r"(?m)^\s*\|.*\|\s*$", "[rows]"),
         (r"(?is)\b(?:in row|rows?|values?)\s*:?\s*\[.*?(?:\]|$)", "[rows]"),
         # A pattern that is shown with a mark under its fault: everything from there on.
@@ -57,6 +58,14 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_.-]+", "[secret]"),
         (r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}", "[secret]"),
         (r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b", "[secret]"),
+        # Tokens that are known by how they begin.
+        (
+            (
+                r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+                r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|dapi[0-9a-f]{24,}|AIza[\w-]{30,}|sk-[\w-]{20,})"
+            ),
+            "[secret]",
+        ),
         # Any URI, whole, with the credentials and the query that it may hold.
         (r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*", "[uri]"),
         (r"(?i)\bfile:[^\s\"'`<>|]+", "[uri]"),
@@ -64,14 +73,16 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             (
                 r"(?i)\b[\w.-]{0,40}(?:passw(?:or)?d|passwd|secret|token|credential|api[_-]?key"
                 r"|access[_-]?key|account[_-]?key|private[_-]?key|signature|\bpwd|\bsig|\bsas)"
-                r"[\w.-]{0,40}[\"']?\s*(?:[:=]|\bis\b)\s*(?:\"[^\"]*\"|'[^']*'|[^\s,;&)}\]]+)"
+                r"[\w.-]{0,40}[\"']?\s*(?:[:=]|\bis\b)\s*(?:\"[^\"]*\"|'[^']*'|(?:[^\s,;&)}\]]|,\S)+)"
             ),
             "[secret]",
         ),
+        (r"(?i)\b(?:sig|signature)%3d[^\s\"'&]+", "[secret]"),
         (r"(?i)[?&](?:sig|sv|se|sp|sr|st|x-[a-z]+-[a-z-]+)=[^\s\"'&]+", "[secret]"),
         (r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,253}\.[A-Za-z]{2,24}\b", "[email]"),
         # SQL and error literals between quotes; a doubled or an escaped quote goes on.
-        (r"'(?:[^'\\]|''|\\.)*(?:'|$)", "?"),
+        # After an escaped one nobody knows where it ends: in some dialects that is the end, in some not.
+        (r"(?s)'(?:[^'\\]|''|\\[^'])*(?:'|\\'.*|$)", "?"),
         (r"\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
         # To the end of the line: nothing says where a path with blanks ends.
         (r"(?<![\w])[A-Za-z]:\\[^\n\"'<>|]*", "[path]"),
