@@ -23,7 +23,7 @@ from deltawitness import (
 )
 from deltawitness.cache import flight
 from deltawitness.cache.pruning import Pruned
-from deltawitness.exceptions import CacheError
+from deltawitness.exceptions import CacheError, ConfigurationError
 from deltawitness.semconv import PLAN_DIRECTORY
 from deltawitness.sources import now_ns
 from deltawitness.testing import fixed_clock
@@ -75,6 +75,23 @@ def test_nothing_is_old_without_a_retention(tmp_path, cache):
     with later(days=5000):
         assert cache.prune() == Pruned()
     assert cache.explain("view").result == "hit"
+
+
+@pytest.mark.parametrize("span", [timedelta(0), timedelta(days=-1)])
+def test_no_time_at_all_is_refused(span, cache):
+    """It is taken neither for none given nor for all that there is."""
+    cache.view("view", QUERY)
+    with pytest.raises(
+        ConfigurationError, match=r"^prune: older_than must be longer than nothing$"
+    ):
+        cache.prune(older_than=span)
+    assert cache.explain("view").result == "hit"
+
+
+def test_the_longest_retention_is_for_ever(cache):
+    """The engine's clock does not reach so far."""
+    cache.view("view", QUERY, policy=CachePolicy("for_ever", retention=timedelta.max))
+    assert cache.prune() == Pruned()
 
 
 def test_an_entry_older_than_its_retention_loses_its_rows(tmp_path, cache):
@@ -162,6 +179,16 @@ def test_plans_go_with_the_versions_that_they_made(tmp_path, cache):
     (plan,) = plans.iterdir()
     assert cache.verify("view").verdict == "reproducible"
     assert plan.exists()
+
+
+def test_half_a_plan_goes_with_the_rows(tmp_path, cache):
+    """It is what a process has left that was killed, with the literals of its query."""
+    cache.view("view", QUERY, policy=WEEKLY)
+    (plan,) = (tmp_path / "root/cache_views/view" / PLAN_DIRECTORY).iterdir()
+    plan.with_suffix(".4711").write_text("SELECT 'secr")
+    with later(days=8):
+        cache.prune()
+    assert list(plan.parent.iterdir()) == []
 
 
 @pytest.mark.internal_errors

@@ -337,6 +337,7 @@ class DeltaCache:
             set_aside: delete as well the damaged entries that were set aside longer ago.
 
         Raises:
+            ConfigurationError: `older_than` is not positive.
             OSError: the storage cannot be listed.
         """
         return pruned(

@@ -200,6 +200,7 @@ def forget_plans(uri: str, keys: frozenset[str]) -> None:
     if local is None:
         return
     kept = {Path(local, _place(key)) for key in keys}
-    for path in Path(local, PLAN_DIRECTORY).glob("*.json"):
+    # All of them: also the half of one whose process was killed while it wrote.
+    for path in Path(local, PLAN_DIRECTORY).glob("*"):
         if path not in kept:
             path.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from deltawitness.cache.flight import alone
 from deltawitness.cache.kept_plans import forget_plans
 from deltawitness.cache.policy import CachePolicy
 from deltawitness.commit.log import local_path
+from deltawitness.exceptions import ConfigurationError
 from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
 from deltawitness.proxies.witness import witnessed
@@ -91,8 +92,12 @@ def pruned(
         set_aside: delete as well what was set aside before that.
 
     Raises:
+        ConfigurationError: the length of time is not positive.
         OSError: the storage cannot be listed.
     """
+    if older_than is not None and older_than <= dt.timedelta(0):
+        msg = "prune: older_than must be longer than nothing"
+        raise ConfigurationError(msg)
     tally = _Tally()
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         for name in list(entries.names(scope)):
@@ -154,7 +159,10 @@ def _keys_within(entry: Entry, limit: dt.timedelta) -> Iterator[str]:
 
 def _own_retention(entry: Entry) -> dt.timedelta | None:
     known = entry.facts.get(RETENTION)
-    return None if known is None else dt.timedelta(seconds=float(known))
+    try:
+        return None if known is None else dt.timedelta(seconds=float(known))
+    except OverflowError:  # `timedelta.max`, rounded
+        return None
 
 
 def _let_go(entry: Entry) -> None:
