@@ -52,6 +52,11 @@ QUERIES = (
 )
 
 
+SWAPPED = "swapped"
+SWAP = {"t": "u", "u": "t"}
+"""A schema in which each of two names stands for the other's table."""
+
+
 class World:
     """Everything that a query may read, and a session with a cache over it.
 
@@ -137,6 +142,10 @@ class World:
             self.ctx.register_delta(name, self.uri(name))
         self.ctx.register_delta("fixed", self.uri("t"), version=self.fixed)
         self.ctx.register_delta("either", self.uri(self.either))
+        # Where the same names stand for each other's tables.
+        self.ctx.sql(f"CREATE SCHEMA {SWAPPED}")
+        for name, meant in SWAP.items():
+            self.ctx.register_delta(f"{SWAPPED}.{name}", self.uri(meant))
         self.furnish(self.ctx)
         self.cache = DeltaCache(self.ctx, self.folder / "cache")
         self.frames = {

@@ -7,7 +7,7 @@ from collections import Counter
 
 from deltalake import DeltaTable
 
-from cache_world import QUERIES, World, content
+from cache_world import QUERIES, SWAP, SWAPPED, World, content
 
 STEPS = 25
 """Asks of one world."""
@@ -52,6 +52,17 @@ class Asking:
         self.counts["asked"] += 1
         assert found == world.truth(query, self.below), (query, world.done)
 
+    def ask_under_each_schema(self):
+        """Ask for one text where its names stand for one table, and where they stand for another."""
+        world = self.world
+        name, query = world.random.choice(tuple(SWAP)), "SELECT id FROM {}"
+        for schema, meant in world.random.sample([("public", name), (SWAPPED, SWAP[name])], 2):
+            world.ctx.sql(f"SET datafusion.catalog.default_schema = '{schema}'")
+            found = content(world.cache.view("moved", query.format(name)))
+            assert found == world.truth(query.format(meant), self.below), (schema, name, world.done)
+            self.counts["asked"] += 1
+        world.ctx.sql("SET datafusion.catalog.default_schema = 'public'")
+
     def compare(self, query, found):
         world = self.world
         is_plain = self.is_plain(query)
@@ -92,6 +103,8 @@ def live(folder, seed, steps):
             asking.ask_for_frame(f"frame{sorted(world.frames).index(name)}", name)
         elif kind < 0.2:
             asking.ask_for_dataset()
+        elif kind < 0.3:
+            asking.ask_under_each_schema()
         else:
             name = chance.choice(("one", "two", "three"))
             if name not in known or chance.random() < 0.4:
