@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,6 +24,80 @@ settings.register_profile(
     "long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("long" if IS_LONG else "fair")
+
+
+LONGER = 50
+"""How much longer a test may take at full size: no size is more than 50 times the fair one."""
+GRACE_S = 60.0
+"""How long after its bound a test that cannot be interrupted ends the run."""
+STDERR = pytest.StashKey[int]()
+
+
+def bound_of(item):
+    """The seconds that a test may take, 0 for no bound: its mark's, else the default of the run."""
+    marker = item.get_closest_marker("timeout")
+    if marker is not None:
+        return marker.args[0]
+    chosen = item.config.getoption("timeout")
+    return float(item.config.getini("timeout") if chosen is None else chosen)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Give each test more time at full size."""
+    if IS_LONG:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)
+
+
+@contextmanager
+def watched(item):
+    """Print the stack of each thread and end the run if the block takes longer than the test may.
+
+    The watchdog of faulthandler is a native thread that needs no interpreter. It also ends a test
+    that hangs in native code, where the handler of pytest-timeout's signal never runs.
+    """
+    bound = bound_of(item)
+    if bound:
+        faulthandler.dump_traceback_later(
+            bound + GRACE_S, exit=True, file=item.config.stash[STDERR]
+        )
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_configure(config):
+    """Keep the error output of the run: while a test runs, that output is captured."""
+    config.stash[STDERR] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item):
+    """Watch the fixtures of a test."""
+    with watched(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item):
+    """Watch a test."""
+    with watched(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    """Watch the end of the fixtures, which pytest-timeout does not bound once the test has failed."""
+    with watched(item):
+        return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Bound the exit of the process, which waits for the threads that tests have left running."""
+    faulthandler.dump_traceback_later(GRACE_S, exit=True, file=config.stash[STDERR])
 
 
 @pytest.fixture(autouse=True)

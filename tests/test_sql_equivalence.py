@@ -123,6 +123,7 @@ def place(tmp_path_factory, say):
     say(f"equivalence: {counted['sequences']} sequences, statements by reference: {statements}")
 
 
+@pytest.mark.timeout(600)
 @settings(
     max_examples=SEQUENCES,
     deadline=None,
