@@ -83,11 +83,15 @@ def series(text, name):
 
 
 class Backend:
-    """An OTLP server over gRPC that keeps what it is given; it can go down and come up again."""
+    """An OTLP server over gRPC that keeps what it is given; it can go down and come up again.
+
+    While `is_refusing` is set it answers every export with UNAVAILABLE, which a sender retries.
+    """
 
     def __init__(self):
         (self.port,) = free_ports(1)
         self.trace_requests, self.metric_requests, self.log_requests = [], [], []
+        self.is_refusing = False
         self._server = None
 
     def up(self):
@@ -110,7 +114,7 @@ class Backend:
                 logs_service_pb2.ExportLogsServiceResponse,
             ),
         ):
-            register(_Service(kept, answer), self._server)
+            register(_Service(self, kept, answer), self._server)
         assert self._server.add_insecure_port(f"127.0.0.1:{self.port}") == self.port
         self._server.start()
         return self
@@ -160,10 +164,12 @@ class Backend:
 class _Service:
     """The one method that the three services of OTLP have."""
 
-    def __init__(self, kept, answer):
-        self._kept, self._answer = kept, answer
+    def __init__(self, backend, kept, answer):
+        self._backend, self._kept, self._answer = backend, kept, answer
 
     def Export(self, request, context):  # noqa: N802 - the service's own name
+        if self._backend.is_refusing:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the test lets nothing in")
         self._kept.append(request)
         return self._answer()
 

@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import json
+import urllib.error
+import urllib.request
+from concurrent import futures
+from http import HTTPStatus
+
 import grpc
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from collector_parts import until
 
 FORCED = KeyValue(key="deltawitness.sample.force", value=AnyValue(bool_value=True))
+FILLER = b"x" * 50_000
+SEND_TIMEOUT_S = 30.0
+
+QUEUE_IN_MEMORY = {
+    "processors": {
+        # Collect garbage at each check: by default up to 30 s pass until freed memory is noticed.
+        "memory_limiter": {
+            "min_gc_interval_when_soft_limited": "0s",
+            "max_gc_interval_when_soft_limited": "0s",
+            "max_gc_interval_when_hard_limited": "0s",
+        },
+    },
+    "exporters": {
+        "otlp_grpc/backend": {
+            "sending_queue": {"storage": None},
+            "retry_on_failure": {"initial_interval": "1s", "max_interval": "1s"},
+        },
+    },
+}
+"""Settings laid over a configuration: what the backend does not take stays in memory."""
 
 
 def batch(first, count, filler=b""):
-    """Spans that are kept, each of a trace of its own."""
-    attributes = [FORCED, KeyValue(key="filler", value=AnyValue(bytes_value=filler))]
+    """Spans that are kept, each of a trace of its own.
+
+    The filler is an attribute of a link, which no processor reads: large spans cost no redaction.
+    """
+    attributes = [KeyValue(key="filler", value=AnyValue(bytes_value=filler))]
     spans = [
         Span(
             trace_id=(number + 1).to_bytes(16, "big"),
@@ -23,7 +56,8 @@ def batch(first, count, filler=b""):
             name=f"WRITE {number}",
             start_time_unix_nano=1,
             end_time_unix_nano=2,
-            attributes=attributes,
+            attributes=[FORCED],
+            links=[Span.Link(trace_id=b"l" * 16, span_id=b"l" * 8, attributes=attributes)],
         )
         for number in range(first, first + count)
     ]
@@ -55,36 +89,94 @@ def test_what_was_queued_survives_an_outage_and_a_kill(collector, backend, size,
     say(f"collector killed while its backend was down: {count} of {count} queued spans delivered")
 
 
-def test_a_full_memory_pushes_back_and_recovers(collector, backend, say):
-    """Beyond the limit the sender is refused, with a code that says to try again; later it is not."""
+def of_the_sdk():
+    """One span that is kept, as the SDK ended it."""
+    ended, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(ended))
+    with tracers.get_tracer("test").start_as_current_span("SDK") as span:
+        span.set_attribute(FORCED.key, FORCED.value.bool_value)
+    return ended.get_finished_spans()
+
+
+def over_grpc(one, request):
+    """Send spans over gRPC; return the status with which they are refused, None if they are accepted."""
+    with grpc.insecure_channel(f"127.0.0.1:{one.ports['GRPC']}") as channel:
+        try:
+            TraceServiceStub(channel).Export(request, timeout=SEND_TIMEOUT_S)
+        except grpc.RpcError as refused:
+            return refused.code()
+    return None
+
+
+def over_http(one, request):
+    """Send spans over HTTP; return the status with which they are refused, None if they are accepted."""
+    posted = urllib.request.Request(
+        f"http://127.0.0.1:{one.ports['HTTP']}/v1/traces",
+        data=request.SerializeToString(),
+        headers={"Content-Type": "application/x-protobuf"},
+    )
+    try:
+        urllib.request.urlopen(posted, timeout=SEND_TIMEOUT_S).close()
+    except urllib.error.HTTPError as refused:
+        return refused.code
+    return None
+
+
+def test_a_full_memory_pushes_back_and_recovers(collector, backend, caplog, say):
+    """Above the memory limit spans are refused with a status that the SDK retries, below it none is lost.
+
+    The memory is full because the backend takes nothing and the queue is in memory. It stays full
+    until the test opens the backend: the speed of the machine does not matter.
+    """
+    backend.is_refusing = True
     one = collector(
         "config.yaml",
         BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",
-        DECISION_WAIT="20s",
-        DECISION_WAIT_AFTER_ROOT="20s",
-        MEMORY_LIMIT_MIB="110",
-        MEMORY_SPIKE_MIB="40",
+        DECISION_WAIT="1s",
+        DECISION_WAIT_AFTER_ROOT="1s",
+        MEMORY_LIMIT_MIB="96",
+        MEMORY_SPIKE_MIB="32",
+        overlays=[json.dumps(QUEUE_IN_MEMORY)],
     )
-    # Bytes, which cost no redaction: the memory is full long before the first decision frees any.
-    filler, first = b"x" * 50_000, 0
-    with grpc.insecure_channel(f"127.0.0.1:{one.ports['GRPC']}") as channel:
-        stub = TraceServiceStub(channel)
+    accepted = 0
 
-        def send():
-            nonlocal first
-            try:
-                stub.Export(batch(first, 50, filler))
-            except grpc.RpcError as refused:
-                return refused.code()
-            first += 50
-            return None
+    def refusal(send):
+        nonlocal accepted
+        # Their fillers alone are twice the limit.
+        assert accepted < 4000, "the memory limit has no effect"
+        status = send(one, batch(accepted, 50, FILLER))
+        accepted += 0 if status else 50
+        return status
 
-        refusals = (send() for _ in range(5000))
-        assert next(filter(None, refusals)) is grpc.StatusCode.UNAVAILABLE
-        accepted = first
-        until(lambda: send() is None, "the sender to be taken again")
-    wanted = {f"WRITE {number}" for number in range(first)}
+    assert until(lambda: refusal(over_grpc), "a refusal over gRPC") is grpc.StatusCode.UNAVAILABLE
+    before = accepted
+    assert (
+        until(lambda: refusal(over_http), "a refusal over HTTP") == HTTPStatus.SERVICE_UNAVAILABLE
+    )
+
+    exporter = OTLPSpanExporter(f"http://127.0.0.1:{one.ports['GRPC']}", insecure=True, timeout=60)
+    spans = of_the_sdk()
+
+    def is_retried():
+        return "StatusCode.UNAVAILABLE" in caplog.text
+
+    def is_exported():
+        return exporter.export(spans) is SpanExportResult.SUCCESS and is_retried()
+
+    with futures.ThreadPoolExecutor(1) as pool:
+        exported = pool.submit(until, is_exported, "an export that was refused at first")
+        # The limiter checks once a second: what is freed between two checks is filled again.
+        until(lambda: refusal(over_grpc) and is_retried(), "a refusal of the SDK's spans")
+        backend.is_refusing = False
+        until(lambda: not refusal(over_grpc), "the sender to be accepted again over gRPC")
+        until(lambda: not refusal(over_http), "the sender to be accepted again over HTTP")
+        assert exported.result()
+    exporter.shutdown()
+
+    wanted = {"SDK", *(f"WRITE {number}" for number in range(accepted))}
     until(lambda: wanted <= {span.name for span in backend.spans()}, "every span that was accepted")
+    assert {span.name for span in backend.spans()} == wanted
     say(
-        f"memory limit: refused after {accepted} spans, taken again later, {first} of {first} delivered"
+        f"memory limit: refused after {before} spans, accepted again later,"
+        f" {len(wanted)} of {len(wanted)} delivered"
     )
