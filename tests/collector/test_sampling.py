@@ -80,7 +80,8 @@ def test_what_matters_is_kept_whole_and_all_is_counted(
     one = collector(
         "config.yaml",
         BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",
-        DECISION_WAIT="4s",
+        # Longer than the SDK waits for more spans: a decision follows the root of its trace.
+        DECISION_WAIT="30s",
         DECISION_WAIT_AFTER_ROOT="1s",
         SPANMETRICS_FLUSH="1s",
         SLOW_MS=str(int(SLOW_S * 1000)),

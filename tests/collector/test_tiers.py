@@ -23,13 +23,15 @@ def pair(key, value):
 
 
 def part_of_each_trace(number):
-    """One span of every trace: the spans of a trace come in requests of their own."""
+    """One span of every trace, the root last: the spans of a trace come in requests of their own."""
     by_service = {}
     for trace in range(TRACES):
         span = Span(
             trace_id=(trace + 1).to_bytes(16, "big"),
             span_id=(trace * SPANS + number + 1).to_bytes(8, "big"),
-            parent_span_id=b"" if number == 0 else (trace * SPANS + 1).to_bytes(8, "big"),
+            parent_span_id=b""
+            if number == SPANS - 1
+            else (trace * SPANS + SPANS).to_bytes(8, "big"),
             name="WRITE orders at /home/canary/orders",
             start_time_unix_nano=1,
             end_time_unix_nano=2,
@@ -62,7 +64,8 @@ def tiers(collector):
             "gateway-tier.yaml",
             name=f"gateway-{number}",
             BACKEND_ENDPOINT=f"127.0.0.1:{one.port}",
-            DECISION_WAIT="5s",
+            # However long the requests take, a decision waits for the root.
+            DECISION_WAIT="60s",
             DECISION_WAIT_AFTER_ROOT="4s",
             SPANMETRICS_FLUSH="1s",
             BASELINE_PERCENT="0",
