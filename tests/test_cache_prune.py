@@ -302,11 +302,13 @@ def test_pruning_and_asking_at_once_never_gives_another_result(tmp_path, size):
 
 
 PRUNE_ON = """
+    import signal
     import sys
     from datetime import timedelta
     from pathlib import Path
     from deltawitness import DeltaCache, ObservedSessionContext
     cache = DeltaCache(ObservedSessionContext(), sys.argv[1] + "/root")
+    signal.alarm(3600)  # so that it does not outlive an interrupted test
     while not Path(sys.argv[2]).exists():
         assert not cache.prune(older_than=timedelta(microseconds=1)).failed
 """

@@ -217,7 +217,7 @@ def test_a_step_that_stalled_once_is_called_again_when_it_has_returned():
     def act(item):
         if item == 0:
             stalled.set()
-            stall.wait()
+            stall.wait(60)
         seen.append(item)
 
     working = Delivery(

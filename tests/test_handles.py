@@ -218,11 +218,12 @@ def test_threads_never_share_a_handle_and_lose_no_append(tmp_path, size):
                 under_way.discard(id(table))
 
     def write_until_committed(i):
-        while True:
+        for _ in range(100):
             try:
                 return write(i)
             except CommitFailedError:  # the engine gave up after 15 tries: nothing was written
                 continue
+        return pytest.fail("100 times 15 tries, and never committed")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write_until_committed, range(count)))

@@ -187,7 +187,7 @@ def test_racing_drains_carry_everything_once(root, spools, size):
     number = size(8, 40)
     for spool in range(number):
         dead_spool(spools, (LineKind.ROW, f"w-{spool}", operation_row(f"w-{spool}")))
-    counts, start = [0] * 4, threading.Barrier(4)
+    counts, start = [0] * 4, threading.Barrier(4, timeout=60)
     threads = [
         threading.Thread(target=carry, args=(root.uri, spools, n, start, counts)) for n in range(4)
     ]
@@ -219,7 +219,7 @@ def test_processes_share_a_ledger(root, spools, size):
     """Processes that begin the same ledger at once find every row of theirs in it, once."""
     number = size(3, 16)
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(number)
+    barrier = context.Barrier(number, timeout=60)
     workers = [
         context.Process(target=own_process, args=(root.uri, spools, name, barrier))
         for name in range(number)

@@ -116,7 +116,8 @@ def test_one_of_many_processes_gets_it(root, size):
     """Of many processes that want the lease at the same moment exactly one has it."""
     number = size(3, 16)
     context = multiprocessing.get_context("spawn")
-    start, tried, got = context.Barrier(number), context.Barrier(number), context.Queue()
+    start, tried = (context.Barrier(number, timeout=60) for _ in range(2))
+    got = context.Queue()
     workers = [
         context.Process(target=try_lease, args=(root.uri, start, tried, got)) for _ in range(number)
     ]

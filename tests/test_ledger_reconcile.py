@@ -656,7 +656,7 @@ def test_processes_that_reconcile_at_once_append_each_commit_once(
         observed_elsewhere(tmp_path, table, 10)
         write_deltalake(table, one(0), mode="append")
     count = size(4, 16)
-    start, done = PROCESSES.Barrier(count), PROCESSES.Queue()
+    start, done = PROCESSES.Barrier(count, timeout=60), PROCESSES.Queue()
     arguments = (cache, tables, start, done)
     processes = [
         PROCESSES.Process(target=reconcile_when_told, args=arguments) for _ in range(count)

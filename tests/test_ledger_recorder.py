@@ -427,12 +427,13 @@ def test_a_run_that_ends_while_a_drain_begins_is_told_once(tmp_path):
         ending = RunContext(f"r-{number}", "job")
         recorder.run_started(ending)
         opened = recorder._runs[ending.run_id]
-        begun = threading.Barrier(2)
+        begun = threading.Barrier(2, timeout=60)
 
         def look(opened=opened, begun=begun):
             begun.wait()
+            deadline = time.monotonic() + 10
             while opened.ended is None:
-                pass
+                assert time.monotonic() < deadline
             recorder._tell_end(opened)
 
         thread = threading.Thread(target=look)

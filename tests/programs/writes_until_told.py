@@ -5,6 +5,7 @@ python writes_until_told.py FOLDER [slow]
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -27,6 +28,7 @@ def batches():
     return pa.RecordBatchReader.from_batches(schema, slow())
 
 
+signal.alarm(3600)  # so that it does not outlive an interrupted test
 folder = sys.argv[1]
 DeltaLakeInstrumentor().instrument()
 with run("told"):
