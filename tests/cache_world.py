@@ -159,6 +159,7 @@ class World:
             .union(self.ctx.table("u").select("id")),
         }
         self.is_view_bound = self.is_session_old = False
+        self.bound_frames = set()
 
     def furnish(self, ctx):
         """Give a session everything that is no Delta table."""
@@ -301,6 +302,7 @@ def other_memory(world):
     world.ctx.deregister_table("m")
     world.ctx.from_pydict(world.memory, name="m")
     world.is_view_bound = " m" in world.view
+    world.bound_frames = {query for query in world.frames if " m" in query}
 
 
 def same_memory(world):

@@ -132,17 +132,34 @@ def test_explain_runs_nothing(ctx, uri, capsys):
     assert DeltaTable(uri).version() == 0
 
 
-def test_a_statement_comes_as_a_plan_too(ctx):
-    """`execute_logical_plan` and `create_dataframe_from_logical_plan`."""
-    plan = ctx.sql("DELETE FROM t WHERE id = 1").logical_plan()
-    assert ctx.execute_logical_plan(plan).to_pydict() == {"count": [1]}
-    plan = ctx.sql("UPDATE t SET id = abs(id) + 1").logical_plan()
-    assert ctx.create_dataframe_from_logical_plan(plan).to_pydict() == {"count": [1]}
-    with pytest.raises(StatementError, match="has changed since this plan was made"):
-        ctx.create_dataframe_from_logical_plan(plan).collect()
-    merge = ctx.sql("MERGE INTO t USING m ON t.id = m.id WHEN MATCHED THEN DELETE").logical_plan()
-    with pytest.raises(StatementError, match="text of a statement"):
-        ctx.execute_logical_plan(merge).collect()
+@pytest.mark.parametrize("plan_of", ["logical_plan", "optimized_logical_plan"])
+@pytest.mark.parametrize("method", ["execute_logical_plan", "create_dataframe_from_logical_plan"])
+def test_the_plan_of_a_statement_is_the_statement(ctx, method, plan_of):
+    """Optimized or not, on the versions of now, and as often as it is run."""
+    make = getattr(ctx, method)
+
+    def plan(sql):
+        return getattr(ctx.sql(sql), plan_of)()
+
+    assert make(plan("DELETE FROM t WHERE id = 1 AND id IN (SELECT id FROM m)")).to_pydict() == {
+        "count": [1]
+    }
+    assert make(plan("DELETE FROM t WHERE 1 = 2")).to_pydict() == {"count": [0]}
+    update = plan("UPDATE t SET id = abs(id) + 1")
+    assert [make(update).to_pydict() for _ in range(2)] == [{"count": [1]}] * 2
+    assert ctx.sql("SELECT id FROM t").to_pydict() == {"id": [4]}
+    merge = plan("MERGE INTO t USING (SELECT 4 AS id) s ON t.id = s.id WHEN MATCHED THEN DELETE")
+    assert make(merge).to_pydict() == {"count": [1]}
+
+
+def test_a_plan_of_an_unknown_statement_is_refused(ctx, uri):
+    """It may mean another table of the same name."""
+    plan = SessionContext()
+    plan.register_table("t", DeltaTable(uri))
+    plan = plan.sql("DELETE FROM t").logical_plan()
+    with pytest.raises(StatementError, match="was not made by this session"):
+        ctx.create_dataframe_from_logical_plan(plan)
+    assert DeltaTable(uri).version() == 0
 
 
 # --- frames that write -------------------------------------------------------------------------------------

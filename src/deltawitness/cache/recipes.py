@@ -170,8 +170,7 @@ def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bo
             asked_again(session, state.ctx, name)
         elif session.snapshot.get(name) is not None:
             session.refresh(state.ctx, tuple(name))
-    now = session.snapshot
-    return bool(lent) or any(now.get(name) is not entry for name, entry in tables.items())
+    return bool(lent) or any(session.served(entry) is not entry for entry in tables.values())
 
 
 def _forget_lists_of_files(state: FrameState) -> None:

@@ -172,7 +172,7 @@ class _Marking:
         if name in session.detached:
             msg = f"the view {told_name(shown)} reads a table that the session has let go of"
             raise Unknown(msg)
-        if not session.knows_view(name) and scanned_names(self._view(name), self._state.snapshot):
+        if session.view(name) is None and scanned_names(self._view(name), self._state.snapshot):
             msg = f"the view {told_name(shown)} may read its tables at older versions"
             raise Unknown(msg)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +25,6 @@ class SqlCall(NamedTuple):
         options: what kinds of statements are allowed.
         param_values: values of `$name`.
         named: texts and frames that stand in for `$name` in the statement.
-        is_prepared: it is the text of a PREPARE, whose parameters are not known here.
     """
 
     ctx: SessionContext
@@ -32,7 +32,6 @@ class SqlCall(NamedTuple):
     options: SQLOptions | None = None
     param_values: Mapping[str, Any] | None = None
     named: Mapping[str, Any] = MappingProxyType({})
-    is_prepared: bool = False
 
     def plan(self, text: str | None = None) -> DataFrame:
         """Return the frame of the statement, or of another one with the same parameters.
@@ -46,6 +45,13 @@ class SqlCall(NamedTuple):
             **self.named,
         )
         return frame
+
+    def owned(self) -> SqlCall:
+        """Return the call with parameters of its own: the caller may change its objects afterwards."""
+        if not self.param_values and not self.named:
+            return self
+        values = {name: copy_of(value) for name, value in (self.param_values or {}).items()}
+        return self._replace(param_values=values or None, named=dict(self.named))
 
     def spelled(self) -> SqlCall:
         """Return the call with the texts that stand for names put into the statement.
@@ -70,6 +76,12 @@ class SqlCall(NamedTuple):
         }
         text = Words(self.text).with_words(numbers)
         return SqlCall(self.ctx, text, self.options, values, self.named)
+
+
+def copy_of(value: Any) -> Any:
+    """Return a parameter's value as one that its owner cannot change any more."""
+    is_mutable = isinstance(value, list | dict | set | bytearray) or hasattr(value, "__array__")
+    return copy.deepcopy(value) if is_mutable else value
 
 
 def is_frame(value: object) -> bool:

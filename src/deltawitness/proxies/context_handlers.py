@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.events import InputVersion
 from deltawitness.hashing import table_id
+from deltawitness.proxies.binding import TextOrigin
 from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.frames import FrameState, PlainQuery, adopt, refuse_statements, state_of
 from deltawitness.proxies.handling import (
@@ -39,22 +40,20 @@ def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             session = session_of(ctx)
             if session.is_settled:
                 # Most of what sessions do, at a tenth of what the rest of them costs.
-                snapshot = session.snapshot
+                snapshot, epoch = session.snapshot, session.epoch
                 try:
                     frame: Any = original(ctx, "sql")(text) if REPLACED else ctx.sql(text)
                 except Exception:  # noqa: BLE001, S110 - the way below raises it, unless it was a moment's
                     pass
                 else:
-                    frame._deltawitness_frame = PlainQuery(ctx, session, snapshot, _again, text)  # noqa: SLF001 - as `adopt` does
+                    frame._deltawitness_frame = PlainQuery(  # noqa: SLF001 - as `adopt` does
+                        ctx, session, snapshot, epoch, ctx.copied_config(), text
+                    )
                     return frame
     call = _sql_call(ctx, *args, **kwargs)
     if not isinstance(call.text, str):
         return call.plan()  # raises the engine's own error
-    return run_sql(session_of(ctx), call)
-
-
-def _again(ctx: SessionContext, text: str) -> Any:
-    return _sql(ctx, (text,), {})
+    return run_sql(session_of(ctx), call.owned())
 
 
 _PLAINLY_A_QUERY = frozenset({"SELECT ", "select ", "SELECT\n", "select\n"})
@@ -77,9 +76,11 @@ def _plan_to_frame(name: str) -> Handler:
         session = session_of(ctx)
         frame = original(ctx, name)(*args, **kwargs)
         known = state_of(argument(args, kwargs, 0, "plan"))
-        if known is None or known.session is not session:
+        if known is None:
             return routed(frame, FrameState(ctx, session, session.snapshot))
-        return routed(frame, FrameState(ctx, session, known.snapshot, known.reads))
+        state = FrameState(ctx, known.session, known.snapshot, known.reads, None, known.pending)
+        # The plan of a statement's frame, optimized or not, is that statement.
+        return adopt(frame, state) if known.pending is not None else routed(frame, state)
 
     return handler
 
@@ -87,9 +88,12 @@ def _plan_to_frame(name: str) -> Handler:
 def _table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session = session_of(ctx)
     session.freshen(ctx)
-    snapshot = session.snapshot
+    snapshot, epoch = session.snapshot, session.epoch
     frame = session.reading(lambda: original(ctx, "table")(*args, **kwargs))
-    return adopt(frame, FrameState(ctx, session, snapshot, (), lambda: _table(ctx, args, kwargs)))
+    call = SqlCall(ctx, argument(args, kwargs, 0, "name"))
+    config = ctx.copied_config()
+    origin = TextOrigin(session, call, epoch, config, snapshot.default, is_name=True)
+    return adopt(frame, FrameState(ctx, session, snapshot, (), origin))
 
 
 def _source(name: str) -> Handler:
@@ -224,7 +228,11 @@ def _registering_function(name: str) -> Handler:
         function: Any = next(iter((*args, *kwargs.values())), None)
         named = getattr(function, "name", None)
         if isinstance(named, str):
-            session_of(ctx).functions.add(named)
+            session = session_of(ctx)
+            session.note_change(named)
+            session.functions.add(named)
+            if name == "register_udtf":
+                session.table_functions[named] = function
         return result
 
     return handler
@@ -234,7 +242,9 @@ def _enable_spark_functions(
     ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     result = original(ctx, "enable_spark_functions")(*args, **kwargs)
-    session_of(ctx).has_spark_functions = True
+    session = session_of(ctx)
+    session.note_change()
+    session.has_spark_functions = True
     return result
 
 

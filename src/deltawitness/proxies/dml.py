@@ -3,15 +3,19 @@
 A statement is what DataFusion's own logical plan says it is. Its rows come from the plan, as a
 stream; its filter and its assignments are handed to delta-rs where delta-rs means the same by them
 (:mod:`deltawitness.proxies.expressions`), and are evaluated by the session elsewhere.
+
+The plan is the one that DataFusion makes of the text, not optimized: an optimizer moves a filter into
+a join or into the scan, or proves that it never holds. A plan of another shape is refused
+(:mod:`deltawitness.proxies.plan_shapes`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
-from deltawitness.proxies.calls import SqlCall
+from deltawitness.proxies.binding import BoundCall, Planner, same_plan
 from deltawitness.proxies.changes import SOURCE, Change, apply_changes, changed_rows, matching
 from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.counts import count_frame
@@ -25,11 +29,12 @@ from deltawitness.proxies.expressions import (
     unaliased,
     value_sql,
 )
-from deltawitness.proxies.frames import FrameState, state_of
+from deltawitness.proxies.frames import FrameState
 from deltawitness.proxies.merge import carry_out_merge
 from deltawitness.proxies.merge_statement import Merge
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.registry import Registered
+from deltawitness.proxies.plan_shapes import DeleteShape, UpdateShape
+from deltawitness.proxies.registry import Registered, scanned_names
 from deltawitness.proxies.seams import (
     OUTER_REFERENCE,
     cast_type,
@@ -37,7 +42,7 @@ from deltawitness.proxies.seams import (
     is_of_kind,
     wrapped_plan,
 )
-from deltawitness.proxies.sql import Words, first_word, quoted
+from deltawitness.proxies.sql import Words, quoted
 from deltawitness.proxies.witness import facts_of, witnessed
 
 if TYPE_CHECKING:
@@ -46,7 +51,7 @@ if TYPE_CHECKING:
     from datafusion.plan import LogicalPlan
     from deltalake import DeltaTable
 
-__all__ = ["Dml", "is_dml", "target_of"]
+__all__ = ["Dml", "check_same_table", "is_dml", "target_of"]
 
 
 def is_dml(plan: LogicalPlan) -> bool:
@@ -54,7 +59,7 @@ def is_dml(plan: LogicalPlan) -> bool:
     return is_of_kind(plan, "DmlStatement")
 
 
-def target_of(plan: LogicalPlan, state: FrameState, call: SqlCall | None) -> Registered | None:
+def target_of(plan: LogicalPlan, state: FrameState, bound: BoundCall | None) -> Registered | None:
     """Return the Delta table that a DML plan writes to; None when its target is another table.
 
     The plan tells the target's name without quotes. Where two tables are spelled alike, the
@@ -66,8 +71,8 @@ def target_of(plan: LogicalPlan, state: FrameState, call: SqlCall | None) -> Reg
     found = state.snapshot.named(plan.to_variant().table_name())
     if len(found) <= 1:
         return found[0] if found else None
-    if call is not None:
-        name = state.session.full_name(state.ctx, _target_in(call))
+    if bound is not None:
+        name = bound.snapshot.full_name(_target_in(bound))
         found = [entry for entry in found if entry.name == name]
     if len(found) != 1:
         msg = "the name of the table to write is ambiguous: give catalog, schema and table"
@@ -75,29 +80,46 @@ def target_of(plan: LogicalPlan, state: FrameState, call: SqlCall | None) -> Reg
     return found[0]
 
 
-PLANNED_AGAIN = 10
-"""How often a statement is planned again because another thread of the session has written its table."""
+def check_same_table(entry: Registered, table: DeltaTable, made_ns: int) -> None:
+    """Refuse to write a table that was created anew after the statement was made.
 
+    Args:
+        entry: the table, as the session knew it when the statement was made.
+        table: the table that is at its location now.
+        made_ns: when the statement was made, in nanoseconds since the epoch.
 
-class _MovedOnError(Exception):
-    """The table is at another version than the one that the plan reads."""
+    Raises:
+        StatementError: the table at the location is another one, and younger than the statement.
+    """
+    metadata = table.metadata()
+    if str(metadata.id) == entry.identity:
+        return
+    created_ms = metadata.created_time
+    if created_ms is None or created_ms * 1_000_000 > made_ns:
+        msg = (
+            f"{entry.name.table} was deleted and created anew since this statement was made:"
+            " make the statement again"
+        )
+        raise StatementError(msg)
 
 
 @dataclass(frozen=True, slots=True)
 class Dml:
     """A DML statement on a Delta table, which runs when its frame is asked for rows.
 
+    It writes the table that its target's name stood for when it was made, at the newest version.
+
     Attributes:
         frame: the statement's frame, as it was planned.
         state: what was known then.
         entry: the table that it writes.
-        call: the text it was planned from; None when it came as a plan.
+        bound: the text that it was planned from, and what its names stood for.
     """
 
     frame: DataFrame
     state: FrameState
     entry: Registered
-    call: SqlCall | None = None
+    bound: BoundCall
 
     @property
     def title(self) -> str:
@@ -107,36 +129,50 @@ class Dml:
 
     def run(self) -> DataFrame:
         """Carry the statement out on the newest version of the table; return the count of rows."""
-        for _ in range(PLANNED_AGAIN):
-            try:
-                return self._run_once()
-            except _MovedOnError:
-                if self.state.origin is None:
-                    break
-        msg = (
-            f"{self.entry.name.table} has changed since this plan was made, and the statement's"
-            " expressions must be evaluated first: plan it again"
-        )
-        raise StatementError(msg)
-
-    def _run_once(self) -> DataFrame:
         session, ctx = self.state.session, self.state.ctx
-        entry = session.checked_writable(session.snapshot.get(self.entry.name) or self.entry)
+        entry = session.served(self.entry)
         with session.lease(entry) as table:
-            if table.version() != entry.version or str(table.metadata().id) != entry.identity:
-                entry = session.publish(ctx, entry, table)
-            plan, state = self._planned_now()
-            count = _Run(ctx, state, entry, table, self.call).carry_out(plan)
+            check_same_table(self.entry, table, self.bound.made_ns)
+            now = replace(entry, version=table.version(), identity=str(table.metadata().id))
+            if not now.is_same_version(entry):
+                session.publish(ctx, entry, table)
+                entry = now
+            plan, state, planner = self._plan_now(entry, table)
+            count = _Run(ctx, state, entry, table, self.bound, planner).carry_out(plan)
             session.publish(ctx, entry, table)
         return count_frame(ctx, count)
 
-    def _planned_now(self) -> tuple[LogicalPlan, FrameState]:
-        """Return the plan over what the session serves now, which may be more than it was."""
-        session, state = self.state.session, self.state
-        if session.snapshot is state.snapshot or state.origin is None:
-            return original(self.frame, "logical_plan")(), state
-        frame = state.origin()
-        return original(frame, "logical_plan")(), state_of(frame) or state
+    def _plan_now(
+        self, entry: Registered, table: DeltaTable
+    ) -> tuple[LogicalPlan, FrameState, Planner | None]:
+        """Return the plan over the versions of now; the one that there is, where none has moved.
+
+        Raises:
+            StatementError: the statement says something else by now: a table has other columns.
+        """
+        plan = original(self.frame, "logical_plan")()
+        if dml_kind(plan) != "Merge" and not self._has_moved(plan, entry):
+            return plan, self.state, None
+        planner = Planner(self.bound, (entry, table))
+        frame = planner.frame()
+        now = original(frame, "logical_plan")()
+        if not same_plan(plan, now):
+            msg = (
+                f"a table that the statement on {entry.name.table} reads or writes has other columns"
+                " than when it was made: make it again"
+            )
+            raise StatementError(msg)
+        state = self.state._replace(snapshot=planner.snapshot)
+        return now, state, planner
+
+    def _has_moved(self, plan: LogicalPlan, target: Registered) -> bool:
+        """Tell whether a Delta table that the plan reads has another version than when it was made."""
+        session = self.state.session
+        reads = scanned_names(plan.display_indent(), self.state.snapshot)
+        return not all(
+            (target if read == self.entry else session.served(read)).is_same_version(read)
+            for read in (*reads, *self.bound.below)
+        )
 
 
 _TITLES = {
@@ -159,7 +195,8 @@ class _Run:
     state: FrameState
     entry: Registered
     table: DeltaTable
-    call: SqlCall | None
+    bound: BoundCall
+    planner: Planner | None
 
     def carry_out(self, plan: LogicalPlan) -> int:
         """Write, and return how many rows were inserted, updated or deleted."""
@@ -186,57 +223,49 @@ class _Run:
         frame = _frame(self.ctx, below)
         schema = frame.schema()
         if self.entry.defaults:
-            frame = _with_defaults(frame, self.entry, self.call)
+            frame = _with_defaults(frame, self.entry, self.bound)
         else:
             frame = _without_views(self.ctx, below) or frame
         with witnessed(facts_of(below, self.state, schema=schema)):
             return stream_into(self.table, coerced(self.ctx, frame, schema), mode)
 
     def _merge(self, below: LogicalPlan) -> int:
-        if self.call is None or self.call.is_prepared or first_word(self.call.text) != "MERGE":
-            msg = (
-                "MERGE INTO is possible as the text of a statement only, not prepared or as a plan"
-            )
-            raise StatementError(msg)
-        merge = Merge.parsed(self.call.text, normalize=self.ctx.enable_ident_normalization())
+        assert self.planner is not None
+        planner = self.planner.for_parts()
+        merge = Merge.parsed(
+            self.bound.statement,
+            normalize=self.ctx.enable_ident_normalization(),
+            spelling=planner.spelling(),
+        )
         merge = merge.with_defaults(self.entry.defaults)
         facts = facts_of(
             below, self.state, clauses=merge.clauses_text, reads=(self.entry.as_input(),)
         )
         with witnessed(facts):
-            return carry_out_merge(merge, self.call, self.table, _frame(self.ctx, below))
+            return carry_out_merge(merge, planner, self.table, _frame(self.ctx, below))
 
     # --- UPDATE ------------------------------------------------------------------------------------
 
-    def _update(self, projection: LogicalPlan) -> int:
-        parts = projection.to_variant()
-        below = parts.input()[0]
-        rows = _frame(self.ctx, below)
+    def _update(self, below: LogicalPlan) -> int:
+        shape = UpdateShape.of(below, self.entry.name.table, self._columns)
+        rows = _frame(self.ctx, shape.rows)
         schema = rows.schema()
-        assigned = {
-            name: unaliased(expression)
-            for name, expression in zip(schema.names, parts.projections(), strict=True)
-            if column_name(expression) != name
-        }
-        if not assigned:
+        if not shape.assigned:
             return int(original(rows, "count")())
-        filter_ = _filter(below)
         try:
-            updates = {quoted(c): value_sql(e, _own_column) for c, e in assigned.items()}
-            predicate = None if filter_ is None else filter_sql(filter_, schema)
+            updates = {quoted(c): value_sql(e, _own_column) for c, e in shape.assigned.items()}
+            predicate = None if shape.filter is None else filter_sql(shape.filter, schema)
         except NotTold:
-            return self._update_by_merge(projection, rows, filter_, assigned)
+            return self._update_by_merge(below, rows, shape)
         metrics = self.table.update(updates=updates, predicate=predicate)
         return int(metrics["num_updated_rows"])
 
-    def _update_by_merge(
-        self, plan: LogicalPlan, rows: DataFrame, filter_: Any, assigned: dict[str, Any]
-    ) -> int:
-        self._check_served()
-        _check_deterministic([filter_, *assigned.values()])
-        depends = _depends_on([filter_, *assigned.values()], plan, rows.schema())
-        values = {column: f"value_{place}" for place, column in enumerate(assigned)}
-        new = [e.alias(values[column]) for column, e in assigned.items()]
+    def _update_by_merge(self, plan: LogicalPlan, rows: DataFrame, shape: UpdateShape) -> int:
+        read = [shape.filter, *shape.assigned.values()]
+        _check_deterministic(read)
+        depends = _depends_on(read, plan, rows.schema())
+        values = {column: f"value_{place}" for place, column in enumerate(shape.assigned)}
+        new = [e.alias(values[column]) for column, e in shape.assigned.items()]
         source = _distinct(self.ctx, rows, depends, new)
         change = Change("update", {c: f"{SOURCE}.{quoted(v)}" for c, v in values.items()})
         return changed_rows(apply_changes(self.table, source, _match(depends), [change]))
@@ -244,21 +273,17 @@ class _Run:
     # --- DELETE ------------------------------------------------------------------------------------
 
     def _delete(self, below: LogicalPlan) -> int:
-        if is_of_kind(below, "Limit"):
-            msg = "DELETE with LIMIT is not possible on a Delta table, whose rows have no order"
-            raise StatementError(msg)
-        filter_ = _filter(below)
-        if filter_ is None:
+        shape = DeleteShape.of(below, self.entry.name.table, self._columns)
+        if shape.filter is None:
             return _deleted(self.table.delete())
-        rows = _frame(self.ctx, below)
+        rows = _frame(self.ctx, shape.rows)
         try:
-            predicate = filter_sql(filter_, rows.schema())
+            predicate = filter_sql(shape.filter, rows.schema())
         except NotTold:
-            return self._delete_by_merge(below, rows, filter_)
+            return self._delete_by_merge(below, rows, shape.filter)
         return _deleted(self.table.delete(predicate))
 
     def _delete_by_merge(self, plan: LogicalPlan, rows: DataFrame, filter_: Any) -> int:
-        self._check_served()
         _check_deterministic([filter_])
         depends = _depends_on([filter_], plan, rows.schema())
         source = _distinct(self.ctx, rows, depends, [])
@@ -266,11 +291,9 @@ class _Run:
             apply_changes(self.table, source, _match(depends), [Change("delete", {})])
         )
 
-    def _check_served(self) -> None:
-        """Refuse to work changes out from another version than the one that they are applied to."""
-        planned = self.state.snapshot.get(self.entry.name)
-        if planned is None or planned.version != self.table.version():
-            raise _MovedOnError(self.entry.name.table)
+    @property
+    def _columns(self) -> list[str]:
+        return [field.name for field in self.table.schema().fields]
 
 
 # --- rows in, count out ------------------------------------------------------------------------------
@@ -289,11 +312,6 @@ def _frame(ctx: SessionContext, plan: Any) -> DataFrame:
     return frame
 
 
-def _filter(plan: Any) -> Any:
-    """Return the predicate of the filter that a plan starts with, or None."""
-    return plan.to_variant().predicate() if is_of_kind(plan, "Filter") else None
-
-
 def _without_views(ctx: SessionContext, below: LogicalPlan) -> DataFrame | None:
     """Return the rows of an INSERT without the casts of plain text to views of text.
 
@@ -304,18 +322,25 @@ def _without_views(ctx: SessionContext, below: LogicalPlan) -> DataFrame | None:
         return None
     parts = below.to_variant()
     rows = _frame(ctx, parts.input()[0])
-    schema = rows.schema()
-    columns = []
-    for raw, name in zip(parts.projections(), _frame(ctx, below).schema().names, strict=True):
-        column = unaliased(raw)
-        if column.variant_name() == "Cast" and cast_type(column) in _VIEWS:
-            inner = unaliased(column.to_variant().expr())
-            source = column_name(inner)
-            if source in schema.names and str(schema.field(source).type) in _PLAIN:
-                column = inner
-        columns.append(column.alias(name))
+    names = _frame(ctx, below).schema().names
+    columns = [
+        _without_view(rows, unaliased(raw)).alias(name)
+        for raw, name in zip(parts.projections(), names, strict=True)
+    ]
     frame: DataFrame = original(rows, "select")(*columns)
     return frame
+
+
+def _without_view(rows: DataFrame, column: Any) -> Any:
+    """Return a column without the cast of plain text to a view of text."""
+    if column.variant_name() == "Cast" and cast_type(column) in _VIEWS:
+        inner = unaliased(column.to_variant().expr())
+        # By the expression, since two tables of a join may have columns of one name.
+        if column_name(inner) is not None:
+            (given,) = original(rows, "select")(inner).schema().types
+            if str(given) in _PLAIN:
+                return inner
+    return column
 
 
 _VIEWS = frozenset({"Utf8View", "BinaryView"})
@@ -382,30 +407,20 @@ _BEFORE_TARGET = (
 )  # fmt: skip
 
 
-def _words_at_target(call: SqlCall) -> Words:
-    words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
+def _words_at_target(bound: BoundCall) -> Words:
+    words = Words(bound.statement, normalize=bound.call.ctx.enable_ident_normalization())
     while any(words.take(word) for word in _BEFORE_TARGET):
         pass
     return words
 
 
-def _target_in(call: SqlCall) -> tuple[str, ...]:
-    return _words_at_target(call).reference()
+def _target_in(bound: BoundCall) -> tuple[str, ...]:
+    return _words_at_target(bound).reference()
 
 
-def _with_defaults(frame: DataFrame, entry: Registered, call: SqlCall | None) -> DataFrame:
-    """Return the rows of an INSERT with the defaults of the columns that it does not name.
-
-    Raises:
-        StatementError: it came as a plan, which does not tell them from columns that are NULL.
-    """
-    if call is None:
-        msg = (
-            f"{entry.name.table} has defaults, and a plan does not say which columns an INSERT"
-            " names: run it as the text of a statement"
-        )
-        raise StatementError(msg)
-    words = _words_at_target(call)
+def _with_defaults(frame: DataFrame, entry: Registered, bound: BoundCall) -> DataFrame:
+    """Return the rows of an INSERT with the defaults of the columns that it does not name."""
+    words = _words_at_target(bound)
     words.reference()
     starts_query = any(words.peek("(", word) for word in ("SELECT", "WITH", "VALUES", "("))
     if not words.peek("(") or starts_query:

@@ -6,28 +6,36 @@ same. Frames that are made from a frame inherit it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
 from deltawitness.internal import report
+from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.registry import Snapshot, inputs_of
+from deltawitness.proxies.registry import (
+    Registered,
+    Snapshot,
+    TableName,
+    inputs_of,
+    scanned_names,
+)
 
 if TYPE_CHECKING:
-    from datafusion import DataFrame, SessionContext
+    from datafusion import DataFrame, SessionConfig, SessionContext
 
     from deltawitness.proxies.state import Session
 
 __all__ = [
     "ATTRIBUTE",
     "FrameState",
+    "Origin",
     "Pending",
     "PlainQuery",
     "adopt",
+    "bind_origin",
     "derive",
     "refuse_statements",
     "remade",
@@ -49,6 +57,20 @@ class Pending(Protocol):
         """Carry the statement out and return the frame of its result."""
 
 
+class Origin(Protocol):
+    """Makes a frame again, over the versions of its Delta tables that are served by then."""
+
+    def __call__(self) -> DataFrame:
+        """Return the frame over the versions of now."""
+
+    def bind(self) -> object:
+        """Record what the names in the frame's query stand for, if that is not done yet.
+
+        Raises:
+            StatementError: one of them has come to stand for something else.
+        """
+
+
 class FrameState(NamedTuple):
     """What is known of a frame.
 
@@ -57,7 +79,7 @@ class FrameState(NamedTuple):
         session: the state of its session.
         snapshot: what table names meant when it was planned.
         reads: Delta tables that it reads and that no name in the snapshot tells.
-        origin: makes it again, from what table names mean then; None for a frame over fixed data.
+        origin: makes it again, over the versions of then; None for a frame over fixed data.
         pending: the statement that it stands for, if it is no query.
     """
 
@@ -65,7 +87,7 @@ class FrameState(NamedTuple):
     session: Session
     snapshot: Snapshot
     reads: tuple[InputVersion, ...] = ()
-    origin: Callable[[], DataFrame] | None = None
+    origin: Origin | None = None
     pending: Pending | None = None
 
     def inputs(self, plan_text: str) -> tuple[InputVersion, ...]:
@@ -89,30 +111,39 @@ class PlainQuery:
         ctx: the context it was made with.
         session: the state of its session.
         snapshot: what table names meant when it was planned.
-        origin: makes it again.
-        text: the query, which `origin` is given with the context.
+        epoch: what `session.epoch` was before it was planned.
+        config: the session's settings of then.
+        text: the query.
     """
 
-    __slots__ = ("ctx", "origin", "session", "snapshot", "text")
+    __slots__ = ("_made", "config", "ctx", "epoch", "session", "snapshot", "text")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what is known of a frame, on the way of every query
         self,
         ctx: SessionContext,
         session: Session,
         snapshot: Snapshot,
-        origin: Callable[[SessionContext, str], DataFrame],
+        epoch: int,
+        config: SessionConfig,
         text: str,
     ) -> None:
         self.ctx = ctx
         self.session = session
         self.snapshot = snapshot
-        self.origin = origin
+        self.epoch = epoch
+        self.config = config
         self.text = text
+        self._made: FrameState | None = None
 
     def state(self) -> FrameState:
-        """Return the state."""
-        origin = partial(self.origin, self.ctx, self.text)
-        return FrameState(self.ctx, self.session, self.snapshot, (), origin)
+        """Return the state, always the same one."""
+        if self._made is None:
+            from deltawitness.proxies.binding import TextOrigin  # noqa: PLC0415 - it imports this module
+
+            call, default = SqlCall(self.ctx, self.text), self.snapshot.default
+            origin = TextOrigin(self.session, call, self.epoch, self.config, default)
+            self._made = FrameState(self.ctx, self.session, self.snapshot, (), origin)
+        return self._made
 
 
 def state_of(frame: object) -> FrameState | None:
@@ -131,9 +162,22 @@ def adopt(frame: Any, state: FrameState) -> Any:
 
 
 def remade(frame: Any) -> Any:
-    """Return the frame planned anew, over what table names mean now."""
+    """Return the frame planned anew, over the versions of its Delta tables that are served now.
+
+    Raises:
+        StatementError: it reads Delta tables, and a name in its query has come to stand for something
+            else.
+    """
     state = state_of(frame)
-    return frame if state is None or state.origin is None else state.origin()
+    if state is None or state.origin is None or not _reads_versions(frame, state):
+        return frame
+    return state.origin()
+
+
+def _reads_versions(frame: Any, state: FrameState) -> bool:
+    """Tell whether a frame reads Delta tables, or names that a cache owns: others have no versions."""
+    text = original(frame, "logical_plan")().display_indent()
+    return bool(state.inputs(text)) or any(name.table in text for name in tuple(state.session.lent))
 
 
 def derive(
@@ -161,7 +205,7 @@ def derive(
         state.session,
         snapshot,
         reads,
-        partial(_made_again, name, frame, args, kwargs),
+        DerivedOrigin(name, frame, args, kwargs),
         None if state.pending is None else Derived(state.pending, name, args, kwargs),
     )
     adopt(result, derived)
@@ -184,14 +228,17 @@ def refuse_statements(*frames: object) -> None:
 def _joined(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion, ...]]:
     """Return in which snapshot a frame of several is to be read, and what it reads besides.
 
-    Where they are of different moments, what each reads is told by itself, and the names of the
-    whole mean nothing any more.
+    Where a name stands for different versions in them, what each reads is recorded by itself, and the
+    names of the whole mean nothing any more.
     """
     refuse_statements(*others)
     states = [(each, known) for each in (frame, *others) if (known := state_of(each)) is not None]
     snapshot = states[0][1].snapshot
     if all(known.snapshot is snapshot for _, known in states):
         return snapshot, tuple(read for _, known in states for read in known.reads)
+    merged = _merged(states)
+    if merged is not None:
+        return merged, tuple(read for _, known in states for read in known.reads)
     reads = tuple(
         read
         for each, known in states
@@ -200,16 +247,51 @@ def _joined(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion
     return Snapshot({}, snapshot.default), reads
 
 
-def _made_again(
-    name: str, frame: DataFrame, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> DataFrame:
-    made: DataFrame = derive(
-        name,
-        remade(frame),
-        tuple(remade(value) for value in args),
-        {key: remade(value) for key, value in kwargs.items()},
-    )
-    return made
+def _merged(states: list[tuple[Any, FrameState]]) -> Snapshot | None:
+    """Return one snapshot of what several frames read; None where they do not agree on a name."""
+    found: dict[TableName, Registered] = {}
+    for frame, state in states:
+        text = original(frame, "logical_plan")().display_indent()
+        for entry in scanned_names(text, state.snapshot):
+            if found.setdefault(entry.name, entry) is not entry:
+                return None
+    return Snapshot(found, states[0][1].snapshot.default)
+
+
+def bind_origin(frame: object) -> None:
+    """Record what the names in a frame's query stand for: from now on it is made again from these.
+
+    Raises:
+        StatementError: one of them has come to stand for something else.
+    """
+    state = state_of(frame)
+    if state is not None and state.origin is not None:
+        state.origin.bind()
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedOrigin:
+    """Makes a frame again that a method of another frame has made."""
+
+    name: str
+    frame: DataFrame
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def __call__(self) -> DataFrame:
+        """Return the frame over the versions of now."""
+        made: DataFrame = derive(
+            self.name,
+            remade(self.frame),
+            tuple(remade(value) for value in self.args),
+            {key: remade(value) for key, value in self.kwargs.items()},
+        )
+        return made
+
+    def bind(self) -> None:
+        """Bind the frames that it was made from."""
+        for each in (self.frame, *self.args, *self.kwargs.values()):
+            bind_origin(each)
 
 
 @dataclass(frozen=True, slots=True)

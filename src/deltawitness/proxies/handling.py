@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from datafusion.catalog import Table
 
 from deltawitness.commit.log import open_log
 from deltawitness.commit.seams import storage_options_of
-from deltawitness.proxies.frames import ATTRIBUTE, remade, state_of
+from deltawitness.exceptions import StatementError
+from deltawitness.proxies.frames import ATTRIBUTE, bind_origin, remade, state_of
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import TableName
 from deltawitness.proxies.state import session_of
@@ -62,15 +64,18 @@ class FrameView(Table):
 
 def note_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> None:
     """Remember a frame that a name now stands for, so that it shows new versions of what it reads."""
-    if state_of(table) is not None:
-        frame = table.frame if isinstance(table, FrameView) else table
-        session_of(ctx).note_view(ctx, name, partial(_remake_view, name.sql(), frame))
+    if state_of(table) is None:
+        return
+    frame = table.frame if isinstance(table, FrameView) else table
+    with suppress(StatementError):
+        bind_origin(frame)  # where a name has changed already, making the view again says so
+    session_of(ctx).note_view(ctx, name, partial(_view_of, frame))
 
 
-def _remake_view(name: str, frame: Any, ctx: SessionContext) -> None:
-    view = original(remade(frame), "into_view")()
-    original(ctx, "deregister_table")(name)
-    original(ctx, "register_table")(name, view)
+def _view_of(frame: Any, ctx: SessionContext) -> Table:
+    del ctx
+    view: Table = original(remade(frame), "into_view")()
+    return view
 
 
 ADDRESS = "_deltawitness_address"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.proxies.calls import SqlCall
+from deltawitness.proxies.binding import Planner
 from deltawitness.proxies.changes import SOURCE, TARGET, Change, apply_changes, changed_rows
 from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.expressions import NotTold, is_volatile, unaliased, value_sql
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 __all__ = ["carry_out_merge"]
 
 
-def carry_out_merge(merge: Merge, call: SqlCall, table: DeltaTable, source: DataFrame) -> int:
+def carry_out_merge(merge: Merge, planner: Planner, table: DeltaTable, source: DataFrame) -> int:
     """Carry a MERGE out, and return how many rows it inserted, updated and deleted.
 
     Args:
         merge: the statement.
-        call: what it was planned from: its parameters are those of its parts.
+        planner: plans its parts, with its names and its parameters.
         table: the table, at the version that the session serves.
         source: the rows of its source.
     """
     try:
-        condition, changes = _told(merge, call, _schema_of(table))
+        condition, changes = _told(merge, planner, _schema_of(table))
     except NotTold:
-        return EvaluatedMerge(merge, call, table, source).carry_out()
-    return changed_rows(apply_changes(table, coerced(call.ctx, source), condition, changes))
+        return EvaluatedMerge(merge, planner, table, source).carry_out()
+    return changed_rows(apply_changes(table, coerced(planner.ctx, source), condition, changes))
 
 
 def _schema_of(table: DeltaTable) -> list[str]:
     return [field.name for field in table.schema().fields]
 
 
-def _told(merge: Merge, call: SqlCall, columns: list[str]) -> tuple[str, list[Change]]:
+def _told(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str, list[Change]]:
     """Return the statement's condition and changes in the SQL that delta-rs reads.
 
     Raises:
@@ -61,9 +61,9 @@ def _told(merge: Merge, call: SqlCall, columns: list[str]) -> tuple[str, list[Ch
         "not matched": merge.source_sql(),
         "not matched by source": merge.target_sql(),
     }
-    sides = _sides(merge, call)
-    target = call.plan(f"SELECT * FROM {merge.target}").schema()
-    (condition,) = _translated(call, joined, [(merge.condition, None)], sides)
+    sides = _sides(merge, planner)
+    target = planner.frame(f"SELECT * FROM {merge.target}").schema()
+    (condition,) = _translated(planner, joined, [(merge.condition, None)], sides)
     changes = []
     for clause in merge.clauses:
         if clause.action == "nothing":
@@ -74,18 +74,18 @@ def _told(merge: Merge, call: SqlCall, columns: list[str]) -> tuple[str, list[Ch
         ]
         if clause.condition is not None:
             wanted.append((clause.condition, None))
-        told = _translated(call, scopes[clause.kind], wanted, sides)
+        told = _translated(planner, scopes[clause.kind], wanted, sides)
         only_if = told.pop() if clause.condition is not None else None
         values = dict(zip(assigned, told, strict=True))
         changes.append(Change(clause.action, values, only_if, clause.kind == "matched"))
     return condition, changes
 
 
-def _sides(merge: Merge, call: SqlCall) -> Callable[[str | None, str], str]:
+def _sides(merge: Merge, planner: Planner) -> Callable[[str | None, str], str]:
     """Return what names a column of the target or the source in the SQL for delta-rs."""
     relations: dict[str | None, str] = {}
     for sql, alias in ((merge.target_sql(), TARGET), (merge.source_sql(), SOURCE)):
-        for expression in planned_expressions(call, f"SELECT * FROM {sql}"):
+        for expression in planned_expressions(planner, f"SELECT * FROM {sql}"):
             parts = unaliased(expression).to_variant()
             relations[parts.relation()] = alias
 
@@ -98,7 +98,7 @@ def _sides(merge: Merge, call: SqlCall) -> Callable[[str | None, str], str]:
 
 
 def _translated(
-    call: SqlCall,
+    planner: Planner,
     scope: str,
     texts: list[tuple[str, Any]],
     column: Callable[[str | None, str], str],
@@ -106,7 +106,7 @@ def _translated(
     """Return expressions in the SQL that delta-rs reads.
 
     Args:
-        call: the statement's call.
+        planner: plans parts of the statement.
         scope: the FROM clause in which they have their meaning.
         texts: the expressions, each with the type of the column that it is assigned to, or None.
         column: names their columns.
@@ -119,11 +119,11 @@ def _translated(
         return []
     listed = ", ".join(f"({text}) AS told_{place}" for place, (text, _) in enumerate(texts))
     query = f"SELECT {listed} FROM {scope}"
-    given = coerced(call.ctx, call.plan(query)).schema()
+    given = coerced(planner.ctx, planner.frame(query)).schema()
     for field, (_, wanted) in zip(given, texts, strict=True):
         if wanted is not None and not _agree(field.type, wanted):
             raise NotTold(str(field.type))
-    expressions = planned_expressions(call, query)
+    expressions = planned_expressions(planner, query)
     for expression, (_, wanted) in zip(expressions, texts, strict=True):
         if wanted is None and is_volatile(expression):
             raise NotTold(str(wanted))

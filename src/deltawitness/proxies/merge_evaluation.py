@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
-from deltawitness.proxies.calls import SqlCall
+from deltawitness.proxies.binding import Planner
 from deltawitness.proxies.changes import SOURCE, Change, apply_changes, changed_rows, matching
 from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.expressions import NotTold, is_volatile
@@ -24,21 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["EvaluatedMerge", "planned_expressions"]
 
 
-def planned_expressions(call: SqlCall, text: str) -> list[Any]:
+def planned_expressions(planner: Planner, text: str) -> list[Any]:
     """Return the expressions that a query selects, as DataFusion planned them.
 
     Raises:
         NotTold: the plan is no plain selection.
     """
-    parts = call.plan(text).logical_plan().to_variant()
+    parts = original(planner.frame(text), "logical_plan")().to_variant()
     if type(parts).__name__ != "Projection":
         raise NotTold(type(parts).__name__)
     expressions: list[Any] = parts.projections()
     return expressions
-
-
-ROW = "deltawitness_row"
-"""A number for each row of the source: two rows that are alike are still two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +47,11 @@ class EvaluatedMerge:
     """
 
     merge: Merge
-    call: SqlCall
+    planner: Planner
     table: DeltaTable
     source: DataFrame
+    row: str = field(default_factory=lambda: f"deltawitness_row_{new_id()}")
+    """The column of a number for each row of the source: two rows that are alike are still two."""
 
     def carry_out(self) -> int:
         """Work the changes out, apply them, and return how many rows they changed."""
@@ -68,17 +66,15 @@ class EvaluatedMerge:
 
     def _over_kept_rows(self) -> int:
         """Carry it out over the rows of the source as they are now, kept under a name of their own."""
-        ctx, name = self.call.ctx, f"deltawitness_rows_{new_id()}"
-        rows = original(coerced(ctx, self.source), "cache")()
-        original(ctx, "register_table")(quoted(name), original(rows, "into_view")())
-        try:
-            merge = replace(self.merge, source=quoted(name), source_alias=self._source_name())
-            return EvaluatedMerge(merge, self.call, self.table, self.source)._carry_out()  # noqa: SLF001 - its own class
-        finally:
-            original(ctx, "deregister_table")(quoted(name))
+        name = f"deltawitness_rows_{new_id()}"
+        rows = original(coerced(self.planner.ctx, self.source), "cache")()
+        self.planner.register_rows(name, rows)
+        source = self.merge.spelling.quoted(name)
+        merge = replace(self.merge, source=source, source_alias=self._source_name())
+        return EvaluatedMerge(merge, self.planner, self.table, self.source)._carry_out()  # noqa: SLF001 - its own class
 
     def _carry_out(self) -> int:
-        target = self.call.plan(f"SELECT * FROM {self.merge.target}").schema()
+        target = self.planner.frame(f"SELECT * FROM {self.merge.target}").schema()
         numbered = [
             (number, clause)
             for number, clause in enumerate(self.merge.clauses)
@@ -121,7 +117,7 @@ class EvaluatedMerge:
 
     def _may_matter(self, name: str) -> bool:
         """Tell whether a column of the target may play a part; in doubt it does."""
-        if self.call.named:
+        if self.planner.named:
             return True  # what stands for a name is not in the text
         return name.lower() in self.merge.clauses_text.lower() or '"' in name
 
@@ -131,7 +127,7 @@ class EvaluatedMerge:
         """Return the changes of one clause, their values already of the types of their columns."""
         from datafusion import col  # noqa: PLC0415 - heavy, and there already
 
-        rows = self.call.plan(self._branch_sql(number, clause, target.names, keys, assigned))
+        rows = self.planner.frame(self._branch_sql(number, clause, target.names, keys, assigned))
         types = {f"key_{place}": target.field(name).type for place, name in enumerate(keys)}
         types |= {_value(name, target.names): target.field(name).type for name in assigned}
         columns = [
@@ -141,7 +137,7 @@ class EvaluatedMerge:
         if clause.kind != "not matched":
             self._check_deterministic(clause)
         frame: DataFrame = original(rows, "select")(*columns)
-        return coerced(self.call.ctx, frame, frame.schema())
+        return coerced(self.planner.ctx, frame, frame.schema())
 
     def _check_deterministic(self, clause: Clause) -> None:
         texts = [*clause.values, *([clause.condition] if clause.condition else [])]
@@ -150,7 +146,9 @@ class EvaluatedMerge:
         listed = ", ".join(f"({text}) AS told_{place}" for place, text in enumerate(texts))
         joined = f"{self.merge.target_sql()} CROSS JOIN {self.merge.source_sql()}"
         scope = joined if clause.kind == "matched" else self.merge.target_sql()
-        if any(map(is_volatile, planned_expressions(self.call, f"SELECT {listed} FROM {scope}"))):
+        if any(
+            map(is_volatile, planned_expressions(self.planner, f"SELECT {listed} FROM {scope}"))
+        ):
             msg = (
                 "MERGE INTO: the statement is not deterministic: a clause calls a volatile function"
             )
@@ -167,10 +165,13 @@ class EvaluatedMerge:
         tells_rows_apart = clause.kind == "not matched" or (
             clause.kind == "matched" and not self._only_deletes()
         )
-        row = f"{self._source_name()}.{ROW}" if tells_rows_apart else "CAST(NULL AS BIGINT)"
-        listed = [f"CAST({number} AS INT) AS clause", f"{row} AS {ROW}"]
+        number_of_row = self.merge.spelling.quoted(self.row)
+        row = f"{self._source_name()}.{number_of_row}"
+        row = row if tells_rows_apart else "CAST(NULL AS BIGINT)"
+        listed = [f"CAST({number} AS INT) AS clause", f"{row} AS source_row"]
         for place, name in enumerate(keys):
-            key = f"{self._target_name()}.{quoted(name)}" if has_target else "NULL"
+            column = f"{self._target_name()}.{self.merge.spelling.quoted(name)}"
+            key = column if has_target else "NULL"
             listed.append(f"{key} AS key_{place}")
         for name in assigned:
             value = f"({values[name]})" if name in values else "NULL"
@@ -197,8 +198,9 @@ class EvaluatedMerge:
         """Return when a clause applies: its own condition holds, and no earlier one's of its kind."""
         clause = self.merge.clauses[number]
         earlier = [c for c in self.merge.clauses[:number] if c.kind == clause.kind]
-        terms = [f"({c.condition or 'true'}) IS NOT TRUE" for c in earlier]
-        own = f"({clause.condition or 'true'})"
+        # No dialect is without 1 = 1; some have no word for true.
+        terms = [f"({c.condition or '1 = 1'}) IS NOT TRUE" for c in earlier]
+        own = f"({clause.condition or '1 = 1'})"
         if "select" not in own.lower():
             # Without it the engine joins on an equality in the filter as null-safely as in ON.
             own += " IS TRUE"
@@ -216,7 +218,7 @@ class EvaluatedMerge:
 
     def _numbered_source(self) -> str:
         inner = self.merge.source_sql()
-        numbered = f"CAST(row_number() OVER () AS BIGINT) AS {ROW}"
+        numbered = f"CAST(row_number() OVER () AS BIGINT) AS {self.merge.spelling.quoted(self.row)}"
         return f"(SELECT *, {numbered} FROM {inner}) AS {self._source_name()}"
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from deltawitness.exceptions import StatementError
-from deltawitness.proxies.sql import Words, quoted
+from deltawitness.proxies.sql import GENERIC, Spelling, Words
+from deltawitness.sources import new_id
 
 __all__ = ["Clause", "Merge"]
 
@@ -55,6 +56,7 @@ class Merge:
         source_name: what the expressions call the source; None for a query without an alias.
         clauses: the WHEN clauses, in order.
         clauses_text: all from ON to the end.
+        spelling: how the session's dialect spells names.
     """
 
     target: str
@@ -65,14 +67,16 @@ class Merge:
     condition: str
     clauses: tuple[Clause, ...]
     clauses_text: str
+    spelling: Spelling = GENERIC
 
     @classmethod
-    def parsed(cls, text: str, *, normalize: bool = True) -> Merge:
+    def parsed(cls, text: str, *, normalize: bool = True, spelling: Spelling = GENERIC) -> Merge:
         """Cut the text of a statement.
 
         Args:
             text: a MERGE statement that DataFusion has planned.
             normalize: whether unquoted names are folded to lower case.
+            spelling: how the session's dialect spells names and texts.
 
         Raises:
             StatementError: it has a clause that delta-rs has no counterpart of.
@@ -80,7 +84,7 @@ class Merge:
         >>> Merge.parsed("MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE").clauses
         (Clause(kind='matched', condition=None, action='delete', columns=(), values=()),)
         """
-        words = Words(text, normalize=normalize)
+        words = Words(text, normalize=normalize, spelling=spelling)
         words.expect("MERGE")
         words.take("INTO")
         target = _relation(words)
@@ -89,8 +93,12 @@ class Merge:
         source = _source(words)
         source_alias = _alias(words)
         source_name = source_alias
-        if source_name is None and not source.startswith("("):
-            source_name = quoted(Words(source, normalize=normalize).reference()[-1])
+        if source.startswith("$"):
+            # The engine makes up a name for a frame, so that it needs an alias to be called by.
+            source_name = source_alias = source_alias or spelling.quoted(f"frame_{new_id()}")
+        elif source_name is None and not source.startswith("("):
+            parts = Words(source, normalize=normalize, spelling=spelling).reference()
+            source_name = spelling.quoted(parts[-1])
         start = words.position
         words.expect("ON")
         condition = words.until({"WHEN"})
@@ -107,6 +115,7 @@ class Merge:
             condition=condition,
             clauses=tuple(clauses),
             clauses_text=text[start:],
+            spelling=spelling,
         )
 
     def with_defaults(self, defaults: Mapping[str, str]) -> Merge:
@@ -143,6 +152,8 @@ def _relation(words: Words) -> str:
 
 
 def _source(words: Words) -> str:
+    if parameter := words.parameter():
+        return parameter
     if not words.peek("("):
         return _relation(words)
     start = words.position

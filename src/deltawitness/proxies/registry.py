@@ -49,6 +49,14 @@ class Registered:
     fixed: bool = False
     defaults: Mapping[str, str] = field(default_factory=dict)
 
+    def is_same_version(self, other: Registered) -> bool:
+        """Tell whether both are one version of one table: not one that was created anew in its place."""
+        return (self.table_id, self.identity, self.version) == (
+            other.table_id,
+            other.identity,
+            other.version,
+        )
+
     def as_input(self) -> InputVersion:
         """Return the table as something that a write was made from."""
         return InputVersion(self.table_id, self.version, self.uri)
@@ -84,6 +92,11 @@ class Snapshot:
         if entry.name in self.entries:
             after._spellings = self._spellings
         return after
+
+    def full_name(self, parts: tuple[str, ...]) -> TableName:
+        """Return the full name of a table that is named by at most three parts."""
+        missing = len(TableName._fields) - len(parts)
+        return TableName(*(self.default or ())[:missing], *parts)
 
     def without(self, names: Iterable[TableName]) -> Snapshot:
         """Return a snapshot in which these names stand for no Delta table."""

@@ -15,12 +15,14 @@ __all__ = [
     "BOUND_TO_ZONE",
     "ENGINE_ERROR",
     "FAILED_SOURCE",
+    "KEEP_AS_WRITTEN",
     "LIST_OF_FILES",
     "NAME_UNKNOWN",
     "OUTER_REFERENCE",
     "OVERWRITE_REFUSED",
     "REPLACE_REFUSED",
     "SCAN",
+    "VIEW_OF_FRAME",
     "calls_volatile",
     "cast_type",
     "dml_kind",
@@ -57,6 +59,14 @@ REPLACE_REFUSED = "Replace Into not implemented"
 
 NAME_UNKNOWN = ("not found", "No table named")
 """How planning says that a table's name stands for nothing."""
+
+
+KEEP_AS_WRITTEN = ("datafusion.optimizer.max_passes", "0")
+"""A setting under which PREPARE keeps a plan as it was written: it optimizes it otherwise, so that
+EXECUTE returns a plan that does not show the statement any more."""
+
+VIEW_OF_FRAME = re.compile(r"\bview_[0-9a-f]{8}(?:_[0-9a-f]{4}){3}_[0-9a-f]{12}\b")
+"""The name that the engine gives a frame which stands for `$name` in a statement."""
 
 
 def is_of_kind(plan: Any, kind: str) -> bool:

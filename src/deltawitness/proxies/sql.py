@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from deltawitness.exceptions import StatementError
 if TYPE_CHECKING:
     from sqlglot.tokens import Token, Tokenizer  # type: ignore[attr-defined]  # re-exported
 
-__all__ = ["Words", "first_word", "quoted"]
+__all__ = ["GENERIC", "Spelling", "Words", "first_word", "quoted"]
 
 _FIRST_WORD = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]+|\()", re.DOTALL)
 
@@ -43,14 +44,57 @@ def quoted(*parts: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a SQL dialect spells names, texts and comments.
+
+    Attributes:
+        quote: the character around a name that is to be taken as it stands.
+        has_escapes: a backslash in a text starts an escape sequence.
+        has_hash_comments: a `#` starts a comment.
+    """
+
+    quote: str = '"'
+    has_escapes: bool = False
+    has_hash_comments: bool = False
+
+    def quoted(self, *parts: str) -> str:
+        """Return a name as SQL that means exactly it in this dialect, whatever is in it.
+
+        >>> Spelling("`").quoted("lake", "a`b")
+        '`lake`.`a``b`'
+        """
+        return ".".join(
+            self.quote + part.replace(self.quote, self.quote * 2) + self.quote for part in parts
+        )
+
+
+GENERIC = Spelling()
+"""What DataFusion takes where no dialect is set."""
+
+
 @cache
-def _tokenizer() -> type[Tokenizer]:
+def _tokenizer(spelling: Spelling) -> type[Tokenizer]:
     from sqlglot.tokens import Tokenizer  # noqa: PLC0415 - heavy, few statements need it
+
+    has_texts_in_double_quotes = spelling.quote != '"'
 
     class WordByWord(Tokenizer):
         """Takes no word for the start of a foreign command, whose rest would be one text."""
 
         COMMANDS: ClassVar[set[Any]] = set()
+        # Where names are not in double quotes, texts may be; where they are, the engine takes no
+        # text in backticks.
+        IDENTIFIERS: ClassVar[list[Any]] = ["`"] if has_texts_in_double_quotes else ["`", '"']
+        QUOTES: ClassVar[list[Any]] = ["'", '"'] if has_texts_in_double_quotes else ["'"]
+        STRING_ESCAPES: ClassVar[list[str]] = [
+            *QUOTES,
+            *(["\\"] if spelling.has_escapes else []),
+        ]
+        COMMENTS: ClassVar[list[Any]] = [
+            *Tokenizer.COMMENTS,
+            *(["#"] if spelling.has_hash_comments else []),
+        ]
         # Nor two words for one.
         KEYWORDS: ClassVar[dict[str, Any]] = {
             word: kind for word, kind in Tokenizer.KEYWORDS.items() if " " not in word
@@ -65,6 +109,7 @@ class Words:
     Args:
         text: the statement.
         normalize: whether unquoted names are folded to lower case, as DataFusion does by default.
+        spelling: how the session's dialect spells names and texts.
 
     Raises:
         StatementError: the text has no words, such as an open quote.
@@ -74,7 +119,7 @@ class Words:
     (True, '(SELECT 1)', True, 'x')
     """
 
-    def __init__(self, text: str, *, normalize: bool = True) -> None:
+    def __init__(self, text: str, *, normalize: bool = True, spelling: Spelling = GENERIC) -> None:
         from sqlglot.errors import TokenError  # noqa: PLC0415 - heavy, few statements need it
         from sqlglot.tokens import TokenType  # type: ignore[attr-defined]  # noqa: PLC0415 - as above; re-exported
 
@@ -83,7 +128,7 @@ class Words:
         self._quoted_name = TokenType.IDENTIFIER
         self._string = TokenType.STRING
         try:
-            tokens = _tokenizer()().tokenize(text)
+            tokens = _tokenizer(spelling)().tokenize(text)
         except TokenError as error:
             msg = "the statement cannot be read: a quote or a comment is left open"
             raise StatementError(msg) from error
@@ -174,6 +219,19 @@ class Words:
             self._at -= 1
             self._fail("a name")
         return token.text.lower() if self._normalize else token.text
+
+    def parameter(self) -> str | None:
+        """Read a parameter such as `$name` if it is next, and return it."""
+        if self.at_end or not self._tokens[self._at].text.startswith("$"):
+            return None
+        return self._next("a parameter").text
+
+    def has_parameters(self) -> bool:
+        """Tell whether a parameter such as `$1` stands anywhere in the statement."""
+        return any(
+            token.text.startswith("$") and token.token_type not in {self._string, self._quoted_name}
+            for token in self._tokens
+        )
 
     def names(self) -> tuple[str, ...]:
         """Read names in parentheses, divided by commas."""

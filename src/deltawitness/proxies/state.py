@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,10 @@ from deltawitness.sources import new_id
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
+    from datafusion.catalog import Table
     from deltalake import DeltaTable
+
+    from deltawitness.proxies.binding import BoundCall
 
 __all__ = ["Session", "adopted", "keeping_session", "session_of"]
 
@@ -36,11 +39,23 @@ SWAPS_AWAITED = 1000
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view over Delta tables, and how it is made again when one of them has a new version."""
+    """A view over Delta tables, and how it is made again when one of them has a new version.
+
+    Attributes:
+        name: the view's name.
+        reads: the names of the Delta tables that it reads, each with the table's id, and names that
+            a cache owns, without one.
+        make: plans it over the versions of now; its other names stand for what they stood for when
+            it was created.
+    """
 
     name: TableName
-    reads: frozenset[TableName]
-    make: Callable[[SessionContext], object]
+    reads: Mapping[TableName, str | None]
+    make: Callable[[SessionContext], Table]
+
+    def reads_table(self, entry: Registered) -> bool:
+        """Tell whether it reads a Delta table, or what has the table's name."""
+        return entry.name in self.reads or entry.table_id in self.reads.values()
 
 
 class Session:
@@ -55,18 +70,24 @@ class Session:
         self._defaults: set[tuple[str, str]] = set()
         self._made_under: dict[TableName, tuple[str, str]] = {}
         self._made_in: dict[TableName, int] = {}
+        self._changed: dict[TableName | str, int] = {}
+        self._all_changed = 0
+        self.epoch = 0
+        """Counts the changes of what names stand for; see `has_changed_since`."""
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
         self.has_factory = False
         self.preparing = threading.RLock()
-        self.prepared: dict[str, tuple[str, Snapshot]] = {}
-        """The text of each PREPARE, and what names meant when it was planned."""
+        self.prepared: dict[str, BoundCall] = {}
+        """Each PREPARE statement, with what its names stood for."""
         self.rebound: set[TableName] = set()
         """Names that have stood for something else before: a view may still read that."""
         self.detached: set[TableName] = set()
         """Views that are behind the Delta tables which they read, or read some that were let go of."""
         self.functions: set[str] = set()
         """Names that the program has registered functions under."""
+        self.table_functions: dict[str, Any] = {}
+        """Table functions that the program has registered, by name: the engine hands none out."""
         self.has_spark_functions = False
         self.time_zones = 0
         """How often the session was given another time zone."""
@@ -151,6 +172,32 @@ class Session:
         """
         return self.full_name(ctx, _parts_of(name, normalize=True))
 
+    # --- changes -----------------------------------------------------------------------------------
+
+    @property
+    def exchanging(self) -> threading.RLock:
+        """The lock that is held while a table or a view is exchanged for its new version."""
+        return self._lock
+
+    def note_change(self, *names: TableName | str) -> None:
+        """Take note that these names stand for something else, or, without names, that any may.
+
+        Args:
+            *names: names of tables, and bare names of functions.
+        """
+        with self._lock:
+            self.epoch += 1
+            if not names:
+                self._all_changed = self.epoch
+            self._changed.update(dict.fromkeys(names, self.epoch))
+
+    def has_changed_since(self, epoch: int, names: Iterable[TableName | str]) -> bool:
+        """Tell whether one of these names may stand for something else than at an epoch."""
+        if self.epoch == epoch:
+            return False
+        with self._lock:
+            return self._all_changed > epoch or any(self._changed.get(n, 0) > epoch for n in names)
+
     # --- tables ------------------------------------------------------------------------------------
 
     def register(  # noqa: PLR0913 - what is known of a registration, by keyword
@@ -178,17 +225,29 @@ class Session:
             original(ctx, "register_table")(name.sql(), provider_of(table))
         entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
         with self._lock:
+            self.note_change(name)
             self.snapshot = self.snapshot.with_entry(entry)
             self._views.pop(name, None)
+            if not fixed:
+                self._mark_readers_stale(entry)
         return entry
+
+    def _mark_readers_stale(self, entry: Registered) -> None:
+        for view in self._views.values():
+            if view.reads_table(entry):
+                self._stale_views[view.name] = None
 
     def forget(self, *names: TableName) -> None:
         """Take note that these names stand for no Delta table and no known view any more."""
         with self._lock:
+            if names:
+                self.note_change(*names)
             self.snapshot = self.snapshot.without(names)
             self.rebound.update(names)
             self.detached.update(
-                view.name for view in self._views.values() if not view.reads.isdisjoint(names)
+                view.name
+                for view in self._views.values()
+                if not view.reads.keys().isdisjoint(names)
             )
             self.detached.difference_update(names)
             for name in names:
@@ -206,6 +265,7 @@ class Session:
 
     def forget_schema(self, catalog: str | None, schema: str | None = None) -> None:
         """Take note that a schema is gone or another; or a whole catalog; or all of them."""
+        self.note_change()
         with self._lock:
             known = [*self.snapshot.entries, *self._views]
         self.forget(
@@ -245,20 +305,17 @@ class Session:
             if not original(ctx, "table_exist")(entry.name.sql()):
                 self.forget(entry.name)
                 return
-            self._exchange(ctx, after.name, table)
+            self._exchange(ctx, after.name, provider_of(table))
             self.snapshot = self.snapshot.with_entry(after)
-            for view in self._views.values():
-                if after.name in view.reads:
-                    self._stale_views[view.name] = None
+            self._mark_readers_stale(after)
 
     def forget_what_is_gone(self, ctx: SessionContext) -> None:
         """Take note of every name that the engine does not know any more."""
         exists = original(ctx, "table_exist")
         self.forget(*(name for name in self.snapshot.entries if not exists(name.sql())))
 
-    def _exchange(self, ctx: SessionContext, name: TableName, table: Any) -> None:
+    def _exchange(self, ctx: SessionContext, name: TableName, provider: Any) -> None:
         # The engine cannot replace a table at once: readers look again when the name was gone.
-        provider = provider_of(table)
         self._swaps += 1
         try:
             original(ctx, "deregister_table")(name.sql())
@@ -290,6 +347,20 @@ class Session:
                 with self._lock:
                     pass  # whoever exchanges a table holds it
         return plan()
+
+    def served(self, entry: Registered) -> Registered:
+        """Return a Delta table as the session serves it now, under whatever name it has by now.
+
+        Args:
+            entry: the table as it was served before; one at a fixed version, or one that the session
+                does not serve any more, stays as it was.
+        """
+        if entry.fixed:
+            return entry
+        snapshot = self.snapshot
+        now = snapshot.get(entry.name)
+        candidates = [now, *snapshot] if now is not None else snapshot
+        return next((e for e in candidates if e.table_id == entry.table_id and not e.fixed), entry)
 
     def registered(self, ctx: SessionContext, parts: tuple[str, ...]) -> Registered:
         """Return the Delta table of that name.
@@ -351,22 +422,23 @@ class Session:
     # --- views -------------------------------------------------------------------------------------
 
     def note_view(
-        self, ctx: SessionContext, name: TableName, make: Callable[[SessionContext], object]
+        self, ctx: SessionContext, name: TableName, make: Callable[[SessionContext], Table]
     ) -> None:
         """Remember a view, so that it shows the new versions of the Delta tables that it reads.
 
         Args:
             ctx: a context of this session.
             name: the view's name.
-            make: makes it again, in place of the old one.
+            make: plans it over the versions of now.
         """
         frame = original(ctx, "table")(name.sql())
         text = original(frame, "logical_plan")().display_indent()
-        tables = {entry.name for entry in scanned_names(text, self.snapshot)}
+        tables = scanned_names(text, self.snapshot)
         lent = {each for each in tuple(self.lent) if f"SubqueryAlias: {each.table}\n" in text}
-        reads = frozenset(tables | lent - {name})
+        reads = dict.fromkeys(lent - {name}) | {entry.name: entry.table_id for entry in tables}
         default = self.default_of(ctx)
         with self._lock:
+            self.note_change(name)
             self._made_under[name] = default
             self._made_in[name] = self.time_zones
             self.snapshot = self.snapshot.without([name])
@@ -377,9 +449,17 @@ class Session:
             else:
                 self._views.pop(name, None)
 
-    def knows_view(self, name: TableName) -> bool:
-        """Tell whether a name is that of a view which shows the new versions of what it reads."""
-        return name in self._views
+    def view(self, name: TableName) -> View | None:
+        """Return the view of that name which shows the new versions of what it reads, or None."""
+        return self._views.get(name)
+
+    def view_now(self, ctx: SessionContext, view: View) -> Table:
+        """Return a view over the versions of now, also when its name stands for something else."""
+        with self._lock:
+            is_current = self._views.get(view.name) is view and view.name not in self._stale_views
+            if is_current and view.name not in self.detached:
+                return ctx.table_provider(view.name.sql())
+        return view.make(ctx)
 
     @property
     def is_settled(self) -> bool:
@@ -398,14 +478,11 @@ class Session:
                 return  # by the making of a view, which is a statement itself
             self._is_freshening = True
             try:
-                for view in [
-                    view for name, view in self._views.items() if name in self._stale_views
-                ]:
-                    self._make_again(view, ctx)
-                # Those of another default schema wait until it is the default again.
-                self._stale_views = {
-                    name: None for name in self._stale_views if self.is_of_other_names(ctx, name)
-                }
+                for name, view in [*self._views.items()]:
+                    if name in self._stale_views:
+                        self._stale_views.pop(name)
+                        self._make_again(view, ctx)
+                self._stale_views.clear()
             finally:
                 self._is_freshening = False
 
@@ -419,22 +496,24 @@ class Session:
                     self.note_view(ctx, view.name, view.make)
 
     def _make_again(self, view: View, ctx: SessionContext) -> bool:
-        """Make a view again; return False where it stays as it was, and so is behind what it reads."""
-        if self.is_of_other_names(ctx, view.name):
-            self.detached.add(view.name)
-            return False
-        self._swaps += 1
+        """Exchange a view for one over the versions of now; return False where it stays as it was."""
         try:
-            view.make(ctx)
+            if not original(ctx, "table_exist")(view.name.sql()):
+                self.forget(view.name)
+                return False
+            self._exchange(ctx, view.name, view.make(ctx))
         except Exception as error:  # noqa: BLE001 - the write that came before it has landed
             self.detached.add(view.name)
             report("session", error)
             return False
-        else:
+        if self._means_what_it_reads(view):
             self.detached.discard(view.name)
-            return True
-        finally:
-            self._swaps += 1
+        return True
+
+    def _means_what_it_reads(self, view: View) -> bool:
+        """Tell whether the names that a view reads still stand for the Delta tables that it reads."""
+        known = ((self.snapshot.get(name), table) for name, table in view.reads.items() if table)
+        return all(entry is not None and entry.table_id == table for entry, table in known)
 
 
 def _registered(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
 from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
+from deltawitness.proxies.binding import BoundCall, TextOrigin, bind, reads_of_named
 from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.commands import (
     Command,
@@ -27,12 +27,13 @@ from deltawitness.proxies.commands import (
 from deltawitness.proxies.counts import count_frame, count_in
 from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
-from deltawitness.proxies.dml import Dml, is_dml, target_of
+from deltawitness.proxies.dml import Dml, check_same_table, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
 from deltawitness.proxies.frames import FrameState, Pending, adopt, refuse_statements, state_of
 from deltawitness.proxies.originals import original
+from deltawitness.proxies.registry import Registered, Snapshot
 from deltawitness.proxies.seams import LIST_OF_FILES, is_of_kind, wrapped_plan
-from deltawitness.proxies.sql import Words, first_word, quoted
+from deltawitness.proxies.sql import Words, first_word
 from deltawitness.proxies.state import Session
 from deltawitness.proxies.witness import witnessed
 
@@ -69,25 +70,23 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
         call = call.with_numbers()
     if word == "EXECUTE":
         return _executed(session, call)
-    snapshot = session.snapshot
+    is_read = word in _QUERIES or word == "EXPLAIN"
+    snapshot, epoch = session.snapshot, session.epoch
+    # A statement that writes may run long after it was made: its names are recorded at once.
+    bound = None if is_read else bind(session, call)
     frame: DataFrame = session.reading(call.plan)
-    reads = _reads_of(call) if call.named else ()
-    state = FrameState(call.ctx, session, snapshot, reads, partial(run_sql, session, call))
+    reads = reads_of_named(call) if call.named else ()
+    origin = _origin(session, call, snapshot, epoch) if bound is None else bound
+    state = FrameState(call.ctx, session, snapshot, reads, origin)
     if word in _QUERIES:
         return adopt(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
     if word == "EXPLAIN":
         return _explained(frame, state)
-    return routed(frame, state, call)
+    return routed(frame, state, bound)
 
 
-def _reads_of(call: SqlCall) -> tuple[InputVersion, ...]:
-    """Return what the frames that stand for tables in a statement read."""
-    return tuple(
-        read
-        for value in call.named.values()
-        if (known := state_of(value)) is not None
-        for read in known.inputs(original(value, "logical_plan")().display_indent())
-    )
+def _origin(session: Session, call: SqlCall, snapshot: Snapshot, epoch: int) -> TextOrigin:
+    return TextOrigin(session, call, epoch, call.ctx.copied_config(), snapshot.default)
 
 
 def _explained(frame: DataFrame, state: FrameState) -> DataFrame:
@@ -100,22 +99,32 @@ def _explained(frame: DataFrame, state: FrameState) -> DataFrame:
     return adopt(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
 
 
-def routed(frame: DataFrame, state: FrameState, call: SqlCall | None = None) -> DataFrame:
+def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -> DataFrame:
     """Return the frame with the statement that it stands for, as its own plan says it.
 
     Args:
         frame: a frame as the engine planned it.
         state: what is known of it.
-        call: the text that it was planned from; None when it came as a plan.
+        bound: the text that it was planned from; None when that is not known.
+
+    Raises:
+        StatementError: it writes a table with the name of a Delta table of the session, and its text
+            is not known: the plan may mean another table, and may have been optimized.
     """
     plan = original(frame, "logical_plan")()
     pending: Pending | None = None
     if is_dml(plan):
-        entry = target_of(plan, state, call)
+        entry = target_of(plan, state, bound)
         if entry is None:
             pending = EngineDml(frame, state)
+        elif bound is None:
+            msg = (
+                f"the statement on {entry.name.table} was not made by this session: run its text here,"
+                " or prepare it here"
+            )
+            raise StatementError(msg)
         else:
-            pending = Dml(frame, state, state.session.checked_writable(entry), call)
+            pending = Dml(frame, state, state.session.checked_writable(entry), bound)
     elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state)
     known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, pending)
@@ -148,17 +157,32 @@ def _defined(session: Session, call: SqlCall, word: str) -> DataFrame:
     if word == "CREATE" and words.contain("EXTERNAL", "TABLE") and stores_delta(words):
         frame: DataFrame = create_external_table(session, call)
     else:
-        frame = session.reading(call.plan)
-        try:
-            _NOTES[word](session, call, words)
-        except StatementError:
-            session.forget_what_is_gone(call.ctx)  # a form that we do not read
-        except Exception as error:  # noqa: BLE001 - the statement has been carried out
-            report("session", error)
+        frame = _carried_out(session, call, word, words)
     return adopt(frame, FrameState(call.ctx, session, session.snapshot))  # type: ignore[no-any-return]  # as above
 
 
-def _note_create(session: Session, call: SqlCall, words: Words) -> None:
+def _carried_out(session: Session, call: SqlCall, word: str, words: Words) -> DataFrame:
+    # What a view or a prepared statement reads is what its names stand for before it is there.
+    bound = bind(session, call) if word in {"CREATE", "PREPARE"} else None
+    with session.preparing if word in {"PREPARE", "DEALLOCATE"} else nullcontext():
+        frame: DataFrame = session.reading(call.plan)
+        try:
+            if bound is None:
+                _NOTES[word](session, call, words)
+            elif word == "CREATE":
+                _note_create(session, bound, words)
+            else:
+                _note_prepare(session, bound, words)
+        except StatementError:
+            session.note_change()
+            session.forget_what_is_gone(call.ctx)  # a form that we do not read
+        except Exception as error:  # noqa: BLE001 - the statement has been carried out
+            report("session", error)
+    return frame
+
+
+def _note_create(session: Session, bound: BoundCall, words: Words) -> None:
+    call = bound.call
     words.expect("CREATE")
     or_replace_at = words.position
     is_replacing = words.take("OR", "REPLACE")
@@ -166,14 +190,17 @@ def _note_create(session: Session, call: SqlCall, words: Words) -> None:
     words.take("EXTERNAL")
     is_view = words.take("VIEW")
     if not is_view and not words.take("TABLE"):
+        session.note_change()
         return
     if_not_exists = words.take("IF", "NOT", "EXISTS")
     name = session.full_name(call.ctx, words.reference())
+    if if_not_exists and bound.knows(name):
+        return  # it was there, and was left as it was
     if is_view:
         insertion = "" if is_replacing else "OR REPLACE "
         text = call.text[:or_replace_at] + insertion + call.text[or_replace_at:]
-        session.note_view(call.ctx, name, lambda _: call.plan(text))
-    elif not if_not_exists:
+        session.note_view(call.ctx, name, lambda _: bound.view(text, name))
+    else:
         session.forget(name)
 
 
@@ -205,10 +232,9 @@ def _note_set(session: Session, call: SqlCall, words: Words) -> None:
         session.list_of_files = call.text
 
 
-def _note_prepare(session: Session, call: SqlCall, words: Words) -> None:
+def _note_prepare(session: Session, bound: BoundCall, words: Words) -> None:
     words.expect("PREPARE")
-    session.default_of(call.ctx)
-    session.prepared[words.name()] = call.text, session.snapshot
+    session.prepared[words.name()] = bound
 
 
 def _note_deallocate(session: Session, call: SqlCall, words: Words) -> None:
@@ -219,44 +245,33 @@ def _note_deallocate(session: Session, call: SqlCall, words: Words) -> None:
 
 
 def _executed(session: Session, call: SqlCall) -> DataFrame:
-    """Return the frame of EXECUTE, planned anew when what the session serves has changed.
+    """Return the frame of EXECUTE, over the versions that the session serves now.
 
-    The engine keeps a prepared plan as it was planned, with the versions of then.
+    The engine keeps a prepared plan as it was optimized when it was prepared. What it returns shows
+    whether the statement is a valid one, and no more: the statement is planned from its own text.
     """
-    words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
+    ctx = call.ctx
+    words = Words(call.text, normalize=ctx.enable_ident_normalization())
     words.expect("EXECUTE")
     name = words.name()
     with session.preparing:
-        text, snapshot = session.prepared.get(name, ("", session.snapshot))
-        # Under another default schema the text would mean other tables.
-        can_be_planned = snapshot.default == session.snapshot.default
-        if snapshot is not session.snapshot and can_be_planned:
-            plan = original(call.ctx, "sql")
-            with suppress(Exception):  # after a failure before it may not be there
-                plan(f"DEALLOCATE {quoted(name)}")
-            plan(text)
-            snapshot = session.snapshot
-            session.prepared[name] = text, snapshot
+        prepared = session.prepared.get(name)
         frame: DataFrame = session.reading(call.plan)
-    origin = partial(run_sql, session, call) if can_be_planned else None
-    prepared = SqlCall(call.ctx, _prepared_text(text), is_prepared=True) if text else None
-    return routed(frame, FrameState(call.ctx, session, snapshot, (), origin), prepared)
-
-
-def _prepared_text(text: str) -> str:
-    """Return the statement that a PREPARE statement prepares."""
-    words = Words(text)
-    words.until({"AS"})
-    words.expect("AS")
-    return words.rest()
+    if prepared is None:
+        # It was prepared before the session was observed.
+        return routed(frame, FrameState(ctx, session, session.snapshot))
+    bound = prepared.executed(call)
+    state = FrameState(ctx, session, prepared.snapshot)
+    if bound.tables or bound.views or bound.late:
+        frame = bound.frame()
+        state = state_of(frame) or state
+    return routed(frame, state, bound)
 
 
 _NOTES: dict[str, Callable[[Session, SqlCall, Words], None]] = {
-    "CREATE": _note_create,
     "DROP": _note_drop,
     "SET": _note_set,
     "RESET": _note_set,
-    "PREPARE": _note_prepare,
     "DEALLOCATE": _note_deallocate,
 }
 
@@ -284,7 +299,7 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
             if not command.is_read:
                 session.checked_writable(entry)
             empty = _over(state, command.result([]))
-            return _waiting(state, empty, Maintained(command, state))
+            return _waiting(state, empty, Maintained(command, state, entry))
 
 
 def _query_in(call: SqlCall, query: str) -> SqlCall:
@@ -380,6 +395,8 @@ class Maintained:
 
     command: Maintenance
     state: FrameState
+    entry: Registered
+    made_ns: int = field(default_factory=time.time_ns)
 
     @property
     def title(self) -> str:
@@ -389,10 +406,9 @@ class Maintained:
     def run(self) -> DataFrame:
         """Carry it out and return what the engine says of it."""
         session, ctx = self.state.session, self.state.ctx
-        entry = session.registered(ctx, self.command.name)
-        if not self.command.is_read:
-            session.checked_writable(entry)
+        entry = self.entry
         with session.lease(entry) as table, witnessed(NO_FACTS):
+            check_same_table(entry, table, self.made_ns)
             rows = self.command.act(table)
             if not self.command.is_read:
                 session.publish(ctx, entry, table)

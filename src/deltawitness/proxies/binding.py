@@ -1,0 +1,530 @@
+"""What the names in a statement's text stand for, recorded when the statement is made.
+
+DataFusion resolves every name of a statement while it plans it. A plan over Delta tables has to be
+made again when one of the tables has a new version, and by then a name may stand for another table,
+view, function or default schema. A :class:`BoundCall` records what they stood for, and plans the
+text once more in a session of its own that holds exactly these: only the versions of its Delta
+tables are those of now.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from deltawitness.events import InputVersion
+from deltawitness.exceptions import StatementError
+from deltawitness.proxies.calls import SqlCall
+from deltawitness.proxies.expressions import unaliased
+from deltawitness.proxies.frames import FrameState, adopt, state_of
+from deltawitness.proxies.originals import original
+from deltawitness.proxies.registry import Registered, Snapshot, TableName
+from deltawitness.proxies.seams import KEEP_AS_WRITTEN, VIEW_OF_FRAME
+from deltawitness.proxies.sql import Spelling, Words
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame, SessionConfig, SessionContext
+    from datafusion.catalog import Table
+    from deltalake import DeltaTable
+
+    from deltawitness.proxies.state import Session, View
+
+__all__ = ["BoundCall", "Planner", "TextOrigin", "bind", "reads_of_named", "same_plan"]
+
+
+# --- binding -----------------------------------------------------------------------------------------
+
+
+class BoundTable(NamedTuple):
+    """A Delta table that a name stood for.
+
+    Attributes:
+        entry: the table, at the version that the session served.
+        provider: what the engine read it through.
+    """
+
+    entry: Registered
+    provider: Table
+
+
+@dataclass(frozen=True, slots=True)
+class BoundCall:
+    """The text of a statement, with what its names stood for when it was made.
+
+    More names than it uses may be recorded: every word of the text that is a name in the session.
+
+    Attributes:
+        call: the statement, its parameters copied.
+        session: the state of its session.
+        config: the session's settings.
+        default: the default catalog and schema.
+        tables: Delta tables.
+        views: views that show the new versions of Delta tables.
+        below: the Delta tables that these views read, at the versions that the session served.
+        providers: every other table.
+        late: names that a cache owns: what they stand for is decided when the text is planned.
+        functions: functions, each with the method that registers it.
+        prepare: the PREPARE statement that an EXECUTE statement refers to.
+        is_name: the text is a table's name, as `SessionContext.table` takes it.
+        made_ns: when it was made, in nanoseconds since the epoch.
+    """
+
+    call: SqlCall
+    session: Session
+    config: SessionConfig
+    default: tuple[str, str]
+    tables: Mapping[TableName, BoundTable]
+    views: Mapping[TableName, View]
+    below: tuple[Registered, ...]
+    providers: Mapping[TableName, Table]
+    late: frozenset[TableName] = frozenset()
+    functions: tuple[tuple[str, Any], ...] = ()
+    prepare: str | None = None
+    is_name: bool = False
+    made_ns: int = field(default_factory=time.time_ns)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The Delta tables that the names stood for, at the versions of then."""
+        entries = {entry.name: entry for entry in self.below}
+        entries |= {name: bound.entry for name, bound in self.tables.items()}
+        return Snapshot(entries, self.default)
+
+    @property
+    def statement(self) -> str:
+        """The text of the statement itself: of an EXECUTE statement, the one that was prepared."""
+        if self.prepare is None:
+            return self.call.text
+        words = Words(self.prepare)
+        words.until({"AS"})
+        words.expect("AS")
+        return words.rest()
+
+    def knows(self, name: TableName) -> bool:
+        """Tell whether a name in the text stood for a table or a view."""
+        return name in self.tables or name in self.views or name in self.providers
+
+    def frame(self) -> DataFrame:
+        """Plan the statement over the versions that the session serves now.
+
+        Raises:
+            StatementError: it reads `information_schema`, which shows the tables of now.
+        """
+        planner = Planner(self)
+        frame = planner.frame()
+        reads = reads_of_named(self.call)
+        adopt(frame, FrameState(self.call.ctx, self.session, planner.snapshot, reads, self))
+        return frame
+
+    __call__ = frame
+
+    def bind(self) -> BoundCall:
+        """Return the statement: its names are recorded."""
+        return self
+
+    def view(self, create: str, name: TableName) -> Table:
+        """Return the view that a CREATE VIEW statement makes, over the versions of now.
+
+        Args:
+            create: the statement, which replaces a view of the same name.
+            name: the view's name.
+        """
+        planner = Planner(self)
+        planner.sql(create)
+        return planner.provider(name)
+
+    def executed(self, call: SqlCall) -> BoundCall:
+        """Return an EXECUTE statement of this PREPARE statement: its names are those of then."""
+        return replace(self, call=call, prepare=self.call.text)
+
+
+def bind(
+    session: Session,
+    call: SqlCall,
+    config: SessionConfig | None = None,
+    default: tuple[str, str] | None = None,
+) -> BoundCall:
+    """Record what the names in a statement's text stand for now.
+
+    Args:
+        session: the state of the session.
+        call: the statement; its texts for `$name` are in it already.
+        config: the settings that it is planned with; those of now when None.
+        default: the default catalog and schema; those of now when None.
+    """
+    ctx = call.ctx
+    default = default or session.default_of(ctx)
+    tables: dict[TableName, BoundTable] = {}
+    views: dict[TableName, View] = {}
+    below: dict[TableName, Registered] = {}
+    providers: dict[TableName, Table] = {}
+    late = set()
+    with session.exchanging:
+        for name in _existing_places(ctx, default, _names_in(call.text, default)):
+            entry, view = session.snapshot.get(name), session.view(name)
+            if name in session.upstream or name in session.lent:
+                late.add(name)
+            elif view is not None:
+                views[name] = view
+                below.update((e.name, e) for e in session.snapshot if view.reads_table(e))
+            elif entry is not None:
+                tables[name] = BoundTable(entry, _provider(ctx, name))
+            elif original(ctx, "table_exist")(name.sql()):
+                providers[name] = _provider(ctx, name)
+    return BoundCall(
+        call=call,
+        session=session,
+        config=config or ctx.copied_config(),
+        default=default,
+        tables=tables,
+        views=views,
+        below=tuple(below.values()),
+        providers=providers,
+        late=frozenset(late),
+        functions=tuple(_functions_in(call.text, session, ctx)),
+    )
+
+
+def _existing_places(
+    ctx: SessionContext, default: tuple[str, str], names: Iterable[TableName]
+) -> Iterator[TableName]:
+    """Yield the names whose catalog and schema there are: a word with a dot need not be a table's."""
+    schemas: dict[str, set[str]] = {}
+    for name in names:
+        if name[:2] == default:
+            yield name
+            continue
+        if name.catalog not in schemas:
+            known = name.catalog in original(ctx, "catalog_names")()
+            catalog = original(ctx, "catalog")(name.catalog) if known else None
+            schemas[name.catalog] = set() if catalog is None else catalog.schema_names()
+        if name.schema in schemas[name.catalog]:
+            yield name
+
+
+_IDENTIFIER = r'(?:[^\W\d]\w*|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\[\]]*\])'
+_PATH = re.compile(rf"{_IDENTIFIER}(?:\s*\.\s*{_IDENTIFIER})*")
+_PART = re.compile(_IDENTIFIER)
+_CALLED = re.compile(rf"({_IDENTIFIER})\s*\(")
+
+
+def _names_in(text: str, default: tuple[str, str]) -> set[TableName]:
+    """Return every name that a dotted word of the text may be as the name of a table."""
+    found: set[TableName] = set()
+    for path in _PATH.finditer(text):
+        parts = _PART.findall(path[0])[: len(TableName._fields)]
+        for count in range(1, len(parts) + 1):
+            missing = default[: len(TableName._fields) - count]
+            for spelled in {
+                tuple(map(_unquoted, parts[:count])),
+                tuple(_folded(part) for part in parts[:count]),
+            }:
+                found.add(TableName(*missing, *spelled))
+    return found
+
+
+def _unquoted(part: str) -> str:
+    if part[0] in '"`':
+        return part[1:-1].replace(part[0] * 2, part[0])
+    return part[1:-1] if part[0] == "[" else part
+
+
+def _folded(part: str) -> str:
+    return _unquoted(part) if part[0] in '"`[' else part.lower()
+
+
+def _provider(ctx: SessionContext, name: TableName) -> Table:
+    return ctx.table_provider(name.sql())
+
+
+_KINDS = (("udfs", "udf"), ("udafs", "udaf"), ("udwfs", "udwf"))
+"""How a context lists, returns and (after `register_`) takes each kind of function."""
+
+
+@cache
+def _engine_functions() -> Mapping[str, frozenset[str]]:
+    """Return the names of the engine's own functions, by their kind."""
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+
+    plain = SessionContext()
+    return {kind: frozenset(getattr(plain, listed)()) for listed, kind in _KINDS}
+
+
+def _called_in(text: str) -> set[str]:
+    """Return every word of the text that may be the name of a function."""
+    return {spell(name) for name in _CALLED.findall(text) for spell in (_unquoted, _folded)}
+
+
+def _functions_in(text: str, session: Session, ctx: SessionContext) -> Iterator[tuple[str, Any]]:
+    called = _called_in(text)
+    if not called:
+        return
+    for _, kind in _KINDS:
+        for name in called & (_engine_functions()[kind] | session.functions):
+            try:
+                function = getattr(ctx, kind)(name)
+            except KeyError:
+                continue  # it is a function of another kind
+            yield f"register_{kind}", function
+    for name in called & session.table_functions.keys():
+        yield "register_udtf", session.table_functions[name]
+
+
+# --- planning ----------------------------------------------------------------------------------------
+
+
+class Planner:
+    """Plans texts as a statement's own: its names, at the versions that the session serves now.
+
+    Args:
+        bound: what the names stand for.
+        target: the open table that the statement writes, and its entry; it is read at the version
+            that it is open at.
+
+    Raises:
+        StatementError: the statement reads `information_schema`, which shows the tables of now.
+    """
+
+    def __init__(
+        self, bound: BoundCall, target: tuple[Registered, DeltaTable] | None = None
+    ) -> None:
+        from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+
+        self.bound = bound
+        self.ctx = bound.call.ctx
+        self._scratch = SessionContext(bound.config.set(*KEEP_AS_WRITTEN))
+        if bound.session.has_spark_functions:
+            self._scratch.enable_spark_functions()
+        for method, function in bound.functions:
+            original(self._scratch, method)(function)
+        tables = {n: self._register(n, table, target) for n, table in bound.tables.items()}
+        below = {entry.name: bound.session.served(entry) for entry in bound.below}
+        self.snapshot = Snapshot({**below, **tables}, bound.default)
+        for name, provider in self._others():
+            self.register(name, provider)
+        if bound.prepare is not None:
+            self.sql(bound.prepare)
+
+    @property
+    def named(self) -> Mapping[str, Any]:
+        """Frames that stand for `$name` in the statement."""
+        return self.bound.call.named
+
+    def spelling(self) -> Spelling:
+        """Return how the session's dialect spells names: the setting itself cannot be read."""
+        name, text = self._selected("""\"name\", 'a\\b'""")
+        return Spelling(
+            quote='"' if name.variant_name() == "Column" else "`",
+            has_escapes=text.python_value().as_py() != "a\\b",
+            has_hash_comments=self._takes_hash_comments(),
+        )
+
+    def _selected(self, texts: str) -> list[Any]:
+        plan = original(
+            self.sql(f"SELECT {texts} FROM (SELECT 1 AS name) AS rows"), "logical_plan"
+        )()
+        return [unaliased(each) for each in plan.to_variant().projections()]
+
+    def _takes_hash_comments(self) -> bool:
+        try:
+            self.sql("SELECT 1 # a comment")
+        except Exception:  # noqa: BLE001 - the dialect's parser has no such comment
+            return False
+        return True
+
+    def for_parts(self) -> Planner:
+        """Return the planner for texts cut out of the statement, which have its parameters.
+
+        Raises:
+            StatementError: the statement was prepared, and it does not say of which types its
+                parameters are: a part alone does not show that.
+        """
+        if self.bound.prepare is None:
+            return self
+        values = self._values_of_execute()
+        call = self.bound.call._replace(text=self.bound.statement, param_values=values)
+        return _Parts(self, call)
+
+    def _values_of_execute(self) -> dict[str, Any] | None:
+        """Return the values of EXECUTE, cast to the types that PREPARE declares."""
+        assert self.bound.prepare is not None
+        if not Words(self.bound.statement).has_parameters():
+            return None
+        words = Words(self.bound.prepare)
+        words.expect("PREPARE")
+        words.name()
+        if not words.take("("):
+            msg = (
+                "a prepared MERGE INTO needs the types of its parameters:"
+                " PREPARE name(BIGINT, ...) AS MERGE INTO ..."
+            )
+            raise StatementError(msg)
+        types = [words.until({","})]
+        while words.take(","):
+            types.append(words.until({","}))
+        given = Words(self.bound.call.text)
+        given.expect("EXECUTE")
+        given.name()
+        columns = ", ".join(f"${place} AS v{place}" for place in range(1, len(types) + 1))
+        self.sql(f"PREPARE deltawitness_values({', '.join(types)}) AS SELECT {columns}")
+        (batch,) = original(self.frame(f"EXECUTE deltawitness_values{given.rest()}"), "collect")()
+        return {str(place): column[0] for place, column in enumerate(batch.columns, 1)}
+
+    def frame(self, text: str | None = None) -> DataFrame:
+        """Return the statement, or another text with its names and parameters, as a frame.
+
+        The frame is one of the statement's own session, which runs it.
+        """
+        plan = original(self.sql(text), "logical_plan")()
+        frame: DataFrame = original(self.ctx, "create_dataframe_from_logical_plan")(plan)
+        return frame
+
+    def sql(self, text: str | None = None) -> DataFrame:
+        """Plan the statement, or another text, without a check of what it may do."""
+        call = self.bound.call
+        if self.bound.is_name and text is None:
+            frame: DataFrame = original(self._scratch, "table")(call.text)
+            return frame
+        return call._replace(ctx=self._scratch, options=None).plan(text)
+
+    def provider(self, name: TableName) -> Table:
+        """Return the table of a name."""
+        return _provider(self._scratch, name)
+
+    def register(self, name: TableName, provider: Table) -> None:
+        """Let a name stand for a table."""
+        self._make_schema(name)
+        original(self._scratch, "register_table")(name.sql(), provider)
+
+    def register_rows(self, name: str, frame: DataFrame) -> None:
+        """Let a name without catalog and schema stand for a frame's rows."""
+        view = original(frame, "into_view")()
+        self.register(TableName(*self.bound.default, name), view)
+
+    def _others(self) -> Iterator[tuple[TableName, Table]]:
+        session = self.bound.session
+        for name, provider in self.bound.providers.items():
+            if name.schema == "information_schema":
+                msg = "the statement reads information_schema, which has changed: run it again"
+                raise StatementError(msg)
+            yield name, provider
+        for name, view in self.bound.views.items():
+            yield name, session.view_now(self.ctx, view)
+        for name in self.bound.late:
+            if original(self.ctx, "table_exist")(name.sql()):
+                yield name, _provider(self.ctx, name)
+
+    def _register(
+        self, name: TableName, bound: BoundTable, target: tuple[Registered, DeltaTable] | None
+    ) -> Registered:
+        """Let a name stand for a Delta table at its version of now; return its entry."""
+        entry, provider = self._at_its_version(bound, target)
+        self.register(name, provider)
+        return entry if entry.name == name else replace(entry, name=name)
+
+    def _at_its_version(
+        self, bound: BoundTable, target: tuple[Registered, DeltaTable] | None
+    ) -> tuple[Registered, Table]:
+        from deltawitness.proxies.providers import provider_of  # noqa: PLC0415 - heavy, and there already
+
+        session = self.bound.session
+        with session.exchanging:
+            now = session.served(bound.entry)
+            if target is not None and now.table_id == target[0].table_id and not now.fixed:
+                wanted, table = target
+                if not now.is_same_version(wanted):
+                    return wanted, provider_of(table)
+            if now.is_same_version(bound.entry):
+                return now, bound.provider
+            return now, _provider(self.ctx, now.name)
+
+    def _make_schema(self, name: TableName) -> None:
+        from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, and there already
+
+        if name.catalog not in original(self._scratch, "catalog_names")():
+            memory = Catalog.memory_catalog()
+            original(self._scratch, "register_catalog_provider")(name.catalog, memory)
+        catalog = original(self._scratch, "catalog")(name.catalog)
+        if name.schema not in catalog.schema_names():
+            original(catalog, "register_schema")(name.schema, Schema.memory_schema())
+
+
+class _Parts(Planner):
+    """Plans texts cut out of a prepared statement, with the values that it is executed with."""
+
+    def __init__(self, planner: Planner, call: SqlCall) -> None:
+        self.bound = replace(planner.bound, call=call, prepare=None)
+        self.ctx = planner.ctx
+        self.snapshot = planner.snapshot
+        self._scratch = planner._scratch  # noqa: SLF001 - a planner is made of another one
+
+
+def reads_of_named(call: SqlCall) -> tuple[InputVersion, ...]:
+    """Return the Delta tables that the frames which stand for `$name` in a statement read."""
+    return tuple(
+        read
+        for value in call.named.values()
+        if (known := state_of(value)) is not None
+        for read in known.inputs(original(value, "logical_plan")().display_indent())
+    )
+
+
+def same_plan(one: Any, other: Any) -> bool:
+    """Tell whether two plans of one text say the same, whatever names the engine made up in them."""
+    texts = [VIEW_OF_FRAME.sub("view", plan.display_indent()) for plan in (one, other)]
+    return texts[0] == texts[1]
+
+
+# --- frames ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class TextOrigin:
+    """Plans a query again, over the versions of now; binds its names when it is first asked to.
+
+    Most frames are never planned again, so that their names are not recorded when they are made.
+
+    Attributes:
+        session: the state of the session.
+        call: the query.
+        epoch: what `session.epoch` was before the query was planned.
+        config: the session's settings of then.
+        default: the default catalog and schema of then.
+        is_name: the text is a table's name, as `SessionContext.table` takes it.
+    """
+
+    session: Session
+    call: SqlCall
+    epoch: int
+    config: SessionConfig | None
+    default: tuple[str, str] | None
+    is_name: bool = False
+    _bound: BoundCall | None = field(default=None, init=False)
+
+    def bind(self) -> BoundCall:
+        """Record what the query's names stand for, if that is not done yet.
+
+        Raises:
+            StatementError: one of them has come to stand for something else since it was planned.
+        """
+        if self._bound is None:
+            bound = bind(self.session, self.call, self.config, self.default)
+            text = self.call.text
+            if self.session.has_changed_since(
+                self.epoch, {*_names_in(text, bound.default), *_called_in(text)}
+            ):
+                msg = (
+                    "a name in the frame's query stands for something else now, and a table that it"
+                    " reads has a new version: make the frame again"
+                )
+                raise StatementError(msg)
+            self._bound = replace(bound, is_name=self.is_name)
+        return self._bound
+
+    def __call__(self) -> DataFrame:
+        """Return the frame over the versions of now."""
+        return self.bind().frame()
