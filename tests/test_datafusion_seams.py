@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from datafusion import DataFrameWriteOptions, SessionContext, SQLOptions, udf
+from datafusion import DataFrameWriteOptions, SessionConfig, SessionContext, SQLOptions, udf
 from datafusion.catalog import Table, TableProviderFactory
 from datafusion.dataframe import InsertOp
 from datafusion.expr import Expr
@@ -19,12 +19,14 @@ from deltawitness.proxies.seams import (
     BOUND_TO_ZONE,
     ENGINE_ERROR,
     FAILED_SOURCE,
+    KEEP_AS_WRITTEN,
     LIST_OF_FILES,
     NAME_UNKNOWN,
     OUTER_REFERENCE,
     OVERWRITE_REFUSED,
     REPLACE_REFUSED,
     SCAN,
+    VIEW_OF_FRAME,
     calls_volatile,
     cast_type,
     dml_kind,
@@ -256,3 +258,55 @@ def test_calls_are_bound_to_the_time_zone_when_they_are_planned():
     assert BOUND_TO_ZONE.search(shown[0][0])
     assert shown[0][0] == shown[1][0]
     assert [kind for _, kind in shown] == ["timestamp[ns]", "timestamp[ns, tz=+05:00]"]
+
+
+def test_prepare_keeps_a_plan_as_written_where_nothing_is_optimized():
+    """And EXECUTE casts its values to the types that the statement asks for."""
+    config = SessionConfig().set(*KEEP_AS_WRITTEN)
+    ctx = SessionContext(config)
+    ctx.from_pydict({"id": [1, 2]}, name="t")
+    ctx.sql("PREPARE p AS DELETE FROM t WHERE 1 = 2 AND id = $1 AND id IN (SELECT 1)")
+    text = ctx.sql("EXECUTE p('1')").logical_plan().display_indent()
+    assert "Filter: Int64(1) = Int64(2) AND t.id = Int64(1) AND t.id IN (<subquery>)" in text
+    optimized = SessionContext()
+    optimized.from_pydict({"id": [1, 2]}, name="t")
+    optimized.sql("PREPARE p AS DELETE FROM t WHERE 1 = 2")
+    assert "EmptyRelation" in optimized.sql("EXECUTE p").logical_plan().display_indent()
+
+
+def test_a_session_is_made_like_another_one(ctx):
+    """From a copy of its settings, its tables and its functions."""
+    ctx.sql("SET datafusion.sql_parser.dialect = 'mysql'")
+    shout = udf(lambda values: values, [pa.int64()], pa.int64(), "immutable", "shout")
+    ctx.register_udf(shout)
+    other = SessionContext(ctx.copied_config())
+    other.register_table("t", ctx.table_provider('"datafusion"."public"."t"'))
+    other.register_udf(ctx.udf("shout"))
+    plan = other.sql('SELECT shout(id), "id" FROM t').logical_plan()
+    rows = ctx.create_dataframe_from_logical_plan(plan).to_pydict()
+    assert list(rows.values()) == [[1, 2], ["id", "id"]]
+
+
+def test_a_frame_that_stands_for_a_parameter_gets_a_name(ctx):
+    """One that is another each time."""
+    frame = ctx.table("t")
+    texts = [
+        ctx.sql("SELECT * FROM $rows", rows=frame).logical_plan().display_indent() for _ in range(2)
+    ]
+    assert texts[0] != texts[1]
+    assert VIEW_OF_FRAME.sub("view", texts[0]) == VIEW_OF_FRAME.sub("view", texts[1])
+
+
+def test_a_scan_tells_its_name_what_it_reads_and_what_was_put_into_it(ctx):
+    """Its projection is empty where nobody has optimized it."""
+    plan = ctx.sql("DELETE FROM public.t WHERE id = 1").logical_plan()
+    scan = plan.to_variant().input().to_variant().input()[0].to_variant()
+    assert (scan.fqn(), scan.projection(), scan.filters(), scan.fetch()) == (
+        (None, "public", "t"),
+        [],
+        [],
+        None,
+    )
+    scan = ctx.sql("SELECT * FROM t LIMIT 1").optimized_logical_plan().to_variant().input()[0]
+    scan = scan.to_variant()
+    assert (scan.projection(), scan.fetch()) == ([(0, "id")], 1)

@@ -66,6 +66,7 @@ class BoundCall:
         views: views that show the new versions of Delta tables.
         below: the Delta tables that these views read, at the versions that the session served.
         providers: every other table.
+        reads_information_schema: it may read the tables that describe the session.
         late: names that a cache owns: what they stand for is decided when the text is planned.
         functions: functions, each with the method that registers it.
         prepare: the PREPARE statement that an EXECUTE statement refers to.
@@ -81,6 +82,7 @@ class BoundCall:
     views: Mapping[TableName, View]
     below: tuple[Registered, ...]
     providers: Mapping[TableName, Table]
+    reads_information_schema: bool = False
     late: frozenset[TableName] = frozenset()
     functions: tuple[tuple[str, Any], ...] = ()
     prepare: str | None = None
@@ -163,8 +165,9 @@ def bind(
     below: dict[TableName, Registered] = {}
     providers: dict[TableName, Table] = {}
     late = set()
+    names = _names_in(call.text, default)
     with session.exchanging:
-        for name in _existing_places(ctx, default, _names_in(call.text, default)):
+        for name in _existing_places(ctx, default, names):
             entry, view = session.snapshot.get(name), session.view(name)
             if name in session.upstream or name in session.lent:
                 late.add(name)
@@ -184,6 +187,7 @@ def bind(
         views=views,
         below=tuple(below.values()),
         providers=providers,
+        reads_information_schema=any(name.schema == INFORMATION_SCHEMA for name in names),
         late=frozenset(late),
         functions=tuple(_functions_in(call.text, session, ctx)),
     )
@@ -241,6 +245,8 @@ def _provider(ctx: SessionContext, name: TableName) -> Table:
     return ctx.table_provider(name.sql())
 
 
+INFORMATION_SCHEMA = "information_schema"
+
 _KINDS = (("udfs", "udf"), ("udafs", "udaf"), ("udwfs", "udwf"))
 """How a context lists, returns and (after `register_`) takes each kind of function."""
 
@@ -294,6 +300,12 @@ class Planner:
     ) -> None:
         from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
 
+        if bound.reads_information_schema:
+            msg = (
+                "the statement reads information_schema, and a Delta table that it reads or writes has"
+                " a new version: make the statement again"
+            )
+            raise StatementError(msg)
         self.bound = bound
         self.ctx = bound.call.ctx
         self._scratch = SessionContext(bound.config.set(*KEEP_AS_WRITTEN))
@@ -407,11 +419,7 @@ class Planner:
 
     def _others(self) -> Iterator[tuple[TableName, Table]]:
         session = self.bound.session
-        for name, provider in self.bound.providers.items():
-            if name.schema == "information_schema":
-                msg = "the statement reads information_schema, which has changed: run it again"
-                raise StatementError(msg)
-            yield name, provider
+        yield from self.bound.providers.items()
         for name, view in self.bound.views.items():
             yield name, session.view_now(self.ctx, view)
         for name in self.bound.late:

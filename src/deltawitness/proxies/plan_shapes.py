@@ -117,7 +117,7 @@ def _filter_over_scan(plan: Any, statement: str, table: str, columns: Sequence[s
     scan = plan.to_variant()
     read = [name for _, name in scan.projection()]
     is_whole = not read or read == list(columns)
-    if scan.table_name() != table or scan.filters() or scan.fetch() is not None or not is_whole:
+    if scan.fqn()[-1] != table or scan.filters() or scan.fetch() is not None or not is_whole:
         raise _other_shape(statement, table)
     return filter_
 

@@ -194,13 +194,11 @@ def _note_create(session: Session, bound: BoundCall, words: Words) -> None:
         return
     if_not_exists = words.take("IF", "NOT", "EXISTS")
     name = session.full_name(call.ctx, words.reference())
-    if if_not_exists and bound.knows(name):
-        return  # it was there, and was left as it was
     if is_view:
         insertion = "" if is_replacing else "OR REPLACE "
         text = call.text[:or_replace_at] + insertion + call.text[or_replace_at:]
         session.note_view(call.ctx, name, lambda _: bound.view(text, name))
-    else:
+    elif not (if_not_exists and bound.knows(name)):
         session.forget(name)
 
 

@@ -1,0 +1,541 @@
+"""What the names in a statement stand for is decided when it is made; only versions move."""
+
+from __future__ import annotations
+
+import datafusion
+import pyarrow as pa
+import pytest
+from datafusion import SessionConfig, SessionContext, udf
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import ObservedSessionContext
+from deltawitness.exceptions import StatementError
+
+
+@pytest.fixture
+def ctx():
+    """An observed session."""
+    return ObservedSessionContext()
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make a Delta table of given columns, and return where it lies."""
+
+    def table(name, **columns):
+        write_deltalake(tmp_path / name, pa.table(columns))
+        return str(tmp_path / name)
+
+    return table
+
+
+def rows(uri):
+    return sorted(tuple(row.values()) for row in DeltaTable(uri).to_pyarrow_table().to_pylist())
+
+
+def ids(ctx, query):
+    return sorted(ctx.sql(query).to_pydict()["id"])
+
+
+# --- plans that were optimized -------------------------------------------------------------------------
+
+
+def as_text(ctx, sql):
+    return ctx.sql(sql)
+
+
+def as_execute(ctx, sql):
+    ctx.sql(f"PREPARE p AS {sql}")
+    return ctx.sql("EXECUTE p")
+
+
+def as_optimized(ctx, sql):
+    return ctx.create_dataframe_from_logical_plan(ctx.sql(sql).optimized_logical_plan())
+
+
+@pytest.mark.parametrize("way", [as_text, as_execute, as_optimized])
+@pytest.mark.parametrize(
+    "where",
+    ["a IS NULL", "1 = 2", "a = NULL", "a IN (1) AND a IN (2)", "b > 5 AND false", "false"],
+)
+def test_a_filter_that_never_holds_deletes_nothing(ctx, tmp_path, way, where):
+    """An optimizer makes an empty relation of it, which looks like no filter."""
+    schema = pa.schema([pa.field("a", pa.int64(), nullable=False), pa.field("b", pa.int64())])
+    write_deltalake(tmp_path / "t", pa.table({"a": [1, 2], "b": [10, 20]}, schema=schema))
+    ctx.register_delta("t", tmp_path / "t")
+    for statement in (f"DELETE FROM t WHERE {where}", f"UPDATE t SET b = 0 WHERE {where}"):
+        assert way(ctx, statement).to_pydict() == {"count": [0]}
+        if way is as_execute:
+            ctx.sql("DEALLOCATE p")
+    assert rows(tmp_path / "t") == [(1, 10), (2, 20)]
+
+
+FILTERS = {
+    "length(s) > 5 OR length(s) < 3": [2, 3],
+    "st.x = 1": [2, 3],
+    "st.x IS NULL": [1, 2],
+    "CASE WHEN a > 1 THEN b ELSE a < 0 END": [1, 2, 3],
+    "abs(a) = 1 AND abs(a) < 9": [2, 3],
+    "(a + 1) * (a + 1) = 4": [2, 3],
+    "a IN (SELECT a FROM o WHERE a > 1)": [1, 3],
+    "s IN (SELECT 'abc') OR a = 3": [1],
+    "EXISTS (SELECT 1 FROM o WHERE o.a = t.a) AND a <> 1": [1, 3],
+}
+
+
+@pytest.mark.parametrize("way", [as_text, as_execute, as_optimized])
+@pytest.mark.parametrize("where", FILTERS)
+def test_a_filter_deletes_the_rows_that_it_says(ctx, tmp_path, way, where):
+    """An optimizer puts it below a projection, into a join, or into the scan."""
+    schema = pa.schema(
+        [
+            ("a", pa.int64()),
+            ("s", pa.string()),
+            ("b", pa.bool_()),
+            ("st", pa.struct([("x", pa.int64())])),
+        ]
+    )
+    data = [
+        {"a": 1, "s": "abcdef", "b": True, "st": {"x": 1}},
+        {"a": 2, "s": "abc", "b": False, "st": {"x": 2}},
+        {"a": 3, "s": "abcd", "b": None, "st": None},
+    ]
+    write_deltalake(tmp_path / "t", pa.Table.from_pylist(data, schema=schema))
+    ctx.register_delta("t", tmp_path / "t")
+    ctx.from_pydict({"a": [1, 2]}, name="o")
+    way(ctx, f"DELETE FROM t WHERE {where}").collect()
+    assert ctx.sql("SELECT a FROM t ORDER BY a").to_pydict()["a"] == FILTERS[where]
+
+
+@pytest.mark.parametrize("way", [as_text, as_execute, as_optimized])
+def test_an_update_writes_the_columns_that_it_names(ctx, make, way):
+    """An optimizer takes columns out of the plan, so that its places mean other columns."""
+    uri = make("t", a=[1, 2], b=[10, 20], c=[100, 200])
+    ctx.register_delta("t", uri)
+    ctx.from_pydict({"a": [1, 9], "b": [7, 8]}, name="s")
+    way(ctx, "UPDATE t SET b = (SELECT max(b) FROM s WHERE s.a = t.a), c = 5 WHERE a = 1").collect()
+    assert rows(uri) == [(1, 7, 5), (2, 20, 200)]
+
+
+# --- prepared statements ---------------------------------------------------------------------------------
+
+PREPARED = {
+    "DELETE FROM t WHERE st.x = $1": ("(1)", [2, 3]),
+    "DELETE FROM t WHERE length(s) > $1 OR length(s) < 2": ("(5)", [2, 3]),
+    "DELETE FROM t WHERE a = $1 AND a IN (SELECT a FROM o)": ("(1)", [2, 3]),
+    "DELETE FROM t WHERE a = $1": ("('1')", [2, 3]),
+    "DELETE FROM t WHERE a IN (SELECT $1)": ("(1)", [2, 3]),
+    "DELETE FROM t WHERE a = $1 AND 1 = 2": ("(1)", [1, 2, 3]),
+    "UPDATE t SET a = a + $1 WHERE length(s) > 5 OR length(s) < 2": ("(10)", [2, 3, 11]),
+    "UPDATE t SET a = $1 WHERE a = $2": ("(10, 1)", [2, 3, 10]),
+    "UPDATE t SET s = 'k', a = 4 WHERE a = $1": ("(1)", [2, 3, 4]),
+    "INSERT INTO t (a, s) VALUES ($1, $2)": ("(4, 'x')", [1, 2, 3, 4]),
+    "INSERT INTO t (a) SELECT max(a) + $1 FROM t": ("(2)", [1, 2, 3, 5]),
+}
+
+
+@pytest.mark.parametrize("statement", PREPARED)
+def test_a_prepared_statement_has_the_values_that_it_is_executed_with(ctx, tmp_path, statement):
+    """Cast to the types that the engine infers, and planned from its own text each time."""
+    schema = pa.schema(
+        [("a", pa.int64()), ("s", pa.string()), ("st", pa.struct([("x", pa.int64())]))]
+    )
+    data = [
+        {"a": 1, "s": "abcdef", "st": {"x": 1}},
+        {"a": 2, "s": "abc", "st": {"x": 2}},
+        {"a": 3, "s": "abcd", "st": None},
+    ]
+    write_deltalake(tmp_path / "t", pa.Table.from_pylist(data, schema=schema))
+    ctx.register_delta("t", tmp_path / "t")
+    ctx.from_pydict({"a": [1, 2]}, name="o")
+    values, left = PREPARED[statement]
+    ctx.sql(f"PREPARE p AS {statement}")
+    ctx.sql(f"EXECUTE p{values}").collect()
+    assert ctx.sql("SELECT a FROM t ORDER BY a").to_pydict()["a"] == left
+
+
+def test_a_pending_execute_is_what_was_prepared_then(ctx, make):
+    """Though the name is prepared anew before it runs."""
+    uri = make("t", id=[1, 2, 3])
+    ctx.register_delta("t", uri)
+    ctx.sql("PREPARE p AS INSERT INTO t VALUES (9)")
+    pending = ctx.sql("EXECUTE p")
+    ctx.sql("DEALLOCATE p")
+    ctx.sql("PREPARE p AS DELETE FROM t WHERE id < 3")
+    ctx.sql("INSERT INTO t VALUES (4)").collect()
+    pending.collect()
+    assert rows(uri) == [(1,), (2,), (3,), (4,), (9,)]
+
+
+def test_a_prepared_query_reads_the_new_version_of_the_table_that_it_named(ctx, make):
+    """And the table in memory that it named, though another has its name."""
+    ctx.register_delta("t", make("t", id=[1, 2]))
+    ctx.from_pydict({"id": [1, 5]}, name="m")
+    ctx.sql("PREPARE q(BIGINT) AS SELECT id FROM t WHERE id IN (SELECT id FROM m) AND id >= $1")
+    ctx.deregister_table("m")
+    ctx.from_pydict({"id": [2]}, name="m")
+    ctx.sql("INSERT INTO t VALUES (5)").collect()
+    assert ids(ctx, "EXECUTE q(1)") == [1, 5]
+    assert ids(ctx, "EXECUTE q(2)") == [5]
+    with pytest.raises(Exception, match="expects 1 parameters"):
+        ctx.sql("EXECUTE q")
+
+
+def test_a_prepared_merge_has_its_values(ctx, make):
+    """Where it declares their types: a clause alone does not show them."""
+    uri = make("t", id=[1, 2], v=[0, 0])
+    ctx.register_delta("t", uri)
+    merge = "MERGE INTO t USING (SELECT 1 AS id) s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v ="
+    ctx.sql(f"PREPARE p(BIGINT) AS {merge} $1")
+    ctx.sql("EXECUTE p('7')").collect()
+    assert rows(uri) == [(1, 7), (2, 0)]
+    ctx.sql(f"PREPARE q AS {merge} abs(0 - 3)")
+    ctx.sql("EXECUTE q").collect()
+    assert rows(uri) == [(1, 3), (2, 0)]
+    ctx.sql(f"PREPARE r AS {merge} t.v + $1")
+    with pytest.raises(StatementError, match="needs the types of its parameters"):
+        ctx.sql("EXECUTE r(1)").collect()
+    assert rows(uri) == [(1, 3), (2, 0)]
+
+
+def test_what_was_prepared_before_the_session_was_observed_is_refused(make):
+    """Its text is not known, and the plan that the engine keeps is an optimized one."""
+    uri = make("t", id=[1, 2])
+    plain = SessionContext()
+    plain.register_table("t", DeltaTable(uri))
+    plain.sql("PREPARE p AS DELETE FROM t WHERE 1 = 2")
+    plain.deregister_table("t")
+    ctx = ObservedSessionContext(plain)
+    ctx.register_delta("t", uri)
+    with pytest.raises(StatementError, match="prepare it here"):
+        ctx.sql("EXECUTE p").collect()
+    assert rows(uri) == [(1,), (2,)]
+
+
+# --- names that come to stand for something else ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_then", ["another Delta table", "a table in memory", "nothing"])
+def test_a_statement_writes_the_table_that_it_named(ctx, make, by_then):
+    """Not the one that has the name when it runs; as DataFusion does with its own tables."""
+    first, second = make("first", id=[1, 2]), make("second", id=[5, 6])
+    ctx.register_delta("t", first)
+    pending = ctx.sql("DELETE FROM t WHERE id < 2 OR id = 6")
+    ctx.deregister_table("t")
+    if by_then == "another Delta table":
+        ctx.register_delta("t", second)
+    elif by_then == "a table in memory":
+        ctx.from_pydict({"id": [1]}, name="t")
+    assert pending.to_pydict() == {"count": [1]}
+    assert (rows(first), rows(second)) == ([(2,)], [(5,), (6,)])
+
+
+def test_the_plan_of_another_session_writes_its_own_table(make):
+    """Not this session's table of the same name."""
+    first, second = make("first", id=[1, 2]), make("second", id=[1, 5])
+    one, two = ObservedSessionContext(), ObservedSessionContext()
+    one.register_delta("t", first)
+    two.register_delta("t", second)
+    plan = one.sql("DELETE FROM t WHERE id = 1").logical_plan()
+    two.create_dataframe_from_logical_plan(plan).collect()
+    assert (rows(first), rows(second)) == ([(2,)], [(1,), (5,)])
+    assert ids(one, "SELECT id FROM t") == [2]
+
+
+T = [(1, 10), (2, 20), (3, 30)]
+UNDER_ANOTHER_SCHEMA = {
+    "DELETE FROM t WHERE id IN (SELECT id FROM s)": T[1:],
+    "DELETE FROM t WHERE id = 1": T[1:],
+    "INSERT INTO t SELECT * FROM s": [(1, 10), *T],
+    "INSERT OVERWRITE t SELECT * FROM s": [(1, 10)],
+    "UPDATE t SET v = (SELECT max(v) FROM t)": [(1, 30), (2, 30), (3, 30)],
+    "MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE": T[1:],
+    "MERGE INTO t USING s ON t.id = abs(s.id) WHEN MATCHED THEN DELETE": T[1:],
+    "TRUNCATE TABLE t": [],
+    "EXECUTE p": T[1:],
+    "RESTORE t TO VERSION 0": [(1, 10), (2, 20)],
+}
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+@pytest.mark.parametrize("statement", UNDER_ANOTHER_SCHEMA)
+def test_a_statement_means_the_default_schema_that_it_was_made_under(
+    ctx, make, statement, is_written
+):
+    """Also where its tables were written in between, so that it is planned again."""
+    ctx.sql("CREATE SCHEMA b")
+    uris = {}
+    for schema, own, source in (("public", [1, 2], [1]), ("b", [1, 2, 3, 4], [2, 3])):
+        for name, values in (("t", own), ("s", source)):
+            uri = make(f"{schema}_{name}", id=values, v=[value * 10 for value in values])
+            uris[schema, name] = uri
+            ctx.register_delta(f"{schema}.{name}", uri)
+    ctx.sql("INSERT INTO public.t VALUES (3, 30)").collect()
+    ctx.sql("PREPARE p AS DELETE FROM t WHERE id IN (SELECT id FROM s)")
+    pending = ctx.sql(statement)
+    before = rows(uris["b", "t"])
+    ctx.sql("SET datafusion.catalog.default_schema = 'b'")
+    if is_written:
+        ctx.sql("UPDATE public.t SET v = v WHERE id = 3").collect()
+        ctx.sql("DELETE FROM public.s WHERE id = 99").collect()
+    pending.collect()
+    assert rows(uris["public", "t"]) == UNDER_ANOTHER_SCHEMA[statement]
+    assert rows(uris["b", "t"]) == before
+
+
+@pytest.mark.parametrize("way", ["table", "view", "frame"])
+def test_statements_that_were_made_first_and_run_later_read_what_each_named(ctx, make, way):
+    """No row is lost, none doubled."""
+    uri = make("t", id=[0])
+    ctx.register_delta("t", uri)
+    pending = []
+    for number in (1, 2, 3):
+        if way == "table":
+            ctx.sql(f"CREATE OR REPLACE TABLE tmp AS SELECT {number} AS id")
+        elif way == "view":
+            ctx.sql(f"CREATE OR REPLACE VIEW tmp AS SELECT max(id) * 0 + {number} AS id FROM t")
+        else:
+            if number > 1:
+                ctx.deregister_table("tmp")
+            ctx.register_view("tmp", ctx.sql(f"SELECT max(id) * 0 + {number} AS id FROM t"))
+        pending.append(ctx.sql("INSERT INTO t SELECT id FROM tmp"))
+    for each in pending:
+        each.collect()
+    assert rows(uri) == [(0,), (1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM t WHERE id = $x",
+        "DELETE FROM t WHERE id IN (SELECT $x)",
+        "MERGE INTO t USING (SELECT 1 AS k) s ON t.id = $x WHEN MATCHED THEN DELETE",
+        "INSERT OVERWRITE t SELECT id FROM t WHERE id <> $x",
+    ],
+)
+def test_parameters_are_those_of_the_moment_when_it_was_made(ctx, make, statement):
+    """The program may fill its dict anew."""
+    uri = make("t", id=[1, 2, 3])
+    ctx.register_delta("t", uri)
+    given = {"x": 1}
+    pending = ctx.sql(statement, param_values=given)
+    given["x"] = 2
+    ctx.sql("INSERT INTO t VALUES (4)").collect()
+    pending.collect()
+    assert rows(uri) == [(2,), (3,), (4,)]
+
+
+@pytest.mark.parametrize("value", ["s.v", "abs(s.v)"])
+def test_a_merge_reads_the_source_that_it_named(ctx, make, value):
+    """Whichever engine evaluates it."""
+    uri = make("t", id=[1, 2], v=[0, 0])
+    ctx.register_delta("t", uri)
+    ctx.sql("CREATE TABLE tmp AS SELECT 1 AS id, 5 AS v")
+    pending = ctx.sql(
+        f"MERGE INTO t USING tmp AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = {value}"
+    )
+    ctx.sql("CREATE OR REPLACE TABLE tmp AS SELECT 2 AS id, 7 AS v")
+    pending.collect()
+    assert rows(uri) == [(1, 5), (2, 0)]
+
+
+def test_a_statement_means_the_dialect_and_the_time_zone_that_it_was_made_under(ctx, make):
+    """A name in double quotes is a text in another dialect."""
+    uri = make("t", id=[1], s=["q"])
+    ctx.register_delta("t", uri)
+    rename = ctx.sql('UPDATE t SET s = "id"')
+    in_zone = ctx.sql("UPDATE t SET s = CAST(to_timestamp('2024-01-01T00:00:00') AS VARCHAR)")
+    ctx.sql("SET datafusion.sql_parser.dialect = 'mysql'")
+    ctx.sql("SET datafusion.execution.time_zone = '+05:00'")
+    ctx.sql("INSERT INTO t VALUES (4, 'z')").collect()
+    rename.collect()
+    assert rows(uri) == [(1, "1"), (4, "4")]
+    in_zone.collect()
+    assert {text for _, text in rows(uri)} == {"2024-01-01T00:00:00"}
+
+
+def test_a_statement_calls_the_function_that_it_named(ctx, make):
+    """Though another one is registered under its name, and the table is written in between."""
+
+    def shift(by):
+        return udf(
+            lambda values: pa.array([v.as_py() + by for v in values], pa.int64()),
+            [pa.int64()],
+            pa.int64(),
+            "immutable",
+            "shift",
+        )
+
+    uri = make("t", id=[1])
+    ctx.register_delta("t", uri)
+    ctx.register_udf(shift(10))
+    pending = ctx.sql("INSERT INTO t SELECT shift(id) FROM t WHERE id = 1")
+    ctx.sql("PREPARE p AS INSERT INTO t SELECT shift(id) FROM t WHERE id = 2")
+    ctx.register_udf(shift(100))
+    ctx.sql("INSERT INTO t VALUES (2)").collect()
+    pending.collect()
+    ctx.sql("EXECUTE p").collect()
+    assert rows(uri) == [(1,), (2,), (11,), (12,)]
+
+
+@pytest.mark.parametrize("how", ["dropped", "replaced"])
+def test_a_view_reads_the_table_in_memory_that_it_named(ctx, make, how):
+    """And the new version of the Delta table: no row is lost by an overwrite from the view."""
+    uri = make("t", id=[1, 2])
+    ctx.register_delta("t", uri)
+    ctx.from_pydict({"id": [2]}, name="tmp")
+    ctx.sql("CREATE VIEW v AS SELECT * FROM t WHERE id NOT IN (SELECT id FROM tmp)")
+    ctx.register_view("w", ctx.sql("SELECT * FROM t WHERE id NOT IN (SELECT id FROM tmp)"))
+    ctx.deregister_table("tmp")
+    if how == "replaced":
+        ctx.from_pydict({"id": [1]}, name="tmp")
+    ctx.sql("INSERT INTO t VALUES (9)").collect()
+    assert ids(ctx, "SELECT id FROM v") == ids(ctx, "SELECT id FROM w") == [1, 9]
+    ctx.sql("INSERT OVERWRITE t SELECT * FROM v").collect()
+    assert rows(uri) == [(1,), (9,)]
+
+
+def test_a_view_follows_its_table_to_another_name(ctx, make):
+    """A session that serves the table under another name serves it to the view as well."""
+    uri = make("t", id=[1])
+    ctx.register_delta("t", uri)
+    ctx.sql("CREATE VIEW v AS SELECT id FROM t")
+    ctx.deregister_table("t")
+    ctx.register_delta("renamed", uri)
+    ctx.sql("INSERT INTO renamed VALUES (2)").collect()
+    assert ids(ctx, "SELECT id FROM v") == [1, 2]
+
+
+# --- tables that change ------------------------------------------------------------------------------------
+
+
+def test_a_table_that_was_created_anew_is_not_written_by_an_older_statement(ctx, make, tmp_path):
+    """A statement that is made afterwards writes it."""
+    import shutil
+
+    uri = make("t", id=[1, 2])
+    ctx.register_delta("t", uri)
+    pending = ctx.sql("DELETE FROM t WHERE id = 1")
+    optimize = ctx.sql("OPTIMIZE t")
+    shutil.rmtree(uri)
+    write_deltalake(uri, pa.table({"id": [1, 2, 3]}))
+    for statement in (pending, optimize):
+        with pytest.raises(StatementError, match="created anew"):
+            statement.collect()
+    assert DeltaTable(uri).version() == 0
+    ctx.sql("DELETE FROM t WHERE id = 3").collect()
+    assert rows(uri) == [(1,), (2,)]
+    assert ids(ctx, "SELECT id FROM t") == [1, 2]
+
+
+def test_a_statement_whose_tables_have_other_columns_by_then_is_refused(ctx, make):
+    """It would say something else: what is inserted into the new column is for its author to say."""
+    uri = make("t", id=[1])
+    ctx.register_delta("t", uri)
+    pending = ctx.sql("INSERT INTO t SELECT * FROM t")
+    write_deltalake(uri, pa.table({"id": [2], "n": [5]}), mode="append", schema_mode="merge")
+    with pytest.raises(StatementError, match="other columns"):
+        pending.collect()
+    assert DeltaTable(uri).version() == 1
+
+
+def test_a_statement_that_reads_information_schema_is_not_planned_again(make):
+    """It would show the tables of a session that there is not."""
+    ctx = ObservedSessionContext(SessionConfig().with_information_schema(enabled=True))
+    uri = make("t", id=[1])
+    ctx.register_delta("t", uri)
+    sql = "INSERT INTO t SELECT count(*) FROM information_schema.tables WHERE table_name = 't'"
+    ctx.sql(sql).collect()
+    assert rows(uri) == [(1,), (1,)]
+    pending = ctx.sql("INSERT INTO t SELECT max(id) FROM t, information_schema.tables")
+    ctx.sql("INSERT INTO t VALUES (3)").collect()
+    with pytest.raises(StatementError, match="information_schema"):
+        pending.collect()
+
+
+# --- errors of ours where the engine has an answer -------------------------------------------------------
+
+
+def test_columns_of_one_name_from_two_tables_are_inserted(ctx, tmp_path):
+    """As into a table of DataFusion's own."""
+    schema = pa.schema([("p", pa.string()), ("q", pa.string())])
+    DeltaTable.create(tmp_path / "t", schema=schema)
+    ctx.register_delta("t", tmp_path / "t")
+    for name, value in (("a", "s"), ("b", "z")):
+        ctx.from_arrow(pa.table({"id": [1], "x": pa.array([value])}), name=name)
+    ctx.sql("INSERT INTO t SELECT a.x, b.x FROM a JOIN b ON a.id = b.id").collect()
+    assert rows(tmp_path / "t") == [("s", "z")]
+
+
+DIALECTS = ("generic", "postgres", "mysql", "bigquery", "databricks", "mssql", "sqlite", "duckdb")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_merge_is_evaluated_in_every_dialect(ctx, make, dialect):
+    """Texts that we compose spell names as the dialect does, and have no word that it lacks."""
+    uri = make("t", id=[1, 2, 3], v=[10, 20, 30])
+    ctx.register_delta("t", uri)
+    ctx.sql(f"SET datafusion.sql_parser.dialect = '{dialect}'")
+    ctx.sql(
+        "MERGE INTO t USING (SELECT 1 AS id, 5 AS v UNION ALL SELECT 9, 6) AS n ON t.id = n.id"
+        " WHEN MATCHED AND n.v > 4 THEN UPDATE SET v = abs(n.v)"
+        " WHEN MATCHED THEN DELETE"
+        " WHEN NOT MATCHED THEN INSERT (id, v) VALUES (n.id, abs(n.v))"
+        " WHEN NOT MATCHED BY SOURCE AND abs(t.v) > 25 THEN DELETE"
+    ).collect()
+    assert rows(uri) == [(1, 5), (2, 20), (9, 6)]
+
+
+def test_a_text_ends_where_the_dialect_ends_it(ctx, make):
+    """A backslash, a backtick and a comment sign mean something else in each dialect."""
+    uri = make("t", id=[1], s=["a"])
+    ctx.register_delta("t", uri)
+    merge = "MERGE INTO t USING (SELECT 1 AS id) AS n ON abs(t.id) = n.id WHEN MATCHED THEN "
+    ctx.sql("SET datafusion.sql_parser.dialect = 'mysql'")
+    ctx.sql(merge + r"UPDATE SET `s` = 'it\'s, WHEN (' # WHEN NOT MATCHED THEN DELETE").collect()
+    assert rows(uri) == [(1, "it's, WHEN (")]
+    ctx.sql("SET datafusion.sql_parser.dialect = 'generic'")
+    ctx.sql(merge + r"""UPDATE SET "s" = 'back\', `id` = 2""").collect()
+    assert rows(uri) == [(2, "back\\")]
+
+
+@pytest.mark.parametrize("value", ["n.v", "abs(n.v)"])
+@pytest.mark.parametrize("alias", ["AS n", "n", ""])
+def test_a_frame_is_the_source_of_a_merge_by_its_parameter_alone(ctx, make, alias, value):
+    """With an alias and without one."""
+    uri = make("t", id=[1, 2], v=[10, 20])
+    ctx.register_delta("t", uri)
+    news = ctx.from_pydict({"k": [1, 2], "w": [5, 6]}).filter("k < 2")
+    text = f"MERGE INTO t USING $news {alias} ON t.id = k WHEN MATCHED THEN UPDATE SET v = {value}"
+    ctx.sql(text.replace("n.v", "n.w" if alias else "w"), news=news).collect()
+    assert rows(uri) == [(1, 5), (2, 20)]
+
+
+def test_a_source_may_have_any_columns(ctx, make):
+    """Also those that a merge of ours uses inside."""
+    uri = make("t", id=[1, 2], v=[10, 20])
+    ctx.register_delta("t", uri)
+    ctx.from_pydict(
+        {"id": [1], "deltawitness_row": [5], "clause": [6], "key_0": [7], "value_0": [8]}, name="s"
+    )
+    ctx.sql(
+        "MERGE INTO t USING s ON abs(t.id) = s.id WHEN MATCHED THEN"
+        " UPDATE SET v = deltawitness_row + clause + key_0 + value_0"
+        " WHEN NOT MATCHED THEN INSERT (id) VALUES (0)"
+    ).collect()
+    assert rows(uri) == [(1, 26), (2, 20)]
+
+
+def test_the_session_is_left_as_it_was(ctx, make):
+    """Planning again happens in a session of its own: no name is left in the program's."""
+    ctx.register_delta("t", make("t", id=[1, 2]))
+    ctx.sql("CREATE VIEW v AS SELECT id FROM t")
+    before = ctx.catalog().schema().names()
+    pending = ctx.sql("MERGE INTO t USING v ON abs(t.id) = v.id + 1 WHEN MATCHED THEN DELETE")
+    ctx.sql("PREPARE p AS DELETE FROM t WHERE id IN (SELECT max(id) FROM v)")
+    ctx.sql("INSERT INTO t VALUES (7)").collect()
+    ctx.sql("EXECUTE p").collect()
+    pending.collect()
+    assert ctx.catalog().schema().names() == before
+    assert ids(ctx, "SELECT id FROM v") == [1]
+    assert isinstance(ctx, datafusion.SessionContext)
