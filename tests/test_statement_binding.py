@@ -8,14 +8,19 @@ import pytest
 from datafusion import SessionConfig, SessionContext, udf
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import ObservedSessionContext
+from deltawitness import DataFusionInstrumentor, ObservedSessionContext
 from deltawitness.exceptions import StatementError
 
 
-@pytest.fixture
-def ctx():
-    """An observed session."""
-    return ObservedSessionContext()
+@pytest.fixture(params=["observed", "instrumented"])
+def ctx(request):
+    """An observed session: a proxy, or a plain one whose class is instrumented."""
+    if request.param == "observed":
+        yield ObservedSessionContext()
+        return
+    DataFusionInstrumentor().instrument()
+    yield SessionContext()
+    DataFusionInstrumentor().uninstrument()
 
 
 @pytest.fixture
@@ -404,6 +409,34 @@ def test_a_view_follows_its_table_to_another_name(ctx, make):
     ctx.register_delta("renamed", uri)
     ctx.sql("INSERT INTO renamed VALUES (2)").collect()
     assert ids(ctx, "SELECT id FROM v") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "target", ["a table in memory", "a Delta table by its location", "Parquet files"]
+)
+def test_a_pending_copy_reads_the_newest_version(ctx, make, tmp_path, target):
+    """As an INSERT does, and of the tables that it named."""
+    ctx.register_delta("t", make("t", id=[1]))
+    ctx.from_pydict({"id": [1, 2]}, name="m")
+    query = "SELECT id FROM t WHERE id IN (SELECT id FROM m)"
+    ctx.sql("CREATE TABLE copy (id BIGINT)")
+    pending = ctx.sql(
+        {
+            "a table in memory": f"INSERT INTO copy {query}",
+            "a Delta table by its location": f"COPY ({query}) TO '{tmp_path}/d' STORED AS DELTATABLE",
+            "Parquet files": f"COPY ({query}) TO '{tmp_path}/d/' STORED AS PARQUET",
+        }[target]
+    )
+    ctx.sql("INSERT INTO t VALUES (2)").collect()
+    ctx.deregister_table("m")
+    ctx.from_pydict({"id": []}, name="m")
+    assert pending.to_pydict() == {"count": [2]}
+    if target == "a Delta table by its location":
+        assert rows(tmp_path / "d") == [(1,), (2,)]
+    elif target == "Parquet files":
+        assert sorted(ctx.read_parquet(f"{tmp_path}/d/").to_pydict()["id"]) == [1, 2]
+    else:
+        assert ids(ctx, "SELECT id FROM copy") == [1, 2]
 
 
 # --- tables that change ------------------------------------------------------------------------------------

@@ -22,18 +22,19 @@ from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.expressions import unaliased
 from deltawitness.proxies.frames import FrameState, adopt, state_of
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.registry import Registered, Snapshot, TableName
+from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
 from deltawitness.proxies.seams import KEEP_AS_WRITTEN, VIEW_OF_FRAME
 from deltawitness.proxies.sql import Spelling, Words
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionConfig, SessionContext
     from datafusion.catalog import Table
+    from datafusion.plan import LogicalPlan
     from deltalake import DeltaTable
 
     from deltawitness.proxies.state import Session, View
 
-__all__ = ["BoundCall", "Planner", "TextOrigin", "bind", "reads_of_named", "same_plan"]
+__all__ = ["BoundCall", "Planner", "TextOrigin", "bind", "check_same_plan", "reads_of_named"]
 
 
 # --- binding -----------------------------------------------------------------------------------------
@@ -123,6 +124,41 @@ class BoundCall:
         return frame
 
     __call__ = frame
+
+    def frame_now(self, frame: DataFrame, snapshot: Snapshot) -> DataFrame:
+        """Return the statement's frame over the versions of now: itself, where none has moved.
+
+        Args:
+            frame: the frame, as it was planned when the statement was made.
+            snapshot: the Delta tables of then.
+
+        Raises:
+            StatementError: a table has other columns by now.
+        """
+        plan = original(frame, "logical_plan")()
+        if not self.has_moved(plan, snapshot):
+            return frame
+        now = self.frame()
+        check_same_plan(plan, original(now, "logical_plan")())
+        return now
+
+    def has_moved(
+        self, plan: LogicalPlan, snapshot: Snapshot, target: Registered | None = None
+    ) -> bool:
+        """Tell whether a Delta table that a plan reads has another version than when it was made.
+
+        Args:
+            plan: the statement's plan.
+            snapshot: the Delta tables of then.
+            target: the table that the statement writes, at the version that it is at; one that the
+                session serves counts otherwise.
+        """
+        for read in (*scanned_names(plan.display_indent(), snapshot), *self.below):
+            is_target = target is not None and read.name == target.name
+            now = target if is_target and target is not None else self.session.served(read)
+            if not now.is_same_version(read):
+                return True
+        return False
 
     def bind(self) -> BoundCall:
         """Return the statement: its names are recorded."""
@@ -481,10 +517,23 @@ def reads_of_named(call: SqlCall) -> tuple[InputVersion, ...]:
     )
 
 
-def same_plan(one: Any, other: Any) -> bool:
-    """Tell whether two plans of one text say the same, whatever names the engine made up in them."""
-    texts = [VIEW_OF_FRAME.sub("view", plan.display_indent()) for plan in (one, other)]
-    return texts[0] == texts[1]
+def check_same_plan(made: Any, now: Any) -> None:
+    """Refuse a statement that says something else than when it was made.
+
+    Args:
+        made: its plan of then.
+        now: the plan of the same text now.
+
+    Raises:
+        StatementError: the plans differ, but for names that the engine makes up.
+    """
+    texts = [VIEW_OF_FRAME.sub("view", plan.display_indent()) for plan in (made, now)]
+    if texts[0] != texts[1]:
+        msg = (
+            "a table that the statement reads or writes has other columns than when it was made:"
+            " make it again"
+        )
+        raise StatementError(msg)
 
 
 # --- frames ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
-from deltawitness.proxies.binding import BoundCall, Planner, same_plan
+from deltawitness.proxies.binding import BoundCall, Planner, check_same_plan
 from deltawitness.proxies.changes import SOURCE, Change, apply_changes, changed_rows, matching
 from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.counts import count_frame
@@ -34,7 +34,7 @@ from deltawitness.proxies.merge import carry_out_merge
 from deltawitness.proxies.merge_statement import Merge
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.plan_shapes import DeleteShape, UpdateShape
-from deltawitness.proxies.registry import Registered, scanned_names
+from deltawitness.proxies.registry import Registered
 from deltawitness.proxies.seams import (
     OUTER_REFERENCE,
     cast_type,
@@ -151,28 +151,13 @@ class Dml:
             StatementError: the statement says something else by now: a table has other columns.
         """
         plan = original(self.frame, "logical_plan")()
-        if dml_kind(plan) != "Merge" and not self._has_moved(plan, entry):
+        has_moved = self.bound.has_moved(plan, self.state.snapshot, entry)
+        if dml_kind(plan) != "Merge" and not has_moved:
             return plan, self.state, None
         planner = Planner(self.bound, (entry, table))
-        frame = planner.frame()
-        now = original(frame, "logical_plan")()
-        if not same_plan(plan, now):
-            msg = (
-                f"a table that the statement on {entry.name.table} reads or writes has other columns"
-                " than when it was made: make it again"
-            )
-            raise StatementError(msg)
-        state = self.state._replace(snapshot=planner.snapshot)
-        return now, state, planner
-
-    def _has_moved(self, plan: LogicalPlan, target: Registered) -> bool:
-        """Tell whether a Delta table that the plan reads has another version than when it was made."""
-        session = self.state.session
-        reads = scanned_names(plan.display_indent(), self.state.snapshot)
-        return not all(
-            (target if read == self.entry else session.served(read)).is_same_version(read)
-            for read in (*reads, *self.bound.below)
-        )
+        now = original(planner.frame(), "logical_plan")()
+        check_same_plan(plan, now)
+        return now, self.state._replace(snapshot=planner.snapshot), planner
 
 
 _TITLES = {

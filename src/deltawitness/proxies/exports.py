@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datafusion import DataFrame
 
     from deltawitness.observe.observation import Observation
+    from deltawitness.proxies.binding import BoundCall
 
 __all__ = ["CopyTo", "exported"]
 
@@ -110,6 +111,7 @@ class CopyTo:
 
     frame: DataFrame
     state: FrameState
+    bound: BoundCall | None
 
     @property
     def title(self) -> str:
@@ -118,13 +120,16 @@ class CopyTo:
 
     def run(self) -> DataFrame:
         """Write the files and return the count of rows, as the engine does."""
-        parts = original(self.frame, "logical_plan")().to_variant()
-        ctx = self.state.ctx
+        frame, state, ctx = self.frame, self.state, self.state.ctx
+        if self.bound is not None:
+            frame = self.bound.frame_now(frame, state.snapshot)
+            state = state_of(frame) or state
+        parts = original(frame, "logical_plan")().to_variant()
         rows = original(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(parts.input()))
         batches = exported(
-            adopt(rows, self.state),
+            adopt(rows, state),
             parts.output_url(),
-            original(self.frame, "collect"),
+            original(frame, "collect"),
             count_in,
         )
         return count_frame(ctx, count_in(batches))

@@ -29,7 +29,15 @@ from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.dml import Dml, check_same_table, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
-from deltawitness.proxies.frames import FrameState, Pending, adopt, refuse_statements, state_of
+from deltawitness.proxies.frames import (
+    FrameState,
+    Pending,
+    adopt,
+    bind_origin,
+    refuse_statements,
+    remade,
+    state_of,
+)
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered, Snapshot
 from deltawitness.proxies.seams import LIST_OF_FILES, is_of_kind, wrapped_plan
@@ -116,7 +124,7 @@ def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) 
     if is_dml(plan):
         entry = target_of(plan, state, bound)
         if entry is None:
-            pending = EngineDml(frame, state)
+            pending = EngineDml(frame, state, bound)
         elif bound is None:
             msg = (
                 f"the statement on {entry.name.table} was not made by this session: run its text here,"
@@ -126,7 +134,7 @@ def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) 
         else:
             pending = Dml(frame, state, state.session.checked_writable(entry), bound)
     elif is_of_kind(plan, "CopyTo"):
-        pending = CopyTo(frame, state)
+        pending = CopyTo(frame, state, bound)
     known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, pending)
     return adopt(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
 
@@ -137,6 +145,7 @@ class EngineDml:
 
     frame: DataFrame
     state: FrameState
+    bound: BoundCall | None
 
     @property
     def title(self) -> str:
@@ -145,7 +154,10 @@ class EngineDml:
 
     def run(self) -> DataFrame:
         """Run it, once, and return the frame of its result."""
-        batches = original(self.frame, "collect")()
+        frame = self.frame
+        if self.bound is not None:
+            frame = self.bound.frame_now(frame, self.state.snapshot)
+        batches = original(frame, "collect")()
         return count_frame(self.state.ctx, count_in(batches))
 
 
@@ -290,6 +302,7 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
         case CopyToDelta():
             check_allowed(call, "dml")
             rows = run_sql(session, _query_in(call, command.query))
+            bind_origin(rows)
             return _waiting(state, count_frame(call.ctx, 0), CopyRows(rows, command, state))
         case Maintenance():
             check_allowed(call, "dml")
@@ -339,7 +352,7 @@ class CopyRows:
 
     def run(self) -> DataFrame:
         """Write the table and return the count of rows."""
-        written = write_delta(self.rows, self.command.uri, **_write_arguments(self.command))
+        written = write_delta(remade(self.rows), self.command.uri, **_write_arguments(self.command))
         return count_frame(self.state.ctx, written.rows or 0)
 
 
