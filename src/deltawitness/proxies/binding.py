@@ -202,6 +202,7 @@ def bind(
     providers: dict[TableName, Table] = {}
     late = set()
     names = _names_in(call.text, default)
+    exists = original(ctx, "table_exist")
     with session.exchanging:
         for name in _existing_places(ctx, default, names):
             entry, view = session.snapshot.get(name), session.view(name)
@@ -212,7 +213,7 @@ def bind(
                 below.update((e.name, e) for e in session.snapshot if view.reads_table(e))
             elif entry is not None:
                 tables[name] = BoundTable(entry, _provider(ctx, name))
-            elif original(ctx, "table_exist")(name.sql()):
+            elif exists(name.sql()):
                 providers[name] = _provider(ctx, name)
     return BoundCall(
         call=call,
@@ -253,17 +254,22 @@ _CALLED = re.compile(rf"({_IDENTIFIER})\s*\(")
 
 
 def _names_in(text: str, default: tuple[str, str]) -> set[TableName]:
-    """Return every name that a dotted word of the text may be as the name of a table."""
-    found: set[TableName] = set()
-    for path in _PATH.finditer(text):
-        parts = _PART.findall(path[0])[: len(TableName._fields)]
+    """Return every name that a dotted word of the text may be as the name of a table.
+
+    Unquoted words are taken as they stand and in lower case, whatever the session's settings say of
+    them: a name too many does no harm.
+    """
+    found = set()
+    for path in _PATH.findall(text):
+        if path.isidentifier():
+            found.add(TableName(*default, path))
+            found.add(TableName(*default, path.lower()))
+            continue
+        parts = _PART.findall(path)[: len(TableName._fields)]
         for count in range(1, len(parts) + 1):
             missing = default[: len(TableName._fields) - count]
-            for spelled in {
-                tuple(map(_unquoted, parts[:count])),
-                tuple(_folded(part) for part in parts[:count]),
-            }:
-                found.add(TableName(*missing, *spelled))
+            found.add(TableName(*missing, *map(_unquoted, parts[:count])))
+            found.add(TableName(*missing, *map(_folded, parts[:count])))
     return found
 
 
@@ -306,7 +312,7 @@ def _functions_in(text: str, session: Session, ctx: SessionContext) -> Iterator[
     if not called:
         return
     for _, kind in _KINDS:
-        for name in called & (_engine_functions()[kind] | session.functions):
+        for name in (called & _engine_functions()[kind]) | (called & session.functions):
             try:
                 function = getattr(ctx, kind)(name)
             except KeyError:
