@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import datafusion
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
-from datafusion import SessionConfig, SessionContext, udf
+from datafusion import Accumulator, SessionConfig, SessionContext, udaf, udf, udtf
+from datafusion.catalog import Table
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DataFusionInstrumentor, ObservedSessionContext
@@ -381,6 +385,65 @@ def test_a_statement_calls_the_function_that_it_named(ctx, make):
     pending.collect()
     ctx.sql("EXECUTE p").collect()
     assert rows(uri) == [(1,), (2,), (11,), (12,)]
+
+
+def test_functions_of_every_kind_are_called_again(ctx, make):
+    """Aggregate functions and table functions as well."""
+
+    class Total(Accumulator):
+        def __init__(self):
+            self.total = 0
+
+        def update(self, values):
+            self.total += sum(value.as_py() for value in values)
+
+        def merge(self, states):
+            self.total += sum(value.as_py() for value in states[0])
+
+        def state(self):
+            return [pa.scalar(self.total)]
+
+        def evaluate(self):
+            return pa.scalar(self.total)
+
+    uri = make("t", id=[1])
+    ctx.register_delta("t", uri)
+    ctx.register_udaf(udaf(Total, pa.int64(), pa.int64(), [pa.int64()], "stable", name="total"))
+    for value in (7, 8):
+        numbers = Table(ds.dataset(pa.table({"id": [value]})))
+        ctx.register_udtf(udtf(lambda numbers=numbers: numbers, "numbers"))
+        if value == 7:
+            pending = ctx.sql(
+                "INSERT INTO t SELECT s.id * 100 + total(t.id) FROM numbers() AS s, t GROUP BY s.id"
+            )
+    ctx.sql("INSERT INTO t VALUES (2)").collect()
+    pending.collect()
+    assert rows(uri) == [(1,), (2,), (703,)]
+
+
+def test_a_function_from_before_the_session_was_observed_is_called_again(make):
+    """It is one of the session's all the same."""
+    plain = SessionContext()
+    plain.register_udf(udf(lambda v: pc.add(v, 100), [pa.int64()], pa.int64(), "immutable", "plus"))
+    ctx = ObservedSessionContext(plain)
+    uri = make("t", id=[1])
+    ctx.register_delta("t", uri)
+    pending = ctx.sql("INSERT INTO t SELECT plus(max(id)) FROM t")
+    ctx.sql("INSERT INTO t VALUES (2)").collect()
+    pending.collect()
+    assert rows(uri) == [(1,), (2,), (102,)]
+
+
+def test_a_file_that_is_named_by_its_path_is_read_again(ctx, make, tmp_path):
+    """Where the context reads files so."""
+    pq.write_table(pa.table({"id": [9]}), tmp_path / "f.parquet")
+    ctx = ctx.enable_url_table()
+    uri = make("t", id=[1])
+    ctx.register_delta("t", uri)
+    pending = ctx.sql(f"INSERT INTO t SELECT f.id FROM '{tmp_path}/f.parquet' AS f, t")
+    ctx.sql("INSERT INTO t VALUES (2)").collect()
+    pending.collect()
+    assert rows(uri) == [(1,), (2,), (9,), (9,)]
 
 
 @pytest.mark.parametrize("how", ["dropped", "replaced"])

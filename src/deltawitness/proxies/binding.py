@@ -25,6 +25,7 @@ from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
 from deltawitness.proxies.seams import KEEP_AS_WRITTEN, VIEW_OF_FRAME
 from deltawitness.proxies.sql import Spelling, Words
+from deltawitness.proxies.state import reads_urls
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionConfig, SessionContext
@@ -311,15 +312,19 @@ def _functions_in(text: str, session: Session, ctx: SessionContext) -> Iterator[
     called = _called_in(text)
     if not called:
         return
+    if session.earlier_functions is None:
+        listed = {name for listing, _ in _KINDS for name in getattr(ctx, listing)()}
+        session.earlier_functions = listed.difference(*_engine_functions().values())
+    of_program = called & (session.functions | session.earlier_functions)
     for _, kind in _KINDS:
-        for name in (called & _engine_functions()[kind]) | (called & session.functions):
+        for name in (called & _engine_functions()[kind]) | of_program:
             try:
                 function = getattr(ctx, kind)(name)
             except KeyError:
                 continue  # it is a function of another kind
             yield f"register_{kind}", function
-    for name in called & session.table_functions.keys():
-        yield "register_udtf", session.table_functions[name]
+    for function in session.table_functions:
+        yield "register_udtf", function
 
 
 # --- planning ----------------------------------------------------------------------------------------
@@ -351,6 +356,8 @@ class Planner:
         self.bound = bound
         self.ctx = bound.call.ctx
         self._scratch = SessionContext(bound.config.set(*KEEP_AS_WRITTEN))
+        if reads_urls(self.ctx):
+            self._scratch = original(self._scratch, "enable_url_table")()
         if bound.session.has_spark_functions:
             self._scratch.enable_spark_functions()
         for method, function in bound.functions:

@@ -24,7 +24,13 @@ from deltawitness.proxies.handling import (
     note_frame_as_view,
 )
 from deltawitness.proxies.originals import REPLACED, original
-from deltawitness.proxies.state import FACTORY_FORMAT, adopted, session_of
+from deltawitness.proxies.state import (
+    FACTORY_FORMAT,
+    adopted,
+    let_read_urls,
+    reads_urls,
+    session_of,
+)
 from deltawitness.proxies.statements import routed, run_sql
 
 if TYPE_CHECKING:
@@ -231,11 +237,17 @@ def _registering_function(name: str) -> Handler:
             session = session_of(ctx)
             session.note_change(named)
             session.functions.add(named)
-            if name == "register_udtf":
-                session.table_functions[named] = function
         return result
 
     return handler
+
+
+def _register_udtf(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    result = original(ctx, "register_udtf")(*args, **kwargs)
+    session = session_of(ctx)
+    session.note_change()
+    session.table_functions += (argument(args, kwargs, 0, "func"),)
+    return result
 
 
 def _enable_spark_functions(
@@ -253,7 +265,8 @@ def _same_session(name: str) -> Handler:
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
-        return adopted(original(ctx, name)(*args, **kwargs), session)
+        handle = adopted(original(ctx, name)(*args, **kwargs), session)
+        return let_read_urls(handle) if name == "enable_url_table" or reads_urls(ctx) else handle
 
     return handler
 
@@ -277,13 +290,14 @@ SESSION_HANDLERS: dict[str, Handler] = {
     "register_catalog_provider_list": _other_catalog("register_catalog_provider_list"),
     "register_table_factory": _register_table_factory,
     "register_table_provider": _registering("register_table_provider"),
+    "register_udtf": _register_udtf,
     "register_view": _registering("register_view"),
     "sql": _sql,
     "sql_with_options": _sql,
     "table": _table,
     **{
         name: _registering_function(name)
-        for name in ("register_udaf", "register_udf", "register_udtf", "register_udwf")
+        for name in ("register_udaf", "register_udf", "register_udwf")
     },
     **{
         name: _source(name)

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
     from deltawitness.proxies.binding import BoundCall
 
-__all__ = ["Session", "adopted", "keeping_session", "session_of"]
+__all__ = [
+    "Session",
+    "adopted",
+    "keeping_session",
+    "let_read_urls",
+    "reads_urls",
+    "session_of",
+]
 
 FACTORY_FORMAT = "DELTATABLE"
 """What stands after STORED AS for a Delta table, as in DataFusion's own command line."""
@@ -86,8 +93,10 @@ class Session:
         """Views that are behind the Delta tables which they read, or read some that were let go of."""
         self.functions: set[str] = set()
         """Names that the program has registered functions under."""
-        self.table_functions: dict[str, Any] = {}
-        """Table functions that the program has registered, by name: the engine hands none out."""
+        self.earlier_functions: set[str] | None = None
+        """Names of functions that were registered before the session was observed; None: not looked up."""
+        self.table_functions: tuple[Any, ...] = ()
+        """Table functions in the order in which they were registered: the engine hands none out."""
         self.has_spark_functions = False
         self.time_zones = 0
         """How often the session was given another time zone."""
@@ -572,3 +581,17 @@ def adopted(ctx: SessionContext, session: Session) -> SessionContext:
     """Return a context that is another handle on a session, known as one."""
     setattr(ctx, _ATTRIBUTE, session)
     return ctx
+
+
+_READS_URLS = "_deltawitness_reads_urls"
+
+
+def let_read_urls(ctx: SessionContext) -> SessionContext:
+    """Take note that a context reads files by the paths that stand in a query, and return it."""
+    setattr(ctx, _READS_URLS, True)
+    return ctx
+
+
+def reads_urls(ctx: SessionContext) -> bool:
+    """Tell whether a context reads files by the paths that stand in a query."""
+    return getattr(ctx, _READS_URLS, False) is True
