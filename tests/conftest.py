@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import HealthCheck, settings
 
-from deltawitness import internal
+from deltawitness import forks, internal
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.proxies.installation import uninstall
 from deltawitness.run import forget_process_run
@@ -110,6 +110,7 @@ def clean_process(monkeypatch, request):
         monkeypatch.delenv(variable, raising=False)
     forget_process_run()
     internal.forget()
+    forks.mark_delta_rs_used()  # tests read and write tables without being observed
     yield
     if DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
         DeltaLakeInstrumentor().uninstrument()

@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from deltawitness.forks import importing
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -59,7 +61,9 @@ def _schema_hash(schema: pa.Schema) -> str:
 
 
 def _arrow_schema(source: Any) -> pa.Schema:
-    import pyarrow as pa  # noqa: PLC0415 - heavy, loaded when a schema is at hand
+    with importing():
+        import pyarrow as pa  # noqa: PLC0415 - heavy, loaded when a schema is at hand
+        import pyarrow.types  # noqa: PLC0415 - as above
 
     if isinstance(source, pa.Schema):
         return source

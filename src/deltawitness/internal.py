@@ -7,12 +7,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from deltawitness.forks import reset_in_child
 from deltawitness.redaction import redact_text
 
 __all__ = ["on_internal_error", "report"]
 
 _log = logging.getLogger("deltawitness")
 _lock = threading.Lock()
+reset_in_child("_lock", globals(), threading.Lock)
 _seen: Counter[tuple[str, str]] = Counter()
 _listener: Callable[[str], None] | None = None
 

@@ -21,6 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
+from deltawitness.forks import reset_in_child
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, CacheScope, Env
 from deltawitness.sources import new_id, now_ns
 
@@ -113,6 +114,7 @@ _suppressed: ContextVar[bool] = ContextVar("deltawitness_suppressed", default=Fa
 _listeners: tuple[RunListener, ...] = ()
 _process_run: RunContext | None = None
 _process_run_lock = threading.Lock()
+reset_in_child("_process_run_lock", globals(), threading.Lock)
 
 
 def current_run() -> RunContext:

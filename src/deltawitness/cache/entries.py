@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from deltawitness.cache.fingerprint import Fingerprint
 from deltawitness.commit.log import local_path, open_log
 from deltawitness.commit.reader import CommitMetadata, parse_commit
+from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ledger.tables import LedgerRoot
 from deltawitness.semconv import CACHE_ENTRY, CacheScope, Operation
 from deltawitness.sources import new_id
@@ -124,6 +125,7 @@ class Entries:
         except Exception as error:
             msg = "its table cannot be opened"
             raise Damaged(msg) from error
+        mark_delta_rs_used()
         try:
             return self._told(scope, name, uri, table)
         except Damaged:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from deltawitness.commit.seams import read_file, remote_store, store_of
+from deltawitness.forks import importing
 
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
@@ -133,8 +134,9 @@ class RemoteLog:
 
     def versions(self) -> list[int]:
         """Return the versions whose commit files are there, in order: one LIST."""
-        from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - only for remote logs
-        from pyarrow.fs import FileSelector  # noqa: PLC0415 - only for remote logs
+        with importing():
+            from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - only for remote logs
+            from pyarrow.fs import FileSelector  # noqa: PLC0415 - only for remote logs
 
         store = DeltaStorageHandler(self._uri, self._options)
         infos = store.get_file_info_selector(FileSelector(LOG_DIRECTORY, allow_not_found=True))

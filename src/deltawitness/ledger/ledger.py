@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from deltawitness.config import Settings
+from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ledger.drain import Drain, Drained
 from deltawitness.ledger.logs import Progress
 from deltawitness.ledger.maintenance import Maintained, optimize
@@ -132,6 +133,7 @@ class Ledger:
         return drain.all_dead(self.spools, None if own is None else own.home)
 
     def _drain_own(self) -> None:
+        mark_delta_rs_used()  # at the program's own request
         own = recorder_of(self.root)
         if own is not None:
             own.settle_all()

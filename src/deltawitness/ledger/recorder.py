@@ -14,11 +14,14 @@ from typing import Any
 from deltawitness.commit.log import local_path
 from deltawitness.config import Settings
 from deltawitness.events import WriteEvent
+from deltawitness.forks import importing
 from deltawitness.internal import report
+from deltawitness.ledger.drain_process import DrainProcess, DrainRequest, HelperError
 from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.place import root_of, spool_folder
 from deltawitness.ledger.rows import as_json, event_row, ledger_uri, place_part
 from deltawitness.ledger.runs import OpenRun, RunStatus, run_row
+from deltawitness.ledger.segments import has_dead
 from deltawitness.ledger.spool import Segment, Spool
 from deltawitness.ledger.tables import LedgerRoot, Source
 from deltawitness.redaction import key_hash, redact_label, redact_text
@@ -37,6 +40,12 @@ QUIET_POLL = 0.05
 
 BETWEEN_DRAINS = 1.0
 """Seconds from one drain to the next that comes because runs have ended."""
+
+HELPER_START_TIMEOUT = 5.0
+"""Seconds that an operation waits for the start of a helper process."""
+
+HELPER_SHARE = 5.0
+"""How many times as long as a drain in a helper process the pause after it is."""
 
 RUN_END_TIMEOUT = 10.0
 """Seconds that the end of a run waits for its drain; the drain itself goes on."""
@@ -58,12 +67,15 @@ class Recorder:
         settings: where the ledger lies, how much may wait, how often it is drained.
         is_busy: tells whether a write is under way.
         on_drop: is told of an operation that could not be kept.
+        may_use_engine: returns whether a drain may use delta-rs in this process; while it may not, a
+            helper process drains.
 
     Attributes:
         root: where the ledger lies.
         spools: the local folder of what is not in it yet.
         settle_all: waits for the rows of the writes that are finished by now.
         on_drain: is told of each drain: its seconds, and the error that ended it.
+        is_exiting: whether the process comes to its end, so that no fork can follow.
     """
 
     def __init__(
@@ -72,14 +84,17 @@ class Recorder:
         *,
         is_busy: Callable[[], bool] = bool,
         on_drop: Callable[[str], None] = lambda _: None,
+        may_use_engine: Callable[[], bool] = lambda: True,
     ) -> None:
         self.root = root_of(settings)
         self.spools = spool_folder(settings, self.root)
         self._settings = settings
         self._is_busy = is_busy
         self._on_drop = on_drop
+        self._may_use_engine = may_use_engine
         self.settle_all: Callable[[], object] = bool
         self.on_drain: Callable[[float, BaseException | None], None] = lambda *_: None
+        self.is_exiting = False
         self._shown_root = ledger_uri(self.root.uri)
         self._runs: dict[str, OpenRun] = {}
         self._spool = Spool(
@@ -97,11 +112,16 @@ class Recorder:
         self._counting = threading.RLock()
         self._starting = threading.Lock()
         self._draining = threading.Lock()
+        # What no fork may fall into: the engine at work, or a helper that is being started.
+        self._unforkable = threading.Lock()
         self._wake = threading.Event()
+        self._is_helper_due = False
+        self._helper_started = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._since_drain = 0
         self._is_failing = self._is_hanging = False
+        self._helper_pause = 0.0
         self._drained_at = -BETWEEN_DRAINS
 
     # --- what a write calls ------------------------------------------------------------------------
@@ -287,16 +307,21 @@ class Recorder:
         if self._spool.home is None:
             return
         is_inside = any(opened.depth for opened in list(self._runs.values()))
-        if is_inside or self._is_failing or not self._is_worth_waiting(run):
+        if is_inside or self._is_failing:
             self._drain_soon()
-        else:
+        elif self._is_due_after(run, max(BETWEEN_DRAINS, self._helper_pause)):
             if not self.drain_in_time(RUN_END_TIMEOUT):
                 self._is_failing = True
             self._drained_at = time.monotonic()
+        elif self._is_due_after(run, BETWEEN_DRAINS) and not self._draining.locked():
+            self._start_helper()
+        else:
+            self._drain_soon()
 
-    def _is_worth_waiting(self, run: RunContext) -> bool:
+    def _is_due_after(self, run: RunContext, pause: float) -> bool:
+        """Return whether a run that has ended, or the time since the last drain, was so long."""
         lasted = (now_ns() - run.started_at) / 1e9
-        return lasted > BETWEEN_DRAINS or time.monotonic() > self._drained_at + BETWEEN_DRAINS
+        return lasted > pause or time.monotonic() > self._drained_at + pause
 
     def _drain_soon(self) -> None:
         if self._thread is None:
@@ -310,8 +335,27 @@ class Recorder:
         self._since_drain += 1
         if self._thread is None:
             self._start()
+        elif self._is_helper_due and not self._draining.locked():
+            self._start_helper()
         elif self._since_drain >= self._settings.drain_events and not self._wake.is_set():
             self._wake.set()
+
+    def _start_helper(self) -> None:
+        """Start a drain in a helper process, which goes on when this returns.
+
+        On a thread of the program, between two of its calls: for a moment the process has a child that
+        the program does not know, and must not be waiting for any child meanwhile.
+        """
+        self._is_helper_due = False
+        self._drained_at = time.monotonic()
+        self._helper_started.clear()
+        thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads can be had
+            report("drain", error)
+        else:
+            self._helper_started.wait(HELPER_START_TIMEOUT)
 
     def _start(self) -> None:
         # A forked child cannot use the engine that its parent has used: what it tells is adopted.
@@ -337,12 +381,16 @@ class Recorder:
                 return
             self._wait_between()
             self._wait_for_quiet()
-            is_done = self.drain()
+            if self._may_use_engine():
+                self.drain()
+            else:
+                self._is_helper_due = self._since_drain > 0
             self._drained_at = time.monotonic()
-            pause = interval if is_done else min(LONGEST_PAUSE, 2 * max(pause, interval))
+            longer = min(LONGEST_PAUSE, 2 * max(pause, interval))
+            pause = longer if self._is_failing else interval
 
     def _wait_between(self) -> None:
-        between = min(BETWEEN_DRAINS, self._settings.drain_interval)
+        between = max(min(BETWEEN_DRAINS, self._settings.drain_interval), self._helper_pause)
         while time.monotonic() < self._drained_at + between and not self._closed:
             time.sleep(min(between, QUIET_POLL))
 
@@ -352,10 +400,13 @@ class Recorder:
             # Not on the event, which may be set for as long as it is busy here.
             time.sleep(QUIET_POLL)
 
-    def drain(self) -> bool:
-        """Carry what waits into the ledger now; tell whether all of it is there.
+    def drain(self, timeout: float | None = None) -> bool:
+        """Drain what waits into the ledger now, and return whether all of it is there.
 
-        Nothing of ours is raised: what cannot be carried stays in the spool, and is tried again.
+        Nothing of ours is raised: what cannot be drained stays in the spool, and is tried again.
+
+        Args:
+            timeout: seconds to wait for a helper process; None waits until it ends.
         """
         if self._is_child:
             return False
@@ -363,12 +414,14 @@ class Recorder:
         problem: BaseException | None = None
         try:
             with self._draining:
-                self._drain()
+                self._drain(timeout)
         except (KeyboardInterrupt, SystemExit):
             raise  # the program's own, where it asked for the drain itself
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
             problem = error
             report("drain", error)
+        finally:
+            self._helper_started.set()
         self._is_failing, self._is_hanging = problem is not None, False
         self.on_drain(time.perf_counter() - started, problem)
         return problem is None
@@ -379,29 +432,90 @@ class Recorder:
         try:
             thread.start()
         except RuntimeError:  # no more threads can be had, as at the end of later interpreters
-            return not self._is_failing and self.drain()
+            return not self._is_failing and self.drain(timeout)
         thread.join(timeout)
         return not thread.is_alive()
 
-    def _drain(self) -> None:
-        # Imported here: reading Arrow is heavy, and a process that writes nothing needs none of it.
-        from deltawitness.ledger.drain import Drain  # noqa: PLC0415 - as said
-        from deltawitness.ledger.maintenance import maintain  # noqa: PLC0415 - as said
-
+    def _drain(self, timeout: float | None) -> None:
         self._since_drain = 0
         for opened in list(self._runs.values()):
             self._tell_end(opened)  # where there was no room for it
         self._spool.rotate(is_last=self._closed)
-        drain = Drain(self.root, tail=self._settings.landed_tail)
         segments = [segment for segment in self._spool.sealed() if not self._is_lost(segment)]
-        done = drain.own([segment.path for segment in segments])
+        if not segments and not has_dead(self.spools, self._spool.home):
+            return  # nothing waits
+        helper = None if self._may_use_engine() else self._started_helper(segments)
+        if helper is None:
+            self._drain_here(segments)
+        else:
+            self._await_helper(helper, segments, timeout)
+
+    def _drain_here(self, segments: list[Segment]) -> None:
+        with self._unforkable:
+            # Imported here: reading Arrow is heavy, and a process that writes nothing needs none of it.
+            with importing():
+                from deltawitness.ledger.drain import Drain  # noqa: PLC0415 - as said
+                from deltawitness.ledger.maintenance import maintain  # noqa: PLC0415 - as said
+            self._helper_pause = 0.0
+            drain = Drain(self.root, tail=self._settings.landed_tail)
+            done = drain.own([segment.path for segment in segments])
+            self._spool.forget(segments)
+            done += drain.all_dead(self.spools, self._spool.home)
+            self._report_damaged(done.damaged)
+            if self._settings.ledger_maintenance and not self._closed:
+                for table in drain.due:
+                    maintain(self.root, table)
+
+    def _started_helper(self, segments: list[Segment]) -> DrainProcess | None:
+        """Start a helper process that drains: the program has not used delta-rs, and may fork.
+
+        Returns:
+            The helper; None where none can be started and no fork can follow any more.
+
+        Raises:
+            HelperError: none can be started.
+        """
+        home = self._spool.home
+        request = DrainRequest(
+            root=self.root.uri,
+            storage_options=self.root.storage_options,
+            spools=str(self.spools),
+            home=None if home is None else str(home),
+            segments=[segment.path.name for segment in segments],
+            tail=self._settings.landed_tail,
+            maintain=self._settings.ledger_maintenance and not self._closed,
+        )
+        try:
+            with self._unforkable:
+                return DrainProcess(request)
+        except HelperError:
+            if self.is_exiting:
+                return None
+            raise
+        finally:
+            self._helper_started.set()
+
+    def _await_helper(
+        self, helper: DrainProcess, segments: list[Segment], timeout: float | None
+    ) -> None:
+        """Wait for a helper; delete the segments that it has drained.
+
+        Raises:
+            HelperError: it could not drain them; they stay in the spool.
+        """
+        started = time.monotonic()
+        reply = helper.wait(timeout)
+        self._helper_pause = HELPER_SHARE * (time.monotonic() - started)
+        for component, problem in reply.problems:
+            report(component, HelperError(problem))
+        if reply.error is not None:
+            raise HelperError(reply.error)
         self._spool.forget(segments)
-        done += drain.all_dead(self.spools, self._spool.home)
-        if done.damaged:
-            report("spool", ValueError(f"{done.damaged} damaged lines were passed over"))
-        if self._settings.ledger_maintenance and not self._closed:
-            for table in drain.due:
-                maintain(self.root, table)
+        self._report_damaged(reply.damaged)
+
+    def _report_damaged(self, lines: int) -> None:
+        if lines:
+            report("spool", ValueError(f"{lines} damaged lines were passed over"))
 
     def _is_lost(self, segment: Segment) -> bool:
         """Tell whether somebody has deleted a segment; what it held can be reconciled."""
@@ -433,8 +547,8 @@ class Recorder:
             self._spool.close()
 
     def before_fork(self) -> None:
-        """Let no drain and no line be under way; a drain that hangs is waited for once."""
-        self._fork_lock = self._draining
+        """Wait for a drain in this process, and hold the spool; a drain that hangs is waited for once."""
+        self._fork_lock = self._unforkable
         self._held = self._fork_lock.acquire(timeout=0 if self._is_hanging else PATIENCE)
         self._is_hanging = not self._held
         self._spool.before_fork()

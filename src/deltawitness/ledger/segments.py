@@ -27,6 +27,7 @@ __all__ = [
     "Told",
     "adopted",
     "adopted_together",
+    "has_dead",
     "live_write_ids",
     "read_segment",
     "segments_of",
@@ -220,6 +221,23 @@ def adopted_together(
     for home in folder.glob(f"{NEW}*"):
         if _is_old(home):  # its process died before it could be seen
             delete_spool(home)
+
+
+def has_dead(folder: Path, besides: Path | None = None) -> bool:
+    """Return whether a drain has something to do for processes that are gone; reads no segment.
+
+    Args:
+        folder: where the spools of all processes lie.
+        besides: the one of this process.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for home in _homes(folder, besides):
+        with _owned(home) as is_ours:
+            if is_ours or _left_over(home):
+                return True
+    return any(map(_is_old, folder.glob(f"{NEW}*")))
 
 
 def live_write_ids(folder: Path, besides: Path | None = None) -> tuple[set[str], bool]:

@@ -28,6 +28,7 @@ from deltawitness.events import (
     WriteIntent,
     WriteSink,
 )
+from deltawitness.forks import mark_delta_rs_used
 from deltawitness.internal import on_internal_error, report
 from deltawitness.ledger.place import settled
 from deltawitness.observe.completion import barely_completed, completed
@@ -228,6 +229,8 @@ class Observer:
 
     def _flush_at_exit(self) -> None:
         self._is_exiting = True
+        if self.recorder is not None:
+            self.recorder.is_exiting = True
         self._flush_in_time()
         self._recording.close(unhandled(), timeout=self._flush_timeout())
 
@@ -414,6 +417,8 @@ class Observer:
         """Take note of what the engine returned, and have the write delivered."""
         observation.duration_ns = time.perf_counter_ns() - observation.clock
         observation.storage_options = storage_options
+        if observation.seam is not None:
+            mark_delta_rs_used()
         try:
             if result is not None:
                 self._note_result(observation, result)
@@ -465,6 +470,8 @@ class Observer:
         )
         observation.storage_options = storage_options
         location = observation.location
+        if table is not None:  # without one, the error may have come before the engine was asked
+            mark_delta_rs_used()
         try:
             if table is not None and location is not None and local_log_directory(location) is None:
                 observation.log = self._table_log(observation, table)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from deltawitness.config import Settings
+from deltawitness.forks import has_used_delta_rs
 from deltawitness.hashing import table_id
 from deltawitness.internal import report
 from deltawitness.ledger.notes import intent_text, note_text
@@ -189,4 +190,7 @@ def recording_for(
     """
     if not is_kept(settings):
         return Recording()
-    return LedgerRecording(Recorder(settings, is_busy=is_busy, on_drop=on_drop), settings)
+    recorder = Recorder(
+        settings, is_busy=is_busy, on_drop=on_drop, may_use_engine=has_used_delta_rs
+    )
+    return LedgerRecording(recorder, settings)

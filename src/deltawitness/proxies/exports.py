@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from deltawitness.events import CommitMetrics
+from deltawitness.forks import importing
 from deltawitness.internal import report
 from deltawitness.observe import Observer
 from deltawitness.proxies.counts import count_frame, count_in
@@ -220,7 +221,8 @@ class _Written:
 
 
 def _parquet_rows(path: Path) -> int:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - heavy, and for exports only
+    with importing():
+        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy, and for exports only
 
     return int(pq.read_metadata(path).num_rows)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from deltawitness.commit.log import CommitLog, commit_file, local_log_directory, open_log
+from deltawitness.forks import mark_delta_rs_used
 from deltawitness.hashing import canonical_uri
 
 if TYPE_CHECKING:
@@ -173,9 +174,11 @@ def _open(uri: str | os.PathLike[str], storage_options: dict[str, str] | None) -
     from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - heavy
 
     try:
-        return DeltaTable(uri, storage_options=storage_options)
+        table = DeltaTable(uri, storage_options=storage_options)
     except TableNotFoundError:
         return None
+    mark_delta_rs_used()
+    return table
 
 
 def _is_fresh(kept: Kept, log: CommitLog, directory: str | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from deltawitness.forks import reset_in_child
 from deltawitness.observe import Observer
 from deltawitness.observe.enclosure import current_enclosure
 from deltawitness.proxies.deltalake import DeltaLakeSeams
@@ -12,6 +13,7 @@ from deltawitness.proxies.deltalake import DeltaLakeSeams
 __all__ = ["install", "install_enclosed", "uninstall"]
 
 _lock = threading.RLock()
+reset_in_child("_lock", globals(), threading.RLock)
 _installed: tuple[Observer, DeltaLakeSeams] | None = None
 _everything = False
 
