@@ -171,11 +171,11 @@ def test_an_engine_that_panics_does_not_end_the_drain(tmp_path, monkeypatch):
 
     recorder = Recorder(Settings(cache_root=str(tmp_path)))
     monkeypatch.setattr(
-        recorder, "_drain", lambda: (_ for _ in ()).throw(PanicException("at the disco"))
+        recorder, "_drain", lambda _: (_ for _ in ()).throw(PanicException("at the disco"))
     )
     assert recorder.drain() is False
     assert internal.seen() == {("drain", PanicException.__qualname__): 1}
-    monkeypatch.setattr(recorder, "_drain", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(recorder, "_drain", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         recorder.drain()
 
@@ -816,7 +816,7 @@ def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder_module, "PATIENCE", 0.5)
     recorder = Recorder(Settings(cache_root=str(tmp_path)))
     waited = []
-    with recorder._draining:
+    with recorder._unforkable:
         for _ in range(3):
             begun = time.monotonic()
             recorder.before_fork()

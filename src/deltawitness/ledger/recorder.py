@@ -128,6 +128,9 @@ class Recorder:
 
     def begin(self) -> None:
         """Let others see that this process lives, before its first commit: it has yet to tell of it."""
+        if self._is_helper_due and not self._draining.locked():
+            # Before the operation: its own row would keep those before it from being drained.
+            self._start_helper()
         self._spool.begin()
 
     def note(self, write_id: str, run: RunContext, body: str) -> Segment | None:
@@ -167,6 +170,7 @@ class Recorder:
             run: the run that it belongs to.
             row: columns of the inventory; ids, place and run are added.
         """
+        self.begin()
         if run.run_id not in self._runs:
             self._take_part_in(run)
         write_id = new_id()
@@ -335,10 +339,13 @@ class Recorder:
         self._since_drain += 1
         if self._thread is None:
             self._start()
-        elif self._is_helper_due and not self._draining.locked():
-            self._start_helper()
         elif self._since_drain >= self._settings.drain_events and not self._wake.is_set():
             self._wake.set()
+
+    def _leave_to_helper(self) -> bool:
+        """Have the next operation start a helper process; return whether the last one could drain."""
+        self._is_helper_due = self._since_drain > 0
+        return not self._is_failing
 
     def _start_helper(self) -> None:
         """Start a drain in a helper process, which goes on when this returns.
@@ -381,13 +388,9 @@ class Recorder:
                 return
             self._wait_between()
             self._wait_for_quiet()
-            if self._may_use_engine():
-                self.drain()
-            else:
-                self._is_helper_due = self._since_drain > 0
+            is_done = self.drain() if self._may_use_engine() else self._leave_to_helper()
             self._drained_at = time.monotonic()
-            longer = min(LONGEST_PAUSE, 2 * max(pause, interval))
-            pause = longer if self._is_failing else interval
+            pause = interval if is_done else min(LONGEST_PAUSE, 2 * max(pause, interval))
 
     def _wait_between(self) -> None:
         between = max(min(BETWEEN_DRAINS, self._settings.drain_interval), self._helper_pause)
