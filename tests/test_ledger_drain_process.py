@@ -321,3 +321,13 @@ def test_once_the_program_has_used_delta_rs_it_drains_itself(tmp_path, unused, h
     assert len(helpers) == 1
     assert sorted(write_ids(recorder.root, INVENTORY)) == ["a", "b"]
     recorder.close(None, timeout=10)
+
+
+def test_a_process_that_dies_of_a_signal_drains_itself(tmp_path, helpers):
+    """It may be waiting for any child meanwhile."""
+    recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
+    tell(recorder, "a")
+    recorder.is_terminated = True
+    recorder.close(None, timeout=30)
+    assert helpers == []
+    assert write_ids(recorder.root, INVENTORY) == ["a"]

@@ -132,7 +132,7 @@ def waiting():
         with in_run(name):
             child = os.fork()
             if child == 0:
-                time.sleep(2)
+                time.sleep(5)  # until drains come by time
                 os._exit(write(name) != "written")
             left.add(child)
             export(name)

@@ -75,7 +75,10 @@ class Recorder:
         spools: the local folder of what is not in it yet.
         settle_all: waits for the rows of the writes that are finished by now.
         on_drain: is told of each drain: its seconds, and the error that ended it.
-        is_exiting: whether the process comes to its end, so that no fork can follow.
+        is_exiting: whether the process comes to its end: where no helper process can be started, the
+            process drains itself.
+        is_terminated: whether the process dies of a signal in a moment: it drains itself, because the
+            program may be waiting for children meanwhile, and a helper would be one for a moment.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Recorder:
         self.settle_all: Callable[[], object] = bool
         self.on_drain: Callable[[float, BaseException | None], None] = lambda *_: None
         self.is_exiting = False
+        self.is_terminated = False
         self._shown_root = ledger_uri(self.root.uri)
         self._runs: dict[str, OpenRun] = {}
         self._spool = Spool(
@@ -447,7 +451,8 @@ class Recorder:
         segments = [segment for segment in self._spool.sealed() if not self._is_lost(segment)]
         if not segments and not has_dead(self.spools, self._spool.home):
             return  # nothing waits
-        helper = None if self._may_use_engine() else self._started_helper(segments)
+        is_here = self._may_use_engine() or self.is_terminated
+        helper = None if is_here else self._started_helper(segments)
         if helper is None:
             self._drain_here(segments)
         else:

@@ -235,6 +235,8 @@ class Observer:
         self._recording.close(unhandled(), timeout=self._flush_timeout())
 
     def _tell_before_going(self) -> None:
+        if self.recorder is not None:
+            self.recorder.is_terminated = True
         self._delivery.flush(TIME_TO_GO)
         self._recording.close(Terminated(), timeout=TIME_TO_GO)
 
