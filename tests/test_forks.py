@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -254,3 +255,34 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_lock_of_ours_that_is_held_at_a_fork_is_free_in_the_child():
     """Whoever held it is not there to release it."""
     assert output_of(LOCKED) == ["0"]
+
+
+WAITS = """
+import os, sys, time
+sys.argv[1:] = ["exported", "fork", sys.argv[1]]
+import forking
+forking.exported()
+child = os.fork()
+if child == 0:
+    os.closerange(0, 3)
+    time.sleep(6)
+    os._exit(0)
+print("waiting", flush=True)
+assert os.wait()[0] == child
+"""
+
+
+def test_a_program_that_waits_for_children_dies_of_a_signal(tmp_path):
+    """It sees no child of ours before it is gone, and its export is a row."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", WAITS, tmp_path],
+        cwd=PROGRAM.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout.readline() == "waiting\n"
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(30) == -signal.SIGTERM
+    assert program.stderr.read() == ""
+    assert Ledger(tmp_path / "cache").inventory().count() == 1

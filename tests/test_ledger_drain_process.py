@@ -163,14 +163,14 @@ def test_secrets_go_through_standard_input(tmp_path, monkeypatch):
 
 
 def test_a_helper_is_no_child_of_the_program(tmp_path):
-    """It waits for any child and finds none; a terminal's signals reach the program alone."""
+    """No wait of the program finds it, and a terminal's signals reach the program alone."""
     (tmp_path / "cache_spool").mkdir()
     helper = DrainProcess(request(tmp_path))
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
     reading = os.dup(helper._answer.fileno())
     pid = int(os.read(reading, 100).split(b"\n")[0])
     os.close(reading)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
     assert os.getsid(pid) not in {os.getsid(0), pid}
     assert os.getpgid(pid) != os.getpgid(0)
     os.kill(pid, signal.SIGKILL)
@@ -331,3 +331,33 @@ def test_a_process_that_dies_of_a_signal_drains_itself(tmp_path, helpers):
     recorder.close(None, timeout=30)
     assert helpers == []
     assert write_ids(recorder.root, INVENTORY) == ["a"]
+
+
+SUBREAPER = """
+import ctypes, os, sys
+from pathlib import Path
+from deltawitness.ledger.drain_process import DrainProcess, DrainRequest
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+request = DrainRequest(sys.argv[1], None, sys.argv[1], None, (), 64, True)
+assert DrainProcess(request).wait().error is None
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("none left")
+"""
+
+
+def test_the_first_process_of_a_container_keeps_no_zombie(tmp_path):
+    """There the helper becomes a child of the program after all, and is waited for."""
+    command = [sys.executable, "-c", SUBREAPER, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("none left\n", "")
+
+
+def test_a_program_may_ignore_the_end_of_its_children(tmp_path):
+    """The answer of a helper does not depend on how its start ended."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert DrainProcess(request(tmp_path)).wait().error is None
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -144,12 +144,12 @@ class DrainProcess:
             msg = "there is no Python interpreter that could be started"
             raise HelperError(msg)
         try:
-            self._started(python, request)
+            self._start(python, request)
         except (OSError, subprocess.SubprocessError) as error:
             msg = f"the helper process cannot be started: {error}"
             raise HelperError(msg) from error
 
-    def _started(self, python: str, request: DrainRequest) -> None:
+    def _start(self, python: str, request: DrainRequest) -> None:
         # Neither PYTHONPATH nor a sitecustomize: the helper must not be instrumented by anybody.
         starter = subprocess.Popen(  # noqa: S603 - our own code, by this very interpreter
             [python, "-I", "-S", "-c", _CODE],
@@ -237,7 +237,7 @@ def answer(request: dict[str, Any], answers: int) -> None:
 def drain_as_asked(request: DrainRequest) -> DrainReply:
     """Drain the segments that are named, then the spools of dead processes; never raises."""
     problems: list[tuple[str, str]] = []
-    log, handler = logging.getLogger("deltawitness"), _Collecting(problems)
+    log, handler = logging.getLogger("deltawitness"), _ProblemCollector(problems)
     log.addHandler(handler)
     try:
         return _drained(request, problems)
@@ -264,7 +264,7 @@ def _drained(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainRep
     return DrainReply(damaged=done.damaged, problems=problems)
 
 
-class _Collecting(logging.Handler):
+class _ProblemCollector(logging.Handler):
     """Collects what is logged, as component and text."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:

@@ -452,7 +452,7 @@ class Recorder:
         if not segments and not has_dead(self.spools, self._spool.home):
             return  # nothing waits
         is_here = self._may_use_engine() or self.is_terminated
-        helper = None if is_here else self._started_helper(segments)
+        helper = None if is_here else self._start_helper_process(segments)
         if helper is None:
             self._drain_here(segments)
         else:
@@ -474,7 +474,7 @@ class Recorder:
                 for table in drain.due:
                     maintain(self.root, table)
 
-    def _started_helper(self, segments: list[Segment]) -> DrainProcess | None:
+    def _start_helper_process(self, segments: list[Segment]) -> DrainProcess | None:
         """Start a helper process that drains: the program has not used delta-rs, and may fork.
 
         Returns:
