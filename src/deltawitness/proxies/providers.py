@@ -12,11 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["is_read_by_engine", "provider_of", "readable", "readable_named"]
 
-_FEATURES_UNREAD = frozenset({"columnMapping", "deletionVectors"})
-"""Features of a table's protocol that the engine's provider for foreign tables gets wrong."""
-
-_MAPS_BY_VERSION = 2
-"""The version of a reader from which on columns may be mapped without a feature that says so."""
+_UNREAD_FEATURE = "deletionVectors"
+"""A feature of tables with which the engine's provider for foreign tables fails to plan a scan."""
 
 
 def provider_of(table: DeltaTable) -> Any:
@@ -52,18 +49,13 @@ def _readable(argument: Any) -> Any:
 
 
 def is_read_by_engine(table: DeltaTable) -> bool:
-    """Tell whether a session reads a table right through the engine's provider for foreign tables.
+    """Tell whether a session reads a table through the engine's provider for foreign tables.
 
-    It has no store for a location on an object store, and knows neither deletion vectors nor mapped
-    columns.
+    It has no store for a location on an object store, and fails on tables with deletion vectors.
 
     Args:
         table: the table.
     """
     if local_path(table.table_uri) is None:
         return False
-    protocol = table.protocol()
-    if not _FEATURES_UNREAD.isdisjoint(protocol.reader_features or ()):
-        return False
-    mode = table.metadata().configuration.get("delta.columnMapping.mode", "none")
-    return mode == "none" or protocol.min_reader_version < _MAPS_BY_VERSION
+    return _UNREAD_FEATURE not in (table.protocol().reader_features or ())

@@ -29,6 +29,7 @@ from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.dml import Dml, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
+from deltawitness.proxies.filter_fallback import call_frame
 from deltawitness.proxies.frames import FrameState, Pending, adopt, refuse_statements, state_of
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.seams import LIST_OF_FILES, is_of_kind, wrapped_plan
@@ -136,7 +137,7 @@ class EngineDml:
 
     def run(self) -> DataFrame:
         """Run it, once, and return the frame of its result."""
-        batches = original(self.frame, "collect")()
+        batches = call_frame(adopt(self.frame, self.state), "collect")
         return count_frame(self.state.ctx, count_in(batches))
 
 

@@ -34,7 +34,7 @@ by statistics that do not know NaN."""
 _ROWS_WITHOUT_COLUMNS = 1 << 16
 
 
-class DeltaDataset(pd.Dataset):
+class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
     """One version of a Delta table; later commits do not change it.
 
     Args:
@@ -57,7 +57,10 @@ class DeltaDataset(pd.Dataset):
         return self._schema
 
     def scanner(
-        self, columns: Sequence[str] | None = None, filter: pc.Expression | None = None, **_: Any  # noqa: A002 - Arrow's name
+        self,
+        columns: Sequence[str] | None = None,
+        filter: pc.Expression | None = None,  # noqa: A002 - Arrow's name
+        **_: Any,
     ) -> Scan:
         """Return a scan of some columns, in this order, of the rows that a filter holds for."""
         names = tuple(self._schema.names if columns is None else columns)

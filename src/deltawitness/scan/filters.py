@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -69,12 +69,14 @@ Node: TypeAlias = "Column | Literal | Call"
 # --- from Arrow ------------------------------------------------------------------------------------
 
 
-def parse_filter(expression: pc.Expression) -> Node:
-    """Return the structure of an expression.
+def parse_filter(expression: pc.Expression | pa.Scalar) -> Node:
+    """Return the structure of an expression; DataFusion hands a constant as a bare scalar.
 
     Raises:
         FilterError: it has parts that no filter of DataFusion has.
     """
+    if isinstance(expression, pa.Scalar):
+        return Literal(expression)
     _, (content,) = expression.__reduce__()
     batch = pa.ipc.open_file(content).get_batch(0)
     entries = iter(_metadata_of(batch.schema))
@@ -86,7 +88,9 @@ def parse_filter(expression: pc.Expression) -> Node:
     return node
 
 
-def _parse(entry: tuple[str, str], entries: Iterator[tuple[str, str]], batch: pa.RecordBatch) -> Node:
+def _parse(
+    entry: tuple[str, str], entries: Iterator[tuple[str, str]], batch: pa.RecordBatch
+) -> Node:
     kind, text = entry
     if kind == "field_ref":
         return Column(text)
@@ -200,43 +204,37 @@ def quote_identifier(name: str) -> str:
 
 def _literal_sql(value: pa.Scalar) -> str:
     """Return a constant as SQL of exactly its type."""
-    kind = value.type
-    name = _type_name(kind)
-    if not value.is_valid:
-        return f"arrow_cast(NULL, {_text(name)})"
-    return f"arrow_cast({_value_sql(value)}, {_text(name)})"
+    if _is_nested(value.type):
+        return _value_sql(value)  # of members that have their types
+    return f"arrow_cast({_value_sql(value)}, {_text(_type_name(value.type))})"
 
 
-def _value_sql(value: pa.Scalar) -> str:  # noqa: PLR0911 - one return per type
-    """Return a constant as SQL that a cast makes exact."""
-    kind = value.type
+def _value_sql(value: pa.Scalar) -> str:
+    """Return a constant as SQL that a cast to its type makes exact."""
     if not value.is_valid:
         return "NULL"
-    if pa.types.is_boolean(kind):
-        return str(value.as_py()).lower()
-    if pa.types.is_integer(kind):
-        return _text(str(value.as_py()))
-    if pa.types.is_floating(kind):
-        return _float_sql(value.as_py())
-    if pa.types.is_decimal(kind):
-        return _text(format(value.as_py(), "f"))
-    if _is_text(kind):
-        return _text(value.as_py())
-    if _is_binary(kind):
-        return f"X'{value.as_py().hex()}'"
-    if pa.types.is_date32(kind):
-        return f"arrow_cast({value.value}, 'Int32')"
-    if pa.types.is_timestamp(kind):
-        return f"arrow_cast({_text(str(value.value))}, 'Int64')"
-    if pa.types.is_struct(kind):
-        members = ", ".join(
-            f"{_text(each.name)}, {_literal_sql(value[at])}" for at, each in enumerate(kind)
-        )
-        return f"named_struct({members})"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return f"make_array({', '.join(_literal_sql(each) for each in value.values)})"
-    msg = f"a filter with a constant of the type {kind}"
-    raise FilterError(msg)
+    spell = next((spell for is_of, spell in _SPELLINGS if is_of(value.type)), None)
+    if spell is None:
+        msg = f"a filter with a constant of the type {value.type}"
+        raise FilterError(msg)
+    return spell(value)
+
+
+def _array_sql(members: Iterable[pa.Scalar]) -> str:
+    return f"make_array({', '.join(map(_literal_sql, members))})"
+
+
+def _struct_sql(value: pa.Scalar) -> str:
+    members = ", ".join(
+        f"{_text(each.name)}, {_literal_sql(value[at])}" for at, each in enumerate(value.type)
+    )
+    return f"named_struct({members})"
+
+
+def _map_sql(value: pa.Scalar) -> str:
+    entries = list(value.values)
+    keys, items = (_array_sql(each[part] for each in entries) for part in ("key", "value"))
+    return f"map({keys}, {items})"
 
 
 def _float_sql(value: float) -> str:
@@ -255,7 +253,7 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _type_name(kind: pa.DataType) -> str:  # noqa: PLR0911 - one return per type
+def _type_name(kind: pa.DataType) -> str:
     """Return what `arrow_cast` calls a type.
 
     Raises:
@@ -264,7 +262,9 @@ def _type_name(kind: pa.DataType) -> str:  # noqa: PLR0911 - one return per type
     if (simple := _SIMPLE_TYPES.get(str(kind))) is not None:
         return simple
     if pa.types.is_timestamp(kind):
-        unit = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}[kind.unit]
+        unit = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}[
+            kind.unit
+        ]
         zone = "None" if kind.tz is None else f'Some("{kind.tz}")'
         return f"Timestamp({unit}, {zone})"
     if pa.types.is_decimal128(kind):
@@ -276,7 +276,11 @@ def _type_name(kind: pa.DataType) -> str:  # noqa: PLR0911 - one return per type
 _SIMPLE_TYPES = {
     "null": "Null",
     "bool": "Boolean",
-    **{f"{sign}int{bits}": f"{sign.upper()}Int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{
+        f"{sign}int{bits}": f"{sign.upper()}Int{bits}"
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
     "float": "Float32",
     "double": "Float64",
     "string": "Utf8",
@@ -289,16 +293,36 @@ _SIMPLE_TYPES = {
 }
 
 
+def _is_nested(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind))
+
+
 def _is_text(kind: pa.DataType) -> bool:
-    return (
+    return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     )
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return (
+    return bool(
         pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
     )
+
+
+_SPELLINGS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any], str]], ...] = (
+    (pa.types.is_boolean, lambda value: str(value.as_py()).lower()),
+    (pa.types.is_integer, lambda value: _text(str(value.as_py()))),
+    (pa.types.is_floating, lambda value: _float_sql(value.as_py())),
+    (pa.types.is_decimal, lambda value: _text(format(value.as_py(), "f"))),
+    (_is_text, lambda value: _text(value.as_py())),
+    (_is_binary, lambda value: f"X'{value.as_py().hex()}'"),
+    (pa.types.is_date32, lambda value: f"arrow_cast({value.value}, 'Int32')"),
+    (pa.types.is_timestamp, lambda value: f"arrow_cast({_text(str(value.value))}, 'Int64')"),
+    (pa.types.is_struct, _struct_sql),
+    (pa.types.is_map, _map_sql),
+    (pa.types.is_list, lambda value: _array_sql(value.values)),
+)
+"""How a constant of each type is spelled, in the order in which they are tried."""
 
 
 # --- what files may be skipped by -----------------------------------------------------------------
