@@ -126,7 +126,7 @@ class CopyTo:
         batches = exported(
             adopt(rows, self.state),
             parts.output_url(),
-            partial(call_frame, adopt(self.frame, self.state), "collect"),
+            partial(call_frame, self.frame, "collect"),
             count_in,
         )
         return count_frame(ctx, count_in(batches))

@@ -137,7 +137,7 @@ class EngineDml:
 
     def run(self) -> DataFrame:
         """Run it, once, and return the frame of its result."""
-        batches = call_frame(adopt(self.frame, self.state), "collect")
+        batches = call_frame(self.frame, "collect")
         return count_frame(self.state.ctx, count_in(batches))
 
 
