@@ -31,8 +31,8 @@ from test_scan import random_rows
 
 IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
 
-QUERIES = 3_000 if IS_LONG else 60
-SEQUENCES = 600 if IS_LONG else 10
+QUERIES = 3_000 if IS_LONG else 50
+SEQUENCES = 600 if IS_LONG else 8
 
 NAN = float("nan")
 
@@ -88,13 +88,17 @@ def pairs(server, tmp_path_factory):
     """For each partitioning, a session over a table on a disk and one over the same on the server."""
     found = []
     for number, partition_by in enumerate(PARTITIONS):
-        data = pa.Table.from_pylist(random_rows(number, 60), schema=SCHEMA)
+        parts = [row for seed in range(3) for row in random_rows(3 * number + seed, 20)]
+        data = pa.Table.from_pylist(parts, schema=SCHEMA)
         sessions = []
         for place, options in (
             (str(tmp_path_factory.mktemp("pairs") / str(number)), None),
             (f"s3://lake/pairs/{number}", server.options),
         ):
-            lay(place, options, data, partition_by, 3)
+            lay(place, options, data.slice(0, 20), partition_by, 1)
+            for start in (20, 40):
+                part = data.slice(start, 20)
+                write_deltalake(place, part, mode="append", storage_options=options)
             ctx = ObservedSessionContext()
             ctx.register_delta("t", place, storage_options=options)
             sessions.append(ctx)
