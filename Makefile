@@ -42,6 +42,7 @@ demo: $(READY)  ## an ordinary program on real data, observed
 bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/session.py
+	$(BIN)/python benchmarks/remote.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/reconcile.py

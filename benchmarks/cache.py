@@ -83,7 +83,7 @@ def lay(lake: Path, copies: int) -> None:
         "month, day, carrier, tailnum, origin, dest, dep_delay, arr_delay, air_time, distance"
         f", row + value * {count} AS key"
     )
-    repeated = ctx.sql(f"SELECT {kept} FROM once CROSS JOIN range({copies})")  # noqa: S608 - of our own
+    repeated = ctx.sql(f"SELECT {kept} FROM once CROSS JOIN range({copies})")
     write_deltalake(lake / "flights", repeated)
     os._exit(0)
 

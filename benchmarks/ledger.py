@@ -417,7 +417,7 @@ def queries(rounds: int, _: int, folder: Path) -> None:
     def sql(run_id: str) -> int:
         ctx = SessionContext()
         ledger.register(ctx)
-        found = ctx.sql(f"SELECT * FROM cache_ledger.inventory WHERE run_id = '{run_id}'").collect()  # noqa: S608 - an id of ours
+        found = ctx.sql(f"SELECT * FROM cache_ledger.inventory WHERE run_id = '{run_id}'").collect()
         return sum(batch.num_rows for batch in found)
 
     print(

@@ -12,13 +12,17 @@ from datafusion import DataFrameWriteOptions, SessionConfig, SessionContext, SQL
 from datafusion.catalog import Table, TableProviderFactory
 from datafusion.dataframe import InsertOp
 from datafusion.expr import Expr
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
+from deletion_vectors import delete_rows
 from deltawitness.cache.scans import Kind, leaves_of, read_files, scans_of
 from deltawitness.proxies.seams import (
     BOUND_TO_ZONE,
+    CONSTANT_FILTER,
     ENGINE_ERROR,
     FAILED_SOURCE,
+    FILTER_RULE,
+    FILTER_UNJOINED,
     KEEP_AS_WRITTEN,
     LIST_OF_FILES,
     NAME_UNKNOWN,
@@ -34,6 +38,9 @@ from deltawitness.proxies.seams import (
     table_of_class,
     wrapped_plan,
 )
+from deltawitness.scan.dataset import KEEP_FILTERS_ABOVE
+from deltawitness.scan.filters import parse_filter, to_sql
+from remote_parts import running_server
 
 
 @pytest.fixture
@@ -310,3 +317,133 @@ def test_a_scan_tells_its_name_what_it_reads_and_what_was_put_into_it(ctx):
     scan = ctx.sql("SELECT * FROM t LIMIT 1").optimized_logical_plan().to_variant().input()[0]
     scan = scan.to_variant()
     assert (scan.projection(), scan.fetch()) == ([(0, "id")], 1)
+
+
+# --- tables that the engine's provider does not read -------------------------------------------------
+
+
+def test_the_engines_provider_does_not_read_an_object_store(tmp_path):
+    """The reason for `deltawitness.scan`: where this fails, `provider_of` can hand on remote tables."""
+    with running_server(tmp_path) as server:
+        write_deltalake("s3://lake/t", pa.table({"x": [1, 2]}), storage_options=server.options)
+        context = SessionContext()
+        context.register_table("t", DeltaTable("s3://lake/t", storage_options=server.options))
+        with pytest.raises(Exception, match="No suitable object store found"):
+            context.sql("SELECT x FROM t WHERE x > 0").collect()
+
+
+def test_the_engines_provider_does_not_read_deletion_vectors(tmp_path):
+    """The same reason for tables on a disk."""
+    write_deltalake(tmp_path / "t", pa.table({"x": [1, 2]}))
+    delete_rows(tmp_path / "t", [[0]])
+    context = SessionContext()
+    context.register_table("t", DeltaTable(tmp_path / "t"))
+    with pytest.raises(Exception, match="deletion vector"):
+        context.table("t").collect()
+
+
+class Probe(ds.Dataset):
+    """A dataset of three rows that takes note of what it is asked for, and filters nothing."""
+
+    def __init__(self):
+        self.filters = []
+        self.calls = []
+
+    @property
+    def schema(self):
+        return pa.schema([("i", pa.int64()), ("x", pa.float64()), ("s", pa.string_view())])
+
+    def scanner(self, schema=None, **how):
+        self.calls.append(how)
+        return Rows(self.schema, how["columns"])
+
+    def get_fragments(self, filter=None):  # noqa: A002 - Arrow's name
+        self.filters.append(filter)
+        return iter([self])
+
+
+class Rows:
+    """What a probe hands out."""
+
+    def __init__(self, schema, columns):
+        self.projected_schema = pa.schema([schema.field(name) for name in columns])
+
+    def to_batches(self):
+        rows = [{"i": 1, "x": 1.0, "s": "a"}] * 3
+        return iter([pa.RecordBatch.from_pylist(rows, schema=self.projected_schema)])
+
+
+@pytest.fixture
+def probed():
+    context, probe = SessionContext(), Probe()
+    context.register_table("t", Table(probe))
+    return context, probe
+
+
+def test_a_dataset_alone_applies_the_filters_that_it_is_handed(probed):
+    """So that it must apply them exactly; those that are not expressions of Arrow's stay above it."""
+    context, probe = probed
+    assert len(context.sql("SELECT s FROM t WHERE i > 5").to_pylist()) == 3
+    assert context.sql("SELECT s FROM t WHERE i > 5 AND i % 2 = 0").to_pylist() == []
+    assert [to_sql(parse_filter(each)) for each in probe.filters] == [
+        "(\"i\" > arrow_cast('5', 'Int64'))"
+    ] * 2
+    assert [sorted(call) for call in probe.calls] == [
+        ["columns", "filter"],
+        ["batch_size", "columns", "filter"],
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("condition", "sql"),
+    [
+        ("x > 1", "(\"x\" > arrow_cast('1.0', 'Float64'))"),
+        ("s < 'b'", "(\"s\" < arrow_cast('b', 'Utf8View'))"),
+        ("x IS NULL", '("x" IS NULL)'),
+        (
+            "NOT (i IN (1, 2, 3, 4))",
+            "(NOT (\"i\" IN (arrow_cast('1', 'Int64'), arrow_cast('2', 'Int64'), arrow_cast('3', 'Int64'), arrow_cast('4', 'Int64'))))",
+        ),
+        ("x = x", "((\"x\" IS NOT NULL) OR arrow_cast(NULL, 'Boolean'))"),
+    ],
+)
+def test_a_filter_reaches_a_dataset_node_by_node(probed, condition, sql):
+    """Which is how it can be turned back into SQL that means the same."""
+    context, probe = probed
+    context.sql(f"SELECT i FROM t WHERE {condition}").execution_plan()
+    assert [to_sql(parse_filter(each)) for each in probe.filters] == [sql]
+
+
+def test_a_constant_filter_before_others_cannot_be_joined_to_them(probed):
+    """Where this fails, `filter_fallback` can go; without the optimizer's rule the filter stays above."""
+    context, probe = probed
+    frame = context.sql("SELECT i FROM t WHERE i = NULL AND x > 1")
+    assert CONSTANT_FILTER.search(frame.optimized_logical_plan().display_indent())
+    with pytest.raises(Exception, match=FILTER_UNJOINED.replace("(", "[(]").replace(")", "[)]")):
+        frame.execution_plan()
+    other = SessionContext(context.copied_config())
+    assert other.remove_optimizer_rule(FILTER_RULE)
+    again = other.create_dataframe_from_logical_plan(wrapped_plan(frame.logical_plan()))
+    assert again.count() == 0
+    assert probe.filters == [None]
+
+
+def test_a_limit_keeps_filters_from_the_scan_of_a_query_builder(tmp_path):
+    """Without it, files are skipped by statistics that do not know NaN."""
+    write_deltalake(tmp_path / "t", pa.table({"x": [1.0, float("nan")]}))
+    builder = QueryBuilder().register("t", DeltaTable(tmp_path / "t"))
+
+    def count(sql):
+        return pa.table(builder.execute(sql).read_all()).num_rows
+
+    assert count("SELECT x FROM t WHERE x > 1") == 0
+    assert count(f"SELECT x FROM (SELECT * FROM t {KEEP_FILTERS_ABOVE}) AS t WHERE x > 1") == 1
+
+
+def test_a_query_builder_keeps_the_version_that_it_was_given(tmp_path):
+    """Whatever becomes of the handle."""
+    write_deltalake(tmp_path / "t", pa.table({"x": [1]}))
+    opened = DeltaTable(tmp_path / "t")
+    builder = QueryBuilder().register("t", opened)
+    write_deltalake(opened, pa.table({"x": [2]}), mode="append")
+    assert pa.table(builder.execute("SELECT x FROM t").read_all()).num_rows == 1

@@ -146,31 +146,6 @@ def test_sql_writes_to_a_remote_table(server, table, captured_writes, sql, count
     assert captured_writes.last.outcome.versions == (1,)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=Exception,
-    reason="the engines' interface for foreign tables does not take the store of a remote one along",
-)
-def test_a_session_reads_a_remote_table(server, table):
-    """Nor does a bare session: see docs/sql.md for what can be done."""
-    ctx = ObservedSessionContext()
-    ctx.register_table("t", DeltaTable(table, storage_options=server.options))
-    assert ctx.sql("SELECT count(*) AS n FROM t WHERE x > 0").to_pydict()["n"] == [2]
-
-
-def test_a_query_that_cannot_read_a_remote_table_writes_nothing(server, table, captured_writes):
-    """The engine's error comes through before delta-rs is given anything, and is told all the same."""
-    ctx = ObservedSessionContext()
-    ctx.register_table("t", DeltaTable(table, storage_options=server.options))
-    with pytest.raises(Exception, match="No suitable object store"):
-        ctx.sql("INSERT INTO t SELECT x + 1 FROM t WHERE x > 0").collect()
-    assert DeltaTable(table, storage_options=server.options).version() == 0
-    event = captured_writes.last
-    assert len(captured_writes.events) == 1
-    assert event.outcome.landed is Landed.NO
-    assert event.intent.inputs[0].version == 0
-
-
 def test_a_remote_table_is_reconciled(server, table, tmp_path):
     """With one request for each commit, and on a second pass two in all; its beginning may be gone."""
     for _ in range(3):

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from deltawitness.commit.log import local_path
 from deltawitness.ledger.tables import PARTITION, LedgerRoot, LedgerTable
+from deltawitness.scan.dataset import DeltaDataset
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -38,8 +39,9 @@ def dataset_of(root: LedgerRoot, table: LedgerTable, opened: DeltaTable) -> pd.D
     """
     schema = pa.schema(opened.schema().to_arrow())
     path = local_path(root.uri_of(table))
-    files = opened.to_pyarrow_dataset() if path is None else _files_at(path, schema, table, opened)
-    return pd.UnionDataset(schema, [files, no_rows(schema)])
+    if path is None:
+        return DeltaDataset(opened)
+    return pd.UnionDataset(schema, [_files_at(path, schema, table, opened), no_rows(schema)])
 
 
 def no_rows(schema: pa.Schema) -> pd.Dataset:

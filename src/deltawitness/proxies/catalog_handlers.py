@@ -14,6 +14,7 @@ from deltawitness.proxies.handling import (
     note_frame_as_view,
 )
 from deltawitness.proxies.originals import original
+from deltawitness.proxies.providers import readable, readable_named
 from deltawitness.proxies.state import session_of
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _other_schema(method: str) -> Handler:
 
 
 def _schema_register(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = original(schema, "register_table")(*args, **kwargs)
+    result = original(schema, "register_table")(*readable(args), **readable_named(kwargs))
     address = getattr(schema, ADDRESS, None)
     if address is not None:
         ctx, *path = address

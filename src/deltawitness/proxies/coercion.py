@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deltawitness.proxies.filter_fallback import plan_to_run
 from deltawitness.proxies.originals import original
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def coerced(ctx: SessionContext, frame: DataFrame, wanted: pa.Schema | None = No
         wanted: the types that the columns are cast to where they are others; the engine's own
             error when a value is none of them.
     """
-    plan = original(frame, "optimized_logical_plan")()
+    plan = plan_to_run(frame)
     truthful: DataFrame = original(ctx, "create_dataframe_from_logical_plan")(plan)
     if wanted is None:
         return truthful

@@ -24,6 +24,7 @@ from deltawitness.proxies.handling import (
     note_frame_as_view,
 )
 from deltawitness.proxies.originals import REPLACED, original
+from deltawitness.proxies.providers import readable, readable_named
 from deltawitness.proxies.state import (
     FACTORY_FORMAT,
     adopted,
@@ -115,8 +116,8 @@ def _source(name: str) -> Handler:
 
 def _read_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session = session_of(ctx)
-    frame = original(ctx, "read_table")(*args, **kwargs)
     source: Any = argument(args, kwargs, 0, "table")
+    frame = original(ctx, "read_table")(*readable(args), **readable_named(kwargs))
     reads: tuple[InputVersion, ...] = ()
     if is_delta(source):
         uri = source.table_uri
@@ -138,7 +139,7 @@ def _registered_as(ctx: SessionContext, method: str, name: str, *args: Any, **kw
     table: Any = next(iter((*args, *kwargs.values())), None)
     if is_delta(table):
         full_name = session.parsed_name(ctx, name)
-        original(ctx, method)(name, *args, **kwargs)
+        original(ctx, method)(name, *readable(args), **readable_named(kwargs))
         session.register(ctx, full_name, table, fixed=is_behind(table), is_registered=True)
         return
     refuse_statements(table)

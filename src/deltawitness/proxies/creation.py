@@ -11,6 +11,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.proxies.calls import SqlCall
 from deltawitness.proxies.expressions import NotTold, value_sql
 from deltawitness.proxies.originals import original
+from deltawitness.proxies.providers import provider_of
 from deltawitness.proxies.sql import Words
 from deltawitness.proxies.state import FACTORY_FORMAT, Session
 
@@ -185,7 +186,8 @@ def _factory() -> Any:
             except Exception as error:
                 creation.error = error
                 raise
-            return Table(creation.table)
+            table: Table = provider_of(creation.table)
+            return table
 
     return DeltaTableFactory()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,7 @@ from deltawitness.forks import importing
 from deltawitness.internal import report
 from deltawitness.observe import Observer
 from deltawitness.proxies.counts import count_frame, count_in
+from deltawitness.proxies.filter_fallback import call_frame
 from deltawitness.proxies.frames import FrameState, adopt, state_of
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.originals import original
@@ -130,7 +132,7 @@ class CopyTo:
         batches = exported(
             adopt(rows, state),
             parts.output_url(),
-            original(frame, "collect"),
+            partial(call_frame, frame, "collect"),
             count_in,
         )
         return count_frame(ctx, count_in(batches))

@@ -12,6 +12,7 @@ from deltawitness.events import InputVersion
 from deltawitness.observe import current_observer
 from deltawitness.proxies.delta_writes import write_delta, write_table
 from deltawitness.proxies.exports import exported
+from deltawitness.proxies.filter_fallback import call_frame, call_with_fallback
 from deltawitness.proxies.frames import ATTRIBUTE, FrameState, adopt, derive, state_of
 from deltawitness.proxies.handling import FrameView, Handler, argument
 from deltawitness.proxies.originals import REPLACED, original
@@ -37,7 +38,7 @@ def _executing(name: str) -> Handler:
             return original(frame, name)(*args, **kwargs)
         rows = frame if state.pending is None else state.pending.run()
         with inside_a_query():
-            result = original(rows, name)(*args, **kwargs)
+            result = call_frame(rows, name, *args, **kwargs)
         return adopt(
             result, FrameState(state.ctx, state.session, state.snapshot, _read_by(frame, state))
         )
@@ -60,8 +61,9 @@ def _terminal(name: str) -> Handler:
         call = original(frame, name) if REPLACED else getattr(frame, name)
         observer = current_observer()
         if observer is None or not observer.settings.capture_queries:
-            return call(*args, **kwargs)
-        return observed_query(observer, name, frame, partial(call, *args, **kwargs))
+            return call_with_fallback(frame, name, call, *args, **kwargs)
+        run = partial(call_with_fallback, frame, name, call, *args, **kwargs)
+        return observed_query(observer, name, frame, run)
 
     return handler
 
@@ -103,7 +105,7 @@ def _exporting(name: str) -> Handler:
         rows = frame if state is None or state.pending is None else state.pending.run()
         path = argument(args, kwargs, 0, "path")
         has_header = name == "write_csv" and bool(argument(args, kwargs, 1, "with_header"))
-        write = partial(original(rows, name), *args, **kwargs)
+        write = partial(call_frame, rows, name, *args, **kwargs)
         if state is None or not isinstance(path, str | os.PathLike):
             return write()
         return exported(frame, path, write, headers=int(has_header))

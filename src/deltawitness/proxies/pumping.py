@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from deltawitness.proxies.originals import original
+from deltawitness.proxies.filter_fallback import call_frame
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,7 +85,7 @@ class _Pump:
 
     def _run(self) -> None:
         try:
-            batches: Any = original(self._frame, "execute_stream")()
+            batches: Any = call_frame(self._frame, "execute_stream")
             for batch in batches:
                 if not self._hand(batch.to_pyarrow()):
                     return

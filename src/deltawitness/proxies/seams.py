@@ -13,8 +13,11 @@ T = TypeVar("T")
 
 __all__ = [
     "BOUND_TO_ZONE",
+    "CONSTANT_FILTER",
     "ENGINE_ERROR",
     "FAILED_SOURCE",
+    "FILTER_RULE",
+    "FILTER_UNJOINED",
     "KEEP_AS_WRITTEN",
     "LIST_OF_FILES",
     "NAME_UNKNOWN",
@@ -44,6 +47,15 @@ LIST_OF_FILES = "datafusion.runtime.list_files_cache_limit"
 
 FAILED_SOURCE = "C Data interface error"
 """How delta-rs says that the stream which it was to write has failed by itself."""
+
+FILTER_RULE = "push_down_filter"
+"""The rule of the optimizer that hands filters to scans."""
+
+FILTER_UNJOINED = "unsupported operand type(s) for &: 'pyarrow.lib."
+"""How planning the scan of a dataset fails whose first filter is a constant."""
+
+CONSTANT_FILTER = re.compile(r"full_filters=\[Boolean\(")
+"""How the text of an optimized plan shows a scan whose first filter is a constant."""
 
 ENGINE_ERROR = "DataFusion error: "
 """How an error of DataFusion's own begins that is of no class but `Exception`."""

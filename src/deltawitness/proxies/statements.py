@@ -29,6 +29,7 @@ from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.dml import Dml, check_same_table, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
+from deltawitness.proxies.filter_fallback import call_frame
 from deltawitness.proxies.frames import (
     FrameState,
     Pending,
@@ -157,7 +158,7 @@ class EngineDml:
         frame = self.frame
         if self.bound is not None:
             frame = self.bound.frame_now(frame, self.state.snapshot)
-        batches = original(frame, "collect")()
+        batches = call_frame(frame, "collect")
         return count_frame(self.state.ctx, count_in(batches))
 
 

@@ -1,0 +1,1 @@
+"""Rows of Delta tables that a DataFusion session cannot read through the engine's own provider."""

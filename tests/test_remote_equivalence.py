@@ -1,0 +1,168 @@
+"""Queries and statements do on an object store what they do on a disk, with NaN and NULL everywhere.
+
+That they do the right thing on a disk is what `test_sql_equivalence.py` shows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deltawitness import ObservedSessionContext
+from remote_parts import running_server
+from sql_statements import (
+    COLUMNS,
+    PARTITIONS,
+    SCHEMA,
+    SOURCE_SCHEMA,
+    VALUES,
+    predicates,
+    source_rows,
+    statements,
+)
+from test_scan import random_rows
+
+IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
+
+QUERIES = 3_000 if IS_LONG else 50
+SEQUENCES = 600 if IS_LONG else 8
+
+NAN = float("nan")
+
+counted: Counter[str] = Counter()
+
+rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            name: st.sampled_from(
+                [None, NAN, NAN, NAN, 1.5, 0.0] if name == "f.x" else [None, None, *VALUES[name]]
+            )
+            for name in COLUMNS
+        }
+    ),
+    min_size=2,
+    max_size=6,
+)
+"""Rows as those of the equivalence on a disk, with NaN in every other float."""
+
+float_predicates = st.builds(
+    "{}({} {} {}){}".format,
+    st.sampled_from(["", "NOT "]),
+    st.sampled_from(['"f.x"', '"f.x" * 2', 'CAST("id" AS DOUBLE)']),
+    st.sampled_from(["=", "<>", "<", "<=", ">", ">=", "IS DISTINCT FROM"]),
+    st.sampled_from(["1.5", "0", "CAST('NaN' AS DOUBLE)", '"f.x"', '"small"', "NULL"]),
+    st.sampled_from(["", " IS NULL", " IS NOT TRUE"]),
+)
+"""Predicates over floats: comparisons with numbers, NaN, other columns and NULL."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, say):
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+    say(f"equivalence on S3: {dict(counted)}")
+
+
+def lay(place, options, data, partition_by, files):
+    """Lay a table down in some files, in place of what was there."""
+    first = {"mode": "overwrite", "schema_mode": "overwrite", "partition_by": partition_by}
+    write_deltalake(place, data.slice(0, 0), storage_options=options, **first)
+    for number in range(files):
+        part = data.take(list(range(number, data.num_rows, files)))
+        write_deltalake(place, part, mode="append", storage_options=options)
+
+
+def in_order(table):
+    return sorted(map(repr, table.to_pylist()))
+
+
+@pytest.fixture(scope="module")
+def pairs(server, tmp_path_factory):
+    """For each partitioning, a session over a table on a disk and one over the same on the server."""
+    found = []
+    for number, partition_by in enumerate(PARTITIONS):
+        parts = [row for seed in range(3) for row in random_rows(3 * number + seed, 20)]
+        data = pa.Table.from_pylist(parts, schema=SCHEMA)
+        sessions = []
+        for place, options in (
+            (str(tmp_path_factory.mktemp("pairs") / str(number)), None),
+            (f"s3://lake/pairs/{number}", server.options),
+        ):
+            lay(place, options, data.slice(0, 20), partition_by, 1)
+            for start in (20, 40):
+                part = data.slice(start, 20)
+                write_deltalake(place, part, mode="append", storage_options=options)
+            ctx = ObservedSessionContext()
+            ctx.register_delta("t", place, storage_options=options)
+            sessions.append(ctx)
+        found.append(sessions)
+    return found
+
+
+@settings(max_examples=QUERIES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    condition=st.one_of(predicates(), float_predicates),
+    number=st.integers(0, len(PARTITIONS) - 1),
+)
+def test_a_query_has_the_same_rows_on_a_server_as_on_a_disk(pairs, condition, number):
+    """Whichever of its filters reach the scan."""
+    sql = f'SELECT "id", "f.x", "p" FROM t WHERE {condition}'
+    disk, remote = (in_order(pa.table(ctx.sql(sql))) for ctx in pairs[number])
+    assert remote == disk
+    counted["queries"] += 1
+
+
+@settings(
+    max_examples=SEQUENCES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+@given(
+    rows=rows,
+    source=source_rows,
+    partition_by=st.sampled_from(PARTITIONS),
+    sequence=st.lists(
+        st.one_of(
+            statements,
+            float_predicates.map("DELETE FROM t WHERE {}".format),
+            float_predicates.map('UPDATE t SET "small" = 7 WHERE {}'.format),
+            float_predicates.map("INSERT INTO t SELECT * FROM t WHERE {}".format),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+)
+def test_statements_leave_the_same_rows_on_a_server_as_on_a_disk(
+    server, tmp_path_factory, rows, source, partition_by, sequence
+):
+    """After each of them, and their counts agree."""
+    folder = tmp_path_factory.mktemp("sequence", numbered=True)
+    sessions = []
+    for root, options in (
+        (str(folder), None),
+        (f"s3://lake/sequences/{counted['sequences']}", server.options),
+    ):
+        data = pa.Table.from_pylist(rows, schema=SCHEMA)
+        lay(f"{root}/t", options, data, partition_by, 2)
+        src = pa.Table.from_pylist(source, schema=SOURCE_SCHEMA)
+        write_deltalake(f"{root}/src", src, mode="overwrite", storage_options=options)
+        ctx = ObservedSessionContext()
+        ctx.register_table("t", DeltaTable(f"{root}/t", storage_options=options))
+        ctx.register_delta("src", f"{root}/src", storage_options=options)
+        sessions.append(ctx)
+    counted["sequences"] += 1
+    for sql in sequence:
+        disk, remote = (ctx.sql(sql).to_pydict()["count"] for ctx in sessions)
+        assert remote == disk, sql
+        disk, remote = (in_order(pa.table(ctx.table("t"))) for ctx in sessions)
+        assert remote == disk, sql
+        counted["statements"] += 1
+    shutil.rmtree(folder)
