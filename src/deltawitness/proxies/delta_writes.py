@@ -13,6 +13,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.internal import report
 from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.frames import state_of
+from deltawitness.proxies.generated_columns import generated_columns
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.plan_metrics import measured
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import DataFrame, DataFrameWriteOptions
     from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties
+
+    from deltawitness.proxies.registry import Registered
+    from deltawitness.proxies.state import Session
 
 __all__ = ["rows_written", "stream_into", "write_delta", "write_table"]
 
@@ -194,12 +198,29 @@ def write_table(
     session.checked_writable(entry)
     mode = _mode_of(write_options)
     target = original(ctx, "table")(entry.name.sql()).schema()
-    rows = _aligned(_rows_of(frame), target)
+    rows = _rows_of(frame)
+    target = _columns_for(session, entry, target, len(rows.schema()))
+    rows = _aligned(rows, target)
     with session.lease(entry) as table:
         with witnessed(facts_of(rows, state, schema=target)):
             stream_into(table, coerced(ctx, rows, target), mode)
         session.publish(ctx, entry, table)
     return True
+
+
+def _columns_for(session: Session, entry: Registered, target: pa.Schema, given: int) -> pa.Schema:
+    """Return the columns that so many columns of a frame are written to.
+
+    They are all columns of the table; or those that are not generated, where the frame has as many.
+    """
+    if given >= len(target):
+        return target
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    with session.lease(entry) as table:
+        generated = generated_columns(table)
+    kept = [field for field in target if field.name not in generated]
+    return pa.schema(kept) if len(kept) == given else target
 
 
 def _aligned(rows: DataFrame, target: pa.Schema) -> DataFrame:

@@ -26,6 +26,7 @@ from deltawitness.proxies.expressions import (
     value_sql,
 )
 from deltawitness.proxies.frames import FrameState, state_of
+from deltawitness.proxies.generated_columns import generated_columns, without_columns
 from deltawitness.proxies.merge import carry_out_merge
 from deltawitness.proxies.merge_statement import Merge
 from deltawitness.proxies.originals import original
@@ -189,8 +190,15 @@ class _Run:
             frame = _with_defaults(frame, self.entry, self.call)
         else:
             frame = _without_views(self.ctx, below) or frame
+        frame, schema = without_columns(frame, schema, self._computed_columns())
         with witnessed(facts_of(below, self.state, schema=schema)):
             return stream_into(self.table, coerced(self.ctx, frame, schema), mode)
+
+    def _computed_columns(self) -> frozenset[str]:
+        """Return the generated columns that an INSERT does not name: delta-rs computes them."""
+        generated = generated_columns(self.table)
+        named = _named_columns(self.entry, self.call) if generated else None
+        return frozenset() if named is None else generated - named
 
     def _merge(self, below: LogicalPlan) -> int:
         if self.call is None or self.call.is_prepared or first_word(self.call.text) != "MERGE":
@@ -393,24 +401,31 @@ def _target_in(call: SqlCall) -> tuple[str, ...]:
     return _words_at_target(call).reference()
 
 
-def _with_defaults(frame: DataFrame, entry: Registered, call: SqlCall | None) -> DataFrame:
-    """Return the rows of an INSERT with the defaults of the columns that it does not name.
+def _named_columns(entry: Registered, call: SqlCall | None) -> set[str] | None:
+    """Return the columns that an INSERT names; None when it has no list of columns.
 
     Raises:
         StatementError: it came as a plan, which does not tell them from columns that are NULL.
     """
     if call is None:
         msg = (
-            f"{entry.name.table} has defaults, and a plan does not say which columns an INSERT"
-            " names: run it as the text of a statement"
+            f"{entry.name.table} has defaults or generated columns, and a plan does not say which"
+            " columns an INSERT names: run it as the text of a statement"
         )
         raise StatementError(msg)
     words = _words_at_target(call)
     words.reference()
     starts_query = any(words.peek("(", word) for word in ("SELECT", "WITH", "VALUES", "("))
     if not words.peek("(") or starts_query:
+        return None
+    return set(words.names())
+
+
+def _with_defaults(frame: DataFrame, entry: Registered, call: SqlCall | None) -> DataFrame:
+    """Return the rows of an INSERT with the defaults of the columns that it does not name."""
+    named = _named_columns(entry, call)
+    if named is None:
         return frame
-    named = set(words.names())
     schema = frame.schema()
     columns = []
     for name in schema.names:
