@@ -12,6 +12,7 @@ from deltawitness.commit.seams import storage_options_of
 from deltawitness.exceptions import StatementError
 from deltawitness.internal import report
 from deltawitness.proxies.coercion import coerced
+from deltawitness.proxies.failed_writes import publishing_after_failure
 from deltawitness.proxies.frames import state_of
 from deltawitness.proxies.generated_columns import generated_columns
 from deltawitness.proxies.handles import HandleCache
@@ -129,7 +130,12 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
         "post_commithook_properties": post_commithook_properties,
     }
     options = None if storage_options is None else dict(storage_options)
-    return _written(_rows_of(frame), os.fspath(uri), write_mode, options, arguments)
+    rows, location = _rows_of(frame), os.fspath(uri)
+    state = state_of(frame)
+    if state is None:
+        return _written(rows, location, write_mode, options, arguments)
+    with publishing_after_failure(state.session, state.ctx, location, options):
+        return _written(rows, location, write_mode, options, arguments)
 
 
 def _written(
@@ -201,7 +207,8 @@ def write_table(
     rows = _rows_of(frame)
     target = _columns_for(session, entry, target, len(rows.schema()))
     rows = _aligned(rows, target)
-    with session.lease(entry) as table:
+    after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+    with after_failure, session.lease(entry) as table:
         with witnessed(facts_of(rows, state, schema=target)):
             stream_into(table, coerced(ctx, rows, target), mode)
         session.publish(ctx, entry, table)

@@ -25,6 +25,7 @@ from deltawitness.proxies.expressions import (
     unaliased,
     value_sql,
 )
+from deltawitness.proxies.failed_writes import publishing_after_failure
 from deltawitness.proxies.frames import FrameState, state_of
 from deltawitness.proxies.generated_columns import generated_columns, without_columns
 from deltawitness.proxies.merge import carry_out_merge
@@ -123,7 +124,8 @@ class Dml:
     def _run_once(self) -> DataFrame:
         session, ctx = self.state.session, self.state.ctx
         entry = session.checked_writable(session.snapshot.get(self.entry.name) or self.entry)
-        with session.lease(entry) as table:
+        after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+        with after_failure, session.lease(entry) as table:
             if table.version() != entry.version or str(table.metadata().id) != entry.identity:
                 entry = session.publish(ctx, entry, table)
             plan, state = self._planned_now()

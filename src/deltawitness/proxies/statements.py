@@ -29,6 +29,7 @@ from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.dml import Dml, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
+from deltawitness.proxies.failed_writes import publishing_after_failure
 from deltawitness.proxies.frames import FrameState, Pending, adopt, refuse_statements, state_of
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.seams import LIST_OF_FILES, is_of_kind, wrapped_plan
@@ -392,7 +393,8 @@ class Maintained:
         entry = session.registered(ctx, self.command.name)
         if not self.command.is_read:
             session.checked_writable(entry)
-        with session.lease(entry) as table, witnessed(NO_FACTS):
+        after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+        with after_failure, session.lease(entry) as table, witnessed(NO_FACTS):
             rows = self.command.act(table)
             if not self.command.is_read:
                 session.publish(ctx, entry, table)
