@@ -32,13 +32,16 @@ from deltawitness.proxies.exports import CopyTo
 from deltawitness.proxies.failed_writes import publishing_after_failure
 from deltawitness.proxies.frames import FrameState, Pending, adopt, refuse_statements, state_of
 from deltawitness.proxies.originals import original
-from deltawitness.proxies.seams import LIST_OF_FILES, is_of_kind, wrapped_plan
+from deltawitness.proxies.seams import LIST_OF_FILES, dml_kind, is_of_kind, wrapped_plan
 from deltawitness.proxies.sql import Words, first_word, quoted
 from deltawitness.proxies.state import Session
+from deltawitness.proxies.statement_runs import Statement, TrackedStatement
 from deltawitness.proxies.witness import witnessed
+from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
+    from datafusion.plan import LogicalPlan
 
 __all__ = ["routed", "run_sql"]
 
@@ -110,7 +113,7 @@ def routed(frame: DataFrame, state: FrameState, call: SqlCall | None = None) -> 
         call: the text that it was planned from; None when it came as a plan.
     """
     plan = original(frame, "logical_plan")()
-    pending: Pending | None = None
+    pending: Statement | None = None
     if is_dml(plan):
         entry = target_of(plan, state, call)
         if entry is None:
@@ -119,8 +122,22 @@ def routed(frame: DataFrame, state: FrameState, call: SqlCall | None = None) -> 
             pending = Dml(frame, state, state.session.checked_writable(entry), call)
     elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state)
-    known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, pending)
+    tracked = None if pending is None else TrackedStatement(pending, _operation_of(plan))
+    known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked)
     return adopt(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
+
+
+_OPERATIONS = {
+    "Update": Operation.UPDATE,
+    "Delete": Operation.DELETE,
+    "Truncate": Operation.DELETE,
+    "Merge": Operation.MERGE,
+}
+"""What a DML plan does that is no WRITE, by what the engine calls it."""
+
+
+def _operation_of(plan: LogicalPlan) -> Operation:
+    return _OPERATIONS.get(dml_kind(plan), Operation.WRITE) if is_dml(plan) else Operation.COPY
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +295,17 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
         case CopyToDelta():
             check_allowed(call, "dml")
             rows = run_sql(session, _query_in(call, command.query))
-            return _waiting(state, count_frame(call.ctx, 0), CopyRows(rows, command, state))
+            copy = TrackedStatement(CopyRows(rows, command, state), Operation.WRITE)
+            return _waiting(state, count_frame(call.ctx, 0), copy)
         case Maintenance():
             check_allowed(call, "dml")
             entry = session.registered(call.ctx, command.name)
             if not command.is_read:
                 session.checked_writable(entry)
             empty = _over(state, command.result([]))
-            return _waiting(state, empty, Maintained(command, state))
+            operation = Operation(command.title.partition(" ")[0])
+            kept = TrackedStatement(Maintained(command, state), operation, is_read=command.is_read)
+            return _waiting(state, empty, kept)
 
 
 def _query_in(call: SqlCall, query: str) -> SqlCall:
