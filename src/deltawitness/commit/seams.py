@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
 __all__ = [
+    "CONVERT_OPEN_SEAM",
+    "CONVERT_SEAM",
     "FUNCTION_SEAMS",
     "MERGE_BUILD",
     "MERGE_EXECUTE",
     "METHOD_SEAMS",
     "OPEN_SEAM",
+    "WHOLE_WRITE",
     "Seam",
     "storage_options_of",
 ]
@@ -85,8 +88,18 @@ FUNCTION_SEAMS = (
 """Globals that the public functions look up when they are called, so that a program that imported
 the public function before we came is caught as well."""
 
+CONVERT_SEAM = FUNCTION_SEAMS[-1]
+
 OPEN_SEAM = ("deltalake.writer.writer", "try_get_table_and_table_uri")
-"""The first thing `write_deltalake` calls: where a write to an unreachable table fails."""
+"""The first thing `write_deltalake` calls: it opens the table."""
+
+CONVERT_OPEN_SEAM = ("deltalake.writer.convert_to", "try_get_deltatable")
+"""What `convert_to_deltalake` calls in mode `ignore`: it returns at once where there is a table."""
+
+WHOLE_WRITE = ("deltalake.writer.writer", "write_deltalake")
+"""The public function that returns without a write in mode `ignore`, and that turns its source into a
+stream before it calls the engine. It is a plain function, it gives no warning that counts frames to
+the caller, and its code can be exchanged."""
 
 MERGE_BUILD = "create_merge_builder"
 """Fixes a merge's commit properties."""

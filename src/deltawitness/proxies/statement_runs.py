@@ -22,6 +22,7 @@ from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import RepeatedStatementWarning, StatementError
 from deltawitness.observe import Observer, current_observer, flush
 from deltawitness.observe.noted_writes import noting_writes
+from deltawitness.proxies.witness import telling_if_unreached
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
@@ -53,19 +54,19 @@ class FailedRun:
 
     Attributes:
         exception: the name of the exception's class.
-        writes: the observed writes that reached the engine.
+        writes: the writes that reached the engine; None for one of which nothing is known.
         is_observed: a write that had reached the engine would be among them.
     """
 
     exception: str
-    writes: tuple[Observation, ...]
+    writes: tuple[Observation | None, ...]
     is_observed: bool
 
     def landed(self) -> Landed:
         """Return whether a commit of the run is in the table's log all the same."""
         if not self.writes:
             return Landed.NO if self.is_observed else Landed.UNKNOWN
-        if any(write.event is None for write in self.writes):
+        if any(write is not None and write.event is None for write in self.writes):
             flush(SECONDS_FOR_DELIVERY)
         found = {_landed(write) for write in self.writes}
         return next((each for each in (Landed.YES, Landed.UNKNOWN) if each in found), Landed.NO)
@@ -79,8 +80,8 @@ class FailedRun:
         return told[self.landed()]
 
 
-def _landed(write: Observation) -> Landed:
-    if write.event is None:
+def _landed(write: Observation | None) -> Landed:
+    if write is None or write.event is None:
         return Landed.UNKNOWN
     outcome = write.event.outcome
     # A write that succeeded before something after it failed has landed.
@@ -94,14 +95,25 @@ class TrackedStatement:
         statement: the statement.
         operation: what it does, for the metric that counts repetitions.
         is_read: it changes nothing, and may be run as often as anybody likes.
+        target: where the Delta table lies that it writes. Where it is given, a run that fails before
+            delta-rs is called is recorded as a write that failed.
+        mode: save mode of such a run.
     """
 
     def __init__(
-        self, statement: Statement, operation: Operation, *, is_read: bool = False
+        self,
+        statement: Statement,
+        operation: Operation,
+        *,
+        is_read: bool = False,
+        target: str | None = None,
+        mode: str | None = None,
     ) -> None:
         self._statement = statement
         self._operation = operation
         self._is_read = is_read
+        self._target = target
+        self._mode = mode
         self._lock = threading.Lock()
         self._running = 0
         self._succeeded = 0
@@ -149,9 +161,9 @@ class TrackedStatement:
                     self._running -= 1
                 raise
             _count(self._operation)
-        with noting_writes() as writes:
+        with noting_writes(is_part=False) as writes:
             try:
-                frame = self._statement.run()
+                frame = self._carry_out()
             except BaseException as error:
                 is_refused = isinstance(error, StatementError)
                 is_observed = is_refused or _observer() is not None
@@ -166,6 +178,12 @@ class TrackedStatement:
             self._succeeded += 1
             self._has_failed_last = False
         return frame
+
+    def _carry_out(self) -> DataFrame:
+        if self._target is None:
+            return self._statement.run()
+        with telling_if_unreached(self._target, self._mode, operation=self._operation):
+            return self._statement.run()
 
     def _begin(self) -> bool:
         """Take note that a run begins, and return whether it is a repetition."""

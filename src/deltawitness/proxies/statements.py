@@ -122,7 +122,7 @@ def routed(frame: DataFrame, state: FrameState, call: SqlCall | None = None) -> 
             pending = Dml(frame, state, state.session.checked_writable(entry), call)
     elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state)
-    tracked = None if pending is None else TrackedStatement(pending, _operation_of(plan))
+    tracked = None if pending is None else _tracked(pending, plan)
     known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked)
     return adopt(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
 
@@ -136,8 +136,18 @@ _OPERATIONS = {
 """What a DML plan does that is no WRITE, by what the engine calls it."""
 
 
-def _operation_of(plan: LogicalPlan) -> Operation:
-    return _OPERATIONS.get(dml_kind(plan), Operation.WRITE) if is_dml(plan) else Operation.COPY
+_MODES = {"Append": "append", "Overwrite": "overwrite"}
+"""The save mode of a DML plan that is a WRITE."""
+
+
+def _tracked(pending: Statement, plan: LogicalPlan) -> TrackedStatement:
+    if not is_dml(plan):
+        return TrackedStatement(pending, Operation.COPY)
+    kind = dml_kind(plan)
+    operation = _OPERATIONS.get(kind, Operation.WRITE)
+    if not isinstance(pending, Dml):
+        return TrackedStatement(pending, operation)
+    return TrackedStatement(pending, operation, target=pending.entry.uri, mode=_MODES.get(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +314,9 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
                 session.checked_writable(entry)
             empty = _over(state, command.result([]))
             operation = Operation(command.title.partition(" ")[0])
-            kept = TrackedStatement(Maintained(command, state), operation, is_read=command.is_read)
+            kept = TrackedStatement(
+                Maintained(command, state), operation, is_read=command.is_read, target=entry.uri
+            )
             return _waiting(state, empty, kept)
 
 
