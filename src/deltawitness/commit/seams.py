@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.semconv import CacheOperation, Operation
@@ -25,6 +26,7 @@ __all__ = [
     "OPEN_SEAM",
     "WHOLE_WRITE",
     "Seam",
+    "modified_at",
     "storage_options_of",
 ]
 
@@ -196,6 +198,15 @@ def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
 
     return DeltaFileSystemHandler.from_table(raw, None, dict.fromkeys(paths, SIZE_UNKNOWN))
+
+
+def modified_at(table: DeltaTable, path: str) -> datetime | None:
+    """Return when a file of an open table was changed; None where the storage does not tell."""
+    from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, and rare
+
+    store = DeltaFileSystemHandler.from_table(table._table, None, None)  # noqa: SLF001 - listed here
+    modified: datetime | None = store.get_file_info([path])[0].mtime
+    return modified
 
 
 def read_file(store: Any, path: str) -> bytes | None:
