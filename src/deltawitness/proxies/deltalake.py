@@ -2,7 +2,9 @@
 
 Only what delta-rs looks up at call time is replaced, in place: module globals and methods of
 `RawDeltaTable` (listed in :mod:`deltawitness.commit.seams`). Public functions and classes stay
-the objects they are, so a program that imported them before us is caught as well.
+the objects they are, so a program that imported them before us is caught as well; of `write_deltalake`
+the code is exchanged, because it may end before it calls anything inside
+(:mod:`deltawitness.proxies.whole_calls`).
 """
 
 from __future__ import annotations
