@@ -31,7 +31,7 @@ from deltawitness import (
 )
 from deltawitness.commit import history
 from deltawitness.commit.seams import FUNCTION_SEAMS
-from deltawitness.exceptions import StatementError
+from deltawitness.exceptions import RepeatedStatementWarning, StatementError
 from deltawitness.observe import current_observer
 from deltawitness.proxies.frame_handlers import TERMINAL
 from deltawitness.semconv import Operation
@@ -121,7 +121,8 @@ def test_a_statement_runs_at_the_terminal_call(ctx, table, captured_writes):
     assert frame.limit(1).schema() == frame.schema()
     assert ids(table) == [1, 2, 3]
     frame.collect()
-    assert frame.count() == 1
+    with pytest.warns(RepeatedStatementWarning):
+        assert frame.count() == 1
     assert ids(table) == [1, 2, 3, 4, 4]
     assert len(captured_writes) == 2
 

@@ -536,6 +536,7 @@ def test_an_observer_that_breaks_before_the_write_leaves_it_alone(table, monkeyp
 
     DeltaLakeInstrumentor().instrument()
     monkeypatch.setattr(Observer, "open", broken)
+    monkeypatch.setattr(Observer, "begin", broken)
     write_deltalake(table, rows(4), mode="append")
     write_deltalake(f"{table}-new", rows(4))
     merger = DeltaTable(table).merge(rows(9), "s.id = t.id", source_alias="s", target_alias="t")

@@ -37,7 +37,7 @@ from deltawitness.semconv import (
     Operation,
 )
 from deltawitness.telemetry.cache import use_providers
-from deltawitness.telemetry.metrics import InternalCounters, MetricSink
+from deltawitness.telemetry.metrics import InternalCounters, MetricSink, StatementInstruments
 from deltawitness.testing import InMemoryTelemetry
 
 EVENT = WriteEvent(
@@ -152,6 +152,7 @@ def test_the_instruments_are_of_the_kind_and_unit_that_their_names_promise():
     counters = InternalCounters(provider)
     counters.error("sink")
     counters.dropped("delivery")
+    StatementInstruments(provider).repeated(Operation.MERGE)
     found = metrics_of(reader)
     assert {name: (type(m.data), m.unit) for name, m in found.items()} == {
         "db.client.operation.duration": (Histogram, "s"),
@@ -161,6 +162,7 @@ def test_the_instruments_are_of_the_kind_and_unit_that_their_names_promise():
         "delta.commit.files": (Sum, "{file}"),
         "delta.commit.size": (Sum, "By"),
         "delta.commit.retries": (Sum, "{retry}"),
+        "deltawitness.statement.repeats": (Sum, "{execution}"),
         "deltawitness.internal.errors": (Sum, "{error}"),
         "deltawitness.events.dropped": (Sum, "{event}"),
     }
@@ -331,3 +333,6 @@ def test_internal_counters_count_and_never_raise():
     counters._errors = counters._dropped = Broken()
     counters.error("sink")
     counters.dropped("sink")
+    statements = StatementInstruments(NoOpMeterProvider())
+    statements._repeats = Broken()
+    statements.repeated(Operation.MERGE)

@@ -13,12 +13,14 @@ from deltalake._internal import RawDeltaTable
 
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
+    CONVERT_OPEN_SEAM,
     FUNCTION_SEAMS,
     MERGE_BUILD,
     MERGE_EXECUTE,
     METHOD_SEAMS,
     OPEN_SEAM,
     READING_METHODS,
+    WHOLE_WRITE,
     read_file,
     remote_store,
     storage_options_of,
@@ -119,6 +121,24 @@ def test_write_deltalake_opens_the_table_through_the_open_seam():
     source = inspect.getsource(write_deltalake)
     assert importlib.import_module(module).__dict__[name]
     assert f"{name}(table_or_uri, storage_options)" in source
+
+
+def test_a_conversion_looks_for_the_table_through_its_own_seam():
+    """In mode `ignore`, and nowhere else."""
+    module, name = CONVERT_OPEN_SEAM
+    source = inspect.getsource(deltalake.convert_to_deltalake)
+    assert importlib.import_module(module).__dict__[name]
+    assert source.count(name) == 1
+    assert f'mode == "ignore" and {name}(uri, storage_options) is not None' in source
+
+
+def test_the_code_of_write_deltalake_can_be_exchanged():
+    """It closes over nothing, and warns of nothing by counting frames to its caller."""
+    module, name = WHOLE_WRITE
+    function = getattr(importlib.import_module(module), name)
+    assert function is write_deltalake
+    assert function.__closure__ is None
+    assert "warn" not in function.__code__.co_names
 
 
 def test_methods_of_the_raw_table_can_be_replaced_in_place(monkeypatch, tmp_path):

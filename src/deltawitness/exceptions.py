@@ -9,6 +9,8 @@
     ├── StatementError          (ValueError)   a SQL statement that cannot be carried out on Delta
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
+
+Its one warning is :class:`RepeatedStatementWarning`, a `UserWarning`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ __all__ = [
     "ConfigurationError",
     "DeltaWitnessError",
     "MetadataKeyError",
+    "RepeatedStatementWarning",
     "StatementError",
     "WriteRequestError",
 ]
@@ -50,3 +53,10 @@ class CommitNotFoundError(DeltaWitnessError, LookupError):
 
 class CacheError(DeltaWitnessError, RuntimeError):
     """A cache entry that cannot be read or written, where the policy is to say so."""
+
+
+class RepeatedStatementWarning(UserWarning):
+    """A statement that writes has run before and is run again by the same frame, once for each frame.
+
+    It is given before the engine is reached: a filter that makes it an error prevents the second run.
+    """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.semconv import CacheOperation, Operation
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
 __all__ = [
+    "CONVERT_OPEN_SEAM",
+    "CONVERT_SEAM",
     "FUNCTION_SEAMS",
     "MERGE_BUILD",
     "MERGE_EXECUTE",
     "METHOD_SEAMS",
     "OPEN_SEAM",
+    "WHOLE_WRITE",
     "Seam",
+    "modified_at",
     "storage_options_of",
 ]
 
@@ -85,8 +90,18 @@ FUNCTION_SEAMS = (
 """Globals that the public functions look up when they are called, so that a program that imported
 the public function before we came is caught as well."""
 
+CONVERT_SEAM = FUNCTION_SEAMS[-1]
+
 OPEN_SEAM = ("deltalake.writer.writer", "try_get_table_and_table_uri")
-"""The first thing `write_deltalake` calls: where a write to an unreachable table fails."""
+"""The first thing `write_deltalake` calls: it opens the table."""
+
+CONVERT_OPEN_SEAM = ("deltalake.writer.convert_to", "try_get_deltatable")
+"""What `convert_to_deltalake` calls in mode `ignore`: it returns at once where there is a table."""
+
+WHOLE_WRITE = ("deltalake.writer.writer", "write_deltalake")
+"""The public function that returns without a write in mode `ignore`, and that turns its source into a
+stream before it calls the engine. It is a plain function, it gives no warning that counts frames to
+the caller, and its code can be exchanged."""
 
 MERGE_BUILD = "create_merge_builder"
 """Fixes a merge's commit properties."""
@@ -183,6 +198,15 @@ def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
 
     return DeltaFileSystemHandler.from_table(raw, None, dict.fromkeys(paths, SIZE_UNKNOWN))
+
+
+def modified_at(table: DeltaTable, path: str) -> datetime | None:
+    """Return when a file of an open table was changed; None where the storage does not tell."""
+    from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, and rare
+
+    store = DeltaFileSystemHandler.from_table(table._table, None, None)  # noqa: SLF001 - listed here
+    modified: datetime | None = store.get_file_info([path])[0].mtime
+    return modified
 
 
 def read_file(store: Any, path: str) -> bytes | None:

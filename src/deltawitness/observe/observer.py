@@ -33,6 +33,7 @@ from deltawitness.internal import on_internal_error, report
 from deltawitness.ledger.place import settled
 from deltawitness.observe.completion import barely_completed, completed
 from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure
+from deltawitness.observe.noted_writes import note_write
 from deltawitness.observe.observation import Observation
 from deltawitness.observe.preparation import Preparation
 from deltawitness.observe.recording import recording_for
@@ -55,7 +56,12 @@ from deltawitness.telemetry.cache import on_cache_operation, use_providers
 from deltawitness.telemetry.diagnostics import diagnostics_sink
 from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
-from deltawitness.telemetry.metrics import DrainInstruments, InternalCounters, MetricSink
+from deltawitness.telemetry.metrics import (
+    DrainInstruments,
+    InternalCounters,
+    MetricSink,
+    StatementInstruments,
+)
 from deltawitness.telemetry.queries import QueryTelemetry
 from deltawitness.telemetry.spans import RunSpans, WriteSpans, parent_context, traceparent_of
 from deltawitness.telemetry.steps import StepSpans
@@ -94,6 +100,7 @@ class Observer:
     Attributes:
         settings: how it behaves.
         queries: the telemetry of queries, for the proxies that see them.
+        statements: counts statements that are repeated, for the proxies that see them.
         steps: the spans of a workflow's steps, for the integrations that see them.
         diagnostics: where diagnostics artifacts go.
         recorder: what keeps the ledger of this process; None when none is kept.
@@ -122,6 +129,7 @@ class Observer:
         self._logs = LogSink(logger_provider)
         self._counters = InternalCounters(meter_provider)
         self.queries = QueryTelemetry(tracer_provider, meter_provider)
+        self.statements = StatementInstruments(meter_provider)
         self.steps = StepSpans(tracer_provider)
         self.diagnostics = diagnostics_sink(self.settings, logger_provider)
         self._local_sinks: tuple[WriteSink, ...] = ()
@@ -282,6 +290,7 @@ class Observer:
             observation.idle = NoCommitReason.NOT_A_COMMIT
         if table is not None:
             observation.base = table.version()
+        note_write(observation)
         return observation
 
     def begin(self, intent: WriteIntent) -> Observation:

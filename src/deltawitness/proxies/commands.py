@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deltawitness.commit.reader import history
 from deltawitness.exceptions import StatementError
 from deltawitness.proxies.calls import SqlCall
+from deltawitness.proxies.first_version import check_not_before_first
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.sql import Words, quoted
 from deltawitness.proxies.state import FACTORY_FORMAT
@@ -199,6 +200,8 @@ def _restore(words: Words) -> Maintenance:
     words.expect_end()
 
     def act(table: DeltaTable) -> list[dict[str, Any]]:
+        if isinstance(target, dt.datetime):
+            check_not_before_first(table, target)
         said = table.restore(target)
         return [
             {

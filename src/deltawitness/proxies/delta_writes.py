@@ -12,7 +12,9 @@ from deltawitness.commit.seams import storage_options_of
 from deltawitness.exceptions import StatementError
 from deltawitness.internal import report
 from deltawitness.proxies.coercion import coerced
-from deltawitness.proxies.frames import state_of
+from deltawitness.proxies.failed_writes import publishing_after_failure
+from deltawitness.proxies.frames import FrameState, state_of
+from deltawitness.proxies.generated_columns import generated_columns
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.plan_metrics import measured
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import DataFrame, DataFrameWriteOptions
     from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties
+
+    from deltawitness.proxies.registry import Registered
+    from deltawitness.proxies.state import Session
 
 __all__ = ["rows_written", "stream_into", "write_delta", "write_table"]
 
@@ -106,11 +111,8 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
     Raises:
         StatementError: the mode is none of the four.
     """
-    try:
-        write_mode = WriteMode(mode)
-    except ValueError:
-        msg = f"mode: expected one of {', '.join(WriteMode)}"
-        raise StatementError(msg) from None
+    with telling_if_unreached(uri, mode):
+        location, write_mode = os.fspath(uri), _checked_mode(mode)
     columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
     arguments = {
         "partition_by": columns or None,
@@ -125,7 +127,20 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
         "post_commithook_properties": post_commithook_properties,
     }
     options = None if storage_options is None else dict(storage_options)
-    return _written(_rows_of(frame), os.fspath(uri), write_mode, options, arguments)
+    rows, state = _rows_of(frame), state_of(frame)
+    with telling_if_unreached(uri, mode):
+        if state is None:
+            return _written(rows, location, write_mode, options, arguments)
+        with publishing_after_failure(state.session, state.ctx, location, options):
+            return _written(rows, location, write_mode, options, arguments)
+
+
+def _checked_mode(mode: str) -> WriteMode:
+    try:
+        return WriteMode(mode)
+    except ValueError:
+        msg = f"mode: expected one of {', '.join(WriteMode)}"
+        raise StatementError(msg) from None
 
 
 def _written(
@@ -142,9 +157,11 @@ def _written(
     source = frame if state is None else coerced(state.ctx, frame)
     given = {key: value for key, value in arguments.items() if value is not None}
     with handles.lease(uri, options) as table:
-        if table is not None and mode is WriteMode.IGNORE:
-            return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
         facts = facts_of(frame, state, schema=source.schema())
+        if table is not None and mode is WriteMode.IGNORE:
+            with witnessed(facts):
+                write_deltalake(table, source, mode="ignore")  # which looks at neither
+            return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
         told = telling_if_unreached(uri, mode.value, table)
         with witnessed(facts), measured(source) as rows, told:
             target = uri if table is None else table
@@ -191,15 +208,41 @@ def write_table(
     entry = session.snapshot.get(session.parsed_name(ctx, name))
     if entry is None:
         return False
-    session.checked_writable(entry)
-    mode = _mode_of(write_options)
+    with telling_if_unreached(entry.uri, None):
+        session.checked_writable(entry)
+        mode = _mode_of(write_options)
+    rows = _rows_of(frame)
+    with telling_if_unreached(entry.uri, mode):
+        _insert(rows, state, entry, mode)
+    return True
+
+
+def _insert(rows: DataFrame, state: FrameState, entry: Registered, mode: str) -> None:
+    """Write rows to a registered table, by position."""
+    session, ctx = state.session, state.ctx
     target = original(ctx, "table")(entry.name.sql()).schema()
-    rows = _aligned(_rows_of(frame), target)
-    with session.lease(entry) as table:
+    target = _columns_for(session, entry, target, len(rows.schema()))
+    rows = _aligned(rows, target)
+    after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+    with after_failure, session.lease(entry) as table:
         with witnessed(facts_of(rows, state, schema=target)):
             stream_into(table, coerced(ctx, rows, target), mode)
         session.publish(ctx, entry, table)
-    return True
+
+
+def _columns_for(session: Session, entry: Registered, target: pa.Schema, given: int) -> pa.Schema:
+    """Return the columns that so many columns of a frame are written to.
+
+    They are all columns of the table; or those that are not generated, where the frame has as many.
+    """
+    if given >= len(target):
+        return target
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    with session.lease(entry) as table:
+        generated = generated_columns(table)
+    kept = [field for field in target if field.name not in generated]
+    return pa.schema(kept) if len(kept) == given else target
 
 
 def _aligned(rows: DataFrame, target: pa.Schema) -> DataFrame:

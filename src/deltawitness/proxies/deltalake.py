@@ -2,7 +2,9 @@
 
 Only what delta-rs looks up at call time is replaced, in place: module globals and methods of
 `RawDeltaTable` (listed in :mod:`deltawitness.commit.seams`). Public functions and classes stay
-the objects they are, so a program that imported them before us is caught as well.
+the objects they are, so a program that imported them before us is caught as well; of `write_deltalake`
+the code is exchanged, because it may end before it calls anything inside
+(:mod:`deltawitness.proxies.whole_calls`).
 """
 
 from __future__ import annotations
@@ -20,16 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
+    CONVERT_OPEN_SEAM,
+    CONVERT_SEAM,
     FUNCTION_SEAMS,
     MERGE_BUILD,
     MERGE_EXECUTE,
     METHOD_SEAMS,
     OPEN_SEAM,
+    WHOLE_WRITE,
     Seam,
 )
 from deltawitness.events import NoCommitReason
 from deltawitness.internal import report
+from deltawitness.observe.noted_writes import note_write, noting_writes
 from deltawitness.proxies.handles import HandleCache
+from deltawitness.proxies.unreached import UnreachedWrite
+from deltawitness.proxies.whole_calls import observe_whole_calls
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
@@ -59,6 +67,7 @@ class DeltaLakeSeams:
         self._merges: OrderedDict[int, Observation] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._lent = threading.local()
+        self._restore_whole_write: Callable[[], None] = lambda: None
 
     def install(self) -> None:
         """Replace every seam.
@@ -76,12 +85,19 @@ class DeltaLakeSeams:
             self._replace(raw_table, MERGE_EXECUTE.name, self._merge_execute, MERGE_EXECUTE)
             module, name = OPEN_SEAM
             self._replace(importlib.import_module(module), name, self._open, FUNCTION_SEAMS[0])
+            module, name = CONVERT_OPEN_SEAM
+            looking = self._look_before_convert
+            self._replace(importlib.import_module(module), name, looking, CONVERT_SEAM)
+            module, name = WHOLE_WRITE
+            function = getattr(importlib.import_module(module), name)
+            self._restore_whole_write = observe_whole_calls(function, self._whole_write)
         except AttributeError:
             self.uninstall()
             raise
 
     def uninstall(self) -> None:
         """Put every original back."""
+        self._restore_whole_write()
         while self._originals:
             owner, name, original = self._originals.pop()
             setattr(owner, name, original)
@@ -121,6 +137,7 @@ class DeltaLakeSeams:
                 self._observer.enter(observation)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
+                note_write(None)
                 return original(table, *args, **kwargs)
             try:
                 result = original(table, *args, **kwargs)
@@ -159,23 +176,55 @@ class DeltaLakeSeams:
                 self._observer.enter(observation)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
+                note_write(None)
                 return original(*args, **kwargs)
             return self._carry_out(observation, original, args, kwargs, storage_options=options)
 
         return observed
 
-    def _open(self, seam: Seam, original: Call) -> Call:
+    def _open(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         def observed(table_or_uri: Any, storage_options: Any = None) -> Any:
-            started_at = time.perf_counter_ns()
-            try:
-                if self._handles is not None and isinstance(table_or_uri, str | Path):
-                    return self._lend(self._handles, table_or_uri, storage_options)
-                return original(table_or_uri, storage_options)
-            except BaseException as error:
-                if self._only_when():
+            if self._handles is not None and isinstance(table_or_uri, str | Path):
+                return self._lend(self._handles, table_or_uri, storage_options)
+            return original(table_or_uri, storage_options)
+
+        return observed
+
+    def _whole_write(self, original: Call) -> Call:
+        """Return `write_deltalake`, observed where no seam inside it is reached."""
+
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            if not self._only_when():
+                return original(*args, **kwargs)
+            clock = time.perf_counter_ns()
+            with noting_writes() as writes:
+                try:
+                    result = original(*args, **kwargs)
+                except BaseException as error:
+                    if not writes:
+                        with _guarded():
+                            write = _unreached_write(args, kwargs, clock)
+                            write.record_failure(self._observer, error)
+                    raise
+                if not writes and kwargs.get("mode") == "ignore":
                     with _guarded():
-                        self._report_unreachable(seam, table_or_uri, error, started_at)
-                raise
+                        write = _unreached_write(args, kwargs, clock)
+                        write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
+            return result
+
+        return observed
+
+    def _look_before_convert(self, seam: Seam, original: Call) -> Call:
+        """Return the look for a table that `convert_to_deltalake` makes in mode `ignore`."""
+
+        def observed(uri: Any, storage_options: Any) -> Any:
+            clock = time.perf_counter_ns()
+            table = original(uri, storage_options)
+            if table is not None and self._only_when():
+                with _guarded():
+                    write = UnreachedWrite.of(seam.operation, uri, table, "ignore", clock)
+                    write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
+            return table
 
         return observed
 
@@ -193,16 +242,6 @@ class DeltaLakeSeams:
             self._lent.handle = None
             lent.give_back()
 
-    def _report_unreachable(
-        self, seam: Seam, table_or_uri: object, error: BaseException, clock: int
-    ) -> None:
-        observation = self._observer.open(seam, str(table_or_uri), table=None)
-        observation.started_at -= observation.clock - clock
-        observation.clock = clock
-        # Nothing was stamped and nothing reached the log: there is nothing to search for.
-        observation.location = None
-        self._observer.raised(observation, error)
-
     def _merge_build(self, seam: Seam, original: Call) -> Call:
         position = _position(original, COMMIT_PROPERTIES) - 1
 
@@ -216,6 +255,7 @@ class DeltaLakeSeams:
                 args, kwargs = self._stamped(observation, args, kwargs, position)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
+                note_write(None)
                 return self._unobserved(original(table, *args, **kwargs))
             try:
                 builder = original(table, *args, **kwargs)
@@ -258,11 +298,16 @@ class DeltaLakeSeams:
     def _stamped(
         self, observation: Observation, args: tuple[Any, ...], kwargs: dict[str, Any], position: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments with our metadata merged into the caller's commit properties."""
+        """Return the arguments with our metadata merged into the caller's commit properties.
+
+        What are none is left to the engine, which refuses them.
+        """
+        given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
+        if given is not None and not hasattr(given, "custom_metadata"):
+            return args, kwargs
+        properties = self._observer.properties(observation, given)
         if len(args) > position:
-            properties = self._observer.properties(observation, args[position])
             return (*args[:position], properties, *args[position + 1 :]), kwargs
-        properties = self._observer.properties(observation, kwargs.get(COMMIT_PROPERTIES))
         return args, {**kwargs, COMMIT_PROPERTIES: properties}
 
     def _carry_out(  # noqa: PLR0913 - a call and what belongs to it
@@ -290,6 +335,12 @@ class DeltaLakeSeams:
                 observation, result, table=table, storage_options=storage_options
             )
         return result
+
+
+def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) -> UnreachedWrite:
+    """Return a call of `write_deltalake` that reached no seam."""
+    target = _argument(args, kwargs, 0, "table_or_uri")
+    return UnreachedWrite.of(Operation.WRITE, target, target, kwargs.get("mode", "error"), clock)
 
 
 _HAS_DRY_RUN = frozenset({"vacuum", "repair"})

@@ -29,7 +29,9 @@ from deltawitness.proxies.expressions import (
     unaliased,
     value_sql,
 )
+from deltawitness.proxies.failed_writes import publishing_after_failure
 from deltawitness.proxies.frames import FrameState
+from deltawitness.proxies.generated_columns import generated_columns, without_columns
 from deltawitness.proxies.merge import carry_out_merge
 from deltawitness.proxies.merge_statement import Merge
 from deltawitness.proxies.originals import original
@@ -131,7 +133,8 @@ class Dml:
         """Carry the statement out on the newest version of the table; return the count of rows."""
         session, ctx = self.state.session, self.state.ctx
         entry = session.served(self.entry)
-        with session.lease(entry) as table:
+        after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+        with after_failure, session.lease(entry) as table:
             check_same_table(self.entry, table, self.bound.made_ns)
             now = replace(entry, version=table.version(), identity=str(table.metadata().id))
             if not now.is_same_version(entry):
@@ -211,8 +214,15 @@ class _Run:
             frame = _with_defaults(frame, self.entry, self.bound)
         else:
             frame = _without_views(self.ctx, below) or frame
+        frame, schema = without_columns(frame, schema, self._computed_columns())
         with witnessed(facts_of(below, self.state, schema=schema)):
             return stream_into(self.table, coerced(self.ctx, frame, schema), mode)
+
+    def _computed_columns(self) -> frozenset[str]:
+        """Return the generated columns that an INSERT does not name: delta-rs computes them."""
+        generated = generated_columns(self.table)
+        named = _named_columns(self.bound) if generated else None
+        return frozenset() if named is None else generated - named
 
     def _merge(self, below: LogicalPlan) -> int:
         assert self.planner is not None
@@ -403,14 +413,21 @@ def _target_in(bound: BoundCall) -> tuple[str, ...]:
     return _words_at_target(bound).reference()
 
 
-def _with_defaults(frame: DataFrame, entry: Registered, bound: BoundCall) -> DataFrame:
-    """Return the rows of an INSERT with the defaults of the columns that it does not name."""
+def _named_columns(bound: BoundCall) -> set[str] | None:
+    """Return the columns that an INSERT names; None when it has no list of columns."""
     words = _words_at_target(bound)
     words.reference()
     starts_query = any(words.peek("(", word) for word in ("SELECT", "WITH", "VALUES", "("))
     if not words.peek("(") or starts_query:
+        return None
+    return set(words.names())
+
+
+def _with_defaults(frame: DataFrame, entry: Registered, bound: BoundCall) -> DataFrame:
+    """Return the rows of an INSERT with the defaults of the columns that it does not name."""
+    named = _named_columns(bound)
+    if named is None:
         return frame
-    named = set(words.names())
     schema = frame.schema()
     columns = []
     for name in schema.names:

@@ -89,7 +89,7 @@ def _looking(name: str) -> Handler:
         observer = current_observer()
         if observer is not None and observer.settings.repr_runs_dml:
             return original(state.pending.run(), name)(*args, **kwargs)
-        text = f"{state.pending.title}: not run yet; collect() or show() runs it"
+        text = state.pending.status
         return (
             f"<pre>{html.escape(text, quote=False)}</pre>"
             if name == "_repr_html_"

@@ -51,7 +51,11 @@ class Pending(Protocol):
 
     @property
     def title(self) -> str:
-        """What it would do, without a literal: shown when somebody looks at the frame."""
+        """What it would do, without a literal."""
+
+    @property
+    def status(self) -> str:
+        """The title and what has happened so far: shown when somebody looks at the frame."""
 
     def run(self) -> DataFrame:
         """Carry the statement out and return the frame of its result."""
@@ -307,6 +311,11 @@ class Derived:
     def title(self) -> str:
         """What the statement would do."""
         return self.statement.title
+
+    @property
+    def status(self) -> str:
+        """What has happened to the statement."""
+        return self.statement.status
 
     def run(self) -> DataFrame:
         """Carry the statement out and make the frame from its result."""

@@ -10,14 +10,16 @@ from typing import Any
 
 import wrapt
 
-from deltawitness.events import CommitMetrics, NoCommitReason, WriteIntent
+from deltawitness.events import CommitMetrics, Landed, NoCommitReason, WriteIntent
 from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
 from deltawitness.internal import report
 from deltawitness.observe import Observer
 from deltawitness.observe.enclosure import Enclosure, Facts, enclosed
 from deltawitness.observe.observation import Observation
 from deltawitness.proxies.installation import install_enclosed
+from deltawitness.proxies.pipeline import WritePipeline
 from deltawitness.proxies.request import WriteRequest
+from deltawitness.proxies.unreached import location_of
 from deltawitness.run import parse_scope
 from deltawitness.semconv import CacheOperation, CacheScope, Operation
 
@@ -134,10 +136,15 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             return
         try:
             observation = observer.begin(_intent(observer, enclosure.facts, request))
+            if _is_delta(request):
+                observation.location = location_of(getattr(request, "destination", None))
             if error is None:
                 _note_outcome(observation, request, result)
                 observer.returned(observation, None, table=None)
             else:
+                if isinstance(self.__wrapped__, WritePipeline):
+                    # Its writes are all seen. Another one's may be made where nobody looks.
+                    observation.landed = Landed.NO
                 observer.raised(observation, error)
             enclosure.observed += 1
         except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
@@ -149,14 +156,17 @@ def _intent(observer: Observer, facts: Facts, request: Any) -> WriteIntent:
     if not isinstance(destination, str | os.PathLike):
         destination = getattr(destination, "table_uri", None)
     location = None if destination is None else os.fspath(destination)
-    is_delta = _text(getattr(request, "format", "delta")) == "delta"
     return observer.intent(
         facts,
-        Operation.WRITE if is_delta else Operation.COPY,
+        Operation.WRITE if _is_delta(request) else Operation.COPY,
         CacheOperation.WRITE,
         location,
         mode=_text(getattr(request, "mode", None)),
     )
+
+
+def _is_delta(request: Any) -> bool:
+    return _text(getattr(request, "format", "delta")) == "delta"
 
 
 def _observed(pipeline: Any, policy: str | None, scope: CacheScope | None) -> ObservedWritePipeline:
@@ -178,7 +188,7 @@ def _note_outcome(observation: Observation, request: Any, result: Any) -> None:
     """Note how a write ended that no seam has seen: skipped, made as plain files, or not found."""
     if getattr(result, "skipped", False) is True:
         observation.idle = NoCommitReason.TABLE_EXISTS
-    elif _text(getattr(request, "format", "delta")) == "delta":
+    elif _is_delta(request):
         observation.idle = NoCommitReason.NOT_FOUND
     else:
         counts = CommitMetrics(

@@ -87,6 +87,7 @@ class WritePipeline:
 
         with self._table(request) as table:
             if table is not None and request.mode is WriteMode.IGNORE:
+                write_deltalake(table, source, mode="ignore")  # which looks at neither
                 return WriteResult(format=request.format, mode=request.mode, skipped=True)
             destination = str(request.destination) if table is None else table
             write_deltalake(destination, source, **_delta_arguments(request))

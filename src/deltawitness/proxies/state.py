@@ -329,6 +329,10 @@ class Session:
         try:
             original(ctx, "deregister_table")(name.sql())
             original(ctx, "register_table")(name.sql(), provider)
+        except BaseException:  # Ctrl-C in between must not leave the session without the table
+            if not original(ctx, "table_exist")(name.sql()):
+                original(ctx, "register_table")(name.sql(), provider)
+            raise
         finally:
             self._swaps += 1
 

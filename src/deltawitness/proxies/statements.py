@@ -29,6 +29,7 @@ from deltawitness.proxies.creation import create_external_table
 from deltawitness.proxies.delta_writes import write_delta
 from deltawitness.proxies.dml import Dml, check_same_table, is_dml, target_of
 from deltawitness.proxies.exports import CopyTo
+from deltawitness.proxies.failed_writes import publishing_after_failure
 from deltawitness.proxies.filter_fallback import call_frame
 from deltawitness.proxies.frames import (
     FrameState,
@@ -41,13 +42,16 @@ from deltawitness.proxies.frames import (
 )
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered, Snapshot
-from deltawitness.proxies.seams import LIST_OF_FILES, is_of_kind, wrapped_plan
+from deltawitness.proxies.seams import LIST_OF_FILES, dml_kind, is_of_kind, wrapped_plan
 from deltawitness.proxies.sql import Words, first_word
 from deltawitness.proxies.state import Session
+from deltawitness.proxies.statement_runs import Statement, TrackedStatement
 from deltawitness.proxies.witness import witnessed
+from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
+    from datafusion.plan import LogicalPlan
 
 __all__ = ["routed", "run_sql"]
 
@@ -121,7 +125,7 @@ def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) 
             is not known: the plan may mean another table, and may have been optimized.
     """
     plan = original(frame, "logical_plan")()
-    pending: Pending | None = None
+    pending: Statement | None = None
     if is_dml(plan):
         entry = target_of(plan, state, bound)
         if entry is None:
@@ -136,8 +140,32 @@ def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) 
             pending = Dml(frame, state, state.session.checked_writable(entry), bound)
     elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state, bound)
-    known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, pending)
+    tracked = None if pending is None else _tracked(pending, plan)
+    known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked)
     return adopt(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
+
+
+_OPERATIONS = {
+    "Update": Operation.UPDATE,
+    "Delete": Operation.DELETE,
+    "Truncate": Operation.DELETE,
+    "Merge": Operation.MERGE,
+}
+"""What a DML plan does that is no WRITE, by what the engine calls it."""
+
+
+_MODES = {"Append": "append", "Overwrite": "overwrite"}
+"""The save mode of a DML plan that is a WRITE."""
+
+
+def _tracked(pending: Statement, plan: LogicalPlan) -> TrackedStatement:
+    if not is_dml(plan):
+        return TrackedStatement(pending, Operation.COPY)
+    kind = dml_kind(plan)
+    operation = _OPERATIONS.get(kind, Operation.WRITE)
+    if not isinstance(pending, Dml):
+        return TrackedStatement(pending, operation)
+    return TrackedStatement(pending, operation, target=pending.entry.uri, mode=_MODES.get(kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,14 +332,22 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
             check_allowed(call, "dml")
             rows = run_sql(session, _query_in(call, command.query))
             bind_origin(rows)
-            return _waiting(state, count_frame(call.ctx, 0), CopyRows(rows, command, state))
+            copy = TrackedStatement(CopyRows(rows, command, state), Operation.WRITE)
+            return _waiting(state, count_frame(call.ctx, 0), copy)
         case Maintenance():
             check_allowed(call, "dml")
             entry = session.registered(call.ctx, command.name)
             if not command.is_read:
                 session.checked_writable(entry)
             empty = _over(state, command.result([]))
-            return _waiting(state, empty, Maintained(command, state, entry))
+            operation = Operation(command.title.partition(" ")[0])
+            kept = TrackedStatement(
+                Maintained(command, state, entry),
+                operation,
+                is_read=command.is_read,
+                target=entry.uri,
+            )
+            return _waiting(state, empty, kept)
 
 
 def _query_in(call: SqlCall, query: str) -> SqlCall:
@@ -419,7 +455,8 @@ class Maintained:
         """Carry it out and return what the engine says of it."""
         session, ctx = self.state.session, self.state.ctx
         entry = self.entry
-        with session.lease(entry) as table, witnessed(NO_FACTS):
+        after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+        with after_failure, session.lease(entry) as table, witnessed(NO_FACTS):
             check_same_table(entry, table, self.made_ns)
             rows = self.command.act(table)
             if not self.command.is_read:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.events import InputVersion, Landed
+from deltawitness.events import InputVersion
 from deltawitness.hashing import (
     hash_of_plan_text,
     plan_text,
@@ -14,10 +15,12 @@ from deltawitness.hashing import (
     shape_hash_of_plan_text,
 )
 from deltawitness.internal import report
-from deltawitness.observe.enclosure import NO_FACTS, Enclosure, Facts, current_enclosure, enclosed
+from deltawitness.observe.enclosure import NO_FACTS, Facts, enclosed
+from deltawitness.observe.noted_writes import noting_writes
 from deltawitness.proxies.frames import FrameState
 from deltawitness.proxies.installation import install_enclosed
-from deltawitness.semconv import CacheOperation, Operation
+from deltawitness.proxies.unreached import UnreachedWrite
+from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,48 +76,36 @@ def witnessed(facts: Facts) -> Iterator[None]:
 
 @contextmanager
 def telling_if_unreached(
-    location: str, mode: str, table: DeltaTable | None = None
+    location: object,
+    mode: str | None,
+    table: DeltaTable | None = None,
+    operation: Operation = Operation.WRITE,
 ) -> Iterator[None]:
-    """Tell of a write that fails inside the block before the engine is given it.
+    """Record a write that fails inside the block before the engine is given it.
 
-    delta-rs opens a source before it begins to write. What fails there passes no seam, and the user
-    who asks why a write is missing would find nothing.
+    The table cannot be opened, a statement is refused, a frame cannot be planned: what fails there
+    passes no seam.
 
     Args:
         location: of the table.
         mode: save mode.
         table: the table, if it is open.
+        operation: what the write is to do.
     """
-    enclosure = current_enclosure()
-    seen = 0 if enclosure is None else enclosure.observed
+    clock = time.perf_counter_ns()
+    with noting_writes() as writes:
+        try:
+            yield
+        except BaseException as error:
+            if not writes:
+                _record(UnreachedWrite.of(operation, location, table, mode, clock), error)
+            raise
+
+
+def _record(write: UnreachedWrite, error: BaseException) -> None:
     try:
-        yield
-    except BaseException as error:
-        if enclosure is not None and enclosure.observed == seen:
-            try:
-                named = None if table is None else table.metadata().name
-                _tell(enclosure, location, mode, named, error)
-            except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
-                report("session", problem)
-        raise
-
-
-def _tell(
-    enclosure: Enclosure, location: str, mode: str, named: str | None, error: BaseException
-) -> None:
-    observer = install_enclosed()
-    if not observer.is_on():
-        return
-    observation = observer.begin(
-        observer.intent(
-            enclosure.facts,
-            Operation.WRITE,
-            CacheOperation.WRITE,
-            location,
-            named=named,
-            mode=mode,
-        )
-    )
-    observation.location, observation.landed = location, Landed.NO
-    observer.raised(observation, error)
-    enclosure.observed += 1
+        observer = install_enclosed()
+        if observer.is_on():
+            write.record_failure(observer, error)
+    except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
+        report("session", problem)

@@ -37,6 +37,7 @@ from deltawitness.semconv import (
     METRIC_EXPORT_SIZE,
     METRIC_INTERNAL_ERRORS,
     METRIC_SPOOL_PENDING,
+    METRIC_STATEMENT_REPEATS,
     POLICY_CAP,
     POLICY_OVERFLOW,
     SCHEMA_URL,
@@ -51,12 +52,15 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
     from opentelemetry.sdk.metrics.view import View
 
+    from deltawitness.semconv import Operation
+
 __all__ = [
     "CacheInstruments",
     "DrainInstruments",
     "InternalCounters",
     "MetricSink",
     "PolicyNames",
+    "StatementInstruments",
     "cache_instruments",
     "metric_views",
 ]
@@ -291,6 +295,26 @@ class InternalCounters:
         """Count events that a component did not get to see."""
         with suppress(Exception):
             _add(self._dropped, count, BoundedAttributes({COMPONENT: component}))
+
+
+class StatementInstruments:
+    """Counts statements that the same frame has run more than once.
+
+    Args:
+        meter_provider: whose meter to use; the global one when None.
+    """
+
+    def __init__(self, meter_provider: MeterProvider | None = None) -> None:
+        self._repeats = _meter(meter_provider).create_counter(
+            METRIC_STATEMENT_REPEATS,
+            "{execution}",
+            "Executions of a statement that its frame has run before",
+        )
+
+    def repeated(self, operation: Operation) -> None:
+        """Count one execution beyond the first; never raises."""
+        with suppress(Exception):
+            _add(self._repeats, 1, BoundedAttributes({DB_OPERATION_NAME: operation.value}))
 
 
 class Pending(Protocol):

@@ -1,0 +1,55 @@
+"""A public function of the engine, observed from its first line to its last.
+
+What delta-rs' own Python code does before it calls the engine cannot be seen at an inner seam. The
+public function stays the object that it is, because programs have imported it by name: its code is
+exchanged, which is looked up when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+__all__ = ["observe_whole_calls"]
+
+Call = Callable[..., Any]
+
+
+def _hook(*args: Any, **kwargs: Any) -> Any:
+    return _hook(*args, **kwargs)  # the name is exchanged with the code
+
+
+def observe_whole_calls(function: Any, observing: Callable[[Call], Call]) -> Callable[[], None]:
+    """Let each call of a function go through another callable.
+
+    A function that is no plain Python function is left as it is.
+
+    Args:
+        function: the function.
+        observing: returns the other callable; it is given what the function was.
+
+    Returns:
+        What puts the function's own code back.
+    """
+    if not isinstance(function, FunctionType) or function.__closure__ is not None:
+        return lambda: None
+    code, attributes = function.__code__, dict(vars(function))
+    original = FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
+    original.__kwdefaults__ = function.__kwdefaults__
+    original.__qualname__, original.__doc__ = function.__qualname__, function.__doc__
+    original.__annotations__, original.__module__ = function.__annotations__, function.__module__
+    name = f"_deltawitness_{function.__name__}"
+    function.__globals__[name] = observing(original)
+    function.__code__ = _hook.__code__.replace(
+        co_names=(name,), co_name=code.co_name, co_qualname=code.co_qualname
+    )
+    function.__wrapped__ = original  # type: ignore[attr-defined]  # its signature and source are these
+
+    def restore() -> None:
+        function.__code__ = code
+        function.__globals__.pop(name, None)
+        vars(function).clear()
+        vars(function).update(attributes)
+
+    return restore

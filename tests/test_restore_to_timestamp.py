@@ -1,0 +1,212 @@
+"""RESTORE ... TO TIMESTAMP goes to the version of that moment, and is refused where there was none."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from deltawitness import ObservedSessionContext
+from deltawitness.commit.log import commit_path
+from deltawitness.events import Failed, Landed
+from deltawitness.exceptions import StatementError
+from deltawitness.testing import capture_writes
+
+FIRST = dt.datetime(2024, 3, 1, 12, tzinfo=dt.UTC)
+"""When version 0 of the table is from; each later version is a minute younger."""
+
+MINUTE = dt.timedelta(minutes=1)
+
+
+def rewrite(uri, version, **info):
+    """Give a commit other timestamps of its own; None takes one away."""
+    path = uri / commit_path(version)
+    actions = [json.loads(line) for line in path.read_text().splitlines()]
+    for action in actions:
+        if "commitInfo" in action:
+            action["commitInfo"] |= info
+            action["commitInfo"] = {k: v for k, v in action["commitInfo"].items() if v is not None}
+    path.write_text("\n".join(map(json.dumps, actions)) + "\n")
+
+
+def touch(uri, version, moment):
+    """Let a commit's file be of a moment."""
+    os.utime(uri / commit_path(version), (moment.timestamp(), moment.timestamp()))
+
+
+def stamp(uri, version, moment):
+    """Let a commit, and its file, be of a moment."""
+    rewrite(uri, version, timestamp=round(moment.timestamp() * 1000))
+    touch(uri, version, moment)
+
+
+@pytest.fixture
+def uri(tmp_path):
+    """A table of four versions, each with one more row."""
+    uri = tmp_path / "t"
+    for version in range(4):
+        write_deltalake(uri, pa.table({"id": [version]}), mode="append")
+        stamp(uri, version, FIRST + version * MINUTE)
+    return uri
+
+
+def restore(uri, moment):
+    """Restore the table, and return its rows."""
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", uri)
+    text = moment if isinstance(moment, str) else moment.isoformat()
+    ctx.sql(f"RESTORE t TO TIMESTAMP AS OF '{text}'").collect()
+    return sorted(ctx.sql("SELECT id FROM t").to_pydict()["id"])
+
+
+MOMENTS = {
+    "2024-03-01T12:00:00Z": [0],
+    "2024-03-01T12:00:00": [0],
+    "2024-03-01 12:00:00": [0],
+    "2024-03-01T14:00:00+02:00": [0],
+    "2024-03-01T12:00:30Z": [0],
+    "2024-03-01T12:01:00Z": [0, 1],
+    "2024-03-01T10:01:59.999-02:00": [0, 1],
+    "2024-03-01T12:02:00": [0, 1, 2],
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_moment_since_the_first_version_is_restored(uri, moment):
+    """With any zone; without one it is UTC. Delta-rs by itself goes to the same version."""
+    with_zone = dt.datetime.fromisoformat(moment)
+    if with_zone.tzinfo is None:
+        with_zone = with_zone.replace(tzinfo=dt.UTC)
+    bare = DeltaTable(uri)
+    bare.load_as_version(with_zone)
+    assert restore(uri, moment) == MOMENTS[moment] == list(range(bare.version() + 1))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2024-03-01T11:59:59.999Z",
+        "2024-03-01T11:59:59.999",
+        "2024-03-01T12:00:00+00:01",
+        "2024-03-01",
+        "2000-01-01T00:00:00Z",
+        "1900-01-01",
+    ],
+)
+def test_a_moment_before_the_first_version_is_refused(uri, moment):
+    """Where delta-rs by itself goes to version 0; nothing is written, and one failure is told."""
+    said = r"the timestamp is before the table's first version: version 0 is of 2024-03-01T12:00:00"
+    with capture_writes() as events, pytest.raises(StatementError, match=said):
+        restore(uri, moment)
+    (event,) = events
+    assert isinstance(event.outcome, Failed)
+    assert (event.intent.operation, event.outcome.landed) == ("RESTORE", Landed.NO)
+    assert DeltaTable(uri).version() == 3
+    DeltaTable(uri).restore(FIRST - MINUTE)
+    assert DeltaTable(uri).to_pyarrow_table()["id"].to_pylist() == [0]
+
+
+def test_a_moment_after_the_last_version_is_the_engines_error(uri):
+    """There is nothing to restore."""
+    with pytest.raises(DeltaError, match="should be less"):
+        restore(uri, FIRST + 9 * MINUTE)
+
+
+def test_a_log_that_was_cleaned_up_begins_later(uri):
+    """Its first version is the first one whose commit is still there."""
+    DeltaTable(uri).create_checkpoint()
+    for version in (4, 5):
+        write_deltalake(uri, pa.table({"id": [version]}), mode="append")
+        stamp(uri, version, FIRST + version * MINUTE)
+    for version in range(3):
+        (uri / commit_path(version)).unlink(missing_ok=True)
+    said = r"before what the table's log still has: version 3 is of 2024-03-01T12:03:00.000"
+    for moment in (FIRST - MINUTE, FIRST + MINUTE, FIRST + 2.9 * MINUTE):
+        with pytest.raises(StatementError, match=said):
+            restore(uri, moment)
+    assert DeltaTable(uri).version() == 5
+    assert restore(uri, FIRST + 3 * MINUTE) == [0, 1, 2, 3]
+
+
+def test_a_log_that_the_engine_cleans_up_begins_later(uri):
+    """By its own retention."""
+    table = DeltaTable(uri)
+    table.alter.set_table_properties({"delta.logRetentionDuration": "interval 1 days"})
+    table.create_checkpoint()
+    table.cleanup_metadata()
+    assert not (uri / commit_path(0)).exists()
+    with pytest.raises(StatementError, match="before what the table's log still has: version 4"):
+        restore(uri, FIRST + MINUTE)
+
+
+HOUR = dt.timedelta(hours=1)
+
+
+@pytest.mark.parametrize("clock", ["commit", "file"])
+def test_clocks_that_differ_are_left_to_the_engine(uri, clock):
+    """A moment that is not before the first version by one of them is taken, as delta-rs takes it."""
+    if clock == "commit":
+        rewrite(uri, 0, timestamp=round((FIRST - HOUR).timestamp() * 1000))
+    touch(uri, 0, FIRST - (clock == "file") * HOUR)
+    assert restore(uri, FIRST - HOUR / 2) == [0]
+    with pytest.raises(StatementError, match="before the table's first version"):
+        restore(uri, FIRST - 2 * HOUR)
+
+
+def test_the_timestamp_that_the_history_shows_is_taken(tmp_path):
+    """Of the first version, although its file is written later."""
+    for version in range(3):
+        write_deltalake(tmp_path / "t", pa.table({"id": [version]}), mode="append")
+    first = DeltaTable(tmp_path / "t").history()[-1]["timestamp"]
+    moment = dt.datetime.fromtimestamp(first / 1000, dt.UTC)
+    touch(tmp_path / "t", 0, moment + dt.timedelta(milliseconds=5))
+    assert restore(tmp_path / "t", moment) == [0]
+
+
+def test_in_commit_timestamps_count(uri):
+    """They are the table's own clock. Delta-rs writes no table that needs them: that is its own error."""
+    for version in range(4):
+        ict = round((FIRST - HOUR + version * MINUTE).timestamp() * 1000)
+        rewrite(uri, version, inCommitTimestamp=ict, timestamp=None)
+        touch(uri, version, FIRST + version * MINUTE)
+    path = uri / commit_path(0)
+    actions = [json.loads(line) for line in path.read_text().splitlines()]
+    features = {
+        "minReaderVersion": 1,
+        "minWriterVersion": 7,
+        "writerFeatures": ["inCommitTimestamp"],
+    }
+    for action in actions:
+        if "protocol" in action:
+            action["protocol"] = features
+        if "metaData" in action:
+            action["metaData"]["configuration"] = {"delta.enableInCommitTimestamps": "true"}
+    path.write_text("\n".join(map(json.dumps, actions)) + "\n")
+    with pytest.raises(StatementError, match=r"version 0 is of 2024-03-01T11:00:00.000"):
+        restore(uri, FIRST - 2 * HOUR)
+    with pytest.raises(CommitFailedError, match="InCommitTimestamp"):
+        restore(uri, FIRST - HOUR / 2)
+
+
+def test_a_commit_that_says_nothing_of_itself_has_the_time_of_its_file(uri):
+    """Other writers leave out what they like."""
+    path = uri / commit_path(0)
+    lines = [line for line in path.read_text().splitlines() if not line.startswith('{"commitInfo"')]
+    path.write_text("\n".join(lines) + "\n")
+    touch(uri, 0, FIRST)
+    with pytest.raises(StatementError, match="before the table's first version"):
+        restore(uri, FIRST - MINUTE)
+    assert restore(uri, FIRST) == [0]
+
+
+def test_a_version_is_restored_whatever_its_time(uri):
+    """RESTORE ... TO VERSION looks at no clock."""
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", uri)
+    ctx.sql("RESTORE t TO VERSION AS OF 0").collect()
+    assert ctx.sql("SELECT id FROM t").to_pydict() == {"id": [0]}
