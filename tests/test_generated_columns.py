@@ -135,14 +135,13 @@ def test_a_prepared_insert_computes_as_well(tmp_path):
     assert rows(ctx) == [(1, 10, 20), (2, 20, 40), (3, 30, 60)]
 
 
-def test_a_plan_does_not_say_what_an_insert_names(tmp_path):
-    """It is refused, as one on a table with defaults is."""
+def test_the_plan_of_an_insert_computes_as_well(tmp_path):
+    """It is the statement, which names its columns."""
     create_doubling(tmp_path / "t")
     ctx = session(tmp_path / "t")
-    plan = ctx.sql("INSERT INTO t (id, n) VALUES (2, 20)").logical_plan()
-    with pytest.raises(StatementError):
-        ctx.create_dataframe_from_logical_plan(plan).collect()
-    assert DeltaTable(tmp_path / "t").version() == 0
+    plan = ctx.sql("INSERT INTO t (id, n) VALUES (2, 20)").optimized_logical_plan()
+    ctx.create_dataframe_from_logical_plan(plan).collect()
+    assert rows(ctx) == [(2, 20, 40)]
 
 
 def test_defaults_and_generated_columns_together(tmp_path):

@@ -149,8 +149,7 @@ def test_the_plan_of_a_statement_is_the_statement(ctx, method, plan_of):
     assert make(plan("DELETE FROM t WHERE 1 = 2")).to_pydict() == {"count": [0]}
     update = plan("UPDATE t SET id = abs(id) + 1")
     assert make(update).to_pydict() == {"count": [1]}
-    with pytest.warns(RepeatedStatementWarning):
-        assert make(update).to_pydict() == {"count": [1]}
+    assert make(update).to_pydict() == {"count": [1]}
     assert ctx.sql("SELECT id FROM t").to_pydict() == {"id": [4]}
     merge = plan("MERGE INTO t USING (SELECT 4 AS id) s ON t.id = s.id WHEN MATCHED THEN DELETE")
     assert make(merge).to_pydict() == {"count": [1]}

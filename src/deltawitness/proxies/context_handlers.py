@@ -85,9 +85,11 @@ def _plan_to_frame(name: str) -> Handler:
         known = state_of(argument(args, kwargs, 0, "plan"))
         if known is None:
             return routed(frame, FrameState(ctx, session, session.snapshot))
-        state = FrameState(ctx, known.session, known.snapshot, known.reads, None, known.pending)
+        state = FrameState(ctx, known.session, known.snapshot, known.reads)
+        if known.pending is None:
+            return routed(frame, state)
         # The plan of a statement's frame, optimized or not, is that statement.
-        return adopt(frame, state) if known.pending is not None else routed(frame, state)
+        return adopt(frame, state._replace(pending=known.pending.anew()))
 
     return handler
 

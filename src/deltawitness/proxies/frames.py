@@ -7,7 +7,7 @@ same. Frames that are made from a frame inherit it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from deltawitness.events import InputVersion
@@ -56,6 +56,9 @@ class Pending(Protocol):
     @property
     def status(self) -> str:
         """The title and what has happened so far: shown when somebody looks at the frame."""
+
+    def anew(self) -> Pending:
+        """Return the statement as that of another frame."""
 
     def run(self) -> DataFrame:
         """Carry the statement out and return the frame of its result."""
@@ -316,6 +319,10 @@ class Derived:
     def status(self) -> str:
         """What has happened to the statement."""
         return self.statement.status
+
+    def anew(self) -> Derived:
+        """Return the statement, and what is made of its result, as those of another frame."""
+        return replace(self, statement=self.statement.anew())
 
     def run(self) -> DataFrame:
         """Carry the statement out and make the frame from its result."""

@@ -143,6 +143,16 @@ class TrackedStatement:
             return f"{self.title}: not run yet; collect() or show() runs it"
         return f"{self.title}: {', '.join(happened)}; collect() or show() runs it again"
 
+    def anew(self) -> TrackedStatement:
+        """Return the same statement as one of another frame, which has not run yet."""
+        return TrackedStatement(
+            self._statement,
+            self._operation,
+            is_read=self._is_read,
+            target=self._target,
+            mode=self._mode,
+        )
+
     def run(self) -> DataFrame:
         """Run the statement and return the frame of its result.
 
