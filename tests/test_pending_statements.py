@@ -16,16 +16,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
+from datafusion import SessionContext
 from deltalake import DeltaTable, write_deltalake
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
+from deltawitness.proxies.providers import provider_of
+from remote_parts import running_server
 from sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
 from test_sql_equivalence import Reference, in_order
 
-SEQUENCES = 2_500 if os.environ.get("DELTAWITNESS_TEST_SIZE") == "long" else 100
+IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
+
+SEQUENCES = 2_500 if IS_LONG else 80
+SEQUENCES_ON_A_SERVER = 500 if IS_LONG else 8
 
 counted: Counter[str] = Counter()
 
@@ -114,27 +120,43 @@ def _empty(schema):
 class Place:
     """A table `t` and its source `src`, other tables that take their names, and a session."""
 
-    def __init__(self, folder, table, source, partition_by, kind):
-        self.uri, self.source, self.kind = str(folder / "t"), source, kind
+    def __init__(self, root, options, table, source, partition_by, kind):
+        self.root, self.options = root, options
+        self.source, self.kind = source, kind
         self.prepared = []
-        write_deltalake(self.uri, table, partition_by=partition_by)
-        self.other, self.other_source = str(folder / "other_t"), str(folder / "other_src")
-        write_deltalake(self.other, SCHEMA.empty_table())
-        write_deltalake(self.other_source, SOURCE_SCHEMA.empty_table())
-        write_deltalake(folder / "src", source)
-        self.source_uri = str(folder / "src")
+        self.make("t", table, partition_by)
+        self.make("src", source)
+        self.make("other_t", SCHEMA.empty_table())
+        self.make("other_src", SOURCE_SCHEMA.empty_table())
         self.ctx = ObservedSessionContext()
         self.ctx.sql("CREATE SCHEMA elsewhere")
-        self.ctx.register_delta("elsewhere.t", self.other)
-        self.ctx.register_delta("elsewhere.src", self.other_source)
-        self.ctx.register_delta("base", self.source_uri)
-        self.ctx.register_delta("t", self.uri)
+        self.register("elsewhere.t", "other_t")
+        self.register("elsewhere.src", "other_src")
+        self.register("base", "src")
+        self.register("t", "t")
         self.register_source()
+
+    def make(self, name, table, partition_by=None):
+        write_deltalake(
+            f"{self.root}/{name}", table, partition_by=partition_by, storage_options=self.options
+        )
+
+    def register(self, name, table):
+        self.ctx.register_delta(name, f"{self.root}/{table}", storage_options=self.options)
+
+    def table(self, name):
+        return DeltaTable(f"{self.root}/{name}", storage_options=self.options)
+
+    def rows(self):
+        """Return the rows of `t` past the session."""
+        ctx = SessionContext()
+        ctx.register_table("t", provider_of(self.table("t")))
+        return in_order(pa.table(ctx.table("t")).cast(SCHEMA))
 
     def register_source(self):
         """Let `src` stand for its rows: as a Delta table, in memory, or as a view."""
         if self.kind == "delta":
-            self.ctx.register_delta("src", self.source_uri)
+            self.register("src", "src")
         elif self.kind == "memory":
             self.ctx.register_record_batches(
                 "src", [self.source.to_batches() or [_empty(SOURCE_SCHEMA)]]
@@ -148,7 +170,7 @@ class Place:
         self.ctx.sql("SET datafusion.sql_parser.dialect = 'generic'")
         for name in ("t", "src"):
             self.ctx.deregister_table(name)
-        self.ctx.register_delta("t", self.uri)
+        self.register("t", "t")
         self.register_source()
 
 
@@ -157,9 +179,9 @@ def nothing(_):
 
 
 def another_delta_table(place):
-    for name, uri in (("t", place.other), ("src", place.other_source)):
+    for name in ("t", "src"):
         place.ctx.deregister_table(name)
-        place.ctx.register_delta(name, uri)
+        place.register(name, f"other_{name}")
 
 
 def a_table_in_memory(place):
@@ -214,6 +236,13 @@ def folder(tmp_path_factory, say):
     say(f"pending statements: {dict(sorted(counted.items()))}")
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """An S3-compatible server."""
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
 def make(place, number, way, sql):
     """Make a statement; None where the engine refuses it in this way, which it may."""
     try:
@@ -228,7 +257,7 @@ def make(place, number, way, sql):
 def check(place, reference, sql, frame):
     """Run a statement and compare the table with the reference."""
     (count,) = frame.to_pydict()["count"]
-    rows_now = in_order(DeltaTable(place.uri).to_pyarrow_table().cast(SCHEMA))
+    rows_now = place.rows()
 
     def is_right(table, said):
         return (in_order(table), said) == (rows_now, count)
@@ -239,13 +268,24 @@ def check(place, reference, sql, frame):
         assert count == expected, sql
 
 
-@settings(
-    max_examples=SEQUENCES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    print_blob=True,
-)
-@given(
+def run_rounds(place, reference, rounds):
+    """Make the statements of each round, change what they name, and run them."""
+    number = 0
+    for pairs, change in rounds:
+        pending = []
+        for sql, way in pairs:
+            number += 1
+            frame = make(place, number, way, sql)
+            pending += [] if frame is None else [(sql, way, frame)]
+        change(place)
+        for sql, way, frame in reversed(pending):
+            check(place, reference, sql, frame)
+            counted[way.__name__] += 1
+        place.reset()
+    assert (place.table("other_t").version(), place.table("other_src").version()) == (0, 0)
+
+
+everything = given(
     rows=rows,
     source=source_rows,
     partition_by=st.sampled_from(PARTITIONS),
@@ -259,27 +299,40 @@ def check(place, reference, sql, frame):
         max_size=2,
     ),
 )
+
+of_any_size = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+
+
+@pytest.mark.timeout(600)
+@settings(of_any_size, max_examples=SEQUENCES)
+@everything
 def test_a_pending_statement_does_what_it_said(folder, rows, source, partition_by, kind, rounds):
     """Or it is an error, and no commit."""
     shutil.rmtree(folder)
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     source = pa.Table.from_pylist(source, schema=SOURCE_SCHEMA)
-    place = Place(folder, table, source, partition_by, kind)
-    reference = Reference(table, source)
+    place = Place(folder, None, table, source, partition_by, kind)
     counted["sequences"] += 1
-    number = 0
-    for pairs, change in rounds:
-        pending = []
-        for sql, way in pairs:
-            number += 1
-            frame = make(place, number, way, sql)
-            pending += [] if frame is None else [(sql, way, frame)]
-        change(place)
-        for sql, way, frame in reversed(pending):
-            check(place, reference, sql, frame)
-            counted[way.__name__] += 1
-        place.reset()
-    assert (DeltaTable(place.other).version(), DeltaTable(place.other_source).version()) == (0, 0)
+    run_rounds(place, Reference(table, source), rounds)
+
+
+@pytest.mark.timeout(600)
+@settings(of_any_size, max_examples=SEQUENCES_ON_A_SERVER)
+@everything
+def test_a_pending_statement_does_what_it_said_on_a_server(
+    server, rows, source, partition_by, kind, rounds
+):
+    """On S3 as on a disk."""
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    source = pa.Table.from_pylist(source, schema=SOURCE_SCHEMA)
+    counted["sequences on a server"] += 1
+    root = f"s3://lake/pending/{counted['sequences on a server']}"
+    place = Place(root, server.options, table, source, partition_by, kind)
+    run_rounds(place, Reference(table, source), rounds)
 
 
 def test_threads_run_pending_statements_of_one_session(tmp_path):
