@@ -350,8 +350,29 @@ def test_the_public_function_stays_what_it_is(uri):
         assert names.count("write_deltalake") == 2
     assert write_deltalake.__code__ is seen["code"]
     assert vars(write_deltalake) == seen["attributes"]
-    module = importlib.import_module("deltalake.writer.writer")
-    assert not [name for name in vars(module) if "deltawitness" in name]
+
+
+def test_writes_go_on_while_they_begin_and_cease_to_be_observed(uri):
+    """In other threads: none of them fails."""
+    is_over, errors = threading.Event(), []
+
+    def write():
+        while not is_over.is_set():
+            try:
+                write_deltalake(uri, DATA, mode="ignore")
+            except Exception as error:  # noqa: BLE001 - none is expected
+                errors.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        with capture_writes():
+            write_deltalake(uri, DATA, mode="ignore")
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
 
 
 def test_a_function_that_somebody_else_has_replaced_is_left_alone(uri, monkeypatch):

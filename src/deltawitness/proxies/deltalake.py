@@ -52,6 +52,10 @@ MERGES_KEPT = 1024
 """Merges that may be built and not yet executed; the oldest are then executed unobserved."""
 
 
+def _nothing() -> None:
+    """Do nothing: there is nothing to restore."""
+
+
 class DeltaLakeSeams:
     """Replaces the seams by observing callables, and puts the originals back.
 
@@ -67,7 +71,7 @@ class DeltaLakeSeams:
         self._merges: OrderedDict[int, Observation] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._lent = threading.local()
-        self._restore_whole_write: Callable[[], None] = lambda: None
+        self._restore_whole_write: Callable[[], None] = _nothing
 
     def install(self) -> None:
         """Replace every seam.
@@ -98,6 +102,7 @@ class DeltaLakeSeams:
     def uninstall(self) -> None:
         """Put every original back."""
         self._restore_whole_write()
+        self._restore_whole_write = _nothing
         while self._originals:
             owner, name, original = self._originals.pop()
             setattr(owner, name, original)
