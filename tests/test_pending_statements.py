@@ -31,7 +31,7 @@ from test_sql_equivalence import Reference, in_order
 IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
 
 SEQUENCES = 2_500 if IS_LONG else 80
-SEQUENCES_ON_A_SERVER = 500 if IS_LONG else 8
+SEQUENCES_ON_A_SERVER = 2_500 if IS_LONG else 8
 
 counted: Counter[str] = Counter()
 
