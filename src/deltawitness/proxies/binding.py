@@ -219,7 +219,7 @@ def bind(
     return BoundCall(
         call=call,
         session=session,
-        config=config or ctx.copied_config(),
+        config=config or session.config_of(ctx),
         default=default,
         tables=tables,
         views=views,

@@ -54,7 +54,12 @@ def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
                     pass
                 else:
                     frame._deltawitness_frame = PlainQuery(  # noqa: SLF001 - as `adopt` does
-                        ctx, session, snapshot, epoch, ctx.copied_config(), text
+                        ctx,
+                        session,
+                        snapshot,
+                        epoch,
+                        session.config or session.config_of(ctx),
+                        text,
                     )
                     return frame
     call = _sql_call(ctx, *args, **kwargs)
@@ -100,7 +105,7 @@ def _table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     snapshot, epoch = session.snapshot, session.epoch
     frame = session.reading(lambda: original(ctx, "table")(*args, **kwargs))
     call = SqlCall(ctx, argument(args, kwargs, 0, "name"))
-    config = ctx.copied_config()
+    config = session.config_of(ctx)
     origin = TextOrigin(session, call, epoch, config, snapshot.default, is_name=True)
     return adopt(frame, FrameState(ctx, session, snapshot, (), origin))
 

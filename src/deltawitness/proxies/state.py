@@ -22,7 +22,7 @@ from deltawitness.proxies.sql import Words, quoted
 from deltawitness.sources import new_id
 
 if TYPE_CHECKING:
-    from datafusion import SessionContext
+    from datafusion import SessionConfig, SessionContext
     from datafusion.catalog import Table
     from deltalake import DeltaTable
 
@@ -83,6 +83,9 @@ class Session:
         """Counts the changes of what names stand for; see `has_changed_since`."""
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
+        self.config: SessionConfig | None = None
+        """A copy of the session's settings; None after a statement that may have changed them."""
+        self._settings = 0
         self.has_factory = False
         self.preparing = threading.RLock()
         self.prepared: dict[str, BoundCall] = {}
@@ -138,6 +141,22 @@ class Session:
             self._defaults.add(default)
             self.snapshot = Snapshot(self.snapshot.entries, default)
         return default
+
+    def config_of(self, ctx: SessionContext) -> SessionConfig:
+        """Return a copy of the session's settings, the same one until they change."""
+        config, settings = self.config, self._settings
+        if config is None:
+            config = ctx.copied_config()
+            with self._lock:
+                if settings == self._settings:
+                    self.config = config
+        return config
+
+    def forget_config(self) -> None:
+        """Copy the settings anew: a statement may have changed them."""
+        with self._lock:
+            self._settings += 1
+            self.config = None
 
     def forget_default(self) -> None:
         """Look the default catalog and schema up anew: a SET statement may have changed them."""

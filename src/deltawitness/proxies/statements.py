@@ -99,7 +99,7 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
 
 
 def _origin(session: Session, call: SqlCall, snapshot: Snapshot, epoch: int) -> TextOrigin:
-    return TextOrigin(session, call, epoch, call.ctx.copied_config(), snapshot.default)
+    return TextOrigin(session, call, epoch, session.config_of(call.ctx), snapshot.default)
 
 
 def _explained(frame: DataFrame, state: FrameState) -> DataFrame:
@@ -263,6 +263,7 @@ def _note_drop(session: Session, call: SqlCall, words: Words) -> None:
 def _note_set(session: Session, call: SqlCall, words: Words) -> None:
     del words
     text = call.text.lower()
+    session.forget_config()
     if "default_" in text:
         session.forget_default()
     if "time_zone" in text or "time zone" in text:
