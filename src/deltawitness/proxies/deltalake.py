@@ -25,11 +25,13 @@ from deltawitness.commit.seams import (
     MERGE_EXECUTE,
     METHOD_SEAMS,
     OPEN_SEAM,
+    READING_ROWS,
     Seam,
 )
 from deltawitness.events import NoCommitReason
 from deltawitness.internal import report
 from deltawitness.proxies.handles import HandleCache
+from deltawitness.scan.feeding import feeding
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
@@ -95,7 +97,8 @@ class DeltaLakeSeams:
         seam: Seam,
     ) -> None:
         original = getattr(owner, name)
-        observed = functools.wraps(original)(observing(seam, original))
+        call = feeding(original) if name in READING_ROWS else original
+        observed = functools.wraps(original)(observing(seam, call))
         setattr(owner, name, observed)
         self._originals.append((owner, name, original))
 
