@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -359,3 +362,56 @@ def test_no_credential_shows(server, table):
         ctx.sql("SELECT nope FROM t").collect()
     shown.append(str(raised.value))
     assert not any(secret in text for text in shown for secret in ("hunter2", "AKIA2"))
+
+
+FED = """
+import sys, threading
+from deltalake import DeltaTable, write_deltalake
+from deltawitness import ObservedSessionContext
+
+uri, out = sys.argv[1:]
+ctx = ObservedSessionContext()
+ctx.register_delta("t", uri)
+for name in "abc":
+    write_deltalake(f"{out}/{name}", ctx.table("t").limit(1).to_arrow_table())
+ctx.register_delta("a", f"{out}/a")
+
+def merge():
+    source = ctx.sql("SELECT * FROM t")
+    merger = DeltaTable(f"{out}/b").merge(source, "s.id = t.id", source_alias="s", target_alias="t")
+    merger.when_not_matched_insert_all().execute()
+
+writes = [
+    lambda: ctx.sql("INSERT INTO a SELECT * FROM t").collect(),
+    merge,
+    lambda: write_deltalake(f"{out}/c", ctx.sql("SELECT * FROM t ORDER BY x"), mode="append"),
+]
+threads = [threading.Thread(target=write) for write in writes]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print([DeltaTable(f"{out}/{name}").version() for name in "abc"])
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_writes_that_are_fed_by_remote_tables_do_not_wait_for_each_other(
+    table, options, tmp_path, workers
+):
+    """The threads of delta-rs all wait for rows: reading those needs none of them."""
+    with suppressed():
+        for start in range(0, 90_000, 30_000):
+            rows = {
+                "id": range(start, start + 30_000),
+                "x": np.random.default_rng(1).random(30_000),
+            }
+            write_deltalake(f"{table}-fed", pa.table(rows), mode="append", storage_options=options)
+    ended = subprocess.run(
+        [sys.executable, "-c", FED, f"{table}-fed", str(tmp_path)],
+        env={**os.environ, "TOKIO_WORKER_THREADS": str(workers)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.stdout.split("\n")[0] == "[1, 1, 1]", ended.stderr

@@ -24,6 +24,7 @@ __all__ = [
     "MERGE_EXECUTE",
     "METHOD_SEAMS",
     "OPEN_SEAM",
+    "READING_ROWS",
     "WHOLE_WRITE",
     "Seam",
     "modified_at",
@@ -108,6 +109,9 @@ MERGE_BUILD = "create_merge_builder"
 
 MERGE_EXECUTE = Seam("merge_execute", Operation.MERGE, CacheOperation.MERGE)
 """Makes the commit of the builder it is given."""
+
+READING_ROWS = frozenset({"write", "write_deltalake_rust", MERGE_BUILD, MERGE_EXECUTE.name})
+"""Seams that ask for the rows of a source, from threads of delta-rs."""
 
 _ALTER = CacheOperation.ALTER
 

@@ -29,6 +29,7 @@ from deltawitness.commit.seams import (
     MERGE_EXECUTE,
     METHOD_SEAMS,
     OPEN_SEAM,
+    READING_ROWS,
     WHOLE_WRITE,
     Seam,
 )
@@ -38,6 +39,7 @@ from deltawitness.observe.noted_writes import note_write, noting_writes
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.unreached import UnreachedWrite
 from deltawitness.proxies.whole_calls import observe_whole_calls
+from deltawitness.scan.feeding import feeding
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ class DeltaLakeSeams:
         seam: Seam,
     ) -> None:
         original = getattr(owner, name)
-        observed = functools.wraps(original)(observing(seam, original))
+        call = feeding(original) if name in READING_ROWS else original
+        observed = functools.wraps(original)(observing(seam, call))
         setattr(owner, name, observed)
         self._originals.append((owner, name, original))
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from deltawitness.proxies.filter_fallback import call_frame
+from deltawitness.scan.feeding import feeding_delta_rs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,11 +44,12 @@ def pumped(frame: DataFrame) -> Iterator[pa.RecordBatchReader]:
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
 
-    pump = _Pump(frame)
-    try:
-        yield pa.RecordBatchReader.from_batches(frame.schema(), pump.batches())
-    finally:
-        pump.stop()
+    with feeding_delta_rs():
+        pump = _Pump(frame)
+        try:
+            yield pa.RecordBatchReader.from_batches(frame.schema(), pump.batches())
+        finally:
+            pump.stop()
 
 
 class _Pump:

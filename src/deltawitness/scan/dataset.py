@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pd
 
 from deltawitness.scan.ahead import read_ahead
+from deltawitness.scan.feeding import is_feeding
 from deltawitness.scan.filters import parse_filter, pruning_filter, quote_identifier, to_sql
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ KEEP_FILTERS_ABOVE = f"LIMIT {(1 << 63) - 1}"
 """A limit that no table reaches: the engine hands no filter past it to a scan, which would skip files
 by statistics that do not know NaN."""
 
+_ONE_PARTITION = {"datafusion.execution.target_partitions": "1"}
+"""Settings of a scan that runs no task of its own: see :mod:`deltawitness.scan.feeding`."""
+
 _ROWS_WITHOUT_COLUMNS = 1 << 16
+"""Rows of a batch without columns, which takes no memory, but as many rows of a join."""
 
 
 class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
@@ -44,7 +49,8 @@ class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
     def __init__(self, table: DeltaTable) -> None:
         from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
-        self._builder = QueryBuilder().register(_TABLE, table)
+        self._parallel = QueryBuilder().register(_TABLE, table)
+        self._sequential = QueryBuilder(_ONE_PARTITION).register(_TABLE, table)
         self._schema = self.execute(f"SELECT * FROM {_TABLE} LIMIT 0").schema
 
     def __reduce__(self) -> Any:
@@ -73,7 +79,8 @@ class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
 
     def execute(self, sql: str) -> pa.RecordBatchReader:
         """Return the rows of a query over the table, named `t`."""
-        return pa.RecordBatchReader.from_stream(self._builder.execute(sql))
+        builder = self._sequential if is_feeding() else self._parallel
+        return pa.RecordBatchReader.from_stream(builder.execute(sql))
 
 
 @dataclass(frozen=True, slots=True)
