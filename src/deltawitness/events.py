@@ -58,7 +58,9 @@ class WriteIntent:
         schema_hash: hash of the written schema (:func:`deltawitness.hashing.schema_hash`).
         plan_hash: hash of the plan that makes the rows, literals included.
         plan_shape_hash: the same without literals.
-        inputs: the Delta tables that were read for it.
+        inputs: the Delta tables that were read for it, as its plan says.
+        run_inputs: the Delta tables that the run had read before, where no plan says what was read;
+            inferred.
     """
 
     operation: Operation
@@ -73,6 +75,7 @@ class WriteIntent:
     plan_hash: str | None = None
     plan_shape_hash: str | None = None
     inputs: tuple[InputVersion, ...] = ()
+    run_inputs: tuple[InputVersion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

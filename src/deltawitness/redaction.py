@@ -144,9 +144,12 @@ def redacted_run(run: RunContext) -> RunContext:
 def redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
     """Return what a write means to do as it may leave the process."""
     key = intent.cache_key
-    inputs = tuple(
-        InputVersion(_keyed(read.table_id, read.uri, settings) or read.table_id, read.version)
-        for read in intent.inputs
+    inputs, run_inputs = (
+        tuple(
+            InputVersion(_keyed(read.table_id, read.uri, settings) or read.table_id, read.version)
+            for read in reads
+        )
+        for reads in (intent.inputs, intent.run_inputs)
     )
     return replace(
         intent,
@@ -154,6 +157,7 @@ def redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
         policy=redact_label(intent.policy),
         cache_key=None if key is None else key_hash(key),
         inputs=inputs,
+        run_inputs=run_inputs,
     )
 
 

@@ -174,6 +174,7 @@ class CommitKey(StrEnum):
     PLAN_HASH = "plan_hash"
     PLAN_SHAPE_HASH = "plan_shape_hash"
     INPUTS = "inputs"
+    RUN_INPUTS = "run_inputs"
     WITNESS_VERSION = "witness_version"
 
 
@@ -275,6 +276,9 @@ DELTA_COMMIT_BYTES_REMOVED: Final = "delta.commit.size.removed"
 DELTA_COMMIT_RETRIES: Final = "delta.commit.retries"
 DELTA_INPUTS: Final = "delta.inputs"
 """The Delta tables a write was made from, each as `table_id@version`."""
+DELTA_RUN_INPUTS: Final = "delta.run_inputs"
+"""The Delta tables that the run had read before a write whose own inputs are not known, each as
+`table_id@version`: inferred, the write need not be made from all of them."""
 
 EXPORT_ROWS: Final = "deltawitness.export.rows"
 EXPORT_FILES: Final = "deltawitness.export.files"

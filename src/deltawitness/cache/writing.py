@@ -17,6 +17,7 @@ from deltawitness.proxies.frames import derive
 from deltawitness.proxies.seams import ENGINE_ERROR, FAILED_SOURCE
 from deltawitness.proxies.session import plain
 from deltawitness.proxies.witness import witnessed
+from deltawitness.run import suppressed
 from deltawitness.sources import now_ns
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ def marked(uri: str, policy: str, storage_options: dict[str, str] | None) -> Non
     from deltalake import CommitProperties, DeltaTable, write_deltalake  # noqa: PLC0415 - heavy
 
     table = DeltaTable(uri, storage_options=storage_options)
-    nothing: Any = table.to_pyarrow_dataset().schema.empty_table()
+    with suppressed():  # its schema is all that is wanted
+        nothing: Any = table.to_pyarrow_dataset().schema.empty_table()
     said = entry_metadata(None, policy)
     with witnessed(NO_FACTS):
         write_deltalake(

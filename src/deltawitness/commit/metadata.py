@@ -26,7 +26,7 @@ from deltawitness.semconv import (
 if TYPE_CHECKING:
     from deltalake import CommitProperties
 
-    from deltawitness.events import WriteIntent
+    from deltawitness.events import InputVersion, WriteIntent
 
 __all__ = ["CacheCommitMetadataRequest", "Stamp", "cache_commit_metadata"]
 
@@ -144,10 +144,8 @@ class Stamp:
             CommitKey.SCHEMA_HASH: intent.schema_hash,
             CommitKey.PLAN_HASH: intent.plan_hash,
             CommitKey.PLAN_SHAPE_HASH: intent.plan_shape_hash,
-            CommitKey.INPUTS: [
-                {"table_id": read.table_id, "version": read.version} for read in intent.inputs
-            ]
-            or None,
+            CommitKey.INPUTS: _versions(intent.inputs),
+            CommitKey.RUN_INPUTS: _versions(intent.run_inputs),
         }
         keys: dict[str, Any] = {
             CommitKey.CACHE_POLICY.value: redact_label(intent.policy),
@@ -196,6 +194,10 @@ class Stamp:
         properties = copy.copy(callers)
         properties.custom_metadata = {**ours, **(given or {})}
         return properties
+
+
+def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:
+    return [{"table_id": read.table_id, "version": read.version} for read in reads] or None
 
 
 def effective_write_id(properties: CommitProperties) -> str | None:

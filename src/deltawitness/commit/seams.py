@@ -22,9 +22,12 @@ __all__ = [
     "FUNCTION_SEAMS",
     "MERGE_BUILD",
     "MERGE_EXECUTE",
+    "MERGE_SOURCE",
     "METHOD_SEAMS",
     "OPEN_SEAM",
+    "QUERY_SEAM",
     "READING_ROWS",
+    "READ_SEAMS",
     "WHOLE_WRITE",
     "Seam",
     "modified_at",
@@ -98,6 +101,17 @@ OPEN_SEAM = ("deltalake.writer.writer", "try_get_table_and_table_uri")
 
 CONVERT_OPEN_SEAM = ("deltalake.writer.convert_to", "try_get_deltatable")
 """What `convert_to_deltalake` calls in mode `ignore`: it returns at once where there is a table."""
+
+MERGE_SOURCE = ("deltalake.table", "RecordBatchReader")
+"""The class by which `DeltaTable.merge` makes a stream of its source, right before it hands the stream
+to :data:`MERGE_BUILD` as `source`."""
+
+READ_SEAMS = ("dataset_partitions", "file_uris")
+"""Methods of `RawDeltaTable` by which Python code learns which files to read: `to_pyarrow_dataset` and
+its kin, and polars."""
+
+QUERY_SEAM = ("deltalake._internal", "PyQueryBuilder", "register")
+"""The method by which a `QueryBuilder` is given a table to read, as `delta_table`."""
 
 WHOLE_WRITE = ("deltalake.writer.writer", "write_deltalake")
 """The public function that returns without a write in mode `ignore`, and that turns its source into a

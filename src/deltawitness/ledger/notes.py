@@ -10,7 +10,7 @@ import json
 import os
 from functools import lru_cache
 
-from deltawitness.events import WriteIntent
+from deltawitness.events import InputVersion, WriteIntent
 from deltawitness.ledger.rows import as_json, intent_part, ledger_uri, place_part
 from deltawitness.redaction import redact_label
 from deltawitness.run import RunContext
@@ -29,10 +29,14 @@ def intent_text(intent: WriteIntent, location: str | None, table_id: str | None)
     row = intent_part(intent) | {
         "table_uri": None if location is None else ledger_uri(location),
         "table_id": table_id,
-        "inputs": [{"table_id": read.table_id, "version": read.version} for read in intent.inputs]
-        or None,
+        "inputs": _versions(intent.inputs),
+        "run_inputs": _versions(intent.run_inputs),
     }
     return as_json(row)[1:-1]
+
+
+def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:
+    return [{"table_id": read.table_id, "version": read.version} for read in reads] or None
 
 
 @lru_cache(maxsize=64)

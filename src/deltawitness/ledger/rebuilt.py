@@ -77,6 +77,7 @@ def rebuilt_row(
         "plan_hash": _plain(said.get(CommitKey.PLAN_HASH)),
         "plan_shape_hash": _plain(said.get(CommitKey.PLAN_SHAPE_HASH)),
         "inputs": _inputs(said.get(CommitKey.INPUTS)),
+        "run_inputs": _inputs(said.get(CommitKey.RUN_INPUTS)),
         **_metrics(commits),
         "engine": (_text(info.engine_info) or "")[:_ENGINE_LENGTH] or None,
         "witness_version": _plain(said.get(CommitKey.WITNESS_VERSION)),

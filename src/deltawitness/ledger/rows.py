@@ -24,6 +24,7 @@ from deltawitness.events import (
     Committed,
     Exported,
     Failed,
+    InputVersion,
     Landed,
     NoCommit,
     NoCommitReason,
@@ -92,7 +93,8 @@ def event_row(event: WriteEvent, told: WriteEvent, location: str | None) -> Row:
         "result": event.result.value,
         "table_uri": None if location is None else ledger_uri(location),
         "table_id": told.table_id,
-        "inputs": _inputs(event.intent, told.intent),
+        "inputs": _inputs(event.intent.inputs, told.intent.inputs),
+        "run_inputs": _inputs(event.intent.run_inputs, told.intent.run_inputs),
         "duration_ms": event.duration_ns / _NANOSECONDS_PER_MS,
         **_outcome_part(told),
         "thread": None if event.thread is None else redact_label(event.thread),
@@ -118,14 +120,16 @@ def intent_part(intent: WriteIntent) -> Row:
     }
 
 
-def _inputs(intent: WriteIntent, told: WriteIntent) -> list[Row] | None:
+def _inputs(
+    reads: tuple[InputVersion, ...], redacted: tuple[InputVersion, ...]
+) -> list[Row] | None:
     return [
         {
             "table_id": named.table_id,
             "uri": None if read.uri is None else ledger_uri(read.uri),
             "version": read.version,
         }
-        for read, named in zip(intent.inputs, told.inputs, strict=True)
+        for read, named in zip(reads, redacted, strict=True)
     ] or None
 
 

@@ -198,6 +198,11 @@ INVENTORY = LedgerTable(
         ("datafusion_version", Kind.TEXT, "version of the library DataFusion"),
         ("witness_version", Kind.TEXT, "version of deltawitness that told it"),
         ("source", Kind.TEXT, "observed or reconciled"),
+        (
+            "run_inputs",
+            Kind.INPUTS,
+            "where no plan says what was read: the Delta tables that the run had read before; inferred",
+        ),
     ),
 )
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import util as multiprocessing_util
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,6 +38,7 @@ from deltawitness.observe.noted_writes import note_write
 from deltawitness.observe.observation import Observation
 from deltawitness.observe.preparation import Preparation
 from deltawitness.observe.recording import recording_for
+from deltawitness.observe.run_reads import reads_of_run
 from deltawitness.observe.termination import Terminated, Termination
 from deltawitness.redaction import redact, redact_label, strip_credentials, table_name_for
 from deltawitness.run import (
@@ -330,12 +332,14 @@ class Observer:
         if enclosure is not None:
             enclosure.observed += 1
             facts = enclosure.facts
-        if facts is not NO_FACTS or ambient is not NO_CACHE_CONTEXT:
-            key = *key, facts, ambient
+        run_inputs = () if facts.plan_hash else reads_of_run(current_run())
+        if facts is not NO_FACTS or ambient is not NO_CACHE_CONTEXT or run_inputs:
+            key = *key, facts, ambient, run_inputs
         try:
             return self._preparations[key]
         except KeyError:
-            prepared = Preparation.of(self._intent(seam, location, table, mode, facts))
+            intent = self._intent(seam, location, table, mode, facts)
+            prepared = Preparation.of(replace(intent, run_inputs=run_inputs))
             if len(self._preparations) >= PREPARATIONS_KEPT:
                 self._preparations.clear()
             if table is not None:
@@ -395,6 +399,12 @@ class Observer:
         self, observation: Observation, callers: CommitProperties | None
     ) -> CommitProperties | None:
         """Return the commit properties that the engine is to be given."""
+        try:
+            prepared = observation.prepared.with_schema(observation.schema)
+            observation.prepared, observation.intent = prepared, prepared.intent
+        except Exception as error:  # noqa: BLE001 - the hash of a schema is one fact of many
+            report("schema_hash", error)
+            observation.schema = None
         properties = observation.prepared.stamp.on(
             callers,
             run_id=observation.run.run_id,

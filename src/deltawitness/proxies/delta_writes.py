@@ -13,6 +13,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.internal import report
 from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.failed_writes import publishing_after_failure
+from deltawitness.proxies.frame_facts import facts_of
 from deltawitness.proxies.frames import FrameState, state_of
 from deltawitness.proxies.generated_columns import generated_columns
 from deltawitness.proxies.handles import HandleCache
@@ -20,7 +21,7 @@ from deltawitness.proxies.originals import original
 from deltawitness.proxies.plan_metrics import measured
 from deltawitness.proxies.request import WriteFormat, WriteMode, WriteResult
 from deltawitness.proxies.seams import OVERWRITE_REFUSED, REPLACE_REFUSED
-from deltawitness.proxies.witness import facts_of, telling_if_unreached, witnessed
+from deltawitness.proxies.witness import telling_if_unreached, witnessed
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:

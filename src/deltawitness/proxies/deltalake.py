@@ -16,7 +16,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +27,22 @@ from deltawitness.commit.seams import (
     FUNCTION_SEAMS,
     MERGE_BUILD,
     MERGE_EXECUTE,
+    MERGE_SOURCE,
     METHOD_SEAMS,
     OPEN_SEAM,
+    QUERY_SEAM,
+    READ_SEAMS,
     READING_ROWS,
     WHOLE_WRITE,
     Seam,
 )
-from deltawitness.events import NoCommitReason
+from deltawitness.events import InputVersion, NoCommitReason
+from deltawitness.hashing import table_id
 from deltawitness.internal import report
+from deltawitness.observe.enclosure import enclosed
 from deltawitness.observe.noted_writes import note_write, noting_writes
+from deltawitness.observe.run_reads import note_reads
+from deltawitness.proxies.frame_facts import facts_of_source
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.unreached import UnreachedWrite
 from deltawitness.proxies.whole_calls import observe_whole_calls
@@ -73,6 +80,7 @@ class DeltaLakeSeams:
         self._merges: OrderedDict[int, Observation] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._lent = threading.local()
+        self._source = threading.local()
         self._restore_whole_write: Callable[[], None] = _nothing
 
     def install(self) -> None:
@@ -94,6 +102,9 @@ class DeltaLakeSeams:
             module, name = CONVERT_OPEN_SEAM
             looking = self._look_before_convert
             self._replace(importlib.import_module(module), name, looking, CONVERT_SEAM)
+            self._replace_reads(raw_table)
+            module, name = MERGE_SOURCE
+            self._replace_one(importlib.import_module(module), name, self._merge_source)
             module, name = WHOLE_WRITE
             function = getattr(importlib.import_module(module), name)
             self._restore_whole_write = observe_whole_calls(function, self._whole_write)
@@ -121,6 +132,17 @@ class DeltaLakeSeams:
         call = feeding(original) if name in READING_ROWS else original
         observed = functools.wraps(original)(observing(seam, call))
         setattr(owner, name, observed)
+        self._originals.append((owner, name, original))
+
+    def _replace_reads(self, raw_table: Any) -> None:
+        for name in READ_SEAMS:
+            self._replace_one(raw_table, name, self._read)
+        module, owner, name = QUERY_SEAM
+        self._replace_one(getattr(importlib.import_module(module), owner), name, self._query)
+
+    def _replace_one(self, owner: Any, name: str, observing: Callable[[Any], Any]) -> None:
+        original = getattr(owner, name)
+        setattr(owner, name, observing(original))
         self._originals.append((owner, name, original))
 
     # --- the observing callables ------------------------------------------------------------------
@@ -205,7 +227,9 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return original(*args, **kwargs)
             clock = time.perf_counter_ns()
-            with noting_writes() as writes:
+            facts = facts_of_source(_argument(args, kwargs, 1, "data"))
+            knowing = nullcontext() if facts is None else enclosed(facts)
+            with knowing, noting_writes() as writes:
                 try:
                     result = original(*args, **kwargs)
                 except BaseException as error:
@@ -221,6 +245,46 @@ class DeltaLakeSeams:
             return result
 
         return observed
+
+    def _read(self, original: Call) -> Call:
+        """Return a method of a table that is read by Python code: what is read is noted."""
+
+        @functools.wraps(original)
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(table, *args, **kwargs)
+            self._note_read(table)
+            return result
+
+        return observed
+
+    def _query(self, original: Call) -> Call:
+        """Return the method that gives a table to a `QueryBuilder`: it is going to be read."""
+
+        @functools.wraps(original)
+        def observed(builder: Any, table_name: str, delta_table: Any) -> Any:
+            result = original(builder, table_name, delta_table)
+            self._note_read(delta_table)
+            return result
+
+        return observed
+
+    def _note_read(self, table: Any) -> None:
+        with _guarded():
+            if self._only_when():
+                uri = table.table_uri()
+                note_reads(InputVersion(table_id(uri), table.version(), uri))
+
+    def _merge_source(self, original: Any) -> Any:
+        """Return what makes a stream of a merge's source: what a session knows of it goes with it."""
+
+        def from_arrow(source: Any) -> Any:
+            stream = original.from_arrow(source)
+            if self._only_when():
+                facts = facts_of_source(source)
+                self._source.known = None if facts is None else (stream, facts)
+            return stream
+
+        return _Exchanged(original, from_arrow=from_arrow)
 
     def _look_before_convert(self, seam: Seam, original: Call) -> Call:
         """Return the look for a table that `convert_to_deltalake` makes in mode `ignore`."""
@@ -257,7 +321,11 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return self._unobserved(original(table, *args, **kwargs))
             try:
-                observation = self._observer.open(seam, table.table_uri(), table=table)
+                stream, facts = getattr(self._source, "known", None) or (None, None)
+                is_known = facts is not None and stream is kwargs.get("source")
+                with enclosed(facts) if is_known and facts is not None else nullcontext():
+                    observation = self._observer.open(seam, table.table_uri(), table=table)
+                self._source.known = None
                 observation.schema = kwargs.get("batch_schema")
                 self._observer.keep_call(observation, table, args, kwargs)
                 args, kwargs = self._stamped(observation, args, kwargs, position)
@@ -343,6 +411,23 @@ class DeltaLakeSeams:
                 observation, result, table=table, storage_options=storage_options
             )
         return result
+
+
+class _Exchanged:
+    """Stands for a class of the engine's in one module, with some of its methods exchanged."""
+
+    def __init__(self, original: Any, **methods: Call) -> None:
+        self._original = original
+        vars(self).update(methods)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._original(*args, **kwargs)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._original)
 
 
 def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) -> UnreachedWrite:

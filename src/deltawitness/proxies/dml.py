@@ -30,6 +30,7 @@ from deltawitness.proxies.expressions import (
     value_sql,
 )
 from deltawitness.proxies.failed_writes import publishing_after_failure
+from deltawitness.proxies.frame_facts import facts_of
 from deltawitness.proxies.frames import FrameState
 from deltawitness.proxies.generated_columns import generated_columns, without_columns
 from deltawitness.proxies.merge import carry_out_merge
@@ -45,7 +46,7 @@ from deltawitness.proxies.seams import (
     wrapped_plan,
 )
 from deltawitness.proxies.sql import Words, quoted
-from deltawitness.proxies.witness import facts_of, witnessed
+from deltawitness.proxies.witness import witnessed
 
 if TYPE_CHECKING:
     import pyarrow as pa

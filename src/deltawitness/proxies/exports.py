@@ -18,11 +18,11 @@ from deltawitness.internal import report
 from deltawitness.observe import Observer
 from deltawitness.proxies.counts import count_frame, count_in
 from deltawitness.proxies.filter_fallback import call_frame
+from deltawitness.proxies.frame_facts import facts_of
 from deltawitness.proxies.frames import FrameState, adopt, state_of
 from deltawitness.proxies.installation import install_enclosed
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.seams import wrapped_plan
-from deltawitness.proxies.witness import facts_of
 from deltawitness.semconv import CacheOperation, Operation
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from deltawitness.observe import current_observer
 from deltawitness.proxies.delta_writes import write_delta, write_table
 from deltawitness.proxies.exports import exported
 from deltawitness.proxies.filter_fallback import call_frame, call_with_fallback
+from deltawitness.proxies.frame_facts import note_handed_out
 from deltawitness.proxies.frames import ATTRIBUTE, FrameState, adopt, derive, state_of
 from deltawitness.proxies.handling import FrameView, Handler, argument
 from deltawitness.proxies.originals import REPLACED, original
@@ -61,9 +62,13 @@ def _terminal(name: str) -> Handler:
         call = original(frame, name) if REPLACED else getattr(frame, name)
         observer = current_observer()
         if observer is None or not observer.settings.capture_queries:
-            return call_with_fallback(frame, name, call, *args, **kwargs)
-        run = partial(call_with_fallback, frame, name, call, *args, **kwargs)
-        return observed_query(observer, name, frame, run)
+            result = call_with_fallback(frame, name, call, *args, **kwargs)
+        else:
+            run = partial(call_with_fallback, frame, name, call, *args, **kwargs)
+            result = observed_query(observer, name, frame, run)
+        if name in HANDING_OUT and observer is not None:
+            note_handed_out(frame, result)
+        return result
 
     return handler
 
@@ -150,6 +155,9 @@ TERMINAL = (
     "to_arrow_table", "to_pandas", "to_polars", "to_pydict", "to_pylist",
 )  # fmt: skip
 """Methods of `DataFrame` that run it and give its rows to the program."""
+
+HANDING_OUT = frozenset({"__arrow_c_stream__", "to_arrow_table", "to_pandas", "to_polars"})
+"""Methods whose rows a program may go on to write: what they were read from is noted for its run."""
 
 GIVING_DATA = frozenset(TERMINAL)
 """Methods whose results are no objects of the engine's that could be observed."""

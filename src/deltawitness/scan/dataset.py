@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pd
 
+from deltawitness.run import suppressed
 from deltawitness.scan.ahead import read_ahead
 from deltawitness.scan.feeding import is_feeding
 from deltawitness.scan.filters import parse_filter, pruning_filter, quote_identifier, to_sql
@@ -49,8 +50,9 @@ class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
     def __init__(self, table: DeltaTable) -> None:
         from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
-        self._parallel = QueryBuilder().register(_TABLE, table)
-        self._sequential = QueryBuilder(_ONE_PARTITION).register(_TABLE, table)
+        with suppressed():  # a plan over the dataset says what it reads
+            self._parallel = QueryBuilder().register(_TABLE, table)
+            self._sequential = QueryBuilder(_ONE_PARTITION).register(_TABLE, table)
         self._schema = self.execute(f"SELECT * FROM {_TABLE} LIMIT 0").schema
 
     def __reduce__(self) -> Any:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import NewType, TypeAlias
 
-from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
+from deltawitness.events import (
+    CommitMetrics,
+    Committed,
+    Exported,
+    Failed,
+    InputVersion,
+    WriteEvent,
+)
 from deltawitness.semconv import (
     CACHE_KEY,
     CACHE_OPERATION,
@@ -29,6 +36,7 @@ from deltawitness.semconv import (
     DELTA_COMMIT_ROWS_DELETED,
     DELTA_COMMIT_ROWS_UPDATED,
     DELTA_INPUTS,
+    DELTA_RUN_INPUTS,
     DELTA_TABLE_ID,
     DELTA_TABLE_VERSION,
     DELTA_WRITE_MODE,
@@ -87,7 +95,8 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         CACHE_SCHEMA_HASH: intent.schema_hash,
         CACHE_PLAN_HASH: intent.plan_hash,
         CACHE_PLAN_SHAPE_HASH: intent.plan_shape_hash,
-        DELTA_INPUTS: [f"{read.table_id}@{read.version}" for read in intent.inputs] or None,
+        DELTA_INPUTS: _versions(intent.inputs),
+        DELTA_RUN_INPUTS: _versions(intent.run_inputs),
         RUN_PARENT_ID: event.run.parent_run_id,
         FORCE_SAMPLE: event.run.force_sample or None,
     }
@@ -109,6 +118,10 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         | {name: value for name, value in optional.items() if value is not None}
         | _outcome_attributes(event)
     )
+
+
+def _versions(reads: tuple[InputVersion, ...]) -> list[str] | None:
+    return [f"{read.table_id}@{read.version}" for read in reads] or None
 
 
 def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
