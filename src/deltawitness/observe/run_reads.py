@@ -1,7 +1,7 @@
-"""The Delta tables that a run has read, noted for writes of which no plan says what they read.
+"""The Delta tables that a run has read: the inferred inputs of its writes without a plan.
 
-A program that reads a table into memory, works on it there and writes the result leaves no plan. What
-the run had read before the write is the best that is known of its inputs.
+A program that reads a table into memory, transforms it there and writes the result has no query plan.
+The tables that the run had read before the write are the best estimate of its inputs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the names in a statement's text stand for, recorded when the statement is made.
+"""Name resolution of a statement, recorded when the statement is made.
 
 DataFusion resolves every name of a statement while it plans it. A plan over Delta tables has to be
-made again when one of the tables has a new version, and by then a name may stand for another table,
-view, function or default schema. A :class:`BoundCall` records what they stood for, and plans the
-text once more in a session of its own that holds exactly these: only the versions of its Delta
-tables are those of now.
+planned again when one of the tables has a new version, and by then a name may resolve to another
+table, view, function or default schema. A :class:`BoundCall` records the resolved tables, views,
+functions and settings, and plans the text again in a scratch session that holds exactly these. Only
+the versions of its Delta tables are the current ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["BoundCall", "Planner", "TextOrigin", "bind", "check_same_plan", "rea
 
 
 class BoundTable(NamedTuple):
-    """A Delta table that a name stood for.
+    """A Delta table that a name resolved to.
 
     Attributes:
         entry: the table, at the version that the session served.
@@ -55,9 +55,9 @@ class BoundTable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BoundCall:
-    """The text of a statement, with what its names stood for when it was made.
+    """The text of a statement, and what its names resolved to when it was made.
 
-    More names than it uses may be recorded: every word of the text that is a name in the session.
+    It may record more names than the statement uses: every word of the text that is a table's name.
 
     Attributes:
         call: the statement, its parameters copied.
@@ -69,7 +69,7 @@ class BoundCall:
         below: the Delta tables that these views read, at the versions that the session served.
         providers: every other table.
         reads_information_schema: it may read the tables that describe the session.
-        late: names that a cache owns: what they stand for is decided when the text is planned.
+        late: names that a cache owns; they are resolved when the text is planned.
         functions: functions, each with the method that registers it.
         prepare: the PREPARE statement that an EXECUTE statement refers to.
         is_name: the text is a table's name, as `SessionContext.table` takes it.
@@ -93,7 +93,7 @@ class BoundCall:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The Delta tables that the names stood for, at the versions of then."""
+        """The Delta tables that the names resolved to, at the versions of that moment."""
         entries = {entry.name: entry for entry in self.below}
         entries |= {name: bound.entry for name, bound in self.tables.items()}
         return Snapshot(entries, self.default)
@@ -109,14 +109,14 @@ class BoundCall:
         return words.rest()
 
     def knows(self, name: TableName) -> bool:
-        """Tell whether a name in the text stood for a table or a view."""
+        """Return whether a name in the text resolved to a table or a view."""
         return name in self.tables or name in self.views or name in self.providers
 
     def frame(self) -> DataFrame:
-        """Plan the statement over the versions that the session serves now.
+        """Plan the statement over the versions that the session serves.
 
         Raises:
-            StatementError: it reads `information_schema`, which shows the tables of now.
+            StatementError: it reads `information_schema`, whose content has changed.
         """
         planner = Planner(self)
         frame = planner.frame()
@@ -127,14 +127,14 @@ class BoundCall:
     __call__ = frame
 
     def frame_now(self, frame: DataFrame, snapshot: Snapshot) -> DataFrame:
-        """Return the statement's frame over the versions of now: itself, where none has moved.
+        """Return the statement's frame over the current versions; `frame` if no version has changed.
 
         Args:
-            frame: the frame, as it was planned when the statement was made.
-            snapshot: the Delta tables of then.
+            frame: the frame that was planned when the statement was made.
+            snapshot: the Delta tables of that moment.
 
         Raises:
-            StatementError: a table has other columns by now.
+            StatementError: the columns of a table have changed.
         """
         plan = original(frame, "logical_plan")()
         if not self.has_moved(plan, snapshot):
@@ -146,13 +146,13 @@ class BoundCall:
     def has_moved(
         self, plan: LogicalPlan, snapshot: Snapshot, target: Registered | None = None
     ) -> bool:
-        """Tell whether a Delta table that a plan reads has another version than when it was made.
+        """Return whether the version of a Delta table that a plan reads has changed.
 
         Args:
             plan: the statement's plan.
-            snapshot: the Delta tables of then.
-            target: the table that the statement writes, at the version that it is at; one that the
-                session serves counts otherwise.
+            snapshot: the Delta tables when the statement was made.
+            target: the table that the statement writes, at its current version; the version that the
+                session serves when None.
         """
         for read in (*scanned_names(plan.display_indent(), snapshot), *self.below):
             is_target = target is not None and read.name == target.name
@@ -162,11 +162,11 @@ class BoundCall:
         return False
 
     def bind(self) -> BoundCall:
-        """Return the statement: its names are recorded."""
+        """Return the statement: its names are resolved."""
         return self
 
     def view(self, create: str, name: TableName) -> Table:
-        """Return the view that a CREATE VIEW statement makes, over the versions of now.
+        """Return the view that a CREATE VIEW statement makes, over the current versions.
 
         Args:
             create: the statement, which replaces a view of the same name.
@@ -177,7 +177,7 @@ class BoundCall:
         return planner.provider(name)
 
     def executed(self, call: SqlCall) -> BoundCall:
-        """Return an EXECUTE statement of this PREPARE statement: its names are those of then."""
+        """Return an EXECUTE statement of this PREPARE statement, with its resolved names."""
         return replace(self, call=call, prepare=self.call.text)
 
 
@@ -187,13 +187,13 @@ def bind(
     config: SessionConfig | None = None,
     default: tuple[str, str] | None = None,
 ) -> BoundCall:
-    """Record what the names in a statement's text stand for now.
+    """Resolve the names in a statement's text.
 
     Args:
         session: the state of the session.
         call: the statement; its texts for `$name` are in it already.
-        config: the settings that it is planned with; those of now when None.
-        default: the default catalog and schema; those of now when None.
+        config: the settings that it is planned with; the current ones when None.
+        default: the default catalog and schema; the current ones when None.
     """
     ctx = call.ctx
     default = default or session.default_of(ctx)
@@ -331,15 +331,15 @@ def _functions_in(text: str, session: Session, ctx: SessionContext) -> Iterator[
 
 
 class Planner:
-    """Plans texts as a statement's own: its names, at the versions that the session serves now.
+    """Plans texts with the resolved names of a statement, at the versions that the session serves.
 
     Args:
-        bound: what the names stand for.
+        bound: the resolved names.
         target: the open table that the statement writes, and its entry; it is read at the version
             that it is open at.
 
     Raises:
-        StatementError: the statement reads `information_schema`, which shows the tables of now.
+        StatementError: the statement reads `information_schema`, whose content has changed.
     """
 
     def __init__(
@@ -350,7 +350,7 @@ class Planner:
         if bound.reads_information_schema:
             msg = (
                 "the statement reads information_schema, and a Delta table that it reads or writes has"
-                " a new version: make the statement again"
+                " a new version: run its text again"
             )
             raise StatementError(msg)
         self.bound = bound
@@ -372,7 +372,7 @@ class Planner:
 
     @property
     def named(self) -> Mapping[str, Any]:
-        """Frames that stand for `$name` in the statement."""
+        """Frames that replace `$name` in the statement."""
         return self.bound.call.named
 
     def spelling(self) -> Spelling:
@@ -457,12 +457,12 @@ class Planner:
         return _provider(self._scratch, name)
 
     def register(self, name: TableName, provider: Table) -> None:
-        """Let a name stand for a table."""
+        """Register a table in the scratch session."""
         self._make_schema(name)
         original(self._scratch, "register_table")(name.sql(), provider)
 
     def register_rows(self, name: str, frame: DataFrame) -> None:
-        """Let a name without catalog and schema stand for a frame's rows."""
+        """Register a frame's rows under a name in the default schema."""
         view = original(frame, "into_view")()
         self.register(TableName(*self.bound.default, name), view)
 
@@ -478,7 +478,7 @@ class Planner:
     def _register(
         self, name: TableName, bound: BoundTable, target: tuple[Registered, DeltaTable] | None
     ) -> Registered:
-        """Let a name stand for a Delta table at its version of now; return its entry."""
+        """Register a Delta table at its current version; return its entry."""
         entry, provider = self._at_its_version(bound, target)
         self.register(name, provider)
         return entry if entry.name == name else replace(entry, name=name)
@@ -521,7 +521,7 @@ class _Parts(Planner):
 
 
 def reads_of_named(call: SqlCall) -> tuple[InputVersion, ...]:
-    """Return the Delta tables that the frames which stand for `$name` in a statement read."""
+    """Return the Delta tables that are read by the frames that replace `$name` in a statement."""
     return tuple(
         read
         for value in call.named.values()
@@ -531,20 +531,20 @@ def reads_of_named(call: SqlCall) -> tuple[InputVersion, ...]:
 
 
 def check_same_plan(made: Any, now: Any) -> None:
-    """Refuse a statement that says something else than when it was made.
+    """Refuse a statement whose plan has changed in more than the versions of its tables.
 
     Args:
-        made: its plan of then.
-        now: the plan of the same text now.
+        made: the plan when the statement was made.
+        now: the current plan of the same text.
 
     Raises:
-        StatementError: the plans differ, but for names that the engine makes up.
+        StatementError: the plans differ in more than names that the engine generates.
     """
     texts = [VIEW_OF_FRAME.sub("view", plan.display_indent()) for plan in (made, now)]
     if texts[0] != texts[1]:
         msg = (
-            "a table that the statement reads or writes has other columns than when it was made:"
-            " make it again"
+            "the columns of a table that the statement reads or writes have changed since it was"
+            " made: run its text again"
         )
         raise StatementError(msg)
 
@@ -554,9 +554,9 @@ def check_same_plan(made: Any, now: Any) -> None:
 
 @dataclass(slots=True)
 class TextOrigin:
-    """Plans a query again, over the versions of now; binds its names when it is first asked to.
+    """Plans a query again over the current versions; resolves its names when that is first needed.
 
-    Most frames are never planned again, so that their names are not recorded when they are made.
+    Most frames are never planned again: resolving names for each would cost more than it is worth.
 
     Attributes:
         session: the state of the session.
@@ -576,10 +576,10 @@ class TextOrigin:
     _bound: BoundCall | None = field(default=None, init=False)
 
     def bind(self) -> BoundCall:
-        """Record what the query's names stand for, if that is not done yet.
+        """Resolve the query's names, if that is not done yet.
 
         Raises:
-            StatementError: one of them has come to stand for something else since it was planned.
+            StatementError: a name may resolve to something else than when the query was planned.
         """
         if self._bound is None:
             bound = bind(self.session, self.call, self.config, self.default)
@@ -588,13 +588,13 @@ class TextOrigin:
                 self.epoch, {*_names_in(text, bound.default), *_called_in(text)}
             ):
                 msg = (
-                    "a name in the frame's query stands for something else now, and a table that it"
-                    " reads has a new version: make the frame again"
+                    "a name in the frame's query has been registered again since, and a table that it"
+                    " reads has a new version: create the frame again"
                 )
                 raise StatementError(msg)
             self._bound = replace(bound, is_name=self.is_name)
         return self._bound
 
     def __call__(self) -> DataFrame:
-        """Return the frame over the versions of now."""
+        """Return the frame over the current versions."""
         return self.bind().frame()

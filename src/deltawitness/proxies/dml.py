@@ -4,9 +4,9 @@ A statement is what DataFusion's own logical plan says it is. Its rows come from
 stream; its filter and its assignments are handed to delta-rs where delta-rs means the same by them
 (:mod:`deltawitness.proxies.expressions`), and are evaluated by the session elsewhere.
 
-The plan is the one that DataFusion makes of the text, not optimized: an optimizer moves a filter into
-a join or into the scan, or proves that it never holds. A plan of another shape is refused
-(:mod:`deltawitness.proxies.plan_shapes`).
+The plan is the one that DataFusion makes of the text, before optimization: the optimizer moves a
+filter into a join or into the scan, or proves that it is never true. A plan of another shape is
+refused (:mod:`deltawitness.proxies.plan_shapes`).
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ def target_of(plan: LogicalPlan, state: FrameState, bound: BoundCall | None) -> 
 
 
 def check_same_table(entry: Registered, table: DeltaTable, made_ns: int) -> None:
-    """Refuse to write a table that was created anew after the statement was made.
+    """Refuse to write a table that was dropped and created again after the statement was made.
 
     Args:
-        entry: the table, as the session knew it when the statement was made.
-        table: the table that is at its location now.
+        entry: the session's entry of the table when the statement was made.
+        table: the table at that location now.
         made_ns: when the statement was made, in nanoseconds since the epoch.
 
     Raises:
@@ -100,8 +100,8 @@ def check_same_table(entry: Registered, table: DeltaTable, made_ns: int) -> None
     created_ms = metadata.created_time
     if created_ms is None or created_ms * 1_000_000 > made_ns:
         msg = (
-            f"{entry.name.table} was deleted and created anew since this statement was made:"
-            " make the statement again"
+            f"{entry.name.table} was dropped and created again since this statement was made: run its"
+            " text again"
         )
         raise StatementError(msg)
 
@@ -110,13 +110,13 @@ def check_same_table(entry: Registered, table: DeltaTable, made_ns: int) -> None
 class Dml:
     """A DML statement on a Delta table, which runs when its frame is asked for rows.
 
-    It writes the table that its target's name stood for when it was made, at the newest version.
+    It writes the table that its target's name resolved to when it was made, at the newest version.
 
     Attributes:
         frame: the statement's frame, as it was planned.
         state: what was known then.
         entry: the table that it writes.
-        bound: the text that it was planned from, and what its names stood for.
+        bound: the text that it was planned from, with its resolved names.
     """
 
     frame: DataFrame
@@ -149,10 +149,10 @@ class Dml:
     def _plan_now(
         self, entry: Registered, table: DeltaTable
     ) -> tuple[LogicalPlan, FrameState, Planner | None]:
-        """Return the plan over the versions of now; the one that there is, where none has moved.
+        """Return the plan over the current versions; the existing one if no version has changed.
 
         Raises:
-            StatementError: the statement says something else by now: a table has other columns.
+            StatementError: the columns of a table have changed since the statement was made.
         """
         plan = original(self.frame, "logical_plan")()
         has_moved = self.bound.has_moved(plan, self.state.snapshot, entry)

@@ -1,7 +1,7 @@
-"""What a session knows of a frame whose rows are written: its plan, its schema and what it reads.
+"""Plan hash, schema hash and inputs of a frame whose rows are written.
 
-A program may hand a frame to delta-rs itself, or rows that it has taken out of one. The write is
-observed with what the session knows of them, as one that the session makes.
+A program may pass a frame to delta-rs itself, or rows that it collected from one. The write is
+observed with the same attributes as a write that the session makes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def facts_of(
     clauses: str = "",
     reads: tuple[InputVersion, ...] = (),
 ) -> Facts:
-    """Return what is known of a write before it reaches the engine; never raises.
+    """Return the attributes of a write that are known before the engine is called; never raises.
 
     Args:
         plan: the logical plan that makes the rows, or a frame.
@@ -62,14 +62,14 @@ def facts_of(
 
 
 def facts_of_source(source: object) -> Facts | None:
-    """Return what is known of the rows that a program hands to delta-rs; never raises.
+    """Return the attributes of a source that a program passes to delta-rs; never raises.
 
     Args:
-        source: a frame of a session, a table that `to_arrow_table` of one has returned, or anything
-            else that delta-rs takes.
+        source: a frame of a session, an Arrow table that its `to_arrow_table` returned, or anything
+            else that delta-rs accepts.
 
     Returns:
-        None when no session knows of it.
+        None when the source comes from no session.
     """
     try:
         frame = _handed_out_from(source)
@@ -87,12 +87,12 @@ _handed_out: dict[int, tuple[weakref.ref[Any], Any]] = {}
 
 
 def note_handed_out(frame: Any, result: object) -> None:
-    """Take note that a program has been given the rows of a frame; never raises.
+    """Remember the frame that a program collected rows from; never raises.
 
     Args:
         frame: the frame.
-        result: the rows; an Arrow table is known again when it is handed to delta-rs, and of any
-            other object it is noted what the run has read.
+        result: the rows. An Arrow table is recognized when it is passed to delta-rs; for any other
+            object the inputs of the frame are recorded as reads of the run.
     """
     try:
         state = state_of(frame)

@@ -65,16 +65,16 @@ class Pending(Protocol):
 
 
 class Origin(Protocol):
-    """Makes a frame again, over the versions of its Delta tables that are served by then."""
+    """Plans a frame again over the versions of its Delta tables that the session serves then."""
 
     def __call__(self) -> DataFrame:
         """Return the frame over the versions of now."""
 
     def bind(self) -> object:
-        """Record what the names in the frame's query stand for, if that is not done yet.
+        """Resolve the names in the frame's query, if that is not done yet.
 
         Raises:
-            StatementError: one of them has come to stand for something else.
+            StatementError: a name may resolve to something else than when the frame was planned.
         """
 
 
@@ -169,11 +169,10 @@ def adopt(frame: Any, state: FrameState) -> Any:
 
 
 def remade(frame: Any) -> Any:
-    """Return the frame planned anew, over the versions of its Delta tables that are served now.
+    """Return the frame planned again over the versions of its Delta tables that the session serves.
 
     Raises:
-        StatementError: it reads Delta tables, and a name in its query has come to stand for something
-            else.
+        StatementError: it reads Delta tables, and a name in its query may resolve to something else.
     """
     state = state_of(frame)
     if state is None or state.origin is None or not _reads_versions(frame, state):
@@ -266,10 +265,10 @@ def _merged(states: list[tuple[Any, FrameState]]) -> Snapshot | None:
 
 
 def bind_origin(frame: object) -> None:
-    """Record what the names in a frame's query stand for: from now on it is made again from these.
+    """Resolve the names in a frame's query, so that it can be planned again with them later.
 
     Raises:
-        StatementError: one of them has come to stand for something else.
+        StatementError: a name may resolve to something else than when the frame was planned.
     """
     state = state_of(frame)
     if state is not None and state.origin is not None:

@@ -1,8 +1,8 @@
-"""The plans below an UPDATE or a DELETE that are understood: what DataFusion plans from a text.
+"""The plan shapes below an UPDATE or a DELETE that can be executed: those that DataFusion plans from text.
 
-A plan that an optimizer has worked on may say the same with other nodes: a filter as a join, inside
-the scan, or folded to an empty relation, and a column that is missing since nobody reads it. Such a
-plan is refused: what is not understood as a whole is not carried out.
+An optimized plan may express the same with other nodes: the filter as a join, inside the scan, or
+folded to an empty relation, and without the columns that no expression reads. Such a plan is refused,
+because a shape that is not recognized completely could change other rows.
 """
 
 from __future__ import annotations

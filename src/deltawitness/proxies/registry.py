@@ -50,7 +50,7 @@ class Registered:
     defaults: Mapping[str, str] = field(default_factory=dict)
 
     def is_same_version(self, other: Registered) -> bool:
-        """Tell whether both are one version of one table: not one that was created anew in its place."""
+        """Return whether both are the same version of the same table, and not of one created in its place."""
         return (self.table_id, self.identity, self.version) == (
             other.table_id,
             other.identity,

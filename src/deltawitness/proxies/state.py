@@ -52,8 +52,8 @@ class View:
         name: the view's name.
         reads: the names of the Delta tables that it reads, each with the table's id, and names that
             a cache owns, without one.
-        make: plans it over the versions of now; its other names stand for what they stood for when
-            it was created.
+        make: plans it over the current versions; its other names are resolved as when it was
+            created.
     """
 
     name: TableName
@@ -61,7 +61,7 @@ class View:
     make: Callable[[SessionContext], Table]
 
     def reads_table(self, entry: Registered) -> bool:
-        """Tell whether it reads a Delta table, or what has the table's name."""
+        """Return whether it reads a Delta table, or another one under the table's name."""
         return entry.name in self.reads or entry.table_id in self.reads.values()
 
 
@@ -80,7 +80,7 @@ class Session:
         self._changed: dict[TableName | str, int] = {}
         self._all_changed = 0
         self.epoch = 0
-        """Counts the changes of what names stand for; see `has_changed_since`."""
+        """Counts registrations and other changes of names; see `has_changed_since`."""
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
         self.config: SessionConfig | None = None
@@ -89,7 +89,7 @@ class Session:
         self.has_factory = False
         self.preparing = threading.RLock()
         self.prepared: dict[str, BoundCall] = {}
-        """Each PREPARE statement, with what its names stood for."""
+        """Each PREPARE statement, with its resolved names."""
         self.rebound: set[TableName] = set()
         """Names that have stood for something else before: a view may still read that."""
         self.detached: set[TableName] = set()
@@ -208,7 +208,7 @@ class Session:
         return self._lock
 
     def note_change(self, *names: TableName | str) -> None:
-        """Take note that these names stand for something else, or, without names, that any may.
+        """Record that these names resolve to something else, or, without names, that any may.
 
         Args:
             *names: names of tables, and bare names of functions.
@@ -220,7 +220,7 @@ class Session:
             self._changed.update(dict.fromkeys(names, self.epoch))
 
     def has_changed_since(self, epoch: int, names: Iterable[TableName | str]) -> bool:
-        """Tell whether one of these names may stand for something else than at an epoch."""
+        """Return whether one of these names may resolve to something else than at an epoch."""
         if self.epoch == epoch:
             return False
         with self._lock:
@@ -381,11 +381,11 @@ class Session:
         return plan()
 
     def served(self, entry: Registered) -> Registered:
-        """Return a Delta table as the session serves it now, under whatever name it has by now.
+        """Return the current entry of a Delta table, whichever name the session serves it under.
 
         Args:
-            entry: the table as it was served before; one at a fixed version, or one that the session
-                does not serve any more, stays as it was.
+            entry: an earlier entry. It is returned itself where it is at a fixed version, and where
+                the session does not serve the table any more.
         """
         if entry.fixed:
             return entry
@@ -461,7 +461,7 @@ class Session:
         Args:
             ctx: a context of this session.
             name: the view's name.
-            make: plans it over the versions of now.
+            make: plans it over the current versions.
         """
         frame = original(ctx, "table")(name.sql())
         text = original(frame, "logical_plan")().display_indent()
@@ -486,7 +486,7 @@ class Session:
         return self._views.get(name)
 
     def view_now(self, ctx: SessionContext, view: View) -> Table:
-        """Return a view over the versions of now, also when its name stands for something else."""
+        """Return a view over the current versions, also when another table has its name."""
         with self._lock:
             is_current = self._views.get(view.name) is view and view.name not in self._stale_views
             if is_current and view.name not in self.detached:
@@ -528,7 +528,7 @@ class Session:
                     self.note_view(ctx, view.name, view.make)
 
     def _make_again(self, view: View, ctx: SessionContext) -> bool:
-        """Exchange a view for one over the versions of now; return False where it stays as it was."""
+        """Replace a view by one over the current versions; return False if that failed."""
         try:
             if not original(ctx, "table_exist")(view.name.sql()):
                 self.forget(view.name)
@@ -543,7 +543,7 @@ class Session:
         return True
 
     def _means_what_it_reads(self, view: View) -> bool:
-        """Tell whether the names that a view reads still stand for the Delta tables that it reads."""
+        """Return whether the names that a view reads still resolve to the Delta tables that it reads."""
         known = ((self.snapshot.get(name), table) for name, table in view.reads.items() if table)
         return all(entry is not None and entry.table_id == table for entry, table in known)
 

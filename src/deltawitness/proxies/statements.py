@@ -85,7 +85,7 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
         return _executed(session, call)
     is_read = word in _QUERIES or word == "EXPLAIN"
     snapshot, epoch = session.snapshot, session.epoch
-    # A statement that writes may run long after it was made: its names are recorded at once.
+    # A statement that writes may run long after it was made: its names are resolved at once.
     bound = None if is_read else bind(session, call)
     frame: DataFrame = session.reading(call.plan)
     reads = reads_of_named(call) if call.named else ()
@@ -118,7 +118,7 @@ def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) 
     Args:
         frame: a frame as the engine planned it.
         state: what is known of it.
-        bound: the text that it was planned from; None when that is not known.
+        bound: the text that it was planned from, with its resolved names; None if unknown.
 
     Raises:
         StatementError: it writes a table with the name of a Delta table of the session, and its text
@@ -203,7 +203,7 @@ def _defined(session: Session, call: SqlCall, word: str) -> DataFrame:
 
 
 def _carried_out(session: Session, call: SqlCall, word: str, words: Words) -> DataFrame:
-    # What a view or a prepared statement reads is what its names stand for before it is there.
+    # A view or a prepared statement reads what its names resolve to before it is created.
     bound = bind(session, call) if word in {"CREATE", "PREPARE"} else None
     with session.preparing if word in {"PREPARE", "DEALLOCATE"} else nullcontext():
         frame: DataFrame = session.reading(call.plan)
@@ -285,10 +285,10 @@ def _note_deallocate(session: Session, call: SqlCall, words: Words) -> None:
 
 
 def _executed(session: Session, call: SqlCall) -> DataFrame:
-    """Return the frame of EXECUTE, over the versions that the session serves now.
+    """Return the frame of EXECUTE, over the versions that the session serves.
 
-    The engine keeps a prepared plan as it was optimized when it was prepared. What it returns shows
-    whether the statement is a valid one, and no more: the statement is planned from its own text.
+    The engine stores the optimized plan of PREPARE. The plan that it returns only validates the
+    statement; what is executed is planned from the text of PREPARE.
     """
     ctx = call.ctx
     words = Words(call.text, normalize=ctx.enable_ident_normalization())
