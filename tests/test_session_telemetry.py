@@ -412,13 +412,13 @@ def test_operator_metrics_of_other_writes(ctx, tmp_path):
 def test_a_session_works_without_an_sdk_and_when_ours_fails(ctx, tmp_path, monkeypatch):
     """A stamp that cannot be made is counted; the statement is carried out."""
     from deltawitness import internal
-    from deltawitness.proxies import witness
+    from deltawitness.proxies import frame_facts
 
     def broken(*_):
         msg = "no hash"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(witness, "hash_of_plan_text", broken)
+    monkeypatch.setattr(frame_facts, "hash_of_plan_text", broken)
     ctx.sql("DELETE FROM t WHERE id = 1").collect()
     assert internal.seen() == {("session", "RuntimeError"): 1}
     internal.forget()
