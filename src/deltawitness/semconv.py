@@ -63,6 +63,11 @@ class CacheOperation(StrEnum):
     SNAPSHOT = "snapshot"
 
 
+UNCOMMITTED_OPERATIONS = frozenset({CacheOperation.READ, CacheOperation.SNAPSHOT})
+"""Operations of a cache that make no commit themselves. A row of one names the version that it read or
+whose commit, made by a WRITE, holds the snapshot."""
+
+
 class CacheResult(StrEnum):
     """How it ended (`cache.result`)."""
 
