@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
+from deltawitness.events import METRIC_MEANINGS
 from deltawitness.hashing import canonical_uri
 from deltawitness.semconv import LEDGER_DIRECTORY, CacheOperation, CacheScope, CommitKey
 from deltawitness.semconv import WITNESS_VERSION as VERSION
@@ -138,6 +139,22 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
     )
 
 
+_FIRST_METRICS = (
+    "rows_added",
+    "rows_updated",
+    "rows_deleted",
+    "rows_copied",
+    "files_added",
+    "files_removed",
+    "bytes_added",
+    "bytes_removed",
+    "retries",
+    "execution_ms",
+)
+_LATER_METRICS = ("files_deleted", "bytes_deleted")
+_SUMS = tuple(name for name in _FIRST_METRICS if name not in {"rows_copied", "execution_ms"})
+_ROWS_SERVED = "rows of the entry that a hit served"
+
 INVENTORY = LedgerTable(
     "cache_inventory_v1",
     "inventory",
@@ -171,16 +188,7 @@ INVENTORY = LedgerTable(
             Kind.INPUTS,
             "the Delta tables that it was made from, at the versions that were read",
         ),
-        ("rows_added", Kind.COUNT, "rows"),
-        ("rows_updated", Kind.COUNT, "rows"),
-        ("rows_deleted", Kind.COUNT, "rows"),
-        ("rows_copied", Kind.COUNT, "rows"),
-        ("files_added", Kind.COUNT, "files"),
-        ("files_removed", Kind.COUNT, "files"),
-        ("bytes_added", Kind.COUNT, "bytes"),
-        ("bytes_removed", Kind.COUNT, "bytes"),
-        ("retries", Kind.COUNT, "attempts to commit beyond the first"),
-        ("execution_ms", Kind.COUNT, "milliseconds, as the engine says"),
+        *((name, Kind.COUNT, METRIC_MEANINGS[name]) for name in _FIRST_METRICS),
         ("duration_ms", Kind.NUMBER, "milliseconds that the engine's call took"),
         ("error_type", Kind.TEXT, "why it failed, of a closed set"),
         ("exception_type", Kind.TEXT, "class of what the engine raised"),
@@ -198,10 +206,20 @@ INVENTORY = LedgerTable(
         ("datafusion_version", Kind.TEXT, "version of the library DataFusion"),
         ("witness_version", Kind.TEXT, "version of deltawitness that told it"),
         ("source", Kind.TEXT, "observed or reconciled"),
+        *((name, Kind.COUNT, METRIC_MEANINGS[name]) for name in _LATER_METRICS),
+        ("rows_served", Kind.COUNT, _ROWS_SERVED),
     ),
 )
 
-_COUNTS = ("reads", "hits", "misses", "writes", "snapshots", "noops", "errors")
+_COUNTS = {
+    "reads": "times that an entry of a cache was asked for, however that ended",
+    "hits": "reads that were served from the cache",
+    "misses": "reads that were computed",
+    "writes": "operations that committed or exported; a snapshot by the write in it",
+    "snapshots": "parts of metadata snapshots, however they ended",
+    "noops": "operations that ended well and committed nothing",
+    "errors": "operations that failed, whether or not they landed",
+}
 
 RUNS = LedgerTable(
     "cache_run_summary_v1",
@@ -217,21 +235,17 @@ RUNS = LedgerTable(
         ("end_time", Kind.TIME, "when it ended; of an abandoned run, when that was found"),
         ("status", Kind.TEXT, "ok, error or abandoned"),
         ("error_type", Kind.TEXT, "class of what ended it"),
-        *((name, Kind.COUNT, f"operations counted as {name}") for name in _COUNTS),
+        *((name, Kind.COUNT, meaning) for name, meaning in _COUNTS.items()),
         (
             "operations",
             Kind.TALLIES,
             "how many operations ended how",
         ),
-        ("rows_added", Kind.COUNT, "rows"),
-        ("rows_updated", Kind.COUNT, "rows"),
-        ("rows_deleted", Kind.COUNT, "rows"),
-        ("files_added", Kind.COUNT, "files"),
-        ("files_removed", Kind.COUNT, "files"),
-        ("bytes_added", Kind.COUNT, "bytes"),
-        ("bytes_removed", Kind.COUNT, "bytes"),
-        ("retries", Kind.COUNT, "attempts to commit beyond the first"),
-        ("tables_touched", Kind.COUNT, "tables that were written"),
+        *(
+            (name, Kind.COUNT, f"sum of {name}, with that of failed writes that landed")
+            for name in _SUMS
+        ),
+        ("tables_touched", Kind.COUNT, "tables with a commit by the run"),
         ("table_ids", Kind.TEXTS, "their ids"),
         ("dropped", Kind.COUNT, "operations of the process that could not be told"),
         ("cache_root", Kind.TEXT, "where the ledger lies, without credentials"),
@@ -246,6 +260,7 @@ RUNS = LedgerTable(
             Kind.FACTS,
             "the caller's own facts about the run",
         ),
+        *((name, Kind.COUNT, f"sum of {name}") for name in (*_LATER_METRICS, "rows_served")),
     ),
 )
 
