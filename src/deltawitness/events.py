@@ -92,7 +92,7 @@ METRIC_MEANINGS: Mapping[str, str] = {
     "files_deleted": "files that a VACUUM deleted from the storage; earlier commits removed them",
     "bytes_deleted": "size of the files that a VACUUM set out to delete",
 }
-"""What each count of a write means, in every operation: also the comment of its ledger column."""
+"""What each count of a write means, in every operation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from deltawitness.semconv import LEDGER_DIRECTORY, CacheOperation, CacheScope, C
 from deltawitness.semconv import WITNESS_VERSION as VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
     from deltalake import CommitProperties, DeltaTable, Transaction
 
 __all__ = [
+    "COUNT_MEANINGS",
     "INVENTORY",
     "RUNS",
     "SNAPSHOTS",
@@ -102,7 +103,7 @@ spools are kept far longer than any spool waits."""
 
 
 Column: TypeAlias = tuple[str, Kind, str]
-"""Name, what it holds, and a comment."""
+"""Name, what it holds, and a comment; none of them may change once it has been released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,22 +140,6 @@ def _schema(columns: tuple[Column, ...]) -> pa.Schema:
     )
 
 
-_FIRST_METRICS = (
-    "rows_added",
-    "rows_updated",
-    "rows_deleted",
-    "rows_copied",
-    "files_added",
-    "files_removed",
-    "bytes_added",
-    "bytes_removed",
-    "retries",
-    "execution_ms",
-)
-_LATER_METRICS = ("files_deleted", "bytes_deleted")
-_SUMS = tuple(name for name in _FIRST_METRICS if name not in {"rows_copied", "execution_ms"})
-_ROWS_SERVED = "rows of the entry that a hit served"
-
 INVENTORY = LedgerTable(
     "cache_inventory_v1",
     "inventory",
@@ -188,7 +173,16 @@ INVENTORY = LedgerTable(
             Kind.INPUTS,
             "the Delta tables that it was made from, at the versions that were read",
         ),
-        *((name, Kind.COUNT, METRIC_MEANINGS[name]) for name in _FIRST_METRICS),
+        ("rows_added", Kind.COUNT, "rows"),
+        ("rows_updated", Kind.COUNT, "rows"),
+        ("rows_deleted", Kind.COUNT, "rows"),
+        ("rows_copied", Kind.COUNT, "rows"),
+        ("files_added", Kind.COUNT, "files"),
+        ("files_removed", Kind.COUNT, "files"),
+        ("bytes_added", Kind.COUNT, "bytes"),
+        ("bytes_removed", Kind.COUNT, "bytes"),
+        ("retries", Kind.COUNT, "attempts to commit beyond the first"),
+        ("execution_ms", Kind.COUNT, "milliseconds, as the engine says"),
         ("duration_ms", Kind.NUMBER, "milliseconds that the engine's call took"),
         ("error_type", Kind.TEXT, "why it failed, of a closed set"),
         ("exception_type", Kind.TEXT, "class of what the engine raised"),
@@ -206,20 +200,13 @@ INVENTORY = LedgerTable(
         ("datafusion_version", Kind.TEXT, "version of the library DataFusion"),
         ("witness_version", Kind.TEXT, "version of deltawitness that told it"),
         ("source", Kind.TEXT, "observed or reconciled"),
-        *((name, Kind.COUNT, METRIC_MEANINGS[name]) for name in _LATER_METRICS),
-        ("rows_served", Kind.COUNT, _ROWS_SERVED),
+        ("files_deleted", Kind.COUNT, "files that a VACUUM deleted"),
+        ("bytes_deleted", Kind.COUNT, "bytes that a VACUUM deleted"),
+        ("rows_served", Kind.COUNT, "rows that a cache hit served"),
     ),
 )
 
-_COUNTS = {
-    "reads": "times that an entry of a cache was asked for, however that ended",
-    "hits": "reads that were served from the cache",
-    "misses": "reads that were computed",
-    "writes": "operations that committed or exported; a snapshot by the write in it",
-    "snapshots": "parts of metadata snapshots, however they ended",
-    "noops": "operations that ended well and committed nothing",
-    "errors": "operations that failed, whether or not they landed",
-}
+_COUNTS = ("reads", "hits", "misses", "writes", "snapshots", "noops", "errors")
 
 RUNS = LedgerTable(
     "cache_run_summary_v1",
@@ -235,17 +222,21 @@ RUNS = LedgerTable(
         ("end_time", Kind.TIME, "when it ended; of an abandoned run, when that was found"),
         ("status", Kind.TEXT, "ok, error or abandoned"),
         ("error_type", Kind.TEXT, "class of what ended it"),
-        *((name, Kind.COUNT, meaning) for name, meaning in _COUNTS.items()),
+        *((name, Kind.COUNT, f"operations counted as {name}") for name in _COUNTS),
         (
             "operations",
             Kind.TALLIES,
             "how many operations ended how",
         ),
-        *(
-            (name, Kind.COUNT, f"sum of {name}, with that of failed writes that landed")
-            for name in _SUMS
-        ),
-        ("tables_touched", Kind.COUNT, "tables with a commit by the run"),
+        ("rows_added", Kind.COUNT, "rows"),
+        ("rows_updated", Kind.COUNT, "rows"),
+        ("rows_deleted", Kind.COUNT, "rows"),
+        ("files_added", Kind.COUNT, "files"),
+        ("files_removed", Kind.COUNT, "files"),
+        ("bytes_added", Kind.COUNT, "bytes"),
+        ("bytes_removed", Kind.COUNT, "bytes"),
+        ("retries", Kind.COUNT, "attempts to commit beyond the first"),
+        ("tables_touched", Kind.COUNT, "tables that were written"),
         ("table_ids", Kind.TEXTS, "their ids"),
         ("dropped", Kind.COUNT, "operations of the process that could not be told"),
         ("cache_root", Kind.TEXT, "where the ledger lies, without credentials"),
@@ -260,7 +251,9 @@ RUNS = LedgerTable(
             Kind.FACTS,
             "the caller's own facts about the run",
         ),
-        *((name, Kind.COUNT, f"sum of {name}") for name in (*_LATER_METRICS, "rows_served")),
+        ("files_deleted", Kind.COUNT, "files that VACUUMs deleted"),
+        ("bytes_deleted", Kind.COUNT, "bytes that VACUUMs deleted"),
+        ("rows_served", Kind.COUNT, "rows that cache hits served"),
     ),
 )
 
@@ -285,6 +278,21 @@ SNAPSHOTS = LedgerTable(
 )
 
 TABLES = (INVENTORY, RUNS, SNAPSHOTS)
+
+COUNT_MEANINGS: Mapping[str, str] = {
+    **METRIC_MEANINGS,
+    "rows_served": "rows of the entry that a cache hit served",
+    "reads": "times that an entry of a cache was asked for, however that ended",
+    "hits": "reads that were served from the cache",
+    "misses": "reads that were computed",
+    "writes": "operations that committed or exported; a snapshot counts by the write in it",
+    "snapshots": "parts of metadata snapshots, however they ended",
+    "noops": "operations that ended well and committed nothing",
+    "errors": "operations that failed, whether or not they landed",
+    "tables_touched": "tables with a commit by the run, also of a failed write that landed",
+}
+"""What the columns that count mean. A column's comment says it shorter and must stay as it is: the
+engine refuses rows whose comment of a column is another than the table's."""
 
 
 @dataclass(frozen=True, slots=True)
