@@ -9,7 +9,7 @@ import pytest
 from deltawitness.commit.log import LocalLog
 from deltawitness.commit.metrics import normalised
 from deltawitness.commit.outcome import RawCommit, landed, metrics_of, search_commits
-from deltawitness.events import Landed
+from deltawitness.events import UNCHANGED, Landed
 from deltawitness.semconv import Operation
 
 
@@ -37,7 +37,8 @@ def log(tmp_path):
 )
 def test_landed_looks_at_a_bounded_tail(log, write_id, base, tail, expected):
     """Yes with the version, no when all was seen, else unknown."""
-    assert landed(log, write_id, base, tail) == expected
+    answer, commits = landed(log, write_id, base, tail)
+    assert (answer, commits[-1].version if commits else None) == expected
 
 
 def test_landed_is_unknown_when_the_log_cannot_be_read(tmp_path):
@@ -50,7 +51,7 @@ def test_landed_is_unknown_when_the_log_cannot_be_read(tmp_path):
         def versions(self):
             raise OSError
 
-    assert landed(Broken(), "w", 0, 5) == (Landed.UNKNOWN, None)
+    assert landed(Broken(), "w", 0, 5) == (Landed.UNKNOWN, [])
 
 
 def test_a_write_id_in_a_row_is_not_taken_for_the_commits_own(tmp_path):
@@ -117,9 +118,9 @@ METRICS = [
     (
         Operation.VACUUM,
         {"numFilesToDelete": 3, "sizeOfDataToDelete": 10},
-        {"files_removed": 3, "bytes_removed": 10},
+        {"files_deleted": 3, "bytes_deleted": 10},
     ),
-    (Operation.VACUUM, {"numDeletedFiles": 2}, {"files_removed": 2}),
+    (Operation.VACUUM, {"numDeletedFiles": 2}, {"files_deleted": 2}),
     (
         Operation.RESTORE,
         {"numRestoredFile": 2, "numRemovedFile": 3},
@@ -150,21 +151,127 @@ def test_what_the_engine_leaves_out_is_counted_from_the_actions():
     content = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines).encode()
     assert metrics_of(Operation.WRITE, [RawCommit(0, content)]).known() == {
         "rows_added": 10,
+        "rows_updated": 0,
         "files_added": 2,
         "files_removed": 1,
         "bytes_added": 30,
+        "files_deleted": 0,
+        "bytes_deleted": 0,
     }
+
+
+ZEROS = UNCHANGED.known()
+
+
+def commit_of(info, *actions):
+    lines = [{"commitInfo": info}, *actions]
+    return RawCommit(1, "\n".join(json.dumps(line) for line in lines).encode())
+
+
+def file_of(path, rows=None, size=10, deleted=0):
+    stats = {} if rows is None else {"stats": json.dumps({"numRecords": rows})}
+    vector = {"deletionVector": {"cardinality": deleted}} if deleted else {}
+    return {"path": path, "size": size, **stats, **vector}
+
+
+ACTIONS = {
+    "an OPTIMIZE copies rows and adds none": (
+        Operation.OPTIMIZE,
+        {},
+        [{"add": file_of("c", 7)}, {"remove": file_of("a")}, {"remove": file_of("b")}],
+        {"rows_added": 0, "rows_deleted": 0, "rows_copied": 7, "files_added": 1}
+        | {"files_removed": 2, "bytes_removed": 20},
+    ),
+    "a RESTORE adds the rows of the files that it brings back": (
+        Operation.RESTORE,
+        {"numRestoredFile": 1, "numRemovedFile": 1},
+        [{"add": file_of("a", 3)}, {"remove": file_of("b", 5)}],
+        {"rows_added": 3, "rows_deleted": 5, "rows_copied": 0},
+    ),
+    "a RESTORE of files whose removal says no rows": (
+        Operation.RESTORE,
+        {},
+        [{"add": file_of("a", 3)}, {"remove": file_of("b")}],
+        {"rows_added": 3, "rows_deleted": None},
+    ),
+    "an ALTER changes no row": (Operation.ADD_COLUMNS, {}, [], ZEROS),
+    "a DELETE of Spark": (
+        Operation.DELETE,
+        {"numDeletedRows": "2", "numCopiedRows": "0", "executionTimeMs": "9"},
+        [{"remove": file_of("a")}],
+        {"rows_deleted": 2, "rows_added": 0, "rows_updated": 0, "files_removed": 1}
+        | {"execution_ms": 9},
+    ),
+    "an UPDATE of Spark": (
+        Operation.UPDATE,
+        {"numUpdatedRows": "2", "numCopiedRows": "4"},
+        [{"add": file_of("b", 6)}, {"remove": file_of("a")}],
+        {"rows_updated": 2, "rows_copied": 4, "rows_added": 0, "rows_deleted": 0},
+    ),
+    "a MERGE of Spark": (
+        Operation.MERGE,
+        {"numTargetRowsInserted": "2", "numTargetRowsUpdated": "1", "numTargetRowsDeleted": "3"}
+        | {"numTargetRowsCopied": "0", "executionTimeMs": "8"},
+        [{"add": file_of("b", 3)}],
+        {"rows_added": 2, "rows_updated": 1, "rows_deleted": 3, "rows_copied": 0}
+        | {"execution_ms": 8},
+    ),
+    "a table that Spark made of rows": (
+        Operation.CREATE_TABLE,
+        {"numFiles": "1", "numOutputRows": "7", "numOutputBytes": "10"},
+        [{"add": file_of("a")}],
+        {"rows_added": 7, "rows_deleted": 0},
+    ),
+    "a change data file is no data file": (
+        Operation.DELETE,
+        {"num_deleted_rows": 1, "num_added_files": 2},
+        [{"cdc": file_of("_change_data/x")}, {"add": file_of("b", 2)}, {"remove": file_of("a")}],
+        {"files_added": 1, "bytes_added": 10, "files_removed": 1},
+    ),
+    "a deletion vector neither adds nor removes its file": (
+        Operation.DELETE,
+        {"numDeletedRows": "2"},
+        [{"add": file_of("a", 9, deleted=2)}, {"remove": file_of("a", 9)}],
+        {"rows_deleted": 2, "files_added": 0, "files_removed": 0, "bytes_added": 0},
+    ),
+    "rows behind a deletion vector are not there": (
+        Operation.OPTIMIZE,
+        {},
+        [{"add": file_of("c", 7, deleted=3)}],
+        {"rows_copied": 4},
+    ),
+    "a DELETE of whole files counts their rows": (
+        Operation.DELETE,
+        {},
+        [{"remove": file_of("a", 4)}, {"remove": file_of("b", 5)}],
+        {"rows_deleted": 9},
+    ),
+    "an overwrite of files whose removal says no rows": (
+        Operation.WRITE,
+        {"num_added_rows": 3},
+        [{"add": file_of("b", 3)}, {"remove": file_of("a")}],
+        {"rows_added": 3, "rows_deleted": None, "rows_copied": None, "rows_updated": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACTIONS)
+def test_what_a_commit_says_it_changed(case):
+    """What its actions say, what its engine says, zero where nothing can have changed, else nothing."""
+    operation, said, actions, expected = ACTIONS[case]
+    metrics = metrics_of(operation, [commit_of({"operationMetrics": said}, *actions)])
+    assert {name: getattr(metrics, name) for name in expected} == expected
 
 
 def test_what_the_call_returned_wins():
     """It is the operation's own word, the commit completes it."""
     content = b'{"commitInfo":{"operationMetrics":{"num_deleted_rows":1,"num_copied_rows":2}}}'
     told = metrics_of(Operation.DELETE, [RawCommit(0, content)], {"num_deleted_rows": 9})
-    assert told.known() == {"rows_deleted": 9, "rows_copied": 2}
+    assert told.known() == ZEROS | {"rows_deleted": 9, "rows_copied": 2}
 
 
 def test_an_optimize_of_several_commits_sums_what_each_tells():
-    """Of a VACUUM the end completes the start; each commit of an OPTIMIZE tells of its own files."""
+    """Of a VACUUM the end says what was deleted; each commit of an OPTIMIZE tells of its own files."""
 
     def commit(version, metrics):
         info = {"commitInfo": {"operationMetrics": metrics}}
@@ -172,7 +279,7 @@ def test_an_optimize_of_several_commits_sums_what_each_tells():
 
     one, two = ({"numFilesAdded": 1, "numFilesRemoved": count} for count in (3, 4))
     metrics = metrics_of(Operation.OPTIMIZE, [commit(1, one), commit(2, two)])
-    assert metrics.known() == {"files_added": 2, "files_removed": 7}
+    assert metrics.known() == ZEROS | {"files_added": 2, "files_removed": 7}
     start, end = {"numFilesToDelete": 3, "sizeOfDataToDelete": 9}, {"numDeletedFiles": 2}
     metrics = metrics_of(Operation.VACUUM, [commit(1, start), commit(2, end)])
-    assert metrics.known() == {"files_removed": 3, "bytes_removed": 9}
+    assert metrics.known() == ZEROS | {"files_deleted": 2, "bytes_deleted": 9}

@@ -16,7 +16,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 from deltawitness import Settings
 from deltawitness.cli.app import app
-from deltawitness.ledger.tables import TABLES
+from deltawitness.ledger.tables import COUNT_MEANINGS, TABLES
 from deltawitness.semconv import CommitKey, Env
 
 ROOT = Path(__file__).parent.parent
@@ -179,6 +179,20 @@ def ledger_tables():
 def test_the_columns_of_the_ledger_are_those_of_the_code():
     """Every column of every table, with its type and its comment."""
     assert between("tables") == ledger_tables()
+
+
+def counts_table():
+    """The table of counts of docs/ledger.md, made from the code."""
+    lines = ["| count | what it means |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in COUNT_MEANINGS.items()]
+    return "\n".join(lines)
+
+
+def test_the_meaning_of_each_count_is_that_of_the_code():
+    """Every column that counts is there once, with what it means."""
+    assert between("counts") == counts_table()
+    columns = {column.name for table in TABLES[:2] for column in table.schema}
+    assert COUNT_MEANINGS.keys() <= columns
 
 
 def between(name):

@@ -323,7 +323,7 @@ def test_the_row_of_a_run(observed, table, tmp_path):
     table_ids = row.pop("table_ids")
     assert row == {
         "run_id": opened.run_id,
-        "parent_run_id": current_run().run_id,
+        "parent_run_id": None,
         "job": "nightly",
         "is_part": False,
         "status": "ok",
@@ -347,6 +347,9 @@ def test_the_row_of_a_run(observed, table, tmp_path):
         "files_added": 2,
         "files_removed": 0,
         "bytes_removed": 0,
+        "files_deleted": 0,
+        "bytes_deleted": 0,
+        "rows_served": 0,
         "retries": 0,
         "tables_touched": 1,
         "dropped": 0,
@@ -376,7 +379,7 @@ def test_runs_inside_each_other(observed, table):
             "status": "ok",
             "error_type": None,
             "writes": 1,
-            "parent_run_id": current_run().run_id,
+            "parent_run_id": None,
         },
         {
             "job": "inner",
@@ -387,6 +390,35 @@ def test_runs_inside_each_other(observed, table):
         },
     ]
     assert recorder.pending == 0
+
+
+def test_a_parent_run_that_wrote_nothing_has_a_row(observed, table):
+    """A run opened in the implicit run of the process, once anything belonged to that, names a row."""
+    recorder = observed()
+    implicit = current_run()
+    for number in range(2):
+        with run("explicit"):
+            write_deltalake(table, one(number), mode="append")
+    recorder.close(None, timeout=60)
+    rows = runs_of(recorder, "run_id, parent_run_id, writes, is_part")
+    parents = {row["parent_run_id"] for row in rows if row["writes"]}
+    assert parents == {implicit.run_id}
+    assert {row["run_id"]: row["is_part"] for row in rows if not row["writes"]} == {
+        implicit.run_id: False
+    }
+
+
+def test_a_parent_run_that_was_open_before_has_a_row(observed, table):
+    """A run that was opened before its process was observed has a row when another was opened in it."""
+    with run("before") as before:
+        recorder = observed()
+        with run("inner"):
+            write_deltalake(table, one(0))
+    assert recorder.drain()
+    assert runs_of(recorder, "job, parent_run_id, writes") == [
+        {"job": "before", "parent_run_id": None, "writes": 0},
+        {"job": "inner", "parent_run_id": before.run_id, "writes": 1},
+    ]
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, "ok"), (None, "ok"), (3, "error")])
@@ -662,7 +694,7 @@ def test_reads_of_a_cache_are_rows(observed):
     assert {row["span_id"] for row in rows} <= spans
     assert len({row["write_id"] for row in rows}) == 4
     assert runs_of(recorder, "reads, hits, misses, snapshots, errors, writes") == [
-        {"reads": 3, "hits": 1, "misses": 1, "snapshots": 1, "errors": 1, "writes": 1}
+        {"reads": 3, "hits": 1, "misses": 1, "snapshots": 1, "errors": 1, "writes": 0}
     ]
 
 

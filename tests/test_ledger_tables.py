@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, wire
+from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, told_rows, wire
 from deltawitness.ledger.drain import Drain
 from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.tables import (
@@ -127,6 +129,14 @@ witness_version: string
 ever change: older and newer releases write to the same tables."""
 
 
+COMMENTS = {
+    "cache_inventory_v1": "31df038591f1b3c4",
+    "cache_run_summary_v1": "14321ea54f69a225",
+    "cache_snapshot_registry_v1": "58731ecaab95592f",
+}
+"""The beginnings of hashes of the comments of these columns."""
+
+
 @pytest.fixture
 def root(tmp_path):
     return LedgerRoot(str(tmp_path))
@@ -137,6 +147,28 @@ def test_a_schema_only_grows_at_its_end(table):
     """Every column of the first release is there, of the same type, at the same place."""
     frozen = FROZEN[table.name].strip().splitlines()
     assert [f"{column.name}: {column.type}" for column in table.schema][: len(frozen)] == frozen
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
+def test_no_comment_of_the_first_release_changes(table):
+    """The engine refuses rows whose comment of a column is another than the table's."""
+    frozen = FROZEN[table.name].strip().splitlines()
+    comments = [column.metadata[b"comment"] for column in table.schema][: len(frozen)]
+    assert sha256(b"\n".join(comments)).hexdigest().startswith(COMMENTS[table.name])
+
+
+def test_rows_of_the_first_release_and_of_this_one_are_in_one_table(root):
+    """A table that either has made takes the rows of the other: columns come with the newer one's."""
+    count = len(FROZEN["cache_inventory_v1"].strip().splitlines())
+    first = pa.schema(list(INVENTORY.schema)[:count])
+    row = told_rows(INVENTORY, [operation_row("w-1", rows_served=2)])
+    for made, rows in ((first, row), (INVENTORY.schema, row.select(first.names))):
+        where = root.uri_of(INVENTORY)
+        DeltaTable.create(where, schema=made, partition_by=[PARTITION], mode="overwrite")
+        write_deltalake(where, rows, mode="append", schema_mode="merge")
+        assert set(DeltaTable(where).to_pyarrow_dataset().schema.names) == set(
+            INVENTORY.schema.names
+        )
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)

@@ -56,8 +56,12 @@ def test_an_operation_that_is_there_twice(ledger):
     found = ledger.verify()
     assert not found.is_good
     assert sorted(found.findings, key=lambda finding: finding.text) == [
-        Finding(Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-1 is there 2 times"),
-        Finding(Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-2 is there 4 times"),
+        Finding(
+            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-1 is there 2 times", "w-1"
+        ),
+        Finding(
+            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-2 is there 4 times", "w-2"
+        ),
     ]
 
 

@@ -300,9 +300,9 @@ def test_an_insert_has_landed_though_its_commit_cannot_be_read(ctx, monkeypatch)
     def unreadable(*_args, **_kwargs):
         raise PermissionError("denied")
 
-    monkeypatch.setattr("deltawitness.proxies.delta_writes.open_log", unreadable)
+    monkeypatch.setattr("deltawitness.proxies.receipts.open_log", unreadable)
     assert run(ctx, "INSERT INTO people SELECT * FROM news") == 2
-    assert ("session", "PermissionError") in internal.seen()
+    assert ("receipt", "PermissionError") in internal.seen()
 
 
 def test_a_condition_that_is_put_in_by_name_counts(ctx):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TypeAlias
@@ -18,6 +18,8 @@ from deltawitness.semconv import (
 )
 
 __all__ = [
+    "METRIC_MEANINGS",
+    "UNCHANGED",
     "CommitMetrics",
     "Committed",
     "Exported",
@@ -78,11 +80,30 @@ class WriteIntent:
     run_inputs: tuple[InputVersion, ...] = ()
 
 
+METRIC_MEANINGS: Mapping[str, str] = {
+    "rows_added": "rows that the commit added to the table; of an export, rows written",
+    "rows_updated": "rows that the commit changed in place of others",
+    "rows_deleted": "rows that the commit took out of the table",
+    "rows_copied": "rows that the commit wrote again as they were",
+    "files_added": "data files that the commit added, as its add actions say, or an export wrote;"
+    " change data files do not count",
+    "files_removed": "data files that the commit took out of the table, as its remove actions say",
+    "bytes_added": "size of the files in files_added",
+    "bytes_removed": "size of the files in files_removed, where the remove actions say it",
+    "retries": "attempts to commit beyond the first",
+    "execution_ms": "milliseconds, as the engine says",
+    "files_deleted": "files that a VACUUM deleted from the storage; earlier commits removed them",
+    "bytes_deleted": "size of the files that a VACUUM set out to delete",
+}
+"""What each count of a write means, in every operation."""
+
+
 @dataclass(frozen=True, slots=True)
 class CommitMetrics:
-    """The engine's metrics under one naming for all operations; None is "the engine does not say".
+    """What a write changed, under one naming for all operations; None is "not known".
 
-    Rows, files and retries are counts, sizes are bytes, `execution_ms` is milliseconds.
+    What each count means is in :data:`METRIC_MEANINGS`. Rows, files and retries are counts, sizes are
+    bytes, `execution_ms` is milliseconds.
     """
 
     rows_added: int | None = None
@@ -95,6 +116,8 @@ class CommitMetrics:
     bytes_removed: int | None = None
     retries: int | None = None
     execution_ms: int | None = None
+    files_deleted: int | None = None
+    bytes_deleted: int | None = None
 
     def known(self) -> dict[str, int]:
         """Return only what the engine said.
@@ -104,6 +127,21 @@ class CommitMetrics:
         """
         values = ((f.name, getattr(self, f.name)) for f in fields(self))
         return {name: value for name, value in values if value is not None}
+
+
+UNCHANGED = CommitMetrics(
+    rows_added=0,
+    rows_updated=0,
+    rows_deleted=0,
+    rows_copied=0,
+    files_added=0,
+    files_removed=0,
+    bytes_added=0,
+    bytes_removed=0,
+    files_deleted=0,
+    bytes_deleted=0,
+)
+"""The counts of an operation that is known to have changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +209,9 @@ class Failed:
         exception_type: qualified name of the exception's class.
         message: its text; goes through redaction before it leaves the process.
         landed: whether the commit is in the log all the same.
-        version: the version it landed as, when `landed` is yes.
+        version: the last version it landed as, when `landed` is yes.
+        metrics: what it changed, when it landed; zeros when it did not.
+        versions: every version it landed as.
     """
 
     error_type: ErrorType
@@ -179,6 +219,13 @@ class Failed:
     message: str
     landed: Landed = Landed.UNKNOWN
     version: int | None = None
+    metrics: CommitMetrics = field(default_factory=CommitMetrics)
+    versions: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Let the version stand for all of them where no more were given."""
+        if self.version is not None and not self.versions:
+            object.__setattr__(self, "versions", (self.version,))
 
 
 WriteOutcome: TypeAlias = Committed | NoCommit | Exported | Failed

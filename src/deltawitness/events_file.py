@@ -40,15 +40,15 @@ class EventLine:
         match outcome:
             case Committed():
                 versions = outcome.versions
-            case Failed(version=int() as landed):
-                versions = (landed,)
+            case Failed():
+                versions = outcome.versions
         return cls(
             operation=event.intent.operation.value,
             table=event.intent.table_name,
             table_id=event.table_id,
             result=event.result.value,
             versions=versions,
-            metrics={} if isinstance(outcome, Failed) else outcome.metrics.known(),
+            metrics=outcome.metrics.known(),
             error_type=outcome.error_type.value if isinstance(outcome, Failed) else None,
             started_at=event.started_at,
             duration_ns=event.duration_ns,

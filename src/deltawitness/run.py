@@ -131,6 +131,21 @@ def current_run() -> RunContext:
     return _run.get() or _process_run or _start_process_run()
 
 
+def check_environment() -> None:
+    """Check what the environment says of this process's run, without starting it.
+
+    Raises:
+        ConfigurationError: it names a run id that is none, or a flag that is neither.
+    """
+    if _process_run is None:
+        run_from_environment(os.environ)
+
+
+def started_process_run() -> RunContext | None:
+    """Return the implicit run of this process, if anything has belonged to it so far."""
+    return _process_run
+
+
 def _start_process_run() -> RunContext:
     global _process_run  # noqa: PLW0603 - one implicit run per process is what it is for
     with _process_run_lock:

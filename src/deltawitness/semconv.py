@@ -63,6 +63,11 @@ class CacheOperation(StrEnum):
     SNAPSHOT = "snapshot"
 
 
+UNCOMMITTED_OPERATIONS = frozenset({CacheOperation.READ, CacheOperation.SNAPSHOT})
+"""Operations of a cache that make no commit themselves. A row of one names the version that it read or
+whose commit, made by a WRITE, holds the snapshot."""
+
+
 class CacheResult(StrEnum):
     """How it ended (`cache.result`)."""
 
@@ -181,6 +186,9 @@ class CommitKey(StrEnum):
 CACHE_ENTRY: Final = "cache_entry"
 """The commit key under which a cache keeps what an entry was made from, as JSON."""
 
+RECEIPT_ID: Final = "receipt_id"
+"""The commit key by which a write that creates a table finds its own commit: delta-rs names no version."""
+
 USER_METADATA: Final = "userMetadata"
 """The one commit key that Spark, Databricks and Trino show in DESCRIBE HISTORY."""
 
@@ -273,6 +281,8 @@ DELTA_COMMIT_FILES_ADDED: Final = "delta.commit.files.added"
 DELTA_COMMIT_FILES_REMOVED: Final = "delta.commit.files.removed"
 DELTA_COMMIT_BYTES_ADDED: Final = "delta.commit.size.added"
 DELTA_COMMIT_BYTES_REMOVED: Final = "delta.commit.size.removed"
+DELTA_COMMIT_FILES_DELETED: Final = "delta.commit.files.deleted"
+DELTA_COMMIT_BYTES_DELETED: Final = "delta.commit.size.deleted"
 DELTA_COMMIT_RETRIES: Final = "delta.commit.retries"
 DELTA_INPUTS: Final = "delta.inputs"
 """The Delta tables a write was made from, each as `table_id@version`."""

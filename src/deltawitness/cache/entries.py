@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -55,6 +55,7 @@ class Entry:
         policy: name of the policy that it was kept under.
         fingerprint: what it was made from; None when it was invalidated.
         facts: what else its kind keeps of it.
+        rows: how many it holds, if its files say so.
     """
 
     scope: CacheScope
@@ -66,6 +67,7 @@ class Entry:
     policy: str
     fingerprint: Fingerprint | None
     facts: dict[str, Any]
+    rows: int | None = None
 
 
 _HARMLESS = frozenset(
@@ -154,7 +156,7 @@ class Entries:
             raise Damaged(msg) from error
         check_files(table)
         if entry.fingerprint is not None:
-            _check_rows(table, commit)
+            entry = replace(entry, rows=_checked_rows(table, commit))
         return entry
 
     def _own_commit(self, uri: str, newest: int) -> tuple[CommitMetadata, dict[str, Any]]:
@@ -247,17 +249,21 @@ def _parsed(text: Any) -> dict[str, Any]:
     return known
 
 
-def _check_rows(table: DeltaTable, commit: CommitMetadata) -> None:
-    """Look whether a table holds as many rows as its commit has written: files may have been ordered since.
+def _checked_rows(table: DeltaTable, commit: CommitMetadata) -> int | None:
+    """Return how many rows a table holds, if its files say so.
+
+    They must be as many as its commit has written: files may have been ordered since.
 
     Raises:
         Damaged: it does not: two have ordered them at the same moment, which doubles them.
     """
     written = commit.operation_metrics.get("num_added_rows")
     counts = table.get_add_actions(flatten=True)["num_records"].to_pylist()
-    if isinstance(written, int) and None not in counts and sum(counts) != written:
+    rows = None if None in counts else sum(counts)
+    if isinstance(written, int) and rows is not None and rows != written:
         msg = "it holds other rows than were kept"
         raise Damaged(msg)
+    return rows
 
 
 def check_files(table: DeltaTable) -> None:

@@ -145,6 +145,8 @@ class Keeper:
                 told["key"] = found.made.fingerprint.key
             if found.entry is not None:
                 told["version"] = found.entry.version
+            if found.is_hit and found.entry is not None:
+                told["rows_served"] = found.entry.rows
         return found
 
     def look(self, recipe: Recipe, *, is_telling: bool = False) -> Lookup:

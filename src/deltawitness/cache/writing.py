@@ -124,7 +124,10 @@ def written(  # noqa: PLR0913 - what an entry is written by, by keyword
             custom_metadata=said, max_commit_retries=_NEVER_AGAIN if kept is None else None
         ),
     )
-    version = int(result.version or 0)
+    if result.version is None:
+        msg = "the commit of the entry cannot be found in its table's log"
+        raise OSError(msg)
+    version = result.version
     if not policy.zorder_by:
         return version
     return _ordered(DeltaTable(uri, version, storage_options), recipe)

@@ -18,7 +18,7 @@ Reader: TypeAlias = Callable[[Said], dict[str, int | None]]
 
 
 def normalised(operation: Operation, said: Said) -> CommitMetrics:
-    """Return the engine's metrics of `operation` under our names.
+    """Return the engine's metrics of `operation` under our names: those of delta-rs, or of Spark.
 
     Args:
         operation: whose metrics they are; an operation without metrics gives none.
@@ -26,16 +26,22 @@ def normalised(operation: Operation, said: Said) -> CommitMetrics:
 
     >>> normalised(Operation.DELETE, {"num_deleted_rows": 2, "num_removed_files": 1}).known()
     {'rows_deleted': 2, 'files_removed': 1}
+    >>> normalised(Operation.DELETE, {"numDeletedRows": "2", "executionTimeMs": "9"}).known()
+    {'rows_deleted': 2, 'execution_ms': 9}
     """
     reader = _READERS.get(operation)
     return CommitMetrics(**reader(said)) if reader else CommitMetrics()
 
 
-def _count(said: Said, key: str) -> int | None:
-    value = said.get(key)
-    if isinstance(value, str) and value.isdecimal():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _count(said: Said, *keys: str) -> int | None:
+    """Return the first of some metrics that is there and is a count; Spark spells counts as text."""
+    for key in keys:
+        value = said.get(key)
+        if isinstance(value, str) and value.isdecimal():
+            return int(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None
 
 
 def _nested(said: Said, key: str) -> Said:
@@ -51,67 +57,90 @@ def _nested(said: Said, key: str) -> Said:
 
 def _write(said: Said) -> dict[str, int | None]:
     return {
-        "rows_added": _count(said, "num_added_rows"),
-        "files_added": _count(said, "num_added_files"),
-        "files_removed": _count(said, "num_removed_files"),
+        "rows_added": _count(said, "num_added_rows", "numOutputRows"),
+        # Of an overwrite of some rows by Spark.
+        "rows_deleted": _count(said, "numDeletedRows"),
+        "rows_copied": _count(said, "numCopiedRows"),
+        "files_added": _count(said, "num_added_files", "numFiles", "numAddedFiles"),
+        "files_removed": _count(said, "num_removed_files", "numRemovedFiles"),
+        "bytes_added": _count(said, "numOutputBytes"),
+        "bytes_removed": _count(said, "numRemovedBytes"),
         "retries": _count(said, "num_retries"),
-        "execution_ms": _count(said, "execution_time_ms"),
+        "execution_ms": _execution(said),
+    }
+
+
+def _execution(said: Said) -> int | None:
+    return _count(said, "execution_time_ms", "executionTimeMs")
+
+
+def _rewritten(said: Said) -> dict[str, int | None]:
+    """Return what an UPDATE and a DELETE have in common."""
+    return {
+        "rows_copied": _count(said, "num_copied_rows", "numCopiedRows"),
+        "files_added": _count(said, "num_added_files", "numAddedFiles"),
+        "files_removed": _count(said, "num_removed_files", "numRemovedFiles"),
+        "bytes_added": _count(said, "numAddedBytes"),
+        "bytes_removed": _count(said, "numRemovedBytes"),
+        "execution_ms": _execution(said),
     }
 
 
 def _update(said: Said) -> dict[str, int | None]:
     return {
-        "rows_updated": _count(said, "num_updated_rows"),
-        "rows_copied": _count(said, "num_copied_rows"),
-        "files_added": _count(said, "num_added_files"),
-        "files_removed": _count(said, "num_removed_files"),
-        "execution_ms": _count(said, "execution_time_ms"),
+        "rows_updated": _count(said, "num_updated_rows", "numUpdatedRows"),
+        **_rewritten(said),
     }
 
 
 def _delete(said: Said) -> dict[str, int | None]:
     return {
-        "rows_deleted": _count(said, "num_deleted_rows"),
-        "rows_copied": _count(said, "num_copied_rows"),
-        "files_added": _count(said, "num_added_files"),
-        "files_removed": _count(said, "num_removed_files"),
-        "execution_ms": _count(said, "execution_time_ms"),
+        "rows_deleted": _count(said, "num_deleted_rows", "numDeletedRows"),
+        **_rewritten(said),
     }
 
 
 def _merge(said: Said) -> dict[str, int | None]:
     return {
-        "rows_added": _count(said, "num_target_rows_inserted"),
-        "rows_updated": _count(said, "num_target_rows_updated"),
-        "rows_deleted": _count(said, "num_target_rows_deleted"),
-        "rows_copied": _count(said, "num_target_rows_copied"),
-        "files_added": _count(said, "num_target_files_added"),
-        "files_removed": _count(said, "num_target_files_removed"),
-        "execution_ms": _count(said, "execution_time_ms"),
+        "rows_added": _count(said, "num_target_rows_inserted", "numTargetRowsInserted"),
+        "rows_updated": _count(said, "num_target_rows_updated", "numTargetRowsUpdated"),
+        "rows_deleted": _count(said, "num_target_rows_deleted", "numTargetRowsDeleted"),
+        "rows_copied": _count(said, "num_target_rows_copied", "numTargetRowsCopied"),
+        "files_added": _count(said, "num_target_files_added", "numTargetFilesAdded"),
+        "files_removed": _count(said, "num_target_files_removed", "numTargetFilesRemoved"),
+        "bytes_added": _count(said, "numTargetBytesAdded"),
+        "bytes_removed": _count(said, "numTargetBytesRemoved"),
+        "execution_ms": _execution(said),
     }
 
 
 def _optimize(said: Said) -> dict[str, int | None]:
+    added, removed = _nested(said, "filesAdded"), _nested(said, "filesRemoved")
+    total = _count(added, "totalSize"), _count(removed, "totalSize")
     return {
-        "files_added": _count(said, "numFilesAdded"),
-        "files_removed": _count(said, "numFilesRemoved"),
-        "bytes_added": _count(_nested(said, "filesAdded"), "totalSize"),
-        "bytes_removed": _count(_nested(said, "filesRemoved"), "totalSize"),
+        "files_added": _count(said, "numFilesAdded", "numAddedFiles"),
+        "files_removed": _count(said, "numFilesRemoved", "numRemovedFiles"),
+        "bytes_added": _count(said, "numAddedBytes") if total[0] is None else total[0],
+        "bytes_removed": _count(said, "numRemovedBytes") if total[1] is None else total[1],
+        "execution_ms": _execution(said),
     }
 
 
 def _vacuum(said: Said) -> dict[str, int | None]:
-    deleted = _count(said, "numDeletedFiles")
     return {
-        "files_removed": _count(said, "numFilesToDelete") if deleted is None else deleted,
-        "bytes_removed": _count(said, "sizeOfDataToDelete"),
+        "files_deleted": _count(said, "numDeletedFiles", "numFilesToDelete"),
+        "bytes_deleted": _count(said, "sizeOfDataToDelete"),
+        "execution_ms": _execution(said),
     }
 
 
 def _restore(said: Said) -> dict[str, int | None]:
     return {
-        "files_added": _count(said, "numRestoredFile"),
-        "files_removed": _count(said, "numRemovedFile"),
+        "files_added": _count(said, "numRestoredFile", "numRestoredFiles"),
+        "files_removed": _count(said, "numRemovedFile", "numRemovedFiles"),
+        "bytes_added": _count(said, "restoredFilesSize"),
+        "bytes_removed": _count(said, "removedFilesSize"),
+        "execution_ms": _execution(said),
     }
 
 
@@ -127,6 +156,8 @@ def _repair(said: Said) -> dict[str, int | None]:
 
 _READERS: Mapping[Operation, Reader] = {
     Operation.WRITE: _write,
+    Operation.CREATE_TABLE: _write,
+    Operation.CONVERT: _write,
     Operation.UPDATE: _update,
     Operation.DELETE: _delete,
     Operation.MERGE: _merge,

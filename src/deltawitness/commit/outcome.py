@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 from deltawitness.commit.log import CommitLog
 from deltawitness.commit.metrics import normalised
 from deltawitness.commit.reader import parse_commit
-from deltawitness.events import CommitMetrics, Landed
+from deltawitness.events import UNCHANGED, CommitMetrics, Landed
 from deltawitness.semconv import Operation
 
-__all__ = ["RawCommit", "find_commits", "landed", "metrics_of", "search_commits", "together"]
+__all__ = [
+    "RawCommit",
+    "failed_metrics",
+    "find_commits",
+    "landed",
+    "metrics_of",
+    "search_commits",
+    "together",
+    "unchanged",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +34,12 @@ class RawCommit:
     content: bytes
 
     def is_of(self, write_id: str) -> bool:
-        """Tell whether this commit carries the write's id, in the flat key or the mirrored one."""
+        """Return whether it carries an id: a write's, flat or mirrored, or that of a receipt."""
         spelled = json.dumps(write_id, ensure_ascii=False)[1:-1]
-        return spelled.encode() in self.content and (
-            write_id in parse_commit(self.version, self.content).write_ids
-        )
+        if spelled.encode() not in self.content:
+            return False
+        info = parse_commit(self.version, self.content)
+        return write_id in info.write_ids or write_id == info.receipt_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +94,10 @@ def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -
     return Found(find_commits(log, write_id, newest), is_certain=is_all)
 
 
-def landed(log: CommitLog, write_id: str, base: int | None, tail: int) -> tuple[Landed, int | None]:
-    """Tell whether a write that raised is in the log all the same.
+def landed(
+    log: CommitLog, write_id: str, base: int | None, tail: int
+) -> tuple[Landed, list[RawCommit]]:
+    """Return whether a write that raised is in the log all the same.
 
     Args:
         log: the table's log.
@@ -94,15 +106,30 @@ def landed(log: CommitLog, write_id: str, base: int | None, tail: int) -> tuple[
         tail: how many versions to look at.
 
     Returns:
-        Yes with the version; no when every version it could be was looked at; else unknown.
+        Yes with its commits; no when every version it could be was looked at; else unknown.
     """
     try:
         found = search_commits(log, write_id, base, tail)
     except Exception:  # noqa: BLE001 - whatever keeps the log from being read, the answer is "unknown"
-        return Landed.UNKNOWN, None
+        return Landed.UNKNOWN, []
     if found.commits:
-        return Landed.YES, found.commits[-1].version
-    return (Landed.NO if found.is_certain else Landed.UNKNOWN), None
+        return Landed.YES, found.commits
+    return (Landed.NO if found.is_certain else Landed.UNKNOWN), []
+
+
+def failed_metrics(
+    operation: Operation, answer: Landed, commits: Sequence[RawCommit]
+) -> CommitMetrics:
+    """Return what a write that raised has changed: as its commits say, and nothing without one.
+
+    Args:
+        operation: whose metrics.
+        answer: whether it landed.
+        commits: its own commits.
+    """
+    if answer is Landed.NO:
+        return UNCHANGED
+    return metrics_of(operation, commits)
 
 
 def metrics_of(
@@ -116,30 +143,49 @@ def metrics_of(
         returned: the metrics that the engine's call returned, which win where they speak.
     """
     told = together(operation, [_metrics_in(operation, commit) for commit in commits])
-    return _completed(normalised(operation, returned), told) if returned else told
+    if not returned:
+        return told
+    return _completed(_of_files(told), _completed(normalised(operation, returned), told))
 
 
 def together(operation: Operation, parts: Iterable[CommitMetrics]) -> CommitMetrics:
     """Return the metrics of a write from those of its commits.
 
     Args:
-        operation: each commit of an OPTIMIZE tells of its own files; of any other, the later ones
-            complete what the first says.
+        operation: each commit of an OPTIMIZE tells of its own files; the end of a VACUUM says what
+            was deleted, where its start says what was to be.
         parts: of each commit, ascending.
     """
-    put = _added if operation is Operation.OPTIMIZE else _completed
+    put = _added if operation is Operation.OPTIMIZE else _replaced
     return reduce(put, parts, CommitMetrics())
 
 
 def _metrics_in(operation: Operation, commit: RawCommit) -> CommitMetrics:
     info = parse_commit(commit.version, commit.content)
     said = normalised(operation, info.operation_metrics)
-    return _completed(said, _counted(operation, commit.content))
+    counted = _counted(operation, commit.content)
+    if counted is None:
+        nothing = UNCHANGED
+        if operation is Operation.VACUUM:  # what it deleted from the storage is in no action
+            nothing = replace(UNCHANGED, files_deleted=None, bytes_deleted=None)
+        return _completed(said, nothing)
+    # The actions are what the commit did; engines count change data files among those they added.
+    return _completed(_of_files(counted), _completed(said, counted))
+
+
+def unchanged(metrics: CommitMetrics) -> CommitMetrics:
+    """Return metrics of an operation that changed nothing, its gaps filled with zeros."""
+    return _completed(metrics, UNCHANGED)
 
 
 def _completed(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
     """Return `first`, its gaps filled from `second`."""
     return replace(second, **first.known())
+
+
+def _replaced(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
+    """Return `second`, its gaps filled from `first`."""
+    return _completed(second, first)
 
 
 def _added(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
@@ -149,37 +195,100 @@ def _added(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
     return CommitMetrics(**sums)
 
 
-def _counted(operation: Operation, content: bytes) -> CommitMetrics:
-    """Count what the actions of a commit say, for what the engine's metrics leave out."""
-    adds = [action["add"] for action in _actions(content, b'{"add"')]
-    removes = [action["remove"] for action in _actions(content, b'{"remove"')]
-    if not adds and not removes:
-        return CommitMetrics()
+def _of_files(metrics: CommitMetrics) -> CommitMetrics:
     return CommitMetrics(
-        rows_added=_rows(adds) if operation in _ADDS_ROWS else None,
+        files_added=metrics.files_added,
+        files_removed=metrics.files_removed,
+        bytes_added=metrics.bytes_added,
+        bytes_removed=metrics.bytes_removed,
+    )
+
+
+Action: TypeAlias = Mapping[str, Any]
+
+
+def _counted(operation: Operation, content: bytes) -> CommitMetrics | None:
+    """Return what the actions of a commit say; None when it adds and removes no file.
+
+    A file that is added and removed by one commit is the same file with other rows deleted from it
+    (a deletion vector), or with other facts about it: neither added nor removed.
+    """
+    adds, removes = _actions(content, "add"), _actions(content, "remove")
+    if not adds and not removes:
+        return None
+    both = {add.get("path") for add in adds} & {remove.get("path") for remove in removes}
+    rows = CommitMetrics(**_rows_changed(operation, adds, removes))
+    adds = [add for add in adds if add.get("path") not in both]
+    removes = [remove for remove in removes if remove.get("path") not in both]
+    return replace(
+        rows,
         files_added=len(adds),
         files_removed=len(removes),
         bytes_added=_bytes(adds),
         bytes_removed=_bytes(removes),
+        files_deleted=0,
+        bytes_deleted=0,
     )
 
 
-_ADDS_ROWS = frozenset({Operation.WRITE, Operation.CREATE_TABLE, Operation.CONVERT})
+def _rows_changed(
+    operation: Operation, adds: Sequence[Action], removes: Sequence[Action]
+) -> dict[str, int | None]:
+    """Return the rows that follow from a commit's actions; what does not is None.
+
+    An operation of which nothing is known here says itself what it did, or nobody does.
+    """
+    added, removed = _rows(adds), _rows(removes)
+    match operation:
+        case Operation.WRITE | Operation.CREATE_TABLE | Operation.CONVERT:
+            # An overwrite of some rows writes the others of their files again.
+            copied = None if removes else 0
+            return _row_counts(added=added, updated=0, deleted=removed, copied=copied)
+        case Operation.RESTORE | Operation.REPAIR:
+            return _row_counts(added=added, updated=0, deleted=removed, copied=0)
+        case Operation.OPTIMIZE:
+            return _row_counts(added=0, updated=0, deleted=0, copied=added)
+        case Operation.UPDATE:
+            return _row_counts(added=0, deleted=0)
+        case Operation.DELETE:
+            return _row_counts(added=0, updated=0, deleted=None if adds else removed)
+        case _:
+            return {}
 
 
-def _actions(content: bytes, prefix: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in content.splitlines() if line.startswith(prefix)]
+def _row_counts(**counts: int | None) -> dict[str, int | None]:
+    return {f"rows_{name}": count for name, count in counts.items()}
 
 
-def _bytes(actions: list[dict[str, Any]]) -> int | None:
+def _actions(content: bytes, kind: str) -> list[Action]:
+    mark = f'"{kind}"'.encode()
+    found = []
+    for line in content.splitlines() if mark in content else ():
+        if mark in line[:32]:
+            action = json.loads(line).get(kind)
+            if action is not None:
+                found.append(action)
+    return found
+
+
+def _bytes(actions: Sequence[Action]) -> int | None:
     return _sum([action.get("size") for action in actions])
 
 
-def _rows(adds: list[dict[str, Any]]) -> int | None:
-    counts = [json.loads(add.get("stats") or "{}").get("numRecords") for add in adds]
+def _rows(files: Sequence[Action]) -> int | None:
+    """Return the rows of some files, those marked as deleted left out."""
+    counts = []
+    for file in files:
+        count = json.loads(file.get("stats") or "{}").get("numRecords")
+        vector = file.get("deletionVector") or {}
+        counts.append(count - vector.get("cardinality", 0) if _is_count(count) else None)
     return _sum(counts)
 
 
 def _sum(counts: list[Any]) -> int | None:
     """Return the sum, or None when one of them is not known."""
-    return sum(counts) if all(isinstance(count, int) for count in counts) else None
+    return sum(counts) if all(_is_count(count) for count in counts) else None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.seams import storage_options_of
 from deltawitness.exceptions import CommitNotFoundError
-from deltawitness.semconv import RESERVED_COMMIT_KEYS, USER_METADATA, CommitKey
+from deltawitness.semconv import RECEIPT_ID, RESERVED_COMMIT_KEYS, USER_METADATA, CommitKey
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -63,6 +63,11 @@ class CommitMetadata:
         """Every write id in it: a caller may have put one of its own in place of our flat one."""
         mirrored = _mirrored(self.metadata.get(USER_METADATA)).get(CommitKey.WRITE_ID)
         return frozenset(text for text in (self.write_id, mirrored) if isinstance(text, str))
+
+    @property
+    def receipt_id(self) -> str | None:
+        """The id by which an unobserved write finds the commit that created its table."""
+        return _text(self.metadata.get(RECEIPT_ID))
 
     @property
     def run_id(self) -> str | None:

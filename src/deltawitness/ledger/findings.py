@@ -54,6 +54,8 @@ class Difference(StrEnum):
     """The row's version was committed by another write."""
     UNTOLD_COMMIT = "untold_commit"
     """The log holds a commit of the write that the row does not tell of."""
+    DOUBLED = "doubled"
+    """Another row stands for the same commit."""
 
 
 @dataclass(frozen=True, slots=True)

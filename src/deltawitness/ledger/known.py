@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 from deltawitness.ledger.arrow import queried, quoted
 from deltawitness.ledger.logs import Commit
 from deltawitness.ledger.tables import Source
+from deltawitness.semconv import UNCOMMITTED_OPERATIONS
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Known", "KnownRow", "known_ids", "known_of"]
+__all__ = ["Known", "KnownRow", "known_ids", "known_of", "newest_versions"]
 
 SLACK = 2_000_000
 """Microseconds by which a commit may lie outside of its operation's interval: engines round."""
@@ -35,7 +36,11 @@ _COLUMNS = (
     "result",
     "source",
 )
-_QUERY = f"SELECT {', '.join(_COLUMNS)} FROM ledger"
+_UNCOMMITTED = ", ".join(sorted(quoted(operation.value) for operation in UNCOMMITTED_OPERATIONS))
+_COMMITTING = f"coalesce(cache_operation, '') NOT IN ({_UNCOMMITTED})"
+"""Rows that can stand for commits: a read of a cache names the version that it read, and made none."""
+
+_QUERY = f"SELECT {', '.join(_COLUMNS)} FROM ledger WHERE {_COMMITTING}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,14 @@ class KnownRow:
     is_observed: bool
 
     def may_have_made(self, commit: Commit) -> bool:
-        """Tell whether it tells of a commit that does not carry its id, but its run and its time.
+        """Return whether it may stand for a commit that carries its run and its time, but not its id.
 
-        A caller may have put a write id of its own in the place of ours.
+        A caller may have put a write id of its own in the place of ours. A commit that carries an id
+        of our form is the commit of the write with that id, and of no other.
         """
-        if not self.is_observed or commit.time is None or commit.info.run_id != self.run_id:
+        if not self.is_observed or commit.is_named or commit.time is None:
+            return False
+        if commit.info.run_id != self.run_id:
             return False
         return self.start - SLACK <= commit.time * 1000 <= self.end + SLACK
 
@@ -80,6 +88,14 @@ class Known:
             for version in row.versions if row.is_observed else ():
                 self._observed.setdefault((row.table_uri, version), []).append(row)
 
+    @property
+    def by_id(self) -> Mapping[str, Sequence[KnownRow]]:
+        """The rows of each write id; a ledger without faults has one."""
+        found: dict[str, list[KnownRow]] = {}
+        for row in self.rows:
+            found.setdefault(row.write_id, []).append(row)
+        return found
+
     def covers(self, uri: str, commit: Commit) -> bool:
         """Tell whether a row tells of a commit.
 
@@ -96,8 +112,19 @@ def known_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
     """Return the ids of the writes to a table that have rows."""
     if inventory is None:
         return set()
-    sql = f"SELECT write_id FROM ledger WHERE table_uri = {quoted(uri)}"
+    sql = f"SELECT write_id FROM ledger WHERE table_uri = {quoted(uri)} AND {_COMMITTING}"
     return set(queried(inventory, sql)["write_id"].to_pylist())
+
+
+def newest_versions(inventory: DeltaTable | None) -> dict[str, int]:
+    """Return the highest version of each table that any row of a commit names."""
+    if inventory is None:
+        return {}
+    sql = (
+        f"SELECT table_uri, max(version) AS newest FROM ledger WHERE {_COMMITTING}"
+        " AND table_uri IS NOT NULL AND version IS NOT NULL GROUP BY table_uri"
+    )
+    return {row["table_uri"]: row["newest"] for row in queried(inventory, sql).to_pylist()}
 
 
 def known_of(
@@ -114,9 +141,9 @@ def known_of(
     if inventory is None:
         return Known(())
     of_version = f" AND version >= {since}" if since else ""
-    here = queried(inventory, f"{_QUERY} WHERE table_uri = {quoted(uri)}{of_version}")
+    here = queried(inventory, f"{_QUERY} AND table_uri = {quoted(uri)}{of_version}")
     left = set(ids).difference(here["write_id"].to_pylist())
-    return Known(_rows(here) + _rows(_named(inventory, left)))
+    return Known(_rows(here) + (_rows(_named(inventory, left)) if left else []))
 
 
 def _named(inventory: DeltaTable, ids: set[str]) -> pa.Table:
@@ -126,8 +153,8 @@ def _named(inventory: DeltaTable, ids: set[str]) -> pa.Table:
         return found.filter(
             pc.is_in(found["write_id"], value_set=pa.array(ids, found["write_id"].type))
         )
-    names = ", ".join(map(quoted, ids)) or "NULL"
-    return queried(inventory, f"{_QUERY} WHERE write_id IN ({names})")
+    names = ", ".join(map(quoted, ids))
+    return queried(inventory, f"{_QUERY} AND write_id IN ({names})")
 
 
 def _rows(found: pa.Table) -> list[KnownRow]:

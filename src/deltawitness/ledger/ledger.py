@@ -182,6 +182,10 @@ class Ledger:
         return [optimize(self.root, table) for table in TABLES]
 
     def verify(self) -> Verification:
-        """Check what must hold of the ledger: readable, no operation twice, nothing doubled or lost."""
+        """Check what must hold of the ledger.
+
+        Its tables can be read, no operation and no run is there twice, and every version that a row
+        of the inventory names was committed by that row's write, as the logs of the tables say.
+        """
         self._drain_own()
-        return verified(self.root, self.spools)
+        return verified(self.root, self.spools, self._settings)

@@ -47,6 +47,8 @@ LONGEST_GAP = 1000
 
 _LATEST_MS = 253_402_300_799_999
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_VERSION_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+"""The form of the ids that this library makes; a caller's own UUID is seldom of it."""
 
 
 class _Unknown:
@@ -65,6 +67,7 @@ class Commit:
         row_id: the write id that its row has when it is made from the log.
         ids: every write id that it answers to.
         is_witnessed: whether it carries our metadata.
+        is_named: whether it carries a write id of our form, so that it belongs to that write alone.
         time: milliseconds since the Unix epoch, if anything in it says so.
         metrics: its own; not looked at when a row was known to tell of it.
         name: the table's name in its metadata before this commit.
@@ -74,6 +77,7 @@ class Commit:
     row_id: str
     ids: frozenset[str]
     is_witnessed: bool
+    is_named: bool
     time: int | None
     metrics: CommitMetrics
     name: str | _Unknown | None
@@ -222,6 +226,7 @@ def _commit(
         row_id=row_id,
         ids=ids,
         is_witnessed=own is not None or CommitKey.WITNESS_VERSION in info.witness,
+        is_named=any(_VERSION_7.fullmatch(name) for name in info.write_ids),
         time=time_of(info, raw),
         metrics=CommitMetrics() if known(ids) else _metrics(info, raw),
         name=name,

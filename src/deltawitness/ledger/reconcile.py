@@ -24,7 +24,7 @@ from deltawitness.ledger.arrow import operation_rows
 from deltawitness.ledger.comparison import differing_rows, phantom_rows
 from deltawitness.ledger.drain import SETTLE
 from deltawitness.ledger.findings import Differing, Phantom, Unreadable, Unrecorded
-from deltawitness.ledger.known import known_ids, known_of
+from deltawitness.ledger.known import known_ids, known_of, newest_versions
 from deltawitness.ledger.logs import LogRead, Progress, read_log, versions_in
 from deltawitness.ledger.plans import Plan
 from deltawitness.ledger.rebuilt import rebuilt_row
@@ -85,6 +85,7 @@ def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
     waiting, has_grace = _underway(root, spools)
     # Anew: what left a spool before it was looked at is in there only now.
     inventory = root.opened(INVENTORY)
+    looked.newest = newest_versions(inventory)
     for found in looked.logs:
         looked.compare(found, inventory, waiting, has_grace=has_grace)
     return looked.plan()
@@ -120,6 +121,7 @@ class Looked:
     phantom: list[Phantom] = field(default_factory=list)
     differing: list[Differing] = field(default_factory=list)
     marks: dict[str, int] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
     _planned: set[str] = field(default_factory=set)
 
     # --- reading -------------------------------------------------------------------------------------
@@ -169,8 +171,8 @@ class Looked:
         writes = writes_of(uri, found.commits)
         ids = {name for write in writes for name in write.ids}
         is_tail = found.start > 0
-        if not writes and is_tail:
-            return
+        if not writes and is_tail and self.newest.get(uri, -1) < found.start:
+            return  # neither a commit nor a row that names one has come since
         known = known_of(inventory, uri, ids, since=found.start)
         settled_up_to = found.versions[-1] + 1
         for write in writes:

@@ -25,7 +25,7 @@ from deltawitness.ledger.segments import has_dead
 from deltawitness.ledger.spool import Segment, Spool
 from deltawitness.ledger.tables import LedgerRoot, Source
 from deltawitness.redaction import key_hash, redact_label, redact_text
-from deltawitness.run import RunContext, is_process_run
+from deltawitness.run import RunContext, is_process_run, started_process_run
 from deltawitness.sources import new_id, now_ns
 
 __all__ = ["Recorder", "recorder_of"]
@@ -101,6 +101,7 @@ class Recorder:
         self.is_terminated = False
         self._shown_root = ledger_uri(self.root.uri)
         self._runs: dict[str, OpenRun] = {}
+        self._parents: set[str] = set()
         self._spool = Spool(
             self.spools,
             limit=settings.spool_limit,
@@ -231,12 +232,23 @@ class Recorder:
 
     def run_started(self, run: RunContext) -> None:
         """Keep a run that was opened here."""
+        self._keep_parent(run)
         known = self._runs.get(run.run_id)
         if known is None:
             self._open(OpenRun(run, is_part=False, depth=1))
         else:
             known.depth += 1
             known.is_part = False
+
+    def _keep_parent(self, run: RunContext) -> None:
+        """See that the run in which another was opened has a row, also where it wrote nothing itself."""
+        parent = run.parent_run_id
+        if parent is None or parent in self._runs:
+            return
+        self._parents.add(parent)
+        process = started_process_run()
+        if process is not None and process.run_id == parent:
+            self._take_part_in(process)
 
     def _take_part_in(self, run: RunContext) -> None:
         """Keep a run that was opened elsewhere, or whose end was told already: a part of its own."""
@@ -258,6 +270,10 @@ class Recorder:
 
     def run_ended(self, run: RunContext, error: BaseException | None) -> None:
         """Keep the row of a run that has ended."""
+        if run.run_id in self._parents:
+            # Opened before this recorder was there, and others were opened in it since.
+            self._take_part_in(run)
+            self._parents.discard(run.run_id)
         known = self._runs.get(run.run_id)
         if known is None:
             return
@@ -570,6 +586,7 @@ class Recorder:
     def after_fork_in_child(self) -> None:
         """Begin a spool of its own, which others will drain."""
         self._runs.clear()
+        self._parents.clear()
         self._spool.after_fork_in_child()
         self._is_child = True
         self._reset()

@@ -18,9 +18,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from deltawitness.commit.log import open_log
-from deltawitness.commit.outcome import RawCommit, find_commits, landed, metrics_of, search_commits
+from deltawitness.commit.outcome import (
+    RawCommit,
+    failed_metrics,
+    find_commits,
+    landed,
+    metrics_of,
+    search_commits,
+)
 from deltawitness.commit.reader import parse_commit
 from deltawitness.events import (
+    UNCHANGED,
     Committed,
     Exported,
     Failed,
@@ -147,7 +155,8 @@ def _outcome_part(told: WriteEvent) -> Row:
                 "exception_type": failed.exception_type,
                 "error_message": failed.message,
                 "landed": failed.landed.value,
-                **_versions(() if failed.version is None else (failed.version,)),
+                **_versions(failed.versions),
+                **failed.metrics.known(),
             }
 
 
@@ -218,11 +227,12 @@ def _found(note: Row, tail: int) -> Row:
     if "error_type" in note:
         if "landed" in note:
             return _as_noted(note)
-        answer, at = landed(log, mark, base, tail)
+        answer, own = landed(log, mark, base, tail)
         return {
             "result": CacheResult.ERROR.value,
             "landed": answer.value,
-            **_versions(() if at is None else (at,)),
+            **_versions(tuple(commit.version for commit in own)),
+            **failed_metrics(Operation(note["operation"]), answer, own).known(),
         }
     after = note.get("_version")
     if after is not None:
@@ -246,12 +256,18 @@ def _committed(note: Row, commits: list[RawCommit]) -> Row:
 def _as_noted(note: Row) -> Row:
     """Return what follows from the note alone."""
     if "error_type" in note:
-        unknown = Landed.UNKNOWN.value
-        return {"result": CacheResult.ERROR.value, "landed": note.get("landed", unknown)}
+        answer = Landed(note.get("landed", Landed.UNKNOWN.value))
+        return {
+            "result": CacheResult.ERROR.value,
+            "landed": answer.value,
+            **failed_metrics(Operation(note["operation"]), answer, ()).known(),
+        }
     if "_exported" in note:
         return {"result": CacheResult.WRITE.value}
     after = note.get("_version")
     if "_idle" not in note and after is not None and after != note.get("_base"):
         return {"result": CacheResult.WRITE.value, **_versions((after,))}
     reason = note.get("_idle", NoCommitReason.NOT_FOUND.value)
-    return {"result": CacheResult.NOOP.value, "reason": reason}
+    is_found = reason != NoCommitReason.NOT_FOUND.value
+    counts = UNCHANGED.known() if is_found else {}
+    return {"result": CacheResult.NOOP.value, "reason": reason, **counts}

@@ -11,7 +11,7 @@ from typing import Any
 from deltawitness.ledger.rows import place_part, python_version
 from deltawitness.redaction import redacted_run
 from deltawitness.run import RunContext
-from deltawitness.semconv import CacheOperation, CacheResult
+from deltawitness.semconv import UNCOMMITTED_OPERATIONS, CacheOperation, CacheResult
 
 __all__ = ["TALLIED", "OpenRun", "RunStatus", "Tally", "run_row"]
 
@@ -36,9 +36,12 @@ _SUMS = (
     "bytes_added",
     "bytes_removed",
     "retries",
+    "files_deleted",
+    "bytes_deleted",
+    "rows_served",
 )
 
-TALLIED = ("cache_operation", "result", "table_id", *_SUMS)
+TALLIED = ("cache_operation", "result", "table_id", "version", *_SUMS)
 """The columns of the inventory that a tally looks at."""
 
 _COUNTED_BY_RESULT = {
@@ -48,6 +51,11 @@ _COUNTED_BY_RESULT = {
     CacheResult.NOOP.value: "noops",
     CacheResult.ERROR.value: "errors",
 }
+
+_UNCOMMITTED = frozenset(operation.value for operation in UNCOMMITTED_OPERATIONS)
+
+_SNAPSHOT = CacheOperation.SNAPSHOT.value
+"""A snapshot that was written has a row beside that of its write, which is the one that counts."""
 
 _COUNTED_BY_OPERATION = {
     CacheOperation.READ.value: "reads",
@@ -75,14 +83,18 @@ class Tally:
         for name in _SUMS:
             self.sums[name] += row.get(name) or 0
         table = row.get("table_id")
-        if table is not None and row["result"] != CacheResult.ERROR:
+        # A read names the version that it read, and a snapshot that of the write in it.
+        is_commit = row.get("version") is not None and row["cache_operation"] not in _UNCOMMITTED
+        if table is not None and is_commit:
             self.tables[table] = None
 
     def columns(self) -> Row:
         """Return the columns of the run's row that count."""
         counts = Counter(dict.fromkeys(("reads", "snapshots", *_COUNTED_BY_RESULT.values()), 0))
         for (operation, result), count in self.operations.items():
-            counts[_COUNTED_BY_RESULT[result]] += count
+            is_counted_within = operation == _SNAPSHOT and result == CacheResult.WRITE
+            if not is_counted_within:
+                counts[_COUNTED_BY_RESULT[result]] += count
             if operation in _COUNTED_BY_OPERATION:
                 counts[_COUNTED_BY_OPERATION[operation]] += count
         return {

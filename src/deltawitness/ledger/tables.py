@@ -11,17 +11,19 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
+from deltawitness.events import METRIC_MEANINGS
 from deltawitness.hashing import canonical_uri
 from deltawitness.semconv import LEDGER_DIRECTORY, CacheOperation, CacheScope, CommitKey
 from deltawitness.semconv import WITNESS_VERSION as VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
     from deltalake import CommitProperties, DeltaTable, Transaction
 
 __all__ = [
+    "COUNT_MEANINGS",
     "INVENTORY",
     "RUNS",
     "SNAPSHOTS",
@@ -101,7 +103,7 @@ spools are kept far longer than any spool waits."""
 
 
 Column: TypeAlias = tuple[str, Kind, str]
-"""Name, what it holds, and a comment."""
+"""Name, what it holds, and a comment; none of them may change once it has been released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,9 @@ INVENTORY = LedgerTable(
             Kind.INPUTS,
             "where no plan says what was read: the Delta tables that the run had read before; inferred",
         ),
+        ("files_deleted", Kind.COUNT, "files that a VACUUM deleted"),
+        ("bytes_deleted", Kind.COUNT, "bytes that a VACUUM deleted"),
+        ("rows_served", Kind.COUNT, "rows that a cache hit served"),
     ),
 )
 
@@ -251,6 +256,9 @@ RUNS = LedgerTable(
             Kind.FACTS,
             "the caller's own facts about the run",
         ),
+        ("files_deleted", Kind.COUNT, "files that VACUUMs deleted"),
+        ("bytes_deleted", Kind.COUNT, "bytes that VACUUMs deleted"),
+        ("rows_served", Kind.COUNT, "rows that cache hits served"),
     ),
 )
 
@@ -275,6 +283,21 @@ SNAPSHOTS = LedgerTable(
 )
 
 TABLES = (INVENTORY, RUNS, SNAPSHOTS)
+
+COUNT_MEANINGS: Mapping[str, str] = {
+    **METRIC_MEANINGS,
+    "rows_served": "rows of the entry that a cache hit served",
+    "reads": "times that an entry of a cache was asked for, however that ended",
+    "hits": "reads that were served from the cache",
+    "misses": "reads that were computed",
+    "writes": "operations that committed or exported; a snapshot counts by the write in it",
+    "snapshots": "parts of metadata snapshots, however they ended",
+    "noops": "operations that ended well and committed nothing",
+    "errors": "operations that failed, whether or not they landed",
+    "tables_touched": "tables with a commit by the run, also of a failed write that landed",
+}
+"""What the columns that count mean. A column's comment says it shorter and must stay as it is: the
+engine refuses rows whose comment of a column is another than the table's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 
 from deltawitness.commit.doubled import doubled_rows
 from deltawitness.commit.log import open_log
+from deltawitness.config import Settings
 from deltawitness.ledger.arrow import queried
+from deltawitness.ledger.findings import Difference
 from deltawitness.ledger.lines import decoded
+from deltawitness.ledger.plans import Plan
+from deltawitness.ledger.reconcile import plan_of
 from deltawitness.ledger.segments import segments_of
 from deltawitness.ledger.tables import INVENTORY, RUNS, TABLES, LedgerRoot, LedgerTable
 from deltawitness.redaction import redact_text
@@ -33,6 +37,12 @@ class Problem(StrEnum):
     """An operation is in the inventory more than once."""
     DOUBLED_RUN = "doubled_run"
     """The row of a run and process is there more than once."""
+    DOUBLED_VERSION = "doubled_version"
+    """Two rows of the inventory stand for one commit of a table."""
+    PHANTOM_ROW = "phantom_row"
+    """A row of the inventory names a version that is not in its table's log."""
+    DIFFERING_ROW = "differing_row"
+    """A row of the inventory names another write's version, or not every version of its own."""
     DAMAGED_LINES = "damaged_lines"
     """Lines of a spool do not match their checksum."""
 
@@ -45,11 +55,13 @@ class Finding:
         problem: of which kind.
         where: which table or spool.
         text: what was seen.
+        write_id: of the row of the inventory that is wrong.
     """
 
     problem: Problem
     where: str
     text: str
+    write_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +72,13 @@ class Verification:
         findings: what is wrong.
         rows: rows by table.
         waiting: operations that are not in the ledger yet.
+        unread: tables with rows whose logs could not be read; their rows were not compared.
     """
 
     findings: tuple[Finding, ...]
     rows: dict[str, int]
     waiting: int
+    unread: tuple[str, ...] = ()
 
     @property
     def is_good(self) -> bool:
@@ -72,12 +86,13 @@ class Verification:
         return not self.findings
 
 
-def verified(root: LedgerRoot, spools: Path) -> Verification:
-    """Check a ledger.
+def verified(root: LedgerRoot, spools: Path, settings: Settings) -> Verification:
+    """Check a ledger: by itself, and its rows against the logs of the tables that they name.
 
     Args:
         root: where it lies.
         spools: the local folder of what is not in it yet.
+        settings: as for a reconcile.
     """
     findings: list[Finding] = []
     rows: dict[str, int] = {}
@@ -90,8 +105,36 @@ def verified(root: LedgerRoot, spools: Path) -> Verification:
                 findings += _doubled_keys(opened, table)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being read is the finding
             findings.append(Finding(Problem.UNREADABLE, table.name, redact_text(str(error))))
+    unread: tuple[str, ...] = ()
+    if INVENTORY.name in rows:
+        plan = plan_of(root, spools, full=True, settings=settings)
+        findings += _wrong_rows(plan, findings)
+        unread = tuple(table.table_uri for table in plan.unreadable)
     waiting, damaged = _waiting(spools)
-    return Verification((*findings, *damaged), rows, waiting)
+    return Verification((*findings, *damaged), rows, waiting, unread)
+
+
+def _wrong_rows(plan: Plan, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield the rows that the logs contradict; one that is there twice has been found as that."""
+    known = {finding.write_id for finding in findings if finding.write_id is not None}
+    for phantom in plan.phantom:
+        text = f"write_id {phantom.write_id}: version {phantom.version} is not in the log"
+        yield Finding(Problem.PHANTOM_ROW, INVENTORY.name, text, phantom.write_id)
+    for row in plan.differing:
+        is_doubled = row.difference is Difference.DOUBLED
+        if is_doubled and row.write_id in known:
+            continue
+        problem = Problem.DOUBLED_VERSION if is_doubled else Problem.DIFFERING_ROW
+        versions = ", ".join(map(str, row.versions)) or "none"
+        text = f"write_id {row.write_id}, versions {versions}: {_WRONG[row.difference]}"
+        yield Finding(problem, INVENTORY.name, text, row.write_id)
+
+
+_WRONG = {
+    Difference.OTHER_WRITE: "another write committed them",
+    Difference.UNTOLD_COMMIT: "the log holds a commit of it that the row does not name",
+    Difference.DOUBLED: "another row stands for the same commit",
+}
 
 
 def _count(table: DeltaTable) -> int:
@@ -123,7 +166,8 @@ def _doubled_keys(opened: DeltaTable, table: LedgerTable) -> Iterator[Finding]:
     )
     for row in doubled.to_pylist():
         first = key.partition(",")[0]
-        yield Finding(problem, table.name, f"{first} {row[first]} is there {row['times']} times")
+        text = f"{first} {row[first]} is there {row['times']} times"
+        yield Finding(problem, table.name, text, row.get("write_id"))
 
 
 def _waiting(spools: Path) -> tuple[int, list[Finding]]:

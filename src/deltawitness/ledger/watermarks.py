@@ -49,7 +49,7 @@ class Life:
 
     Attributes:
         guid: the id in its metadata, if it can be found.
-        born: milliseconds of commit 0, when the log still has it.
+        born: milliseconds of commit 0; of the creation that its metadata names when commit 0 is gone.
     """
 
     guid: str | None
@@ -67,11 +67,14 @@ def life_of(target: Target, log: CommitLog, versions: list[int]) -> Life:
     first = log.read(0) if versions[:1] == [0] else None
     metadata = None if first is None else first_action(first, "metaData")
     found = metadata.get("id") if metadata else None
-    guid = found if isinstance(found, str) else _guid_in_checkpoint(target) or _guid_opened(target)
-    return Life(guid, None if first is None else time_of(parse_commit(0, first), first))
+    known = None if isinstance(found, str) else _in_checkpoint(target) or _opened(target)
+    if first is None:
+        return known or Life(None, None)
+    guid = found if isinstance(found, str) else None if known is None else known.guid
+    return Life(guid, time_of(parse_commit(0, first), first))
 
 
-def _guid_in_checkpoint(target: Target) -> str | None:
+def _in_checkpoint(target: Target) -> Life | None:
     try:
         last = json.loads(_log_file(target, "_last_checkpoint"))
         parts = last.get("parts")
@@ -83,17 +86,20 @@ def _guid_in_checkpoint(target: Target) -> str | None:
                 for n in range(1, parts + 1)
             ]
         )
-        return next((found for name in names if (found := _guid_in(target, name))), None)
+        return next((found for name in names if (found := _life_in(target, name))), None)
     except Exception:  # noqa: BLE001 - whatever is wrong with it, the engine may know better
         return None
 
 
-def _guid_in(target: Target, name: str) -> str | None:
+def _life_in(target: Target, name: str) -> Life | None:
     import pyarrow.parquet as pq  # noqa: PLC0415 - only for logs whose beginning is gone
 
     file = pq.ParquetFile(io.BytesIO(_log_file(target, name)))
-    column: list[dict[str, Any] | None] = file.read(columns=["metaData.id"])["metaData"].to_pylist()
-    return next((row["id"] for row in column if row and row["id"]), None)
+    read = file.read(columns=["metaData.id", "metaData.createdTime"])
+    column: list[dict[str, Any] | None] = read["metaData"].to_pylist()
+    return next(
+        (Life(row["id"], row.get("createdTime")) for row in column if row and row["id"]), None
+    )
 
 
 def _log_file(target: Target, name: str) -> bytes:
@@ -107,11 +113,12 @@ def _log_file(target: Target, name: str) -> bytes:
     return content
 
 
-def _guid_opened(target: Target) -> str | None:
+def _opened(target: Target) -> Life | None:
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     try:
         table = DeltaTable(target.location, storage_options=target.storage_options)
-        return str(table.metadata().id)
+        metadata = table.metadata()
+        return Life(str(metadata.id), metadata.created_time)
     except Exception:  # noqa: BLE001 - without it the table is read whole each time
         return None

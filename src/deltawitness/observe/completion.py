@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from deltawitness.commit.log import CommitLog, open_log
-from deltawitness.commit.outcome import RawCommit, find_commits, landed, metrics_of, search_commits
+from deltawitness.commit.outcome import (
+    RawCommit,
+    failed_metrics,
+    find_commits,
+    landed,
+    metrics_of,
+    search_commits,
+    unchanged,
+)
 from deltawitness.events import (
     CommitMetrics,
     Committed,
@@ -49,7 +57,7 @@ def barely_completed(observation: Observation) -> WriteEvent:
     elif observation.exported is not None:
         outcome = Exported()
     elif observation.idle is not None:
-        outcome = NoCommit(observation.idle)
+        outcome = _no_commit(observation, observation.idle)
     elif observation.version is not None and observation.version != observation.base:
         outcome = Committed((observation.version,), _returned_metrics(observation))
     else:
@@ -87,22 +95,37 @@ def _outcome(observation: Observation, tail: int) -> WriteOutcome:
     if observation.exported is not None:
         return Exported(observation.exported())
     if observation.idle is not None:
-        return NoCommit(observation.idle, _returned_metrics(observation))
+        return _no_commit(observation, observation.idle)
     commits = _own_commits(observation, tail)
     if not commits:
-        return NoCommit(_why_no_commit(observation), _returned_metrics(observation))
+        return _no_commit(observation, _why_no_commit(observation))
     metrics = metrics_of(observation.intent.operation, commits, _returned(observation))
     return Committed(tuple(commit.version for commit in commits), metrics)
 
 
+def _no_commit(observation: Observation, reason: NoCommitReason) -> NoCommit:
+    metrics = _returned_metrics(observation)
+    # Of a commit that was not found nobody knows what it would have said.
+    return NoCommit(reason, metrics if reason is NoCommitReason.NOT_FOUND else unchanged(metrics))
+
+
 def _failed(observation: Observation, failure: Failed, tail: int) -> Failed:
+    operation = observation.intent.operation
     if observation.landed is not None:
-        return replace(failure, landed=observation.landed)
+        answer = observation.landed
+        return replace(failure, landed=answer, metrics=failed_metrics(operation, answer, ()))
     log = _log(observation)
     if log is None or observation.seam is None or not observation.seam.commits:
         return failure
-    answer, version = landed(log, observation.mark, observation.base, tail)
-    return replace(failure, landed=answer, version=version)
+    answer, commits = landed(log, observation.mark, observation.base, tail)
+    versions = tuple(commit.version for commit in commits)
+    return replace(
+        failure,
+        landed=answer,
+        version=versions[-1] if versions else None,
+        versions=versions,
+        metrics=failed_metrics(operation, answer, commits),
+    )
 
 
 def _own_commits(observation: Observation, tail: int) -> list[RawCommit]:
@@ -138,7 +161,7 @@ def _why_no_commit(observation: Observation) -> NoCommitReason:
 def _returned_metrics(observation: Observation) -> CommitMetrics:
     metrics = metrics_of(observation.intent.operation, (), _returned(observation))
     if observation.files_deleted is not None and observation.idle is None:
-        return replace(metrics, files_removed=observation.files_deleted)
+        return replace(metrics, files_deleted=observation.files_deleted)
     return metrics
 
 

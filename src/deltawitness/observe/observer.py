@@ -45,6 +45,7 @@ from deltawitness.run import (
     NO_CACHE_CONTEXT,
     RunContext,
     add_run_listener,
+    check_environment,
     current_cache_context,
     current_run,
     is_suppressed,
@@ -54,7 +55,7 @@ from deltawitness.run import (
 from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 from deltawitness.sources import new_id, now_ns
 from deltawitness.taxonomy import classify, text_of
-from deltawitness.telemetry.cache import on_cache_operation, use_providers
+from deltawitness.telemetry.cache import note_write, on_cache_operation, use_providers
 from deltawitness.telemetry.diagnostics import diagnostics_sink
 from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
@@ -123,7 +124,7 @@ class Observer:
         response_hook: ResponseHook | None = None,
     ) -> None:
         self.settings = settled(settings or Settings.from_env())
-        current_run()  # an invalid run id in the environment is told now, before any write
+        check_environment()  # an invalid run id there is an error now, before any write
         self._providers = tracer_provider, meter_provider, logger_provider
         self._spans = WriteSpans(tracer_provider)
         self._run_spans = RunSpans(tracer_provider)
@@ -285,9 +286,7 @@ class Observer:
         """
         observation = self._begin(self._prepared(seam, location, table, mode))
         observation.seam = seam
-        # The program may be in another directory when the commit is looked for.
-        is_absolute = location.startswith("/") or "://" in location
-        observation.location = location if is_absolute else os.path.abspath(location)  # noqa: PTH100 - text, not a file
+        observation.location = _absolute(location)
         if not seam.commits:
             observation.idle = NoCommitReason.NOT_A_COMMIT
         if table is not None:
@@ -297,12 +296,16 @@ class Observer:
 
     def begin(self, intent: WriteIntent) -> Observation:
         """Begin to observe a write of which no more than the intent is known."""
-        return self._begin(Preparation.of(intent))
+        observation = self._begin(Preparation.of(intent))
+        if intent.table_uri is not None:
+            observation.location = _absolute(intent.table_uri)
+        return observation
 
     def _begin(self, prepared: Preparation) -> Observation:
         if not self._adopted:
             self._adopt_providers()
         run = current_run()
+        note_write()
         observation = Observation()
         observation.prepared = prepared
         observation.intent = prepared.intent
@@ -443,7 +446,9 @@ class Observer:
         try:
             if result is not None:
                 self._note_result(observation, result)
-            if observation.idle is None and observation.location is not None:
+            # What no seam has seen made no commit: files outside Delta, or nothing.
+            is_seen = observation.seam is not None
+            if is_seen and observation.idle is None and observation.location is not None:
                 if table is None:
                     _read_commit(observation, local_log_directory(observation.location), 0)
                 else:
@@ -602,6 +607,12 @@ TIME_TO_GO = 3.0
 """Seconds that a SIGTERM waits for telemetry, and again for the ledger."""
 
 _observer: Observer | None = None
+
+
+def _absolute(location: str) -> str:
+    """Return a location that means the same when the program has gone to another directory."""
+    is_absolute = location.startswith("/") or "://" in location
+    return location if is_absolute else os.path.abspath(location)  # noqa: PTH100 - text, not a file
 
 
 def _read_commit(observation: Observation, directory: str | None, version: int) -> None:

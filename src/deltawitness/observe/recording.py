@@ -127,6 +127,8 @@ class LedgerRecording(Recording):
         if run.is_process and not self._recorder.spools.exists():
             self._untold.append(run)
         else:
+            if self._untold:
+                self._tell_process_run()  # the one that this run is opened in
             _guarded(lambda: self._recorder.run_started(run))
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:

@@ -6,11 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.commit.log import open_log
-from deltawitness.commit.outcome import RawCommit, metrics_of
-from deltawitness.commit.seams import storage_options_of
+from deltawitness.commit.receipts import Receipt, with_receipt_id
 from deltawitness.exceptions import StatementError
-from deltawitness.internal import report
 from deltawitness.proxies.coercion import coerced
 from deltawitness.proxies.failed_writes import publishing_after_failure
 from deltawitness.proxies.frame_facts import facts_of
@@ -19,10 +16,11 @@ from deltawitness.proxies.generated_columns import generated_columns
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.plan_metrics import measured
+from deltawitness.proxies.receipts import receipt_of_creation, receipt_of_handle
 from deltawitness.proxies.request import WriteFormat, WriteMode, WriteResult
 from deltawitness.proxies.seams import OVERWRITE_REFUSED, REPLACE_REFUSED
 from deltawitness.proxies.witness import telling_if_unreached, witnessed
-from deltawitness.semconv import Operation
+from deltawitness.sources import new_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,14 +55,7 @@ def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
 
 def rows_written(table: DeltaTable) -> int | None:
     """Return how many rows the commit that an open table is at has added; None if it does not say."""
-    version = table.version()
-    try:
-        content = open_log(table.table_uri, storage_options_of(table)).read(version)
-    except OSError as error:
-        report("session", error)  # the write has landed, whatever keeps its log from being read now
-        return None
-    commits = [] if content is None else [RawCommit(version, content)]
-    return metrics_of(Operation.WRITE, commits).rows_added
+    return receipt_of_handle(table).rows
 
 
 def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
@@ -164,23 +155,37 @@ def _written(
                 write_deltalake(table, source, mode="ignore")  # which looks at neither
             return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
         told = telling_if_unreached(uri, mode.value, table)
+        receipt_id = new_id()
+        if table is None:
+            given["commit_properties"] = with_receipt_id(given.get("commit_properties"), receipt_id)
         with witnessed(facts), measured(source) as rows, told:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
         if table is not None:
-            return _result(frame, uri, mode, table)
-    with handles.lease(uri, options) as made:
-        if made is None:
-            return WriteResult(format=WriteFormat.DELTA, mode=mode)
-        return _result(frame, uri, mode, made)
+            _publish(frame, uri, table)
+            return _result(mode, receipt_of_handle(table))
+    receipt = receipt_of_creation(uri, options, receipt_id)
+    if state is not None:
+        with handles.lease(uri, options) as made:
+            if made is not None:
+                _publish(frame, uri, made)
+    return _result(mode, receipt)
 
 
-def _result(frame: DataFrame, uri: str, mode: WriteMode, table: DeltaTable) -> WriteResult:
+def _publish(frame: DataFrame, uri: str, table: DeltaTable) -> None:
+    """Have the session serve the table at its new version, where it is registered."""
     state = state_of(frame)
     if state is not None:
         state.session.publish_location(state.ctx, uri, table)
+
+
+def _result(mode: WriteMode, receipt: Receipt) -> WriteResult:
     return WriteResult(
-        format=WriteFormat.DELTA, mode=mode, version=table.version(), rows=rows_written(table)
+        format=WriteFormat.DELTA,
+        mode=mode,
+        version=receipt.version,
+        rows=receipt.rows,
+        skipped=receipt.version is None and mode is WriteMode.IGNORE,
     )
 
 

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.commit.receipts import with_receipt_id
 from deltawitness.exceptions import WriteRequestError
 from deltawitness.proxies.files import write_files
 from deltawitness.proxies.handles import HandleCache
+from deltawitness.proxies.receipts import receipt_of_creation, receipt_of_handle
 from deltawitness.proxies.request import WriteFormat, WriteMode, WriteRequest, WriteResult
+from deltawitness.sources import new_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,13 +92,30 @@ class WritePipeline:
             if table is not None and request.mode is WriteMode.IGNORE:
                 write_deltalake(table, source, mode="ignore")  # which looks at neither
                 return WriteResult(format=request.format, mode=request.mode, skipped=True)
-            destination = str(request.destination) if table is None else table
-            write_deltalake(destination, source, **_delta_arguments(request))
-            version = None if table is None else table.version()
+            arguments = _delta_arguments(request)
+            if table is None:
+                return self._create_delta(request, source, arguments)
+            write_deltalake(table, source, **arguments)
+            receipt = receipt_of_handle(table)
+        return WriteResult(
+            format=request.format, mode=request.mode, version=receipt.version, rows=receipt.rows
+        )
+
+    @staticmethod
+    def _create_delta(request: WriteRequest, source: Any, arguments: dict[str, Any]) -> WriteResult:
+        """Write a table that was not there; its commit is found by an id, as no handle is there to ask."""
+        from deltalake import write_deltalake  # noqa: PLC0415 - heavy
+
+        destination, receipt_id = str(request.destination), new_id()
+        properties = with_receipt_id(arguments.get("commit_properties"), receipt_id)
+        write_deltalake(destination, source, **{**arguments, "commit_properties": properties})
+        receipt = receipt_of_creation(destination, _options(request), receipt_id)
         return WriteResult(
             format=request.format,
             mode=request.mode,
-            version=self._first_version(request) if version is None else version,
+            version=receipt.version,
+            rows=receipt.rows,
+            skipped=receipt.version is None and request.mode is WriteMode.IGNORE,
         )
 
     @contextmanager
@@ -109,13 +129,6 @@ class WritePipeline:
         else:
             with self._handles.lease(destination, _options(request)) as table:
                 yield table
-
-    def _first_version(self, request: WriteRequest) -> int | None:
-        """Return the version of a table that this write created: no handle was there to tell."""
-        with (self._handles or HandleCache()).lease(
-            str(request.destination), _options(request)
-        ) as table:
-            return None if table is None else table.version()
 
 
 _EXPORTS = ("__arrow_c_stream__", "__arrow_c_array__")

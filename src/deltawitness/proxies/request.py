@@ -163,9 +163,10 @@ class WriteResult:
     Attributes:
         format: what was written.
         mode: how.
-        version: the Delta version committed; None for other formats, and when nothing was.
-        rows: rows that the source gave; None for Delta, where the commit tells.
-        files: files written; None for Delta, where the commit tells.
+        version: the Delta version that this write committed, whoever has committed since; None for
+            other formats, and when nothing was committed or the table's log cannot be read.
+        rows: rows written: of Delta as the commit says; None when nothing was, or it does not say.
+        files: files written; None for Delta.
         skipped: the destination existed and the mode was `ignore`.
     """
 

@@ -59,5 +59,7 @@ def print_verification(console: Console, verification: Verification) -> None:
         console.print(
             f"waiting to be drained: {counted(verification.waiting, 'operation')}", highlight=False
         )
+    for uri in verification.unread:
+        console.print(f"not compared, its log cannot be read: {uri}", highlight=False)
     if verification.is_good:
         console.print("nothing is wrong", highlight=False)

@@ -27,8 +27,10 @@ from deltawitness.semconv import (
     DB_OPERATION_NAME,
     DB_SYSTEM_NAME,
     DELTA_COMMIT_BYTES_ADDED,
+    DELTA_COMMIT_BYTES_DELETED,
     DELTA_COMMIT_BYTES_REMOVED,
     DELTA_COMMIT_FILES_ADDED,
+    DELTA_COMMIT_FILES_DELETED,
     DELTA_COMMIT_FILES_REMOVED,
     DELTA_COMMIT_RETRIES,
     DELTA_COMMIT_ROWS_ADDED,
@@ -70,6 +72,8 @@ _METRIC_NAMES = {
     "files_removed": DELTA_COMMIT_FILES_REMOVED,
     "bytes_added": DELTA_COMMIT_BYTES_ADDED,
     "bytes_removed": DELTA_COMMIT_BYTES_REMOVED,
+    "files_deleted": DELTA_COMMIT_FILES_DELETED,
+    "bytes_deleted": DELTA_COMMIT_BYTES_DELETED,
     "retries": DELTA_COMMIT_RETRIES,
 }
 
@@ -133,7 +137,10 @@ def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
                 ERROR_TYPE: failed.error_type.value,
                 LANDED: failed.landed.value,
             }
-            return told if failed.version is None else {**told, DELTA_TABLE_VERSION: failed.version}
+            if failed.version is None:
+                return told
+            landed = {DELTA_TABLE_VERSION: failed.version, **_metric_attributes(failed.metrics)}
+            return told | landed
         case Exported() as exported:
             return _metric_attributes(exported.metrics, _EXPORT_NAMES)
         case nothing:

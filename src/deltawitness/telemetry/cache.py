@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.context import get_current
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
+from deltawitness.events import UNCHANGED
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.internal import report
 from deltawitness.redaction import redact_label, redact_named, redact_text, redact_value
@@ -24,6 +26,7 @@ from deltawitness.semconv import (
     RUN_ID,
     SCHEMA_URL,
     SCOPE_NAME,
+    UNCOMMITTED_OPERATIONS,
     WITNESS_VERSION,
     CacheOperation,
     CacheResult,
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["cache_span", "on_cache_operation"]
+__all__ = ["cache_span", "note_write", "on_cache_operation"]
 
 P = ParamSpec("P")
 T = TypeVar("T", CacheOperation, CacheResult)
@@ -58,13 +61,29 @@ def use_providers(
     _tracer_provider, _meter_provider = tracer_provider, meter_provider
 
 
+class _Observed:
+    """Whether a write inside a cache span has been observed, and is counted by itself."""
+
+    __slots__ = ("has_write",)
+
+    def __init__(self) -> None:
+        self.has_write = False
+
+
+_enclosing: ContextVar[_Observed | None] = ContextVar("deltawitness_cache_span", default=None)
+
+
+def note_write() -> None:
+    """Note that a write begins here and now, which is observed and counted by itself."""
+    enclosing = _enclosing.get()
+    if enclosing is not None:
+        enclosing.has_write = True
+
+
 Listener: TypeAlias = "Callable[[RunContext, Mapping[str, object]], None]"
 """Is told of an operation that is no write: its run, and the columns of its row in the ledger."""
 
 _listener: Listener | None = None
-
-_TOLD = frozenset({CacheOperation.READ, CacheOperation.SNAPSHOT})
-"""Operations that no commit tells of."""
 
 
 def on_cache_operation(listener: Listener | None) -> None:
@@ -84,6 +103,9 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
     columns: Mapping[str, object] | None = None,
 ) -> Iterator[tuple[Span, SetResult]]:
     """Put a span around an operation of a cache, and count it with its result and duration.
+
+    A write inside it that is observed is counted by itself, so that an operation that commits is
+    counted once: the span counts it where no such write began.
 
     Args:
         name: name of the span: `cache.read`, `cache.write` or `cache.snapshot`.
@@ -126,6 +148,8 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
         },
     )
     began, started = now_ns(), time.perf_counter()
+    observed = _Observed()
+    token = _enclosing.set(observed)
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         context = get_current()
         try:
@@ -136,20 +160,22 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
             raise
         finally:
             seconds = time.perf_counter() - started
+            _leave(token)
             _guarded("spans", _close, span, result)
-            _guarded(
-                "metrics",
-                lambda: cache_instruments(_meter_provider).record(
-                    seconds,
-                    policy=policy,
-                    scope=scope.value,
-                    operation=what.value,
-                    result=result.value,
-                    error_type=error_type,
-                    context=context,
-                ),
-            )
-            if what in _TOLD and _listener is not None:
+            if what in UNCOMMITTED_OPERATIONS or not observed.has_write:
+                _guarded(
+                    "metrics",
+                    lambda: cache_instruments(_meter_provider).record(
+                        seconds,
+                        policy=policy,
+                        scope=scope.value,
+                        operation=what.value,
+                        result=result.value,
+                        error_type=error_type,
+                        context=context,
+                    ),
+                )
+            if what in UNCOMMITTED_OPERATIONS and _listener is not None:
                 row = {
                     "event_time": began // 1000,
                     "duration_ms": seconds * 1000,
@@ -159,10 +185,17 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
                     "policy": policy,
                     "result": result.value,
                     "error_type": error_type,
+                    **UNCHANGED.known(),
                     **_ids(span),
                     **(columns or {}),
                 }
                 _guarded("ledger", _listener, current_run(), row)
+
+
+def _leave(token: Token[_Observed | None]) -> None:
+    # A generator of the program's may be closed in another context than it was begun in.
+    with suppress(ValueError):
+        _enclosing.reset(token)
 
 
 def _ids(span: Span) -> dict[str, str]:

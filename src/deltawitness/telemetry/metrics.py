@@ -240,6 +240,9 @@ class MetricSink:
         )
         if isinstance(outcome, Committed):
             self._record_commit(intent.operation.value, outcome.metrics, context)
+        elif isinstance(outcome, Failed):
+            # Zeros where it did not land; what landed counts, whatever was raised afterwards.
+            self._record_commit(intent.operation.value, outcome.metrics, context)
         elif isinstance(outcome, Exported):
             self._record_export(intent.operation.value, outcome.metrics, context)
 
@@ -260,6 +263,8 @@ class MetricSink:
             (self._files, said.files_removed, "removed"),
             (self._size, said.bytes_added, "added"),
             (self._size, said.bytes_removed, "removed"),
+            (self._files, said.files_deleted, "deleted"),
+            (self._size, said.bytes_deleted, "deleted"),
         ]
         for counter, count, change in changes:
             if count:

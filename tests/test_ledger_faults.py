@@ -1,0 +1,246 @@
+"""Faults planted into ledgers: `reconcile` and `ledger verify` report each of them, and nothing else."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import DeltaCache, DeltaLakeInstrumentor, Ledger, ObservedSessionContext, Settings
+from deltawitness import run as open_run
+from deltawitness.ledger.findings import Difference
+from deltawitness.ledger.tables import INVENTORY, PARTITION
+from deltawitness.sources import new_id
+from ledger_parts import one, rows_of
+
+
+class World:
+    """A few tables with an observed history, and the ledger of it, still without a fault.
+
+    Attributes:
+        ledger: the ledger.
+        rows: the rows of its inventory, to be changed before they are written back.
+        expected: what a reconcile must find: kind and write id, or kind and version.
+        problems: what `ledger verify` must find, by kind.
+    """
+
+    def __init__(self, folder, chance):
+        self.folder, self.chance = folder, chance
+        self.ledger = Ledger(folder / "cache")
+        self.tables = [str(folder / f"t{number}") for number in range(chance.randint(2, 3))]
+        self.expected = Counter()
+        self.problems = Counter()
+        DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(folder / "cache")))
+        with open_run("history"):
+            for table in self.tables:
+                self._history(table)
+            if chance.random() < 0.3:
+                self._cached(folder)
+        DeltaLakeInstrumentor().uninstrument()
+        self.ledger.drain()
+        self.rows = rows_of(self.ledger.root, INVENTORY, order="event_time")
+        self.unused = [row for row in self.rows if row["version"] is not None and _commits(row)]
+        chance.shuffle(self.unused)
+
+    def _history(self, table):
+        chance = self.chance
+        for _ in range(chance.randint(3, 5)):
+            what = chance.choice(["append", "append", "delete", "nothing", "vacuum"])
+            if what == "append" or not DeltaTable.is_deltatable(table):
+                write_deltalake(table, pa.table({"x": list(range(3))}), mode="append")
+            elif what == "vacuum":
+                opened = DeltaTable(table)
+                opened.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+            else:
+                DeltaTable(table).delete("x = 1" if what == "delete" else "x = 99")
+
+    def _cached(self, folder):
+        ctx = ObservedSessionContext()
+        ctx.register_delta("t", self.tables[0])
+        cache = DeltaCache(ctx, str(folder / "kept"))
+        for number in range(2):
+            cache.view("v", "SELECT sum(x) AS s FROM t")
+            cache.view("v", "SELECT sum(x) AS s FROM t")
+            if not number:
+                write_deltalake(self.tables[0], one(5), mode="append")
+                ctx.refresh("t")
+        cache.snapshot(["tables"])
+
+    # --- faults --------------------------------------------------------------------------------------
+
+    def doubled(self):
+        """A row is there twice."""
+        row = self.unused.pop()
+        self.rows.append(dict(row))
+        self.expected["differing", Difference.DOUBLED, row["write_id"]] += 1
+        self.problems["doubled_operation"] += 1
+
+    def doubled_as_another(self):
+        """A second row, of the same run and moment, names the version of a write that has its row."""
+        row = self.unused.pop()
+        self.rows.append(row | {"write_id": (name := new_id())})
+        self.expected["differing", Difference.OTHER_WRITE, name] += 1
+        self.problems["differing_row"] += 1
+
+    def renamed(self):
+        """The only row of a commit has the id of no commit."""
+        row = self.unused.pop()
+        self.expected["missing", row["write_id"]] += 1
+        row["write_id"] = new_id()
+        self.expected["differing", Difference.OTHER_WRITE, row["write_id"]] += 1
+        self.problems["differing_row"] += 1
+
+    def missing(self):
+        """A commit has no row."""
+        row = self.unused.pop()
+        self.rows.remove(row)
+        self.expected["missing", row["write_id"]] += 1
+
+    def phantom(self):
+        """A row names a version beyond the end of the log."""
+        row = self.unused.pop()
+        version = 90 + self.chance.randint(0, 9)
+        self.rows.append(
+            row | {"write_id": (name := new_id()), "version": version, "versions": [version]}
+        )
+        self.expected["phantom", name, version] += 1
+        self.problems["phantom_row"] += 1
+
+    def wrong_version(self):
+        """A row names the version of another write."""
+        row = self.unused.pop()
+        others = [
+            other["version"]
+            for other in self.rows
+            if other["table_uri"] == row["table_uri"]
+            and _commits(other)
+            and other["version"] not in {None, *row["versions"]}
+        ]
+        if not others:
+            return
+        row["version"] = self.chance.choice(others)
+        row["versions"] = [row["version"]]
+        self.expected["differing", Difference.UNTOLD_COMMIT, row["write_id"]] += 1
+        self.problems["differing_row"] += 1
+
+    def of_another_table(self):
+        """A second row of a write names another table."""
+        row = self.unused.pop()
+        other = next(
+            (
+                found
+                for found in self.unused
+                if found["table_uri"] != row["table_uri"] and found["versions"] == row["versions"]
+            ),
+            None,
+        )
+        if other is None:
+            return
+        self.rows.append(row | {"table_uri": other["table_uri"]})
+        self.expected["differing", Difference.OTHER_WRITE, row["write_id"]] += 1
+        self.problems["doubled_operation"] += 1
+        self.problems["differing_row"] += 1
+
+    def foreign(self):
+        """Somebody who is not observed commits."""
+        table = self.chance.choice(self.tables)
+        write_deltalake(table, one(7), mode="append")
+        self.expected["foreign", DeltaTable(table).version()] += 1
+
+    def recreated(self):
+        """A table is made anew in the place of another, at once, by somebody who is not observed."""
+        uri = f"file://{self.tables[-1]}"
+        if any(row["table_uri"] == uri and row not in self.unused for row in self._committing()):
+            return  # it has faults already, which would be gone with it
+        self.unused = [row for row in self.unused if row["table_uri"] != uri]
+        table = self.tables.pop()
+        shutil.rmtree(table)
+        for number in range(self.chance.randint(1, 6)):
+            write_deltalake(table, one(number), mode="append")
+            self.expected["foreign", number] += 1
+
+    def _committing(self):
+        return [row for row in self.rows if row["version"] is not None and _commits(row)]
+
+    def write_back(self):
+        """Make the inventory anew from the rows as they are now."""
+        location = self.ledger.root.uri_of(INVENTORY)
+        shutil.rmtree(location)
+        self.ledger.root.made(INVENTORY)
+        rows = pa.Table.from_pylist(self.rows, INVENTORY.schema)
+        write_deltalake(location, rows, mode="append", partition_by=[PARTITION])
+
+
+def _commits(row):
+    return row["cache_operation"] not in {"read", "snapshot"}
+
+
+FAULTS = [
+    "doubled",
+    "doubled_as_another",
+    "renamed",
+    "missing",
+    "phantom",
+    "wrong_version",
+    "of_another_table",
+    "foreign",
+    "recreated",
+]
+
+
+def found_by(plan):
+    """Return what a reconcile has found, as the world spells what it expects."""
+    found = Counter()
+    for write in plan.missing:
+        found["missing", write.write_id] += 1
+    for write in plan.foreign:
+        found["foreign", write.versions[-1]] += 1
+    for row in plan.phantom:
+        found["phantom", row.write_id, row.version] += 1
+    for row in plan.differing:
+        found["differing", row.difference, row.write_id] += 1
+    return found
+
+
+def check(world, faults):
+    """Plant faults, and assert that exactly they are found."""
+    for fault in faults:
+        if fault in {"foreign", "recreated"} or world.unused:
+            getattr(world, fault)()
+    world.write_back()
+    plan = world.ledger.reconcile(full=True)
+    assert found_by(plan) == world.expected
+    assert plan.unreadable == ()
+    found = world.ledger.verify()
+    assert Counter(finding.problem.value for finding in found.findings) == world.problems
+    plan.apply()
+    kept = {
+        key: count for key, count in world.expected.items() if key[0] in {"differing", "phantom"}
+    }
+    assert found_by(world.ledger.reconcile(full=True)) == kept
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_by_itself(tmp_path, fault):
+    """One fault is one finding of its kind."""
+    check(World(tmp_path, random.Random(3)), [fault])
+
+
+@pytest.mark.timeout(1800)
+def test_faults_in_random_ledgers(tmp_path, size, say):
+    """Whatever faults a ledger has, each is found, and nothing else is reported."""
+    count, planted = size(10, 150), Counter()
+    for seed in range(count):
+        chance = random.Random(seed)
+        world = World(tmp_path / str(seed), chance)
+        faults = chance.choices(FAULTS, k=chance.randint(0, 5))
+        check(world, faults)
+        planted.update(key[0] for key in world.expected.elements())
+        shutil.rmtree(tmp_path / str(seed))
+    say(
+        f"ledger faults: {count} random ledgers, findings {dict(sorted(planted.items()))}, none else"
+    )

@@ -1,0 +1,372 @@
+"""Sums that add up: a run's row is the sum of its operations, of the metrics and of the commits."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
+
+from deltawitness import (
+    DeltaCache,
+    DeltaLakeInstrumentor,
+    Ledger,
+    ObservedSessionContext,
+    Settings,
+    WritePipeline,
+    WriteRequest,
+    flush,
+)
+from deltawitness import run as open_run
+from deltawitness.ledger.rows import ledger_uri
+from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.testing import InMemoryTelemetry
+from ledger_parts import rows_of
+
+COUNTS = (
+    *("rows_added", "rows_updated", "rows_deleted", "files_added", "files_removed"),
+    *("bytes_added", "bytes_removed", "retries", "files_deleted", "bytes_deleted", "rows_served"),
+)
+"""Columns of a run that are sums of the same columns of its operations."""
+
+CHANGES = {
+    ("delta.commit.rows", "added"): "rows_added",
+    ("delta.commit.rows", "updated"): "rows_updated",
+    ("delta.commit.rows", "deleted"): "rows_deleted",
+    ("delta.commit.rows", "copied"): "rows_copied",
+    ("delta.commit.files", "added"): "files_added",
+    ("delta.commit.files", "removed"): "files_removed",
+    ("delta.commit.files", "deleted"): "files_deleted",
+    ("delta.commit.size", "added"): "bytes_added",
+    ("delta.commit.size", "removed"): "bytes_removed",
+    ("delta.commit.size", "deleted"): "bytes_deleted",
+}
+
+
+class Program:
+    """A program of random operations on a few tables, in runs inside runs.
+
+    Attributes:
+        folder: where its tables lie.
+        tables: their locations.
+    """
+
+    def __init__(self, folder, chance):
+        self.folder, self.chance = folder, chance
+        self.tables = [str(folder / "plain"), str(folder / "changes")]
+        self.made = 0
+        self.ctx = ObservedSessionContext()
+        self.cache = DeltaCache(self.ctx, str(folder / "kept"))
+
+    def run(self):
+        write_deltalake(self.tables[0], self.rows(), partition_by=["part"])
+        enabled = {"delta.enableChangeDataFeed": "true"}
+        write_deltalake(self.tables[1], self.rows(), configuration=enabled)
+        for table in self.tables:
+            self.ctx.register_delta(Path(table).name, table)
+        for _ in range(self.chance.randint(3, 9)):
+            if self.chance.random() < 0.15:
+                with open_run("inner"):
+                    self.step()
+            else:
+                self.step()
+
+    def step(self):
+        name = self.chance.choice(OPERATIONS)
+        try:
+            getattr(self, name)()
+        except Exception as error:
+            if name not in {"fails", "lands_and_fails"}:
+                msg = f"{name}: {error}"
+                raise AssertionError(msg) from error
+
+    def rows(self):
+        count = self.chance.randint(1, 5)
+        ids = [self.chance.randint(0, 9) for _ in range(count)]
+        return pa.table({"id": ids, "part": [i % 2 for i in ids], "v": ["a"] * count})
+
+    @property
+    def table(self):
+        return DeltaTable(self.chance.choice(self.tables))
+
+    def append(self):
+        write_deltalake(self.chance.choice(self.tables), self.rows(), mode="append")
+
+    def appends_nothing(self):
+        write_deltalake(self.table, self.rows().slice(0, 0), mode="append")
+
+    def overwrites(self):
+        write_deltalake(self.table, self.rows(), mode="overwrite")
+
+    def replaces(self):
+        rows = pa.table({"id": [1, 1], "part": [1, 1], "v": ["r", "r"]})
+        write_deltalake(self.table, rows, mode="overwrite", predicate="part = 1 AND id = 1")
+
+    def ignores(self):
+        write_deltalake(self.tables[0], self.rows(), mode="ignore")
+
+    def deletes(self):
+        self.table.delete(self.chance.choice(["id < 3", "id = 77", "part = 0", None]))
+
+    def updates(self):
+        self.table.update(updates={"v": "'u'"}, predicate=self.chance.choice(["id > 4", "id = 77"]))
+
+    def merges(self):
+        merge = self.table.merge(
+            self.rows()
+            .group_by("id")
+            .aggregate([("part", "min"), ("v", "min")])
+            .rename_columns(["id", "part", "v"]),
+            "t.id = s.id",
+            source_alias="s",
+            target_alias="t",
+        )
+        if self.chance.random() < 0.5:
+            merge = merge.when_matched_delete("t.part = 0")
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+    def compacts(self):
+        self.table.optimize.compact()
+
+    def orders(self):
+        self.table.optimize.z_order(["id"])
+
+    def vacuums(self):
+        self.table.vacuum(
+            retention_hours=0,
+            dry_run=self.chance.random() < 0.3,
+            enforce_retention_duration=False,
+        )
+
+    def restores(self):
+        table = self.table
+        version = self.chance.randint(0, table.version())
+        with suppress(Exception):  # a version from before the table was vacuumed
+            table.restore(version, ignore_missing_files=True)
+
+    def alters(self):
+        self.table.alter.set_table_properties({"delta.logRetentionDuration": "interval 9 days"})
+
+    def checkpoints(self):
+        self.table.create_checkpoint()
+
+    def fails(self):
+        write_deltalake(self.table, pa.table({"id": ["text"]}), mode="append")
+
+    def lands_and_fails(self):
+        self.made += 1
+        uri = str(self.folder / f"landed{self.made}")
+        self.tables.append(uri)
+        every = {"delta.checkpointInterval": "1"}
+        write_deltalake(uri, self.rows(), configuration=every)
+        log = Path(uri, "_delta_log")
+        (log / "_last_checkpoint").unlink(missing_ok=True)
+        (log / "_last_checkpoint" / "x").mkdir(parents=True)
+        self.tables.pop()
+        write_deltalake(uri, self.rows(), mode="append")
+
+    def inserts(self):
+        self.ctx.sql("INSERT INTO plain VALUES (3, 1, 'i'), (4, 0, 'i')").collect()
+
+    def looks(self):
+        self.ctx.refresh("plain")
+        self.cache.view("kept", "SELECT id, v FROM plain")
+
+    def snapshots(self):
+        self.cache.snapshot(self.chance.choice([["tables"], ["settings"]]))
+
+    def exports(self):
+        self.made += 1
+        self.ctx.sql("SELECT id FROM plain").write_parquet(str(self.folder / f"out{self.made}"))
+
+    def writes_by_pipeline(self):
+        self.made += 1
+        request = WriteRequest(source=self.rows(), destination=str(self.folder / f"p{self.made}"))
+        result = WritePipeline().write(request)
+        assert (result.version, result.rows) == (0, request.source.num_rows)
+
+
+OPERATIONS = [
+    name
+    for name, member in vars(Program).items()
+    if callable(member) and name not in {"__init__", "run", "step", "rows"}
+]
+
+
+def tables_below(folder):
+    return sorted(
+        path.parent for path in folder.rglob("_delta_log") if "cache_ledgers" not in str(path)
+    )
+
+
+def actions_of(path):
+    found = {"add": [], "remove": [], "commitInfo": []}
+    for line in path.read_text().splitlines():
+        for kind, action in json.loads(line).items():
+            found.setdefault(kind, []).append(action)
+    return found
+
+
+def assert_rows_are_those_of_commits(rows, folder):
+    """Say that every commit has its row, and that files and bytes are those of its actions."""
+    told = {}
+    for row in rows:
+        if row["cache_operation"] not in {"read", "snapshot"}:
+            for version in row["versions"] or ():
+                told.setdefault((row["table_uri"], version), []).append(row)
+    commits = {}
+    for table in tables_below(folder):
+        for path in sorted((table / "_delta_log").glob("*.json")):
+            commits[ledger_uri(str(table)), int(path.stem)] = actions_of(path)
+    assert told.keys() == commits.keys()
+    assert {len(here) for here in told.values()} <= {1}
+    sums = {}
+    for commit, actions in commits.items():
+        [row] = told[commit]
+        [info] = actions["commitInfo"]
+        assert info["write_id"] == row["write_id"]
+        total = sums.setdefault(row["write_id"], Counter())
+        total["files_added"] += len(actions["add"])
+        total["files_removed"] += len(actions["remove"])
+        total["bytes_added"] += sum(add["size"] for add in actions["add"])
+        total["bytes_removed"] += sum(remove["size"] for remove in actions["remove"])
+    for row in rows:
+        if row["write_id"] in sums:
+            total = sums[row["write_id"]]
+            assert {name: row[name] for name in total} == dict(total), row
+
+
+def assert_rows_make_the_content(rows, tables):
+    """Say that what rows were added and deleted is what a table holds, where every count is known."""
+    checked = 0
+    for table in tables:
+        here = [
+            row
+            for row in rows
+            if row["table_uri"] == ledger_uri(table) and row["version"] is not None
+        ]
+        changes = [(row["rows_added"], row["rows_deleted"]) for row in here]
+        if any(None in change for change in changes):
+            continue
+        held = QueryBuilder().register("t", DeltaTable(table)).execute("SELECT count(*) FROM t")
+        assert sum(a - d for a, d in changes) == pa.table(held.read_all())[0][0].as_py()
+        checked += 1
+    return checked
+
+
+def assert_runs_are_the_sums_of_rows(rows, runs):
+    """Say that every count of a run's row is that of its operations."""
+    by_run = {}
+    for row in rows:
+        by_run.setdefault(row["run_id"], []).append(row)
+    for run in runs:
+        mine = by_run.pop(run["run_id"], [])
+        assert {name: run[name] for name in COUNTS} == {
+            name: sum(row[name] or 0 for row in mine) for name in COUNTS
+        }
+        kinds = Counter((row["cache_operation"], row["result"]) for row in mine)
+        assert {(t["operation"], t["result"]): t["count"] for t in run["operations"]} == kinds
+        results = Counter(row["result"] for row in mine)
+        assert run["reads"] == sum(row["cache_operation"] == "read" for row in mine)
+        assert run["snapshots"] == sum(row["cache_operation"] == "snapshot" for row in mine)
+        assert run["writes"] == results["write"] - kinds["snapshot", "write"]
+        names = {"hits": "hit", "misses": "miss", "noops": "noop", "errors": "error"}
+        assert {name: run[name] for name in names} == {n: results[r] for n, r in names.items()}
+        touched = {
+            row["table_id"]
+            for row in mine
+            if row["version"] is not None and row["cache_operation"] not in {"read", "snapshot"}
+        }
+        assert (run["tables_touched"], set(run["table_ids"])) == (len(touched), touched)
+    assert by_run == {}
+    ids = {run["run_id"] for run in runs}
+    assert {run["parent_run_id"] for run in runs} - {None} <= ids
+
+
+def assert_metrics_are_the_sums_of_rows(rows, points):
+    """Say that the counters hold what the rows of commits and exports hold."""
+    told = Counter()
+    for name in ("delta.commit.rows", "delta.commit.files", "delta.commit.size"):
+        for point in points.get(name, ()):
+            told[CHANGES[name, point.attributes["delta.change"]]] += point.value
+    commits = [row for row in rows if row["operation"] != "COPY"]
+    assert told == Counter(
+        {name: total for name in CHANGES.values() if (total := _sum(commits, name))}
+    )
+    exported = {
+        "deltawitness.export.rows": "rows_added",
+        "deltawitness.export.files": "files_added",
+        "deltawitness.export.size": "bytes_added",
+    }
+    copies = [row for row in rows if row["operation"] == "COPY"]
+    assert {name: sum(p.value for p in points.get(name, ())) for name in exported} == {
+        name: _sum(copies, column) for name, column in exported.items()
+    }
+    counted = Counter()
+    for point in points["cache.operation.count"]:
+        attributes = point.attributes
+        counted[attributes["cache.operation"], attributes["cache.result"]] += point.value
+    assert counted == Counter((row["cache_operation"], row["result"]) for row in rows)
+
+
+def _sum(rows, name):
+    return sum(row[name] or 0 for row in rows)
+
+
+def observed(folder, chance):
+    """Carry out a random program, and return it with its rows, runs and metrics."""
+    telemetry = InMemoryTelemetry.create()
+    settings = Settings(cache_root=str(folder / "cache"))
+    DeltaLakeInstrumentor().instrument(settings=settings, **telemetry.providers())
+    program = Program(folder / "lake", chance)
+    with open_run("program"):
+        program.run()
+    flush()
+    points = telemetry.metric_points()
+    DeltaLakeInstrumentor().uninstrument()
+    ledger = Ledger(folder / "cache")
+    ledger.drain()
+    rows, runs = rows_of(ledger.root, INVENTORY, order="event_time"), rows_of(ledger.root, RUNS)
+    return program, ledger, rows, runs, points
+
+
+def assert_reconciled_alike(ledger, rows, folder):
+    """Say that a ledger made anew from the logs holds the same counts."""
+    shutil.rmtree(ledger.root.uri)
+    tables = [str(path) for path in tables_below(folder)]
+    ledger.reconcile(tables, full=True).apply()
+    counts = [name for name in (*COUNTS, "rows_copied") if name != "rows_served"]
+    again = {row["write_id"]: row for row in rows_of(ledger.root, INVENTORY)}
+    for row in rows:
+        if row["write_id"] in again:
+            rebuilt = again.pop(row["write_id"])
+            assert {n: rebuilt[n] for n in counts} == {n: row[n] for n in counts}, row["operation"]
+    assert again == {}
+
+
+@pytest.mark.timeout(3000)
+def test_sums_of_random_programs(tmp_path, size, say):
+    """Runs, operations, metrics and commits agree, and a ledger made anew from the logs with them."""
+    count, contents, done = size(12, 500), 0, Counter()
+    for seed in range(count):
+        folder = tmp_path / str(seed)
+        program, ledger, rows, runs, points = observed(folder, random.Random(seed))
+        try:
+            assert_rows_are_those_of_commits(rows, folder)
+            assert_runs_are_the_sums_of_rows(rows, runs)
+            assert_metrics_are_the_sums_of_rows(rows, points)
+            contents += assert_rows_make_the_content(rows, program.tables)
+            done.update(f"{row['operation']} {row['result']}" for row in rows)
+            assert_reconciled_alike(ledger, rows, folder)
+        except AssertionError as error:
+            error.add_note(f"seed {seed}")
+            raise
+        shutil.rmtree(folder)
+    say(f"sums: {count} random programs, {done.total()} operations of {len(done)} kinds, 0 broken")
+    say(f"sums: rows of {contents} tables told exactly what they held")
