@@ -55,7 +55,7 @@ from deltawitness.run import (
 from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 from deltawitness.sources import new_id, now_ns
 from deltawitness.taxonomy import classify, text_of
-from deltawitness.telemetry.cache import note_write, on_cache_operation, use_providers
+from deltawitness.telemetry.cache import note_enclosed_write, on_cache_operation, use_providers
 from deltawitness.telemetry.diagnostics import diagnostics_sink
 from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
@@ -305,7 +305,7 @@ class Observer:
         if not self._adopted:
             self._adopt_providers()
         run = current_run()
-        note_write()
+        note_enclosed_write()
         observation = Observation()
         observation.prepared = prepared
         observation.intent = prepared.intent

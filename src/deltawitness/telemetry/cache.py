@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["cache_span", "note_write", "on_cache_operation"]
+__all__ = ["cache_span", "note_enclosed_write", "on_cache_operation"]
 
 P = ParamSpec("P")
 T = TypeVar("T", CacheOperation, CacheResult)
@@ -73,7 +73,7 @@ class _Observed:
 _enclosing: ContextVar[_Observed | None] = ContextVar("deltawitness_cache_span", default=None)
 
 
-def note_write() -> None:
+def note_enclosed_write() -> None:
     """Note that a write begins here and now, which is observed and counted by itself."""
     enclosing = _enclosing.get()
     if enclosing is not None:
