@@ -31,7 +31,7 @@ from deltawitness import (
     suppressed,
     table_id,
 )
-from deltawitness.events import Failed, Landed, NoCommit, NoCommitReason
+from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitReason
 from deltawitness.exceptions import StatementError, WriteRequestError
 from deltawitness.observe import current_observer, flush
 from deltawitness.proxies.installation import install_enclosed, uninstall
@@ -143,7 +143,7 @@ def test_a_write_that_is_skipped_is_told(uri, case, how):
     with captured_by(how) as captured:
         result = SKIPPED[case](uri)
         event = the_event(captured, uri)
-    assert event.outcome == NoCommit(NoCommitReason.TABLE_EXISTS)
+    assert event.outcome == NoCommit(NoCommitReason.TABLE_EXISTS, UNCHANGED)
     assert event.intent.mode == "ignore"
     assert type(result) is type(expected)
     assert getattr(result, "skipped", True) is True
@@ -158,7 +158,7 @@ def test_a_conversion_that_is_skipped_is_told(uri):
         event = the_event(captured, folder)
         with pytest.raises(DeltaError):
             convert_to_deltalake(folder)
-    assert event.outcome == NoCommit(NoCommitReason.TABLE_EXISTS)
+    assert event.outcome == NoCommit(NoCommitReason.TABLE_EXISTS, UNCHANGED)
     assert event.intent.operation == "CONVERT"
     assert len(captured) == 2
 
