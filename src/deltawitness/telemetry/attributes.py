@@ -69,6 +69,11 @@ _METRIC_NAMES = {
     "retries": DELTA_COMMIT_RETRIES,
 }
 
+_SELDOM = frozenset(
+    {"rows_updated", "rows_deleted", "rows_copied", "files_deleted", "bytes_deleted"}
+)
+"""Counts that are 0 for most operations, and are then left out."""
+
 _EXPORT_NAMES = {
     "rows_added": EXPORT_ROWS,
     "files_added": EXPORT_FILES,
@@ -137,4 +142,8 @@ def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
 def _metric_attributes(
     metrics: CommitMetrics, names: dict[str, str] = _METRIC_NAMES
 ) -> dict[str, AttributeValue]:
-    return {names[name]: value for name, value in metrics.known().items() if name in names}
+    return {
+        names[name]: value
+        for name, value in metrics.known().items()
+        if name in names and (value or name not in _SELDOM)
+    }
