@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import NewType, TypeAlias
 
 from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
@@ -72,7 +74,7 @@ _METRIC_NAMES = {
 _SELDOM = frozenset(
     {"rows_updated", "rows_deleted", "rows_copied", "files_deleted", "bytes_deleted"}
 )
-"""Counts that are 0 for most operations, and are then left out."""
+"""Counts that are 0 for most commits, and are then left out."""
 
 _EXPORT_NAMES = {
     "rows_added": EXPORT_ROWS,
@@ -123,7 +125,7 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
 def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
     match event.outcome:
         case Committed() as committed:
-            return {DELTA_TABLE_VERSION: committed.version} | _metric_attributes(committed.metrics)
+            return {DELTA_TABLE_VERSION: committed.version} | _commit_attributes(committed.metrics)
         case Failed() as failed:
             told: dict[str, AttributeValue] = {
                 ERROR_TYPE: failed.error_type.value,
@@ -131,7 +133,7 @@ def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
             }
             if failed.version is None:
                 return told
-            landed = {DELTA_TABLE_VERSION: failed.version, **_metric_attributes(failed.metrics)}
+            landed = {DELTA_TABLE_VERSION: failed.version, **_commit_attributes(failed.metrics)}
             return told | landed
         case Exported() as exported:
             return _metric_attributes(exported.metrics, _EXPORT_NAMES)
@@ -139,11 +141,17 @@ def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
             return _metric_attributes(nothing.metrics)
 
 
+def _commit_attributes(metrics: CommitMetrics) -> dict[str, AttributeValue]:
+    return _metric_attributes(metrics, left_out=_SELDOM)
+
+
 def _metric_attributes(
-    metrics: CommitMetrics, names: dict[str, str] = _METRIC_NAMES
+    metrics: CommitMetrics,
+    names: Mapping[str, str] = _METRIC_NAMES,
+    left_out: AbstractSet[str] = frozenset(),
 ) -> dict[str, AttributeValue]:
     return {
         names[name]: value
         for name, value in metrics.known().items()
-        if name in names and (value or name not in _SELDOM)
+        if name in names and (value or name not in left_out)
     }
