@@ -346,7 +346,7 @@ def test_the_ledger_knows_of_it(tmp_path, ctx):
     shared = {"scope": "view", "policy": "weekly", "result": "write"}
     assert [row for row in told if row["cache_operation"] in {"delete", "vacuum"}] == [
         shared | {"operation": "DELETE", "cache_operation": "delete", "rows_deleted": 1},
-        shared | {"operation": "VACUUM", "cache_operation": "vacuum", "rows_deleted": None},
+        shared | {"operation": "VACUUM", "cache_operation": "vacuum", "rows_deleted": 0},
     ]
 
 

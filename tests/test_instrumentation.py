@@ -185,7 +185,7 @@ def test_a_vacuum_is_one_event_with_two_versions(table, captured_writes):
     handle.vacuum(0, dry_run=False, enforce_retention_duration=False)
     event = captured_writes.last
     assert event.outcome.versions == (2, 3)
-    assert event.outcome.metrics.files_removed == 1
+    assert event.outcome.metrics.files_deleted == 1
     assert {read_commit_metadata(table, v).write_id for v in (2, 3)} == {event.write_id}
 
 

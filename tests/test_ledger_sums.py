@@ -61,6 +61,7 @@ class Program:
         self.folder, self.chance = folder, chance
         self.tables = [str(folder / "plain"), str(folder / "changes")]
         self.made = 0
+        self.whole = {}
         self.ctx = ObservedSessionContext()
         self.cache = DeltaCache(self.ctx, str(folder / "kept"))
 
@@ -98,7 +99,7 @@ class Program:
     def append(self):
         write_deltalake(self.chance.choice(self.tables), self.rows(), mode="append")
 
-    def appends_nothing(self):
+    def appends_no_row(self):
         write_deltalake(self.table, self.rows().slice(0, 0), mode="append")
 
     def overwrites(self):
@@ -113,6 +114,15 @@ class Program:
 
     def deletes(self):
         self.table.delete(self.chance.choice(["id < 3", "id = 77", "part = 0", None]))
+
+    def deletes_nothing(self):
+        self.table.delete("id = 77")
+
+    def deletes_all(self):
+        DeltaTable(self.tables[0]).delete()
+
+    def vacuums_all(self):
+        DeltaTable(self.tables[0]).vacuum(0, dry_run=False, enforce_retention_duration=False)
 
     def updates(self):
         self.table.update(updates={"v": "'u'"}, predicate=self.chance.choice(["id > 4", "id = 77"]))
@@ -138,17 +148,16 @@ class Program:
         self.table.optimize.z_order(["id"])
 
     def vacuums(self):
-        self.table.vacuum(
-            retention_hours=0,
-            dry_run=self.chance.random() < 0.3,
-            enforce_retention_duration=False,
-        )
+        table, is_dry = self.table, self.chance.random() < 0.3
+        table.vacuum(0, dry_run=is_dry, enforce_retention_duration=False)
+        if not is_dry:
+            self.whole[table.table_uri] = table.version()
 
     def restores(self):
         table = self.table
-        version = self.chance.randint(0, table.version())
-        with suppress(Exception):  # a version from before the table was vacuumed
-            table.restore(version, ignore_missing_files=True)
+        # Of an earlier version a VACUUM may have deleted files.
+        first = self.whole.get(table.table_uri, 0)
+        table.restore(self.chance.randint(first, table.version()))
 
     def alters(self):
         self.table.alter.set_table_properties({"delta.logRetentionDuration": "interval 9 days"})
@@ -195,7 +204,9 @@ class Program:
 OPERATIONS = [
     name
     for name, member in vars(Program).items()
-    if callable(member) and name not in {"__init__", "run", "step", "rows"}
+    if callable(member)
+    and not name.endswith(("_all", "_nothing"))
+    and name not in {"__init__", "run", "step", "rows"}
 ]
 
 
@@ -319,12 +330,12 @@ def _sum(rows, name):
     return sum(row[name] or 0 for row in rows)
 
 
-def observed(folder, chance):
+def observed(folder, chance, program=Program):
     """Carry out a random program, and return it with its rows, runs and metrics."""
     telemetry = InMemoryTelemetry.create()
     settings = Settings(cache_root=str(folder / "cache"))
     DeltaLakeInstrumentor().instrument(settings=settings, **telemetry.providers())
-    program = Program(folder / "lake", chance)
+    program = program(folder / "lake", chance)
     with open_run("program"):
         program.run()
     flush()
@@ -348,6 +359,95 @@ def assert_reconciled_alike(ledger, rows, folder):
             rebuilt = again.pop(row["write_id"])
             assert {n: rebuilt[n] for n in counts} == {n: row[n] for n in counts}, row["operation"]
     assert again == {}
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Carry out operations in one run, and return the rows, the run's row and the metrics."""
+
+    def carried_out(*names):
+        class Fixed(Program):
+            def run(self):
+                write_deltalake(self.tables[0], self.rows(), partition_by=["part"])
+                enabled = {"delta.enableChangeDataFeed": "true"}
+                write_deltalake(self.tables[1], self.rows(), configuration=enabled)
+                for table in self.tables:
+                    self.ctx.register_delta(Path(table).name, table)
+                with open_run("looked at"):
+                    for name in names:
+                        with suppress(Exception):
+                            getattr(self, name)()
+
+        _, _, rows, runs, points = observed(tmp_path, random.Random(1), Fixed)
+        [run] = [run for run in runs if run["job"] == "looked at"]
+        return [row for row in rows if row["run_id"] == run["run_id"]], run, points
+
+    return carried_out
+
+
+def test_a_write_that_failed_and_landed_counts(world):
+    """Its rows, files and bytes are in its row, its run's row and the metrics; its result is an error."""
+    rows, run, points = world("lands_and_fails")
+    first, failed = rows
+    assert (failed["result"], failed["landed"], failed["versions"]) == ("error", "yes", [1])
+    assert failed["rows_added"] > 0 < failed["bytes_added"]
+    assert run["rows_added"] == first["rows_added"] + failed["rows_added"]
+    assert (run["writes"], run["errors"], run["tables_touched"]) == (1, 1, 1)
+    files = sum(point.value for point in points["delta.commit.files"])
+    assert files == 4
+
+
+def test_a_write_that_failed_and_did_not_land_counts_nothing(world):
+    """What it changed is known: nothing; its table was not touched."""
+    [failed], run, _ = world("fails")
+    assert (failed["landed"], failed["rows_added"], failed["files_added"]) == ("no", 0, 0)
+    assert (run["errors"], run["tables_touched"], run["table_ids"]) == (1, 0, [])
+
+
+def test_reads_and_operations_of_nothing_touch_no_table(world):
+    """A table that was read, or in which nothing matched, is not one of the tables touched."""
+    rows, run, _ = world("looks", "looks", "deletes_nothing", "checkpoints")
+    assert [(row["cache_operation"], row["result"]) for row in rows] == [
+        ("read", "miss"),
+        ("write", "write"),
+        ("read", "hit"),
+        ("delete", "noop"),
+        ("checkpoint", "noop"),
+    ]
+    assert (run["tables_touched"], run["table_ids"]) == (1, [rows[1]["table_id"]])
+    assert (rows[2]["rows_served"], rows[2]["rows_added"]) == (rows[1]["rows_added"], 0)
+    assert run["rows_served"] == rows[2]["rows_served"]
+
+
+def test_a_snapshot_counts_once(world):
+    """Its own row and that of the write in it are one write, and one operation each in the metrics."""
+    rows, run, points = world("snapshots")
+    assert sorted(row["cache_operation"] for row in rows) == ["snapshot", "write"]
+    assert (run["writes"], run["snapshots"], run["tables_touched"]) == (1, 1, 1)
+    kinds = Counter()
+    for point in points["cache.operation.count"]:
+        kinds[point.attributes["cache.operation"], point.attributes["cache.scope"]] += point.value
+    assert (kinds["snapshot", "metadata"], kinds["write", "metadata"]) == (1, 1)
+
+
+def test_an_export_has_its_location(world, tmp_path):
+    """The row of files written outside Delta names where they are, and no version; no table is touched."""
+    [row], run, _ = world("exports")
+    location = tmp_path / "lake" / "out1"
+    assert (row["operation"], row["table_uri"]) == ("COPY", ledger_uri(str(location)))
+    assert row["table_id"] is not None
+    assert (row["version"], row["rows_added"], run["writes"]) == (None, run["rows_added"], 1)
+    assert run["tables_touched"] == 0
+
+
+def test_a_vacuum_counts_no_file_that_a_delete_has_removed(world):
+    """A run that deletes and vacuums removed each file once."""
+    rows, run, _ = world("deletes_all", "vacuums_all")
+    deleted, vacuumed = rows
+    assert deleted["files_removed"] == run["files_removed"] > 0 == deleted["files_deleted"]
+    assert (vacuumed["files_removed"], vacuumed["bytes_removed"]) == (0, 0)
+    assert vacuumed["files_deleted"] == deleted["files_removed"]
+    assert vacuumed["bytes_deleted"] == deleted["bytes_removed"] == run["bytes_deleted"]
 
 
 @pytest.mark.timeout(3000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import NewType, TypeAlias
 
 from deltawitness.events import (
@@ -77,6 +79,11 @@ _METRIC_NAMES = {
     "retries": DELTA_COMMIT_RETRIES,
 }
 
+_SELDOM = frozenset(
+    {"rows_updated", "rows_deleted", "rows_copied", "files_deleted", "bytes_deleted"}
+)
+"""Counts that are 0 for most commits, and are then left out."""
+
 _EXPORT_NAMES = {
     "rows_added": EXPORT_ROWS,
     "files_added": EXPORT_FILES,
@@ -131,7 +138,7 @@ def _versions(reads: tuple[InputVersion, ...]) -> list[str] | None:
 def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
     match event.outcome:
         case Committed() as committed:
-            return {DELTA_TABLE_VERSION: committed.version} | _metric_attributes(committed.metrics)
+            return {DELTA_TABLE_VERSION: committed.version} | _commit_attributes(committed.metrics)
         case Failed() as failed:
             told: dict[str, AttributeValue] = {
                 ERROR_TYPE: failed.error_type.value,
@@ -139,7 +146,7 @@ def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
             }
             if failed.version is None:
                 return told
-            landed = {DELTA_TABLE_VERSION: failed.version, **_metric_attributes(failed.metrics)}
+            landed = {DELTA_TABLE_VERSION: failed.version, **_commit_attributes(failed.metrics)}
             return told | landed
         case Exported() as exported:
             return _metric_attributes(exported.metrics, _EXPORT_NAMES)
@@ -147,7 +154,17 @@ def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
             return _metric_attributes(nothing.metrics)
 
 
+def _commit_attributes(metrics: CommitMetrics) -> dict[str, AttributeValue]:
+    return _metric_attributes(metrics, left_out=_SELDOM)
+
+
 def _metric_attributes(
-    metrics: CommitMetrics, names: dict[str, str] = _METRIC_NAMES
+    metrics: CommitMetrics,
+    names: Mapping[str, str] = _METRIC_NAMES,
+    left_out: AbstractSet[str] = frozenset(),
 ) -> dict[str, AttributeValue]:
-    return {names[name]: value for name, value in metrics.known().items() if name in names}
+    return {
+        names[name]: value
+        for name, value in metrics.known().items()
+        if name in names and (value or name not in left_out)
+    }
