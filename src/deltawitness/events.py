@@ -18,6 +18,7 @@ from deltawitness.semconv import (
 )
 
 __all__ = [
+    "ENGINE_PACKAGES",
     "CommitMetrics",
     "Committed",
     "Exported",
@@ -31,6 +32,12 @@ __all__ = [
     "WriteOutcome",
     "WriteSink",
 ]
+
+
+ENGINE_PACKAGES = frozenset(
+    {"builtins", "deltalake", "_internal", "pyarrow", "arro3", "datafusion", "deltawitness"}
+)
+"""Packages whose exceptions hold an engine's words, or ours; the text of any other is the program's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +176,8 @@ class Failed:
         message: its text; goes through redaction before it leaves the process.
         landed: whether the commit is in the log all the same.
         version: the version it landed as, when `landed` is yes.
+        is_programs_own: whether the program raised it (a source that yields rows): its words may be
+            data, and leave the process only as the exception's type.
     """
 
     error_type: ErrorType
@@ -176,6 +185,7 @@ class Failed:
     message: str
     landed: Landed = Landed.UNKNOWN
     version: int | None = None
+    is_programs_own: bool = False
 
 
 WriteOutcome: TypeAlias = Committed | NoCommit | Exported | Failed

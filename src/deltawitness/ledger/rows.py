@@ -20,6 +20,7 @@ from typing import Any
 from deltawitness.commit.log import open_log
 from deltawitness.commit.outcome import RawCommit, find_commits, landed, metrics_of, search_commits
 from deltawitness.commit.reader import parse_commit
+from deltawitness.config import LedgerMessages
 from deltawitness.events import (
     Committed,
     Exported,
@@ -31,8 +32,9 @@ from deltawitness.events import (
     WriteIntent,
 )
 from deltawitness.hashing import canonical_uri
+from deltawitness.internal import fact
 from deltawitness.ledger.tables import Source
-from deltawitness.redaction import key_hash, redact_label
+from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.semconv import WITNESS_VERSION, CacheResult, Operation
 
 __all__ = ["as_json", "event_row", "intent_part", "ledger_uri", "note_row", "place_part"]
@@ -73,13 +75,19 @@ def ledger_uri(location: str) -> str:
 # --- whole rows ------------------------------------------------------------------------------------
 
 
-def event_row(event: WriteEvent, told: WriteEvent, location: str | None) -> Row:
+def event_row(
+    event: WriteEvent,
+    told: WriteEvent,
+    location: str | None,
+    messages: LedgerMessages = LedgerMessages.SAFE,
+) -> Row:
     """Return the row of a write.
 
     Args:
         event: the full record.
         told: the same, fit to leave the process.
         location: the table's location, absolute.
+        messages: what is kept of an error's text.
     """
     return {
         "event_time": event.started_at // _MICROSECONDS,
@@ -90,13 +98,15 @@ def event_row(event: WriteEvent, told: WriteEvent, location: str | None) -> Row:
         "job": told.run.job,
         **intent_part(told.intent),
         "result": event.result.value,
-        "table_uri": None if location is None else ledger_uri(location),
+        "table_uri": None
+        if location is None
+        else fact("ledger", lambda: ledger_uri(location), None),
         "table_id": told.table_id,
-        "inputs": _inputs(event.intent, told.intent),
+        "inputs": fact("ledger", lambda: _inputs(event.intent, told.intent), None),
         "duration_ms": event.duration_ns / _NANOSECONDS_PER_MS,
-        **_outcome_part(told),
-        "thread": None if event.thread is None else redact_label(event.thread),
-        **place_part(),
+        **_outcome_part(event, messages),
+        "thread": fact("ledger", lambda: _thread(event), None),
+        **fact("ledger", place_part, {}),
         "pid": event.pid,
         "source": Source.OBSERVED.value,
     }
@@ -129,8 +139,12 @@ def _inputs(intent: WriteIntent, told: WriteIntent) -> list[Row] | None:
     ] or None
 
 
-def _outcome_part(told: WriteEvent) -> Row:
-    match told.outcome:
+def _thread(event: WriteEvent) -> str | None:
+    return None if event.thread is None else redact_label(event.thread)
+
+
+def _outcome_part(event: WriteEvent, messages: LedgerMessages) -> Row:
+    match event.outcome:
         case Committed() as committed:
             return _versions(committed.versions) | committed.metrics.known()
         case Exported() as exported:
@@ -141,7 +155,9 @@ def _outcome_part(told: WriteEvent) -> Row:
             return {
                 "error_type": failed.error_type.value,
                 "exception_type": failed.exception_type,
-                "error_message": failed.message,
+                "error_message": fact(
+                    "ledger", lambda: message_for_ledger(failed.message, messages), None
+                ),
                 "landed": failed.landed.value,
                 **_versions(() if failed.version is None else (failed.version,)),
             }

@@ -27,7 +27,7 @@ from deltawitness.commit.seams import (
     OPEN_SEAM,
     Seam,
 )
-from deltawitness.events import NoCommitReason
+from deltawitness.events import Landed, NoCommitReason
 from deltawitness.internal import report
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.semconv import Operation
@@ -196,11 +196,16 @@ class DeltaLakeSeams:
     def _report_unreachable(
         self, seam: Seam, table_or_uri: object, error: BaseException, clock: int
     ) -> None:
-        observation = self._observer.open(seam, str(table_or_uri), table=None)
+        is_location = isinstance(table_or_uri, str | Path)
+        # Whatever else it is may hold data, and is no place.
+        location = str(table_or_uri) if is_location else ""
+        observation = self._observer.open(seam, location, table=None)
         observation.started_at -= observation.clock - clock
         observation.clock = clock
-        # Nothing was stamped and nothing reached the log: there is nothing to search for.
-        observation.location = None
+        # Nothing was stamped and nothing reached the log.
+        observation.landed = Landed.NO
+        if not is_location:
+            observation.location = None
         self._observer.raised(observation, error)
 
     def _merge_build(self, seam: Seam, original: Call) -> Call:

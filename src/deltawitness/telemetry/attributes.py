@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NewType, TypeAlias
 
 from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
+from deltawitness.redaction import redact_text, without_source_words
 from deltawitness.semconv import (
     CACHE_KEY,
     CACHE_OPERATION,
@@ -44,8 +45,9 @@ from deltawitness.semconv import (
     WRITE_ID,
     system_of,
 )
+from deltawitness.taxonomy import is_programs_own, text_of
 
-__all__ = ["DetailAttributes", "event_attributes"]
+__all__ = ["DetailAttributes", "error_text", "event_attributes"]
 
 AttributeValue: TypeAlias = str | int | float | bool | list[str]
 
@@ -109,6 +111,13 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         | {name: value for name, value in optional.items() if value is not None}
         | _outcome_attributes(event)
     )
+
+
+def error_text(error: BaseException) -> str | None:
+    """Return an error's text as the status of a span may hold it; None where it is the program's own."""
+    if is_programs_own(error):
+        return None
+    return redact_text(without_source_words(text_of(error)))
 
 
 def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
