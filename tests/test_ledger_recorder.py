@@ -322,6 +322,7 @@ def test_the_row_of_a_run(observed, table, tmp_path):
     }
     table_ids = row.pop("table_ids")
     assert row == {
+        "exit_code": None,
         "run_id": opened.run_id,
         "parent_run_id": None,
         "job": "nightly",
@@ -704,7 +705,7 @@ def test_what_a_read_is_said_to_be_is_kept_without_secrets(tmp_path):
     said = {
         "table_uri": "s3a://key:hidden@b/t/?sig=x",
         "key": "customer 4711",
-        "error_message": "cannot read /home/ann/x: id = 'Ann'",
+        "error_message": "can't read /home/ann/x, errno 13, token=hunter2",
     }
     recorder.operation(RunContext("r-1", "job"), READ | said)
     assert [
@@ -712,7 +713,7 @@ def test_what_a_read_is_said_to_be_is_kept_without_secrets(tmp_path):
         for path in recorder.home.glob("*.open")
         for kind, _, row in lines_of(path)
         if kind == "R"
-    ] == [("s3://b/t", key_hash("customer 4711"), "cannot read [path]: id = ?")]
+    ] == [("s3://b/t", key_hash("customer 4711"), "can't read /home/ann/x, errno 13, [secret]")]
 
 
 def test_reads_outside_of_any_run_belong_to_the_process(observed):

@@ -9,12 +9,15 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.context import get_current
 
 from collector_canaries import CANARIES
-from deltawitness import Settings, cache_context, run
-from deltawitness.config import TableNames
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
+from deltawitness.config import LedgerMessages, TableNames
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent
+from deltawitness.observe import current_observer
 from deltawitness.redaction import (
+    message_for_ledger,
     redact,
     redact_label,
     redact_text,
@@ -325,3 +328,144 @@ def test_what_the_collector_masks_never_leaves_the_process(known, secret):
     """The library and its Collector know the same secrets."""
     assert known in secret
     assert known not in redact_text(secret)
+
+
+WORDS_OF_A_SOURCE = {
+    "unquoted": "cannot parse record of Zqann from Zqvienna",
+    "line": "bad line: Zqann;Zqsmith;1979",
+    "mapping": "bad record {'name': 'Zqann'}",
+    "assignment": "bad record name=Zqann",
+    "lines": "1 validation error\nZqage\n  Input is Zqann\nZqError: Zqann",
+    "an error's name": "x\nValueError: Zqann",
+}
+
+
+class SourceError(ValueError):
+    """An error of a program's own."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, SourceError])
+@pytest.mark.parametrize("what", WORDS_OF_A_SOURCE)
+def test_the_words_of_a_source_that_raises_leave_only_as_its_type(
+    what, kind, tmp_path, delta_telemetry
+):
+    """In no span, log record or metric; the type stands for them."""
+
+    def batches():
+        yield pa.record_batch({"a": [1]})
+        raise kind(WORDS_OF_A_SOURCE[what])
+
+    source = pa.RecordBatchReader.from_batches(pa.schema([("a", pa.int64())]), batches())
+    with pytest.raises(Exception, match="Zq"):
+        write_deltalake(tmp_path / "t", source)
+    signals = [span.to_json() for span in delta_telemetry.spans()]
+    signals += [record.to_json() for record in delta_telemetry.log_records()]
+    assert len(signals) == 3
+    assert not any("Zq" in signal for signal in signals)
+    messages = [
+        record.log_record.attributes["exception.message"]
+        for record in delta_telemetry.log_records()
+        if "exception.message" in record.log_record.attributes
+    ]
+    assert [message.partition("the source")[2] for message in messages] == [
+        f" of the rows failed with {kind.__name__}"
+    ]
+
+
+def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
+    """The error's type is an attribute; its text may be data."""
+
+    def task():
+        raise LookupError("no row for Zqann")
+
+    steps = current_observer().steps
+    span = steps.opened("load", None, RunContext("r", "job"), get_current())
+    with pytest.raises(LookupError) as raised:
+        task()
+    steps.closed(span, raised.value)
+    (span,) = delta_telemetry.spans()
+    assert not span.status.is_ok
+    assert "Zqann" not in span.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("expected 1 column, got 2", "expected 1 column, got 2"),
+        (
+            "can't open '/data/a b/t': it isn't there (os error 2)",
+            "can't open '/data/a b/t': it isn't there (os error 2)",
+        ),
+        (
+            'No field named "nope". Valid fields are id.',
+            'No field named "nope". Valid fields are id.',
+        ),
+        ("at s3://key:secret@bucket/t?sig=x status 403", "at s3://bucket/t status 403"),
+        ("at s3://[broken/t", "at [uri]"),
+        (
+            "1 rows failed validation check.\nPreview of invalid data:\n\n+--+\n| Ann |\n+--+",
+            "1 rows failed validation check. [rows]",
+        ),
+        (
+            "Cast error: Cannot cast string 'Ann' to value of Int64 type",
+            "Cast error: Cannot cast value ? to value of Int64 type",
+        ),
+        ("token=hunter2, retry in 3 s", "[secret], retry in 3 s"),
+        ("Authorization: Bearer abcdefgh", "Authorization: [secret]"),
+        ("\x1b[31mred\x1b[0m", "red"),
+    ],
+)
+def test_the_ledger_keeps_what_helps(text, kept):
+    """Numbers, errno, paths and apostrophes; no previews of rows, and no secrets."""
+    assert message_for_ledger(text, LedgerMessages.SAFE) == kept
+    assert message_for_ledger(kept, LedgerMessages.SAFE) == kept
+
+
+def test_what_the_ledger_keeps_can_be_chosen():
+    """All of it but secrets, or nothing."""
+    text = "1 rows failed validation check.\nPreview of invalid data:\n| Ann | token=hunter2 |"
+    full = message_for_ledger(text, LedgerMessages.FULL)
+    assert "| Ann |" in full
+    assert "hunter2" not in full
+    assert message_for_ledger(text, LedgerMessages.TYPE) is None
+    assert Settings(ledger_messages="full").ledger_messages is LedgerMessages.FULL
+
+
+@given(st.text())
+def test_a_message_for_the_ledger_is_one_line_in_every_mode(text):
+    """Never raises, and is never longer than the column shows."""
+    for mode in (LedgerMessages.FULL, LedgerMessages.SAFE):
+        kept = message_for_ledger(text, mode)
+        assert len(kept) <= 1000
+        assert "\n" not in kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'" * 100_000, "/" * 100_000, "a@" * 50_000, "x=" * 50_000, "+-" * 50_000, "a://" * 50_000],
+)
+def test_long_hostile_text_is_cut_before_the_ledger_looks_at_it(text):
+    """What the patterns see is bounded."""
+    assert len(message_for_ledger(text, LedgerMessages.SAFE)) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("safe", "[rows]"), ("full", "Zqann"), ("type", None)]
+)
+def test_a_failed_write_is_in_the_ledger_as_the_setting_says(mode, expected, tmp_path):
+    """The row keeps the error's type in every mode."""
+    uri = str(tmp_path / "t")
+    write_deltalake(uri, pa.table({"id": [1], "name": ["a"]}))
+    DeltaTable(uri).alter.add_constraint({"small": "id < 100"})
+    settings = Settings(cache_root=str(tmp_path / "cache"), ledger_messages=mode)
+    DeltaLakeInstrumentor().instrument(settings=settings)
+    with pytest.raises(Exception, match="Zqann"):
+        write_deltalake(uri, pa.table({"id": [500], "name": ["Zqann"]}), mode="append")
+    (row,) = (
+        Ledger(tmp_path / "cache").inventory().select("error_type", "error_message").to_pylist()
+    )
+    assert row["error_type"] == "constraint_violation"
+    assert (row["error_message"] is None) is (expected is None)
+    if expected is not None:
+        assert expected in row["error_message"]
+        assert ("Zqann" in row["error_message"]) is (mode == "full")

@@ -11,9 +11,12 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.transaction import Transaction
 
-from deltawitness.redaction import redact_text
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
+from deltawitness.hashing import canonical_uri, table_id
+from deltawitness.redaction import redact_text, without_location
 from deltawitness.semconv import ErrorType
-from deltawitness.taxonomy import classify
+from deltawitness.taxonomy import classify, is_programs_own
+from deltawitness.testing import capture_writes
 
 DATA = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "p": ["a", "b", "c"]})
 UNREACHABLE = {
@@ -213,3 +216,186 @@ def test_a_full_disk_is_told_and_nothing_landed(tmp_path):
     finally:
         subprocess.run(["umount", str(place)], check=True)
     assert out.stdout.split() == ["storage_full", "no"]
+
+
+WORDS = [
+    # Each is what some other kind of error says.
+    "forbidden",
+    "403 Forbidden",
+    "access denied",
+    "conflict",
+    "append-only",
+    "no space left",
+    "timed out",
+    "Python exception: x",
+    "table already exists",
+    "sql parser error",
+    "os error 28",
+    "cast error",
+    "concurrent transaction failed",
+    "not a Delta table",
+    "invariant",
+    "custom_metadata key",
+]
+
+
+def a_row_with(word):
+    return pa.table({"id": pa.array([500], pa.int64()), "p": [word], word: [word]})
+
+
+def violated(uri, word):
+    write_deltalake(uri, pa.table({"id": pa.array([1], pa.int64()), "p": ["a"], word: ["a"]}))
+    DeltaTable(uri).alter.add_constraint({"small": "id < 100"})
+    write_deltalake(uri, a_row_with(word), mode="append")
+
+
+def merged_with_two(uri, word):
+    write_deltalake(uri, a_row_with(word))
+    source = pa.table({"id": pa.array([500, 500], pa.int64()), "p": [word, word], word: ["a", "b"]})
+    (
+        DeltaTable(uri)
+        .merge(source, "s.id = t.id", source_alias="s", target_alias="t")
+        .when_matched_update_all()
+        .execute()
+    )
+
+
+def written_before(act):
+    def acted(uri, word):
+        write_deltalake(uri, a_row_with(word))
+        act(uri, word)
+
+    return acted
+
+
+HOSTILE = {
+    "exists": (
+        written_before(lambda u, w: write_deltalake(u, a_row_with(w))),
+        ErrorType.TABLE_EXISTS,
+    ),
+    "violated": (violated, ErrorType.CONSTRAINT_VIOLATION),
+    "unknown column": (
+        written_before(lambda u, w: DeltaTable(u).delete(f"nope = '{w}'")),
+        ErrorType.INVALID_SQL,
+    ),
+    "cast": (
+        written_before(lambda u, w: DeltaTable(u).update(updates={"id": f"cast('{w}' as bigint)"})),
+        ErrorType.CAST_FAILED,
+    ),
+    "cast of a row": (
+        written_before(
+            lambda u, w: write_deltalake(u, pa.table({"id": [w], "p": [w], w: [w]}), mode="append")
+        ),
+        ErrorType.CAST_FAILED,
+    ),
+    "schema": (
+        written_before(lambda u, w: write_deltalake(u, pa.table({f"{w} too": [1]}), mode="append")),
+        ErrorType.SCHEMA_MISMATCH,
+    ),
+    "partition": (
+        written_before(
+            lambda u, w: write_deltalake(u, a_row_with(w), mode="append", partition_by=[w])
+        ),
+        ErrorType.PARTITION_MISMATCH,
+    ),
+    "save mode": (
+        written_before(lambda u, w: write_deltalake(u, a_row_with(w), mode=w)),
+        ErrorType.INVALID_ARGUMENT,
+    ),
+    "reserved key": (
+        written_before(
+            lambda u, w: write_deltalake(
+                u,
+                a_row_with(w),
+                mode="append",
+                commit_properties=CommitProperties({"operation": w, w: w}),
+            )
+        ),
+        ErrorType.METADATA_REJECTED,
+    ),
+    "version": (
+        written_before(lambda u, w: DeltaTable(u).restore(99)),
+        ErrorType.VERSION_NOT_FOUND,
+    ),
+    "retention": (written_before(lambda u, w: DeltaTable(u).vacuum(0)), ErrorType.INVALID_ARGUMENT),
+    "no constraint": (
+        written_before(lambda u, w: DeltaTable(u).alter.drop_constraint(w)),
+        ErrorType.INVALID_ARGUMENT,
+    ),
+    "bad sql": (
+        written_before(lambda u, w: DeltaTable(u).delete(f"id >>> '{w}'")),
+        ErrorType.INVALID_SQL,
+    ),
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("what", HOSTILE)
+def test_names_and_rows_do_not_decide_the_kind_of_an_error(what, word, tmp_path):
+    """Folder, columns, rows and literals say what another kind of error would say."""
+    act, expected = HOSTILE[what]
+    uri = str(tmp_path / word / "t" / word)
+    with capture_writes() as writes:
+        with pytest.raises(BaseException) as raised:
+            act(uri, word)
+        assert writes.last.outcome.error_type is expected, str(raised.value)
+    assert without_location(str(raised.value), uri) is not None
+
+
+def test_an_error_of_the_program_is_classified_by_its_class_alone():
+    """Whatever its text says, and wherever the engine calls the program back."""
+
+    class Refused(PermissionError):
+        """An error of the program's own."""
+
+    def source():
+        raise OSError("No space left on device")
+
+    assert classify(Refused("no space left")) is ErrorType.PERMISSION_DENIED
+    with pytest.raises(OSError, match="No space") as raised:
+        source()
+    assert is_programs_own(raised.value)
+    assert is_programs_own(Refused())
+    assert not is_programs_own(OSError("No space left on device"))
+
+
+UNOPENED = {
+    "broken log": ("c", None),
+    "unknown scheme": ("nosuch://b/t", None),
+    "no server": ("s3://b/t", UNREACHABLE),
+}
+
+
+@pytest.mark.parametrize("what", UNOPENED)
+def test_a_table_that_cannot_be_opened_has_no_commit_and_a_row_that_names_it(
+    what, tmp_path, monkeypatch
+):
+    """Nothing reached the engine: `landed` is no, and the row has the table's location and id."""
+    monkeypatch.chdir(tmp_path)
+    write_deltalake("c", DATA)
+    (tmp_path / "c/_delta_log" / f"{0:020d}.json").write_text("{broken")
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "cache")))
+    uri, options = UNOPENED[what]
+    with pytest.raises(Exception, match=r"(?i)error|scheme"):
+        write_deltalake(uri, DATA, mode="append", storage_options=options)
+    (row,) = (
+        Ledger(tmp_path / "cache")
+        .inventory()
+        .select("result", "landed", "table_uri", "table_id")
+        .to_pylist()
+    )
+    place = canonical_uri(str(tmp_path / "c") if uri == "c" else uri)
+    assert row == {
+        "result": "error",
+        "landed": "no",
+        "table_uri": place,
+        "table_id": table_id(place),
+    }
+
+
+def test_what_is_no_location_is_none(tmp_path):
+    """Whatever a program gives in its place may hold data."""
+    with capture_writes() as writes:
+        with pytest.raises(Exception):  # noqa: B017 - the engine's own
+            write_deltalake(DATA, DATA)
+        assert [event.intent.table_uri for event in writes] in ([], [None], [""])

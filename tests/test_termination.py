@@ -130,3 +130,55 @@ def test_an_event_loop_keeps_its_descriptor(tmp_path):
         assert signal.set_wakeup_fd(-1) == writing
         os.close(reading)
         os.close(writing)
+
+
+EXPORTS = """if True:
+    import os, signal, sys, threading, time
+    import pyarrow as pa
+    from deltalake import write_deltalake
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from deltawitness import DeltaLakeInstrumentor, run
+
+    class Exporter(SpanExporter):
+        def export(self, spans):
+            if sys.argv[2] == "silent":
+                threading.Event().wait()
+            for span in spans:
+                line = f"{span.name} {span.status.status_code.name} {span.attributes.get('error.type')}\\n"
+                os.write(1, line.encode())
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Exporter(), schedule_delay_millis=3_600_000))
+    trace.set_tracer_provider(provider)
+    DeltaLakeInstrumentor().instrument()
+    with run("nightly"):
+        write_deltalake(os.path.join(sys.argv[1], "t"), pa.table({"x": [1]}))
+        os.write(1, b"begun\\n")
+        while True:
+            signal.pause()
+"""
+
+
+@pytest.mark.parametrize("how", ["answers", "silent"])
+def test_a_terminated_program_exports_what_it_has(tmp_path, how):
+    """The SDK's batch is flushed, with the run's span as an error; a silent server ends nothing."""
+    with subprocess.Popen(
+        [sys.executable, "-c", EXPORTS, tmp_path, how],
+        env={**os.environ, "DELTAWITNESS_CACHE_ROOT": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout.readline() == "begun\n"
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(60) == -signal.SIGTERM
+        exported = program.stdout.read().splitlines()
+    assert exported == (
+        ["WRITE t UNSET None", "nightly ERROR Terminated"] if how == "answers" else []
+    )
+    runs = DeltaTable(tmp_path / "cache/cache_ledgers/cache_run_summary_v1").to_pyarrow_table()
+    assert runs.select(["status", "exit_code"]).to_pylist() == [
+        {"status": "error", "exit_code": -signal.SIGTERM}
+    ]

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
 
-__all__ = ["DiagnosticsChoice", "Settings", "TableNames"]
+__all__ = ["DiagnosticsChoice", "LedgerMessages", "Settings", "TableNames"]
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -36,6 +36,17 @@ class TableNames(StrEnum):
     """Only the name set in the table's metadata."""
     NONE = "none"
     """Telemetry names no table; its id is still there."""
+
+
+class LedgerMessages(StrEnum):
+    """What the ledger keeps of the text of an error."""
+
+    FULL = "full"
+    """All of it but secrets: rows that the engine shows, too."""
+    SAFE = "safe"
+    """No rows, no values that could not be cast, no secrets."""
+    TYPE = "type"
+    """Nothing; the error's type and the exception's class are columns of their own."""
 
 
 def _one_of(choices: type[E]) -> Callable[[str], E]:
@@ -138,6 +149,7 @@ class Settings:
         cache_root: where the ledger lies (`DELTAWITNESS_CACHE_ROOT`).
         ledger: keep one when there is a cache root (`DELTAWITNESS_LEDGER`).
         ledger_maintenance: compact and vacuum it (`DELTAWITNESS_LEDGER_MAINTENANCE`).
+        ledger_messages: what it keeps of an error's text (`DELTAWITNESS_LEDGER_MESSAGES`).
         storage_options: of the cache root (`DELTAWITNESS_STORAGE_OPTIONS`).
         spool_dir: what is not in the ledger yet (`DELTAWITNESS_SPOOL_DIR`).
         spool_limit: bytes that may wait there (`DELTAWITNESS_SPOOL_LIMIT`).
@@ -173,6 +185,9 @@ class Settings:
     cache_root: str | None = _setting(Env.CACHE_ROOT, _location, None)
     ledger: bool = _setting(Env.LEDGER, _flag, True)  # noqa: FBT003 - the default
     ledger_maintenance: bool = _setting(Env.LEDGER_MAINTENANCE, _flag, True)  # noqa: FBT003 - the default
+    ledger_messages: LedgerMessages = _setting(  # noqa: RUF009 - makes a field()
+        Env.LEDGER_MESSAGES, _one_of(LedgerMessages), LedgerMessages.SAFE
+    )
     storage_options: dict[str, str] | None = _setting(  # noqa: RUF009 - makes a field()
         Env.STORAGE_OPTIONS, _options, None, repr=False, hash=False
     )

@@ -18,6 +18,7 @@ from deltawitness.semconv import (
 )
 
 __all__ = [
+    "ENGINE_PACKAGES",
     "METRIC_MEANINGS",
     "UNCHANGED",
     "CommitMetrics",
@@ -33,6 +34,12 @@ __all__ = [
     "WriteOutcome",
     "WriteSink",
 ]
+
+
+ENGINE_PACKAGES = frozenset(
+    {"builtins", "deltalake", "_internal", "pyarrow", "arro3", "datafusion", "deltawitness"}
+)
+"""Packages whose exceptions hold an engine's words, or ours; the text of any other is the program's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +219,8 @@ class Failed:
         version: the last version it landed as, when `landed` is yes.
         metrics: what it changed, when it landed; zeros when it did not.
         versions: every version it landed as.
+        is_programs_own: whether the program raised it (a source that yields rows): its words may be
+            data, and leave the process only as the exception's type.
     """
 
     error_type: ErrorType
@@ -221,6 +230,7 @@ class Failed:
     version: int | None = None
     metrics: CommitMetrics = field(default_factory=CommitMetrics)
     versions: tuple[int, ...] = ()
+    is_programs_own: bool = False
 
     def __post_init__(self) -> None:
         """Let the version stand for all of them where no more were given."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -48,7 +49,12 @@ def schema_hash(schema: object) -> str:
     >>> schema_hash(one) == schema_hash(pa.schema([("id", pa.int64())]))
     True
     """
-    arrow = _arrow_schema(schema)
+    try:
+        arrow = _arrow_schema(schema)
+    except TypeError:
+        raise
+    except Exception:  # noqa: BLE001 - Arrow's own errors, of a type that pyarrow does not take
+        return _hash_of_fields(_foreign_field_text(field) for field in _foreign_fields(schema))
     try:
         return _schema_hash(arrow.remove_metadata())
     except TypeError:  # a type that pyarrow cannot hash, and so cannot be remembered
@@ -57,7 +63,11 @@ def schema_hash(schema: object) -> str:
 
 @lru_cache(maxsize=512)
 def _schema_hash(schema: pa.Schema) -> str:
-    return _digest("schema/1", "\n".join(_field_text(field) for field in schema))
+    return _hash_of_fields(_field_text(field) for field in schema)
+
+
+def _hash_of_fields(fields: Iterable[str]) -> str:
+    return _digest("schema/1", "\n".join(fields))
 
 
 def _arrow_schema(source: Any) -> pa.Schema:
@@ -77,6 +87,44 @@ def _arrow_schema(source: Any) -> pa.Schema:
         return _arrow_schema(to_arrow())
     msg = f"schema_hash: {type(source).__name__} exports no Arrow schema"
     raise TypeError(msg)
+
+
+def _foreign_fields(source: Any) -> list[Any]:
+    """Return the fields of a schema that pyarrow does not take as a whole.
+
+    It refuses an extension type that it knows with another storage type, such as `arrow.uuid` over
+    plain binary, which is how delta-rs stores it.
+    """
+    inner = source
+    while not hasattr(inner, "field") and getattr(inner, "schema", None) is not None:
+        inner = inner.schema() if callable(inner.schema) else inner.schema
+    return list(inner)
+
+
+def _foreign_field_text(field: Any) -> str:
+    """Return the text of a field: of its storage, and the name of its extension type around it."""
+    import pyarrow as pa  # noqa: PLC0415 - as in _arrow_schema
+
+    nullability = "" if field.nullable else "!"
+    try:
+        return _field_text(pa.field(field))
+    except pa.ArrowException:
+        known = {_text(name): _text(value) for name, value in (field.metadata or {}).items()}
+    try:
+        storage = _type_text(pa.field(field.with_metadata({})).type)
+    except pa.ArrowException:  # the extension type is inside another type
+        storage = " ".join(str(field.type).split())
+    extension = known.get(_EXTENSION_NAME)
+    kind = storage if extension is None else f"{extension}<{storage}>"
+    return f"{field.name!r}:{kind}{nullability}"
+
+
+_EXTENSION_NAME = "ARROW:extension:name"
+"""Metadata key of a field that names its extension type, as the Arrow specification has it."""
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def _field_text(field: pa.Field) -> str:

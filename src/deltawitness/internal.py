@@ -6,11 +6,14 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
+from typing import TypeVar
 
 from deltawitness.forks import reset_in_child
 from deltawitness.redaction import redact_text
 
-__all__ = ["on_internal_error", "report"]
+__all__ = ["fact", "on_internal_error", "report"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("deltawitness")
 _lock = threading.Lock()
@@ -34,6 +37,21 @@ def report(component: str, error: BaseException) -> None:
         _listener(component)
     if first:
         _log.warning("%s failed with %s: %s", *kind, redact_text(str(error)))
+
+
+def fact(component: str, gather: Callable[[], T], otherwise: T) -> T:
+    """Return one fact of an event; where it cannot be had, report the error and go on without it.
+
+    Args:
+        component: which part the fact belongs to.
+        gather: returns the fact; may raise anything.
+        otherwise: stands for a fact that cannot be had.
+    """
+    try:
+        return gather()
+    except Exception as error:  # noqa: BLE001 - the event is worth more than any of its facts
+        report(component, error)
+        return otherwise
 
 
 def on_internal_error(listener: Callable[[str], None] | None) -> None:

@@ -15,13 +15,14 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from deltawitness.config import Settings, TableNames
+from deltawitness.config import LedgerMessages, Settings, TableNames
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent, WriteOutcome
 from deltawitness.hashing import table_id
 from deltawitness.run import RunContext
 
 __all__ = [
     "key_hash",
+    "message_for_ledger",
     "redact",
     "redact_text",
     "redact_value",
@@ -29,6 +30,8 @@ __all__ = [
     "redacted_run",
     "strip_credentials",
     "table_name_for",
+    "without_location",
+    "without_source_words",
 ]
 
 TEXT_LIMIT = 300
@@ -36,6 +39,8 @@ TEXT_LIMIT = 300
 
 _READ_LIMIT = 8192
 """Characters of free text that are looked at."""
+
+CAST_MARK = "cast value ? "
 
 _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), mark)
@@ -51,8 +56,8 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?is)regex(?:p)? parse error:.*", "regex parse error: ?"),
         (r"(?is)\bdid not compile:.*", "did not compile: ?"),
         # A literal without quotes, between the engine's own words; it may hold them itself.
-        (r"(?is)\bcast (?:value|string)\s.{0,2000}\s(?=to value of \w+ type)", "cast value ? "),
-        (r"(?is)\bcast (?:value|string)\s.{0,2000}?\s(?=to\b)", "cast value ? "),
+        (r"(?is)\bcast (?:value|string)\s.{0,2000}\s(?=to value of \w+ type)", CAST_MARK),
+        (r"(?is)\bcast (?:value|string)\s.{0,2000}?\s(?=to\b)", CAST_MARK),
         (r"(?s)\$([A-Za-z_]*)\$.*?(?:\$\1\$|$)", "?"),
         (r"(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", "[secret]"),
         (r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_.-]+", "[secret]"),
@@ -162,9 +167,33 @@ def redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
 
 
 def _redacted_outcome(outcome: WriteOutcome, location: str | None) -> WriteOutcome:
-    if isinstance(outcome, Failed):
-        return replace(outcome, message=redact_text(outcome.message, location=location))
-    return outcome
+    if not isinstance(outcome, Failed):
+        return outcome
+    if outcome.is_programs_own:
+        # Its type stands beside it, in `exception_type`.
+        return replace(outcome, message="")
+    message = without_source_words(outcome.message)
+    return replace(outcome, message=redact_text(message, location=location))
+
+
+_SOURCE = re.compile(r"(?is)\b(?:C Data interface error|Python exception|PyErr)\b.*")
+_TRACEBACK = re.compile(
+    r"(?m)Traceback \(most recent call last\):\n(?:[ \t].*\n)*([A-Za-z_][\w.]{0,127})"
+)
+
+
+def without_source_words(text: str) -> str:
+    """Return an engine's text without what the source of a write said, but for its exception's type.
+
+    >>> without_source_words("Arrow error: C Data interface error: Invalid: no age for Ann")
+    'Arrow error: the source of the rows failed'
+    """
+    found = _SOURCE.search(text)
+    if found is None:
+        return text
+    raised = _TRACEBACK.search(text, found.start())
+    kind = "" if raised is None else f" with {raised[1].rpartition('.')[2]}"
+    return f"{text[: found.start()]}the source of the rows failed{kind}"
 
 
 def _keyed(known: str | None, uri: str | None, settings: Settings) -> str | None:
@@ -203,13 +232,62 @@ def redact_text(text: str, *, location: str | None = None) -> str:
     'cannot read [path]: id = ? and n > ?'
     """
     # Half a surrogate pair is no text that an exporter could encode.
-    reduced = text[:_READ_LIMIT].encode("utf-8", "replace").decode()
-    for spelling in () if location is None else _spellings(location):
-        reduced = reduced.replace(spelling, "/")
+    reduced = without_location(text[:_READ_LIMIT].encode("utf-8", "replace").decode(), location)
     for pattern, mark in _MARKS:
         reduced = pattern.sub(mark, reduced)
     line = " ".join(reduced.split())
     return line if len(line) <= TEXT_LIMIT else line[: TEXT_LIMIT - 1] + "…"
+
+
+def without_location(text: str, location: str | None) -> str:
+    """Return a text in which a location, in any spelling, is a `/`: a path with blanks has no end."""
+    for spelling in () if location is None else _spellings(location):
+        text = text.replace(spelling, "/")
+    return text
+
+
+def message_for_ledger(text: str, mode: LedgerMessages) -> str | None:
+    """Return an error's text as the ledger and the terminal show it, which lie beside the data.
+
+    Args:
+        text: any text; what is beyond the first 8,192 characters is dropped.
+        mode: `safe` keeps numbers, paths and quoted names, without previews of rows, values that
+            could not be cast, and secrets; `full` keeps all but secrets; `type` keeps nothing.
+
+    Returns:
+        One line of at most 1,000 characters; None where there is nothing to keep.
+
+    >>> message_for_ledger("expected 1 column, got 2: can't read /data/t", LedgerMessages.SAFE)
+    "expected 1 column, got 2: can't read /data/t"
+    """
+    if mode is LedgerMessages.TYPE:
+        return None
+    reduced = text[:_READ_LIMIT].encode("utf-8", "replace").decode()
+    reduced = _URI.sub(_uri_without_credentials, reduced)
+    for pattern, mark in _LOCAL_MARKS[mode]:
+        reduced = pattern.sub(mark, reduced)
+    line = " ".join(reduced.split())
+    return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"
+
+
+MESSAGE_LIMIT = 1000
+"""Characters of an error's text that the ledger keeps."""
+
+_URI = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*")
+_ALWAYS_MASKED = frozenset({"", "[secret]"})
+_LOCAL_MARKS = {
+    LedgerMessages.FULL: tuple(entry for entry in _MARKS if entry[1] in _ALWAYS_MASKED),
+    LedgerMessages.SAFE: tuple(
+        entry for entry in _MARKS if entry[1] in _ALWAYS_MASKED | {"[rows]", "[email]", CAST_MARK}
+    ),
+}
+
+
+def _uri_without_credentials(found: re.Match[str]) -> str:
+    try:
+        return strip_credentials(found[0])
+    except ValueError:
+        return "[uri]"
 
 
 @lru_cache(maxsize=256)

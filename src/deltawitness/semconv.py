@@ -237,6 +237,10 @@ ERROR_TYPE: Final = "error.type"
 EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
 
+# OpenTelemetry process registry, development; on the span of a run
+PROCESS_EXIT_CODE: Final = "process.exit.code"
+"""Exit code that a run gave its process; -N where signal N ended it."""
+
 # OpenTelemetry CI/CD registry, release candidate; spans and logs only
 CICD_PIPELINE_NAME: Final = "cicd.pipeline.name"
 CICD_PIPELINE_RUN_ID: Final = "cicd.pipeline.run.id"
@@ -406,6 +410,8 @@ class Env(StrEnum):
     """Set by `deltawitness run`: instrument this process and its children at start."""
     EVENTS_FILE = "DELTAWITNESS_EVENTS_FILE"
     """Set by `deltawitness run`: where each process appends a line per write, for the summary."""
+    SUPERVISOR = "DELTAWITNESS_SUPERVISOR"
+    """Set by `deltawitness run`: its process id and the lock that it holds while it waits for the program."""
     DIAGNOSTICS_SINK = "DELTAWITNESS_DIAGNOSTICS_SINK"
     """`otel`, `memory`, `both` or `none`."""
     TABLE_ID_KEY = "DELTAWITNESS_TABLE_ID_KEY"
@@ -434,6 +440,8 @@ class Env(StrEnum):
     """Keep a ledger under the cache root (`true`, `false`)."""
     LEDGER_MAINTENANCE = "DELTAWITNESS_LEDGER_MAINTENANCE"
     """Compact and vacuum the ledger's tables from time to time while draining (`true`, `false`)."""
+    LEDGER_MESSAGES = "DELTAWITNESS_LEDGER_MESSAGES"
+    """What the ledger keeps of an error's text: `full`, `safe` (no rows, no secrets) or `type` (nothing)."""
     STORAGE_OPTIONS = "DELTAWITNESS_STORAGE_OPTIONS"
     """Storage options of the cache root as a JSON object, beside what the engine reads itself (`AWS_...`)."""
     SPOOL_DIR = "DELTAWITNESS_SPOOL_DIR"

@@ -8,16 +8,40 @@ from __future__ import annotations
 
 import re
 
+from deltawitness.events import ENGINE_PACKAGES
 from deltawitness.semconv import ErrorType
 
-__all__ = ["classify", "text_of"]
+__all__ = ["classify", "is_programs_own", "text_of"]
 
-_TEXT_READ = 4096
+_TEXT_READ = 8192
 """Characters of an error's text that are looked at: the reason comes first, rows of data after."""
 
 _INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
-# The first pattern that is found decides, so the more particular ones come first.
+# What of an engine's text is user data. What is left are its own words.
+_USER_DATA: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), mark)
+    for pattern, mark in (
+        (r"\x1b\[[0-9;]*[A-Za-z]", ""),
+        # A preview of rows, and a table: everything from there on.
+        (r"(?is)(?<=preview of invalid data).*", " "),
+        (r"(?s)\+-[-+]*\+.*", " "),
+        (r"(?s)[\u250c\u2502].*", " "),
+        # The columns that there are, to the end: their names stand without quotes.
+        (r"(?is)\bvalid fields are .*", " "),
+        (r"(?is)(?<=\bno field named )[^\n]*?(?=\.\s|\.?$)", "?"),
+        # Literals and identifiers; an apostrophe inside a word is none.
+        (r"(?s)(?<!\w)'(?:[^'\\]|''|\\.)*(?:'(?!\w)|$)", "?"),
+        (r"(?s)\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
+        (r"(?s)`[^`]*(?:`|$)", "?"),
+        (r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*", "?"),
+        (r"(?<![\w])[A-Za-z]:\\[^\n\"'<>|]*", "?"),
+        (r"(?<![\w<])(?:~|\.{1,2})?/[^\s\"'`<>|,;:)\]}]*", "?"),
+        (r"\b[\w.%=+-]+(?:/[\w.%=+@-]+)+/?", "?"),
+    )
+)
+
+# The pattern that is found first in the text decides: an engine says what is wrong, and then shows data.
 _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE))
     for kind, pattern in (
@@ -28,8 +52,9 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
             ErrorType.PERMISSION_DENIED,
             (
                 r"permission denied|PermissionDenied|read-only file ?system|ReadOnlyFilesystem"
-                r"|access ?denied|forbidden|unauthori[sz]ed|operation not permitted"
-                r"|\b40[13]\b|code: (?:1|13|30)\b"
+                r"|access ?denied|operation not permitted|lacked (?:valid|the necessary)"
+                r"|status(?: code)?:? 40[13]\b|\b40[13] (?:forbidden|unauthori[sz]ed)"
+                r"|os \{ code: (?:1|13|30)\b|os error (?:1|13|30)\b"
             ),
         ),
         (ErrorType.CONCURRENT_TRANSACTION, r"concurrent transaction (?:failed|with the same)"),
@@ -37,9 +62,9 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
         (
             ErrorType.COMMIT_CONFLICT,
             (
-                r"commit failed: a concurrent|failed to commit transaction|version \d+ already exists"
+                r"commit failed: a concurrent|version \d+ already exists"
                 r"|exceeded \d+ commit|max(?:imum)? commit attempts|metadata changed since last commit"
-                r"|protocol changed since last commit|concurrent append|conflict"
+                r"|protocol changed since last commit|concurrent append"
             ),
         ),
         (
@@ -78,10 +103,6 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
             ),
         ),
         (
-            ErrorType.LOG_CORRUPT,
-            r"invalid json|json error|malformed|corrupt|missing field|EOF while parsing",
-        ),
-        (
             ErrorType.PROTOCOL_UNSUPPORTED,
             (
                 r"unsupported (?:reader|writer|table)|feature.* not supported|not supported by"
@@ -100,10 +121,23 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
         (
             ErrorType.INVALID_ARGUMENT,
             (
-                r"invalid save mode|invalid retention period|does not exist|must be (?:a|one)"
+                r"invalid save mode|invalid retention period|must be (?:a|one)"
                 r"|expected one of|invalid (?:value|argument|option|table property|predicate)"
             ),
         ),
+    )
+)
+
+# What stands in front of many a reason, or may mean anything: counts where none of those is found.
+_WEAK_TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE))
+    for kind, pattern in (
+        (ErrorType.COMMIT_CONFLICT, r"failed to commit transaction|commit conflict"),
+        (
+            ErrorType.LOG_CORRUPT,
+            r"invalid json|json error|malformed|corrupt|missing field|EOF while parsing",
+        ),
+        (ErrorType.INVALID_ARGUMENT, r"does not exist"),
         (
             ErrorType.STORAGE_FAILED,
             r"Generic (?:S3|GCS|MicrosoftAzure|LocalFileSystem)|object ?store",
@@ -126,11 +160,14 @@ _CLASSES = {
 """Classes that count when the text says nothing."""
 
 
-def classify(error: BaseException) -> ErrorType:
+def classify(error: BaseException, text: str | None = None) -> ErrorType:
     """Return the kind of an engine's error, from the closed set.
+
+    Only the engine's own words decide: rows, names, paths and quoted text are cut out first.
 
     Args:
         error: what was raised; it is not changed.
+        text: its text, where the caller has already cut out what it knows to be user data.
 
     >>> classify(OSError(28, "No space left on device")).value
     'storage_full'
@@ -142,7 +179,10 @@ def classify(error: BaseException) -> ErrorType:
     name = type(error).__name__
     if name in _PLAIN_CLASSES:
         return _PLAIN_CLASSES[name]
-    return _from_text(text_of(error)[:_TEXT_READ]) or _CLASSES.get(name) or _from_base(error)
+    kind = None
+    if _is_engines(type(error).__module__):
+        kind = _from_text(_own_words(text_of(error) if text is None else text))
+    return kind or _CLASSES.get(name) or _from_base(error)
 
 
 def text_of(error: BaseException) -> str:
@@ -153,8 +193,43 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
-def _from_text(text: str) -> ErrorType | None:
-    return next((kind for kind, pattern in _TEXTS if pattern.search(text)), None)
+def is_programs_own(error: BaseException) -> bool:
+    """Return whether the program raised an error, and not an engine or this library.
+
+    Of a class of its own, or inside a function that an engine has called back: its text may be data.
+    """
+    if not _is_engines(type(error).__module__):
+        return True
+    traceback = error.__traceback__
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return not _is_engines(str(traceback.tb_frame.f_globals.get("__name__", "")))
+
+
+def _is_engines(module: str) -> bool:
+    return module.partition(".")[0] in ENGINE_PACKAGES
+
+
+def _own_words(text: str) -> str:
+    """Return an engine's text without what is user data."""
+    words = text[:_TEXT_READ]
+    for pattern, mark in _USER_DATA:
+        words = pattern.sub(mark, words)
+    return words
+
+
+def _from_text(words: str) -> ErrorType | None:
+    for texts in (_TEXTS, _WEAK_TEXTS):
+        found = [
+            (match.start(), place, kind)
+            for place, (kind, pattern) in enumerate(texts)
+            if (match := pattern.search(words))
+        ]
+        if found:
+            return min(found)[2]
+    return None
 
 
 def _from_base(error: BaseException) -> ErrorType:  # noqa: PLR0911 - one return per class

@@ -13,8 +13,9 @@ from typing import Any, TextIO
 import typer
 from rich.console import Console
 
+from deltawitness.config import LedgerMessages
 from deltawitness.exceptions import ConfigurationError, DeltaWitnessError
-from deltawitness.redaction import redact_text
+from deltawitness.redaction import message_for_ledger
 
 __all__ = [
     "Complaint",
@@ -75,7 +76,8 @@ def clearly(where: str) -> Iterator[None]:
         complain(str(error))
         raise typer.Exit(MISUSED if isinstance(error, ConfigurationError) else FAILED) from None
     except Exception as error:  # noqa: BLE001 - the engines raise whatever they like
-        complain(f"{where}: {redact_text(str(error)) or type(error).__name__}")
+        text = message_for_ledger(str(error), LedgerMessages.SAFE)
+        complain(f"{where}: {text or type(error).__name__}")
         raise typer.Exit(FAILED) from None
 
 

@@ -10,16 +10,20 @@ from pathlib import Path
 
 from deltawitness.cli.console import complain
 from deltawitness.commit.log import local_path
-from deltawitness.config import Settings
+from deltawitness.config import LedgerMessages, Settings
 from deltawitness.exceptions import ConfigurationError
+from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.place import absolute_root, spool_folder_of
-from deltawitness.ledger.spool import REVISION
-from deltawitness.redaction import redact_text, strip_credentials
+from deltawitness.ledger.spool import REVISION, Spool
+from deltawitness.ledger.supervisor import ProcessEnd
+from deltawitness.redaction import message_for_ledger, strip_credentials
+from deltawitness.run import RunContext
 from deltawitness.semconv import Env
+from deltawitness.sources import now_ns
 
 __all__ = ["KeptLedger", "OwnFolder", "kept_ledger"]
 
-DRAIN_TIMEOUT = 10.0
+DRAIN_TIMEOUT = 30.0
 """Seconds that the end of the command waits for what the program left."""
 
 
@@ -66,16 +70,28 @@ class KeptLedger:
             return strip_credentials(self.root)
         return where if Path(where).is_dir() else None
 
-    def take_over(self) -> int:
+    def take_over(self, end: ProcessEnd, job: str, *, has_written: bool) -> int:
         """Carry what dead processes left into the ledger; return how many operations there were.
 
         Whatever goes wrong is one line: how the program ended is all that the command ends with.
+
+        Args:
+            end: how the program ended, for the row of its run.
+            job: name of that run.
+            has_written: whether a process of the run is known to have written.
         """
         self.folder.settle()
-        if self.root is None or not self._has_spools():
+        if self.root is None:
+            return 0
+        is_written = end.write_to(self.spools)
+        if end.exit_code != 0 and has_written and not is_written:
+            # A shell, or another program that is not observed itself: only its exit code says that
+            # the run has failed.
+            _spool_failed_run(self.spools, end, job, self.root)
+        if not self._has_spools():
             return 0
         carried: list[int] = []
-        thread = threading.Thread(target=lambda: carried.append(_drained()), daemon=True)
+        thread = threading.Thread(target=lambda: carried.append(_drain()), daemon=True)
         thread.start()
         thread.join(DRAIN_TIMEOUT)
         if thread.is_alive():
@@ -112,12 +128,28 @@ def kept_ledger(*, is_wanted: bool) -> KeptLedger:
     )
 
 
-def _drained() -> int:
+def _drain() -> int:
     # The ledger is heavy, and most programs leave nothing: imported where there is something.
     from deltawitness.ledger.ledger import Ledger  # noqa: PLC0415 - as said
 
+    operations = 0
     try:
-        return Ledger().drain().operations
+        operations = Ledger().drain().operations
     except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
-        complain(f"the ledger cannot be written: {redact_text(str(error))}")
-        return 0
+        text = message_for_ledger(str(error), LedgerMessages.SAFE)
+        complain(f"the ledger cannot be written: {text}")
+    return operations
+
+
+def _spool_failed_run(spools: Path, end: ProcessEnd, job: str, root: str) -> None:
+    """Write the row of a run whose own process is not observed and has failed."""
+    from deltawitness.ledger.rows import as_json, ledger_uri  # noqa: PLC0415 - heavy
+    from deltawitness.ledger.runs import OpenRun, RunStatus, Tally, run_row  # noqa: PLC0415 - heavy
+
+    problems: list[BaseException] = []
+    spool = Spool(spools, limit=1 << 20, on_error=problems.append)
+    started = OpenRun(RunContext(end.run_id, job), is_part=False).started(ledger_uri(root))
+    started["pid"] = end.pid
+    row = run_row(started, Tally(), status=RunStatus.ABANDONED, end_time=now_ns() // 1000)
+    spool.append(LineKind.RUN_END, end.run_id, as_json(end.row_with_exit(row)))
+    spool.close()

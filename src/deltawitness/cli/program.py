@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +15,7 @@ import typer
 
 from deltawitness.cli.console import complain
 
-__all__ = ["job_name", "leave_as", "run_program"]
+__all__ = ["Ended", "job_name", "leave_as", "run_program"]
 
 NOT_FOUND = 127
 """Exit code of a shell for a command that is not there."""
@@ -31,17 +32,30 @@ def job_name(command: list[str]) -> str:
     return Path(program).stem or "program"
 
 
-def run_program(command: list[str], environment: dict[str, str]) -> int:
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended.
+
+    Attributes:
+        code: its exit code; -N when signal N ended it.
+        pid: its process id; None when it could not be started.
+    """
+
+    code: int
+    pid: int | None = None
+
+
+def run_program(command: list[str], environment: dict[str, str]) -> Ended:
     """Run the program with our streams and signals as its own, and return how it ended."""
     try:
         child = subprocess.Popen(command, env=environment)  # noqa: S603 - running it is what was asked for
     except FileNotFoundError:
         complain(f"{command[0]}: command not found")
-        return NOT_FOUND
+        return Ended(NOT_FOUND)
     except PermissionError:
         found = shutil.which(command[0]) or command[0]
         complain(f"{found}: cannot be executed")
-        return NOT_EXECUTABLE
+        return Ended(NOT_EXECUTABLE)
 
     def forward(number: int, _: FrameType | None) -> None:
         child.send_signal(number)
@@ -50,7 +64,7 @@ def run_program(command: list[str], environment: dict[str, str]) -> int:
         signal.signal(getattr(signal, name), forward)
     # A terminal sends an interrupt to its whole foreground group: the program has it already.
     signal.signal(signal.SIGINT, signal.SIG_IGN if _is_in_foreground() else forward)
-    return child.wait()
+    return Ended(child.wait(), child.pid)
 
 
 def _is_in_foreground() -> bool:

@@ -18,6 +18,7 @@ from deltawitness.cli.console import MISUSED, complain, console, log_to_stderr
 from deltawitness.cli.keeping import KeptLedger, kept_ledger
 from deltawitness.cli.program import job_name, leave_as, run_program
 from deltawitness.events_file import EventLine, read_events
+from deltawitness.ledger.supervisor import ProcessEnd, Supervision
 from deltawitness.report.summary import print_summary, print_trace, summarised
 from deltawitness.semconv import Env
 from deltawitness.sources import new_id
@@ -56,13 +57,18 @@ def run_command(
     with tempfile.TemporaryDirectory(prefix="deltawitness-") as folder:
         events_file = Path(folder) / "events.jsonl"
         events_file.touch()
+        supervision = Supervision(Path(folder) / "supervisor.lock")
         environment = _environment(run_id, job, events_file) | ledger.environment
+        environment |= supervision.environment
         if show_trace and not asks_for_export(os.environ):
             environment |= _TRACED_NOT_EXPORTED
-        code = run_program(command, environment)
+        ended = run_program(command, environment)
         events = list(read_events(events_file))
-    log_to_stderr()
-    has_written = ledger.take_over() > 0 or bool(events)
+        log_to_stderr()
+        code = ended.code
+        end = ProcessEnd(supervision.lock, ended.pid or 0, run_id, code)
+        has_written = ledger.take_over(end, job, has_written=bool(events)) > 0 or bool(events)
+        supervision.close()
     summary = summarised(run_id, job, events)
     try:
         if json_file is not None:

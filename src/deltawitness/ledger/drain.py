@@ -27,6 +27,7 @@ from deltawitness.ledger.marks import not_yet_in
 from deltawitness.ledger.rows import as_json, note_row
 from deltawitness.ledger.runs import TALLIED, RunStatus, Tally, run_row
 from deltawitness.ledger.segments import Adopted, Told, adopted_together, read_segment
+from deltawitness.ledger.supervisor import ProcessEnd
 from deltawitness.ledger.tables import (
     INVENTORY,
     PARTITION,
@@ -144,11 +145,15 @@ class Drain:
         batch, size = Batch(), 0
         for spool in spools:
             open_runs: dict[str, Row] = {}
+            end = ProcessEnd.read_from(spool.home)
             for path in spool.segments:
                 if size >= BATCH_BYTES:
                     done += self._carry(batch)
                     batch, size = Batch(), 0
                 told = read_segment(path)
+                if end is not None:
+                    told.process_end = end
+                    told.runs = [end.row_with_exit(run) for run in told.runs]
                 # Not the last one's alone: the process may have died before it had told them there.
                 told.open_runs = open_runs = told.open_after(open_runs)
                 batch.told.append(told)
@@ -250,10 +255,12 @@ class Drain:
             tallies = _tallies_of(self._root.opened(INVENTORY), left, ended)
         at = now_ns() // 1000
         for told in batch.abandoned:
-            yield [
+            rows = [
                 run_row(run, tallies[_part(run)], status=RunStatus.ABANDONED, end_time=at)
                 for run in told.open_runs.values()
             ]
+            end = told.process_end
+            yield rows if end is None else [end.row_with_exit(run) for run in rows]
 
     def _carry_rows(self, table: LedgerTable, told: Sequence[tuple[Told, list[Row]]]) -> int:
         parts = [(of, _sound(of, partial(told_rows, table), rows)) for of, rows in told if rows]

@@ -63,7 +63,11 @@ def _quoted(name: str) -> Expr:
 
 
 _FIRST = (PARTITION, "start_time")
-_OF_THE_OPENER = ("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid")
+_OF_THE_OPENER = (
+    *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid"),
+    "exit_code",
+)
+_NOT_SUMMED = frozenset({"pid", "tables_touched", "exit_code"})
 _VERSIONS = ("python_version", "deltalake_version", "datafusion_version", "witness_version")
 
 
@@ -86,7 +90,7 @@ def _one_row_per_run(frame: DataFrame) -> DataFrame:
     sums = [
         f.sum(_quoted(column.name)).alias(column.name)
         for column in RUNS.schema
-        if column.type == pa.int64() and column.name not in {"pid", "tables_touched"}
+        if column.type == pa.int64() and column.name not in _NOT_SUMMED
     ]
     process = f.concat_ws(":", _quoted("host"), _quoted("pid").cast(pa.string()))
     table_ids = f.array_distinct(joined("table_ids"))

@@ -23,8 +23,10 @@ from deltawitness.ledger.rows import as_json, event_row, ledger_uri, place_part
 from deltawitness.ledger.runs import OpenRun, RunStatus, run_row
 from deltawitness.ledger.segments import has_dead
 from deltawitness.ledger.spool import Segment, Spool
+from deltawitness.ledger.supervisor import supervisor_lock
 from deltawitness.ledger.tables import LedgerRoot, Source
-from deltawitness.redaction import key_hash, redact_label, redact_text
+from deltawitness.process_exit import exit_code_of, is_failure
+from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.run import RunContext, is_process_run, started_process_run
 from deltawitness.sources import new_id, now_ns
 
@@ -163,7 +165,7 @@ class Recorder:
             told: the same, fit to leave the process.
             location: where its table lies.
         """
-        row = event_row(event, told, location)
+        row = event_row(event, told, location, self._settings.ledger_messages)
         if not self._spool.settle(segment, event.write_id, as_json(row)):
             self._on_drop("spool")
         self._count(event.run, row)
@@ -180,7 +182,7 @@ class Recorder:
             self._take_part_in(run)
         write_id = new_id()
         whole = {
-            **{name: _FIT.get(name, _as_it_is)(value) for name, value in row.items()},
+            **{name: self._kept(name, value) for name, value in row.items()},
             "run_id": run.run_id,
             "write_id": write_id,
             "job": redact_label(run.job),
@@ -191,6 +193,12 @@ class Recorder:
             self._on_drop("spool")
         self._count(run, whole)
         self._attend()
+
+    def _kept(self, name: str, value: Any) -> Any:
+        """Return the value of a column that a program gives by itself as it is kept."""
+        if name == "error_message" and value is not None:
+            return message_for_ledger(value, self._settings.ledger_messages)
+        return _FIT.get(name, _as_it_is)(value)
 
     def snapshot(self, name: str, row: Mapping[str, Any]) -> None:
         """Keep a row of the snapshot registry."""
@@ -282,17 +290,27 @@ class Recorder:
             # Opened before this recorder was there to be told.
             known.is_part = False
         if known.depth <= 0:
-            self._end(known, error)
+            if self._is_ended_by_supervisor(known):
+                known.error = error
+            else:
+                self._end(known, error)
+
+    @staticmethod
+    def _is_ended_by_supervisor(run: OpenRun) -> bool:
+        """Return whether another process writes how this run has ended: it sees the exit code."""
+        return supervisor_lock() is not None and is_process_run(run.context)
 
     def _end(self, run: OpenRun, error: BaseException | None) -> None:
         with self._counting:
+            has_failed = is_failure(error)
             run.ended = run_row(
                 run.started(self._shown_root),
                 run.tally,
-                status=RunStatus.OK if _is_good(error) else RunStatus.ERROR,
+                status=RunStatus.ERROR if has_failed else RunStatus.OK,
                 end_time=now_ns() // 1000,
-                error_type=None if _is_good(error) else type(error).__qualname__,
+                error_type=type(error).__qualname__ if has_failed else None,
                 dropped=self._spool.dropped,
+                exit_code=exit_code_of(error, ends_process=is_process_run(run.context)),
             )
             self._tell_end(run)
 
@@ -560,14 +578,25 @@ class Recorder:
             error: what ends the process, if it is an error.
             timeout: seconds that the last drain may take; what is left then is adopted by the next.
         """
+        left_to_supervisor = [
+            opened for opened in list(self._runs.values()) if self._is_ended_by_supervisor(opened)
+        ]
         for opened in list(self._runs.values()):
+            if opened in left_to_supervisor:
+                continue
             if opened.ended is None:
                 self._end(opened, error)
             else:
                 self._tell_end(opened)
         self._closed = True
         self._wake.set()
-        if self._is_child or not self.spools.exists() or self.drain_in_time(timeout):
+        try:
+            is_done = self._is_child or not self.spools.exists() or self.drain_in_time(timeout)
+        finally:
+            # In the spool, and not drained: the supervisor adds the exit code.
+            for opened in left_to_supervisor:
+                self._end(opened, opened.error or error)
+        if is_done:
             self._spool.close()
 
     def before_fork(self) -> None:
@@ -592,10 +621,6 @@ class Recorder:
         self._reset()
 
 
-def _is_good(error: BaseException | None) -> bool:
-    return error is None or (isinstance(error, SystemExit) and error.code in {None, 0})
-
-
 def _as_it_is(value: Any) -> Any:
     return value
 
@@ -603,7 +628,6 @@ def _as_it_is(value: Any) -> Any:
 _FIT: dict[str, Callable[[Any], Any]] = {
     "table_uri": lambda value: None if value is None else ledger_uri(value),
     "key": lambda value: None if value is None else key_hash(value),
-    "error_message": lambda value: None if value is None else redact_text(value),
 }
 """How columns that a program gives by itself are made fit to be kept."""
 

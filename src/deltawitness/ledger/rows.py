@@ -27,6 +27,7 @@ from deltawitness.commit.outcome import (
     search_commits,
 )
 from deltawitness.commit.reader import parse_commit
+from deltawitness.config import LedgerMessages
 from deltawitness.events import (
     UNCHANGED,
     Committed,
@@ -40,8 +41,9 @@ from deltawitness.events import (
     WriteIntent,
 )
 from deltawitness.hashing import canonical_uri
+from deltawitness.internal import fact
 from deltawitness.ledger.tables import Source
-from deltawitness.redaction import key_hash, redact_label
+from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.semconv import WITNESS_VERSION, CacheResult, Operation
 
 __all__ = ["as_json", "event_row", "intent_part", "ledger_uri", "note_row", "place_part"]
@@ -82,13 +84,19 @@ def ledger_uri(location: str) -> str:
 # --- whole rows ------------------------------------------------------------------------------------
 
 
-def event_row(event: WriteEvent, told: WriteEvent, location: str | None) -> Row:
+def event_row(
+    event: WriteEvent,
+    told: WriteEvent,
+    location: str | None,
+    messages: LedgerMessages = LedgerMessages.SAFE,
+) -> Row:
     """Return the row of a write.
 
     Args:
         event: the full record.
         told: the same, fit to leave the process.
         location: the table's location, absolute.
+        messages: what is kept of an error's text.
     """
     return {
         "event_time": event.started_at // _MICROSECONDS,
@@ -99,14 +107,18 @@ def event_row(event: WriteEvent, told: WriteEvent, location: str | None) -> Row:
         "job": told.run.job,
         **intent_part(told.intent),
         "result": event.result.value,
-        "table_uri": None if location is None else ledger_uri(location),
+        "table_uri": None
+        if location is None
+        else fact("ledger", lambda: ledger_uri(location), None),
         "table_id": told.table_id,
-        "inputs": _inputs(event.intent.inputs, told.intent.inputs),
-        "run_inputs": _inputs(event.intent.run_inputs, told.intent.run_inputs),
+        "inputs": fact("ledger", lambda: _inputs(event.intent.inputs, told.intent.inputs), None),
+        "run_inputs": fact(
+            "ledger", lambda: _inputs(event.intent.run_inputs, told.intent.run_inputs), None
+        ),
         "duration_ms": event.duration_ns / _NANOSECONDS_PER_MS,
-        **_outcome_part(told),
-        "thread": None if event.thread is None else redact_label(event.thread),
-        **place_part(),
+        **_outcome_part(event, messages),
+        "thread": fact("ledger", lambda: _thread(event), None),
+        **fact("ledger", place_part, {}),
         "pid": event.pid,
         "source": Source.OBSERVED.value,
     }
@@ -141,8 +153,12 @@ def _inputs(
     ] or None
 
 
-def _outcome_part(told: WriteEvent) -> Row:
-    match told.outcome:
+def _thread(event: WriteEvent) -> str | None:
+    return None if event.thread is None else redact_label(event.thread)
+
+
+def _outcome_part(event: WriteEvent, messages: LedgerMessages) -> Row:
+    match event.outcome:
         case Committed() as committed:
             return _versions(committed.versions) | committed.metrics.known()
         case Exported() as exported:
@@ -153,7 +169,9 @@ def _outcome_part(told: WriteEvent) -> Row:
             return {
                 "error_type": failed.error_type.value,
                 "exception_type": failed.exception_type,
-                "error_message": failed.message,
+                "error_message": fact(
+                    "ledger", lambda: message_for_ledger(failed.message, messages), None
+                ),
                 "landed": failed.landed.value,
                 **_versions(failed.versions),
                 **failed.metrics.known(),

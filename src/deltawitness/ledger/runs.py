@@ -119,6 +119,7 @@ class OpenRun:
         depth: how often it is open here, one inside the other; 0 when nobody here will close it.
         tally: its operations so far, as far as they were this process's.
         ended: its row, when it has ended and could not be told yet.
+        error: what ended it, where its row is written only when the process ends.
     """
 
     context: RunContext
@@ -126,6 +127,7 @@ class OpenRun:
     depth: int = 0
     tally: Tally = field(default_factory=Tally)
     ended: Row | None = None
+    error: BaseException | None = None
 
     @property
     def is_open_part(self) -> bool:
@@ -160,6 +162,7 @@ def run_row(  # noqa: PLR0913 - what there is to say at the end, by keyword
     end_time: int,
     error_type: str | None = None,
     dropped: int = 0,
+    exit_code: int | None = None,
 ) -> Row:
     """Return the row of a run that has ended.
 
@@ -170,6 +173,7 @@ def run_row(  # noqa: PLR0913 - what there is to say at the end, by keyword
         end_time: when, in microseconds since the Unix epoch.
         error_type: class of what ended it.
         dropped: operations of the process that could not be told.
+        exit_code: of the process, where the run's end says it.
     """
     return {
         **started,
@@ -178,4 +182,5 @@ def run_row(  # noqa: PLR0913 - what there is to say at the end, by keyword
         "status": status.value,
         "error_type": error_type,
         "dropped": dropped,
+        "exit_code": exit_code,
     }

@@ -21,6 +21,7 @@ from deltawitness.ledger.spool import (
     SEALED,
     delete_spool,
 )
+from deltawitness.ledger.supervisor import ProcessEnd, is_supervised
 from deltawitness.semconv import SPOOL_APP_ID_PREFIX
 
 __all__ = [
@@ -61,6 +62,7 @@ class Told:
         open_runs: runs that it says are open, by id.
         snapshots: rows of the snapshot registry.
         damaged: lines that did not match their checksum.
+        process_end: how the process ended, where another process has seen it.
     """
 
     app_id: str
@@ -71,6 +73,7 @@ class Told:
     open_runs: dict[str, Row] = field(default_factory=dict)
     snapshots: list[Row] = field(default_factory=list)
     damaged: int = 0
+    process_end: ProcessEnd | None = None
 
     def open_after(self, before: Mapping[str, Row]) -> dict[str, Row]:
         """Return the runs that are open at its end, given those that were open before it."""
@@ -212,7 +215,11 @@ def adopted_together(
     homes = _homes(folder, besides)
     for few in (homes[first : first + most] for first in range(0, len(homes), most)):
         with ExitStack() as locks:
-            ours = [home for home in few if locks.enter_context(_owned(home))]
+            ours = [
+                home
+                for home in few
+                if locks.enter_context(_owned(home)) and not is_supervised(home)
+            ]
             if ours:
                 yield [Adopted(home, _segments_in(home)) for home in ours]
         for home in few:
@@ -235,7 +242,7 @@ def has_dead(folder: Path, besides: Path | None = None) -> bool:
     """
     for home in _homes(folder, besides):
         with _owned(home) as is_ours:
-            if is_ours or _left_over(home):
+            if (is_ours and not is_supervised(home)) or _left_over(home):
                 return True
     return any(map(_is_old, folder.glob(f"{NEW}*")))
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deltawitness.ledger.lines import LineKind, encoded
+from deltawitness.ledger.supervisor import SUPERVISOR_LINK, supervisor_lock
 from deltawitness.sources import new_id
 
 __all__ = ["NEW", "OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool", "delete_spool"]
@@ -246,6 +247,9 @@ class Spool:
         new.mkdir(parents=True, mode=0o700)
         descriptor = os.open(new / OWNER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = supervisor_lock()
+        if lock is not None:
+            (new / SUPERVISOR_LINK).symlink_to(lock)
         home = new.rename(self._folder / name)
         self._home, self._owner, self._number = home, descriptor, 0
         return home

@@ -186,7 +186,11 @@ INVENTORY = LedgerTable(
         ("duration_ms", Kind.NUMBER, "milliseconds that the engine's call took"),
         ("error_type", Kind.TEXT, "why it failed, of a closed set"),
         ("exception_type", Kind.TEXT, "class of what the engine raised"),
-        ("error_message", Kind.TEXT, "its text, redacted"),
+        (
+            "error_message",
+            Kind.TEXT,
+            "its text without rows and secrets, as DELTAWITNESS_LEDGER_MESSAGES says",
+        ),
         (
             "landed",
             Kind.TEXT,
@@ -259,6 +263,11 @@ RUNS = LedgerTable(
         ("files_deleted", Kind.COUNT, "files that VACUUMs deleted"),
         ("bytes_deleted", Kind.COUNT, "bytes that VACUUMs deleted"),
         ("rows_served", Kind.COUNT, "rows that cache hits served"),
+        (
+            "exit_code",
+            Kind.COUNT,
+            "exit code of the process that the run ended, -N when signal N ended it; null when nobody saw it",
+        ),
     ),
 )
 

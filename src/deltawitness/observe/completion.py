@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import format_span_id, format_trace_id
@@ -32,11 +33,14 @@ from deltawitness.events import (
     WriteOutcome,
 )
 from deltawitness.hashing import schema_hash, table_id
+from deltawitness.internal import fact
+from deltawitness.redaction import redacted_intent, redacted_run
 
 if TYPE_CHECKING:
+    from deltawitness.config import Settings
     from deltawitness.observe.observation import Observation
 
-__all__ = ["completed"]
+__all__ = ["barely_completed", "barely_redacted", "completed"]
 
 
 def completed(observation: Observation, tail: int) -> WriteEvent:
@@ -46,11 +50,33 @@ def completed(observation: Observation, tail: int) -> WriteEvent:
         observation: what the caller's thread noted down.
         tail: how many versions of the log to search for a commit whose version is not known.
     """
-    return _event(observation, _outcome(observation, tail))
+    outcome = fact("commit", lambda: _outcome(observation, tail), None)
+    return _event(observation, _barely_known(observation) if outcome is None else outcome)
 
 
 def barely_completed(observation: Observation) -> WriteEvent:
     """Return the event with what is known without reading anything: when reading hangs or fails."""
+    return _event(observation, _barely_known(observation))
+
+
+def barely_redacted(event: WriteEvent, settings: Settings) -> WriteEvent:
+    """Return the event as it may leave the process, without the parts that cannot be redacted."""
+    run, intent, outcome = event.run, event.intent, event.outcome
+    told = replace(
+        event,
+        run=replace(run, job="[job]", attributes=MappingProxyType({})),
+        intent=WriteIntent(intent.operation, intent.cache_operation, scope=intent.scope),
+        outcome=replace(outcome, message="") if isinstance(outcome, Failed) else outcome,
+        table_id=None,
+        thread=None,
+    )
+    told = fact("redaction", lambda: replace(told, run=redacted_run(run)), told)
+    if settings.table_id_key is None:
+        told = replace(told, table_id=event.table_id)
+    return fact("redaction", lambda: replace(told, intent=redacted_intent(intent, settings)), told)
+
+
+def _barely_known(observation: Observation) -> WriteOutcome:
     outcome: WriteOutcome
     if observation.failure is not None:
         outcome = observation.failure
@@ -62,11 +88,11 @@ def barely_completed(observation: Observation) -> WriteEvent:
         outcome = Committed((observation.version,), _returned_metrics(observation))
     else:
         outcome = NoCommit(NoCommitReason.NOT_FOUND)
-    return _event(observation, outcome)
+    return outcome
 
 
 def _event(observation: Observation, outcome: WriteOutcome) -> WriteEvent:
-    context = observation.span.get_span_context()
+    trace_id, span_id = fact("spans", lambda: _trace_ids(observation), _NO_TRACE)
     location = observation.location
     return WriteEvent(
         write_id=observation.write_id,
@@ -75,31 +101,47 @@ def _event(observation: Observation, outcome: WriteOutcome) -> WriteEvent:
         outcome=outcome,
         started_at=observation.started_at,
         duration_ns=observation.duration_ns,
-        trace_id=format_trace_id(context.trace_id) if context.is_valid else None,
-        span_id=format_span_id(context.span_id) if context.is_valid else None,
-        table_id=None if location is None else table_id(location),
+        trace_id=trace_id,
+        span_id=span_id,
+        table_id=None if location is None else fact("commit", lambda: table_id(location), None),
         thread=observation.thread,
         pid=os.getpid(),
     )
 
 
+_NO_TRACE: tuple[str | None, str | None] = None, None
+
+
+def _trace_ids(observation: Observation) -> tuple[str | None, str | None]:
+    context = observation.span.get_span_context()
+    if not context.is_valid:
+        return None, None
+    return format_trace_id(context.trace_id), format_span_id(context.span_id)
+
+
 def _with_schema_hash(observation: Observation) -> WriteIntent:
-    if observation.schema is None or observation.intent.schema_hash is not None:
+    schema = observation.schema
+    if schema is None or observation.intent.schema_hash is not None:
         return observation.intent
-    return replace(observation.intent, schema_hash=schema_hash(observation.schema))
+    hashed = fact("schema", lambda: schema_hash(schema), None)
+    return replace(observation.intent, schema_hash=hashed)
 
 
 def _outcome(observation: Observation, tail: int) -> WriteOutcome:
     if observation.failure is not None:
         return _failed(observation, observation.failure, tail)
     if observation.exported is not None:
-        return Exported(observation.exported())
+        return Exported(fact("commit", observation.exported, CommitMetrics()))
     if observation.idle is not None:
         return _no_commit(observation, observation.idle)
     commits = _own_commits(observation, tail)
     if not commits:
         return _no_commit(observation, _why_no_commit(observation))
-    metrics = metrics_of(observation.intent.operation, commits, _returned(observation))
+    metrics = fact(
+        "commit",
+        lambda: metrics_of(observation.intent.operation, commits, _returned(observation)),
+        CommitMetrics(),
+    )
     return Committed(tuple(commit.version for commit in commits), metrics)
 
 
@@ -159,7 +201,11 @@ def _why_no_commit(observation: Observation) -> NoCommitReason:
 
 
 def _returned_metrics(observation: Observation) -> CommitMetrics:
-    metrics = metrics_of(observation.intent.operation, (), _returned(observation))
+    metrics = fact(
+        "commit",
+        lambda: metrics_of(observation.intent.operation, (), _returned(observation)),
+        CommitMetrics(),
+    )
     if observation.files_deleted is not None and observation.idle is None:
         return replace(metrics, files_deleted=observation.files_deleted)
     return metrics

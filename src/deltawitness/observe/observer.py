@@ -7,8 +7,8 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import util as multiprocessing_util
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,23 +24,31 @@ from deltawitness.config import Settings
 from deltawitness.delivery import Delivery, Step
 from deltawitness.events import (
     Failed,
+    Landed,
     NoCommitReason,
     WriteEvent,
     WriteIntent,
     WriteSink,
 )
 from deltawitness.forks import mark_delta_rs_used
-from deltawitness.internal import on_internal_error, report
+from deltawitness.internal import fact, on_internal_error, report
 from deltawitness.ledger.place import settled
-from deltawitness.observe.completion import barely_completed, completed
+from deltawitness.observe.completion import barely_completed, barely_redacted, completed
 from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure
 from deltawitness.observe.noted_writes import note_write
 from deltawitness.observe.observation import Observation
 from deltawitness.observe.preparation import Preparation
 from deltawitness.observe.recording import recording_for
 from deltawitness.observe.run_reads import reads_of_run
-from deltawitness.observe.termination import Terminated, Termination
-from deltawitness.redaction import redact, redact_label, strip_credentials, table_name_for
+from deltawitness.observe.termination import Termination
+from deltawitness.process_exit import Terminated, restore_interrupt
+from deltawitness.redaction import (
+    redact,
+    redact_label,
+    strip_credentials,
+    table_name_for,
+    without_location,
+)
 from deltawitness.run import (
     NO_CACHE_CONTEXT,
     RunContext,
@@ -52,9 +60,15 @@ from deltawitness.run import (
     remove_run_listener,
     unhandled,
 )
-from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
+from deltawitness.semconv import (
+    POLICY_UNMANAGED,
+    CacheOperation,
+    CacheScope,
+    ErrorType,
+    Operation,
+)
 from deltawitness.sources import new_id, now_ns
-from deltawitness.taxonomy import classify, text_of
+from deltawitness.taxonomy import classify, is_programs_own, text_of
 from deltawitness.telemetry.cache import note_enclosed_write, on_cache_operation, use_providers
 from deltawitness.telemetry.diagnostics import diagnostics_sink
 from deltawitness.telemetry.flushing import FlushFirst
@@ -162,7 +176,7 @@ class Observer:
             on_drop=self._counters.dropped,
         )
         self._flushing = FlushFirst(self._flush_in_time)
-        self._termination = Termination(self._tell_before_going)
+        self._termination = Termination(self._flush_before_termination)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -175,6 +189,8 @@ class Observer:
         if self.recorder is not None:
             on_cache_operation(self.recorder.operation)
         add_run_listener(self)
+        # Registered first, so that it runs after every other exit handler of ours.
+        atexit.register(restore_interrupt)
         atexit.register(self._flush_at_exit)
         # Children of multiprocessing leave by os._exit: only these finalizers run there.
         multiprocessing_util.register_after_fork(self, Observer._finish_child)
@@ -192,6 +208,7 @@ class Observer:
         remove_run_listener(self)
         self._flushing.restore()
         atexit.unregister(self._flush_at_exit)
+        atexit.unregister(restore_interrupt)
         if _observer is self:
             _observer = None
             on_internal_error(None)
@@ -215,9 +232,10 @@ class Observer:
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             report("run", error)
 
-    def run_settling(self, run: RunContext) -> None:  # noqa: ARG002 - one signature for all listeners
+    def run_settling(self, run: RunContext) -> None:
         """Deliver what waits, so that a run's telemetry is whole when the run is over."""
-        self._flush_in_time()
+        with _interruptible(run):
+            self._flush_in_time()
 
     def run_ended(self, run: RunContext, error: BaseException | None) -> None:
         """Close the run's span."""
@@ -229,7 +247,8 @@ class Observer:
 
     def run_closed(self, run: RunContext) -> None:
         """Have the ledger tell of the run."""
-        self._recording.run_closed(run)
+        with _interruptible(run):
+            self._recording.run_closed(run)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every write that is finished by now has been delivered to every sink."""
@@ -242,14 +261,28 @@ class Observer:
         self._is_exiting = True
         if self.recorder is not None:
             self.recorder.is_exiting = True
-        self._flush_in_time()
-        self._recording.close(unhandled(), timeout=self._flush_timeout())
+        # Whoever interrupts the wait gets the exit status that the program has; the rest is drained later.
+        with suppress(KeyboardInterrupt):
+            self._flush_in_time()
+        with suppress(KeyboardInterrupt):
+            self._recording.close(unhandled(), timeout=self._flush_timeout())
 
-    def _tell_before_going(self) -> None:
+    def _flush_before_termination(self) -> None:
+        """Deliver, export and drain what waits, within the time that SIGTERM leaves."""
         if self.recorder is not None:
             self.recorder.is_terminated = True
         self._delivery.flush(TIME_TO_GO)
+        self._run_spans.end_all(Terminated())
+        # Beside the drain: an exporter whose server does not answer takes all the time there is.
+        flushing = threading.Thread(
+            target=self._flushing.force_flush_within,
+            args=(TIME_TO_GO,),
+            name="deltawitness-flush",
+            daemon=True,
+        )
+        flushing.start()
         self._recording.close(Terminated(), timeout=TIME_TO_GO)
+        flushing.join(TIME_TO_GO)
 
     def _forget_under_way(self) -> None:
         """In a forked child: what the parent's threads were writing is the parent's."""
@@ -290,7 +323,7 @@ class Observer:
         if not seam.commits:
             observation.idle = NoCommitReason.NOT_A_COMMIT
         if table is not None:
-            observation.base = table.version()
+            observation.base = fact("seam", table.version, None)
         note_write(observation)
         return observation
 
@@ -357,7 +390,7 @@ class Observer:
         mode: str | None,
         facts: Facts,
     ) -> WriteIntent:
-        named = None if table is None else table.metadata().name
+        named = None if table is None else fact("seam", lambda: table.metadata().name, None)
         return self.intent(
             facts, seam.operation, seam.cache_operation, location, named=named, mode=mode
         )
@@ -386,10 +419,20 @@ class Observer:
         return WriteIntent(
             operation=operation,
             cache_operation=cache_operation,
-            table_uri=None if location is None else strip_credentials(location),
-            table_name=table_name_for(location, named, self.settings.table_names),
+            table_uri=None
+            if location is None
+            else fact("redaction", lambda: strip_credentials(location), None),
+            table_name=fact(
+                "redaction",
+                lambda: table_name_for(location, named, self.settings.table_names),
+                None,
+            ),
             mode=mode,
-            policy=redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
+            policy=fact(
+                "redaction",
+                lambda: redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
+                POLICY_UNMANAGED,
+            ),
             scope=facts.scope or ambient.scope or CacheScope.DATASET,
             cache_key=facts.cache_key if facts.cache_key is not None else ambient.key,
             schema_hash=facts.schema_hash,
@@ -453,6 +496,8 @@ class Observer:
                     _read_commit(observation, local_log_directory(observation.location), 0)
                 else:
                     self._note_commit(observation, observation.location, table)
+        except Exception as error:  # noqa: BLE001 - the log is searched for what was not seen here
+            report("commit", error)
         finally:
             self._hand_over(observation)
 
@@ -488,19 +533,26 @@ class Observer:
     ) -> None:
         """Take note of what the engine raised, and have the write delivered."""
         observation.duration_ns = time.perf_counter_ns() - observation.clock
-        kind = type(error)
+        kind, text = type(error), text_of(error)
+        is_own = fact("taxonomy", lambda: is_programs_own(error), True)  # noqa: FBT003 - nothing leaves then
+        location = observation.location
+        words = "" if is_own else fact("taxonomy", lambda: without_location(text, location), text)
         observation.failure = Failed(
-            error_type=classify(error),
+            error_type=fact("taxonomy", lambda: classify(error, words), ErrorType.OTHER),
             exception_type=f"{kind.__module__}.{kind.__qualname__}",
-            message=text_of(error),
+            message=text,
+            is_programs_own=is_own,
         )
         observation.storage_options = storage_options
-        location = observation.location
+        if table is None and observation.landed is None and kind.__name__ == _NOT_OPENED:
+            observation.landed = Landed.NO
         if table is not None:  # without one, the error may have come before the engine was asked
             mark_delta_rs_used()
         try:
             if table is not None and location is not None and local_log_directory(location) is None:
                 observation.log = self._table_log(observation, table)
+        except Exception as problem:  # noqa: BLE001 - whether it landed is not known then
+            report("commit", problem)
         finally:
             self._hand_over(observation)
 
@@ -562,12 +614,15 @@ class Observer:
         return steps + [Step("sink", _telling(sink)) for sink in sinks]
 
     def _complete(self, observation: Observation) -> None:
+        # First what needs no reading, which may hang.
         observation.event = barely_completed(observation)
         observation.event = completed(observation, self.settings.landed_tail)
 
     def _redact(self, observation: Observation) -> None:
         if observation.event is not None:
-            observation.told = redact(observation.event, self.settings)
+            event = observation.event
+            told = fact("redaction", lambda: redact(event, self.settings), None)
+            observation.told = told or barely_redacted(event, self.settings)
 
     def _make_span(self, observation: Observation) -> None:
         prepared = observation.prepared
@@ -597,11 +652,17 @@ class Observer:
     def _capture(self, observation: Observation) -> None:
         if observation.event is not None:
             for sink in self._local_sinks:
-                sink(observation.event)
+                try:
+                    sink(observation.event)
+                except Exception as error:  # noqa: BLE001 - each of the others gets the event
+                    report("capture", error)
 
 
 PREPARATIONS_KEPT = 4096
 """Kinds of writes whose preparation is kept; beyond it all are made anew."""
+
+_NOT_OPENED = "TableNotFoundError"
+"""Class of what delta-rs raises for a location that holds no table, or that it knows no storage for."""
 
 TIME_TO_GO = 3.0
 """Seconds that a SIGTERM waits for telemetry, and again for the ledger."""
@@ -613,6 +674,16 @@ def _absolute(location: str) -> str:
     """Return a location that means the same when the program has gone to another directory."""
     is_absolute = location.startswith("/") or "://" in location
     return location if is_absolute else os.path.abspath(location)  # noqa: PTH100 - text, not a file
+
+
+@contextmanager
+def _interruptible(run: RunContext) -> Iterator[None]:
+    """Let an interrupt end the wait at the end of a process, and nothing else: its exit status is set."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not run.is_process:
+            raise
 
 
 def _read_commit(observation: Observation, directory: str | None, version: int) -> None:

@@ -17,15 +17,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-__all__ = ["Terminated", "Termination"]
+__all__ = ["Termination"]
 
 
 LONGEST_GOING = 10.0
 """Seconds after which a process that is told to go is taken to stay."""
-
-
-class Terminated(BaseException):
-    """What ends the runs of a process that is told to go; it is never raised."""
 
 
 class Termination:

@@ -86,6 +86,8 @@ def _facts(run: Row) -> list[str]:
             f"first seen {moment(run['start_time'])}, not ended: it is open, or its spool is lost"
         ]
     why = f" by {run['error_type']}" if run["error_type"] else ""
+    if (run["exit_code"] or 0) > 0:  # a signal is its own name
+        why += f" with exit code {run['exit_code']}"
     lines = [
         f"{run['status']}{why}, from {moment(run['start_time'])} for {seconds(_lasted(run))} s"
     ]

@@ -14,6 +14,7 @@ from deltawitness.events import (
     InputVersion,
     WriteEvent,
 )
+from deltawitness.redaction import redact_text, without_source_words
 from deltawitness.semconv import (
     CACHE_KEY,
     CACHE_OPERATION,
@@ -56,8 +57,9 @@ from deltawitness.semconv import (
     WRITE_ID,
     system_of,
 )
+from deltawitness.taxonomy import is_programs_own, text_of
 
-__all__ = ["DetailAttributes", "event_attributes"]
+__all__ = ["DetailAttributes", "error_text", "event_attributes"]
 
 AttributeValue: TypeAlias = str | int | float | bool | list[str]
 
@@ -133,6 +135,13 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
 
 def _versions(reads: tuple[InputVersion, ...]) -> list[str] | None:
     return [f"{read.table_id}@{read.version}" for read in reads] or None
+
+
+def error_text(error: BaseException) -> str | None:
+    """Return an error's text as the status of a span may hold it; None where it is the program's own."""
+    if is_programs_own(error):
+        return None
+    return redact_text(without_source_words(text_of(error)))
 
 
 def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:

@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from deltawitness.events import UNCHANGED
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.internal import report
-from deltawitness.redaction import redact_label, redact_named, redact_text, redact_value
+from deltawitness.redaction import redact_label, redact_named, redact_value
 from deltawitness.run import RunContext, current_run, parse_scope
 from deltawitness.semconv import (
     CACHE_OPERATION,
@@ -34,6 +34,7 @@ from deltawitness.semconv import (
 )
 from deltawitness.sources import now_ns
 from deltawitness.taxonomy import classify
+from deltawitness.telemetry.attributes import error_text
 from deltawitness.telemetry.metrics import cache_instruments
 
 if TYPE_CHECKING:
@@ -221,14 +222,7 @@ def _opened(name: str, attributes: dict[str, AttributeValue]) -> Span:
 
 def _mark_failed(span: Span, error: BaseException, error_type: str) -> None:
     span.set_attribute(ERROR_TYPE, error_type)
-    span.set_status(Status(StatusCode.ERROR, redact_text(_text(error))))
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - an error that cannot say what it is still is one
-        return ""
+    span.set_status(Status(StatusCode.ERROR, error_text(error)))
 
 
 def _close(span: Span, result: CacheResult) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from deltawitness.redaction import redact_text
 from deltawitness.run import current_run
 from deltawitness.semconv import (
     CACHE_PLAN_HASH,
@@ -31,7 +30,8 @@ from deltawitness.semconv import (
     Operation,
     system_of,
 )
-from deltawitness.taxonomy import classify, text_of
+from deltawitness.taxonomy import classify
+from deltawitness.telemetry.attributes import error_text
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -133,7 +133,7 @@ class Query:
             self._span.set_attribute(DB_RESPONSE_RETURNED_ROWS, self.rows)
         if error is not None and error_type is not None:
             self._span.set_attribute(ERROR_TYPE, error_type)
-            self._span.set_status(Status(StatusCode.ERROR, redact_text(text_of(error))))
+            self._span.set_status(Status(StatusCode.ERROR, error_text(error)))
         with trace.use_span(self._span, record_exception=False, set_status_on_exception=False):
             self._telemetry.record(time.perf_counter() - self._started, self.rows, error_type)
         self._span.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import Token
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from deltawitness.events import Failed
+from deltawitness.internal import fact
+from deltawitness.process_exit import exit_code_of, is_failure
 from deltawitness.redaction import redacted_run
 from deltawitness.semconv import (
     CACHE_OPERATION,
@@ -25,6 +28,7 @@ from deltawitness.semconv import (
     DB_SYSTEM_NAME,
     ERROR_TYPE,
     FORCE_SAMPLE,
+    PROCESS_EXIT_CODE,
     RUN_ATTRIBUTE_PREFIX,
     RUN_ID,
     RUN_PARENT_ID,
@@ -92,7 +96,7 @@ class WriteSpans:
     def close(event: WriteEvent, span: Span) -> None:
         """End the span at the event's end, with all that is known by now."""
         if span.is_recording():
-            span.set_attributes(event_attributes(event))
+            span.set_attributes(fact("spans", lambda: event_attributes(event), {}))
             if isinstance(event.outcome, Failed):
                 span.set_status(Status(StatusCode.ERROR, event.outcome.message))
         span.end(event.started_at + event.duration_ns)
@@ -179,10 +183,24 @@ class RunSpans:
             return
         span, token = entry
         otel_context.detach(token)
-        if error is not None:
-            span.set_attribute(ERROR_TYPE, type(error).__qualname__)
-            span.set_status(Status(StatusCode.ERROR))
-        span.end()
+        _end_run_span(span, error, ends_process=run.is_process)
+
+    def end_all(self, error: BaseException) -> None:
+        """End the spans of all open runs, from any thread: the process dies in a moment."""
+        while self._open:
+            with suppress(KeyError):  # its own thread ends it at the same time
+                span, _ = self._open.popitem()[1]
+                _end_run_span(span, error, ends_process=True)
+
+
+def _end_run_span(span: Span, error: BaseException | None, *, ends_process: bool) -> None:
+    code = exit_code_of(error, ends_process=ends_process)
+    if code is not None:
+        span.set_attribute(PROCESS_EXIT_CODE, code)
+    if error is not None and is_failure(error):
+        span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
 
 
 def _run_attributes(run: RunContext) -> dict[str, str | bool]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from deltawitness.redaction import redact_label, redact_text
+from deltawitness.redaction import redact_label
 from deltawitness.semconv import (
     CICD_PIPELINE_NAME,
     CICD_PIPELINE_RUN_ID,
@@ -19,7 +19,8 @@ from deltawitness.semconv import (
     SCOPE_NAME,
     WITNESS_VERSION,
 )
-from deltawitness.taxonomy import classify, text_of
+from deltawitness.taxonomy import classify
+from deltawitness.telemetry.attributes import error_text
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -67,5 +68,5 @@ class StepSpans:
         """End the span of a step, with the error that ended the step."""
         if error is not None:
             span.set_attribute(ERROR_TYPE, classify(error).value)
-            span.set_status(Status(StatusCode.ERROR, redact_text(text_of(error))))
+            span.set_status(Status(StatusCode.ERROR, error_text(error)))
         span.end()

@@ -1,0 +1,176 @@
+"""An event is worth more than any of its facts: one that cannot be had costs nothing but itself."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal
+from deltawitness.hashing import schema_hash
+from deltawitness.testing import InMemoryTelemetry, capture_writes
+
+DATA = pa.table({"x": [1, 2]})
+
+FACTS = [
+    # Whatever gathers a part of an event; each is broken in turn.
+    "deltawitness.observe.completion.schema_hash",
+    "deltawitness.observe.completion.table_id",
+    "deltawitness.observe.completion.metrics_of",
+    "deltawitness.observe.completion.find_commits",
+    "deltawitness.observe.completion.search_commits",
+    "deltawitness.observe.completion.open_log",
+    "deltawitness.observe.completion.landed",
+    "deltawitness.observe.completion.format_trace_id",
+    "deltawitness.observe.observer.redact",
+    "deltawitness.observe.observer.strip_credentials",
+    "deltawitness.observe.observer.table_name_for",
+    "deltawitness.observe.observer.redact_label",
+    "deltawitness.observe.observer.local_log_directory",
+    "deltawitness.observe.observer.read_local_commit",
+    "deltawitness.observe.observer.classify",
+    "deltawitness.observe.observer.is_programs_own",
+    "deltawitness.observe.observer.without_location",
+    "deltawitness.observe.recording.note_text",
+    "deltawitness.observe.recording.intent_text",
+    "deltawitness.ledger.rows.ledger_uri",
+    "deltawitness.ledger.rows.place_part",
+    "deltawitness.ledger.rows.message_for_ledger",
+    "deltawitness.telemetry.spans.event_attributes",
+]
+
+
+def merged(uri):
+    (
+        DeltaTable(uri)
+        .merge(DATA, "t.x = s.x + 5", source_alias="s", target_alias="t")
+        .when_not_matched_insert_all()
+        .execute()
+    )
+
+
+def refused(uri):
+    with pytest.raises(Exception, match="already exists"):
+        write_deltalake(uri, DATA)
+
+
+ACTS = {
+    "append": (lambda uri: write_deltalake(uri, DATA, mode="append"), "write"),
+    "merge": (merged, "write"),
+    "delete": (lambda uri: DeltaTable(uri).delete("x = 1"), "write"),
+    "vacuum": (lambda uri: DeltaTable(uri).vacuum(), "noop"),
+    "error": (refused, "error"),
+}
+
+
+def broken(*_, **__):
+    msg = "this fact cannot be had"
+    raise ValueError(msg)
+
+
+@pytest.mark.internal_errors
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch):
+    """The sinks, span with its outcome, log record, metric and ledger row of each write are there."""
+    uri = str(tmp_path / "t")
+    write_deltalake(uri, DATA)
+    telemetry = InMemoryTelemetry.create()
+    told = []
+    DeltaLakeInstrumentor().instrument(
+        settings=Settings(cache_root=str(tmp_path / "cache"), table_id_key=b"key"),
+        sinks=[told.append],
+        **telemetry.providers(),
+    )
+    monkeypatch.setattr(fact, broken)
+    with capture_writes() as writes:
+        for act, _ in ACTS.values():
+            act(uri)
+        results = [event.result.value for event in writes]
+    expected = [result for _, result in ACTS.values()]
+    assert results == expected
+    assert [event.result.value for event in told] == expected
+    spans = [span for span in telemetry.spans() if span.name.split()[0] != "t"]
+    assert len(spans) == len(ACTS)
+    if not fact.endswith("event_attributes"):
+        assert [span.attributes["cache.result"] for span in spans] == expected
+    names = [record.log_record.event_name for record in telemetry.log_records()]
+    assert names.count("deltawitness.write") == len(ACTS)
+    points = telemetry.metric_points()["cache.operation.count"]
+    assert sum(point.value for point in points) == len(ACTS)
+    monkeypatch.undo()
+    rows = Ledger(tmp_path / "cache").inventory().select("result").to_pylist()
+    assert sorted(row["result"] for row in rows) == sorted(expected)
+    assert "key" not in str(internal.seen())
+
+
+@pytest.mark.internal_errors
+def test_a_sink_that_fails_takes_nothing_from_the_others(tmp_path):
+    """Each capture of a block gets each event."""
+    with capture_writes() as outer:
+        from deltawitness.observe import current_observer
+
+        current_observer().add_sink(broken)
+        with capture_writes() as inner:
+            write_deltalake(tmp_path / "t", DATA)
+            assert (len(outer), len(inner)) == (1, 1)
+        current_observer().remove_sink(broken)
+
+
+UUID = pa.array([b"0123456789abcdef"], pa.uuid())
+
+COLUMNS = {
+    "uuid": UUID,
+    "tensor": pa.ExtensionArray.from_storage(
+        pa.fixed_shape_tensor(pa.int32(), (2,)), pa.array([[1, 2]], pa.list_(pa.int32(), 2))
+    ),
+    "opaque": pa.ExtensionArray.from_storage(
+        pa.opaque(pa.binary(16), "hugeint", "DuckDB"),
+        pa.array([b"0123456789abcdef"], pa.binary(16)),
+    ),
+    "json": pa.array(["{}"], pa.json_()),
+    "bool8": pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1], pa.int8())),
+    "list of uuid": pa.ListArray.from_arrays(pa.array([0, 1]), UUID),
+    "struct of uuid": pa.StructArray.from_arrays([UUID], ["id"]),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_an_extension_type_is_hashed(name, tmp_path):
+    """Also one whose storage delta-rs changes, which pyarrow refuses to read back."""
+    data = pa.table({"id": [1], "x": COLUMNS[name]})
+    uri = str(tmp_path / "t")
+    with capture_writes() as writes:
+        try:
+            write_deltalake(uri, data)
+        except Exception:  # noqa: BLE001 - the engine may not take the type; the event is what counts
+            assert len(writes) <= 1
+            return
+        write_deltalake(uri, data, mode="append")
+        first, second = (event.intent.schema_hash for event in writes)
+    assert first == second
+    assert first is not None
+    assert first != schema_hash(pa.table({"id": [1], "x": ["text"]}))
+
+
+def test_an_extension_type_over_another_storage_has_a_hash_of_its_own():
+    """Its name, its storage and its nullability count."""
+    from arro3.core import DataType, Field, Schema
+
+    def hashed(kind, name=None, *, nullable=True):
+        metadata = {"ARROW:extension:name": name} if name else None
+        field = Field("x", kind, metadata=metadata, nullable=nullable)
+        return schema_hash(Schema([field]))
+
+    hashes = [
+        hashed(DataType.binary(), "arrow.uuid"),
+        hashed(DataType.binary(), "arrow.uuid", nullable=False),
+        hashed(DataType.string(), "arrow.uuid"),
+        hashed(DataType.binary()),
+        hashed(
+            DataType.list(
+                Field("item", DataType.binary(), metadata={"ARROW:extension:name": "arrow.uuid"})
+            )
+        ),
+    ]
+    assert len(set(hashes)) == len(hashes)
+    assert hashes[0] == hashed(DataType.binary(), "arrow.uuid")
