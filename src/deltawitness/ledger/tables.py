@@ -186,11 +186,7 @@ INVENTORY = LedgerTable(
         ("duration_ms", Kind.NUMBER, "milliseconds that the engine's call took"),
         ("error_type", Kind.TEXT, "why it failed, of a closed set"),
         ("exception_type", Kind.TEXT, "class of what the engine raised"),
-        (
-            "error_message",
-            Kind.TEXT,
-            "its text without rows and secrets, as DELTAWITNESS_LEDGER_MESSAGES says",
-        ),
+        ("error_message", Kind.TEXT, "its text, redacted"),
         (
             "landed",
             Kind.TEXT,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +24,7 @@ from deltawitness.proxies.frames import FrameState, adopt, state_of
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
 from deltawitness.proxies.seams import KEEP_AS_WRITTEN, VIEW_OF_FRAME
-from deltawitness.proxies.sql import Spelling, Words
+from deltawitness.proxies.sql import Spelling, Words, folded
 from deltawitness.proxies.state import reads_urls
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ class BoundCall:
 
     def executed(self, call: SqlCall) -> BoundCall:
         """Return an EXECUTE statement of this PREPARE statement, with its resolved names."""
+        call = call._replace(named=self.call.named)
         return replace(self, call=call, prepare=self.call.text)
 
 
@@ -202,10 +203,8 @@ def bind(
     below: dict[TableName, Registered] = {}
     providers: dict[TableName, Table] = {}
     late = set()
-    names = _names_in(call.text, default)
-    exists = original(ctx, "table_exist")
     with session.exchanging:
-        for name in _existing_places(ctx, default, names):
+        for name in _names_in(call.text, session, ctx, default):
             entry, view = session.snapshot.get(name), session.view(name)
             if name in session.upstream or name in session.lent:
                 late.add(name)
@@ -214,7 +213,7 @@ def bind(
                 below.update((e.name, e) for e in session.snapshot if view.reads_table(e))
             elif entry is not None:
                 tables[name] = BoundTable(entry, _provider(ctx, name))
-            elif exists(name.sql()):
+            else:
                 providers[name] = _provider(ctx, name)
     return BoundCall(
         call=call,
@@ -225,63 +224,66 @@ def bind(
         views=views,
         below=tuple(below.values()),
         providers=providers,
-        reads_information_schema=any(name.schema == INFORMATION_SCHEMA for name in names),
+        reads_information_schema=INFORMATION_SCHEMA in call.text.lower(),
         late=frozenset(late),
         functions=tuple(_functions_in(call.text, session, ctx)),
     )
 
 
-def _existing_places(
-    ctx: SessionContext, default: tuple[str, str], names: Iterable[TableName]
-) -> Iterator[TableName]:
-    """Yield the names whose catalog and schema there are: a word with a dot need not be a table's."""
-    schemas: dict[str, set[str]] = {}
-    for name in names:
-        if name[:2] == default:
-            yield name
-            continue
-        if name.catalog not in schemas:
-            known = name.catalog in original(ctx, "catalog_names")()
-            catalog = original(ctx, "catalog")(name.catalog) if known else None
-            schemas[name.catalog] = set() if catalog is None else catalog.schema_names()
-        if name.schema in schemas[name.catalog]:
-            yield name
+_WORD = re.compile(r"[\w$#@]+(?:-[\w$#@]+)*")
+_PART_OF_WORD = re.compile(r"[\w$#@]+")
+_QUOTED = re.compile(r"""(?=("(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\[\]]*\]))""")
+"""Every place where a quoted name may begin: what is inside of a text or a comment is not known here."""
 
 
-_IDENTIFIER = r'(?:[^\W\d]\w*|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\[\]]*\])'
-_PATH = re.compile(rf"{_IDENTIFIER}(?:\s*\.\s*{_IDENTIFIER})*")
-_PART = re.compile(_IDENTIFIER)
-_CALLED = re.compile(rf"({_IDENTIFIER})\s*\(")
+def _words_in(text: str) -> set[str]:
+    """Return every word of a text that may be a name, also in texts and comments.
 
-
-def _names_in(text: str, default: tuple[str, str]) -> set[TableName]:
-    """Return every name that a dotted word of the text may be as the name of a table.
-
-    Unquoted words are taken as they stand and in lower case, whatever the session's settings say of
-    them: a name too many does no harm.
+    Unquoted words are returned as they stand and folded, whatever the session's settings say: a name
+    too many does no harm.
     """
-    found = set()
-    for path in _PATH.findall(text):
-        if path.isidentifier():
-            found.add(TableName(*default, path))
-            found.add(TableName(*default, path.lower()))
-            continue
-        parts = _PART.findall(path)[: len(TableName._fields)]
-        for count in range(1, len(parts) + 1):
-            missing = default[: len(TableName._fields) - count]
-            found.add(TableName(*missing, *map(_unquoted, parts[:count])))
-            found.add(TableName(*missing, *map(_folded, parts[:count])))
-    return found
+    words = {*_WORD.findall(text), *_PART_OF_WORD.findall(text)}
+    words |= {folded(word) for word in words}
+    for found in _QUOTED.findall(text):
+        inside, quote = found[1:-1], found[0]
+        words.add(inside if quote == "[" else inside.replace(quote * 2, quote))
+    return words
 
 
-def _unquoted(part: str) -> str:
-    if part[0] in '"`':
-        return part[1:-1].replace(part[0] * 2, part[0])
-    return part[1:-1] if part[0] == "[" else part
+def _names_in(
+    text: str, session: Session, ctx: SessionContext, default: tuple[str, str]
+) -> Iterator[TableName]:
+    """Yield every table and view of the session that a text may name."""
+    words, lower = _words_in(text), text.lower()
+    known = {*session.snapshot.entries, *session.views, *session.upstream, *session.lent}
+    # Those whose state is kept are looked for as plain text: no spelling of a name hides them.
+    yield from (name for name in known if any(each in lower for each in _spellings(name.table)))
+    exists = original(ctx, "table_exist")
+    for catalog, schema in _schemas_in(text, words, ctx, default):
+        for word in words:
+            name = TableName(catalog, schema, word)
+            if name not in known and exists(name.sql()):
+                yield name
 
 
-def _folded(part: str) -> str:
-    return _unquoted(part) if part[0] in '"`[' else part.lower()
+def _spellings(name: str) -> set[str]:
+    """Return how a text may spell a name, in lower case: a quote inside of it is doubled."""
+    lower = name.lower()
+    return {lower, lower.replace('"', '""'), lower.replace("`", "``"), lower.replace("]", "]]")}
+
+
+def _schemas_in(
+    text: str, words: set[str], ctx: SessionContext, default: tuple[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the default schema, and those that a text may name."""
+    yield default
+    if "." not in text:
+        return
+    for catalog in original(ctx, "catalog_names")():
+        if catalog == default[0] or catalog in words:
+            for schema in original(ctx, "catalog")(catalog).schema_names():
+                if schema in words and (catalog, schema) != default:
+                    yield catalog, schema
 
 
 def _provider(ctx: SessionContext, name: TableName) -> Table:
@@ -303,15 +305,8 @@ def _engine_functions() -> Mapping[str, frozenset[str]]:
     return {kind: frozenset(getattr(plain, listed)()) for listed, kind in _KINDS}
 
 
-def _called_in(text: str) -> set[str]:
-    """Return every word of the text that may be the name of a function."""
-    return {spell(name) for name in _CALLED.findall(text) for spell in (_unquoted, _folded)}
-
-
 def _functions_in(text: str, session: Session, ctx: SessionContext) -> Iterator[tuple[str, Any]]:
-    called = _called_in(text)
-    if not called:
-        return
+    called = _words_in(text)
     if session.earlier_functions is None:
         listed = {name for listing, _ in _KINDS for name in getattr(ctx, listing)()}
         session.earlier_functions = listed.difference(*_engine_functions().values())
@@ -349,8 +344,8 @@ class Planner:
 
         if bound.reads_information_schema:
             msg = (
-                "the statement reads information_schema, and a Delta table that it reads or writes has"
-                " a new version: run its text again"
+                "the statement reads information_schema, and has to be planned again, with the names of"
+                " when it was made: write what it reads of information_schema to a table first"
             )
             raise StatementError(msg)
         self.bound = bound
@@ -381,7 +376,8 @@ class Planner:
         return Spelling(
             quote='"' if name.variant_name() == "Column" else "`",
             has_escapes=text.python_value().as_py() != "a\\b",
-            has_hash_comments=self._takes_hash_comments(),
+            has_hash_comments=self._takes("SELECT 1 # a comment"),
+            has_bare_dashes=not self._takes("SELECT 1 --2 3"),
         )
 
     def _selected(self, texts: str) -> list[Any]:
@@ -390,9 +386,9 @@ class Planner:
         )()
         return [unaliased(each) for each in plan.to_variant().projections()]
 
-    def _takes_hash_comments(self) -> bool:
+    def _takes(self, text: str) -> bool:
         try:
-            self.sql("SELECT 1 # a comment")
+            self.sql(text)
         except Exception:  # noqa: BLE001 - the dialect's parser has no such comment
             return False
         return True
@@ -497,7 +493,7 @@ class Planner:
                     return wanted, provider_of(table)
             if now.is_same_version(bound.entry):
                 return now, bound.provider
-            return now, _provider(self.ctx, now.name)
+            return now, session.provider_now(self.ctx, now)
 
     def _make_schema(self, name: TableName) -> None:
         from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, and there already
@@ -540,7 +536,7 @@ def check_same_plan(made: Any, now: Any) -> None:
     Raises:
         StatementError: the plans differ in more than names that the engine generates.
     """
-    texts = [VIEW_OF_FRAME.sub("view", plan.display_indent()) for plan in (made, now)]
+    texts = [VIEW_OF_FRAME.sub("view", plan.display_indent_schema()) for plan in (made, now)]
     if texts[0] != texts[1]:
         msg = (
             "the columns of a table that the statement reads or writes have changed since it was"
@@ -583,10 +579,7 @@ class TextOrigin:
         """
         if self._bound is None:
             bound = bind(self.session, self.call, self.config, self.default)
-            text = self.call.text
-            if self.session.has_changed_since(
-                self.epoch, {*_names_in(text, bound.default), *_called_in(text)}
-            ):
+            if self.session.has_changed_since(self.epoch, _words_in(self.call.text)):
                 msg = (
                     "a name in the frame's query has been registered again since, and a table that it"
                     " reads has a new version: create the frame again"

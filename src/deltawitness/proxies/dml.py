@@ -11,6 +11,7 @@ refused (:mod:`deltawitness.proxies.plan_shapes`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -72,13 +73,16 @@ def target_of(plan: LogicalPlan, state: FrameState, bound: BoundCall | None) -> 
         StatementError: it cannot be told which of them is meant.
     """
     found = state.snapshot.named(plan.to_variant().table_name())
-    if len(found) <= 1:
+    if not found or bound is None:
         return found[0] if found else None
-    if bound is not None:
+    with suppress(StatementError):
         name = bound.snapshot.full_name(_target_in(bound))
-        found = [entry for entry in found if entry.name == name]
-    if len(found) != 1:
-        msg = "the name of the table to write is ambiguous: give catalog, schema and table"
+        return next((entry for entry in found if entry.name == name), None)
+    # A spelling that is not read here: only a name that no other table has can be told from it.
+    others = [*bound.providers, *bound.views]
+    spelled = {entry.name.table for entry in found} & {name.table for name in others}
+    if len(found) != 1 or spelled:
+        msg = "the name of the table to write is ambiguous: write it in double quotes"
         raise StatementError(msg)
     return found[0]
 
@@ -397,17 +401,32 @@ def _match(depends: list[str]) -> str:
 
 # --- the text of a statement ---------------------------------------------------------------------------
 
-_BEFORE_TARGET = (
-    "INSERT", "REPLACE", "OR", "OVERWRITE", "INTO", "TABLE", "UPDATE", "DELETE", "FROM", "MERGE",
-    "TRUNCATE",
-)  # fmt: skip
+_OF_OTHER_DIALECTS = ("ABORT", "FAIL", "IGNORE", "REPLACE", "ROLLBACK")
 
 
 def _words_at_target(bound: BoundCall) -> Words:
-    words = Words(bound.statement, normalize=bound.call.ctx.enable_ident_normalization())
-    while any(words.take(word) for word in _BEFORE_TARGET):
-        pass
+    normalize = bound.call.ctx.enable_ident_normalization()
+    words = Words(bound.statement, normalize=normalize)
+    if words.take("INSERT") or words.take("REPLACE"):
+        any(words.take("OR", word) for word in _OF_OTHER_DIALECTS)
+        words.take("OVERWRITE")
+        words.take("INTO")
+        # A table may be called "table".
+        if words.peek("TABLE") and not any(words.peek("TABLE", word) for word in _AFTER_NAME):
+            words.take("TABLE")
+    elif words.take("TRUNCATE"):
+        words.take("TABLE")
+    elif words.take("DELETE"):
+        words.take("FROM")
+    elif words.take("MERGE"):
+        words.take("INTO")
+    else:
+        words.expect("UPDATE")
+        any(words.take("OR", word) for word in _OF_OTHER_DIALECTS)
     return words
+
+
+_AFTER_NAME = ("(", ".", "VALUES", "SELECT", "WITH", "")
 
 
 def _target_in(bound: BoundCall) -> tuple[str, ...]:
@@ -418,8 +437,11 @@ def _named_columns(bound: BoundCall) -> set[str] | None:
     """Return the columns that an INSERT names; None when it has no list of columns."""
     words = _words_at_target(bound)
     words.reference()
-    starts_query = any(words.peek("(", word) for word in ("SELECT", "WITH", "VALUES", "("))
-    if not words.peek("(") or starts_query:
+    is_query = any(
+        words.peek("(", word) and not any(words.peek("(", word, after) for after in (",", ")"))
+        for word in ("SELECT", "WITH", "VALUES", "(")
+    )
+    if not words.peek("(") or is_query:
         return None
     return set(words.names())
 

@@ -17,7 +17,7 @@ from deltawitness.exceptions import StatementError
 if TYPE_CHECKING:
     from sqlglot.tokens import Token, Tokenizer  # type: ignore[attr-defined]  # re-exported
 
-__all__ = ["GENERIC", "Spelling", "Words", "first_word", "quoted"]
+__all__ = ["GENERIC", "WITH_BRACKETS", "Spelling", "Words", "first_word", "folded", "quoted"]
 
 _FIRST_WORD = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]+|\()", re.DOTALL)
 
@@ -35,6 +35,18 @@ def first_word(text: str) -> str:
     return match[1].upper() if match else ""
 
 
+_ASCII_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")
+
+
+def folded(name: str) -> str:
+    """Return an unquoted name as DataFusion folds it: letters of ASCII only.
+
+    >>> folded("Übung_A")
+    'Übung_a'
+    """
+    return name.translate(_ASCII_LOWER)
+
+
 def quoted(*parts: str) -> str:
     """Return a name as SQL that means exactly it, whatever is in it.
 
@@ -49,14 +61,18 @@ class Spelling:
     """How a SQL dialect spells names, texts and comments.
 
     Attributes:
+        has_brackets: a name may stand in square brackets.
         quote: the character around a name that is to be taken as it stands.
         has_escapes: a backslash in a text starts an escape sequence.
         has_hash_comments: a `#` starts a comment.
+        has_bare_dashes: `--` starts a comment only before white space.
     """
 
+    has_brackets: bool = False
     quote: str = '"'
     has_escapes: bool = False
     has_hash_comments: bool = False
+    has_bare_dashes: bool = False
 
     def quoted(self, *parts: str) -> str:
         """Return a name as SQL that means exactly it in this dialect, whatever is in it.
@@ -72,6 +88,11 @@ class Spelling:
 GENERIC = Spelling()
 """What DataFusion takes where no dialect is set."""
 
+WITH_BRACKETS = Spelling(has_brackets=True)
+"""The spelling of Transact-SQL."""
+
+_BARE_DASHES = re.compile(r"--(?=\S)")
+
 
 @cache
 def _tokenizer(spelling: Spelling) -> type[Tokenizer]:
@@ -85,7 +106,11 @@ def _tokenizer(spelling: Spelling) -> type[Tokenizer]:
         COMMANDS: ClassVar[set[Any]] = set()
         # Where names are not in double quotes, texts may be; where they are, the engine takes no
         # text in backticks.
-        IDENTIFIERS: ClassVar[list[Any]] = ["`"] if has_texts_in_double_quotes else ["`", '"']
+        IDENTIFIERS: ClassVar[list[Any]] = [
+            "`",
+            *([] if has_texts_in_double_quotes else ['"']),
+            *([("[", "]")] if spelling.has_brackets else []),
+        ]
         QUOTES: ClassVar[list[Any]] = ["'", '"'] if has_texts_in_double_quotes else ["'"]
         STRING_ESCAPES: ClassVar[list[str]] = [
             *QUOTES,
@@ -123,6 +148,9 @@ class Words:
         from sqlglot.errors import TokenError  # noqa: PLC0415 - heavy, few statements need it
         from sqlglot.tokens import TokenType  # type: ignore[attr-defined]  # noqa: PLC0415 - as above; re-exported
 
+        if spelling.has_bare_dashes and _BARE_DASHES.search(text):
+            msg = "the statement cannot be read: put a space after --, or around a minus sign"
+            raise StatementError(msg)
         self.text = text
         self._normalize = normalize
         self._quoted_name = TokenType.IDENTIFIER
@@ -181,6 +209,10 @@ class Words:
                 end = token.end + 1
         return text + self.text[end:]
 
+    def rewind(self) -> None:
+        """Start again at the first word."""
+        self._at = 0
+
     def skip(self) -> None:
         """Pass over one word."""
         self._next("a word")
@@ -218,7 +250,7 @@ class Words:
         if token.token_type is self._string or not re.match(r"[^\W\d]", token.text):
             self._at -= 1
             self._fail("a name")
-        return token.text.lower() if self._normalize else token.text
+        return folded(token.text) if self._normalize else token.text
 
     def parameter(self) -> str | None:
         """Read a parameter such as `$name` if it is next, and return it."""

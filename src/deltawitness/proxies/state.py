@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from deltawitness.proxies.originals import original
 from deltawitness.proxies.providers import provider_of
 from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
 from deltawitness.proxies.seams import LIST_OF_FILES, NAME_UNKNOWN
-from deltawitness.proxies.sql import Words, quoted
+from deltawitness.proxies.sql import Words, folded, quoted
 from deltawitness.sources import new_id
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ __all__ = [
 
 FACTORY_FORMAT = "DELTATABLE"
 """What stands after STORED AS for a Delta table, as in DataFusion's own command line."""
+
+UNSERVED_KEPT = 32
+"""Tables without a name in the session whose last version is kept for statements made before."""
 
 SWAPS_AWAITED = 1000
 """How often a reader looks again while a table is exchanged, before it takes the name as unknown."""
@@ -79,6 +82,7 @@ class Session:
         self._made_in: dict[TableName, int] = {}
         self._changed: dict[TableName | str, int] = {}
         self._all_changed = 0
+        self._newest: dict[str, tuple[Registered, Any]] = {}
         self.epoch = 0
         """Counts registrations and other changes of names; see `has_changed_since`."""
         self.snapshot = Snapshot({}, None)
@@ -219,12 +223,20 @@ class Session:
                 self._all_changed = self.epoch
             self._changed.update(dict.fromkeys(names, self.epoch))
 
-    def has_changed_since(self, epoch: int, names: Iterable[TableName | str]) -> bool:
-        """Return whether one of these names may resolve to something else than at an epoch."""
+    def has_changed_since(self, epoch: int, words: Collection[str]) -> bool:
+        """Return whether one of these words may resolve to something else than at an epoch.
+
+        Args:
+            epoch: what `epoch` was then.
+            words: bare names of tables and of functions.
+        """
         if self.epoch == epoch:
             return False
         with self._lock:
-            return self._all_changed > epoch or any(self._changed.get(n, 0) > epoch for n in names)
+            return self._all_changed > epoch or any(
+                changed > epoch and (name if isinstance(name, str) else name.table) in words
+                for name, changed in self._changed.items()
+            )
 
     # --- tables ------------------------------------------------------------------------------------
 
@@ -251,14 +263,25 @@ class Session:
         self.default_of(ctx)  # a plan may print the name without catalog and schema
         if not is_registered:
             original(ctx, "register_table")(name.sql(), provider_of(table))
+        provider = ctx.table_provider(name.sql())
         entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
         with self._lock:
             self.note_change(name)
             self.snapshot = self.snapshot.with_entry(entry)
             self._views.pop(name, None)
             if not fixed:
+                self._keep_newest(entry, provider)
                 self._mark_readers_stale(entry)
         return entry
+
+    def _keep_newest(self, entry: Registered, provider: Any) -> None:
+        """Keep the version that is served last: statements may read it when no name serves it."""
+        self._newest.pop(entry.table_id, None)
+        self._newest[entry.table_id] = entry, provider
+        if len(self._newest) > len(self.snapshot.entries) + UNSERVED_KEPT:
+            served = {each.table_id for each in self.snapshot}
+            unserved = next(table for table in self._newest if table not in served)
+            self._newest.pop(unserved)
 
     def _mark_readers_stale(self, entry: Registered) -> None:
         for view in self._views.values():
@@ -333,14 +356,24 @@ class Session:
             if not original(ctx, "table_exist")(entry.name.sql()):
                 self.forget(entry.name)
                 return
-            self._exchange(ctx, after.name, provider_of(table))
+            provider = provider_of(table)
+            self._exchange(ctx, after.name, provider)
+            self._keep_newest(after, provider)
             self.snapshot = self.snapshot.with_entry(after)
             self._mark_readers_stale(after)
 
     def forget_what_is_gone(self, ctx: SessionContext) -> None:
-        """Take note of every name that the engine does not know any more."""
+        """Forget every name that the engine does not know any more, and how views are made again.
+
+        After a statement that cannot be read, a view's name may be another table's.
+        """
         exists = original(ctx, "table_exist")
-        self.forget(*(name for name in self.snapshot.entries if not exists(name.sql())))
+        with self._lock:
+            known = [*self.snapshot.entries, *self._views]
+            self.detached.update(self._views)
+            self._views.clear()
+            self._stale_views.clear()
+        self.forget(*(name for name in known if not exists(name.sql())))
 
     def _exchange(self, ctx: SessionContext, name: TableName, provider: Any) -> None:
         # The engine cannot replace a table at once: readers look again when the name was gone.
@@ -384,15 +417,27 @@ class Session:
         """Return the current entry of a Delta table, whichever name the session serves it under.
 
         Args:
-            entry: an earlier entry. It is returned itself where it is at a fixed version, and where
-                the session does not serve the table any more.
+            entry: an earlier entry. It is returned itself where it is at a fixed version.
+
+        Returns:
+            The entry that was served last where the session does not serve the table any more.
         """
         if entry.fixed:
             return entry
         snapshot = self.snapshot
         now = snapshot.get(entry.name)
         candidates = [now, *snapshot] if now is not None else snapshot
-        return next((e for e in candidates if e.table_id == entry.table_id and not e.fixed), entry)
+        for each in candidates:
+            if each.table_id == entry.table_id and not each.fixed:
+                return each
+        newest = self._newest.get(entry.table_id)
+        return entry if newest is None else newest[0]
+
+    def provider_now(self, ctx: SessionContext, entry: Registered) -> Any:
+        """Return what the engine reads a table through, for an entry that `served` has returned."""
+        if self.snapshot.get(entry.name) is entry:
+            return ctx.table_provider(entry.name.sql())
+        return self._newest[entry.table_id][1]
 
     def registered(self, ctx: SessionContext, parts: tuple[str, ...]) -> Registered:
         """Return the Delta table of that name.
@@ -481,6 +526,11 @@ class Session:
             else:
                 self._views.pop(name, None)
 
+    @property
+    def views(self) -> Iterable[TableName]:
+        """The names of the views that show the new versions of what they read."""
+        return self._views.keys()
+
     def view(self, name: TableName) -> View | None:
         """Return the view of that name which shows the new versions of what it reads, or None."""
         return self._views.get(name)
@@ -510,10 +560,11 @@ class Session:
                 return  # by the making of a view, which is a statement itself
             self._is_freshening = True
             try:
+                # A name is stale until its view has been replaced: other threads wait for it.
                 for name, view in [*self._views.items()]:
                     if name in self._stale_views:
-                        self._stale_views.pop(name)
                         self._make_again(view, ctx)
+                        self._stale_views.pop(name, None)
                 self._stale_views.clear()
             finally:
                 self._is_freshening = False
@@ -566,7 +617,7 @@ def _registered(
 
 def _parts_of(name: str, *, normalize: bool) -> tuple[str, ...]:
     if name.isascii() and name.isidentifier():
-        return (name.lower() if normalize else name,)
+        return (folded(name) if normalize else name,)
     try:
         words = Words(name, normalize=normalize)
         parts = words.reference()

@@ -43,7 +43,7 @@ from deltawitness.proxies.frames import (
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import Registered, Snapshot
 from deltawitness.proxies.seams import LIST_OF_FILES, dml_kind, is_of_kind, wrapped_plan
-from deltawitness.proxies.sql import Words, first_word
+from deltawitness.proxies.sql import WITH_BRACKETS, Words, first_word
 from deltawitness.proxies.state import Session
 from deltawitness.proxies.statement_runs import Statement, TrackedStatement
 from deltawitness.proxies.witness import witnessed
@@ -194,12 +194,37 @@ class EngineDml:
 
 
 def _defined(session: Session, call: SqlCall, word: str) -> DataFrame:
-    words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
+    # The names of prepared statements are folded whatever the session's settings say.
+    is_prepared = word in {"PREPARE", "DEALLOCATE"}
+    normalize = is_prepared or call.ctx.enable_ident_normalization()
+    words = Words(call.text, normalize=normalize)
+    if word in {"CREATE", "DROP"} and "[" in call.text and not _is_readable(words):
+        words = Words(call.text, normalize=normalize, spelling=WITH_BRACKETS)
     if word == "CREATE" and words.contain("EXTERNAL", "TABLE") and stores_delta(words):
         frame: DataFrame = create_external_table(session, call)
     else:
         frame = _carried_out(session, call, word, words)
     return adopt(frame, FrameState(call.ctx, session, session.snapshot))  # type: ignore[no-any-return]  # as above
+
+
+def _is_readable(words: Words) -> bool:
+    """Return whether a definition names what it defines in a spelling that is read."""
+    try:
+        _kind_and_name(words)
+    except StatementError:
+        return False
+    finally:
+        words.rewind()
+    return True
+
+
+def _kind_and_name(words: Words) -> tuple[str, ...]:
+    words.skip()
+    words.take("OR", "REPLACE") or words.take("OR", "ALTER")
+    for word in ("TEMPORARY", "TEMP", "UNBOUNDED", "EXTERNAL", "TABLE", "VIEW", "SCHEMA"):
+        words.take(word)
+    words.take("IF", "NOT", "EXISTS") or words.take("IF", "EXISTS")
+    return words.reference()
 
 
 def _carried_out(session: Session, call: SqlCall, word: str, words: Words) -> DataFrame:
@@ -226,7 +251,7 @@ def _note_create(session: Session, bound: BoundCall, words: Words) -> None:
     call = bound.call
     words.expect("CREATE")
     or_replace_at = words.position
-    is_replacing = words.take("OR", "REPLACE")
+    is_replacing = words.take("OR", "REPLACE") or words.take("OR", "ALTER")
     words.take("TEMPORARY") or words.take("TEMP") or words.take("UNBOUNDED")
     words.take("EXTERNAL")
     is_view = words.take("VIEW")
@@ -291,7 +316,7 @@ def _executed(session: Session, call: SqlCall) -> DataFrame:
     statement; what is executed is planned from the text of PREPARE.
     """
     ctx = call.ctx
-    words = Words(call.text, normalize=ctx.enable_ident_normalization())
+    words = Words(call.text)
     words.expect("EXECUTE")
     name = words.name()
     with session.preparing:
