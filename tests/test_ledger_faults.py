@@ -218,7 +218,10 @@ def check(world, faults):
         if fault in {"foreign", "recreated"} or world.unused:
             getattr(world, fault)()
     world.write_back()
-    plan = world.ledger.reconcile(full=True)
+    # Named, since a table that has lost all of its rows is not known to the inventory.
+    logs = world.folder.rglob("_delta_log")
+    tables = [str(log.parent) for log in logs if "cache_ledgers" not in log.parts]
+    plan = world.ledger.reconcile(tables, full=True)
     assert found_by(plan) == world.expected
     assert plan.unreadable == ()
     found = world.ledger.verify()
@@ -227,7 +230,7 @@ def check(world, faults):
     kept = {
         key: count for key, count in world.expected.items() if key[0] in {"differing", "phantom"}
     }
-    assert found_by(world.ledger.reconcile(full=True)) == kept
+    assert found_by(world.ledger.reconcile(tables, full=True)) == kept
 
 
 @pytest.mark.parametrize("fault", FAULTS)
