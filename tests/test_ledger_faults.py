@@ -141,7 +141,10 @@ class World:
             (
                 found
                 for found in self.unused
-                if found["table_uri"] != row["table_uri"] and found["versions"] == row["versions"]
+                # A table that was made later could not have been meant: the row is an earlier one's.
+                if found["table_uri"] != row["table_uri"]
+                and found["versions"] == row["versions"]
+                and found["event_time"] < row["event_time"]
             ),
             None,
         )
