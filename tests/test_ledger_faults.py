@@ -18,6 +18,10 @@ from deltawitness.sources import new_id
 from ledger_parts import one, rows_of
 
 
+PHANTOM = 90
+"""A version that no log here reaches, and those after it."""
+
+
 class World:
     """A few tables with an observed history, and the ledger of it, still without a fault.
 
@@ -110,7 +114,7 @@ class World:
     def phantom(self):
         """A row names a version beyond the end of the log."""
         row = self._take()
-        version = 90 + self.chance.randint(0, 9)
+        version = PHANTOM + self.chance.randint(0, 9)
         self.rows.append(
             row | {"write_id": (name := new_id()), "version": version, "versions": [version]}
         )
@@ -126,6 +130,7 @@ class World:
             if other["table_uri"] == row["table_uri"]
             and _commits(other)
             and other["version"] not in {None, *row["versions"]}
+            and other["version"] < PHANTOM
         ]
         if not others:
             return
