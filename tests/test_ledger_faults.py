@@ -17,7 +17,6 @@ from deltawitness.ledger.tables import INVENTORY, PARTITION
 from deltawitness.sources import new_id
 from ledger_parts import one, rows_of
 
-
 PHANTOM = 90
 """A version that no log here reaches, and those after it."""
 
