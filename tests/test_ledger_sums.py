@@ -157,7 +157,8 @@ class Program:
         table = self.table
         # Of an earlier version a VACUUM may have deleted files.
         first = self.whole.get(table.table_uri, 0)
-        table.restore(self.chance.randint(first, table.version()))
+        if table.version() > first:
+            table.restore(self.chance.randint(first, table.version() - 1))
 
     def alters(self):
         self.table.alter.set_table_properties({"delta.logRetentionDuration": "interval 9 days"})
