@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deltawitness.config import Settings
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.run import current_run
+from deltawitness.run import current_cache_context, current_run
 from deltawitness.semconv import Env
 
 __all__ = ["SITE_DIRECTORY", "activate", "disabled_instrumentations"]
@@ -53,6 +53,7 @@ def activate() -> None:
     try:
         settings = Settings.from_env()
         current_run()
+        current_cache_context()
     except ConfigurationError as error:
         sys.stderr.write(f"deltawitness: {error}\n")
         sys.stderr.flush()

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
-from typing import TYPE_CHECKING
 
 import wrapt
 
 from deltawitness.activation import CHILD, disabled_instrumentations
-from deltawitness.carriers import child_environment
 from deltawitness.config import Settings
-from deltawitness.events_file import EventsFile
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.internal import report
+from deltawitness.propagation.environment import child_environment
 from deltawitness.run import adopt_run, current_run, run, unhandled
 from deltawitness.semconv import Env
-
-if TYPE_CHECKING:
-    from deltawitness.events import WriteSink
 
 __all__ = ["observe_process"]
 
@@ -34,11 +29,8 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
     if is_exporting:
         _configure_sdk()
     instrumentor = DeltaLakeInstrumentor()
-    if instrumentor.is_instrumented_by_opentelemetry:
-        return
-    events_file = os.environ.get(Env.EVENTS_FILE)
-    sinks: list[WriteSink] = [EventsFile(events_file)] if events_file else []
-    instrumentor.instrument(settings=settings, sinks=sinks)
+    if not instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.instrument(settings=settings)
     if "datafusion" not in disabled_instrumentations():
         # Its sessions write from the moment that there are any.
         wrapt.register_post_import_hook(lambda _: _observe_sessions(), "datafusion")
@@ -47,8 +39,11 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
 
 
 def _observe_sessions() -> None:
+    instrumentor = DataFusionInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        return
     try:
-        DataFusionInstrumentor().instrument()
+        instrumentor.instrument()
     except Exception as error:  # noqa: BLE001 - the program runs, whatever happens to us
         report("activation", error)
 

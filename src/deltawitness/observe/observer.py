@@ -123,7 +123,9 @@ class Observer:
         response_hook: ResponseHook | None = None,
     ) -> None:
         self.settings = settled(settings or Settings.from_env())
-        current_run()  # an invalid run id in the environment is told now, before any write
+        # An invalid run or scope in the environment is an error now, before any write.
+        current_run()
+        current_cache_context()
         self._providers = tracer_provider, meter_provider, logger_provider
         self._spans = WriteSpans(tracer_provider)
         self._run_spans = RunSpans(tracer_provider)
@@ -138,6 +140,7 @@ class Observer:
         self._request_hook = request_hook
         self._response_hook = response_hook
         self._under_way: set[Observation] = set()
+        self._has_written = False
         self._mirrors = self.settings.user_metadata
         self._has_hooks = request_hook is not None or response_hook is not None
         self._preparations: dict[tuple[object, ...], Preparation] = {}
@@ -250,9 +253,16 @@ class Observer:
         self._delivery.flush(TIME_TO_GO)
         self._recording.close(Terminated(), timeout=TIME_TO_GO)
 
+    def prepare_exec(self) -> None:
+        """Deliver what waits, before the process is replaced by another program."""
+        if self._has_written and self._flush_in_time():
+            with suppress(Exception):  # the exporters' own troubles are theirs to log
+                self._flushing.force_flush()
+
     def _forget_under_way(self) -> None:
         """In a forked child: what the parent's threads were writing is the parent's."""
         self._under_way.clear()
+        self._has_written = False
 
     def _flush_timeout(self) -> float:
         # Long enough for a sink to be given up as hanging, and for the others to be told then.
@@ -511,6 +521,7 @@ class Observer:
         finally:
             # Only now: a reconcile of this process takes what is neither under way nor noted for lost.
             self._under_way.discard(observation)
+        self._has_written = True
         self._delivery.submit(observation)
         if self._is_exiting:
             # Nothing waits for the delivery thread any more once this handler has run.
