@@ -18,6 +18,7 @@ from deltawitness.propagation import SESSIONS, Propagation
 from deltawitness.proxies.installation import install, install_enclosed, uninstall
 from deltawitness.run import adopt_run, run_from_environment
 from deltawitness.semconv import Env
+from deltawitness.telemetry.providers import loadable_providers
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -94,12 +95,13 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
             **_: what other instrumentors take, passed over as the convention asks.
         """
         with _claimed(self):
+            providers = loadable_providers(tracer_provider, meter_provider, logger_provider)
             install(
                 lambda: Observer(
                     settings=settings,
-                    tracer_provider=tracer_provider,
-                    meter_provider=meter_provider,
-                    logger_provider=logger_provider,
+                    tracer_provider=providers[0],
+                    meter_provider=providers[1],
+                    logger_provider=providers[2],
                     sinks=(*sinks, *_sinks_of_environment()),
                     request_hook=request_hook,
                     response_hook=response_hook,

@@ -381,6 +381,13 @@ FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 """What a variable that is a flag may say, in any case."""
 
 
+ACTIVATE_TOP: Final = "top"
+"""Value of the activation variable for the process that `deltawitness run` itself starts."""
+
+ACTIVATE_CHILD: Final = "child"
+"""Its value for the processes which that one starts."""
+
+
 class Env(StrEnum):
     """Every environment variable of ours; `Settings.from_env` and the run context read them."""
 
