@@ -1,4 +1,7 @@
-"""Every Delta write, witnessed: commit metadata, spans, metrics and logs."""
+"""Every Delta write, witnessed: commit metadata, spans, metrics and logs.
+
+PYTEST_DONT_REWRITE: an observed process imports this package before pytest, which would warn of it.
+"""
 
 from __future__ import annotations
 

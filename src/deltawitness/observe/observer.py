@@ -7,8 +7,8 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import util as multiprocessing_util
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -126,16 +126,7 @@ class Observer:
         # An invalid run or scope in the environment is an error now, before any write.
         current_run()
         current_cache_context()
-        self._providers = tracer_provider, meter_provider, logger_provider
-        self._spans = WriteSpans(tracer_provider)
-        self._run_spans = RunSpans(tracer_provider)
-        self._metrics = MetricSink(meter_provider)
-        self._logs = LogSink(logger_provider)
-        self._counters = InternalCounters(meter_provider)
-        self.queries = QueryTelemetry(tracer_provider, meter_provider)
-        self.statements = StatementInstruments(meter_provider)
-        self.steps = StepSpans(tracer_provider)
-        self.diagnostics = diagnostics_sink(self.settings, logger_provider)
+        self._export_to(tracer_provider, meter_provider, logger_provider)
         self._local_sinks: tuple[WriteSink, ...] = ()
         self._request_hook = request_hook
         self._response_hook = response_hook
@@ -144,7 +135,6 @@ class Observer:
         self._mirrors = self.settings.user_metadata
         self._has_hooks = request_hook is not None or response_hook is not None
         self._preparations: dict[tuple[object, ...], Preparation] = {}
-        self._adopted = False
         self._is_exiting = False
         self._recording = recording_for(
             self.settings, is_busy=self._is_busy, on_drop=self._counters.dropped
@@ -163,8 +153,27 @@ class Observer:
             on_error=report,
             on_drop=self._counters.dropped,
         )
-        self._flushing = FlushFirst(self._flush_in_time)
         self._termination = Termination(self._tell_before_going)
+
+    def _export_to(
+        self,
+        tracer_provider: TracerProvider | None,
+        meter_provider: MeterProvider | None,
+        logger_provider: LoggerProvider | None,
+    ) -> None:
+        """Set everything that telemetry is made with; each of it is in `_TELEMETRY`."""
+        self._providers = tracer_provider, meter_provider, logger_provider
+        self._adopted = False
+        self._spans = WriteSpans(tracer_provider)
+        self._run_spans = RunSpans(tracer_provider)
+        self._metrics = MetricSink(meter_provider)
+        self._logs = LogSink(logger_provider)
+        self._counters = InternalCounters(meter_provider)
+        self.queries = QueryTelemetry(tracer_provider, meter_provider)
+        self.statements = StatementInstruments(meter_provider)
+        self.steps = StepSpans(tracer_provider)
+        self.diagnostics = diagnostics_sink(self.settings, logger_provider)
+        self._flushing = FlushFirst(self._flush_in_time)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -172,8 +181,7 @@ class Observer:
         """Become the process's observer: listen to runs, deliver what waits at exit."""
         global _observer  # noqa: PLW0603 - one observer per process
         _observer = self
-        on_internal_error(self._counters.error)
-        use_providers(*self._providers[:2])
+        self._announce_providers()
         if self.recorder is not None:
             on_cache_operation(self.recorder.operation)
         add_run_listener(self)
@@ -184,6 +192,40 @@ class Observer:
             self._termination.install()
         # A write in a later exit handler is delivered by its own thread, before it goes on.
         self._is_exiting = False
+
+    def _announce_providers(self) -> None:
+        on_internal_error(self._counters.error)
+        use_providers(*self._providers[:2])
+
+    @contextmanager
+    def exporting_to(
+        self,
+        *,
+        tracer_provider: TracerProvider,
+        meter_provider: MeterProvider,
+        logger_provider: LoggerProvider,
+    ) -> Iterator[None]:
+        """Give the telemetry of the block to other providers; all else goes on as before.
+
+        Commits are stamped, the ledger is kept and the sinks are called as outside of the block.
+
+        Args:
+            tracer_provider: where spans go.
+            meter_provider: where metrics go.
+            logger_provider: where log records go.
+        """
+        self._flush_in_time()
+        before = {name: getattr(self, name) for name in _TELEMETRY}
+        self._export_to(tracer_provider, meter_provider, logger_provider)
+        self._announce_providers()
+        try:
+            yield
+        finally:
+            self._flush_in_time()
+            self._flushing.restore()
+            for name, value in before.items():
+                setattr(self, name, value)
+            self._announce_providers()
 
     def stop(self) -> None:
         """Deliver what waits and let go of everything."""
@@ -605,6 +647,22 @@ class Observer:
             for sink in self._local_sinks:
                 sink(observation.event)
 
+
+_TELEMETRY = (
+    "_adopted",
+    "_counters",
+    "_flushing",
+    "_logs",
+    "_metrics",
+    "_providers",
+    "_run_spans",
+    "_spans",
+    "diagnostics",
+    "queries",
+    "statements",
+    "steps",
+)
+"""Attributes of an observer that its telemetry is made with."""
 
 PREPARATIONS_KEPT = 4096
 """Kinds of writes whose preparation is kept; beyond it all are made anew."""
