@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 __all__ = ["Replacements", "unpatched"]
@@ -22,7 +22,7 @@ class Replacements:
         self._replaced: list[tuple[Any, str, Call, Call]] = []
 
     def replace(self, owner: Any, name: str, make: Callable[[Call], Call]) -> None:
-        """Replace a function by another one that has its name, signature and documentation.
+        """Replace a function, or another object, by one that has its name, signature and documentation.
 
         Args:
             owner: the class or module whose attribute it is.
@@ -34,12 +34,13 @@ class Replacements:
             AttributeError: the owner has no such attribute.
         """
         original = unpatched(getattr(owner, name))
-        replacement = functools.wraps(original)(make(original))
+        replacement = make(original)
+        if isinstance(replacement, FunctionType):
+            functools.update_wrapper(replacement, original)
         setattr(replacement, _MARK, (replacement, original))
-        if isinstance(owner, ModuleType):
-            replacement.__module__ = (
-                owner.__name__
-            )  # pickle looks for a function where it says it is
+        if isinstance(owner, ModuleType) and isinstance(replacement, FunctionType):
+            # pickle looks for a function where it says that it is
+            replacement.__module__ = owner.__name__
         setattr(owner, name, replacement)
         self._replaced.append((owner, name, original, replacement))
 
