@@ -90,7 +90,7 @@ def test_a_shell_loop_stops_at_an_interrupt_of_a_terminal(tmp_path):
     if child == 0:
         os.chdir(tmp_path)
         os.environ["TEXT"] = text
-        os.execvp("bash", ["bash", "-c", command])  # noqa: S606 - the shell is what is tried
+        os.execvp("bash", ["bash", "-c", command])
     output = b""
     is_sent = False
     with suppress(OSError):  # a terminal that is gone

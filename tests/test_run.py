@@ -14,9 +14,10 @@ import pytest
 from deltawitness import cache_context, current_run, run, suppressed
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.run import (
+    Ambient,
     add_run_listener,
-    bound,
     current_cache_context,
+    forget_process_run,
     is_suppressed,
     remove_run_listener,
     run_from_environment,
@@ -83,24 +84,41 @@ def test_async_blocks_and_tasks_carry_the_run():
     assert seen is context
 
 
-def test_a_bound_function_carries_run_policy_and_suppression_to_a_thread():
-    """And leaves the thread as it was."""
+def test_what_is_ambient_can_be_made_so_in_another_thread():
+    """The run, the policy and the suppression hold in the block, and no longer."""
     seen = []
 
     def look():
         seen.append((current_run().job, current_cache_context().policy, is_suppressed()))
 
     with run("nightly"), cache_context(policy="p"), suppressed():
-        carried = bound(look)
-    thread = threading.Thread(target=lambda: (carried(), look()))
+        ambient = Ambient.current()
+
+    def work():
+        with ambient.active():
+            look()
+        look()
+
+    thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert seen == [("nightly", "p", True), (current_run().job, None, False)]
+    assert Ambient.current().is_empty
+    assert not ambient.is_empty
 
 
-def test_a_function_with_nothing_to_carry_stays_itself():
-    """No wrapper where there is no run."""
-    assert bound(print) is print
+def test_a_process_inherits_the_cache_context_of_its_environment(monkeypatch):
+    """A block of its own adds to it; a scope that is none is one clear error."""
+    for name, value in ((Env.CACHE_POLICY, "p"), (Env.CACHE_SCOPE, "view"), (Env.CACHE_KEY, "k")):
+        monkeypatch.setenv(name, value)
+    context = current_cache_context()
+    assert (context.policy, context.scope, context.key) == ("p", CacheScope.VIEW, "k")
+    with cache_context(policy="q"):
+        assert current_cache_context().scope is CacheScope.VIEW
+    forget_process_run()
+    monkeypatch.setenv(Env.CACHE_SCOPE, "room")
+    with pytest.raises(ConfigurationError, match="DELTAWITNESS_CACHE_SCOPE: expected one of view"):
+        current_cache_context()
 
 
 def test_listeners_are_told_in_order_and_with_the_error():

@@ -1,4 +1,7 @@
-"""Every Delta write, witnessed: commit metadata, spans, metrics and logs."""
+"""Every Delta write, witnessed: commit metadata, spans, metrics and logs.
+
+PYTEST_DONT_REWRITE: an observed process imports this package before pytest, which would warn of it.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.ledger import Ledger
     from deltawitness.observe import flush
+    from deltawitness.propagation import run_environment
     from deltawitness.proxies.observed_pipeline import ObservedWritePipeline
     from deltawitness.proxies.pipeline import (
         WriteFormat,
@@ -100,6 +104,7 @@ _HOMES = {
     "plan_hash": "hashing",
     "plan_shape_hash": "hashing",
     "read_commit_metadata": "commit",
+    "run_environment": "propagation",
     "schema_hash": "hashing",
     "table_id": "hashing",
 }
@@ -153,6 +158,7 @@ __all__ = [
     "plan_shape_hash",
     "read_commit_metadata",
     "run",
+    "run_environment",
     "schema_hash",
     "suppressed",
     "table_id",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # has no __all__ entry for typing
     BaseInstrumentor,
 )
 
-from deltawitness.carriers import SESSIONS, Carriers
 from deltawitness.config import Settings
+from deltawitness.events_file import EventsFile
 from deltawitness.observe import Observer
+from deltawitness.propagation import SESSIONS, Propagation
 from deltawitness.proxies.installation import install, install_enclosed, uninstall
 from deltawitness.run import adopt_run, run_from_environment
+from deltawitness.semconv import Env
+from deltawitness.telemetry.providers import loadable_providers
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -36,7 +40,7 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
     >>> instrumentor.uninstrument()
     """
 
-    _carriers: Carriers | None = None
+    _propagation: Propagation | None = None
     _inherited = False
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -90,26 +94,28 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
             response_hook: `(span, instance, response)`, on the delivery thread.
             **_: what other instrumentors take, passed over as the convention asks.
         """
-        install(
-            lambda: Observer(
-                settings=settings,
-                tracer_provider=tracer_provider,
-                meter_provider=meter_provider,
-                logger_provider=logger_provider,
-                sinks=sinks,
-                request_hook=request_hook,
-                response_hook=response_hook,
+        with _claimed(self):
+            providers = loadable_providers(tracer_provider, meter_provider, logger_provider)
+            install(
+                lambda: Observer(
+                    settings=settings,
+                    tracer_provider=providers[0],
+                    meter_provider=providers[1],
+                    logger_provider=providers[2],
+                    sinks=(*sinks, *_sinks_of_environment()),
+                    request_hook=request_hook,
+                    response_hook=response_hook,
+                )
             )
-        )
-        self._carriers = Carriers()
-        self._carriers.install()
+            self._propagation = Propagation()
+            self._propagation.install()
 
     def _uninstrument(self, **_: Any) -> None:
         """Put every original back and deliver what waits."""
         self._inherited = False
-        if self._carriers is not None:
-            self._carriers.uninstall()
-            self._carriers = None
+        if self._propagation is not None:
+            self._propagation.uninstall()
+            self._propagation = None
         uninstall()
 
 
@@ -148,9 +154,10 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
         """
         from deltawitness.proxies.datafusion import DataFusionPatches  # noqa: PLC0415 - heavy
 
-        install_enclosed()
-        self._patches = DataFusionPatches()
-        self._patches.install()
+        with _claimed(self):
+            install_enclosed()
+            self._patches = DataFusionPatches()
+            self._patches.install()
 
     def _uninstrument(self, **_: Any) -> None:
         """Put every original method back, and those of delta-rs where nothing else wants them."""
@@ -161,11 +168,32 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
             uninstall()
 
 
+@contextmanager
+def _claimed(instrumentor: BaseInstrumentor) -> Iterator[None]:
+    """Let an instrumentor count as instrumented while it instruments.
+
+    It imports an engine then. Post-import hooks of that engine, such as those of `deltawitness run`, ask
+    the instrumentor whether they have anything to do.
+    """
+    instrumentor._is_instrumented_by_opentelemetry = True  # noqa: SLF001 - BaseInstrumentor sets it afterwards
+    try:
+        yield
+    except BaseException:
+        instrumentor._is_instrumented_by_opentelemetry = False  # noqa: SLF001 - as above
+        raise
+
+
+def _sinks_of_environment() -> tuple[WriteSink, ...]:
+    """Return the sink that `deltawitness run` asks each process of a program for."""
+    path = os.environ.get(Env.EVENTS_FILE)
+    return (EventsFile(path),) if path else ()
+
+
 def join_parent(variables: Mapping[str, str], settings: Mapping[str, Any]) -> None:
     """Make a spawned child of `multiprocessing` observe as its parent does, in the parent's run.
 
     Args:
-        variables: what :func:`deltawitness.carriers.child_environment` said in the parent.
+        variables: what :func:`deltawitness.propagation.environment.child_environment` returned in the parent.
         settings: how the parent's observer behaves; none when there is none.
     """
     os.environ.update(variables)

@@ -40,13 +40,7 @@ def fixed_ids() -> Iterator[None]:
 @pytest.fixture
 def delta_telemetry() -> Iterator[InMemoryTelemetry]:
     """Every span, metric and log record of the Delta writes that the test makes."""
-    from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - see the module
-    from deltawitness.testing import InMemoryTelemetry  # noqa: PLC0415 - see the module
+    from deltawitness.testing import capture_telemetry  # noqa: PLC0415 - see the module
 
-    memory = InMemoryTelemetry.create()
-    instrumentor = DeltaLakeInstrumentor()
-    instrumentor.instrument(**memory.providers())
-    try:
+    with capture_telemetry() as memory:
         yield memory
-    finally:
-        instrumentor.uninstrument()

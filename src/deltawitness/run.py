@@ -114,6 +114,7 @@ _cache: ContextVar[CacheContext] = ContextVar("deltawitness_cache", default=NO_C
 _suppressed: ContextVar[bool] = ContextVar("deltawitness_suppressed", default=False)
 _listeners: tuple[RunListener, ...] = ()
 _process_run: RunContext | None = None
+_process_cache: CacheContext | None = None
 _process_run_lock = threading.Lock()
 reset_in_child("_process_run_lock", globals(), threading.Lock)
 
@@ -154,6 +155,24 @@ def _start_process_run() -> RunContext:
         return _process_run
 
 
+def cache_context_from_environment(environ: Mapping[str, str]) -> CacheContext:
+    """Return the cache context that a parent process has handed down by its environment.
+
+    Raises:
+        ConfigurationError: the scope is not one of the closed set.
+    """
+    policy, scope = environ.get(Env.CACHE_POLICY), environ.get(Env.CACHE_SCOPE)
+    key = environ.get(Env.CACHE_KEY)
+    if not (policy or scope or key):
+        return NO_CACHE_CONTEXT
+    try:
+        known = CacheScope(scope) if scope else None
+    except ValueError:
+        msg = f"{Env.CACHE_SCOPE}: expected one of {', '.join(CacheScope)}"
+        raise ConfigurationError(msg) from None
+    return CacheContext(policy or None, known, key or None)
+
+
 def run_from_environment(environ: Mapping[str, str]) -> RunContext:
     run_id = environ.get(Env.RUN_ID)
     if run_id is not None and not _RUN_ID_FORM.fullmatch(run_id):
@@ -183,9 +202,9 @@ def _program_name() -> str:
 
 def adopt_run(context: RunContext) -> None:
     """Make `context` the implicit run of this process: how a spawned child joins its parent's run."""
-    global _process_run  # noqa: PLW0603 - see _start_process_run
+    global _process_run, _process_cache
     with _process_run_lock:
-        _process_run = context
+        _process_run, _process_cache = context, None
 
 
 def is_process_run(context: RunContext) -> bool:
@@ -200,9 +219,9 @@ def process_run_id() -> str:
 
 def forget_process_run() -> None:
     """Forget the implicit run, so that the next write starts one from the environment; for tests."""
-    global _process_run  # noqa: PLW0603 - see _start_process_run
+    global _process_run, _process_cache  # noqa: PLW0603 - see _start_process_run
     with _process_run_lock:
-        _process_run = None
+        _process_run = _process_cache = None
 
 
 class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lower case is the idiom
@@ -419,7 +438,7 @@ def cache_context(
     ...     current_cache_context().policy
     'nightly_views'
     """
-    token = _cache.set(_merged(_cache.get(), policy, scope, key))
+    token = _cache.set(_merged(current_cache_context(), policy, scope, key))
     try:
         yield _cache.get()
     finally:
@@ -453,8 +472,20 @@ def parse_scope(scope: CacheScope | str) -> CacheScope:
 
 
 def current_cache_context() -> CacheContext:
-    """Return the ambient policy, scope and key."""
-    return _cache.get()
+    """Return the ambient policy, scope and key.
+
+    Raises:
+        ConfigurationError: the environment names a scope that is none.
+    """
+    context = _cache.get()
+    return _inherited_cache_context() if context is NO_CACHE_CONTEXT else context
+
+
+def _inherited_cache_context() -> CacheContext:
+    global _process_cache  # noqa: PLW0603 - read once, as the run is
+    if _process_cache is None:
+        _process_cache = cache_context_from_environment(os.environ)
+    return _process_cache
 
 
 @contextmanager
@@ -482,19 +513,37 @@ def unhandled() -> BaseException | None:
     return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
 
 
-def bound(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` bound to the run and cache context of here and now, for another thread."""
-    run_here, cache_here, suppressed_here = _run.get(), _cache.get(), _suppressed.get()
-    if run_here is None and cache_here is NO_CACHE_CONTEXT and not suppressed_here:
-        return function
+@dataclass(frozen=True, slots=True)
+class Ambient:
+    """The run, the cache context and the suppression of a thread, for another one to take over.
 
-    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        tokens = _run.set(run_here), _cache.set(cache_here), _suppressed.set(suppressed_here)
+    Attributes:
+        run: the explicit run; None outside of any.
+        cache: the cache context.
+        is_suppressed: whether writes go unobserved.
+    """
+
+    run: RunContext | None
+    cache: CacheContext
+    is_suppressed: bool
+
+    @classmethod
+    def current(cls) -> Self:
+        """Return those of here and now."""
+        return cls(_run.get(), _cache.get(), _suppressed.get())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether they are those of a new thread."""
+        return self.run is None and self.cache is NO_CACHE_CONTEXT and not self.is_suppressed
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make them those of the block."""
+        tokens = _run.set(self.run), _cache.set(self.cache), _suppressed.set(self.is_suppressed)
         try:
-            return function(*args, **kwargs)
+            yield
         finally:
             _run.reset(tokens[0])
             _cache.reset(tokens[1])
             _suppressed.reset(tokens[2])
-
-    return carried

@@ -395,6 +395,13 @@ FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 """What a variable that is a flag may say, in any case."""
 
 
+ACTIVATE_TOP: Final = "top"
+"""Value of the activation variable for the process that `deltawitness run` itself starts."""
+
+ACTIVATE_CHILD: Final = "child"
+"""Its value for the processes which that one starts."""
+
+
 class Env(StrEnum):
     """Every environment variable of ours; `Settings.from_env` and the run context read them."""
 
@@ -402,6 +409,12 @@ class Env(StrEnum):
     """Run that this process belongs to; set for child processes."""
     JOB = "DELTAWITNESS_JOB"
     """Job name of that run."""
+    CACHE_POLICY = "DELTAWITNESS_CACHE_POLICY"
+    """Policy of the writes of this process that name none; set for child processes."""
+    CACHE_SCOPE = "DELTAWITNESS_CACHE_SCOPE"
+    """Scope of the same writes: `view`, `dataset`, `artifact`, `metadata` or `ledger`."""
+    CACHE_KEY = "DELTAWITNESS_CACHE_KEY"
+    """Cache key of the same writes; only its hash leaves the process."""
     FORCE_SAMPLE = "DELTAWITNESS_FORCE_SAMPLE"
     """Mark the spans of this process's runs, so that a tail sampler keeps their traces (`true`, `false`)."""
     TRACEPARENT = "TRACEPARENT"

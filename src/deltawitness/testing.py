@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
     from deltawitness.events import WriteEvent
 
-__all__ = ["CapturedWrites", "InMemoryTelemetry", "capture_writes", "fixed_clock", "fixed_ids"]
+__all__ = [
+    "CapturedWrites",
+    "InMemoryTelemetry",
+    "capture_telemetry",
+    "capture_writes",
+    "fixed_clock",
+    "fixed_ids",
+]
 
 
 class CapturedWrites:
@@ -196,3 +203,28 @@ class InMemoryTelemetry:
             "meter_provider": self.meter_provider,
             "logger_provider": self.logger_provider,
         }
+
+
+@contextmanager
+def capture_telemetry() -> Iterator[InMemoryTelemetry]:
+    """Collect the telemetry of the writes made inside the block, instrumenting for its duration if needed.
+
+    In a process that is observed already, as under `deltawitness run`, the telemetry of the block is
+    collected in place of being exported; its writes are stamped and recorded as those around it.
+
+    Raises:
+        ImportError: the OpenTelemetry SDK is not installed (extra `otel`).
+    """
+    from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy, and a plugin is always imported
+
+    memory = InMemoryTelemetry.create()
+    instrumentor, watching = DeltaLakeInstrumentor(), current_observer()
+    if instrumentor.is_instrumented_by_opentelemetry and watching is not None:
+        with watching.exporting_to(**memory.providers()):
+            yield memory
+        return
+    instrumentor.instrument(**memory.providers())
+    try:
+        yield memory
+    finally:
+        instrumentor.uninstrument()

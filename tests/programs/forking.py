@@ -151,7 +151,7 @@ def shell():
     code = "import sys; sys.argv[1:] = ['', '', sys.argv[1]]; import forking; print(forking.write(sys.argv[3][-1:]))"
     here = Path(__file__).parent
     command = f"cd {here} && {sys.executable} -c {code!r} {FOLDER}"
-    return [subprocess.getoutput(command)]  # noqa: S605 - a shell is what is tried
+    return [subprocess.getoutput(command)]
 
 
 # --- what happens before -----------------------------------------------------------------------------

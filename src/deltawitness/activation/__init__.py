@@ -14,19 +14,13 @@ from pathlib import Path
 
 from deltawitness.config import Settings
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.run import current_run
-from deltawitness.semconv import Env
+from deltawitness.run import current_cache_context, current_run
+from deltawitness.semconv import ACTIVATE_TOP, Env
 
-__all__ = ["SITE_DIRECTORY", "activate", "disabled_instrumentations"]
+__all__ = ["SITE_DIRECTORY", "activate", "is_disabled"]
 
 SITE_DIRECTORY = str(Path(__file__).parent / "site")
 """What must be first on a child's `PYTHONPATH` for it to be activated."""
-
-TOP = "top"
-"""Value of the activation variable for the process that the command itself starts."""
-
-CHILD = "child"
-"""Its value for the processes which that one starts."""
 
 _ASKS_FOR_EXPORT = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -48,16 +42,17 @@ def activate() -> None:
     in one line, and the program runs unobserved.
     """
     role = os.environ.get(Env.ACTIVATE)
-    if not role or "deltalake" in disabled_instrumentations():
+    if not role or is_disabled("deltalake"):
         return
     try:
         settings = Settings.from_env()
         current_run()
+        current_cache_context()
     except ConfigurationError as error:
         sys.stderr.write(f"deltawitness: {error}\n")
         sys.stderr.flush()
         os._exit(2)
-    if role == TOP:
+    if role == ACTIVATE_TOP:
         _observe(settings, is_top=True)
     else:
         import wrapt  # noqa: PLC0415 - only where this process is to be observed
@@ -65,9 +60,10 @@ def activate() -> None:
         wrapt.register_post_import_hook(lambda _: _observe(settings, is_top=False), "deltalake")
 
 
-def disabled_instrumentations() -> list[str]:
-    """Return the names of the instrumentations that OpenTelemetry's own variable switches off."""
-    return os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+def is_disabled(instrumentation: str) -> bool:
+    """Return whether OpenTelemetry's own variable switches an instrumentation off, or all of them."""
+    words = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+    return not {instrumentation, "*"}.isdisjoint(word.strip() for word in words)
 
 
 def _observe(settings: Settings, *, is_top: bool) -> None:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import atexit
 import os
-from typing import TYPE_CHECKING
 
 import wrapt
 
-from deltawitness.activation import CHILD, disabled_instrumentations
-from deltawitness.carriers import child_environment
+from deltawitness.activation import is_disabled
 from deltawitness.config import Settings
-from deltawitness.events_file import EventsFile
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.internal import report
+from deltawitness.propagation.environment import child_environment
 from deltawitness.run import adopt_run, current_run, run, unhandled
-from deltawitness.semconv import Env
-
-if TYPE_CHECKING:
-    from deltawitness.events import WriteSink
+from deltawitness.semconv import ACTIVATE_CHILD, Env
+from deltawitness.telemetry.providers import complain, without_tracebacks
 
 __all__ = ["observe_process"]
 
@@ -34,12 +30,9 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
     if is_exporting:
         _configure_sdk()
     instrumentor = DeltaLakeInstrumentor()
-    if instrumentor.is_instrumented_by_opentelemetry:
-        return
-    events_file = os.environ.get(Env.EVENTS_FILE)
-    sinks: list[WriteSink] = [EventsFile(events_file)] if events_file else []
-    instrumentor.instrument(settings=settings, sinks=sinks)
-    if "datafusion" not in disabled_instrumentations():
+    if not instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.instrument(settings=settings)
+    if not is_disabled("datafusion"):
         # Its sessions write from the moment that there are any.
         wrapt.register_post_import_hook(lambda _: _observe_sessions(), "datafusion")
     if is_top:
@@ -47,8 +40,11 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
 
 
 def _observe_sessions() -> None:
+    instrumentor = DataFusionInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        return
     try:
-        DataFusionInstrumentor().instrument()
+        instrumentor.instrument()
     except Exception as error:  # noqa: BLE001 - the program runs, whatever happens to us
         report("activation", error)
 
@@ -59,16 +55,23 @@ def _open_run() -> None:
     scope = run(process.job, run_id=process.run_id)
     context = scope.__enter__()
     adopt_run(context)
-    os.environ.update(child_environment(), **{Env.ACTIVATE.value: CHILD})
+    os.environ.update(child_environment(), **{Env.ACTIVATE.value: ACTIVATE_CHILD})
     atexit.register(lambda: scope.__exit__(None, unhandled(), None))
 
 
 def _configure_sdk() -> None:
-    """Set the SDK up as `opentelemetry-instrument` does, without other instrumentations."""
+    """Set the SDK up as `opentelemetry-instrument` does, without other instrumentations.
+
+    A setting that OpenTelemetry does not accept leaves it without an SDK. Nothing else depends on it.
+    """
     from opentelemetry.instrumentation.auto_instrumentation._load import (  # noqa: PLC0415 - optional
         _load_configurators,
         _load_distro,
     )
 
-    _load_distro().configure()
-    _load_configurators()  # type: ignore[no-untyped-call]  # untyped there
+    try:
+        with without_tracebacks():
+            _load_distro().configure()
+            _load_configurators()  # type: ignore[no-untyped-call]  # untyped there
+    except Exception as error:  # noqa: BLE001 - whatever a distribution or an exporter raises
+        complain(error)

@@ -13,14 +13,14 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.activation import SITE_DIRECTORY, TOP, asks_for_export
+from deltawitness.activation import SITE_DIRECTORY, asks_for_export
 from deltawitness.cli.console import MISUSED, complain, console, log_to_stderr
 from deltawitness.cli.keeping import KeptLedger, kept_ledger
 from deltawitness.cli.program import job_name, leave_as, run_program
 from deltawitness.events_file import EventLine, read_events
 from deltawitness.ledger.supervisor import ProcessEnd, Supervision
 from deltawitness.report.summary import print_summary, print_trace, summarised
-from deltawitness.semconv import Env
+from deltawitness.semconv import ACTIVATE_TOP, Env
 from deltawitness.sources import new_id
 
 __all__ = ["run_command"]
@@ -101,7 +101,7 @@ def _environment(run_id: str, job: str, events_file: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([SITE_DIRECTORY, *([path] if path else [])]),
-        Env.ACTIVATE.value: TOP,
+        Env.ACTIVATE.value: ACTIVATE_TOP,
         Env.RUN_ID.value: run_id,
         Env.JOB.value: job,
         Env.EVENTS_FILE.value: str(events_file),
@@ -112,7 +112,9 @@ def _notes(events: list[EventLine], code: int) -> list[str]:
     traces = {event.trace_id for event in events if event.trace_id}
     notes = [f"trace {trace}: {_destination()}" for trace in sorted(traces)]
     if not traces:
-        notes = [f"trace: {_destination()}"]
+        is_missing = bool(events) and asks_for_export(os.environ)
+        why = "not exported: OpenTelemetry was not set up in the program"
+        notes = [f"trace: {why if is_missing else _destination()}"]
     if code < 0:
         name = signal.Signals(-code).name
         notes.append(f"the program was ended by {name}: its last writes may be missing above")

@@ -18,11 +18,11 @@ from hamilton.lifecycle import GraphExecutionHook, NodeExecutionHook
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from deltawitness.carriers import run_as_values
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.internal import report
 from deltawitness.observe.observer import current_observer
+from deltawitness.propagation import run_as_values
 from deltawitness.run import (
     CacheContext,
     RunContext,

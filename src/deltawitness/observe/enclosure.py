@@ -50,8 +50,8 @@ def current_enclosure() -> Enclosure | None:
 
 
 @contextmanager
-def within(enclosure: Enclosure) -> Iterator[None]:
-    """Let the block be inside a proxy call that is open on another thread."""
+def within(enclosure: Enclosure | None) -> Iterator[None]:
+    """Let the block be inside a proxy call that is open on another thread; inside none for None."""
     token = _enclosure.set(enclosure)
     try:
         yield

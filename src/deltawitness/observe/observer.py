@@ -138,25 +138,18 @@ class Observer:
         response_hook: ResponseHook | None = None,
     ) -> None:
         self.settings = settled(settings or Settings.from_env())
-        check_environment()  # an invalid run id there is an error now, before any write
-        self._providers = tracer_provider, meter_provider, logger_provider
-        self._spans = WriteSpans(tracer_provider)
-        self._run_spans = RunSpans(tracer_provider)
-        self._metrics = MetricSink(meter_provider)
-        self._logs = LogSink(logger_provider)
-        self._counters = InternalCounters(meter_provider)
-        self.queries = QueryTelemetry(tracer_provider, meter_provider)
-        self.statements = StatementInstruments(meter_provider)
-        self.steps = StepSpans(tracer_provider)
-        self.diagnostics = diagnostics_sink(self.settings, logger_provider)
+        # An invalid run or scope in the environment is an error now, before any write.
+        check_environment()
+        current_cache_context()
+        self._export_to(tracer_provider, meter_provider, logger_provider)
         self._local_sinks: tuple[WriteSink, ...] = ()
         self._request_hook = request_hook
         self._response_hook = response_hook
         self._under_way: set[Observation] = set()
+        self._has_written = False
         self._mirrors = self.settings.user_metadata
         self._has_hooks = request_hook is not None or response_hook is not None
         self._preparations: dict[tuple[object, ...], Preparation] = {}
-        self._adopted = False
         self._is_exiting = False
         self._recording = recording_for(
             self.settings, is_busy=self._is_busy, on_drop=self._counters.dropped
@@ -175,8 +168,27 @@ class Observer:
             on_error=report,
             on_drop=self._counters.dropped,
         )
-        self._flushing = FlushFirst(self._flush_in_time)
         self._termination = Termination(self._flush_before_termination)
+
+    def _export_to(
+        self,
+        tracer_provider: TracerProvider | None,
+        meter_provider: MeterProvider | None,
+        logger_provider: LoggerProvider | None,
+    ) -> None:
+        """Set everything that telemetry is made with; each of it is in `_TELEMETRY`."""
+        self._providers = tracer_provider, meter_provider, logger_provider
+        self._adopted = False
+        self._spans = WriteSpans(tracer_provider)
+        self._run_spans = RunSpans(tracer_provider)
+        self._metrics = MetricSink(meter_provider)
+        self._logs = LogSink(logger_provider)
+        self._counters = InternalCounters(meter_provider)
+        self.queries = QueryTelemetry(tracer_provider, meter_provider)
+        self.statements = StatementInstruments(meter_provider)
+        self.steps = StepSpans(tracer_provider)
+        self.diagnostics = diagnostics_sink(self.settings, logger_provider)
+        self._flushing = FlushFirst(self._flush_in_time)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -184,8 +196,7 @@ class Observer:
         """Become the process's observer: listen to runs, deliver what waits at exit."""
         global _observer  # noqa: PLW0603 - one observer per process
         _observer = self
-        on_internal_error(self._counters.error)
-        use_providers(*self._providers[:2])
+        self._announce_providers()
         if self.recorder is not None:
             on_cache_operation(self.recorder.operation)
         add_run_listener(self)
@@ -198,6 +209,40 @@ class Observer:
             self._termination.install()
         # A write in a later exit handler is delivered by its own thread, before it goes on.
         self._is_exiting = False
+
+    def _announce_providers(self) -> None:
+        on_internal_error(self._counters.error)
+        use_providers(*self._providers[:2])
+
+    @contextmanager
+    def exporting_to(
+        self,
+        *,
+        tracer_provider: TracerProvider,
+        meter_provider: MeterProvider,
+        logger_provider: LoggerProvider,
+    ) -> Iterator[None]:
+        """Give the telemetry of the block to other providers; all else goes on as before.
+
+        Commits are stamped, the ledger is kept and the sinks are called as outside of the block.
+
+        Args:
+            tracer_provider: where spans go.
+            meter_provider: where metrics go.
+            logger_provider: where log records go.
+        """
+        self._flush_in_time()
+        before = {name: getattr(self, name) for name in _TELEMETRY}
+        self._export_to(tracer_provider, meter_provider, logger_provider)
+        self._announce_providers()
+        try:
+            yield
+        finally:
+            self._flush_in_time()
+            self._flushing.restore()
+            for name, value in before.items():
+                setattr(self, name, value)
+            self._announce_providers()
 
     def stop(self) -> None:
         """Deliver what waits and let go of everything."""
@@ -284,9 +329,16 @@ class Observer:
         self._recording.close(Terminated(), timeout=TIME_TO_GO)
         flushing.join(TIME_TO_GO)
 
+    def prepare_exec(self) -> None:
+        """Deliver what waits, before the process is replaced by another program."""
+        if self._has_written and self._flush_in_time():
+            with suppress(Exception):  # the exporters' own troubles are theirs to log
+                self._flushing.force_flush()
+
     def _forget_under_way(self) -> None:
         """In a forked child: what the parent's threads were writing is the parent's."""
         self._under_way.clear()
+        self._has_written = False
 
     def _flush_timeout(self) -> float:
         # Long enough for a sink to be given up as hanging, and for the others to be told then.
@@ -568,6 +620,7 @@ class Observer:
         finally:
             # Only now: a reconcile of this process takes what is neither under way nor noted for lost.
             self._under_way.discard(observation)
+        self._has_written = True
         self._delivery.submit(observation)
         if self._is_exiting:
             # Nothing waits for the delivery thread any more once this handler has run.
@@ -657,6 +710,22 @@ class Observer:
                 except Exception as error:  # noqa: BLE001 - each of the others gets the event
                     report("capture", error)
 
+
+_TELEMETRY = (
+    "_adopted",
+    "_counters",
+    "_flushing",
+    "_logs",
+    "_metrics",
+    "_providers",
+    "_run_spans",
+    "_spans",
+    "diagnostics",
+    "queries",
+    "statements",
+    "steps",
+)
+"""Attributes of an observer that its telemetry is made with."""
 
 PREPARATIONS_KEPT = 4096
 """Kinds of writes whose preparation is kept; beyond it all are made anew."""

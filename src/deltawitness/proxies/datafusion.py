@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from deltawitness.patching import Replacements, unpatched
 from deltawitness.proxies.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
 from deltawitness.proxies.context_handlers import SESSION_EXTRAS, SESSION_HANDLERS
 from deltawitness.proxies.frame_handlers import FRAME_EXTRAS, FRAME_HANDLERS
@@ -24,6 +25,7 @@ class DataFusionPatches:
     """Replaces the methods of `SessionContext`, `DataFrame` and the catalogs, and puts them back."""
 
     def __init__(self) -> None:
+        self._replacements = Replacements()
         self._originals: list[tuple[type, str, Any]] = []
 
     def install(self) -> None:
@@ -56,18 +58,17 @@ class DataFusionPatches:
         """Put every original back, and take away what was added."""
         while self._originals:
             owner, name, original = self._originals.pop()
-            REPLACED.pop((owner, name), None)
             if original is None:
                 delattr(owner, name)
             else:
                 setattr(owner, name, original)
+        self._replacements.restore()
+        REPLACED.clear()
 
     def _replace_all(self, owner: type, handlers: Mapping[str, Handler]) -> None:
         for name, handler in handlers.items():
-            original = getattr(owner, name)
-            REPLACED[owner, name] = original
-            setattr(owner, name, _observing(handler, original))
-            self._originals.append((owner, name, original))
+            REPLACED[owner, name] = unpatched(getattr(owner, name))
+            self._replacements.replace(owner, name, functools.partial(_observing, handler))
 
     def _add_all(self, owner: type, extras: Mapping[str, Callable[..., Any]]) -> None:
         for name, function in extras.items():
@@ -82,8 +83,8 @@ def _global_ctx(original: Callable[[], Any]) -> Callable[[type], Any]:
     return functools.wraps(original)(global_ctx)
 
 
-def _observing(handler: Handler, original: Callable[..., Any]) -> Callable[..., Any]:
+def _observing(handler: Handler, original: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001 - the handler looks it up
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return handler(self, args, kwargs)
 
-    return functools.wraps(original)(method)
+    return method

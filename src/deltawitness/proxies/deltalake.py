@@ -42,6 +42,7 @@ from deltawitness.internal import report
 from deltawitness.observe.enclosure import enclosed
 from deltawitness.observe.noted_writes import note_write, noting_writes
 from deltawitness.observe.run_reads import note_reads
+from deltawitness.patching import Replacements
 from deltawitness.proxies.frame_facts import facts_of_source
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.unreached import UnreachedWrite
@@ -53,12 +54,21 @@ if TYPE_CHECKING:
     from deltawitness.observe.observation import Observation
     from deltawitness.observe.observer import Observer
 
-__all__ = ["DeltaLakeSeams"]
+__all__ = ["DeltaLakeSeams", "import_seams"]
 
 Call = Callable[..., Any]
 
 MERGES_KEPT = 1024
 """Merges that may be built and not yet executed; the oldest are then executed unobserved."""
+
+
+def import_seams() -> None:
+    """Import every module that holds a seam, and so run the post-import hooks of other libraries.
+
+    Call it before the first seam is replaced: a hook may instrument the process.
+    """
+    for module in _SEAM_MODULES:
+        importlib.import_module(module)
 
 
 def _nothing() -> None:
@@ -76,7 +86,7 @@ class DeltaLakeSeams:
     def __init__(self, observer: Observer, only_when: Callable[[], bool]) -> None:
         self._observer = observer
         self._only_when = only_when
-        self._originals: list[tuple[object, str, object]] = []
+        self._replacements = Replacements()
         self._merges: OrderedDict[int, Observation] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._lent = threading.local()
@@ -116,9 +126,7 @@ class DeltaLakeSeams:
         """Put every original back."""
         self._restore_whole_write()
         self._restore_whole_write = _nothing
-        while self._originals:
-            owner, name, original = self._originals.pop()
-            setattr(owner, name, original)
+        self._replacements.restore()
         self._merges.clear()
 
     def _replace(
@@ -128,11 +136,10 @@ class DeltaLakeSeams:
         observing: Callable[[Seam, Call], Call],
         seam: Seam,
     ) -> None:
-        original = getattr(owner, name)
-        call = feeding(original) if name in READING_ROWS else original
-        observed = functools.wraps(original)(observing(seam, call))
-        setattr(owner, name, observed)
-        self._originals.append((owner, name, original))
+        def observed(original: Call) -> Call:
+            return observing(seam, feeding(original) if name in READING_ROWS else original)
+
+        self._replacements.replace(owner, name, observed)
 
     def _replace_reads(self, raw_table: Any) -> None:
         for name in READ_SEAMS:
@@ -141,9 +148,7 @@ class DeltaLakeSeams:
         self._replace_one(getattr(importlib.import_module(module), owner), name, self._query)
 
     def _replace_one(self, owner: Any, name: str, observing: Callable[[Any], Any]) -> None:
-        original = getattr(owner, name)
-        setattr(owner, name, observing(original))
-        self._originals.append((owner, name, original))
+        self._replacements.replace(owner, name, observing)
 
     # --- the observing callables ------------------------------------------------------------------
 
@@ -435,6 +440,15 @@ def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) 
     target = _argument(args, kwargs, 0, "table_or_uri")
     return UnreachedWrite.of(Operation.WRITE, target, target, kwargs.get("mode", "error"), clock)
 
+
+_SEAM_MODULES = (
+    "deltalake._internal",
+    *(seam.module for seam in FUNCTION_SEAMS),
+    OPEN_SEAM[0],
+    CONVERT_OPEN_SEAM[0],
+    WHOLE_WRITE[0],
+    QUERY_SEAM[0],
+)
 
 _HAS_DRY_RUN = frozenset({"vacuum", "repair"})
 

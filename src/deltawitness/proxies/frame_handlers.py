@@ -15,7 +15,7 @@ from deltawitness.proxies.exports import exported
 from deltawitness.proxies.filter_fallback import call_frame, call_with_fallback
 from deltawitness.proxies.frame_facts import note_handed_out
 from deltawitness.proxies.frames import ATTRIBUTE, FrameState, adopt, derive, state_of
-from deltawitness.proxies.handling import FrameView, Handler, argument
+from deltawitness.proxies.handling import Handler, argument
 from deltawitness.proxies.originals import REPLACED, original
 from deltawitness.proxies.queries import inside_a_query, observed_query
 from deltawitness.proxies.seams import table_of_class
@@ -132,6 +132,8 @@ def _into_view(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     state = state_of(frame)
     if state is None:
         return table
+    from deltawitness.proxies.frame_view import FrameView  # noqa: PLC0415 - needs the engine
+
     view = table_of_class(FrameView, table)
     view.frame = frame
     return adopt(view, state)

@@ -7,23 +7,21 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from datafusion.catalog import Table
-
 from deltawitness.commit.log import open_log
 from deltawitness.commit.seams import storage_options_of
 from deltawitness.exceptions import StatementError
-from deltawitness.proxies.frames import ATTRIBUTE, bind_origin, remade, state_of
+from deltawitness.proxies.frames import bind_origin, remade, state_of
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.registry import TableName
 from deltawitness.proxies.state import session_of
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
+    from datafusion.catalog import Table
     from deltalake import DeltaTable
 
 __all__ = [
     "ADDRESS",
-    "FrameView",
     "Handler",
     "addressed",
     "argument",
@@ -54,18 +52,12 @@ def is_behind(table: DeltaTable) -> bool:
     return log.read(table.version() + 1) is not None
 
 
-class FrameView(Table):
-    """What `DataFrame.into_view()` returns: a table that knows the frame it shows."""
-
-    __slots__ = (ATTRIBUTE, "frame")
-
-    frame: Any
-
-
 def note_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> None:
     """Remember a frame that a name now stands for, so that it shows new versions of what it reads."""
     if state_of(table) is None:
         return
+    from deltawitness.proxies.frame_view import FrameView  # noqa: PLC0415 - needs the engine
+
     frame = table.frame if isinstance(table, FrameView) else table
     with suppress(StatementError):
         bind_origin(frame)  # where a name has changed already, making the view again says so

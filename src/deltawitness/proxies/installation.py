@@ -8,7 +8,7 @@ from collections.abc import Callable
 from deltawitness.forks import reset_in_child
 from deltawitness.observe import Observer
 from deltawitness.observe.enclosure import current_enclosure
-from deltawitness.proxies.deltalake import DeltaLakeSeams
+from deltawitness.proxies.deltalake import DeltaLakeSeams, import_seams
 
 __all__ = ["install", "install_enclosed", "uninstall"]
 
@@ -30,6 +30,7 @@ def install(make_observer: Callable[[], Observer]) -> Observer:
 
 def install_enclosed() -> Observer:
     """Return the process's observer; if there is none, observe the writes inside proxies only."""
+    import_seams()  # see _install
     with _lock:
         return _installed[0] if _installed else _install(Observer, everything=False)
 
@@ -47,18 +48,27 @@ def uninstall() -> None:
 
 def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Observer:
     global _installed, _everything
+    # Not under the lock: another thread may hold the import lock of an engine and wait for ours.
+    import_seams()
     with _lock:
         uninstall()
         observer = make_observer()
-        seams = DeltaLakeSeams(observer, _asked_to_watch(observer))
+        seams = DeltaLakeSeams(observer, lambda: _is_watched(seams, observer))
         seams.install()
         observer.start()
         _installed, _everything = (observer, seams), everything
         return observer
 
 
-def _asked_to_watch(observer: Observer) -> Callable[[], bool]:
-    def is_watched() -> bool:
-        return (_everything or current_enclosure() is not None) and observer.is_on()
+def _is_watched(seams: DeltaLakeSeams, observer: Observer) -> bool:
+    """Return whether a write that reaches these seams here and now is to be observed.
 
-    return is_watched
+    Seams that were uninstalled observe nothing, also where another library has wrapped them and calls
+    them still: the write would be recorded a second time.
+    """
+    return (
+        _installed is not None
+        and _installed[1] is seams
+        and (_everything or current_enclosure() is not None)
+        and observer.is_on()
+    )

@@ -11,10 +11,10 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import datafusion
 import wrapt
 
 import deltawitness
@@ -219,16 +219,20 @@ class TrackedStatement:
             raise
 
 
-_LIBRARIES = tuple(
-    f"{Path(str(module.__file__)).parent}{os.sep}" for module in (deltawitness, datafusion, wrapt)
-)
+@cache
+def _library_folders() -> tuple[str, ...]:
+    """Return the folders of the modules that stand between a program and its statement."""
+    import datafusion  # noqa: PLC0415 - this module is imported while the engine is (see frame_view)
+
+    modules = deltawitness, datafusion, wrapt
+    return tuple(f"{Path(str(module.__file__)).parent}{os.sep}" for module in modules)
 
 
 def _level_of_the_program() -> int:
     """Return how many calls the program's own line is above the caller of this function."""
-    level = 1
+    level, libraries = 1, _library_folders()
     frame = sys._getframe(1)  # noqa: SLF001 - what `warnings` itself counts by
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(libraries):
         frame = frame.f_back
         level += 1
     return level

@@ -18,6 +18,9 @@ Call = Callable[..., Any]
 
 _PLACEHOLDER = "deltawitness"
 
+_EXCHANGED = "_deltawitness_restore"
+"""Attribute of a function whose code is exchanged: what puts its own code back."""
+
 
 def _call(*args: Any, **kwargs: Any) -> Any:
     # The constant is exchanged for a callable. A global of the function's module would be gone for a
@@ -39,6 +42,8 @@ def observe_whole_calls(function: Any, observing: Callable[[Call], Call]) -> Cal
     """
     if not isinstance(function, FunctionType) or function.__closure__ is not None:
         return lambda: None
+    if (exchanged := vars(function).get(_EXCHANGED)) is not None:
+        exchanged()  # its code is ours already: a call would be observed twice
     code, attributes = function.__code__, dict(vars(function))
     original = FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
     original.__kwdefaults__ = function.__kwdefaults__
@@ -52,8 +57,11 @@ def observe_whole_calls(function: Any, observing: Callable[[Call], Call]) -> Cal
     function.__wrapped__ = original  # type: ignore[attr-defined]  # its signature and source are these
 
     def restore() -> None:
+        if vars(function).get(_EXCHANGED) is not restore:
+            return  # it was exchanged again since, or put back
         function.__code__ = code
         vars(function).clear()
         vars(function).update(attributes)
 
+    setattr(function, _EXCHANGED, restore)
     return restore

@@ -1,0 +1,118 @@
+"""Installs propagation: replaces the calls that start threads, processes and tasks of workers."""
+
+from __future__ import annotations
+
+import _thread
+import importlib
+import multiprocessing.pool
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import wrapt
+
+from deltawitness.internal import report
+from deltawitness.patching import Replacements, unpatched
+from deltawitness.propagation import environment, processes, threads
+from deltawitness.propagation.private_api import (
+    EXECUTABLES,
+    POOL_CALLS,
+    SPAWN_MODULES,
+    THREAD_STARTERS,
+    WORKER_POOLS,
+)
+
+__all__ = ["Propagation"]
+
+Call = Callable[..., Any]
+
+_current: Propagation | None = None
+_hooked: set[str] = set()
+
+
+class Propagation:
+    """The replaced calls of this process."""
+
+    def __init__(self) -> None:
+        self._replacements = Replacements()
+        self._is_on = False
+        self._supporting_fd = {unpatched(os.execve)} & os.supports_fd
+
+    def install(self) -> None:
+        """Replace the calls, and those of other packages as soon as they are imported."""
+        global _current
+        self._is_on, _current = True, self
+        self._replace(threading.Thread, "start", threads.start_thread)
+        for name in THREAD_STARTERS:
+            self._replace(_thread, name, threads.start_function)
+        self._replace(ThreadPoolExecutor, "submit", threads.submit)
+        self._replace(ProcessPoolExecutor, "submit", processes.send)
+        for name in POOL_CALLS:
+            self._replace(multiprocessing.pool.Pool, name, processes.send)
+        self._replace(subprocess.Popen, "__init__", environment.popen)
+        execve = unpatched(os.execve)
+        for name in EXECUTABLES:
+            self._replace(os, name, partial(environment.execute, execve=execve))
+        if self._supporting_fd:  # a program may look there for what it is going to call
+            os.supports_fd.add(os.execve)
+        if sys.platform != "win32":
+            self._replace(os, "system", environment.system)
+            self._replace(os, "posix_spawn", environment.posix_spawn)
+            self._replace(os, "posix_spawnp", environment.posix_spawn)
+        for module in SPAWN_MODULES:
+            self._replace_when_imported(module, "", "get_preparation_data", processes.prepare)
+        for module in WORKER_POOLS:
+            self._replace_when_imported(module, "ProcessPoolExecutor", "submit", processes.send)
+
+    def uninstall(self) -> None:
+        """Put the originals back."""
+        global _current  # noqa: PLW0603 - see install
+        self._is_on = False
+        if _current is self:
+            _current = None
+        os.supports_fd.discard(os.execve)
+        self._replacements.restore()
+        os.supports_fd.update(self._supporting_fd)
+
+    def replace_imported(
+        self, module: str, owner: str, name: str, make: Callable[[Call], Call]
+    ) -> None:
+        """Replace a function of a module that has been imported, if it has that function."""
+        place: Any = importlib.import_module(module)
+        try:
+            self._replace(getattr(place, owner) if owner else place, name, make)
+        except AttributeError as error:
+            report("propagation", error)
+
+    def _replace_when_imported(
+        self, module: str, owner: str, name: str, make: Callable[[Call], Call]
+    ) -> None:
+        if module in sys.modules:
+            self.replace_imported(module, owner, name, make)
+        elif module not in _hooked:
+            _hooked.add(module)
+            wrapt.register_post_import_hook(
+                lambda _: _replace_now(module, owner, name, make), module
+            )
+
+    def _replace(self, owner: Any, name: str, make: Callable[[Call], Call]) -> None:
+        def switched(original: Call) -> Call:
+            replacement = make(original)
+
+            def call(*args: Any, **kwargs: Any) -> Any:
+                # A wrapper that somebody else has put around this one keeps calling it.
+                return (replacement if self._is_on else original)(*args, **kwargs)
+
+            return call
+
+        self._replacements.replace(owner, name, switched)
+
+
+def _replace_now(module: str, owner: str, name: str, make: Callable[[Call], Call]) -> None:
+    if _current is not None:
+        _current.replace_imported(module, owner, name, make)

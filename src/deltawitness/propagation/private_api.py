@@ -1,0 +1,49 @@
+"""Names outside their packages' documentation that propagation relies on; each has a contract test.
+
+A release that moves one of them fails `tests/test_propagation_seams.py`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "EXECUTABLES",
+    "POOL_CALLS",
+    "POPEN_ENV",
+    "SPAWN_MODULES",
+    "THREAD_STARTERS",
+    "WORKER_POOLS",
+]
+
+POOL_CALLS = (
+    "apply_async",
+    "imap",
+    "imap_unordered",
+    "map",
+    "map_async",
+    "starmap",
+    "starmap_async",
+)
+"""Methods of `multiprocessing.pool.Pool` that hand functions to workers; its other calls end in these."""
+
+POPEN_ENV = 10
+"""Where `env` stands among the positional arguments of `subprocess.Popen`."""
+
+EXECUTABLES = ("execv", "execve")
+"""Functions of `os` that replace the process; `os.execl`, `os.execvp`, `os.spawnv` look them up there."""
+
+THREAD_STARTERS = ("start_new_thread", "start_new")
+"""Functions of `_thread` that start a thread. `threading` has them bound under names of its own, and
+`threading.Thread` calls `self.run()` in the new thread."""
+
+SPAWN_MODULES = (
+    "multiprocessing.spawn",
+    "loky.backend.spawn",
+    "joblib.externals.loky.backend.spawn",
+)
+"""Modules whose `get_preparation_data(name, ...)` returns a dict that a new child unpickles first."""
+
+WORKER_POOLS = (
+    "loky.process_executor",
+    "joblib.externals.loky.process_executor",
+)
+"""Modules with a `ProcessPoolExecutor` that is not a subclass of the standard library's."""

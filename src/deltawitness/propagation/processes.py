@@ -1,0 +1,132 @@
+"""Workers run each task in the run of its sender; spawned children observe as their parent does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from deltawitness.config import Settings
+from deltawitness.observe.observer import current_observer
+from deltawitness.propagation.environment import child_environment
+from deltawitness.proxies.originals import REPLACED
+from deltawitness.run import (
+    CacheContext,
+    RunContext,
+    called_in,
+    current_cache_context,
+    current_run,
+)
+from deltawitness.telemetry.spans import parent_context, traceparent_of
+
+__all__ = ["SESSIONS", "InRunOfSender", "SpawnedChild", "prepare", "run_as_values", "send"]
+
+_CHILD_CODE = """\
+try:
+    from deltawitness.instrumentation import join_parent
+except ImportError:
+    pass
+else:
+    join_parent({variables!r}, {settings!r})
+"""
+
+
+def send(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace a method of a pool that hands a function to a worker."""
+
+    def send(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return original(self, InRunOfSender.of(fn), *args, **kwargs)
+
+    return send
+
+
+@dataclass(frozen=True, slots=True)
+class InRunOfSender:
+    """A function that runs in another process, in the run, cache context and trace of its sender.
+
+    A worker lives longer than the run that it was started in, and serves others after it.
+
+    Attributes:
+        function: what runs there.
+        run: the run's fields, which pickle as a mapping of plain values.
+        cache: policy, scope and key.
+        sender: its process id; the workers of some pools are threads there.
+    """
+
+    function: Callable[..., Any]
+    run: dict[str, Any]
+    cache: CacheContext
+    sender: int
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> InRunOfSender:
+        """Return the function with what is current here and now."""
+        run = run_as_values(current_run(), trace.get_current_span())
+        return cls(function, run, current_cache_context(), os.getpid())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        run = RunContext(**self.run)
+        if os.getpid() != self.sender:
+            run = replace(run, is_joined=True)
+        # A forked worker inherits the spans that were open at the fork, and they are not its own.
+        token = otel_context.attach(parent_context(run, otel_context.Context()))
+        try:
+            return called_in(run, self.cache, self.function, *args, **kwargs)
+        finally:
+            otel_context.detach(token)
+
+
+def run_as_values(run: RunContext, span: trace.Span) -> dict[str, Any]:
+    """Return the fields of a run as values that pickle, in the trace of a span where there is one."""
+    fields = {name: getattr(run, name) for name in run.__slots__}
+    fields["attributes"] = dict(run.attributes)
+    fields["traceparent"] = traceparent_of(span) or run.traceparent
+    return fields
+
+
+def prepare(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace `get_preparation_data` of a module that spawns processes."""
+
+    def get_preparation_data(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        data: dict[str, Any] = original(*args, **kwargs)
+        return {**data, "deltawitness": SpawnedChild(child_environment(), _settings_here())}
+
+    return get_preparation_data
+
+
+def _settings_here() -> dict[str, Any]:
+    """Return the settings of this process's observer, as values that their `repr` makes again."""
+    observer = current_observer()
+    if observer is None:
+        return {}
+    values = {field.name: getattr(observer.settings, field.name) for field in fields(Settings)}
+    told = {
+        name: value.value if isinstance(value, Enum) else value for name, value in values.items()
+    }
+    return {**told, SESSIONS: bool(REPLACED)}
+
+
+SESSIONS = "datafusion"
+"""Beside the settings: whether the sessions of the parent are patched, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnedChild:
+    """Joins the parent's run by being unpickled, which a spawned child does before anything else.
+
+    It unpickles through `exec`, and not through a function of ours, because a child that cannot
+    import this package must start all the same.
+    """
+
+    variables: dict[str, str]
+    settings: dict[str, Any]
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        """Pickle as the code that joins."""
+        return exec, (_CHILD_CODE.format(variables=self.variables, settings=self.settings),)

@@ -1,0 +1,93 @@
+"""Threads work in the run, the cache context and the trace in which they were started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from deltawitness.internal import report
+from deltawitness.propagation.context import Surroundings
+
+__all__ = ["start_function", "start_thread", "submit"]
+
+Call = Callable[..., Any]
+
+OWN_PREFIX = "deltawitness-"
+"""Names of our own threads begin so: they outlive the run in which they happen to be started."""
+
+_ABSENT = object()
+
+
+def submit(original: Call) -> Call:
+    """Replace `ThreadPoolExecutor.submit`."""
+
+    def submit(self: Any, fn: Call, /, *args: Any, **kwargs: Any) -> Any:
+        # Always, also from an empty context: the worker was started in that of an earlier call.
+        return original(self, Surroundings.current().bind(fn), *args, **kwargs)
+
+    return submit
+
+
+def start_thread(original: Call) -> Call:
+    """Replace `threading.Thread.start`, which is called for subclasses such as `Timer` as well."""
+
+    def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+        restore = _bind_run(self)
+        try:
+            return original(self, *args, **kwargs)
+        except BaseException:
+            restore()
+            raise
+
+    return start
+
+
+def _bind_run(thread: Any) -> Callable[[], None]:
+    """Let a thread that has not been started call its `run` in the surroundings of here and now.
+
+    A subclass may override `run`, so the attribute of the instance is set, until the thread calls it.
+
+    Returns:
+        What takes the attribute back.
+    """
+    try:
+        around = Surroundings.current()
+        if around.is_empty or thread.ident is not None or thread.name.startswith(OWN_PREFIX):
+            return _do_nothing
+        given = vars(thread).get("run", _ABSENT)
+        run = thread.run
+
+        def restore() -> None:
+            if vars(thread).get("run") is run_inside:
+                if given is _ABSENT:
+                    del thread.run
+                else:
+                    thread.run = given
+
+        def run_inside() -> None:
+            restore()
+            with around.active():
+                run()
+
+        thread.run = run_inside
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+        report("propagation", error)
+        return _do_nothing
+    return restore
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def start_function(original: Call) -> Call:
+    """Replace `_thread.start_new_thread`."""
+
+    def start_new_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if callable(function):
+            around = Surroundings.current()
+            if not around.is_empty:
+                function = around.bind(function)
+        return original(function, *args, **kwargs)
+
+    return start_new_thread

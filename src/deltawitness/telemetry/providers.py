@@ -1,0 +1,105 @@
+"""OpenTelemetry's global providers, where its settings let them be loaded; otherwise ones that do nothing.
+
+A provider that an environment variable names is loaded when it is first asked for, and asking raises if it
+cannot be. Commits and the ledger need none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import _logs, metrics, trace
+from opentelemetry._logs import NoOpLoggerProvider
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.trace import NoOpTracerProvider
+
+from deltawitness.semconv import ACTIVATE_CHILD, Env
+
+__all__ = ["complain", "loadable_providers", "without_tracebacks"]
+
+_LOADING: tuple[tuple[Callable[[], Any], Callable[[], Any], str], ...] = (
+    (trace.get_tracer_provider, NoOpTracerProvider, "OTEL_PYTHON_TRACER_PROVIDER"),
+    (metrics.get_meter_provider, NoOpMeterProvider, "OTEL_PYTHON_METER_PROVIDER"),
+    (_logs.get_logger_provider, NoOpLoggerProvider, "OTEL_PYTHON_LOGGER_PROVIDER"),
+)
+
+_LOGGERS = (
+    "opentelemetry.instrumentation.auto_instrumentation._load",
+    "opentelemetry.sdk._configuration",
+    "opentelemetry.util._providers",
+)
+"""Loggers of OpenTelemetry that print a traceback beside the exception that they let through."""
+
+
+def loadable_providers(*given: Any) -> tuple[Any, Any, Any]:
+    """Return a tracer, a meter and a logger provider, in place of each None that cannot be the global one.
+
+    Args:
+        *given: the three that the caller wants; None for the global one.
+    """
+    found: list[Any] = []
+    for provider, (load, make_idle, variable) in zip(given, _LOADING, strict=True):
+        chosen = provider
+        if provider is None:
+            try:
+                with without_tracebacks():
+                    load()
+            except Exception as error:  # noqa: BLE001 - whatever a provider's module raises
+                complain(error, variable)
+                chosen = make_idle()
+        found.append(chosen)
+    return found[0], found[1], found[2]
+
+
+def complain(error: BaseException, variable: str | None = None) -> None:
+    """Print one line that says which setting of OpenTelemetry is wrong and what follows from it.
+
+    A child of a program under `deltawitness run` prints nothing: it has the settings of the program.
+
+    Args:
+        error: what OpenTelemetry has raised.
+        variable: the setting; those whose value the error names when None.
+    """
+    if os.environ.get(Env.ACTIVATE) == ACTIVATE_CHILD:
+        return
+    reason = str(error).strip() or f"no entry point has the name {os.environ.get(variable or '')!r}"
+    reason = reason.splitlines()[0]
+    names = [variable] if variable else _named_in(reason)
+    place = f"{', '.join(names)}: " if names else ""
+    sys.stderr.write(
+        f"deltawitness: OpenTelemetry cannot be set up: {place}{reason}; no telemetry is exported,"
+        " commits are stamped and the ledger is kept\n"
+    )
+    sys.stderr.flush()
+
+
+def _named_in(reason: str) -> list[str]:
+    """Return the variables of OpenTelemetry with a value that a text names."""
+    return sorted(
+        name
+        for name, value in os.environ.items()
+        if name.startswith("OTEL_")
+        and any(part.strip() and part.strip() in reason for part in value.split(","))
+    )
+
+
+@contextmanager
+def without_tracebacks() -> Iterator[None]:
+    """Let OpenTelemetry log nothing in the block about what it raises."""
+
+    def refuse(_: logging.LogRecord) -> bool:
+        return False
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(refuse)

@@ -1,0 +1,388 @@
+"""The run, the trace and the settings go along to the workers of process pools and to children."""
+
+from __future__ import annotations
+
+import _thread
+import multiprocessing
+import os
+import pickle
+import shlex
+import subprocess
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from deltawitness import (
+    DeltaLakeInstrumentor,
+    Settings,
+    cache_context,
+    current_run,
+    run,
+    run_environment,
+)
+from deltawitness.commit import read_commit_metadata
+from deltawitness.config import TableNames
+from deltawitness.run import current_cache_context
+from deltawitness.semconv import Env
+
+
+def here(_=None):
+    """What a worker says of where it runs."""
+    return current_run().run_id, current_cache_context().policy
+
+
+def appended(uri):
+    """Write in a worker."""
+    write_deltalake(uri, pa.table({"x": [1]}), mode="append")
+
+
+@pytest.fixture
+def instrumented():
+    DeltaLakeInstrumentor().instrument()
+    yield
+    DeltaLakeInstrumentor().uninstrument()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.usefixtures("instrumented")
+def test_a_worker_is_on_the_run_of_each_task(method):
+    """And not on the one in which the pool was made."""
+    context = multiprocessing.get_context(method)
+    with run("one") as one, ProcessPoolExecutor(1, mp_context=context) as pool:
+        assert pool.submit(here).result(60)[0] == one.run_id
+        with run("two", attributes={"shard": "2"}) as two, cache_context(policy="p"):
+            assert pool.submit(here).result(60) == (two.run_id, "p")
+        assert pool.submit(here).result(60) == (one.run_id, None)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pool: [pool.apply(here)],
+        lambda pool: [pool.apply_async(here).get(60)],
+        lambda pool: pool.map(here, [1]),
+        lambda pool: pool.map_async(here, [1]).get(60),
+        lambda pool: pool.starmap(here, [(1,)]),
+        lambda pool: pool.starmap_async(here, [(1,)]).get(60),
+        lambda pool: list(pool.imap(here, [1])),
+        lambda pool: list(pool.imap_unordered(here, [1])),
+    ],
+)
+@pytest.mark.usefixtures("instrumented")
+def test_every_call_of_a_pool_takes_the_run_along(call):
+    """Each of those that hand a function over."""
+    with multiprocessing.get_context("fork").Pool(1) as pool, run("later") as later:
+        assert call(pool) == [(later.run_id, None)]
+
+
+def test_a_spawned_child_has_the_settings_of_its_parent(tmp_path):
+    """Those given in code, too."""
+    DeltaLakeInstrumentor().instrument(
+        settings=Settings(user_metadata=False, table_id_key=b"\xff\x00")
+    )
+    child = multiprocessing.get_context("spawn").Process(
+        target=appended, args=(str(tmp_path / "t"),)
+    )
+    child.start()
+    child.join()
+    DeltaLakeInstrumentor().uninstrument()
+    commit = read_commit_metadata(tmp_path / "t")
+    assert commit.write_id is not None
+    assert "userMetadata" not in commit.metadata
+
+
+def test_a_setting_given_as_text_is_the_member_it_names():
+    """Also where it names the default."""
+    assert Settings(table_names="path").table_names is TableNames.PATH
+    assert Settings(table_names="none").table_names is TableNames.NONE
+
+
+def seen_in(start):
+    """The run, the policy and the trace of a thread that `start` starts with a function."""
+    seen, done = [], threading.Event()
+
+    def look():
+        span = trace.get_current_span().get_span_context()
+        seen.append((current_run().run_id, current_cache_context().policy, span.span_id))
+        done.set()
+
+    start(look)
+    assert done.wait(30)
+    return seen
+
+
+class Subclass(threading.Thread):
+    """A thread with a `run` of its own, which does not call the one that it overrides."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def run(self):
+        self.function()
+
+
+def instrumented_threading():
+    """Wrap threads as OpenTelemetry's instrumentation of `threading` does."""
+    originals = threading.Thread.start, threading.Thread.run
+
+    def start(self):
+        self._otel_context = otel_context.get_current()
+        return originals[0](self)
+
+    def run_attached(self):
+        token = otel_context.attach(self._otel_context)
+        try:
+            return originals[1](self)
+        finally:
+            otel_context.detach(token)
+
+    threading.Thread.start, threading.Thread.run = start, run_attached
+
+    def restore():
+        threading.Thread.start, threading.Thread.run = originals
+
+    return restore
+
+
+THREADS = {
+    "Thread": lambda f: threading.Thread(target=f).start(),
+    "a subclass": lambda f: Subclass(f).start(),
+    "Timer": lambda f: threading.Timer(0, f).start(),
+    "_thread": lambda f: _thread.start_new_thread(f, ()),
+    "_thread's old name": lambda f: _thread.start_new(f, ()),
+}
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("kind", THREADS)
+@pytest.mark.usefixtures("instrumented")
+def test_a_thread_works_in_the_run_that_started_it(kind, beside):
+    """Alone, and beside OpenTelemetry's instrumentation of threads; outside of a run in none."""
+    restore = instrumented_threading() if beside else lambda: None
+    span = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))
+    try:
+        with run("nightly") as context, cache_context(policy="p"), trace.use_span(span):
+            inside = seen_in(THREADS[kind])
+        assert inside == [(context.run_id, "p", 2)]
+        assert seen_in(THREADS[kind]) == [(current_run().run_id, None, 0)]
+    finally:
+        restore()
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_a_thread_is_left_as_it_was():
+    """Its attributes, its errors, and the error of starting it twice."""
+    with run("nightly"):
+        thread = threading.Thread(target=lambda: None)
+        before = set(vars(thread))
+        thread.start()
+        thread.join()
+        with pytest.raises(RuntimeError, match="once"):
+            thread.start()
+    assert "run" not in vars(thread)
+    assert set(vars(thread)) <= before
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_a_pools_thread_is_not_left_in_the_run_that_started_it():
+    """A later task outside of any run is in none."""
+    with ThreadPoolExecutor(1) as pool:
+        with run("nightly") as context:
+            assert pool.submit(here).result(30)[0] == context.run_id
+        assert pool.submit(here).result(30) == (current_run().run_id, None)
+
+
+SHOW = (
+    "import os; print(*(os.environ.get(n) for n in "
+    f"({Env.RUN_ID.value!r}, {Env.CACHE_POLICY.value!r})))"
+)
+SHOWING = [sys.executable, "-S", "-c", SHOW]
+
+
+def in_child(start):
+    """What a forked child prints that `start` replaces by another program."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(writing, 1)
+            start()
+        finally:
+            os._exit(1)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as stream:
+        return stream.read()
+
+
+def spawned(flags_of_call):
+    """What a program prints that is started by a call with a descriptor for its output."""
+    reading, writing = os.pipe()
+    child = flags_of_call([(os.POSIX_SPAWN_DUP2, writing, 1)])
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as stream:
+        return stream.read()
+
+
+def by_system(file):
+    assert os.system(f"{shlex.join(SHOWING)} > {file}") == 0
+    return file.read_text()
+
+
+def by_popen(_):
+    with os.popen(shlex.join(SHOWING)) as stream:
+        return stream.read()
+
+
+def run_with(**options):
+    return subprocess.run(SHOWING, capture_output=True, text=True, check=True, **options).stdout
+
+
+CHILDREN = {
+    "inherited": lambda file: run_with(),
+    "a copy": lambda file: run_with(env=dict(os.environ)),
+    "a changed copy": lambda file: run_with(env={**os.environ, "PATH": "/bin", "MORE": "1"}),
+    "a copy of bytes": lambda file: run_with(env=dict(os.environb)),
+    "popen": by_popen,
+    "system": by_system,
+    "posix_spawn": lambda file: spawned(
+        lambda actions: os.posix_spawn(SHOWING[0], SHOWING, os.environ, file_actions=actions)
+    ),
+    "execv": lambda file: in_child(lambda: os.execv(SHOWING[0], SHOWING)),
+    "execlp": lambda file: in_child(lambda: os.execlp(SHOWING[0], *SHOWING)),
+    "execve": lambda file: in_child(lambda: os.execve(SHOWING[0], SHOWING, dict(os.environ))),
+}
+
+
+@pytest.mark.parametrize("kind", CHILDREN)
+@pytest.mark.usefixtures("instrumented")
+def test_a_child_gets_the_run_and_the_policy(kind, tmp_path):
+    """However it is started, if its environment is that of this process or was made from it."""
+    with run("nightly") as context, cache_context(policy="p q"):
+        said = CHILDREN[kind](tmp_path / "out")
+    assert said == f"{context.run_id} p q\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "None None\n"),
+        ({"PATH": "/bin", Env.CACHE_POLICY.value: "mine"}, "None mine\n"),
+    ],
+)
+@pytest.mark.usefixtures("instrumented")
+def test_an_environment_that_the_caller_has_made_is_left_alone(environment, said):
+    """It holds what the caller wants it to hold."""
+    with run("nightly"), cache_context(policy="p"):
+        assert run_with(env=environment) == said
+        chosen = run_with(env={**os.environ, Env.RUN_ID.value: "mine"})
+    assert chosen == "mine None\n"
+
+
+@pytest.mark.usefixtures("instrumented")
+def test_os_system_is_what_it_was():
+    """Its status, its errors, its pickle; a command with nothing to add is passed on as it is."""
+    with run("nightly"):
+        assert os.waitstatus_to_exitcode(os.system("exit 7")) == 7
+        assert os.waitstatus_to_exitcode(os.system(b"exit 8")) == 8
+        with pytest.raises(TypeError):
+            os.system(7)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.map(os.system, ["exit 3"]) == [3 << 8]
+    assert pickle.loads(pickle.dumps(os.system)) is os.system
+
+
+def test_propagation_puts_everything_back():
+    """Also twice in a row, and where another library has wrapped a call in between."""
+    places = [
+        (threading.Thread, "start"),
+        (_thread, "start_new_thread"),
+        (os, "system"),
+        (os, "execv"),
+        (os, "execve"),
+        (os, "posix_spawn"),
+        (subprocess.Popen, "__init__"),
+    ]
+    before = [vars(owner)[name] for owner, name in places]
+    supporting = set(os.supports_fd)
+    for _ in range(2):
+        DeltaLakeInstrumentor().instrument()
+        assert os.execve in os.supports_fd
+        DeltaLakeInstrumentor().uninstrument()
+    assert [vars(owner)[name] for owner, name in places] == before
+    assert os.supports_fd == supporting
+
+
+def test_a_wrapper_of_another_library_stays_and_carries_nothing_once_we_are_off(monkeypatch):
+    """What it wraps is ours, and passes on."""
+    DeltaLakeInstrumentor().instrument()
+    ours = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self, **_: ours(self))
+    theirs = threading.Thread.start
+    DeltaLakeInstrumentor().uninstrument()
+    assert threading.Thread.start is theirs
+    with run("nightly") as context:
+        assert seen_in(THREADS["Thread"])[0][0] != context.run_id
+
+
+def test_the_environment_of_a_run_is_there_without_instrumentation(monkeypatch):
+    """With the settings of this process, for workers that something else starts."""
+    monkeypatch.setenv(Env.CACHE_ROOT, "/lake")
+    with run("nightly") as context, cache_context(policy="p", scope="view", key="k"):
+        variables = run_environment()
+    assert variables == {
+        "DELTAWITNESS_CACHE_KEY": "k",
+        "DELTAWITNESS_CACHE_POLICY": "p",
+        "DELTAWITNESS_CACHE_ROOT": "/lake",
+        "DELTAWITNESS_CACHE_SCOPE": "view",
+        "DELTAWITNESS_JOB": "nightly",
+        "DELTAWITNESS_RUN_ID": context.run_id,
+    }
+
+
+def test_workers_of_joblib_are_observed_and_on_the_run_of_each_task(tmp_path):
+    """They are processes that joblib starts in its own way, and reuses."""
+    joblib = pytest.importorskip("joblib")
+    DeltaLakeInstrumentor().instrument()
+    for job in ("one", "two"):
+        with run(job) as context, cache_context(policy=job):
+            joblib.Parallel(n_jobs=2)(
+                joblib.delayed(appended)(str(tmp_path / f"{job}{i}")) for i in range(2)
+            )
+        for i in range(2):
+            commit = read_commit_metadata(tmp_path / f"{job}{i}")
+            assert (commit.run_id, commit.metadata["cache_policy"]) == (context.run_id, job)
+    joblib.externals.loky.get_reusable_executor().shutdown(wait=True)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.usefixtures("instrumented")
+def test_tasks_of_dask_are_on_the_run_of_their_caller(scheduler):
+    """On each scheduler of one machine."""
+    dask = pytest.importorskip("dask")
+    with run("nightly") as context, cache_context(policy="p"):
+        (said,) = dask.compute(dask.delayed(here)(), scheduler=scheduler, num_workers=1)
+    assert said == (context.run_id, "p")
+
+
+def test_workers_of_a_dask_cluster_are_observed_in_the_run_that_started_them(tmp_path):
+    """They outlive its tasks: a task of a later run is in the run of the worker."""
+    distributed = pytest.importorskip("distributed")
+    DeltaLakeInstrumentor().instrument()
+    with (
+        run("nightly") as context,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.submit(appended, str(tmp_path / "t")).result(60)
+    assert read_commit_metadata(tmp_path / "t").run_id == context.run_id

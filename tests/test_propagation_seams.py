@@ -1,0 +1,81 @@
+"""What the standard library and worker pools do not document, and propagation relies on."""
+
+from __future__ import annotations
+
+import _thread
+import importlib
+import inspect
+import multiprocessing.pool
+import os
+import subprocess
+import threading
+
+import pytest
+
+from deltawitness.propagation.private_api import (
+    EXECUTABLES,
+    POOL_CALLS,
+    POPEN_ENV,
+    SPAWN_MODULES,
+    THREAD_STARTERS,
+    WORKER_POOLS,
+)
+
+INSTALLED = ("multiprocessing", "joblib")
+
+
+def installed(modules):
+    return [module for module in modules if module.split(".")[0] in INSTALLED]
+
+
+def test_the_environment_of_popen_is_where_it_was():
+    """Callers may give it by position."""
+    assert list(inspect.signature(subprocess.Popen).parameters)[POPEN_ENV] == "env"
+
+
+def test_a_thread_calls_the_run_of_its_instance():
+    """And looks it up when it begins."""
+    seen = []
+    thread = threading.Thread()
+    thread.run = lambda: seen.append(1)
+    thread.start()
+    thread.join()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("name", THREAD_STARTERS)
+def test_a_thread_object_does_not_start_by_the_names_of_the_low_level_module(name, monkeypatch):
+    """Otherwise its function would be bound twice."""
+    monkeypatch.setattr(_thread, name, None)
+    thread = threading.Thread()
+    thread.start()
+    thread.join()
+
+
+def test_every_exec_and_spawn_ends_in_two_functions(monkeypatch):
+    """They are looked up in `os` when they are called."""
+    seen = []
+    for name in EXECUTABLES:
+        monkeypatch.setattr(os, name, lambda path, *rest: seen.append(path))
+    os.execl("/bin/a", "a")
+    os.execle("/bin/b", "b", {})
+    os.execvpe("/bin/c", ["c"], {})
+    assert seen == ["/bin/a", "/bin/b", "/bin/c"]
+
+
+def test_the_calls_of_a_pool_are_there():
+    """Each of those that hand a function to workers."""
+    assert [name for name in POOL_CALLS if not hasattr(multiprocessing.pool.Pool, name)] == []
+
+
+@pytest.mark.parametrize("module", installed(SPAWN_MODULES))
+def test_a_spawned_child_is_prepared_by_a_dict(module):
+    """Its values are unpickled before anything else."""
+    assert isinstance(importlib.import_module(module).get_preparation_data("name"), dict)
+
+
+@pytest.mark.parametrize("module", installed(WORKER_POOLS))
+def test_other_worker_pools_submit_as_the_standard_one(module):
+    """The function comes first."""
+    submit = importlib.import_module(module).ProcessPoolExecutor.submit
+    assert list(inspect.signature(submit).parameters)[:2] == ["self", "fn"]
