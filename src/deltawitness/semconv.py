@@ -212,6 +212,13 @@ RESERVED_COMMIT_KEYS: Final = frozenset(
 `CommitInfo` reader fails on a value of another type. The caller's own are passed through."""
 
 
+BREAKING_COMMIT_KEYS: Final = frozenset(
+    {"dataChange", "inCommitTimestamp", "job", "lastManifestCommit", "notebook", "tags", "txnId"}
+)
+"""Those of the reserved keys that delta-rs writes as a caller gives them, although other readers
+expect a number, a boolean, a map, a structure or a transaction's id there: a warning, or refused."""
+
+
 # --- span and log attributes ------------------------------------------------------------------------
 
 # OpenTelemetry database conventions, stable
@@ -398,6 +405,8 @@ class Env(StrEnum):
     """Secret that keys the hash of table ids in telemetry."""
     USER_METADATA = "DELTAWITNESS_USER_METADATA"
     """Mirror our keys to `userMetadata` (`true`, `false`)."""
+    RESERVED_KEYS = "DELTAWITNESS_RESERVED_KEYS"
+    """What is done about a caller's commit key that breaks readers of the log: `warn`, `refuse` or `ignore`."""
     REUSE_HANDLES = "DELTAWITNESS_REUSE_HANDLES"
     """Reuse open table handles for writes by URI in zero-touch mode (`true`, `false`)."""
     DELIVERY_INTERVAL = "DELTAWITNESS_DELIVERY_INTERVAL"

@@ -33,9 +33,10 @@ from deltawitness.commit.seams import (
     WHOLE_WRITE,
     Seam,
 )
-from deltawitness.events import NoCommitReason
+from deltawitness.events import Landed, NoCommitReason
 from deltawitness.internal import report
 from deltawitness.observe.noted_writes import note_write, noting_writes
+from deltawitness.proxies.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.unreached import UnreachedWrite
 from deltawitness.proxies.whole_calls import observe_whole_calls
@@ -143,6 +144,8 @@ class DeltaLakeSeams:
                 if seam.commits:
                     args, kwargs = self._stamped(observation, args, kwargs, position)
                 self._observer.enter(observation)
+            except CallerKeyErrors:
+                raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 note_write(None)
@@ -182,6 +185,8 @@ class DeltaLakeSeams:
                 self._observer.keep_call(observation, None, args, kwargs)
                 args, kwargs = self._stamped(observation, args, kwargs, position)
                 self._observer.enter(observation)
+            except CallerKeyErrors:
+                raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 note_write(None)
@@ -261,6 +266,8 @@ class DeltaLakeSeams:
                 observation.schema = kwargs.get("batch_schema")
                 self._observer.keep_call(observation, table, args, kwargs)
                 args, kwargs = self._stamped(observation, args, kwargs, position)
+            except CallerKeyErrors:
+                raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 note_write(None)
@@ -309,10 +316,21 @@ class DeltaLakeSeams:
         """Return the arguments with our metadata merged into the caller's commit properties.
 
         What are none is left to the engine, which refuses them.
+
+        Raises:
+            MetadataKeyError: a key of the caller's breaks readers, and the settings refuse it.
+            CommitKeyWarning: the same, where a filter makes warnings errors.
         """
         given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
         if given is not None and not hasattr(given, "custom_metadata"):
             return args, kwargs
+        try:
+            check_caller_keys(given, self._observer.settings.reserved_keys)
+        except CallerKeyErrors as error:
+            observation.landed = Landed.NO
+            with _guarded():
+                self._observer.raised(observation, error)
+            raise
         properties = self._observer.properties(observation, given)
         if len(args) > position:
             return (*args[:position], properties, *args[position + 1 :]), kwargs
