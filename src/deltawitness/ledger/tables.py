@@ -215,7 +215,7 @@ RUNS = LedgerTable(
         ("is_part", Kind.FLAG, "whether the process only took part in a run opened elsewhere"),
         ("start_time", Kind.TIME, "when it was opened"),
         ("end_time", Kind.TIME, "when it ended; of an abandoned run, when that was found"),
-        ("status", Kind.TEXT, "ok, error or abandoned"),
+        ("status", Kind.TEXT, "ok, error, abandoned or reconstructed"),
         ("error_type", Kind.TEXT, "class of what ended it"),
         *((name, Kind.COUNT, f"operations counted as {name}") for name in _COUNTS),
         (
