@@ -61,6 +61,9 @@ class CacheOperation(StrEnum):
     CLEANUP = "cleanup"
     READ = "read"
     SNAPSHOT = "snapshot"
+    INVALIDATE = "invalidate"
+    PRUNE = "prune"
+    VERIFY = "verify"
 
 
 class CacheResult(StrEnum):
@@ -246,6 +249,12 @@ CACHE_SCOPE: Final = "cache.scope"
 CACHE_OPERATION: Final = "cache.operation"
 CACHE_RESULT: Final = "cache.result"
 CACHE_KEY: Final = "cache.key"
+CACHE_NAME: Final = "cache.name"
+"""Name of the entry, as far as tables may be named in telemetry."""
+CACHE_MISS_REASON: Final = "cache.miss.reason"
+"""Why an entry was not served: members of the closed set `deltawitness.cache.reasons.Miss`."""
+CACHE_VERDICT: Final = "cache.verdict"
+"""What a verification found: a member of the closed set `deltawitness.cache.verification.Verdict`."""
 CACHE_SCHEMA_HASH: Final = "cache.schema.hash"
 CACHE_PLAN_HASH: Final = "cache.plan.hash"
 CACHE_PLAN_SHAPE_HASH: Final = "cache.plan.shape.hash"
@@ -328,10 +337,18 @@ CACHE_DURATION_BUCKETS: Final = (
 
 EVENT_WRITE: Final = "deltawitness.write"
 """One per write, inside the write's span context."""
+EVENT_CACHE: Final = "deltawitness.cache"
+"""One per operation of a cache, inside the operation's span context."""
 # OpenTelemetry database conventions, development
 EVENT_EXCEPTION: Final = "db.client.operation.exception"
 EVENT_ARTIFACT: Final = "deltawitness.artifact"
 EVENT_DIAGNOSTIC: Final = "deltawitness.diagnostic"
+DIAGNOSTIC_CACHE_DAMAGED: Final = "cache.damaged"
+"""Name of the diagnostic event of an entry that cannot be read."""
+DIAGNOSTIC_CACHE_FALLBACK: Final = "cache.fallback"
+"""Name of the diagnostic event of a result that was computed and could not be kept."""
+DIAGNOSTIC_CACHE_UNCACHEABLE: Final = "cache.uncacheable"
+"""Name of the diagnostic event of a result that cannot be kept, with the reason."""
 ARTIFACT_PLAN_METRICS: Final = "plan_metrics"
 """Name of the artifact that holds the operator metrics of the plan that fed a write."""
 
@@ -341,6 +358,9 @@ ARTIFACT_PLAN_METRICS: Final = "plan_metrics"
 SPAN_CACHE_READ: Final = "cache.read"
 SPAN_CACHE_WRITE: Final = "cache.write"
 SPAN_CACHE_SNAPSHOT: Final = "cache.snapshot"
+SPAN_CACHE_INVALIDATE: Final = "cache.invalidate"
+SPAN_CACHE_PRUNE: Final = "cache.prune"
+SPAN_CACHE_VERIFY: Final = "cache.verify"
 
 
 # --- the ledger -----------------------------------------------------------------------------------------

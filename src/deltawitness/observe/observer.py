@@ -168,7 +168,7 @@ class Observer:
         global _observer  # noqa: PLW0603 - one observer per process
         _observer = self
         on_internal_error(self._counters.error)
-        use_providers(*self._providers[:2])
+        use_providers(*self._providers)
         if self.recorder is not None:
             on_cache_operation(self.recorder.operation)
         add_run_listener(self)
@@ -192,7 +192,7 @@ class Observer:
         if _observer is self:
             _observer = None
             on_internal_error(None)
-            use_providers(None, None)
+            use_providers(None, None, None)
             on_cache_operation(None)
 
     def _finish_child(self) -> None:
