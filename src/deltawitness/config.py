@@ -146,6 +146,7 @@ class Settings:
         landed_tail: versions searched for a failed write's commit (`DELTAWITNESS_LANDED_TAIL`).
         table_names: where table names come from (`DELTAWITNESS_TABLE_NAMES`).
         capture_queries: a span per query (`DELTAWITNESS_CAPTURE_QUERIES`).
+        capture_registrations: a row per registered table (`DELTAWITNESS_CAPTURE_REGISTRATIONS`).
         capture_plan_metrics: operator metrics of writes (`DELTAWITNESS_CAPTURE_PLAN_METRICS`).
         cache_root: where the ledger lies (`DELTAWITNESS_CACHE_ROOT`).
         ledger: keep one when there is a cache root (`DELTAWITNESS_LEDGER`).
@@ -184,6 +185,7 @@ class Settings:
     landed_tail: int = _setting(Env.LANDED_TAIL, _count, 64)
     table_names: TableNames = _setting(Env.TABLE_NAMES, _one_of(TableNames), TableNames.PATH)  # noqa: RUF009 - makes a field()
     capture_queries: bool = _setting(Env.CAPTURE_QUERIES, _flag, False)  # noqa: FBT003 - the default
+    capture_registrations: bool = _setting(Env.CAPTURE_REGISTRATIONS, _flag, False)  # noqa: FBT003 - the default
     capture_plan_metrics: bool = _setting(Env.CAPTURE_PLAN_METRICS, _flag, False)  # noqa: FBT003 - the default
     cache_root: str | None = _setting(Env.CACHE_ROOT, _location, None)
     ledger: bool = _setting(Env.LEDGER, _flag, True)  # noqa: FBT003 - the default

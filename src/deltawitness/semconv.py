@@ -64,6 +64,21 @@ class CacheOperation(StrEnum):
     INVALIDATE = "invalidate"
     PRUNE = "prune"
     VERIFY = "verify"
+    REGISTER = "register"
+
+
+UNCOMMITTED_OPERATIONS: Final = frozenset(
+    {
+        CacheOperation.READ,
+        CacheOperation.SNAPSHOT,
+        CacheOperation.VERIFY,
+        CacheOperation.REGISTER,
+    }
+)
+"""Operations that make no commit of their own: their rows name a version that another write made."""
+
+OPERATION_REGISTER: Final = CacheOperation.REGISTER.value.upper()
+"""The `operation` of the ledger's row of a table that was registered in a session."""
 
 
 class CacheResult(StrEnum):
@@ -339,6 +354,8 @@ EVENT_WRITE: Final = "deltawitness.write"
 """One per write, inside the write's span context."""
 EVENT_CACHE: Final = "deltawitness.cache"
 """One per operation of a cache, inside the operation's span context."""
+EVENT_TABLE_REGISTERED: Final = "deltawitness.table.registered"
+"""An event of the current span: a session has registered a Delta table."""
 # OpenTelemetry database conventions, development
 EVENT_EXCEPTION: Final = "db.client.operation.exception"
 EVENT_ARTIFACT: Final = "deltawitness.artifact"
@@ -441,6 +458,8 @@ class Env(StrEnum):
     """Where a table's name in telemetry comes from: `path`, `metadata` or `none`."""
     CAPTURE_QUERIES = "DELTAWITNESS_CAPTURE_QUERIES"
     """Make a span for each query over Delta tables whose rows go to the program (`true`, `false`)."""
+    CAPTURE_REGISTRATIONS = "DELTAWITNESS_CAPTURE_REGISTRATIONS"
+    """Keep a row in the ledger for each Delta table that a session registers (`true`, `false`)."""
     CAPTURE_PLAN_METRICS = "DELTAWITNESS_CAPTURE_PLAN_METRICS"
     """Leave the operator metrics of the plan that fed a write as a diagnostics artifact (`true`, `false`)."""
     CACHE_ROOT = "DELTAWITNESS_CACHE_ROOT"

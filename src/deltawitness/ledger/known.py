@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from deltawitness.ledger.arrow import queried, quoted
 from deltawitness.ledger.logs import Commit
 from deltawitness.ledger.tables import Source
+from deltawitness.semconv import UNCOMMITTED_OPERATIONS
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -34,6 +35,7 @@ _COLUMNS = (
     "versions",
     "result",
     "source",
+    "cache_operation",
 )
 _QUERY = f"SELECT {', '.join(_COLUMNS)} FROM ledger"
 
@@ -140,7 +142,10 @@ def _rows(found: pa.Table) -> list[KnownRow]:
             table_uri=table_uri,
             start=start or 0,
             end=(start or 0) + int((duration or 0) * 1000),
-            versions=tuple(versions or (() if version is None else (version,))),
+            # A read names the version that it was served, which another write has made.
+            versions=()
+            if operation in UNCOMMITTED_OPERATIONS
+            else tuple(versions or (() if version is None else (version,))),
             result=result,
             is_observed=source == Source.OBSERVED,
         )
@@ -153,5 +158,6 @@ def _rows(found: pa.Table) -> list[KnownRow]:
             versions,
             result,
             source,
+            operation,
         ) in zip(times.to_pylist(), zip(*columns, strict=True), strict=True)
     ]

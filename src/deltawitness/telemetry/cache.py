@@ -26,6 +26,7 @@ from deltawitness.semconv import (
     RUN_ID,
     SCHEMA_URL,
     SCOPE_NAME,
+    UNCOMMITTED_OPERATIONS,
     WITNESS_VERSION,
     CacheOperation,
     CacheResult,
@@ -70,9 +71,6 @@ Listener: TypeAlias = "Callable[[RunContext, Mapping[str, object]], None]"
 """Is told of an operation that is no write: its run, and the columns of its row in the ledger."""
 
 _listener: Listener | None = None
-
-_TOLD = frozenset({CacheOperation.READ, CacheOperation.SNAPSHOT, CacheOperation.VERIFY})
-"""Operations that no commit tells of."""
 
 
 def on_cache_operation(listener: Listener | None) -> None:
@@ -169,7 +167,7 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
                     context=context,
                 ),
             )
-            if what in _TOLD and _listener is not None:
+            if what in UNCOMMITTED_OPERATIONS and _listener is not None:
                 row = {
                     "event_time": began // 1000,
                     "duration_ms": seconds * 1000,
