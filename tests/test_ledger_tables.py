@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -127,6 +129,15 @@ witness_version: string
 ever change: older and newer releases write to the same tables."""
 
 
+COMMENTS = {
+    "cache_inventory_v1": (47, "0ac05a1eb5d914b6"),
+    "cache_run_summary_v1": (36, "85d7dd752fbe0607"),
+    "cache_snapshot_registry_v1": (12, "cebb7c74688bff4a"),
+}
+"""How many columns the first release had, and the hash of their comments. A schema with another comment
+for a column does not merge with that of a table which an older release has made."""
+
+
 @pytest.fixture
 def root(tmp_path):
     return LedgerRoot(str(tmp_path))
@@ -137,6 +148,14 @@ def test_a_schema_only_grows_at_its_end(table):
     """Every column of the first release is there, of the same type, at the same place."""
     frozen = FROZEN[table.name].strip().splitlines()
     assert [f"{column.name}: {column.type}" for column in table.schema][: len(frozen)] == frozen
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
+def test_the_comments_of_the_first_release_stay_as_they_are(table):
+    count, digest = COMMENTS[table.name]
+    columns = list(table.schema)[:count]
+    told = "\n".join(f"{column.name}: {column.metadata[b'comment'].decode()}" for column in columns)
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
