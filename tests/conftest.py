@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from deltawitness import forks, internal
 from deltawitness.instrumentation import DeltaLakeInstrumentor
+from deltawitness.proxies.caller_keys import forget_caller_keys
 from deltawitness.proxies.installation import uninstall
 from deltawitness.run import forget_process_run
 from deltawitness.semconv import Env
@@ -109,6 +110,7 @@ def clean_process(monkeypatch, request):
     for variable in Env:
         monkeypatch.delenv(variable, raising=False)
     forget_process_run()
+    forget_caller_keys()
     internal.forget()
     forks.mark_delta_rs_used()  # tests read and write tables without being observed
     yield

@@ -262,6 +262,7 @@ def test_each_is_a_span_with_its_result(tmp_path):
         "cache.policy": "metadata_snapshot",
         "cache.scope": "metadata",
         "cache.operation": "snapshot",
+        "cache.name": "session_inputs",
     }
     assert told == [shared | {"cache.result": result} for result in ("write", "noop")]
     assert str(tmp_path) not in str([dict(span.attributes) for span in telemetry.spans()])

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
 
-__all__ = ["DiagnosticsChoice", "LedgerMessages", "Settings", "TableNames"]
+__all__ = ["DiagnosticsChoice", "LedgerMessages", "ReservedKeys", "Settings", "TableNames"]
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -25,6 +25,17 @@ class DiagnosticsChoice(StrEnum):
     MEMORY = "memory"
     BOTH = "both"
     NONE = "none"
+
+
+class ReservedKeys(StrEnum):
+    """What is done about a caller's commit key that breaks readers of the Delta log."""
+
+    WARN = "warn"
+    """The write goes on, with one warning for each key."""
+    REFUSE = "refuse"
+    """The write does not reach the engine."""
+    IGNORE = "ignore"
+    """The write goes on."""
 
 
 class TableNames(StrEnum):
@@ -138,6 +149,7 @@ class Settings:
         diagnostics_sink: where diagnostics go (`DELTAWITNESS_DIAGNOSTICS_SINK`).
         table_id_key: secret that keys table ids in telemetry (`DELTAWITNESS_TABLE_ID_KEY`).
         user_metadata: mirror our keys to `userMetadata` (`DELTAWITNESS_USER_METADATA`).
+        reserved_keys: a caller's keys that break readers (`DELTAWITNESS_RESERVED_KEYS`).
         reuse_handles: reuse open handles for writes by URI (`DELTAWITNESS_REUSE_HANDLES`).
         delivery_interval: seconds a finished write may wait (`DELTAWITNESS_DELIVERY_INTERVAL`).
         queue_size: finished writes that may wait (`DELTAWITNESS_QUEUE_SIZE`).
@@ -145,6 +157,7 @@ class Settings:
         landed_tail: versions searched for a failed write's commit (`DELTAWITNESS_LANDED_TAIL`).
         table_names: where table names come from (`DELTAWITNESS_TABLE_NAMES`).
         capture_queries: a span per query (`DELTAWITNESS_CAPTURE_QUERIES`).
+        capture_registrations: a row per registered table (`DELTAWITNESS_CAPTURE_REGISTRATIONS`).
         capture_plan_metrics: operator metrics of writes (`DELTAWITNESS_CAPTURE_PLAN_METRICS`).
         cache_root: where the ledger lies (`DELTAWITNESS_CACHE_ROOT`).
         ledger: keep one when there is a cache root (`DELTAWITNESS_LEDGER`).
@@ -174,6 +187,9 @@ class Settings:
     )
     table_id_key: bytes | None = _setting(Env.TABLE_ID_KEY, _key, None, repr=False)
     user_metadata: bool = _setting(Env.USER_METADATA, _flag, True)  # noqa: FBT003 - the default
+    reserved_keys: ReservedKeys = _setting(  # noqa: RUF009 - makes a field()
+        Env.RESERVED_KEYS, _one_of(ReservedKeys), ReservedKeys.WARN
+    )
     reuse_handles: bool = _setting(Env.REUSE_HANDLES, _flag, False)  # noqa: FBT003 - the default
     delivery_interval: float = _setting(Env.DELIVERY_INTERVAL, _seconds, 0.2)
     queue_size: int = _setting(Env.QUEUE_SIZE, _count, 10_000)
@@ -181,6 +197,7 @@ class Settings:
     landed_tail: int = _setting(Env.LANDED_TAIL, _count, 64)
     table_names: TableNames = _setting(Env.TABLE_NAMES, _one_of(TableNames), TableNames.PATH)  # noqa: RUF009 - makes a field()
     capture_queries: bool = _setting(Env.CAPTURE_QUERIES, _flag, False)  # noqa: FBT003 - the default
+    capture_registrations: bool = _setting(Env.CAPTURE_REGISTRATIONS, _flag, False)  # noqa: FBT003 - the default
     capture_plan_metrics: bool = _setting(Env.CAPTURE_PLAN_METRICS, _flag, False)  # noqa: FBT003 - the default
     cache_root: str | None = _setting(Env.CACHE_ROOT, _location, None)
     ledger: bool = _setting(Env.LEDGER, _flag, True)  # noqa: FBT003 - the default

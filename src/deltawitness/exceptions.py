@@ -10,13 +10,14 @@
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 
-Its one warning is :class:`RepeatedStatementWarning`, a `UserWarning`.
+Its warnings are :class:`RepeatedStatementWarning` and :class:`CommitKeyWarning`, both a `UserWarning`.
 """
 
 from __future__ import annotations
 
 __all__ = [
     "CacheError",
+    "CommitKeyWarning",
     "CommitNotFoundError",
     "ConfigurationError",
     "DeltaWitnessError",
@@ -53,6 +54,13 @@ class CommitNotFoundError(DeltaWitnessError, LookupError):
 
 class CacheError(DeltaWitnessError, RuntimeError):
     """A cache entry that cannot be read or written, where the policy is to say so."""
+
+
+class CommitKeyWarning(UserWarning):
+    """A key of a caller's commit metadata that breaks readers of the Delta log, once for each key.
+
+    It is given before the engine is reached: a filter that makes it an error prevents the write.
+    """
 
 
 class RepeatedStatementWarning(UserWarning):

@@ -61,11 +61,24 @@ class CacheOperation(StrEnum):
     CLEANUP = "cleanup"
     READ = "read"
     SNAPSHOT = "snapshot"
+    INVALIDATE = "invalidate"
+    PRUNE = "prune"
+    VERIFY = "verify"
+    REGISTER = "register"
 
 
-UNCOMMITTED_OPERATIONS = frozenset({CacheOperation.READ, CacheOperation.SNAPSHOT})
-"""Operations of a cache that make no commit themselves. A row of one names the version that it read or
-whose commit, made by a WRITE, holds the snapshot."""
+UNCOMMITTED_OPERATIONS: Final = frozenset(
+    {
+        CacheOperation.READ,
+        CacheOperation.SNAPSHOT,
+        CacheOperation.VERIFY,
+        CacheOperation.REGISTER,
+    }
+)
+"""Operations that make no commit of their own: their rows name a version that another write made."""
+
+OPERATION_REGISTER: Final = CacheOperation.REGISTER.value.upper()
+"""The `operation` of the ledger's row of a table that was registered in a session."""
 
 
 class CacheResult(StrEnum):
@@ -221,6 +234,13 @@ RESERVED_COMMIT_KEYS: Final = frozenset(
 `CommitInfo` reader fails on a value of another type. The caller's own are passed through."""
 
 
+BREAKING_COMMIT_KEYS: Final = frozenset(
+    {"dataChange", "inCommitTimestamp", "job", "lastManifestCommit", "notebook", "tags", "txnId"}
+)
+"""Those of the reserved keys that delta-rs writes as a caller gives them, although other readers
+expect a number, a boolean, a map, a structure or a transaction's id there: a warning, or refused."""
+
+
 # --- span and log attributes ------------------------------------------------------------------------
 
 # OpenTelemetry database conventions, stable
@@ -252,6 +272,12 @@ CACHE_SCOPE: Final = "cache.scope"
 CACHE_OPERATION: Final = "cache.operation"
 CACHE_RESULT: Final = "cache.result"
 CACHE_KEY: Final = "cache.key"
+CACHE_NAME: Final = "cache.name"
+"""Name of the entry, as far as tables may be named in telemetry."""
+CACHE_MISS_REASON: Final = "cache.miss.reason"
+"""Why an entry was not served: members of the closed set `deltawitness.cache.reasons.Miss`."""
+CACHE_VERDICT: Final = "cache.verdict"
+"""What a verification found: a member of the closed set `deltawitness.cache.verification.Verdict`."""
 CACHE_SCHEMA_HASH: Final = "cache.schema.hash"
 CACHE_PLAN_HASH: Final = "cache.plan.hash"
 CACHE_PLAN_SHAPE_HASH: Final = "cache.plan.shape.hash"
@@ -339,10 +365,20 @@ CACHE_DURATION_BUCKETS: Final = (
 
 EVENT_WRITE: Final = "deltawitness.write"
 """One per write, inside the write's span context."""
+EVENT_CACHE: Final = "deltawitness.cache"
+"""One per operation of a cache, inside the operation's span context."""
+EVENT_TABLE_REGISTERED: Final = "deltawitness.table.registered"
+"""An event of the current span: a session has registered a Delta table."""
 # OpenTelemetry database conventions, development
 EVENT_EXCEPTION: Final = "db.client.operation.exception"
 EVENT_ARTIFACT: Final = "deltawitness.artifact"
 EVENT_DIAGNOSTIC: Final = "deltawitness.diagnostic"
+DIAGNOSTIC_CACHE_DAMAGED: Final = "cache.damaged"
+"""Name of the diagnostic event of an entry that cannot be read."""
+DIAGNOSTIC_CACHE_FALLBACK: Final = "cache.fallback"
+"""Name of the diagnostic event of a result that was computed and could not be kept."""
+DIAGNOSTIC_CACHE_UNCACHEABLE: Final = "cache.uncacheable"
+"""Name of the diagnostic event of a result that cannot be kept, with the reason."""
 ARTIFACT_PLAN_METRICS: Final = "plan_metrics"
 """Name of the artifact that holds the operator metrics of the plan that fed a write."""
 
@@ -352,6 +388,9 @@ ARTIFACT_PLAN_METRICS: Final = "plan_metrics"
 SPAN_CACHE_READ: Final = "cache.read"
 SPAN_CACHE_WRITE: Final = "cache.write"
 SPAN_CACHE_SNAPSHOT: Final = "cache.snapshot"
+SPAN_CACHE_INVALIDATE: Final = "cache.invalidate"
+SPAN_CACHE_PRUNE: Final = "cache.prune"
+SPAN_CACHE_VERIFY: Final = "cache.verify"
 
 
 # --- the ledger -----------------------------------------------------------------------------------------
@@ -431,6 +470,8 @@ class Env(StrEnum):
     """Secret that keys the hash of table ids in telemetry."""
     USER_METADATA = "DELTAWITNESS_USER_METADATA"
     """Mirror our keys to `userMetadata` (`true`, `false`)."""
+    RESERVED_KEYS = "DELTAWITNESS_RESERVED_KEYS"
+    """What is done about a caller's commit key that breaks readers of the log: `warn`, `refuse` or `ignore`."""
     REUSE_HANDLES = "DELTAWITNESS_REUSE_HANDLES"
     """Reuse open table handles for writes by URI in zero-touch mode (`true`, `false`)."""
     DELIVERY_INTERVAL = "DELTAWITNESS_DELIVERY_INTERVAL"
@@ -445,6 +486,8 @@ class Env(StrEnum):
     """Where a table's name in telemetry comes from: `path`, `metadata` or `none`."""
     CAPTURE_QUERIES = "DELTAWITNESS_CAPTURE_QUERIES"
     """Make a span for each query over Delta tables whose rows go to the program (`true`, `false`)."""
+    CAPTURE_REGISTRATIONS = "DELTAWITNESS_CAPTURE_REGISTRATIONS"
+    """Keep a row in the ledger for each Delta table that a session registers (`true`, `false`)."""
     CAPTURE_PLAN_METRICS = "DELTAWITNESS_CAPTURE_PLAN_METRICS"
     """Leave the operator metrics of the plan that fed a write as a diagnostics artifact (`true`, `false`)."""
     CACHE_ROOT = "DELTAWITNESS_CACHE_ROOT"

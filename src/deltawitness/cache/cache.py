@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.artifacts import artifact_recipe, loaded
 from deltawitness.cache.datasets import dataset_recipe
-from deltawitness.cache.entries import PRUNED, Damaged, Entries, Entry
+from deltawitness.cache.entries import PRUNED, Damaged, Entries, Entry, details_of_entry
 from deltawitness.cache.keeping import Keeper, Lookup
 from deltawitness.cache.policy import (
     DATASET_DELTA_STAGING,
@@ -29,13 +29,22 @@ from deltawitness.exceptions import CacheError
 from deltawitness.ledger.place import lock_folder, root_of
 from deltawitness.proxies.session import ObservedDataFrame, ObservedSessionContext, plain
 from deltawitness.proxies.state import session_of
-from deltawitness.semconv import CacheResult, CacheScope
+from deltawitness.semconv import (
+    CACHE_MISS_REASON,
+    DIAGNOSTIC_CACHE_DAMAGED,
+    SPAN_CACHE_READ,
+    CacheOperation,
+    CacheResult,
+    CacheScope,
+)
+from deltawitness.telemetry.cache import cache_span
 
 if TYPE_CHECKING:
     import os
     from datetime import timedelta
 
     from datafusion import DataFrame
+    from opentelemetry.util.types import AttributeValue
 
 __all__ = ["CacheEntry", "DeltaCache", "Explanation"]
 
@@ -120,7 +129,7 @@ class DeltaCache:
         )
         self._ctx = ctx
         self._root = root_of(known)
-        self._entries = Entries(self._root)
+        self._entries = Entries(self._root, known, has_own_sink=settings is not None)
         self._locks = lock_folder(known, self._root)
         self._keeper = Keeper(plain(ctx), self._entries, self._locks, keep_plans=known.keep_plans)
         self._recipes: dict[tuple[CacheScope, str], Recipe] = {}
@@ -219,11 +228,27 @@ class DeltaCache:
         Raises:
             CacheError: there is none, or it cannot be read.
         """
-        entry = self._entry(CacheScope.ARTIFACT, name)
-        if entry is None or entry.fingerprint is None:
-            msg = f"there is no artifact {name}"
-            raise CacheError(msg)
-        return loaded(entry)
+        details = self._entries.details_of(CacheScope.ARTIFACT, checked_name(name))
+        columns = self._entries.columns_of(CacheScope.ARTIFACT, name)
+        with cache_span(
+            SPAN_CACHE_READ,
+            cache_policy=RUNTIME_ARTIFACT.name,
+            cache_scope=CacheScope.ARTIFACT,
+            operation=CacheOperation.READ,
+            columns=columns,
+            details=details,
+        ) as (_, set_result):
+            entry = self._entry(CacheScope.ARTIFACT, name, details)
+            absence = _absence_of(entry)
+            if entry is not None:
+                columns["version"] = entry.version
+            if entry is not None and absence is None:
+                columns["key"] = None if entry.fingerprint is None else entry.fingerprint.key
+                return loaded(entry)
+            set_result(CacheResult.MISS)
+            columns["reason"], details[CACHE_MISS_REASON] = str(absence), _kinds(absence)
+        msg = f"there is no artifact {name}"
+        raise CacheError(msg)
 
     def snapshot(
         self, what: Sequence[str] = EVERYTHING, name: str = "session"
@@ -354,23 +379,52 @@ class DeltaCache:
         Raises:
             CacheError: there is none of that name.
         """
-        verifier = Verifier(self._root, plain(self._ctx), self._recipes)
+        verifier = Verifier(
+            self._root, plain(self._ctx), self._recipes, settings=self._entries.settings
+        )
         for scope in _SCOPES:
             try:
                 entry = self._entries.read(scope, checked_name(name))
             except Damaged as damage:
+                self._entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
                 return Verified(name, scope, None, Verdict.CANNOT_TELL, f"damaged: {damage}")
             if entry is not None:
-                return verifier.version(name, scope, entry.uri, entry.version)
+                return verifier.version(name, scope, entry.uri, entry.version, policy=entry.policy)
         msg = f"there is no entry {name}"
         raise CacheError(msg)
 
-    def _entry(self, scope: CacheScope, name: str) -> Entry | None:
+    def _entry(
+        self, scope: CacheScope, name: str, details: dict[str, AttributeValue | None] | None = None
+    ) -> Entry | None:
+        """Return an entry; what a span says of it is added to the details.
+
+        Raises:
+            CacheError: it is damaged.
+        """
+        told = {} if details is None else details
         try:
-            return self._entries.read(scope, checked_name(name))
+            entry = self._entries.read(scope, checked_name(name))
         except Damaged as damage:
+            told[CACHE_MISS_REASON] = [Miss.DAMAGED.value]
+            self._entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
             msg = f"{name}: {damage}"
             raise CacheError(msg) from damage
+        if entry is not None:
+            told.update(details_of_entry(entry))
+        return entry
+
+
+def _absence_of(entry: Entry | None) -> Reason | None:
+    """Return why an entry holds nothing to be served; None where it does."""
+    if entry is None:
+        return Reason(Miss.ABSENT, "absent: it was never kept")
+    if entry.fingerprint is None:
+        return Reason(Miss.INVALIDATED, PRUNED if PRUNED in entry.facts else "invalidated")
+    return None
+
+
+def _kinds(reason: Reason | None) -> list[str] | None:
+    return None if reason is None else [reason.kind.value]
 
 
 _SCOPES = (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA)

@@ -13,15 +13,32 @@ from urllib.parse import unquote
 from deltawitness.cache.fingerprint import Fingerprint
 from deltawitness.commit.log import local_path, open_log
 from deltawitness.commit.reader import CommitMetadata, parse_commit
+from deltawitness.config import Settings
 from deltawitness.forks import mark_delta_rs_used
+from deltawitness.hashing import table_id
+from deltawitness.internal import report
+from deltawitness.ledger.rows import ledger_uri
 from deltawitness.ledger.tables import LedgerRoot
-from deltawitness.semconv import CACHE_ENTRY, CacheScope, Operation
+from deltawitness.observe.observer import current_observer
+from deltawitness.redaction import key_hash, table_name_for
+from deltawitness.semconv import (
+    CACHE_ENTRY,
+    CACHE_KEY,
+    CACHE_NAME,
+    CACHE_POLICY,
+    DELTA_TABLE_ID,
+    DELTA_TABLE_VERSION,
+    CacheScope,
+    Operation,
+)
 from deltawitness.sources import new_id
+from deltawitness.telemetry.diagnostics import DiagnosticsSink, diagnostics_sink
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+    from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Damaged", "Entries", "Entry", "check_files", "entry_metadata"]
+__all__ = ["Damaged", "Entries", "Entry", "check_files", "details_of_entry", "entry_metadata"]
 
 PRUNED = "pruned"
 """The fact that an entry has lost its rows to `prune`."""
@@ -87,10 +104,59 @@ class Entries:
 
     Args:
         root: the cache root.
+        settings: which names telemetry may tell, and where diagnostics go; the defaults when None.
+        has_own_sink: whether diagnostics go where these settings say, whatever the process's do.
     """
 
-    def __init__(self, root: LedgerRoot) -> None:
+    def __init__(
+        self, root: LedgerRoot, settings: Settings | None = None, *, has_own_sink: bool = False
+    ) -> None:
         self._root = root
+        self._has_own_sink = has_own_sink
+        self._settings = settings or Settings()
+
+    def _sink(self) -> DiagnosticsSink:
+        observer = current_observer()
+        choice = self._settings.diagnostics_sink
+        if observer is not None and (
+            not self._has_own_sink or choice is observer.settings.diagnostics_sink
+        ):
+            return observer.diagnostics
+        return diagnostics_sink(self._settings)
+
+    @property
+    def settings(self) -> Settings:
+        """Which names telemetry may tell, and where diagnostics go."""
+        return self._settings
+
+    def columns_of(self, scope: CacheScope, name: str) -> dict[str, Any]:
+        """Return what the row of an operation says of an entry, whatever becomes of it."""
+        where = ledger_uri(self.uri_of(scope, name))
+        return {"table_name": name, "table_uri": where, "table_id": table_id(where)}
+
+    def details_of(self, scope: CacheScope, name: str) -> dict[str, AttributeValue | None]:
+        """Return what spans and log records say of an entry, whatever becomes of it."""
+        uri = self.uri_of(scope, name)
+        return {
+            CACHE_NAME: table_name_for(uri, name, self._settings.table_names),
+            DELTA_TABLE_ID: table_id(uri, key=self._settings.table_id_key),
+        }
+
+    def diagnose(self, event: str, scope: CacheScope, name: str, **properties: str | None) -> None:
+        """Record a diagnostic event of an entry in the sink that the settings choose.
+
+        Args:
+            event: name of the event.
+            scope: what kind of thing it is.
+            name: its name.
+            properties: what happened, without paths and literals; what is None is left out.
+        """
+        told = {"name": name, "scope": scope.value, **properties}
+        try:
+            known = {key: text for key, text in told.items() if text is not None}
+            self._sink().record_event(event, known)
+        except Exception as error:  # noqa: BLE001 - a sink of the program's own may raise
+            report("diagnostics", error)
 
     def uri_of(self, scope: CacheScope, name: str) -> str:
         """Return where an entry lies or is to be made."""
@@ -213,6 +279,16 @@ class Entries:
         selector = FileSelector(_FOLDERS[scope], allow_not_found=True)
         infos = store.get_file_info_selector(selector)
         yield from sorted(info.base_name for info in infos if info.type is FileType.Directory)
+
+
+def details_of_entry(entry: Entry) -> dict[str, AttributeValue | None]:
+    """Return what spans and log records say of an entry that was read."""
+    fingerprint = entry.fingerprint
+    return {
+        CACHE_POLICY: entry.policy,
+        CACHE_KEY: None if fingerprint is None else key_hash(fingerprint.key),
+        DELTA_TABLE_VERSION: entry.version,
+    }
 
 
 def entry_metadata(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltawitness.cache.entries import PRUNED, Damaged, Entries, Entry
 from deltawitness.cache.fingerprint import Fingerprint, Uncacheable
@@ -18,12 +18,18 @@ from deltawitness.cache.serving import check_name_is_free, served, shown
 from deltawitness.cache.upstream import being_made
 from deltawitness.cache.writing import check_columns, is_of_the_query, is_race_lost, marked, written
 from deltawitness.exceptions import CacheError
-from deltawitness.hashing import table_id
 from deltawitness.internal import report
-from deltawitness.ledger.rows import ledger_uri
 from deltawitness.proxies.state import session_of
+from deltawitness.redaction import key_hash, redact_label, redact_text
 from deltawitness.run import cache_context
 from deltawitness.semconv import (
+    CACHE_KEY,
+    CACHE_MISS_REASON,
+    DELTA_TABLE_VERSION,
+    DIAGNOSTIC_CACHE_DAMAGED,
+    DIAGNOSTIC_CACHE_FALLBACK,
+    DIAGNOSTIC_CACHE_UNCACHEABLE,
+    SPAN_CACHE_INVALIDATE,
     SPAN_CACHE_READ,
     SPAN_CACHE_WRITE,
     CacheOperation,
@@ -36,6 +42,7 @@ from deltawitness.telemetry.cache import SetResult, cache_span
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from opentelemetry.trace import Span
+    from opentelemetry.util.types import AttributeValue
 
 __all__ = ["Keeper", "Lookup"]
 
@@ -95,7 +102,7 @@ class Keeper:
         if recipe.is_shown:
             check_name_is_free(self._ctx, recipe.name, uri)
         with being_made(session_of(self._ctx).full_name(self._ctx, (recipe.name,))):
-            found = self._read(recipe, uri)
+            found = self._read(recipe)
             if found.is_hit:
                 return self._serve(recipe, found)
             if isinstance(found.made.fingerprint, Uncacheable):
@@ -109,7 +116,7 @@ class Keeper:
         if self._has_been_written(recipe, found.entry):
             found = self.look(recipe)
         if found.is_hit:
-            with self._write_span(recipe) as (_, set_result):
+            with self._write_span(recipe, _found_details(found)) as (_, set_result):
                 set_result(CacheResult.NOOP)
             return self._serve(recipe, found)
         if isinstance(found.made.fingerprint, Uncacheable):
@@ -126,8 +133,9 @@ class Keeper:
             return now is not before
         return _identity(now) != _identity(before)
 
-    def _read(self, recipe: Recipe, uri: str) -> Lookup:
-        told: dict[str, Any] = _columns(recipe, uri)
+    def _read(self, recipe: Recipe) -> Lookup:
+        told = self._entries.columns_of(recipe.scope, recipe.name)
+        details = self._entries.details_of(recipe.scope, recipe.name)
         with (
             cache_context(policy=recipe.policy.name, scope=recipe.scope),
             cache_span(
@@ -136,11 +144,13 @@ class Keeper:
                 cache_scope=recipe.scope,
                 operation=CacheOperation.READ,
                 columns=told,
+                details=details,
             ) as (_, set_result),
         ):
             found = self.look(recipe, is_telling=True)
             set_result(CacheResult.HIT if found.is_hit else CacheResult.MISS)
             told["reason"] = found.text or None
+            details.update(_found_details(found))
             if isinstance(found.made.fingerprint, Fingerprint):
                 told["key"] = found.made.fingerprint.key
             if found.entry is not None:
@@ -162,12 +172,15 @@ class Keeper:
         made = recipe.make()
         fingerprint = made.fingerprint
         if isinstance(fingerprint, Uncacheable):
+            if is_telling:
+                self._diagnose(DIAGNOSTIC_CACHE_UNCACHEABLE, recipe, fingerprint.reason)
             return Lookup(made, None, (Reason(Miss.UNCACHEABLE, fingerprint.reason),))
         try:
             entry = self._entries.read(recipe.scope, recipe.name)
         except Damaged as damage:
             if is_telling:
                 report("cache", damage)
+                self._diagnose(DIAGNOSTIC_CACHE_DAMAGED, recipe, str(damage))
             if recipe.policy.on_error is OnError.RAISE:
                 msg = f"{recipe.name}: {damage}"
                 raise CacheError(msg) from damage
@@ -187,8 +200,9 @@ class Keeper:
         frame, fingerprint = found.made.frame, found.made.fingerprint
         assert isinstance(fingerprint, Fingerprint)
         context = cache_context(policy=recipe.policy.name, scope=recipe.scope, key=fingerprint.key)
+        details = {**_found_details(found), DELTA_TABLE_VERSION: None}
         try:
-            with context, self._write_span(recipe):
+            with context, self._write_span(recipe, details):
                 if any(reason.kind is Miss.DAMAGED for reason in found.reasons):
                     self._entries.set_aside(recipe.scope, recipe.name)
                 version = written(
@@ -199,11 +213,14 @@ class Keeper:
                     self._entries.storage_options,
                     kept=found.entry,
                 )
+                details[DELTA_TABLE_VERSION] = version
         except Exception as error:  # noqa: BLE001 - raised again where the policy says so
             again = self._made_elsewhere(recipe)
             if again is not None:
                 return self._serve(recipe, again)
             if is_race_lost(error) or is_of_the_query(error):
+                if is_race_lost(error):
+                    self._tell_fallback(recipe, error)
                 return self._show(recipe, frame)
             return self._unkept(recipe, frame, error)
         self._keep_plan(recipe, found, uri, fingerprint.key)
@@ -218,14 +235,25 @@ class Keeper:
         except Exception as error:  # noqa: BLE001 - the entry is as true without
             report("cache", error)
 
-    @staticmethod
-    def _write_span(recipe: Recipe) -> AbstractContextManager[tuple[Span, SetResult]]:
+    def _write_span(
+        self, recipe: Recipe, details: dict[str, AttributeValue | None]
+    ) -> AbstractContextManager[tuple[Span, SetResult]]:
+        details.update(self._entries.details_of(recipe.scope, recipe.name))
         return cache_span(
             SPAN_CACHE_WRITE,
             cache_policy=recipe.policy.name,
             cache_scope=recipe.scope,
             operation=CacheOperation.WRITE,
+            details=details,
         )
+
+    def _diagnose(self, event: str, recipe: Recipe, reason: str) -> None:
+        policy = redact_label(recipe.policy.name)
+        self._entries.diagnose(event, recipe.scope, recipe.name, policy=policy, reason=reason)
+
+    def _tell_fallback(self, recipe: Recipe, error: Exception) -> None:
+        text = redact_text(str(error)) or type(error).__name__
+        self._diagnose(DIAGNOSTIC_CACHE_FALLBACK, recipe, text)
 
     def _made_elsewhere(self, recipe: Recipe) -> Lookup | None:
         """Return what another machine has kept at the same moment, if it has."""
@@ -243,6 +271,7 @@ class Keeper:
             msg = f"{recipe.name} could not be kept"
             raise CacheError(msg) from error
         report("cache", error)
+        self._tell_fallback(recipe, error)
         return self._show(recipe, frame)
 
     def _serve_written(
@@ -267,16 +296,35 @@ class Keeper:
         Raises:
             LookupError: there is no such entry.
         """
-        marked(self._entries.uri_of(scope, name), policy, self._entries.storage_options)
+        details = self._entries.details_of(scope, name)
+        with (
+            cache_context(policy=policy, scope=scope),
+            cache_span(
+                SPAN_CACHE_INVALIDATE,
+                cache_policy=policy,
+                cache_scope=scope,
+                operation=CacheOperation.INVALIDATE,
+                details=details,
+            ),
+        ):
+            uri, options = self._entries.uri_of(scope, name), self._entries.storage_options
+            details[DELTA_TABLE_VERSION] = marked(uri, policy, options)
+
+
+def _found_details(found: Lookup) -> dict[str, AttributeValue | None]:
+    """Return what spans and log records say of what was found of an entry."""
+    fingerprint, entry = found.made.fingerprint, found.entry
+    key = fingerprint.key if isinstance(fingerprint, Fingerprint) else None
+    return {
+        CACHE_KEY: None if key is None else key_hash(key),
+        CACHE_MISS_REASON: list(dict.fromkeys(reason.kind.value for reason in found.reasons))
+        or None,
+        DELTA_TABLE_VERSION: None if entry is None else entry.version,
+    }
 
 
 def _identity(entry: Entry) -> tuple[object, ...]:
     return entry.version, entry.made_at, entry.fingerprint
-
-
-def _columns(recipe: Recipe, uri: str) -> dict[str, Any]:
-    where = ledger_uri(uri)
-    return {"table_name": recipe.name, "table_uri": where, "table_id": table_id(where)}
 
 
 def _why_not(entry: Entry | None, now: Fingerprint, recipe: Recipe) -> tuple[Reason, ...]:

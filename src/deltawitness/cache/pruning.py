@@ -20,7 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.entries import PRUNED, RETENTION, Damaged, Entries, Entry, entry_metadata
+from deltawitness.cache.entries import (
+    PRUNED,
+    RETENTION,
+    Damaged,
+    Entries,
+    Entry,
+    details_of_entry,
+    entry_metadata,
+)
 from deltawitness.cache.flight import alone
 from deltawitness.cache.kept_plans import forget_plans
 from deltawitness.cache.policy import CachePolicy
@@ -30,8 +38,17 @@ from deltawitness.internal import report
 from deltawitness.observe.enclosure import NO_FACTS
 from deltawitness.proxies.witness import witnessed
 from deltawitness.run import cache_context, suppressed
-from deltawitness.semconv import CacheScope, CommitKey
+from deltawitness.semconv import (
+    DELTA_TABLE_VERSION,
+    DIAGNOSTIC_CACHE_DAMAGED,
+    SPAN_CACHE_PRUNE,
+    CacheOperation,
+    CacheResult,
+    CacheScope,
+    CommitKey,
+)
 from deltawitness.sources import now_ns
+from deltawitness.telemetry.cache import cache_span
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
@@ -123,7 +140,8 @@ def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
 ) -> None:
     try:
         entry = entries.read(scope, name)
-    except Damaged:
+    except Damaged as damage:
+        entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
         tally.names["damaged"].append(name)
         return
     if entry is None or (policy is not None and entry.policy != policy.name):
@@ -132,9 +150,20 @@ def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
     if limit is None:
         return
     age = dt.timedelta(milliseconds=now_ns() / 1e6 - entry.made_at)
-    with cache_context(policy=entry.policy, scope=scope):
+    details = {**entries.details_of(scope, name), **details_of_entry(entry)}
+    with (
+        cache_context(policy=entry.policy, scope=scope),
+        cache_span(
+            SPAN_CACHE_PRUNE,
+            cache_policy=entry.policy,
+            cache_scope=scope,
+            operation=CacheOperation.PRUNE,
+            details=details,
+        ) as (_, set_result),
+    ):
         if age > limit and PRUNED not in entry.facts:
             _let_go(entry)
+            details[DELTA_TABLE_VERSION] = entry.table.version()
             _let_a_millisecond_pass()
             _vacuumed(entry, dt.timedelta(0), tally, entries.storage_options)
             forget_plans(entry.uri, frozenset())
@@ -142,6 +171,8 @@ def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
             return
         if _vacuumed(entry, limit, tally, entries.storage_options):
             tally.names["vacuumed"].append(name)
+        else:
+            set_result(CacheResult.NOOP)
         forget_plans(entry.uri, frozenset(_keys_within(entry, limit)))
 
 

@@ -24,6 +24,8 @@ from deltawitness.observe.observer import current_observer
 from deltawitness.proxies.originals import original
 from deltawitness.run import cache_context, current_run
 from deltawitness.semconv import (
+    DELTA_TABLE_VERSION,
+    DIAGNOSTIC_CACHE_DAMAGED,
     SPAN_CACHE_SNAPSHOT,
     WITNESS_VERSION,
     CacheOperation,
@@ -113,6 +115,7 @@ def _kept(
         "table_id": table_id(where),
         "schema_hash": snapshot.schema_hash,
     }
+    details = entries.details_of(CacheScope.METADATA, name)
     began = now_ns()
     try:
         with (
@@ -123,12 +126,13 @@ def _kept(
                 cache_scope=CacheScope.METADATA,
                 operation=CacheOperation.SNAPSHOT,
                 columns=columns,
+                details=details,
             ) as (_, set_result),
             alone(locks, f"{CacheScope.METADATA.value}.{name}"),
         ):
             snapshot = _written(entries, facts, snapshot)
             set_result(snapshot.result)
-            columns["version"] = snapshot.version
+            columns["version"] = details[DELTA_TABLE_VERSION] = snapshot.version
     finally:
         _register(snapshot, began)
     return snapshot
@@ -140,6 +144,7 @@ def _written(entries: Entries, facts: pa.Table, snapshot: MetadataSnapshot) -> M
         entry = entries.read(CacheScope.METADATA, name)
     except Damaged as damage:
         report("cache", damage)
+        entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, CacheScope.METADATA, name, reason=str(damage))
         entries.set_aside(CacheScope.METADATA, name)
         entry = None
     result = CacheResult.NOOP

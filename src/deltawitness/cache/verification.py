@@ -29,19 +29,34 @@ from deltawitness.cache.reasons import differences
 from deltawitness.cache.recipes import Recipe
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
+from deltawitness.config import Settings
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.hashing import table_id
 from deltawitness.ledger.arrow import queried
+from deltawitness.ledger.rows import ledger_uri
 from deltawitness.ledger.tables import INVENTORY, LedgerRoot
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.providers import provider_of
 from deltawitness.proxies.state import session_of
-from deltawitness.redaction import redact_text
-from deltawitness.semconv import CACHE_ENTRY, CacheScope
+from deltawitness.redaction import redact_text, table_name_for
+from deltawitness.semconv import (
+    CACHE_ENTRY,
+    CACHE_NAME,
+    CACHE_VERDICT,
+    DELTA_TABLE_ID,
+    DELTA_TABLE_VERSION,
+    POLICY_UNMANAGED,
+    SPAN_CACHE_VERIFY,
+    CacheOperation,
+    CacheResult,
+    CacheScope,
+)
+from deltawitness.telemetry.cache import cache_span
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
+    from opentelemetry.util.types import AttributeValue
 
 __all__ = ["Verdict", "Verified", "Verifier"]
 
@@ -116,6 +131,7 @@ class Verifier:
         ctx: the plain context of a session that may know more than Delta tables; a session without
             any when None.
         recipes: how entries are made in that session.
+        settings: which names telemetry may tell; the defaults when None.
     """
 
     def __init__(
@@ -123,7 +139,10 @@ class Verifier:
         root: LedgerRoot,
         ctx: SessionContext | None = None,
         recipes: Mapping[tuple[CacheScope, str], Recipe] | None = None,
+        *,
+        settings: Settings | None = None,
     ) -> None:
+        self._settings = settings or Settings()
         self._root = root
         self._ctx = ctx
         self._recipes = recipes or {}
@@ -144,7 +163,13 @@ class Verifier:
             yield replace(known, write_id=row["write_id"])
 
     def version(
-        self, name: str | None, scope: CacheScope, uri: str | None, version: int | None
+        self,
+        name: str | None,
+        scope: CacheScope,
+        uri: str | None,
+        version: int | None,
+        *,
+        policy: str = POLICY_UNMANAGED,
     ) -> Verified:
         """Verify what a version of a table holds; whatever keeps that from being told is the answer.
 
@@ -153,7 +178,33 @@ class Verifier:
             scope: what kind of thing it is.
             uri: where it lies.
             version: which version.
+            policy: that it was kept under.
         """
+        where = None if uri is None else ledger_uri(uri)
+        columns: dict[str, Any] = {"table_name": name, "table_uri": where, "version": version}
+        columns["table_id"] = None if where is None else table_id(where)
+        details: dict[str, AttributeValue | None] = {DELTA_TABLE_VERSION: version}
+        if uri is not None:
+            details[CACHE_NAME] = table_name_for(uri, name, self._settings.table_names)
+            details[DELTA_TABLE_ID] = table_id(uri, key=self._settings.table_id_key)
+        with cache_span(
+            SPAN_CACHE_VERIFY,
+            cache_policy=policy,
+            cache_scope=scope,
+            operation=CacheOperation.VERIFY,
+            columns=columns,
+            details=details,
+        ) as (_, set_result):
+            told = self._verified(name, scope, uri, version)
+            # Nothing is served: a run's hits and misses are those of its reads.
+            set_result(CacheResult.NOOP)
+            details[CACHE_VERDICT] = told.verdict.value
+            columns["reason"] = told.verdict.value if told.reason is None else told.reason
+        return told
+
+    def _verified(
+        self, name: str | None, scope: CacheScope, uri: str | None, version: int | None
+    ) -> Verified:
         try:
             kept = self._kept(name, scope, uri, version)
             with_rows = self._opened(kept)

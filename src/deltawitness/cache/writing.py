@@ -198,8 +198,8 @@ def _ordered(table: DeltaTable, recipe: Recipe) -> int:
     return int(table.version())
 
 
-def marked(uri: str, policy: str, storage_options: dict[str, str] | None) -> None:
-    """Commit that an entry is not to be served any more.
+def marked(uri: str, policy: str, storage_options: dict[str, str] | None) -> int:
+    """Commit that an entry is not to be served any more, and return the version of that commit.
 
     Args:
         uri: where it lies.
@@ -219,3 +219,4 @@ def marked(uri: str, policy: str, storage_options: dict[str, str] | None) -> Non
             mode="append",
             commit_properties=CommitProperties(custom_metadata=said),
         )
+    return int(table.version())

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from deltawitness.cli.audit import audit_command
+from deltawitness.cli.bench import bench_command
 from deltawitness.cli.cache import (
     ls_command,
     prune_command,
@@ -63,6 +64,7 @@ ledger.command("optimize")(optimize_command)
 ledger.command("verify")(verify_command)
 app.add_typer(ledger, name="ledger")
 app.command("verify")(verify_run_command)
+app.command("bench")(bench_command)
 cache.command("ls")(ls_command)
 cache.command("why")(why_command)
 cache.command("prune")(prune_command)

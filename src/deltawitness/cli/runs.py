@@ -17,7 +17,7 @@ from deltawitness.report.summary import summary_lines
 
 __all__ = ["runs_command", "show_command"]
 
-STATUSES = ("ok", "error", "abandoned")
+STATUSES = ("ok", "error", "abandoned", "reconstructed")
 """How a run ends, as `deltawitness.ledger.runs.RunStatus` says: importing that is heavy."""
 
 
@@ -32,7 +32,9 @@ def runs_command(
     job: Annotated[str | None, typer.Option(help="Of this job.")] = None,
     status: Annotated[
         str | None,
-        typer.Option(parser=_status, metavar="STATUS", help="Ended so: ok, error, abandoned."),
+        typer.Option(
+            parser=_status, metavar="STATUS", help=f"Filter by status: {', '.join(STATUSES)}."
+        ),
     ] = None,
     since: Annotated[dt.datetime | None, SinceOption] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,

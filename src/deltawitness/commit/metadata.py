@@ -10,7 +10,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import MetadataKeyError
-from deltawitness.redaction import key_hash, redact_label
+from deltawitness.redaction import (
+    TEXT_LIMIT,
+    key_hash,
+    redact_label,
+    redact_named,
+    redact_text,
+    redact_value,
+)
 from deltawitness.run import parse_scope
 from deltawitness.semconv import (
     POLICY_UNMANAGED,
@@ -46,7 +53,8 @@ class CacheCommitMetadataRequest:
         plan_hash: hash of the plan that makes the rows.
         cache_key: the entry's key.
         result: how it ends, one of :class:`deltawitness.semconv.CacheResult`.
-        extra: further keys of the caller's own.
+        extra: further keys of the caller's own; the values of secrets are masked, paths and literals
+            taken out of text that is no plain name, and what is too long is cut.
     """
 
     operation: CacheOperation | str
@@ -110,11 +118,22 @@ def _checked_extra(extra: Mapping[str, object]) -> dict[str, str]:
         if key in _OUR_KEYS:
             msg = f"commit key {key!r} is given by its own argument, not as an extra"
             raise MetadataKeyError(msg)
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, default=str)
-        for key, value in extra.items()
-        if value is not None
-    }
+    return {key: _extra_text(key, value) for key, value in extra.items() if value is not None}
+
+
+EXTRA_LIMIT = 4096
+"""Characters of an extra's value, as JSON: a log is read again and again by all who use the table."""
+
+
+def _extra_text(key: str, value: object) -> str:
+    """Return the value of an extra key: secrets, paths and long text are masked, as in telemetry."""
+    if isinstance(value, str):
+        masked = redact_named(key, value)
+        return masked if len(masked) <= TEXT_LIMIT else redact_text(masked)
+    plain = json.loads(json.dumps(value, default=str))
+    told = redact_value({key: plain}).popitem()[1]
+    text = told if isinstance(told, str) else json.dumps(told, default=str)
+    return text if len(text) <= EXTRA_LIMIT else f"[{type(value).__name__}]"
 
 
 @dataclass(frozen=True, slots=True)

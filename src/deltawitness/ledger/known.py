@@ -35,6 +35,7 @@ _COLUMNS = (
     "versions",
     "result",
     "source",
+    "cache_operation",
 )
 _UNCOMMITTED = ", ".join(sorted(quoted(operation.value) for operation in UNCOMMITTED_OPERATIONS))
 _COMMITTING = f"coalesce(cache_operation, '') NOT IN ({_UNCOMMITTED})"
@@ -167,7 +168,10 @@ def _rows(found: pa.Table) -> list[KnownRow]:
             table_uri=table_uri,
             start=start or 0,
             end=(start or 0) + int((duration or 0) * 1000),
-            versions=tuple(versions or (() if version is None else (version,))),
+            # A read names the version that it was served, which another write has made.
+            versions=()
+            if operation in UNCOMMITTED_OPERATIONS
+            else tuple(versions or (() if version is None else (version,))),
             result=result,
             is_observed=source == Source.OBSERVED,
         )
@@ -180,5 +184,6 @@ def _rows(found: pa.Table) -> list[KnownRow]:
             versions,
             result,
             source,
+            operation,
         ) in zip(times.to_pylist(), zip(*columns, strict=True), strict=True)
     ]

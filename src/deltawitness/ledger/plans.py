@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow as pa
 from deltawitness.ledger.drain import appended
 from deltawitness.ledger.findings import Differing, Phantom, Unreadable, Unrecorded
 from deltawitness.ledger.known import known_of
+from deltawitness.ledger.rebuilt_runs import append_rebuilt_runs
 from deltawitness.ledger.tables import INVENTORY, TABLES, LedgerRoot
 from deltawitness.ledger.writes import Write
 from deltawitness.run import suppressed
@@ -54,6 +56,7 @@ class Plan:
     _rows: pa.Table = field(repr=False)
     _writes: Sequence[Write] = field(repr=False)
     _marks: Mapping[str, int] = field(repr=False)
+    _spools: Path = field(repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -74,8 +77,10 @@ class Plan:
     def apply(self) -> int:
         """Append the rows of what is missing and foreign, each once, whoever else does the same.
 
+        Runs of these writes that no process has told of get a row as well, `reconstructed`.
+
         Returns:
-            How many rows were appended: less than were found when others were faster.
+            How many rows of writes were appended: less than were found when others were faster.
 
         Raises:
             OSError: the ledger's storage cannot be written.
@@ -86,7 +91,17 @@ class Plan:
         with suppressed():
             for table in TABLES:
                 self._root.made(table)
-            return appended(self._root, INVENTORY, self._left)[0]
+            found: list[pa.Table] = []
+
+            def left(inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
+                rows, marks = self._left(inventory)
+                found[:] = [rows]
+                return rows, marks
+
+            count = appended(self._root, INVENTORY, left)[0]
+            if count:
+                append_rebuilt_runs(self._root, self._spools, found[0])
+            return count
 
     def _left(self, inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
         """Return what is not in the inventory by now, and the marks to leave."""

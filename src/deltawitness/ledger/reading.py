@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from deltawitness.ledger.files import dataset_of
+from deltawitness.ledger.runs import RunStatus
 from deltawitness.ledger.tables import PARTITION, RUNS, LedgerRoot, LedgerTable
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataF
         *(_column(column, column.name in there) for column in table.schema),
         *(_quoted(name) for name in extra),
     )
-    return _one_row_per_run(whole) if table is RUNS else whole
+    return _one_row_per_run(_told_by_processes(whole)) if table is RUNS else whole
 
 
 def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:
@@ -60,6 +61,17 @@ def _quoted(name: str) -> Expr:
     from datafusion import col  # noqa: PLC0415 - heavy
 
     return col(f'"{name}"')
+
+
+def _told_by_processes(runs: DataFrame) -> DataFrame:
+    """Return the rows of runs without reconstructed ones of runs that a process has told of after all."""
+    from datafusion import functions as f  # noqa: PLC0415 - heavy
+    from datafusion import lit  # noqa: PLC0415 - heavy
+
+    is_rebuilt = f.coalesce(_quoted("status") == lit(RunStatus.RECONSTRUCTED.value), lit(False))  # noqa: FBT003 - a literal
+    told = runs.filter(~is_rebuilt)
+    ids = told.select(_quoted("run_id")).distinct()
+    return told.union(runs.filter(is_rebuilt).join(ids, on="run_id", how="anti"))
 
 
 _FIRST = (PARTITION, "start_time")

@@ -77,6 +77,7 @@ def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
     looked = Looked(
         root=root,
         settings=settings,
+        spools=spools,
         since=None if since is None else int(since.timestamp() * 1000),
         unreadable=unreadable,
     )
@@ -109,6 +110,7 @@ class Looked:
 
     root: LedgerRoot
     settings: Settings
+    spools: Path
     since: int | None
     unreadable: list[Unreadable]
     logs: list[LogRead] = field(default_factory=list)
@@ -218,6 +220,7 @@ class Looked:
             _rows=operation_rows(self.rows),
             _writes=self.writes,
             _marks=self.marks,
+            _spools=self.spools,
         )
 
 

@@ -217,6 +217,12 @@ class Recorder:
                 known.tally.add(row)
 
     @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The runs that this process has open, or takes part in."""
+        with self._counting:
+            return tuple(self._runs)
+
+    @property
     def is_open(self) -> bool:
         """Whether it takes operations and drains them."""
         return not self._closed and not self._is_child

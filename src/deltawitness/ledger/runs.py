@@ -25,6 +25,8 @@ class RunStatus(StrEnum):
     ERROR = "error"
     ABANDONED = "abandoned"
     """Its process died without a word."""
+    RECONSTRUCTED = "reconstructed"
+    """No process has told of it; its writes were found in the logs of tables."""
 
 
 _SUMS = (

@@ -225,6 +225,8 @@ RUNS = LedgerTable(
         ("is_part", Kind.FLAG, "whether the process only took part in a run opened elsewhere"),
         ("start_time", Kind.TIME, "when it was opened"),
         ("end_time", Kind.TIME, "when it ended; of an abandoned run, when that was found"),
+        # The text is of the first release, and stays: a schema with another comment for a column does
+        # not merge with that of a table which is there. The status may be `reconstructed` as well.
         ("status", Kind.TEXT, "ok, error or abandoned"),
         ("error_type", Kind.TEXT, "class of what ended it"),
         *((name, Kind.COUNT, f"operations counted as {name}") for name in _COUNTS),

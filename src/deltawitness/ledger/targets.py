@@ -15,7 +15,7 @@ from deltawitness.ledger.arrow import queried, quoted
 from deltawitness.ledger.findings import Unreadable
 from deltawitness.ledger.rows import ledger_uri
 from deltawitness.ledger.tables import LedgerRoot
-from deltawitness.semconv import LEDGER_DIRECTORY, Operation
+from deltawitness.semconv import LEDGER_DIRECTORY, OPERATION_REGISTER, Operation
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -72,7 +72,9 @@ def _is_ledgers_own(root: LedgerRoot, uri: str) -> bool:
 def _known(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
     if inventory is None:
         return
-    others = ", ".join(quoted(name) for name in (Operation.COPY, Operation.SELECT))
+    others = ", ".join(
+        quoted(name) for name in (Operation.COPY, Operation.SELECT, OPERATION_REGISTER)
+    )
     uris = queried(
         inventory,
         "SELECT DISTINCT table_uri FROM ledger WHERE table_uri IS NOT NULL"

@@ -212,7 +212,7 @@ class Observer:
 
     def _announce_providers(self) -> None:
         on_internal_error(self._counters.error)
-        use_providers(*self._providers[:2])
+        use_providers(*self._providers)
 
     @contextmanager
     def exporting_to(
@@ -257,7 +257,7 @@ class Observer:
         if _observer is self:
             _observer = None
             on_internal_error(None)
-            use_providers(None, None)
+            use_providers(None, None, None)
             on_cache_operation(None)
 
     def _finish_child(self) -> None:

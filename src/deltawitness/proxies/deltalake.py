@@ -36,13 +36,14 @@ from deltawitness.commit.seams import (
     WHOLE_WRITE,
     Seam,
 )
-from deltawitness.events import InputVersion, NoCommitReason
+from deltawitness.events import InputVersion, Landed, NoCommitReason
 from deltawitness.hashing import table_id
 from deltawitness.internal import report
 from deltawitness.observe.enclosure import enclosed
 from deltawitness.observe.noted_writes import note_write, noting_writes
 from deltawitness.observe.run_reads import note_reads
 from deltawitness.patching import Replacements
+from deltawitness.proxies.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.proxies.frame_facts import facts_of_source
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.unreached import UnreachedWrite
@@ -170,6 +171,8 @@ class DeltaLakeSeams:
                 if seam.commits:
                     args, kwargs = self._stamped(observation, args, kwargs, position)
                 self._observer.enter(observation)
+            except CallerKeyErrors:
+                raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 note_write(None)
@@ -209,6 +212,8 @@ class DeltaLakeSeams:
                 self._observer.keep_call(observation, None, args, kwargs)
                 args, kwargs = self._stamped(observation, args, kwargs, position)
                 self._observer.enter(observation)
+            except CallerKeyErrors:
+                raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 note_write(None)
@@ -334,6 +339,8 @@ class DeltaLakeSeams:
                 observation.schema = kwargs.get("batch_schema")
                 self._observer.keep_call(observation, table, args, kwargs)
                 args, kwargs = self._stamped(observation, args, kwargs, position)
+            except CallerKeyErrors:
+                raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
                 note_write(None)
@@ -382,10 +389,21 @@ class DeltaLakeSeams:
         """Return the arguments with our metadata merged into the caller's commit properties.
 
         What are none is left to the engine, which refuses them.
+
+        Raises:
+            MetadataKeyError: a key of the caller's breaks readers, and the settings refuse it.
+            CommitKeyWarning: the same, where a filter makes warnings errors.
         """
         given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
         if given is not None and not hasattr(given, "custom_metadata"):
             return args, kwargs
+        try:
+            check_caller_keys(given, self._observer.settings.reserved_keys)
+        except CallerKeyErrors as error:
+            observation.landed = Landed.NO
+            with _guarded():
+                self._observer.raised(observation, error)
+            raise
         properties = self._observer.properties(observation, given)
         if len(args) > position:
             return (*args[:position], properties, *args[position + 1 :]), kwargs

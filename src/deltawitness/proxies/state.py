@@ -16,6 +16,7 @@ from deltawitness.internal import report
 from deltawitness.proxies.handles import HandleCache
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.providers import provider_of
+from deltawitness.proxies.registrations import record_registration
 from deltawitness.proxies.registry import Registered, Snapshot, TableName, scanned_names
 from deltawitness.proxies.seams import LIST_OF_FILES, NAME_UNKNOWN
 from deltawitness.proxies.sql import Words, folded, quoted
@@ -272,6 +273,7 @@ class Session:
             if not fixed:
                 self._keep_newest(entry, provider)
                 self._mark_readers_stale(entry)
+        record_registration(entry)
         return entry
 
     def _keep_newest(self, entry: Registered, provider: Any) -> None:

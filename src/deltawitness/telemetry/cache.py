@@ -1,4 +1,4 @@
-"""A span and two metrics around any operation of a cache, for those who write one."""
+"""A span, two metrics and a log record for any operation of a cache, for those who write one."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
-from opentelemetry import trace
+from opentelemetry import _logs, trace
+from opentelemetry._logs import SeverityNumber
 from opentelemetry.context import get_current
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
@@ -23,6 +24,7 @@ from deltawitness.semconv import (
     CACHE_RESULT,
     CACHE_SCOPE,
     ERROR_TYPE,
+    EVENT_CACHE,
     RUN_ID,
     SCHEMA_URL,
     SCOPE_NAME,
@@ -38,6 +40,8 @@ from deltawitness.telemetry.attributes import error_text
 from deltawitness.telemetry.metrics import cache_instruments
 
 if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
@@ -52,14 +56,18 @@ SetResult: TypeAlias = Callable[[CacheResult | str], None]
 
 _tracer_provider: TracerProvider | None = None
 _meter_provider: MeterProvider | None = None
+_logger_provider: LoggerProvider | None = None
 
 
 def use_providers(
-    tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
+    tracer_provider: TracerProvider | None,
+    meter_provider: MeterProvider | None,
+    logger_provider: LoggerProvider | None = None,
 ) -> None:
     """Make cache spans with the given providers; the global ones when None."""
-    global _tracer_provider, _meter_provider
+    global _tracer_provider, _meter_provider, _logger_provider  # noqa: PLW0603 - one each
     _tracer_provider, _meter_provider = tracer_provider, meter_provider
+    _logger_provider = logger_provider
 
 
 class _Observed:
@@ -88,7 +96,7 @@ _listener: Listener | None = None
 
 
 def on_cache_operation(listener: Listener | None) -> None:
-    """Have `listener` told of the reads and snapshots of caches: how the ledger comes to know them."""
+    """Call `listener` for each operation of a cache that makes no commit: the ledger's rows of them."""
     global _listener  # noqa: PLW0603 - one ledger per process
     _listener = listener
 
@@ -102,19 +110,25 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
     operation: CacheOperation | str,
     attributes: Mapping[str, AttributeValue] | None = None,
     columns: Mapping[str, object] | None = None,
+    details: Mapping[str, AttributeValue | None] | None = None,
 ) -> Iterator[tuple[Span, SetResult]]:
     """Put a span around an operation of a cache, and count it with its result and duration.
 
     A write inside it that is observed is counted by itself, so that an operation that commits is
     counted once: the span counts it where no such write began.
 
+    A log record `deltawitness.cache` says the same as the span, in its context.
+
     Args:
-        name: name of the span: `cache.read`, `cache.write` or `cache.snapshot`.
+        name: name of the span: `cache.read`, `cache.write`, `cache.snapshot` and their like.
         cache_policy: name of the policy.
         cache_scope: one of the closed set of scopes.
         operation: one of the closed set of operations.
         attributes: more for the span, never for metrics; text is redacted.
-        columns: more for the row of a read or a snapshot in the ledger, looked at when it ends.
+        columns: more for the row of a read, a snapshot or a verification in the ledger, looked at
+            when it ends.
+        details: more for the span and the log record, looked at when it ends: text goes as it is,
+            and what is None is left out. A `cache.policy` in it replaces the policy everywhere.
 
     Yields:
         The span, and a function that sets the result. Where it is not called, the result is
@@ -138,16 +152,14 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
         result = _member(CacheResult, told)
 
     policy = redact_label(cache_policy)
-    span = _opened(
-        name,
-        {
-            **_redacted(attributes or {}),
-            CACHE_POLICY: policy,
-            CACHE_SCOPE: scope.value,
-            CACHE_OPERATION: what.value,
-            RUN_ID: current_run().run_id,
-        },
-    )
+    given: dict[str, AttributeValue] = {
+        **_redacted(attributes or {}),
+        CACHE_POLICY: policy,
+        CACHE_SCOPE: scope.value,
+        CACHE_OPERATION: what.value,
+        RUN_ID: current_run().run_id,
+    }
+    span = _opened(name, given)
     began, started = now_ns(), time.perf_counter()
     observed = _Observed()
     token = _enclosing.set(observed)
@@ -162,7 +174,15 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
         finally:
             seconds = time.perf_counter() - started
             _leave(token)
-            _guarded("spans", _close, span, result)
+            more = {key: value for key, value in (details or {}).items() if value is not None}
+            policy = redact_label(str(more.pop(CACHE_POLICY, policy)))
+            closing: dict[str, AttributeValue] = {
+                **more,
+                CACHE_POLICY: policy,
+                CACHE_RESULT: result.value,
+            }
+            _guarded("spans", _close, span, closing)
+            _guarded("logs", _log, dict[str, Any](given, **closing), error_type, context)
             if what in UNCOMMITTED_OPERATIONS or not observed.has_write:
                 _guarded(
                     "metrics",
@@ -225,9 +245,24 @@ def _mark_failed(span: Span, error: BaseException, error_type: str) -> None:
     span.set_status(Status(StatusCode.ERROR, error_text(error)))
 
 
-def _close(span: Span, result: CacheResult) -> None:
-    span.set_attribute(CACHE_RESULT, result.value)
+def _close(span: Span, attributes: dict[str, AttributeValue]) -> None:
+    span.set_attributes(attributes)
     span.end()
+
+
+def _log(attributes: Mapping[str, Any], error_type: str | None, context: Context) -> None:
+    logger = _logs.get_logger(SCOPE_NAME, WITNESS_VERSION, _logger_provider, schema_url=SCHEMA_URL)
+    severity = SeverityNumber.INFO if error_type is None else SeverityNumber.ERROR
+    if not logger.enabled(context=context, severity_number=severity, event_name=EVENT_CACHE):
+        return
+    logger.emit(
+        timestamp=now_ns(),
+        context=context,
+        severity_number=severity,
+        severity_text=severity.name,
+        attributes={**attributes, **({} if error_type is None else {ERROR_TYPE: error_type})},
+        event_name=EVENT_CACHE,
+    )
 
 
 def _guarded(component: str, act: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:

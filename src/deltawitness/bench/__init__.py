@@ -1,0 +1,1 @@
+"""The benchmark of write overhead: what `deltawitness bench` and `benchmarks/overhead.py` run."""

@@ -1,0 +1,242 @@
+"""Measure writes of several variants in one run: interleaved, with a control, as ratios of medians.
+
+Every variant has a process of its own, because an instrumented and a bare one cannot share it. The
+processes take turns write by write, in random order, so that what the machine and the storage do
+meanwhile hits all alike. A ratio compares writes of the same rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from deltawitness.bench import worker
+from deltawitness.exceptions import DeltaWitnessError
+from deltawitness.redaction import redact_text
+from deltawitness.semconv import Env
+
+__all__ = ["CASES", "CONTROL", "BenchError", "Case", "Line", "machine", "run_case", "summary"]
+
+WARMING = 3
+"""First rounds of a case, which are not counted."""
+
+BASE = "bare"
+"""The variant that the others are compared with."""
+
+CONTROL = "bare again"
+"""The variant that is the base once more: how far its ratio is from 1 is the noise of the run."""
+
+
+class BenchError(DeltaWitnessError):
+    """A variant could not write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One kind of write, measured for several variants.
+
+    Attributes:
+        name: what it is called in the table.
+        rows: rows of each write.
+        mode: `append` or `overwrite`.
+        by: `uri`, or `handle` for an open `DeltaTable`.
+        variants: names of :data:`deltawitness.bench.worker.VARIANTS`.
+        log: commits of the table that is written to, where a template is made of it.
+    """
+
+    name: str
+    rows: int
+    mode: str = "append"
+    by: str
+    variants: tuple[str, ...] = (BASE, CONTROL, "observed", "hand-written")
+    log: int = 1
+
+
+CASES = (
+    Case(name="append 10 rows, by URI", rows=10, by="uri"),
+    Case(name="append 10 rows, by handle", rows=10, by="handle"),
+    Case(name="append 100,000 rows, by URI", rows=100_000, by="uri"),
+)
+"""What `deltawitness bench` measures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What came out for one variant of a case.
+
+    Attributes:
+        case: the case's name.
+        variant: the variant's name.
+        writes: how many writes were measured.
+        median_us: median of their durations, in microseconds.
+        ratio_of_medians: the median over that of the base.
+        median_of_ratios: the median of the ratios of each round.
+        ratio_of_means: the mean over that of the base.
+        added_us: the difference of the medians, in microseconds.
+    """
+
+    case: str
+    variant: str
+    writes: int
+    median_us: float
+    ratio_of_medians: float
+    median_of_ratios: float
+    ratio_of_means: float
+    added_us: float
+
+
+def run_case(
+    case: Case,
+    rounds: int,
+    place: str,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    template: Path | None = None,
+) -> dict[str, list[int]]:
+    """Measure a case, and return the nanoseconds of each write by variant.
+
+    Args:
+        case: the case.
+        rounds: how many writes of each variant are measured.
+        place: path or URI below which the tables are made; removing them is up to the caller.
+        storage_options: as for `DeltaTable`.
+        template: a local table that those of the variants are copied from; they are created empty
+            when None.
+
+    Raises:
+        BenchError: a variant could not write.
+    """
+    work = {
+        "rows": case.rows,
+        "mode": case.mode,
+        "by": case.by,
+        "storage_options": None if storage_options is None else dict(storage_options),
+        "template": None if template is None else str(template),
+    }
+    times: dict[str, list[int]] = {variant: [] for variant in case.variants}
+    with ExitStack() as stack:
+        processes = {
+            variant: stack.enter_context(
+                _process({**work, "variant": variant, "place": f"{place}/{number}"})
+            )
+            for number, variant in enumerate(case.variants)
+        }
+        for number in range(rounds + WARMING):
+            for variant in random.sample(case.variants, len(case.variants)):
+                taken = processes[variant].write()
+                if number >= WARMING:
+                    times[variant].append(taken)
+    return times
+
+
+@dataclass(slots=True)
+class _Process:
+    process: subprocess.Popen[str]
+    variant: str
+    place: str = field(repr=False)
+
+    def send(self, line: str) -> None:
+        if self.process.stdin is None:
+            raise BenchError(self.variant)
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return  # it has answered with an error, or is dead: reading tells
+
+    def write(self) -> int:
+        """Have it write once, and return the nanoseconds that this took."""
+        self.send("write")
+        line = "" if self.process.stdout is None else self.process.stdout.readline()
+        if not line:
+            msg = f"bench: the process of the variant {self.variant!r} died"
+            raise BenchError(msg)
+        answer: dict[str, Any] = json.loads(line)
+        if "ns" in answer:
+            return int(answer["ns"])
+        text = redact_text(str(answer["error"]), location=self.place)
+        msg = f"bench: the variant {self.variant!r} cannot write: {text}"
+        raise BenchError(msg)
+
+
+@contextmanager
+def _process(work: Mapping[str, Any]) -> Iterator[_Process]:
+    """Run the process of a variant for the block; it is gone afterwards."""
+    process = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of ours
+        [sys.executable, "-P", str(Path(worker.__file__))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+    )
+    running = _Process(process, work["variant"], work["place"])
+    try:
+        # By standard input: a command line can be read by every user of the machine.
+        running.send(json.dumps(work))
+        yield running
+    finally:
+        process.kill()
+        process.communicate()
+
+
+_LEFT_OUT = (Env.ACTIVATE, Env.EVENTS_FILE, Env.RUN_ID, Env.JOB, Env.TRACEPARENT)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a variant: ours, but for what would instrument it or keep a ledger."""
+    environment = {name: value for name, value in os.environ.items() if name not in set(_LEFT_OUT)}
+    return {**environment, Env.LEDGER.value: "false"}
+
+
+def summary(case: Case, times: Mapping[str, Sequence[int]]) -> list[Line]:
+    """Return the figures of a case, a line for each variant.
+
+    Args:
+        case: the case.
+        times: nanoseconds of each write by variant, as :func:`run_case` returns them.
+    """
+    base = times[BASE]
+    median, mean = statistics.median(base), statistics.fmean(base)
+    return [
+        Line(
+            case=case.name,
+            variant=variant,
+            writes=len(taken),
+            median_us=statistics.median(taken) / 1e3,
+            ratio_of_medians=statistics.median(taken) / median,
+            median_of_ratios=statistics.median(
+                mine / theirs for mine, theirs in zip(taken, base, strict=True)
+            ),
+            ratio_of_means=statistics.fmean(taken) / mean,
+            added_us=(statistics.median(taken) - median) / 1e3,
+        )
+        for variant, taken in times.items()
+    ]
+
+
+def machine() -> dict[str, str]:
+    """Return what the figures were measured on: processors, Python and packages."""
+    packages = ("deltalake", "opentelemetry-sdk", "deltawitness")
+    return {
+        "python": platform.python_version(),
+        "cpus": str(os.cpu_count()),
+        **{package: _version_of(package) for package in packages},
+    }
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,111 @@
+"""The temporary place of a benchmark on the user's storage: checked first, and removed at the end."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from deltawitness.commit.log import LOG_DIRECTORY, local_path
+from deltawitness.exceptions import ConfigurationError
+from deltawitness.redaction import redact_text
+from deltawitness.sources import new_id
+
+__all__ = ["check_location", "temporary_place"]
+
+PREFIX = "deltawitness-bench-"
+"""How the name of a benchmark's folder begins."""
+
+
+def check_location(uri: str | None, storage_options: Mapping[str, str] | None) -> str:
+    """Return the location below which a benchmark may make its folder; nothing is written.
+
+    Args:
+        uri: an existing local folder, or a URI of an object store; the system's folder for
+            temporary files when None.
+        storage_options: as for `DeltaTable`.
+
+    Raises:
+        ConfigurationError: it is no place to make tables in, or cannot be reached.
+    """
+    given = tempfile.gettempdir() if uri is None else uri
+    path = local_path(given)
+    if path is not None:
+        return _checked_folder(path)
+    if "?" in given or "#" in given:
+        msg = "--uri: expected a URI without a query or a fragment; credentials belong in the environment"
+        raise ConfigurationError(msg)
+    if not urlsplit(given).netloc:
+        msg = "--uri: expected a URI that names a bucket or a container"
+        raise ConfigurationError(msg)
+    if _is_remote_table(given, storage_options):
+        msg = "--uri: expected a location that is not itself a Delta table"
+        raise ConfigurationError(msg)
+    return given.rstrip("/")
+
+
+def _is_remote_table(uri: str, storage_options: Mapping[str, str] | None) -> bool:
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and only for remote locations
+    from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - as above
+
+    options = None if storage_options is None else dict(storage_options)
+    try:
+        # The question below is answered with False for a scheme that the engine does not know.
+        DeltaStorageHandler(uri, options)
+        return DeltaTable.is_deltatable(uri, options)
+    except Exception as error:  # noqa: BLE001 - the engine raises whatever it likes
+        text = " ".join(redact_text(_COLOUR.sub("", str(error)), location=uri).split())
+        msg = f"--uri: the storage cannot be read: {text}"
+        raise ConfigurationError(msg) from None
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What the engine puts into its errors for a terminal."""
+
+
+def _checked_folder(path: str) -> str:
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        msg = f"--uri: there is no folder {folder}"
+        raise ConfigurationError(msg)
+    if (folder / LOG_DIRECTORY).exists():
+        msg = f"--uri: {folder} is a Delta table: expected a folder that is none"
+        raise ConfigurationError(msg)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"--uri: the folder {folder} cannot be written"
+        raise ConfigurationError(msg)
+    return str(folder)
+
+
+@contextmanager
+def temporary_place(base: str, storage_options: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Provide a place of the block's own, and remove it with all that is in it; nothing else.
+
+    Args:
+        base: an existing local folder, or a URI of an object store.
+        storage_options: as for `DeltaTable`.
+    """
+    if local_path(base) is not None:
+        folder = tempfile.mkdtemp(prefix=PREFIX, dir=base)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+        return
+    name = f"{PREFIX}{new_id()}"
+    try:
+        yield f"{base}/{name}"
+    finally:
+        _remove(base, name, storage_options)
+
+
+def _remove(base: str, name: str, storage_options: Mapping[str, str] | None) -> None:
+    from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - only for remote locations
+
+    options = None if storage_options is None else dict(storage_options)
+    DeltaStorageHandler(base, options).delete_dir(name)

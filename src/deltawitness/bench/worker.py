@@ -1,0 +1,263 @@
+"""The process of one variant of a benchmark: writes when asked, and reports how long each write took.
+
+This file is run as a script, and imports nothing of deltawitness by itself: the process of the
+variant `bare` never loads the package. The first line of standard input is the work as JSON, each
+further line asks for one write. Each answer is a line of JSON: `{"ns": 5061000}` or `{"error": "..."}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any, TypeAlias
+
+__all__ = ["VARIANTS", "sdk"]
+
+REOPEN_EVERY = 20
+"""Writes after which a table is made anew and opened again, so that its log keeps its length."""
+
+Write: TypeAlias = Callable[..., object]
+"""Called as `write_deltalake` is: with a table, the data and `mode`."""
+
+
+# --- variants: each prepares its process and returns what a round calls -----------------------------
+
+
+def sdk() -> dict[str, Any]:
+    """Return providers that batch, as in production, and export to nowhere."""
+    from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - the variant's own
+    from opentelemetry.sdk._logs.export import (  # noqa: PLC0415 - as above
+        BatchLogRecordProcessor,
+        LogRecordExporter,
+        LogRecordExportResult,
+    )
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as above
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415 - as above
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - as above
+    from opentelemetry.sdk.trace.export import (  # noqa: PLC0415 - as above
+        BatchSpanProcessor,
+        SpanExporter,
+        SpanExportResult,
+    )
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - the exporter's signature
+            return SpanExportResult.SUCCESS
+
+    class NoLogs(LogRecordExporter):
+        def export(self, batch: object) -> LogRecordExportResult:  # noqa: ARG002 - as above
+            return LogRecordExportResult.SUCCESS
+
+        def force_flush(self, timeout_millis: int = 10_000) -> bool:  # noqa: ARG002 - as above
+            return True
+
+        def shutdown(self) -> None:
+            """Nothing is open."""
+
+    tracers, loggers = TracerProvider(), LoggerProvider()
+    tracers.add_span_processor(BatchSpanProcessor(Nowhere()))
+    loggers.add_log_record_processor(BatchLogRecordProcessor(NoLogs()))
+    meters = MeterProvider([InMemoryMetricReader()])
+    return {"tracer_provider": tracers, "logger_provider": loggers, "meter_provider": meters}
+
+
+def _bare() -> Write:
+    from deltalake import write_deltalake  # noqa: PLC0415 - the variant's own
+
+    observer = sys.modules.get("deltawitness.observe.observer")
+    if observer is not None and observer.current_observer() is not None:
+        msg = "this environment instruments every Python process: no write is bare in it"
+        raise RuntimeError(msg)
+    return write_deltalake
+
+
+def _imported() -> Write:
+    import deltawitness  # noqa: F401, PLC0415 - that is the variant
+
+    return _bare()
+
+
+def _without_sdk() -> Write:
+    from deltalake import write_deltalake  # noqa: PLC0415 - the variant's own
+
+    from deltawitness import DeltaLakeInstrumentor  # noqa: PLC0415 - as above
+
+    DeltaLakeInstrumentor().instrument()
+    return write_deltalake
+
+
+def _all_signals() -> Write:
+    from deltalake import write_deltalake  # noqa: PLC0415 - the variant's own
+
+    from deltawitness import DeltaLakeInstrumentor  # noqa: PLC0415 - as above
+
+    DeltaLakeInstrumentor().instrument(**sdk())
+    return write_deltalake
+
+
+def _hand_written() -> Write:
+    """What a careful person writes at the call site: a span, a counter, a histogram, metadata."""
+    from deltalake import CommitProperties, write_deltalake  # noqa: PLC0415 - the variant's own
+
+    providers = sdk()
+    tracer = providers["tracer_provider"].get_tracer("app")
+    meter = providers["meter_provider"].get_meter("app")
+    counter = meter.create_counter("writes")
+    histogram = meter.create_histogram("write.duration", "s")
+
+    def write(table: Any, data: Any, **options: Any) -> None:
+        attributes = {"db.system.name": "deltalake", "db.operation.name": "WRITE"}
+        with tracer.start_as_current_span("WRITE t", attributes=attributes) as span:
+            context = span.get_span_context()
+            started = time.perf_counter()
+            metadata = {
+                "run_id": "01a20cc8-b26f-75e7-8455-af381e0c1c48",
+                "traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-01",
+            }
+            properties = CommitProperties(custom_metadata=metadata)
+            write_deltalake(table, data, commit_properties=properties, **options)
+            counter.add(1, attributes)
+            histogram.record(time.perf_counter() - started, attributes)
+
+    return write
+
+
+def _pipeline() -> Write:
+    """The observed pipeline with kept handles."""
+    from deltawitness import (  # noqa: PLC0415 - the variant's own
+        DeltaLakeInstrumentor,
+        ObservedWritePipeline,
+        WritePipeline,
+        WriteRequest,
+    )
+
+    DeltaLakeInstrumentor().instrument(**sdk())
+    observed = ObservedWritePipeline(WritePipeline(), policy="bench")
+
+    def write(table: Any, data: Any, *, mode: Any) -> None:
+        observed.write(WriteRequest(source=data, destination=table, mode=mode))
+
+    return write
+
+
+VARIANTS: dict[str, Callable[[], Write]] = {
+    "bare": _bare,
+    "bare again": _bare,
+    "imported": _imported,
+    "no SDK": _without_sdk,
+    "all signals": _all_signals,
+    "observed": _all_signals,
+    "hand-written": _hand_written,
+    "pipeline": _pipeline,
+}
+"""The ways of writing that are compared, by name. `observed` is `all signals` as users call it."""
+
+
+# --- the work ----------------------------------------------------------------------------------------
+
+
+def rows(count: int) -> Any:
+    """Return the data that a case writes, as an Arrow table."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and of this process
+
+    numbers = range(count)
+    ids = pa.array(numbers, pa.int64())
+    if count <= _FEW:
+        return pa.table({"id": ids, "name": [f"row {number}" for number in numbers]})
+    return pa.table({"id": ids, "value": pa.array(number * 0.5 for number in numbers)})
+
+
+_FEW = 10
+"""Rows up to which one column is text; of more rows, making and encoding text would be the most of it."""
+
+
+class _Target:
+    """The table that a variant writes to; it is made anew every so many writes.
+
+    Args:
+        work: `place`, below which tables are made; `template`, a local table to copy, or none;
+            `by`, whether writes take an open `handle` or the `uri`; `storage_options`.
+    """
+
+    def __init__(self, work: dict[str, Any]) -> None:
+        self._place: str = work["place"]
+        self._template: str | None = work["template"]
+        self._by: str = work["by"]
+        self._options: dict[str, str] | None = work["storage_options"]
+        self._number = 0
+
+    def renew(self, data: Any) -> Any:
+        """Make a new table, and return it as a write takes it; the old one is removed."""
+        if self._number:
+            self._remove(str(self._number))
+        self._number += 1
+        uri = f"{self._place}/{self._number}"
+        self._lay(uri, data)
+        if self._by == "uri":
+            return uri
+        from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and of this process
+
+        return DeltaTable(uri, storage_options=self._options)
+
+    def _lay(self, uri: str, data: Any) -> None:
+        if self._template is not None:
+            shutil.copytree(self._template, uri)
+            return
+        from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and of this process
+
+        DeltaTable.create(uri, data.schema, storage_options=self._options)
+
+    def _remove(self, name: str) -> None:
+        if "://" not in self._place:
+            shutil.rmtree(f"{self._place}/{name}")
+            return
+        from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - only for remote tables
+
+        DeltaStorageHandler(self._place, self._options).delete_dir(name)
+
+
+def _serve(questions: IO[str], answer: Callable[[dict[str, object]], None]) -> None:
+    work = json.loads(questions.readline())
+    write = VARIANTS[work["variant"]]()
+    data, mode, options = rows(work["rows"]), work["mode"], work["storage_options"]
+    # By URI a write is told how to reach the storage; an open table knows.
+    more = {"storage_options": options} if options and work["by"] == "uri" else {}
+    target = _Target(work)
+    table: Any = None
+    for count, _ in enumerate(questions):
+        if count % REOPEN_EVERY == 0:
+            table = target.renew(data)
+            write(table, data, mode=mode, **more)
+        started = time.perf_counter_ns()
+        write(table, data, mode=mode, **more)
+        answer({"ns": time.perf_counter_ns() - started})
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    # An interrupt at the terminal is for the program that asks: it closes our input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whatever an engine prints must not be taken for an answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(message: dict[str, object]) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    try:
+        _serve(sys.stdin, answer)
+    except Exception as error:  # noqa: BLE001 - the process that asks says what went wrong
+        answer({"error": str(error) or type(error).__name__})
+    finally:
+        # Without exit handlers: nothing of a benchmark needs to be exported.
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""`deltawitness bench`: what observing a write costs on the user's own storage."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deltawitness.cli.console import MISUSED, Complaint, JsonOption, clearly, console, print_json
+from deltawitness.config import Settings
+from deltawitness.redaction import strip_credentials
+from deltawitness.report.bench import print_bench
+
+if TYPE_CHECKING:
+    from deltawitness.bench.measure import Line
+
+__all__ = ["bench_command"]
+
+MAX_ROUNDS = 100_000
+
+
+def bench_command(
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            "--uri",
+            metavar="PLACE",
+            help="Folder or URI below which temporary tables are made, and removed again;"
+            " by default the system's folder for temporary files.",
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", help="Writes of each variant in each case.")
+    ] = 50,
+    case: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Only the cases whose name contains this text."),
+    ] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Measure what observing a write costs: bare, observed and hand-written writes, interleaved.
+
+    A second bare variant is the control. DELTAWITNESS_STORAGE_OPTIONS says how an object store is
+    reached, beside what delta-rs reads itself (AWS_...). No ledger is kept of the writes.
+    """
+    with clearly("the benchmark failed"):
+        settings = Settings.from_env()
+        place, lines = _measured(uri, rounds, case, settings.storage_options)
+    from deltawitness.bench.measure import machine  # noqa: PLC0415 - as in _measured
+
+    if as_json:
+        told = {"uri": place, "rounds": rounds, "machine": machine()}
+        print_json({**told, "results": [asdict(line) for line in lines]})
+    else:
+        print_bench(console(sys.stdout), lines, machine())
+
+
+def _measured(
+    uri: str | None, rounds: int, text: str | None, storage_options: dict[str, str] | None
+) -> tuple[str, list[Line]]:
+    from deltawitness.bench.measure import CASES, run_case, summary  # noqa: PLC0415 - one command's
+    from deltawitness.bench.storage import check_location, temporary_place  # noqa: PLC0415 - as above
+
+    if not 1 <= rounds <= MAX_ROUNDS:
+        msg = f"--rounds: expected a whole number from 1 to {MAX_ROUNDS}"
+        raise Complaint(msg, MISUSED)
+    cases = [case for case in CASES if text is None or text in case.name]
+    if not cases:
+        msg = f"--case: expected a part of one of: {'; '.join(case.name for case in CASES)}"
+        raise Complaint(msg, MISUSED)
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+        msg = "bench needs the OpenTelemetry SDK: pip install 'deltawitness[otel]'"
+        raise Complaint(msg, MISUSED)
+    base = check_location(uri, storage_options)
+    options = storage_options if "://" in base else None
+    lines: list[Line] = []
+    with _ended_by_sigterm(), temporary_place(base, options) as place:
+        for number, case in enumerate(cases):
+            _show_progress(f"case {number + 1} of {len(cases)}: {case.name}")
+            times = run_case(case, rounds, f"{place}/{number}", storage_options=options)
+            lines += summary(case, times)
+    return strip_credentials(base), lines
+
+
+def _show_progress(text: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"deltawitness: {text}\n")
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have a SIGTERM raise in the block, so that what was made on the storage is removed."""
+
+    def leave(number: int, _: FrameType | None) -> Any:
+        raise typer.Exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
