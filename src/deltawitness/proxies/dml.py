@@ -38,7 +38,7 @@ from deltawitness.proxies.merge import carry_out_merge
 from deltawitness.proxies.merge_statement import Merge
 from deltawitness.proxies.originals import original
 from deltawitness.proxies.plan_shapes import DeleteShape, UpdateShape
-from deltawitness.proxies.registry import Registered
+from deltawitness.proxies.registry import Registered, is_printed_as
 from deltawitness.proxies.seams import (
     OUTER_REFERENCE,
     cast_type,
@@ -66,25 +66,24 @@ def is_dml(plan: LogicalPlan) -> bool:
 def target_of(plan: LogicalPlan, state: FrameState, bound: BoundCall | None) -> Registered | None:
     """Return the Delta table that a DML plan writes to; None when its target is another table.
 
-    The plan tells the target's name without quotes. Where two tables are spelled alike, the
-    statement's own text decides.
+    The plan prints the target's name without quotes. Where the printed name may be that of two
+    tables, the text of the statement decides.
 
     Raises:
         StatementError: it cannot be told which of them is meant.
     """
-    found = state.snapshot.named(plan.to_variant().table_name())
+    printed = plan.to_variant().table_name()
+    found = state.snapshot.named(printed)
     if not found or bound is None:
         return found[0] if found else None
+    others = [name for name in (*bound.providers, *bound.views) if is_printed_as(name, printed)]
+    if len(found) == 1 and not others:
+        return found[0]
     with suppress(StatementError):
         name = bound.snapshot.full_name(_target_in(bound))
         return next((entry for entry in found if entry.name == name), None)
-    # A spelling that is not read here: only a name that no other table has can be told from it.
-    others = [*bound.providers, *bound.views]
-    spelled = {entry.name.table for entry in found} & {name.table for name in others}
-    if len(found) != 1 or spelled:
-        msg = "the name of the table to write is ambiguous: write it in double quotes"
-        raise StatementError(msg)
-    return found[0]
+    msg = "the name of the table to write is ambiguous: write it in double quotes"
+    raise StatementError(msg)
 
 
 def check_same_table(entry: Registered, table: DeltaTable, made_ns: int) -> None:

@@ -10,7 +10,7 @@ from deltawitness.events import InputVersion
 from deltawitness.proxies.seams import SCAN
 from deltawitness.proxies.sql import quoted
 
-__all__ = ["Registered", "Snapshot", "TableName", "inputs_of", "scanned_names"]
+__all__ = ["Registered", "Snapshot", "TableName", "inputs_of", "is_printed_as", "scanned_names"]
 
 
 class TableName(NamedTuple):
@@ -125,6 +125,11 @@ def _spellings(name: TableName, default: tuple[str, str] | None) -> Iterator[str
         yield f"{schema}.{table}"
         if schema == default[1]:
             yield table
+
+
+def is_printed_as(name: TableName, printed: str) -> bool:
+    """Return whether a plan may print a table's name like this: dotted, in part, and without quotes."""
+    return printed in {".".join(name), ".".join(name[1:]), name.table}
 
 
 def scanned_names(plan_text: str, snapshot: Snapshot) -> list[Registered]:
