@@ -13,7 +13,7 @@ from deltalake._internal import RawDeltaTable
 from deltawitness import ObservedSessionContext, suppressed, table_id
 from deltawitness.commit.log import commit_path
 from deltawitness.commit.seams import modified_at
-from deltawitness.events import Failed, Landed, NoCommit, NoCommitReason
+from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitReason
 from deltawitness.exceptions import StatementError
 from deltawitness.proxies.state import session_of
 from deltawitness.testing import capture_writes
@@ -71,7 +71,7 @@ def test_mode_ignore_and_a_source_that_raises_are_told(server, table):
         with pytest.raises(RuntimeError):
             write_deltalake(table, BadSource(), mode="append", storage_options=server.options)
     ignored, failed = captured
-    assert ignored.outcome == NoCommit(NoCommitReason.TABLE_EXISTS)
+    assert ignored.outcome == NoCommit(NoCommitReason.TABLE_EXISTS, UNCHANGED)
     assert isinstance(failed.outcome, Failed)
     assert failed.outcome.landed is Landed.NO
     assert {ignored.table_id, failed.table_id} == {table_id(table)}

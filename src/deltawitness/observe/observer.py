@@ -783,7 +783,14 @@ def _forget_parents_writes() -> None:
         _observer._forget_under_way()  # noqa: SLF001 - this module's own
 
 
-os.register_at_fork(after_in_child=_forget_parents_writes)
+def _start_run_before_fork() -> None:
+    """Start the implicit run before a fork, so that the process and its children are parts of one run."""
+    if _observer is not None and _observer.is_on():
+        with suppress(Exception):  # an invalid environment was an error when observing began
+            current_run()
+
+
+os.register_at_fork(before=_start_run_before_fork, after_in_child=_forget_parents_writes)
 
 
 def current_observer() -> Observer | None:

@@ -25,8 +25,10 @@ def receipt_of_handle(table: DeltaTable) -> Receipt:
         table: the table that the write went through.
     """
     version = table.version()
-    log = open_log(table.table_uri, storage_options_of(table))
-    return _read(lambda: receipt_at(log, version), Receipt(version))
+    return _read(
+        lambda: receipt_at(open_log(table.table_uri, storage_options_of(table)), version),
+        Receipt(version),
+    )
 
 
 def receipt_of_creation(
