@@ -424,7 +424,7 @@ def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
     dead_spool(
         spools,
         (LineKind.RUN_START, "run-1", run_started()),
-        (LineKind.ROW, "w-1", operation_row("w-1", rows_added=3, table_id="t-1")),
+        (LineKind.ROW, "w-1", operation_row("w-1", rows_added=3, table_id="t-1", version=1)),
         (LineKind.ROW, "w-0", operation_row("w-0", pid=8)),
         (LineKind.NOTE, "w-2", noted),
         (LineKind.RUN_START, "run-2", run_started("run-2")),

@@ -30,6 +30,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
+from deltawitness.run import suppressed
 from deltawitness.semconv import Env
 
 __all__ = ["DrainProcess", "DrainReply", "DrainRequest", "HelperError", "answer", "interpreter"]
@@ -151,14 +152,15 @@ class DrainProcess:
 
     def _start(self, python: str, request: DrainRequest) -> None:
         # Neither PYTHONPATH nor a sitecustomize: the helper must not be instrumented by anybody.
-        starter = subprocess.Popen(  # noqa: S603 - our own code, by this very interpreter
-            [python, "-I", "-S", "-c", _CODE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=_environment(),
-        )
+        with suppressed():  # it takes part in no run
+            starter = subprocess.Popen(  # noqa: S603 - our own code, by this very interpreter
+                [python, "-I", "-S", "-c", _CODE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env=_environment(),
+            )
         if starter.stdin is None or starter.stdout is None:  # only for the type checker
             raise AssertionError
         self._answer = starter.stdout

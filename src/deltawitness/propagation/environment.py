@@ -12,7 +12,7 @@ from opentelemetry import trace
 from deltawitness.internal import report
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation.private_api import POPEN_ENV
-from deltawitness.run import CacheContext, current_cache_context, current_run
+from deltawitness.run import CacheContext, current_cache_context, current_run, is_suppressed
 from deltawitness.semconv import Env
 from deltawitness.telemetry.spans import traceparent_of
 
@@ -109,7 +109,9 @@ def popen(original: Call) -> Call:
     """Replace `subprocess.Popen.__init__`."""
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - stands in for it
-        if len(args) > POPEN_ENV:
+        if is_suppressed():
+            pass  # a process of our own takes part in no run
+        elif len(args) > POPEN_ENV:
             if args[POPEN_ENV] is None:
                 args = (*args[:POPEN_ENV], _inherited(), *args[POPEN_ENV + 1 :])
             else:
