@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -186,8 +186,24 @@ def _process(work: Mapping[str, Any]) -> Iterator[_Process]:
         running.send(json.dumps(work))
         yield running
     finally:
+        _end(process)
+
+
+END_TIMEOUT = 5.0
+"""Seconds that a process has to end when its input has ended."""
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with suppress(OSError):
+        if process.stdin is not None:
+            process.stdin.close()
+    try:
+        process.wait(END_TIMEOUT)
+    except subprocess.TimeoutExpired:
         process.kill()
-        process.communicate()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 _LEFT_OUT = (Env.ACTIVATE, Env.EVENTS_FILE, Env.RUN_ID, Env.JOB, Env.TRACEPARENT)
