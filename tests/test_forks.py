@@ -107,7 +107,7 @@ def ended(case, folder):
 @pytest.fixture(scope="module")
 def outcomes(request, tmp_path_factory):
     """How each program of the tests that run has ended, by its case; three of them run at a time."""
-    cases = {item.callspec.params["case"] for item in request.session.items if _has_case(item)}
+    cases = {item.callspec.params["case"] for item in request.session.items if _is_of_forks(item)}
     cases |= {bare_of(case) for case in cases}
     folders = {case: tmp_path_factory.mktemp("-".join(case)) / "f" for case in cases}
     with ThreadPoolExecutor(3) as programs:
@@ -115,8 +115,11 @@ def outcomes(request, tmp_path_factory):
         yield {case: (folders[case], end) for case, end in ends.items()}
 
 
-def _has_case(item):
-    return "case" in getattr(getattr(item, "callspec", None), "params", ())
+def _is_of_forks(item):
+    """Whether a test of the run is one of this file's that take a program: other files have cases too."""
+    return item.path == Path(__file__) and "case" in getattr(
+        getattr(item, "callspec", None), "params", ()
+    )
 
 
 def bare_of(case):

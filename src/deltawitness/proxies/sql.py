@@ -77,7 +77,7 @@ class Spelling:
     def quoted(self, *parts: str) -> str:
         """Return a name as SQL that means exactly it in this dialect, whatever is in it.
 
-        >>> Spelling("`").quoted("lake", "a`b")
+        >>> Spelling(quote="`").quoted("lake", "a`b")
         '`lake`.`a``b`'
         """
         return ".".join(
