@@ -8,10 +8,10 @@ import time
 import pyarrow as pa
 
 from deltawitness.events import CommitMetrics, Committed, WriteEvent, WriteIntent
-from deltawitness.ledger.arrow import queried
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.spool import Spool
+from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.spool.writer import Spool
+from deltawitness.ledger.tables.arrow import queried
+from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.run import RunContext
 from deltawitness.semconv import CacheOperation, Operation
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from deltawitness.cache.flight import alone
+from deltawitness.cache.entries.locks import alone
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"

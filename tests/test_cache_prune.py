@@ -21,11 +21,11 @@ from deltawitness import (
     ObservedSessionContext,
     Settings,
 )
-from deltawitness.cache import flight
-from deltawitness.cache.pruning import Pruned
+from deltawitness.cache.entries import locks
+from deltawitness.cache.entries.prune import Pruned
 from deltawitness.exceptions import CacheError, ConfigurationError
+from deltawitness.ids_and_clock import now_ns
 from deltawitness.semconv import PLAN_DIRECTORY
-from deltawitness.sources import now_ns
 from deltawitness.testing import fixed_clock
 
 QUERY = "SELECT sum(id) AS total FROM facts"
@@ -254,7 +254,7 @@ def test_one_that_cannot_be_pruned_is_told_and_left(tmp_path, cache, monkeypatch
 def test_it_waits_for_whoever_computes_the_entry(tmp_path, cache):
     """On this machine: the lock is that of the entry."""
     cache.view("view", QUERY)
-    with flight.alone(tmp_path / "root/cache_locks", "view.view"):
+    with locks.alone(tmp_path / "root/cache_locks", "view.view"):
         started = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(PRUNE), str(tmp_path / "root")],
             stdout=subprocess.PIPE,

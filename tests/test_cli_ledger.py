@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from deltawitness import Ledger, table_id
 from deltawitness.cli.app import app
-from deltawitness.cli.since import moment_of
-from deltawitness.ledger.runs import RunStatus
-from deltawitness.ledger.tables import INVENTORY, PARTITION, RUNS
+from deltawitness.cli.durations import moment_of
+from deltawitness.ledger.tables.run_rows import RunStatus
+from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS
 from deltawitness.semconv import Env
 from deltawitness.testing import fixed_clock
 

@@ -15,8 +15,10 @@ from datafusion.expr import Expr
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from deletion_vectors import delete_rows
-from deltawitness.cache.scans import Kind, leaves_of, read_files, scans_of
-from deltawitness.proxies.seams import (
+from deltawitness.cache.fingerprint.scans import Kind, leaves_of, read_files, scans_of
+from deltawitness.scan.dataset import KEEP_FILTERS_ABOVE
+from deltawitness.scan.filters import parse_filter, to_sql
+from deltawitness.session.core.private_api import (
     BOUND_TO_ZONE,
     CONSTANT_FILTER,
     ENGINE_ERROR,
@@ -38,8 +40,6 @@ from deltawitness.proxies.seams import (
     table_of_class,
     wrapped_plan,
 )
-from deltawitness.scan.dataset import KEEP_FILTERS_ABOVE
-from deltawitness.scan.filters import parse_filter, to_sql
 from remote_parts import running_server
 
 

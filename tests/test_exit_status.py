@@ -18,8 +18,8 @@ import pytest
 from deltalake import DeltaTable
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
-from deltawitness.ledger.supervisor import ProcessEnd, Supervision, is_supervised
-from deltawitness.ledger.tables import RUNS
+from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision, is_supervised
+from deltawitness.ledger.tables.schema import RUNS
 from deltawitness.process_exit import Terminated, exit_code_of, is_failure, restore_interrupt
 from ledger_parts import rows_of
 

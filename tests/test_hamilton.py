@@ -473,7 +473,7 @@ def test_a_hook_of_another_adapter_that_fails_leaves_no_span_open(telemetry, tmp
 @pytest.mark.internal_errors
 def test_an_error_of_ours_stays_with_us(telemetry, tmp_path, monkeypatch):
     """The execution and its values are what they are without us."""
-    from deltawitness.telemetry.steps import StepSpans
+    from deltawitness.telemetry.task_spans import StepSpans
 
     def broken(*_):
         raise ZeroDivisionError

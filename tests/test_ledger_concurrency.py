@@ -10,8 +10,8 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from deltawitness import Ledger, Settings
-from deltawitness.ledger.segments import adopted
-from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.spool.reader import adopted
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from ledger_parts import left_behind, rows_of, write_ids
 from ledger_truth import assert_told_at_most_once, commits_of, untold
 from new_processes import PROCESSES, results_of

@@ -12,13 +12,19 @@ import pytest
 from deltalake import DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from deltawitness.ledger import drain as drain_module
-from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.drain import SETTLE, Drain, Drained, appended
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.segments import adopted, spool_app_id
-from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, LedgerRoot, commit_properties
+from deltawitness.ledger.drain import drain as drain_module
+from deltawitness.ledger.drain.drain import SETTLE, Drain, Drained, appended
+from deltawitness.ledger.spool.reader import adopted, spool_app_id
+from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.tables.arrow import operation_rows
+from deltawitness.ledger.tables.schema import (
+    INVENTORY,
+    RUNS,
+    SNAPSHOTS,
+    LedgerRoot,
+    commit_properties,
+)
+from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.semconv import LATE_APP_ID, CacheOperation
 from ledger_parts import (
     left_behind,

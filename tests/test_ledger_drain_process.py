@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, forks, internal, run
-from deltawitness.ledger import drain_process as module
-from deltawitness.ledger import recorder as recorder_module
-from deltawitness.ledger.drain_process import (
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, forks, internal_errors, run
+from deltawitness.ledger.drain import process as module
+from deltawitness.ledger.drain import recorder as recorder_module
+from deltawitness.ledger.drain.process import (
     DrainProcess,
     DrainReply,
     DrainRequest,
@@ -21,10 +21,10 @@ from deltawitness.ledger.drain_process import (
     drain_as_asked,
     interpreter,
 )
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.recorder import Recorder
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.drain.recorder import Recorder
+from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.ledger.tables.write_rows import as_json
 from ledger_parts import left_behind, operation_row, rows_of, sealed_rows, spool_in, write_ids
 
 CANARY = "hunter2-canary"
@@ -110,7 +110,7 @@ def test_what_goes_wrong_in_the_helper_is_told(tmp_path):
     tell(recorder, "a")
     assert not recorder.drain()
     assert recorder.pending == 1
-    assert internal.seen() == {("drain", "HelperError"): 1}
+    assert internal_errors.seen() == {("drain", "HelperError"): 1}
     (tmp_path / "cache_ledgers").unlink()
     assert recorder.drain()
     assert sorted(write_ids(recorder.root, INVENTORY)) == ["a", "w-0"]
@@ -216,7 +216,7 @@ def test_without_an_interpreter_the_end_of_the_process_drains(tmp_path, monkeypa
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     tell(recorder, "a")
     assert not recorder.drain()
-    assert internal.seen() == {("drain", "HelperError"): 1}
+    assert internal_errors.seen() == {("drain", "HelperError"): 1}
     recorder.is_exiting = True
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
@@ -305,7 +305,7 @@ def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder_module.threading.Thread, "start", start)
     recorder._is_helper_due = True
     recorder.begin()
-    assert internal.seen() == {("drain", "RuntimeError"): 1}
+    assert internal_errors.seen() == {("drain", "RuntimeError"): 1}
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
 
@@ -336,7 +336,7 @@ def test_a_process_that_dies_of_a_signal_drains_itself(tmp_path, helpers):
 SUBREAPER = """
 import ctypes, os, sys
 from pathlib import Path
-from deltawitness.ledger.drain_process import DrainProcess, DrainRequest
+from deltawitness.ledger.drain.process import DrainProcess, DrainRequest
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 request = DrainRequest(sys.argv[1], None, sys.argv[1], None, (), 64, True)
 assert DrainProcess(request).wait().error is None

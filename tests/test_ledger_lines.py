@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltawitness.ledger.lines import Line, LineKind, Lines, decoded, encoded
+from deltawitness.ledger.spool.records import Line, LineKind, Lines, decoded, encoded
 
 KINDS = st.sampled_from(LineKind)
 KEYS = st.text("abcdef0123456789-", min_size=1, max_size=36)

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import internal
-from deltawitness.commit.doubled import Doubled, doubled_rows
+from deltawitness import internal_errors
+from deltawitness.commit.duplicates import Doubled, doubled_rows
 from deltawitness.commit.log import open_log
-from deltawitness.ledger import maintenance
-from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.drain import maintenance
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.drain.maintenance import Maintained, lease, maintain, optimize
 from deltawitness.ledger.ledger import Ledger
-from deltawitness.ledger.maintenance import Maintained, lease, maintain, optimize
-from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerRoot
 from deltawitness.semconv import LEASE_APP_ID
 from ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
 
@@ -183,7 +183,7 @@ def test_trouble_with_upkeep_is_told_and_no_more(root, monkeypatch):
     """A drain that looks after a table does not fail by it."""
     monkeypatch.setattr(maintenance, "_taken", lambda *_: 1 / 0)
     maintain(root, INVENTORY)
-    assert internal.seen() == {("maintenance", "ZeroDivisionError"): 1}
+    assert internal_errors.seen() == {("maintenance", "ZeroDivisionError"): 1}
 
 
 # --- what the lease is for ---------------------------------------------------------------------------------

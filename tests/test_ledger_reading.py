@@ -11,11 +11,11 @@ from datafusion import SessionContext, col, lit
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, ObservedSessionContext, Settings, run
-from deltawitness.ledger.arrow import dated, operation_rows, wire
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.tables import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerRoot
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.tables.arrow import dated, operation_rows, wire
+from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerRoot
+from deltawitness.ledger.tables.write_rows import as_json
 from ledger_parts import now_us, one, operation_row, run_started, sealed_rows, spool_in
 
 

@@ -11,10 +11,10 @@ import pytest
 from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.runs import RunStatus
-from deltawitness.ledger.tables import RUNS
+from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.tables.run_rows import RunStatus
+from deltawitness.ledger.tables.schema import RUNS
+from deltawitness.ledger.tables.write_rows import as_json
 from ledger_parts import one, rows_of, run_started, spool_in
 
 

@@ -32,12 +32,18 @@ from deltawitness import (
     suppressed,
 )
 from deltawitness.hashing import table_id
-from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.drain import SETTLE, appended
-from deltawitness.ledger.findings import Difference, Differing, Phantom, Unreadable, Unrecorded
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json, ledger_uri
-from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS
+from deltawitness.ledger.drain.drain import SETTLE, appended
+from deltawitness.ledger.reconcile.findings import (
+    Difference,
+    Differing,
+    Phantom,
+    Unreadable,
+    Unrecorded,
+)
+from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.tables.arrow import operation_rows
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
+from deltawitness.ledger.tables.write_rows import as_json, ledger_uri
 from deltawitness.semconv import LATE_APP_ID
 from ledger_parts import one, operation_row, rows_of, spool_in
 

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
-from deltawitness.config import Settings as Config
 from deltawitness.events import (
     UNCHANGED,
     CommitMetrics,
@@ -30,13 +29,14 @@ from deltawitness.events import (
     WriteIntent,
 )
 from deltawitness.hashing import table_id
-from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.notes import intent_text, note_text
-from deltawitness.ledger.rows import as_json, event_row, ledger_uri, note_row
-from deltawitness.ledger.tables import INVENTORY, TABLES, LedgerRoot
+from deltawitness.ledger.spool.provisional import intent_text, note_text
+from deltawitness.ledger.tables.arrow import operation_rows
+from deltawitness.ledger.tables.schema import INVENTORY, TABLES, LedgerRoot
+from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, note_row
 from deltawitness.redaction import key_hash, redact
 from deltawitness.run import RunContext
 from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType, Operation
+from deltawitness.settings import Settings as Config
 from ledger_parts import START, event, one, operation_row, rows_of
 
 PLACE = {

@@ -6,14 +6,14 @@ import json
 import os
 import threading
 
-from deltawitness.ledger.lines import LineKind, encoded
-from deltawitness.ledger.segments import (
+from deltawitness.ledger.spool.reader import (
     adopted,
     live_write_ids,
     read_segment,
     segments_of,
     spool_app_id,
 )
+from deltawitness.ledger.spool.records import LineKind, encoded
 from ledger_parts import lines_of, spool_in
 
 
@@ -118,7 +118,7 @@ def test_operations_that_wait_are_known_to_others(tmp_path):
 
 def test_a_segment_that_is_sealed_meanwhile_is_read_all_the_same(tmp_path):
     """Between the listing and the reading a segment may be renamed, or drained and deleted."""
-    from deltawitness.ledger.segments import _write_ids
+    from deltawitness.ledger.spool.reader import _write_ids
 
     path = written(tmp_path, (LineKind.ROW, "a", "{}"))
     assert _write_ids(path.with_suffix(".open")) == {"a"}

@@ -15,10 +15,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltawitness.ledger import spool as spool_module
-from deltawitness.ledger.lines import LineKind, decoded
-from deltawitness.ledger.segments import adopted, read_segment
-from deltawitness.ledger.spool import OWNER_LOCK, Spool
+from deltawitness.ledger.spool import writer as spool_module
+from deltawitness.ledger.spool.reader import adopted, read_segment
+from deltawitness.ledger.spool.records import LineKind, decoded
+from deltawitness.ledger.spool.writer import OWNER_LOCK, Spool
 from ledger_parts import lines_of, spool_in
 
 

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, told_rows, wire
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.tables import (
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.tables.arrow import dated, operation_rows, queried, quoted, told_rows, wire
+from deltawitness.ledger.tables.schema import (
     CONFIGURATION,
     INVENTORY,
     PARTITION,
@@ -20,6 +19,7 @@ from deltawitness.ledger.tables import (
     TABLES,
     LedgerRoot,
 )
+from deltawitness.ledger.tables.write_rows import as_json
 from ledger_parts import operation_row, rows_of, sealed_rows, spool_in
 
 FROZEN = {

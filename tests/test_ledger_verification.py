@@ -8,11 +8,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.tables import INVENTORY, RUNS
-from deltawitness.ledger.verification import Finding, Problem, Verification
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.integrity import Finding, Problem, Verification
+from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.ledger.tables.write_rows import as_json
 from ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
 
 

@@ -10,7 +10,7 @@ from datafusion import SessionContext, udf
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import ObservedSessionContext
-from deltawitness.proxies.pumping import pumped
+from deltawitness.session.sql.background_reader import pumped
 from new_processes import started
 from programs import sorted_writes
 

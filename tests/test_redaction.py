@@ -13,7 +13,6 @@ from opentelemetry.context import get_current
 
 from collector_canaries import CANARIES
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
-from deltawitness.config import LedgerMessages, TableNames
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent
 from deltawitness.observe import current_observer
 from deltawitness.redaction import (
@@ -27,6 +26,7 @@ from deltawitness.redaction import (
 )
 from deltawitness.run import RunContext
 from deltawitness.semconv import CacheOperation, ErrorType, Operation
+from deltawitness.settings import LedgerMessages, TableNames
 
 CANARY = st.text("abcdefghijkmnpqrstuvwxyz", min_size=8, max_size=12).map(lambda s: "Zq" + s + "Qz")
 

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 
 from deltawitness import DeltaLakeInstrumentor, flush, read_commit_metadata
-from deltawitness.telemetry.reservation import Reservations
+from deltawitness.telemetry.deferred_spans import Reservations
 
 DATA = pa.table({"x": [1]})
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from deletion_vectors import delete_rows
 from deltawitness import ObservedSessionContext
-from deltawitness.scan.ahead import read_ahead
 from deltawitness.scan.dataset import DeltaDataset
 from deltawitness.scan.filters import FilterError, parse_filter, pruning_filter, to_sql
+from deltawitness.scan.read_ahead import read_ahead
 from sql_statements import COLUMNS, SCHEMA, VALUES, predicates
 
 NAN = float("nan")

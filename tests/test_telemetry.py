@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from deltawitness import cache_context, cache_span, metric_views, read_commit_metadata, run
 from deltawitness.events import InputVersion
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.observe.enclosure import Facts, enclosed
+from deltawitness.observe.write_context import Facts, enclosed
 from deltawitness.semconv import CACHE_DURATION_BUCKETS, DB_DURATION_BUCKETS
 from deltawitness.telemetry.metrics import InternalCounters, PolicyNames
 

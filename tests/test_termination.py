@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
-from deltawitness.observe.termination import Termination
+from deltawitness.observe.sigterm import Termination
 
 PROGRAM = Path(__file__).parent / "programs" / "writes_until_told.py"
 

@@ -17,14 +17,14 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings, run
-from deltawitness.ledger import drain, maintenance
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.recorder import Recorder
-from deltawitness.ledger.segments import Adopted
-from deltawitness.ledger.spool import Spool
-from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
+from deltawitness.ledger.drain import drain, maintenance
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.drain.recorder import Recorder
+from deltawitness.ledger.spool.reader import Adopted
+from deltawitness.ledger.spool.writer import Spool
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerRoot
+from deltawitness.observe.ledger_sink import LedgerRecording
 from deltawitness.observe.observer import Observer
-from deltawitness.observe.recording import LedgerRecording
 
 TABLES = ("orders", "items", "audit")
 OPERATIONS = ("append",) * 5 + ("delete", "merge", "optimize", "failing")

@@ -19,7 +19,7 @@ from deltawitness.cli.console import (
     console,
     print_json,
 )
-from deltawitness.cli.root import RootOption, any_ledger
+from deltawitness.cli.ledger_option import RootOption, any_ledger
 from deltawitness.commit import CommitMetadata
 from deltawitness.commit.log import local_path
 from deltawitness.commit.reader import parse_commit
@@ -28,7 +28,7 @@ from deltawitness.report.audit import Audited, audit_json, print_audit
 from deltawitness.semconv import CommitKey
 
 if TYPE_CHECKING:
-    from deltawitness.ledger.targets import Target
+    from deltawitness.ledger.reconcile.targets import Target
 
 __all__ = ["REQUIRED", "audit_command"]
 
@@ -77,7 +77,7 @@ def audit_command(
 def _audited(
     tables: list[str], first: int, last: int | None, root: str | None
 ) -> Iterator[Audited]:
-    from deltawitness.ledger.targets import targets_of  # noqa: PLC0415 - heavy
+    from deltawitness.ledger.reconcile.targets import targets_of  # noqa: PLC0415 - heavy
 
     targets, unreadable = targets_of(any_ledger(root).root, None, tables)
     for target in targets:

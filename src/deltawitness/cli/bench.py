@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltawitness.cli.console import MISUSED, Complaint, JsonOption, clearly, console, print_json
-from deltawitness.config import Settings
 from deltawitness.redaction import strip_credentials
 from deltawitness.report.bench import print_bench
+from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     from deltawitness.bench.measure import Line

@@ -20,15 +20,21 @@ from deltawitness.cli.console import (
     log_to_stderr,
     print_json,
 )
-from deltawitness.cli.questions import Row, reads_of, written_in
-from deltawitness.cli.root import RootOption, any_ledger, existing_ledger, of_ledger, shown_root
-from deltawitness.cli.since import span_of
+from deltawitness.cli.durations import span_of
+from deltawitness.cli.ledger_option import (
+    RootOption,
+    any_ledger,
+    existing_ledger,
+    of_ledger,
+    shown_root,
+)
+from deltawitness.cli.ledger_queries import Row, reads_of, written_in
 from deltawitness.report.cache import print_entries, print_pruned, print_verified, print_why
 
 if TYPE_CHECKING:
-    from deltawitness.cache.cache import DeltaCache
-    from deltawitness.cache.entries import Entry
-    from deltawitness.cache.verification import Verified
+    from deltawitness.cache.delta_cache import DeltaCache
+    from deltawitness.cache.entries.store import Entry
+    from deltawitness.cache.verify.verifier import Verified
 
 __all__ = [
     "ls_command",
@@ -121,7 +127,7 @@ def verify_run_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Make again what a run has written, where its plan was kept, and compare: 1 when some differs."""
-    from deltawitness.cache.verification import Verifier  # noqa: PLC0415 - heavy
+    from deltawitness.cache.verify.verifier import Verifier  # noqa: PLC0415 - heavy
 
     with of_ledger(root, "read"):
         ledger = existing_ledger(root)
@@ -135,7 +141,7 @@ def verify_run_command(
 
 
 def _counts(verified: list[Verified]) -> dict[str, int]:
-    from deltawitness.cache.verification import Verdict  # noqa: PLC0415 - heavy
+    from deltawitness.cache.verify.verifier import Verdict  # noqa: PLC0415 - heavy
 
     return {
         verdict.value: sum(found.verdict is verdict for found in verified) for verdict in Verdict
@@ -161,9 +167,9 @@ def _of_cache(root: str | None, done: str) -> Iterator[None]:
 @contextmanager
 def _told_to_the_ledger(root: str | None) -> Iterator[None]:
     """Have the ledger beside the cache know what is done in the block, where there is one."""
-    from deltawitness.config import Settings  # noqa: PLC0415 - with what is below
     from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy
     from deltawitness.run import run  # noqa: PLC0415 - heavy
+    from deltawitness.settings import Settings  # noqa: PLC0415 - with what is below
 
     try:
         ledger = existing_ledger(root)
@@ -187,8 +193,8 @@ def _existing(root: str | None) -> DeltaCache:
     Raises:
         Complaint: there is none.
     """
-    from deltawitness.cache.cache import DeltaCache  # noqa: PLC0415 - heavy
-    from deltawitness.proxies.session import ObservedSessionContext  # noqa: PLC0415 - heavy
+    from deltawitness.cache.delta_cache import DeltaCache  # noqa: PLC0415 - heavy
+    from deltawitness.session.proxies import ObservedSessionContext  # noqa: PLC0415 - heavy
 
     log_to_stderr()
     cache = DeltaCache(ObservedSessionContext(), root)
@@ -199,8 +205,8 @@ def _existing(root: str | None) -> DeltaCache:
 
 
 def _known(root: str | None, name: str) -> list[Row]:
-    from deltawitness.cache.entries import Damaged, Entries  # noqa: PLC0415 - heavy
-    from deltawitness.cache.recipes import checked_name  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.definitions import checked_name  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import Damaged, Entries  # noqa: PLC0415 - heavy
     from deltawitness.semconv import CacheScope  # noqa: PLC0415 - heavy
 
     checked_name(name)
@@ -218,7 +224,7 @@ def _known(root: str | None, name: str) -> list[Row]:
 
 
 def _told(entry: Entry) -> Row:
-    from deltawitness.cache.entries import PRUNED  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import PRUNED  # noqa: PLC0415 - heavy
 
     made_from = entry.fingerprint
     gone = PRUNED if PRUNED in entry.facts else "invalidated"
@@ -235,7 +241,7 @@ def _told(entry: Entry) -> Row:
 
 
 def _aged(made_at: int | None) -> dict[str, Any]:
-    from deltawitness.sources import now_ns  # noqa: PLC0415 - with what is above
+    from deltawitness.ids_and_clock import now_ns  # noqa: PLC0415 - with what is above
 
     if made_at is None:
         return {"made_at": None, "age_s": None}

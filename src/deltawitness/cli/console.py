@@ -13,9 +13,9 @@ from typing import Any, TextIO
 import typer
 from rich.console import Console
 
-from deltawitness.config import LedgerMessages
 from deltawitness.exceptions import ConfigurationError, DeltaWitnessError
 from deltawitness.redaction import message_for_ledger
+from deltawitness.settings import LedgerMessages
 
 __all__ = [
     "Complaint",

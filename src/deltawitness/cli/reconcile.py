@@ -19,13 +19,13 @@ from deltawitness.cli.console import (
     console,
     print_json,
 )
-from deltawitness.cli.keeping import OwnFolder
-from deltawitness.cli.root import RootOption, any_ledger, existing_ledger, of_ledger
-from deltawitness.cli.since import SinceOption
+from deltawitness.cli.durations import SinceOption
+from deltawitness.cli.ledger_option import RootOption, any_ledger, existing_ledger, of_ledger
+from deltawitness.cli.run_ledger import OwnFolder
 from deltawitness.commit.log import local_path
-from deltawitness.config import Settings
-from deltawitness.ledger.place import absolute_root
-from deltawitness.report.plan import plan_json, print_plan
+from deltawitness.ledger.tables.locations import absolute_root
+from deltawitness.report.reconcile import plan_json, print_plan
+from deltawitness.settings import Settings
 
 __all__ = ["reconcile_command"]
 

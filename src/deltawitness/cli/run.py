@@ -15,13 +15,13 @@ import typer
 
 from deltawitness.activation import SITE_DIRECTORY, asks_for_export
 from deltawitness.cli.console import MISUSED, complain, console, log_to_stderr
-from deltawitness.cli.keeping import KeptLedger, kept_ledger
 from deltawitness.cli.program import job_name, leave_as, run_program
+from deltawitness.cli.run_ledger import KeptLedger, kept_ledger
 from deltawitness.events_file import EventLine, read_events
-from deltawitness.ledger.supervisor import ProcessEnd, Supervision
+from deltawitness.ids_and_clock import new_id
+from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision
 from deltawitness.report.summary import print_summary, print_trace, summarised
 from deltawitness.semconv import ACTIVATE_TOP, Env
-from deltawitness.sources import new_id
 
 __all__ = ["run_command"]
 

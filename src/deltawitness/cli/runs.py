@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
-from deltawitness.cli.questions import Row, Told, runs_of, told_of
-from deltawitness.cli.root import RootOption, existing_ledger, of_ledger
-from deltawitness.cli.since import SinceOption
+from deltawitness.cli.durations import SinceOption
+from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
+from deltawitness.cli.ledger_queries import Row, Told, runs_of, told_of
 from deltawitness.report.runs import print_run, print_runs
 from deltawitness.report.summary import summary_lines
 

@@ -7,19 +7,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from deltawitness.config import Settings
 from deltawitness.forks import mark_delta_rs_used
-from deltawitness.ledger.drain import Drain, Drained
-from deltawitness.ledger.logs import Progress
-from deltawitness.ledger.maintenance import Maintained, optimize
-from deltawitness.ledger.place import root_of, spool_folder
-from deltawitness.ledger.plans import Plan
-from deltawitness.ledger.reading import frame_of
-from deltawitness.ledger.reconcile import plan_of
-from deltawitness.ledger.recorder import recorder_of
-from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, TABLES, LedgerTable
-from deltawitness.ledger.verification import Verification, verified
+from deltawitness.ledger.drain.drain import Drain, Drained
+from deltawitness.ledger.drain.maintenance import Maintained, optimize
+from deltawitness.ledger.drain.recorder import recorder_of
+from deltawitness.ledger.integrity import Verification, verified
+from deltawitness.ledger.reconcile.log_reader import Progress
+from deltawitness.ledger.reconcile.plan import Plan
+from deltawitness.ledger.reconcile.scan import plan_of
+from deltawitness.ledger.tables.frames import frame_of
+from deltawitness.ledger.tables.locations import root_of, spool_folder
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS, TABLES, LedgerTable
 from deltawitness.semconv import LEDGER_SCHEMA
+from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     import os

@@ -33,12 +33,12 @@ from deltawitness.events import (
     WriteOutcome,
 )
 from deltawitness.hashing import schema_hash, table_id
-from deltawitness.internal import fact
+from deltawitness.internal_errors import fact
 from deltawitness.redaction import redacted_intent, redacted_run
 
 if TYPE_CHECKING:
-    from deltawitness.config import Settings
-    from deltawitness.observe.observation import Observation
+    from deltawitness.observe.in_flight import Observation
+    from deltawitness.settings import Settings
 
 __all__ = ["barely_completed", "barely_redacted", "completed"]
 

@@ -20,8 +20,8 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from deltawitness.commit.log import TableLog, local_log_directory, read_local_commit
 from deltawitness.commit.metadata import effective_write_id
 from deltawitness.commit.outcome import RawCommit
-from deltawitness.config import Settings
 from deltawitness.delivery import Delivery, Step
+from deltawitness.error_types import classify, is_programs_own, text_of
 from deltawitness.events import (
     Failed,
     Landed,
@@ -31,16 +31,17 @@ from deltawitness.events import (
     WriteSink,
 )
 from deltawitness.forks import mark_delta_rs_used
-from deltawitness.internal import fact, on_internal_error, report
-from deltawitness.ledger.place import settled
+from deltawitness.ids_and_clock import new_id, now_ns
+from deltawitness.internal_errors import fact, on_internal_error, report
+from deltawitness.ledger.tables.locations import settled
 from deltawitness.observe.completion import barely_completed, barely_redacted, completed
-from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure
-from deltawitness.observe.noted_writes import note_write
-from deltawitness.observe.observation import Observation
-from deltawitness.observe.preparation import Preparation
-from deltawitness.observe.recording import recording_for
+from deltawitness.observe.in_flight import Observation
+from deltawitness.observe.ledger_sink import recording_for
 from deltawitness.observe.run_reads import reads_of_run
-from deltawitness.observe.termination import Termination
+from deltawitness.observe.sigterm import Termination
+from deltawitness.observe.write_context import NO_FACTS, Facts, current_enclosure
+from deltawitness.observe.write_template import Preparation
+from deltawitness.observe.write_watch import note_write
 from deltawitness.process_exit import Terminated, restore_interrupt
 from deltawitness.redaction import (
     redact,
@@ -67,11 +68,13 @@ from deltawitness.semconv import (
     ErrorType,
     Operation,
 )
-from deltawitness.sources import new_id, now_ns
-from deltawitness.taxonomy import classify, is_programs_own, text_of
-from deltawitness.telemetry.cache import note_enclosed_write, on_cache_operation, use_providers
+from deltawitness.settings import Settings
+from deltawitness.telemetry.cache_spans import (
+    note_enclosed_write,
+    on_cache_operation,
+    use_providers,
+)
 from deltawitness.telemetry.diagnostics import diagnostics_sink
-from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
 from deltawitness.telemetry.metrics import (
     DrainInstruments,
@@ -79,9 +82,10 @@ from deltawitness.telemetry.metrics import (
     MetricSink,
     StatementInstruments,
 )
-from deltawitness.telemetry.queries import QueryTelemetry
+from deltawitness.telemetry.provider_flush import FlushFirst
+from deltawitness.telemetry.query_spans import QueryTelemetry
 from deltawitness.telemetry.spans import RunSpans, WriteSpans, parent_context, traceparent_of
-from deltawitness.telemetry.steps import StepSpans
+from deltawitness.telemetry.task_spans import StepSpans
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-    from deltawitness.commit.seams import Seam
+    from deltawitness.commit.private_api import Seam
 
 __all__ = ["Observer", "RequestHook", "ResponseHook", "current_observer", "flush"]
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 from deltawitness.events import InputVersion
 from deltawitness.forks import reset_in_child
+from deltawitness.ids_and_clock import now_ns
 from deltawitness.run import (
     RunContext,
     current_run,
@@ -18,7 +19,6 @@ from deltawitness.run import (
     is_suppressed,
     process_run_id,
 )
-from deltawitness.sources import now_ns
 
 __all__ = ["note_reads", "reads_of_run"]
 

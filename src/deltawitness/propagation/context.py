@@ -10,7 +10,7 @@ from typing import Any, Self
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
-from deltawitness.observe.enclosure import Enclosure, current_enclosure, within
+from deltawitness.observe.write_context import Enclosure, current_enclosure, within
 from deltawitness.run import Ambient
 
 __all__ = ["Surroundings"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deltawitness.internal import report
+from deltawitness.internal_errors import report
 from deltawitness.propagation.context import Surroundings
 
 __all__ = ["start_function", "start_thread", "submit"]

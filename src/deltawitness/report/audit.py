@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deltawitness.commit import CommitMetadata
-from deltawitness.report.cells import counted
+from deltawitness.report.format import counted
 
 __all__ = ["Audited", "audit_json", "print_audit"]
 

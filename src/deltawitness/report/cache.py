@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from deltawitness.report.cells import counted, moment, seconds, short_id, size, text
+from deltawitness.report.format import counted, moment, seconds, short_id, size, text
 
 if TYPE_CHECKING:
-    from deltawitness.cache.pruning import Pruned
-    from deltawitness.cache.verification import Verified
+    from deltawitness.cache.entries.prune import Pruned
+    from deltawitness.cache.verify.verifier import Verified
 
 __all__ = ["print_entries", "print_pruned", "print_verified", "print_why"]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from deltawitness.report.cells import moment, number, seconds, short_id, text
+from deltawitness.report.format import moment, number, seconds, short_id, text
 from deltawitness.report.summary import RunSummary, summary_table
 
 __all__ = ["print_run", "print_runs"]
@@ -24,7 +24,7 @@ FAILED_SHOWN = 20
 
 
 class Told(Protocol):
-    """What is printed of one run: see :class:`deltawitness.cli.questions.Told`."""
+    """What is printed of one run: see :class:`deltawitness.cli.ledger_queries.Told`."""
 
     run: dict[str, Any]
     children: dict[str, list[dict[str, Any]]]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from deltawitness.events_file import EventLine
-from deltawitness.report.cells import number, size
+from deltawitness.report.format import number, size
 
 __all__ = [
     "Line",

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deltawitness.report.cells import moment, rows, seconds, short_id, text
+from deltawitness.report.format import moment, rows, seconds, short_id, text
 
 __all__ = ["print_writes"]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NewType, TypeAlias
 
+from deltawitness.error_types import is_programs_own, text_of
 from deltawitness.events import (
     CommitMetrics,
     Committed,
@@ -57,7 +58,6 @@ from deltawitness.semconv import (
     WRITE_ID,
     system_of,
 )
-from deltawitness.taxonomy import is_programs_own, text_of
 
 __all__ = ["DetailAttributes", "error_text", "event_attributes"]
 

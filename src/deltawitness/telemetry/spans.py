@@ -13,7 +13,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from deltawitness.events import Failed
-from deltawitness.internal import fact
+from deltawitness.internal_errors import fact
 from deltawitness.process_exit import exit_code_of, is_failure
 from deltawitness.redaction import redacted_run
 from deltawitness.semconv import (
@@ -38,7 +38,7 @@ from deltawitness.semconv import (
     system_of,
 )
 from deltawitness.telemetry.attributes import event_attributes
-from deltawitness.telemetry.reservation import Reservations, ReservedSpan
+from deltawitness.telemetry.deferred_spans import Reservations, ReservedSpan
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -1,0 +1,198 @@
+"""What the observer gives to the ledger: a note when a write ends, its row when it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import format_span_id, format_trace_id
+
+from deltawitness.forks import has_used_delta_rs
+from deltawitness.hashing import table_id
+from deltawitness.internal_errors import report
+from deltawitness.ledger.drain.recorder import Recorder
+from deltawitness.ledger.spool.provisional import intent_text, note_text
+from deltawitness.ledger.tables.locations import is_kept
+from deltawitness.redaction import redacted_intent
+from deltawitness.settings import Settings
+
+if TYPE_CHECKING:
+    from deltawitness.observe.in_flight import Observation
+    from deltawitness.run import RunContext
+
+__all__ = ["Recording", "recording_for"]
+
+
+class Recording:
+    """Where finished writes and runs are recorded; this one keeps nothing, and none of them raises.
+
+    Attributes:
+        recorder: what keeps the ledger of this process; None when none is kept.
+    """
+
+    recorder: Recorder | None = None
+
+    def begin(self) -> None:
+        """Get ready for a write that is about to reach the engine."""
+
+    def note(self, observation: Observation, /) -> None:
+        """Keep what the caller's thread knows of a write that has ended."""
+
+    def settle(self, observation: Observation, /) -> None:
+        """Keep the whole row of a write."""
+
+    def run_started(self, run: RunContext, /) -> None:
+        """Keep that a run is open."""
+
+    def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
+        """Keep the row of a run that has ended."""
+
+    def run_closed(self, run: RunContext, /) -> None:
+        """Have the ledger tell of a run that is over."""
+
+    def close(self, error: BaseException | None, /, *, timeout: float) -> None:
+        """Have the ledger tell everything, for at most so many seconds."""
+
+
+class LedgerRecording(Recording):
+    """A ledger is kept.
+
+    Args:
+        recorder: the process's recorder.
+        settings: whether table ids are keyed.
+    """
+
+    def __init__(self, recorder: Recorder, settings: Settings) -> None:
+        self.recorder = self._recorder = recorder
+        self._settings = settings
+        self._untold: list[RunContext] = []
+
+    def begin(self) -> None:
+        """Get ready for a write that is about to reach the engine."""
+        if self._untold:
+            self._tell_process_run()
+        _guarded(self._recorder.begin)
+
+    def note(self, observation: Observation, /) -> None:
+        """Keep what the caller's thread knows of a write that has ended."""
+        try:
+            observation.noted = self._recorder.note(
+                observation.write_id, observation.run, self._text(observation)
+            )
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+            report("spool", error)
+
+    def _text(self, observation: Observation) -> str:
+        context = observation.span.get_span_context()
+        is_traced = context.is_valid
+        commit = observation.commit
+        return note_text(
+            self._intent_text(observation),
+            observation.run,
+            write_id=observation.write_id,
+            mark=observation.mark,
+            started_at=observation.started_at,
+            duration_ns=observation.duration_ns,
+            trace_id=format_trace_id(context.trace_id) if is_traced else None,
+            span_id=format_span_id(context.span_id) if is_traced else None,
+            thread=observation.thread,
+            base=observation.base,
+            version=observation.version if commit is None else commit.version,
+            more=_more(observation),
+        )
+
+    def _intent_text(self, observation: Observation) -> str:
+        prepared = observation.prepared
+        if prepared.note is None:
+            location, key = observation.location, self._settings.table_id_key
+            prepared.note = intent_text(
+                redacted_intent(observation.intent, self._settings),
+                location,
+                None if location is None else table_id(location, key=key),
+            )
+        return prepared.note
+
+    def settle(self, observation: Observation, /) -> None:
+        """Keep the whole row of a write."""
+        event, told = observation.event, observation.told
+        if event is not None and told is not None:
+            self._recorder.settle(observation.noted, event, told, observation.location)
+
+    def run_started(self, run: RunContext, /) -> None:
+        """Keep that a run is open.
+
+        That of a whole process waits for its first operation where there is no ledger yet: a
+        program that writes nothing leaves none behind.
+        """
+        if run.is_process and not self._recorder.spools.exists():
+            self._untold.append(run)
+        else:
+            if self._untold:
+                self._tell_process_run()  # the one that this run is opened in
+            _guarded(lambda: self._recorder.run_started(run))
+
+    def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
+        """Keep the row of a run that has ended."""
+        self._tell_if_others_did()
+        _guarded(lambda: self._recorder.run_ended(run, error))
+
+    def _tell_if_others_did(self) -> None:
+        """Keep the run of a process that wrote nothing, when its children made a ledger meanwhile."""
+        if self._untold and self._recorder.spools.exists():
+            self._tell_process_run()
+
+    def _tell_process_run(self) -> None:
+        try:
+            run = self._untold.pop()
+        except IndexError:
+            return  # another thread was faster
+        if self._recorder.is_open:  # in a forked child it is the parent's
+            _guarded(lambda: self._recorder.run_started(run))
+
+    def run_closed(self, run: RunContext, /) -> None:
+        """Have the ledger tell of a run that is over."""
+        _guarded(lambda: self._recorder.run_closed(run))
+
+    def close(self, error: BaseException | None, /, *, timeout: float) -> None:
+        """Have the ledger tell everything, for at most so many seconds."""
+        self._tell_if_others_did()
+        _guarded(lambda: self._recorder.close(error, timeout=timeout))
+
+
+def _more(observation: Observation) -> dict[str, object]:
+    more: dict[str, object] = {}
+    if observation.idle is not None:
+        more["_idle"] = observation.idle.value
+    if observation.exported is not None:
+        more["_exported"] = True
+    if observation.landed is not None:
+        more["landed"] = observation.landed.value
+    if observation.failure is not None:
+        more["error_type"] = observation.failure.error_type.value
+        more["exception_type"] = observation.failure.exception_type
+    return more
+
+
+def _guarded(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+        report("ledger", error)
+
+
+def recording_for(
+    settings: Settings, *, is_busy: Callable[[], bool], on_drop: Callable[[str], None]
+) -> Recording:
+    """Return where writes are recorded under these settings.
+
+    Args:
+        settings: whether a ledger is kept, and where.
+        is_busy: tells whether a write is under way.
+        on_drop: is told of an operation that could not be kept.
+    """
+    if not is_kept(settings):
+        return Recording()
+    recorder = Recorder(
+        settings, is_busy=is_busy, on_drop=on_drop, may_use_engine=has_used_delta_rs
+    )
+    return LedgerRecording(recorder, settings)
