@@ -223,11 +223,11 @@ def notes(rounds: int, _: int, folder: Path) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(recording, name)
 
-        def note(self, observation: Any) -> None:
+        def note(self, in_flight: Any) -> None:
             started = time.perf_counter_ns()
-            recording.note(observation)
+            recording.note(in_flight)
             cold.append((time.perf_counter_ns() - started) / 1e3)
-            kept.append(observation)
+            kept.append(in_flight)
 
     observer._recording = Timed()  # noqa: SLF001 - as above
     write_deltalake(folder / "t", TEN)
@@ -252,8 +252,8 @@ def notes(rounds: int, _: int, folder: Path) -> None:
 
 def _per_note(recording: Any, observations: list[Any]) -> float:
     started = time.perf_counter_ns()
-    for observation in observations:
-        recording.note(observation)
+    for in_flight in observations:
+        recording.note(in_flight)
     return (time.perf_counter_ns() - started) / 1e3 / len(observations)
 
 
@@ -340,7 +340,7 @@ def drains(rounds: int, _: int, folder: Path) -> None:
     from deltalake import CommitProperties, write_deltalake
 
     from deltawitness.ledger.drain.drain import Drain
-    from deltawitness.ledger.spool.records import LineKind
+    from deltawitness.ledger.spool.records import RecordKind
     from deltawitness.ledger.spool.writer import Spool
     from deltawitness.ledger.tables.schema import LedgerRoot
     from deltawitness.ledger.tables.write_rows import as_json
@@ -355,7 +355,7 @@ def drains(rounds: int, _: int, folder: Path) -> None:
     for number in range(max(3, min(7, rounds // 50))):
         spool = Spool(folder / f"spool-{number}", limit=1 << 40, on_error=fail)
         for write_id, text in rows:
-            spool.append(LineKind.ROW, write_id, text)
+            spool.append(RecordKind.ROW, write_id, text)
         spool.rotate()
         paths = [segment.path for segment in spool.sealed()]
         started = time.perf_counter()
@@ -447,7 +447,7 @@ def queries(rounds: int, _: int, folder: Path) -> None:
 
 def inventory(root: Any) -> list[str]:
     """Fill an inventory as drains do, from a month of runs, and return the runs."""
-    from deltawitness.ledger.drain.drain import appended
+    from deltawitness.ledger.drain.drain import append
     from deltawitness.ledger.tables.arrow import operation_rows
     from deltawitness.ledger.tables.schema import INVENTORY
     from deltawitness.ledger.tables.write_rows import as_json
@@ -464,7 +464,7 @@ def inventory(root: Any) -> list[str]:
                 [("run_id", "ascending"), ("event_time", "ascending")]
             )
             mark = len(run_ids)
-            appended(root, INVENTORY, lambda _, rows=rows, mark=mark: (rows, {"bench": mark}))  # type: ignore[misc]  # mypy does not see benchmarks
+            append(root, INVENTORY, lambda _, rows=rows, mark=mark: (rows, {"bench": mark}))  # type: ignore[misc]  # mypy does not see benchmarks
             batch = []
     return list(run_ids)
 

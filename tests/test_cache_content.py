@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltawitness.cache.fingerprint import table_digest
-from deltawitness.cache.fingerprint.table_digest import census_of
+from deltawitness.cache.fingerprint.table_digest import digest_table
 
 few = settings(max_examples=settings().max_examples // 3)
 """Each example hashes a dozen tables."""
@@ -22,7 +22,7 @@ few = settings(max_examples=settings().max_examples // 3)
 
 def told(table, batch_rows=None):
     """The census of a table."""
-    return census_of(table.schema, table.to_batches(batch_rows))
+    return digest_table(table.schema, table.to_batches(batch_rows))
 
 
 def of(values, kind=None):
@@ -154,8 +154,8 @@ def test_a_row_less_or_once_more_is_seen(found, data):
     less, more = found[:at] + found[at + 1 :], found + [found[at]] * times
     seen = [told(table_of(each)) for each in (found, less, more)]
     for name in SCHEMA.names:
-        assert len({table_digest.columns[name] for census in seen}) == 3
-    assert len({table_digest.hash for census in seen}) == 3
+        assert len({digest.columns[name] for digest in seen}) == 3
+    assert len({digest.hash for digest in seen}) == 3
 
 
 def test_values_that_change_places_between_rows_are_seen():

@@ -185,11 +185,11 @@ def opened_reasons(opened):
 
 
 def opened_recipe(cache):
-    from deltawitness.cache.entries.definitions import view_recipe
+    from deltawitness.cache.entries.definitions import define_view
     from deltawitness.cache.entries.policy import VIEW_DELTA_STAGING
     from deltawitness.semconv import CacheScope
 
-    recipe = view_recipe(
+    recipe = define_view(
         cache._ctx, "kept", QUERY, policy=VIEW_DELTA_STAGING, functions={}, version=None
     )
     return {(CacheScope.VIEW, "kept"): recipe}

@@ -31,11 +31,11 @@ FACTS = [
     "deltawitness.observe.observer.classify",
     "deltawitness.observe.observer.is_programs_own",
     "deltawitness.observe.observer.without_location",
-    "deltawitness.observe.recording.note_text",
-    "deltawitness.observe.recording.intent_text",
-    "deltawitness.ledger.rows.ledger_uri",
-    "deltawitness.ledger.rows.place_part",
-    "deltawitness.ledger.rows.message_for_ledger",
+    "deltawitness.observe.ledger_sink.provisional_text",
+    "deltawitness.observe.ledger_sink.intent_text",
+    "deltawitness.ledger.tables.write_rows.ledger_uri",
+    "deltawitness.ledger.tables.write_rows.place_part",
+    "deltawitness.ledger.tables.write_rows.message_for_ledger",
     "deltawitness.telemetry.spans.event_attributes",
 ]
 

@@ -18,11 +18,11 @@ from deltawitness.ledger.drain.process import (
     DrainReply,
     DrainRequest,
     HelperError,
-    drain_as_asked,
+    drain_request,
     interpreter,
 )
 from deltawitness.ledger.drain.recorder import Recorder
-from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.ledger.tables.write_rows import as_json
 from ledger_parts import left_behind, operation_row, rows_of, sealed_rows, spool_in, write_ids
@@ -48,7 +48,7 @@ def request(cache, **more):
 def tell(recorder, *names):
     """Have a recorder keep whole rows."""
     for name in names:
-        assert recorder._spool.append(LineKind.ROW, name, as_json(operation_row(name)))
+        assert recorder._spool.append(RecordKind.ROW, name, as_json(operation_row(name)))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_the_same_in_this_process(tmp_path):
     with path.open("ab") as segment:
         segment.write(b"damaged\n")
     asked = request(tmp_path, home=str(spool.home), segments=[path.name])
-    assert drain_as_asked(asked) == DrainReply(damaged=1, problems=[])
+    assert drain_request(asked) == DrainReply(damaged=1, problems=[])
     assert sorted(write_ids(Ledger(tmp_path).root, INVENTORY)) == ["a", "w-0"]
 
 
@@ -123,7 +123,7 @@ def test_what_goes_wrong_beside_a_drain_is_told(tmp_path):
     left_behind(spools, 2)
     bad = min(spools.iterdir())
     (bad / "00000002.seg").mkdir()
-    reply = drain_as_asked(request(tmp_path))
+    reply = drain_request(request(tmp_path))
     assert reply.error is None
     ((component, text),) = reply.problems
     assert component == "drain"
@@ -141,8 +141,8 @@ def test_an_engine_that_panics_is_an_error_of_the_drain(tmp_path, monkeypatch):
     def drained(*_):
         raise Panic("at the disco")
 
-    monkeypatch.setattr(module, "_drained", drained)
-    assert drain_as_asked(request(tmp_path)).error.endswith("Panic: at the disco")
+    monkeypatch.setattr(module, "_result_of", drained)
+    assert drain_request(request(tmp_path)).error.endswith("Panic: at the disco")
 
 
 def test_secrets_go_through_standard_input(tmp_path, monkeypatch):

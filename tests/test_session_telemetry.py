@@ -334,7 +334,7 @@ def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_write
     from deltawitness import internal_errors
     from deltawitness.session.sql import exports
 
-    monkeypatch.setattr(exports._Written, "look", lambda _: 1 / 0)
+    monkeypatch.setattr(exports._WrittenFiles, "look", lambda _: 1 / 0)
     ctx.table("src").write_parquet(tmp_path / "out.parquet")
     assert (tmp_path / "out.parquet").exists()
     assert internal_errors.seen() == {("export", "ZeroDivisionError"): 1}
@@ -343,9 +343,9 @@ def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_write
 
 def test_rows_are_not_counted_in_files_that_somebody_else_has_changed(ctx, tmp_path):
     """Counting comes later; what is there then may be another's."""
-    from deltawitness.session.sql.exports import _Written
+    from deltawitness.session.sql.exports import _WrittenFiles
 
-    written = _Written(str(tmp_path / "out.csv"), {}, 0)
+    written = _WrittenFiles(str(tmp_path / "out.csv"), {}, 0)
     ctx.table("src").write_csv(tmp_path / "out.csv")
     written.look()
     assert written.metrics(None).rows_added == 3

@@ -31,7 +31,7 @@ from deltawitness import (
     suppressed,
     table_id,
 )
-from deltawitness.delta_rs.install import install_enclosed, uninstall
+from deltawitness.delta_rs.install import install_for_proxies, uninstall
 from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitReason
 from deltawitness.exceptions import StatementError, WriteRequestError
 from deltawitness.observe import current_observer, flush
@@ -120,7 +120,7 @@ def captured_by(how):
         with capture_writes() as captured:
             yield captured
         return
-    install_enclosed()
+    install_for_proxies()
     flush()
     captured, observer = CapturedWrites(), current_observer()
     observer.add_sink(captured)

@@ -14,9 +14,11 @@ from deltawitness.run import RunContext, cache_context, current_run, run, suppre
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import CacheEntry, DeltaCache, Explanation
     from deltawitness.cache.entries.policy import CachePolicy
-    from deltawitness.cache.entries.prune import Pruned
+    from deltawitness.cache.entries.prune import PruneResult
+    from deltawitness.cache.entries.prune import PruneResult as Pruned
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
-    from deltawitness.cache.verify.verifier import Verdict, Verified
+    from deltawitness.cache.verify.verifier import Verdict, VerifyResult
+    from deltawitness.cache.verify.verifier import VerifyResult as Verified
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -82,10 +84,10 @@ _HOMES = {
     "ObservedSessionContext": "session.proxies",
     "ObservedWritePipeline": "pipeline.observed",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
-    "Pruned": "cache.entries.prune",
+    "PruneResult": "cache.entries.prune",
     "Settings": "settings",
     "Verdict": "cache.verify.verifier",
-    "Verified": "cache.verify.verifier",
+    "VerifyResult": "cache.verify.verifier",
     "WriteEvent": "events",
     "WriteFormat": "pipeline.pipeline",
     "WriteIntent": "events",
@@ -109,6 +111,9 @@ _HOMES = {
     "table_id": "hashing",
 }
 
+_ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
+"""Former public names, which stay valid."""
+
 __all__ = [
     "CacheCommitMetadataRequest",
     "CacheEntry",
@@ -131,11 +136,13 @@ __all__ = [
     "ObservedSessionContext",
     "ObservedWritePipeline",
     "OtelDiagnosticsSink",
+    "PruneResult",
     "Pruned",
     "RunContext",
     "Settings",
     "Verdict",
     "Verified",
+    "VerifyResult",
     "WriteEvent",
     "WriteFormat",
     "WriteIntent",
@@ -171,11 +178,12 @@ def __getattr__(name: str) -> Any:
         from deltawitness.semconv import WITNESS_VERSION  # noqa: PLC0415 - as the others
 
         return WITNESS_VERSION
-    home = _HOMES.get(name)
+    new_name = _ALIASES.get(name, name)
+    home = _HOMES.get(new_name)
     if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), new_name)
     globals()[name] = value
     return value
 

@@ -11,7 +11,7 @@ import re
 from deltawitness.events import ENGINE_PACKAGES
 from deltawitness.semconv import ErrorType
 
-__all__ = ["classify", "is_programs_own", "text_of"]
+__all__ = ["classify", "error_text_of", "is_programs_own"]
 
 _TEXT_READ = 8192
 """Characters of an error's text that are looked at: the reason comes first, rows of data after."""
@@ -181,11 +181,11 @@ def classify(error: BaseException, text: str | None = None) -> ErrorType:
         return _PLAIN_CLASSES[name]
     kind = None
     if _is_engines(type(error).__module__):
-        kind = _from_text(_own_words(text_of(error) if text is None else text))
+        kind = _from_text(_own_words(error_text_of(error) if text is None else text))
     return kind or _CLASSES.get(name) or _from_base(error)
 
 
-def text_of(error: BaseException) -> str:
+def error_text_of(error: BaseException) -> str:
     """Return an error's text; empty when it cannot say what it is."""
     try:
         return str(error)

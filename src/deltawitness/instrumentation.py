@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
     BaseInstrumentor,
 )
 
-from deltawitness.delta_rs.install import install, install_enclosed, uninstall
+from deltawitness.delta_rs.install import install, install_for_proxies, uninstall
 from deltawitness.events_file import EventsFile
 from deltawitness.observe import Observer
 from deltawitness.propagation import SESSIONS, Propagation
@@ -155,7 +155,7 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
         from deltawitness.session.patches import DataFusionPatches  # noqa: PLC0415 - heavy
 
         with _claimed(self):
-            install_enclosed()
+            install_for_proxies()
             self._patches = DataFusionPatches()
             self._patches.install()
 

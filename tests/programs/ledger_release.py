@@ -11,13 +11,13 @@ from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings, internal_errors, run
 from deltawitness.ledger.drain import drain, recorder
-from deltawitness.ledger.tables.schema import INVENTORY, RUNS, Kind
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, ColumnKind
 
 LATER = frozenset({"plan_shape_hash", "inputs", "engine", "thread", "error_type"})
 """Columns of both tables that the older release does not know, of all kinds of types."""
 
-COLOUR = ("colour", Kind.TEXT, "what the newer release knows besides")
-SHADES = ("shades", Kind.COUNTS, "likewise, nested")
+COLOUR = ("colour", ColumnKind.TEXT, "what the newer release knows besides")
+SHADES = ("shades", ColumnKind.COUNTS, "likewise, nested")
 
 
 def become(release):

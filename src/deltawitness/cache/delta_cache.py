@@ -8,22 +8,28 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.entries.definitions import Recipe, checked_name, view_recipe
+from deltawitness.cache.entries.definitions import EntryDefinition, checked_name, define_view
 from deltawitness.cache.entries.policy import (
     DATASET_DELTA_STAGING,
     RUNTIME_ARTIFACT,
     VIEW_DELTA_STAGING,
     CachePolicy,
 )
-from deltawitness.cache.entries.prune import Pruned, pruned
-from deltawitness.cache.entries.store import PRUNED, Damaged, Entries, Entry, details_of_entry
-from deltawitness.cache.fingerprint.dependencies import looking_only, untrue
+from deltawitness.cache.entries.prune import PruneResult, prune
+from deltawitness.cache.entries.store import (
+    PRUNED,
+    DamagedEntryError,
+    Entries,
+    Entry,
+    details_of_entry,
+)
+from deltawitness.cache.fingerprint.dependencies import dry_run, stale_names
 from deltawitness.cache.fingerprint.diff import Miss, Reason
-from deltawitness.cache.kinds.artifacts import artifact_recipe, loaded
-from deltawitness.cache.kinds.datasets import dataset_recipe
-from deltawitness.cache.kinds.snapshots import EVERYTHING, MetadataSnapshot, snapshots_of
-from deltawitness.cache.read_through import Keeper, Lookup
-from deltawitness.cache.verify.verifier import Verdict, Verified, Verifier
+from deltawitness.cache.kinds.artifacts import define_artifact, load
+from deltawitness.cache.kinds.datasets import define_dataset
+from deltawitness.cache.kinds.snapshots import EVERYTHING, MetadataSnapshot, write_snapshots
+from deltawitness.cache.read_through import Lookup, ReadThroughCache
+from deltawitness.cache.verify.verifier import Verdict, Verifier, VerifyResult
 from deltawitness.exceptions import CacheError
 from deltawitness.ledger.tables.locations import lock_folder, root_of
 from deltawitness.semconv import (
@@ -131,8 +137,10 @@ class DeltaCache:
         self._root = root_of(known)
         self._entries = Entries(self._root, known, has_own_sink=settings is not None)
         self._locks = lock_folder(known, self._root)
-        self._keeper = Keeper(plain(ctx), self._entries, self._locks, keep_plans=known.keep_plans)
-        self._recipes: dict[tuple[CacheScope, str], Recipe] = {}
+        self._keeper = ReadThroughCache(
+            plain(ctx), self._entries, self._locks, keep_plans=known.keep_plans
+        )
+        self._recipes: dict[tuple[CacheScope, str], EntryDefinition] = {}
 
     # --- keeping -------------------------------------------------------------------------------------
 
@@ -164,7 +172,7 @@ class DeltaCache:
             StatementError: the frame is that of a statement.
         """
         return self._keep(
-            view_recipe(
+            define_view(
                 self._ctx,
                 name,
                 query,
@@ -197,7 +205,7 @@ class DeltaCache:
             ConfigurationError: the name is none, or taken; the source is none of these.
         """
         return self._keep(
-            dataset_recipe(
+            define_dataset(
                 self._ctx,
                 name,
                 source,
@@ -219,7 +227,7 @@ class DeltaCache:
             ConfigurationError: the name is none, or it would not come back as what it is.
             CacheError: it could not be kept.
         """
-        recipe = artifact_recipe(name, payload, policy=policy)
+        recipe = define_artifact(name, payload, policy=policy)
         self._keep(recipe)
 
     def load_artifact(self, name: str) -> Any:
@@ -244,7 +252,7 @@ class DeltaCache:
                 columns["version"] = entry.version
             if entry is not None and absence is None:
                 columns["key"] = None if entry.fingerprint is None else entry.fingerprint.key
-                return loaded(entry)
+                return load(entry)
             set_result(CacheResult.MISS)
             columns["reason"], details[CACHE_MISS_REASON] = str(absence), _kinds(absence)
         msg = f"there is no artifact {name}"
@@ -268,9 +276,9 @@ class DeltaCache:
             ConfigurationError: there is no such part, or the name is none.
             Exception: the engine's, when a part cannot be written.
         """
-        return snapshots_of(plain(self._ctx), self._entries, self._locks, what, name)
+        return write_snapshots(plain(self._ctx), self._entries, self._locks, what, name)
 
-    def _keep(self, recipe: Recipe) -> DataFrame:
+    def _keep(self, recipe: EntryDefinition) -> DataFrame:
         kept = self._keeper.keep(recipe)
         if recipe.is_shown:  # what an artifact holds is not held here as well
             self._recipes[recipe.scope, recipe.name] = recipe
@@ -281,9 +289,9 @@ class DeltaCache:
         is_observed = isinstance(self._ctx, ObservedSessionContext)
         return ObservedDataFrame(plain(kept)) if is_observed else plain(kept)
 
-    def _bring_up(self, recipe: Recipe) -> None:
+    def _bring_up(self, recipe: EntryDefinition) -> None:
         """Bring an entry up to date that another one reads; or only look whether it is."""
-        noted = untrue()
+        noted = stale_names()
         if noted is None:
             self._keeper.keep(recipe)
         elif not self._keeper.look(recipe).is_hit:
@@ -304,7 +312,7 @@ class DeltaCache:
         if not found:
             msg = f"{name}: this cache was not asked for it yet, and so cannot tell how it is made"
             raise CacheError(msg)
-        with looking_only() as stale:
+        with dry_run() as stale:
             lookup = self._keeper.look(found[-1])
         return _explained(found[-1], lookup, stale)
 
@@ -317,7 +325,7 @@ class DeltaCache:
             for name in self._entries.names(scope):
                 try:
                     entry = self._entries.read(scope, name)
-                except Damaged as damage:
+                except DamagedEntryError as damage:
                     yield CacheEntry(scope, name, None, None, None, f"damaged: {damage}")
                     continue
                 if entry is not None:
@@ -348,7 +356,7 @@ class DeltaCache:
         *,
         older_than: timedelta | None = None,
         set_aside: bool = False,
-    ) -> Pruned:
+    ) -> PruneResult:
         """Let go of the rows of entries that are older than their retention, and of old versions.
 
         An entry is as old as its rows. One that is too old loses them and is a miss the next time;
@@ -365,11 +373,11 @@ class DeltaCache:
             ConfigurationError: `older_than` is not positive.
             OSError: the storage cannot be listed.
         """
-        return pruned(
+        return prune(
             self._entries, self._locks, policy=policy, older_than=older_than, set_aside=set_aside
         )
 
-    def verify(self, name: str) -> Verified:
+    def verify(self, name: str) -> VerifyResult:
         """Compute an entry anew from the versions that it was made from, and compare; nothing is written.
 
         Args:
@@ -385,9 +393,9 @@ class DeltaCache:
         for scope in _SCOPES:
             try:
                 entry = self._entries.read(scope, checked_name(name))
-            except Damaged as damage:
+            except DamagedEntryError as damage:
                 self._entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
-                return Verified(name, scope, None, Verdict.CANNOT_TELL, f"damaged: {damage}")
+                return VerifyResult(name, scope, None, Verdict.CANNOT_TELL, f"damaged: {damage}")
             if entry is not None:
                 return verifier.version(name, scope, entry.uri, entry.version, policy=entry.policy)
         msg = f"there is no entry {name}"
@@ -404,7 +412,7 @@ class DeltaCache:
         told = {} if details is None else details
         try:
             entry = self._entries.read(scope, checked_name(name))
-        except Damaged as damage:
+        except DamagedEntryError as damage:
             told[CACHE_MISS_REASON] = [Miss.DAMAGED.value]
             self._entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
             msg = f"{name}: {damage}"
@@ -430,7 +438,7 @@ def _kinds(reason: Reason | None) -> list[str] | None:
 _SCOPES = (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA)
 
 
-def _explained(recipe: Recipe, found: Lookup, stale: list[str]) -> Explanation:
+def _explained(recipe: EntryDefinition, found: Lookup, stale: list[str]) -> Explanation:
     above = tuple(
         Reason(Miss.INPUT_CHANGED, f"input changed: {name} is to be made anew")
         for name in dict.fromkeys(stale)

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.entries.definitions import Made, Recipe
-from deltawitness.cache.entries.locks import alone
-from deltawitness.cache.entries.plan_store import keep_plan, plan_of
+from deltawitness.cache.entries.definitions import Candidate, EntryDefinition
+from deltawitness.cache.entries.locks import entry_lock
+from deltawitness.cache.entries.plan_store import storable_plan, store_plan
 from deltawitness.cache.entries.policy import OnError
-from deltawitness.cache.entries.store import PRUNED, Damaged, Entries, Entry
+from deltawitness.cache.entries.store import PRUNED, DamagedEntryError, Entries, Entry
 from deltawitness.cache.entries.writer import (
     check_columns,
-    is_of_the_query,
+    invalidate,
+    is_error_of_query,
     is_race_lost,
-    marked,
-    written,
+    write_entry,
 )
-from deltawitness.cache.fingerprint.dependencies import being_made
+from deltawitness.cache.fingerprint.dependencies import computing
 from deltawitness.cache.fingerprint.diff import Miss, Reason, differences
-from deltawitness.cache.fingerprint.model import Fingerprint, Uncacheable
-from deltawitness.cache.registration import check_name_is_free, served, shown
+from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable
+from deltawitness.cache.registration import check_name_is_free, register_entry, register_uncached
 from deltawitness.exceptions import CacheError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Keeper", "Lookup"]
+__all__ = ["Lookup", "ReadThroughCache"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Lookup:
         reasons: why it is not to be served; none for a hit.
     """
 
-    made: Made
+    made: Candidate
     entry: Entry | None
     reasons: tuple[Reason, ...]
 
@@ -78,7 +78,7 @@ class Lookup:
         return "; ".join(str(reason) for reason in self.reasons)
 
 
-class Keeper:
+class ReadThroughCache:
     """Keeps entries of a session's results.
 
     Args:
@@ -96,7 +96,7 @@ class Keeper:
         self._locks = locks
         self._keeps_plans = keep_plans
 
-    def keep(self, recipe: Recipe) -> DataFrame:
+    def keep(self, recipe: EntryDefinition) -> DataFrame:
         """Return the result of a recipe: the kept one while it is true, else computed and kept.
 
         Raises:
@@ -107,17 +107,17 @@ class Keeper:
         uri = self._entries.uri_of(recipe.scope, recipe.name)
         if recipe.is_shown:
             check_name_is_free(self._ctx, recipe.name, uri)
-        with being_made(session_of(self._ctx).full_name(self._ctx, (recipe.name,))):
+        with computing(session_of(self._ctx).full_name(self._ctx, (recipe.name,))):
             found = self._read(recipe)
             if found.is_hit:
                 return self._serve(recipe, found)
-            if isinstance(found.made.fingerprint, Uncacheable):
+            if isinstance(found.made.fingerprint, NotCacheable):
                 return self._show(recipe, found.made.frame)
             check_columns(recipe.policy, found.made.frame.schema().names)
-            with alone(self._locks, f"{recipe.scope.value}.{recipe.name}"):
+            with entry_lock(self._locks, f"{recipe.scope.value}.{recipe.name}"):
                 return self._make(recipe, found, uri)
 
-    def _make(self, recipe: Recipe, found: Lookup, uri: str) -> DataFrame:
+    def _make(self, recipe: EntryDefinition, found: Lookup, uri: str) -> DataFrame:
         """Make an entry, unless whoever held its lock before us has."""
         if self._has_been_written(recipe, found.entry):
             found = self.look(recipe)
@@ -125,21 +125,21 @@ class Keeper:
             with self._write_span(recipe, _found_details(found)) as (_, set_result):
                 set_result(CacheResult.NOOP)
             return self._serve(recipe, found)
-        if isinstance(found.made.fingerprint, Uncacheable):
+        if isinstance(found.made.fingerprint, NotCacheable):
             return self._show(recipe, found.made.frame)
         return self._write(recipe, found, uri)
 
-    def _has_been_written(self, recipe: Recipe, before: Entry | None) -> bool:
+    def _has_been_written(self, recipe: EntryDefinition, before: Entry | None) -> bool:
         """Tell whether an entry is another one than it was: to look at its inputs again takes longer."""
         try:
             now = self._entries.read(recipe.scope, recipe.name)
-        except Damaged:
+        except DamagedEntryError:
             return True
         if now is None or before is None:
             return now is not before
         return _identity(now) != _identity(before)
 
-    def _read(self, recipe: Recipe) -> Lookup:
+    def _read(self, recipe: EntryDefinition) -> Lookup:
         told = self._entries.columns_of(recipe.scope, recipe.name)
         details = self._entries.details_of(recipe.scope, recipe.name)
         with (
@@ -165,7 +165,7 @@ class Keeper:
                 told["rows_served"] = found.entry.rows
         return found
 
-    def look(self, recipe: Recipe, *, is_telling: bool = False) -> Lookup:
+    def look(self, recipe: EntryDefinition, *, is_telling: bool = False) -> Lookup:
         """Return what there is of an entry, and whether it is still true.
 
         Args:
@@ -177,13 +177,13 @@ class Keeper:
         """
         made = recipe.make()
         fingerprint = made.fingerprint
-        if isinstance(fingerprint, Uncacheable):
+        if isinstance(fingerprint, NotCacheable):
             if is_telling:
                 self._diagnose(DIAGNOSTIC_CACHE_UNCACHEABLE, recipe, fingerprint.reason)
             return Lookup(made, None, (Reason(Miss.UNCACHEABLE, fingerprint.reason),))
         try:
             entry = self._entries.read(recipe.scope, recipe.name)
-        except Damaged as damage:
+        except DamagedEntryError as damage:
             if is_telling:
                 report("cache", damage)
                 self._diagnose(DIAGNOSTIC_CACHE_DAMAGED, recipe, str(damage))
@@ -193,16 +193,16 @@ class Keeper:
             return Lookup(made, None, (Reason(Miss.DAMAGED, f"damaged: {damage}"),))
         return Lookup(made, entry, _why_not(entry, fingerprint, recipe))
 
-    def _serve(self, recipe: Recipe, found: Lookup) -> DataFrame:
+    def _serve(self, recipe: EntryDefinition, found: Lookup) -> DataFrame:
         assert found.entry is not None
         if not recipe.is_shown:
             return found.made.frame
-        return served(self._ctx, recipe.name, found.entry.table)
+        return register_entry(self._ctx, recipe.name, found.entry.table)
 
-    def _show(self, recipe: Recipe, frame: DataFrame) -> DataFrame:
-        return shown(self._ctx, recipe.name, frame) if recipe.is_shown else frame
+    def _show(self, recipe: EntryDefinition, frame: DataFrame) -> DataFrame:
+        return register_uncached(self._ctx, recipe.name, frame) if recipe.is_shown else frame
 
-    def _write(self, recipe: Recipe, found: Lookup, uri: str) -> DataFrame:
+    def _write(self, recipe: EntryDefinition, found: Lookup, uri: str) -> DataFrame:
         frame, fingerprint = found.made.frame, found.made.fingerprint
         assert isinstance(fingerprint, Fingerprint)
         context = cache_context(policy=recipe.policy.name, scope=recipe.scope, key=fingerprint.key)
@@ -211,7 +211,7 @@ class Keeper:
             with context, self._write_span(recipe, details):
                 if any(reason.kind is Miss.DAMAGED for reason in found.reasons):
                     self._entries.set_aside(recipe.scope, recipe.name)
-                version = written(
+                version = write_entry(
                     frame,
                     uri,
                     recipe,
@@ -224,7 +224,7 @@ class Keeper:
             again = self._made_elsewhere(recipe)
             if again is not None:
                 return self._serve(recipe, again)
-            if is_race_lost(error) or is_of_the_query(error):
+            if is_race_lost(error) or is_error_of_query(error):
                 if is_race_lost(error):
                     self._tell_fallback(recipe, error)
                 return self._show(recipe, frame)
@@ -232,17 +232,17 @@ class Keeper:
         self._keep_plan(recipe, found, uri, fingerprint.key)
         return self._serve_written(recipe, frame, fingerprint, version)
 
-    def _keep_plan(self, recipe: Recipe, found: Lookup, uri: str, key: str) -> None:
+    def _keep_plan(self, recipe: EntryDefinition, found: Lookup, uri: str, key: str) -> None:
         if not self._keeps_plans or recipe.scope is CacheScope.ARTIFACT:
             return
         try:
-            plan = plan_of(self._ctx, recipe, found.made.frame)
-            keep_plan(uri, key, plan, self._entries.storage_options)
+            plan = storable_plan(self._ctx, recipe, found.made.frame)
+            store_plan(uri, key, plan, self._entries.storage_options)
         except Exception as error:  # noqa: BLE001 - the entry is as true without
             report("cache", error)
 
     def _write_span(
-        self, recipe: Recipe, details: dict[str, AttributeValue | None]
+        self, recipe: EntryDefinition, details: dict[str, AttributeValue | None]
     ) -> AbstractContextManager[tuple[Span, SetResult]]:
         details.update(self._entries.details_of(recipe.scope, recipe.name))
         return cache_span(
@@ -253,15 +253,15 @@ class Keeper:
             details=details,
         )
 
-    def _diagnose(self, event: str, recipe: Recipe, reason: str) -> None:
+    def _diagnose(self, event: str, recipe: EntryDefinition, reason: str) -> None:
         policy = redact_label(recipe.policy.name)
         self._entries.diagnose(event, recipe.scope, recipe.name, policy=policy, reason=reason)
 
-    def _tell_fallback(self, recipe: Recipe, error: Exception) -> None:
+    def _tell_fallback(self, recipe: EntryDefinition, error: Exception) -> None:
         text = redact_text(str(error)) or type(error).__name__
         self._diagnose(DIAGNOSTIC_CACHE_FALLBACK, recipe, text)
 
-    def _made_elsewhere(self, recipe: Recipe) -> Lookup | None:
+    def _made_elsewhere(self, recipe: EntryDefinition) -> Lookup | None:
         """Return what another machine has kept at the same moment, if it has."""
         try:
             found = self.look(recipe)
@@ -269,7 +269,7 @@ class Keeper:
             return None
         return found if found.is_hit else None
 
-    def _unkept(self, recipe: Recipe, frame: DataFrame, error: Exception) -> DataFrame:
+    def _unkept(self, recipe: EntryDefinition, frame: DataFrame, error: Exception) -> DataFrame:
         """Return what was computed where it could not be kept, and say so."""
         if recipe.policy.on_error is OnError.RAISE:
             raise error
@@ -281,7 +281,7 @@ class Keeper:
         return self._show(recipe, frame)
 
     def _serve_written(
-        self, recipe: Recipe, frame: DataFrame, fingerprint: Fingerprint, version: int
+        self, recipe: EntryDefinition, frame: DataFrame, fingerprint: Fingerprint, version: int
     ) -> DataFrame:
         try:
             if fingerprint.files and _has_changed(fingerprint, recipe.make().fingerprint):
@@ -294,7 +294,7 @@ class Keeper:
                 return self._show(recipe, frame)
         except Exception as error:  # noqa: BLE001 - raised again where the policy says so
             return self._unkept(recipe, frame, error)
-        return served(self._ctx, recipe.name, entry.table) if recipe.is_shown else frame
+        return register_entry(self._ctx, recipe.name, entry.table) if recipe.is_shown else frame
 
     def invalidate(self, scope: CacheScope, name: str, policy: str) -> None:
         """Have an entry not be served any more; what it holds stays.
@@ -314,7 +314,7 @@ class Keeper:
             ),
         ):
             uri, options = self._entries.uri_of(scope, name), self._entries.storage_options
-            details[DELTA_TABLE_VERSION] = marked(uri, policy, options)
+            details[DELTA_TABLE_VERSION] = invalidate(uri, policy, options)
 
 
 def _found_details(found: Lookup) -> dict[str, AttributeValue | None]:
@@ -333,7 +333,7 @@ def _identity(entry: Entry) -> tuple[object, ...]:
     return entry.version, entry.made_at, entry.fingerprint
 
 
-def _why_not(entry: Entry | None, now: Fingerprint, recipe: Recipe) -> tuple[Reason, ...]:
+def _why_not(entry: Entry | None, now: Fingerprint, recipe: EntryDefinition) -> tuple[Reason, ...]:
     if entry is None:
         return (Reason(Miss.ABSENT, "absent: it was never kept"),)
     if entry.fingerprint is None:
@@ -347,5 +347,5 @@ def _why_not(entry: Entry | None, now: Fingerprint, recipe: Recipe) -> tuple[Rea
     return changed
 
 
-def _has_changed(kept: Fingerprint, now: Fingerprint | Uncacheable) -> bool:
-    return isinstance(now, Uncacheable) or (kept.files, kept.ways) != (now.files, now.ways)
+def _has_changed(kept: Fingerprint, now: Fingerprint | NotCacheable) -> bool:
+    return isinstance(now, NotCacheable) or (kept.files, kept.ways) != (now.files, now.ways)

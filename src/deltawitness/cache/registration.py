@@ -9,14 +9,14 @@ from deltawitness.hashing import table_id
 from deltawitness.session.context_handlers import SESSION_HANDLERS
 from deltawitness.session.core.snapshot import TableName
 from deltawitness.session.core.state import Session, session_of
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.proxies import plain
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["check_name_is_free", "served", "shown"]
+__all__ = ["check_name_is_free", "register_entry", "register_uncached"]
 
 
 def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
@@ -35,12 +35,12 @@ def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
     with session.serving:
         known = session.snapshot.get(full)
         is_ours = full in session.lent or (known is not None and known.table_id == table_id(uri))
-        if not is_ours and original(ctx, "table_exist")(full.sql()):
+        if not is_ours and unpatched(ctx, "table_exist")(full.sql()):
             msg = f"the session knows another table under the name {name}: choose another name"
             raise ConfigurationError(msg)
 
 
-def served(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
+def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
     """Register an entry's table under its name, and return it as a frame.
 
     Args:
@@ -54,7 +54,7 @@ def served(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
         was_lent = full in session.lent
         with session.swapping():
             if was_lent:
-                _let_go(ctx, session, full)
+                _deregister(ctx, session, full)
             known = session.snapshot.get(full)
             if known is None:
                 session.register(ctx, full, table)
@@ -66,7 +66,7 @@ def served(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
     return frame
 
 
-def shown(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:
+def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:
     """Let an entry's name stand for what was computed in its place, and could not be kept.
 
     Args:
@@ -80,13 +80,13 @@ def shown(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:
     with session.serving:
         with session.swapping():
             if full in session.lent or session.snapshot.get(full) is not None:
-                _let_go(ctx, session, full)
+                _deregister(ctx, session, full)
             had_been = full in session.rebound
             try:
                 _call(ctx, "register_view", full.sql(), rows)
             except Exception:  # noqa: BLE001 - a frame that is no view: two of its columns have one name
-                if original(ctx, "table_exist")(full.sql()):
-                    _let_go(ctx, session, full)
+                if unpatched(ctx, "table_exist")(full.sql()):
+                    _deregister(ctx, session, full)
                 return frame
             if not had_been:
                 session.rebound.discard(full)  # its readers are made again
@@ -95,8 +95,8 @@ def shown(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:
     return frame
 
 
-def _let_go(ctx: SessionContext, session: Session, name: TableName) -> None:
-    original(ctx, "deregister_table")(name.sql())
+def _deregister(ctx: SessionContext, session: Session, name: TableName) -> None:
+    unpatched(ctx, "deregister_table")(name.sql())
     session.lent.discard(name)
     session.let_go(name)
 

@@ -13,14 +13,14 @@ import typer
 
 from deltawitness.cli.console import (
     FAILED,
-    Complaint,
+    CommandError,
     JsonOption,
     clearly,
     console,
     log_to_stderr,
     print_json,
 )
-from deltawitness.cli.durations import span_of
+from deltawitness.cli.durations import parse_duration
 from deltawitness.cli.ledger_option import (
     RootOption,
     any_ledger,
@@ -34,7 +34,7 @@ from deltawitness.report.cache import print_entries, print_pruned, print_verifie
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import DeltaCache
     from deltawitness.cache.entries.store import Entry
-    from deltawitness.cache.verify.verifier import Verified
+    from deltawitness.cache.verify.verifier import VerifyResult
 
 __all__ = [
     "ls_command",
@@ -70,7 +70,7 @@ def why_command(
         reads = _reads(root, name, limit)
         if not known and not reads:
             msg = f"there is no entry {name}"
-            raise Complaint(msg)
+            raise CommandError(msg)
     if as_json:
         print_json({"entries": known, "reads": reads})
     else:
@@ -81,7 +81,9 @@ def prune_command(
     older_than: Annotated[
         dt.timedelta | None,
         typer.Option(
-            parser=span_of, metavar="SPAN", help="In place of retentions: a span such as 12h or 7d."
+            parser=parse_duration,
+            metavar="SPAN",
+            help="In place of retentions: a span such as 12h or 7d.",
         ),
     ] = None,
     set_aside: Annotated[
@@ -94,7 +96,7 @@ def prune_command(
     with _of_cache(root, "pruned"):
         if set_aside and older_than is None:
             msg = "--set-aside needs --older-than: what was set aside has no retention"
-            raise Complaint(msg)
+            raise CommandError(msg)
         cache = _existing(root)
         with _told_to_the_ledger(root):
             pruned = cache.prune(older_than=older_than, set_aside=set_aside)
@@ -140,7 +142,7 @@ def verify_run_command(
     _end(verified)
 
 
-def _counts(verified: list[Verified]) -> dict[str, int]:
+def _counts(verified: list[VerifyResult]) -> dict[str, int]:
     from deltawitness.cache.verify.verifier import Verdict  # noqa: PLC0415 - heavy
 
     return {
@@ -148,7 +150,7 @@ def _counts(verified: list[Verified]) -> dict[str, int]:
     }
 
 
-def _end(verified: list[Verified]) -> None:
+def _end(verified: list[VerifyResult]) -> None:
     if _counts(verified)["differs"]:
         raise typer.Exit(FAILED)
 
@@ -173,7 +175,7 @@ def _told_to_the_ledger(root: str | None) -> Iterator[None]:
 
     try:
         ledger = existing_ledger(root)
-    except Complaint:
+    except CommandError:
         yield
         return
     settings = replace(Settings.from_env(), cache_root=ledger.root.uri)
@@ -200,13 +202,13 @@ def _existing(root: str | None) -> DeltaCache:
     cache = DeltaCache(ObservedSessionContext(), root)
     if not cache.list():
         msg = f"there is no cache at {shown_root(root)}"
-        raise Complaint(msg)
+        raise CommandError(msg)
     return cache
 
 
 def _known(root: str | None, name: str) -> list[Row]:
     from deltawitness.cache.entries.definitions import checked_name  # noqa: PLC0415 - heavy
-    from deltawitness.cache.entries.store import Damaged, Entries  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import DamagedEntryError, Entries  # noqa: PLC0415 - heavy
     from deltawitness.semconv import CacheScope  # noqa: PLC0415 - heavy
 
     checked_name(name)
@@ -215,7 +217,7 @@ def _known(root: str | None, name: str) -> list[Row]:
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         try:
             entry = entries.read(scope, name)
-        except Damaged as damage:
+        except DamagedEntryError as damage:
             known.append({"name": name, "scope": scope.value, "state": f"damaged: {damage}"})
             continue
         if entry is not None:

@@ -9,13 +9,13 @@ import typer
 
 from deltawitness.ids_and_clock import now_ns
 
-__all__ = ["SinceOption", "moment_of", "span_of"]
+__all__ = ["SinceOption", "parse_duration", "parse_time"]
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def moment_of(text: str) -> dt.datetime:
+def parse_time(text: str) -> dt.datetime:
     """Return a moment; one without a zone is in UTC.
 
     Args:
@@ -24,12 +24,12 @@ def moment_of(text: str) -> dt.datetime:
     Raises:
         typer.BadParameter: it is neither.
 
-    >>> moment_of("2024-02-29").isoformat()
+    >>> parse_time("2024-02-29").isoformat()
     '2024-02-29T00:00:00+00:00'
     """
     try:
         if _SPAN.fullmatch(text):
-            return dt.datetime.fromtimestamp(now_ns() / 1e9, tz=dt.UTC) - span_of(text)
+            return dt.datetime.fromtimestamp(now_ns() / 1e9, tz=dt.UTC) - parse_duration(text)
         given = dt.datetime.fromisoformat(text)
         return given.replace(tzinfo=dt.UTC) if given.tzinfo is None else given.astimezone(dt.UTC)
     except (ValueError, OverflowError):
@@ -37,7 +37,7 @@ def moment_of(text: str) -> dt.datetime:
         raise typer.BadParameter(msg) from None
 
 
-def span_of(text: str) -> dt.timedelta:
+def parse_duration(text: str) -> dt.timedelta:
     """Return a span of time.
 
     Args:
@@ -46,7 +46,7 @@ def span_of(text: str) -> dt.timedelta:
     Raises:
         typer.BadParameter: it is none.
 
-    >>> span_of("36h")
+    >>> parse_duration("36h")
     datetime.timedelta(days=1, seconds=43200)
     """
     span = _SPAN.fullmatch(text)
@@ -62,6 +62,6 @@ def span_of(text: str) -> dt.timedelta:
 SinceOption = typer.Option(
     "--since",
     metavar="WHEN",
-    parser=moment_of,
+    parser=parse_time,
     help="Since a time (ISO 8601, UTC) or for a span such as 2h or 7d.",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from deltawitness.cli.console import Complaint, clearly, log_to_stderr
+from deltawitness.cli.console import CommandError, clearly, log_to_stderr
 from deltawitness.commit.log import local_path, open_log
 from deltawitness.ledger.tables.locations import absolute_root
 from deltawitness.redaction import strip_credentials
@@ -84,4 +84,4 @@ def existing_ledger(root: str | None, *, or_waiting: bool = False) -> Ledger:
         return ledger
     hint = "; what waits for one is carried by `deltawitness drain`" if is_waiting else ""
     msg = f"there is no ledger at {shown_root(root)}{hint}"
-    raise Complaint(msg)
+    raise CommandError(msg)

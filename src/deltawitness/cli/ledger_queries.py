@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cli.console import Complaint
-from deltawitness.report.summary import Line, RunSummary
+from deltawitness.cli.console import CommandError
+from deltawitness.report.summary import RunSummary, SummaryLine
 from deltawitness.semconv import CacheOperation, CacheResult
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "COUNTS",
     "Row",
-    "Told",
+    "RunReport",
     "reads_of",
+    "run_report",
     "runs_of",
-    "told_of",
     "writes_of",
     "written_in",
 ]
@@ -117,7 +117,7 @@ def written_in(ledger: Ledger, prefix: str) -> tuple[str, list[Row]]:
     Raises:
         Complaint: there is none, or there are several.
     """
-    told = told_of(ledger, prefix)
+    told = run_report(ledger, prefix)
     inventory = ledger.inventory()
     conditions = [
         _is_in("run_id", [row["run_id"] for row in told.family()]),
@@ -131,7 +131,7 @@ def written_in(ledger: Ledger, prefix: str) -> tuple[str, list[Row]]:
 # --- one run -----------------------------------------------------------------------------------------
 
 
-class Told:
+class RunReport:
     """What the ledger tells of one run.
 
     Attributes:
@@ -160,7 +160,7 @@ class Told:
         return {name: sum(row[name] or 0 for row in self.family()) for name in COUNTS}
 
 
-def told_of(ledger: Ledger, prefix: str) -> Told:
+def run_report(ledger: Ledger, prefix: str) -> RunReport:
     """Return what the ledger tells of the one run whose id begins so.
 
     Raises:
@@ -174,7 +174,7 @@ def told_of(ledger: Ledger, prefix: str) -> Told:
     family = [run_id, *(child["run_id"] for rows in children.values() for child in rows)]
     mine = _filtered(inventory, [_is_in("run_id", family)])
     failed = _filtered(mine, _equal("result", CacheResult.ERROR.value))
-    return Told(
+    return RunReport(
         run,
         children,
         _summary(mine, run),
@@ -194,12 +194,12 @@ def _the_one(prefix: str, *frames: DataFrame) -> str:
         return prefix
     if not found:
         msg = f"no run begins with {prefix}"
-        raise Complaint(msg)
+        raise CommandError(msg)
     if len(found) > 1:
         first = sorted(found)[:_AMBIGUOUS]
         more = "" if len(found) == len(first) else ", ..."
         msg = f"{len(found)} runs begin with {prefix}: {', '.join(first)}{more}"
-        raise Complaint(msg)
+        raise CommandError(msg)
     return found.pop()
 
 
@@ -244,8 +244,8 @@ def _summary(operations: DataFrame, run: Row) -> RunSummary:
         .sort(_column("first").sort(), _column("operation").sort())
         .to_pylist()
     )
-    lines: dict[tuple[str, str, str], Line] = {}
-    total = Line()
+    lines: dict[tuple[str, str, str], SummaryLine] = {}
+    total = SummaryLine()
     for row in rows:
         line = _line(row)
         name = row["table_name"] or (row["table_id"] or "?")[:8]
@@ -255,8 +255,8 @@ def _summary(operations: DataFrame, run: Row) -> RunSummary:
     return RunSummary(run["run_id"], run["job"], lines, total, len(tables), [])
 
 
-def _line(row: Row) -> Line:
-    line = Line(row["operations"], row["errors"], (row["milliseconds"] or 0.0) / 1000)
+def _line(row: Row) -> SummaryLine:
+    line = SummaryLine(row["operations"], row["errors"], (row["milliseconds"] or 0.0) / 1000)
     line.metrics.update({name: row[name] for name in _SUMMED if row[name]})
     return line
 

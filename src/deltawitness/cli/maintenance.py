@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.cli.console import FAILED, JsonOption, complain, console, print_json
+from deltawitness.cli.console import FAILED, JsonOption, console, print_error, print_json
 from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
 from deltawitness.report.maintenance import print_drained, print_maintained, print_verification
 
@@ -20,18 +20,18 @@ def drain_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Carry what processes that are gone left behind into the ledger."""
-    from deltawitness.ledger.spool.reader import adopted  # noqa: PLC0415 - heavy
+    from deltawitness.ledger.spool.reader import adopt  # noqa: PLC0415 - heavy
 
     with of_ledger(root, "written"):
         ledger = existing_ledger(root, or_waiting=True)
         drained = ledger.drain()
-        left = sum(1 for _ in adopted(ledger.spools))
+        left = sum(1 for _ in adopt(ledger.spools))
     if as_json:
         print_json({**asdict(drained), "left": left})
     else:
         print_drained(console(sys.stdout), drained)
     if left:
-        complain(f"what {left} processes left could not be carried, and waits")
+        print_error(f"what {left} processes left could not be carried, and waits")
         raise typer.Exit(FAILED)
 
 

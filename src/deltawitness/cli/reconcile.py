@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from deltawitness.cli.console import (
     FAILED,
     MISUSED,
-    Complaint,
+    CommandError,
     JsonOption,
     console,
     print_json,
@@ -54,7 +54,7 @@ def reconcile_command(
     with of_ledger(root, "reconciled"):
         if bool(tables) == all_tables:
             msg = "reconcile: name tables, or give --all"
-            raise Complaint(msg, MISUSED)
+            raise CommandError(msg, MISUSED)
         ledger = existing_ledger(root) if all_tables else any_ledger(root)
         with _progress() as progress:
             plan = ledger.reconcile(tables or None, since=since, full=full, progress=progress)

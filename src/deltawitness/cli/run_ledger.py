@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deltawitness.cli.console import complain
+from deltawitness.cli.console import print_error
 from deltawitness.commit.log import local_path
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
-from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.supervisor import ProcessEnd
 from deltawitness.ledger.spool.writer import REVISION, Spool
 from deltawitness.ledger.tables.locations import absolute_root, spool_folder_of
@@ -21,7 +21,7 @@ from deltawitness.run import RunContext
 from deltawitness.semconv import Env
 from deltawitness.settings import LedgerMessages, Settings
 
-__all__ = ["KeptLedger", "OwnFolder", "kept_ledger"]
+__all__ = ["OwnFolder", "RunLedger", "run_ledger"]
 
 DRAIN_TIMEOUT = 30.0
 """Seconds that the end of the command waits for what the program left."""
@@ -45,7 +45,7 @@ class OwnFolder:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptLedger:
+class RunLedger:
     """The ledger of a program that the command runs.
 
     Attributes:
@@ -95,7 +95,7 @@ class KeptLedger:
         thread.start()
         thread.join(DRAIN_TIMEOUT)
         if thread.is_alive():
-            complain("the ledger takes its time: the next drain carries what still waits")
+            print_error("the ledger takes its time: the next drain carries what still waits")
         return sum(carried)
 
     def _has_spools(self) -> bool:
@@ -105,22 +105,22 @@ class KeptLedger:
             return False
 
 
-def kept_ledger(*, is_wanted: bool) -> KeptLedger:
+def run_ledger(*, is_wanted: bool) -> RunLedger:
     """Return the ledger that a program started here and now keeps.
 
     Args:
         is_wanted: whether the command line asks for one.
     """
     if not is_wanted:
-        return KeptLedger({Env.LEDGER.value: "false"})
+        return RunLedger({Env.LEDGER.value: "false"})
     try:
         settings = Settings.from_env()
     except ConfigurationError:
-        return KeptLedger()  # the program's own start says what is wrong, and ends it
+        return RunLedger()  # the program's own start says what is wrong, and ends it
     if not settings.ledger:
-        return KeptLedger()
+        return RunLedger()
     root = absolute_root(settings)
-    return KeptLedger(
+    return RunLedger(
         {Env.CACHE_ROOT.value: root},
         root,
         spool_folder_of(settings, root),
@@ -137,7 +137,7 @@ def _drain() -> int:
         operations = Ledger().drain().operations
     except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
         text = message_for_ledger(str(error), LedgerMessages.SAFE)
-        complain(f"the ledger cannot be written: {text}")
+        print_error(f"the ledger cannot be written: {text}")
     return operations
 
 
@@ -151,5 +151,5 @@ def _spool_failed_run(spools: Path, end: ProcessEnd, job: str, root: str) -> Non
     started = OpenRun(RunContext(end.run_id, job), is_part=False).started(ledger_uri(root))
     started["pid"] = end.pid
     row = run_row(started, Tally(), status=RunStatus.ABANDONED, end_time=now_ns() // 1000)
-    spool.append(LineKind.RUN_END, end.run_id, as_json(end.row_with_exit(row)))
+    spool.append(RecordKind.RUN_END, end.run_id, as_json(end.row_with_exit(row)))
     spool.close()

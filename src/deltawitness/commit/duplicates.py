@@ -12,11 +12,11 @@ from typing import Any
 
 from deltawitness.commit.log import CommitLog
 
-__all__ = ["Doubled", "doubled_rows"]
+__all__ = ["DuplicateRewrite", "find_duplicate_rewrites"]
 
 
 @dataclass(frozen=True, slots=True)
-class Doubled:
+class DuplicateRewrite:
     """A file whose rows are in the table twice.
 
     Attributes:
@@ -30,7 +30,9 @@ class Doubled:
     second: int
 
 
-def doubled_rows(log: CommitLog, versions: list[int] | None = None) -> Iterator[Doubled]:
+def find_duplicate_rewrites(
+    log: CommitLog, versions: list[int] | None = None
+) -> Iterator[DuplicateRewrite]:
     """Yield the files that were removed twice by commits that change no data.
 
     Args:
@@ -49,7 +51,7 @@ def doubled_rows(log: CommitLog, versions: list[int] | None = None) -> Iterator[
             remove = action["remove"]
             path = str(remove.get("path"))
             if remove.get("dataChange", True) is False and path in removed:
-                yield Doubled(path, removed[path], version)
+                yield DuplicateRewrite(path, removed[path], version)
             removed[path] = version
 
 

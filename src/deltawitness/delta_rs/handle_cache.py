@@ -33,7 +33,7 @@ HANDLES_PER_TABLE = 4
 
 
 @dataclass(slots=True)
-class Kept:
+class CachedHandle:
     """A handle and the proof of what it has seen."""
 
     table: DeltaTable
@@ -43,7 +43,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Lent:
+class HandleLease:
     """A handle that is lent out.
 
     Attributes:
@@ -67,7 +67,7 @@ class Lent:
         except Exception:  # noqa: BLE001 - a log that cannot be read now costs the handle only
             return
         if commit is not None and self.checkpoint == _checkpoint(self.directory):
-            self.handles.keep(self.key, Kept(self.table, version, commit, self.checkpoint))
+            self.handles.keep(self.key, CachedHandle(self.table, version, commit, self.checkpoint))
 
 
 class HandleCache:
@@ -96,7 +96,7 @@ class HandleCache:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._kept: OrderedDict[tuple[object, ...], list[Kept]] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], list[CachedHandle]] = OrderedDict()
 
     @contextmanager
     def lease(
@@ -121,7 +121,7 @@ class HandleCache:
 
     def lend(
         self, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None
-    ) -> Lent:
+    ) -> HandleLease:
         """Lend a handle until it is given back; one that never is, is forgotten.
 
         Args:
@@ -136,16 +136,16 @@ class HandleCache:
         directory = local_log_directory(os.fspath(uri))
         kept = self._take(key)
         if kept is not None and _is_fresh(kept, log, directory):
-            return Lent(self, key, log, directory, kept.table, kept.checkpoint)
+            return HandleLease(self, key, log, directory, kept.table, kept.checkpoint)
         table = _open(uri, storage_options)
-        return Lent(self, key, log, directory, table, _checkpoint(directory))
+        return HandleLease(self, key, log, directory, table, _checkpoint(directory))
 
     def clear(self) -> None:
         """Let go of every handle."""
         with self._lock:
             self._kept.clear()
 
-    def _take(self, key: tuple[object, ...]) -> Kept | None:
+    def _take(self, key: tuple[object, ...]) -> CachedHandle | None:
         if os.getpid() != self._pid:
             # The engine's runtime does not survive a fork, and a lock may be held by nobody.
             self._lock, self._pid = threading.Lock(), os.getpid()
@@ -154,7 +154,7 @@ class HandleCache:
             waiting = self._kept.get(key)
             return waiting.pop() if waiting else None
 
-    def keep(self, key: tuple[object, ...], kept: Kept) -> None:
+    def keep(self, key: tuple[object, ...], kept: CachedHandle) -> None:
         """Take a handle back, with the proof of what it has seen."""
         with self._lock:
             waiting = self._kept.setdefault(key, [])
@@ -181,7 +181,7 @@ def _open(uri: str | os.PathLike[str], storage_options: dict[str, str] | None) -
     return table
 
 
-def _is_fresh(kept: Kept, log: CommitLog, directory: str | None) -> bool:
+def _is_fresh(kept: CachedHandle, log: CommitLog, directory: str | None) -> bool:
     """Tell whether a fresh open would give the same: nothing new, nothing replaced."""
     if directory is not None:
         return (

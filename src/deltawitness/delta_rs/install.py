@@ -8,9 +8,9 @@ from collections.abc import Callable
 from deltawitness.delta_rs.patches import DeltaLakeSeams, import_seams
 from deltawitness.forks import reset_in_child
 from deltawitness.observe import Observer
-from deltawitness.observe.write_context import current_enclosure
+from deltawitness.observe.write_context import current_write_context
 
-__all__ = ["install", "install_enclosed", "uninstall"]
+__all__ = ["install", "install_for_proxies", "uninstall"]
 
 _lock = threading.RLock()
 reset_in_child("_lock", globals(), threading.RLock)
@@ -28,7 +28,7 @@ def install(make_observer: Callable[[], Observer]) -> Observer:
     return _install(make_observer, everything=True)
 
 
-def install_enclosed() -> Observer:
+def install_for_proxies() -> Observer:
     """Return the process's observer; if there is none, observe the writes inside proxies only."""
     import_seams()  # see _install
     with _lock:
@@ -69,6 +69,6 @@ def _is_watched(seams: DeltaLakeSeams, observer: Observer) -> bool:
     return (
         _installed is not None
         and _installed[1] is seams
-        and (_everything or current_enclosure() is not None)
+        and (_everything or current_write_context() is not None)
         and observer.is_on()
     )

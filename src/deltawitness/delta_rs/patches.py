@@ -43,16 +43,16 @@ from deltawitness.delta_rs.whole_calls import observe_whole_calls
 from deltawitness.events import InputVersion, Landed, NoCommitReason
 from deltawitness.hashing import table_id
 from deltawitness.internal_errors import report
-from deltawitness.observe.run_reads import note_reads
-from deltawitness.observe.write_context import enclosed
-from deltawitness.observe.write_watch import note_write, noting_writes
+from deltawitness.observe.run_reads import record_reads
+from deltawitness.observe.write_context import write_context
+from deltawitness.observe.write_watch import record_write, watch_writes
 from deltawitness.patching import Replacements
 from deltawitness.scan.feeding import feeding
 from deltawitness.semconv import Operation
-from deltawitness.session.core.frame_facts import facts_of_source
+from deltawitness.session.core.frame_facts import attributes_of_source
 
 if TYPE_CHECKING:
-    from deltawitness.observe.in_flight import Observation
+    from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.observe.observer import Observer
 
 __all__ = ["DeltaLakeSeams", "import_seams"]
@@ -88,7 +88,7 @@ class DeltaLakeSeams:
         self._observer = observer
         self._only_when = only_when
         self._replacements = Replacements()
-        self._merges: OrderedDict[int, Observation] = OrderedDict()
+        self._merges: OrderedDict[int, InFlightWrite] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._lent = threading.local()
         self._source = threading.local()
@@ -161,31 +161,31 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return original(table, *args, **kwargs)
             try:
-                observation = self._observer.open(
+                in_flight = self._observer.open(
                     seam, table.table_uri(), table=table, mode=kwargs.get("mode")
                 )
-                observation.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(observation, table, args, kwargs)
+                in_flight.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(in_flight, table, args, kwargs)
                 if dry_run is not None and _argument(args, kwargs, dry_run, "dry_run"):
-                    observation.idle = NoCommitReason.DRY_RUN
+                    in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
-                    args, kwargs = self._stamped(observation, args, kwargs, position)
-                self._observer.enter(observation)
+                    args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                self._observer.enter(in_flight)
             except CallerKeyErrors:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
-                note_write(None)
+                record_write(None)
                 return original(table, *args, **kwargs)
             try:
                 result = original(table, *args, **kwargs)
             except BaseException as error:
                 with _guarded():
-                    self._observer.raised(observation, error, table=table)
+                    self._observer.raised(in_flight, error, table=table)
                 raise
             # No context manager here: this line is on the path of every write.
             try:
-                self._observer.returned(observation, result, table=table)
+                self._observer.returned(in_flight, result, table=table)
                 if self._handles is not None:
                     self._take_back(table)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -207,18 +207,18 @@ class DeltaLakeSeams:
             try:
                 mode = None if mode_at is None else _argument(args, kwargs, mode_at, "mode")
                 location = str(_argument(args, kwargs, uri_at, seam.uri))
-                observation = self._observer.open(seam, location, table=None, mode=mode)
-                observation.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(observation, None, args, kwargs)
-                args, kwargs = self._stamped(observation, args, kwargs, position)
-                self._observer.enter(observation)
+                in_flight = self._observer.open(seam, location, table=None, mode=mode)
+                in_flight.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(in_flight, None, args, kwargs)
+                args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                self._observer.enter(in_flight)
             except CallerKeyErrors:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
-                note_write(None)
+                record_write(None)
                 return original(*args, **kwargs)
-            return self._carry_out(observation, original, args, kwargs, storage_options=options)
+            return self._carry_out(in_flight, original, args, kwargs, storage_options=options)
 
         return observed
 
@@ -237,9 +237,9 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return original(*args, **kwargs)
             clock = time.perf_counter_ns()
-            facts = facts_of_source(_argument(args, kwargs, 1, "data"))
-            knowing = nullcontext() if facts is None else enclosed(facts)
-            with knowing, noting_writes() as writes:
+            facts = attributes_of_source(_argument(args, kwargs, 1, "data"))
+            knowing = nullcontext() if facts is None else write_context(facts)
+            with knowing, watch_writes() as writes:
                 try:
                     result = original(*args, **kwargs)
                 except BaseException as error:
@@ -282,7 +282,7 @@ class DeltaLakeSeams:
         with _guarded():
             if self._only_when():
                 uri = table.table_uri()
-                note_reads(InputVersion(table_id(uri), table.version(), uri))
+                record_reads(InputVersion(table_id(uri), table.version(), uri))
 
     def _merge_source(self, original: Any) -> Any:
         """Return what makes a stream of a merge's source: what a session knows of it goes with it."""
@@ -290,7 +290,7 @@ class DeltaLakeSeams:
         def from_arrow(source: Any) -> Any:
             stream = original.from_arrow(source)
             if self._only_when():
-                facts = facts_of_source(source)
+                facts = attributes_of_source(source)
                 self._source.known = None if facts is None else (stream, facts)
             return stream
 
@@ -333,26 +333,26 @@ class DeltaLakeSeams:
             try:
                 stream, facts = getattr(self._source, "known", None) or (None, None)
                 is_known = facts is not None and stream is kwargs.get("source")
-                with enclosed(facts) if is_known and facts is not None else nullcontext():
-                    observation = self._observer.open(seam, table.table_uri(), table=table)
+                with write_context(facts) if is_known and facts is not None else nullcontext():
+                    in_flight = self._observer.open(seam, table.table_uri(), table=table)
                 self._source.known = None
-                observation.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(observation, table, args, kwargs)
-                args, kwargs = self._stamped(observation, args, kwargs, position)
+                in_flight.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(in_flight, table, args, kwargs)
+                args, kwargs = self._stamped(in_flight, args, kwargs, position)
             except CallerKeyErrors:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
-                note_write(None)
+                record_write(None)
                 return self._unobserved(original(table, *args, **kwargs))
             try:
                 builder = original(table, *args, **kwargs)
             except BaseException as error:
                 with _guarded():
-                    self._observer.raised(observation, error, table=table)
+                    self._observer.raised(in_flight, error, table=table)
                 raise
             with _guarded():
-                self._keep_merge(builder, observation)
+                self._keep_merge(builder, in_flight)
             return builder
 
         return observed
@@ -362,29 +362,33 @@ class DeltaLakeSeams:
         self._merges.pop(id(builder), None)
         return builder
 
-    def _keep_merge(self, builder: object, observation: Observation) -> None:
+    def _keep_merge(self, builder: object, in_flight: InFlightWrite) -> None:
         # The builder takes no attribute and no weak reference. Its id is enough: another builder
         # at the same address goes through here, too, and takes the entry over.
-        self._merges[id(builder)] = observation
+        self._merges[id(builder)] = in_flight
         self._merges.move_to_end(id(builder))
         while len(self._merges) > MERGES_KEPT:
             self._merges.popitem(last=False)
 
     def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         def observed(table: Any, merge_builder: Any) -> Any:
-            observation = self._merges.pop(id(merge_builder), None)
-            if observation is None or not self._only_when():
+            in_flight = self._merges.pop(id(merge_builder), None)
+            if in_flight is None or not self._only_when():
                 return original(table, merge_builder)
             with _guarded():
-                self._observer.resume(observation, table)
-            return self._carry_out(observation, original, (table, merge_builder), {}, table=table)
+                self._observer.resume(in_flight, table)
+            return self._carry_out(in_flight, original, (table, merge_builder), {}, table=table)
 
         return observed
 
     # --- what they have in common --------------------------------------------------------------------
 
     def _stamped(
-        self, observation: Observation, args: tuple[Any, ...], kwargs: dict[str, Any], position: int
+        self,
+        in_flight: InFlightWrite,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        position: int,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments with our metadata merged into the caller's commit properties.
 
@@ -400,18 +404,18 @@ class DeltaLakeSeams:
         try:
             check_caller_keys(given, self._observer.settings.reserved_keys)
         except CallerKeyErrors as error:
-            observation.landed = Landed.NO
+            in_flight.landed = Landed.NO
             with _guarded():
-                self._observer.raised(observation, error)
+                self._observer.raised(in_flight, error)
             raise
-        properties = self._observer.properties(observation, given)
+        properties = self._observer.properties(in_flight, given)
         if len(args) > position:
             return (*args[:position], properties, *args[position + 1 :]), kwargs
         return args, {**kwargs, COMMIT_PROPERTIES: properties}
 
     def _carry_out(  # noqa: PLR0913 - a call and what belongs to it
         self,
-        observation: Observation,
+        in_flight: InFlightWrite,
         original: Call,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -426,13 +430,11 @@ class DeltaLakeSeams:
         except BaseException as error:
             with _guarded():
                 self._observer.raised(
-                    observation, error, table=table, storage_options=storage_options
+                    in_flight, error, table=table, storage_options=storage_options
                 )
             raise
         with _guarded():
-            self._observer.returned(
-                observation, result, table=table, storage_options=storage_options
-            )
+            self._observer.returned(in_flight, result, table=table, storage_options=storage_options)
         return result
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltawitness.events import Landed, NoCommitReason
-from deltawitness.observe.write_context import NO_FACTS, current_enclosure
-from deltawitness.observe.write_watch import note_write
+from deltawitness.observe.write_context import NO_ATTRIBUTES, current_write_context
+from deltawitness.observe.write_watch import record_write
 from deltawitness.semconv import CacheOperation, Operation
 
 if TYPE_CHECKING:
     from deltawitness.observe import Observer
-    from deltawitness.observe.in_flight import Observation
+    from deltawitness.observe.in_flight import InFlightWrite
 
 __all__ = ["UnreachedWrite", "location_of"]
 
@@ -62,21 +62,21 @@ class UnreachedWrite:
 
     def record_failure(self, observer: Observer, error: BaseException) -> None:
         """Have the write delivered as one that raised, and did not land."""
-        observation = self._begin(observer)
-        observation.landed = Landed.NO
-        observer.raised(observation, error)
+        write = self._begin(observer)
+        write.landed = Landed.NO
+        observer.raised(write, error)
 
     def record_skip(self, observer: Observer, reason: NoCommitReason) -> None:
         """Have the write delivered as one that made no commit."""
-        observation = self._begin(observer)
-        observation.idle = reason
-        observer.returned(observation, None, table=None)
+        write = self._begin(observer)
+        write.no_commit_reason = reason
+        observer.returned(write, None, table=None)
 
-    def _begin(self, observer: Observer) -> Observation:
-        enclosure = current_enclosure()
-        observation = observer.begin(
+    def _begin(self, observer: Observer) -> InFlightWrite:
+        enclosure = current_write_context()
+        write = observer.begin(
             observer.intent(
-                NO_FACTS if enclosure is None else enclosure.facts,
+                NO_ATTRIBUTES if enclosure is None else enclosure.facts,
                 self.operation,
                 self.cache_operation,
                 self.location,
@@ -86,12 +86,12 @@ class UnreachedWrite:
         )
         if enclosure is not None:
             enclosure.observed += 1
-        observation.location = self.location
-        observation.started_at -= observation.clock - self.clock
-        observation.clock = self.clock
-        note_write(observation)
-        observer.enter(observation)
-        return observation
+        write.location = self.location
+        write.started_at -= write.clock - self.clock
+        write.clock = self.clock
+        record_write(write)
+        observer.enter(write)
+        return write
 
 
 def location_of(target: object) -> str | None:

@@ -8,14 +8,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltawitness.commit.duplicates import doubled_rows
+from deltawitness.commit.duplicates import find_duplicate_rewrites
 from deltawitness.commit.log import open_log
 from deltawitness.ledger.reconcile.findings import Difference
-from deltawitness.ledger.reconcile.plan import Plan
+from deltawitness.ledger.reconcile.plan import ReconcilePlan
 from deltawitness.ledger.reconcile.scan import plan_of
 from deltawitness.ledger.spool.reader import segments_of
-from deltawitness.ledger.spool.records import decoded
-from deltawitness.ledger.tables.arrow import queried
+from deltawitness.ledger.spool.records import decode
+from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, TABLES, LedgerRoot, LedgerTable
 from deltawitness.redaction import redact_text
 from deltawitness.settings import Settings
@@ -23,7 +23,7 @@ from deltawitness.settings import Settings
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Finding", "Problem", "Verification", "verified"]
+__all__ = ["Finding", "IntegrityResult", "Problem", "check_integrity"]
 
 
 class Problem(StrEnum):
@@ -31,7 +31,7 @@ class Problem(StrEnum):
 
     UNREADABLE = "unreadable"
     """A table cannot be opened."""
-    DOUBLED_ROWS = "doubled_rows"
+    DOUBLED_ROWS = "find_duplicate_rewrites"
     """Two compactions at once have put rows into a table twice."""
     DOUBLED_OPERATION = "doubled_operation"
     """An operation is in the inventory more than once."""
@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class IntegrityResult:
     """What a check of the ledger has seen.
 
     Attributes:
@@ -86,7 +86,7 @@ class Verification:
         return not self.findings
 
 
-def verified(root: LedgerRoot, spools: Path, settings: Settings) -> Verification:
+def check_integrity(root: LedgerRoot, spools: Path, settings: Settings) -> IntegrityResult:
     """Check a ledger: by itself, and its rows against the logs of the tables that they name.
 
     Args:
@@ -111,10 +111,10 @@ def verified(root: LedgerRoot, spools: Path, settings: Settings) -> Verification
         findings += _wrong_rows(plan, findings)
         unread = tuple(table.table_uri for table in plan.unreadable)
     waiting, damaged = _waiting(spools)
-    return Verification((*findings, *damaged), rows, waiting, unread)
+    return IntegrityResult((*findings, *damaged), rows, waiting, unread)
 
 
-def _wrong_rows(plan: Plan, findings: Sequence[Finding]) -> Iterator[Finding]:
+def _wrong_rows(plan: ReconcilePlan, findings: Sequence[Finding]) -> Iterator[Finding]:
     """Yield the rows that the logs contradict; one that is there twice has been found as that."""
     known = {finding.write_id for finding in findings if finding.write_id is not None}
     for phantom in plan.phantom:
@@ -138,11 +138,11 @@ _WRONG = {
 
 
 def _count(table: DeltaTable) -> int:
-    return int(queried(table, "SELECT count(*) AS n FROM ledger")["n"][0].as_py())
+    return int(query(table, "SELECT count(*) AS n FROM ledger")["n"][0].as_py())
 
 
 def _doubled_files(root: LedgerRoot, table: LedgerTable) -> Iterator[Finding]:
-    for found in doubled_rows(open_log(root.uri_of(table), root.storage_options)):
+    for found in find_duplicate_rewrites(open_log(root.uri_of(table), root.storage_options)):
         yield Finding(
             Problem.DOUBLED_ROWS,
             table.name,
@@ -160,7 +160,7 @@ def _doubled_keys(opened: DeltaTable, table: LedgerTable) -> Iterator[Finding]:
     if table.name not in _UNIQUE:
         return
     problem, key = _UNIQUE[table.name]
-    doubled = queried(
+    doubled = query(
         opened,
         f"SELECT {key}, count(*) AS times FROM ledger GROUP BY {key} HAVING count(*) > 1 LIMIT 100",
     )
@@ -175,7 +175,7 @@ def _waiting(spools: Path) -> tuple[int, list[Finding]]:
     findings: list[Finding] = []
     for path in segments_of(spools):
         try:
-            lines = decoded(path.read_bytes())
+            lines = decode(path.read_bytes())
         except FileNotFoundError:  # drained meanwhile
             continue
         ids |= {line.key for line in lines.whole if line.kind in {"N", "R"}}

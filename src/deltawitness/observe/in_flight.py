@@ -23,13 +23,13 @@ if TYPE_CHECKING:
         WriteIntent,
     )
     from deltawitness.ledger.spool.writer import Segment
-    from deltawitness.observe.write_template import Preparation
+    from deltawitness.observe.write_template import WriteTemplate
     from deltawitness.run import RunContext
 
-__all__ = ["Observation"]
+__all__ = ["InFlightWrite"]
 
 
-class Observation:
+class InFlightWrite:
     """What the caller's thread notes down; the delivery thread reads it after that.
 
     Most of it stays at its default on the class: a write pays for what it sets.
@@ -40,7 +40,7 @@ class Observation:
         intent: what was meant.
         run: the run that it belongs to.
         write_id: its id, also in the commit.
-        mark: what tells its commits from others: the write id, unless the caller set that key.
+        commit_write_id: what tells its commits from others: the write id, unless the caller set that key.
         span: its span, still open.
         parent: the OpenTelemetry context that the span was opened in.
         storage_options: how the location is opened, when it was not through an open table.
@@ -57,22 +57,22 @@ class Observation:
         files_deleted: how many files a VACUUM says it deleted.
         failure: what the engine raised; `landed` is still to be told.
         landed: whether the commit of a write that failed is in the log, when that is known beforehand.
-        idle: why there can be no commit, when that is known beforehand.
+        no_commit_reason: why there can be no commit, when that is known beforehand.
         exported: counts what was written outside Delta, on the delivery thread.
         schema: the Arrow schema that is written, still to be hashed.
         call: instance, arguments and ambient context for hooks, kept only when there are hooks.
         response: what the engine returned, likewise.
-        noted: where in the spool its note is, if it is there.
+        segment: where in the spool its note is, if it is there.
         event: the finished record.
-        told: the same, fit to leave the process.
+        redacted: the same, fit to leave the process.
     """
 
     seam: Seam | None = None
-    prepared: Preparation
+    prepared: WriteTemplate
     intent: WriteIntent
     run: RunContext
     write_id: str
-    mark: str
+    commit_write_id: str
     span: Span
     parent: Context
     location: str | None = None
@@ -89,11 +89,11 @@ class Observation:
     files_deleted: int | None = None
     failure: Failed | None = None
     landed: Landed | None = None
-    idle: NoCommitReason | None = None
+    no_commit_reason: NoCommitReason | None = None
     exported: Callable[[], CommitMetrics] | None = None
     schema: object | None = None
     call: tuple[Any, tuple[Any, ...], dict[str, Any], contextvars.Context] | None = None
     response: object = None
-    noted: Segment | None = None
+    segment: Segment | None = None
     event: WriteEvent | None = None
-    told: WriteEvent | None = None
+    redacted: WriteEvent | None = None

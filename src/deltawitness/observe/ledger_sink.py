@@ -11,19 +11,19 @@ from deltawitness.forks import has_used_delta_rs
 from deltawitness.hashing import table_id
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.recorder import Recorder
-from deltawitness.ledger.spool.provisional import intent_text, note_text
-from deltawitness.ledger.tables.locations import is_kept
+from deltawitness.ledger.spool.provisional import intent_text, provisional_text
+from deltawitness.ledger.tables.locations import is_enabled
 from deltawitness.redaction import redacted_intent
 from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
-    from deltawitness.observe.in_flight import Observation
+    from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.run import RunContext
 
-__all__ = ["Recording", "recording_for"]
+__all__ = ["NullLedgerSink", "ledger_sink_for"]
 
 
-class Recording:
+class NullLedgerSink:
     """Where finished writes and runs are recorded; this one keeps nothing, and none of them raises.
 
     Attributes:
@@ -35,10 +35,10 @@ class Recording:
     def begin(self) -> None:
         """Get ready for a write that is about to reach the engine."""
 
-    def note(self, observation: Observation, /) -> None:
+    def note(self, write: InFlightWrite, /) -> None:
         """Keep what the caller's thread knows of a write that has ended."""
 
-    def settle(self, observation: Observation, /) -> None:
+    def settle(self, write: InFlightWrite, /) -> None:
         """Keep the whole row of a write."""
 
     def run_started(self, run: RunContext, /) -> None:
@@ -54,7 +54,7 @@ class Recording:
         """Have the ledger tell everything, for at most so many seconds."""
 
 
-class LedgerRecording(Recording):
+class LedgerSink(NullLedgerSink):
     """A ledger is kept.
 
     Args:
@@ -73,50 +73,48 @@ class LedgerRecording(Recording):
             self._tell_process_run()
         _guarded(self._recorder.begin)
 
-    def note(self, observation: Observation, /) -> None:
+    def note(self, write: InFlightWrite, /) -> None:
         """Keep what the caller's thread knows of a write that has ended."""
         try:
-            observation.noted = self._recorder.note(
-                observation.write_id, observation.run, self._text(observation)
-            )
+            write.segment = self._recorder.note(write.write_id, write.run, self._text(write))
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
             report("spool", error)
 
-    def _text(self, observation: Observation) -> str:
-        context = observation.span.get_span_context()
+    def _text(self, write: InFlightWrite) -> str:
+        context = write.span.get_span_context()
         is_traced = context.is_valid
-        commit = observation.commit
-        return note_text(
-            self._intent_text(observation),
-            observation.run,
-            write_id=observation.write_id,
-            mark=observation.mark,
-            started_at=observation.started_at,
-            duration_ns=observation.duration_ns,
+        commit = write.commit
+        return provisional_text(
+            self._intent_text(write),
+            write.run,
+            write_id=write.write_id,
+            mark=write.commit_write_id,
+            started_at=write.started_at,
+            duration_ns=write.duration_ns,
             trace_id=format_trace_id(context.trace_id) if is_traced else None,
             span_id=format_span_id(context.span_id) if is_traced else None,
-            thread=observation.thread,
-            base=observation.base,
-            version=observation.version if commit is None else commit.version,
-            more=_more(observation),
+            thread=write.thread,
+            base=write.base,
+            version=write.version if commit is None else commit.version,
+            more=_more(write),
         )
 
-    def _intent_text(self, observation: Observation) -> str:
-        prepared = observation.prepared
+    def _intent_text(self, write: InFlightWrite) -> str:
+        prepared = write.prepared
         if prepared.note is None:
-            location, key = observation.location, self._settings.table_id_key
+            location, key = write.location, self._settings.table_id_key
             prepared.note = intent_text(
-                redacted_intent(observation.intent, self._settings),
+                redacted_intent(write.intent, self._settings),
                 location,
                 None if location is None else table_id(location, key=key),
             )
         return prepared.note
 
-    def settle(self, observation: Observation, /) -> None:
+    def settle(self, write: InFlightWrite, /) -> None:
         """Keep the whole row of a write."""
-        event, told = observation.event, observation.told
+        event, told = write.event, write.redacted
         if event is not None and told is not None:
-            self._recorder.settle(observation.noted, event, told, observation.location)
+            self._recorder.settle(write.segment, event, told, write.location)
 
     def run_started(self, run: RunContext, /) -> None:
         """Keep that a run is open.
@@ -159,17 +157,17 @@ class LedgerRecording(Recording):
         _guarded(lambda: self._recorder.close(error, timeout=timeout))
 
 
-def _more(observation: Observation) -> dict[str, object]:
+def _more(write: InFlightWrite) -> dict[str, object]:
     more: dict[str, object] = {}
-    if observation.idle is not None:
-        more["_idle"] = observation.idle.value
-    if observation.exported is not None:
+    if write.no_commit_reason is not None:
+        more["_idle"] = write.no_commit_reason.value
+    if write.exported is not None:
         more["_exported"] = True
-    if observation.landed is not None:
-        more["landed"] = observation.landed.value
-    if observation.failure is not None:
-        more["error_type"] = observation.failure.error_type.value
-        more["exception_type"] = observation.failure.exception_type
+    if write.landed is not None:
+        more["landed"] = write.landed.value
+    if write.failure is not None:
+        more["error_type"] = write.failure.error_type.value
+        more["exception_type"] = write.failure.exception_type
     return more
 
 
@@ -180,9 +178,9 @@ def _guarded(act: Callable[[], object]) -> None:
         report("ledger", error)
 
 
-def recording_for(
+def ledger_sink_for(
     settings: Settings, *, is_busy: Callable[[], bool], on_drop: Callable[[str], None]
-) -> Recording:
+) -> NullLedgerSink:
     """Return where writes are recorded under these settings.
 
     Args:
@@ -190,9 +188,9 @@ def recording_for(
         is_busy: tells whether a write is under way.
         on_drop: is told of an operation that could not be kept.
     """
-    if not is_kept(settings):
-        return Recording()
+    if not is_enabled(settings):
+        return NullLedgerSink()
     recorder = Recorder(
         settings, is_busy=is_busy, on_drop=on_drop, may_use_engine=has_used_delta_rs
     )
-    return LedgerRecording(recorder, settings)
+    return LedgerSink(recorder, settings)

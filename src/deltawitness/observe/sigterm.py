@@ -17,14 +17,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-__all__ = ["Termination"]
+__all__ = ["SigtermHandler"]
 
 
 LONGEST_GOING = 10.0
 """Seconds after which a process that is told to go is taken to stay."""
 
 
-class Termination:
+class SigtermHandler:
     """Tells everything before a SIGTERM ends the process.
 
     Args:
@@ -128,10 +128,10 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-_installed: weakref.WeakSet[Termination] = weakref.WeakSet()
+_installed: weakref.WeakSet[SigtermHandler] = weakref.WeakSet()
 
 
-def _for_each(act: Callable[[Termination], None]) -> Callable[[], None]:
+def _for_each(act: Callable[[SigtermHandler], None]) -> Callable[[], None]:
     def each() -> None:
         for termination in list(_installed):
             act(termination)
@@ -140,7 +140,7 @@ def _for_each(act: Callable[[Termination], None]) -> Callable[[], None]:
 
 
 os.register_at_fork(
-    before=_for_each(Termination.before_fork),
-    after_in_parent=_for_each(Termination.after_fork_in_parent),
-    after_in_child=_for_each(Termination.after_fork_in_child),
+    before=_for_each(SigtermHandler.before_fork),
+    after_in_parent=_for_each(SigtermHandler.after_fork_in_parent),
+    after_in_child=_for_each(SigtermHandler.after_fork_in_child),
 )

@@ -14,11 +14,17 @@ from dataclasses import dataclass, field
 from deltawitness.events import InputVersion
 from deltawitness.semconv import CacheScope
 
-__all__ = ["Enclosure", "Facts", "current_enclosure", "enclosed", "within"]
+__all__ = [
+    "WriteAttributes",
+    "WriteContext",
+    "current_write_context",
+    "use_write_context",
+    "write_context",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class WriteAttributes:
     """What is known of a write before it reaches the engine; None is "not known here"."""
 
     policy: str | None = None
@@ -30,27 +36,27 @@ class Facts:
     inputs: tuple[InputVersion, ...] = ()
 
 
-NO_FACTS = Facts()
+NO_ATTRIBUTES = WriteAttributes()
 
 
 @dataclass(slots=True)
-class Enclosure:
+class WriteContext:
     """An open proxy call: its facts, and how many writes inside it have been observed."""
 
-    facts: Facts
+    facts: WriteAttributes
     observed: int = field(default=0)
 
 
-_enclosure: ContextVar[Enclosure | None] = ContextVar("deltawitness_enclosure", default=None)
+_enclosure: ContextVar[WriteContext | None] = ContextVar("deltawitness_enclosure", default=None)
 
 
-def current_enclosure() -> Enclosure | None:
+def current_write_context() -> WriteContext | None:
     """Return the proxy call that the code here and now runs inside of, if any."""
     return _enclosure.get()
 
 
 @contextmanager
-def within(enclosure: Enclosure | None) -> Iterator[None]:
+def use_write_context(enclosure: WriteContext | None) -> Iterator[None]:
     """Let the block be inside a proxy call that is open on another thread; inside none for None."""
     token = _enclosure.set(enclosure)
     try:
@@ -60,7 +66,7 @@ def within(enclosure: Enclosure | None) -> Iterator[None]:
 
 
 @contextmanager
-def enclosed(facts: Facts) -> Iterator[Enclosure]:
+def write_context(facts: WriteAttributes) -> Iterator[WriteContext]:
     """Let the writes inside the block be observed with `facts`; an enclosing block's facts win.
 
     Yields:
@@ -70,7 +76,7 @@ def enclosed(facts: Facts) -> Iterator[Enclosure]:
     if outer is not None:
         yield outer
         return
-    enclosure = Enclosure(facts)
+    enclosure = WriteContext(facts)
     token = _enclosure.set(enclosure)
     try:
         yield enclosure

@@ -9,11 +9,11 @@ from deltawitness.events import WriteIntent
 from deltawitness.hashing import schema_hash
 from deltawitness.telemetry.spans import sampling_attributes, span_name
 
-__all__ = ["Preparation"]
+__all__ = ["WriteTemplate"]
 
 
 @dataclass(slots=True)
-class Preparation:
+class WriteTemplate:
     """An intent with the stamp, the span name and the sampling attributes that follow from it.
 
     Attributes:
@@ -25,14 +25,14 @@ class Preparation:
     span_name: str
     attributes: dict[str, str]
     note: str | None = None
-    _of_schema: tuple[object, Preparation] | None = field(default=None, init=False)
+    _of_schema: tuple[object, WriteTemplate] | None = field(default=None, init=False)
 
     @classmethod
-    def of(cls, intent: WriteIntent) -> Preparation:
+    def of(cls, intent: WriteIntent) -> WriteTemplate:
         """Prepare the writes of this intent."""
         return cls(intent, Stamp.of(intent), span_name(intent), sampling_attributes(intent))
 
-    def with_schema(self, schema: object) -> Preparation:
+    def with_schema(self, schema: object) -> WriteTemplate:
         """Return the same for writes of a schema, whose hash is part of the stamp.
 
         Most writes to a table are of one schema: it is hashed when it differs from the last one.
@@ -47,5 +47,5 @@ class Preparation:
             return self
         if self._of_schema is None or self._of_schema[0] != schema:
             intent = replace(self.intent, schema_hash=schema_hash(schema))
-            self._of_schema = schema, Preparation.of(intent)
+            self._of_schema = schema, WriteTemplate.of(intent)
         return self._of_schema[1]

@@ -8,17 +8,17 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deltawitness.observe.in_flight import Observation
+    from deltawitness.observe.in_flight import InFlightWrite
 
-__all__ = ["note_write", "noting_writes"]
+__all__ = ["record_write", "watch_writes"]
 
-_noted: ContextVar[list[Observation | None] | None] = ContextVar(
+_noted: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
     "deltawitness_noted_writes", default=None
 )
 
 
 @contextmanager
-def noting_writes(*, is_part: bool = True) -> Iterator[list[Observation | None]]:
+def watch_writes(*, is_part: bool = True) -> Iterator[list[InFlightWrite | None]]:
     """Yield a list to which each write of the block is added.
 
     A write whose observation has failed by an error of ours is None. Writes that nobody observes are
@@ -29,7 +29,7 @@ def noting_writes(*, is_part: bool = True) -> Iterator[list[Observation | None]]
             list gets its writes as well, when the block ends.
     """
     outer = _noted.get() if is_part else None
-    writes: list[Observation | None] = []
+    writes: list[InFlightWrite | None] = []
     token = _noted.set(writes)
     try:
         yield writes
@@ -39,8 +39,8 @@ def noting_writes(*, is_part: bool = True) -> Iterator[list[Observation | None]]
             outer.extend(writes)
 
 
-def note_write(observation: Observation | None) -> None:
+def record_write(write: InFlightWrite | None) -> None:
     """Add a write to the list of the block around it, if there is one; None for an unknown write."""
     writes = _noted.get()
     if writes is not None:
-        writes.append(observation)
+        writes.append(write)

@@ -50,7 +50,7 @@ def write_files(request: WriteRequest, reader: pa.RecordBatchReader) -> int | No
         write = _write_json if request.format is WriteFormat.JSON else _write_dataset
         write(request, reader, staging)
         files = sum(path.is_file() for path in staging.rglob("*"))
-        _move_in(staging, target, request.mode)
+        _move_into_place(staging, target, request.mode)
     return files
 
 
@@ -69,7 +69,7 @@ def _staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _move_in(staging: Path, target: Path, mode: WriteMode) -> None:
+def _move_into_place(staging: Path, target: Path, mode: WriteMode) -> None:
     if mode is WriteMode.APPEND and target.exists():
         for path in [path for path in staging.rglob("*") if path.is_file()]:
             place = target / path.relative_to(staging)

@@ -10,14 +10,14 @@ from typing import Any
 
 import wrapt
 
-from deltawitness.delta_rs.install import install_enclosed
+from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.delta_rs.unreached import location_of
 from deltawitness.events import CommitMetrics, Landed, NoCommitReason, WriteIntent
 from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
 from deltawitness.internal_errors import report
 from deltawitness.observe import Observer
-from deltawitness.observe.in_flight import Observation
-from deltawitness.observe.write_context import Enclosure, Facts, enclosed
+from deltawitness.observe.in_flight import InFlightWrite
+from deltawitness.observe.write_context import WriteAttributes, WriteContext, write_context
 from deltawitness.pipeline.pipeline import WritePipeline
 from deltawitness.pipeline.request import WriteRequest
 from deltawitness.run import parse_scope
@@ -65,13 +65,13 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
     def write(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """Write, observed; arguments, result and exceptions are the pipeline's own."""
         try:
-            observer = install_enclosed()
+            observer = install_for_proxies()
             request = self._planned(request)
             facts = self._facts(request)
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", error)
             return self.__wrapped__.write(request, *args, **kwargs)
-        with enclosed(facts) as enclosure:
+        with write_context(facts) as enclosure:
             seen = enclosure.observed
             try:
                 result = self.__wrapped__.write(request, *args, **kwargs)
@@ -83,9 +83,11 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
                 return result
         return self._awaited(observer, facts, request, result)
 
-    async def _awaited(self, observer: Observer, facts: Facts, request: Any, write: Any) -> Any:
+    async def _awaited(
+        self, observer: Observer, facts: WriteAttributes, request: Any, write: Any
+    ) -> Any:
         """Await the write of a pipeline that is async, observed for as long as it takes."""
-        with enclosed(facts) as enclosure:
+        with write_context(facts) as enclosure:
             seen = enclosure.observed
             try:
                 result = await write
@@ -97,7 +99,7 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the proxy over the pickled pipeline."""
-        return _observed, (self.__wrapped__, self._self_policy, self._self_scope)
+        return _observe, (self.__wrapped__, self._self_policy, self._self_scope)
 
     def _planned(self, request: Any) -> Any:
         """Return the request with its SQL text planned, so that it is planned once."""
@@ -111,21 +113,21 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         except Exception:  # noqa: BLE001 - the write itself raises it, and is observed as it does
             return request
 
-    def _facts(self, request: Any) -> Facts:
+    def _facts(self, request: Any) -> WriteAttributes:
         source = getattr(request, "source", None)
         is_plan = hasattr(source, "logical_plan")
-        return Facts(
+        return WriteAttributes(
             policy=self._self_policy,
             scope=self._self_scope,
-            schema_hash=_quietly(schema_hash, source),
-            plan_hash=_quietly(plan_hash, source) if is_plan else None,
-            plan_shape_hash=_quietly(plan_shape_hash, source) if is_plan else None,
+            schema_hash=_guarded(schema_hash, source),
+            plan_hash=_guarded(plan_hash, source) if is_plan else None,
+            plan_shape_hash=_guarded(plan_shape_hash, source) if is_plan else None,
         )
 
     def _tell(  # noqa: PLR0913, PLR0917 - a call, what it was given and how it ended
         self,
         observer: Observer,
-        enclosure: Enclosure,
+        enclosure: WriteContext,
         seen: int,
         request: Any,
         error: BaseException | None,
@@ -135,23 +137,23 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         if enclosure.observed > seen or not observer.is_on():
             return
         try:
-            observation = observer.begin(_intent(observer, enclosure.facts, request))
+            in_flight = observer.begin(_intent(observer, enclosure.facts, request))
             if _is_delta(request):
-                observation.location = location_of(getattr(request, "destination", None))
+                in_flight.location = location_of(getattr(request, "destination", None))
             if error is None:
-                _note_outcome(observation, request, result)
-                observer.returned(observation, None, table=None)
+                _note_outcome(in_flight, request, result)
+                observer.returned(in_flight, None, table=None)
             else:
                 if isinstance(self.__wrapped__, WritePipeline):
                     # Its writes are all seen. Another one's may be made where nobody looks.
-                    observation.landed = Landed.NO
-                observer.raised(observation, error)
+                    in_flight.landed = Landed.NO
+                observer.raised(in_flight, error)
             enclosure.observed += 1
         except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", problem)
 
 
-def _intent(observer: Observer, facts: Facts, request: Any) -> WriteIntent:
+def _intent(observer: Observer, facts: WriteAttributes, request: Any) -> WriteIntent:
     destination = getattr(request, "destination", None)
     if not isinstance(destination, str | os.PathLike):
         destination = getattr(destination, "table_uri", None)
@@ -169,11 +171,11 @@ def _is_delta(request: Any) -> bool:
     return _text(getattr(request, "format", "delta")) == "delta"
 
 
-def _observed(pipeline: Any, policy: str | None, scope: CacheScope | None) -> ObservedWritePipeline:
+def _observe(pipeline: Any, policy: str | None, scope: CacheScope | None) -> ObservedWritePipeline:
     return ObservedWritePipeline(pipeline, policy=policy, scope=scope)
 
 
-def _quietly(hashed: Any, source: Any) -> str | None:
+def _guarded(hashed: Any, source: Any) -> str | None:
     """Return a hash, or None for a source that has none: not every request is one of ours."""
     if source is None:
         return None
@@ -184,18 +186,18 @@ def _quietly(hashed: Any, source: Any) -> str | None:
     return digest
 
 
-def _note_outcome(observation: Observation, request: Any, result: Any) -> None:
+def _note_outcome(in_flight: InFlightWrite, request: Any, result: Any) -> None:
     """Note how a write ended that no seam has seen: skipped, made as plain files, or not found."""
     if getattr(result, "skipped", False) is True:
-        observation.idle = NoCommitReason.TABLE_EXISTS
+        in_flight.no_commit_reason = NoCommitReason.TABLE_EXISTS
     elif _is_delta(request):
-        observation.idle = NoCommitReason.NOT_FOUND
+        in_flight.no_commit_reason = NoCommitReason.NOT_FOUND
     else:
         counts = CommitMetrics(
             rows_added=_count(getattr(result, "rows", None)),
             files_added=_count(getattr(result, "files", None)),
         )
-        observation.exported = lambda: counts
+        in_flight.exported = lambda: counts
 
 
 def _count(value: object) -> int | None:

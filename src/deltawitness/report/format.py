@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 
-__all__ = ["counted", "moment", "number", "rows", "seconds", "short_id", "size", "text"]
+__all__ = ["count_of", "number", "rows", "seconds", "short_id", "size", "text", "timestamp"]
 
 _KIBI = 1024
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -20,10 +20,10 @@ def number(count: int | None) -> str:
     return f"{count:,}" if count else ""
 
 
-def counted(count: int, noun: str) -> str:
+def count_of(count: int, noun: str) -> str:
     """Return a count with what it counts.
 
-    >>> counted(1, "table"), counted(1200, "commit")
+    >>> counted(1, "table"), count_of(1200, "commit")
     ('1 table', '1,200 commits')
     """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
@@ -42,10 +42,10 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def moment(time: dt.datetime | None) -> str:
+def timestamp(time: dt.datetime | None) -> str:
     """Return a moment in UTC, to the second.
 
-    >>> moment(dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC))
+    >>> timestamp(dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC))
     '2024-02-29 12:30:00'
     """
     return "" if time is None else time.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")

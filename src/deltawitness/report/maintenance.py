@@ -8,33 +8,33 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from deltawitness.report.format import counted
+from deltawitness.report.format import count_of
 
 if TYPE_CHECKING:
-    from deltawitness.ledger.drain.drain import Drained
-    from deltawitness.ledger.drain.maintenance import Maintained
-    from deltawitness.ledger.integrity import Verification
+    from deltawitness.ledger.drain.drain import DrainResult
+    from deltawitness.ledger.drain.maintenance import MaintenanceResult
+    from deltawitness.ledger.integrity import IntegrityResult
 
 __all__ = ["print_drained", "print_maintained", "print_verification"]
 
 
-def print_drained(console: Console, drained: Drained) -> None:
+def print_drained(console: Console, drained: DrainResult) -> None:
     """Print what was carried into the ledger."""
     if not drained.adopted:
         console.print("nothing waits", highlight=False)
         return
     console.print(
-        f"{counted(drained.operations, 'operation')}, {counted(drained.runs, 'run')} and"
-        f" {counted(drained.snapshots, 'snapshot')} of processes that are gone: {drained.adopted}",
+        f"{count_of(drained.operations, 'operation')}, {count_of(drained.runs, 'run')} and"
+        f" {count_of(drained.snapshots, 'snapshot')} of processes that are gone: {drained.adopted}",
         highlight=False,
     )
     if drained.damaged:
         console.print(
-            f"passed over as damaged: {counted(drained.damaged, 'line')}", highlight=False
+            f"passed over as damaged: {count_of(drained.damaged, 'line')}", highlight=False
         )
 
 
-def print_maintained(console: Console, maintained: Sequence[Maintained]) -> None:
+def print_maintained(console: Console, maintained: Sequence[MaintenanceResult]) -> None:
     """Print what was done to each table."""
     table = Table()
     table.add_column("table")
@@ -48,16 +48,16 @@ def print_maintained(console: Console, maintained: Sequence[Maintained]) -> None
     console.print(table, highlight=False)
 
 
-def print_verification(console: Console, verification: Verification) -> None:
+def print_verification(console: Console, verification: IntegrityResult) -> None:
     """Print what is wrong, and how much was looked at."""
     for finding in verification.findings:
         line = f"{finding.problem.value} in {finding.where}: {finding.text}"
         console.print(line, highlight=False, soft_wrap=True)
     for table, rows in verification.rows.items():
-        console.print(f"{table}: {counted(rows, 'row')}", highlight=False)
+        console.print(f"{table}: {count_of(rows, 'row')}", highlight=False)
     if verification.waiting:
         console.print(
-            f"waiting to be drained: {counted(verification.waiting, 'operation')}", highlight=False
+            f"waiting to be drained: {count_of(verification.waiting, 'operation')}", highlight=False
         )
     for uri in verification.unread:
         console.print(f"not compared, its log cannot be read: {uri}", highlight=False)

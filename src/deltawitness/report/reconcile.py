@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from deltawitness.report.format import counted, text
+from deltawitness.report.format import count_of, text
 
 if TYPE_CHECKING:
-    from deltawitness.ledger.reconcile.scan import Plan
+    from deltawitness.ledger.reconcile.plan import ReconcilePlan
 
 __all__ = ["plan_json", "print_plan"]
 
@@ -19,7 +19,7 @@ SHOWN = 50
 """Findings that are shown of each kind."""
 
 
-def plan_json(plan: Plan, applied: int | None) -> dict[str, Any]:
+def plan_json(plan: ReconcilePlan, applied: int | None) -> dict[str, Any]:
     """Return a plan as JSON-able values.
 
     Args:
@@ -41,7 +41,7 @@ def plan_json(plan: Plan, applied: int | None) -> dict[str, Any]:
     }
 
 
-def print_plan(console: Console, plan: Plan, applied: int | None) -> None:
+def print_plan(console: Console, plan: ReconcilePlan, applied: int | None) -> None:
     """Print what was found, and what was done about it.
 
     Args:
@@ -53,22 +53,22 @@ def print_plan(console: Console, plan: Plan, applied: int | None) -> None:
     if findings.row_count:
         console.print(findings, highlight=False)
     counts = ", ".join(f"{count} {kind}" for kind, count in plan.counts.items() if count)
-    read = f"{counted(plan.commits, 'commit')} of {counted(len(plan.tables), 'table')} read"
+    read = f"{count_of(plan.commits, 'commit')} of {count_of(len(plan.tables), 'table')} read"
     console.print(f"{read}: {counts or 'the ledger says what the logs say'}", highlight=False)
     for uri in plan.gone:
         console.print(f"gone: {uri}", highlight=False)
     if plan.unsettled:
         console.print(
-            f"left for later, as a process may still tell of it: {counted(plan.unsettled, 'commit')}",
+            f"left for later, as a process may still tell of it: {count_of(plan.unsettled, 'commit')}",
             highlight=False,
         )
     if applied is not None:
-        console.print(f"appended: {counted(applied, 'row')}", highlight=False)
+        console.print(f"appended: {count_of(applied, 'row')}", highlight=False)
     elif plan.missing or plan.foreign:
         console.print("--apply appends what is missing and what is foreign", highlight=False)
 
 
-def _findings(plan: Plan, *, is_applied: bool) -> Table:
+def _findings(plan: ReconcilePlan, *, is_applied: bool) -> Table:
     """Return what was found, but for what has been made good."""
     table = Table()
     for name in ("finding", "table", "versions", "operation", "what"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.table_providers import readable, readable_named
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.handlers import (
     ADDRESS,
     Handler,
@@ -14,7 +14,7 @@ from deltawitness.session.handlers import (
     argument,
     is_behind,
     is_delta,
-    note_frame_as_view,
+    record_frame_as_view,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["CATALOG_HANDLERS", "SCHEMA_HANDLERS"]
 
 
 def _catalog_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    schema = original(catalog, "schema")(*args, **kwargs)
+    schema = unpatched(catalog, "schema")(*args, **kwargs)
     address = getattr(catalog, ADDRESS, None)
     name = args[0] if args else kwargs.get("name", "public")
     return schema if address is None else addressed(schema, (*address, name))
@@ -34,7 +34,7 @@ def _other_schema(method: str) -> Handler:
     """Return the handler of a method that puts a schema in place of what was there, or none."""
 
     def handler(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = original(catalog, method)(*args, **kwargs)
+        result = unpatched(catalog, method)(*args, **kwargs)
         address = getattr(catalog, ADDRESS, None)
         if address is not None:
             ctx, name = address
@@ -45,7 +45,7 @@ def _other_schema(method: str) -> Handler:
 
 
 def _schema_register(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = original(schema, "register_table")(*readable(args), **readable_named(kwargs))
+    result = unpatched(schema, "register_table")(*readable(args), **readable_named(kwargs))
     address = getattr(schema, ADDRESS, None)
     if address is not None:
         ctx, *path = address
@@ -56,12 +56,12 @@ def _schema_register(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, An
         if is_delta(table):
             session.register(ctx, name, table, fixed=is_behind(table), is_registered=True)
         else:
-            note_frame_as_view(ctx, name, table)
+            record_frame_as_view(ctx, name, table)
     return result
 
 
 def _schema_deregister(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = original(schema, "deregister_table")(*args, **kwargs)
+    result = unpatched(schema, "deregister_table")(*args, **kwargs)
     address = getattr(schema, ADDRESS, None)
     if address is not None:
         ctx, *path = address

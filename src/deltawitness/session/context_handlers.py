@@ -15,30 +15,30 @@ from deltawitness.hashing import table_id
 from deltawitness.session.core.frames import (
     FrameState,
     PlainQuery,
-    adopt,
+    attach_state,
     refuse_statements,
     state_of,
 )
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import (
     FACTORY_FORMAT,
-    adopted,
+    attach_session,
     let_read_urls,
     reads_urls,
     session_of,
 )
 from deltawitness.session.core.table_providers import readable, readable_named
-from deltawitness.session.core.unpatched import REPLACED, original
+from deltawitness.session.core.unpatched import REPLACED, unpatched
 from deltawitness.session.handlers import (
     Handler,
     addressed,
     argument,
     is_behind,
     is_delta,
-    note_frame_as_view,
+    record_frame_as_view,
 )
 from deltawitness.session.sql.name_binding import TextOrigin
-from deltawitness.session.sql.router import routed, run_sql
+from deltawitness.session.sql.router import route, run_sql
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
@@ -55,11 +55,11 @@ def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
                 # Most of what sessions do, at a tenth of what the rest of them costs.
                 snapshot, epoch = session.snapshot, session.epoch
                 try:
-                    frame: Any = original(ctx, "sql")(text) if REPLACED else ctx.sql(text)
+                    frame: Any = unpatched(ctx, "sql")(text) if REPLACED else ctx.sql(text)
                 except Exception:  # noqa: BLE001, S110 - the way below raises it, unless it was a moment's
                     pass
                 else:
-                    frame._deltawitness_frame = PlainQuery(  # noqa: SLF001 - as `adopt` does
+                    frame._deltawitness_frame = PlainQuery(  # noqa: SLF001 - as `attach_state` does
                         ctx,
                         session,
                         snapshot,
@@ -93,15 +93,15 @@ def _sql_call(
 def _plan_to_frame(name: str) -> Handler:
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
-        frame = original(ctx, name)(*args, **kwargs)
+        frame = unpatched(ctx, name)(*args, **kwargs)
         known = state_of(argument(args, kwargs, 0, "plan"))
         if known is None:
-            return routed(frame, FrameState(ctx, session, session.snapshot))
+            return route(frame, FrameState(ctx, session, session.snapshot))
         state = FrameState(ctx, known.session, known.snapshot, known.reads)
         if known.pending is None:
-            return routed(frame, state)
+            return route(frame, state)
         # The plan of a statement's frame, optimized or not, is that statement.
-        return adopt(frame, state._replace(pending=known.pending.anew()))
+        return attach_state(frame, state._replace(pending=known.pending.anew()))
 
     return handler
 
@@ -110,11 +110,11 @@ def _table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     session = session_of(ctx)
     session.freshen(ctx)
     snapshot, epoch = session.snapshot, session.epoch
-    frame = session.reading(lambda: original(ctx, "table")(*args, **kwargs))
+    frame = session.reading(lambda: unpatched(ctx, "table")(*args, **kwargs))
     call = SqlCall(ctx, argument(args, kwargs, 0, "name"))
     config = session.config_of(ctx)
     origin = TextOrigin(session, call, epoch, config, snapshot.default, is_name=True)
-    return adopt(frame, FrameState(ctx, session, snapshot, (), origin))
+    return attach_state(frame, FrameState(ctx, session, snapshot, (), origin))
 
 
 def _source(name: str) -> Handler:
@@ -122,8 +122,8 @@ def _source(name: str) -> Handler:
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
-        frame = original(ctx, name)(*args, **kwargs)
-        return adopt(frame, FrameState(ctx, session, session.snapshot))
+        frame = unpatched(ctx, name)(*args, **kwargs)
+        return attach_state(frame, FrameState(ctx, session, session.snapshot))
 
     return handler
 
@@ -131,14 +131,14 @@ def _source(name: str) -> Handler:
 def _read_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session = session_of(ctx)
     source: Any = argument(args, kwargs, 0, "table")
-    frame = original(ctx, "read_table")(*readable(args), **readable_named(kwargs))
+    frame = unpatched(ctx, "read_table")(*readable(args), **readable_named(kwargs))
     reads: tuple[InputVersion, ...] = ()
     if is_delta(source):
         uri = source.table_uri
         reads = (InputVersion(table_id(uri), source.version(), uri),)
     elif (state := state_of(source)) is not None:
-        reads = state.inputs(original(source, "logical_plan")().display_indent())
-    return adopt(frame, FrameState(ctx, session, session.snapshot, reads))
+        reads = state.inputs(unpatched(source, "logical_plan")().display_indent())
+    return attach_state(frame, FrameState(ctx, session, session.snapshot, reads))
 
 
 # --- SessionContext: registration ------------------------------------------------------------------------
@@ -153,21 +153,21 @@ def _registered_as(ctx: SessionContext, method: str, name: str, *args: Any, **kw
     table: Any = next(iter((*args, *kwargs.values())), None)
     if is_delta(table):
         full_name = session.parsed_name(ctx, name)
-        original(ctx, method)(name, *readable(args), **readable_named(kwargs))
+        unpatched(ctx, method)(name, *readable(args), **readable_named(kwargs))
         session.register(ctx, full_name, table, fixed=is_behind(table), is_registered=True)
         return
     refuse_statements(table)
-    original(ctx, method)(name, *args, **kwargs)
+    unpatched(ctx, method)(name, *args, **kwargs)
     full_name = session.parsed_name(ctx, name)
     session.forget(full_name)
-    note_frame_as_view(ctx, full_name, table)
+    record_frame_as_view(ctx, full_name, table)
 
 
 def _other_catalog(name: str) -> Handler:
     """Return the handler of a method that puts a catalog, or all of them, in place of what was there."""
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = original(ctx, name)(*args, **kwargs)
+        result = unpatched(ctx, name)(*args, **kwargs)
         is_one = name == "register_catalog_provider"
         session_of(ctx).forget_schema(argument(args, kwargs, 0, "name") if is_one else None)
         return result
@@ -225,7 +225,7 @@ def refresh(ctx: SessionContext, name: str | None = None) -> None:
 def _deregister_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = argument(args, kwargs, 0, "name")
     session = session_of(ctx)
-    result = original(ctx, "deregister_table")(*args, **kwargs)
+    result = unpatched(ctx, "deregister_table")(*args, **kwargs)
     if isinstance(name, str):
         session.forget(session.parsed_name(ctx, name))
     return result
@@ -234,7 +234,7 @@ def _deregister_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[s
 def _register_table_factory(
     ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    result = original(ctx, "register_table_factory")(*args, **kwargs)
+    result = unpatched(ctx, "register_table_factory")(*args, **kwargs)
     name = argument(args, kwargs, 0, "format")
     if isinstance(name, str) and name.upper() == FACTORY_FORMAT:
         session_of(ctx).has_factory = False
@@ -245,7 +245,7 @@ def _registering_function(name: str) -> Handler:
     """Return the handler of a method that registers a function of the program's own."""
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = original(ctx, name)(*args, **kwargs)
+        result = unpatched(ctx, name)(*args, **kwargs)
         function: Any = next(iter((*args, *kwargs.values())), None)
         named = getattr(function, "name", None)
         if isinstance(named, str):
@@ -258,7 +258,7 @@ def _registering_function(name: str) -> Handler:
 
 
 def _register_udtf(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = original(ctx, "register_udtf")(*args, **kwargs)
+    result = unpatched(ctx, "register_udtf")(*args, **kwargs)
     session = session_of(ctx)
     session.note_change()
     session.table_functions += (argument(args, kwargs, 0, "func"),)
@@ -268,7 +268,7 @@ def _register_udtf(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str,
 def _enable_spark_functions(
     ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    result = original(ctx, "enable_spark_functions")(*args, **kwargs)
+    result = unpatched(ctx, "enable_spark_functions")(*args, **kwargs)
     session = session_of(ctx)
     session.note_change()
     session.has_spark_functions = True
@@ -280,7 +280,7 @@ def _same_session(name: str) -> Handler:
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
-        handle = adopted(original(ctx, name)(*args, **kwargs), session)
+        handle = attach_session(unpatched(ctx, name)(*args, **kwargs), session)
         return let_read_urls(handle) if name == "enable_url_table" or reads_urls(ctx) else handle
 
     return handler
@@ -288,7 +288,7 @@ def _same_session(name: str) -> Handler:
 
 def _catalog(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session_of(ctx).freshen(ctx)
-    catalog = original(ctx, "catalog")(*args, **kwargs)
+    catalog = unpatched(ctx, "catalog")(*args, **kwargs)
     name = args[0] if args else kwargs.get("name", "datafusion")
     return addressed(catalog, (ctx, name))
 

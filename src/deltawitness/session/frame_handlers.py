@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.events import InputVersion
 from deltawitness.observe import current_observer
 from deltawitness.session.core.filter_fallback import call_frame, call_with_fallback
-from deltawitness.session.core.frame_facts import note_handed_out
-from deltawitness.session.core.frames import ATTRIBUTE, FrameState, adopt, derive, state_of
+from deltawitness.session.core.frame_facts import record_export
+from deltawitness.session.core.frames import ATTRIBUTE, FrameState, attach_state, derive, state_of
 from deltawitness.session.core.private_api import table_of_class
-from deltawitness.session.core.unpatched import REPLACED, original
+from deltawitness.session.core.unpatched import REPLACED, unpatched
 from deltawitness.session.handlers import Handler, argument
-from deltawitness.session.queries import inside_a_query, observed_query
-from deltawitness.session.sql.exports import exported
+from deltawitness.session.queries import inside_a_query, observe_query
+from deltawitness.session.sql.exports import run_export
 from deltawitness.session.sql.frame_writer import write_delta, write_table
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def _executing(name: str) -> Handler:
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = state_of(frame)
         if state is None:
-            return original(frame, name)(*args, **kwargs)
+            return unpatched(frame, name)(*args, **kwargs)
         rows = frame if state.pending is None else state.pending.run()
         with inside_a_query():
             result = call_frame(rows, name, *args, **kwargs)
-        return adopt(
+        return attach_state(
             result, FrameState(state.ctx, state.session, state.snapshot, _read_by(frame, state))
         )
 
@@ -49,7 +49,7 @@ def _executing(name: str) -> Handler:
 
 def _read_by(frame: DataFrame, state: FrameState) -> tuple[InputVersion, ...]:
     # The rows are in memory: the plan of the new frame does not say where they came from.
-    return state.inputs(original(frame, "logical_plan")().display_indent())
+    return state.inputs(unpatched(frame, "logical_plan")().display_indent())
 
 
 def _terminal(name: str) -> Handler:
@@ -58,16 +58,16 @@ def _terminal(name: str) -> Handler:
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         known = frame.__dict__.get(ATTRIBUTE)
         if type(known) is FrameState and known.pending is not None:
-            return original(known.pending.run(), name)(*args, **kwargs)
-        call = original(frame, name) if REPLACED else getattr(frame, name)
+            return unpatched(known.pending.run(), name)(*args, **kwargs)
+        call = unpatched(frame, name) if REPLACED else getattr(frame, name)
         observer = current_observer()
         if observer is None or not observer.settings.capture_queries:
             result = call_with_fallback(frame, name, call, *args, **kwargs)
         else:
             run = partial(call_with_fallback, frame, name, call, *args, **kwargs)
-            result = observed_query(observer, name, frame, run)
+            result = observe_query(observer, name, frame, run)
         if name in HANDING_OUT and observer is not None:
-            note_handed_out(frame, result)
+            record_export(frame, result)
         return result
 
     return handler
@@ -77,9 +77,9 @@ def _planning(name: str) -> Handler:
     """Return the handler of a method that hands out the plan: it keeps what is known of the frame."""
 
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        plan = original(frame, name)(*args, **kwargs)
+        plan = unpatched(frame, name)(*args, **kwargs)
         state = state_of(frame)
-        return plan if state is None else adopt(plan, state)
+        return plan if state is None else attach_state(plan, state)
 
     return handler
 
@@ -90,10 +90,10 @@ def _looking(name: str) -> Handler:
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = state_of(frame)
         if state is None or state.pending is None:
-            return original(frame, name)(*args, **kwargs)
+            return unpatched(frame, name)(*args, **kwargs)
         observer = current_observer()
         if observer is not None and observer.settings.repr_runs_dml:
-            return original(state.pending.run(), name)(*args, **kwargs)
+            return unpatched(state.pending.run(), name)(*args, **kwargs)
         text = state.pending.status
         return (
             f"<pre>{html.escape(text, quote=False)}</pre>"
@@ -113,7 +113,7 @@ def _exporting(name: str) -> Handler:
         write = partial(call_frame, rows, name, *args, **kwargs)
         if state is None or not isinstance(path, str | os.PathLike):
             return write()
-        return exported(frame, path, write, headers=int(has_header))
+        return run_export(frame, path, write, headers=int(has_header))
 
     return handler
 
@@ -124,11 +124,11 @@ def _write_table(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]
         frame, name, argument(args, kwargs, 1, "write_options")
     ):
         return None
-    return original(frame, "write_table")(*args, **kwargs)
+    return unpatched(frame, "write_table")(*args, **kwargs)
 
 
 def _into_view(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    table = original(frame, "into_view")(*args, **kwargs)
+    table = unpatched(frame, "into_view")(*args, **kwargs)
     state = state_of(frame)
     if state is None:
         return table
@@ -136,7 +136,7 @@ def _into_view(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
     view = table_of_class(FrameView, table)
     view.frame = frame
-    return adopt(view, state)
+    return attach_state(view, state)
 
 
 DERIVING = (

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.commit.log import open_log
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.exceptions import StatementError
-from deltawitness.session.core.frames import bind_origin, remade, state_of
+from deltawitness.session.core.frames import bind_origin, replan, state_of
 from deltawitness.session.core.snapshot import TableName
 from deltawitness.session.core.state import session_of
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
@@ -27,7 +27,7 @@ __all__ = [
     "argument",
     "is_behind",
     "is_delta",
-    "note_frame_as_view",
+    "record_frame_as_view",
 ]
 
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -52,7 +52,7 @@ def is_behind(table: DeltaTable) -> bool:
     return log.read(table.version() + 1) is not None
 
 
-def note_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> None:
+def record_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> None:
     """Remember a frame that a name now stands for, so that it shows new versions of what it reads."""
     if state_of(table) is None:
         return
@@ -66,7 +66,7 @@ def note_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> None
 
 def _view_of(frame: Any, ctx: SessionContext) -> Table:
     del ctx
-    view: Table = original(remade(frame), "into_view")()
+    view: Table = unpatched(replan(frame), "into_view")()
     return view
 
 

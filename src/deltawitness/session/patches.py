@@ -13,7 +13,7 @@ from typing import Any
 from deltawitness.patching import Replacements, unpatched
 from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
 from deltawitness.session.context_handlers import SESSION_EXTRAS, SESSION_HANDLERS
-from deltawitness.session.core.state import keeping_session
+from deltawitness.session.core.state import keeping_session_alive
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.session.frame_handlers import FRAME_EXTRAS, FRAME_HANDLERS
 from deltawitness.session.handlers import Handler
@@ -78,7 +78,7 @@ class DataFusionPatches:
 
 def _global_ctx(original: Callable[[], Any]) -> Callable[[type], Any]:
     def global_ctx(_: type) -> Any:
-        return keeping_session(original())
+        return keeping_session_alive(original())
 
     return functools.wraps(original)(global_ctx)
 

@@ -18,11 +18,11 @@ import wrapt
 from datafusion import DataFrame, SessionContext
 from datafusion.catalog import Catalog, Schema
 
-from deltawitness.delta_rs.install import install_enclosed
+from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.internal_errors import report
 from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
 from deltawitness.session.context_handlers import SESSION_HANDLERS, refresh, register_delta
-from deltawitness.session.core.state import keeping_session, session_of
+from deltawitness.session.core.state import keeping_session_alive, session_of
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.session.frame_handlers import FRAME_HANDLERS, GIVING_DATA
 from deltawitness.session.handlers import Handler
@@ -256,14 +256,14 @@ class ObservedSessionContext(_Copied, _SessionProxy):
         super().__init__(wrapped)
         session_of(wrapped)
         try:
-            install_enclosed()
+            install_for_proxies()
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             report("session", error)
 
     @classmethod
     def global_ctx(cls) -> ObservedSessionContext:
         """Return the global context, observed."""
-        return cls(keeping_session(SessionContext.global_ctx()))
+        return cls(keeping_session_alive(SessionContext.global_ctx()))
 
     def register_delta(
         self,

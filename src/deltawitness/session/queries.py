@@ -14,17 +14,17 @@ from deltawitness.internal_errors import report
 from deltawitness.observe import Observer
 from deltawitness.redaction import table_name_for
 from deltawitness.session.core.frames import state_of
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
 
     from deltawitness.telemetry.query_spans import Query
 
-__all__ = ["inside_a_query", "observed_query"]
+__all__ = ["inside_a_query", "observe_query"]
 
 
-def observed_query(observer: Observer, name: str, frame: DataFrame, call: Callable[[], Any]) -> Any:
+def observe_query(observer: Observer, name: str, frame: DataFrame, call: Callable[[], Any]) -> Any:
     """Run a method that gives rows to the program, and have it observed.
 
     Args:
@@ -68,7 +68,7 @@ def _opened(observer: Observer, frame: DataFrame) -> Query | None:
         state = state_of(frame)
         if state is None:
             return None
-        text = plan_text(original(frame, "logical_plan")())
+        text = plan_text(unpatched(frame, "logical_plan")())
         inputs = state.inputs(text)
         if not inputs:
             return None

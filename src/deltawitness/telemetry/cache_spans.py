@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["cache_span", "note_enclosed_write", "on_cache_operation"]
+__all__ = ["cache_span", "on_cache_operation", "record_write_in_span"]
 
 P = ParamSpec("P")
 T = TypeVar("T", CacheOperation, CacheResult)
@@ -82,7 +82,7 @@ class _Observed:
 _enclosing: ContextVar[_Observed | None] = ContextVar("deltawitness_cache_span", default=None)
 
 
-def note_enclosed_write() -> None:
+def record_write_in_span() -> None:
     """Note that a write begins here and now, which is observed and counted by itself."""
     enclosing = _enclosing.get()
     if enclosing is not None:

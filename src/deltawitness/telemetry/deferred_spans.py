@@ -15,7 +15,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["Reservations", "ReservedSpan"]
+__all__ = ["DeferredSpan", "DeferredSpans"]
 
 _PREDICTABLE = frozenset(
     {
@@ -30,7 +30,7 @@ _PREDICTABLE = frozenset(
 """Samplers, by their description, that sample a root span and the child of a sampled one."""
 
 
-class ReservedSpan(NonRecordingSpan):
+class DeferredSpan(NonRecordingSpan):
     """Stands for a span that will be made later: it has the context, and keeps nothing else."""
 
 
@@ -50,7 +50,7 @@ class _GivenIds:
         return bool(self.context.trace_flags & TraceFlags.RANDOM_TRACE_ID)
 
 
-class Reservations:
+class DeferredSpans:
     """Reserves span contexts of one SDK tracer, and gives them to the spans made later.
 
     Args:
@@ -74,7 +74,7 @@ class Reservations:
             and sampler.get_description() in _PREDICTABLE
         )
 
-    def reserve(self, parent: SpanContext) -> ReservedSpan | None:
+    def reserve(self, parent: SpanContext) -> DeferredSpan | None:
         """Return a stand-in with the context that the span will have; None for an unsampled parent."""
         if not parent.trace_id:
             flags = TraceFlags.SAMPLED
@@ -92,9 +92,9 @@ class Reservations:
             trace_flags=TraceFlags(flags),
             trace_state=parent.trace_state,
         )
-        return ReservedSpan(context)
+        return DeferredSpan(context)
 
-    def tracer_for(self, span: ReservedSpan) -> Tracer:
+    def tracer_for(self, span: DeferredSpan) -> Tracer:
         """Return a tracer whose next span has the reserved context; for one thread at a time."""
         self._given.context = span.get_span_context()
         tracer: Tracer = self._later

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from deltawitness.run import RunContext
 
-__all__ = ["StepSpans"]
+__all__ = ["TaskSpans"]
 
 
-class StepSpans:
+class TaskSpans:
     """Opens and closes the spans of steps.
 
     Args:

@@ -8,22 +8,32 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.policy import CachePolicy
-from deltawitness.cache.fingerprint.dependencies import asked_again, is_being_made, lent_in
+from deltawitness.cache.fingerprint.dependencies import (
+    is_being_computed,
+    refresh_view,
+    uncached_views_in,
+)
 from deltawitness.cache.fingerprint.inputs import has_files
-from deltawitness.cache.fingerprint.model import Fingerprint, Uncacheable
+from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable
 from deltawitness.cache.fingerprint.plan import fingerprint_of
 from deltawitness.cache.fingerprint.scans import RECURSION
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import CacheScope
-from deltawitness.session.core.frames import FrameState, adopt, refuse_statements, remade, state_of
+from deltawitness.session.core.frames import (
+    FrameState,
+    attach_state,
+    refuse_statements,
+    replan,
+    state_of,
+)
 from deltawitness.session.core.private_api import LIST_OF_FILES
 from deltawitness.session.core.snapshot import TableName, scanned_names
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
 
-__all__ = ["Made", "Recipe", "checked_name", "planned", "view_recipe"]
+__all__ = ["Candidate", "EntryDefinition", "checked_name", "define_view", "plan_query"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 _QUERY = re.compile(
@@ -44,15 +54,15 @@ def checked_name(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Candidate:
     """A result that could be computed now, and what it would be made from."""
 
     frame: DataFrame
-    fingerprint: Fingerprint | Uncacheable
+    fingerprint: Fingerprint | NotCacheable
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class EntryDefinition:
     """How an entry is made.
 
     Attributes:
@@ -68,7 +78,7 @@ class Recipe:
     scope: CacheScope
     name: str
     policy: CachePolicy
-    make: Callable[[], Made]
+    make: Callable[[], Candidate]
     facts: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
 
@@ -78,7 +88,7 @@ class Recipe:
         return self.scope in {CacheScope.VIEW, CacheScope.DATASET}
 
 
-def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
+def define_view(  # noqa: PLR0913 - what a view is, by keyword
     ctx: SessionContext,
     name: str,
     query: str | DataFrame,
@@ -86,7 +96,7 @@ def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
     policy: CachePolicy,
     functions: Mapping[str, str],
     version: str | None,
-) -> Recipe:
+) -> EntryDefinition:
     """Return the recipe of a view.
 
     Args:
@@ -108,8 +118,8 @@ def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
     else:
         refuse_statements(query)
 
-    def make() -> Made:
-        frame = planned(ctx, query)
+    def make() -> Candidate:
+        frame = plan_query(ctx, query)
         fingerprint = fingerprint_of(
             frame,
             functions=functions,
@@ -117,13 +127,13 @@ def view_recipe(  # noqa: PLR0913 - what a view is, by keyword
             is_aging=policy.max_age is not None,
             query=query if isinstance(query, str) else None,
         )
-        return Made(frame, fingerprint)
+        return Candidate(frame, fingerprint)
 
     origin = {"sql": query} if isinstance(query, str) else {}
-    return Recipe(CacheScope.VIEW, checked_name(name), policy, make, origin=origin)
+    return EntryDefinition(CacheScope.VIEW, checked_name(name), policy, make, origin=origin)
 
 
-def planned(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
+def plan_query(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
     """Return the frame of a query over what its names mean now, at the newest versions there are.
 
     Args:
@@ -149,7 +159,7 @@ def planned(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
 
 
 def _frame_of(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
-    frame: DataFrame = ctx.sql(query) if isinstance(query, str) else remade(query)
+    frame: DataFrame = ctx.sql(query) if isinstance(query, str) else replan(query)
     refuse_statements(frame)
     return frame
 
@@ -157,17 +167,17 @@ def _frame_of(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
 def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bool:
     """Bring what a frame reads up to date; return whether a name may mean something else now."""
     session = state.session
-    text = original(frame, "logical_plan")().display_indent()
+    text = unpatched(frame, "logical_plan")().display_indent()
     tables = {entry.name: entry for entry in scanned_names(text, state.snapshot)}
-    lent = [name for name in lent_in(text, session) if name not in done]
+    lent = [name for name in uncached_views_in(text, session) if name not in done]
     for name in dict.fromkeys((*lent, *tables)):
         if name in done:
             continue
         done.add(name)
         if name in session.upstream:
-            if is_being_made(name) and name.table in RECURSION.findall(text):
+            if is_being_computed(name) and name.table in RECURSION.findall(text):
                 continue
-            asked_again(session, state.ctx, name)
+            refresh_view(session, state.ctx, name)
         elif session.snapshot.get(name) is not None:
             session.refresh(state.ctx, tuple(name))
     return bool(lent) or any(session.served(entry) is not entry for entry in tables.values())
@@ -176,12 +186,12 @@ def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bo
 def _forget_lists_of_files(state: FrameState) -> None:
     """Have the session look into directories anew: it keeps the list of the files of each."""
     for statement in (f"SET {LIST_OF_FILES} = '0K'", state.session.list_of_files):
-        original(state.ctx, "sql")(statement)
+        unpatched(state.ctx, "sql")(statement)
 
 
 def _planned_now(frame: DataFrame, state: FrameState) -> DataFrame:
     """Return the frame under the session's settings of now: a frame keeps those that it was made with."""
-    plan = original(frame, "logical_plan")()
-    again: DataFrame = original(state.ctx, "create_dataframe_from_logical_plan")(plan)
-    adopt(again, state)
+    plan = unpatched(frame, "logical_plan")()
+    again: DataFrame = unpatched(state.ctx, "create_dataframe_from_logical_plan")(plan)
+    attach_state(again, state)
     return again

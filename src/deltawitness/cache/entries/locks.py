@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deltawitness.internal_errors import report
 
-__all__ = ["alone"]
+__all__ = ["entry_lock"]
 
 
 _guard = threading.RLock()
@@ -95,7 +95,7 @@ os.register_at_fork(
 
 
 @contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
+def entry_lock(folder: Path, name: str) -> Iterator[None]:
     """Be the only one on this machine in the block, of those who ask for the same name.
 
     Whoever holds the lock may ask for it again inside.

@@ -21,14 +21,14 @@ from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.semconv import PLAN_DIRECTORY, CacheScope
 from deltawitness.session.core.frames import state_of
 from deltawitness.session.core.snapshot import TableName, scanned_names
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
 
-    from deltawitness.cache.entries.definitions import Recipe
+    from deltawitness.cache.entries.definitions import EntryDefinition
 
-__all__ = ["KeptPlan", "PlannedTable", "forget_plans", "keep_plan", "plan_of", "read_plan"]
+__all__ = ["PlannedTable", "StoredPlan", "delete_plans", "read_plan", "storable_plan", "store_plan"]
 
 _FORMAT = 1
 
@@ -49,7 +49,7 @@ class PlannedTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptPlan:
+class StoredPlan:
     """How the rows of an entry are made again.
 
     Attributes:
@@ -76,7 +76,7 @@ class KeptPlan:
         return json.dumps({"format": _FORMAT, **told}, separators=(",", ":"))
 
     @classmethod
-    def from_text(cls, text: str | bytes) -> KeptPlan:
+    def from_text(cls, text: str | bytes) -> StoredPlan:
         """Return it again.
 
         Raises:
@@ -104,7 +104,7 @@ class KeptPlan:
             raise ValueError(msg) from error
 
 
-def plan_of(ctx: SessionContext, recipe: Recipe, frame: DataFrame) -> KeptPlan:
+def storable_plan(ctx: SessionContext, recipe: EntryDefinition, frame: DataFrame) -> StoredPlan:
     """Return how a frame is made again.
 
     Args:
@@ -113,9 +113,9 @@ def plan_of(ctx: SessionContext, recipe: Recipe, frame: DataFrame) -> KeptPlan:
         frame: the frame.
     """
     state = state_of(frame)
-    plan = original(frame, "logical_plan")()
+    plan = unpatched(frame, "logical_plan")()
     scanned = [] if state is None else scanned_names(plan.display_indent(), state.snapshot)
-    return KeptPlan(
+    return StoredPlan(
         sql=recipe.origin.get("sql"),
         table=ledger_uri(recipe.origin["table"]) if "table" in recipe.origin else None,
         path=recipe.origin.get("path"),
@@ -143,7 +143,9 @@ def _place(key: str) -> str:
     return f"{PLAN_DIRECTORY}/{key.removeprefix('key:')}.json"
 
 
-def keep_plan(uri: str, key: str, plan: KeptPlan, storage_options: dict[str, str] | None) -> None:
+def store_plan(
+    uri: str, key: str, plan: StoredPlan, storage_options: dict[str, str] | None
+) -> None:
     """Keep a plan with an entry.
 
     Args:
@@ -171,7 +173,7 @@ def keep_plan(uri: str, key: str, plan: KeptPlan, storage_options: dict[str, str
     half.replace(path)
 
 
-def read_plan(uri: str, key: str, storage_options: dict[str, str] | None) -> KeptPlan | None:
+def read_plan(uri: str, key: str, storage_options: dict[str, str] | None) -> StoredPlan | None:
     """Return the plan that was kept with an entry; None when none was.
 
     Raises:
@@ -186,10 +188,10 @@ def read_plan(uri: str, key: str, storage_options: dict[str, str] | None) -> Kep
             content = Path(local, _place(key)).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             content = None
-    return None if content is None else KeptPlan.from_text(content)
+    return None if content is None else StoredPlan.from_text(content)
 
 
-def forget_plans(uri: str, keys: frozenset[str]) -> None:
+def delete_plans(uri: str, keys: frozenset[str]) -> None:
     """Delete the plans of a local entry but for those of these keys.
 
     Args:

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.entries.locks import alone
-from deltawitness.cache.entries.plan_store import forget_plans
+from deltawitness.cache.entries.locks import entry_lock
+from deltawitness.cache.entries.plan_store import delete_plans
 from deltawitness.cache.entries.policy import CachePolicy
 from deltawitness.cache.entries.store import (
     PRUNED,
     RETENTION,
-    Damaged,
+    DamagedEntryError,
     Entries,
     Entry,
     details_of_entry,
@@ -36,7 +36,7 @@ from deltawitness.commit.log import local_path
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
-from deltawitness.observe.write_context import NO_FACTS
+from deltawitness.observe.write_context import NO_ATTRIBUTES
 from deltawitness.run import cache_context, suppressed
 from deltawitness.semconv import (
     DELTA_TABLE_VERSION,
@@ -47,17 +47,17 @@ from deltawitness.semconv import (
     CacheScope,
     CommitKey,
 )
-from deltawitness.session.sql.write_facts import witnessed
+from deltawitness.session.sql.write_facts import observe_write
 from deltawitness.telemetry.cache_spans import cache_span
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
 
-__all__ = ["Pruned", "pruned"]
+__all__ = ["PruneResult", "prune"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PruneResult:
     """What was let go of.
 
     Attributes:
@@ -85,19 +85,19 @@ class _Tally:
     files: int = 0
     bytes: int = 0
 
-    def told(self) -> Pruned:
+    def told(self) -> PruneResult:
         names = {kind: tuple(found) for kind, found in self.names.items()}
-        return Pruned(**names, files=self.files, bytes=self.bytes)
+        return PruneResult(**names, files=self.files, bytes=self.bytes)
 
 
-def pruned(
+def prune(
     entries: Entries,
     locks: Path,
     *,
     policy: CachePolicy | None,
     older_than: dt.timedelta | None,
     set_aside: bool,
-) -> Pruned:
+) -> PruneResult:
     """Let go of what is older than it should be.
 
     Args:
@@ -118,9 +118,9 @@ def pruned(
     tally = _Tally()
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         for name in list(entries.names(scope)):
-            with alone(locks, f"{scope.value}.{name}"):
+            with entry_lock(locks, f"{scope.value}.{name}"):
                 try:
-                    _prune(entries, scope, name, policy, older_than, tally)
+                    _prune_entries(entries, scope, name, policy, older_than, tally)
                 except Exception as error:  # noqa: BLE001 - the others are pruned all the same
                     report("cache", error)
                     tally.names["failed"].append(name)
@@ -130,7 +130,7 @@ def pruned(
     return tally.told()
 
 
-def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
+def _prune_entries(  # noqa: PLR0913, PLR0917 - what it is asked for
     entries: Entries,
     scope: CacheScope,
     name: str,
@@ -140,7 +140,7 @@ def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
 ) -> None:
     try:
         entry = entries.read(scope, name)
-    except Damaged as damage:
+    except DamagedEntryError as damage:
         entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
         tally.names["damaged"].append(name)
         return
@@ -162,18 +162,18 @@ def _prune(  # noqa: PLR0913, PLR0917 - what it is asked for
         ) as (_, set_result),
     ):
         if age > limit and PRUNED not in entry.facts:
-            _let_go(entry)
+            _delete_rows(entry)
             details[DELTA_TABLE_VERSION] = entry.table.version()
-            _let_a_millisecond_pass()
-            _vacuumed(entry, dt.timedelta(0), tally, entries.storage_options)
-            forget_plans(entry.uri, frozenset())
+            _wait_next_millisecond()
+            _vacuum(entry, dt.timedelta(0), tally, entries.storage_options)
+            delete_plans(entry.uri, frozenset())
             tally.names["entries"].append(name)
             return
-        if _vacuumed(entry, limit, tally, entries.storage_options):
+        if _vacuum(entry, limit, tally, entries.storage_options):
             tally.names["vacuumed"].append(name)
         else:
             set_result(CacheResult.NOOP)
-        forget_plans(entry.uri, frozenset(_keys_within(entry, limit)))
+        delete_plans(entry.uri, frozenset(_keys_within(entry, limit)))
 
 
 def _keys_within(entry: Entry, limit: dt.timedelta) -> Iterator[str]:
@@ -196,10 +196,10 @@ def _own_retention(entry: Entry) -> dt.timedelta | None:
         return None
 
 
-def _let_go(entry: Entry) -> None:
+def _delete_rows(entry: Entry) -> None:
     """Delete the rows of an entry, in the commit that says that it is not to be served any more."""
     said = entry_metadata(None, entry.policy, {PRUNED: True})
-    with witnessed(NO_FACTS):
+    with observe_write(NO_ATTRIBUTES):
         before = entry.table.version()
         entry.table.delete(commit_properties=_properties(said))
         if entry.table.version() == before:
@@ -214,7 +214,7 @@ def _mark(table: DeltaTable, said: dict[str, str]) -> None:
     write_deltalake(table, nothing, mode="append", commit_properties=_properties(said))
 
 
-def _let_a_millisecond_pass() -> None:
+def _wait_next_millisecond() -> None:
     """Wait for the next tick of the engine's clock: what was let go of in this one is not old to it."""
     now = time.time_ns() // 1_000_000
     while time.time_ns() // 1_000_000 == now:
@@ -227,7 +227,7 @@ def _properties(said: dict[str, str]) -> CommitProperties:
     return CommitProperties(custom_metadata=said)
 
 
-def _vacuumed(
+def _vacuum(
     entry: Entry, retention: dt.timedelta, tally: _Tally, storage_options: dict[str, str] | None
 ) -> int:
     """Delete the files of versions that were replaced longer ago; return how many there were."""
@@ -238,7 +238,7 @@ def _vacuumed(
     sizes = _sizes(entry.uri, old, storage_options)
     if not sizes:
         return 0
-    with witnessed(NO_FACTS):
+    with observe_write(NO_ATTRIBUTES):
         entry.table.vacuum(hours, dry_run=False, enforce_retention_duration=False)
     tally.files += len(sizes)
     tally.bytes += sum(sizes.values())

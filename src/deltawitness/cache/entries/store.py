@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Damaged", "Entries", "Entry", "check_files", "details_of_entry", "entry_metadata"]
+__all__ = [
+    "DamagedEntryError",
+    "Entries",
+    "Entry",
+    "check_files",
+    "details_of_entry",
+    "entry_metadata",
+]
 
 PRUNED = "pruned"
 """The fact that an entry has lost its rows to `prune`."""
@@ -54,7 +61,7 @@ _FOLDERS = {
 }
 
 
-class Damaged(Exception):  # noqa: N818 - an answer, caught where it is asked for
+class DamagedEntryError(Exception):
     """An entry that cannot be served, and why."""
 
 
@@ -192,15 +199,15 @@ class Entries:
             return None
         except Exception as error:
             msg = "its table cannot be opened"
-            raise Damaged(msg) from error
+            raise DamagedEntryError(msg) from error
         mark_delta_rs_used()
         try:
             return self._told(scope, name, uri, table)
-        except Damaged:
+        except DamagedEntryError:
             raise
         except Exception as error:
             msg = "its table cannot be read"
-            raise Damaged(msg) from error
+            raise DamagedEntryError(msg) from error
 
     def _told(self, scope: CacheScope, name: str, uri: str, table: DeltaTable) -> Entry:
         commit, known = self._own_commit(uri, table.version())
@@ -219,7 +226,7 @@ class Entries:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             msg = "what its table says of it cannot be read"
-            raise Damaged(msg) from error
+            raise DamagedEntryError(msg) from error
         check_files(table)
         if entry.fingerprint is not None:
             entry = replace(entry, rows=_checked_rows(table, commit))
@@ -233,12 +240,12 @@ class Entries:
             if commit is None:
                 break
             if CACHE_ENTRY in commit.metadata:
-                return commit, _parsed(commit.metadata[CACHE_ENTRY])
+                return commit, _parse_entry(commit.metadata[CACHE_ENTRY])
             if commit.operation not in _HARMLESS:
                 msg = f"somebody else has written it ({commit.operation or 'unknown operation'})"
-                raise Damaged(msg)
+                raise DamagedEntryError(msg)
         msg = "its table does not say what it was made from"
-        raise Damaged(msg)
+        raise DamagedEntryError(msg)
 
     def opened(self, scope: CacheScope, name: str, version: int) -> DeltaTable:
         """Return the table of an entry at a version."""
@@ -315,13 +322,13 @@ def entry_metadata(
     return {CACHE_ENTRY: json.dumps(known, separators=(",", ":"))}
 
 
-def _parsed(text: Any) -> dict[str, Any]:
+def _parse_entry(text: Any) -> dict[str, Any]:
     try:
         known: dict[str, Any] = json.loads(text)
         known["policy"]  # of every release
     except (KeyError, TypeError, ValueError) as error:
         msg = "what its table says of it cannot be read"
-        raise Damaged(msg) from error
+        raise DamagedEntryError(msg) from error
     return known
 
 
@@ -338,7 +345,7 @@ def _checked_rows(table: DeltaTable, commit: CommitMetadata) -> int | None:
     rows = None if None in counts else sum(counts)
     if isinstance(written, int) and rows is not None and rows != written:
         msg = "it holds other rows than were kept"
-        raise Damaged(msg)
+        raise DamagedEntryError(msg)
     return rows
 
 
@@ -363,4 +370,4 @@ def check_files(table: DeltaTable) -> None:
             found = -1
         if found != size:
             msg = "a file of it is missing or damaged"
-            raise Damaged(msg)
+            raise DamagedEntryError(msg)

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from deltawitness.cache.entries.definitions import Recipe
+from deltawitness.cache.entries.definitions import EntryDefinition
 from deltawitness.cache.entries.policy import CachePolicy
 from deltawitness.cache.entries.store import RETENTION, Entry, entry_metadata
 from deltawitness.cache.fingerprint.model import Fingerprint
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
-from deltawitness.observe.write_context import NO_FACTS
+from deltawitness.observe.write_context import NO_ATTRIBUTES
 from deltawitness.run import suppressed
 from deltawitness.session.core.frames import derive
 from deltawitness.session.core.private_api import ENGINE_ERROR, FAILED_SOURCE
 from deltawitness.session.proxies import plain
 from deltawitness.session.sql.frame_writer import write_delta
-from deltawitness.session.sql.write_facts import witnessed
+from deltawitness.session.sql.write_facts import observe_write
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
@@ -38,7 +38,7 @@ _NEVER_AGAIN = 0
 """Retries of the commit that makes a table: one that lost its first version to another's is committed
 again by delta-rs as the second, beside the other's files and not in place of them (seen with 1.6.6)."""
 
-__all__ = ["check_columns", "is_of_the_query", "is_race_lost", "marked", "written"]
+__all__ = ["check_columns", "invalidate", "is_error_of_query", "is_race_lost", "write_entry"]
 
 
 def check_columns(policy: CachePolicy, names: Sequence[str]) -> None:
@@ -70,17 +70,17 @@ def is_race_lost(error: Exception) -> bool:
     return isinstance(error, CommitFailedError)
 
 
-def is_of_the_query(error: Exception) -> bool:
+def is_error_of_query(error: Exception) -> bool:
     """Tell whether a write failed because its rows cannot be computed: whoever asks for them is told."""
     text = str(error)
     is_planned = type(error) is Exception and text.startswith(ENGINE_ERROR)
     return is_planned or FAILED_SOURCE in text
 
 
-def written(  # noqa: PLR0913 - what an entry is written by, by keyword
+def write_entry(  # noqa: PLR0913 - what an entry is written by, by keyword
     frame: DataFrame,
     uri: str,
-    recipe: Recipe,
+    recipe: EntryDefinition,
     fingerprint: Fingerprint,
     storage_options: dict[str, str] | None,
     *,
@@ -109,7 +109,7 @@ def written(  # noqa: PLR0913 - what an entry is written by, by keyword
         facts[RETENTION] = policy.retention.total_seconds()
     said = entry_metadata(fingerprint, policy.name, facts, made_at=made_at)
     if kept is not None and _is_laid_out_otherwise(kept, recipe, fingerprint):
-        _lay_out_anew(kept, recipe, fingerprint, storage_options)
+        _repartition(kept, recipe, fingerprint, storage_options)
     result = write_delta(
         _signed(frame),
         uri,
@@ -151,7 +151,7 @@ def _signed(frame: DataFrame) -> DataFrame:
     return signed
 
 
-def _is_laid_out_otherwise(kept: Entry, recipe: Recipe, fingerprint: Fingerprint) -> bool:
+def _is_laid_out_otherwise(kept: Entry, recipe: EntryDefinition, fingerprint: Fingerprint) -> bool:
     partitions: list[str] = kept.table.metadata().partition_columns
     if partitions != list(recipe.policy.partition_by):
         return True
@@ -162,8 +162,11 @@ def _is_laid_out_otherwise(kept: Entry, recipe: Recipe, fingerprint: Fingerprint
     return is_nested or names != [column.name for column in fingerprint.columns]
 
 
-def _lay_out_anew(
-    kept: Entry, recipe: Recipe, fingerprint: Fingerprint, storage_options: dict[str, str] | None
+def _repartition(
+    kept: Entry,
+    recipe: EntryDefinition,
+    fingerprint: Fingerprint,
+    storage_options: dict[str, str] | None,
 ) -> None:
     """Replace an entry's table by an empty one that is not served.
 
@@ -174,7 +177,7 @@ def _lay_out_anew(
 
     # The types are those of the rows, which are written next.
     schema = pa.schema([(column.name, pa.string()) for column in fingerprint.columns])
-    with witnessed(NO_FACTS):
+    with observe_write(NO_ATTRIBUTES):
         DeltaTable.create(
             kept.uri,
             Schema.from_arrow(schema),
@@ -188,17 +191,17 @@ def _lay_out_anew(
         )
 
 
-def _ordered(table: DeltaTable, recipe: Recipe) -> int:
+def _ordered(table: DeltaTable, recipe: EntryDefinition) -> int:
     """Order the files of what was just written; unordered they are as true."""
     try:
-        with witnessed(NO_FACTS):
+        with observe_write(NO_ATTRIBUTES):
             table.optimize.z_order(list(recipe.policy.zorder_by))
     except Exception as error:  # noqa: BLE001 - somebody wrote it anew meanwhile, or no such column
         report("cache", error)
     return int(table.version())
 
 
-def marked(uri: str, policy: str, storage_options: dict[str, str] | None) -> int:
+def invalidate(uri: str, policy: str, storage_options: dict[str, str] | None) -> int:
     """Commit that an entry is not to be served any more, and return the version of that commit.
 
     Args:
@@ -212,7 +215,7 @@ def marked(uri: str, policy: str, storage_options: dict[str, str] | None) -> int
     with suppressed():  # its schema is all that is wanted
         nothing: Any = table.to_pyarrow_dataset().schema.empty_table()
     said = entry_metadata(None, policy)
-    with witnessed(NO_FACTS):
+    with observe_write(NO_ATTRIBUTES):
         write_deltalake(
             table,
             nothing,

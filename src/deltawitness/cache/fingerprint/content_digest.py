@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TooLarge", "content_hash"]
+__all__ = ["TooLargeError", "content_hash"]
 
 
-class TooLarge(Exception):  # noqa: N818 - an answer, caught where it is asked for
+class TooLargeError(Exception):
     """There is more of it than is to be looked at."""
 
 
@@ -35,7 +35,7 @@ def content_hash(batches: Iterable[pa.RecordBatch], *, limit: int | None = None)
         part = _without_views(batch)
         seen += part.nbytes
         if limit is not None and seen > limit:
-            raise TooLarge
+            raise TooLargeError
         if not parts:
             digest.update(str(batch.schema.remove_metadata()).encode("utf-8", "surrogatepass"))
         parts.append(part)

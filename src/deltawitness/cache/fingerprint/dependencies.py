@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from deltawitness.session.core.state import Session
 
 __all__ = [
-    "asked_again",
-    "being_made",
-    "is_being_made",
+    "computing",
+    "dry_run",
+    "is_being_computed",
     "is_of_another_default",
-    "lent_in",
-    "looking_only",
-    "untrue",
+    "refresh_view",
+    "stale_names",
+    "uncached_views_in",
 ]
 
 _asked: ContextVar[frozenset[TableName]] = ContextVar("asked", default=frozenset())
-_untrue: ContextVar[list[str] | None] = ContextVar("untrue", default=None)
+_untrue: ContextVar[list[str] | None] = ContextVar("stale_names", default=None)
 
 
-def lent_in(text: str, session: Session) -> list[TableName]:
+def uncached_views_in(text: str, session: Session) -> list[TableName]:
     """Return the cached views that a plan reads but that could not be kept: they are plain views.
 
     Args:
@@ -47,7 +47,7 @@ def lent_in(text: str, session: Session) -> list[TableName]:
     ]
 
 
-def asked_again(session: Session, ctx: SessionContext, name: TableName) -> None:
+def refresh_view(session: Session, ctx: SessionContext, name: TableName) -> None:
     """Have a cached view brought up to date.
 
     Args:
@@ -64,7 +64,7 @@ def asked_again(session: Session, ctx: SessionContext, name: TableName) -> None:
     if name in _asked.get():
         msg = f"the view {name.table} reads itself"
         raise ConfigurationError(msg)
-    with being_made(name):
+    with computing(name):
         ask()
 
 
@@ -79,13 +79,13 @@ def is_of_another_default(session: Session, ctx: SessionContext, name: TableName
     return name in session.upstream and tuple(name[:2]) != session.default_of(ctx)
 
 
-def is_being_made(name: TableName) -> bool:
+def is_being_computed(name: TableName) -> bool:
     """Tell whether a view is being made around the call."""
     return name in _asked.get()
 
 
 @contextmanager
-def being_made(name: TableName) -> Iterator[None]:
+def computing(name: TableName) -> Iterator[None]:
     """Take note that a view is being made inside the block."""
     token = _asked.set(_asked.get() | {name})
     try:
@@ -95,7 +95,7 @@ def being_made(name: TableName) -> Iterator[None]:
 
 
 @contextmanager
-def looking_only() -> Iterator[list[str]]:
+def dry_run() -> Iterator[list[str]]:
     """Have nothing computed inside the block; yield the names of what would have to be."""
     found: list[str] = []
     token = _untrue.set(found)
@@ -105,6 +105,6 @@ def looking_only() -> Iterator[list[str]]:
         _untrue.reset(token)
 
 
-def untrue() -> list[str] | None:
+def stale_names() -> list[str] | None:
     """Return where names of what would have to be computed are noted; None where it is computed."""
     return _untrue.get()

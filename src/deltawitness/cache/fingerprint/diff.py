@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from deltawitness.cache.fingerprint.model import Fingerprint, told_name
+from deltawitness.cache.fingerprint.model import Fingerprint, label
 
 __all__ = ["Miss", "Reason", "differences"]
 
@@ -65,9 +65,9 @@ def _differences(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
     if kept.schema_hash != now.schema_hash:
         yield Reason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(kept, now)}")
     yield from _tables_changed(kept, now)
-    yield from _marks_changed("file", _files(kept), _files(now))
-    yield from _marks_changed("source", _listed(kept.ways), _listed(now.ways))
-    yield from _marks_changed("in-memory table", _listed(kept.data), _listed(now.data))
+    yield from _inputs_changed("file", _files(kept), _files(now))
+    yield from _inputs_changed("source", _listed(kept.ways), _listed(now.ways))
+    yield from _inputs_changed("in-memory table", _listed(kept.data), _listed(now.data))
     yield from _functions_changed(kept, now)
     if changed := sorted({mark.name for mark in {*kept.settings} ^ {*now.settings}}):
         yield Reason(Miss.SETTING_CHANGED, f"setting changed: {', '.join(changed)}")
@@ -105,20 +105,20 @@ def _tables_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
         known = marks.pop(key, None)
         if known is None:
             yield Reason(
-                Miss.INPUT_CHANGED, f"input changed: {told_name(mark.name)} was not read before"
+                Miss.INPUT_CHANGED, f"input changed: {label(mark.name)} was not read before"
             )
         elif known.identity != mark.identity:
-            yield Reason(Miss.INPUT_CHANGED, f"input changed: {told_name(mark.name)} was made anew")
+            yield Reason(Miss.INPUT_CHANGED, f"input changed: {label(mark.name)} was made anew")
         elif known.version != mark.version:
-            text = f"input changed: {told_name(mark.name)} {known.version} -> {mark.version}"
+            text = f"input changed: {label(mark.name)} {known.version} -> {mark.version}"
             yield Reason(Miss.INPUT_CHANGED, text)
         elif known.commit != mark.commit:
-            text = f"input changed: {told_name(mark.name)} was put back, and is another at {mark.version}"
+            text = (
+                f"input changed: {label(mark.name)} was put back, and is another at {mark.version}"
+            )
             yield Reason(Miss.INPUT_CHANGED, text)
     for mark in marks.values():
-        yield Reason(
-            Miss.INPUT_CHANGED, f"input changed: {told_name(mark.name)} is not read any more"
-        )
+        yield Reason(Miss.INPUT_CHANGED, f"input changed: {label(mark.name)} is not read any more")
 
 
 def _functions_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
@@ -150,8 +150,8 @@ def _files(fingerprint: Fingerprint) -> dict[Any, Any]:
     return {(mark.place, mark.source): mark for mark in fingerprint.files}
 
 
-def _marks_changed(kind: str, before: dict[Any, Any], after: dict[Any, Any]) -> Iterator[Reason]:
-    told = str if kind == "file" else told_name
+def _inputs_changed(kind: str, before: dict[Any, Any], after: dict[Any, Any]) -> Iterator[Reason]:
+    told = str if kind == "file" else label
     added = [mark.name for key, mark in after.items() if key not in before]
     gone = [mark.name for key, mark in before.items() if key not in after]
     changed = [mark.name for key, mark in after.items() if key in before and before[key] != mark]

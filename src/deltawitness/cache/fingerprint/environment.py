@@ -6,13 +6,13 @@ from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.fingerprint.model import SettingMark
-from deltawitness.session.core.unpatched import original
+from deltawitness.cache.fingerprint.model import SettingInput
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import SessionConfig, SessionContext
 
-__all__ = ["TIME_ZONE", "engine_release", "setting_marks"]
+__all__ = ["TIME_ZONE", "engine_release", "setting_inputs"]
 
 TIME_ZONE = "datafusion.execution.time_zone"
 
@@ -29,7 +29,7 @@ _COUNTING = (
 """Settings by the beginnings of their names. Those of speed, memory and printing change no result."""
 
 
-def setting_marks(ctx: SessionContext, *, has_spark_functions: bool) -> tuple[SettingMark, ...]:
+def setting_inputs(ctx: SessionContext, *, has_spark_functions: bool) -> tuple[SettingInput, ...]:
     """Return the settings of a session that count and are not the engine's own defaults.
 
     Args:
@@ -37,11 +37,13 @@ def setting_marks(ctx: SessionContext, *, has_spark_functions: bool) -> tuple[Se
         has_spark_functions: functions were put in the place of the engine's own.
     """
     usual = _defaults()
-    told = _settings(original(ctx, "copied_config")())
+    told = _settings(unpatched(ctx, "copied_config")())
     if has_spark_functions:
         told["functions"] = "spark"
     return tuple(
-        SettingMark(name, value) for name, value in sorted(told.items()) if usual.get(name) != value
+        SettingInput(name, value)
+        for name, value in sorted(told.items())
+        if usual.get(name) != value
     )
 
 
@@ -63,6 +65,6 @@ def _settings(config: SessionConfig) -> dict[str, str]:
 
     # A session's own settings can be asked for only where it has an information schema.
     ask = SessionContext(config.with_information_schema(enabled=True))
-    rows = original(ask, "sql")("SELECT name, value FROM information_schema.df_settings")
-    found = dict(zip(*original(rows, "to_pydict")().values(), strict=True))
+    rows = unpatched(ask, "sql")("SELECT name, value FROM information_schema.df_settings")
+    found = dict(zip(*unpatched(rows, "to_pydict")().values(), strict=True))
     return {name: str(value) for name, value in found.items() if name.startswith(_COUNTING)}

@@ -7,10 +7,10 @@ import os
 import time
 from pathlib import Path
 
-from deltawitness.cache.fingerprint.model import FileMark
+from deltawitness.cache.fingerprint.model import FileInput
 from deltawitness.hashing import canonical_uri
 
-__all__ = ["FileGone", "file_mark"]
+__all__ = ["FileGoneError", "file_input"]
 
 _TICK_NS = 50_000_000
 """Time that a file system may give to two changes as one: a clock tick of the kernel, and to spare."""
@@ -19,11 +19,11 @@ _COARSE_TICK_NS = 2_000_000_000
 """The same for one that keeps whole seconds."""
 
 
-class FileGone(Exception):  # noqa: N818 - an answer, caught where it is asked for
+class FileGoneError(Exception):
     """A file that cannot be looked at."""
 
 
-def file_mark(path: str | os.PathLike[str], source: str) -> FileMark:
+def file_input(path: str | os.PathLike[str], source: str) -> FileInput:
     """Return the mark of a local file.
 
     Args:
@@ -33,20 +33,20 @@ def file_mark(path: str | os.PathLike[str], source: str) -> FileMark:
     Raises:
         FileGone: there is no such file.
     """
-    found = _settled(path)
+    found = _stat_after_tick(path)
     place = hashlib.sha256(canonical_uri(path).encode("utf-8", "surrogatepass")).hexdigest()[:32]
     # The time of the last change to its entry tells of a change whose own time was put back.
     changed = f"{found.st_mtime_ns}.{found.st_ctime_ns}"
-    return FileMark(place, Path(path).name, found.st_size, changed, source)
+    return FileInput(place, Path(path).name, found.st_size, changed, source)
 
 
-def _settled(path: str | os.PathLike[str]) -> os.stat_result:
+def _stat_after_tick(path: str | os.PathLike[str]) -> os.stat_result:
     """Look at a file once another change of it would be seen: not within the tick of the last one."""
     while True:
         try:
             found = os.stat(path)  # noqa: PTH116 - of many files
         except OSError as error:
-            raise FileGone from error
+            raise FileGoneError from error
         changed = max(found.st_mtime_ns, found.st_ctime_ns)
         is_coarse = found.st_mtime_ns % 1_000_000_000 == 0 == found.st_ctime_ns % 1_000_000_000
         left = changed + (_COARSE_TICK_NS if is_coarse else _TICK_NS) - time.time_ns()

@@ -9,24 +9,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.fingerprint.content_digest import TooLarge, content_hash
+from deltawitness.cache.fingerprint.content_digest import TooLargeError, content_hash
 from deltawitness.cache.fingerprint.dependencies import is_of_another_default
-from deltawitness.cache.fingerprint.file_stat import FileGone, file_mark
+from deltawitness.cache.fingerprint.file_stat import FileGoneError, file_input
 from deltawitness.cache.fingerprint.model import (
-    DataMark,
-    FileMark,
-    SourceMark,
-    TableMark,
-    told_name,
+    DataInput,
+    FileInput,
+    SourceInput,
+    TableInput,
+    label,
 )
-from deltawitness.cache.fingerprint.plan_details import check_literals, null_marks, values_in
+from deltawitness.cache.fingerprint.plan_details import check_literals, null_handling, values_in
 from deltawitness.cache.fingerprint.scans import (
     RECURSION,
-    Kind,
     Leaf,
+    LeafKind,
     Scan,
-    Unknown,
-    Unreadable,
+    UnknownScanError,
+    UnreadablePlanError,
     is_computed,
     leaves_of,
     read_files,
@@ -41,14 +41,14 @@ from deltawitness.hashing import schema_hash, table_id
 from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.core.private_api import BOUND_TO_ZONE
 from deltawitness.session.core.snapshot import Registered, TableName, scanned_names
-from deltawitness.session.core.tokens import quoted
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["DATA_LIMIT", "Sources", "has_files", "sources_of", "table_mark"]
+__all__ = ["DATA_LIMIT", "Inputs", "collect_inputs", "has_files", "table_input"]
 
 DATA_LIMIT = 64 << 20
 """Bytes of data in memory that are hashed; more must be given a version."""
@@ -58,7 +58,7 @@ _ALIAS = re.compile(r"SubqueryAlias: (.+)$", re.MULTILINE)
 
 
 @dataclass(slots=True)
-class Sources:
+class Inputs:
     """What a frame reads.
 
     Attributes:
@@ -69,10 +69,10 @@ class Sources:
         unprinted: what the plan does not print.
     """
 
-    tables: list[TableMark] = field(default_factory=list)
-    ways: list[SourceMark] = field(default_factory=list)
-    files: list[FileMark] = field(default_factory=list)
-    data: list[DataMark] = field(default_factory=list)
+    tables: list[TableInput] = field(default_factory=list)
+    ways: list[SourceInput] = field(default_factory=list)
+    files: list[FileInput] = field(default_factory=list)
+    data: list[DataInput] = field(default_factory=list)
     unprinted: list[str] = field(default_factory=list)
 
     def marks(self) -> dict[str, Any]:
@@ -94,19 +94,19 @@ def has_files(frame: DataFrame, ctx: SessionContext) -> bool:
         ctx: a context of its session.
     """
     state = state_of(frame)
-    text = original(frame, "logical_plan")().display_indent()
+    text = unpatched(frame, "logical_plan")().display_indent()
     known = {} if state is None else _names_of_tables(text, state)
     others = {name for name in shown_names(text) if name not in known}
     scans, unreached = _reached(frame, text) if others else ([], set())
     return not others.isdisjoint(unreached) or any(
-        leaf.is_of((Kind.FILES, "EmptyExec"))
+        leaf.is_of((LeafKind.FILES, "EmptyExec"))
         for scan in scans
         if scan.name in others
         for leaf in leaves_of(ctx, scan)[1]
     )
 
 
-def sources_of(frame: DataFrame, version: str | None) -> Sources:
+def collect_inputs(frame: DataFrame, version: str | None) -> Inputs:
     """Return what a frame reads.
 
     Args:
@@ -116,24 +116,24 @@ def sources_of(frame: DataFrame, version: str | None) -> Sources:
     Raises:
         Unknown: something of it cannot be seen to have changed, and the program gave no version.
     """
-    found = Sources()
-    for mark in _Marking(frame, found).steps():
+    found = Inputs()
+    for mark in _InputCollector(frame, found).steps():
         try:
             mark()
-        except Unknown:
+        except UnknownScanError:
             if version is None:
                 raise
     return found
 
 
-class _Marking:
+class _InputCollector:
     """One look at a frame's sources."""
 
-    def __init__(self, frame: DataFrame, found: Sources) -> None:
+    def __init__(self, frame: DataFrame, found: Inputs) -> None:
         self._frame = frame
         self._found = found
         self._state = state_of(frame)
-        self._text = original(frame, "logical_plan")().display_indent()
+        self._text = unpatched(frame, "logical_plan")().display_indent()
         self._tables = {} if self._state is None else _names_of_tables(self._text, self._state)
         self._unnamed_tables = 0
 
@@ -148,7 +148,7 @@ class _Marking:
 
     def _mark_unprinted(self) -> None:
         self._found.unprinted += values_in(self._frame)
-        self._found.unprinted += null_marks(_context_of(self._frame), self._frame)
+        self._found.unprinted += null_handling(_context_of(self._frame), self._frame)
         check_literals("\n".join((self._text, *self._found.unprinted)))
 
     def _check_views(self) -> None:
@@ -167,20 +167,20 @@ class _Marking:
         assert self._state is not None
         session, ctx = self._state.session, self._state.ctx
         if session.is_of_other_names(ctx, name) and self._view(name):
-            msg = f"the view {told_name(shown)} was made under another default schema"
-            raise Unknown(msg)
+            msg = f"the view {label(shown)} was made under another default schema"
+            raise UnknownScanError(msg)
         is_of_zone = BOUND_TO_ZONE.search(self._text) is not None
         if is_of_zone and session.is_of_another_time_zone(name) and self._view(name):
-            msg = f"the view {told_name(shown)} was made before the session had its time zone"
-            raise Unknown(msg)
+            msg = f"the view {label(shown)} was made before the session had its time zone"
+            raise UnknownScanError(msg)
         if not self._tables:
             return
         if name in session.detached:
-            msg = f"the view {told_name(shown)} reads a table that the session has let go of"
-            raise Unknown(msg)
+            msg = f"the view {label(shown)} reads a table that the session has let go of"
+            raise UnknownScanError(msg)
         if session.view(name) is None and scanned_names(self._view(name), self._state.snapshot):
-            msg = f"the view {told_name(shown)} may read its tables at older versions"
-            raise Unknown(msg)
+            msg = f"the view {label(shown)} may read its tables at older versions"
+            raise UnknownScanError(msg)
 
     def _view(self, name: TableName) -> str:
         """Return the text of a view's plan; none where the name stands for no view."""
@@ -188,7 +188,7 @@ class _Marking:
         ctx = self._state.ctx
         if not _exists(ctx, name.sql()):
             return ""
-        text = original(original(ctx, "table")(name.sql()), "logical_plan")().display_indent()
+        text = unpatched(unpatched(ctx, "table")(name.sql()), "logical_plan")().display_indent()
         return text if text.startswith("SubqueryAlias:") else ""
 
     def _scans(self) -> Iterator[Scan]:
@@ -210,10 +210,10 @@ class _Marking:
             return Scan(name, None)
         parts = name.split(".")
         try:
-            source = original(self._state.ctx, "table")(quoted(*parts))
+            source = unpatched(self._state.ctx, "table")(quote_identifier(*parts))
         except Exception:  # noqa: BLE001 - a name of the query itself, or one that cannot be told
             return Scan(name, None)
-        plan = original(source, "logical_plan")()
+        plan = unpatched(source, "logical_plan")()
         return Scan(name, plan) if len(scans_of(plan)) == 1 else Scan(name, None)
 
     def _may_be_two(self, name: str) -> bool:
@@ -226,7 +226,7 @@ class _Marking:
             return True
         if name in RECURSION.findall(self._text):
             return True
-        if any(_exists(self._state.ctx, quoted(*parts)) for parts in _dotted(name)):
+        if any(_exists(self._state.ctx, quote_identifier(*parts)) for parts in _dotted(name)):
             return True
         before = {each.table for each in self._state.session.rebound}
         has_been = any(name == table or name.endswith(f".{table}") for table in before)
@@ -236,8 +236,8 @@ class _Marking:
         if scan.plan is None:
             if self._is_of_recursion(scan.name):
                 return
-            msg = f"nobody can tell what {told_name(scan.name)} is inside of a subquery"
-            raise Unknown(msg)
+            msg = f"nobody can tell what {label(scan.name)} is inside of a subquery"
+            raise UnknownScanError(msg)
         if self._is_surely_a_table(scan.name):
             self._mark_table(scan.name)
             return
@@ -264,21 +264,21 @@ class _Marking:
         return name in RECURSION.findall(self._text) and name not in self._tables
 
     def _mark_leaf(self, scan: Scan, name: str, source: DataFrame, leaf: Leaf) -> None:
-        is_known = scan.name in self._tables and leaf.is_of((Kind.FOREIGN, Kind.DATASET))
-        is_table = is_known or leaf.is_of(Kind.DELTA)
+        is_known = scan.name in self._tables and leaf.is_of((LeafKind.FOREIGN, LeafKind.DATASET))
+        is_table = is_known or leaf.is_of(LeafKind.DELTA)
         if is_table:
             self._mark_table(scan.name)
-        elif leaf.is_of(Kind.FILES) and not is_computed(scan, leaf):
+        elif leaf.is_of(LeafKind.FILES) and not is_computed(scan, leaf):
             self._mark_files(name, source, leaf)
-        elif leaf.is_of(Kind.MEMORY):
-            self._found.data.append(DataMark(name, _content(source, name)))
-        elif leaf.is_of(Kind.SERIES):
-            self._found.data.append(DataMark(name, series_digest(leaf)))
-        elif leaf.is_of(Kind.NOTHING):
-            self._found.ways.append(SourceMark(name, schema_hash(source.schema())))
-        elif not leaf.is_of(Kind.WORK_TABLE):
-            msg = f"nobody can tell whether {told_name(scan.name)} has changed"
-            raise Unknown(msg)
+        elif leaf.is_of(LeafKind.MEMORY):
+            self._found.data.append(DataInput(name, _content(source, name)))
+        elif leaf.is_of(LeafKind.SERIES):
+            self._found.data.append(DataInput(name, series_digest(leaf)))
+        elif leaf.is_of(LeafKind.NOTHING):
+            self._found.ways.append(SourceInput(name, schema_hash(source.schema())))
+        elif not leaf.is_of(LeafKind.WORK_TABLE):
+            msg = f"nobody can tell whether {label(scan.name)} has changed"
+            raise UnknownScanError(msg)
 
     def _mark_table(self, name: str) -> None:
         entries = self._tables.get(name)
@@ -288,24 +288,24 @@ class _Marking:
         assert self._state is not None
         for entry in entries:
             if is_of_another_default(self._state.session, self._state.ctx, entry.name):
-                msg = f"the view {told_name(name)} was made under another default schema"
-                raise Unknown(msg)
-            self._found.tables.append(_mark_of(entry, self._state))
+                msg = f"the view {label(name)} was made under another default schema"
+                raise UnknownScanError(msg)
+            self._found.tables.append(_input_of(entry, self._state))
 
     def _mark_files(self, name: str, source: DataFrame, leaf: Leaf) -> None:
         try:
             paths, how = read_files(leaf)
-            marks = [file_mark(path, name) for path in paths]
-        except (Unreadable, FileGone):
-            msg = f"the files of {told_name(name)} cannot be looked at: give it a version"
-            raise Unknown(msg) from None
+            marks = [file_input(path, name) for path in paths]
+        except (UnreadablePlanError, FileGoneError):
+            msg = f"the files of {label(name)} cannot be looked at: give it a version"
+            raise UnknownScanError(msg) from None
         if any(self._is_put_back(mark) for mark in marks):
-            msg = f"a file of {told_name(name)} has changed and its time was put back: register it anew"
-            raise Unknown(msg)
-        self._found.ways.append(SourceMark(name, f"{how}.{schema_hash(source.schema())}"))
+            msg = f"a file of {label(name)} has changed and its time was put back: register it anew"
+            raise UnknownScanError(msg)
+        self._found.ways.append(SourceInput(name, f"{how}.{schema_hash(source.schema())}"))
         self._found.files += marks
 
-    def _is_put_back(self, mark: FileMark) -> bool:
+    def _is_put_back(self, mark: FileInput) -> bool:
         """Tell whether a file has changed in a way that the engine, which keeps statistics, does not see."""
         if self._state is None:
             return False
@@ -325,8 +325,8 @@ class _Marking:
         reads = () if self._state is None else self._state.reads
         if self._unnamed_tables != 1 or len(reads) != 1:
             msg = "it reads Delta tables by no name of the session"
-            raise Unknown(msg)
-        self._found.tables.append(_mark_of_read(reads[0]))
+            raise UnknownScanError(msg)
+        self._found.tables.append(_input_of_read(reads[0]))
 
 
 # --- scans -------------------------------------------------------------------------------------------------
@@ -337,13 +337,13 @@ def _reached(frame: DataFrame, text: str) -> tuple[list[Scan], set[str]]:
 
     The optimized plan holds most subqueries as joins.
     """
-    scans = scans_of(original(frame, "logical_plan")())
+    scans = scans_of(unpatched(frame, "logical_plan")())
     names = Counter(shown_names(text))
     missing = names - Counter(scan.name for scan in scans)
     if not missing:
         return scans, set()
     try:
-        optimized = scans_of(original(frame, "optimized_logical_plan")())
+        optimized = scans_of(unpatched(frame, "optimized_logical_plan")())
     except Exception:  # noqa: BLE001 - what cannot be planned fails where it is run
         optimized = []
     found = Counter(scan.name for scan in optimized)
@@ -355,7 +355,7 @@ def _reached(frame: DataFrame, text: str) -> tuple[list[Scan], set[str]]:
 
 def _exists(ctx: SessionContext, name: str) -> bool:
     try:
-        return bool(original(ctx, "table_exist")(name))
+        return bool(unpatched(ctx, "table_exist")(name))
     except Exception:  # noqa: BLE001 - there is no such catalog or schema
         return False
 
@@ -390,16 +390,14 @@ def _is_anonymous(name: str) -> bool:
 
 
 def _content(source: DataFrame, name: str) -> str:
-    parts = original(source, "execute_stream_partitioned")()
+    parts = unpatched(source, "execute_stream_partitioned")()
     try:
         return content_hash(
             (batch.to_pyarrow() for part in parts for batch in part), limit=DATA_LIMIT
         )
-    except TooLarge:
-        msg = (
-            f"{told_name(name)} holds more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
-        )
-        raise Unknown(msg) from None
+    except TooLargeError:
+        msg = f"{label(name)} holds more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
+        raise UnknownScanError(msg) from None
 
 
 # --- Delta tables ------------------------------------------------------------------------------------------
@@ -413,10 +411,10 @@ def _names_of_tables(text: str, state: FrameState) -> dict[str, list[Registered]
     return found
 
 
-def _mark_of(entry: Registered, state: FrameState) -> TableMark:
+def _input_of(entry: Registered, state: FrameState) -> TableInput:
     default = state.snapshot.default
     is_plain = default is not None and tuple(entry.name[:2]) == default
-    return TableMark(
+    return TableInput(
         table_id=entry.table_id,
         name=entry.name.table if is_plain else ".".join(entry.name),
         version=entry.version,
@@ -425,16 +423,16 @@ def _mark_of(entry: Registered, state: FrameState) -> TableMark:
     )
 
 
-def _mark_of_read(read: InputVersion) -> TableMark:
+def _input_of_read(read: InputVersion) -> TableInput:
     commit = "" if read.uri is None else _commit(read.uri, None, read.version)
-    return TableMark(read.table_id, "table", read.version, "", commit)
+    return TableInput(read.table_id, "table", read.version, "", commit)
 
 
-def table_mark(table: DeltaTable) -> TableMark:
+def table_input(table: DeltaTable) -> TableInput:
     """Return the mark of an open Delta table, at the version that it is open at."""
     known, version = table.metadata(), int(table.version())
     commit = _commit(table.table_uri, storage_options_of(table), version)
-    return TableMark(
+    return TableInput(
         table_id(table.table_uri), known.name or "table", version, str(known.id), commit
     )
 

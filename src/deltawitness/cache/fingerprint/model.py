@@ -9,15 +9,15 @@ from typing import Any
 
 __all__ = [
     "Column",
-    "DataMark",
-    "FileMark",
+    "DataInput",
+    "FileInput",
     "Fingerprint",
-    "FunctionMark",
-    "SettingMark",
-    "SourceMark",
-    "TableMark",
-    "Uncacheable",
-    "told_name",
+    "NotCacheable",
+    "SettingInput",
+    "SourceInput",
+    "TableInput",
+    "UdfInput",
+    "label",
 ]
 
 
@@ -31,7 +31,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class TableMark:
+class TableInput:
     """A Delta table that was read.
 
     Attributes:
@@ -50,7 +50,7 @@ class TableMark:
 
 
 @dataclass(frozen=True, slots=True)
-class FileMark:
+class FileInput:
     """A file that was read.
 
     Attributes:
@@ -69,7 +69,7 @@ class FileMark:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceMark:
+class SourceInput:
     """How the files of a source are read: a hash of its schema and options."""
 
     name: str
@@ -77,7 +77,7 @@ class SourceMark:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingMark:
+class SettingInput:
     """A setting of the session that is not the usual one and changes results."""
 
     name: str
@@ -85,7 +85,7 @@ class SettingMark:
 
 
 @dataclass(frozen=True, slots=True)
-class DataMark:
+class DataInput:
     """A table in memory that was read, by the hash of what is in it."""
 
     name: str
@@ -93,7 +93,7 @@ class DataMark:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionMark:
+class UdfInput:
     """A function of the program's own that the plan calls, with the version that the program gave it."""
 
     name: str
@@ -127,12 +127,12 @@ class Fingerprint:
     plan_shape_hash: str | None = None
     schema_hash: str | None = None
     columns: tuple[Column, ...] = ()
-    tables: tuple[TableMark, ...] = ()
-    files: tuple[FileMark, ...] = ()
-    ways: tuple[SourceMark, ...] = ()
-    data: tuple[DataMark, ...] = ()
-    functions: tuple[FunctionMark, ...] = ()
-    settings: tuple[SettingMark, ...] = ()
+    tables: tuple[TableInput, ...] = ()
+    files: tuple[FileInput, ...] = ()
+    ways: tuple[SourceInput, ...] = ()
+    data: tuple[DataInput, ...] = ()
+    functions: tuple[UdfInput, ...] = ()
+    settings: tuple[SettingInput, ...] = ()
     version: str | None = None
     engine: str | None = None
     unknown: tuple[str, ...] = ()
@@ -167,21 +167,21 @@ class Fingerprint:
 
 _PARTS: dict[str, Any] = {
     "columns": Column,
-    "tables": TableMark,
-    "files": FileMark,
-    "data": DataMark,
-    "functions": FunctionMark,
-    "ways": SourceMark,
-    "settings": SettingMark,
+    "tables": TableInput,
+    "files": FileInput,
+    "data": DataInput,
+    "functions": UdfInput,
+    "ways": SourceInput,
+    "settings": SettingInput,
 }
 
 _PLAIN = ("plan_hash", "plan_shape_hash", "schema_hash", "version", "engine")
 
 
-def told_name(name: str) -> str:
+def label(name: str) -> str:
     """Return a name as a reason may tell it: what is no plain name may be a path, or hold anything.
 
-    >>> told_name("sales.orders"), told_name("/data/orders.csv")
+    >>> told_name("sales.orders"), label("/data/orders.csv")
     ('sales.orders', 'a source')
     """
     parts = name.removesuffix("()").split(".")
@@ -190,7 +190,7 @@ def told_name(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Uncacheable:
+class NotCacheable:
     """Why nobody could tell whether a kept result were still true."""
 
     reason: str

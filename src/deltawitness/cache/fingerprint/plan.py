@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.fingerprint.environment import TIME_ZONE, engine_release, setting_marks
-from deltawitness.cache.fingerprint.inputs import Sources, sources_of
-from deltawitness.cache.fingerprint.model import Column, Fingerprint, SettingMark, Uncacheable
-from deltawitness.cache.fingerprint.scans import Unknown
-from deltawitness.cache.fingerprint.udfs import Unversioned, function_marks
+from deltawitness.cache.fingerprint.environment import TIME_ZONE, engine_release, setting_inputs
+from deltawitness.cache.fingerprint.inputs import Inputs, collect_inputs
+from deltawitness.cache.fingerprint.model import Column, Fingerprint, NotCacheable, SettingInput
+from deltawitness.cache.fingerprint.scans import UnknownScanError
+from deltawitness.cache.fingerprint.udfs import UnversionedUdfError, udf_inputs
 from deltawitness.hashing import (
     hash_of_plan_text,
     plan_text,
@@ -34,7 +34,7 @@ def fingerprint_of(
     version: str | None = None,
     is_aging: bool = False,
     query: str | None = None,
-) -> Fingerprint | Uncacheable:
+) -> Fingerprint | NotCacheable:
     """Return what a frame is made from, or why that cannot be told.
 
     Args:
@@ -47,12 +47,12 @@ def fingerprint_of(
     state = state_of(frame)
     try:
         _check_schema(frame.schema())
-        sources = sources_of(frame, version)
-        text = _whole_text(frame, sources)
+        sources = collect_inputs(frame, version)
+        text = _full_text(frame, sources)
         settings = _settings(state)
         if query is None and version is None:
             _check_zone(text, state, settings)
-        calls = function_marks(
+        calls = udf_inputs(
             None if state is None else state.ctx,
             text,
             functions,
@@ -70,13 +70,13 @@ def fingerprint_of(
             engine=engine_release(),
             **sources.marks(),
         )
-    except (Unknown, Unversioned) as reason:
-        return Uncacheable(str(reason))
+    except (UnknownScanError, UnversionedUdfError) as reason:
+        return NotCacheable(str(reason))
 
 
 def source_fingerprint(
     frame: DataFrame, version: str | None, **marks: Any
-) -> Fingerprint | Uncacheable:
+) -> Fingerprint | NotCacheable:
     """Return what a frame over a source outside of the session is made from.
 
     Args:
@@ -86,8 +86,8 @@ def source_fingerprint(
     """
     try:
         _check_schema(frame.schema())
-    except Unknown as reason:
-        return Uncacheable(str(reason))
+    except UnknownScanError as reason:
+        return NotCacheable(str(reason))
     schema = frame.schema()
     return Fingerprint(
         schema_hash=schema_hash(schema),
@@ -112,14 +112,14 @@ def _check_schema(schema: pa.Schema) -> None:
     names = [name.lower() for name in schema.names]
     if len(set(names)) != len(names):
         msg = "two of its columns have one name: give them others"
-        raise Unknown(msg)
+        raise UnknownScanError(msg)
     if not names:
         msg = "it has no columns"
-        raise Unknown(msg)
+        raise UnknownScanError(msg)
     for field in schema:
         if _is_foreign(field.type, at_top=True):
             msg = f"Delta has no type for a column of it: {field.type}"
-            raise Unknown(msg)
+            raise UnknownScanError(msg)
 
 
 def _is_foreign(kind: pa.DataType, *, at_top: bool = False) -> bool:
@@ -142,13 +142,13 @@ def _is_foreign(kind: pa.DataType, *, at_top: bool = False) -> bool:
     return is_unsigned or is_other
 
 
-def _settings(state: FrameState | None) -> tuple[SettingMark, ...]:
+def _settings(state: FrameState | None) -> tuple[SettingInput, ...]:
     if state is None:
         return ()
-    return setting_marks(state.ctx, has_spark_functions=state.session.has_spark_functions)
+    return setting_inputs(state.ctx, has_spark_functions=state.session.has_spark_functions)
 
 
-def _check_zone(text: str, state: FrameState | None, settings: tuple[SettingMark, ...]) -> None:
+def _check_zone(text: str, state: FrameState | None, settings: tuple[SettingInput, ...]) -> None:
     """See that the calls of a frame are bound to no time zone.
 
     Raises:
@@ -158,10 +158,10 @@ def _check_zone(text: str, state: FrameState | None, settings: tuple[SettingMark
     has_zone = is_moved or any(mark.name == TIME_ZONE for mark in settings)
     if has_zone and BOUND_TO_ZONE.search(text):
         msg = "a call in its frame may be bound to another time zone: ask with SQL text"
-        raise Unknown(msg)
+        raise UnknownScanError(msg)
 
 
-def _whole_text(frame: DataFrame, sources: Sources) -> str:
+def _full_text(frame: DataFrame, sources: Inputs) -> str:
     return "\n".join((plan_text(frame), *sources.unprinted))
 
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.fingerprint.scans import Unknown, nodes_of
+from deltawitness.cache.fingerprint.scans import UnknownScanError, nodes_of
 from deltawitness.session.core.private_api import wrapped_plan
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
 
-__all__ = ["check_literals", "null_marks", "values_in"]
+__all__ = ["check_literals", "null_handling", "values_in"]
 
 _NESTED_LITERAL = re.compile(r"(?<!\w)(?:\w*List(?:View)?\(\[|Struct\(\{|Map\(\[)")
 """How a literal begins that is printed without the quotes, the types and the nulls of its members."""
@@ -34,7 +34,7 @@ def check_literals(text: str) -> None:
     """
     if _NESTED_LITERAL.search(text):
         msg = "its plan holds a list, a struct or a map that it does not tell exactly"
-        raise Unknown(msg)
+        raise UnknownScanError(msg)
 
 
 def values_in(frame: DataFrame) -> list[str]:
@@ -43,7 +43,7 @@ def values_in(frame: DataFrame) -> list[str]:
     Raises:
         Unknown: they are inside of a subquery, where nobody can ask the rest.
     """
-    plan = original(frame, "logical_plan")()
+    plan = unpatched(frame, "logical_plan")()
     lines = [
         line for line in plan.display_indent().splitlines() if line.lstrip().startswith("Values:")
     ]
@@ -51,10 +51,10 @@ def values_in(frame: DataFrame) -> list[str]:
         return []
     told = _values(plan)
     if len(told) < len(lines):
-        told = _values(original(frame, "optimized_logical_plan")())
+        told = _values(unpatched(frame, "optimized_logical_plan")())
     if len(told) < len(lines):
         msg = "it holds a VALUES inside of a subquery that its plan does not tell whole"
-        raise Unknown(msg)
+        raise UnknownScanError(msg)
     return told
 
 
@@ -65,7 +65,7 @@ def _values(plan: Any) -> list[str]:
     ]
 
 
-def null_marks(ctx: SessionContext, frame: DataFrame) -> Iterator[str]:
+def null_handling(ctx: SessionContext, frame: DataFrame) -> Iterator[str]:
     """Yield what a plan does with nulls: an INTERSECT prints as a join does, to which they are not equal.
 
     Args:
@@ -75,7 +75,7 @@ def null_marks(ctx: SessionContext, frame: DataFrame) -> Iterator[str]:
     Raises:
         Unknown: of an `unnest_columns` it cannot be seen.
     """
-    plan = original(frame, "logical_plan")()
+    plan = unpatched(frame, "logical_plan")()
     for at, join in enumerate(nodes_of(plan, "Join")):
         if join.to_variant().null_equals_null():
             yield f"null is null in join {at}"
@@ -86,7 +86,7 @@ def null_marks(ctx: SessionContext, frame: DataFrame) -> Iterator[str]:
             yield f"{'nulls' if _keeps_nulls(ctx, unnest) else 'no nulls'} of unnest {at}"
     if printed:
         msg = "it calls unnest_columns inside of a subquery"
-        raise Unknown(msg)
+        raise UnknownScanError(msg)
 
 
 def _keeps_nulls(ctx: SessionContext, unnest: Any) -> bool:
@@ -94,15 +94,15 @@ def _keeps_nulls(ctx: SessionContext, unnest: Any) -> bool:
     match = _UNNEST.match(unnest.display_indent())
     assert match is not None
     (below,) = unnest.inputs()
-    source = original(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(below))
+    source = unpatched(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(below))
     names = [name for part in match.groups() for name in _DEPTH.split(part) if name]
     bare = [name.rpartition(".")[2] for name in names]
     for keeps in (True, False):
         try:
-            again = original(source, "unnest_columns")(*bare, preserve_nulls=keeps)
+            again = unpatched(source, "unnest_columns")(*bare, preserve_nulls=keeps)
         except Exception:  # noqa: BLE001 - a name that has to be told in another way
             break
-        if original(again, "logical_plan")() == wrapped_plan(unnest):
+        if unpatched(again, "logical_plan")() == wrapped_plan(unnest):
             return keeps
     msg = "of an unnest_columns it cannot be seen what becomes of nulls"
-    raise Unknown(msg)
+    raise UnknownScanError(msg)

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deltawitness.session.core.private_api import SCAN, wrapped_plan
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
 
 __all__ = [
     "RECURSION",
-    "Kind",
     "Leaf",
+    "LeafKind",
     "Scan",
-    "Unknown",
-    "Unreadable",
+    "UnknownScanError",
+    "UnreadablePlanError",
     "is_computed",
     "leaves_of",
     "nodes_of",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-class Unknown(Exception):  # noqa: N818 - an answer, caught where it is asked for
+class UnknownScanError(Exception):
     """Something in a plan that cannot be seen to have changed."""
 
 
@@ -92,7 +92,7 @@ def _shown(line: str) -> str:
 # --- what is behind a scan ---------------------------------------------------------------------------------
 
 
-class Kind:
+class LeafKind:
     """What a leaf of a physical plan reads, by how its line begins."""
 
     FILES = "DataSourceExec: file_groups="
@@ -136,8 +136,8 @@ def leaves_of(ctx: SessionContext, scan: Scan) -> tuple[DataFrame, list[Leaf]]:
         ctx: the context to plan it in.
         scan: the scan.
     """
-    frame = original(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(scan.plan))
-    return frame, list(_leaves(original(frame, "execution_plan")()))
+    frame = unpatched(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(scan.plan))
+    return frame, list(_leaves(unpatched(frame, "execution_plan")()))
 
 
 def _leaves(plan: Any) -> Iterator[Leaf]:
@@ -172,7 +172,7 @@ _PARTITIONED_FILE, _PATH, _SIZE, _CHANGED = 1, 1, 2, 3
 _LOCAL_STORE = b"file:///"
 
 
-class Unreadable(Exception):  # noqa: N818 - an answer, caught where it is asked for
+class UnreadablePlanError(Exception):
     """A physical plan that does not say what it reads in the way that is known."""
 
 
@@ -198,9 +198,9 @@ def read_files(leaf: Leaf) -> tuple[list[str], str]:
             if part == _PARTITIONED_FILE
         ]
     except Exception as error:
-        raise Unreadable from error
+        raise UnreadablePlanError from error
     if not is_local:
-        raise Unreadable
+        raise UnreadablePlanError
     how = [
         part
         for part in (*scan, *configuration)
@@ -223,7 +223,7 @@ def _place_of(file: dict[int, bytes]) -> str:
             continue
         if (found.st_size, found.st_mtime_ns) == told:
             return path
-    raise Unreadable
+    raise UnreadablePlanError
 
 
 def _digest(content: bytes) -> str:
@@ -246,7 +246,7 @@ def _fields(message: bytes) -> list[tuple[int, bytes]]:
         else:
             at += {1: 8, 5: 4}[kind]
         if at > len(message):
-            raise Unreadable
+            raise UnreadablePlanError
         found.append((key >> 3, message[start:at]))
     return found
 

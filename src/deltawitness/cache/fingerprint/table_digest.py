@@ -30,12 +30,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Census", "census_of"]
+__all__ = ["TableDigest", "digest_table"]
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -53,7 +53,7 @@ _NULL = hashlib.sha256(b"census/1 null").digest()
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class TableDigest:
     """What is in a table.
 
     Attributes:
@@ -73,7 +73,7 @@ class Census:
         return _digest("census/1", str(self.rows), self.whole, *columns)
 
 
-def census_of(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Census:
+def digest_table(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> TableDigest:
     """Return what is in a table, whatever order its rows come in.
 
     Args:
@@ -86,7 +86,7 @@ def census_of(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Census:
     >>> import pyarrow as pa
     >>> one = pa.table({"id": [1, 2, 2], "name": ["a", "b", None]})
     >>> other = one.take([2, 0, 1]).select(["name", "id"])
-    >>> census_of(one.schema, one.to_batches()).hash == census_of(
+    >>> census_of(one.schema, one.to_batches()).hash == digest_table(
     ...     other.schema, other.to_batches()
     ... ).hash
     True
@@ -106,7 +106,7 @@ def census_of(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Census:
         name: _digest("column/1", kind, *map(str, [rows, *lanes]))
         for name, kind, lanes in zip(names, kinds, sums[:-1], strict=True)
     }
-    return Census(rows, columns, _digest("rows/1", *map(str, [rows, *sums[-1]])))
+    return TableDigest(rows, columns, _digest("rows/1", *map(str, [rows, *sums[-1]])))
 
 
 def _digest(*parts: str) -> str:
@@ -247,9 +247,9 @@ def _sha256(content: pa.Array) -> pa.Array:
     # A session of its own, which forgets the bytes with itself.
     ctx = SessionContext(SessionConfig().with_batch_size(max(1, len(content))))
     filled = content.fill_null(b"") if content.null_count else content
-    frame = original(ctx, "from_arrow")(pa.table({"content": filled}))
-    hashed = original(frame, "select")(f.sha256(col("content")).alias("hash"))
-    found = [batch.column(0) for batch in original(hashed, "collect")()]
+    frame = unpatched(ctx, "from_arrow")(pa.table({"content": filled}))
+    hashed = unpatched(frame, "select")(f.sha256(col("content")).alias("hash"))
+    found = [batch.column(0) for batch in unpatched(hashed, "collect")()]
     whole = pa.concat_arrays(found) if found else pa.array([], pa.binary())
     return whole.cast(pa.binary(_WIDTH))
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.fingerprint.model import FunctionMark
-from deltawitness.session.core.unpatched import original
+from deltawitness.cache.fingerprint.model import UdfInput
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import SessionContext
 
-__all__ = ["Unversioned", "function_marks"]
+__all__ = ["UnversionedUdfError", "udf_inputs"]
 
 
-class Unversioned(Exception):  # noqa: N818 - an answer, caught where it is asked for
+class UnversionedUdfError(Exception):
     """A call whose result may be another one next time."""
 
 
@@ -37,14 +37,14 @@ _LITERAL = re.compile(
 _SIGNS = "-+*/%=<>!|&^~#@?$\"':;."
 
 
-def function_marks(
+def udf_inputs(
     ctx: SessionContext | None,
     text: str,
     versions: Mapping[str, str],
     *,
     replaced: frozenset[str] = frozenset(),
     is_aging: bool,
-) -> Iterator[FunctionMark]:
+) -> Iterator[UdfInput]:
     """Yield the program's own functions that a plan calls, with the versions that it gave them.
 
     Args:
@@ -65,18 +65,18 @@ def function_marks(
         if not name or (_WORDS_OF_PLANS.fullmatch(name) and name not in own):
             continue
         if name in versions:
-            yield FunctionMark(name, versions[name])
+            yield UdfInput(name, versions[name])
         elif name in own:
             msg = f"{name}() is the program's own: give it a version"
-            raise Unversioned(msg)
+            raise UnversionedUdfError(msg)
         elif name in volatile:
             if not is_aging:
                 msg = f"{name}() gives another result each time: give the policy a max_age"
-                raise Unversioned(msg)
+                raise UnversionedUdfError(msg)
         elif name not in built_in:
             # It may be what a literal holds, and so it is not told.
             msg = "it may call a function of the program's own: give it a version"
-            raise Unversioned(msg)
+            raise UnversionedUdfError(msg)
 
 
 def _registered(ctx: SessionContext | None) -> frozenset[str]:
@@ -91,11 +91,11 @@ def _built_in() -> tuple[frozenset[str], frozenset[str]]:
     from datafusion import SessionConfig, SessionContext  # noqa: PLC0415 - heavy
 
     bare = SessionContext(SessionConfig().with_information_schema(enabled=True))
-    rows = original(bare, "sql")(
+    rows = unpatched(bare, "sql")(
         "SELECT routine_name AS name, bool_and(is_deterministic) AS sure"
         " FROM information_schema.routines GROUP BY routine_name"
     )
-    found = dict(zip(*original(rows, "to_pydict")().values(), strict=True))
+    found = dict(zip(*unpatched(rows, "to_pydict")().values(), strict=True))
     # A series is always the same; what it runs over is looked at as a source.
     series = {"generate_series", "range"}
     names = frozenset(found) | _registered(bare) | series

@@ -12,21 +12,21 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.entries.definitions import Made, Recipe, checked_name
+from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
 from deltawitness.cache.entries.policy import CachePolicy
 from deltawitness.cache.entries.store import Entry
 from deltawitness.cache.fingerprint.content_digest import content_hash
-from deltawitness.cache.fingerprint.model import DataMark, Fingerprint
+from deltawitness.cache.fingerprint.model import DataInput, Fingerprint
 from deltawitness.cache.fingerprint.plan import columns_of
 from deltawitness.exceptions import CacheError, ConfigurationError
 from deltawitness.hashing import schema_hash
 from deltawitness.semconv import CacheScope
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["artifact_recipe", "loaded"]
+__all__ = ["define_artifact", "load"]
 
 _KIND = "kind"
 _PART = "part"
@@ -35,7 +35,7 @@ _PART_SIZE = 32 << 20
 """Bytes of one row: neither Arrow nor Parquet is at ease with larger ones."""
 
 
-class Kind(StrEnum):
+class ArtifactKind(StrEnum):
     """What an artifact was before it was kept."""
 
     TABLE = "arrow_table"
@@ -44,7 +44,7 @@ class Kind(StrEnum):
     BYTES = "bytes"
 
 
-def artifact_recipe(name: str, payload: Any, *, policy: CachePolicy) -> Recipe:
+def define_artifact(name: str, payload: Any, *, policy: CachePolicy) -> EntryDefinition:
     """Return the recipe of an artifact.
 
     Args:
@@ -60,34 +60,34 @@ def artifact_recipe(name: str, payload: Any, *, policy: CachePolicy) -> Recipe:
     kind, content = _content(payload)
     rows = _cut(content)
     # In a session of its own: the program's would hold it as a table for as long as it lives.
-    frame = original(SessionContext(), "from_arrow")(rows)
+    frame = unpatched(SessionContext(), "from_arrow")(rows)
     fingerprint = Fingerprint(
         schema_hash=schema_hash(rows.schema),
         columns=columns_of(rows.schema),
-        data=(DataMark(_PAYLOAD, content_hash(rows.to_batches())),),
+        data=(DataInput(_PAYLOAD, content_hash(rows.to_batches())),),
         version=kind.value,
     )
-    return Recipe(
+    return EntryDefinition(
         CacheScope.ARTIFACT,
         checked_name(name),
         policy,
-        lambda: Made(frame, fingerprint),
+        lambda: Candidate(frame, fingerprint),
         {_KIND: kind.value},
     )
 
 
-def _content(payload: Any) -> tuple[Kind, bytes | memoryview]:
+def _content(payload: Any) -> tuple[ArtifactKind, bytes | memoryview]:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     match payload:
         case pa.Table():
-            return Kind.TABLE, _stream(payload.combine_chunks())
+            return ArtifactKind.TABLE, _stream(payload.combine_chunks())
         case pa.RecordBatch():
-            return Kind.BATCH, _stream(pa.Table.from_batches([payload]))
+            return ArtifactKind.BATCH, _stream(pa.Table.from_batches([payload]))
         case bytes() | bytearray() | memoryview():
-            return Kind.BYTES, bytes(payload)
+            return ArtifactKind.BYTES, bytes(payload)
         case _:
-            return Kind.JSON, _as_json(payload).encode()
+            return ArtifactKind.JSON, _as_json(payload).encode()
 
 
 def _stream(table: pa.Table) -> memoryview:
@@ -127,14 +127,14 @@ def _as_json(payload: Any) -> str:
     return text
 
 
-def loaded(entry: Entry) -> Any:
+def load(entry: Entry) -> Any:
     """Return an artifact as what it was.
 
     Raises:
         CacheError: it is of a kind that this release does not know, or cannot be read.
     """
     try:
-        kind = Kind(entry.facts.get(_KIND, ""))
+        kind = ArtifactKind(entry.facts.get(_KIND, ""))
     except ValueError:
         msg = f"{entry.name} is an artifact of an unknown kind"
         raise CacheError(msg) from None
@@ -146,25 +146,25 @@ def loaded(entry: Entry) -> Any:
 
 
 def _whole(entry: Entry) -> bytes:
-    from deltawitness.ledger.tables.arrow import queried  # noqa: PLC0415 - heavy
+    from deltawitness.ledger.tables.arrow import query  # noqa: PLC0415 - heavy
 
-    rows = queried(entry.table, "SELECT payload FROM ledger ORDER BY part")
+    rows = query(entry.table, "SELECT payload FROM ledger ORDER BY part")
     whole = io.BytesIO()
     for part in rows[_PAYLOAD]:
         whole.write(part.as_buffer())
     return whole.getvalue()
 
 
-def _as(kind: Kind, content: bytes) -> Any:
+def _as(kind: ArtifactKind, content: bytes) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     match kind:
-        case Kind.BYTES:
+        case ArtifactKind.BYTES:
             return content
-        case Kind.JSON:
+        case ArtifactKind.JSON:
             return json.loads(content)
     table = pa.ipc.open_stream(content).read_all()
-    if kind is Kind.TABLE:
+    if kind is ArtifactKind.TABLE:
         return table
     batches = table.combine_chunks().to_batches()
     return batches[0] if batches else pa.RecordBatch.from_pylist([], table.schema)

@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from deltawitness.cache.entries.definitions import Made, Recipe, checked_name
+from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
 from deltawitness.cache.entries.policy import CachePolicy
-from deltawitness.cache.fingerprint.content_digest import TooLarge, content_hash
-from deltawitness.cache.fingerprint.inputs import DATA_LIMIT, sources_of, table_mark
-from deltawitness.cache.fingerprint.model import DataMark, Uncacheable
+from deltawitness.cache.fingerprint.content_digest import TooLargeError, content_hash
+from deltawitness.cache.fingerprint.inputs import DATA_LIMIT, collect_inputs, table_input
+from deltawitness.cache.fingerprint.model import DataInput, NotCacheable
 from deltawitness.cache.fingerprint.plan import source_fingerprint
-from deltawitness.cache.fingerprint.scans import Unknown
+from deltawitness.cache.fingerprint.scans import UnknownScanError
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import CacheScope
 from deltawitness.session.core.table_providers import provider_of
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["dataset_recipe"]
+__all__ = ["define_dataset"]
 
 _READERS: dict[str, str] = {
     ".parquet": "read_parquet",
@@ -39,7 +39,7 @@ _READERS: dict[str, str] = {
 }
 
 
-def dataset_recipe(  # noqa: PLR0913 - what a dataset is, by keyword
+def define_dataset(  # noqa: PLR0913 - what a dataset is, by keyword
     ctx: SessionContext,
     name: str,
     source: Any,
@@ -47,7 +47,7 @@ def dataset_recipe(  # noqa: PLR0913 - what a dataset is, by keyword
     policy: CachePolicy,
     version: str | None,
     storage_options: dict[str, str] | None,
-) -> Recipe:
+) -> EntryDefinition:
     """Return the recipe of a dataset.
 
     Args:
@@ -63,7 +63,9 @@ def dataset_recipe(  # noqa: PLR0913 - what a dataset is, by keyword
         ConfigurationError: the source is none of these.
     """
     make = _maker(ctx, source, version, storage_options)
-    return Recipe(CacheScope.DATASET, checked_name(name), policy, make, origin=_origin(source))
+    return EntryDefinition(
+        CacheScope.DATASET, checked_name(name), policy, make, origin=_origin(source)
+    )
 
 
 def _origin(source: Any) -> dict[str, str]:
@@ -83,7 +85,7 @@ def _maker(
     source: Any,
     version: str | None,
     storage_options: dict[str, str] | None,
-) -> Callable[[], Made]:
+) -> Callable[[], Candidate]:
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     if isinstance(source, DeltaTable):
@@ -105,12 +107,12 @@ def _maker(
     raise ConfigurationError(msg)
 
 
-def _of_table(ctx: SessionContext, table: DeltaTable, version: str | None) -> Made:
+def _of_table(ctx: SessionContext, table: DeltaTable, version: str | None) -> Candidate:
     frame = ctx.read_table(provider_of(table))
-    return Made(frame, source_fingerprint(frame, version, tables=(table_mark(table),)))
+    return Candidate(frame, source_fingerprint(frame, version, tables=(table_input(table),)))
 
 
-def _of_files(path: Path, version: str | None) -> Made:
+def _of_files(path: Path, version: str | None) -> Candidate:
     files = sorted(_files_in(path))
     if not files:
         msg = "a dataset's source holds no file of a known format"
@@ -125,10 +127,10 @@ def _of_files(path: Path, version: str | None) -> Made:
         raise ConfigurationError(msg)
     frame = _read(readers.pop(), path, endings.pop())
     try:
-        sources = sources_of(frame, version)
-    except Unknown as reason:
-        return Made(frame, Uncacheable(str(reason)))
-    return Made(frame, source_fingerprint(frame, version, **sources.marks()))
+        sources = collect_inputs(frame, version)
+    except UnknownScanError as reason:
+        return Candidate(frame, NotCacheable(str(reason)))
+    return Candidate(frame, source_fingerprint(frame, version, **sources.marks()))
 
 
 def _files_in(path: Path) -> Iterator[Path]:
@@ -151,7 +153,7 @@ def _read(reader: str, path: Path, ending: str) -> DataFrame:
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
     # In a session of its own: one that has read the directory before keeps the list of its files.
-    read = original(SessionContext(), reader)
+    read = unpatched(SessionContext(), reader)
     frame: DataFrame = read(_location(path), file_extension=ending)
     return frame
 
@@ -163,7 +165,7 @@ def _location(path: Path) -> str:
     return f"{where}/" if path.is_dir() else where
 
 
-def _of_stream(source: Any, version: str | None) -> Made:
+def _of_stream(source: Any, version: str | None) -> Candidate:
     import pyarrow as pa  # noqa: PLC0415 - heavy
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
@@ -171,12 +173,12 @@ def _of_stream(source: Any, version: str | None) -> Made:
         pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else pa.table(source)
     )
     # In a session of its own: the program's would hold it as a table for as long as it lives.
-    frame = original(SessionContext(), "from_arrow")(table)
+    frame = unpatched(SessionContext(), "from_arrow")(table)
     if version is not None:
-        return Made(frame, source_fingerprint(frame, version))
+        return Candidate(frame, source_fingerprint(frame, version))
     try:
-        mark = DataMark("source", content_hash(table.to_batches(), limit=DATA_LIMIT))
-    except TooLarge:
+        mark = DataInput("source", content_hash(table.to_batches(), limit=DATA_LIMIT))
+    except TooLargeError:
         reason = f"more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
-        return Made(frame, Uncacheable(reason))
-    return Made(frame, source_fingerprint(frame, None, data=(mark,)))
+        return Candidate(frame, NotCacheable(reason))
+    return Candidate(frame, source_fingerprint(frame, None, data=(mark,)))

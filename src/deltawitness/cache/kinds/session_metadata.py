@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.redaction import redact_named, strip_credentials
 from deltawitness.session.core.state import session_of
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import SessionContext
 
-__all__ = ["PARTS", "facts_of_session"]
+__all__ = ["PARTS", "session_metadata"]
 
 Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ _INFORMATION_SCHEMA = "information_schema"
 _ANONYMOUS = re.compile(r"c[0-9a-f]{32}")
 
 
-def facts_of_session(ctx: SessionContext, part: str) -> pa.Table:
+def session_metadata(ctx: SessionContext, part: str) -> pa.Table:
     """Return a part of what a session knows of itself.
 
     Args:
@@ -73,8 +73,8 @@ def _columns(ctx: SessionContext) -> Iterator[Row]:
 
 
 def _each_table(ctx: SessionContext) -> Iterator[tuple[Row, Any]]:
-    for catalog in sorted(original(ctx, "catalog_names")()):
-        known = original(ctx, "catalog")(catalog)
+    for catalog in sorted(unpatched(ctx, "catalog_names")()):
+        known = unpatched(ctx, "catalog")(catalog)
         for schema in sorted(known.schema_names()):
             if schema == _INFORMATION_SCHEMA:
                 continue
@@ -93,9 +93,9 @@ def _settings(ctx: SessionContext) -> Iterator[Row]:
     from datafusion import SessionContext as Plain  # noqa: PLC0415 - heavy
 
     # A session of the same configuration that has an information schema, whatever the session has.
-    ask = Plain(original(ctx, "copied_config")().with_information_schema(enabled=True))
-    rows = original(ask, "sql")("SELECT name, value FROM information_schema.df_settings")
-    told = dict(zip(*original(rows, "to_pydict")().values(), strict=True))
+    ask = Plain(unpatched(ctx, "copied_config")().with_information_schema(enabled=True))
+    rows = unpatched(ask, "sql")("SELECT name, value FROM information_schema.df_settings")
+    told = dict(zip(*unpatched(rows, "to_pydict")().values(), strict=True))
     told["datafusion.catalog.information_schema"] = str(_has_information_schema(ctx)).lower()
     for name, value in told.items():
         yield {"name": name, "value": None if value is None else _masked(name, value)}
@@ -103,7 +103,7 @@ def _settings(ctx: SessionContext) -> Iterator[Row]:
 
 def _has_information_schema(ctx: SessionContext) -> bool:
     try:
-        original(ctx, "sql")("SELECT 1 FROM information_schema.df_settings")
+        unpatched(ctx, "sql")("SELECT 1 FROM information_schema.df_settings")
     except Exception:  # noqa: BLE001 - the engine says in words that there is none
         return False
     return True

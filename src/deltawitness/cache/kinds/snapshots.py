@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.entries.definitions import Made, Recipe, checked_name
-from deltawitness.cache.entries.locks import alone
+from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
+from deltawitness.cache.entries.locks import entry_lock
 from deltawitness.cache.entries.policy import METADATA_SNAPSHOT
-from deltawitness.cache.entries.store import Damaged, Entries, Entry
-from deltawitness.cache.entries.writer import written
-from deltawitness.cache.fingerprint.model import DataMark, Fingerprint
+from deltawitness.cache.entries.store import DamagedEntryError, Entries, Entry
+from deltawitness.cache.entries.writer import write_entry
+from deltawitness.cache.fingerprint.model import DataInput, Fingerprint
 from deltawitness.cache.fingerprint.plan import columns_of
-from deltawitness.cache.fingerprint.table_digest import census_of
-from deltawitness.cache.kinds.session_metadata import PARTS, facts_of_session
+from deltawitness.cache.fingerprint.table_digest import digest_table
+from deltawitness.cache.kinds.session_metadata import PARTS, session_metadata
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.hashing import schema_hash, table_id
 from deltawitness.ids_and_clock import now_ns
@@ -32,14 +32,14 @@ from deltawitness.semconv import (
     CacheResult,
     CacheScope,
 )
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 from deltawitness.telemetry.cache_spans import cache_span
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import SessionContext
 
-__all__ = ["EVERYTHING", "MetadataSnapshot", "snapshots_of"]
+__all__ = ["EVERYTHING", "MetadataSnapshot", "write_snapshots"]
 
 EVERYTHING = tuple(PARTS)
 """The parts of a session's metadata."""
@@ -70,7 +70,7 @@ class MetadataSnapshot:
     content_hash: str
 
 
-def snapshots_of(
+def write_snapshots(
     ctx: SessionContext, entries: Entries, locks: Path, what: Sequence[str], name: str
 ) -> list[MetadataSnapshot]:
     """Keep parts of a session's metadata.
@@ -97,7 +97,7 @@ def snapshots_of(
 def _kept(
     ctx: SessionContext, entries: Entries, locks: Path, part: str, name: str
 ) -> MetadataSnapshot:
-    facts = facts_of_session(ctx, part)
+    facts = session_metadata(ctx, part)
     where = ledger_uri(entries.uri_of(CacheScope.METADATA, name))
     snapshot = MetadataSnapshot(
         name,
@@ -107,7 +107,7 @@ def _kept(
         facts.num_rows,
         None,
         schema_hash(facts.schema),
-        census_of(facts.schema, facts.to_batches()).hash,
+        digest_table(facts.schema, facts.to_batches()).hash,
     )
     columns: dict[str, Any] = {
         "table_name": name,
@@ -128,7 +128,7 @@ def _kept(
                 columns=columns,
                 details=details,
             ) as (_, set_result),
-            alone(locks, f"{CacheScope.METADATA.value}.{name}"),
+            entry_lock(locks, f"{CacheScope.METADATA.value}.{name}"),
         ):
             snapshot = _written(entries, facts, snapshot)
             set_result(snapshot.result)
@@ -142,7 +142,7 @@ def _written(entries: Entries, facts: pa.Table, snapshot: MetadataSnapshot) -> M
     name = snapshot.name
     try:
         entry = entries.read(CacheScope.METADATA, name)
-    except Damaged as damage:
+    except DamagedEntryError as damage:
         report("cache", damage)
         entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, CacheScope.METADATA, name, reason=str(damage))
         entries.set_aside(CacheScope.METADATA, name)
@@ -168,17 +168,17 @@ def _write(entries: Entries, facts: pa.Table, snapshot: MetadataSnapshot) -> int
 
     # In a session of its own: one that is told of would change by being told of.
     ctx = SessionContext()
-    frame = original(ctx, "from_arrow")(facts)
+    frame = unpatched(ctx, "from_arrow")(facts)
     fingerprint = Fingerprint(
         schema_hash=snapshot.schema_hash,
         columns=columns_of(facts.schema),
-        data=(DataMark("metadata", snapshot.content_hash),),
+        data=(DataInput("metadata", snapshot.content_hash),),
     )
-    recipe = Recipe(
-        CacheScope.METADATA, snapshot.name, METADATA_SNAPSHOT, lambda: Made(frame, fingerprint)
+    recipe = EntryDefinition(
+        CacheScope.METADATA, snapshot.name, METADATA_SNAPSHOT, lambda: Candidate(frame, fingerprint)
     )
     uri = entries.uri_of(CacheScope.METADATA, snapshot.name)
-    return written(frame, uri, recipe, fingerprint, entries.storage_options)
+    return write_entry(frame, uri, recipe, fingerprint, entries.storage_options)
 
 
 def _register(snapshot: MetadataSnapshot, began: int) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deltawitness.cache.fingerprint.table_digest import Census, census_of
-from deltawitness.session.core.unpatched import original
+from deltawitness.cache.fingerprint.table_digest import TableDigest, digest_table
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import DataFrame
 
-__all__ = ["Likeness", "likeness_of"]
+__all__ = ["Comparison", "compare"]
 
 TOLERANCE = 1e-9
 """How far two floats may lie apart, relative to the larger, that differ by the order of a sum alone."""
@@ -23,7 +23,7 @@ ROUNDING_LIMIT = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Comparison:
     """How two results compare.
 
     Attributes:
@@ -42,7 +42,7 @@ class Likeness:
     is_same: bool
 
 
-def likeness_of(kept: DataFrame, now: DataFrame) -> Likeness:
+def compare(kept: DataFrame, now: DataFrame) -> Comparison:
     """Return how two results compare, whatever order their rows come in.
 
     A sum of floats depends on the order in which an engine adds, and that on how many threads it
@@ -58,20 +58,20 @@ def likeness_of(kept: DataFrame, now: DataFrame) -> Likeness:
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    schema = pa.schema(original(kept, "schema")()).remove_metadata()
-    one, other = _census(kept, schema), _census(now, schema)
+    schema = pa.schema(unpatched(kept, "schema")()).remove_metadata()
+    one, other = _digest(kept, schema), _digest(now, schema)
     differing = _differing(one, other)
     if one == other:
-        return Likeness(one.rows, other.rows, (), (), is_same=True)
+        return Comparison(one.rows, other.rows, (), (), is_same=True)
     floats = {field.name for field in schema if pa.types.is_floating(field.type)}
     may_be_rounded = set(differing) <= floats and one.rows == other.rows <= ROUNDING_LIMIT
     if differing and may_be_rounded and _are_close(kept, now, schema, differing):
-        return Likeness(one.rows, other.rows, (), differing, is_same=True)
-    return Likeness(one.rows, other.rows, differing, (), is_same=False)
+        return Comparison(one.rows, other.rows, (), differing, is_same=True)
+    return Comparison(one.rows, other.rows, differing, (), is_same=False)
 
 
-def _census(frame: DataFrame, schema: pa.Schema) -> Census:
-    return census_of(schema, _cast(frame, schema))
+def _digest(frame: DataFrame, schema: pa.Schema) -> TableDigest:
+    return digest_table(schema, _cast(frame, schema))
 
 
 def _cast(frame: DataFrame, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -82,10 +82,10 @@ def _cast(frame: DataFrame, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    if original(frame, "schema")().names != schema.names:
+    if unpatched(frame, "schema")().names != schema.names:
         msg = "it would have other columns now"
         raise TypeError(msg)
-    for batch in original(frame, "execute_stream")():
+    for batch in unpatched(frame, "execute_stream")():
         plain = pa.Table.from_batches([batch.to_pyarrow()])
         columns = [
             column if column.type == field.type else column.cast(field.type, safe=False)
@@ -110,7 +110,7 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_nullable(nullable=True) for field in schema])
 
 
-def _differing(one: Census, other: Census) -> tuple[str, ...]:
+def _differing(one: TableDigest, other: TableDigest) -> tuple[str, ...]:
     return tuple(name for name in one.columns if one.columns[name] != other.columns[name])
 
 

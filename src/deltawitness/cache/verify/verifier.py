@@ -17,21 +17,21 @@ from enum import StrEnum
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.entries.definitions import Recipe
-from deltawitness.cache.entries.plan_store import KeptPlan, plan_of, read_plan
+from deltawitness.cache.entries.definitions import EntryDefinition
+from deltawitness.cache.entries.plan_store import StoredPlan, read_plan, storable_plan
 from deltawitness.cache.entries.policy import DATASET_DELTA_STAGING
-from deltawitness.cache.entries.store import Damaged, check_files
+from deltawitness.cache.entries.store import DamagedEntryError, check_files
 from deltawitness.cache.fingerprint.diff import differences
-from deltawitness.cache.fingerprint.model import Fingerprint, TableMark, Uncacheable
+from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, TableInput
 from deltawitness.cache.fingerprint.plan import fingerprint_of
-from deltawitness.cache.kinds.datasets import dataset_recipe
-from deltawitness.cache.verify.compare import likeness_of
-from deltawitness.cache.verify.replay import Unpinned, pinned_frame, pinned_table
+from deltawitness.cache.kinds.datasets import define_dataset
+from deltawitness.cache.verify.compare import compare
+from deltawitness.cache.verify.replay import NotReproducibleError, pinned_frame, pinned_table
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.hashing import table_id
-from deltawitness.ledger.tables.arrow import queried
+from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.redaction import redact_text, table_name_for
@@ -49,7 +49,7 @@ from deltawitness.semconv import (
 )
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.table_providers import provider_of
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import cache_span
 
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Verdict", "Verified", "Verifier"]
+__all__ = ["Verdict", "Verifier", "VerifyResult"]
 
 
 class Verdict(StrEnum):
@@ -73,7 +73,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerifyResult:
     """Whether what is kept can be made again.
 
     Attributes:
@@ -113,7 +113,7 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredEntry:
     """What a version of a table holds, as its commit says."""
 
     name: str | None
@@ -138,7 +138,7 @@ class Verifier:
         self,
         root: LedgerRoot,
         ctx: SessionContext | None = None,
-        recipes: Mapping[tuple[CacheScope, str], Recipe] | None = None,
+        recipes: Mapping[tuple[CacheScope, str], EntryDefinition] | None = None,
         *,
         settings: Settings | None = None,
     ) -> None:
@@ -147,7 +147,7 @@ class Verifier:
         self._ctx = ctx
         self._recipes = recipes or {}
 
-    def writes(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Verified]:
+    def writes(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[VerifyResult]:
         """Verify writes as the ledger's inventory tells them, one after the other.
 
         Args:
@@ -170,7 +170,7 @@ class Verifier:
         version: int | None,
         *,
         policy: str = POLICY_UNMANAGED,
-    ) -> Verified:
+    ) -> VerifyResult:
         """Verify what a version of a table holds; whatever keeps that from being told is the answer.
 
         Args:
@@ -204,55 +204,55 @@ class Verifier:
 
     def _verified(
         self, name: str | None, scope: CacheScope, uri: str | None, version: int | None
-    ) -> Verified:
+    ) -> VerifyResult:
         try:
             kept = self._kept(name, scope, uri, version)
             with_rows = self._opened(kept)
             frame = self._made_again(kept)
             return self._compared(kept, with_rows, frame)
-        except Unpinned as reason:
+        except NotReproducibleError as reason:
             text = str(reason)
         except Exception as error:  # noqa: BLE001 - the engines raise whatever they like
             text = f"it cannot be made again: {redact_text(str(error)) or type(error).__name__}"
-        return Verified(name, scope, version, Verdict.CANNOT_TELL, text)
+        return VerifyResult(name, scope, version, Verdict.CANNOT_TELL, text)
 
     # --- what is kept ---------------------------------------------------------------------------------
 
     def _kept(
         self, name: str | None, scope: CacheScope, uri: str | None, version: int | None
-    ) -> Kept:
+    ) -> StoredEntry:
         if uri is None or version is None:
             msg = "nobody knows where it lies"
-            raise Unpinned(msg)
+            raise NotReproducibleError(msg)
         raw = open_log(uri, self._root.storage_options).read(version)
         if raw is None:
             msg = "its commit is not in the log any more"
-            raise Unpinned(msg)
+            raise NotReproducibleError(msg)
         said = parse_commit(version, raw).metadata.get(CACHE_ENTRY)
         if said is None:
             msg = "its plan was not kept"
-            raise Unpinned(msg)
+            raise NotReproducibleError(msg)
         known = json.loads(said)["fingerprint"]
         if known is None:
             msg = "it was invalidated"
-            raise Unpinned(msg)
-        return Kept(name, scope, uri, version, Fingerprint.from_json(known))
+            raise NotReproducibleError(msg)
+        return StoredEntry(name, scope, uri, version, Fingerprint.from_json(known))
 
-    def _opened(self, kept: Kept) -> DeltaTable:
+    def _opened(self, kept: StoredEntry) -> DeltaTable:
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
         options = self._root.storage_options
         table = DeltaTable(kept.uri, version=kept.version, storage_options=options)
         try:
             check_files(table)
-        except Damaged:
+        except DamagedEntryError:
             msg = "version vacuumed: what it held is not there any more, or damaged"
-            raise Unpinned(msg) from None
+            raise NotReproducibleError(msg) from None
         return table
 
     # --- making it again --------------------------------------------------------------------------------
 
-    def _made_again(self, kept: Kept) -> DataFrame:
+    def _made_again(self, kept: StoredEntry) -> DataFrame:
         """Return the frame that makes the rows of an entry, over what it was made from.
 
         Raises:
@@ -260,10 +260,10 @@ class Verifier:
         """
         if kept.scope is CacheScope.ARTIFACT:
             msg = "an artifact is made by its program alone"
-            raise Unpinned(msg)
+            raise NotReproducibleError(msg)
         if kept.scope is CacheScope.METADATA:
             msg = "a session's metadata is made by the session alone"
-            raise Unpinned(msg)
+            raise NotReproducibleError(msg)
         recipe = None if kept.name is None else self._recipes.get((kept.scope, kept.name))
         made = None if recipe is None else recipe.make()
         if made is not None and made.fingerprint == kept.fingerprint:
@@ -274,32 +274,32 @@ class Verifier:
         plan = self._plan(kept, recipe)
         if kept.scope is CacheScope.DATASET and plan.path is None and plan.table is None:
             msg = "its source was a stream, or a table in memory"
-            raise Unpinned(msg)
+            raise NotReproducibleError(msg)
         if plan.path is not None:
             return _staged(plan.path, kept)
         return pinned_frame(
             kept.fingerprint, plan, partial(self._input, plan), live=self._ctx, functions=functions
         )
 
-    def _plan(self, kept: Kept, recipe: Recipe | None) -> KeptPlan:
+    def _plan(self, kept: StoredEntry, recipe: EntryDefinition | None) -> StoredPlan:
         try:
             plan = read_plan(kept.uri, kept.fingerprint.key, self._root.storage_options)
         except (OSError, ValueError) as error:
             msg = "its plan cannot be read"
-            raise Unpinned(msg) from error
+            raise NotReproducibleError(msg) from error
         if plan is not None:
             return plan
         if recipe is not None and self._ctx is not None:
             made = recipe.make()
             now = made.fingerprint
             if isinstance(now, Fingerprint) and now.plan_hash == kept.fingerprint.plan_hash:
-                return plan_of(self._ctx, recipe, made.frame)
+                return storable_plan(self._ctx, recipe, made.frame)
         msg = "its plan was not kept"
-        raise Unpinned(msg)
+        raise NotReproducibleError(msg)
 
     # --- inputs -------------------------------------------------------------------------------------------
 
-    def _input(self, plan: KeptPlan, mark: TableMark) -> DeltaTable:
+    def _input(self, plan: StoredPlan, mark: TableInput) -> DeltaTable:
         if self._ctx is not None:
             for entry in session_of(self._ctx).snapshot:
                 if entry.table_id == mark.table_id:
@@ -310,7 +310,7 @@ class Verifier:
         uri = told.get(mark.table_id) or self._places.get(mark.table_id)
         if uri is None:
             msg = f"input gone: nobody knows where {mark.name} lies"
-            raise Unpinned(msg)
+            raise NotReproducibleError(msg)
         return pinned_table(mark, uri, self._root.storage_options)
 
     @cached_property
@@ -319,7 +319,7 @@ class Verifier:
         inventory = self._root.opened(INVENTORY)
         if inventory is None:
             return {}
-        found = queried(
+        found = query(
             inventory,
             "SELECT DISTINCT table_uri AS uri FROM ledger UNION SELECT DISTINCT input['uri']"
             " FROM (SELECT unnest(inputs) AS input FROM ledger)",
@@ -329,12 +329,12 @@ class Verifier:
     # --- comparing ------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _compared(kept: Kept, table: DeltaTable, frame: DataFrame) -> Verified:
+    def _compared(kept: StoredEntry, table: DeltaTable, frame: DataFrame) -> VerifyResult:
         from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
         reader = SessionContext()  # held, as what it reads does not hold it
-        found = likeness_of(original(reader, "read_table")(provider_of(table)), frame)
-        told = Verified(
+        found = compare(unpatched(reader, "read_table")(provider_of(table)), frame)
+        told = VerifyResult(
             kept.name,
             kept.scope,
             kept.version,
@@ -354,10 +354,10 @@ def _restless(frame: DataFrame, kept: Fingerprint) -> str | None:
     """Return why a frame may give another result each time."""
     versions = {mark.name: mark.version for mark in kept.functions}
     now = fingerprint_of(frame, functions=versions, version=kept.version)
-    return now.reason.partition(":")[0] if isinstance(now, Uncacheable) else None
+    return now.reason.partition(":")[0] if isinstance(now, NotCacheable) else None
 
 
-def _staged(path: str, kept: Kept) -> DataFrame:
+def _staged(path: str, kept: StoredEntry) -> DataFrame:
     """Return the frame of a dataset's files, if they are what they were.
 
     Raises:
@@ -366,7 +366,7 @@ def _staged(path: str, kept: Kept) -> DataFrame:
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
     try:
-        made = dataset_recipe(
+        made = define_dataset(
             SessionContext(),
             kept.name or "",
             path,
@@ -376,9 +376,9 @@ def _staged(path: str, kept: Kept) -> DataFrame:
         ).make()
     except DeltaWitnessError:
         msg = "input gone: its files are not where they were"
-        raise Unpinned(msg) from None
-    if isinstance(made.fingerprint, Uncacheable):
-        raise Unpinned(made.fingerprint.reason)
+        raise NotReproducibleError(msg) from None
+    if isinstance(made.fingerprint, NotCacheable):
+        raise NotReproducibleError(made.fingerprint.reason)
     if changed := differences(kept.fingerprint, made.fingerprint):
-        raise Unpinned("; ".join(map(str, changed)))
+        raise NotReproducibleError("; ".join(map(str, changed)))
     return made.frame

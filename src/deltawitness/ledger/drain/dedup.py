@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltawitness.ids_and_clock import now_ns
-from deltawitness.ledger.spool.reader import Told
-from deltawitness.ledger.tables.arrow import queried, quoted
+from deltawitness.ledger.spool.reader import SegmentContents
+from deltawitness.ledger.tables.arrow import query, quote_literal
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerTable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["not_yet_in"]
+__all__ = ["without_recorded"]
 
 SURE_FOR = timedelta(days=15)
 """For so long the mark of a segment is surely there: half of the tables' retention."""
@@ -35,8 +35,8 @@ TOLD_APART_BY = {
 """The columns that tell one row from any other."""
 
 
-def not_yet_in(
-    opened: DeltaTable, table: LedgerTable, parts: Sequence[tuple[Told, pa.Table]]
+def without_recorded(
+    opened: DeltaTable, table: LedgerTable, parts: Sequence[tuple[SegmentContents, pa.Table]]
 ) -> tuple[list[pa.Table], dict[str, int]]:
     """Return the rows that are not in a table yet, and the marks that they will leave there.
 
@@ -66,11 +66,11 @@ def _is_old(rows: pa.Table) -> bool:
 
 def _without_known(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
     columns = TOLD_APART_BY[table.name]
-    runs = ", ".join(quoted(run_id) for run_id in rows["run_id"].unique().to_pylist())
-    known = queried(
+    runs = ", ".join(quote_literal(run_id) for run_id in rows["run_id"].unique().to_pylist())
+    known = query(
         opened,
         f"SELECT {', '.join(columns)} FROM ledger WHERE run_id IN ({runs})"
-        f" AND {PARTITION} >= {quoted(_first_day(rows).date().isoformat())}",
+        f" AND {PARTITION} >= {quote_literal(_first_day(rows).date().isoformat())}",
     )
     there = set(_keys(known, columns))
     return rows.filter(pa.array([key not in there for key in _keys(rows, columns)], pa.bool_()))

@@ -24,10 +24,21 @@ import pyarrow.compute as pc
 from deltawitness.error_types import classify
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
-from deltawitness.ledger.drain.dedup import not_yet_in
-from deltawitness.ledger.spool.reader import Adopted, Told, adopted_together, read_segment
+from deltawitness.ledger.drain.dedup import without_recorded
+from deltawitness.ledger.spool.reader import (
+    AbandonedSpool,
+    SegmentContents,
+    adopt_together,
+    read_segment,
+)
 from deltawitness.ledger.spool.supervisor import ProcessEnd
-from deltawitness.ledger.tables.arrow import operation_rows, queried, quoted, sound, told_rows
+from deltawitness.ledger.tables.arrow import (
+    operation_rows,
+    query,
+    quote_literal,
+    rows_from,
+    valid_rows,
+)
 from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
@@ -39,14 +50,14 @@ from deltawitness.ledger.tables.schema import (
     Source,
     commit_properties,
 )
-from deltawitness.ledger.tables.write_rows import as_json, note_row
+from deltawitness.ledger.tables.write_rows import as_json, row_of_provisional
 from deltawitness.run import suppressed
 from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["SETTLE", "Drain", "Drained", "appended"]
+__all__ = ["SETTLE", "Drain", "DrainResult", "append"]
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -72,7 +83,7 @@ BATCH_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
-class Drained:
+class DrainResult:
     """What a drain has carried into the ledger.
 
     Attributes:
@@ -91,18 +102,18 @@ class Drained:
     adopted: int = 0
     damaged: int = 0
 
-    def __add__(self, other: Drained) -> Drained:
-        return Drained(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+    def __add__(self, other: DrainResult) -> DrainResult:
+        return DrainResult(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 @dataclass(slots=True)
 class Batch:
     """What goes into the tables together."""
 
-    told: list[Told] = field(default_factory=list)
-    abandoned: list[Told] = field(default_factory=list)
+    told: list[SegmentContents] = field(default_factory=list)
+    abandoned: list[SegmentContents] = field(default_factory=list)
     """The last segments of dead processes: the runs that they say are open never ended."""
-    emptied: list[Adopted] = field(default_factory=list)
+    emptied: list[AbandonedSpool] = field(default_factory=list)
     """The spools of dead processes that hold nothing more than this."""
 
 
@@ -122,26 +133,26 @@ class Drain:
         self._tail = tail
         self.due: list[LedgerTable] = []
 
-    def own(self, paths: Sequence[Path]) -> Drained:
+    def own(self, paths: Sequence[Path]) -> DrainResult:
         """Drain sealed segments of a process that lives; their files are the caller's to delete.
 
         Raises:
             OSError: a segment or the ledger's storage cannot be read or written.
             DeltaError: a table of the ledger is damaged, or too many write to it.
         """
-        done = Drained()
+        done = DrainResult()
         for paths_of_batch in _batches(paths):
             done += self._carry(Batch([read_segment(path) for path in paths_of_batch]))
         return done
 
-    def dead(self, *spools: Adopted) -> Drained:
+    def dead(self, *spools: AbandonedSpool) -> DrainResult:
         """Drain the spools of dead processes, and delete them.
 
         Raises:
             OSError: a segment or the ledger's storage cannot be read or written.
             DeltaError: a table of the ledger is damaged, or too many write to it.
         """
-        done = Drained()
+        done = DrainResult()
         batch, size = Batch(), 0
         for spool in spools:
             open_runs: dict[str, Row] = {}
@@ -162,23 +173,23 @@ class Drain:
             batch.emptied.append(spool)
         return done + self._carry(batch)
 
-    def all_dead(self, folder: Path, besides: Path | None = None) -> Drained:
+    def all_dead(self, folder: Path, besides: Path | None = None) -> DrainResult:
         """Drain the spools of all dead processes; one that cannot be drained stays and is told.
 
         Args:
             folder: where the spools of all processes lie.
             besides: the one of this process.
         """
-        done = Drained()
-        for spools in adopted_together(folder, besides):
+        done = DrainResult()
+        for spools in adopt_together(folder, besides):
             try:
                 done += self.dead(*spools)
             except Exception:  # noqa: BLE001 - whose fault it is, is seen one by one
                 done += self._each_dead(spools)
         return done
 
-    def _each_dead(self, spools: Sequence[Adopted]) -> Drained:
-        done = Drained()
+    def _each_dead(self, spools: Sequence[AbandonedSpool]) -> DrainResult:
+        done = DrainResult()
         for spool in spools:
             if not spool.home.exists():
                 continue  # one of those that were drained before the one that cannot be
@@ -188,7 +199,7 @@ class Drain:
                 report("drain", error)
         return done
 
-    def _carry(self, batch: Batch) -> Drained:
+    def _carry(self, batch: Batch) -> DrainResult:
         with suppressed():
             operations = self._carry_operations(batch.told)
             runs = self._carry_runs(batch)
@@ -197,7 +208,7 @@ class Drain:
             )
         for spool in batch.emptied:
             spool.forget()
-        return Drained(
+        return DrainResult(
             operations,
             runs,
             snapshots,
@@ -208,10 +219,10 @@ class Drain:
 
     # --- the inventory ---------------------------------------------------------------------------------
 
-    def _carry_operations(self, batch: Sequence[Told]) -> int:
+    def _carry_operations(self, batch: Sequence[SegmentContents]) -> int:
         # Made once, before the loop: looking for the commit of a note may take a while.
         parts = [
-            (told, _sound(told, operation_rows, self._lines(told)))
+            (told, _valid_rows(told, operation_rows, self._lines(told)))
             for told in batch
             if told.rows or told.notes
         ]
@@ -220,7 +231,7 @@ class Drain:
         oldest = min(map(_oldest, [rows for _, rows in parts if rows.num_rows]), default=0)
 
         def rows(table: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-            fresh, marks = not_yet_in(table, INVENTORY, parts)
+            fresh, marks = without_recorded(table, INVENTORY, parts)
             # Runs together, so that the statistics of a file tell which runs are in it.
             found = pa.concat_tables([_EMPTY, *fresh]).sort_by(
                 [("run_id", "ascending"), ("event_time", "ascending")]
@@ -233,8 +244,8 @@ class Drain:
 
         return self._append(INVENTORY, rows)
 
-    def _lines(self, told: Told) -> list[bytes]:
-        completed = (as_json(note_row(note, self._tail)).encode() for note in told.notes)
+    def _lines(self, told: SegmentContents) -> list[bytes]:
+        completed = (as_json(row_of_provisional(note, self._tail)).encode() for note in told.notes)
         return [*(line.body for line in told.rows), *completed]
 
     # --- runs and snapshots -----------------------------------------------------------------------------
@@ -262,19 +273,23 @@ class Drain:
             end = told.process_end
             yield rows if end is None else [end.row_with_exit(run) for run in rows]
 
-    def _carry_rows(self, table: LedgerTable, told: Sequence[tuple[Told, list[Row]]]) -> int:
-        parts = [(of, _sound(of, partial(told_rows, table), rows)) for of, rows in told if rows]
+    def _carry_rows(
+        self, table: LedgerTable, told: Sequence[tuple[SegmentContents, list[Row]]]
+    ) -> int:
+        parts = [
+            (of, _valid_rows(of, partial(rows_from, table), rows)) for of, rows in told if rows
+        ]
         if not parts:
             return 0
 
         def rows(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-            fresh, marks = not_yet_in(opened, table, parts)
+            fresh, marks = without_recorded(opened, table, parts)
             return pa.concat_tables([table.schema.empty_table(), *fresh]), marks
 
         return self._append(table, rows)
 
     def _append(self, table: LedgerTable, rows: Rows) -> int:
-        count, version = appended(self._root, table, rows)
+        count, version = append(self._root, table, rows)
         if count and version % MAINTAINED_EVERY == 0:
             self.due.append(table)
         return count
@@ -283,8 +298,10 @@ class Drain:
 _EMPTY = INVENTORY.schema.empty_table()
 
 
-def _sound(told: Told, make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> pa.Table:
-    found, bad = sound(make, rows)
+def _valid_rows(
+    told: SegmentContents, make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]
+) -> pa.Table:
+    found, bad = valid_rows(make, rows)
     told.damaged += bad
     return found
 
@@ -305,7 +322,7 @@ def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
 # --- the exactly-once loop -------------------------------------------------------------------------
 
 
-def appended(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
+def append(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
     """Append rows to a table of the ledger exactly once.
 
     Args:
@@ -373,10 +390,10 @@ def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:
     """Return the rows without those that a reconcile has found in the tables' logs meanwhile."""
     # A day earlier, since a clock that is set back between start and commit puts the commit before it.
     since = pc.min(rows[PARTITION]).as_py() - timedelta(days=1)
-    known = queried(
+    known = query(
         table,
-        f"SELECT write_id FROM ledger WHERE source = {quoted(Source.RECONCILED)}"
-        f" AND {PARTITION} >= {quoted(since.isoformat())}",
+        f"SELECT write_id FROM ledger WHERE source = {quote_literal(Source.RECONCILED)}"
+        f" AND {PARTITION} >= {quote_literal(since.isoformat())}",
     )["write_id"]
     return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=known.combine_chunks())))
 
@@ -395,11 +412,11 @@ def _rows_of_runs(table: DeltaTable | None, columns: str, started: Sequence[Row]
         return []
     first = min(run["start_time"] for run in started)
     since = datetime.fromtimestamp(first / 1e6, tz=UTC).date()
-    names = ", ".join(quoted(name) for name in {run["run_id"] for run in started})
-    rows: list[Row] = queried(
+    names = ", ".join(quote_literal(name) for name in {run["run_id"] for run in started})
+    rows: list[Row] = query(
         table,
         f"SELECT run_id, host, pid, {columns} FROM ledger WHERE run_id IN ({names})"
-        f" AND {PARTITION} >= {quoted(since.isoformat())}",
+        f" AND {PARTITION} >= {quote_literal(since.isoformat())}",
     ).to_pylist()
     return rows
 

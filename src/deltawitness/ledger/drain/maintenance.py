@@ -18,7 +18,7 @@ from deltawitness.commit.reader import parse_commit
 from deltawitness.error_types import classify
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
-from deltawitness.ledger.drain.drain import appended
+from deltawitness.ledger.drain.drain import append
 from deltawitness.ledger.tables.schema import (
     LedgerRoot,
     LedgerTable,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
-__all__ = ["Maintained", "lease", "maintain", "optimize"]
+__all__ = ["MaintenanceResult", "lease", "maintain", "optimize"]
 
 LEASE_SECONDS = 3600.0
 """Seconds after which the holder of a lease is taken to be dead."""
@@ -43,7 +43,7 @@ RETENTION_HOURS = 168
 
 
 @dataclass(frozen=True, slots=True)
-class Maintained:
+class MaintenanceResult:
     """What the upkeep of one table did.
 
     Attributes:
@@ -69,7 +69,7 @@ def maintain(root: LedgerRoot, table: LedgerTable) -> None:
         report("maintenance", error)
 
 
-def optimize(root: LedgerRoot, table: LedgerTable) -> Maintained:
+def optimize(root: LedgerRoot, table: LedgerTable) -> MaintenanceResult:
     """Compact one table and delete what no version of the retention needs.
 
     Args:
@@ -82,7 +82,7 @@ def optimize(root: LedgerRoot, table: LedgerTable) -> Maintained:
     """
     with suppressed(), lease(root, table) as opened:
         if opened is None:
-            return Maintained(table.name, is_done=False)
+            return MaintenanceResult(table.name, is_done=False)
         counts = opened.optimize.compact(
             commit_properties=commit_properties(CacheOperation.OPTIMIZE)
         )
@@ -91,7 +91,7 @@ def optimize(root: LedgerRoot, table: LedgerTable) -> Maintained:
             dry_run=False,
             commit_properties=commit_properties(CacheOperation.VACUUM),
         )
-        return Maintained(
+        return MaintenanceResult(
             table.name,
             is_done=True,
             files_added=counts["numFilesAdded"],
@@ -111,17 +111,17 @@ def lease(root: LedgerRoot, table: LedgerTable) -> Iterator[DeltaTable | None]:
     Yields:
         The table at its newest version, or None when there is none, or another has the lease.
     """
-    taken = _taken(root, table)
+    taken = _acquire(root, table)
     if taken is None:
         yield None
         return
     try:
         yield root.opened(table)
     finally:
-        _give_back(root, table, taken)
+        _release(root, table, taken)
 
 
-def _taken(root: LedgerRoot, table: LedgerTable) -> int | None:
+def _acquire(root: LedgerRoot, table: LedgerTable) -> int | None:
     """Take the lease; return its mark, or None when another holds it or was faster."""
     opened = root.opened(table)
     if opened is None:
@@ -132,7 +132,7 @@ def _taken(root: LedgerRoot, table: LedgerTable) -> int | None:
     # From an odd one whose holder is dead to the next odd one.
     mark = known + 2 if known % 2 else known + 1
     try:
-        _leave_mark(opened, table, mark)
+        _write_lease(opened, table, mark)
     except Exception as error:
         if classify(error) in {ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION}:
             return None
@@ -140,15 +140,15 @@ def _taken(root: LedgerRoot, table: LedgerTable) -> int | None:
     return mark
 
 
-def _give_back(root: LedgerRoot, table: LedgerTable, taken: int) -> None:
+def _release(root: LedgerRoot, table: LedgerTable, taken: int) -> None:
     def free(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
         is_ours = opened.transaction_version(LEASE_APP_ID) == taken
         return table.schema.empty_table(), {LEASE_APP_ID: taken + 1} if is_ours else {}
 
-    appended(root, table, free)
+    append(root, table, free)
 
 
-def _leave_mark(opened: DeltaTable, table: LedgerTable, mark: int) -> None:
+def _write_lease(opened: DeltaTable, table: LedgerTable, mark: int) -> None:
     from deltalake import Transaction, write_deltalake  # noqa: PLC0415 - heavy
 
     transaction = Transaction(LEASE_APP_ID, mark, now_ns() // 1_000_000)

@@ -229,27 +229,27 @@ def answer(request: dict[str, Any], answers: int) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(LONGEST_LIFE)
     sys.meta_path.insert(0, _NoPandas())
-    reply = drain_as_asked(DrainRequest(**request))
+    reply = drain_request(DrainRequest(**request))
     with suppress(OSError):  # who asked is gone
         os.write(answers, json.dumps(asdict(reply)).encode() + b"\n")
     # Nothing is left to do: the threads of the engine are not waited for.
     os._exit(0)
 
 
-def drain_as_asked(request: DrainRequest) -> DrainReply:
+def drain_request(request: DrainRequest) -> DrainReply:
     """Drain the segments that are named, then the spools of dead processes; never raises."""
     problems: list[tuple[str, str]] = []
     log, handler = logging.getLogger("deltawitness"), _ProblemCollector(problems)
     log.addHandler(handler)
     try:
-        return _drained(request, problems)
+        return _result_of(request, problems)
     except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
         return DrainReply(problems=problems, error=f"{type(error).__qualname__}: {error}")
     finally:
         log.removeHandler(handler)
 
 
-def _drained(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainReply:
+def _result_of(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainReply:
     from deltawitness.ledger.drain.drain import Drain  # noqa: PLC0415 - heavy, and for the helper only
     from deltawitness.ledger.drain.maintenance import maintain  # noqa: PLC0415 - as above
     from deltawitness.ledger.tables.schema import LedgerRoot  # noqa: PLC0415 - as above

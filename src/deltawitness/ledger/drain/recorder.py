@@ -18,7 +18,7 @@ from deltawitness.ids_and_clock import new_id, now_ns
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.process import DrainProcess, DrainRequest, HelperError
 from deltawitness.ledger.spool.reader import has_dead
-from deltawitness.ledger.spool.records import LineKind
+from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.supervisor import supervisor_lock
 from deltawitness.ledger.spool.writer import Segment, Spool
 from deltawitness.ledger.tables.locations import root_of, spool_folder
@@ -189,7 +189,7 @@ class Recorder:
             **place_part(),
             "source": Source.OBSERVED.value,
         }
-        if not self._spool.append(LineKind.ROW, write_id, as_json(whole)):
+        if not self._spool.append(RecordKind.ROW, write_id, as_json(whole)):
             self._on_drop("spool")
         self._count(run, whole)
         self._attend()
@@ -198,12 +198,14 @@ class Recorder:
         """Return the value of a column that a program gives by itself as it is kept."""
         if name == "error_message" and value is not None:
             return message_for_ledger(value, self._settings.ledger_messages)
-        return _FIT.get(name, _as_it_is)(value)
+        return _FIT.get(name, _identity)(value)
 
     def snapshot(self, name: str, row: Mapping[str, Any]) -> None:
         """Keep a row of the snapshot registry."""
         # Any id will do for the line, and a name may hold what a line may not.
-        if not self._spool.append(LineKind.SNAPSHOT, new_id(), as_json({**row, "snapshot": name})):
+        if not self._spool.append(
+            RecordKind.SNAPSHOT, new_id(), as_json({**row, "snapshot": name})
+        ):
             self._on_drop("spool")
         self._attend()
 
@@ -279,7 +281,7 @@ class Recorder:
         run_id = opened.context.run_id
         self._runs[run_id] = opened
         started = as_json(opened.started(self._shown_root))
-        if not self._spool.append(LineKind.RUN_START, run_id, started):
+        if not self._spool.append(RecordKind.RUN_START, run_id, started):
             report("spool", OSError("the start of a run could not be kept"))
 
     def run_ended(self, run: RunContext, error: BaseException | None) -> None:
@@ -328,7 +330,7 @@ class Recorder:
                 return
             # Forgotten with the line itself: a segment begun in between would tell of it as open.
             self._spool.append(
-                LineKind.RUN_END,
+                RecordKind.RUN_END,
                 run_id,
                 as_json(run.ended),
                 when_kept=lambda: self._runs.pop(run_id, None),
@@ -342,9 +344,9 @@ class Recorder:
             del self._runs[known.context.run_id]
             self._on_drop("spool")
 
-    def _open_runs(self) -> Iterator[tuple[LineKind, str, str]]:
+    def _open_runs(self) -> Iterator[tuple[RecordKind, str, str]]:
         for run_id, opened in list(self._runs.items()):
-            yield LineKind.RUN_START, run_id, as_json(opened.started(self._shown_root))
+            yield RecordKind.RUN_START, run_id, as_json(opened.started(self._shown_root))
 
     def run_closed(self, run: RunContext) -> None:
         """Drain what a run has left: at once when it was the outermost, inside others soon.
@@ -627,7 +629,7 @@ class Recorder:
         self._reset()
 
 
-def _as_it_is(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-__all__ = ["Difference", "Differing", "Phantom", "Unreadable", "Unrecorded"]
+__all__ = ["Difference", "DifferingRow", "PhantomRow", "UnreadableTable", "UnrecordedWrite"]
 
 
 @dataclass(frozen=True, slots=True)
-class Unrecorded:
+class UnrecordedWrite:
     """A write in a table's log that no row of the inventory tells of.
 
     Attributes:
@@ -33,7 +33,7 @@ class Unrecorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Phantom:
+class PhantomRow:
     """A row whose version is not in the table's log, although the log reaches over it.
 
     Attributes:
@@ -59,7 +59,7 @@ class Difference(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Differing:
+class DifferingRow:
     """A row that says otherwise than the log.
 
     Attributes:
@@ -80,7 +80,7 @@ class Differing:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadableTable:
     """A table whose log cannot be read.
 
     Attributes:

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltawitness.ledger.reconcile.log_reader import Commit
-from deltawitness.ledger.tables.arrow import queried, quoted
+from deltawitness.ledger.tables.arrow import query, quote_literal
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Known", "KnownRow", "known_ids", "known_of", "newest_versions"]
+__all__ = ["IndexedRow", "InventoryIndex", "index_inventory", "indexed_ids", "newest_versions"]
 
-SLACK = 2_000_000
+CLOCK_SKEW = 2_000_000
 """Microseconds by which a commit may lie outside of its operation's interval: engines round."""
 
 ASKED_BY_NAME = 1000
@@ -37,7 +37,9 @@ _COLUMNS = (
     "source",
     "cache_operation",
 )
-_UNCOMMITTED = ", ".join(sorted(quoted(operation.value) for operation in UNCOMMITTED_OPERATIONS))
+_UNCOMMITTED = ", ".join(
+    sorted(quote_literal(operation.value) for operation in UNCOMMITTED_OPERATIONS)
+)
 _COMMITTING = f"coalesce(cache_operation, '') NOT IN ({_UNCOMMITTED})"
 """Rows that can stand for commits: a read of a cache names the version that it read, and made none."""
 
@@ -45,7 +47,7 @@ _QUERY = f"SELECT {', '.join(_COLUMNS)} FROM ledger WHERE {_COMMITTING}"
 
 
 @dataclass(frozen=True, slots=True)
-class KnownRow:
+class IndexedRow:
     """A row of the inventory, as far as it is compared with a log."""
 
     write_id: str
@@ -67,10 +69,10 @@ class KnownRow:
             return False
         if commit.info.run_id != self.run_id:
             return False
-        return self.start - SLACK <= commit.time * 1000 <= self.end + SLACK
+        return self.start - CLOCK_SKEW <= commit.time * 1000 <= self.end + CLOCK_SKEW
 
 
-class Known:
+class InventoryIndex:
     """The rows of a table and those of some writes.
 
     Args:
@@ -81,18 +83,18 @@ class Known:
         ids: their write ids.
     """
 
-    def __init__(self, rows: Sequence[KnownRow]) -> None:
+    def __init__(self, rows: Sequence[IndexedRow]) -> None:
         self.rows = rows
         self.ids = {row.write_id for row in rows}
-        self._observed: dict[tuple[str | None, int], list[KnownRow]] = {}
+        self._observed: dict[tuple[str | None, int], list[IndexedRow]] = {}
         for row in rows:
             for version in row.versions if row.is_observed else ():
                 self._observed.setdefault((row.table_uri, version), []).append(row)
 
     @property
-    def by_id(self) -> Mapping[str, Sequence[KnownRow]]:
+    def by_id(self) -> Mapping[str, Sequence[IndexedRow]]:
         """The rows of each write id; a ledger without faults has one."""
-        found: dict[str, list[KnownRow]] = {}
+        found: dict[str, list[IndexedRow]] = {}
         for row in self.rows:
             found.setdefault(row.write_id, []).append(row)
         return found
@@ -109,12 +111,12 @@ class Known:
         return any(row.may_have_made(commit) for row in rows)
 
 
-def known_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
+def indexed_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
     """Return the ids of the writes to a table that have rows."""
     if inventory is None:
         return set()
-    sql = f"SELECT write_id FROM ledger WHERE table_uri = {quoted(uri)} AND {_COMMITTING}"
-    return set(queried(inventory, sql)["write_id"].to_pylist())
+    sql = f"SELECT write_id FROM ledger WHERE table_uri = {quote_literal(uri)} AND {_COMMITTING}"
+    return set(query(inventory, sql)["write_id"].to_pylist())
 
 
 def newest_versions(inventory: DeltaTable | None) -> dict[str, int]:
@@ -125,12 +127,12 @@ def newest_versions(inventory: DeltaTable | None) -> dict[str, int]:
         f"SELECT table_uri, max(version) AS newest FROM ledger WHERE {_COMMITTING}"
         " AND table_uri IS NOT NULL AND version IS NOT NULL GROUP BY table_uri"
     )
-    return {row["table_uri"]: row["newest"] for row in queried(inventory, sql).to_pylist()}
+    return {row["table_uri"]: row["newest"] for row in query(inventory, sql).to_pylist()}
 
 
-def known_of(
+def index_inventory(
     inventory: DeltaTable | None, uri: str, ids: Iterable[str], *, since: int = 0
-) -> Known:
+) -> InventoryIndex:
     """Return what the inventory knows of a table, and of some writes wherever they went.
 
     Args:
@@ -140,29 +142,29 @@ def known_of(
         since: of the table, only rows of this version and later ones.
     """
     if inventory is None:
-        return Known(())
+        return InventoryIndex(())
     of_version = f" AND version >= {since}" if since else ""
-    here = queried(inventory, f"{_QUERY} AND table_uri = {quoted(uri)}{of_version}")
+    here = query(inventory, f"{_QUERY} AND table_uri = {quote_literal(uri)}{of_version}")
     left = set(ids).difference(here["write_id"].to_pylist())
-    return Known(_rows(here) + (_rows(_named(inventory, left)) if left else []))
+    return InventoryIndex(_rows(here) + (_rows(_named(inventory, left)) if left else []))
 
 
 def _named(inventory: DeltaTable, ids: set[str]) -> pa.Table:
     """Return the rows of some writes."""
     if len(ids) > ASKED_BY_NAME:
-        found = queried(inventory, _QUERY)
+        found = query(inventory, _QUERY)
         return found.filter(
             pc.is_in(found["write_id"], value_set=pa.array(ids, found["write_id"].type))
         )
-    names = ", ".join(map(quoted, ids))
-    return queried(inventory, f"{_QUERY} AND write_id IN ({names})")
+    names = ", ".join(map(quote_literal, ids))
+    return query(inventory, f"{_QUERY} AND write_id IN ({names})")
 
 
-def _rows(found: pa.Table) -> list[KnownRow]:
+def _rows(found: pa.Table) -> list[IndexedRow]:
     times = found["event_time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     columns = [found[name].to_pylist() for name in _COLUMNS if name != "event_time"]
     return [
-        KnownRow(
+        IndexedRow(
             write_id=write_id,
             run_id=run_id,
             table_uri=table_uri,

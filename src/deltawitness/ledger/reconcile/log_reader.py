@@ -16,7 +16,7 @@ from deltawitness.commit.outcome import RawCommit, metrics_of
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.events import CommitMetrics
 from deltawitness.ledger.reconcile.targets import Target
-from deltawitness.ledger.tables.operation_names import measured_as
+from deltawitness.ledger.tables.operation_names import metrics_named_as
 from deltawitness.semconv import CommitKey
 
 __all__ = [
@@ -248,7 +248,7 @@ def _foreign_id(uri: str, version: int, raw: bytes) -> str:
 
 
 def _metrics(info: CommitMetadata, raw: bytes) -> CommitMetrics:
-    operation = measured_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
+    operation = metrics_named_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
     try:
         return metrics_of(operation, [RawCommit(info.version, raw)])
     except (

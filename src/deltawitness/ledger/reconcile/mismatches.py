@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from deltawitness.ledger.reconcile.findings import Difference, Differing, Phantom
-from deltawitness.ledger.reconcile.inventory_index import Known, KnownRow
+from deltawitness.ledger.reconcile.findings import Difference, DifferingRow, PhantomRow
+from deltawitness.ledger.reconcile.inventory_index import IndexedRow, InventoryIndex
 from deltawitness.ledger.reconcile.log_reader import Commit, LogRead
 
 __all__ = ["differing_rows", "phantom_rows"]
 
 
-def phantom_rows(found: LogRead, known: Known, since: int | None) -> Iterator[Phantom]:
+def phantom_rows(found: LogRead, known: InventoryIndex, since: int | None) -> Iterator[PhantomRow]:
     """Yield the rows whose versions the log does not hold, although it reaches over them.
 
     Args:
@@ -30,16 +30,18 @@ def phantom_rows(found: LogRead, known: Known, since: int | None) -> Iterator[Ph
     now = found.target.log().versions()
     for row, version in suspects:
         if version in _beyond(row, found.start, now):
-            yield Phantom(found.target.uri, row.write_id, version)
+            yield PhantomRow(found.target.uri, row.write_id, version)
 
 
-def _beyond(row: KnownRow, start: int, versions: list[int]) -> list[int]:
+def _beyond(row: IndexedRow, start: int, versions: list[int]) -> list[int]:
     held = set(versions)
     first = max(start, versions[0]) if versions else start
     return [version for version in row.versions if version >= first and version not in held]
 
 
-def differing_rows(found: LogRead, known: Known, since: int | None) -> Iterator[Differing]:
+def differing_rows(
+    found: LogRead, known: InventoryIndex, since: int | None
+) -> Iterator[DifferingRow]:
     """Yield the rows that say otherwise than the log.
 
     Each is yielded once: as another write's, as one that lacks a commit of its write, or, where
@@ -68,10 +70,12 @@ def differing_rows(found: LogRead, known: Known, since: int | None) -> Iterator[
             difference = Difference.DOUBLED
         else:
             continue
-        yield Differing(found.target.uri, row.write_id, difference, row.result, row.versions, own)
+        yield DifferingRow(
+            found.target.uri, row.write_id, difference, row.result, row.versions, own
+        )
 
 
-def _lacks(row: KnownRow, own: tuple[int, ...], same: Sequence[KnownRow], uri: str) -> bool:
+def _lacks(row: IndexedRow, own: tuple[int, ...], same: Sequence[IndexedRow], uri: str) -> bool:
     """Return whether the log holds a commit of a row's write that the row does not name.
 
     A row with the id of a write to another table is compared with that table's log, as long as the
@@ -84,11 +88,11 @@ def _lacks(row: KnownRow, own: tuple[int, ...], same: Sequence[KnownRow], uri: s
     return not missing <= named
 
 
-def _stands_for(row: KnownRow, commit: Commit) -> bool:
+def _stands_for(row: IndexedRow, commit: Commit) -> bool:
     return row.write_id in commit.ids or row.may_have_made(commit)
 
 
-def _others(found: LogRead, rows: Sequence[KnownRow]) -> set[int]:
+def _others(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
     """Return the identities of the rows that name a version which another write committed."""
     commits = {commit.version: commit for commit in found.commits}
     return {
@@ -101,13 +105,13 @@ def _others(found: LogRead, rows: Sequence[KnownRow]) -> set[int]:
     }
 
 
-def _doubled(found: LogRead, rows: Sequence[KnownRow]) -> set[int]:
+def _doubled(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
     """Return the identities of the rows beyond the first that stand for one commit.
 
     The first is the one with the commit's own id; among equals the one that was observed, and then
     the earliest.
     """
-    named: dict[int, list[KnownRow]] = {}
+    named: dict[int, list[IndexedRow]] = {}
     for row in rows:
         for version in set(row.versions):
             named.setdefault(version, []).append(row)
@@ -115,14 +119,14 @@ def _doubled(found: LogRead, rows: Sequence[KnownRow]) -> set[int]:
     for commit in found.commits:
         standing = [row for row in named.get(commit.version, ()) if _stands_for(row, commit)]
 
-        def rank(row: KnownRow, ids: frozenset[str] = commit.ids) -> tuple[bool, bool, int]:
+        def rank(row: IndexedRow, ids: frozenset[str] = commit.ids) -> tuple[bool, bool, int]:
             return row.write_id not in ids, not row.is_observed, row.start
 
         doubled |= {id(row) for row in sorted(standing, key=rank)[1:]}
     return doubled
 
 
-def _rows_of(found: LogRead, known: Known, since: int | None) -> Iterator[KnownRow]:
+def _rows_of(found: LogRead, known: InventoryIndex, since: int | None) -> Iterator[IndexedRow]:
     """Yield the rows that tell of this very table, not of one that lay here before.
 
     Operations on the earlier table had ended when this one was made. The slack is that of a

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from deltawitness.ledger.drain.drain import appended
-from deltawitness.ledger.reconcile.findings import Differing, Phantom, Unreadable, Unrecorded
-from deltawitness.ledger.reconcile.inventory_index import known_of
-from deltawitness.ledger.reconcile.runs_from_log import append_rebuilt_runs
+from deltawitness.ledger.drain.drain import append
+from deltawitness.ledger.reconcile.findings import (
+    DifferingRow,
+    PhantomRow,
+    UnreadableTable,
+    UnrecordedWrite,
+)
+from deltawitness.ledger.reconcile.inventory_index import index_inventory
+from deltawitness.ledger.reconcile.runs_from_log import append_runs_from_log
 from deltawitness.ledger.reconcile.writes import Write
 from deltawitness.ledger.tables.schema import INVENTORY, TABLES, LedgerRoot
 from deltawitness.run import suppressed
@@ -21,11 +26,11 @@ from deltawitness.semconv import LATE_APP_ID
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Plan"]
+__all__ = ["ReconcilePlan"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReconcilePlan:
     """How the ledger and the logs of tables compare, and what would make the ledger whole.
 
     Phantom and differing rows, and tables that cannot be read, are only told: the ledger is
@@ -43,11 +48,11 @@ class Plan:
         unsettled: how many were left for a later pass: their processes may be about to tell of them.
     """
 
-    missing: tuple[Unrecorded, ...]
-    foreign: tuple[Unrecorded, ...]
-    phantom: tuple[Phantom, ...]
-    differing: tuple[Differing, ...]
-    unreadable: tuple[Unreadable, ...]
+    missing: tuple[UnrecordedWrite, ...]
+    foreign: tuple[UnrecordedWrite, ...]
+    phantom: tuple[PhantomRow, ...]
+    differing: tuple[DifferingRow, ...]
+    unreadable: tuple[UnreadableTable, ...]
     tables: tuple[str, ...]
     gone: tuple[str, ...]
     commits: int
@@ -98,9 +103,9 @@ class Plan:
                 found[:] = [rows]
                 return rows, marks
 
-            count = appended(self._root, INVENTORY, left)[0]
+            count = append(self._root, INVENTORY, left)[0]
             if count:
-                append_rebuilt_runs(self._root, self._spools, found[0])
+                append_runs_from_log(self._root, self._spools, found[0])
             return count
 
     def _left(self, inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
@@ -120,5 +125,5 @@ class Plan:
         ids: dict[str, set[str]] = {}
         for write in self._writes:
             ids.setdefault(write.uri, set()).update(write.ids)
-        known = {uri: known_of(inventory, uri, ids[uri]) for uri in ids}
+        known = {uri: index_inventory(inventory, uri, ids[uri]) for uri in ids}
         return [not write.is_told(known[write.uri]) for write in self._writes]

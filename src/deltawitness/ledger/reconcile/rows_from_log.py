@@ -11,13 +11,17 @@ from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.reconcile.log_reader import Commit
 from deltawitness.ledger.reconcile.targets import Target
-from deltawitness.ledger.tables.operation_names import cache_operation_of, measured_as, operation_of
+from deltawitness.ledger.tables.operation_names import (
+    cache_operation_of,
+    metrics_named_as,
+    operation_of,
+)
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.redaction import key_hash, redact_label, redact_text, table_name_for
 from deltawitness.semconv import POLICY_UNMANAGED, CacheResult, CacheScope, CommitKey, Operation
 from deltawitness.settings import Settings
 
-__all__ = ["rebuilt_row"]
+__all__ = ["row_from_log"]
 
 Row = dict[str, Any]
 
@@ -35,7 +39,7 @@ _MAKING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
 _MODES = {"errorifexists": "error"}
 
 
-def rebuilt_row(
+def row_from_log(
     commits: Sequence[Commit], target: Target, name: str | None, settings: Settings
 ) -> Row:
     """Return the row of a write as its commits tell it.
@@ -87,7 +91,7 @@ def rebuilt_row(
 
 def _metrics(commits: Sequence[Commit]) -> dict[str, int]:
     info = commits[0].info
-    operation = measured_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
+    operation = metrics_named_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
     told = together(operation, [commit.metrics for commit in commits]).known()
     return {name: count for name, count in told.items() if abs(count) < _BEYOND}
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from deltawitness.ledger.drain.drain import appended
+from deltawitness.ledger.drain.drain import append
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.spool.reader import segments_of
-from deltawitness.ledger.spool.records import LineKind, decoded
-from deltawitness.ledger.tables.arrow import queried, quoted, told_rows
+from deltawitness.ledger.spool.records import RecordKind, decode
+from deltawitness.ledger.tables.arrow import query, quote_literal, rows_from
 from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import RUNS, LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
@@ -27,12 +27,12 @@ from deltawitness.semconv import LATE_APP_ID
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["append_rebuilt_runs"]
+__all__ = ["append_runs_from_log"]
 
 Row = dict[str, Any]
 
 
-def append_rebuilt_runs(root: LedgerRoot, spools: Path, operations: pa.Table) -> int:
+def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -> int:
     """Append a row for each run of some rebuilt operations of which no process has told, or will.
 
     A run that has a row of its own already keeps it alone: that row counts the operations of its
@@ -58,13 +58,13 @@ def append_rebuilt_runs(root: LedgerRoot, spools: Path, operations: pa.Table) ->
         return 0
 
     def missing(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-        known = _told_runs(opened, rows)
+        known = _recorded_runs(opened, rows)
         fresh = [row for run_id, row in rows.items() if run_id not in known]
         # Two that reconcile at the same moment: the second must look again.
         late = (opened.transaction_version(LATE_APP_ID) or 0) + 1
-        return told_rows(RUNS, fresh), {LATE_APP_ID: late} if fresh else {}
+        return rows_from(RUNS, fresh), {LATE_APP_ID: late} if fresh else {}
 
-    return appended(root, RUNS, missing)[0]
+    return append(root, RUNS, missing)[0]
 
 
 def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
@@ -104,20 +104,20 @@ def _waiting_runs(root: LedgerRoot, spools: Path) -> set[str]:
     """Return the ids of runs that a process on this machine has open, or has yet to tell of."""
     own = recorder_of(root)
     waiting = set() if own is None else set(own.run_ids)
-    kinds = {LineKind.RUN_START.value, LineKind.RUN_END.value}
+    kinds = {RecordKind.RUN_START.value, RecordKind.RUN_END.value}
     for path in segments_of(spools):
         with suppress(FileNotFoundError):  # drained meanwhile
-            lines = decoded(path.read_bytes()).whole
+            lines = decode(path.read_bytes()).whole
             waiting |= {line.key for line in lines if line.kind in kinds}
     return waiting
 
 
-def _told_runs(opened: DeltaTable, run_ids: Iterable[str]) -> set[str]:
+def _recorded_runs(opened: DeltaTable, run_ids: Iterable[str]) -> set[str]:
     """Return which of some runs have a row that a process has told."""
-    names = ", ".join(map(quoted, run_ids))
-    found = queried(
+    names = ", ".join(map(quote_literal, run_ids))
+    found = query(
         opened,
         f"SELECT DISTINCT run_id FROM ledger WHERE run_id IN ({names})"
-        f" AND status IS DISTINCT FROM {quoted(RunStatus.RECONSTRUCTED)}",
+        f" AND status IS DISTINCT FROM {quote_literal(RunStatus.RECONSTRUCTED)}",
     )
     return set(found["run_id"].to_pylist())

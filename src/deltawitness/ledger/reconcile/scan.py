@@ -22,14 +22,23 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.drain.drain import SETTLE
 from deltawitness.ledger.drain.recorder import recorder_of
-from deltawitness.ledger.reconcile.findings import Differing, Phantom, Unreadable, Unrecorded
-from deltawitness.ledger.reconcile.inventory_index import known_ids, known_of, newest_versions
+from deltawitness.ledger.reconcile.findings import (
+    DifferingRow,
+    PhantomRow,
+    UnreadableTable,
+    UnrecordedWrite,
+)
+from deltawitness.ledger.reconcile.inventory_index import (
+    index_inventory,
+    indexed_ids,
+    newest_versions,
+)
 from deltawitness.ledger.reconcile.log_reader import LogRead, Progress, read_log, versions_in
 from deltawitness.ledger.reconcile.mismatches import differing_rows, phantom_rows
-from deltawitness.ledger.reconcile.plan import Plan
-from deltawitness.ledger.reconcile.rows_from_log import rebuilt_row
+from deltawitness.ledger.reconcile.plan import ReconcilePlan
+from deltawitness.ledger.reconcile.rows_from_log import row_from_log
 from deltawitness.ledger.reconcile.targets import Target, targets_of
-from deltawitness.ledger.reconcile.watermarks import app_id, life_of, watermark_of
+from deltawitness.ledger.reconcile.watermarks import app_id, incarnation_of, watermark_of
 from deltawitness.ledger.reconcile.writes import Write, writes_of
 from deltawitness.ledger.spool.reader import live_write_ids
 from deltawitness.ledger.tables.arrow import operation_rows
@@ -41,7 +50,7 @@ from deltawitness.settings import Settings
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Plan", "plan_of"]
+__all__ = ["ReconcilePlan", "plan_of"]
 
 WORTH_A_LOOK = 100
 """Commits beyond which it is seen beforehand which of them have rows, and need not be measured."""
@@ -56,7 +65,7 @@ def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
     full: bool = False,
     progress: Progress | None = None,
     settings: Settings,
-) -> Plan:
+) -> ReconcilePlan:
     """Compare a ledger with the logs of tables.
 
     Args:
@@ -74,7 +83,7 @@ def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
     """
     before = root.opened(INVENTORY)
     targets, unreadable = targets_of(root, before, tables)
-    looked = Looked(
+    looked = ReconcileScan(
         root=root,
         settings=settings,
         spools=spools,
@@ -82,8 +91,8 @@ def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
         unreadable=unreadable,
     )
     for target in targets:
-        looked.read(target, before, full=full, progress=progress or _untold)
-    waiting, has_grace = _underway(root, spools)
+        looked.read(target, before, full=full, progress=progress or _unrecorded_commits)
+    waiting, has_grace = _is_under_way(root, spools)
     # Anew: what left a spool before it was looked at is in there only now.
     inventory = root.opened(INVENTORY)
     looked.newest = newest_versions(inventory)
@@ -92,11 +101,11 @@ def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
     return looked.plan()
 
 
-def _untold(table: str, done: int, of: int) -> None:
+def _unrecorded_commits(table: str, done: int, of: int) -> None:
     """Tell nobody."""
 
 
-def _underway(root: LedgerRoot, spools: Path) -> tuple[set[str], bool]:
+def _is_under_way(root: LedgerRoot, spools: Path) -> tuple[set[str], bool]:
     """Return the ids of what waits in the spools, and whether more may be told of young commits."""
     own = recorder_of(root)
     is_writing = own is not None and own.is_writing
@@ -105,23 +114,23 @@ def _underway(root: LedgerRoot, spools: Path) -> tuple[set[str], bool]:
 
 
 @dataclass(slots=True)
-class Looked:
+class ReconcileScan:
     """What is seen while one table after the other is looked at."""
 
     root: LedgerRoot
     settings: Settings
     spools: Path
     since: int | None
-    unreadable: list[Unreadable]
+    unreadable: list[UnreadableTable]
     logs: list[LogRead] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     unsettled: int = 0
     writes: list[Write] = field(default_factory=list)
     rows: list[bytes] = field(default_factory=list)
-    missing: list[Unrecorded] = field(default_factory=list)
-    foreign: list[Unrecorded] = field(default_factory=list)
-    phantom: list[Phantom] = field(default_factory=list)
-    differing: list[Differing] = field(default_factory=list)
+    missing: list[UnrecordedWrite] = field(default_factory=list)
+    foreign: list[UnrecordedWrite] = field(default_factory=list)
+    phantom: list[PhantomRow] = field(default_factory=list)
+    differing: list[DifferingRow] = field(default_factory=list)
     marks: dict[str, int] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
     _planned: set[str] = field(default_factory=set)
@@ -138,23 +147,23 @@ class Looked:
             if not versions:
                 self._miss(target)
                 return
-            life = life_of(target, log, versions)
+            life = incarnation_of(target, log, versions)
             start = 0 if full else watermark_of(inventory, target.uri, life.guid)
             if start > versions[-1] + 1:
                 start = 0  # the log is shorter than it was: none of the old marks means anything
             found = LogRead(target, life.guid, life.born, start, versions)
             is_long = versions[-1] - start > WORTH_A_LOOK
-            rows = known_ids(inventory, target.uri) if is_long else set()
+            rows = indexed_ids(inventory, target.uri) if is_long else set()
             read_log(found, log, lambda ids: not rows.isdisjoint(ids), progress)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being read is the finding
             text = redact_text(str(error), location=target.location)
-            self.unreadable.append(Unreadable(target.uri, text))
+            self.unreadable.append(UnreadableTable(target.uri, text))
         else:
             self.logs.append(found)
 
     def _miss(self, target: Target) -> None:
         if target.is_asked:
-            self.unreadable.append(Unreadable(target.uri, "there is no Delta log"))
+            self.unreadable.append(UnreadableTable(target.uri, "there is no Delta log"))
         else:
             self.gone.append(target.uri)
 
@@ -175,7 +184,7 @@ class Looked:
         is_tail = found.start > 0
         if not writes and is_tail and self.newest.get(uri, -1) < found.start:
             return  # neither a commit nor a row that names one has come since
-        known = known_of(inventory, uri, ids, since=found.start)
+        known = index_inventory(inventory, uri, ids, since=found.start)
         settled_up_to = found.versions[-1] + 1
         for write in writes:
             if write.is_told(known) or write.row_id in self._planned:
@@ -191,7 +200,7 @@ class Looked:
 
     def _add(self, write: Write, found: LogRead) -> None:
         name = found.name_before(write.commits[0])
-        row = rebuilt_row(write.commits, found.target, name, self.settings)
+        row = row_from_log(write.commits, found.target, name, self.settings)
         self._planned.add(write.row_id)
         self.writes.append(write)
         self.rows.append(as_json(row).encode())
@@ -204,9 +213,9 @@ class Looked:
 
     # --- what comes of it ----------------------------------------------------------------------------
 
-    def plan(self) -> Plan:
+    def plan(self) -> ReconcilePlan:
         """Return what was seen."""
-        return Plan(
+        return ReconcilePlan(
             missing=tuple(self.missing),
             foreign=tuple(self.foreign),
             phantom=tuple(self.phantom),
@@ -224,9 +233,9 @@ class Looked:
         )
 
 
-def _unrecorded(write: Write, row: dict[str, Any]) -> Unrecorded:
+def _unrecorded(write: Write, row: dict[str, Any]) -> UnrecordedWrite:
     time = write.commits[0].time
-    return Unrecorded(
+    return UnrecordedWrite(
         table_uri=write.uri,
         write_id=write.row_id,
         versions=write.versions,

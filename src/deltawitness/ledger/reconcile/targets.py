@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from deltawitness.commit.log import CommitLog, local_path, open_log
 from deltawitness.commit.private_api import storage_options_of
-from deltawitness.ledger.reconcile.findings import Unreadable
-from deltawitness.ledger.tables.arrow import queried, quoted
+from deltawitness.ledger.reconcile.findings import UnreadableTable
+from deltawitness.ledger.tables.arrow import query, quote_literal
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.semconv import LEDGER_DIRECTORY, OPERATION_REGISTER, Operation
@@ -48,7 +48,7 @@ def targets_of(
     root: LedgerRoot,
     inventory: DeltaTable | None,
     tables: Iterable[str | os.PathLike[str] | DeltaTable] | None,
-) -> tuple[list[Target], list[Unreadable]]:
+) -> tuple[list[Target], list[UnreadableTable]]:
     """Return the tables to look at, each once, and what was asked for and names none.
 
     Args:
@@ -56,7 +56,7 @@ def targets_of(
         inventory: names the tables when the caller does not.
         tables: URIs, globs of local paths, or open tables.
     """
-    unreadable: list[Unreadable] = []
+    unreadable: list[UnreadableTable] = []
     found: dict[str, Target] = {}
     named = _known(root, inventory) if tables is None else _asked(root, tables, unreadable)
     for target in named:
@@ -73,9 +73,9 @@ def _known(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
     if inventory is None:
         return
     others = ", ".join(
-        quoted(name) for name in (Operation.COPY, Operation.SELECT, OPERATION_REGISTER)
+        quote_literal(name) for name in (Operation.COPY, Operation.SELECT, OPERATION_REGISTER)
     )
-    uris = queried(
+    uris = query(
         inventory,
         "SELECT DISTINCT table_uri FROM ledger WHERE table_uri IS NOT NULL"
         f" AND (operation IS NULL OR operation NOT IN ({others}))",
@@ -87,7 +87,7 @@ def _known(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
 def _asked(
     root: LedgerRoot,
     tables: Iterable[str | os.PathLike[str] | DeltaTable],
-    unreadable: list[Unreadable],
+    unreadable: list[UnreadableTable],
 ) -> Iterator[Target]:
     for table in [tables] if isinstance(tables, str | os.PathLike) else tables:
         if not isinstance(table, str | os.PathLike):
@@ -96,7 +96,7 @@ def _asked(
         text = os.fspath(table)
         locations = list(_locations(text))
         if not locations:
-            unreadable.append(Unreadable(text, "no Delta table matches"))
+            unreadable.append(UnreadableTable(text, "no Delta table matches"))
         for location in locations:
             yield Target(ledger_uri(location), location, _options_for(root, location))
 

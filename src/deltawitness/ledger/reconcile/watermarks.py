@@ -23,7 +23,7 @@ from deltawitness.semconv import RECONCILE_APP_ID_PREFIX
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Life", "app_id", "life_of", "watermark_of"]
+__all__ = ["TableIncarnation", "app_id", "incarnation_of", "watermark_of"]
 
 
 def app_id(uri: str, guid: str) -> str:
@@ -44,7 +44,7 @@ def watermark_of(inventory: DeltaTable | None, uri: str, guid: str | None) -> in
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class TableIncarnation:
     """What tells a table from another in the same place.
 
     Attributes:
@@ -56,7 +56,7 @@ class Life:
     born: int | None
 
 
-def life_of(target: Target, log: CommitLog, versions: list[int]) -> Life:
+def incarnation_of(target: Target, log: CommitLog, versions: list[int]) -> TableIncarnation:
     """Return which table lies there, without opening it where that can be helped.
 
     Args:
@@ -69,12 +69,12 @@ def life_of(target: Target, log: CommitLog, versions: list[int]) -> Life:
     found = metadata.get("id") if metadata else None
     known = None if isinstance(found, str) else _in_checkpoint(target) or _opened(target)
     if first is None:
-        return known or Life(None, None)
+        return known or TableIncarnation(None, None)
     guid = found if isinstance(found, str) else None if known is None else known.guid
-    return Life(guid, time_of(parse_commit(0, first), first))
+    return TableIncarnation(guid, time_of(parse_commit(0, first), first))
 
 
-def _in_checkpoint(target: Target) -> Life | None:
+def _in_checkpoint(target: Target) -> TableIncarnation | None:
     try:
         last = json.loads(_log_file(target, "_last_checkpoint"))
         parts = last.get("parts")
@@ -86,19 +86,24 @@ def _in_checkpoint(target: Target) -> Life | None:
                 for n in range(1, parts + 1)
             ]
         )
-        return next((found for name in names if (found := _life_in(target, name))), None)
+        return next((found for name in names if (found := _incarnation_in(target, name))), None)
     except Exception:  # noqa: BLE001 - whatever is wrong with it, the engine may know better
         return None
 
 
-def _life_in(target: Target, name: str) -> Life | None:
+def _incarnation_in(target: Target, name: str) -> TableIncarnation | None:
     import pyarrow.parquet as pq  # noqa: PLC0415 - only for logs whose beginning is gone
 
     file = pq.ParquetFile(io.BytesIO(_log_file(target, name)))
     read = file.read(columns=["metaData.id", "metaData.createdTime"])
     column: list[dict[str, Any] | None] = read["metaData"].to_pylist()
     return next(
-        (Life(row["id"], row.get("createdTime")) for row in column if row and row["id"]), None
+        (
+            TableIncarnation(row["id"], row.get("createdTime"))
+            for row in column
+            if row and row["id"]
+        ),
+        None,
     )
 
 
@@ -113,12 +118,12 @@ def _log_file(target: Target, name: str) -> bytes:
     return content
 
 
-def _opened(target: Target) -> Life | None:
+def _opened(target: Target) -> TableIncarnation | None:
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     try:
         table = DeltaTable(target.location, storage_options=target.storage_options)
         metadata = table.metadata()
-        return Life(str(metadata.id), metadata.created_time)
+        return TableIncarnation(str(metadata.id), metadata.created_time)
     except Exception:  # noqa: BLE001 - without it the table is read whole each time
         return None

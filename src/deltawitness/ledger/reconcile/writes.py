@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from deltawitness.ledger.reconcile.inventory_index import Known
+from deltawitness.ledger.reconcile.inventory_index import InventoryIndex
 from deltawitness.ledger.reconcile.log_reader import Commit
 
 __all__ = ["Write", "writes_of"]
@@ -47,7 +47,7 @@ class Write:
         """Whether it carries our metadata."""
         return self.commits[0].is_witnessed
 
-    def is_told(self, known: Known) -> bool:
+    def is_told(self, known: InventoryIndex) -> bool:
         """Tell whether a row tells of it."""
         return any(known.covers(self.uri, commit) for commit in self.commits)
 

@@ -15,7 +15,7 @@ from deltawitness.ledger.tables.write_rows import as_json, intent_part, ledger_u
 from deltawitness.redaction import redact_label
 from deltawitness.run import RunContext
 
-__all__ = ["intent_text", "note_text"]
+__all__ = ["intent_text", "provisional_text"]
 
 
 def intent_text(intent: WriteIntent, location: str | None, table_id: str | None) -> str:
@@ -45,7 +45,7 @@ def _run_text(run_id: str, job: str, pid: int) -> str:
     return as_json(row)[1:-1]
 
 
-def note_text(  # noqa: PLR0913 - the figures of one write, by keyword
+def provisional_text(  # noqa: PLR0913 - the figures of one write, by keyword
     intent: str,
     run: RunContext,
     *,

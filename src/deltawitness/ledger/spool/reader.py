@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deltawitness.ledger.spool.records import Line, LineKind, decoded
+from deltawitness.ledger.spool.records import Record, RecordKind, decode
 from deltawitness.ledger.spool.supervisor import ProcessEnd, is_supervised
 from deltawitness.ledger.spool.writer import (
     NEW,
@@ -25,9 +25,9 @@ from deltawitness.ledger.spool.writer import (
 from deltawitness.semconv import SPOOL_APP_ID_PREFIX
 
 __all__ = [
-    "Told",
-    "adopted",
-    "adopted_together",
+    "SegmentContents",
+    "adopt",
+    "adopt_together",
     "has_dead",
     "live_write_ids",
     "read_segment",
@@ -50,7 +50,7 @@ def spool_app_id(home: Path) -> str:
 
 
 @dataclass(slots=True)
-class Told:
+class SegmentContents:
     """What one segment tells.
 
     Attributes:
@@ -67,7 +67,7 @@ class Told:
 
     app_id: str
     number: int
-    rows: list[Line] = field(default_factory=list)
+    rows: list[Record] = field(default_factory=list)
     notes: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
     open_runs: dict[str, Row] = field(default_factory=dict)
@@ -82,28 +82,28 @@ class Told:
         return going_on | self.open_runs
 
 
-def read_segment(path: Path) -> Told:
+def read_segment(path: Path) -> SegmentContents:
     """Return what a segment tells.
 
     Raises:
         OSError: it cannot be read.
     """
-    lines = decoded(path.read_bytes())
-    told = Told(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
-    notes: dict[str, Line] = {}
+    lines = decode(path.read_bytes())
+    told = SegmentContents(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
+    notes: dict[str, Record] = {}
     for line in lines.whole:
         match line.kind:
-            case LineKind.NOTE:
+            case RecordKind.NOTE:
                 notes[line.key] = line
-            case LineKind.ROW:
+            case RecordKind.ROW:
                 notes.pop(line.key, None)
                 told.rows.append(line)
-            case LineKind.RUN_START:
+            case RecordKind.RUN_START:
                 told.open_runs[line.key] = json.loads(line.body)
-            case LineKind.RUN_END:
+            case RecordKind.RUN_END:
                 told.open_runs.pop(line.key, None)
                 told.runs.append(json.loads(line.body))
-            case LineKind.SNAPSHOT:
+            case RecordKind.SNAPSHOT:
                 told.snapshots.append(json.loads(line.body))
             case _:
                 told.damaged += 1
@@ -115,7 +115,7 @@ def read_segment(path: Path) -> Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
+class AbandonedSpool:
     """The spool of a process that is gone, ours for as long as its lock is held.
 
     Attributes:
@@ -138,7 +138,7 @@ def _segments_in(home: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.stem))
 
 
-def _left_over(home: Path) -> bool:
+def _is_half_deleted(home: Path) -> bool:
     """Tell whether somebody died while deleting a spool: it has had its lock since it could be seen."""
     try:
         return not (home / OWNER_LOCK).exists() and not _segments_in(home)
@@ -185,7 +185,7 @@ def _owned(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def adopted(folder: Path, besides: Path | None = None) -> Iterator[Adopted]:
+def adopt(folder: Path, besides: Path | None = None) -> Iterator[AbandonedSpool]:
     """Yield the spools whose processes are gone, one after the other, each locked meanwhile.
 
     Args:
@@ -195,13 +195,13 @@ def adopted(folder: Path, besides: Path | None = None) -> Iterator[Adopted]:
     Raises:
         OSError: a folder cannot be read.
     """
-    for spools in adopted_together(folder, besides, most=1):
+    for spools in adopt_together(folder, besides, most=1):
         yield from spools
 
 
-def adopted_together(
+def adopt_together(
     folder: Path, besides: Path | None = None, *, most: int = TOGETHER
-) -> Iterator[list[Adopted]]:
+) -> Iterator[list[AbandonedSpool]]:
     """Yield the spools whose processes are gone, some at a time, all of these locked meanwhile.
 
     Args:
@@ -221,9 +221,9 @@ def adopted_together(
                 if locks.enter_context(_owned(home)) and not is_supervised(home)
             ]
             if ours:
-                yield [Adopted(home, _segments_in(home)) for home in ours]
+                yield [AbandonedSpool(home, _segments_in(home)) for home in ours]
         for home in few:
-            if home not in ours and _left_over(home):
+            if home not in ours and _is_half_deleted(home):
                 delete_spool(home)
     for home in folder.glob(f"{NEW}*"):
         if _is_old(home):  # its process died before it could be seen
@@ -242,7 +242,7 @@ def has_dead(folder: Path, besides: Path | None = None) -> bool:
     """
     for home in _homes(folder, besides):
         with _owned(home) as is_ours:
-            if (is_ours and not is_supervised(home)) or _left_over(home):
+            if (is_ours and not is_supervised(home)) or _is_half_deleted(home):
                 return True
     return any(map(_is_old, folder.glob(f"{NEW}*")))
 
@@ -269,21 +269,21 @@ def live_write_ids(folder: Path, besides: Path | None = None) -> tuple[set[str],
 
 def _write_ids(path: Path) -> set[str]:
     try:
-        lines = decoded(path.read_bytes())
+        lines = decode(path.read_bytes())
     except FileNotFoundError:
         # Sealed and so renamed, or drained and deleted.
         sealed = path.with_suffix(SEALED)
         if path.suffix == SEALED or not sealed.exists():
             return set()
         return _write_ids(sealed)
-    kinds = {LineKind.NOTE.value, LineKind.ROW.value}
+    kinds = {RecordKind.NOTE.value, RecordKind.ROW.value}
     ids = {line.key for line in lines.whole if line.kind in kinds}
-    return ids | {mark for line in lines.whole if (mark := _other_mark(line))}
+    return ids | {mark for line in lines.whole if (mark := _other_write_id(line))}
 
 
-def _other_mark(line: Line) -> str | None:
+def _other_write_id(line: Record) -> str | None:
     """Return the id that a write's commit carries when its caller has put another in place of ours."""
-    if line.kind != LineKind.NOTE or b'"_mark":"%b"' % line.key.encode() in line.body:
+    if line.kind != RecordKind.NOTE or b'"_mark":"%b"' % line.key.encode() in line.body:
         return None
     mark = json.loads(line.body).get("_mark")
     return mark if isinstance(mark, str) else None

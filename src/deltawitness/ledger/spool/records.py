@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from zlib import crc32
 
-__all__ = ["Line", "LineKind", "Lines", "decoded", "encoded"]
+__all__ = ["Record", "RecordKind", "Records", "decode", "encode"]
 
 
-class LineKind(StrEnum):
+class RecordKind(StrEnum):
     """What a line tells."""
 
     NOTE = "N"
@@ -30,7 +30,7 @@ class LineKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Record:
     """One line, its JSON still as it was written."""
 
     kind: str
@@ -39,7 +39,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class Records:
     """What a segment holds.
 
     Attributes:
@@ -48,12 +48,12 @@ class Lines:
         torn: whether its end was cut off in the middle of a line.
     """
 
-    whole: tuple[Line, ...]
+    whole: tuple[Record, ...]
     damaged: int = 0
     torn: bool = False
 
 
-def encoded(kind: LineKind, key: str, body: str) -> bytes:
+def encode(kind: RecordKind, key: str, body: str) -> bytes:
     r"""Return a line.
 
     Args:
@@ -61,37 +61,37 @@ def encoded(kind: LineKind, key: str, body: str) -> bytes:
         key: of which write or run; without blanks.
         body: JSON without line breaks, in ASCII.
 
-    >>> encoded(LineKind.NOTE, "w-1", "{}")
+    >>> encode(RecordKind.NOTE, "w-1", "{}")
     b'2b5b947e N w-1 {}\n'
     """
     content = f"{kind.value} {key} {body}".encode("ascii")
     return b"%08x %b\n" % (crc32(content), content)
 
 
-def decoded(content: bytes) -> Lines:
+def decode(content: bytes) -> Records:
     r"""Return what is whole in the content of a segment.
 
-    >>> decoded(encoded(LineKind.NOTE, "w-1", "{}") + b"00000000 N w-2 {}\n00ff").damaged
+    >>> decode(encode(RecordKind.NOTE, "w-1", "{}") + b"00000000 N w-2 {}\n00ff").damaged
     1
     """
-    whole: list[Line] = []
+    whole: list[Record] = []
     damaged = 0
     texts = content.split(b"\n")
     tail = texts.pop()
     for text in filter(None, texts):
-        line = _line(text)
+        line = _parse_record(text)
         if line is None:
             damaged += 1
         else:
             whole.append(line)
-    return Lines(tuple(whole), damaged, torn=bool(tail))
+    return Records(tuple(whole), damaged, torn=bool(tail))
 
 
-def _line(text: bytes) -> Line | None:
+def _parse_record(text: bytes) -> Record | None:
     try:
         if int(text[:8], 16) != crc32(text[9:]):
             return None
         kind, key, body = text[9:].split(b" ", 2)
-        return Line(kind.decode("ascii"), key.decode("ascii"), body)
+        return Record(kind.decode("ascii"), key.decode("ascii"), body)
     except ValueError:
         return None

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deltawitness.ids_and_clock import new_id
-from deltawitness.ledger.spool.records import LineKind, encoded
+from deltawitness.ledger.spool.records import RecordKind, encode
 from deltawitness.ledger.spool.supervisor import SUPERVISOR_LINK, supervisor_lock
 
 __all__ = ["NEW", "OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool", "delete_spool"]
@@ -96,7 +96,7 @@ class Spool:
         limit: int,
         segment_bytes: int = SEGMENT_BYTES,
         on_error: Callable[[BaseException], None],
-        open_runs: Callable[[], Iterable[tuple[LineKind, str, str]]] = tuple,
+        open_runs: Callable[[], Iterable[tuple[RecordKind, str, str]]] = tuple,
     ) -> None:
         self._folder = folder
         self._limit = limit
@@ -129,7 +129,7 @@ class Spool:
     def note(self, key: str, body: str) -> Segment | None:
         """Append a note, whose row is awaited in the same segment; None when it cannot be kept."""
         with self._lock:
-            segment = self._append(LineKind.NOTE, key, body)
+            segment = self._append(RecordKind.NOTE, key, body)
             if segment is not None:
                 segment.awaited += 1
                 segment.lines += 1
@@ -148,16 +148,16 @@ class Spool:
         """
         with self._lock:
             if segment is None:
-                return self.append(LineKind.ROW, key, body)
+                return self.append(RecordKind.ROW, key, body)
             if not segment.is_sealed:
                 segment.awaited -= 1
-                self._write(segment, encoded(LineKind.ROW, key, body))
+                self._write(segment, encode(RecordKind.ROW, key, body))
                 if segment.since is not None and segment.awaited == 0:
                     self._seal(segment)
             return True
 
     def append(
-        self, kind: LineKind, key: str, body: str, *, when_kept: Callable[[], object] = bool
+        self, kind: RecordKind, key: str, body: str, *, when_kept: Callable[[], object] = bool
     ) -> bool:
         """Append a line that is whole in itself; tell whether it is kept.
 
@@ -170,14 +170,14 @@ class Spool:
         with self._lock:
             segment = self._append(kind, key, body)
             if segment is None:
-                self.dropped += kind not in {LineKind.RUN_START, LineKind.RUN_END}
+                self.dropped += kind not in {RecordKind.RUN_START, RecordKind.RUN_END}
                 return False
-            segment.lines += kind is not LineKind.RUN_START
+            segment.lines += kind is not RecordKind.RUN_START
             when_kept()
             return True
 
-    def _append(self, kind: LineKind, key: str, body: str) -> Segment | None:
-        line = encoded(kind, key, body)
+    def _append(self, kind: RecordKind, key: str, body: str) -> Segment | None:
+        line = encode(kind, key, body)
         if self._size + len(line) > self._limit:
             self._on_error(OSError(errno.EDQUOT, "the spool holds as much as it may"))
             return None
@@ -216,7 +216,7 @@ class Spool:
         self._active = segment
         size = self._size
         for kind, key, body in self._open_runs():
-            self._write(segment, encoded(kind, key, body))
+            self._write(segment, encode(kind, key, body))
         # Told anew at each head, these count for nothing: a spool that many open runs fill could
         # tell the end of none of them.
         segment.size, self._size = 0, size

@@ -16,12 +16,20 @@ from deltawitness.run import suppressed
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["dated", "operation_rows", "queried", "quoted", "sound", "told_rows", "wire"]
+__all__ = [
+    "json_schema",
+    "operation_rows",
+    "query",
+    "quote_literal",
+    "rows_from",
+    "valid_rows",
+    "with_partition",
+]
 
 T = TypeVar("T")
 
 
-def wire(table: LedgerTable) -> pa.Schema:
+def json_schema(table: LedgerTable) -> pa.Schema:
     """Return a table's schema as rows are told: times as whole microseconds, and no partition."""
     return pa.schema(
         [
@@ -32,12 +40,12 @@ def wire(table: LedgerTable) -> pa.Schema:
     )
 
 
-def dated(table: LedgerTable, rows: pa.Table) -> pa.Table:
+def with_partition(table: LedgerTable, rows: pa.Table) -> pa.Table:
     """Return rows as they were told with the types of the table, and with their partition.
 
     Args:
         table: whose rows they are.
-        rows: of the schema that :func:`wire` gives.
+        rows: of the schema that :func:`json_schema` gives.
     """
     first_time = next(column.name for column in table.schema if pa.types.is_timestamp(column.type))
     # Dates are those of UTC: the zone is dropped, not converted to that of the machine.
@@ -59,18 +67,18 @@ def operation_rows(lines: Sequence[bytes]) -> pa.Table:
         # In one block, because a row may be longer than a block of the default size.
         read_options=pj.ReadOptions(use_threads=False, block_size=len(content) + 1),
         parse_options=pj.ParseOptions(
-            explicit_schema=wire(INVENTORY), unexpected_field_behavior="ignore"
+            explicit_schema=json_schema(INVENTORY), unexpected_field_behavior="ignore"
         ),
     )
-    return dated(INVENTORY, told)
+    return with_partition(INVENTORY, told)
 
 
-def told_rows(table: LedgerTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def rows_from(table: LedgerTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return rows of any of the ledger's tables as they were told; what is not known is left out."""
-    return dated(table, pa.Table.from_pylist(rows, wire(table)))
+    return with_partition(table, pa.Table.from_pylist(rows, json_schema(table)))
 
 
-def sound(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tuple[pa.Table, int]:
+def valid_rows(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tuple[pa.Table, int]:
     """Return those rows that the table's columns can hold and that have a date, and how many cannot be told.
 
     A single row with a text where a count belongs must not keep all others out of the ledger.
@@ -85,13 +93,13 @@ def sound(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tuple[p
         if len(rows) == 1:
             return make([]), 1
         middle = len(rows) // 2
-        parts = [sound(make, part) for part in (rows[:middle], rows[middle:])]
+        parts = [valid_rows(make, part) for part in (rows[:middle], rows[middle:])]
         return pa.concat_tables(part for part, _ in parts), sum(bad for _, bad in parts)
     whole = made.filter(pc.is_valid(made[PARTITION]))
     return whole, made.num_rows - whole.num_rows
 
 
-def queried(table: DeltaTable, sql: str) -> pa.Table:
+def query(table: DeltaTable, sql: str) -> pa.Table:
     """Return what a query over one of the ledger's tables says.
 
     The engine's own query builder is used, because it reads tables on object stores as well.
@@ -113,10 +121,10 @@ def queried(table: DeltaTable, sql: str) -> pa.Table:
     return found.cast(pa.schema(plain))
 
 
-def quoted(text: str) -> str:
+def quote_literal(text: str) -> str:
     """Return a text as a literal of SQL.
 
-    >>> quoted("it's")
+    >>> quote_literal("it's")
     "'it''s'"
     """
     return "'" + str(text).replace("'", "''") + "'"

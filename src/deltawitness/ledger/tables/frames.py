@@ -38,7 +38,7 @@ def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataF
         *(_column(column, column.name in there) for column in table.schema),
         *(_quoted(name) for name in extra),
     )
-    return _one_row_per_run(_told_by_processes(whole)) if table is RUNS else whole
+    return _one_row_per_run(_parts_by_process(whole)) if table is RUNS else whole
 
 
 def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:
@@ -63,7 +63,7 @@ def _quoted(name: str) -> Expr:
     return col(f'"{name}"')
 
 
-def _told_by_processes(runs: DataFrame) -> DataFrame:
+def _parts_by_process(runs: DataFrame) -> DataFrame:
     """Return the rows of runs without reconstructed ones of runs that a process has told of after all."""
     from datafusion import functions as f  # noqa: PLC0415 - heavy
     from datafusion import lit  # noqa: PLC0415 - heavy

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "absolute_root",
-    "is_kept",
+    "is_enabled",
     "lock_folder",
+    "resolve",
     "root_of",
-    "settled",
     "spool_folder",
     "spool_folder_of",
 ]
 
 
-def is_kept(settings: Settings) -> bool:
+def is_enabled(settings: Settings) -> bool:
     """Tell whether a ledger is to be kept."""
     return settings.ledger and settings.cache_root is not None
 
@@ -36,7 +36,7 @@ def absolute_root(settings: Settings) -> str:
     return given if "://" in given else str(Path(given).absolute())
 
 
-def settled(settings: Settings) -> Settings:
+def resolve(settings: Settings) -> Settings:
     """Return the settings with folders that mean the same in another working directory."""
     root, spool = settings.cache_root, settings.spool_dir
     return replace(

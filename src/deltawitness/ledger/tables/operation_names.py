@@ -5,7 +5,7 @@ from __future__ import annotations
 from deltawitness.commit.private_api import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.semconv import CacheOperation, Operation
 
-__all__ = ["cache_operation_of", "measured_as", "operation_of"]
+__all__ = ["cache_operation_of", "metrics_named_as", "operation_of"]
 
 _SPELLINGS = {operation.value: operation for operation in Operation} | {
     "VACUUM START": Operation.VACUUM,
@@ -83,7 +83,7 @@ def cache_operation_of(text: str | None, told: object = None) -> CacheOperation:
     return _REPLACING.get(text) or _FIRST_WORDS.get(text.partition(" ")[0], CacheOperation.WRITE)
 
 
-def measured_as(text: str | None, told: object = None) -> Operation:
+def metrics_named_as(text: str | None, told: object = None) -> Operation:
     """Return the operation of ours whose metrics those of a commit can be read as.
 
     Args:

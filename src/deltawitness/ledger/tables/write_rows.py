@@ -46,7 +46,7 @@ from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.semconv import WITNESS_VERSION, CacheResult, Operation
 from deltawitness.settings import LedgerMessages
 
-__all__ = ["as_json", "event_row", "intent_part", "ledger_uri", "note_row", "place_part"]
+__all__ = ["as_json", "event_row", "intent_part", "ledger_uri", "place_part", "row_of_provisional"]
 
 Row = dict[str, Any]
 
@@ -220,7 +220,7 @@ def _version_of(package: str) -> str | None:
 # --- notes without a row -------------------------------------------------------------------------
 
 
-def note_row(note: Row, tail: int) -> Row:
+def row_of_provisional(note: Row, tail: int) -> Row:
     """Return the row of a write whose process died before it could tell it whole.
 
     The commit is looked for in the table's log; where that cannot be read, the row holds what the
@@ -235,16 +235,16 @@ def note_row(note: Row, tail: int) -> Row:
     try:
         return row | _found(note, tail)
     except Exception:  # noqa: BLE001 - a log that cannot be read takes nothing from the note
-        return row | _as_noted(note)
+        return row | _as_recorded(note)
 
 
 def _found(note: Row, tail: int) -> Row:
     if "_idle" in note or "_exported" in note or note.get("table_uri") is None:
-        return _as_noted(note)
+        return _as_recorded(note)
     log, mark, base = open_log(note["table_uri"]), note["_mark"], note.get("_base")
     if "error_type" in note:
         if "landed" in note:
-            return _as_noted(note)
+            return _as_recorded(note)
         answer, own = landed(log, mark, base, tail)
         return {
             "result": CacheResult.ERROR.value,
@@ -258,7 +258,7 @@ def _found(note: Row, tail: int) -> Row:
         commits = find_commits(log, mark, range(first, after + 1))
     else:
         commits = search_commits(log, mark, base, tail).commits
-    return _committed(note, commits) if commits else _as_noted(note)
+    return _committed(note, commits) if commits else _as_recorded(note)
 
 
 def _committed(note: Row, commits: list[RawCommit]) -> Row:
@@ -271,7 +271,7 @@ def _committed(note: Row, commits: list[RawCommit]) -> Row:
     }
 
 
-def _as_noted(note: Row) -> Row:
+def _as_recorded(note: Row) -> Row:
     """Return what follows from the note alone."""
     if "error_type" in note:
         answer = Landed(note.get("landed", Landed.UNKNOWN.value))

@@ -17,7 +17,7 @@ from deltawitness.session.core.private_api import (
     FILTER_UNJOINED,
     wrapped_plan,
 )
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def call_frame(frame: DataFrame, name: str, *args: Any, **kwargs: Any) -> Any:
         args: its arguments.
         kwargs: its keyword arguments.
     """
-    return call_with_fallback(frame, name, original(frame, name), *args, **kwargs)
+    return call_with_fallback(frame, name, unpatched(frame, name), *args, **kwargs)
 
 
 def call_with_fallback(
@@ -50,7 +50,7 @@ def call_with_fallback(
     except Exception as error:
         if not any(text in str(error) for text in _REFUSED):
             raise
-    return original(_without_filters(frame), name)(*args, **kwargs)
+    return unpatched(_without_filters(frame), name)(*args, **kwargs)
 
 
 def plan_to_run(frame: DataFrame) -> Any:
@@ -59,10 +59,10 @@ def plan_to_run(frame: DataFrame) -> Any:
     Args:
         frame: the frame.
     """
-    plan = original(frame, "optimized_logical_plan")()
+    plan = unpatched(frame, "optimized_logical_plan")()
     if CONSTANT_FILTER.search(plan.display_indent()) is None:
         return plan
-    return original(_without_filters(frame), "optimized_logical_plan")()
+    return unpatched(_without_filters(frame), "optimized_logical_plan")()
 
 
 def _without_filters(frame: DataFrame) -> Any:
@@ -74,7 +74,7 @@ def _without_filters(frame: DataFrame) -> Any:
     from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
 
     state = state_of(frame)
-    ctx = SessionContext(None if state is None else original(state.ctx, "copied_config")())
+    ctx = SessionContext(None if state is None else unpatched(state.ctx, "copied_config")())
     ctx.remove_optimizer_rule(FILTER_RULE)
-    plan = wrapped_plan(original(frame, "logical_plan")())
-    return original(ctx, "create_dataframe_from_logical_plan")(plan)
+    plan = wrapped_plan(unpatched(frame, "logical_plan")())
+    return unpatched(ctx, "create_dataframe_from_logical_plan")(plan)

@@ -17,24 +17,24 @@ from deltawitness.hashing import (
     shape_hash_of_plan_text,
 )
 from deltawitness.internal_errors import report
-from deltawitness.observe.run_reads import note_reads
-from deltawitness.observe.write_context import NO_FACTS, Facts
+from deltawitness.observe.run_reads import record_reads
+from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes
 from deltawitness.session.core.frames import FrameState, state_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["facts_of", "facts_of_source", "note_handed_out"]
+__all__ = ["attributes_of_frame", "attributes_of_source", "record_export"]
 
 
-def facts_of(
+def attributes_of_frame(
     plan: Any,
     state: FrameState | None,
     *,
     schema: pa.Schema | None = None,
     clauses: str = "",
     reads: tuple[InputVersion, ...] = (),
-) -> Facts:
+) -> WriteAttributes:
     """Return the attributes of a write that are known before the engine is called; never raises.
 
     Args:
@@ -50,7 +50,7 @@ def facts_of(
         if state is not None:
             found.update(dict.fromkeys(state.inputs(text)))
         said = f"{text}\n{clauses}" if clauses else text
-        return Facts(
+        return WriteAttributes(
             schema_hash=None if schema is None else schema_hash(schema),
             plan_hash=hash_of_plan_text(said),
             plan_shape_hash=shape_hash_of_plan_text(said),
@@ -58,10 +58,10 @@ def facts_of(
         )
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)
-        return NO_FACTS
+        return NO_ATTRIBUTES
 
 
-def facts_of_source(source: object) -> Facts | None:
+def attributes_of_source(source: object) -> WriteAttributes | None:
     """Return the attributes of a source that a program passes to delta-rs; never raises.
 
     Args:
@@ -72,11 +72,11 @@ def facts_of_source(source: object) -> Facts | None:
         None when the source comes from no session.
     """
     try:
-        frame = _handed_out_from(source)
+        frame = _frame_of_export(source)
         state = state_of(frame)
         if state is None or state.pending is not None:
             return None
-        return facts_of(frame, state, schema=frame.schema())
+        return attributes_of_frame(frame, state, schema=frame.schema())
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)
         return None
@@ -86,7 +86,7 @@ _handed_out: dict[int, tuple[weakref.ref[Any], Any]] = {}
 """Frames by the address of the table that holds their rows, for as long as the table is there."""
 
 
-def note_handed_out(frame: Any, result: object) -> None:
+def record_export(frame: Any, result: object) -> None:
     """Remember the frame that a program collected rows from; never raises.
 
     Args:
@@ -100,7 +100,7 @@ def note_handed_out(frame: Any, result: object) -> None:
             return
         reads = state.inputs(plan_text(frame))
         if reads:
-            note_reads(*reads)
+            record_reads(*reads)
         if type(result).__module__ == "pyarrow.lib":
             key = id(result)
             known = weakref.ref(result, lambda _: _handed_out.pop(key, None) and None)
@@ -109,7 +109,7 @@ def note_handed_out(frame: Any, result: object) -> None:
         report("session", error)
 
 
-def _handed_out_from(source: object) -> Any:
+def _frame_of_export(source: object) -> Any:
     """Return the frame that an Arrow table came from, or the object itself."""
     known = _handed_out.get(id(source))
     return known[1] if known is not None and known[0]() is source else source

@@ -20,7 +20,7 @@ from deltawitness.session.core.snapshot import (
     inputs_of,
     scanned_names,
 )
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionConfig, SessionContext
@@ -31,13 +31,13 @@ __all__ = [
     "ATTRIBUTE",
     "FrameState",
     "Origin",
-    "Pending",
+    "PendingPlan",
     "PlainQuery",
-    "adopt",
+    "attach_state",
     "bind_origin",
     "derive",
     "refuse_statements",
-    "remade",
+    "replan",
     "state_of",
 ]
 
@@ -45,7 +45,7 @@ ATTRIBUTE = "_deltawitness_frame"
 """Under which name a frame keeps what is known of it."""
 
 
-class Pending(Protocol):
+class PendingPlan(Protocol):
     """A statement that runs when its frame is asked for rows, once each time."""
 
     @property
@@ -56,7 +56,7 @@ class Pending(Protocol):
     def status(self) -> str:
         """The title and what has happened so far: shown when somebody looks at the frame."""
 
-    def anew(self) -> Pending:
+    def anew(self) -> PendingPlan:
         """Return the statement as that of another frame."""
 
     def run(self) -> DataFrame:
@@ -94,7 +94,7 @@ class FrameState(NamedTuple):
     snapshot: Snapshot
     reads: tuple[InputVersion, ...] = ()
     origin: Origin | None = None
-    pending: Pending | None = None
+    pending: PendingPlan | None = None
 
     def inputs(self, plan_text: str) -> tuple[InputVersion, ...]:
         """Return the Delta tables that a plan of this frame reads, each version once.
@@ -162,13 +162,13 @@ def state_of(frame: object) -> FrameState | None:
     return state.state() if type(state) is PlainQuery else None
 
 
-def adopt(frame: Any, state: FrameState) -> Any:
+def attach_state(frame: Any, state: FrameState) -> Any:
     """Let the frame, or a plan of it, have this state, and return it."""
     setattr(frame, ATTRIBUTE, state)
     return frame
 
 
-def remade(frame: Any) -> Any:
+def replan(frame: Any) -> Any:
     """Return the frame planned again over the versions of its Delta tables that the session serves.
 
     Raises:
@@ -182,7 +182,7 @@ def remade(frame: Any) -> Any:
 
 def _reads_versions(frame: Any, state: FrameState) -> bool:
     """Tell whether a frame reads Delta tables, or names that a cache owns: others have no versions."""
-    text = original(frame, "logical_plan")().display_indent()
+    text = unpatched(frame, "logical_plan")().display_indent()
     return bool(state.inputs(text)) or any(name.table in text for name in tuple(state.session.lent))
 
 
@@ -198,7 +198,7 @@ def derive(
         kwargs: the method's keyword arguments.
     """
     state = state_of(frame)
-    result: DataFrame = original(frame, name)(*args, **kwargs)
+    result: DataFrame = unpatched(frame, name)(*args, **kwargs)
     if state is None or result is frame or not hasattr(result, "__dict__"):
         # Nothing to add to the plan; or `select_exprs`, which hands out the engine's inner frame.
         return result
@@ -214,7 +214,7 @@ def derive(
         DerivedOrigin(name, frame, args, kwargs),
         None if state.pending is None else Derived(state.pending, name, args, kwargs),
     )
-    adopt(result, derived)
+    attach_state(result, derived)
     return result
 
 
@@ -248,7 +248,7 @@ def _joined(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion
     reads = tuple(
         read
         for each, known in states
-        for read in known.inputs(original(each, "logical_plan")().display_indent())
+        for read in known.inputs(unpatched(each, "logical_plan")().display_indent())
     )
     return Snapshot({}, snapshot.default), reads
 
@@ -257,7 +257,7 @@ def _merged(states: list[tuple[Any, FrameState]]) -> Snapshot | None:
     """Return one snapshot of what several frames read; None where they do not agree on a name."""
     found: dict[TableName, Registered] = {}
     for frame, state in states:
-        text = original(frame, "logical_plan")().display_indent()
+        text = unpatched(frame, "logical_plan")().display_indent()
         for entry in scanned_names(text, state.snapshot):
             if found.setdefault(entry.name, entry) is not entry:
                 return None
@@ -288,9 +288,9 @@ class DerivedOrigin:
         """Return the frame over the versions of now."""
         made: DataFrame = derive(
             self.name,
-            remade(self.frame),
-            tuple(remade(value) for value in self.args),
-            {key: remade(value) for key, value in self.kwargs.items()},
+            replan(self.frame),
+            tuple(replan(value) for value in self.args),
+            {key: replan(value) for key, value in self.kwargs.items()},
         )
         return made
 
@@ -304,7 +304,7 @@ class DerivedOrigin:
 class Derived:
     """A frame made from a statement's frame: the statement runs, then the frame is made."""
 
-    statement: Pending
+    statement: PendingPlan
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -325,5 +325,5 @@ class Derived:
 
     def run(self) -> DataFrame:
         """Carry the statement out and make the frame from its result."""
-        frame: DataFrame = original(self.statement.run(), self.name)(*self.args, **self.kwargs)
+        frame: DataFrame = unpatched(self.statement.run(), self.name)(*self.args, **self.kwargs)
         return frame

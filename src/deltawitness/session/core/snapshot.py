@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from deltawitness.events import InputVersion
 from deltawitness.session.core.private_api import SCAN
-from deltawitness.session.core.tokens import quoted
+from deltawitness.session.core.tokens import quote_identifier
 
 __all__ = ["Registered", "Snapshot", "TableName", "inputs_of", "is_printed_as", "scanned_names"]
 
@@ -22,7 +22,7 @@ class TableName(NamedTuple):
 
     def sql(self) -> str:
         """Return the name as SQL that means exactly it."""
-        return quoted(*self)
+        return quote_identifier(*self)
 
 
 @dataclass(frozen=True, slots=True)

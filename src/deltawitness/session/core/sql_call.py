@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.session.core.tokens import Words
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext, SQLOptions
@@ -38,7 +38,7 @@ class SqlCall(NamedTuple):
 
         The engine's own errors leave as they are.
         """
-        frame: DataFrame = original(self.ctx, "sql")(
+        frame: DataFrame = unpatched(self.ctx, "sql")(
             self.text if text is None else text,
             self.options,
             None if self.param_values is None else dict(self.param_values),

@@ -19,8 +19,8 @@ from deltawitness.session.core.private_api import LIST_OF_FILES, NAME_UNKNOWN
 from deltawitness.session.core.registrations import record_registration
 from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
 from deltawitness.session.core.table_providers import provider_of
-from deltawitness.session.core.tokens import Words, folded, quoted
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.tokens import Words, folded, quote_identifier
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import SessionConfig, SessionContext
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Session",
-    "adopted",
-    "keeping_session",
+    "attach_session",
+    "keeping_session_alive",
     "let_read_urls",
     "reads_urls",
     "session_of",
@@ -131,17 +131,17 @@ class Session:
         import pyarrow as pa  # noqa: PLC0415 - heavy, and there when a table is
 
         probe = f"deltawitness_probe_{new_id()}"
-        register = original(ctx, "register_record_batches")
-        register(quoted(probe), [[pa.record_batch({"probe": [1]})]])
+        register = unpatched(ctx, "register_record_batches")
+        register(quote_identifier(probe), [[pa.record_batch({"probe": [1]})]])
         try:
             default = next(
                 (catalog, schema)
-                for catalog in original(ctx, "catalog_names")()
-                for schema in original(ctx, "catalog")(catalog).schema_names()
-                if original(ctx, "table_exist")(quoted(catalog, schema, probe))
+                for catalog in unpatched(ctx, "catalog_names")()
+                for schema in unpatched(ctx, "catalog")(catalog).schema_names()
+                if unpatched(ctx, "table_exist")(quote_identifier(catalog, schema, probe))
             )
         finally:
-            original(ctx, "deregister_table")(quoted(probe))
+            unpatched(ctx, "deregister_table")(quote_identifier(probe))
         with self._lock:
             self._defaults.add(default)
             self.snapshot = Snapshot(self.snapshot.entries, default)
@@ -263,7 +263,7 @@ class Session:
         """
         self.default_of(ctx)  # a plan may print the name without catalog and schema
         if not is_registered:
-            original(ctx, "register_table")(name.sql(), provider_of(table))
+            unpatched(ctx, "register_table")(name.sql(), provider_of(table))
         provider = ctx.table_provider(name.sql())
         entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
         with self._lock:
@@ -355,7 +355,7 @@ class Session:
                 return  # the name has come to stand for something else meanwhile
             if now.identity == after.identity and now.version >= after.version:
                 return
-            if not original(ctx, "table_exist")(entry.name.sql()):
+            if not unpatched(ctx, "table_exist")(entry.name.sql()):
                 self.forget(entry.name)
                 return
             provider = provider_of(table)
@@ -369,7 +369,7 @@ class Session:
 
         After a statement that cannot be read, a view's name may be another table's.
         """
-        exists = original(ctx, "table_exist")
+        exists = unpatched(ctx, "table_exist")
         with self._lock:
             known = [*self.snapshot.entries, *self._views]
             self.detached.update(self._views)
@@ -381,11 +381,11 @@ class Session:
         # The engine cannot replace a table at once: readers look again when the name was gone.
         self._swaps += 1
         try:
-            original(ctx, "deregister_table")(name.sql())
-            original(ctx, "register_table")(name.sql(), provider)
+            unpatched(ctx, "deregister_table")(name.sql())
+            unpatched(ctx, "register_table")(name.sql(), provider)
         except BaseException:  # Ctrl-C in between must not leave the session without the table
-            if not original(ctx, "table_exist")(name.sql()):
-                original(ctx, "register_table")(name.sql(), provider)
+            if not unpatched(ctx, "table_exist")(name.sql()):
+                unpatched(ctx, "register_table")(name.sql(), provider)
             raise
         finally:
             self._swaps += 1
@@ -510,8 +510,8 @@ class Session:
             name: the view's name.
             make: plans it over the current versions.
         """
-        frame = original(ctx, "table")(name.sql())
-        text = original(frame, "logical_plan")().display_indent()
+        frame = unpatched(ctx, "table")(name.sql())
+        text = unpatched(frame, "logical_plan")().display_indent()
         tables = scanned_names(text, self.snapshot)
         lent = {each for each in tuple(self.lent) if f"SubqueryAlias: {each.table}\n" in text}
         reads = dict.fromkeys(lent - {name}) | {entry.name: entry.table_id for entry in tables}
@@ -577,13 +577,13 @@ class Session:
             readers = [view for view in self._views.values() if name in view.reads]
             for view in readers:
                 is_made = self._make_again(view, ctx)
-                if is_made and original(ctx, "table_exist")(view.name.sql()):
+                if is_made and unpatched(ctx, "table_exist")(view.name.sql()):
                     self.note_view(ctx, view.name, view.make)
 
     def _make_again(self, view: View, ctx: SessionContext) -> bool:
         """Replace a view by one over the current versions; return False if that failed."""
         try:
-            if not original(ctx, "table_exist")(view.name.sql()):
+            if not unpatched(ctx, "table_exist")(view.name.sql()):
                 self.forget(view.name)
                 return False
             self._exchange(ctx, view.name, view.make(ctx))
@@ -647,13 +647,13 @@ def session_of(ctx: SessionContext) -> Session:
 _kept: dict[str, Session] = {}
 
 
-def keeping_session(ctx: SessionContext) -> SessionContext:
+def keeping_session_alive(ctx: SessionContext) -> SessionContext:
     """Return a context whose session is kept for good, as the engine keeps its global one."""
     _kept[ctx.session_id()] = session_of(ctx)
     return ctx
 
 
-def adopted(ctx: SessionContext, session: Session) -> SessionContext:
+def attach_session(ctx: SessionContext, session: Session) -> SessionContext:
     """Return a context that is another handle on a session, known as one."""
     setattr(ctx, _ATTRIBUTE, session)
     return ctx

@@ -17,7 +17,15 @@ from deltawitness.exceptions import StatementError
 if TYPE_CHECKING:
     from sqlglot.tokens import Token, Tokenizer  # type: ignore[attr-defined]  # re-exported
 
-__all__ = ["GENERIC", "WITH_BRACKETS", "Spelling", "Words", "first_word", "folded", "quoted"]
+__all__ = [
+    "GENERIC",
+    "WITH_BRACKETS",
+    "Spelling",
+    "Words",
+    "first_word",
+    "folded",
+    "quote_identifier",
+]
 
 _FIRST_WORD = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]+|\()", re.DOTALL)
 
@@ -47,10 +55,10 @@ def folded(name: str) -> str:
     return name.translate(_ASCII_LOWER)
 
 
-def quoted(*parts: str) -> str:
+def quote_identifier(*parts: str) -> str:
     """Return a name as SQL that means exactly it, whatever is in it.
 
-    >>> quoted("lake", 'a"b')
+    >>> quote_identifier("lake", 'a"b')
     '"lake"."a""b"'
     """
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
@@ -74,10 +82,10 @@ class Spelling:
     has_hash_comments: bool = False
     has_bare_dashes: bool = False
 
-    def quoted(self, *parts: str) -> str:
+    def quote_identifier(self, *parts: str) -> str:
         """Return a name as SQL that means exactly it in this dialect, whatever is in it.
 
-        >>> Spelling(quote="`").quoted("lake", "a`b")
+        >>> Spelling(quote="`").quote_identifier("lake", "a`b")
         '`lake`.`a``b`'
         """
         return ".".join(

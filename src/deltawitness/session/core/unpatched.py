@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["REPLACED", "original"]
+__all__ = ["REPLACED", "unpatched"]
 
 REPLACED: dict[tuple[type, str], Callable[..., Any]] = {}
 """The functions that stood on the engine's classes before ours; empty while nothing is patched."""
 
 
-def original(instance: Any, name: str) -> Callable[..., Any]:
+def unpatched(instance: Any, name: str) -> Callable[..., Any]:
     """Return the bound method of that name past ours.
 
     While the classes are patched that is the engine's own, also where a subclass overrides it: the

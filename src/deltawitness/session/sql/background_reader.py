@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import DataFrame
 
-__all__ = ["pumped"]
+__all__ = ["read_in_background"]
 
 _AHEAD = 4
 """Batches that are computed before they are asked for."""
@@ -36,7 +36,7 @@ _Handed: TypeAlias = "pa.RecordBatch | BaseException | None"
 
 
 @contextmanager
-def pumped(frame: DataFrame) -> Iterator[pa.RecordBatchReader]:
+def read_in_background(frame: DataFrame) -> Iterator[pa.RecordBatchReader]:
     """Yield a frame's rows as a stream, run by a thread of its own for as long as the block lasts.
 
     Args:
@@ -45,14 +45,14 @@ def pumped(frame: DataFrame) -> Iterator[pa.RecordBatchReader]:
     import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
 
     with feeding_delta_rs():
-        pump = _Pump(frame)
+        pump = _Reader(frame)
         try:
             yield pa.RecordBatchReader.from_batches(frame.schema(), pump.batches())
         finally:
             pump.stop()
 
 
-class _Pump:
+class _Reader:
     """A thread that runs a frame, and what it hands over.
 
     Args:

@@ -11,16 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deltawitness.session.core.filter_fallback import plan_to_run
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datafusion import DataFrame, SessionContext
 
-__all__ = ["coerced"]
+__all__ = ["coerce"]
 
 
-def coerced(ctx: SessionContext, frame: DataFrame, wanted: pa.Schema | None = None) -> DataFrame:
+def coerce(ctx: SessionContext, frame: DataFrame, wanted: pa.Schema | None = None) -> DataFrame:
     """Return the same rows as a frame that declares what its batches are.
 
     Args:
@@ -30,7 +30,7 @@ def coerced(ctx: SessionContext, frame: DataFrame, wanted: pa.Schema | None = No
             error when a value is none of them.
     """
     plan = plan_to_run(frame)
-    truthful: DataFrame = original(ctx, "create_dataframe_from_logical_plan")(plan)
+    truthful: DataFrame = unpatched(ctx, "create_dataframe_from_logical_plan")(plan)
     if wanted is None:
         return truthful
     given = truthful.schema()
@@ -42,7 +42,7 @@ def coerced(ctx: SessionContext, frame: DataFrame, wanted: pa.Schema | None = No
         else truthful.col(field.name).cast(target.type).alias(field.name)
         for field, target in zip(given, wanted, strict=True)
     ]
-    cast: DataFrame = original(truthful, "select")(*columns)
+    cast: DataFrame = unpatched(truthful, "select")(*columns)
     return cast
 
 

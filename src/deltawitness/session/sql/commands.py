@@ -19,8 +19,8 @@ from deltawitness.exceptions import StatementError
 from deltawitness.semconv import USER_METADATA, CommitKey
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import FACTORY_FORMAT
-from deltawitness.session.core.tokens import Words, quoted
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.tokens import Words, quote_identifier
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,7 @@ __all__ = [
     "CopyToDelta",
     "CreateDeltaTableAs",
     "DescribeHistory",
-    "Maintenance",
+    "MaintenanceCommand",
     "check_allowed",
     "history_batch",
     "parsed_command",
@@ -80,7 +80,7 @@ class DescribeHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class Maintenance:
+class MaintenanceCommand:
     """`OPTIMIZE`, `VACUUM` or `RESTORE` of a table.
 
     Attributes:
@@ -106,7 +106,7 @@ class Maintenance:
         return pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
-Command = CopyToDelta | CreateDeltaTableAs | DescribeHistory | Maintenance
+Command = CopyToDelta | CreateDeltaTableAs | DescribeHistory | MaintenanceCommand
 
 
 def stores_delta(words: Words) -> bool:
@@ -134,7 +134,7 @@ def parsed_command(text: str, word: str, *, normalize: bool) -> Command | None:
     return parse(words)
 
 
-def _optimize(words: Words) -> Maintenance:
+def _optimize(words: Words) -> MaintenanceCommand:
     words.expect("OPTIMIZE")
     words.take("TABLE")
     name = words.reference()
@@ -162,10 +162,10 @@ def _optimize(words: Words) -> Maintenance:
         "total_considered_files",
     )
     title = f"OPTIMIZE {name[-1]}" + (" ZORDER BY" if columns else "")
-    return Maintenance(title, name, act, tuple((column, "int") for column in result))
+    return MaintenanceCommand(title, name, act, tuple((column, "int") for column in result))
 
 
-def _vacuum(words: Words) -> Maintenance:
+def _vacuum(words: Words) -> MaintenanceCommand:
     words.expect("VACUUM")
     words.take("TABLE")
     name = words.reference()
@@ -181,10 +181,10 @@ def _vacuum(words: Words) -> Maintenance:
         return [{"path": path} for path in table.vacuum(hours, dry_run=dry_run)]
 
     title = f"VACUUM {name[-1]}" + (" DRY RUN" if dry_run else "")
-    return Maintenance(title, name, act, (("path", "text"),), is_read=dry_run)
+    return MaintenanceCommand(title, name, act, (("path", "text"),), is_read=dry_run)
 
 
-def _restore(words: Words) -> Maintenance:
+def _restore(words: Words) -> MaintenanceCommand:
     words.expect("RESTORE")
     words.take("TABLE")
     name = words.reference()
@@ -211,7 +211,7 @@ def _restore(words: Words) -> Maintenance:
         ]
 
     result = ("num_removed_files", "num_restored_files")
-    return Maintenance(
+    return MaintenanceCommand(
         f"RESTORE {name[-1]}", name, act, tuple((column, "int") for column in result)
     )
 
@@ -241,7 +241,7 @@ def _copy(words: Words) -> CopyToDelta:
     if words.peek("("):
         query = words.until({"TO"}).strip()[1:-1]
     else:
-        query = f"SELECT * FROM {quoted(*words.reference())}"
+        query = f"SELECT * FROM {quote_identifier(*words.reference())}"
     words.expect("TO")
     uri = words.string()
     storage = _storage(words)
@@ -371,4 +371,4 @@ def check_allowed(call: SqlCall, kind: str) -> None:
         "ddl": "DROP TABLE IF EXISTS deltawitness_probe_of_options",
         "dml": "COPY (SELECT 1) TO 'deltawitness-probe.csv' STORED AS CSV",
     }[kind]
-    original(call.ctx, "sql")(probe, call.options)
+    unpatched(call.ctx, "sql")(probe, call.options)

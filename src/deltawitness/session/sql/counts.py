@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
@@ -18,9 +18,9 @@ def count_frame(ctx: SessionContext, count: int) -> DataFrame:
 
     schema = pa.schema([pa.field("count", pa.uint64(), nullable=False)])
     batch = pa.record_batch([pa.array([count], pa.uint64())], schema=schema)
-    rows = original(ctx, "read_batches")([batch])
+    rows = unpatched(ctx, "read_batches")([batch])
     # Under its bare name, as the engine's own: expressions over it are called by it.
-    frame: DataFrame = original(rows, "select")(rows.col("count").alias("count"))
+    frame: DataFrame = unpatched(rows, "select")(rows.col("count").alias("count"))
     return frame
 
 

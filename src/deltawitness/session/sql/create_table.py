@@ -12,8 +12,8 @@ from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import FACTORY_FORMAT, Session
 from deltawitness.session.core.table_providers import provider_of
 from deltawitness.session.core.tokens import Words
-from deltawitness.session.core.unpatched import original
-from deltawitness.session.sql.delta_sql import NotTold, value_sql
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.delta_sql import NotTranslatable, value_sql
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ __all__ = ["create_external_table"]
 
 
 @dataclass(slots=True)
-class Creation:
+class CreateTable:
     """One statement under way, between our reading of it and the engine's call of the factory.
 
     Attributes:
@@ -70,7 +70,7 @@ def create_external_table(session: Session, call: SqlCall) -> Any:
             Delta table does not have.
     """
     if not session.has_factory:
-        original(call.ctx, "register_table_factory")(FACTORY_FORMAT, _factory())
+        unpatched(call.ctx, "register_table_factory")(FACTORY_FORMAT, _factory())
         session.has_factory = True
     creation = _read(call)
     before = getattr(_under_way, "creation", None)
@@ -98,7 +98,7 @@ def create_external_table(session: Session, call: SqlCall) -> Any:
 # --- the statement ---------------------------------------------------------------------------------
 
 
-def _read(call: SqlCall) -> Creation:
+def _read(call: SqlCall) -> CreateTable:
     words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
     words.expect("CREATE")
     words.take("OR", "REPLACE")
@@ -124,7 +124,7 @@ def _read(call: SqlCall) -> Creation:
         else:
             words.skip()
     columns = _schema(call.ctx, listed) if listed else None
-    return Creation(name, columns, partition_by, options)
+    return CreateTable(name, columns, partition_by, options)
 
 
 def _in_parentheses(words: Words) -> str:
@@ -161,8 +161,8 @@ def _schema(ctx: SessionContext, listed: str) -> pa.Schema:
     normalize = str(ctx.enable_ident_normalization()).lower()
     config = config.set("datafusion.sql_parser.enable_ident_normalization", normalize)
     scratch = SessionContext(config)
-    original(scratch, "sql")(f"CREATE TABLE columns ({listed})")
-    schema: pa.Schema = original(scratch, "table")("columns").schema()
+    unpatched(scratch, "sql")(f"CREATE TABLE columns ({listed})")
+    schema: pa.Schema = unpatched(scratch, "table")("columns").schema()
     return schema
 
 
@@ -177,12 +177,12 @@ def _factory() -> Any:
 
         def create(self, cmd: Any) -> Table:
             """Return the table as the engine reads it."""
-            creation: Creation | None = getattr(_under_way, "creation", None)
+            creation: CreateTable | None = getattr(_under_way, "creation", None)
             if creation is None:
                 # Reached through a context that is not observed: an existing table is all there is.
-                creation = Creation((), None, (), _plain_options(cmd.options()))
+                creation = CreateTable((), None, (), _plain_options(cmd.options()))
             try:
-                creation.table = _opened_or_made(creation, cmd)
+                creation.table = _open_or_create(creation, cmd)
             except Exception as error:
                 creation.error = error
                 raise
@@ -196,7 +196,7 @@ def _plain_options(options: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix("format."): value for key, value in options.items()}
 
 
-def _opened_or_made(creation: Creation, cmd: Any) -> DeltaTable:
+def _open_or_create(creation: CreateTable, cmd: Any) -> DeltaTable:
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     locations = cmd.locations()
@@ -216,10 +216,10 @@ def _opened_or_made(creation: Creation, cmd: Any) -> DeltaTable:
         return table
     if creation.columns is None or creation.version is not None:
         return DeltaTable(uri, storage_options=storage_options)  # raises the engine's own error
-    return _made(creation, uri, storage_options)
+    return _create(creation, uri, storage_options)
 
 
-def _made(creation: Creation, uri: str, storage_options: dict[str, str] | None) -> DeltaTable:
+def _create(creation: CreateTable, uri: str, storage_options: dict[str, str] | None) -> DeltaTable:
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     columns = creation.columns
@@ -243,16 +243,16 @@ def _properties(options: Mapping[str, str]) -> dict[str, str | None]:
 
 def _default_sql(expression: Any) -> str:
     def no_column(_: str | None, name: str) -> str:
-        raise NotTold(name)
+        raise NotTranslatable(name)
 
     try:
         return value_sql(expression, no_column)
-    except NotTold as error:
+    except NotTranslatable as error:
         msg = "DEFAULT: only literals and arithmetic with them"
         raise StatementError(msg) from error
 
 
-def _check_agreement(creation: Creation, table: DeltaTable) -> None:
+def _check_agreement(creation: CreateTable, table: DeltaTable) -> None:
     if creation.columns is not None:
         import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
 

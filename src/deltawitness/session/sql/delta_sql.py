@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.private_api import calls_volatile, cast_type
-from deltawitness.session.core.tokens import quoted
+from deltawitness.session.core.tokens import quote_identifier
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["NotTold", "columns_in", "filter_sql", "is_volatile", "value_sql"]
+__all__ = ["NotTranslatable", "columns_in", "filter_sql", "is_volatile", "value_sql"]
 
 
-class NotTold(Exception):  # noqa: N818 - no error, but the answer "evaluate it in the session"
+class NotTranslatable(Exception):  # noqa: N818 - no error, but the answer "evaluate it in the session"
     """The expression is none that delta-rs is given."""
 
 
@@ -41,14 +41,14 @@ def _expression(raw: Any) -> Any:
     return raw if isinstance(raw, Expr) else Expr(raw)
 
 
-def _taken_apart(raw: Any) -> tuple[str, Any]:
+def _decompose(raw: Any) -> tuple[str, Any]:
     """Return the kind of an expression and the engine's object with its parts."""
     expression = _expression(raw)
     kind: str = expression.variant_name()
     try:
         return kind, expression.to_variant()
     except ValueError as error:
-        raise NotTold(kind) from error
+        raise NotTranslatable(kind) from error
 
 
 def unaliased(raw: Any) -> Any:
@@ -183,13 +183,13 @@ def value_sql(raw: Any, column: NameColumn) -> str:
         call = str(expression.canonical_name())
         if call in _VOLATILE:
             return call
-        raise NotTold(call.partition("(")[0])
-    kind, parts = _taken_apart(expression)
+        raise NotTranslatable(call.partition("(")[0])
+    kind, parts = _decompose(expression)
     if kind in _SUFFIXES:
         return f"({value_sql(parts.expr(), column)} {_SUFFIXES[kind]})"
     write = _VALUES.get(kind)
     if write is None:
-        raise NotTold(kind)
+        raise NotTranslatable(kind)
     return write(expression, parts, column)
 
 
@@ -204,7 +204,7 @@ def _literal(expression: Any, parts: Any, _: NameColumn) -> str:
 def _binary(_: Any, parts: Any, column: NameColumn) -> str:
     operator = _OPERATORS.get(parts.op())
     if operator is None:
-        raise NotTold(parts.op())
+        raise NotTranslatable(parts.op())
     return f"({value_sql(parts.left(), column)} {operator} {value_sql(parts.right(), column)})"
 
 
@@ -244,7 +244,7 @@ def _cast(expression: Any, parts: Any, column: NameColumn) -> str:
         return "NULL"  # of whatever type the column has that it goes to
     kind = cast_type(expression)
     if kind not in _CAST_TYPES:
-        raise NotTold(kind)
+        raise NotTranslatable(kind)
     return f"arrow_cast({value_sql(parts.expr(), column)}, '{kind}')"
 
 
@@ -288,7 +288,7 @@ def literal_sql(scalar: Any, kind: str) -> str:
         return _typed(str(value), kind)
     if kind == "Date32":
         return _typed(f"'{value.isoformat()}'", kind)
-    raise NotTold(kind)
+    raise NotTranslatable(kind)
 
 
 def _text_literal(value: str) -> str:
@@ -297,7 +297,7 @@ def _text_literal(value: str) -> str:
 
 def _typed(text: str, kind: str) -> str:
     if kind not in _CAST_TYPES:
-        raise NotTold(kind)
+        raise NotTranslatable(kind)
     return f"arrow_cast({text}, '{kind}')"
 
 
@@ -326,12 +326,12 @@ def filter_sql(raw: Any, schema: pa.Schema) -> str:  # noqa: PLR0911 - one retur
             together with AND, OR and NOT.
     """
     expression = unaliased(raw)
-    kind, parts = _taken_apart(expression)
+    kind, parts = _decompose(expression)
     if kind == "Not":
         return f"(NOT {filter_sql(parts.expr(), schema)})"
     if kind == "Column":
         name = parts.name()
-        return f"({quoted(name)} = {_literal_for(name, True, schema)})"  # noqa: FBT003 - a literal of SQL
+        return f"({quote_identifier(name)} = {_literal_for(name, True, schema)})"  # noqa: FBT003 - a literal of SQL
     if kind in {"IsNull", "IsNotNull"}:
         return f"({_nullable(parts.expr(), schema)} {_SUFFIXES[kind]})"
     if kind == "InList":
@@ -339,7 +339,7 @@ def filter_sql(raw: Any, schema: pa.Schema) -> str:  # noqa: PLR0911 - one retur
     if kind == "Between":
         return _filter_between(parts, schema)
     if kind != "BinaryExpr":
-        raise NotTold(kind)
+        raise NotTranslatable(kind)
     operator = parts.op()
     if operator in {"AND", "OR"}:
         return (
@@ -350,7 +350,7 @@ def filter_sql(raw: Any, schema: pa.Schema) -> str:  # noqa: PLR0911 - one retur
 
 def _comparison(left: Any, operator: str, right: Any, schema: pa.Schema) -> str:
     if operator not in _COMPARISONS:
-        raise NotTold(operator)
+        raise NotTranslatable(operator)
     if column_name(left) is None:
         left, operator, right = right, _COMPARISONS[operator], left
     column = _comparable(left, schema)
@@ -380,18 +380,18 @@ def _nullable(raw: Any, schema: pa.Schema) -> str:
 
     name = column_name(raw)
     if name is None or pt.is_nested(schema.field(name).type):
-        raise NotTold(_expression(raw).variant_name())
-    return quoted(name)
+        raise NotTranslatable(_expression(raw).variant_name())
+    return quote_identifier(name)
 
 
 def _comparable(raw: Any, schema: pa.Schema) -> str:
     name = column_name(raw)
     if name is None:
-        raise NotTold(_expression(raw).variant_name())
+        raise NotTranslatable(_expression(raw).variant_name())
     kind = str(schema.field(name).type)
     if kind not in _INTEGER_RANGES and kind not in {*_TEXTS, "bool", "date32[day]"}:
-        raise NotTold(kind)
-    return quoted(name)
+        raise NotTranslatable(kind)
+    return quote_identifier(name)
 
 
 _TEXTS = frozenset({"string", "string_view", "large_string"})
@@ -403,16 +403,16 @@ _CAST_FOR = {"date32[day]": "Date32", "string_view": "Utf8View", "string": "Utf8
 def _filter_literal(raw: Any, name: str | None, schema: pa.Schema) -> str:
     expression = unaliased(raw)
     if name is None:
-        raise NotTold(expression.variant_name())
-    kind, parts = _taken_apart(expression)
+        raise NotTranslatable(expression.variant_name())
+    kind, parts = _decompose(expression)
     if kind == "Cast":
         # A cast that only makes a text what its column is: DATE '2024-01-01'.
         if _CAST_FOR.get(str(schema.field(name).type)) != cast_type(expression):
-            raise NotTold(kind)
+            raise NotTranslatable(kind)
         expression = unaliased(parts.expr())
-        kind, parts = _taken_apart(expression)
+        kind, parts = _decompose(expression)
     if kind != "Literal":
-        raise NotTold(kind)
+        raise NotTranslatable(kind)
     return _literal_for(name, expression.python_value().as_py(), schema)
 
 
@@ -430,7 +430,7 @@ def _literal_for(name: str, value: Any, schema: pa.Schema) -> str:
             return _text_literal(value)
         if kind == "date32[day]" and _ISO_DATE.fullmatch(value):
             return f"arrow_cast('{value}', 'Date32')"
-    raise NotTold(kind)
+    raise NotTranslatable(kind)
 
 
 def matched_sql(pairs: Iterable[tuple[str, str]]) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.failed_writes import publishing_after_failure
-from deltawitness.session.core.frame_facts import facts_of
+from deltawitness.session.core.frame_facts import attributes_of_frame
 from deltawitness.session.core.frames import FrameState
 from deltawitness.session.core.private_api import (
     OUTER_REFERENCE,
@@ -27,12 +27,12 @@ from deltawitness.session.core.private_api import (
     wrapped_plan,
 )
 from deltawitness.session.core.snapshot import Registered, is_printed_as
-from deltawitness.session.core.tokens import Words, quoted
-from deltawitness.session.core.unpatched import original
-from deltawitness.session.sql.coercion import coerced
+from deltawitness.session.core.tokens import Words, quote_identifier
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.counts import count_frame
 from deltawitness.session.sql.delta_sql import (
-    NotTold,
+    NotTranslatable,
     column_name,
     columns_in,
     filter_sql,
@@ -42,7 +42,7 @@ from deltawitness.session.sql.delta_sql import (
 )
 from deltawitness.session.sql.frame_writer import stream_into
 from deltawitness.session.sql.generated_columns import generated_columns, without_columns
-from deltawitness.session.sql.merge import carry_out_merge
+from deltawitness.session.sql.merge import execute_merge
 from deltawitness.session.sql.merge_apply import (
     SOURCE,
     Change,
@@ -53,7 +53,7 @@ from deltawitness.session.sql.merge_apply import (
 from deltawitness.session.sql.merge_parser import Merge
 from deltawitness.session.sql.name_binding import BoundCall, Planner, check_same_plan
 from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
-from deltawitness.session.sql.write_facts import witnessed
+from deltawitness.session.sql.write_facts import observe_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,7 +136,7 @@ class Dml:
     @property
     def title(self) -> str:
         """Which statement, on which table."""
-        kind = dml_kind(original(self.frame, "logical_plan")())
+        kind = dml_kind(unpatched(self.frame, "logical_plan")())
         return f"{_TITLES.get(kind, kind.upper())} {self.entry.name.table}"
 
     def run(self) -> DataFrame:
@@ -163,12 +163,12 @@ class Dml:
         Raises:
             StatementError: the columns of a table have changed since the statement was made.
         """
-        plan = original(self.frame, "logical_plan")()
+        plan = unpatched(self.frame, "logical_plan")()
         has_moved = self.bound.has_moved(plan, self.state.snapshot, entry)
         if dml_kind(plan) != "Merge" and not has_moved:
             return plan, self.state, None
         planner = Planner(self.bound, (entry, table))
-        now = original(planner.frame(), "logical_plan")()
+        now = unpatched(planner.frame(), "logical_plan")()
         check_same_plan(plan, now)
         return now, self.state._replace(snapshot=planner.snapshot), planner
 
@@ -204,13 +204,13 @@ class _Run:
             return self._insert(below, "append" if kind == "Append" else "overwrite")
         if kind == "Merge":
             return self._merge(below)
-        with witnessed(facts_of(below, self.state)):
+        with observe_write(attributes_of_frame(below, self.state)):
             if kind == "Update":
                 return self._update(below)
             if kind == "Delete":
                 return self._delete(below)
             if kind == "Truncate":
-                return _deleted(self.table.delete())
+                return _delete(self.table.delete())
         msg = (
             f"{_TITLES.get(kind, kind)} is not possible on a Delta table, which has no primary key:"
             " use MERGE INTO"
@@ -225,8 +225,8 @@ class _Run:
         else:
             frame = _without_views(self.ctx, below) or frame
         frame, schema = without_columns(frame, schema, self._computed_columns())
-        with witnessed(facts_of(below, self.state, schema=schema)):
-            return stream_into(self.table, coerced(self.ctx, frame, schema), mode)
+        with observe_write(attributes_of_frame(below, self.state, schema=schema)):
+            return stream_into(self.table, coerce(self.ctx, frame, schema), mode)
 
     def _computed_columns(self) -> frozenset[str]:
         """Return the generated columns that an INSERT does not name: delta-rs computes them."""
@@ -243,11 +243,11 @@ class _Run:
             spelling=planner.spelling(),
         )
         merge = merge.with_defaults(self.entry.defaults)
-        facts = facts_of(
+        facts = attributes_of_frame(
             below, self.state, clauses=merge.clauses_text, reads=(self.entry.as_input(),)
         )
-        with witnessed(facts):
-            return carry_out_merge(merge, planner, self.table, _frame(self.ctx, below))
+        with observe_write(facts):
+            return execute_merge(merge, planner, self.table, _frame(self.ctx, below))
 
     # --- UPDATE ------------------------------------------------------------------------------------
 
@@ -256,11 +256,13 @@ class _Run:
         rows = _frame(self.ctx, shape.rows)
         schema = rows.schema()
         if not shape.assigned:
-            return int(original(rows, "count")())
+            return int(unpatched(rows, "count")())
         try:
-            updates = {quoted(c): value_sql(e, _own_column) for c, e in shape.assigned.items()}
+            updates = {
+                quote_identifier(c): value_sql(e, _own_column) for c, e in shape.assigned.items()
+            }
             predicate = None if shape.filter is None else filter_sql(shape.filter, schema)
-        except NotTold:
+        except NotTranslatable:
             return self._update_by_merge(below, rows, shape)
         metrics = self.table.update(updates=updates, predicate=predicate)
         return int(metrics["num_updated_rows"])
@@ -272,7 +274,7 @@ class _Run:
         values = {column: f"value_{place}" for place, column in enumerate(shape.assigned)}
         new = [e.alias(values[column]) for column, e in shape.assigned.items()]
         source = _distinct(self.ctx, rows, depends, new)
-        change = Change("update", {c: f"{SOURCE}.{quoted(v)}" for c, v in values.items()})
+        change = Change("update", {c: f"{SOURCE}.{quote_identifier(v)}" for c, v in values.items()})
         return changed_rows(apply_changes(self.table, source, _match(depends), [change]))
 
     # --- DELETE ------------------------------------------------------------------------------------
@@ -280,13 +282,13 @@ class _Run:
     def _delete(self, below: LogicalPlan) -> int:
         shape = DeleteShape.of(below, self.entry.name.table, self._columns)
         if shape.filter is None:
-            return _deleted(self.table.delete())
+            return _delete(self.table.delete())
         rows = _frame(self.ctx, shape.rows)
         try:
             predicate = filter_sql(shape.filter, rows.schema())
-        except NotTold:
+        except NotTranslatable:
             return self._delete_by_merge(below, rows, shape.filter)
-        return _deleted(self.table.delete(predicate))
+        return _delete(self.table.delete(predicate))
 
     def _delete_by_merge(self, plan: LogicalPlan, rows: DataFrame, filter_: Any) -> int:
         _check_deterministic([filter_])
@@ -304,7 +306,7 @@ class _Run:
 # --- rows in, count out ------------------------------------------------------------------------------
 
 
-def _deleted(metrics: dict[str, Any]) -> int:
+def _delete(metrics: dict[str, Any]) -> int:
     return int(metrics["num_deleted_rows"] or 0)
 
 
@@ -312,7 +314,7 @@ def _deleted(metrics: dict[str, Any]) -> int:
 
 
 def _frame(ctx: SessionContext, plan: Any) -> DataFrame:
-    make = original(ctx, "create_dataframe_from_logical_plan")
+    make = unpatched(ctx, "create_dataframe_from_logical_plan")
     frame: DataFrame = make(wrapped_plan(plan))
     return frame
 
@@ -332,7 +334,7 @@ def _without_views(ctx: SessionContext, below: LogicalPlan) -> DataFrame | None:
         _without_view(rows, unaliased(raw)).alias(name)
         for raw, name in zip(parts.projections(), names, strict=True)
     ]
-    frame: DataFrame = original(rows, "select")(*columns)
+    frame: DataFrame = unpatched(rows, "select")(*columns)
     return frame
 
 
@@ -342,7 +344,7 @@ def _without_view(rows: DataFrame, column: Any) -> Any:
         inner = unaliased(column.to_variant().expr())
         # By the expression, since two tables of a join may have columns of one name.
         if column_name(inner) is not None:
-            (given,) = original(rows, "select")(inner).schema().types
+            (given,) = unpatched(rows, "select")(inner).schema().types
             if str(given) in _PLAIN:
                 return inner
     return column
@@ -353,7 +355,7 @@ _PLAIN = frozenset({"string", "large_string", "binary", "large_binary"})
 
 
 def _own_column(_: str | None, name: str) -> str:
-    return quoted(name)
+    return quote_identifier(name)
 
 
 def _depends_on(expressions: list[Any], plan: Any, schema: pa.Schema) -> list[str]:
@@ -382,8 +384,8 @@ def _distinct(
 
     keys = [rows.col(name).alias(f"key_{place}") for place, name in enumerate(depends)]
     columns = [*keys, *values] or [lit(1).alias("any")]
-    selected = original(rows, "select")(*columns)
-    return coerced(ctx, original(selected, "distinct")(), selected.schema())
+    selected = unpatched(rows, "select")(*columns)
+    return coerce(ctx, unpatched(selected, "distinct")(), selected.schema())
 
 
 def _check_deterministic(expressions: list[Any]) -> None:
@@ -464,5 +466,5 @@ def _with_defaults(frame: DataFrame, entry: Registered, bound: BoundCall) -> Dat
             default = frame.parse_sql_expr(entry.defaults[name])
             column = default.cast(schema.field(name).type).alias(name)
         columns.append(column)
-    selected: DataFrame = original(frame, "select")(*columns)
+    selected: DataFrame = unpatched(frame, "select")(*columns)
     return selected

@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from deltawitness.delta_rs.install import install_enclosed
+from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.events import CommitMetrics
 from deltawitness.forks import importing
 from deltawitness.internal_errors import report
 from deltawitness.observe import Observer
 from deltawitness.semconv import CacheOperation, Operation
 from deltawitness.session.core.filter_fallback import call_frame
-from deltawitness.session.core.frame_facts import facts_of
-from deltawitness.session.core.frames import FrameState, adopt, state_of
+from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frames import FrameState, attach_state, state_of
 from deltawitness.session.core.private_api import wrapped_plan
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.counts import count_frame, count_in
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
 
-    from deltawitness.observe.in_flight import Observation
+    from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.session.sql.name_binding import BoundCall
 
-__all__ = ["CopyTo", "exported"]
+__all__ = ["CopyTo", "run_export"]
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ COUNTED_BYTES = 1 << 28
 """Bytes of text files that are looked through for their rows; beyond it only files are counted."""
 
 
-def exported(
+def run_export(
     frame: DataFrame,
     destination: str | os.PathLike[str],
     write: Callable[[], T],
@@ -60,13 +60,13 @@ def exported(
         headers: lines at the start of each text file that are no rows.
     """
     try:
-        observer = install_enclosed()
+        observer = install_for_proxies()
         if _inside.get() or not observer.is_on():
             return write()
         location = os.fspath(destination)
         before = _files(location)
-        observation = _begun(observer, frame, location)
-        observer.enter(observation)
+        in_flight = _begin(observer, frame, location)
+        observer.enter(in_flight)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("export", error)
         return write()
@@ -74,31 +74,31 @@ def exported(
     try:
         result = write()
     except BaseException as error:
-        _guarded(observer.raised, observation, error)
+        _guarded(observer.raised, in_flight, error)
         raise
     finally:
         _inside.reset(token)
-    written = _Written(location, before, headers)
-    _guarded(_returned, observer, observation, written, lambda: rows_in(result))
+    written = _WrittenFiles(location, before, headers)
+    _guarded(_returned, observer, in_flight, written, lambda: rows_in(result))
     return result
 
 
-def _begun(observer: Observer, frame: DataFrame, location: str) -> Observation:
-    facts = facts_of(frame, state_of(frame), schema=frame.schema())
+def _begin(observer: Observer, frame: DataFrame, location: str) -> InFlightWrite:
+    facts = attributes_of_frame(frame, state_of(frame), schema=frame.schema())
     intent = observer.intent(facts, Operation.COPY, CacheOperation.WRITE, location)
     return observer.begin(intent)
 
 
 def _returned(
     observer: Observer,
-    observation: Observation,
-    written: _Written,
+    in_flight: InFlightWrite,
+    written: _WrittenFiles,
     said: Callable[[], int | None],
 ) -> None:
     written.look()
     rows = said()
-    observation.exported = lambda: written.metrics(rows)
-    observer.returned(observation, None, table=None)
+    in_flight.exported = lambda: written.metrics(rows)
+    observer.returned(in_flight, None, table=None)
 
 
 def _guarded(act: Callable[..., None], *args: Any) -> None:
@@ -127,10 +127,10 @@ class CopyTo:
         if self.bound is not None:
             frame = self.bound.frame_now(frame, state.snapshot)
             state = state_of(frame) or state
-        parts = original(frame, "logical_plan")().to_variant()
-        rows = original(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(parts.input()))
-        batches = exported(
-            adopt(rows, state),
+        parts = unpatched(frame, "logical_plan")().to_variant()
+        rows = unpatched(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(parts.input()))
+        batches = run_export(
+            attach_state(rows, state),
             parts.output_url(),
             partial(call_frame, frame, "collect"),
             count_in,
@@ -173,7 +173,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-class _Written:
+class _WrittenFiles:
     """The files that a write left behind at a place.
 
     Args:

@@ -13,14 +13,14 @@ from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
 from deltawitness.session.core.failed_writes import publishing_after_failure
-from deltawitness.session.core.frame_facts import facts_of
+from deltawitness.session.core.frame_facts import attributes_of_frame
 from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.core.private_api import OVERWRITE_REFUSED, REPLACE_REFUSED
-from deltawitness.session.core.unpatched import original
-from deltawitness.session.sql.coercion import coerced
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.generated_columns import generated_columns
-from deltawitness.session.sql.plan_metrics import measured
-from deltawitness.session.sql.write_facts import telling_if_unreached, witnessed
+from deltawitness.session.sql.plan_metrics import with_operator_metrics
+from deltawitness.session.sql.write_facts import observe_write, report_if_unreached
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,8 +43,8 @@ def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
     """
     from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
 
-    told = telling_if_unreached(table.table_uri, mode, table)
-    with measured(frame) as rows, told:
+    told = report_if_unreached(table.table_uri, mode, table)
+    with with_operator_metrics(frame) as rows, told:
         write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
     written = rows_written(table)
     if written is None:
@@ -103,7 +103,7 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
     Raises:
         StatementError: the mode is none of the four.
     """
-    with telling_if_unreached(uri, mode):
+    with report_if_unreached(uri, mode):
         location, write_mode = os.fspath(uri), _checked_mode(mode)
     columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
     arguments = {
@@ -120,11 +120,11 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
     }
     options = None if storage_options is None else dict(storage_options)
     rows, state = _rows_of(frame), state_of(frame)
-    with telling_if_unreached(uri, mode):
+    with report_if_unreached(uri, mode):
         if state is None:
-            return _written(rows, location, write_mode, options, arguments)
+            return _write(rows, location, write_mode, options, arguments)
         with publishing_after_failure(state.session, state.ctx, location, options):
-            return _written(rows, location, write_mode, options, arguments)
+            return _write(rows, location, write_mode, options, arguments)
 
 
 def _checked_mode(mode: str) -> WriteMode:
@@ -135,7 +135,7 @@ def _checked_mode(mode: str) -> WriteMode:
         raise StatementError(msg) from None
 
 
-def _written(
+def _write(
     frame: DataFrame,
     uri: str,
     mode: WriteMode,
@@ -146,19 +146,19 @@ def _written(
 
     state = state_of(frame)
     handles = HandleCache() if state is None else state.session.handles
-    source = frame if state is None else coerced(state.ctx, frame)
+    source = frame if state is None else coerce(state.ctx, frame)
     given = {key: value for key, value in arguments.items() if value is not None}
     with handles.lease(uri, options) as table:
-        facts = facts_of(frame, state, schema=source.schema())
+        facts = attributes_of_frame(frame, state, schema=source.schema())
         if table is not None and mode is WriteMode.IGNORE:
-            with witnessed(facts):
+            with observe_write(facts):
                 write_deltalake(table, source, mode="ignore")  # which looks at neither
             return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
-        told = telling_if_unreached(uri, mode.value, table)
+        told = report_if_unreached(uri, mode.value, table)
         receipt_id = new_id()
         if table is None:
             given["commit_properties"] = with_receipt_id(given.get("commit_properties"), receipt_id)
-        with witnessed(facts), measured(source) as rows, told:
+        with observe_write(facts), with_operator_metrics(source) as rows, told:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
         if table is not None:
@@ -214,11 +214,11 @@ def write_table(
     entry = session.snapshot.get(session.parsed_name(ctx, name))
     if entry is None:
         return False
-    with telling_if_unreached(entry.uri, None):
+    with report_if_unreached(entry.uri, None):
         session.checked_writable(entry)
         mode = _mode_of(write_options)
     rows = _rows_of(frame)
-    with telling_if_unreached(entry.uri, mode):
+    with report_if_unreached(entry.uri, mode):
         _insert(rows, state, entry, mode)
     return True
 
@@ -226,13 +226,13 @@ def write_table(
 def _insert(rows: DataFrame, state: FrameState, entry: Registered, mode: str) -> None:
     """Write rows to a registered table, by position."""
     session, ctx = state.session, state.ctx
-    target = original(ctx, "table")(entry.name.sql()).schema()
+    target = unpatched(ctx, "table")(entry.name.sql()).schema()
     target = _columns_for(session, entry, target, len(rows.schema()))
     rows = _aligned(rows, target)
     after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
     with after_failure, session.lease(entry) as table:
-        with witnessed(facts_of(rows, state, schema=target)):
-            stream_into(table, coerced(ctx, rows, target), mode)
+        with observe_write(attributes_of_frame(rows, state, schema=target)):
+            stream_into(table, coerce(ctx, rows, target), mode)
         session.publish(ctx, entry, table)
 
 
@@ -260,7 +260,7 @@ def _aligned(rows: DataFrame, target: pa.Schema) -> DataFrame:
     if wanted == given:
         return rows
     columns = [rows.col(old).alias(new) for old, new in zip(given, wanted, strict=True)]
-    aligned: DataFrame = original(rows, "select")(*columns)
+    aligned: DataFrame = unpatched(rows, "select")(*columns)
     return aligned
 
 
@@ -281,9 +281,9 @@ def _mode_of(options: DataFrameWriteOptions | None) -> str:
     from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
 
     scratch = SessionContext()
-    original(scratch, "sql")("CREATE TABLE probe AS SELECT 1 AS probe WHERE false")
+    unpatched(scratch, "sql")("CREATE TABLE probe AS SELECT 1 AS probe WHERE false")
     try:
-        original(original(scratch, "table")("probe"), "write_table")("probe", options)
+        unpatched(unpatched(scratch, "table")("probe"), "write_table")("probe", options)
     except Exception as error:  # noqa: BLE001 - what the engine refuses is the answer
         text = str(error)
         if OVERWRITE_REFUSED in text:

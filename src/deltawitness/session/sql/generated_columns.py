@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,5 +48,5 @@ def without_columns(
     import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
 
     kept = [field for field in schema if field.name not in columns]
-    selected: DataFrame = original(frame, "select")(*(frame.col(field.name) for field in kept))
+    selected: DataFrame = unpatched(frame, "select")(*(frame.col(field.name) for field in kept))
     return selected, pa.schema(kept)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.session.core.tokens import quoted
-from deltawitness.session.sql.coercion import coerced
-from deltawitness.session.sql.delta_sql import NotTold, is_volatile, unaliased, value_sql
+from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.session.sql.coercion import coerce
+from deltawitness.session.sql.delta_sql import NotTranslatable, is_volatile, unaliased, value_sql
 from deltawitness.session.sql.merge_apply import SOURCE, TARGET, Change, apply_changes, changed_rows
-from deltawitness.session.sql.merge_evaluate import EvaluatedMerge, planned_expressions
+from deltawitness.session.sql.merge_evaluate import EvaluatedMerge, plan_expressions
 from deltawitness.session.sql.merge_parser import Merge
 from deltawitness.session.sql.name_binding import Planner
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from datafusion import DataFrame
     from deltalake import DeltaTable
 
-__all__ = ["carry_out_merge"]
+__all__ = ["execute_merge"]
 
 
-def carry_out_merge(merge: Merge, planner: Planner, table: DeltaTable, source: DataFrame) -> int:
+def execute_merge(merge: Merge, planner: Planner, table: DeltaTable, source: DataFrame) -> int:
     """Carry a MERGE out, and return how many rows it inserted, updated and deleted.
 
     Args:
@@ -35,17 +35,17 @@ def carry_out_merge(merge: Merge, planner: Planner, table: DeltaTable, source: D
         source: the rows of its source.
     """
     try:
-        condition, changes = _told(merge, planner, _schema_of(table))
-    except NotTold:
+        condition, changes = _translate(merge, planner, _schema_of(table))
+    except NotTranslatable:
         return EvaluatedMerge(merge, planner, table, source).carry_out()
-    return changed_rows(apply_changes(table, coerced(planner.ctx, source), condition, changes))
+    return changed_rows(apply_changes(table, coerce(planner.ctx, source), condition, changes))
 
 
 def _schema_of(table: DeltaTable) -> list[str]:
     return [field.name for field in table.schema().fields]
 
 
-def _told(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str, list[Change]]:
+def _translate(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str, list[Change]]:
     """Return the statement's condition and changes in the SQL that delta-rs reads.
 
     Raises:
@@ -54,7 +54,7 @@ def _told(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str, list
     kinds = {clause.kind for clause in merge.clauses}
     if "not matched by source" in kinds and "matched" not in kinds:
         # delta-rs would write a row once for each row of the source that it matches.
-        raise NotTold(merge.clauses[0].kind)
+        raise NotTranslatable(merge.clauses[0].kind)
     joined = f"{merge.target_sql()} CROSS JOIN {merge.source_sql()}"
     scopes = {
         "matched": joined,
@@ -67,7 +67,7 @@ def _told(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str, list
     changes = []
     for clause in merge.clauses:
         if clause.action == "nothing":
-            raise NotTold(clause.action)
+            raise NotTranslatable(clause.action)
         assigned = clause.assigned(columns)
         wanted: list[tuple[str, Any]] = [
             (text, target.field(name).type) for name, text in assigned.items()
@@ -85,14 +85,14 @@ def _sides(merge: Merge, planner: Planner) -> Callable[[str | None, str], str]:
     """Return what names a column of the target or the source in the SQL for delta-rs."""
     relations: dict[str | None, str] = {}
     for sql, alias in ((merge.target_sql(), TARGET), (merge.source_sql(), SOURCE)):
-        for expression in planned_expressions(planner, f"SELECT * FROM {sql}"):
+        for expression in plan_expressions(planner, f"SELECT * FROM {sql}"):
             parts = unaliased(expression).to_variant()
             relations[parts.relation()] = alias
 
     def column(relation: str | None, name: str) -> str:
         if relation not in relations:
-            raise NotTold(str(relation))
-        return f"{relations[relation]}.{quoted(name)}"
+            raise NotTranslatable(str(relation))
+        return f"{relations[relation]}.{quote_identifier(name)}"
 
     return column
 
@@ -119,14 +119,14 @@ def _translated(
         return []
     listed = ", ".join(f"({text}) AS told_{place}" for place, (text, _) in enumerate(texts))
     query = f"SELECT {listed} FROM {scope}"
-    given = coerced(planner.ctx, planner.frame(query)).schema()
+    given = coerce(planner.ctx, planner.frame(query)).schema()
     for field, (_, wanted) in zip(given, texts, strict=True):
         if wanted is not None and not _agree(field.type, wanted):
-            raise NotTold(str(field.type))
-    expressions = planned_expressions(planner, query)
+            raise NotTranslatable(str(field.type))
+    expressions = plan_expressions(planner, query)
     for expression, (_, wanted) in zip(expressions, texts, strict=True):
         if wanted is None and is_volatile(expression):
-            raise NotTold(str(wanted))
+            raise NotTranslatable(str(wanted))
     return [value_sql(expression, column) for expression in expressions]
 
 

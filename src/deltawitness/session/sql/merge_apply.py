@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.session.core.tokens import quoted
+from deltawitness.session.core.tokens import quote_identifier
 from deltawitness.session.sql.delta_sql import matched_sql
-from deltawitness.session.sql.plan_metrics import measured
+from deltawitness.session.sql.plan_metrics import with_operator_metrics
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
@@ -57,7 +57,7 @@ def apply_changes(
     Returns:
         The engine's metrics.
     """
-    with measured(source) as rows:
+    with with_operator_metrics(source) as rows:
         merger = table.merge(rows, condition, source_alias=SOURCE, target_alias=TARGET)
         for change in changes:
             merger = _CLAUSES[change.action, change.is_matched](merger, change)
@@ -78,13 +78,13 @@ def matching(columns: Sequence[str], source_columns: Sequence[str]) -> str:
         source_columns: the same of the source, in this order.
     """
     return matched_sql(
-        (f"{TARGET}.{quoted(column)}", f"{SOURCE}.{quoted(other)}")
+        (f"{TARGET}.{quote_identifier(column)}", f"{SOURCE}.{quote_identifier(other)}")
         for column, other in zip(columns, source_columns, strict=True)
     )
 
 
 def _updates(change: Change) -> dict[str, str]:
-    return {quoted(column): value for column, value in change.values.items()}
+    return {quote_identifier(column): value for column, value in change.values.items()}
 
 
 Clause = Callable[["TableMerger", Change], "TableMerger"]

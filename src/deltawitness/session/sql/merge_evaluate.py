@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
-from deltawitness.session.core.tokens import quoted
-from deltawitness.session.core.unpatched import original
-from deltawitness.session.sql.coercion import coerced
-from deltawitness.session.sql.delta_sql import NotTold, is_volatile
+from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.coercion import coerce
+from deltawitness.session.sql.delta_sql import NotTranslatable, is_volatile
 from deltawitness.session.sql.merge_apply import (
     SOURCE,
     Change,
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from datafusion import DataFrame
     from deltalake import DeltaTable
 
-__all__ = ["EvaluatedMerge", "planned_expressions"]
+__all__ = ["EvaluatedMerge", "plan_expressions"]
 
 
-def planned_expressions(planner: Planner, text: str) -> list[Any]:
+def plan_expressions(planner: Planner, text: str) -> list[Any]:
     """Return the expressions that a query selects, as DataFusion planned them.
 
     Raises:
         NotTold: the plan is no plain selection.
     """
-    parts = original(planner.frame(text), "logical_plan")().to_variant()
+    parts = unpatched(planner.frame(text), "logical_plan")().to_variant()
     if type(parts).__name__ != "Projection":
-        raise NotTold(type(parts).__name__)
+        raise NotTranslatable(type(parts).__name__)
     expressions: list[Any] = parts.projections()
     return expressions
 
@@ -73,9 +73,9 @@ class EvaluatedMerge:
     def _over_kept_rows(self) -> int:
         """Carry it out over the rows of the source as they are now, kept under a name of their own."""
         name = f"deltawitness_rows_{new_id()}"
-        rows = original(coerced(self.planner.ctx, self.source), "cache")()
+        rows = unpatched(coerce(self.planner.ctx, self.source), "cache")()
         self.planner.register_rows(name, rows)
-        source = self.merge.spelling.quoted(name)
+        source = self.merge.spelling.quote_identifier(name)
         merge = replace(self.merge, source=source, source_alias=self._source_name())
         return EvaluatedMerge(merge, self.planner, self.table, self.source)._carry_out()  # noqa: SLF001 - its own class
 
@@ -98,7 +98,7 @@ class EvaluatedMerge:
         branches = [
             self._branch(number, clause, target, keys, assigned) for number, clause in numbered
         ]
-        source = functools.reduce(lambda one, other: original(one, "union")(other), branches)
+        source = functools.reduce(lambda one, other: unpatched(one, "union")(other), branches)
         changes = [self._change(number, clause, target.names) for number, clause in numbered]
         # A condition that never holds, and that delta-rs does not take for one: it must still
         # notice a row that another writer inserts meanwhile.
@@ -107,7 +107,8 @@ class EvaluatedMerge:
 
     def _change(self, number: int, clause: Clause, columns: list[str]) -> Change:
         values = {
-            name: f"{SOURCE}.{quoted(_value(name, columns))}" for name in clause.assigned(columns)
+            name: f"{SOURCE}.{quote_identifier(_value(name, columns))}"
+            for name in clause.assigned(columns)
         }
         only_if = f"({SOURCE}.clause = {number})"
         return Change(clause.action, values, only_if, is_matched=clause.kind != "not matched")
@@ -142,8 +143,8 @@ class EvaluatedMerge:
         ]
         if clause.kind != "not matched":
             self._check_deterministic(clause)
-        frame: DataFrame = original(rows, "select")(*columns)
-        return coerced(self.planner.ctx, frame, frame.schema())
+        frame: DataFrame = unpatched(rows, "select")(*columns)
+        return coerce(self.planner.ctx, frame, frame.schema())
 
     def _check_deterministic(self, clause: Clause) -> None:
         texts = [*clause.values, *([clause.condition] if clause.condition else [])]
@@ -152,9 +153,7 @@ class EvaluatedMerge:
         listed = ", ".join(f"({text}) AS told_{place}" for place, text in enumerate(texts))
         joined = f"{self.merge.target_sql()} CROSS JOIN {self.merge.source_sql()}"
         scope = joined if clause.kind == "matched" else self.merge.target_sql()
-        if any(
-            map(is_volatile, planned_expressions(self.planner, f"SELECT {listed} FROM {scope}"))
-        ):
+        if any(map(is_volatile, plan_expressions(self.planner, f"SELECT {listed} FROM {scope}"))):
             msg = (
                 "MERGE INTO: the statement is not deterministic: a clause calls a volatile function"
             )
@@ -171,12 +170,12 @@ class EvaluatedMerge:
         tells_rows_apart = clause.kind == "not matched" or (
             clause.kind == "matched" and not self._only_deletes()
         )
-        number_of_row = self.merge.spelling.quoted(self.row)
+        number_of_row = self.merge.spelling.quote_identifier(self.row)
         row = f"{self._source_name()}.{number_of_row}"
         row = row if tells_rows_apart else "CAST(NULL AS BIGINT)"
         listed = [f"CAST({number} AS INT) AS clause", f"{row} AS source_row"]
         for place, name in enumerate(keys):
-            column = f"{self._target_name()}.{self.merge.spelling.quoted(name)}"
+            column = f"{self._target_name()}.{self.merge.spelling.quote_identifier(name)}"
             key = column if has_target else "NULL"
             listed.append(f"{key} AS key_{place}")
         for name in assigned:
@@ -224,7 +223,7 @@ class EvaluatedMerge:
 
     def _numbered_source(self) -> str:
         inner = self.merge.source_sql()
-        numbered = f"CAST(row_number() OVER () AS BIGINT) AS {self.merge.spelling.quoted(self.row)}"
+        numbered = f"CAST(row_number() OVER () AS BIGINT) AS {self.merge.spelling.quote_identifier(self.row)}"
         return f"(SELECT *, {numbered} FROM {inner}) AS {self._source_name()}"
 
 

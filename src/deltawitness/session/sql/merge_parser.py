@@ -95,10 +95,12 @@ class Merge:
         source_name = source_alias
         if source.startswith("$"):
             # The engine makes up a name for a frame, so that it needs an alias to be called by.
-            source_name = source_alias = source_alias or spelling.quoted(f"frame_{new_id()}")
+            source_name = source_alias = source_alias or spelling.quote_identifier(
+                f"frame_{new_id()}"
+            )
         elif source_name is None and not source.startswith("("):
             parts = Words(source, normalize=normalize, spelling=spelling).reference()
-            source_name = spelling.quoted(parts[-1])
+            source_name = spelling.quote_identifier(parts[-1])
         start = words.position
         words.expect("ON")
         condition = words.until({"WHEN"})

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
-from deltawitness.session.core.frames import FrameState, PlainQuery, adopt, state_of
+from deltawitness.session.core.frames import FrameState, PlainQuery, attach_state, state_of
 from deltawitness.session.core.private_api import KEEP_AS_WRITTEN, VIEW_OF_FRAME
 from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import reads_urls
 from deltawitness.session.core.tokens import Spelling, Words, folded
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.delta_sql import unaliased
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class BoundCall:
         planner = Planner(self)
         frame = planner.frame()
         reads = reads_of_named(self.call)
-        adopt(frame, FrameState(self.call.ctx, self.session, planner.snapshot, reads, self))
+        attach_state(frame, FrameState(self.call.ctx, self.session, planner.snapshot, reads, self))
         return frame
 
     __call__ = frame
@@ -136,11 +136,11 @@ class BoundCall:
         Raises:
             StatementError: the columns of a table have changed.
         """
-        plan = original(frame, "logical_plan")()
+        plan = unpatched(frame, "logical_plan")()
         if not self.has_moved(plan, snapshot):
             return frame
         now = self.frame()
-        check_same_plan(plan, original(now, "logical_plan")())
+        check_same_plan(plan, unpatched(now, "logical_plan")())
         return now
 
     def has_moved(
@@ -258,7 +258,7 @@ def _names_in(
     known = {*session.snapshot.entries, *session.views, *session.upstream, *session.lent}
     # Those whose state is kept are looked for as plain text: no spelling of a name hides them.
     yield from (name for name in known if any(each in lower for each in _spellings(name.table)))
-    exists = original(ctx, "table_exist")
+    exists = unpatched(ctx, "table_exist")
     for catalog, schema in _schemas_in(text, words, ctx, default):
         for word in words:
             name = TableName(catalog, schema, word)
@@ -279,9 +279,9 @@ def _schemas_in(
     yield default
     if "." not in text:
         return
-    for catalog in original(ctx, "catalog_names")():
+    for catalog in unpatched(ctx, "catalog_names")():
         if catalog == default[0] or catalog in words:
-            for schema in original(ctx, "catalog")(catalog).schema_names():
+            for schema in unpatched(ctx, "catalog")(catalog).schema_names():
                 if schema in words and (catalog, schema) != default:
                     yield catalog, schema
 
@@ -352,11 +352,11 @@ class Planner:
         self.ctx = bound.call.ctx
         self._scratch = SessionContext(bound.config.set(*KEEP_AS_WRITTEN))
         if reads_urls(self.ctx):
-            self._scratch = original(self._scratch, "enable_url_table")()
+            self._scratch = unpatched(self._scratch, "enable_url_table")()
         if bound.session.has_spark_functions:
             self._scratch.enable_spark_functions()
         for method, function in bound.functions:
-            original(self._scratch, method)(function)
+            unpatched(self._scratch, method)(function)
         tables = {n: self._register(n, table, target) for n, table in bound.tables.items()}
         below = {entry.name: bound.session.served(entry) for entry in bound.below}
         self.snapshot = Snapshot({**below, **tables}, bound.default)
@@ -381,7 +381,7 @@ class Planner:
         )
 
     def _selected(self, texts: str) -> list[Any]:
-        plan = original(
+        plan = unpatched(
             self.sql(f"SELECT {texts} FROM (SELECT 1 AS name) AS rows"), "logical_plan"
         )()
         return [unaliased(each) for each in plan.to_variant().projections()]
@@ -428,7 +428,7 @@ class Planner:
         given.name()
         columns = ", ".join(f"${place} AS v{place}" for place in range(1, len(types) + 1))
         self.sql(f"PREPARE deltawitness_values({', '.join(types)}) AS SELECT {columns}")
-        (batch,) = original(self.frame(f"EXECUTE deltawitness_values{given.rest()}"), "collect")()
+        (batch,) = unpatched(self.frame(f"EXECUTE deltawitness_values{given.rest()}"), "collect")()
         return {str(place): column[0] for place, column in enumerate(batch.columns, 1)}
 
     def frame(self, text: str | None = None) -> DataFrame:
@@ -436,15 +436,15 @@ class Planner:
 
         The frame is one of the statement's own session, which runs it.
         """
-        plan = original(self.sql(text), "logical_plan")()
-        frame: DataFrame = original(self.ctx, "create_dataframe_from_logical_plan")(plan)
+        plan = unpatched(self.sql(text), "logical_plan")()
+        frame: DataFrame = unpatched(self.ctx, "create_dataframe_from_logical_plan")(plan)
         return frame
 
     def sql(self, text: str | None = None) -> DataFrame:
         """Plan the statement, or another text, without a check of what it may do."""
         call = self.bound.call
         if self.bound.is_name and text is None:
-            frame: DataFrame = original(self._scratch, "table")(call.text)
+            frame: DataFrame = unpatched(self._scratch, "table")(call.text)
             return frame
         return call._replace(ctx=self._scratch, options=None).plan(text)
 
@@ -455,11 +455,11 @@ class Planner:
     def register(self, name: TableName, provider: Table) -> None:
         """Register a table in the scratch session."""
         self._make_schema(name)
-        original(self._scratch, "register_table")(name.sql(), provider)
+        unpatched(self._scratch, "register_table")(name.sql(), provider)
 
     def register_rows(self, name: str, frame: DataFrame) -> None:
         """Register a frame's rows under a name in the default schema."""
-        view = original(frame, "into_view")()
+        view = unpatched(frame, "into_view")()
         self.register(TableName(*self.bound.default, name), view)
 
     def _others(self) -> Iterator[tuple[TableName, Table]]:
@@ -468,7 +468,7 @@ class Planner:
         for name, view in self.bound.views.items():
             yield name, session.view_now(self.ctx, view)
         for name in self.bound.late:
-            if original(self.ctx, "table_exist")(name.sql()):
+            if unpatched(self.ctx, "table_exist")(name.sql()):
                 yield name, _provider(self.ctx, name)
 
     def _register(
@@ -498,12 +498,12 @@ class Planner:
     def _make_schema(self, name: TableName) -> None:
         from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, and there already
 
-        if name.catalog not in original(self._scratch, "catalog_names")():
+        if name.catalog not in unpatched(self._scratch, "catalog_names")():
             memory = Catalog.memory_catalog()
-            original(self._scratch, "register_catalog_provider")(name.catalog, memory)
-        catalog = original(self._scratch, "catalog")(name.catalog)
+            unpatched(self._scratch, "register_catalog_provider")(name.catalog, memory)
+        catalog = unpatched(self._scratch, "catalog")(name.catalog)
         if name.schema not in catalog.schema_names():
-            original(catalog, "register_schema")(name.schema, Schema.memory_schema())
+            unpatched(catalog, "register_schema")(name.schema, Schema.memory_schema())
 
 
 class _Parts(Planner):
@@ -522,7 +522,7 @@ def reads_of_named(call: SqlCall) -> tuple[InputVersion, ...]:
         read
         for value in call.named.values()
         if (known := state_of(value)) is not None
-        for read in known.inputs(original(value, "logical_plan")().display_indent())
+        for read in known.inputs(unpatched(value, "logical_plan")().display_indent())
     )
 
 

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.internal_errors import report
 from deltawitness.observe import current_observer
-from deltawitness.observe.write_context import current_enclosure
+from deltawitness.observe.write_context import current_write_context
 from deltawitness.semconv import ARTIFACT_PLAN_METRICS, CommitKey
-from deltawitness.session.core.unpatched import original
-from deltawitness.session.sql.background_reader import pumped
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.background_reader import read_in_background
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
 
-__all__ = ["measured", "operator_metrics"]
+__all__ = ["operator_metrics", "with_operator_metrics"]
 
 
 @contextmanager
-def measured(frame: DataFrame) -> Iterator[Any]:
+def with_operator_metrics(frame: DataFrame) -> Iterator[Any]:
     """Yield what a write is to read of the frame: the frame itself, or a stream of its rows.
 
     It is a stream where its plan is measured, and where it reads Delta tables: see `pumping`.
@@ -34,18 +34,18 @@ def measured(frame: DataFrame) -> Iterator[Any]:
     """
     observer = current_observer()
     if observer is None or not observer.settings.capture_plan_metrics or not observer.is_on():
-        enclosure = current_enclosure()
+        enclosure = current_write_context()
         if enclosure is None or not enclosure.facts.inputs:
             yield frame
             return
-        with pumped(frame) as rows:
+        with read_in_background(frame) as rows:
             yield rows
         return
-    with pumped(frame) as rows:
+    with read_in_background(frame) as rows:
         yield rows
     try:
         payload: dict[str, object] = {"operators": operator_metrics(frame)}
-        enclosure = current_enclosure()
+        enclosure = current_write_context()
         if enclosure is not None and enclosure.facts.plan_hash is not None:
             payload[CommitKey.PLAN_HASH.value] = (
                 enclosure.facts.plan_hash
@@ -66,7 +66,7 @@ def operator_metrics(frame: DataFrame) -> list[dict[str, Any]]:
         sums over its partitions: rows, elapsed nanoseconds of compute, spills and spilled bytes.
     """
     operators = []
-    for description, metrics in original(frame, "execution_plan")().collect_metrics():
+    for description, metrics in unpatched(frame, "execution_plan")().collect_metrics():
         sums = {
             "output_rows": metrics.output_rows,
             "elapsed_compute_ns": metrics.elapsed_compute,

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
 from deltawitness.internal_errors import report
-from deltawitness.observe.write_context import NO_FACTS
+from deltawitness.observe.write_context import NO_ATTRIBUTES
 from deltawitness.semconv import Operation
 from deltawitness.session.core.failed_writes import publishing_after_failure
 from deltawitness.session.core.filter_fallback import call_frame
 from deltawitness.session.core.frames import (
     FrameState,
-    Pending,
-    adopt,
+    PendingPlan,
+    attach_state,
     bind_origin,
     refuse_statements,
-    remade,
+    replan,
     state_of,
 )
 from deltawitness.session.core.private_api import LIST_OF_FILES, dml_kind, is_of_kind, wrapped_plan
@@ -28,13 +28,13 @@ from deltawitness.session.core.snapshot import Registered, Snapshot
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import Session
 from deltawitness.session.core.tokens import WITH_BRACKETS, Words, first_word
-from deltawitness.session.core.unpatched import original
+from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.commands import (
     Command,
     CopyToDelta,
     CreateDeltaTableAs,
     DescribeHistory,
-    Maintenance,
+    MaintenanceCommand,
     check_allowed,
     history_batch,
     parsed_command,
@@ -47,13 +47,13 @@ from deltawitness.session.sql.exports import CopyTo
 from deltawitness.session.sql.frame_writer import write_delta
 from deltawitness.session.sql.name_binding import BoundCall, TextOrigin, bind, reads_of_named
 from deltawitness.session.sql.statement_runs import Statement, TrackedStatement
-from deltawitness.session.sql.write_facts import witnessed
+from deltawitness.session.sql.write_facts import observe_write
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
     from datafusion.plan import LogicalPlan
 
-__all__ = ["routed", "run_sql"]
+__all__ = ["route", "run_sql"]
 
 _QUERIES = frozenset({"SELECT", "WITH", "VALUES", "(", "SHOW"})
 """First words of statements that only read, whatever comes after."""
@@ -92,10 +92,10 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
     origin = _origin(session, call, snapshot, epoch) if bound is None else bound
     state = FrameState(call.ctx, session, snapshot, reads, origin)
     if word in _QUERIES:
-        return adopt(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
+        return attach_state(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
     if word == "EXPLAIN":
         return _explained(frame, state)
-    return routed(frame, state, bound)
+    return route(frame, state, bound)
 
 
 def _origin(session: Session, call: SqlCall, snapshot: Snapshot, epoch: int) -> TextOrigin:
@@ -103,16 +103,16 @@ def _origin(session: Session, call: SqlCall, snapshot: Snapshot, epoch: int) -> 
 
 
 def _explained(frame: DataFrame, state: FrameState) -> DataFrame:
-    plan = original(frame, "logical_plan")()
+    plan = unpatched(frame, "logical_plan")()
     if is_of_kind(plan, "Analyze"):
         inside = wrapped_plan(plan.to_variant().input()[0])
         if is_dml(inside) and target_of(inside, state, None) is not None:
             msg = "EXPLAIN ANALYZE would run the statement, and is not possible for writes to Delta"
             raise StatementError(msg)
-    return adopt(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
+    return attach_state(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
 
 
-def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -> DataFrame:
+def route(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -> DataFrame:
     """Return the frame with the statement that it stands for, as its own plan says it.
 
     Args:
@@ -124,7 +124,7 @@ def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) 
         StatementError: it writes a table with the name of a Delta table of the session, and its text
             is not known: the plan may mean another table, and may have been optimized.
     """
-    plan = original(frame, "logical_plan")()
+    plan = unpatched(frame, "logical_plan")()
     pending: Statement | None = None
     if is_dml(plan):
         entry = target_of(plan, state, bound)
@@ -140,9 +140,9 @@ def routed(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) 
             pending = Dml(frame, state, state.session.checked_writable(entry), bound)
     elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state, bound)
-    tracked = None if pending is None else _tracked(pending, plan)
+    tracked = None if pending is None else _track(pending, plan)
     known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked)
-    return adopt(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
+    return attach_state(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
 
 
 _OPERATIONS = {
@@ -158,7 +158,7 @@ _MODES = {"Append": "append", "Overwrite": "overwrite"}
 """The save mode of a DML plan that is a WRITE."""
 
 
-def _tracked(pending: Statement, plan: LogicalPlan) -> TrackedStatement:
+def _track(pending: Statement, plan: LogicalPlan) -> TrackedStatement:
     if not is_dml(plan):
         return TrackedStatement(pending, Operation.COPY)
     kind = dml_kind(plan)
@@ -179,7 +179,7 @@ class EngineDml:
     @property
     def title(self) -> str:
         """Which statement, on which table."""
-        return f"DML on {original(self.frame, 'logical_plan')().to_variant().table_name()}"
+        return f"DML on {unpatched(self.frame, 'logical_plan')().to_variant().table_name()}"
 
     def run(self) -> DataFrame:
         """Run it, once, and return the frame of its result."""
@@ -203,8 +203,8 @@ def _defined(session: Session, call: SqlCall, word: str) -> DataFrame:
     if word == "CREATE" and words.contain("EXTERNAL", "TABLE") and stores_delta(words):
         frame: DataFrame = create_external_table(session, call)
     else:
-        frame = _carried_out(session, call, word, words)
-    return adopt(frame, FrameState(call.ctx, session, session.snapshot))  # type: ignore[no-any-return]  # as above
+        frame = _execute_statement(session, call, word, words)
+    return attach_state(frame, FrameState(call.ctx, session, session.snapshot))  # type: ignore[no-any-return]  # as above
 
 
 def _is_readable(words: Words) -> bool:
@@ -227,7 +227,7 @@ def _kind_and_name(words: Words) -> tuple[str, ...]:
     return words.reference()
 
 
-def _carried_out(session: Session, call: SqlCall, word: str, words: Words) -> DataFrame:
+def _execute_statement(session: Session, call: SqlCall, word: str, words: Words) -> DataFrame:
     # A view or a prepared statement reads what its names resolve to before it is created.
     bound = bind(session, call) if word in {"CREATE", "PREPARE"} else None
     with session.preparing if word in {"PREPARE", "DEALLOCATE"} else nullcontext():
@@ -324,13 +324,13 @@ def _executed(session: Session, call: SqlCall) -> DataFrame:
         frame: DataFrame = session.reading(call.plan)
     if prepared is None:
         # It was prepared before the session was observed.
-        return routed(frame, FrameState(ctx, session, session.snapshot))
+        return route(frame, FrameState(ctx, session, session.snapshot))
     bound = prepared.executed(call)
     state = FrameState(ctx, session, prepared.snapshot)
     if bound.tables or bound.views or bound.late:
         frame = bound.frame()
         state = state_of(frame) or state
-    return routed(frame, state, bound)
+    return route(frame, state, bound)
 
 
 _NOTES: dict[str, Callable[[Session, SqlCall, Words], None]] = {
@@ -360,7 +360,7 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
             bind_origin(rows)
             copy = TrackedStatement(CopyRows(rows, command, state), Operation.WRITE)
             return _waiting(state, count_frame(call.ctx, 0), copy)
-        case Maintenance():
+        case MaintenanceCommand():
             check_allowed(call, "dml")
             entry = session.registered(call.ctx, command.name)
             if not command.is_read:
@@ -368,7 +368,7 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
             empty = _over(state, command.result([]))
             operation = Operation(command.title.partition(" ")[0])
             kept = TrackedStatement(
-                Maintained(command, state, entry),
+                MaintenanceResultFrame(command, state, entry),
                 operation,
                 is_read=command.is_read,
                 target=entry.uri,
@@ -391,13 +391,13 @@ def _query_in(call: SqlCall, query: str) -> SqlCall:
 
 def _over(state: FrameState, batch: Any) -> DataFrame:
     """Return a frame over rows that are there."""
-    frame: DataFrame = adopt(original(state.ctx, "read_batches")([batch]), state)
+    frame: DataFrame = attach_state(unpatched(state.ctx, "read_batches")([batch]), state)
     return frame
 
 
-def _waiting(state: FrameState, frame: DataFrame, pending: Pending) -> DataFrame:
+def _waiting(state: FrameState, frame: DataFrame, pending: PendingPlan) -> DataFrame:
     known = FrameState(state.ctx, state.session, state.snapshot, pending=pending)
-    return adopt(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
+    return attach_state(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +415,7 @@ class CopyRows:
 
     def run(self) -> DataFrame:
         """Write the table and return the count of rows."""
-        written = write_delta(remade(self.rows), self.command.uri, **_write_arguments(self.command))
+        written = write_delta(replan(self.rows), self.command.uri, **_write_arguments(self.command))
         return count_frame(self.state.ctx, written.rows or 0)
 
 
@@ -439,7 +439,7 @@ def _create_as(
 
     ctx = call.ctx
     name = session.full_name(ctx, command.name)
-    if original(ctx, "table_exist")(name.sql()):
+    if unpatched(ctx, "table_exist")(name.sql()):
         if command.if_not_exists:
             return _over(state, _nothing())
         if not command.or_replace:
@@ -450,7 +450,7 @@ def _create_as(
     default = {"mode": "overwrite", "schema_mode": "overwrite"} if command.or_replace else {}
     write_delta(rows, command.uri, **{"mode": "error", **default, **arguments})
     if command.or_replace:
-        original(ctx, "deregister_table")(name.sql())
+        unpatched(ctx, "deregister_table")(name.sql())
         session.forget(name)
     table = DeltaTable(command.uri, storage_options=arguments["storage_options"])
     session.register(ctx, name, table)
@@ -464,10 +464,10 @@ def _nothing() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Maintained:
+class MaintenanceResultFrame:
     """OPTIMIZE, VACUUM or RESTORE, which runs when its frame is asked for rows."""
 
-    command: Maintenance
+    command: MaintenanceCommand
     state: FrameState
     entry: Registered
     made_ns: int = field(default_factory=time.time_ns)
@@ -482,7 +482,7 @@ class Maintained:
         session, ctx = self.state.session, self.state.ctx
         entry = self.entry
         after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
-        with after_failure, session.lease(entry) as table, witnessed(NO_FACTS):
+        with after_failure, session.lease(entry) as table, observe_write(NO_ATTRIBUTES):
             check_same_table(entry, table, self.made_ns)
             rows = self.command.act(table)
             if not self.command.is_read:

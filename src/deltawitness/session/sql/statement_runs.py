@@ -21,14 +21,14 @@ import deltawitness
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import RepeatedStatementWarning, StatementError
 from deltawitness.observe import Observer, current_observer, flush
-from deltawitness.observe.write_watch import noting_writes
+from deltawitness.observe.write_watch import watch_writes
 from deltawitness.semconv import Operation
-from deltawitness.session.sql.write_facts import telling_if_unreached
+from deltawitness.session.sql.write_facts import report_if_unreached
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
 
-    from deltawitness.observe.in_flight import Observation
+    from deltawitness.observe.in_flight import InFlightWrite
 
 __all__ = ["Statement", "TrackedStatement"]
 
@@ -59,7 +59,7 @@ class FailedRun:
     """
 
     exception: str
-    writes: tuple[Observation | None, ...]
+    writes: tuple[InFlightWrite | None, ...]
     is_observed: bool
 
     def landed(self) -> Landed:
@@ -80,7 +80,7 @@ class FailedRun:
         return told[self.landed()]
 
 
-def _landed(write: Observation | None) -> Landed:
+def _landed(write: InFlightWrite | None) -> Landed:
     if write is None or write.event is None:
         return Landed.UNKNOWN
     outcome = write.event.outcome
@@ -171,7 +171,7 @@ class TrackedStatement:
                     self._running -= 1
                 raise
             _count(self._operation)
-        with noting_writes(is_part=False) as writes:
+        with watch_writes(is_part=False) as writes:
             try:
                 frame = self._carry_out()
             except BaseException as error:
@@ -192,7 +192,7 @@ class TrackedStatement:
     def _carry_out(self) -> DataFrame:
         if self._target is None:
             return self._statement.run()
-        with telling_if_unreached(self._target, self._mode, operation=self._operation):
+        with report_if_unreached(self._target, self._mode, operation=self._operation):
             return self._statement.run()
 
     def _begin(self) -> bool:

@@ -7,32 +7,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from deltawitness.delta_rs.install import install_enclosed
+from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.internal_errors import report
-from deltawitness.observe.write_context import Facts, enclosed
-from deltawitness.observe.write_watch import noting_writes
+from deltawitness.observe.write_context import WriteAttributes, write_context
+from deltawitness.observe.write_watch import watch_writes
 from deltawitness.semconv import Operation
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["telling_if_unreached", "witnessed"]
+__all__ = ["observe_write", "report_if_unreached"]
 
 
 @contextmanager
-def witnessed(facts: Facts) -> Iterator[None]:
+def observe_write(facts: WriteAttributes) -> Iterator[None]:
     """Let the delta-rs calls inside the block be observed with these facts."""
     try:
-        install_enclosed()
+        install_for_proxies()
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)
-    with enclosed(facts):
+    with write_context(facts):
         yield
 
 
 @contextmanager
-def telling_if_unreached(
+def report_if_unreached(
     location: object,
     mode: str | None,
     table: DeltaTable | None = None,
@@ -50,7 +50,7 @@ def telling_if_unreached(
         operation: what the write is to do.
     """
     clock = time.perf_counter_ns()
-    with noting_writes() as writes:
+    with watch_writes() as writes:
         try:
             yield
         except BaseException as error:
@@ -61,7 +61,7 @@ def telling_if_unreached(
 
 def _record(write: UnreachedWrite, error: BaseException) -> None:
     try:
-        observer = install_enclosed()
+        observer = install_for_proxies()
         if observer.is_on():
             write.record_failure(observer, error)
     except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
