@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Tools that run in environments of their own, so that the lock file does not hold what they need.
+# Tools that run in separate environments, so that the lock file does not hold what they need.
 TOOL := $(BIN)/uv tool run --quiet
 ZIZMOR := zizmor==1.32.0
 CHECK_JSONSCHEMA := check-jsonschema==0.39.0
