@@ -6,9 +6,21 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: all test test-long demo bench check lint types layers collector collector-test clean
+# Tools that run in separate environments, so that the lock file does not hold what they need.
+TOOL := $(BIN)/uv tool run --quiet
+ZIZMOR := zizmor==1.32.0
+CHECK_JSONSCHEMA := check-jsonschema==0.39.0
+PRE_COMMIT := pre-commit==4.7.0
+TOWNCRIER := towncrier==26.9.0
+TWINE := twine==7.0.0
 
-all: check test
+.PHONY: all help test test-long docs demo bench check lint types layers format hooks workflows dist \
+	changelog changelog-draft collector collector-test clean
+
+all: check test  ## the checks, then every test
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(READY): pyproject.toml uv.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
@@ -25,6 +37,9 @@ test: $(READY) collector  ## every test, with branch coverage
 
 test-long: $(READY) collector  ## the same with the full sizes of fault and property tests
 	DELTAWITNESS_TEST_SIZE=long $(BIN)/python -m pytest -q
+
+docs: $(READY)  ## the code, the tables and the links of README.md and docs/
+	$(BIN)/python -m pytest -q tests/test_docs.py
 
 collector: $(READY)  ## the Collector of collector/, and the Prometheus that tests its rules
 	PATH="$(abspath $(BIN)):$$PATH" collector/build.sh
@@ -49,15 +64,42 @@ bench: $(READY)  ## what observing costs, as ratios
 
 check: lint types layers  ## everything that is not a test
 
-lint: $(READY)
+lint: $(READY)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(READY)
+types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
-layers: $(READY)
+layers: $(READY)  ## import-linter: the contracts in pyproject.toml
 	$(BIN)/lint-imports
 
-clean:
+format: $(READY)  ## fix what ruff can fix, then format
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+hooks: $(READY)  ## run the hooks of .pre-commit-config.yaml before each commit
+	$(TOOL) $(PRE_COMMIT) install
+
+workflows: $(READY)  ## schemas and security of what is in .github
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(TOOL) $(ZIZMOR) --offline --no-progress --persona pedantic .github
+
+dist: $(READY)  ## build the sdist and the wheel, check both, run the wheel in an empty environment
+	rm -rf dist
+	$(BIN)/uv build --quiet
+	$(TOOL) $(TWINE) check --strict dist/*
+	$(BIN)/uv run --quiet --isolated --no-project --with "$$(echo dist/*.whl)[cli,otel]" deltawitness --version
+
+changelog: $(READY)  ## make changelog VERSION=0.2.0: move the fragments of changes/ to CHANGELOG.md
+	$(if $(VERSION),,$(error VERSION is missing: make changelog VERSION=0.2.0))
+	$(TOOL) $(TOWNCRIER) build --yes --version $(VERSION)
+
+changelog-draft: $(READY)  ## show what changelog would write, and change nothing
+	$(TOOL) $(TOWNCRIER) build --draft --version unreleased
+
+clean:  ## remove what the other targets make
 	rm -rf .venv collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
