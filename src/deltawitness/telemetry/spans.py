@@ -184,7 +184,8 @@ class RunSpans:
             return
         span, token, file = entry
         otel_context.detach(token)
-        _end_run_span(span, file, error, ends_process=run.is_process)
+        if file is not None or span.is_recording():  # else it ended before an exec that failed
+            _end_run_span(span, file, error, ends_process=run.is_process)
 
     def end_all(self, error: BaseException) -> None:
         """End the spans of all open runs, from any thread: the process dies in a moment."""
@@ -192,6 +193,15 @@ class RunSpans:
             with suppress(KeyError):  # its own thread ends it at the same time
                 span, _, file = self._open.popitem()[1]
                 _end_run_span(span, file, error, ends_process=True)
+
+    def end_before_exec(self) -> None:
+        """End the spans of all open runs, except one that the command exports when the process ends.
+
+        The runs stay open: the exec may fail.
+        """
+        for span, _, file in list(self._open.values()):
+            if file is None and span.is_recording():
+                _end_run_span(span, None, None, ends_process=False)
 
 
 def _started_file(run: RunContext, span: Span) -> RunSpanFile | None:
