@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: all test test-long demo bench check lint types layers collector collector-test clean
+.PHONY: all test test-long demo bench check lint types layers docs collector collector-test clean
 
 all: check test
 
@@ -47,7 +47,7 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/reconcile.py
 
-check: lint types layers  ## everything that is not a test
+check: lint types layers docs  ## everything that is not a test
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -59,5 +59,9 @@ types: $(READY)
 layers: $(READY)
 	$(BIN)/lint-imports
 
+docs: $(READY)  ## the site, into site/; a warning, a broken link or a broken anchor fails it
+	$(BIN)/uv sync --quiet --locked --all-extras --group docs --python $(BIN)/python
+	$(BIN)/zensical build --strict --clean
+
 clean:
-	rm -rf .venv collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .cache collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
