@@ -145,7 +145,7 @@ def reason_not_to_run(text, start):
     return marker[1] or "compared"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
     """In order, in an empty folder; each block is run, or says why it is not."""
