@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import io
@@ -252,6 +253,33 @@ def test_no_page_names_a_private_module():
             continue
         for name in re.findall(r"from (deltawitness[\w.]*) import", page.read_text()):
             assert name in public, f"{page.name}: {name}"
+
+
+def texts_of_the_code():
+    """Every text in the package; what is filled in stands as three dots."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "..."
+                    for part in node.values
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield re.sub(r"%s", "...", node.value)
+
+
+def test_each_message_of_the_troubleshooting_page_is_one_of_the_code():
+    """Word for word, with three dots for a part that varies."""
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    ours, _, _ = page.partition("## Messages of the engines")
+    shown = re.findall(r"^\| `([^`]+)` (\(logged by OpenTelemetry\) )?", ours, re.MULTILINE)
+    messages = [message for message, is_foreign in shown if not is_foreign]
+    code = "\n".join(re.sub(r"\s*\.\.\.\s*", " ... ", text) for text in texts_of_the_code())
+    assert len(messages) > 40
+    for message in messages:
+        pieces = [piece.strip() for piece in message.split("...")]
+        pattern = r"[^\n]*".join(re.escape(piece) for piece in pieces if piece)
+        assert re.search(pattern, code), message
 
 
 def configuration_table():
