@@ -454,6 +454,7 @@ def test_every_command_explains_itself(name):
         assert option in told
 
 
+@pytest.mark.timeout(600)
 def test_the_transcript_is_what_the_console_shows():
     """A run killed in the middle, and the ledger made whole again."""
     told = subprocess.run(
