@@ -38,8 +38,6 @@ test: $(READY) collector  ## every test, with branch coverage
 test-long: $(READY) collector  ## the same with the full sizes of fault and property tests
 	DELTAWITNESS_TEST_SIZE=long $(BIN)/python -m pytest -q
 
-docs: $(READY)  ## the code, the tables and the links of README.md and docs/
-	$(BIN)/python -m pytest -q tests/test_docs.py
 
 collector: $(READY)  ## the Collector of collector/, and the Prometheus that tests its rules
 	PATH="$(abspath $(BIN)):$$PATH" collector/build.sh
@@ -62,7 +60,7 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/reconcile.py
 
-check: lint types layers  ## everything that is not a test
+check: lint types layers docs  ## everything that is not a test
 
 lint: $(READY)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check
@@ -73,6 +71,10 @@ types: $(READY)  ## mypy, strict
 
 layers: $(READY)  ## import-linter: the contracts in pyproject.toml
 	$(BIN)/lint-imports
+
+docs: $(READY)  ## the site, into site/; a warning, a broken link or a broken anchor fails it
+	$(BIN)/uv sync --quiet --locked --all-extras --group docs --python $(BIN)/python
+	$(BIN)/zensical build --strict --clean
 
 format: $(READY)  ## fix what ruff can fix, then format
 	$(BIN)/ruff check --fix-only --quiet
@@ -102,4 +104,4 @@ changelog-draft: $(READY)  ## show what changelog would write, and change nothin
 	$(TOOL) $(TOWNCRIER) build --draft --version unreleased
 
 clean:  ## remove what the other targets make
-	rm -rf .venv collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .cache collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
