@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from new_processes import PROCESSES, results_of, started
+from helpers.new_processes import PROCESSES, results_of, started
 from programs import cache_crowd
 
 

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, internal
 from deltawitness.exceptions import CacheError
-from new_processes import results_of
+from helpers.new_processes import results_of
 from programs import cache_crowd
 
 QUERY = "SELECT id, x FROM t"

@@ -8,7 +8,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings, internal
 from deltawitness.exceptions import CacheError
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from collections import Counter
 
 from deltalake import DeltaTable
 
-from cache_world import QUERIES, SWAP, SWAPPED, World, content
+from helpers.cache_world import QUERIES, SWAP, SWAPPED, World, content
 
 STEPS = 25
 """Asks of one world."""

@@ -10,7 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaCache, ObservedSessionContext
 from deltawitness.cache.kept_plans import read_plan
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from datafusion.dataframe import InsertOp
 from datafusion.expr import Expr
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from deletion_vectors import delete_rows
 from deltawitness.cache.scans import Kind, leaves_of, read_files, scans_of
 from deltawitness.proxies.seams import (
     BOUND_TO_ZONE,
@@ -40,7 +39,8 @@ from deltawitness.proxies.seams import (
 )
 from deltawitness.scan.dataset import KEEP_FILTERS_ABOVE
 from deltawitness.scan.filters import parse_filter, to_sql
-from remote_parts import running_server
+from helpers.deletion_vectors import delete_rows
+from helpers.remote_parts import running_server
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
 from deltawitness.ledger.supervisor import ProcessEnd, Supervision, is_supervised
 from deltawitness.ledger.tables import RUNS
 from deltawitness.process_exit import Terminated, exit_code_of, is_failure, restore_interrupt
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
 
 PROGRAM = """
 import atexit, os, signal, sys

@@ -12,9 +12,9 @@ from deltalake import write_deltalake
 from deltawitness import Ledger, Settings
 from deltawitness.ledger.segments import adopted
 from deltawitness.ledger.tables import INVENTORY, RUNS
-from ledger_parts import left_behind, rows_of, write_ids
-from ledger_truth import assert_told_at_most_once, commits_of, untold
-from new_processes import PROCESSES, results_of
+from helpers.ledger_parts import left_behind, rows_of, write_ids
+from helpers.ledger_truth import assert_told_at_most_once, commits_of, untold
+from helpers.new_processes import PROCESSES, results_of
 from programs import ledger_crowd
 
 

@@ -20,7 +20,7 @@ from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.segments import adopted, spool_app_id
 from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, LedgerRoot, commit_properties
 from deltawitness.semconv import LATE_APP_ID, CacheOperation
-from ledger_parts import (
+from helpers.ledger_parts import (
     left_behind,
     now_us,
     operation_row,

@@ -25,7 +25,14 @@ from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.recorder import Recorder
 from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.tables import INVENTORY, RUNS
-from ledger_parts import left_behind, operation_row, rows_of, sealed_rows, spool_in, write_ids
+from helpers.ledger_parts import (
+    left_behind,
+    operation_row,
+    rows_of,
+    sealed_rows,
+    spool_in,
+    write_ids,
+)
 
 CANARY = "hunter2-canary"
 

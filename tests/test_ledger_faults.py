@@ -15,7 +15,7 @@ from deltawitness import run as open_run
 from deltawitness.ledger.findings import Difference
 from deltawitness.ledger.tables import INVENTORY, PARTITION
 from deltawitness.sources import new_id
-from ledger_parts import one, rows_of
+from helpers.ledger_parts import one, rows_of
 
 PHANTOM = 90
 """A version that no log here reaches, and those after it."""

@@ -6,9 +6,9 @@ import pytest
 
 from deltawitness import Ledger
 from deltawitness.ledger.tables import RUNS
-from ledger_parts import rows_of
-from ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
-from new_processes import results_of
+from helpers.ledger_parts import rows_of
+from helpers.ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
+from helpers.new_processes import results_of
 from programs import ledger_forks
 
 

@@ -15,8 +15,8 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal, run
 from deltawitness.ledger.recorder import recorder_of
 from deltawitness.ledger.tables import RUNS
-from ledger_parts import one, rows_of
-from ledger_truth import assert_told_at_most_once, untold
+from helpers.ledger_parts import one, rows_of
+from helpers.ledger_truth import assert_told_at_most_once, untold
 
 PROGRAM = Path(__file__).parent / "programs" / "ledger_lives.py"
 

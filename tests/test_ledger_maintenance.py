@@ -17,7 +17,7 @@ from deltawitness.ledger.ledger import Ledger
 from deltawitness.ledger.maintenance import Maintained, lease, maintain, optimize
 from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
 from deltawitness.semconv import LEASE_APP_ID
-from ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
+from helpers.ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
 
 
 @pytest.fixture

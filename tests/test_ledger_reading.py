@@ -16,7 +16,7 @@ from deltawitness.ledger.drain import Drain
 from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.tables import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerRoot
-from ledger_parts import now_us, one, operation_row, run_started, sealed_rows, spool_in
+from helpers.ledger_parts import now_us, one, operation_row, run_started, sealed_rows, spool_in
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.runs import RunStatus
 from deltawitness.ledger.tables import RUNS
-from ledger_parts import one, rows_of, run_started, spool_in
+from helpers.ledger_parts import one, rows_of, run_started, spool_in
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.rows import as_json, ledger_uri
 from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS
 from deltawitness.semconv import LATE_APP_ID
-from ledger_parts import one, operation_row, rows_of, spool_in
+from helpers.ledger_parts import one, operation_row, rows_of, spool_in
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["deltawitness.ledger.ledger", "deltawitness.ledger.drain"])

@@ -31,7 +31,7 @@ from deltawitness.observe import current_observer
 from deltawitness.redaction import key_hash
 from deltawitness.run import RunContext, run_from_environment
 from deltawitness.testing import InMemoryTelemetry
-from ledger_parts import lines_of, now_us, one, rows_of
+from helpers.ledger_parts import lines_of, now_us, one, rows_of
 
 READ = {"operation": "READ", "cache_operation": "read", "result": "hit", "event_time": now_us()}
 

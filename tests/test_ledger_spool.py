@@ -19,7 +19,7 @@ from deltawitness.ledger import spool as spool_module
 from deltawitness.ledger.lines import LineKind, decoded
 from deltawitness.ledger.segments import adopted, read_segment
 from deltawitness.ledger.spool import OWNER_LOCK, Spool
-from ledger_parts import lines_of, spool_in
+from helpers.ledger_parts import lines_of, spool_in
 
 
 def ids_in(path):

@@ -18,9 +18,17 @@ from deltawitness.ledger.recorder import recorder_of
 from deltawitness.ledger.tables import INVENTORY, RUNS
 from deltawitness.ledger.verification import Problem
 from deltawitness.sources import fixed
-from ledger_parts import left_behind, one, operation_row, rows_of, sealed_rows, spool_in, write_ids
-from ledger_truth import assert_told_at_most_once, untold
-from new_processes import results_of
+from helpers.ledger_parts import (
+    left_behind,
+    one,
+    operation_row,
+    rows_of,
+    sealed_rows,
+    spool_in,
+    write_ids,
+)
+from helpers.ledger_truth import assert_told_at_most_once, untold
+from helpers.new_processes import results_of
 from programs import ledger_crowd
 
 NEEDS_MOUNT = pytest.mark.skipif(

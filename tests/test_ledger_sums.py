@@ -27,7 +27,7 @@ from deltawitness import run as open_run
 from deltawitness.ledger.rows import ledger_uri
 from deltawitness.ledger.tables import INVENTORY, RUNS
 from deltawitness.testing import InMemoryTelemetry
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
 
 COUNTS = (
     *("rows_added", "rows_updated", "rows_deleted", "files_added", "files_removed"),

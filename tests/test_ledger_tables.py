@@ -20,7 +20,7 @@ from deltawitness.ledger.tables import (
     TABLES,
     LedgerRoot,
 )
-from ledger_parts import operation_row, rows_of, sealed_rows, spool_in
+from helpers.ledger_parts import operation_row, rows_of, sealed_rows, spool_in
 
 FROZEN = {
     "cache_inventory_v1": """

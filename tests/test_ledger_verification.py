@@ -13,7 +13,7 @@ from deltawitness.ledger.lines import LineKind
 from deltawitness.ledger.rows import as_json
 from deltawitness.ledger.tables import INVENTORY, RUNS
 from deltawitness.ledger.verification import Finding, Problem, Verification
-from ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
+from helpers.ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
 
 
 @pytest.fixture

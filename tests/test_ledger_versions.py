@@ -12,8 +12,8 @@ import pytest
 
 from deltawitness import Ledger
 from deltawitness.ledger.tables import INVENTORY, RUNS
-from ledger_truth import assert_told_at_most_once, untold
-from new_processes import PROCESSES, started
+from helpers.ledger_truth import assert_told_at_most_once, untold
+from helpers.new_processes import PROCESSES, started
 from programs import ledger_release
 from programs.ledger_release import LATER
 

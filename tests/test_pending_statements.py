@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
 from deltawitness.proxies.providers import provider_of
-from remote_parts import running_server
-from sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
+from helpers.remote_parts import running_server
+from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
 from test_sql_equivalence import Reference, in_order
 
 IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"

@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import ObservedSessionContext
 from deltawitness.proxies.pumping import pumped
-from new_processes import started
+from helpers.new_processes import started
 from programs import sorted_writes
 
 

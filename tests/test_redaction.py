@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.context import get_current
 
-from collector_canaries import CANARIES
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
 from deltawitness.config import LedgerMessages, TableNames
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent
@@ -27,6 +26,7 @@ from deltawitness.redaction import (
 )
 from deltawitness.run import RunContext
 from deltawitness.semconv import CacheOperation, ErrorType, Operation
+from helpers.collector_canaries import CANARIES
 
 CANARY = st.text("abcdefghijkmnpqrstuvwxyz", min_size=8, max_size=12).map(lambda s: "Zq" + s + "Qz")
 

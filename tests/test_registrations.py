@@ -18,7 +18,7 @@ from deltawitness import (
 from deltawitness.ledger.tables import INVENTORY
 from deltawitness.proxies import registrations
 from deltawitness.testing import InMemoryTelemetry
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from deltawitness.commit.log import open_log
 from deltawitness.events import Landed
 from deltawitness.exceptions import CommitNotFoundError
 from deltawitness.proxies.handles import HandleCache
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 DATA = pa.table({"x": [1, 2]})
 

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
-from remote_parts import running_server
-from sql_statements import (
+from helpers.remote_parts import running_server
+from helpers.sql_statements import (
     COLUMNS,
     PARTITIONS,
     SCHEMA,

@@ -17,7 +17,7 @@ from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitRea
 from deltawitness.exceptions import StatementError
 from deltawitness.proxies.state import session_of
 from deltawitness.testing import capture_writes
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 DATA = pa.table({"id": [1, 2]})
 

@@ -18,7 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DataFusionInstrumentor, DeltaCache, ObservedSessionContext, suppressed
 from deltawitness.proxies.providers import provider_of
 from deltawitness.scan.dataset import DeltaDataset
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 NAN = float("nan")
 

@@ -18,12 +18,12 @@ from deltalake import DeltaTable, QueryBuilder, WriterProperties, write_deltalak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deletion_vectors import delete_rows
 from deltawitness import ObservedSessionContext
 from deltawitness.scan.ahead import read_ahead
 from deltawitness.scan.dataset import DeltaDataset
 from deltawitness.scan.filters import FilterError, parse_filter, pruning_filter, to_sql
-from sql_statements import COLUMNS, SCHEMA, VALUES, predicates
+from helpers.deletion_vectors import delete_rows
+from helpers.sql_statements import COLUMNS, SCHEMA, VALUES, predicates
 
 NAN = float("nan")
 

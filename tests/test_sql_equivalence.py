@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
-from sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
+from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
 
 SEQUENCES = 2_500 if os.environ.get("DELTAWITNESS_TEST_SIZE") == "long" else 400
 

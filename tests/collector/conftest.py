@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from collector_parts import OTELCOL, Backend, Collector
+from helpers.collector_parts import OTELCOL, Backend, Collector
 
 HERE = Path(__file__).parent
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deltawitness.ledger.rows import ledger_uri
 from deltawitness.ledger.tables import INVENTORY, RUNS
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
 
 
 def commits_of(*tables):
