@@ -1,36 +1,56 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Nothing but Python >= 3.11, pip and
-# the package index is needed: the environment is made in .venv, from uv.lock.
+# the package index is needed: the environment is made in .venv, from uv.lock. `make help` lists all.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: all test test-long demo bench check lint types layers collector collector-test clean
+# Processes that run tests at the same time, a test file in one of them.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-all: check test
+# Tests start many programs: compile what they import once, not in each of them.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help all test test-fast test-collector test-long coverage demo bench check lint types layers \
+	collector collector-test clean
+
+help:  ## list the targets
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+all: check test  ## check and test
 
 $(READY): pyproject.toml uv.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv sync --quiet --locked --all-extras --python $(BIN)/python
+	$(BIN)/uv sync --quiet --locked --all-extras --compile-bytecode --python $(BIN)/python
 	touch $@
 
-test: $(READY) collector  ## every test, with branch coverage
+test: $(READY)  ## every test but those of the Collector, in WORKERS=2 processes
+	$(PYTEST) $(PARALLEL) --ignore=tests/collector
+
+test-fast: $(READY)  ## the tests without a mark for slow ones
+	$(PYTEST) $(PARALLEL) --ignore=tests/collector -m 'not slow and not remote and not interop'
+
+test-collector: $(READY) collector  ## the tests of the Collector; builds it (needs Go)
+	$(PYTEST) tests/collector
+
+collector-test: test-collector
+
+test-long: $(READY) collector  ## every test, with the full sizes of fault and property tests
+	DELTAWITNESS_TEST_SIZE=long $(PYTEST)
+
+coverage: $(READY) collector  ## every test, with branch coverage of at least 95 %
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage run -m pytest -q $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-long: $(READY) collector  ## the same with the full sizes of fault and property tests
-	DELTAWITNESS_TEST_SIZE=long $(BIN)/python -m pytest -q
-
-collector: $(READY)  ## the Collector of collector/, and the Prometheus that tests its rules
+collector: $(READY)  ## build the Collector of collector/, and the Prometheus that tests its rules
 	PATH="$(abspath $(BIN)):$$PATH" collector/build.sh
-
-collector-test: collector  ## the Collector end to end: what was asserted, and how much of it
-	$(BIN)/python -m pytest -q tests/collector
 
 demo: $(READY)  ## an ordinary program on real data, observed
 	$(BIN)/deltawitness run --job lakehouse --show-trace -- $(BIN)/python examples/lakehouse.py demo-output/lakehouse
@@ -49,15 +69,15 @@ bench: $(READY)  ## what observing costs, as ratios
 
 check: lint types layers  ## everything that is not a test
 
-lint: $(READY)
+lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(READY)
+types: $(READY)  ## mypy
 	$(BIN)/mypy
 
-layers: $(READY)
+layers: $(READY)  ## the layers of pyproject.toml
 	$(BIN)/lint-imports
 
-clean:
+clean:  ## remove what was made, the environment too
 	rm -rf .venv collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

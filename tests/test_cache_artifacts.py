@@ -100,7 +100,7 @@ def test_what_is_like_bytes_comes_back_as_bytes(cache):
         object(),
         dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
     ],
-    ids=str,
+    ids=("nan", "inf", "int key", "tuple", "set", "object", "datetime"),
 )
 def test_what_would_not_come_back_is_refused(payload, cache, tmp_path):
     """Before anything is written."""
