@@ -6,7 +6,7 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Processes that run tests at the same time, a test file in one of them.
+# Processes that run tests at the same time; each test file runs in one of them.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q
 PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -14,13 +14,21 @@ PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests start many programs: compile what they import once, not in each of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help all test test-fast test-collector test-long coverage demo bench check lint types layers \
-	collector collector-test clean
+# Tools that run in separate environments, so that the lock file does not hold what they need.
+TOOL := $(BIN)/uv tool run --quiet
+ZIZMOR := zizmor==1.32.0
+CHECK_JSONSCHEMA := check-jsonschema==0.39.0
+PRE_COMMIT := pre-commit==4.7.0
+TOWNCRIER := towncrier==26.9.0
+TWINE := twine==7.0.0
 
-help:  ## list the targets
-	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+.PHONY: all help test test-fast test-collector test-long coverage docs demo bench check lint types layers \
+	format hooks workflows dist changelog changelog-draft collector collector-test clean
 
-all: check test  ## check and test
+all: check test  ## the checks, then every test
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 $(READY): pyproject.toml uv.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
@@ -32,10 +40,10 @@ $(READY): pyproject.toml uv.lock
 test: $(READY)  ## every test but those of the Collector, in WORKERS=2 processes
 	$(PYTEST) $(PARALLEL) --ignore=tests/collector
 
-test-fast: $(READY)  ## the tests without a mark for slow ones
+test-fast: $(READY)  ## the tests that are not marked slow, remote or interop
 	$(PYTEST) $(PARALLEL) --ignore=tests/collector -m 'not slow and not remote and not interop'
 
-test-collector: $(READY) collector  ## the tests of the Collector; builds it (needs Go)
+test-collector: $(READY) collector  ## the tests of the Collector; builds it, which needs Go
 	$(PYTEST) tests/collector
 
 collector-test: test-collector
@@ -49,7 +57,10 @@ coverage: $(READY) collector  ## every test, with branch coverage of at least 95
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-collector: $(READY)  ## build the Collector of collector/, and the Prometheus that tests its rules
+docs: $(READY)  ## the code, the tables and the links of README.md and docs/
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+collector: $(READY)  ## the Collector of collector/, and the Prometheus that tests its rules
 	PATH="$(abspath $(BIN)):$$PATH" collector/build.sh
 
 demo: $(READY)  ## an ordinary program on real data, observed
@@ -69,15 +80,42 @@ bench: $(READY)  ## what observing costs, as ratios
 
 check: lint types layers  ## everything that is not a test
 
-lint: $(READY)  ## ruff: rules and format
+lint: $(READY)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(READY)  ## mypy
+types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
-layers: $(READY)  ## the layers of pyproject.toml
+layers: $(READY)  ## import-linter: the contracts in pyproject.toml
 	$(BIN)/lint-imports
 
-clean:  ## remove what was made, the environment too
+format: $(READY)  ## fix what ruff can fix, then format
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+hooks: $(READY)  ## run the hooks of .pre-commit-config.yaml before each commit
+	$(TOOL) $(PRE_COMMIT) install
+
+workflows: $(READY)  ## schemas and security of what is in .github
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(TOOL) $(CHECK_JSONSCHEMA) --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(TOOL) $(ZIZMOR) --offline --no-progress --persona pedantic .github
+
+dist: $(READY)  ## build the sdist and the wheel, check both, run the wheel in an empty environment
+	rm -rf dist
+	$(BIN)/uv build --quiet
+	$(TOOL) $(TWINE) check --strict dist/*
+	$(BIN)/uv run --quiet --isolated --no-project --with "$$(echo dist/*.whl)[cli,otel]" deltawitness --version
+
+changelog: $(READY)  ## make changelog VERSION=0.2.0: move the fragments of changes/ to CHANGELOG.md
+	$(if $(VERSION),,$(error VERSION is missing: make changelog VERSION=0.2.0))
+	$(TOOL) $(TOWNCRIER) build --yes --version $(VERSION)
+
+changelog-draft: $(READY)  ## show what changelog would write, and change nothing
+	$(TOOL) $(TOWNCRIER) build --draft --version unreleased
+
+clean:  ## remove what the other targets make
 	rm -rf .venv collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

@@ -223,11 +223,11 @@ def notes(rounds: int, _: int, folder: Path) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(recording, name)
 
-        def note(self, observation: Any) -> None:
+        def note(self, in_flight: Any) -> None:
             started = time.perf_counter_ns()
-            recording.note(observation)
+            recording.note(in_flight)
             cold.append((time.perf_counter_ns() - started) / 1e3)
-            kept.append(observation)
+            kept.append(in_flight)
 
     observer._recording = Timed()  # noqa: SLF001 - as above
     write_deltalake(folder / "t", TEN)
@@ -252,8 +252,8 @@ def notes(rounds: int, _: int, folder: Path) -> None:
 
 def _per_note(recording: Any, observations: list[Any]) -> float:
     started = time.perf_counter_ns()
-    for observation in observations:
-        recording.note(observation)
+    for in_flight in observations:
+        recording.note(in_flight)
     return (time.perf_counter_ns() - started) / 1e3 / len(observations)
 
 
@@ -275,7 +275,7 @@ def synced(folder: Path) -> int | None:
 def only_notes(folder: Path) -> None:
     """A thousand notes, and nothing else."""
     from deltawitness import Settings
-    from deltawitness.ledger.recorder import Recorder
+    from deltawitness.ledger.drain.recorder import Recorder
     from deltawitness.run import RunContext
 
     recorder = Recorder(Settings(cache_root=str(folder), drain_interval=3600))
@@ -290,7 +290,7 @@ def only_notes(folder: Path) -> None:
 
 def operations(count: int, runs: int, start_us: int, step_us: int) -> Iterator[dict[str, Any]]:
     """Yield rows as a fleet of jobs makes them."""
-    from deltawitness.sources import new_id
+    from deltawitness.ids_and_clock import new_id
 
     clock = start_us
     for number in range(count):
@@ -339,11 +339,11 @@ def drains(rounds: int, _: int, folder: Path) -> None:
     """How many events a drain carries in a second."""
     from deltalake import CommitProperties, write_deltalake
 
-    from deltawitness.ledger.drain import Drain
-    from deltawitness.ledger.lines import LineKind
-    from deltawitness.ledger.rows import as_json
-    from deltawitness.ledger.spool import Spool
-    from deltawitness.ledger.tables import LedgerRoot
+    from deltawitness.ledger.drain.drain import Drain
+    from deltawitness.ledger.spool.records import RecordKind
+    from deltawitness.ledger.spool.writer import Spool
+    from deltawitness.ledger.tables.schema import LedgerRoot
+    from deltawitness.ledger.tables.write_rows import as_json
 
     def fail(error: BaseException) -> None:
         raise error
@@ -355,7 +355,7 @@ def drains(rounds: int, _: int, folder: Path) -> None:
     for number in range(max(3, min(7, rounds // 50))):
         spool = Spool(folder / f"spool-{number}", limit=1 << 40, on_error=fail)
         for write_id, text in rows:
-            spool.append(LineKind.ROW, write_id, text)
+            spool.append(RecordKind.ROW, write_id, text)
         spool.rotate()
         paths = [segment.path for segment in spool.sealed()]
         started = time.perf_counter()
@@ -403,8 +403,8 @@ def queries(rounds: int, _: int, folder: Path) -> None:
     from datafusion import SessionContext, col, lit
 
     from deltawitness import Ledger
-    from deltawitness.ledger.maintenance import optimize
-    from deltawitness.ledger.tables import INVENTORY, LedgerRoot
+    from deltawitness.ledger.drain.maintenance import optimize
+    from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
 
     root = LedgerRoot(str(folder / "cache"))
     run_ids = inventory(root)
@@ -447,10 +447,10 @@ def queries(rounds: int, _: int, folder: Path) -> None:
 
 def inventory(root: Any) -> list[str]:
     """Fill an inventory as drains do, from a month of runs, and return the runs."""
-    from deltawitness.ledger.arrow import operation_rows
-    from deltawitness.ledger.drain import appended
-    from deltawitness.ledger.rows import as_json
-    from deltawitness.ledger.tables import INVENTORY
+    from deltawitness.ledger.drain.drain import append
+    from deltawitness.ledger.tables.arrow import operation_rows
+    from deltawitness.ledger.tables.schema import INVENTORY
+    from deltawitness.ledger.tables.write_rows import as_json
 
     month_us = DAYS * 86_400_000_000
     start = time.time_ns() // 1000 - month_us
@@ -464,7 +464,7 @@ def inventory(root: Any) -> list[str]:
                 [("run_id", "ascending"), ("event_time", "ascending")]
             )
             mark = len(run_ids)
-            appended(root, INVENTORY, lambda _, rows=rows, mark=mark: (rows, {"bench": mark}))  # type: ignore[misc]  # mypy does not see benchmarks
+            append(root, INVENTORY, lambda _, rows=rows, mark=mark: (rows, {"bench": mark}))  # type: ignore[misc]  # mypy does not see benchmarks
             batch = []
     return list(run_ids)
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import HealthCheck, settings
 
-from deltawitness import forks, internal
+from deltawitness import forks, internal_errors
+from deltawitness.delta_rs.caller_keys import forget_caller_keys
+from deltawitness.delta_rs.install import uninstall
 from deltawitness.instrumentation import DeltaLakeInstrumentor
-from deltawitness.proxies.caller_keys import forget_caller_keys
-from deltawitness.proxies.installation import uninstall
 from deltawitness.run import forget_process_run
 from deltawitness.semconv import Env
 
@@ -133,7 +133,7 @@ def clean_process(monkeypatch, request):
         monkeypatch.delenv(variable, raising=False)
     forget_process_run()
     forget_caller_keys()
-    internal.forget()
+    internal_errors.forget()
     forks.mark_delta_rs_used()  # tests read and write tables without being observed
     yield
     if DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
@@ -141,7 +141,7 @@ def clean_process(monkeypatch, request):
     uninstall()
     forget_process_run()
     if request.node.get_closest_marker("internal_errors") is None:
-        assert internal.seen() == {}
+        assert internal_errors.seen() == {}
 
 
 @pytest.fixture

@@ -52,13 +52,13 @@ IMPORTS = """
         if attribute:
             getattr(imported, attribute)
         import datafusion, deltalake
-        import deltawitness.internal
+        import deltawitness.internal_errors
         from deltalake._internal import RawDeltaTable
         wrapped = RawDeltaTable.delete, datafusion.SessionContext.sql, datafusion.DataFrame.collect
         marks = [hasattr(function, "_deltawitness_replacement") for function in wrapped]
         twice = [hasattr(function.__wrapped__, "_deltawitness_replacement") for function in wrapped]
         assert all(marks) and not any(twice), (marks, twice)
-        assert deltawitness.internal.seen() == {}, deltawitness.internal.seen()
+        assert deltawitness.internal_errors.seen() == {}, deltawitness.internal_errors.seen()
 
     names = sys.argv[1].split()
     for start in range(0, len(names), 3):
@@ -107,7 +107,7 @@ def test_the_modules_that_patch_an_engine_do_not_import_it():
     """They are imported by a hook that runs in the middle of an import of the engine."""
     program = """
         import sys
-        import deltawitness.instrumentation, deltawitness.proxies.datafusion
+        import deltawitness.instrumentation, deltawitness.session.patches
         print(sorted({"datafusion", "deltalake"} & set(sys.modules)))
     """
     command = [sys.executable, "-c", textwrap.dedent(program)]

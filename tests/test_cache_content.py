@@ -13,8 +13,8 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltawitness.cache import census
-from deltawitness.cache.census import census_of
+from deltawitness.cache.fingerprint import table_digest
+from deltawitness.cache.fingerprint.table_digest import digest_table
 
 few = settings(max_examples=settings().max_examples // 3)
 """Each example hashes a dozen tables."""
@@ -22,7 +22,7 @@ few = settings(max_examples=settings().max_examples // 3)
 
 def told(table, batch_rows=None):
     """The census of a table."""
-    return census_of(table.schema, table.to_batches(batch_rows))
+    return digest_table(table.schema, table.to_batches(batch_rows))
 
 
 def of(values, kind=None):
@@ -154,8 +154,8 @@ def test_a_row_less_or_once_more_is_seen(found, data):
     less, more = found[:at] + found[at + 1 :], found + [found[at]] * times
     seen = [told(table_of(each)) for each in (found, less, more)]
     for name in SCHEMA.names:
-        assert len({census.columns[name] for census in seen}) == 3
-    assert len({census.hash for census in seen}) == 3
+        assert len({digest.columns[name] for digest in seen}) == 3
+    assert len({digest.hash for digest in seen}) == 3
 
 
 def test_values_that_change_places_between_rows_are_seen():
@@ -284,7 +284,7 @@ def test_many_rows_in_chunks_of_any_size(monkeypatch, size):
     table = pa.table({"id": range(count), "text": [f"{n % 97}" for n in range(count)]})
     found = {told(table).hash}
     for rows_at_once in (999, 4096):
-        monkeypatch.setattr(census, "CHUNK_ROWS", rows_at_once)
+        monkeypatch.setattr(table_digest, "CHUNK_ROWS", rows_at_once)
         found.add(told(table, 1000).hash)
     assert len(found) == 1
 

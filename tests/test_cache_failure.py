@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, internal
+from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, internal_errors
 from deltawitness.exceptions import CacheError
 from helpers.new_processes import results_of
 from programs import cache_crowd
@@ -116,15 +116,15 @@ def test_what_is_damaged_is_computed_anew_and_kept_aside(damage, opened, tmp_pat
     assert [str(reason) for reason in cache.explain("kept").reasons] == [DAMAGES[damage]]
     (listed,) = cache.list()
     assert listed.problem == DAMAGES[damage]
-    assert internal.seen() == {}
+    assert internal_errors.seen() == {}
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
-    assert internal.seen() == {("cache", "Damaged"): 1}
+    assert internal_errors.seen() == {("cache", "Damaged"): 1}
     assert left - files_under(tmp_path / "cache") == Counter()
     (aside,) = entry(tmp_path).parent.glob(".kept.aside-*")
     assert aside.is_dir()
     assert str(cache.explain("kept")) == "kept: hit"
     assert opened().view("kept", QUERY).to_pydict() == TRUTH
-    assert internal.seen() == {("cache", "Damaged"): 1}
+    assert internal_errors.seen() == {("cache", "Damaged"): 1}
 
 
 @pytest.mark.internal_errors
@@ -185,11 +185,11 @@ def opened_reasons(opened):
 
 
 def opened_recipe(cache):
-    from deltawitness.cache.policy import VIEW_DELTA_STAGING
-    from deltawitness.cache.recipes import view_recipe
+    from deltawitness.cache.entries.definitions import define_view
+    from deltawitness.cache.entries.policy import VIEW_DELTA_STAGING
     from deltawitness.semconv import CacheScope
 
-    recipe = view_recipe(
+    recipe = define_view(
         cache._ctx, "kept", QUERY, policy=VIEW_DELTA_STAGING, functions={}, version=None
     )
     return {(CacheScope.VIEW, "kept"): recipe}
@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_written_returns_what_was_computed(opened, tmp_pa
     (tmp_path / "cache" / "cache_views").write_text("in the way")
     cache = opened()
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
-    assert [component for component, _ in internal.seen()] == ["cache"]
+    assert [component for component, _ in internal_errors.seen()] == ["cache"]
     assert cache.view("over", "SELECT sum(x) AS s FROM kept").to_pydict() == {"s": [7]}
     write_deltalake(tmp_path / "t", pa.table({"id": [5], "x": [5]}), mode="append")
     assert cache.view("over", "SELECT sum(x) AS s FROM kept").to_pydict() == {"s": [12]}

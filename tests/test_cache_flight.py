@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from deltawitness.cache.flight import alone
+from deltawitness.cache.entries.locks import entry_lock
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -52,8 +52,8 @@ def test_whoever_holds_it_may_ask_for_it_again(tmp_path):
     seen = []
 
     def ask():
-        with alone(tmp_path, "entry"):
-            with alone(tmp_path, "entry"):
+        with entry_lock(tmp_path, "entry"):
+            with entry_lock(tmp_path, "entry"):
                 seen.append(is_held(tmp_path))
             seen.append(is_held(tmp_path))
         seen.append(is_held(tmp_path))
@@ -66,7 +66,7 @@ def test_whoever_holds_it_may_ask_for_it_again(tmp_path):
 
 def test_a_child_that_was_born_meanwhile_does_not_hold_it(tmp_path):
     """It lives on when its parent is done, and nobody waits for it; nor does it end what its parent holds."""
-    with alone(tmp_path, "entry"):
+    with entry_lock(tmp_path, "entry"):
         ends = forked(lambda: 0)
         at_once = forked(lambda: 7 if is_held(tmp_path) else 0)
         assert status_of(*at_once) == 7
@@ -79,10 +79,10 @@ def test_a_child_can_hold_it_after_its_parent(tmp_path):
     """Also one that was born in the block, and leaves it as its parent does."""
 
     def ask():
-        with alone(tmp_path, "entry"):
+        with entry_lock(tmp_path, "entry"):
             return 7 if is_held(tmp_path) else 0
 
-    with alone(tmp_path, "entry"):
+    with entry_lock(tmp_path, "entry"):
         asks = forked(ask)
         leaving = os.fork()
     if leaving == 0:

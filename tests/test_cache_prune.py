@@ -21,11 +21,11 @@ from deltawitness import (
     ObservedSessionContext,
     Settings,
 )
-from deltawitness.cache import flight
-from deltawitness.cache.pruning import Pruned
+from deltawitness.cache.entries import locks
+from deltawitness.cache.entries.prune import PruneResult
 from deltawitness.exceptions import CacheError, ConfigurationError
+from deltawitness.ids_and_clock import now_ns
 from deltawitness.semconv import PLAN_DIRECTORY
-from deltawitness.sources import now_ns
 from deltawitness.testing import fixed_clock
 
 QUERY = "SELECT sum(id) AS total FROM facts"
@@ -73,7 +73,7 @@ def test_nothing_is_old_without_a_retention(tmp_path, cache):
     """However long ago it was kept."""
     cache.view("view", QUERY)
     with later(days=5000):
-        assert cache.prune() == Pruned()
+        assert cache.prune() == PruneResult()
     assert cache.explain("view").result == "hit"
 
 
@@ -91,18 +91,18 @@ def test_no_time_at_all_is_refused(span, cache):
 def test_the_longest_retention_is_for_ever(cache):
     """The engine's clock does not reach so far."""
     cache.view("view", QUERY, policy=CachePolicy("for_ever", retention=timedelta.max))
-    assert cache.prune() == Pruned()
+    assert cache.prune() == PruneResult()
 
 
 def test_an_entry_older_than_its_retention_loses_its_rows(tmp_path, cache):
     """And its files and its plan; asked for again it is a miss that says so, and is kept anew."""
     cache.view("view", QUERY, policy=WEEKLY)
     with later(days=6):
-        assert cache.prune() == Pruned()
+        assert cache.prune() == PruneResult()
     size = os.stat(tmp_path / "root/cache_views/view" / files_of(tmp_path, "view")[0]).st_size
     with later(days=8):
-        assert cache.prune() == Pruned(entries=("view",), files=1, bytes=size)
-        assert cache.prune() == Pruned()
+        assert cache.prune() == PruneResult(entries=("view",), files=1, bytes=size)
+        assert cache.prune() == PruneResult()
     assert files_of(tmp_path, "view") == []
     assert list((tmp_path / "root/cache_views/view" / PLAN_DIRECTORY).iterdir()) == []
     assert str(cache.explain("view")) == "view: miss (pruned)"
@@ -118,7 +118,7 @@ def test_every_kind_of_entry_is_pruned(tmp_path, cache):
     cache.artifact("artifact", {"a": 1})
     cache.snapshot("inputs")
     with later(hours=3):
-        assert cache.prune(older_than=timedelta(hours=4)) == Pruned()
+        assert cache.prune(older_than=timedelta(hours=4)) == PruneResult()
         pruned = cache.prune(older_than=timedelta(hours=2))
     assert pruned.entries == ("view", "dataset", "artifact", "session_inputs")
     assert pruned.files == 4
@@ -152,14 +152,14 @@ def test_old_versions_of_a_live_entry_lose_their_files(tmp_path, cache):
         move_on(tmp_path)
         cache.view("view", QUERY, policy=WEEKLY)
     assert len(files_of(tmp_path, "view")) == 3
-    assert cache.prune() == Pruned()
+    assert cache.prune() == PruneResult()
     age_versions(tmp_path, "view", days=8)
     pruned = cache.prune()
     assert (pruned.entries, pruned.vacuumed, pruned.files) == ((), ("view",), 2)
     assert old not in files_of(tmp_path, "view")
     assert cache.explain("view").result == "hit"
     assert cache.view("view", QUERY, policy=WEEKLY).to_pydict() == {"total": [245]}
-    assert cache.prune() == Pruned()
+    assert cache.prune() == PruneResult()
 
 
 def test_plans_go_with_the_versions_that_they_made(tmp_path, cache):
@@ -225,9 +225,9 @@ def test_what_was_set_aside_goes_when_that_is_asked_for(tmp_path, cache):
     (aside,) = views.glob(".view.aside-*")
     (views / ".view.aside-of-somebody").mkdir()
     (views / "..aside-01a210b9-63ff-767a-8ecf-501b49483dde").write_text("no folder")
-    assert cache.prune(older_than=DAY, set_aside=True) == Pruned()
+    assert cache.prune(older_than=DAY, set_aside=True) == PruneResult()
     with later(days=2):
-        assert cache.prune(older_than=timedelta(days=9)) == Pruned()
+        assert cache.prune(older_than=timedelta(days=9)) == PruneResult()
         assert aside.exists()
         assert cache.prune(older_than=DAY, set_aside=True).set_aside == ("view",)
     assert not aside.exists()
@@ -254,7 +254,7 @@ def test_one_that_cannot_be_pruned_is_told_and_left(tmp_path, cache, monkeypatch
 def test_it_waits_for_whoever_computes_the_entry(tmp_path, cache):
     """On this machine: the lock is that of the entry."""
     cache.view("view", QUERY)
-    with flight.alone(tmp_path / "root/cache_locks", "view.view"):
+    with locks.entry_lock(tmp_path / "root/cache_locks", "view.view"):
         started = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(PRUNE), str(tmp_path / "root")],
             stdout=subprocess.PIPE,

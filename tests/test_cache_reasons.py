@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings
 from deltawitness.exceptions import CacheError, ConfigurationError
 from deltawitness.instrumentation import DeltaLakeInstrumentor
-from deltawitness.ledger.tables import INVENTORY
+from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.observe import current_observer
 from deltawitness.testing import InMemoryTelemetry, fixed_clock
 from helpers.ledger_parts import rows_of
@@ -212,7 +212,7 @@ def test_what_the_program_asks_otherwise_is_told(first, then, reasons, place):
     place.view(**first)
     kept = place.cache._entry("view", "seen").fingerprint
     place.view(**then)
-    from deltawitness.cache.reasons import differences
+    from deltawitness.cache.fingerprint.diff import differences
 
     now = place.cache._entry("view", "seen").fingerprint
     assert [(reason.kind.value, str(reason)) for reason in differences(kept, now)] == reasons

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings, internal
+from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings, internal_errors
 from deltawitness.exceptions import CacheError
 from helpers.remote_parts import running_server
 
@@ -97,7 +97,7 @@ def test_a_damaged_remote_entry_is_computed_and_left(opened, server, root):
     for _ in range(2):
         assert cache.view("seen", QUERY).to_pydict() == {"id": [2], "x": [4]}
     assert DeltaTable(entry, storage_options=server.options).version() == 1
-    assert {component for component, _ in internal.seen()} == {"cache"}
+    assert {component for component, _ in internal_errors.seen()} == {"cache"}
 
 
 @pytest.mark.internal_errors
@@ -114,4 +114,4 @@ def test_a_storage_that_does_not_answer_costs_the_entry_only(tmp_path, server):
     settings = Settings(spool_dir=str(tmp_path / "spools"))
     cache = DeltaCache(ctx, "s3://lake/nowhere", options, settings=settings)
     assert cache.view("seen", "SELECT * FROM m").to_pydict() == {"k": [1]}
-    assert {component for component, _ in internal.seen()} == {"cache"}
+    assert {component for component, _ in internal_errors.seen()} == {"cache"}

@@ -17,9 +17,9 @@ from deltawitness import (
     table_id,
 )
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.ledger.tables import SNAPSHOTS
+from deltawitness.ledger.tables.schema import SNAPSHOTS
 from deltawitness.semconv import WITNESS_VERSION
-from deltawitness.telemetry.cache import use_providers
+from deltawitness.telemetry.cache_spans import use_providers
 from deltawitness.testing import InMemoryTelemetry
 
 PARTS = ["tables", "columns", "settings", "inputs"]
@@ -134,7 +134,7 @@ def test_settings_are_those_of_the_session(tmp_path, has_schema):
 )
 def test_no_secret_is_kept(name, value, kept):
     """A value is masked by its name, a location loses its credentials."""
-    from deltawitness.cache.session_facts import _masked
+    from deltawitness.cache.kinds.session_metadata import _masked
 
     assert _masked(name, value) == kept
 

@@ -8,10 +8,10 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 
-from deltawitness import cache_span, internal, run
+from deltawitness import cache_span, internal_errors, run
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import SPAN_CACHE_READ, SPAN_CACHE_SNAPSHOT, CacheOperation, CacheScope
-from deltawitness.telemetry.cache import use_providers
+from deltawitness.telemetry.cache_spans import use_providers
 from deltawitness.testing import InMemoryTelemetry
 
 READ = {"cache_policy": "nightly", "cache_scope": "view", "operation": "read"}
@@ -231,7 +231,7 @@ def test_a_broken_sdk_does_not_reach_the_caller(telemetry):
             raise KeyError
         with cache_span(SPAN_CACHE_READ, **READ) as (_, set_result):
             set_result("miss")
-    assert internal.seen() == {("spans", "RuntimeError"): 4}
+    assert internal_errors.seen() == {("spans", "RuntimeError"): 4}
     assert [p.value for p in telemetry.metric_points()["cache.operation.count"]] == [2, 2]
 
 
@@ -246,5 +246,5 @@ def test_a_broken_meter_does_not_reach_the_caller(telemetry):
     use_providers(telemetry.tracer_provider, Broken())
     with cache_span(SPAN_CACHE_READ, **READ):
         pass
-    assert internal.seen() == {("metrics", "RuntimeError"): 1}
+    assert internal_errors.seen() == {("metrics", "RuntimeError"): 1}
     assert [span.name for span in telemetry.spans()] == ["cache.read"]

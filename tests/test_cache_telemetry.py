@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings
-from deltawitness.cache.policy import OnError
+from deltawitness.cache.entries.policy import OnError
 from deltawitness.exceptions import CacheError
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.telemetry.diagnostics import memory_diagnostics
@@ -221,8 +221,8 @@ def test_verifying_is_a_span_with_its_verdict(cache, memory, source):
 def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, source):
     """As every read has; a run's hits and misses are those of its reads alone."""
     from deltawitness import Ledger, run
-    from deltawitness.ledger.arrow import queried
-    from deltawitness.ledger.tables import INVENTORY, RUNS
+    from deltawitness.ledger.tables.arrow import query
+    from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 
     root = str(tmp_path / "root")
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=root))
@@ -237,7 +237,7 @@ def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, 
     ledger = Ledger(root)
     ledger.drain()
     DeltaLakeInstrumentor().uninstrument()
-    rows = queried(
+    rows = query(
         ledger.root.opened(INVENTORY),
         "SELECT cache_operation, result, table_name, version, reason FROM ledger"
         " WHERE cache_operation IN ('verify', 'read') ORDER BY event_time",
@@ -249,7 +249,7 @@ def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, 
         ("read", "hit", "model", 0),
     ]
     assert rows[1]["reason"] == "reproducible"
-    (told,) = queried(
+    (told,) = query(
         ledger.root.opened(RUNS), f"SELECT * FROM ledger WHERE run_id = '{context.run_id}'"
     ).to_pylist()
     assert (told["reads"], told["hits"], told["misses"]) == (3, 1, 2)
@@ -283,13 +283,13 @@ def test_a_result_that_cannot_be_kept_is_told_with_the_reason(cache):
 
 @pytest.mark.internal_errors
 def test_a_fallback_to_computing_is_told_without_paths(cache, monkeypatch, tmp_path):
-    from deltawitness.cache import keeping
+    from deltawitness.cache import read_through
 
     def fail(*_, **__):
         msg = f"cannot write {tmp_path}/canary.parquet"
         raise OSError(msg)
 
-    monkeypatch.setattr(keeping, "written", fail)
+    monkeypatch.setattr(read_through, "write_entry", fail)
     assert cache.view("big", "SELECT id FROM t").count() == 3
     ((name, told),) = memory_diagnostics().events
     assert (name, told["name"]) == ("cache.fallback", "big")

@@ -19,9 +19,9 @@ from datafusion import udf
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings
-from deltawitness.cache.verification import Verdict
+from deltawitness.cache.verify.verifier import Verdict
 from deltawitness.exceptions import CacheError
-from deltawitness.ledger.tables import LedgerRoot
+from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.semconv import PLAN_DIRECTORY, CacheScope
 
 ROWS = pa.table(
@@ -427,7 +427,7 @@ def test_the_plan_of_each_content_is_kept(lake, cache):
     move_on(lake)
     cache.view("view", "SELECT count(*) + 1 AS n FROM facts")
     assert len(plans(lake)) == 2
-    from deltawitness.cache.verification import Verifier
+    from deltawitness.cache.verify.verifier import Verifier
 
     uri = str(lake / "root/cache_views/view")
     verifier = Verifier(LedgerRoot(str(lake / "root")))

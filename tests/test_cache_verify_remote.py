@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaCache, ObservedSessionContext
-from deltawitness.cache.kept_plans import read_plan
+from deltawitness.cache.entries.plan_store import read_plan
 from helpers.remote_parts import running_server
 
 

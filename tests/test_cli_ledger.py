@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from deltawitness import Ledger, table_id
 from deltawitness.cli.app import app
-from deltawitness.cli.since import moment_of
-from deltawitness.ledger.runs import RunStatus
-from deltawitness.ledger.tables import INVENTORY, PARTITION, RUNS
+from deltawitness.cli.durations import parse_time
+from deltawitness.ledger.tables.run_rows import RunStatus
+from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS
 from deltawitness.semconv import Env
 from deltawitness.testing import fixed_clock
 
@@ -677,7 +677,7 @@ def test_moments_are_times_or_spans(text, expected):
     """A span ends now."""
     now = datetime(2024, 2, 29, 12, tzinfo=UTC)
     with fixed_clock(int(now.timestamp() * 1e9)):
-        assert moment_of(text).isoformat() == expected
+        assert parse_time(text).isoformat() == expected
 
 
 @pytest.mark.parametrize("text", ["2x", "yesterday", "", "-2h", "99999999999w"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from deltawitness import Settings
-from deltawitness.config import DiagnosticsChoice, TableNames
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import Env
+from deltawitness.settings import DiagnosticsChoice, TableNames
 
 VALID = {
     Env.DIAGNOSTICS_SINK: ("both", "diagnostics_sink", DiagnosticsChoice.BOTH),

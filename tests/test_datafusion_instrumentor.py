@@ -30,11 +30,11 @@ from deltawitness import (
     run,
 )
 from deltawitness.commit import history
-from deltawitness.commit.seams import FUNCTION_SEAMS
+from deltawitness.commit.private_api import FUNCTION_SEAMS
 from deltawitness.exceptions import RepeatedStatementWarning, StatementError
 from deltawitness.observe import current_observer
-from deltawitness.proxies.frame_handlers import TERMINAL
 from deltawitness.semconv import Operation
+from deltawitness.session.frame_handlers import TERMINAL
 from deltawitness.testing import InMemoryTelemetry
 
 PATCHED = (SessionContext, DataFrame, Catalog, Schema)

@@ -14,8 +14,10 @@ from datafusion.dataframe import InsertOp
 from datafusion.expr import Expr
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from deltawitness.cache.scans import Kind, leaves_of, read_files, scans_of
-from deltawitness.proxies.seams import (
+from deltawitness.cache.fingerprint.scans import LeafKind, leaves_of, read_files, scans_of
+from deltawitness.scan.dataset import KEEP_FILTERS_ABOVE
+from deltawitness.scan.filters import parse_filter, to_sql
+from deltawitness.session.core.private_api import (
     BOUND_TO_ZONE,
     CONSTANT_FILTER,
     ENGINE_ERROR,
@@ -37,8 +39,6 @@ from deltawitness.proxies.seams import (
     table_of_class,
     wrapped_plan,
 )
-from deltawitness.scan.dataset import KEEP_FILTERS_ABOVE
-from deltawitness.scan.filters import parse_filter, to_sql
 from helpers.deletion_vectors import delete_rows
 from helpers.remote_parts import running_server
 
@@ -210,17 +210,17 @@ def test_what_a_scan_reads_is_told_by_its_physical_plan(ctx, tmp_path):
     ctx.from_pydict({"a": [1]}, name="memory")
     ctx.register_dataset("dataset", ds.dataset(pa.table({"a": [1]})))
     kinds = {
-        "files": Kind.FILES,
-        "memory": Kind.MEMORY,
-        "t": Kind.DELTA,
-        "dataset": Kind.DATASET,
-        "generate_series(1, 2)": Kind.SERIES,
+        "files": LeafKind.FILES,
+        "memory": LeafKind.MEMORY,
+        "t": LeafKind.DELTA,
+        "dataset": LeafKind.DATASET,
+        "generate_series(1, 2)": LeafKind.SERIES,
     }
     for name, kind in kinds.items():
         (scan,) = scans_of(ctx.sql(f"SELECT * FROM {name}").logical_plan())
         _, (leaf,) = leaves_of(ctx, scan)
         assert leaf.is_of(kind), leaf.line
-        if kind == Kind.FILES:
+        if kind == LeafKind.FILES:
             assert read_files(leaf)[0] == [str(tmp_path / "p" / "a.parquet")]
 
 

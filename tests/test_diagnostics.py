@@ -8,8 +8,14 @@ import pytest
 from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 
-from deltawitness import InMemoryDiagnosticsSink, OtelDiagnosticsSink, Settings, internal, run
-from deltawitness.config import DiagnosticsChoice
+from deltawitness import (
+    InMemoryDiagnosticsSink,
+    OtelDiagnosticsSink,
+    Settings,
+    internal_errors,
+    run,
+)
+from deltawitness.settings import DiagnosticsChoice
 from deltawitness.telemetry.diagnostics import diagnostics_sink, memory_diagnostics
 from deltawitness.testing import InMemoryTelemetry
 
@@ -90,7 +96,7 @@ def test_a_sink_that_cannot_record_does_not_raise(caplog):
     sink = OtelDiagnosticsSink(Broken())
     sink.record_event("done", {})
     sink.record_event("done", {})
-    assert internal.seen() == {("diagnostics", "RuntimeError"): 2}
+    assert internal_errors.seen() == {("diagnostics", "RuntimeError"): 2}
     assert len(caplog.records) == 1
 
 
@@ -145,7 +151,7 @@ def test_memory_does_not_raise_on_what_is_no_mapping():
     sink = InMemoryDiagnosticsSink()
     sink.record_event("odd", 3)
     assert sink.events == []
-    assert internal.seen() == {("diagnostics", "TypeError"): 1}
+    assert internal_errors.seen() == {("diagnostics", "TypeError"): 1}
 
 
 def test_memory_takes_from_many_threads():

@@ -16,7 +16,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 from deltawitness import Settings
 from deltawitness.cli.app import app
-from deltawitness.ledger.tables import COUNT_MEANINGS, TABLES
+from deltawitness.ledger.tables.schema import COUNT_MEANINGS, TABLES
 from deltawitness.semconv import CommitKey, Env
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal_errors
 from deltawitness.hashing import schema_hash
 from deltawitness.testing import InMemoryTelemetry, capture_writes
 
@@ -31,11 +31,11 @@ FACTS = [
     "deltawitness.observe.observer.classify",
     "deltawitness.observe.observer.is_programs_own",
     "deltawitness.observe.observer.without_location",
-    "deltawitness.observe.recording.note_text",
-    "deltawitness.observe.recording.intent_text",
-    "deltawitness.ledger.rows.ledger_uri",
-    "deltawitness.ledger.rows.place_part",
-    "deltawitness.ledger.rows.message_for_ledger",
+    "deltawitness.observe.ledger_sink.provisional_text",
+    "deltawitness.observe.ledger_sink.intent_text",
+    "deltawitness.ledger.tables.write_rows.ledger_uri",
+    "deltawitness.ledger.tables.write_rows.place_part",
+    "deltawitness.ledger.tables.write_rows.message_for_ledger",
     "deltawitness.telemetry.spans.event_attributes",
 ]
 
@@ -100,7 +100,7 @@ def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch
     monkeypatch.undo()
     rows = Ledger(tmp_path / "cache").inventory().select("result").to_pylist()
     assert sorted(row["result"] for row in rows) == sorted(expected)
-    assert "key" not in str(internal.seen())
+    assert "key" not in str(internal_errors.seen())
 
 
 @pytest.mark.internal_errors

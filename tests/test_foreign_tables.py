@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from deltawitness import Ledger
-from deltawitness.ledger.rows import ledger_uri
-from deltawitness.ledger.tables import INVENTORY
+from deltawitness.ledger.tables.schema import INVENTORY
+from deltawitness.ledger.tables.write_rows import ledger_uri
 from helpers.ledger_parts import rows_of
 
 FOLDER = Path(__file__).parents[2] / "shared" / "foreign-tables"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deltawitness import Ledger
-from deltawitness.ledger.tables import INVENTORY
+from deltawitness.ledger.tables.schema import INVENTORY
 from helpers.ledger_parts import rows_of
 from helpers.ledger_truth import assert_told_at_most_once, untold
 
@@ -194,7 +194,7 @@ from pathlib import Path
 
 class Slow(importlib.abc.MetaPathFinder):
     def find_spec(self, name, *_):
-        if name in {"pyarrow.parquet", "deltawitness.ledger.drain"}:
+        if name in {"pyarrow.parquet", "deltawitness.ledger.drain.drain"}:
             begun.set()
             time.sleep(1)
 
@@ -230,12 +230,12 @@ def test_a_fork_waits_for_an_import_of_ours(tmp_path, work):
 
 LOCKED = """
 import os, signal, sys, threading, time
-from deltawitness import DataFusionInstrumentor, internal, run
-from deltawitness.proxies import installation
+from deltawitness import DataFusionInstrumentor, internal_errors, run
+from deltawitness.delta_rs import install
 runs = sys.modules["deltawitness.run"]
 
 def hold():
-    with installation._lock, internal._lock, runs._process_run_lock:
+    with install._lock, internal_errors._lock, runs._process_run_lock:
         held.set()
         time.sleep(2)
 
@@ -245,7 +245,7 @@ held.wait()
 child = os.fork()
 if child == 0:
     signal.alarm(20)
-    internal.seen()
+    internal_errors.seen()
     runs._start_process_run()
     installation.install_enclosed()
     with run("r"):

@@ -473,12 +473,12 @@ def test_a_hook_of_another_adapter_that_fails_leaves_no_span_open(telemetry, tmp
 @pytest.mark.internal_errors
 def test_an_error_of_ours_stays_with_us(telemetry, tmp_path, monkeypatch):
     """The execution and its values are what they are without us."""
-    from deltawitness.telemetry.steps import StepSpans
+    from deltawitness.telemetry.task_spans import TaskSpans
 
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(StepSpans, "opened", broken)
+    monkeypatch.setattr(TaskSpans, "opened", broken)
     built, _ = driver_of(raw, clean)
     assert built.execute(["clean"], inputs={"lake": str(tmp_path)}) == {"clean": 3}
     assert len(list(history(tmp_path / "clean"))) == 2

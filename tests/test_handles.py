@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from deltawitness.proxies.handles import HandleCache
+from deltawitness.delta_rs.handle_cache import HandleCache
 
 
 def rows(*ids):

@@ -29,7 +29,7 @@ from deltawitness import (
     suppressed,
 )
 from deltawitness.commit import history, read_commit_metadata
-from deltawitness.commit.seams import FUNCTION_SEAMS, METHOD_SEAMS
+from deltawitness.commit.private_api import FUNCTION_SEAMS, METHOD_SEAMS
 from deltawitness.events import Committed, Failed, Landed, NoCommit, NoCommitReason
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.observe.observer import current_observer
@@ -505,7 +505,7 @@ def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
     table, monkeypatch, delta_telemetry
 ):
     """The events leave without the text that cannot be redacted; the error is counted and logged once."""
-    from deltawitness import internal
+    from deltawitness import internal_errors
     from deltawitness.observe import current_observer
 
     def broken(*_):
@@ -520,7 +520,7 @@ def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
     assert "canary" not in "".join(span.to_json() for span in spans)
     assert [record.log_record.event_name for record in records] == ["deltawitness.write"] * 2
     assert "canary" not in "".join(record.to_json() for record in records)
-    assert internal.seen()[("redaction", "RuntimeError")] == 2
+    assert internal_errors.seen()[("redaction", "RuntimeError")] == 2
     counted = delta_telemetry.metric_points()["deltawitness.internal.errors"]
     components = {point.attributes["deltawitness.component"]: point.value for point in counted}
     assert components == {"redaction": 2}
@@ -529,7 +529,7 @@ def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
 @pytest.mark.internal_errors
 def test_an_observer_that_breaks_before_the_write_leaves_it_alone(table, monkeypatch):
     """The engine is called as if we were not there, by every kind of seam."""
-    from deltawitness import internal
+    from deltawitness import internal_errors
     from deltawitness.observe import Observer
 
     def broken(*_, **__):
@@ -544,7 +544,7 @@ def test_an_observer_that_breaks_before_the_write_leaves_it_alone(table, monkeyp
     assert merger.when_not_matched_insert_all().execute()["num_target_rows_inserted"] == 1
     with pytest.raises(ValueError, match="table_or_uri must be"):
         write_deltalake(7, rows(4))
-    assert internal.seen() == {("seam", "RuntimeError"): 4}
+    assert internal_errors.seen() == {("seam", "RuntimeError"): 4}
     assert read_commit_metadata(table).metadata == {}
 
 
@@ -578,7 +578,7 @@ def test_a_merge_that_cannot_be_built_is_told(table, captured_writes):
 
 def test_merges_that_are_never_executed_are_forgotten(table, captured_writes, monkeypatch):
     """Their number is bounded; one that is executed later is still observed."""
-    monkeypatch.setattr("deltawitness.proxies.deltalake.MERGES_KEPT", 2)
+    monkeypatch.setattr("deltawitness.delta_rs.patches.MERGES_KEPT", 2)
     handle = DeltaTable(table)
     mergers = [
         handle.merge(rows(9 + i), "s.id = t.id", source_alias="s", target_alias="t")

@@ -10,8 +10,8 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from deltawitness import Ledger, Settings
-from deltawitness.ledger.segments import adopted
-from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.spool.reader import adopt
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from helpers.ledger_parts import left_behind, rows_of, write_ids
 from helpers.ledger_truth import assert_told_at_most_once, commits_of, untold
 from helpers.new_processes import PROCESSES, results_of
@@ -88,7 +88,7 @@ def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
     shutil.copytree(ledger.spools, tmp_path / "copy")
     assert ledger.drain().operations == 1
     shutil.copytree(tmp_path / "copy", ledger.spools, dirs_exist_ok=True)
-    assert len(list(adopted(ledger.spools))) == 1
+    assert len(list(adopt(ledger.spools))) == 1
     assert (ledger.drain().operations, ledger.inventory().count()) == (0, 1)
     assert ledger.verify().is_good
 

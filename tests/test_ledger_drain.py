@@ -12,13 +12,19 @@ import pytest
 from deltalake import DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from deltawitness.ledger import drain as drain_module
-from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.drain import SETTLE, Drain, Drained, appended
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.segments import adopted, spool_app_id
-from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, LedgerRoot, commit_properties
+from deltawitness.ledger.drain import drain as drain_module
+from deltawitness.ledger.drain.drain import SETTLE, Drain, DrainResult, append
+from deltawitness.ledger.spool.reader import adopt, spool_app_id
+from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.tables.arrow import operation_rows
+from deltawitness.ledger.tables.schema import (
+    INVENTORY,
+    RUNS,
+    SNAPSHOTS,
+    LedgerRoot,
+    commit_properties,
+)
+from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.semconv import LATE_APP_ID, CacheOperation
 from helpers.ledger_parts import (
     left_behind,
@@ -51,7 +57,7 @@ def dead_spool(spools, *lines):
     """Leave the spool of a process that is gone, and return its folder."""
     spool = spool_in(spools)
     for kind, key, row in lines:
-        if kind is LineKind.NOTE:
+        if kind is RecordKind.NOTE:
             spool.note(key, as_json(row))
         else:
             spool.append(kind, key, as_json(row))
@@ -66,14 +72,18 @@ def dead_spool(spools, *lines):
 def test_what_is_drained_is_in_the_tables(root, drain, spools):
     """Operations, runs and snapshots go each into its table, in one commit each, with the spool's mark."""
     spool = spool_in(spools)
-    spool.append(LineKind.RUN_START, "run-1", as_json(run_started()))
-    spool.append(LineKind.ROW, "w-1", as_json(operation_row("w-1")))
-    spool.append(LineKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok", "writes": 1}))
+    spool.append(RecordKind.RUN_START, "run-1", as_json(run_started()))
+    spool.append(RecordKind.ROW, "w-1", as_json(operation_row("w-1")))
     spool.append(
-        LineKind.SNAPSHOT, "s", as_json({"event_time": now_us(), "snapshot": "s", "rows": 3})
+        RecordKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok", "writes": 1})
+    )
+    spool.append(
+        RecordKind.SNAPSHOT, "s", as_json({"event_time": now_us(), "snapshot": "s", "rows": 3})
     )
     spool.rotate()
-    assert drain.own([segment.path for segment in spool.sealed()]) == Drained(1, 1, 1, segments=1)
+    assert drain.own([segment.path for segment in spool.sealed()]) == DrainResult(
+        1, 1, 1, segments=1
+    )
     assert write_ids(root, INVENTORY) == ["w-1"]
     assert rows_of(root, RUNS, "run_id, job, status, writes") == [
         {"run_id": "run-1", "job": "nightly", "status": "ok", "writes": 1}
@@ -107,15 +117,15 @@ def test_of_several_segments_only_the_new_ones_are_carried(root, drain, spools):
 def test_a_mark_of_one_table_is_none_of_another(root, drain, spools, monkeypatch):
     """A drain that dies between two tables leaves the second one to the next."""
     spool = spool_in(spools)
-    spool.append(LineKind.ROW, "w-1", as_json(operation_row("w-1")))
-    spool.append(LineKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
+    spool.append(RecordKind.ROW, "w-1", as_json(operation_row("w-1")))
+    spool.append(RecordKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
     spool.rotate()
     paths = [segment.path for segment in spool.sealed()]
     with monkeypatch.context() as dying:
         dying.setattr(Drain, "_carry_runs", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             drain.own(paths)
-    assert drain.own(paths) == Drained(0, 1, 0, segments=1)
+    assert drain.own(paths) == DrainResult(0, 1, 0, segments=1)
     assert (write_ids(root, INVENTORY), len(rows_of(root, RUNS))) == (["w-1"], 1)
 
 
@@ -162,7 +172,7 @@ def test_who_comes_second_looks_again(root, spools, monkeypatch):
     paths = sealed_rows(spool_in(spools), operation_row("w-1"))
     root.made(INVENTORY)
     monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
-    look, overtaken = drain_module.not_yet_in, []
+    look, overtaken = drain_module.without_recorded, []
 
     def looked_too_early(*arguments):
         found = look(*arguments)
@@ -171,7 +181,7 @@ def test_who_comes_second_looks_again(root, spools, monkeypatch):
             Drain(root, tail=64).own(paths)
         return found
 
-    monkeypatch.setattr(drain_module, "not_yet_in", looked_too_early)
+    monkeypatch.setattr(drain_module, "without_recorded", looked_too_early)
     assert Drain(root, tail=64).own(paths).operations == 0
     assert write_ids(root, INVENTORY) == ["w-1"]
 
@@ -186,7 +196,7 @@ def test_racing_drains_carry_everything_once(root, spools, size):
     """Threads that drain the same spools at once, one of them always twice, lose and double nothing."""
     number = size(8, 40)
     for spool in range(number):
-        dead_spool(spools, (LineKind.ROW, f"w-{spool}", operation_row(f"w-{spool}")))
+        dead_spool(spools, (RecordKind.ROW, f"w-{spool}", operation_row(f"w-{spool}")))
     counts, start = [0] * 4, threading.Barrier(4, timeout=60)
     threads = [
         threading.Thread(target=carry, args=(root.uri, spools, n, start, counts)) for n in range(4)
@@ -248,7 +258,7 @@ def test_a_conflict_is_tried_again_only_so_often(root, monkeypatch):
     monkeypatch.setattr("deltalake.write_deltalake", refused)
     monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
     with pytest.raises(CommitFailedError):
-        appended(root, INVENTORY, lambda _: (INVENTORY.schema.empty_table(), {"app": 1}))
+        append(root, INVENTORY, lambda _: (INVENTORY.schema.empty_table(), {"app": 1}))
     assert len(tried) == drain_module.ATTEMPTS
 
 
@@ -262,13 +272,13 @@ def test_an_error_that_stays_is_not_tried_again(root, monkeypatch):
         raise ValueError(msg)
 
     with pytest.raises(ValueError, match="no such column"):
-        appended(root, INVENTORY, refused)
+        append(root, INVENTORY, refused)
     assert tried == [True]
 
 
 def test_without_marks_nothing_is_committed(root):
     """Rows are only ever appended together with a mark."""
-    assert appended(root, INVENTORY, lambda _: (INVENTORY.schema.empty_table(), {})) == (0, 0)
+    assert append(root, INVENTORY, lambda _: (INVENTORY.schema.empty_table(), {})) == (0, 0)
 
 
 def test_the_ledgers_own_commits_say_what_they_are(root, drain, spools):
@@ -292,19 +302,19 @@ def test_much_is_carried_in_several_commits(root, drain, spools, monkeypatch):
         sealed_rows(spool, operation_row(f"w-{number}"))
     paths = [segment.path for segment in spool.sealed()]
     monkeypatch.setattr(drain_module, "BATCH_BYTES", 2 * paths[0].stat().st_size)
-    assert drain.own(paths) == Drained(operations=5, segments=5)
+    assert drain.own(paths) == DrainResult(operations=5, segments=5)
     assert root.opened(INVENTORY).version() == 3
     assert len(write_ids(root, INVENTORY)) == 5
 
 
 def test_nothing_to_drain_makes_no_table(root, drain, spools):
     """Segments without operations leave the ledger as it is."""
-    assert drain.own([]) == Drained()
-    home = dead_spool(spools, (LineKind.RUN_START, "r", run_started("r")))
-    [dead] = adopted(spools)
+    assert drain.own([]) == DrainResult()
+    home = dead_spool(spools, (RecordKind.RUN_START, "r", run_started("r")))
+    [dead] = adopt(spools)
     drain._root.made(RUNS)
     dead.segments[0].write_bytes(b"")
-    assert drain.dead(dead) == Drained(adopted=1, segments=1)
+    assert drain.dead(dead) == DrainResult(adopted=1, segments=1)
     assert (root.opened(INVENTORY), home.exists()) == (None, False)
 
 
@@ -313,7 +323,7 @@ def test_an_empty_spool_is_just_deleted(drain, spools):
     spool = spool_in(spools)
     spool._settled_down()
     spool._let_go()
-    assert drain.all_dead(spools) == Drained(adopted=1)
+    assert drain.all_dead(spools) == DrainResult(adopted=1)
     assert list(spools.iterdir()) == []
 
 
@@ -321,16 +331,16 @@ def test_an_empty_spool_is_just_deleted(drain, spools):
 def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_between):
     """Of a process that was killed while a thread went on after its run, only that is counted anew."""
     spool, started = spool_in(spools), run_started()
-    assert spool.append(LineKind.ROW, "in-time", as_json(operation_row("in-time")))
+    assert spool.append(RecordKind.ROW, "in-time", as_json(operation_row("in-time")))
     ended = started | {"end_time": now_us(), "status": "ok", "writes": 1}
-    assert spool.append(LineKind.RUN_END, "run-1", as_json(ended))
+    assert spool.append(RecordKind.RUN_END, "run-1", as_json(ended))
     spool.rotate()
     if is_drained_between:
         drain.own([segment.path for segment in spool.sealed()])
         spool.forget(spool.sealed())
     late = operation_row("late", event_time=ended["end_time"] - 5, duration_ms=3.0)
-    assert spool.append(LineKind.RUN_START, "run-1", as_json(started | {"is_part": True}))
-    assert spool.append(LineKind.ROW, "late", as_json(late))
+    assert spool.append(RecordKind.RUN_START, "run-1", as_json(started | {"is_part": True}))
+    assert spool.append(RecordKind.ROW, "late", as_json(late))
     spool._let_go()
     drain.all_dead(spools)
     assert sorted(write_ids(root, INVENTORY)) == ["in-time", "late"]
@@ -343,7 +353,7 @@ def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_b
 def test_many_short_lives_cost_few_commits(root, drain, spools):
     """Spools of processes that are gone are carried together; each run is told for itself."""
     left_behind(spools, 100)
-    assert drain.all_dead(spools) == Drained(100, 200, segments=100, adopted=100)
+    assert drain.all_dead(spools) == DrainResult(100, 200, segments=100, adopted=100)
     assert sorted(write_ids(root, INVENTORY)) == sorted(f"w-{number}" for number in range(100))
     told = rows_of(root, RUNS, "run_id, status, writes")
     assert {run["run_id"]: (run["status"], run["writes"]) for run in told} == {
@@ -362,7 +372,7 @@ def test_a_spool_that_cannot_be_read_keeps_no_other_out(root, drain, spools):
     [segment] = bad.glob("*.seg")
     segment.unlink()
     segment.mkdir()
-    assert drain.all_dead(spools) == Drained(2, 4, segments=2, adopted=2)
+    assert drain.all_dead(spools) == DrainResult(2, 4, segments=2, adopted=2)
     assert len(write_ids(root, INVENTORY)) == 2
     assert list(spools.iterdir()) == [bad]
 
@@ -380,13 +390,13 @@ def test_a_row_that_no_column_can_hold_keeps_no_other_out(root, drain, spools):
     taken = {"event_time": now_us(), "run_id": "r"}
     for name, version in (("good", 1), ("vast", 1 << 70), ("text", "x")):
         row = {**taken, "snapshot": name, "version": version}
-        assert spool.append(LineKind.SNAPSHOT, name, as_json(row))
+        assert spool.append(RecordKind.SNAPSHOT, name, as_json(row))
     spool.rotate()
     paths = [segment.path for segment in spool.sealed()]
-    assert drain.own(paths) == Drained(1, 0, 1, segments=2, damaged=5)
+    assert drain.own(paths) == DrainResult(1, 0, 1, segments=2, damaged=5)
     assert write_ids(root, INVENTORY) == ["whole"]
     assert rows_of(root, SNAPSHOTS, "snapshot") == [{"snapshot": "good"}]
-    assert drain.own(paths) == Drained(segments=2, damaged=5)
+    assert drain.own(paths) == DrainResult(segments=2, damaged=5)
 
 
 def test_rows_of_a_run_lie_together(root, drain, spools):
@@ -408,7 +418,7 @@ def test_lines_that_cannot_be_read_are_counted(root, drain, spools):
     paths = sealed_rows(spool, operation_row("w-1"), operation_row("w-2"))
     content = paths[0].read_bytes()
     paths[0].write_bytes(content.replace(b"w-1", b"w-9", 1))
-    assert drain.own(paths) == Drained(1, segments=1, damaged=1)
+    assert drain.own(paths) == DrainResult(1, segments=1, damaged=1)
     assert write_ids(root, INVENTORY) == ["w-2"]
 
 
@@ -423,14 +433,14 @@ def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
     )
     dead_spool(
         spools,
-        (LineKind.RUN_START, "run-1", run_started()),
-        (LineKind.ROW, "w-1", operation_row("w-1", rows_added=3, table_id="t-1", version=1)),
-        (LineKind.ROW, "w-0", operation_row("w-0", pid=8)),
-        (LineKind.NOTE, "w-2", noted),
-        (LineKind.RUN_START, "run-2", run_started("run-2")),
-        (LineKind.RUN_END, "run-2", {**run_started("run-2"), "status": "ok"}),
+        (RecordKind.RUN_START, "run-1", run_started()),
+        (RecordKind.ROW, "w-1", operation_row("w-1", rows_added=3, table_id="t-1", version=1)),
+        (RecordKind.ROW, "w-0", operation_row("w-0", pid=8)),
+        (RecordKind.NOTE, "w-2", noted),
+        (RecordKind.RUN_START, "run-2", run_started("run-2")),
+        (RecordKind.RUN_END, "run-2", {**run_started("run-2"), "status": "ok"}),
     )
-    assert drain.all_dead(spools) == Drained(3, 2, segments=1, adopted=1)
+    assert drain.all_dead(spools) == DrainResult(3, 2, segments=1, adopted=1)
     runs = rows_of(
         root,
         RUNS,
@@ -452,12 +462,12 @@ def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
 def test_runs_are_abandoned_by_the_last_segment_only(root, drain, spools, monkeypatch):
     """A run that an older segment says is open may have ended in a later one."""
     monkeypatch.setattr(drain_module, "BATCH_BYTES", 1)
-    runs = [(LineKind.RUN_START, "run-1", as_json(run_started()))]
+    runs = [(RecordKind.RUN_START, "run-1", as_json(run_started()))]
     spool = spool_in(spools, open_runs=lambda: list(runs))
-    spool.append(LineKind.ROW, "w-1", as_json(operation_row("w-1")))
+    spool.append(RecordKind.ROW, "w-1", as_json(operation_row("w-1")))
     spool.rotate()
     runs.clear()
-    spool.append(LineKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
+    spool.append(RecordKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
     spool.rotate()
     spool._let_go()
     drain.all_dead(spools)
@@ -466,7 +476,7 @@ def test_runs_are_abandoned_by_the_last_segment_only(root, drain, spools, monkey
 
 def test_an_abandoned_run_of_a_process_that_wrote_nothing(root, drain, spools):
     """A run that died before its first write is told too, with counts of nothing."""
-    dead_spool(spools, (LineKind.RUN_START, "run-1", run_started()))
+    dead_spool(spools, (RecordKind.RUN_START, "run-1", run_started()))
     drain.all_dead(spools)
     assert rows_of(root, RUNS, "status, writes, tables_touched") == [
         {"status": "abandoned", "writes": 0, "tables_touched": 0}
@@ -476,10 +486,10 @@ def test_an_abandoned_run_of_a_process_that_wrote_nothing(root, drain, spools):
 @pytest.mark.internal_errors
 def test_a_spool_that_cannot_be_drained_does_not_keep_others_from_it(root, drain, spools):
     """Trouble with one dead process is told, and the others are drained."""
-    broken = dead_spool(spools, (LineKind.ROW, "w-1", operation_row("w-1")))
+    broken = dead_spool(spools, (RecordKind.ROW, "w-1", operation_row("w-1")))
     (broken / "00000002.seg").mkdir()
-    dead_spool(spools, (LineKind.ROW, "w-2", operation_row("w-2")))
-    assert drain.all_dead(spools) == Drained(1, segments=1, adopted=1)
+    dead_spool(spools, (RecordKind.ROW, "w-2", operation_row("w-2")))
+    assert drain.all_dead(spools) == DrainResult(1, segments=1, adopted=1)
     assert (write_ids(root, INVENTORY), broken.exists()) == (["w-2"], True)
 
 
@@ -494,7 +504,7 @@ def reconciled(root, *ids, age=0.0):
         ).encode()
         for write_id in ids
     ]
-    appended(root, INVENTORY, lambda _: (operation_rows(lines), {"reconcile": 1}))
+    append(root, INVENTORY, lambda _: (operation_rows(lines), {"reconcile": 1}))
 
 
 def test_a_late_operation_that_a_reconcile_has_found_is_not_doubled(root, drain, spools):

@@ -10,21 +10,21 @@ import time
 
 import pytest
 
-from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, forks, internal, run
-from deltawitness.ledger import drain_process as module
-from deltawitness.ledger import recorder as recorder_module
-from deltawitness.ledger.drain_process import (
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, forks, internal_errors, run
+from deltawitness.ledger.drain import process as module
+from deltawitness.ledger.drain import recorder as recorder_module
+from deltawitness.ledger.drain.process import (
     DrainProcess,
     DrainReply,
     DrainRequest,
     HelperError,
-    drain_as_asked,
+    drain_request,
     interpreter,
 )
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.recorder import Recorder
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.drain.recorder import Recorder
+from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.ledger.tables.write_rows import as_json
 from helpers.ledger_parts import (
     left_behind,
     operation_row,
@@ -55,7 +55,7 @@ def request(cache, **more):
 def tell(recorder, *names):
     """Have a recorder keep whole rows."""
     for name in names:
-        assert recorder._spool.append(LineKind.ROW, name, as_json(operation_row(name)))
+        assert recorder._spool.append(RecordKind.ROW, name, as_json(operation_row(name)))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_same_in_this_process(tmp_path):
     with path.open("ab") as segment:
         segment.write(b"damaged\n")
     asked = request(tmp_path, home=str(spool.home), segments=[path.name])
-    assert drain_as_asked(asked) == DrainReply(damaged=1, problems=[])
+    assert drain_request(asked) == DrainReply(damaged=1, problems=[])
     assert sorted(write_ids(Ledger(tmp_path).root, INVENTORY)) == ["a", "w-0"]
 
 
@@ -117,7 +117,7 @@ def test_what_goes_wrong_in_the_helper_is_told(tmp_path):
     tell(recorder, "a")
     assert not recorder.drain()
     assert recorder.pending == 1
-    assert internal.seen() == {("drain", "HelperError"): 1}
+    assert internal_errors.seen() == {("drain", "HelperError"): 1}
     (tmp_path / "cache_ledgers").unlink()
     assert recorder.drain()
     assert sorted(write_ids(recorder.root, INVENTORY)) == ["a", "w-0"]
@@ -130,7 +130,7 @@ def test_what_goes_wrong_beside_a_drain_is_told(tmp_path):
     left_behind(spools, 2)
     bad = min(spools.iterdir())
     (bad / "00000002.seg").mkdir()
-    reply = drain_as_asked(request(tmp_path))
+    reply = drain_request(request(tmp_path))
     assert reply.error is None
     ((component, text),) = reply.problems
     assert component == "drain"
@@ -148,8 +148,8 @@ def test_an_engine_that_panics_is_an_error_of_the_drain(tmp_path, monkeypatch):
     def drained(*_):
         raise Panic("at the disco")
 
-    monkeypatch.setattr(module, "_drained", drained)
-    assert drain_as_asked(request(tmp_path)).error.endswith("Panic: at the disco")
+    monkeypatch.setattr(module, "_result_of", drained)
+    assert drain_request(request(tmp_path)).error.endswith("Panic: at the disco")
 
 
 def test_secrets_go_through_standard_input(tmp_path, monkeypatch):
@@ -223,7 +223,7 @@ def test_without_an_interpreter_the_end_of_the_process_drains(tmp_path, monkeypa
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     tell(recorder, "a")
     assert not recorder.drain()
-    assert internal.seen() == {("drain", "HelperError"): 1}
+    assert internal_errors.seen() == {("drain", "HelperError"): 1}
     recorder.is_exiting = True
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
@@ -312,7 +312,7 @@ def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder_module.threading.Thread, "start", start)
     recorder._is_helper_due = True
     recorder.begin()
-    assert internal.seen() == {("drain", "RuntimeError"): 1}
+    assert internal_errors.seen() == {("drain", "RuntimeError"): 1}
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
 
@@ -343,7 +343,7 @@ def test_a_process_that_dies_of_a_signal_drains_itself(tmp_path, helpers):
 SUBREAPER = """
 import ctypes, os, sys
 from pathlib import Path
-from deltawitness.ledger.drain_process import DrainProcess, DrainRequest
+from deltawitness.ledger.drain.process import DrainProcess, DrainRequest
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 request = DrainRequest(sys.argv[1], None, sys.argv[1], None, (), 64, True)
 assert DrainProcess(request).wait().error is None

@@ -12,9 +12,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaCache, DeltaLakeInstrumentor, Ledger, ObservedSessionContext, Settings
 from deltawitness import run as open_run
-from deltawitness.ledger.findings import Difference
-from deltawitness.ledger.tables import INVENTORY, PARTITION
-from deltawitness.sources import new_id
+from deltawitness.ids_and_clock import new_id
+from deltawitness.ledger.reconcile.findings import Difference
+from deltawitness.ledger.tables.schema import INVENTORY, PARTITION
 from helpers.ledger_parts import one, rows_of
 
 PHANTOM = 90

@@ -10,11 +10,11 @@ from datafusion import SessionContext
 from datafusion.catalog import Table
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.files import dataset_of
+from deltawitness.ledger.drain.drain import Drain
 from deltawitness.ledger.ledger import Ledger
-from deltawitness.ledger.tables import CONFIGURATION, INVENTORY, PARTITION, LedgerRoot
+from deltawitness.ledger.tables.arrow import operation_rows
+from deltawitness.ledger.tables.dataset import dataset_of
+from deltawitness.ledger.tables.schema import CONFIGURATION, INVENTORY, PARTITION, LedgerRoot
 from helpers.ledger_parts import operation_row, sealed_rows, spool_in
 
 DAY_US = 86_400_000_000
@@ -81,7 +81,7 @@ CONDITIONS = [
 def test_a_query_finds_what_the_table_holds(root, condition, is_local, monkeypatch):
     """Whatever is asked for, the answer is that of the engine's own reader, on any storage."""
     if not is_local:
-        monkeypatch.setattr("deltawitness.ledger.files.local_path", lambda _: None)
+        monkeypatch.setattr("deltawitness.ledger.tables.dataset.local_path", lambda _: None)
     ctx = SessionContext()
     Ledger(root.uri).register(ctx)
     ctx.register_table("plain", Table(DeltaTable(root.uri_of(INVENTORY))))

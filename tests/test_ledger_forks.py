@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deltawitness import Ledger
-from deltawitness.ledger.tables import RUNS
+from deltawitness.ledger.tables.schema import RUNS
 from helpers.ledger_parts import rows_of
 from helpers.ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
 from helpers.new_processes import results_of

@@ -7,9 +7,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltawitness.ledger.lines import Line, LineKind, Lines, decoded, encoded
+from deltawitness.ledger.spool.records import Record, RecordKind, Records, decode, encode
 
-KINDS = st.sampled_from(LineKind)
+KINDS = st.sampled_from(RecordKind)
 KEYS = st.text("abcdef0123456789-", min_size=1, max_size=36)
 BODIES = st.dictionaries(st.text(max_size=8), st.text(max_size=30) | st.integers() | st.none()).map(
     json.dumps
@@ -18,38 +18,38 @@ TOLD = st.lists(st.tuples(KINDS, KEYS, BODIES), max_size=12)
 
 
 def as_line(kind, key, body):
-    return Line(kind.value, key, body.encode())
+    return Record(kind.value, key, body.encode())
 
 
 @given(TOLD)
 def test_what_is_encoded_is_decoded(told):
     """Any lines come back as they were told, in order."""
-    content = b"".join(encoded(*line) for line in told)
-    assert decoded(content) == Lines(tuple(as_line(*line) for line in told))
+    content = b"".join(encode(*line) for line in told)
+    assert decode(content) == Records(tuple(as_line(*line) for line in told))
 
 
 @given(TOLD, st.data())
 def test_a_cut_takes_only_the_line_that_it_is_in(told, data):
     """Wherever the end is cut off, each line before the cut is whole, and nothing counts as damaged."""
-    lines = [encoded(*line) for line in told]
+    lines = [encode(*line) for line in told]
     content = b"".join(lines)
     cut = data.draw(st.integers(0, len(content)))
     whole, length = 0, 0
     while whole < len(lines) and length + len(lines[whole]) <= cut:
         length += len(lines[whole])
         whole += 1
-    expected = Lines(tuple(as_line(*line) for line in told[:whole]), 0, torn=cut > length)
-    assert decoded(content[:cut]) == expected
+    expected = Records(tuple(as_line(*line) for line in told[:whole]), 0, torn=cut > length)
+    assert decode(content[:cut]) == expected
 
 
 @given(st.lists(st.tuples(KINDS, KEYS, BODIES), min_size=1, max_size=12), st.data())
 def test_a_damaged_byte_takes_at_most_two_lines(told, data):
     """A byte that was changed spoils its own line, and the next one when it was the break between them."""
-    lines = [encoded(*line) for line in told]
+    lines = [encode(*line) for line in told]
     content = bytearray(b"".join(lines))
     at = data.draw(st.integers(0, len(content) - 1))
     content[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[at]))
-    found = decoded(bytes(content))
+    found = decode(bytes(content))
     kept = [as_line(*line) for line in told]
     hit = next(n for n in range(len(lines)) if sum(map(len, lines[: n + 1])) > at)
     untouched = kept[:hit] + kept[hit + 2 :]
@@ -63,9 +63,9 @@ def test_a_line_of_the_right_sum_and_the_wrong_form_is_damaged():
 
     contents = [b"onlykind", b"N key", "ä k {}".encode(), b"N \xff {}"]
     text = b"".join(b"%08x %b\n" % (crc32(content), content) for content in contents)
-    assert decoded(text) == Lines((), damaged=4)
+    assert decode(text) == Records((), damaged=4)
 
 
 def test_empty_lines_are_nothing():
     """Line breaks alone neither tell nor spoil anything."""
-    assert decoded(b"") == decoded(b"\n\n") == Lines(())
+    assert decode(b"") == decode(b"\n\n") == Records(())

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal, run
-from deltawitness.ledger.recorder import recorder_of
-from deltawitness.ledger.tables import RUNS
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal_errors, run
+from deltawitness.ledger.drain.recorder import recorder_of
+from deltawitness.ledger.tables.schema import RUNS
 from helpers.ledger_parts import one, rows_of
 from helpers.ledger_truth import assert_told_at_most_once, untold
 
@@ -190,7 +190,7 @@ def test_runs_do_not_wait_for_a_ledger_that_cannot_be_had(tmp_path):
         with run("nightly"):
             write_deltalake(str(tmp_path / "t"), one(1), mode="append")
     assert len(waited) == 1
-    assert {component for component, _ in internal.seen()} == {"drain"}
+    assert {component for component, _ in internal_errors.seen()} == {"drain"}
     del recorder.drain_in_time
     (tmp_path / "cache" / "cache_ledgers").unlink()
     assert Ledger(tmp_path / "cache").runs().count() == 5

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import internal
-from deltawitness.commit.doubled import Doubled, doubled_rows
+from deltawitness import internal_errors
+from deltawitness.commit.duplicates import DuplicateRewrite, find_duplicate_rewrites
 from deltawitness.commit.log import open_log
-from deltawitness.ledger import maintenance
-from deltawitness.ledger.drain import Drain
+from deltawitness.ledger.drain import maintenance
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.drain.maintenance import MaintenanceResult, lease, maintain, optimize
 from deltawitness.ledger.ledger import Ledger
-from deltawitness.ledger.maintenance import Maintained, lease, maintain, optimize
-from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerRoot
 from deltawitness.semconv import LEASE_APP_ID
 from helpers.ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
 
@@ -66,14 +66,14 @@ def test_a_lease_of_a_table_that_is_not_there(root):
 
 def test_the_lease_of_a_dead_holder_is_broken(root, monkeypatch):
     """After its time a lease is taken over; the old holder, should it live, does not free the new one's."""
-    old = maintenance._taken(root, INVENTORY)
+    old = maintenance._acquire(root, INVENTORY)
     with monkeypatch.context() as later:
         later.setattr(maintenance, "LEASE_SECONDS", -10.0)
-        new = maintenance._taken(root, INVENTORY)
+        new = maintenance._acquire(root, INVENTORY)
     assert (old, new, mark(root)) == (1, 3, 3)
-    maintenance._give_back(root, INVENTORY, old)
+    maintenance._release(root, INVENTORY, old)
     assert mark(root) == 3
-    maintenance._give_back(root, INVENTORY, new)
+    maintenance._release(root, INVENTORY, new)
     assert mark(root) == 4
 
 
@@ -84,22 +84,22 @@ def test_a_lease_older_than_the_log_has_expired(tmp_path):
 
 def test_who_is_slower_does_not_get_it(root, monkeypatch):
     """Two that saw the lease free both try, and only one commit is made."""
-    leave = maintenance._leave_mark
+    leave = maintenance._write_lease
     first = []
 
     def overtaken(opened, table, taken):
         if not first:
-            first.append(maintenance._leave_mark)
-            assert maintenance._taken(root, INVENTORY) == 1
+            first.append(maintenance._write_lease)
+            assert maintenance._acquire(root, INVENTORY) == 1
         leave(opened, table, taken)
 
-    monkeypatch.setattr(maintenance, "_leave_mark", overtaken)
-    assert (maintenance._taken(root, INVENTORY), mark(root)) == (None, 1)
+    monkeypatch.setattr(maintenance, "_write_lease", overtaken)
+    assert (maintenance._acquire(root, INVENTORY), mark(root)) == (None, 1)
 
 
 def test_trouble_in_taking_it_is_raised(root, monkeypatch):
     """What is no race is an error of whoever asked."""
-    monkeypatch.setattr(maintenance, "_leave_mark", lambda *_: 1 / 0)
+    monkeypatch.setattr(maintenance, "_write_lease", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), lease(root, INVENTORY):
         pass
 
@@ -136,13 +136,13 @@ def test_one_of_many_processes_gets_it(root, size):
 def test_compaction_keeps_every_row(root):
     """Many small files become one, and each row is what it was."""
     before = rows_of(root, INVENTORY, order="write_id")
-    assert optimize(root, INVENTORY) == Maintained(
+    assert optimize(root, INVENTORY) == MaintenanceResult(
         "cache_inventory_v1", is_done=True, files_added=1, files_removed=10
     )
     assert rows_of(root, INVENTORY, order="write_id") == before
     assert len(before) == 10
     assert len(root.opened(INVENTORY).file_uris()) == 1
-    assert list(doubled_rows(open_log(root.uri_of(INVENTORY)))) == []
+    assert list(find_duplicate_rewrites(open_log(root.uri_of(INVENTORY)))) == []
 
 
 def test_the_ledger_maintains_all_its_tables(root):
@@ -154,14 +154,14 @@ def test_the_ledger_maintains_all_its_tables(root):
         ("cache_run_summary_v1", False, 0),
         ("cache_snapshot_registry_v1", False, 0),
     ]
-    assert second[0] == Maintained("cache_inventory_v1", is_done=True)
+    assert second[0] == MaintenanceResult("cache_inventory_v1", is_done=True)
 
 
 def test_nothing_is_compacted_while_another_is_at_it(root):
     """Without the lease nothing is touched."""
     with lease(root, INVENTORY):
         version = root.opened(INVENTORY).version()
-        assert optimize(root, INVENTORY) == Maintained("cache_inventory_v1", is_done=False)
+        assert optimize(root, INVENTORY) == MaintenanceResult("cache_inventory_v1", is_done=False)
         assert root.opened(INVENTORY).version() == version
 
 
@@ -181,9 +181,9 @@ def test_old_files_are_deleted_after_the_retention(root, monkeypatch):
 @pytest.mark.internal_errors
 def test_trouble_with_upkeep_is_told_and_no_more(root, monkeypatch):
     """A drain that looks after a table does not fail by it."""
-    monkeypatch.setattr(maintenance, "_taken", lambda *_: 1 / 0)
+    monkeypatch.setattr(maintenance, "_acquire", lambda *_: 1 / 0)
     maintain(root, INVENTORY)
-    assert internal.seen() == {("maintenance", "ZeroDivisionError"): 1}
+    assert internal_errors.seen() == {("maintenance", "ZeroDivisionError"): 1}
 
 
 # --- what the lease is for ---------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_two_compactions_at_once_double_every_row_and_are_found(table):
     first.optimize.compact()
     second.optimize.compact()
     assert ids(table) == sorted([*range(10)] * 2)
-    found = list(doubled_rows(open_log(table)))
+    found = list(find_duplicate_rewrites(open_log(table)))
     assert {(one.first, one.second) for one in found} == {(10, 11)}
     assert {one.path for one in found} <= {
         path.rpartition("/")[2] for path in DeltaTable(table, version=9).file_uris()
@@ -230,7 +230,7 @@ def test_nothing_else_is_taken_for_it(table):
     DeltaTable(table).optimize.z_order(["x"])
     write_deltalake(table, one(1), mode="overwrite")
     DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
-    assert list(doubled_rows(open_log(table))) == []
+    assert list(find_duplicate_rewrites(open_log(table))) == []
 
 
 def test_only_the_versions_that_are_asked_for_are_looked_at(table):
@@ -239,5 +239,7 @@ def test_only_the_versions_that_are_asked_for_are_looked_at(table):
     for handle in handles:
         handle.optimize.compact()
     log = open_log(table)
-    assert list(doubled_rows(log, [11, 99])) == []
-    assert [type(found) for found in doubled_rows(log, [10, 11])] == [Doubled] * 10
+    assert list(find_duplicate_rewrites(log, [11, 99])) == []
+    assert [type(found) for found in find_duplicate_rewrites(log, [10, 11])] == [
+        DuplicateRewrite
+    ] * 10

@@ -11,11 +11,11 @@ from datafusion import SessionContext, col, lit
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, ObservedSessionContext, Settings, run
-from deltawitness.ledger.arrow import dated, operation_rows, wire
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.tables import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerRoot
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.tables.arrow import json_schema, operation_rows, with_partition
+from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerRoot
+from deltawitness.ledger.tables.write_rows import as_json
 from helpers.ledger_parts import now_us, one, operation_row, run_started, sealed_rows, spool_in
 
 
@@ -33,7 +33,7 @@ def tell_runs(ledger, *rows):
     """Put rows of runs into the ledger, as so many processes would."""
     spool = spool_in(ledger.spools)
     for row in rows:
-        spool.append(LineKind.RUN_END, row["run_id"], as_json(row))
+        spool.append(RecordKind.RUN_END, row["run_id"], as_json(row))
     spool.rotate()
     Drain(ledger.root, tail=1).own([segment.path for segment in spool.sealed()])
 
@@ -99,9 +99,11 @@ def test_columns_of_a_newer_release_are_seen(ledger):
 def test_snapshots_are_rows_of_their_own(ledger):
     """The registry of snapshots is read like the others."""
     rows = pa.Table.from_pylist(
-        [{"event_time": now_us(), "snapshot": "s", "rows": 3}], wire(SNAPSHOTS)
+        [{"event_time": now_us(), "snapshot": "s", "rows": 3}], json_schema(SNAPSHOTS)
     )
-    write_deltalake(ledger.root.uri_of(SNAPSHOTS), dated(SNAPSHOTS, rows), partition_by=[PARTITION])
+    write_deltalake(
+        ledger.root.uri_of(SNAPSHOTS), with_partition(SNAPSHOTS, rows), partition_by=[PARTITION]
+    )
     assert ledger.snapshots().select("snapshot", "rows").to_pylist() == [
         {"snapshot": "s", "rows": 3}
     ]

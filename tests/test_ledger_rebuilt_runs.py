@@ -11,10 +11,10 @@ import pytest
 from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.runs import RunStatus
-from deltawitness.ledger.tables import RUNS
+from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.tables.run_rows import RunStatus
+from deltawitness.ledger.tables.schema import RUNS
+from deltawitness.ledger.tables.write_rows import as_json
 from helpers.ledger_parts import one, rows_of, run_started, spool_in
 
 
@@ -105,7 +105,7 @@ def test_a_run_that_waits_in_a_spool_is_left_to_it(ledger, tmp_path, table):
     run_id = observed_elsewhere(tmp_path, table, 1)
     plan = ledger.reconcile([table])
     spool = spool_in(ledger.spools)
-    spool.append(LineKind.RUN_START, run_id, as_json(run_started(run_id)))
+    spool.append(RecordKind.RUN_START, run_id, as_json(run_started(run_id)))
     assert plan.apply() == 1
     assert rows_of(ledger.root, RUNS) == []
     spool.close()
@@ -136,7 +136,7 @@ def test_what_a_process_tells_later_takes_its_place(ledger, tmp_path, table):
     }
     times = {"start_time": 1_700_000_000_000_000, "end_time": 1_700_000_001_000_000}
     spool = spool_in(ledger.spools)
-    spool.append(LineKind.RUN_END, run_id, as_json({**told, **times}))
+    spool.append(RecordKind.RUN_END, run_id, as_json({**told, **times}))
     spool.close()
     ledger.drain()
     row = runs_in(ledger)[run_id]

@@ -32,12 +32,18 @@ from deltawitness import (
     suppressed,
 )
 from deltawitness.hashing import table_id
-from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.drain import SETTLE, appended
-from deltawitness.ledger.findings import Difference, Differing, Phantom, Unreadable, Unrecorded
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json, ledger_uri
-from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS
+from deltawitness.ledger.drain.drain import SETTLE, append
+from deltawitness.ledger.reconcile.findings import (
+    Difference,
+    DifferingRow,
+    PhantomRow,
+    UnreadableTable,
+    UnrecordedWrite,
+)
+from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.tables.arrow import operation_rows
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
+from deltawitness.ledger.tables.write_rows import as_json, ledger_uri
 from deltawitness.semconv import LATE_APP_ID
 from helpers.ledger_parts import one, operation_row, rows_of, spool_in
 
@@ -129,7 +135,7 @@ def told_versions(ledger, table=None):
 
 def add_row(ledger, **row):
     rows = operation_rows([as_json(operation_row(**row)).encode()])
-    return appended(ledger.root, INVENTORY, lambda _: (rows, {f"test/{row['write_id']}": 1}))
+    return append(ledger.root, INVENTORY, lambda _: (rows, {f"test/{row['write_id']}": 1}))
 
 
 # --- a lost ledger made anew -----------------------------------------------------------------------------
@@ -270,7 +276,7 @@ def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, tabl
     observed_elsewhere(tmp_path, table, 2)
     plan = ledger.reconcile([table])
     info = info_of(table, 1)
-    assert plan.missing[1] == Unrecorded(
+    assert plan.missing[1] == UnrecordedWrite(
         table_uri=ledger_uri(table),
         write_id=info["write_id"],
         versions=(1,),
@@ -419,9 +425,9 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others(tmp_path, ledger, 
     asked = [str(broken.parent), f"{tmp_path}/none", f"{tmp_path}/none*", table]
     plan = ledger.reconcile(asked)
     assert plan.unreadable == (
-        Unreadable(f"{tmp_path}/none*", "no Delta table matches"),
-        Unreadable(ledger_uri(str(broken.parent)), "[Errno ?] Is a directory"),
-        Unreadable(ledger_uri(f"{tmp_path}/none"), "there is no Delta log"),
+        UnreadableTable(f"{tmp_path}/none*", "no Delta table matches"),
+        UnreadableTable(ledger_uri(str(broken.parent)), "[Errno ?] Is a directory"),
+        UnreadableTable(ledger_uri(f"{tmp_path}/none"), "there is no Delta log"),
     )
     assert (plan.is_clean, plan.apply()) == (False, 1)
 
@@ -460,8 +466,8 @@ def test_a_row_without_its_version_is_a_phantom(cache, ledger, table):
         commit_file(table, version).unlink()
     plan = ledger.reconcile()
     assert plan.phantom == (
-        Phantom(ledger_uri(table), ids[2], 2),
-        Phantom(ledger_uri(table), ids[3], 3),
+        PhantomRow(ledger_uri(table), ids[2], 2),
+        PhantomRow(ledger_uri(table), ids[3], 3),
     )
     assert plan.counts == {**CLEAN, "phantom": 2}
     assert plan.apply() == 0
@@ -478,7 +484,7 @@ def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
     lay_commit(table, 1, {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "WRITE"}})
     plan = ledger.reconcile()
     assert plan.differing == (
-        Differing(ledger_uri(table), row["write_id"], Difference.OTHER_WRITE, "write", (1,), ()),
+        DifferingRow(ledger_uri(table), row["write_id"], Difference.OTHER_WRITE, "write", (1,), ()),
     )
     assert plan.counts == {**CLEAN, "foreign": 1, "differing": 1}
 
@@ -493,7 +499,9 @@ def test_a_row_that_does_not_tell_of_its_commit_differs(tmp_path, ledger, table,
     add_row(ledger, write_id=write_id, table_uri=ledger_uri(table), **says)
     plan = ledger.reconcile()
     assert plan.differing == (
-        Differing(ledger_uri(table), write_id, Difference.UNTOLD_COMMIT, says["result"], (), (0,)),
+        DifferingRow(
+            ledger_uri(table), write_id, Difference.UNTOLD_COMMIT, says["result"], (), (0,)
+        ),
     )
     assert plan.counts == {**CLEAN, "differing": 1}
     plan.apply()
@@ -720,7 +728,7 @@ def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
     if marked:
         spool.note(write_id, as_json(operation_row(write_id, _mark="callers-own", **told_later)))
     else:
-        spool.append(LineKind.ROW, write_id, as_json(operation_row(write_id, **told_later)))
+        spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, **told_later)))
     plan = ledger.reconcile([table])
     assert (plan.counts, plan.unsettled, plan.apply()) == (CLEAN, 1, 0)
     assert ledger.reconcile([table]).commits == 1
@@ -736,7 +744,7 @@ def test_a_process_that_tells_late_adds_nothing(ledger, table):
     began = lay_old_commit(table, 1, write_id)
     assert ledger.reconcile([table]).apply() == 2
     spool = spool_in(ledger.spools)
-    spool.append(LineKind.ROW, write_id, as_json(operation_row(write_id, event_time=began)))
+    spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, event_time=began)))
     spool._let_go()
     assert ledger.drain().operations == 0
     assert [row["source"] for row in told(ledger)] == ["reconciled", "reconciled"]

@@ -20,13 +20,13 @@ from deltawitness import (
     cache_span,
     current_run,
     flush,
-    internal,
+    internal_errors,
     run,
 )
-from deltawitness.ledger import drain as drain_module
-from deltawitness.ledger import recorder as recorder_module
-from deltawitness.ledger.recorder import Recorder, recorder_of
-from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS
+from deltawitness.ledger.drain import drain as drain_module
+from deltawitness.ledger.drain import recorder as recorder_module
+from deltawitness.ledger.drain.recorder import Recorder, recorder_of
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
 from deltawitness.observe import current_observer
 from deltawitness.redaction import key_hash
 from deltawitness.run import RunContext, run_from_environment
@@ -158,7 +158,7 @@ def test_what_could_not_be_drained_is_tried_again(observed, table, tmp_path):
     assert (recorder.drain(), recorder.pending) == (False, 1)
     (tmp_path / "cache" / "cache_ledgers").unlink()
     assert (recorder.drain(), recorder.pending) == (True, 0)
-    assert [component for component, _ in internal.seen()] == ["drain"]
+    assert [component for component, _ in internal_errors.seen()] == ["drain"]
     assert len(rows_of(recorder.root, INVENTORY)) == 1
 
 
@@ -174,7 +174,7 @@ def test_an_engine_that_panics_does_not_end_the_drain(tmp_path, monkeypatch):
         recorder, "_drain", lambda _: (_ for _ in ()).throw(PanicException("at the disco"))
     )
     assert recorder.drain() is False
-    assert internal.seen() == {("drain", PanicException.__qualname__): 1}
+    assert internal_errors.seen() == {("drain", PanicException.__qualname__): 1}
     monkeypatch.setattr(recorder, "_drain", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         recorder.drain()
@@ -198,7 +198,7 @@ def test_lines_that_were_damaged_are_told(observed, table):
     segment = recorder._spool._active
     segment.path.write_bytes(segment.path.read_bytes() + b"00000000 N x {}\n")
     assert recorder.drain()
-    assert internal.seen() == {("spool", "ValueError"): 1}
+    assert internal_errors.seen() == {("spool", "ValueError"): 1}
     assert len(rows_of(recorder.root, INVENTORY)) == 1
 
 
@@ -215,7 +215,7 @@ def test_a_segment_that_somebody_deleted_is_counted_as_dropped(observed, table):
     flush()
     assert (recorder.drain(), recorder.pending) == (True, 0)
     assert rows_of(recorder.root, INVENTORY, "version") == [{"version": 1}]
-    assert internal.seen() == {("spool", "FileNotFoundError"): 1}
+    assert internal_errors.seen() == {("spool", "FileNotFoundError"): 1}
     assert [point.value for point in telemetry.metric_points()["deltawitness.events.dropped"]] == [
         1
     ]
@@ -611,7 +611,7 @@ def test_a_run_whose_start_cannot_be_kept_is_no_trouble(tmp_path):
     recorder.run_ended(context, None)
     recorder.close(None, timeout=1)
     assert dropped == ["spool", "spool"]
-    assert set(internal.seen()) >= {("spool", "OSError"), ("spool", "NotADirectoryError")}
+    assert set(internal_errors.seen()) >= {("spool", "OSError"), ("spool", "NotADirectoryError")}
 
 
 # --- operations that are no writes --------------------------------------------------------------------------
@@ -729,14 +729,14 @@ def test_reads_outside_of_any_run_belong_to_the_process(observed):
 
 def test_without_a_ledger_nobody_listens_to_reads(tmp_path):
     """Once the library is switched off, reads are told to nobody."""
-    from deltawitness.telemetry import cache
+    from deltawitness.telemetry import cache_spans
 
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
-    assert cache._listener is not None
+    assert cache_spans._listener is not None
     DeltaLakeInstrumentor().uninstrument()
-    assert cache._listener is None
+    assert cache_spans._listener is None
     DeltaLakeInstrumentor().instrument()
-    assert (cache._listener, current_observer().recorder) == (None, None)
+    assert (cache_spans._listener, current_observer().recorder) == (None, None)
 
 
 def test_snapshots_are_rows_of_the_registry(observed):

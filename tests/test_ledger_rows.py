@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
-from deltawitness.config import Settings as Config
 from deltawitness.events import (
     UNCHANGED,
     CommitMetrics,
@@ -30,13 +29,14 @@ from deltawitness.events import (
     WriteIntent,
 )
 from deltawitness.hashing import table_id
-from deltawitness.ledger.arrow import operation_rows
-from deltawitness.ledger.notes import intent_text, note_text
-from deltawitness.ledger.rows import as_json, event_row, ledger_uri, note_row
-from deltawitness.ledger.tables import INVENTORY, TABLES, LedgerRoot
+from deltawitness.ledger.spool.provisional import intent_text, provisional_text
+from deltawitness.ledger.tables.arrow import operation_rows
+from deltawitness.ledger.tables.schema import INVENTORY, TABLES, LedgerRoot
+from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, row_of_provisional
 from deltawitness.redaction import key_hash, redact
 from deltawitness.run import RunContext
 from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType, Operation
+from deltawitness.settings import Settings as Config
 from helpers.ledger_parts import START, event, one, operation_row, rows_of
 
 PLACE = {
@@ -220,7 +220,7 @@ class Noted:
     def note(self, write_id="w-1", operation=Operation.WRITE, location=None, **more):
         intent = WriteIntent(operation, CacheOperation.WRITE, mode="append")
         where = self.path if location is None else location
-        text = note_text(
+        text = provisional_text(
             intent_text(intent, where, "t-1"),
             RunContext("run-1", "nightly"),
             **{
@@ -280,7 +280,7 @@ def test_a_note_of_a_commit_becomes_its_whole_row(table):
     """Version, metrics and schema hash come from the commit; what the note knew stays."""
     table.commit("w-0")
     table.commit("w-1", rows=3)
-    row = note_row(table.note(base=0, version=1), 64)
+    row = row_of_provisional(table.note(base=0, version=1), 64)
     assert {name: row[name] for name in KNOWN_OF_THE_NOTE} == KNOWN_OF_THE_NOTE
     assert row["table_uri"] == f"file://{table.path}"
     told = outcome_of(row)
@@ -302,7 +302,7 @@ def test_a_commit_whose_version_nobody_knew_is_found(table, base):
     """A note of a write by URI knows no version: the log is searched for its id."""
     for write_id in ("w-0", "w-1", "w-2"):
         table.commit(write_id)
-    row = note_row(table.note(base=base), 64)
+    row = row_of_provisional(table.note(base=base), 64)
     assert (row["result"], row["versions"]) == ("write", [1])
 
 
@@ -313,7 +313,7 @@ def test_several_versions_of_one_operation(table):
     handle = DeltaTable(table.path)
     write_deltalake(handle, one(1), mode="overwrite")
     handle.vacuum(0, dry_run=False, enforce_retention_duration=False, commit_properties=metadata)
-    row = note_row(table.note(operation=Operation.VACUUM, base=1, version=3), 64)
+    row = row_of_provisional(table.note(operation=Operation.VACUUM, base=1, version=3), 64)
     assert (row["result"], row["version"], row["versions"], row["files_deleted"]) == (
         "write",
         3,
@@ -326,18 +326,24 @@ def test_a_write_that_others_overtook(table):
     """A commit of another between base and version is not taken for its own."""
     for write_id in ("w-0", "other", "w-1"):
         table.commit(write_id)
-    assert note_row(table.note(base=0, version=2), 64)["versions"] == [2]
+    assert row_of_provisional(table.note(base=0, version=2), 64)["versions"] == [2]
 
 
 def test_a_note_of_nothing(table):
     """A write that made no commit is a noop, with the reason it told or the one that the log tells."""
     table.commit("w-0")
     idle = table.note(base=0, more={"_idle": "dry_run"})
-    assert outcome_of(note_row(idle, 64)) == ZEROS | {"result": "noop", "reason": "dry_run"}
+    assert outcome_of(row_of_provisional(idle, 64)) == ZEROS | {
+        "result": "noop",
+        "reason": "dry_run",
+    }
     unchanged = table.note(base=0, version=0)
-    assert outcome_of(note_row(unchanged, 64)) == {"result": "noop", "reason": "not_found"}
+    assert outcome_of(row_of_provisional(unchanged, 64)) == {
+        "result": "noop",
+        "reason": "not_found",
+    }
     unfound = table.note()
-    assert outcome_of(note_row(unfound, 64)) == {"result": "noop", "reason": "not_found"}
+    assert outcome_of(row_of_provisional(unfound, 64)) == {"result": "noop", "reason": "not_found"}
 
 
 FAILURE = {"error_type": "schema_mismatch", "exception_type": "builtins.ValueError"}
@@ -351,7 +357,7 @@ def test_a_note_of_a_failure_is_looked_up(table, committed, told):
     """Whether a write that raised has landed is told by the log."""
     table.commit("w-0")
     table.commit(committed)
-    row = note_row(table.note(base=0, more=FAILURE), 64)
+    row = row_of_provisional(table.note(base=0, more=FAILURE), 64)
     counts = {name: row.pop(name) for name in (*ZEROS, "execution_ms", "retries") if name in row}
     assert outcome_of(row) == {"result": "error", **FAILURE, **told}
     assert (counts["rows_added"], counts["files_added"]) == (
@@ -362,13 +368,13 @@ def test_a_note_of_a_failure_is_looked_up(table, committed, told):
 def test_a_failure_that_is_known_not_to_have_landed(table):
     """What the caller's thread knew for sure is not looked up again."""
     table.commit("w-1")
-    row = note_row(table.note(more={**FAILURE, "landed": "no"}), 64)
+    row = row_of_provisional(table.note(more={**FAILURE, "landed": "no"}), 64)
     assert outcome_of(row) == ZEROS | {"result": "error", **FAILURE, "landed": "no"}
 
 
 def test_a_note_of_an_export(table):
     """Files that are no Delta table have no log to be found in."""
-    row = note_row(table.note(operation=Operation.COPY, more={"_exported": True}), 64)
+    row = row_of_provisional(table.note(operation=Operation.COPY, more={"_exported": True}), 64)
     assert outcome_of(row) | {"operation": row["operation"]} == {
         "operation": "COPY",
         "result": "write",
@@ -379,7 +385,11 @@ def test_a_write_without_a_table(table):
     """A failure before the engine knew where to may have no location at all."""
     note = table.note(more=FAILURE)
     del note["table_uri"]
-    assert outcome_of(note_row(note, 64)) == {"result": "error", **FAILURE, "landed": "unknown"}
+    assert outcome_of(row_of_provisional(note, 64)) == {
+        "result": "error",
+        **FAILURE,
+        "landed": "unknown",
+    }
 
 
 @pytest.mark.parametrize(
@@ -396,25 +406,25 @@ def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, fa
     (tmp_path / "t" / "_delta_log").mkdir()
     for number in range(3):
         (tmp_path / "t" / "_delta_log" / f"{number:020d}.json").mkdir()
-    assert outcome_of(note_row(table.note(**facts), 64)) == told
+    assert outcome_of(row_of_provisional(table.note(**facts), 64)) == told
 
 
 def test_a_table_that_is_gone(table):
     """A commit whose table was deleted meanwhile is still told, by its version."""
-    row = note_row(table.note(base=0, version=1), 64)
+    row = row_of_provisional(table.note(base=0, version=1), 64)
     assert outcome_of(row) == {"result": "write", "version": 1, "versions": [1]}
 
 
 def test_a_note_keeps_its_trace(table):
     """The trace that a write belongs to is in its note."""
-    row = note_row(table.note(trace_id="a" * 32, span_id="b" * 16), 64)
+    row = row_of_provisional(table.note(trace_id="a" * 32, span_id="b" * 16), 64)
     assert (row["trace_id"], row["span_id"]) == ("a" * 32, "b" * 16)
 
 
 def test_the_id_that_the_caller_gave_the_commit(table):
     """A commit that carries the caller's own write id is found by that one."""
     table.commit('the "caller\'s"')
-    row = note_row(table.note(mark='the "caller\'s"'), 64)
+    row = row_of_provisional(table.note(mark='the "caller\'s"'), 64)
     assert (row["write_id"], row["versions"]) == ("w-1", [0])
 
 

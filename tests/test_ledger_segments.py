@@ -6,14 +6,14 @@ import json
 import os
 import threading
 
-from deltawitness.ledger.lines import LineKind, encoded
-from deltawitness.ledger.segments import (
-    adopted,
+from deltawitness.ledger.spool.reader import (
+    adopt,
     live_write_ids,
     read_segment,
     segments_of,
     spool_app_id,
 )
+from deltawitness.ledger.spool.records import RecordKind, encode
 from helpers.ledger_parts import lines_of, spool_in
 
 
@@ -22,9 +22,7 @@ def written(folder, *lines, name="v1-dead/00000003.seg"):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     (path.parent / "owner.lock").touch()
-    path.write_bytes(
-        b"".join(line if isinstance(line, bytes) else encoded(*line) for line in lines)
-    )
+    path.write_bytes(b"".join(line if isinstance(line, bytes) else encode(*line) for line in lines))
     return path
 
 
@@ -32,13 +30,13 @@ def test_a_segment_tells_each_operation_once(tmp_path):
     """A row takes the place of its note; a note without one is kept; other kinds go where they belong."""
     path = written(
         tmp_path,
-        (LineKind.RUN_START, "r-1", '{"run_id":"r-1"}'),
-        (LineKind.RUN_START, "r-2", '{"run_id":"r-2"}'),
-        (LineKind.NOTE, "a", '{"id":"a"}'),
-        (LineKind.NOTE, "b", '{"id":"b"}'),
-        (LineKind.ROW, "a", '{"whole":"a"}'),
-        (LineKind.SNAPSHOT, "s", '{"snapshot":"s"}'),
-        (LineKind.RUN_END, "r-1", '{"ended":"r-1"}'),
+        (RecordKind.RUN_START, "r-1", '{"run_id":"r-1"}'),
+        (RecordKind.RUN_START, "r-2", '{"run_id":"r-2"}'),
+        (RecordKind.NOTE, "a", '{"id":"a"}'),
+        (RecordKind.NOTE, "b", '{"id":"b"}'),
+        (RecordKind.ROW, "a", '{"whole":"a"}'),
+        (RecordKind.SNAPSHOT, "s", '{"snapshot":"s"}'),
+        (RecordKind.RUN_END, "r-1", '{"ended":"r-1"}'),
     )
     told = read_segment(path)
     assert (told.app_id, told.number, told.damaged) == ("deltawitness/spool/v1-dead", 3, 0)
@@ -56,7 +54,7 @@ def test_what_cannot_be_read_is_counted(tmp_path):
 
     unknown = b"%08x %b\n" % (crc32(b"Z x {}"), b"Z x {}")
     path = written(
-        tmp_path, b"00000000 " + line + b"\n", unknown, (LineKind.ROW, "a", "{}"), b"0000"
+        tmp_path, b"00000000 " + line + b"\n", unknown, (RecordKind.ROW, "a", "{}"), b"0000"
     )
     told = read_segment(path)
     assert (told.damaged, [row.key for row in told.rows]) == (2, ["a"])
@@ -65,27 +63,27 @@ def test_what_cannot_be_read_is_counted(tmp_path):
 def test_the_spool_of_a_living_process_is_not_adopted(tmp_path):
     """Only a folder whose lock is free, and that of another, is adopted, oldest segment first."""
     alive = spool_in(tmp_path)
-    alive.append(LineKind.ROW, "alive", "{}")
+    alive.append(RecordKind.ROW, "alive", "{}")
     for number in (10, 9, 11):
         written(tmp_path, name=f"v1-dead/{number:08d}.seg")
-    [dead] = adopted(tmp_path)
+    [dead] = adopt(tmp_path)
     assert [path.name for path in dead.segments] == ["00000009.seg", "00000010.seg", "00000011.seg"]
     dead.forget()
-    assert (list(adopted(tmp_path)), alive.home.exists()) == ([], True)
+    assert (list(adopt(tmp_path)), alive.home.exists()) == ([], True)
 
 
 def test_while_a_spool_is_adopted_nobody_else_adopts_it(tmp_path):
     """Two drains at once never have the same spool."""
     written(tmp_path)
-    mine = adopted(tmp_path)
+    mine = adopt(tmp_path)
     assert next(mine).home.name == "v1-dead"
     others = []
-    thread = threading.Thread(target=lambda: others.extend(adopted(tmp_path)))
+    thread = threading.Thread(target=lambda: others.extend(adopt(tmp_path)))
     thread.start()
     thread.join()
     assert others == []
     mine.close()
-    assert [found.home.name for found in adopted(tmp_path)] == ["v1-dead"]
+    assert [found.home.name for found in adopt(tmp_path)] == ["v1-dead"]
 
 
 def test_only_spools_that_can_be_read_whole_are_adopted(tmp_path):
@@ -93,14 +91,14 @@ def test_only_spools_that_can_be_read_whole_are_adopted(tmp_path):
     written(tmp_path, name="v2-newer/00000001.seg")
     written(tmp_path, name=".new-v1-x/00000001.seg")
     (tmp_path / "v1-no-lock").mkdir()
-    assert list(adopted(tmp_path)) == []
+    assert list(adopt(tmp_path)) == []
 
 
 def test_no_folder_holds_no_spools(tmp_path):
     """A ledger that nobody has told anything has nothing that waits."""
     (tmp_path / "file").touch()
     for folder in (tmp_path / "none", tmp_path / "file"):
-        assert (list(adopted(folder)), list(segments_of(folder)), live_write_ids(folder)) == (
+        assert (list(adopt(folder)), list(segments_of(folder)), live_write_ids(folder)) == (
             [],
             [],
             (set(), False),
@@ -109,18 +107,18 @@ def test_no_folder_holds_no_spools(tmp_path):
 
 def test_operations_that_wait_are_known_to_others(tmp_path):
     """Ids of notes and rows are told, of the living and the dead, and whether somebody lives."""
-    written(tmp_path, (LineKind.NOTE, "a", "{}"), (LineKind.RUN_START, "r", "{}"))
+    written(tmp_path, (RecordKind.NOTE, "a", "{}"), (RecordKind.RUN_START, "r", "{}"))
     assert live_write_ids(tmp_path) == ({"a"}, False)
     alive = spool_in(tmp_path)
-    alive.append(LineKind.ROW, "b", "{}")
+    alive.append(RecordKind.ROW, "b", "{}")
     assert live_write_ids(tmp_path) == ({"a", "b"}, True)
 
 
 def test_a_segment_that_is_sealed_meanwhile_is_read_all_the_same(tmp_path):
     """Between the listing and the reading a segment may be renamed, or drained and deleted."""
-    from deltawitness.ledger.segments import _write_ids
+    from deltawitness.ledger.spool.reader import _write_ids
 
-    path = written(tmp_path, (LineKind.ROW, "a", "{}"))
+    path = written(tmp_path, (RecordKind.ROW, "a", "{}"))
     assert _write_ids(path.with_suffix(".open")) == {"a"}
     path.unlink()
     assert (_write_ids(path), _write_ids(path.with_suffix(".open"))) == (set(), set())
@@ -129,6 +127,6 @@ def test_a_segment_that_is_sealed_meanwhile_is_read_all_the_same(tmp_path):
 def test_the_application_id_is_that_of_the_folder(tmp_path):
     """The mark of a spool in the ledger is its folder's name, which no other spool ever has."""
     spool = spool_in(tmp_path)
-    spool.append(LineKind.ROW, "a", json.dumps({"pid": os.getpid()}))
+    spool.append(RecordKind.ROW, "a", json.dumps({"pid": os.getpid()}))
     assert spool_app_id(spool.home) == f"deltawitness/spool/{spool.home.name}"
     assert lines_of(spool._active.path) == [("R", "a", {"pid": os.getpid()})]

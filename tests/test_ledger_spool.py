@@ -15,10 +15,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltawitness.ledger import spool as spool_module
-from deltawitness.ledger.lines import LineKind, decoded
-from deltawitness.ledger.segments import adopted, read_segment
-from deltawitness.ledger.spool import OWNER_LOCK, Spool
+from deltawitness.ledger.spool import writer as spool_module
+from deltawitness.ledger.spool.reader import adopt, read_segment
+from deltawitness.ledger.spool.records import RecordKind, decode
+from deltawitness.ledger.spool.writer import OWNER_LOCK, Spool
 from helpers.ledger_parts import lines_of, spool_in
 
 
@@ -72,7 +72,7 @@ class Life:
 
     def row(self):
         self.number += 1
-        assert self.spool.append(LineKind.ROW, str(self.number), "{}")
+        assert self.spool.append(RecordKind.ROW, str(self.number), "{}")
         self.told[str(self.number)] += 1
 
     def rotate(self):
@@ -87,7 +87,7 @@ class Life:
         self.adopt()
 
     def adopt(self):
-        for dead in adopted(self.folder, self.spool.home):
+        for dead in adopt(self.folder, self.spool.home):
             for path in dead.segments:
                 self.found.update(ids_in(path))
             dead.forget()
@@ -210,12 +210,12 @@ def test_a_row_without_a_note_is_told_all_the_same(tmp_path):
 
 def test_every_segment_begins_with_the_runs_that_are_open(tmp_path):
     """Whichever segment is the last, it says which runs were open; those lines are no events."""
-    runs = [(LineKind.RUN_START, "r", '{"run":1}')]
+    runs = [(RecordKind.RUN_START, "r", '{"run":1}')]
     spool = spool_in(tmp_path, open_runs=lambda: list(runs))
-    spool.append(LineKind.RUN_START, "r", '{"run":1}')
+    spool.append(RecordKind.RUN_START, "r", '{"run":1}')
     first = spool._active
     assert spool.pending == 0
-    spool.append(LineKind.ROW, "a", "{}")
+    spool.append(RecordKind.ROW, "a", "{}")
     spool.rotate()
     second = spool._active
     assert [line[:2] for line in lines_of(first.path)] == [("S", "r"), ("S", "r"), ("R", "a")]
@@ -223,7 +223,7 @@ def test_every_segment_begins_with_the_runs_that_are_open(tmp_path):
     spool.rotate()
     assert spool._active is second, "a segment that tells only of runs is not worth a drain"
     runs.clear()
-    spool.append(LineKind.RUN_END, "r", "{}")
+    spool.append(RecordKind.RUN_END, "r", "{}")
     spool.rotate()
     assert (spool._active, spool.sealed()[-1].number) == (None, 2)
 
@@ -232,7 +232,7 @@ def test_pending_counts_events_until_they_are_drained(tmp_path):
     """Notes, rows, runs and snapshots are pending from their line on, wherever their segment is."""
     spool = spool_in(tmp_path)
     note = spool.note("a", "{}")
-    for kind in (LineKind.ROW, LineKind.RUN_END, LineKind.SNAPSHOT):
+    for kind in (RecordKind.ROW, RecordKind.RUN_END, RecordKind.SNAPSHOT):
         spool.append(kind, "b", "{}")
     spool.rotate()
     spool.note("c", "{}")
@@ -250,19 +250,19 @@ def test_the_oldest_are_kept_when_it_is_full(tmp_path):
     errors = []
     spool = Spool(tmp_path, limit=400, on_error=errors.append)
     body = '{"x":"' + "x" * 70 + '"}'
-    kept = [spool.append(LineKind.ROW, str(n), body) for n in range(6)]
+    kept = [spool.append(RecordKind.ROW, str(n), body) for n in range(6)]
     assert kept == [True, True, True, True, False, False]
     assert spool.note("n", body) is None
     assert (spool.dropped, [error.errno for error in errors]) == (2, [errno.EDQUOT] * 3)
     spool.rotate()
     spool.forget(spool.sealed())
-    assert spool.append(LineKind.ROW, "7", body)
+    assert spool.append(RecordKind.ROW, "7", body)
 
 
 def test_a_run_that_cannot_be_told_is_no_dropped_operation(tmp_path):
     """Only what would have been a row counts as dropped."""
     spool = Spool(tmp_path, limit=1, on_error=lambda _: None)
-    assert not spool.append(LineKind.RUN_START, "r", "{}")
+    assert not spool.append(RecordKind.RUN_START, "r", "{}")
     assert spool.dropped == 0
 
 
@@ -271,7 +271,7 @@ def test_a_place_where_there_can_be_no_folder_is_told_and_tried_again(tmp_path, 
     (tmp_path / "s").write_text("a file is in the way")
     errors = []
     spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
-    assert [spool.note("a", "{}"), spool.append(LineKind.ROW, "b", "{}")] == [None, False]
+    assert [spool.note("a", "{}"), spool.append(RecordKind.ROW, "b", "{}")] == [None, False]
     assert [type(error) for error in errors] == [NotADirectoryError]
     (tmp_path / "s").unlink()
     monkeypatch.setattr(spool, "_not_before", 0.0)
@@ -295,11 +295,11 @@ def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
     spool = Spool(tmp_path, limit=1 << 30, on_error=errors.append)
     body = '{"x":"' + "x" * 300_000 + '"}'
     with files_at_most(1 << 20):
-        kept = [spool.append(LineKind.ROW, str(n), body) for n in range(5)]
+        kept = [spool.append(RecordKind.ROW, str(n), body) for n in range(5)]
     assert kept == [True, True, True, False, False]
     assert [error.errno for error in errors] == [errno.ENOSPC, errno.ENOSPC]
-    assert spool.append(LineKind.ROW, "later", body)
-    lines = decoded(spool._active.path.read_bytes())
+    assert spool.append(RecordKind.ROW, "later", body)
+    lines = decode(spool._active.path.read_bytes())
     assert ([line.key for line in lines.whole], lines.damaged, lines.torn) == (
         ["0", "1", "2", "later"],
         0,
@@ -348,7 +348,7 @@ def test_what_cannot_be_saved_is_told(tmp_path):
 def test_a_segment_that_cannot_be_renamed_is_read_as_it_stands(tmp_path):
     """Sealing needs no rename to work: the file just keeps its name."""
     spool = spool_in(tmp_path)
-    spool.append(LineKind.ROW, "a", "{}")
+    spool.append(RecordKind.ROW, "a", "{}")
     (spool.home / "00000001.seg").mkdir()
     (spool.home / "00000001.seg" / "x").touch()
     spool.rotate()
@@ -361,7 +361,7 @@ def test_a_segment_that_cannot_be_renamed_is_read_as_it_stands(tmp_path):
 def test_a_closed_spool_in_which_nothing_is_left_goes(tmp_path):
     """A process that has drained all leaves no folder behind."""
     spool = spool_in(tmp_path)
-    spool.append(LineKind.ROW, "a", "{}")
+    spool.append(RecordKind.ROW, "a", "{}")
     spool.rotate()
     spool.forget(spool.sealed())
     spool.close()
@@ -370,12 +370,12 @@ def test_a_closed_spool_in_which_nothing_is_left_goes(tmp_path):
 
 def test_a_closed_spool_leaves_what_waits_to_whoever_adopts_it(tmp_path):
     """What was not drained stays in the folder, notes without rows included, and is free to be adopted."""
-    spool = spool_in(tmp_path, open_runs=lambda: [(LineKind.RUN_START, "r", "{}")])
-    spool.append(LineKind.ROW, "a", "{}")
+    spool = spool_in(tmp_path, open_runs=lambda: [(RecordKind.RUN_START, "r", "{}")])
+    spool.append(RecordKind.ROW, "a", "{}")
     spool.rotate()
     spool.note("b", as_note("b"))
     spool.close()
-    assert [[ids_in(path) for path in found.segments] for found in adopted(tmp_path)] == [
+    assert [[ids_in(path) for path in found.segments] for found in adopt(tmp_path)] == [
         [["a"], ["b"]]
     ]
 
@@ -383,7 +383,7 @@ def test_a_closed_spool_leaves_what_waits_to_whoever_adopts_it(tmp_path):
 def test_a_forked_child_begins_its_own(tmp_path):
     """A child writes into a folder of its own, and the parent's segments stay the parent's."""
     spool = spool_in(tmp_path)
-    spool.append(LineKind.ROW, "parent", "{}")
+    spool.append(RecordKind.ROW, "parent", "{}")
     waiting = spool.note("waiting", '{"id":"waiting"}')
     spool.rotate()
     spool.note("open", '{"id":"open"}')
@@ -392,13 +392,13 @@ def test_a_forked_child_begins_its_own(tmp_path):
     if pid == 0:
         try:
             spool.after_fork_in_child()
-            spool.append(LineKind.ROW, "child", "{}")
+            spool.append(RecordKind.ROW, "child", "{}")
             os._exit(0 if spool.pending == 1 else 1)
         except BaseException:  # noqa: BLE001 - a child must not come back into the test
             os._exit(2)
     spool.after_fork_in_parent()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    [child] = adopted(tmp_path, spool.home)
+    [child] = adopt(tmp_path, spool.home)
     assert [ids_in(path) for path in child.segments] == [["child"]]
     spool.settle(waiting, "waiting", "{}")
     spool.note("after", "{}")

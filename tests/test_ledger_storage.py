@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, flush, internal, run
-from deltawitness.ledger.recorder import recorder_of
-from deltawitness.ledger.tables import INVENTORY, RUNS
-from deltawitness.ledger.verification import Problem
-from deltawitness.sources import fixed
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, flush, internal_errors, run
+from deltawitness.ids_and_clock import fixed
+from deltawitness.ledger.drain.recorder import recorder_of
+from deltawitness.ledger.integrity import Problem
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from helpers.ledger_parts import (
     left_behind,
     one,
@@ -109,7 +109,7 @@ def fill(place):
 
 def components():
     """Return which of our parts have failed."""
-    return {component for component, _ in internal.seen()}
+    return {component for component, _ in internal_errors.seen()}
 
 
 # --- removed -----------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
     shutil.rmtree(cache)
     write(table)
     assert ledger.inventory().count() == 3
-    assert internal.seen() == {("spool", "FileNotFoundError"): 1}
+    assert internal_errors.seen() == {("spool", "FileNotFoundError"): 1}
     assert ledger.reconcile([table]).apply() == 3
     assert untold(ledger.root, table) == set()
 
@@ -270,7 +270,7 @@ def test_a_spool_at_its_limit(observed, table, ledger):
     assert row == {"dropped": 60 - kept, "writes": 61}
     versions = [row["version"] for row in rows_of(ledger.root, INVENTORY, "version", "version")]
     assert versions == [*range(kept), 60]
-    assert internal.seen().keys() == {("spool", "OSError")}
+    assert internal_errors.seen().keys() == {("spool", "OSError")}
     assert ledger.reconcile([table]).apply() == 60 - kept
     assert untold(ledger.root, table) == set()
 
@@ -360,7 +360,7 @@ def test_damage_beside_a_program_is_said_once(observed, table, ledger):
     for _ in range(2):
         with run("nightly"):
             write(table)
-    assert internal.seen() == {("spool", "ValueError"): 1}
+    assert internal_errors.seen() == {("spool", "ValueError"): 1}
     assert ledger.inventory().count() == 6 + 3
 
 
@@ -397,7 +397,7 @@ def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
             write(table)
         assert not recorder.drain()
     assert components() == {"drain"}
-    assert len(internal.seen()) == 1
+    assert len(internal_errors.seen()) == 1
     assert recorder.pending == 12
     problems = {(found.problem, found.where) for found in ledger.verify().findings}
     assert problems == {(Problem.UNREADABLE, damaged.name)}

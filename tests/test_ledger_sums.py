@@ -24,8 +24,8 @@ from deltawitness import (
     flush,
 )
 from deltawitness import run as open_run
-from deltawitness.ledger.rows import ledger_uri
-from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.testing import InMemoryTelemetry
 from helpers.ledger_parts import rows_of
 

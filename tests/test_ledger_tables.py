@@ -8,10 +8,16 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from deltawitness.ledger.arrow import dated, operation_rows, queried, quoted, told_rows, wire
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.tables import (
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.tables.arrow import (
+    json_schema,
+    operation_rows,
+    query,
+    quote_literal,
+    rows_from,
+    with_partition,
+)
+from deltawitness.ledger.tables.schema import (
     CONFIGURATION,
     INVENTORY,
     PARTITION,
@@ -20,6 +26,7 @@ from deltawitness.ledger.tables import (
     TABLES,
     LedgerRoot,
 )
+from deltawitness.ledger.tables.write_rows import as_json
 from helpers.ledger_parts import operation_row, rows_of, sealed_rows, spool_in
 
 FROZEN = {
@@ -161,7 +168,7 @@ def test_rows_of_the_first_release_and_of_this_one_are_in_one_table(root):
     """A table that either has made takes the rows of the other: columns come with the newer one's."""
     count = len(FROZEN["cache_inventory_v1"].strip().splitlines())
     first = pa.schema(list(INVENTORY.schema)[:count])
-    row = told_rows(INVENTORY, [operation_row("w-1", rows_served=2)])
+    row = rows_from(INVENTORY, [operation_row("w-1", rows_served=2)])
     for made, rows in ((first, row), (INVENTORY.schema, row.select(first.names))):
         where = root.uri_of(INVENTORY)
         DeltaTable.create(where, schema=made, partition_by=[PARTITION], mode="overwrite")
@@ -264,11 +271,11 @@ def test_an_older_release_has_made_the_table(root, tmp_path):
 
 def test_rows_are_told_without_partition_and_with_whole_microseconds():
     """What a spool tells is the table's columns, times as numbers, the day left to be derived."""
-    told = wire(SNAPSHOTS)
+    told = json_schema(SNAPSHOTS)
     assert told.names == SNAPSHOTS.schema.names[1:]
     assert told.field("event_time").type == pa.int64()
     rows = pa.Table.from_pylist([{"event_time": 86_400_000_000 * 2 - 1, "snapshot": "s"}], told)
-    [row] = dated(SNAPSHOTS, rows).to_pylist()
+    [row] = with_partition(SNAPSHOTS, rows).to_pylist()
     assert (row[PARTITION].isoformat(), row["event_time"].isoformat()) == (
         "1970-01-02",
         "1970-01-02T23:59:59.999999+00:00",
@@ -300,8 +307,8 @@ def test_a_row_may_be_as_long_as_it_likes():
 def test_a_query_gives_text_as_text(root):
     """Results are of Arrow's plain types, so that they compare with rows that were told."""
     root.made(INVENTORY)
-    text = quoted("it's")
-    found = queried(
+    text = quote_literal("it's")
+    found = query(
         root.opened(INVENTORY), f"SELECT write_id, version FROM ledger WHERE job = {text}"
     )
     assert found.schema == pa.schema([("write_id", pa.string()), ("version", pa.int64())])

@@ -8,11 +8,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.tables import INVENTORY, RUNS
-from deltawitness.ledger.verification import Finding, Problem, Verification
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.integrity import Finding, IntegrityResult, Problem
+from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.ledger.tables.write_rows import as_json
 from helpers.ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
 
 
@@ -25,7 +25,7 @@ def tell(ledger, *rows, runs=()):
     """Carry operations and runs into the ledger, as one process more each time."""
     spool = spool_in(ledger.spools)
     for row in runs:
-        spool.append(LineKind.RUN_END, row["run_id"], as_json(row))
+        spool.append(RecordKind.RUN_END, row["run_id"], as_json(row))
     Drain(ledger.root, tail=1).own(sealed_rows(spool, *rows))
     spool.rotate()
     spool.forget(spool.sealed())
@@ -34,7 +34,7 @@ def tell(ledger, *rows, runs=()):
 
 def test_nothing_is_wrong_with_an_empty_ledger(ledger):
     """Where nothing was told, nothing is missing."""
-    assert ledger.verify() == Verification((), {}, 0)
+    assert ledger.verify() == IntegrityResult((), {}, 0)
     assert ledger.verify().is_good
 
 
@@ -44,7 +44,7 @@ def test_a_good_ledger(ledger):
     waiting = spool_in(ledger.spools)
     waiting.settle(waiting.note("w-3", "{}"), "w-3", "{}")
     waiting.note("w-4", "{}")
-    assert ledger.verify() == Verification(
+    assert ledger.verify() == IntegrityResult(
         (), {"cache_inventory_v1": 2, "cache_run_summary_v1": 1}, 2
     )
 
@@ -82,7 +82,7 @@ def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
         DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
         write_deltalake(tmp_path / "t", one(number), mode="append")
         DeltaLakeInstrumentor().uninstrument()
-    assert ledger.verify() == Verification(
+    assert ledger.verify() == IntegrityResult(
         (), {"cache_inventory_v1": 2, "cache_run_summary_v1": 2}, 0
     )
     assert ledger.runs().select("processes", "writes").to_pylist() == [
@@ -114,7 +114,7 @@ def test_lines_that_are_damaged(ledger):
     segment.path.write_bytes(content)
     where = f"{waiting.home.name}/00000001.open"
     text = "1 lines do not match their checksum"
-    assert ledger.verify() == Verification((Finding(Problem.DAMAGED_LINES, where, text),), {}, 1)
+    assert ledger.verify() == IntegrityResult((Finding(Problem.DAMAGED_LINES, where, text),), {}, 1)
 
 
 def test_a_table_that_cannot_be_read(ledger):
@@ -143,6 +143,6 @@ def test_a_segment_that_was_drained_meanwhile(ledger, monkeypatch):
     segment = waiting.note("w-1", "{}")
     gone = segment.path.with_suffix(".seg")
     monkeypatch.setattr(
-        "deltawitness.ledger.verification.segments_of", lambda _: iter([gone, segment.path])
+        "deltawitness.ledger.integrity.segments_of", lambda _: iter([gone, segment.path])
     )
     assert ledger.verify().waiting == 1

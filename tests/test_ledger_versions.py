@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from deltawitness import Ledger
-from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from helpers.ledger_truth import assert_told_at_most_once, untold
 from helpers.new_processes import PROCESSES, started
 from programs import ledger_release

@@ -36,7 +36,7 @@ from deltawitness.semconv import (
     ErrorType,
     Operation,
 )
-from deltawitness.telemetry.cache import use_providers
+from deltawitness.telemetry.cache_spans import use_providers
 from deltawitness.telemetry.metrics import InternalCounters, MetricSink, StatementInstruments
 from deltawitness.testing import InMemoryTelemetry
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
-from deltawitness.proxies.providers import provider_of
+from deltawitness.session.core.table_providers import provider_of
 from helpers.remote_parts import running_server
 from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
 from test_sql_equivalence import Reference, in_order

@@ -438,5 +438,5 @@ def test_a_log_that_cannot_be_read_after_the_write_costs_the_handle_only(tmp_pat
     def unavailable(*_):
         raise OSError("503 slow down")
 
-    monkeypatch.setattr("deltawitness.proxies.handles._commit_identity", unavailable)
+    monkeypatch.setattr("deltawitness.delta_rs.handle_cache._commit_identity", unavailable)
     assert pipeline.write(request).version == 1

@@ -8,8 +8,8 @@ from datafusion import SessionContext
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness.exceptions import StatementError
-from deltawitness.proxies.plan_shapes import DeleteShape, UpdateShape
-from deltawitness.proxies.seams import wrapped_plan
+from deltawitness.session.core.private_api import wrapped_plan
+from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
 
 COLUMNS = ["a", "b"]
 

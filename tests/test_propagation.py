@@ -27,9 +27,9 @@ from deltawitness import (
     run_environment,
 )
 from deltawitness.commit import read_commit_metadata
-from deltawitness.config import TableNames
 from deltawitness.run import current_cache_context
 from deltawitness.semconv import Env
+from deltawitness.settings import TableNames
 
 
 def here(_=None):

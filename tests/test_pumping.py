@@ -10,7 +10,7 @@ from datafusion import SessionContext, udf
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import ObservedSessionContext
-from deltawitness.proxies.pumping import pumped
+from deltawitness.session.sql.background_reader import read_in_background
 from helpers.new_processes import started
 from programs import sorted_writes
 
@@ -37,7 +37,7 @@ def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
 def test_the_rows_come_in_order_and_once():
     """As the frame gives them, of the types that it says."""
     frame = SessionContext().sql("SELECT value AS a, 'x' AS b FROM generate_series(1, 100000)")
-    with pumped(frame) as rows:
+    with read_in_background(frame) as rows:
         table = rows.read_all()
     assert table.schema == frame.schema()
     assert table["a"].to_pylist() == list(range(1, 100_001))
@@ -47,7 +47,7 @@ def test_the_rows_come_in_order_and_once():
 def test_a_stream_that_nobody_reads_ends_with_the_block():
     """Its thread as well."""
     frame = SessionContext().sql("SELECT * FROM generate_series(1, 10000000)")
-    with pumped(frame) as rows:
+    with read_in_background(frame) as rows:
         rows.read_next_batch()
         assert len(pumps()) == 1
     assert pumps() == []

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from opentelemetry.context import get_current
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
-from deltawitness.config import LedgerMessages, TableNames
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent
 from deltawitness.observe import current_observer
 from deltawitness.redaction import (
@@ -26,6 +25,7 @@ from deltawitness.redaction import (
 )
 from deltawitness.run import RunContext
 from deltawitness.semconv import CacheOperation, ErrorType, Operation
+from deltawitness.settings import LedgerMessages, TableNames
 from helpers.collector_canaries import CANARIES
 
 CANARY = st.text("abcdefghijkmnpqrstuvwxyz", min_size=8, max_size=12).map(lambda s: "Zq" + s + "Qz")

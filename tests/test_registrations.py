@@ -15,8 +15,8 @@ from deltawitness import (
     run,
     suppressed,
 )
-from deltawitness.ledger.tables import INVENTORY
-from deltawitness.proxies import registrations
+from deltawitness.ledger.tables.schema import INVENTORY
+from deltawitness.session.core import registrations
 from deltawitness.testing import InMemoryTelemetry
 from helpers.ledger_parts import rows_of
 

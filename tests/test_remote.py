@@ -17,9 +17,9 @@ from deltawitness import (
     suppressed,
 )
 from deltawitness.commit.log import open_log
+from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.events import Landed
 from deltawitness.exceptions import CommitNotFoundError
-from deltawitness.proxies.handles import HandleCache
 from helpers.remote_parts import running_server
 
 DATA = pa.table({"x": [1, 2]})

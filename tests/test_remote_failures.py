@@ -12,10 +12,10 @@ from deltalake._internal import RawDeltaTable
 
 from deltawitness import ObservedSessionContext, suppressed, table_id
 from deltawitness.commit.log import commit_path
-from deltawitness.commit.seams import modified_at
+from deltawitness.commit.private_api import modified_at
 from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitReason
 from deltawitness.exceptions import StatementError
-from deltawitness.proxies.state import session_of
+from deltawitness.session.core.state import session_of
 from deltawitness.testing import capture_writes
 from helpers.remote_parts import running_server
 

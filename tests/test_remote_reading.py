@@ -16,8 +16,8 @@ from datafusion.catalog import Table
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DataFusionInstrumentor, DeltaCache, ObservedSessionContext, suppressed
-from deltawitness.proxies.providers import provider_of
 from deltawitness.scan.dataset import DeltaDataset
+from deltawitness.session.core.table_providers import provider_of
 from helpers.remote_parts import running_server
 
 NAN = float("nan")

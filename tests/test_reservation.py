@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.sampling import (
 )
 
 from deltawitness import DeltaLakeInstrumentor, flush, read_commit_metadata
-from deltawitness.telemetry.reservation import Reservations
+from deltawitness.telemetry.deferred_spans import DeferredSpans
 
 DATA = pa.table({"x": [1]})
 
@@ -55,7 +55,7 @@ def observed():
 def test_commit_and_span_agree_whatever_the_sampler(sampler, is_reserved, observed, tmp_path):
     """Trace id, span id and flags; a sampler that decides by itself is asked at the start."""
     provider, finished = observed(sampler)
-    assert Reservations.are_possible(provider.get_tracer("x")) == is_reserved
+    assert DeferredSpans.are_possible(provider.get_tracer("x")) == is_reserved
     write_deltalake(tmp_path, DATA)
     traceparent = read_commit_metadata(tmp_path).metadata["traceparent"]
     told = [

@@ -13,6 +13,7 @@ import pytest
 
 from deltawitness import cache_context, current_run, run, suppressed
 from deltawitness.exceptions import ConfigurationError
+from deltawitness.ids_and_clock import fixed, new_id, now_ns
 from deltawitness.run import (
     Ambient,
     add_run_listener,
@@ -23,7 +24,6 @@ from deltawitness.run import (
     run_from_environment,
 )
 from deltawitness.semconv import CacheScope, Env
-from deltawitness.sources import fixed, new_id, now_ns
 
 
 def test_without_a_run_there_is_the_process_run():

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
-from deltawitness.scan.ahead import read_ahead
 from deltawitness.scan.dataset import DeltaDataset
 from deltawitness.scan.filters import FilterError, parse_filter, pruning_filter, to_sql
+from deltawitness.scan.read_ahead import read_ahead
 from helpers.deletion_vectors import delete_rows
 from helpers.sql_statements import COLUMNS, SCHEMA, VALUES, predicates
 

@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake._internal import RawDeltaTable
 
-from deltawitness.commit.seams import (
+from deltawitness.commit.private_api import (
     COMMIT_PROPERTIES,
     CONVERT_OPEN_SEAM,
     FUNCTION_SEAMS,

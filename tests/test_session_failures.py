@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake._internal import RawDeltaTable
 from deltalake.writer import writer
 
-from deltawitness import ObservedSessionContext, WritePipeline, WriteRequest, internal
+from deltawitness import ObservedSessionContext, WritePipeline, WriteRequest, internal_errors
 from deltawitness.events import Failed, Landed
 from deltawitness.testing import capture_writes
 
@@ -150,11 +150,11 @@ def test_the_error_leaves_though_the_table_cannot_be_served(uri, late_errors, mo
 
             patch.setattr(DeltaTable, "__init__", init)
         else:
-            patch.setattr("deltawitness.proxies.state.Session.publish_location", fail)
+            patch.setattr("deltawitness.session.core.state.Session.publish_location", fail)
         with pytest.raises(KeyboardInterrupt) as caught:
             ctx.sql("INSERT INTO t VALUES (4)").collect()
     assert caught.value is error
-    assert internal.seen() == ({} if how == "open" else {("session", "RuntimeError"): 1})
+    assert internal_errors.seen() == ({} if how == "open" else {("session", "RuntimeError"): 1})
     ctx.refresh()
     assert ids(ctx, "v") == [1, 2, 3, 4]
 

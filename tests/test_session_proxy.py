@@ -66,11 +66,11 @@ from deltawitness import (
     ObservedSessionContext,
     Settings,
 )
-from deltawitness.proxies.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
-from deltawitness.proxies.context_handlers import SESSION_HANDLERS
-from deltawitness.proxies.frame_handlers import FRAME_HANDLERS, TERMINAL
-from deltawitness.proxies.session import ObservedCatalog, ObservedSchema
-from deltawitness.proxies.state import session_of
+from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
+from deltawitness.session.context_handlers import SESSION_HANDLERS
+from deltawitness.session.core.state import session_of
+from deltawitness.session.frame_handlers import FRAME_HANDLERS, TERMINAL
+from deltawitness.session.proxies import ObservedCatalog, ObservedSchema
 
 DATA = pa.table({"a": [1, 2, 3], "b": ["x", "y", None], "c": [0.5, float("nan"), None]})
 OTHER = pa.table({"a": [2, 3, 4], "b": ["y", None, "z"], "c": [1.5, None, 2.5]})

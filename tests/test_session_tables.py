@@ -14,7 +14,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import RepeatedStatementWarning, StatementError
-from deltawitness.proxies.state import session_of
+from deltawitness.session.core.state import session_of
 
 DATA = pa.table({"id": [1, 2]})
 

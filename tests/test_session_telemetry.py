@@ -331,21 +331,21 @@ def test_a_query_ends_with_the_last_of_its_streams(ctx, telemetry):
 
 def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_writes, monkeypatch):
     """The files are there, and the program goes on."""
-    from deltawitness import internal
-    from deltawitness.proxies import exports
+    from deltawitness import internal_errors
+    from deltawitness.session.sql import exports
 
-    monkeypatch.setattr(exports._Written, "look", lambda _: 1 / 0)
+    monkeypatch.setattr(exports._WrittenFiles, "look", lambda _: 1 / 0)
     ctx.table("src").write_parquet(tmp_path / "out.parquet")
     assert (tmp_path / "out.parquet").exists()
-    assert internal.seen() == {("export", "ZeroDivisionError"): 1}
-    internal.forget()
+    assert internal_errors.seen() == {("export", "ZeroDivisionError"): 1}
+    internal_errors.forget()
 
 
 def test_rows_are_not_counted_in_files_that_somebody_else_has_changed(ctx, tmp_path):
     """Counting comes later; what is there then may be another's."""
-    from deltawitness.proxies.exports import _Written
+    from deltawitness.session.sql.exports import _WrittenFiles
 
-    written = _Written(str(tmp_path / "out.csv"), {}, 0)
+    written = _WrittenFiles(str(tmp_path / "out.csv"), {}, 0)
     ctx.table("src").write_csv(tmp_path / "out.csv")
     written.look()
     assert written.metrics(None).rows_added == 3
@@ -411,8 +411,8 @@ def test_operator_metrics_of_other_writes(ctx, tmp_path):
 
 def test_a_session_works_without_an_sdk_and_when_ours_fails(ctx, tmp_path, monkeypatch):
     """A stamp that cannot be made is counted; the statement is carried out."""
-    from deltawitness import internal
-    from deltawitness.proxies import frame_facts
+    from deltawitness import internal_errors
+    from deltawitness.session.core import frame_facts
 
     def broken(*_):
         msg = "no hash"
@@ -420,8 +420,8 @@ def test_a_session_works_without_an_sdk_and_when_ours_fails(ctx, tmp_path, monke
 
     monkeypatch.setattr(frame_facts, "hash_of_plan_text", broken)
     ctx.sql("DELETE FROM t WHERE id = 1").collect()
-    assert internal.seen() == {("session", "RuntimeError"): 1}
-    internal.forget()
+    assert internal_errors.seen() == {("session", "RuntimeError"): 1}
+    internal_errors.forget()
     assert DeltaTable(tmp_path / "t").version() == 1
 
 

@@ -11,7 +11,7 @@ from datafusion import SessionConfig, SQLOptions, udf
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from deltawitness import ObservedSessionContext, internal
+from deltawitness import ObservedSessionContext, internal_errors
 from deltawitness.exceptions import StatementError
 
 PEOPLE = pa.table({"id": [1, 2, 3], "name": ["ann", "bob", None], "score": [1.5, None, 3.0]})
@@ -300,9 +300,9 @@ def test_an_insert_has_landed_though_its_commit_cannot_be_read(ctx, monkeypatch)
     def unreadable(*_args, **_kwargs):
         raise PermissionError("denied")
 
-    monkeypatch.setattr("deltawitness.proxies.receipts.open_log", unreadable)
+    monkeypatch.setattr("deltawitness.delta_rs.receipts.open_log", unreadable)
     assert run(ctx, "INSERT INTO people SELECT * FROM news") == 2
-    assert ("receipt", "PermissionError") in internal.seen()
+    assert ("receipt", "PermissionError") in internal_errors.seen()
 
 
 def test_a_condition_that_is_put_in_by_name_counts(ctx):
@@ -664,7 +664,7 @@ def test_a_statement_in_a_literal_is_none(ctx):
     assert ctx.sql("SELECT 'STORED AS DELTATABLE' AS x").to_pydict() == {
         "x": ["STORED AS DELTATABLE"]
     }
-    assert internal.seen() == {}
+    assert internal_errors.seen() == {}
 
 
 # --- two writers -----------------------------------------------------------------------------------------
@@ -674,8 +674,8 @@ def test_no_update_is_lost_between_two_sessions(tmp_path):
     """Each increment either counts or raises the engine's own conflict, told as one."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from deltawitness.error_types import classify
     from deltawitness.semconv import ErrorType
-    from deltawitness.taxonomy import classify
 
     write_deltalake(tmp_path / "t", pa.table({"k": [1], "n": [0]}))
 

@@ -12,10 +12,10 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.transaction import Transaction
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
+from deltawitness.error_types import classify, is_programs_own
 from deltawitness.hashing import canonical_uri, table_id
 from deltawitness.redaction import redact_text, without_location
 from deltawitness.semconv import ErrorType
-from deltawitness.taxonomy import classify, is_programs_own
 from deltawitness.testing import capture_writes
 
 DATA = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "p": ["a", "b", "c"]})

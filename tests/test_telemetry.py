@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from deltawitness import cache_context, cache_span, metric_views, read_commit_metadata, run
 from deltawitness.events import InputVersion
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.observe.enclosure import Facts, enclosed
+from deltawitness.observe.write_context import WriteAttributes, write_context
 from deltawitness.semconv import CACHE_DURATION_BUCKETS, DB_DURATION_BUCKETS
 from deltawitness.telemetry.metrics import InternalCounters, PolicyNames
 
@@ -229,8 +229,10 @@ def test_the_65th_policy_is_the_others():
 
 def test_inputs_and_hashes_of_an_enclosing_proxy_are_told(table, delta_telemetry):
     """A session or a pipeline knows them, the seam tells them."""
-    facts = Facts(plan_hash="p", schema_hash="s", inputs=(InputVersion("t", 4, "file:///x"),))
-    with enclosed(facts):
+    facts = WriteAttributes(
+        plan_hash="p", schema_hash="s", inputs=(InputVersion("t", 4, "file:///x"),)
+    )
+    with write_context(facts):
         write_deltalake(table, DATA, mode="append")
     attributes = span_of(delta_telemetry).attributes
     assert attributes["delta.inputs"] == ("t@4",)

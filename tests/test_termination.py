@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
-from deltawitness.observe.termination import Termination
+from deltawitness.observe.sigterm import SigtermHandler
 
 PROGRAM = Path(__file__).parent / "programs" / "writes_until_told.py"
 
@@ -99,7 +99,7 @@ def test_without_a_ledger_the_signal_is_left_alone():
 
 def test_off_the_main_thread_the_signal_is_left_alone():
     """Python lets nobody else set a handler."""
-    thread = threading.Thread(target=Termination(bool).install)
+    thread = threading.Thread(target=SigtermHandler(bool).install)
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -31,10 +31,10 @@ from deltawitness import (
     suppressed,
     table_id,
 )
+from deltawitness.delta_rs.install import install_for_proxies, uninstall
 from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitReason
 from deltawitness.exceptions import StatementError, WriteRequestError
 from deltawitness.observe import current_observer, flush
-from deltawitness.proxies.installation import install_enclosed, uninstall
 from deltawitness.testing import CapturedWrites, InMemoryTelemetry, capture_writes
 
 DATA = pa.table({"id": [1]})
@@ -120,7 +120,7 @@ def captured_by(how):
         with capture_writes() as captured:
             yield captured
         return
-    install_enclosed()
+    install_for_proxies()
     flush()
     captured, observer = CapturedWrites(), current_observer()
     observer.add_sink(captured)
@@ -296,7 +296,7 @@ def test_suppressed_writes_are_not_told(uri):
 
 def test_an_error_of_ours_changes_nothing(uri, monkeypatch):
     """The function returns, and raises, what it does without us."""
-    from deltawitness import internal
+    from deltawitness import internal_errors
     from deltawitness.observe import Observer
 
     def fail(*args, **kwargs):
@@ -308,8 +308,8 @@ def test_an_error_of_ours_changes_nothing(uri, monkeypatch):
             assert write_deltalake(uri, DATA, mode="ignore") is None
             with pytest.raises(RuntimeError, match="bad source"):
                 write_deltalake(uri, BadSource(), mode="append")
-        assert internal.seen() == {("seam", "OSError"): 2}
-        internal.forget()
+        assert internal_errors.seen() == {("seam", "OSError"): 2}
+        internal_errors.forget()
 
 
 @pytest.mark.internal_errors

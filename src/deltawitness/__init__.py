@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.run import RunContext, cache_context, current_run, run, suppressed
 
 if TYPE_CHECKING:
-    from deltawitness.cache.cache import CacheEntry, DeltaCache, Explanation
-    from deltawitness.cache.policy import CachePolicy
-    from deltawitness.cache.pruning import Pruned
-    from deltawitness.cache.snapshots import MetadataSnapshot
-    from deltawitness.cache.verification import Verdict, Verified
+    from deltawitness.cache.delta_cache import CacheEntry, DeltaCache, Explanation
+    from deltawitness.cache.entries.policy import CachePolicy
+    from deltawitness.cache.entries.prune import PruneResult
+    from deltawitness.cache.entries.prune import PruneResult as Pruned
+    from deltawitness.cache.kinds.snapshots import MetadataSnapshot
+    from deltawitness.cache.verify.verifier import Verdict, VerifyResult
+    from deltawitness.cache.verify.verifier import VerifyResult as Verified
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
         history,
         read_commit_metadata,
     )
-    from deltawitness.config import Settings
     from deltawitness.events import (
         CommitMetrics,
         Committed,
@@ -40,18 +41,19 @@ if TYPE_CHECKING:
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.ledger import Ledger
     from deltawitness.observe import flush
-    from deltawitness.propagation import run_environment
-    from deltawitness.proxies.observed_pipeline import ObservedWritePipeline
-    from deltawitness.proxies.pipeline import (
+    from deltawitness.pipeline.observed import ObservedWritePipeline
+    from deltawitness.pipeline.pipeline import (
         WriteFormat,
         WriteMode,
         WritePipeline,
         WriteRequest,
         WriteResult,
     )
-    from deltawitness.proxies.session import ObservedDataFrame, ObservedSessionContext
+    from deltawitness.propagation import run_environment
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the name that packaging expects
-    from deltawitness.telemetry.cache import cache_span
+    from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
+    from deltawitness.settings import Settings
+    from deltawitness.telemetry.cache_spans import cache_span
     from deltawitness.telemetry.diagnostics import (
         DiagnosticsSink,
         InMemoryDiagnosticsSink,
@@ -62,41 +64,41 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CacheCommitMetadataRequest": "commit",
-    "CacheEntry": "cache.cache",
-    "CachePolicy": "cache.policy",
+    "CacheEntry": "cache.delta_cache",
+    "CachePolicy": "cache.entries.policy",
     "CommitMetadata": "commit",
     "CommitMetrics": "events",
     "Committed": "events",
     "DataFusionInstrumentor": "instrumentation",
-    "DeltaCache": "cache.cache",
+    "DeltaCache": "cache.delta_cache",
     "DeltaLakeInstrumentor": "instrumentation",
     "DiagnosticsSink": "telemetry.diagnostics",
-    "Explanation": "cache.cache",
+    "Explanation": "cache.delta_cache",
     "Exported": "events",
     "Failed": "events",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "Ledger": "ledger.ledger",
-    "MetadataSnapshot": "cache.snapshots",
+    "MetadataSnapshot": "cache.kinds.snapshots",
     "NoCommit": "events",
-    "ObservedDataFrame": "proxies.session",
-    "ObservedSessionContext": "proxies.session",
-    "ObservedWritePipeline": "proxies.observed_pipeline",
+    "ObservedDataFrame": "session.proxies",
+    "ObservedSessionContext": "session.proxies",
+    "ObservedWritePipeline": "pipeline.observed",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
-    "Pruned": "cache.pruning",
-    "Settings": "config",
-    "Verdict": "cache.verification",
-    "Verified": "cache.verification",
+    "PruneResult": "cache.entries.prune",
+    "Settings": "settings",
+    "Verdict": "cache.verify.verifier",
+    "VerifyResult": "cache.verify.verifier",
     "WriteEvent": "events",
-    "WriteFormat": "proxies.pipeline",
+    "WriteFormat": "pipeline.pipeline",
     "WriteIntent": "events",
-    "WriteMode": "proxies.pipeline",
+    "WriteMode": "pipeline.pipeline",
     "WriteOutcome": "events",
-    "WritePipeline": "proxies.pipeline",
-    "WriteRequest": "proxies.pipeline",
-    "WriteResult": "proxies.pipeline",
+    "WritePipeline": "pipeline.pipeline",
+    "WriteRequest": "pipeline.pipeline",
+    "WriteResult": "pipeline.pipeline",
     "WriteSink": "events",
     "cache_commit_metadata": "commit",
-    "cache_span": "telemetry.cache",
+    "cache_span": "telemetry.cache_spans",
     "diagnostics_sink": "telemetry.diagnostics",
     "flush": "observe",
     "history": "commit",
@@ -108,6 +110,9 @@ _HOMES = {
     "schema_hash": "hashing",
     "table_id": "hashing",
 }
+
+_ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
+"""Former public names, which stay valid."""
 
 __all__ = [
     "CacheCommitMetadataRequest",
@@ -131,11 +136,13 @@ __all__ = [
     "ObservedSessionContext",
     "ObservedWritePipeline",
     "OtelDiagnosticsSink",
+    "PruneResult",
     "Pruned",
     "RunContext",
     "Settings",
     "Verdict",
     "Verified",
+    "VerifyResult",
     "WriteEvent",
     "WriteFormat",
     "WriteIntent",
@@ -171,11 +178,12 @@ def __getattr__(name: str) -> Any:
         from deltawitness.semconv import WITNESS_VERSION  # noqa: PLC0415 - as the others
 
         return WITNESS_VERSION
-    home = _HOMES.get(name)
+    new_name = _ALIASES.get(name, name)
+    home = _HOMES.get(new_name)
     if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), new_name)
     globals()[name] = value
     return value
 

@@ -11,13 +11,13 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
     BaseInstrumentor,
 )
 
-from deltawitness.config import Settings
+from deltawitness.delta_rs.install import install, install_for_proxies, uninstall
 from deltawitness.events_file import EventsFile
 from deltawitness.observe import Observer
 from deltawitness.propagation import SESSIONS, Propagation
-from deltawitness.proxies.installation import install, install_enclosed, uninstall
 from deltawitness.run import adopt_run, run_from_environment
 from deltawitness.semconv import Env
+from deltawitness.settings import Settings
 from deltawitness.telemetry.providers import loadable_providers
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from deltawitness.events import WriteSink
     from deltawitness.observe.observer import RequestHook, ResponseHook
-    from deltawitness.proxies.datafusion import DataFusionPatches
+    from deltawitness.session.patches import DataFusionPatches
 
 __all__ = ["DataFusionInstrumentor", "DeltaLakeInstrumentor"]
 
@@ -152,10 +152,10 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
             **_: what other instrumentors take; providers, settings and sinks are those of
                 :class:`DeltaLakeInstrumentor`, or the global ones without it.
         """
-        from deltawitness.proxies.datafusion import DataFusionPatches  # noqa: PLC0415 - heavy
+        from deltawitness.session.patches import DataFusionPatches  # noqa: PLC0415 - heavy
 
         with _claimed(self):
-            install_enclosed()
+            install_for_proxies()
             self._patches = DataFusionPatches()
             self._patches.install()
 

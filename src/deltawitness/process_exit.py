@@ -7,14 +7,14 @@ from contextlib import suppress
 
 from deltawitness.run import unhandled
 
-__all__ = ["Terminated", "exit_code_of", "is_failure", "restore_interrupt"]
+__all__ = ["TerminatedError", "exit_code_of", "is_failure", "restore_interrupt"]
 
 _BYTE = 0xFF
 _LONGEST = (1 << 63) - 1
 """What CPython's `long` holds; it exits with -1 for more."""
 
 
-class Terminated(BaseException):
+class TerminatedError(BaseException):
     """Ends the runs of a process that SIGTERM ends; it is never raised."""
 
 
@@ -40,7 +40,7 @@ def exit_code_of(error: BaseException | None, *, ends_process: bool) -> int | No
         if not isinstance(code, int):
             return 1
         return int(code) & _BYTE if abs(code) <= _LONGEST else _BYTE
-    if isinstance(error, Terminated):
+    if isinstance(error, TerminatedError):
         return -signal.SIGTERM
     if error is None or not ends_process:
         return None

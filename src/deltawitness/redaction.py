@@ -15,10 +15,10 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from deltawitness.config import LedgerMessages, Settings, TableNames
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent, WriteOutcome
 from deltawitness.hashing import table_id
 from deltawitness.run import RunContext
+from deltawitness.settings import LedgerMessages, Settings, TableNames
 
 __all__ = [
     "key_hash",

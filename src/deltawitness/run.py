@@ -22,8 +22,8 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.forks import reset_in_child
+from deltawitness.ids_and_clock import new_id, now_ns
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, CacheScope, Env
-from deltawitness.sources import new_id, now_ns
 
 __all__ = [
     "CacheContext",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deltawitness import sources
+from deltawitness import ids_and_clock
 from deltawitness.observe import current_observer, flush
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def fixed_clock(
 ) -> Iterator[None]:
     """Let time start at `start_ns` and move by `step_ns` (nanoseconds) at each look at it."""
     ticks = itertools.count(start_ns, step_ns)
-    with sources.fixed(clock=lambda: next(ticks)):
+    with ids_and_clock.fixed(clock=lambda: next(ticks)):
         yield
 
 
@@ -120,7 +120,7 @@ def fixed_ids(form: str = "00000000-0000-7000-8000-{:012d}") -> Iterator[None]:
     '00000000-0000-7000-8000-000000000001'
     """
     numbers = itertools.count(1)
-    with sources.fixed(ids=lambda: form.format(next(numbers))):
+    with ids_and_clock.fixed(ids=lambda: form.format(next(numbers))):
         yield
 
 

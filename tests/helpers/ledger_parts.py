@@ -8,10 +8,10 @@ import time
 import pyarrow as pa
 
 from deltawitness.events import CommitMetrics, Committed, WriteEvent, WriteIntent
-from deltawitness.ledger.arrow import queried
-from deltawitness.ledger.lines import LineKind
-from deltawitness.ledger.rows import as_json
-from deltawitness.ledger.spool import Spool
+from deltawitness.ledger.spool.records import RecordKind
+from deltawitness.ledger.spool.writer import Spool
+from deltawitness.ledger.tables.arrow import query
+from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.run import RunContext
 from deltawitness.semconv import CacheOperation, Operation
 
@@ -84,7 +84,7 @@ def spool_in(folder, **options):
 def sealed_rows(spool, *rows):
     """Tell rows, and return the paths of the segments that wait."""
     for row in rows:
-        assert spool.append(LineKind.ROW, row["write_id"], as_json(row))
+        assert spool.append(RecordKind.ROW, row["write_id"], as_json(row))
     spool.rotate()
     return [segment.path for segment in spool.sealed()]
 
@@ -93,13 +93,13 @@ def left_behind(spools, count=1, **more):
     """Leave spools of dead processes, each with an operation, a run that ended and one that did not."""
     for number in range(count):
         spool = spool_in(spools)
-        for kind, name in ((LineKind.RUN_START, "open"), (LineKind.RUN_END, "ended")):
+        for kind, name in ((RecordKind.RUN_START, "open"), (RecordKind.RUN_END, "ended")):
             row = run_started(f"{name}-{number}", pid=number, **more)
             row |= {"end_time": row["start_time"], "status": "ok"}
             assert spool.append(kind, row["run_id"], as_json(row))
         row = operation_row(f"w-{number}", run_id=f"open-{number}", pid=number)
         row["event_time"] = more.get("start_time", row["event_time"])
-        assert spool.append(LineKind.ROW, row["write_id"], as_json(row))
+        assert spool.append(RecordKind.ROW, row["write_id"], as_json(row))
         spool.close()
 
 
@@ -109,7 +109,7 @@ def rows_of(root, table, columns="*", order="1"):
     return (
         []
         if opened is None
-        else queried(opened, f"SELECT {columns} FROM ledger ORDER BY {order}").to_pylist()
+        else query(opened, f"SELECT {columns} FROM ledger ORDER BY {order}").to_pylist()
     )
 
 

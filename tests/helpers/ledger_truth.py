@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from deltawitness.ledger.rows import ledger_uri
-from deltawitness.ledger.tables import INVENTORY, RUNS
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.ledger.tables.write_rows import ledger_uri
 from helpers.ledger_parts import rows_of
 
 

@@ -10,7 +10,11 @@ import signal
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["deltawitness.instrumentation", "deltawitness.ledger.ledger", "deltawitness.ledger.drain"]
+    [
+        "deltawitness.instrumentation",
+        "deltawitness.ledger.ledger",
+        "deltawitness.ledger.drain.drain",
+    ]
 )
 
 LIFE_S = 3600

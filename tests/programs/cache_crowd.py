@@ -11,7 +11,7 @@ import pyarrow as pa
 from datafusion import udf
 from deltalake import write_deltalake
 
-from deltawitness import DeltaCache, ObservedSessionContext, Settings, internal
+from deltawitness import DeltaCache, ObservedSessionContext, Settings, internal_errors
 
 QUERY = "SELECT noted(id) AS id, count(*) AS n FROM t GROUP BY 1"
 
@@ -43,7 +43,7 @@ def ask(folder, barrier, connection):
     register_noted(ctx, f"{folder}/computed")
     barrier.wait(60)
     found = cache.view("shared", QUERY, functions={"noted": "1"}).sort("id").to_pydict()
-    connection.send((found, internal.seen()))
+    connection.send((found, internal_errors.seen()))
 
 
 def ask_and_die(folder, moment, connection):
@@ -76,7 +76,7 @@ def race(folder, number, rounds, connection):
         ctx.refresh("t")
         if n < turn + 2:
             wrong.append((turn, n))
-    connection.send((wrong, internal.seen()))
+    connection.send((wrong, internal_errors.seen()))
 
 
 def read(folder, begun, stop, connection):
@@ -89,7 +89,7 @@ def read(folder, begun, stop, connection):
         if found["n"] != [len(found["n"])] * len(found["n"]):
             half.append(found)
         reads += 1
-    connection.send((half, reads, internal.seen()))
+    connection.send((half, reads, internal_errors.seen()))
 
 
 def ask_on_a_full_disk(folder, connection):
@@ -99,7 +99,7 @@ def ask_on_a_full_disk(folder, connection):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
     query = "SELECT value AS id, value * 7919 % 1000 AS x FROM generate_series(1, 10000)"
     found = [cache.view("shared", query).count() for _ in range(2)]
-    seen = internal.seen()
+    seen = internal_errors.seen()
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     found.append(cache.view("shared", query).count())
     connection.send((found, {component for component, _ in seen}, str(cache.explain("shared"))))

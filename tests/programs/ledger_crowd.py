@@ -8,9 +8,9 @@ import tempfile
 import pyarrow as pa
 from deltalake import CommitProperties, write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor, Settings, internal, run
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.tables import LedgerRoot
+from deltawitness import DeltaLakeInstrumentor, Settings, internal_errors, run
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.tables.schema import LedgerRoot
 
 DATA = pa.table({"x": [1, 2]})
 
@@ -41,14 +41,14 @@ def write_many(settings, tables, options, turns, results):
             except Exception as error:  # noqa: BLE001 - each is to be seen
                 errors.append(repr(error))
     DeltaLakeInstrumentor().uninstrument()
-    results.send((written, errors, internal.seen()))
+    results.send((written, errors, internal_errors.seen()))
 
 
 def drain_when_told(root, spools, barrier, results):
     """Drain what dead processes have left, all at once with others."""
     barrier.wait(60)
     done = Drain(LedgerRoot(root), tail=64).all_dead(spools)
-    results.send((done.operations, done.runs, internal.seen()))
+    results.send((done.operations, done.runs, internal_errors.seen()))
 
 
 def write_as(user, settings, table, results):
@@ -58,7 +58,7 @@ def write_as(user, settings, table, results):
         _write_once({"cache_root": folder}, f"{folder}/t")
     os.setuid(user)
     _write_once(settings, table)
-    results.send(internal.seen())
+    results.send(internal_errors.seen())
 
 
 def _write_once(settings, table):

@@ -8,8 +8,8 @@ import os
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, flush, internal, run
-from deltawitness.ledger.recorder import recorder_of
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, flush, internal_errors, run
+from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.run import current_run
 
 DATA = pa.table({"x": [1, 2]})
@@ -48,7 +48,7 @@ def children_that_write(cache, tables, results):
         codes = [forked(lambda table=table: write(table)) for table in tables[1:]]
         write(tables[0])
     DeltaLakeInstrumentor().uninstrument()
-    results.send((codes, internal.seen()))
+    results.send((codes, internal_errors.seen()))
 
 
 def children_of_a_writer(cache, tables, results):
@@ -70,7 +70,7 @@ def children_of_a_writer(cache, tables, results):
         is_same = _content(kept.home) == before
         write(tables[0])
     DeltaLakeInstrumentor().uninstrument()
-    results.send((codes, is_same, internal.seen()))
+    results.send((codes, is_same, internal_errors.seen()))
 
 
 READ = {
@@ -99,4 +99,4 @@ def pool(method, cache, tables, results):
         workers.close()
         workers.join()
     DeltaLakeInstrumentor().uninstrument()
-    results.send(internal.seen())
+    results.send(internal_errors.seen())

@@ -9,15 +9,15 @@ from __future__ import annotations
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor, Settings, internal, run
-from deltawitness.ledger import drain, recorder
-from deltawitness.ledger.tables import INVENTORY, RUNS, Kind
+from deltawitness import DeltaLakeInstrumentor, Settings, internal_errors, run
+from deltawitness.ledger.drain import drain, recorder
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, ColumnKind
 
 LATER = frozenset({"plan_shape_hash", "inputs", "engine", "thread", "error_type"})
 """Columns of both tables that the older release does not know, of all kinds of types."""
 
-COLOUR = ("colour", Kind.TEXT, "what the newer release knows besides")
-SHADES = ("shades", Kind.COUNTS, "likewise, nested")
+COLOUR = ("colour", ColumnKind.TEXT, "what the newer release knows besides")
+SHADES = ("shades", ColumnKind.COUNTS, "likewise, nested")
 
 
 def become(release):
@@ -46,5 +46,5 @@ def write_when_told(release, cache, table, told, results):
     for _ in iter(told.recv, None):
         with run(release):
             write_deltalake(table, pa.table({"x": [1]}), mode="append")
-        results.send(internal.seen())
+        results.send(internal_errors.seen())
     DeltaLakeInstrumentor().uninstrument()

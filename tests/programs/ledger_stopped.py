@@ -13,7 +13,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings
-from deltawitness.ledger import drain, maintenance
+from deltawitness.ledger.drain import drain, maintenance
 
 LOADED = (drain, maintenance)
 """Loaded once, and not in each child."""

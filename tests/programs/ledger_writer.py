@@ -17,14 +17,14 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings, run
-from deltawitness.ledger import drain, maintenance
-from deltawitness.ledger.drain import Drain
-from deltawitness.ledger.recorder import Recorder
-from deltawitness.ledger.segments import Adopted
-from deltawitness.ledger.spool import Spool
-from deltawitness.ledger.tables import INVENTORY, RUNS, LedgerRoot
+from deltawitness.ledger.drain import drain, maintenance
+from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.drain.recorder import Recorder
+from deltawitness.ledger.spool.reader import AbandonedSpool
+from deltawitness.ledger.spool.writer import Spool
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerRoot
+from deltawitness.observe.ledger_sink import LedgerSink
 from deltawitness.observe.observer import Observer
-from deltawitness.observe.recording import LedgerRecording
 
 TABLES = ("orders", "items", "audit")
 OPERATIONS = ("append",) * 5 + ("delete", "merge", "optimize", "failing")
@@ -185,7 +185,7 @@ def maintain_often():
 MOMENTS = {
     "before the commit": lambda: die_at(Observer, "enter", call=11, after=True),
     "inside the engine": lambda: None,
-    "after the commit, before the note": lambda: die_at(LedgerRecording, "note", call=11),
+    "after the commit, before the note": lambda: die_at(LedgerSink, "note", call=11),
     "at the very first line": lambda: die_in_a_line(1),
     "in the middle of a line": lambda: die_in_a_line(25),
     "between note and row": lambda: die_at(Recorder, "settle", call=11),
@@ -212,9 +212,11 @@ MOMENTS = {
     "adopting, between the tables": lambda: die_at(
         Drain, "_carry_runs", if_given=lambda _, batch: batch.abandoned
     ),
-    "adopted, before the spool is deleted": lambda: die_at(Adopted, "forget"),
-    "adopted, with some of the spool deleted": lambda: die_deleting(Adopted, "os.remove", call=2),
-    "adopted, with only the folder left": lambda: die_deleting(Adopted, "os.rmdir"),
+    "adopted, before the spool is deleted": lambda: die_at(AbandonedSpool, "forget"),
+    "adopted, with some of the spool deleted": lambda: die_deleting(
+        AbandonedSpool, "os.remove", call=2
+    ),
+    "adopted, with only the folder left": lambda: die_deleting(AbandonedSpool, "os.rmdir"),
     "holding the lease of maintenance": lambda: (
         maintain_often(),
         die_at(maintenance, "_give_back"),

@@ -12,10 +12,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from deltawitness.config import Settings
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.run import current_cache_context, current_run
 from deltawitness.semconv import ACTIVATE_TOP, Env
+from deltawitness.settings import Settings
 
 __all__ = ["SITE_DIRECTORY", "activate", "is_disabled"]
 
@@ -68,7 +68,7 @@ def is_disabled(instrumentation: str) -> bool:
 
 def _observe(settings: Settings, *, is_top: bool) -> None:
     from deltawitness.activation.process import observe_process  # noqa: PLC0415 - heavy
-    from deltawitness.internal import report  # noqa: PLC0415 - as above
+    from deltawitness.internal_errors import report  # noqa: PLC0415 - as above
 
     try:
         observe_process(settings, is_top=is_top, is_exporting=asks_for_export(os.environ))

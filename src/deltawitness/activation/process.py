@@ -8,12 +8,12 @@ import os
 import wrapt
 
 from deltawitness.activation import is_disabled
-from deltawitness.config import Settings
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
-from deltawitness.internal import report
+from deltawitness.internal_errors import report
 from deltawitness.propagation.environment import child_environment
 from deltawitness.run import adopt_run, current_run, run, unhandled
 from deltawitness.semconv import ACTIVATE_CHILD, Env
+from deltawitness.settings import Settings
 from deltawitness.telemetry.providers import complain, without_tracebacks
 
 __all__ = ["observe_process"]

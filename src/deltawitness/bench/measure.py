@@ -26,7 +26,7 @@ from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.redaction import redact_text
 from deltawitness.semconv import Env
 
-__all__ = ["CASES", "CONTROL", "BenchError", "Case", "Line", "machine", "run_case", "summary"]
+__all__ = ["CASES", "CONTROL", "BenchError", "BenchLine", "Case", "machine", "run_case", "summary"]
 
 WARMING = 3
 """First rounds of a case, which are not counted."""
@@ -72,7 +72,7 @@ CASES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BenchLine:
     """What came out for one variant of a case.
 
     Attributes:
@@ -215,7 +215,7 @@ def _environment() -> dict[str, str]:
     return {**environment, Env.LEDGER.value: "false"}
 
 
-def summary(case: Case, times: Mapping[str, Sequence[int]]) -> list[Line]:
+def summary(case: Case, times: Mapping[str, Sequence[int]]) -> list[BenchLine]:
     """Return the figures of a case, a line for each variant.
 
     Args:
@@ -225,7 +225,7 @@ def summary(case: Case, times: Mapping[str, Sequence[int]]) -> list[Line]:
     base = times[BASE]
     median, mean = statistics.median(base), statistics.fmean(base)
     return [
-        Line(
+        BenchLine(
             case=case.name,
             variant=variant,
             writes=len(taken),

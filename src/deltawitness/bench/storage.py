@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from deltawitness.commit.log import LOG_DIRECTORY, local_path
 from deltawitness.exceptions import ConfigurationError
+from deltawitness.ids_and_clock import new_id
 from deltawitness.redaction import redact_text
-from deltawitness.sources import new_id
 
 __all__ = ["check_location", "temporary_place"]
 

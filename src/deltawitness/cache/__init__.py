@@ -1,1 +1,7 @@
-"""The Delta-backed cache: computed results kept as Delta tables, served for as long as they are true."""
+"""The Delta-backed cache: query results stored as Delta tables and served while their inputs are unchanged.
+
+`delta_cache` is the public class. A lookup computes a fingerprint (`fingerprint`), compares it with
+the stored entry (`entries`), and serves the entry or computes it anew (`read_through`);
+`registration` puts the result into the session. `kinds` has the entries that are not queries,
+`verify` recomputes entries and compares.
+"""

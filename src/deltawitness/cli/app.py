@@ -16,10 +16,10 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.maintenance import drain_command, optimize_command, verify_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command, show_command
-from deltawitness.cli.upkeep import drain_command, optimize_command, verify_command
 from deltawitness.cli.writes import writes_command
 from deltawitness.semconv import WITNESS_VERSION
 

@@ -12,23 +12,23 @@ import typer
 from deltawitness.cli.console import (
     FAILED,
     MISUSED,
-    Complaint,
+    CommandError,
     JsonOption,
     clearly,
-    complain,
     console,
+    print_error,
     print_json,
 )
-from deltawitness.cli.root import RootOption, any_ledger
+from deltawitness.cli.ledger_option import RootOption, any_ledger
 from deltawitness.commit import CommitMetadata
 from deltawitness.commit.log import local_path
 from deltawitness.commit.reader import parse_commit
 from deltawitness.redaction import redact_text, strip_credentials
-from deltawitness.report.audit import Audited, audit_json, print_audit
+from deltawitness.report.audit import AuditResult, audit_json, print_audit
 from deltawitness.semconv import CommitKey
 
 if TYPE_CHECKING:
-    from deltawitness.ledger.targets import Target
+    from deltawitness.ledger.reconcile.targets import Target
 
 __all__ = ["REQUIRED", "audit_command"]
 
@@ -67,7 +67,7 @@ def audit_command(
         print_audit(console(sys.stdout), audited)
         for table in audited:
             if table.error is not None:
-                complain(f"{table.table} cannot be read: {table.error}")
+                print_error(f"{table.table} cannot be read: {table.error}")
     if any(table.error is not None for table in audited):
         raise typer.Exit(MISUSED)
     if any(table.failing for table in audited):
@@ -76,22 +76,22 @@ def audit_command(
 
 def _audited(
     tables: list[str], first: int, last: int | None, root: str | None
-) -> Iterator[Audited]:
-    from deltawitness.ledger.targets import targets_of  # noqa: PLC0415 - heavy
+) -> Iterator[AuditResult]:
+    from deltawitness.ledger.reconcile.targets import targets_of  # noqa: PLC0415 - heavy
 
     targets, unreadable = targets_of(any_ledger(root).root, None, tables)
     for target in targets:
         yield _audit(target, first, last)
     for nothing in unreadable:
-        yield Audited(strip_credentials(nothing.table_uri), error=nothing.text)
+        yield AuditResult(strip_credentials(nothing.table_uri), error=nothing.text)
 
 
-def _audit(target: Target, first: int, last: int | None) -> Audited:
-    audited = Audited(local_path(target.uri) or target.uri)
+def _audit(target: Target, first: int, last: int | None) -> AuditResult:
+    audited = AuditResult(local_path(target.uri) or target.uri)
     try:
         for commit in _commits(target, first, last):
             audited.add(commit, [key.value for key in REQUIRED if key not in commit.witness])
-    except Complaint as complaint:
+    except CommandError as complaint:
         audited.error = str(complaint)
     except Exception as error:  # noqa: BLE001 - the other tables are looked at all the same
         audited.error = redact_text(str(error))
@@ -103,7 +103,7 @@ def _commits(target: Target, first: int, last: int | None) -> Iterator[CommitMet
     versions = log.versions()
     if not versions:
         msg = "there is no Delta log"
-        raise Complaint(msg)
+        raise CommandError(msg)
     newest = itertools.islice(reversed(versions), last)
     for version in reversed([known for known in newest if known >= first]):
         raw = log.read(version)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltawitness.cli.console import MISUSED, Complaint, JsonOption, clearly, console, print_json
-from deltawitness.config import Settings
+from deltawitness.cli.console import MISUSED, CommandError, JsonOption, clearly, console, print_json
 from deltawitness.redaction import strip_credentials
 from deltawitness.report.bench import print_bench
+from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
-    from deltawitness.bench.measure import Line
+    from deltawitness.bench.measure import BenchLine
 
 __all__ = ["bench_command"]
 
@@ -64,23 +64,23 @@ def bench_command(
 
 def _measured(
     uri: str | None, rounds: int, text: str | None, storage_options: dict[str, str] | None
-) -> tuple[str, list[Line]]:
+) -> tuple[str, list[BenchLine]]:
     from deltawitness.bench.measure import CASES, run_case, summary  # noqa: PLC0415 - one command's
     from deltawitness.bench.storage import check_location, temporary_place  # noqa: PLC0415 - as above
 
     if not 1 <= rounds <= MAX_ROUNDS:
         msg = f"--rounds: expected a whole number from 1 to {MAX_ROUNDS}"
-        raise Complaint(msg, MISUSED)
+        raise CommandError(msg, MISUSED)
     cases = [case for case in CASES if text is None or text in case.name]
     if not cases:
         msg = f"--case: expected a part of one of: {'; '.join(case.name for case in CASES)}"
-        raise Complaint(msg, MISUSED)
+        raise CommandError(msg, MISUSED)
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
         msg = "bench needs the OpenTelemetry SDK: pip install 'deltawitness[otel]'"
-        raise Complaint(msg, MISUSED)
+        raise CommandError(msg, MISUSED)
     base = check_location(uri, storage_options)
     options = storage_options if "://" in base else None
-    lines: list[Line] = []
+    lines: list[BenchLine] = []
     with _ended_by_sigterm(), temporary_place(base, options) as place:
         for number, case in enumerate(cases):
             _show_progress(f"case {number + 1} of {len(cases)}: {case.name}")

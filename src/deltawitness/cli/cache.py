@@ -13,22 +13,28 @@ import typer
 
 from deltawitness.cli.console import (
     FAILED,
-    Complaint,
+    CommandError,
     JsonOption,
     clearly,
     console,
     log_to_stderr,
     print_json,
 )
-from deltawitness.cli.questions import Row, reads_of, written_in
-from deltawitness.cli.root import RootOption, any_ledger, existing_ledger, of_ledger, shown_root
-from deltawitness.cli.since import span_of
+from deltawitness.cli.durations import parse_duration
+from deltawitness.cli.ledger_option import (
+    RootOption,
+    any_ledger,
+    existing_ledger,
+    of_ledger,
+    shown_root,
+)
+from deltawitness.cli.ledger_queries import Row, reads_of, written_in
 from deltawitness.report.cache import print_entries, print_pruned, print_verified, print_why
 
 if TYPE_CHECKING:
-    from deltawitness.cache.cache import DeltaCache
-    from deltawitness.cache.entries import Entry
-    from deltawitness.cache.verification import Verified
+    from deltawitness.cache.delta_cache import DeltaCache
+    from deltawitness.cache.entries.store import Entry
+    from deltawitness.cache.verify.verifier import VerifyResult
 
 __all__ = [
     "ls_command",
@@ -64,7 +70,7 @@ def why_command(
         reads = _reads(root, name, limit)
         if not known and not reads:
             msg = f"there is no entry {name}"
-            raise Complaint(msg)
+            raise CommandError(msg)
     if as_json:
         print_json({"entries": known, "reads": reads})
     else:
@@ -75,7 +81,9 @@ def prune_command(
     older_than: Annotated[
         dt.timedelta | None,
         typer.Option(
-            parser=span_of, metavar="SPAN", help="In place of retentions: a span such as 12h or 7d."
+            parser=parse_duration,
+            metavar="SPAN",
+            help="In place of retentions: a span such as 12h or 7d.",
         ),
     ] = None,
     set_aside: Annotated[
@@ -88,7 +96,7 @@ def prune_command(
     with _of_cache(root, "pruned"):
         if set_aside and older_than is None:
             msg = "--set-aside needs --older-than: what was set aside has no retention"
-            raise Complaint(msg)
+            raise CommandError(msg)
         cache = _existing(root)
         with _told_to_the_ledger(root):
             pruned = cache.prune(older_than=older_than, set_aside=set_aside)
@@ -121,7 +129,7 @@ def verify_run_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Make again what a run has written, where its plan was kept, and compare: 1 when some differs."""
-    from deltawitness.cache.verification import Verifier  # noqa: PLC0415 - heavy
+    from deltawitness.cache.verify.verifier import Verifier  # noqa: PLC0415 - heavy
 
     with of_ledger(root, "read"):
         ledger = existing_ledger(root)
@@ -134,15 +142,15 @@ def verify_run_command(
     _end(verified)
 
 
-def _counts(verified: list[Verified]) -> dict[str, int]:
-    from deltawitness.cache.verification import Verdict  # noqa: PLC0415 - heavy
+def _counts(verified: list[VerifyResult]) -> dict[str, int]:
+    from deltawitness.cache.verify.verifier import Verdict  # noqa: PLC0415 - heavy
 
     return {
         verdict.value: sum(found.verdict is verdict for found in verified) for verdict in Verdict
     }
 
 
-def _end(verified: list[Verified]) -> None:
+def _end(verified: list[VerifyResult]) -> None:
     if _counts(verified)["differs"]:
         raise typer.Exit(FAILED)
 
@@ -161,13 +169,13 @@ def _of_cache(root: str | None, done: str) -> Iterator[None]:
 @contextmanager
 def _told_to_the_ledger(root: str | None) -> Iterator[None]:
     """Have the ledger beside the cache know what is done in the block, where there is one."""
-    from deltawitness.config import Settings  # noqa: PLC0415 - with what is below
     from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy
     from deltawitness.run import run  # noqa: PLC0415 - heavy
+    from deltawitness.settings import Settings  # noqa: PLC0415 - with what is below
 
     try:
         ledger = existing_ledger(root)
-    except Complaint:
+    except CommandError:
         yield
         return
     settings = replace(Settings.from_env(), cache_root=ledger.root.uri)
@@ -187,20 +195,20 @@ def _existing(root: str | None) -> DeltaCache:
     Raises:
         Complaint: there is none.
     """
-    from deltawitness.cache.cache import DeltaCache  # noqa: PLC0415 - heavy
-    from deltawitness.proxies.session import ObservedSessionContext  # noqa: PLC0415 - heavy
+    from deltawitness.cache.delta_cache import DeltaCache  # noqa: PLC0415 - heavy
+    from deltawitness.session.proxies import ObservedSessionContext  # noqa: PLC0415 - heavy
 
     log_to_stderr()
     cache = DeltaCache(ObservedSessionContext(), root)
     if not cache.list():
         msg = f"there is no cache at {shown_root(root)}"
-        raise Complaint(msg)
+        raise CommandError(msg)
     return cache
 
 
 def _known(root: str | None, name: str) -> list[Row]:
-    from deltawitness.cache.entries import Damaged, Entries  # noqa: PLC0415 - heavy
-    from deltawitness.cache.recipes import checked_name  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.definitions import checked_name  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import DamagedEntryError, Entries  # noqa: PLC0415 - heavy
     from deltawitness.semconv import CacheScope  # noqa: PLC0415 - heavy
 
     checked_name(name)
@@ -209,7 +217,7 @@ def _known(root: str | None, name: str) -> list[Row]:
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         try:
             entry = entries.read(scope, name)
-        except Damaged as damage:
+        except DamagedEntryError as damage:
             known.append({"name": name, "scope": scope.value, "state": f"damaged: {damage}"})
             continue
         if entry is not None:
@@ -218,7 +226,7 @@ def _known(root: str | None, name: str) -> list[Row]:
 
 
 def _told(entry: Entry) -> Row:
-    from deltawitness.cache.entries import PRUNED  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import PRUNED  # noqa: PLC0415 - heavy
 
     made_from = entry.fingerprint
     gone = PRUNED if PRUNED in entry.facts else "invalidated"
@@ -235,7 +243,7 @@ def _told(entry: Entry) -> Row:
 
 
 def _aged(made_at: int | None) -> dict[str, Any]:
-    from deltawitness.sources import now_ns  # noqa: PLC0415 - with what is above
+    from deltawitness.ids_and_clock import now_ns  # noqa: PLC0415 - with what is above
 
     if made_at is None:
         return {"made_at": None, "age_s": None}

@@ -13,17 +13,17 @@ from typing import Any, TextIO
 import typer
 from rich.console import Console
 
-from deltawitness.config import LedgerMessages
 from deltawitness.exceptions import ConfigurationError, DeltaWitnessError
 from deltawitness.redaction import message_for_ledger
+from deltawitness.settings import LedgerMessages
 
 __all__ = [
-    "Complaint",
+    "CommandError",
     "JsonOption",
     "clearly",
-    "complain",
     "console",
     "log_to_stderr",
+    "print_error",
     "print_json",
 ]
 
@@ -34,7 +34,7 @@ MISUSED = 2
 """Exit code of a wrong argument or setting, as the argument parser's own."""
 
 
-class Complaint(Exception):  # noqa: N818 - it is what is said
+class CommandError(Exception):
     """Something that ends the command with one line.
 
     Args:
@@ -53,7 +53,7 @@ def console(stream: TextIO | None) -> Console:
     return Console(file=stream, width=None if is_terminal else 140, markup=False, emoji=False)
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Say in one line what is wrong."""
     sys.stderr.write(f"deltawitness: {message}\n")
 
@@ -69,21 +69,21 @@ def clearly(where: str) -> Iterator[None]:
         yield
     except typer.Exit:
         raise
-    except Complaint as complaint:
-        complain(str(complaint))
+    except CommandError as complaint:
+        print_error(str(complaint))
         raise typer.Exit(complaint.code) from None
     except DeltaWitnessError as error:
-        complain(str(error))
+        print_error(str(error))
         raise typer.Exit(MISUSED if isinstance(error, ConfigurationError) else FAILED) from None
     except Exception as error:  # noqa: BLE001 - the engines raise whatever they like
         text = message_for_ledger(str(error), LedgerMessages.SAFE)
-        complain(f"{where}: {text or type(error).__name__}")
+        print_error(f"{where}: {text or type(error).__name__}")
         raise typer.Exit(FAILED) from None
 
 
 class _OneLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        complain(self.format(record))
+        print_error(self.format(record))
 
 
 def log_to_stderr() -> None:

@@ -13,9 +13,9 @@ from types import FrameType
 
 import typer
 
-from deltawitness.cli.console import complain
+from deltawitness.cli.console import print_error
 
-__all__ = ["Ended", "job_name", "leave_as", "run_program"]
+__all__ = ["ProgramEnd", "job_name", "leave_as", "run_program"]
 
 NOT_FOUND = 127
 """Exit code of a shell for a command that is not there."""
@@ -33,7 +33,7 @@ def job_name(command: list[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProgramEnd:
     """How a program ended.
 
     Attributes:
@@ -45,17 +45,17 @@ class Ended:
     pid: int | None = None
 
 
-def run_program(command: list[str], environment: dict[str, str]) -> Ended:
+def run_program(command: list[str], environment: dict[str, str]) -> ProgramEnd:
     """Run the program with our streams and signals as its own, and return how it ended."""
     try:
         child = subprocess.Popen(command, env=environment)  # noqa: S603 - running it is what was asked for
     except FileNotFoundError:
-        complain(f"{command[0]}: command not found")
-        return Ended(NOT_FOUND)
+        print_error(f"{command[0]}: command not found")
+        return ProgramEnd(NOT_FOUND)
     except PermissionError:
         found = shutil.which(command[0]) or command[0]
-        complain(f"{found}: cannot be executed")
-        return Ended(NOT_EXECUTABLE)
+        print_error(f"{found}: cannot be executed")
+        return ProgramEnd(NOT_EXECUTABLE)
 
     def forward(number: int, _: FrameType | None) -> None:
         child.send_signal(number)
@@ -64,7 +64,7 @@ def run_program(command: list[str], environment: dict[str, str]) -> Ended:
         signal.signal(getattr(signal, name), forward)
     # A terminal sends an interrupt to its whole foreground group: the program has it already.
     signal.signal(signal.SIGINT, signal.SIG_IGN if _is_in_foreground() else forward)
-    return Ended(child.wait(), child.pid)
+    return ProgramEnd(child.wait(), child.pid)
 
 
 def _is_in_foreground() -> bool:

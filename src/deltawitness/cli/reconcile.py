@@ -14,18 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from deltawitness.cli.console import (
     FAILED,
     MISUSED,
-    Complaint,
+    CommandError,
     JsonOption,
     console,
     print_json,
 )
-from deltawitness.cli.keeping import OwnFolder
-from deltawitness.cli.root import RootOption, any_ledger, existing_ledger, of_ledger
-from deltawitness.cli.since import SinceOption
+from deltawitness.cli.durations import SinceOption
+from deltawitness.cli.ledger_option import RootOption, any_ledger, existing_ledger, of_ledger
+from deltawitness.cli.run_ledger import OwnFolder
 from deltawitness.commit.log import local_path
-from deltawitness.config import Settings
-from deltawitness.ledger.place import absolute_root
-from deltawitness.report.plan import plan_json, print_plan
+from deltawitness.ledger.tables.locations import absolute_root
+from deltawitness.report.reconcile import plan_json, print_plan
+from deltawitness.settings import Settings
 
 __all__ = ["reconcile_command"]
 
@@ -54,7 +54,7 @@ def reconcile_command(
     with of_ledger(root, "reconciled"):
         if bool(tables) == all_tables:
             msg = "reconcile: name tables, or give --all"
-            raise Complaint(msg, MISUSED)
+            raise CommandError(msg, MISUSED)
         ledger = existing_ledger(root) if all_tables else any_ledger(root)
         with _progress() as progress:
             plan = ledger.reconcile(tables or None, since=since, full=full, progress=progress)

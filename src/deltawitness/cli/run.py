@@ -14,14 +14,14 @@ from typing import Annotated
 import typer
 
 from deltawitness.activation import SITE_DIRECTORY, asks_for_export
-from deltawitness.cli.console import MISUSED, complain, console, log_to_stderr
-from deltawitness.cli.keeping import KeptLedger, kept_ledger
+from deltawitness.cli.console import MISUSED, console, log_to_stderr, print_error
 from deltawitness.cli.program import job_name, leave_as, run_program
+from deltawitness.cli.run_ledger import RunLedger, run_ledger
 from deltawitness.events_file import EventLine, read_events
-from deltawitness.ledger.supervisor import ProcessEnd, Supervision
-from deltawitness.report.summary import print_summary, print_trace, summarised
+from deltawitness.ids_and_clock import new_id
+from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision
+from deltawitness.report.summary import print_summary, print_trace, summarize
 from deltawitness.semconv import ACTIVATE_TOP, Env
-from deltawitness.sources import new_id
 
 __all__ = ["run_command"]
 
@@ -53,7 +53,7 @@ def run_command(
         _must_be_writable(json_file)
     run_id = new_id()
     job = job or job_name(command)
-    ledger = kept_ledger(is_wanted=not no_ledger)
+    ledger = run_ledger(is_wanted=not no_ledger)
     with tempfile.TemporaryDirectory(prefix="deltawitness-") as folder:
         events_file = Path(folder) / "events.jsonl"
         events_file.touch()
@@ -69,7 +69,7 @@ def run_command(
         end = ProcessEnd(supervision.lock, ended.pid or 0, run_id, code)
         has_written = ledger.take_over(end, job, has_written=bool(events)) > 0 or bool(events)
         supervision.close()
-    summary = summarised(run_id, job, events)
+    summary = summarize(run_id, job, events)
     try:
         if json_file is not None:
             json_file.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
@@ -84,7 +84,7 @@ def run_command(
     except (OSError, ValueError) as error:
         # A closed stream or a full disk: the program's exit code is not ours to change.
         with suppress(OSError, ValueError, AttributeError):
-            complain(f"the summary could not be written: {error}")
+            print_error(f"the summary could not be written: {error}")
     leave_as(code)
 
 
@@ -92,7 +92,7 @@ def _must_be_writable(path: Path) -> None:
     try:
         path.touch()
     except OSError as error:
-        complain(f"--json: {error}")
+        print_error(f"--json: {error}")
         raise typer.Exit(MISUSED) from None
 
 
@@ -133,6 +133,6 @@ def _destination() -> str:
     return f"exported by {exporter} to {endpoint}"
 
 
-def _ledger_notes(ledger: KeptLedger, run_id: str) -> list[str]:
+def _ledger_notes(ledger: RunLedger, run_id: str) -> list[str]:
     where = ledger.shown
     return [] if where is None else [f"ledger {where}: deltawitness show {run_id}"]

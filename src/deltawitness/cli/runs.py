@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
-from deltawitness.cli.questions import Row, Told, runs_of, told_of
-from deltawitness.cli.root import RootOption, existing_ledger, of_ledger
-from deltawitness.cli.since import SinceOption
+from deltawitness.cli.durations import SinceOption
+from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
+from deltawitness.cli.ledger_queries import Row, RunReport, run_report, runs_of
 from deltawitness.report.runs import print_run, print_runs
 from deltawitness.report.summary import summary_lines
 
@@ -57,14 +57,14 @@ def show_command(
 ) -> None:
     """Show one run: the runs opened in it, what was done to which table, and what failed."""
     with of_ledger(root, "read"):
-        told = told_of(existing_ledger(root), run_id)
+        told = run_report(existing_ledger(root), run_id)
     if as_json:
         print_json(_told_json(told))
     else:
         print_run(console(sys.stdout), told)
 
 
-def _told_json(told: Told) -> dict[str, Any]:
+def _told_json(told: RunReport) -> dict[str, Any]:
     return {
         "run": told.run,
         "children": _children_json(told, told.run["run_id"]),
@@ -74,7 +74,7 @@ def _told_json(told: Told) -> dict[str, Any]:
     }
 
 
-def _children_json(told: Told, run_id: str) -> list[Row]:
+def _children_json(told: RunReport, run_id: str) -> list[Row]:
     return [
         {**child, "children": _children_json(told, child["run_id"])}
         for child in told.children.get(run_id, [])

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
-from deltawitness.cli.questions import writes_of
-from deltawitness.cli.root import RootOption, existing_ledger, of_ledger
-from deltawitness.cli.since import SinceOption
+from deltawitness.cli.durations import SinceOption
+from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
+from deltawitness.cli.ledger_queries import writes_of
 from deltawitness.report.writes import print_writes
 from deltawitness.semconv import CacheResult
 

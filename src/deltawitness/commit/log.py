@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from deltawitness.commit.seams import read_file, remote_store, store_of
+from deltawitness.commit.private_api import read_file, remote_store, store_of
 from deltawitness.forks import importing
 
 if TYPE_CHECKING:

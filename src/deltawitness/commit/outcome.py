@@ -43,7 +43,7 @@ class RawCommit:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundCommits:
     """What a search found, and whether it looked at every version that could have been it."""
 
     commits: list[RawCommit]
@@ -72,7 +72,7 @@ def find_commits(log: CommitLog, write_id: str, versions: Iterable[int]) -> list
     return found
 
 
-def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -> Found:
+def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -> FoundCommits:
     """Look for the write's commits where they must be, and no further than a bound.
 
     Args:
@@ -88,10 +88,10 @@ def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -
         after = range(base + 1, base + 1 + tail)
         commits = find_commits(log, write_id, after)
         if commits or log.read(after.stop) is None:
-            return Found(commits, is_certain=True)
+            return FoundCommits(commits, is_certain=True)
     newest = log.versions()[-tail:]
     is_all = base is None and (not newest or newest[0] == 0)
-    return Found(find_commits(log, write_id, newest), is_certain=is_all)
+    return FoundCommits(find_commits(log, write_id, newest), is_certain=is_all)
 
 
 def landed(

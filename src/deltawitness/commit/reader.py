@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.log import CommitLog, open_log
-from deltawitness.commit.seams import storage_options_of
+from deltawitness.commit.private_api import storage_options_of
 from deltawitness.exceptions import CommitNotFoundError
 from deltawitness.semconv import RECEIPT_ID, RESERVED_COMMIT_KEYS, USER_METADATA, CommitKey
 

@@ -20,7 +20,7 @@ from opentelemetry import trace
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.instrumentation import DeltaLakeInstrumentor
-from deltawitness.internal import report
+from deltawitness.internal_errors import report
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation import run_as_values
 from deltawitness.run import (

@@ -7,19 +7,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from deltawitness.config import Settings
 from deltawitness.forks import mark_delta_rs_used
-from deltawitness.ledger.drain import Drain, Drained
-from deltawitness.ledger.logs import Progress
-from deltawitness.ledger.maintenance import Maintained, optimize
-from deltawitness.ledger.place import root_of, spool_folder
-from deltawitness.ledger.plans import Plan
-from deltawitness.ledger.reading import frame_of
-from deltawitness.ledger.reconcile import plan_of
-from deltawitness.ledger.recorder import recorder_of
-from deltawitness.ledger.tables import INVENTORY, RUNS, SNAPSHOTS, TABLES, LedgerTable
-from deltawitness.ledger.verification import Verification, verified
+from deltawitness.ledger.drain.drain import Drain, DrainResult
+from deltawitness.ledger.drain.maintenance import MaintenanceResult, optimize
+from deltawitness.ledger.drain.recorder import recorder_of
+from deltawitness.ledger.integrity import IntegrityResult, check_integrity
+from deltawitness.ledger.reconcile.log_reader import Progress
+from deltawitness.ledger.reconcile.plan import ReconcilePlan
+from deltawitness.ledger.reconcile.scan import plan_of
+from deltawitness.ledger.tables.frames import frame_of
+from deltawitness.ledger.tables.locations import root_of, spool_folder
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS, TABLES, LedgerTable
 from deltawitness.semconv import LEDGER_SCHEMA
+from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     import os
@@ -116,7 +116,7 @@ class Ledger:
 
     # --- upkeep --------------------------------------------------------------------------------------
 
-    def drain(self) -> Drained:
+    def drain(self) -> DrainResult:
         """Carry what waits into the ledger: of this process, and of those that are gone.
 
         Returns:
@@ -146,7 +146,7 @@ class Ledger:
         since: datetime | None = None,
         full: bool = False,
         progress: Progress | None = None,
-    ) -> Plan:
+    ) -> ReconcilePlan:
         """Compare the ledger with the logs of tables; nothing is written until the plan is applied.
 
         Args:
@@ -172,7 +172,7 @@ class Ledger:
             settings=self._settings,
         )
 
-    def optimize(self) -> list[Maintained]:
+    def optimize(self) -> list[MaintenanceResult]:
         """Compact the tables and delete what no version of the retention needs.
 
         Raises:
@@ -181,11 +181,11 @@ class Ledger:
         """
         return [optimize(self.root, table) for table in TABLES]
 
-    def verify(self) -> Verification:
+    def verify(self) -> IntegrityResult:
         """Check what must hold of the ledger.
 
         Its tables can be read, no operation and no run is there twice, and every version that a row
         of the inventory names was committed by that row's write, as the logs of the tables say.
         """
         self._drain_own()
-        return verified(self.root, self.spools, self._settings)
+        return check_integrity(self.root, self.spools, self._settings)

@@ -33,33 +33,33 @@ from deltawitness.events import (
     WriteOutcome,
 )
 from deltawitness.hashing import schema_hash, table_id
-from deltawitness.internal import fact
+from deltawitness.internal_errors import fact
 from deltawitness.redaction import redacted_intent, redacted_run
 
 if TYPE_CHECKING:
-    from deltawitness.config import Settings
-    from deltawitness.observe.observation import Observation
+    from deltawitness.observe.in_flight import InFlightWrite
+    from deltawitness.settings import Settings
 
-__all__ = ["barely_completed", "barely_redacted", "completed"]
+__all__ = ["complete_event", "minimal_event", "minimal_redacted_event"]
 
 
-def completed(observation: Observation, tail: int) -> WriteEvent:
+def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
     """Return the event of a finished write.
 
     Args:
-        observation: what the caller's thread noted down.
+        write: what the caller's thread noted down.
         tail: how many versions of the log to search for a commit whose version is not known.
     """
-    outcome = fact("commit", lambda: _outcome(observation, tail), None)
-    return _event(observation, _barely_known(observation) if outcome is None else outcome)
+    outcome = fact("commit", lambda: _outcome(write, tail), None)
+    return _event(write, _barely_known(write) if outcome is None else outcome)
 
 
-def barely_completed(observation: Observation) -> WriteEvent:
+def minimal_event(write: InFlightWrite) -> WriteEvent:
     """Return the event with what is known without reading anything: when reading hangs or fails."""
-    return _event(observation, _barely_known(observation))
+    return _event(write, _barely_known(write))
 
 
-def barely_redacted(event: WriteEvent, settings: Settings) -> WriteEvent:
+def minimal_redacted_event(event: WriteEvent, settings: Settings) -> WriteEvent:
     """Return the event as it may leave the process, without the parts that cannot be redacted."""
     run, intent, outcome = event.run, event.intent, event.outcome
     told = replace(
@@ -76,35 +76,35 @@ def barely_redacted(event: WriteEvent, settings: Settings) -> WriteEvent:
     return fact("redaction", lambda: replace(told, intent=redacted_intent(intent, settings)), told)
 
 
-def _barely_known(observation: Observation) -> WriteOutcome:
+def _barely_known(write: InFlightWrite) -> WriteOutcome:
     outcome: WriteOutcome
-    if observation.failure is not None:
-        outcome = observation.failure
-    elif observation.exported is not None:
+    if write.failure is not None:
+        outcome = write.failure
+    elif write.exported is not None:
         outcome = Exported()
-    elif observation.idle is not None:
-        outcome = _no_commit(observation, observation.idle)
-    elif observation.version is not None and observation.version != observation.base:
-        outcome = Committed((observation.version,), _returned_metrics(observation))
+    elif write.no_commit_reason is not None:
+        outcome = _no_commit(write, write.no_commit_reason)
+    elif write.version is not None and write.version != write.base:
+        outcome = Committed((write.version,), _returned_metrics(write))
     else:
         outcome = NoCommit(NoCommitReason.NOT_FOUND)
     return outcome
 
 
-def _event(observation: Observation, outcome: WriteOutcome) -> WriteEvent:
-    trace_id, span_id = fact("spans", lambda: _trace_ids(observation), _NO_TRACE)
-    location = observation.location
+def _event(write: InFlightWrite, outcome: WriteOutcome) -> WriteEvent:
+    trace_id, span_id = fact("spans", lambda: _trace_ids(write), _NO_TRACE)
+    location = write.location
     return WriteEvent(
-        write_id=observation.write_id,
-        run=observation.run,
-        intent=_with_schema_hash(observation),
+        write_id=write.write_id,
+        run=write.run,
+        intent=_with_schema_hash(write),
         outcome=outcome,
-        started_at=observation.started_at,
-        duration_ns=observation.duration_ns,
+        started_at=write.started_at,
+        duration_ns=write.duration_ns,
         trace_id=trace_id,
         span_id=span_id,
         table_id=None if location is None else fact("commit", lambda: table_id(location), None),
-        thread=observation.thread,
+        thread=write.thread,
         pid=os.getpid(),
     )
 
@@ -112,54 +112,54 @@ def _event(observation: Observation, outcome: WriteOutcome) -> WriteEvent:
 _NO_TRACE: tuple[str | None, str | None] = None, None
 
 
-def _trace_ids(observation: Observation) -> tuple[str | None, str | None]:
-    context = observation.span.get_span_context()
+def _trace_ids(write: InFlightWrite) -> tuple[str | None, str | None]:
+    context = write.span.get_span_context()
     if not context.is_valid:
         return None, None
     return format_trace_id(context.trace_id), format_span_id(context.span_id)
 
 
-def _with_schema_hash(observation: Observation) -> WriteIntent:
-    schema = observation.schema
-    if schema is None or observation.intent.schema_hash is not None:
-        return observation.intent
+def _with_schema_hash(write: InFlightWrite) -> WriteIntent:
+    schema = write.schema
+    if schema is None or write.intent.schema_hash is not None:
+        return write.intent
     hashed = fact("schema", lambda: schema_hash(schema), None)
-    return replace(observation.intent, schema_hash=hashed)
+    return replace(write.intent, schema_hash=hashed)
 
 
-def _outcome(observation: Observation, tail: int) -> WriteOutcome:
-    if observation.failure is not None:
-        return _failed(observation, observation.failure, tail)
-    if observation.exported is not None:
-        return Exported(fact("commit", observation.exported, CommitMetrics()))
-    if observation.idle is not None:
-        return _no_commit(observation, observation.idle)
-    commits = _own_commits(observation, tail)
+def _outcome(write: InFlightWrite, tail: int) -> WriteOutcome:
+    if write.failure is not None:
+        return _failed(write, write.failure, tail)
+    if write.exported is not None:
+        return Exported(fact("commit", write.exported, CommitMetrics()))
+    if write.no_commit_reason is not None:
+        return _no_commit(write, write.no_commit_reason)
+    commits = _own_commits(write, tail)
     if not commits:
-        return _no_commit(observation, _why_no_commit(observation))
+        return _no_commit(write, _why_no_commit(write))
     metrics = fact(
         "commit",
-        lambda: metrics_of(observation.intent.operation, commits, _returned(observation)),
+        lambda: metrics_of(write.intent.operation, commits, _returned(write)),
         CommitMetrics(),
     )
     return Committed(tuple(commit.version for commit in commits), metrics)
 
 
-def _no_commit(observation: Observation, reason: NoCommitReason) -> NoCommit:
-    metrics = _returned_metrics(observation)
+def _no_commit(write: InFlightWrite, reason: NoCommitReason) -> NoCommit:
+    metrics = _returned_metrics(write)
     # Of a commit that was not found nobody knows what it would have said.
     return NoCommit(reason, metrics if reason is NoCommitReason.NOT_FOUND else unchanged(metrics))
 
 
-def _failed(observation: Observation, failure: Failed, tail: int) -> Failed:
-    operation = observation.intent.operation
-    if observation.landed is not None:
-        answer = observation.landed
+def _failed(write: InFlightWrite, failure: Failed, tail: int) -> Failed:
+    operation = write.intent.operation
+    if write.landed is not None:
+        answer = write.landed
         return replace(failure, landed=answer, metrics=failed_metrics(operation, answer, ()))
-    log = _log(observation)
-    if log is None or observation.seam is None or not observation.seam.commits:
+    log = _log(write)
+    if log is None or write.seam is None or not write.seam.commits:
         return failure
-    answer, commits = landed(log, observation.mark, observation.base, tail)
+    answer, commits = landed(log, write.commit_write_id, write.base, tail)
     versions = tuple(commit.version for commit in commits)
     return replace(
         failure,
@@ -170,52 +170,52 @@ def _failed(observation: Observation, failure: Failed, tail: int) -> Failed:
     )
 
 
-def _own_commits(observation: Observation, tail: int) -> list[RawCommit]:
-    commit, seam = observation.commit, observation.seam
-    if commit is not None and commit.is_of(observation.mark) and not (seam and seam.many):
+def _own_commits(write: InFlightWrite, tail: int) -> list[RawCommit]:
+    commit, seam = write.commit, write.seam
+    if commit is not None and commit.is_of(write.commit_write_id) and not (seam and seam.many):
         return [commit]
-    if observation.version is not None and observation.version == observation.base:
+    if write.version is not None and write.version == write.base:
         return []
-    log = _log(observation)
+    log = _log(write)
     if log is None:
         return []
-    if observation.version is None:
-        return search_commits(log, observation.mark, observation.base, tail).commits
-    first = 0 if observation.base is None else observation.base + 1
-    versions = range(first, observation.version + 1)
-    return find_commits(log, observation.mark, versions)
+    if write.version is None:
+        return search_commits(log, write.commit_write_id, write.base, tail).commits
+    first = 0 if write.base is None else write.base + 1
+    versions = range(first, write.version + 1)
+    return find_commits(log, write.commit_write_id, versions)
 
 
-def _log(observation: Observation) -> CommitLog | None:
-    if observation.log is not None or observation.location is None:
-        return observation.log
-    return open_log(observation.location, observation.storage_options)
+def _log(write: InFlightWrite) -> CommitLog | None:
+    if write.log is not None or write.location is None:
+        return write.log
+    return open_log(write.location, write.storage_options)
 
 
-def _why_no_commit(observation: Observation) -> NoCommitReason:
-    if observation.intent.mode == "ignore":
+def _why_no_commit(write: InFlightWrite) -> NoCommitReason:
+    if write.intent.mode == "ignore":
         return NoCommitReason.TABLE_EXISTS
-    if observation.version is not None:
+    if write.version is not None:
         return NoCommitReason.NOTHING_TO_DO
     return NoCommitReason.NOT_FOUND
 
 
-def _returned_metrics(observation: Observation) -> CommitMetrics:
+def _returned_metrics(write: InFlightWrite) -> CommitMetrics:
     metrics = fact(
         "commit",
-        lambda: metrics_of(observation.intent.operation, (), _returned(observation)),
+        lambda: metrics_of(write.intent.operation, (), _returned(write)),
         CommitMetrics(),
     )
-    if observation.files_deleted is not None and observation.idle is None:
-        return replace(metrics, files_deleted=observation.files_deleted)
+    if write.files_deleted is not None and write.no_commit_reason is None:
+        return replace(metrics, files_deleted=write.files_deleted)
     return metrics
 
 
-def _returned(observation: Observation) -> Mapping[str, Any] | None:
-    if observation.returned is None:
+def _returned(write: InFlightWrite) -> Mapping[str, Any] | None:
+    if write.returned is None:
         return None
     try:
-        said = json.loads(observation.returned)
+        said = json.loads(write.returned)
     except ValueError:
         return None
     return said if isinstance(said, dict) else None

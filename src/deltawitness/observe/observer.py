@@ -20,8 +20,8 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from deltawitness.commit.log import TableLog, local_log_directory, read_local_commit
 from deltawitness.commit.metadata import effective_write_id
 from deltawitness.commit.outcome import RawCommit
-from deltawitness.config import Settings
 from deltawitness.delivery import Delivery, Step
+from deltawitness.error_types import classify, error_text_of, is_programs_own
 from deltawitness.events import (
     Failed,
     Landed,
@@ -31,17 +31,18 @@ from deltawitness.events import (
     WriteSink,
 )
 from deltawitness.forks import mark_delta_rs_used
-from deltawitness.internal import fact, on_internal_error, report
-from deltawitness.ledger.place import settled
-from deltawitness.observe.completion import barely_completed, barely_redacted, completed
-from deltawitness.observe.enclosure import NO_FACTS, Facts, current_enclosure
-from deltawitness.observe.noted_writes import note_write
-from deltawitness.observe.observation import Observation
-from deltawitness.observe.preparation import Preparation
-from deltawitness.observe.recording import recording_for
+from deltawitness.ids_and_clock import new_id, now_ns
+from deltawitness.internal_errors import fact, on_internal_error, report
+from deltawitness.ledger.tables.locations import resolve
+from deltawitness.observe.completion import complete_event, minimal_event, minimal_redacted_event
+from deltawitness.observe.in_flight import InFlightWrite
+from deltawitness.observe.ledger_sink import ledger_sink_for
 from deltawitness.observe.run_reads import reads_of_run
-from deltawitness.observe.termination import Termination
-from deltawitness.process_exit import Terminated, restore_interrupt
+from deltawitness.observe.sigterm import SigtermHandler
+from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes, current_write_context
+from deltawitness.observe.write_template import WriteTemplate
+from deltawitness.observe.write_watch import record_write
+from deltawitness.process_exit import TerminatedError, restore_interrupt
 from deltawitness.redaction import (
     redact,
     redact_label,
@@ -67,11 +68,13 @@ from deltawitness.semconv import (
     ErrorType,
     Operation,
 )
-from deltawitness.sources import new_id, now_ns
-from deltawitness.taxonomy import classify, is_programs_own, text_of
-from deltawitness.telemetry.cache import note_enclosed_write, on_cache_operation, use_providers
+from deltawitness.settings import Settings
+from deltawitness.telemetry.cache_spans import (
+    on_cache_operation,
+    record_write_in_span,
+    use_providers,
+)
 from deltawitness.telemetry.diagnostics import diagnostics_sink
-from deltawitness.telemetry.flushing import FlushFirst
 from deltawitness.telemetry.logs import LogSink
 from deltawitness.telemetry.metrics import (
     DrainInstruments,
@@ -79,9 +82,10 @@ from deltawitness.telemetry.metrics import (
     MetricSink,
     StatementInstruments,
 )
-from deltawitness.telemetry.queries import QueryTelemetry
+from deltawitness.telemetry.provider_flush import FlushFirst
+from deltawitness.telemetry.query_spans import QueryTelemetry
 from deltawitness.telemetry.spans import RunSpans, WriteSpans, parent_context, traceparent_of
-from deltawitness.telemetry.steps import StepSpans
+from deltawitness.telemetry.task_spans import TaskSpans
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-    from deltawitness.commit.seams import Seam
+    from deltawitness.commit.private_api import Seam
 
 __all__ = ["Observer", "RequestHook", "ResponseHook", "current_observer", "flush"]
 
@@ -137,7 +141,7 @@ class Observer:
         request_hook: RequestHook | None = None,
         response_hook: ResponseHook | None = None,
     ) -> None:
-        self.settings = settled(settings or Settings.from_env())
+        self.settings = resolve(settings or Settings.from_env())
         # An invalid run or scope in the environment is an error now, before any write.
         check_environment()
         current_cache_context()
@@ -145,13 +149,13 @@ class Observer:
         self._local_sinks: tuple[WriteSink, ...] = ()
         self._request_hook = request_hook
         self._response_hook = response_hook
-        self._under_way: set[Observation] = set()
+        self._under_way: set[InFlightWrite] = set()
         self._has_written = False
         self._mirrors = self.settings.user_metadata
         self._has_hooks = request_hook is not None or response_hook is not None
-        self._preparations: dict[tuple[object, ...], Preparation] = {}
+        self._preparations: dict[tuple[object, ...], WriteTemplate] = {}
         self._is_exiting = False
-        self._recording = recording_for(
+        self._recording = ledger_sink_for(
             self.settings, is_busy=self._is_busy, on_drop=self._counters.dropped
         )
         self.recorder = self._recording.recorder
@@ -168,7 +172,7 @@ class Observer:
             on_error=report,
             on_drop=self._counters.dropped,
         )
-        self._termination = Termination(self._flush_before_termination)
+        self._termination = SigtermHandler(self._flush_before_termination)
 
     def _export_to(
         self,
@@ -186,7 +190,7 @@ class Observer:
         self._counters = InternalCounters(meter_provider)
         self.queries = QueryTelemetry(tracer_provider, meter_provider)
         self.statements = StatementInstruments(meter_provider)
-        self.steps = StepSpans(tracer_provider)
+        self.steps = TaskSpans(tracer_provider)
         self.diagnostics = diagnostics_sink(self.settings, logger_provider)
         self._flushing = FlushFirst(self._flush_in_time)
 
@@ -317,7 +321,7 @@ class Observer:
         if self.recorder is not None:
             self.recorder.is_terminated = True
         self._delivery.flush(TIME_TO_GO)
-        self._run_spans.end_all(Terminated())
+        self._run_spans.end_all(TerminatedError())
         # Beside the drain: an exporter whose server does not answer takes all the time there is.
         flushing = threading.Thread(
             target=self._flushing.force_flush_within,
@@ -326,7 +330,7 @@ class Observer:
             daemon=True,
         )
         flushing.start()
-        self._recording.close(Terminated(), timeout=TIME_TO_GO)
+        self._recording.close(TerminatedError(), timeout=TIME_TO_GO)
         flushing.join(TIME_TO_GO)
 
     def prepare_exec(self) -> None:
@@ -360,7 +364,7 @@ class Observer:
 
     def open(
         self, seam: Seam, location: str, *, table: RawDeltaTable | None, mode: str | None = None
-    ) -> Observation:
+    ) -> InFlightWrite:
         """Begin to observe a write that is about to reach the engine.
 
         Args:
@@ -369,65 +373,63 @@ class Observer:
             table: the open table it goes through, if it does.
             mode: the save mode, if it has one.
         """
-        observation = self._begin(self._prepared(seam, location, table, mode))
-        observation.seam = seam
-        observation.location = _absolute(location)
+        write = self._begin(self._prepared(seam, location, table, mode))
+        write.seam = seam
+        write.location = _absolute(location)
         if not seam.commits:
-            observation.idle = NoCommitReason.NOT_A_COMMIT
+            write.no_commit_reason = NoCommitReason.NOT_A_COMMIT
         if table is not None:
-            observation.base = fact("seam", table.version, None)
-        note_write(observation)
-        return observation
+            write.base = fact("seam", table.version, None)
+        record_write(write)
+        return write
 
-    def begin(self, intent: WriteIntent) -> Observation:
+    def begin(self, intent: WriteIntent) -> InFlightWrite:
         """Begin to observe a write of which no more than the intent is known."""
-        observation = self._begin(Preparation.of(intent))
+        write = self._begin(WriteTemplate.of(intent))
         if intent.table_uri is not None:
-            observation.location = _absolute(intent.table_uri)
-        return observation
+            write.location = _absolute(intent.table_uri)
+        return write
 
-    def _begin(self, prepared: Preparation) -> Observation:
+    def _begin(self, prepared: WriteTemplate) -> InFlightWrite:
         if not self._adopted:
             self._adopt_providers()
         run = current_run()
-        note_enclosed_write()
-        observation = Observation()
-        observation.prepared = prepared
-        observation.intent = prepared.intent
-        observation.run = run
-        observation.write_id = observation.mark = new_id()
-        observation.thread = threading.current_thread().name
-        observation.parent = parent = parent_context(run)
-        observation.started_at = started_at = now_ns()
-        observation.clock = time.perf_counter_ns()
-        observation.span = self._spans.open(
-            prepared.span_name, prepared.attributes, parent, started_at
-        )
-        return observation
+        record_write_in_span()
+        write = InFlightWrite()
+        write.prepared = prepared
+        write.intent = prepared.intent
+        write.run = run
+        write.write_id = write.commit_write_id = new_id()
+        write.thread = threading.current_thread().name
+        write.parent = parent = parent_context(run)
+        write.started_at = started_at = now_ns()
+        write.clock = time.perf_counter_ns()
+        write.span = self._spans.open(prepared.span_name, prepared.attributes, parent, started_at)
+        return write
 
-    def enter(self, observation: Observation) -> None:
+    def enter(self, write: InFlightWrite) -> None:
         """Take note that the engine is at work on a write: deliveries wait for it if they can."""
-        self._under_way.add(observation)
+        self._under_way.add(write)
         self._recording.begin()
 
     def _prepared(
         self, seam: Seam, location: str, table: RawDeltaTable | None, mode: str | None
-    ) -> Preparation:
+    ) -> WriteTemplate:
         """Return what is the same for all such writes; made anew only where something differs."""
-        enclosure, ambient = current_enclosure(), current_cache_context()
-        facts = NO_FACTS
+        enclosure, ambient = current_write_context(), current_cache_context()
+        facts = NO_ATTRIBUTES
         key: tuple[object, ...] = seam.name, location, mode
         if enclosure is not None:
             enclosure.observed += 1
             facts = enclosure.facts
         run_inputs = () if facts.plan_hash else reads_of_run(current_run())
-        if facts is not NO_FACTS or ambient is not NO_CACHE_CONTEXT or run_inputs:
+        if facts is not NO_ATTRIBUTES or ambient is not NO_CACHE_CONTEXT or run_inputs:
             key = *key, facts, ambient, run_inputs
         try:
             return self._preparations[key]
         except KeyError:
             intent = self._intent(seam, location, table, mode, facts)
-            prepared = Preparation.of(replace(intent, run_inputs=run_inputs))
+            prepared = WriteTemplate.of(replace(intent, run_inputs=run_inputs))
             if len(self._preparations) >= PREPARATIONS_KEPT:
                 self._preparations.clear()
             if table is not None:
@@ -440,7 +442,7 @@ class Observer:
         location: str,
         table: RawDeltaTable | None,
         mode: str | None,
-        facts: Facts,
+        facts: WriteAttributes,
     ) -> WriteIntent:
         named = None if table is None else fact("seam", lambda: table.metadata().name, None)
         return self.intent(
@@ -449,7 +451,7 @@ class Observer:
 
     def intent(  # noqa: PLR0913 - what a write is, by keyword where it may be missing
         self,
-        facts: Facts,
+        facts: WriteAttributes,
         operation: Operation,
         cache_operation: CacheOperation,
         location: str | None,
@@ -494,144 +496,144 @@ class Observer:
         )
 
     def properties(
-        self, observation: Observation, callers: CommitProperties | None
+        self, write: InFlightWrite, callers: CommitProperties | None
     ) -> CommitProperties | None:
         """Return the commit properties that the engine is to be given."""
         try:
-            prepared = observation.prepared.with_schema(observation.schema)
-            observation.prepared, observation.intent = prepared, prepared.intent
+            prepared = write.prepared.with_schema(write.schema)
+            write.prepared, write.intent = prepared, prepared.intent
         except Exception as error:  # noqa: BLE001 - the hash of a schema is one fact of many
             report("schema_hash", error)
-            observation.schema = None
-        properties = observation.prepared.stamp.on(
+            write.schema = None
+        properties = write.prepared.stamp.on(
             callers,
-            run_id=observation.run.run_id,
-            write_id=observation.write_id,
-            traceparent=traceparent_of(observation.span),
+            run_id=write.run.run_id,
+            write_id=write.write_id,
+            traceparent=traceparent_of(write.span),
             mirror=self._mirrors,
         )
         if callers is not None and properties is not None:
-            observation.mark = effective_write_id(properties) or observation.mark
+            write.commit_write_id = effective_write_id(properties) or write.commit_write_id
         return properties
 
     def keep_call(
         self,
-        observation: Observation,
+        write: InFlightWrite,
         instance: object,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
         """Keep what hooks want to see, when there are any."""
         if self._has_hooks:
-            observation.call = instance, args, kwargs, contextvars.copy_context()
+            write.call = instance, args, kwargs, contextvars.copy_context()
 
     def returned(
         self,
-        observation: Observation,
+        write: InFlightWrite,
         result: object,
         *,
         table: RawDeltaTable | None,
         storage_options: dict[str, str] | None = None,
     ) -> None:
         """Take note of what the engine returned, and have the write delivered."""
-        observation.duration_ns = time.perf_counter_ns() - observation.clock
-        observation.storage_options = storage_options
-        if observation.seam is not None:
+        write.duration_ns = time.perf_counter_ns() - write.clock
+        write.storage_options = storage_options
+        if write.seam is not None:
             mark_delta_rs_used()
         try:
             if result is not None:
-                self._note_result(observation, result)
+                self._note_result(write, result)
             # What no seam has seen made no commit: files outside Delta, or nothing.
-            is_seen = observation.seam is not None
-            if is_seen and observation.idle is None and observation.location is not None:
+            is_seen = write.seam is not None
+            if is_seen and write.no_commit_reason is None and write.location is not None:
                 if table is None:
-                    _read_commit(observation, local_log_directory(observation.location), 0)
+                    _read_commit(write, local_log_directory(write.location), 0)
                 else:
-                    self._note_commit(observation, observation.location, table)
+                    self._note_commit(write, write.location, table)
         except Exception as error:  # noqa: BLE001 - the log is searched for what was not seen here
             report("commit", error)
         finally:
-            self._hand_over(observation)
+            self._hand_over(write)
 
-    def _note_result(self, observation: Observation, result: object) -> None:
+    def _note_result(self, write: InFlightWrite, result: object) -> None:
         if isinstance(result, str):
-            observation.returned = result
+            write.returned = result
         elif isinstance(result, list):
-            observation.files_deleted = len(result)
-        if observation.call is not None:
-            observation.response = result
+            write.files_deleted = len(result)
+        if write.call is not None:
+            write.response = result
 
-    def _note_commit(self, observation: Observation, location: str, table: RawDeltaTable) -> None:
-        seam = observation.seam
+    def _note_commit(self, write: InFlightWrite, location: str, table: RawDeltaTable) -> None:
+        seam = write.seam
         if seam is not None and seam.moves:
-            version = observation.version = table.version()
-            if version == observation.base:
+            version = write.version = table.version()
+            if version == write.base:
                 return
-        if observation.intent.operation is Operation.UPDATE_TABLE_METADATA:
+        if write.intent.operation is Operation.UPDATE_TABLE_METADATA:
             self._preparations.clear()  # the table may have another name now
         directory = local_log_directory(location)
         if directory is None:
-            observation.log = self._table_log(observation, table)
-        elif observation.version is not None:
-            _read_commit(observation, directory, observation.version)
+            write.log = self._table_log(write, table)
+        elif write.version is not None:
+            _read_commit(write, directory, write.version)
 
     def raised(
         self,
-        observation: Observation,
+        write: InFlightWrite,
         error: BaseException,
         *,
         table: RawDeltaTable | None = None,
         storage_options: dict[str, str] | None = None,
     ) -> None:
         """Take note of what the engine raised, and have the write delivered."""
-        observation.duration_ns = time.perf_counter_ns() - observation.clock
-        kind, text = type(error), text_of(error)
+        write.duration_ns = time.perf_counter_ns() - write.clock
+        kind, text = type(error), error_text_of(error)
         is_own = fact("taxonomy", lambda: is_programs_own(error), True)  # noqa: FBT003 - nothing leaves then
-        location = observation.location
+        location = write.location
         words = "" if is_own else fact("taxonomy", lambda: without_location(text, location), text)
-        observation.failure = Failed(
+        write.failure = Failed(
             error_type=fact("taxonomy", lambda: classify(error, words), ErrorType.OTHER),
             exception_type=f"{kind.__module__}.{kind.__qualname__}",
             message=text,
             is_programs_own=is_own,
         )
-        observation.storage_options = storage_options
-        if table is None and observation.landed is None and kind.__name__ == _NOT_OPENED:
-            observation.landed = Landed.NO
+        write.storage_options = storage_options
+        if table is None and write.landed is None and kind.__name__ == _NOT_OPENED:
+            write.landed = Landed.NO
         if table is not None:  # without one, the error may have come before the engine was asked
             mark_delta_rs_used()
         try:
             if table is not None and location is not None and local_log_directory(location) is None:
-                observation.log = self._table_log(observation, table)
+                write.log = self._table_log(write, table)
         except Exception as problem:  # noqa: BLE001 - whether it landed is not known then
             report("commit", problem)
         finally:
-            self._hand_over(observation)
+            self._hand_over(write)
 
-    def _table_log(self, observation: Observation, table: RawDeltaTable) -> TableLog:
+    def _table_log(self, write: InFlightWrite, table: RawDeltaTable) -> TableLog:
         """Return the remote log of an open table, which is asked for it while nobody else uses it."""
-        first = 0 if observation.base is None else observation.base + 1
-        last = observation.version or first + self.settings.landed_tail
+        first = 0 if write.base is None else write.base + 1
+        last = write.version or first + self.settings.landed_tail
         return TableLog(table, range(first, last + 1))
 
-    def _hand_over(self, observation: Observation) -> None:
+    def _hand_over(self, write: InFlightWrite) -> None:
         try:
-            self._recording.note(observation)
+            self._recording.note(write)
         finally:
             # Only now: a reconcile of this process takes what is neither under way nor noted for lost.
-            self._under_way.discard(observation)
+            self._under_way.discard(write)
         self._has_written = True
-        self._delivery.submit(observation)
+        self._delivery.submit(write)
         if self._is_exiting:
             # Nothing waits for the delivery thread any more once this handler has run.
             self._flush_in_time()
 
-    def resume(self, observation: Observation, table: RawDeltaTable) -> None:
+    def resume(self, write: InFlightWrite, table: RawDeltaTable) -> None:
         """Go on with a write that was prepared earlier: a merge that is executed now."""
-        observation.base = table.version()
-        observation.started_at = now_ns()
-        observation.clock = time.perf_counter_ns()
-        self.enter(observation)
+        write.base = table.version()
+        write.started_at = now_ns()
+        write.clock = time.perf_counter_ns()
+        self.enter(write)
 
     def _is_busy(self) -> bool:
         return bool(self._under_way)
@@ -652,7 +654,7 @@ class Observer:
 
     # --- on the delivery thread --------------------------------------------------------------------
 
-    def _steps(self, sinks: Sequence[WriteSink]) -> list[Step[Observation]]:
+    def _steps(self, sinks: Sequence[WriteSink]) -> list[Step[InFlightWrite]]:
         steps = [
             Step("commit", self._complete, vital=True),
             Step("redaction", self._redact, vital=True),
@@ -666,47 +668,47 @@ class Observer:
         ]
         return steps + [Step("sink", _telling(sink)) for sink in sinks]
 
-    def _complete(self, observation: Observation) -> None:
+    def _complete(self, write: InFlightWrite) -> None:
         # First what needs no reading, which may hang.
-        observation.event = barely_completed(observation)
-        observation.event = completed(observation, self.settings.landed_tail)
+        write.event = minimal_event(write)
+        write.event = complete_event(write, self.settings.landed_tail)
 
-    def _redact(self, observation: Observation) -> None:
-        if observation.event is not None:
-            event = observation.event
+    def _redact(self, write: InFlightWrite) -> None:
+        if write.event is not None:
+            event = write.event
             told = fact("redaction", lambda: redact(event, self.settings), None)
-            observation.told = told or barely_redacted(event, self.settings)
+            write.redacted = told or minimal_redacted_event(event, self.settings)
 
-    def _make_span(self, observation: Observation) -> None:
-        prepared = observation.prepared
-        observation.span = self._spans.made(
-            observation.span,
+    def _make_span(self, write: InFlightWrite) -> None:
+        prepared = write.prepared
+        write.span = self._spans.made(
+            write.span,
             prepared.span_name,
             prepared.attributes,
-            observation.parent,
-            observation.started_at,
+            write.parent,
+            write.started_at,
         )
 
-    def _call_hooks(self, observation: Observation) -> None:
-        if observation.call is None:
+    def _call_hooks(self, write: InFlightWrite) -> None:
+        if write.call is None:
             return
-        instance, args, kwargs, ambient = observation.call
+        instance, args, kwargs, ambient = write.call
         if self._request_hook is not None:
-            ambient.run(self._request_hook, observation.span, instance, args, kwargs)
-        if self._response_hook is not None and observation.failure is None:
-            ambient.run(self._response_hook, observation.span, instance, observation.response)
+            ambient.run(self._request_hook, write.span, instance, args, kwargs)
+        if self._response_hook is not None and write.failure is None:
+            ambient.run(self._response_hook, write.span, instance, write.response)
 
-    def _close_span(self, observation: Observation) -> None:
-        if observation.told is None:
-            observation.span.end(observation.started_at + observation.duration_ns)
+    def _close_span(self, write: InFlightWrite) -> None:
+        if write.redacted is None:
+            write.span.end(write.started_at + write.duration_ns)
         else:
-            self._spans.close(observation.told, observation.span)
+            self._spans.close(write.redacted, write.span)
 
-    def _capture(self, observation: Observation) -> None:
-        if observation.event is not None:
+    def _capture(self, write: InFlightWrite) -> None:
+        if write.event is not None:
             for sink in self._local_sinks:
                 try:
-                    sink(observation.event)
+                    sink(write.event)
                 except Exception as error:  # noqa: BLE001 - each of the others gets the event
                     report("capture", error)
 
@@ -755,27 +757,27 @@ def _interruptible(run: RunContext) -> Iterator[None]:
             raise
 
 
-def _read_commit(observation: Observation, directory: str | None, version: int) -> None:
+def _read_commit(write: InFlightWrite, directory: str | None, version: int) -> None:
     """Read the commit now where that is one look at a local disk: its table may be gone soon."""
     content = None if directory is None else read_local_commit(directory, version)
     if content is not None:
-        observation.commit = RawCommit(version, content)
+        write.commit = RawCommit(version, content)
 
 
-def _context(observation: Observation) -> Context:
+def _context(write: InFlightWrite) -> Context:
     """Return the context in which the write's span is the current one."""
-    return trace.set_span_in_context(observation.span, observation.parent)
+    return trace.set_span_in_context(write.span, write.parent)
 
 
-def _told(observation: Observation) -> WriteEvent:
-    if observation.told is None:
+def _told(write: InFlightWrite) -> WriteEvent:
+    if write.redacted is None:
         msg = "the event could not be made fit to leave the process"
         raise LookupError(msg)
-    return observation.told
+    return write.redacted
 
 
-def _telling(sink: WriteSink) -> Callable[[Observation], None]:
-    return lambda observation: sink(_told(observation))
+def _telling(sink: WriteSink) -> Callable[[InFlightWrite], None]:
+    return lambda write: sink(_told(write))
 
 
 def _forget_parents_writes() -> None:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 from deltawitness.events import InputVersion
 from deltawitness.forks import reset_in_child
+from deltawitness.ids_and_clock import now_ns
 from deltawitness.run import (
     RunContext,
     current_run,
@@ -18,9 +19,8 @@ from deltawitness.run import (
     is_suppressed,
     process_run_id,
 )
-from deltawitness.sources import now_ns
 
-__all__ = ["note_reads", "reads_of_run"]
+__all__ = ["reads_of_run", "record_reads"]
 
 READS_KEPT = 32
 """Tables noted per run, each at the version that was read last; the latest are kept."""
@@ -34,7 +34,7 @@ _runs: OrderedDict[str, tuple[tuple[int, InputVersion], ...]] = OrderedDict()
 """What each run has read, and when."""
 
 
-def note_reads(*reads: InputVersion) -> None:
+def record_reads(*reads: InputVersion) -> None:
     """Note that the current run has read these tables.
 
     Args:

@@ -10,14 +10,18 @@ from typing import Any, Self
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
-from deltawitness.observe.enclosure import Enclosure, current_enclosure, within
+from deltawitness.observe.write_context import (
+    WriteContext,
+    current_write_context,
+    use_write_context,
+)
 from deltawitness.run import Ambient
 
-__all__ = ["Surroundings"]
+__all__ = ["CallerContext"]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class CallerContext:
     """What a write takes from where it is made.
 
     Attributes:
@@ -27,13 +31,13 @@ class Surroundings:
     """
 
     ambient: Ambient
-    enclosure: Enclosure | None
+    enclosure: WriteContext | None
     trace: Context
 
     @classmethod
     def current(cls) -> Self:
         """Return those of here and now."""
-        return cls(Ambient.current(), current_enclosure(), otel_context.get_current())
+        return cls(Ambient.current(), current_write_context(), otel_context.get_current())
 
     @property
     def is_empty(self) -> bool:
@@ -54,7 +58,7 @@ class Surroundings:
         """Make them those of the block, whatever the thread was started in."""
         token = otel_context.attach(self.trace)
         try:
-            with self.ambient.active(), within(self.enclosure):
+            with self.ambient.active(), use_write_context(self.enclosure):
                 yield
         finally:
             otel_context.detach(token)

@@ -9,7 +9,7 @@ from typing import Any
 
 from opentelemetry import trace
 
-from deltawitness.internal import report
+from deltawitness.internal_errors import report
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation.private_api import POPEN_ENV
 from deltawitness.run import CacheContext, current_cache_context, current_run, is_suppressed

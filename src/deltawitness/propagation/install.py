@@ -16,7 +16,7 @@ from typing import Any
 
 import wrapt
 
-from deltawitness.internal import report
+from deltawitness.internal_errors import report
 from deltawitness.patching import Replacements, unpatched
 from deltawitness.propagation import environment, processes, threads
 from deltawitness.propagation.private_api import (

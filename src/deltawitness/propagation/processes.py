@@ -11,10 +11,8 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from deltawitness.config import Settings
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation.environment import child_environment
-from deltawitness.proxies.originals import REPLACED
 from deltawitness.run import (
     CacheContext,
     RunContext,
@@ -22,6 +20,8 @@ from deltawitness.run import (
     current_cache_context,
     current_run,
 )
+from deltawitness.session.core.unpatched import REPLACED
+from deltawitness.settings import Settings
 from deltawitness.telemetry.spans import parent_context, traceparent_of
 
 __all__ = ["SESSIONS", "InRunOfSender", "SpawnedChild", "prepare", "run_as_values", "send"]

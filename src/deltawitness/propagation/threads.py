@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deltawitness.internal import report
-from deltawitness.propagation.context import Surroundings
+from deltawitness.internal_errors import report
+from deltawitness.propagation.context import CallerContext
 
 __all__ = ["start_function", "start_thread", "submit"]
 
@@ -23,7 +23,7 @@ def submit(original: Call) -> Call:
 
     def submit(self: Any, fn: Call, /, *args: Any, **kwargs: Any) -> Any:
         # Always, also from an empty context: the worker was started in that of an earlier call.
-        return original(self, Surroundings.current().bind(fn), *args, **kwargs)
+        return original(self, CallerContext.current().bind(fn), *args, **kwargs)
 
     return submit
 
@@ -51,7 +51,7 @@ def _bind_run(thread: Any) -> Callable[[], None]:
         What takes the attribute back.
     """
     try:
-        around = Surroundings.current()
+        around = CallerContext.current()
         if around.is_empty or thread.ident is not None or thread.name.startswith(OWN_PREFIX):
             return _do_nothing
         given = vars(thread).get("run", _ABSENT)
@@ -85,7 +85,7 @@ def start_function(original: Call) -> Call:
 
     def start_new_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
         if callable(function):
-            around = Surroundings.current()
+            around = CallerContext.current()
             if not around.is_empty:
                 function = around.bind(function)
         return original(function, *args, **kwargs)

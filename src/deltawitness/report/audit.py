@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from deltawitness.commit import CommitMetadata
-from deltawitness.report.cells import counted
+from deltawitness.report.format import count_of
 
-__all__ = ["Audited", "audit_json", "print_audit"]
+__all__ = ["AuditResult", "audit_json", "print_audit"]
 
 
 @dataclass(slots=True)
-class Audited:
+class AuditResult:
     """One table that was looked at.
 
     Attributes:
@@ -43,7 +43,7 @@ class Audited:
             self.failing.append((commit, missing))
 
 
-def audit_json(tables: Sequence[Audited]) -> dict[str, Any]:
+def audit_json(tables: Sequence[AuditResult]) -> dict[str, Any]:
     """Return an audit as JSON-able values."""
     return {
         "is_good": not any(table.failing or table.error for table in tables),
@@ -70,7 +70,7 @@ def audit_json(tables: Sequence[Audited]) -> dict[str, Any]:
     }
 
 
-def print_audit(console: Console, tables: Sequence[Audited]) -> None:
+def print_audit(console: Console, tables: Sequence[AuditResult]) -> None:
     """Print the commits that fail, and how many there were."""
     failing = [(table, *found) for table in tables for found in table.failing]
     if failing:
@@ -90,5 +90,5 @@ def print_audit(console: Console, tables: Sequence[Audited]) -> None:
             )
         console.print(shown, highlight=False)
     commits = sum(table.commits for table in tables)
-    looked_at = f"{counted(commits, 'commit')} of {counted(len(tables), 'table')}"
+    looked_at = f"{count_of(commits, 'commit')} of {count_of(len(tables), 'table')}"
     console.print(f"{looked_at}: {len(failing)} without the standard metadata", highlight=False)

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from deltawitness.bench.measure import Line
+    from deltawitness.bench.measure import BenchLine
 
 __all__ = ["print_bench"]
 
 
-def print_bench(console: Console, lines: Sequence[Line], machine: Mapping[str, str]) -> None:
+def print_bench(console: Console, lines: Sequence[BenchLine], machine: Mapping[str, str]) -> None:
     """Print the figures of each variant, and how to read them.
 
     Args:

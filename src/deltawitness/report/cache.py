@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from deltawitness.report.cells import counted, moment, seconds, short_id, size, text
+from deltawitness.report.format import count_of, seconds, short_id, size, text, timestamp
 
 if TYPE_CHECKING:
-    from deltawitness.cache.pruning import Pruned
-    from deltawitness.cache.verification import Verified
+    from deltawitness.cache.entries.prune import PruneResult
+    from deltawitness.cache.verify.verifier import VerifyResult
 
 __all__ = ["print_entries", "print_pruned", "print_verified", "print_why"]
 
@@ -35,7 +35,7 @@ def print_entries(console: Console, entries: Sequence[Row]) -> None:
             entry["name"],
             text(entry["policy"]),
             text(entry["version"]),
-            moment(entry["made_at"]),
+            timestamp(entry["made_at"]),
             entry["problem"] or "live",
         )
     console.print(table, highlight=False)
@@ -65,7 +65,7 @@ def print_why(console: Console, name: str, known: Sequence[Row], reads: Sequence
     for read in reads:
         lasted = read["duration_ms"]
         table.add_row(
-            moment(read["event_time"]),
+            timestamp(read["event_time"]),
             short_id(read["run_id"]),
             text(read["job"]),
             text(read["result"]),
@@ -94,7 +94,7 @@ def _span(count: float) -> str:
     return f"{count:.0f}s"
 
 
-def print_verified(console: Console, verified: Sequence[Verified]) -> None:
+def print_verified(console: Console, verified: Sequence[VerifyResult]) -> None:
     """Print a line for each result that was made again, and a count."""
     for found in verified:
         console.print(str(found), highlight=False, soft_wrap=True)
@@ -107,7 +107,7 @@ def print_verified(console: Console, verified: Sequence[Verified]) -> None:
         console.print(told or "nothing was written", highlight=False)
 
 
-def print_pruned(console: Console, pruned: Pruned) -> None:
+def print_pruned(console: Console, pruned: PruneResult) -> None:
     """Print what was let go of."""
     for what, names in (
         ("pruned", pruned.entries),
@@ -119,4 +119,4 @@ def print_pruned(console: Console, pruned: Pruned) -> None:
         if names:
             console.print(f"{what}: {', '.join(names)}", highlight=False, soft_wrap=True)
     freed = size(pruned.bytes) or "0 B"
-    console.print(f"{counted(pruned.files, 'file')} deleted, {freed}", highlight=False)
+    console.print(f"{count_of(pruned.files, 'file')} deleted, {freed}", highlight=False)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from deltawitness.report.cells import moment, number, seconds, short_id, text
+from deltawitness.report.format import number, seconds, short_id, text, timestamp
 from deltawitness.report.summary import RunSummary, summary_table
 
 __all__ = ["print_run", "print_runs"]
@@ -23,8 +23,8 @@ FAILED_SHOWN = 20
 """Failed operations that are shown of a run."""
 
 
-class Told(Protocol):
-    """What is printed of one run: see :class:`deltawitness.cli.questions.Told`."""
+class RunReportView(Protocol):
+    """What is printed of one run: see :class:`deltawitness.cli.ledger_queries.RunReportView`."""
 
     run: dict[str, Any]
     children: dict[str, list[dict[str, Any]]]
@@ -51,21 +51,21 @@ def print_runs(console: Console, rows: Sequence[Row]) -> None:
             row["run_id"],
             text(row["job"]),
             text(row["status"]),
-            moment(row["start_time"]),
-            seconds(_lasted(row)),
+            timestamp(row["start_time"]),
+            seconds(_duration(row)),
             *(number(row[name]) for name in ("writes", *asked, "noops", "errors", "rows_added")),
             number(row["tables_touched"]),
         )
     console.print(table, highlight=False)
 
 
-def _lasted(row: Row) -> float | None:
+def _duration(row: Row) -> float | None:
     start: datetime | None = row["start_time"]
     end: datetime | None = row["end_time"]
     return None if start is None or end is None else (end - start).total_seconds()
 
 
-def print_run(console: Console, told: Told) -> None:
+def print_run(console: Console, told: RunReportView) -> None:
     """Print all there is on one run."""
     run = told.run
     console.print(summary_table(told.summary, f"run {run['run_id']}  job {run['job']}"))
@@ -83,13 +83,13 @@ def print_run(console: Console, told: Told) -> None:
 def _facts(run: Row) -> list[str]:
     if run["status"] is None:
         return [
-            f"first seen {moment(run['start_time'])}, not ended: it is open, or its spool is lost"
+            f"first seen {timestamp(run['start_time'])}, not ended: it is open, or its spool is lost"
         ]
     why = f" by {run['error_type']}" if run["error_type"] else ""
     if (run["exit_code"] or 0) > 0:  # a signal is its own name
         why += f" with exit code {run['exit_code']}"
     lines = [
-        f"{run['status']}{why}, from {moment(run['start_time'])} for {seconds(_lasted(run))} s"
+        f"{run['status']}{why}, from {timestamp(run['start_time'])} for {seconds(_duration(run))} s"
     ]
     if run["parent_run_id"]:
         lines.append(f"opened in run {run['parent_run_id']}")
@@ -112,7 +112,7 @@ def _counted(counts: Row) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _grow(tree: Tree, told: Told, run_id: str) -> None:
+def _grow(tree: Tree, told: RunReportView, run_id: str) -> None:
     for child in told.children.get(run_id, []):
         branch = tree.add(f"{_in_a_line(child)}  {_counted(child)}  {short_id(child['run_id'])}")
         _grow(branch, told, child["run_id"])
@@ -125,7 +125,7 @@ def _print_failed(console: Console, rows: Sequence[Row], run_id: str) -> None:
     table.add_column("message", overflow="fold")
     for row in rows[:FAILED_SHOWN]:
         table.add_row(
-            moment(row["event_time"]),
+            timestamp(row["event_time"]),
             text(row["table_name"]),
             text(row["operation"]),
             text(row["error_type"]),

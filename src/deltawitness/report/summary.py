@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.tree import Tree
 
 from deltawitness.events_file import EventLine
-from deltawitness.report.cells import number, size
+from deltawitness.report.format import number, size
 
 __all__ = [
-    "Line",
     "RunSummary",
+    "SummaryLine",
     "print_summary",
     "print_trace",
-    "summarised",
+    "summarize",
     "summary_lines",
     "summary_table",
 ]
@@ -28,7 +28,7 @@ _NANOSECONDS = 1e9
 
 
 @dataclass(slots=True)
-class Line:
+class SummaryLine:
     """What was done to one table with one operation."""
 
     operations: int = 0
@@ -43,7 +43,7 @@ class Line:
         self.seconds += event.duration_ns / _NANOSECONDS
         self.metrics.update(event.metrics)
 
-    def join(self, other: Line) -> None:
+    def join(self, other: SummaryLine) -> None:
         """Count what another line has counted."""
         self.operations += other.operations
         self.errors += other.errors
@@ -66,8 +66,8 @@ class RunSummary:
 
     run_id: str
     job: str
-    lines: dict[tuple[str, str, str], Line]
-    total: Line
+    lines: dict[tuple[str, str, str], SummaryLine]
+    total: SummaryLine
     tables: int
     traces: list[str]
 
@@ -91,7 +91,7 @@ def summary_lines(summary: RunSummary) -> list[dict[str, Any]]:
     ]
 
 
-def _line_json(line: Line) -> dict[str, Any]:
+def _line_json(line: SummaryLine) -> dict[str, Any]:
     return {
         "operations": line.operations,
         "errors": line.errors,
@@ -100,10 +100,10 @@ def _line_json(line: Line) -> dict[str, Any]:
     }
 
 
-def summarised(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary:
+def summarize(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary:
     """Return the summary of a run's writes."""
-    lines: dict[tuple[str, str, str], Line] = defaultdict(Line)
-    total = Line()
+    lines: dict[tuple[str, str, str], SummaryLine] = defaultdict(SummaryLine)
+    total = SummaryLine()
     tables: set[str] = set()
     traces: dict[str, None] = {}
     for event in events:
@@ -139,7 +139,7 @@ def summary_table(summary: RunSummary, title: str) -> Table:
     return table
 
 
-def _cells(line: Line) -> list[str]:
+def _cells(line: SummaryLine) -> list[str]:
     counted = line.metrics
     return [
         str(line.operations),

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deltawitness.report.cells import moment, rows, seconds, short_id, text
+from deltawitness.report.format import rows, seconds, short_id, text, timestamp
 
 __all__ = ["print_writes"]
 
@@ -32,7 +32,7 @@ def print_writes(console: Console, operations: Sequence[Row]) -> None:
     for row in operations:
         lasted = row["duration_ms"]
         table.add_row(
-            moment(row["event_time"]),
+            timestamp(row["event_time"]),
             short_id(row["run_id"]),
             row["table_name"] or text(row["table_id"])[:8],
             text(row["operation"]),

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 __all__ = [
-    "Call",
-    "Column",
+    "FilterCall",
+    "FilterColumn",
     "FilterError",
-    "Literal",
+    "FilterLiteral",
     "Node",
     "parse_filter",
     "pruning_filter",
@@ -35,21 +35,21 @@ class FilterError(NotImplementedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class FilterColumn:
     """A column of the scanned table."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Literal:
+class FilterLiteral:
     """A constant."""
 
     value: pa.Scalar
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class FilterCall:
     """A function of Arrow's, applied to arguments.
 
     Attributes:
@@ -63,7 +63,7 @@ class Call:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-Node: TypeAlias = "Column | Literal | Call"
+Node: TypeAlias = "FilterColumn | FilterLiteral | FilterCall"
 
 
 # --- from Arrow ------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def parse_filter(expression: pc.Expression | pa.Scalar) -> Node:
         FilterError: it has parts that no filter of DataFusion has.
     """
     if isinstance(expression, pa.Scalar):
-        return Literal(expression)
+        return FilterLiteral(expression)
     _, (content,) = expression.__reduce__()
     batch = pa.ipc.open_file(content).get_batch(0)
     entries = iter(_metadata_of(batch.schema))
@@ -93,9 +93,9 @@ def _parse(
 ) -> Node:
     kind, text = entry
     if kind == "field_ref":
-        return Column(text)
+        return FilterColumn(text)
     if kind == "literal":
-        return Literal(batch.column(int(text))[0])
+        return FilterLiteral(batch.column(int(text))[0])
     if kind != "call":
         msg = f"a filter with a part of the kind {kind}"
         raise FilterError(msg)
@@ -106,7 +106,7 @@ def _parse(
             options = dict(batch.column(int(below[1]))[0])
         else:
             arguments.append(_parse(below, entries, batch))
-    return Call(text, tuple(arguments), options)
+    return FilterCall(text, tuple(arguments), options)
 
 
 class _CSchema(ctypes.Structure):
@@ -179,18 +179,18 @@ def to_sql(node: Node) -> str:
         FilterError: there is no such SQL.
     """
     match node:
-        case Column(name):
+        case FilterColumn(name):
             return quote_identifier(name)
-        case Literal(value):
+        case FilterLiteral(value):
             return _literal_sql(value)
-        case Call("invert", (operand,)):
+        case FilterCall("invert", (operand,)):
             return f"(NOT {to_sql(operand)})"
-        case Call("is_in", (operand,), options):
+        case FilterCall("is_in", (operand,), options):
             members = ", ".join(_literal_sql(each) for each in options["value_set"].values)
             return f"({to_sql(operand)} IN ({members}))" if members else "false"
-        case Call(function, (operand,)) if function in _SUFFIXES:
+        case FilterCall(function, (operand,)) if function in _SUFFIXES:
             return f"({to_sql(operand)} {_SUFFIXES[function]})"
-        case Call(function, (left, right)) if function in _COMPARISONS | _CONNECTIVES:
+        case FilterCall(function, (left, right)) if function in _COMPARISONS | _CONNECTIVES:
             operator = (_COMPARISONS | _CONNECTIVES)[function]
             return f"({to_sql(left)} {operator} {to_sql(right)})"
     msg = f"a filter with the function {node.function}"
@@ -343,20 +343,20 @@ def pruning_filter(node: Node, schema: pa.Schema) -> str | None:
         None where nothing can be said.
     """
     match node:
-        case Call("and_kleene", (left, right)):
+        case FilterCall("and_kleene", (left, right)):
             parts = [pruning_filter(each, schema) for each in (left, right)]
             return " AND ".join(part for part in parts if part is not None) or None
-        case Call("or_kleene", (left, right)):
+        case FilterCall("or_kleene", (left, right)):
             first, second = (pruning_filter(each, schema) for each in (left, right))
             return None if first is None or second is None else f"(({first}) OR ({second}))"
-        case Call(function, (left, right)) if function in _ORDERED:
+        case FilterCall(function, (left, right)) if function in _ORDERED:
             is_comparable = _is_prunable(left, schema) and _is_constant(right)
             return to_sql(node) if is_comparable else None
-        case Call("is_in", (operand,), options):
+        case FilterCall("is_in", (operand,), options):
             has_null = any(not each.is_valid for each in options["value_set"].values)
             return to_sql(node) if _is_prunable(operand, schema) and not has_null else None
-        case Column() | Call("invert", (Column(),)):
-            column = node if isinstance(node, Column) else node.arguments[0]
+        case FilterColumn() | FilterCall("invert", (FilterColumn(),)):
+            column = node if isinstance(node, FilterColumn) else node.arguments[0]
             return to_sql(node) if _is_prunable(column, schema) else None
     return None
 
@@ -365,7 +365,7 @@ _ORDERED = frozenset({"equal", "less", "less_equal", "greater", "greater_equal"}
 
 
 def _is_prunable(node: Node, schema: pa.Schema) -> bool:
-    if not isinstance(node, Column):
+    if not isinstance(node, FilterColumn):
         return False
     kind = schema.field(node.name).type
     return bool(
@@ -377,4 +377,4 @@ def _is_prunable(node: Node, schema: pa.Schema) -> bool:
 
 
 def _is_constant(node: Node) -> bool:
-    return isinstance(node, Literal) and node.value.is_valid
+    return isinstance(node, FilterLiteral) and node.value.is_valid

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NewType, TypeAlias
 
+from deltawitness.error_types import error_text_of, is_programs_own
 from deltawitness.events import (
     CommitMetrics,
     Committed,
@@ -57,7 +58,6 @@ from deltawitness.semconv import (
     WRITE_ID,
     system_of,
 )
-from deltawitness.taxonomy import is_programs_own, text_of
 
 __all__ = ["DetailAttributes", "error_text", "event_attributes"]
 
@@ -141,7 +141,7 @@ def error_text(error: BaseException) -> str | None:
     """Return an error's text as the status of a span may hold it; None where it is the program's own."""
     if is_programs_own(error):
         return None
-    return redact_text(without_source_words(text_of(error)))
+    return redact_text(without_source_words(error_text_of(error)))
 
 
 def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:

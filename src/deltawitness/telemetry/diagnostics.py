@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from opentelemetry import _logs
 from opentelemetry._logs import SeverityNumber
 
-from deltawitness.config import DiagnosticsChoice, Settings
-from deltawitness.internal import report
+from deltawitness.ids_and_clock import now_ns
+from deltawitness.internal_errors import report
 from deltawitness.redaction import redact_label, redact_value
 from deltawitness.run import current_run
 from deltawitness.semconv import (
@@ -26,7 +26,7 @@ from deltawitness.semconv import (
     SCOPE_NAME,
     WITNESS_VERSION,
 )
-from deltawitness.sources import now_ns
+from deltawitness.settings import DiagnosticsChoice, Settings
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider

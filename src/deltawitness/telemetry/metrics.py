@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NewType, Protocol
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
+from deltawitness.error_types import classify
 from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
 from deltawitness.semconv import (
     CACHE_DURATION_BUCKETS,
@@ -45,7 +46,6 @@ from deltawitness.semconv import (
     WITNESS_VERSION,
     system_of,
 )
-from deltawitness.taxonomy import classify
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -13,7 +13,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from deltawitness.events import Failed
-from deltawitness.internal import fact
+from deltawitness.internal_errors import fact
 from deltawitness.process_exit import exit_code_of, is_failure
 from deltawitness.redaction import redacted_run
 from deltawitness.semconv import (
@@ -38,7 +38,7 @@ from deltawitness.semconv import (
     system_of,
 )
 from deltawitness.telemetry.attributes import event_attributes
-from deltawitness.telemetry.reservation import Reservations, ReservedSpan
+from deltawitness.telemetry.deferred_spans import DeferredSpan, DeferredSpans
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -64,7 +64,7 @@ class WriteSpans:
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
         self._reservations = (
-            Reservations(self._tracer) if Reservations.are_possible(self._tracer) else None
+            DeferredSpans(self._tracer) if DeferredSpans.are_possible(self._tracer) else None
         )
 
     def open(self, name: str, attributes: dict[str, str], parent: Context, started_at: int) -> Span:
@@ -87,7 +87,7 @@ class WriteSpans:
         self, span: Span, name: str, attributes: dict[str, str], parent: Context, started_at: int
     ) -> Span:
         """Return the span that a reserved one stands for, made with what :meth:`open` was given."""
-        if self._reservations is None or not isinstance(span, ReservedSpan):
+        if self._reservations is None or not isinstance(span, DeferredSpan):
             return span
         tracer = self._reservations.tracer_for(span)
         return tracer.start_span(name, parent, SpanKind.CLIENT, attributes, (), started_at)

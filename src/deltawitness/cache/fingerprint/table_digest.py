@@ -1,0 +1,352 @@
+"""What is in a table, value by value: the same for any order of its rows and any layout of its files.
+
+Every value gets a hash of 256 bits, and a column is told by the sum of those of its values, modulo
+2^64 in each of four lanes: one value that is changed, missing or there once more changes the sum. A
+sum of the hashes of whole rows says as well that the values stand beside each other as they did.
+
+What counts as the same value:
+
+- NULL is itself at every depth: no empty text, no empty list, no struct of NULLs, no NaN;
+- every NaN is the same, whatever its bits; -0.0 is 0.0; the infinities are themselves;
+- a whole number is its value whatever its width, and so is a float; an unsigned number of 64 bits
+  is of a kind of its own;
+- a decimal is its digits at its scale;
+- a moment is its microseconds, with a zone or without one (which zone makes no difference), but one
+  in nanoseconds is of a kind of its own, and so is each unit of a time of day or a duration;
+- text and binary are their bytes, and a text is no binary; a dictionary is what it stands for;
+- a list is its members in their order, a map its entries in their order, a struct its fields in
+  their order, whatever they are called.
+
+The names of columns count, their order does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from deltawitness.session.core.unpatched import unpatched
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["TableDigest", "digest_table"]
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+CHUNK_ROWS = 1 << 18
+"""Rows that are hashed at once: so many that calls do not count, so few that memory does not."""
+
+THREADS = 4
+"""Chunks that are hashed at the same time."""
+
+_WIDTH = 32
+_LANES = 4
+_MODULUS = 1 << 64
+_NULL = hashlib.sha256(b"census/1 null").digest()
+
+
+@dataclass(frozen=True, slots=True)
+class TableDigest:
+    """What is in a table.
+
+    Attributes:
+        rows: how many.
+        columns: a hash by column, in the order of the columns.
+        whole: a hash of the rows, each as a whole.
+    """
+
+    rows: int
+    columns: dict[str, str]
+    whole: str
+
+    @property
+    def hash(self) -> str:
+        """A hash of all of it."""
+        columns = [part for column in sorted(self.columns.items()) for part in column]
+        return _digest("census/1", str(self.rows), self.whole, *columns)
+
+
+def digest_table(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> TableDigest:
+    """Return what is in a table, whatever order its rows come in.
+
+    Args:
+        schema: of the batches.
+        batches: the rows.
+
+    Raises:
+        TypeError: a column is of a type whose values cannot be told here.
+
+    >>> import pyarrow as pa
+    >>> one = pa.table({"id": [1, 2, 2], "name": ["a", "b", None]})
+    >>> other = one.take([2, 0, 1]).select(["name", "id"])
+    >>> census_of(one.schema, one.to_batches()).hash == digest_table(
+    ...     other.schema, other.to_batches()
+    ... ).hash
+    True
+    """
+    names = [field.name for field in schema]
+    kinds = [_kind(field.type) for field in schema]
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    rows, sums = 0, [[0] * _LANES for _ in range(len(names) + 1)]
+    with ThreadPoolExecutor(THREADS, "deltawitness-census") as pool:
+        for count, found in _in_parallel(pool, partial(_sums, by_name), _chunks(batches)):
+            rows += count
+            sums = [
+                [(old + new) % _MODULUS for old, new in zip(lanes, more, strict=True)]
+                for lanes, more in zip(sums, found, strict=True)
+            ]
+    columns = {
+        name: _digest("column/1", kind, *map(str, [rows, *lanes]))
+        for name, kind, lanes in zip(names, kinds, sums[:-1], strict=True)
+    }
+    return TableDigest(rows, columns, _digest("rows/1", *map(str, [rows, *sums[-1]])))
+
+
+def _digest(*parts: str) -> str:
+    text = "\0".join(parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+# --- chunks ----------------------------------------------------------------------------------------------
+
+
+def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Yield the rows in chunks of a good size: engines give thousands of small batches."""
+    chunk: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, CHUNK_ROWS):
+            part = batch.slice(start, CHUNK_ROWS)
+            chunk.append(part)
+            rows += part.num_rows
+            if rows >= CHUNK_ROWS:
+                yield chunk
+                chunk, rows = [], 0
+    if chunk:
+        yield chunk
+
+
+def _in_parallel(
+    pool: ThreadPoolExecutor, act: Callable[[C], T], chunks: Iterable[C]
+) -> Iterator[T]:
+    """Yield what is made of each chunk; no more of them are read ahead than are worked on."""
+    waiting: deque[Future[T]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(act, chunk))
+        if len(waiting) > THREADS:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _sums(by_name: list[int], chunk: list[pa.RecordBatch]) -> tuple[int, list[list[int]]]:
+    """Return how many rows a chunk has, and the sums of each of its columns and of its rows."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    table = pa.Table.from_batches(chunk)
+    hashes = [_hashes(_whole(column)) for column in table.columns]
+    rows = _joined([hashes[at] for at in by_name], table.num_rows)
+    return table.num_rows, [_lane_sums(each) for each in (*hashes, rows)]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    found = column.combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
+
+
+def _lane_sums(hashes: pa.Array) -> list[int]:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+    count = len(hashes)
+    if not count:
+        return [0] * _LANES
+    words = pa.Array.from_buffers(pa.uint64(), count * _LANES, [None, hashes.buffers()[1]])
+    lanes = pa.FixedSizeListArray.from_arrays(words, _LANES)
+    # Sums of whole numbers wrap around, which is what is wanted.
+    return [pc.sum(pc.list_element(lanes, lane)).as_py() for lane in range(_LANES)]
+
+
+# --- hashes of values --------------------------------------------------------------------------------------
+
+
+def _hashes(values: pa.Array) -> pa.Array:
+    """Return the hash of each value, as binary of a fixed width without a NULL."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    kind = values.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _hashes(values.storage)
+    if pt.is_dictionary(kind):
+        return _hashes(values.dictionary_decode())
+    if pt.is_struct(kind):
+        fields = [_hashes(field) for field in values.flatten()]
+        return _without_nulls(_joined(fields, len(values)), values)
+    if pt.is_map(kind):
+        entries = pa.struct([("key", kind.key_type), ("value", kind.item_type)])
+        return _hashes(values.cast(pa.list_(entries)))
+    if pt.is_nested(kind):
+        return _hashes_of_lists(values)
+    return _without_nulls(_sha256(_leaf(values)), values)
+
+
+def _hashes_of_lists(lists: pa.Array) -> pa.Array:
+    """Return the hash of each list: that of its members' hashes, one after the other."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+    members = _hashes(lists.flatten())
+    lengths = pc.list_value_length(lists).cast(pa.int64()).fill_null(0)
+    ends = pc.multiply(pc.cumulative_sum(lengths), _WIDTH)
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
+    joined = pa.Array.from_buffers(
+        pa.large_binary(), len(lists), [None, offsets.buffers()[1], members.buffers()[1]]
+    )
+    return _without_nulls(_sha256(joined), lists)
+
+
+def _joined(hashes: list[pa.Array], count: int) -> pa.Array:
+    """Return the hash of each row of values: that of their hashes, one after the other."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+    if not hashes:
+        return _sha256(pa.array([b""] * count, pa.large_binary()))
+    parts = [each.cast(pa.large_binary()) for each in hashes]
+    return _sha256(pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.large_binary())))
+
+
+def _without_nulls(hashes: pa.Array, values: pa.Array) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+
+    if not values.null_count:
+        return hashes
+    return pc.if_else(values.is_valid(), hashes, pa.scalar(_NULL, pa.binary(_WIDTH)))
+
+
+def _sha256(content: pa.Array) -> pa.Array:
+    """Return the hash of each of some bytes; of a NULL it is any.
+
+    The engine's own function: it hashes ten million values in a second.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    from datafusion import SessionConfig, SessionContext, col  # noqa: PLC0415 - heavy
+    from datafusion import functions as f  # noqa: PLC0415 - heavy
+
+    # A session of its own, which forgets the bytes with itself.
+    ctx = SessionContext(SessionConfig().with_batch_size(max(1, len(content))))
+    filled = content.fill_null(b"") if content.null_count else content
+    frame = unpatched(ctx, "from_arrow")(pa.table({"content": filled}))
+    hashed = unpatched(frame, "select")(f.sha256(col("content")).alias("hash"))
+    found = [batch.column(0) for batch in unpatched(hashed, "collect")()]
+    whole = pa.concat_arrays(found) if found else pa.array([], pa.binary())
+    return whole.cast(pa.binary(_WIDTH))
+
+
+# --- values as bytes -----------------------------------------------------------------------------------------
+
+
+def _leaf(values: pa.Array) -> pa.Array:
+    """Return values as the bytes that tell them."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    kind = values.type
+    wide = pa.large_binary()
+    if pt.is_null(kind):
+        return pa.array([b""] * len(values), wide)
+    if pt.is_large_string(kind) or pt.is_large_binary(kind):
+        return values.cast(wide)
+    if pt.is_string(kind) or pt.is_string_view(kind):
+        return values.cast(pa.large_string()).cast(wide)
+    if pt.is_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
+        return values.cast(wide)
+    return _fixed(values).cast(wide)
+
+
+def _fixed(values: pa.Array) -> pa.Array:  # noqa: PLR0911 - one return per kind of type
+    """Return values of a fixed width as binary of a fixed width."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.compute as pc  # noqa: PLC0415 - heavy
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    kind = values.type
+    if pt.is_floating(kind):
+        wide = values.cast(pa.float64())
+        one_nan = pc.if_else(pc.is_nan(wide), pa.scalar(float("nan")), wide)
+        return pc.add(one_nan, 0.0).view(pa.binary(8))  # -0.0 becomes 0.0
+    if pt.is_decimal256(kind):
+        return values.view(pa.binary(32))
+    if pt.is_decimal(kind):
+        return values.cast(pa.decimal128(38, kind.scale)).view(pa.binary(16))
+    if kind == pa.month_day_nano_interval():
+        return values.view(pa.binary(16))
+    if pt.is_boolean(kind):
+        return values.cast(pa.int64()).view(pa.binary(8))
+    if pt.is_uint64(kind):
+        return values.view(pa.binary(8))
+    if pt.is_date(kind):
+        return values.cast(pa.date32()).view(pa.int32()).cast(pa.int64()).view(pa.binary(8))
+    if pt.is_time32(kind):
+        return values.view(pa.int32()).cast(pa.int64()).view(pa.binary(8))
+    if pt.is_timestamp(kind) and kind.unit != "ns":
+        values = values.cast(pa.timestamp("us", kind.tz))
+    return values.cast(pa.int64()).view(pa.binary(8))
+
+
+def _kind(kind: pa.DataType) -> str:  # noqa: C901, PLR0911 - one return per kind of type
+    """Return of which kind values of a type are; values of two kinds are never the same.
+
+    Raises:
+        TypeError: of none that is known.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return _kind(kind.storage_type)
+    if pt.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if pt.is_struct(kind):
+        return f"struct<{','.join(_kind(kind.field(at).type) for at in range(kind.num_fields))}>"
+    if pt.is_map(kind):
+        return f"map<{_kind(kind.key_type)},{_kind(kind.item_type)}>"
+    if pt.is_nested(kind) and hasattr(kind, "value_type"):
+        return f"list<{_kind(kind.value_type)}>"
+    if pt.is_integer(kind):
+        return "uint64" if pt.is_uint64(kind) else "integer"
+    if pt.is_decimal(kind):
+        return f"decimal{'256' if pt.is_decimal256(kind) else ''}({kind.scale})"
+    if pt.is_timestamp(kind):
+        unit = " in nanoseconds" if kind.unit == "ns" else ""
+        return f"timestamp{unit}{'' if kind.tz is None else ' with a zone'}"
+    if pt.is_time(kind) or pt.is_duration(kind):
+        return f"{kind}"
+    for name, is_it in _PLAIN_KINDS:
+        if any(getattr(pt, f"is_{each}")(kind) for each in is_it):
+            return name
+    if kind == pa.month_day_nano_interval():
+        return "interval"
+    msg = f"the content of a column of {kind} cannot be told"
+    raise TypeError(msg)
+
+
+_PLAIN_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("null", ("null",)),
+    ("boolean", ("boolean",)),
+    ("float", ("floating",)),
+    ("date", ("date",)),
+    ("text", ("string", "large_string", "string_view")),
+    ("binary", ("binary", "large_binary", "binary_view", "fixed_size_binary")),
+)

@@ -1,0 +1,184 @@
+"""Datasets: files, directories and tables from outside, staged as Delta."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
+from deltawitness.cache.entries.policy import CachePolicy
+from deltawitness.cache.fingerprint.content_digest import TooLargeError, content_hash
+from deltawitness.cache.fingerprint.inputs import DATA_LIMIT, collect_inputs, table_input
+from deltawitness.cache.fingerprint.model import DataInput, NotCacheable
+from deltawitness.cache.fingerprint.plan import source_fingerprint
+from deltawitness.cache.fingerprint.scans import UnknownScanError
+from deltawitness.exceptions import ConfigurationError
+from deltawitness.semconv import CacheScope
+from deltawitness.session.core.table_providers import provider_of
+from deltawitness.session.core.unpatched import unpatched
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame, SessionContext
+    from deltalake import DeltaTable
+
+__all__ = ["define_dataset"]
+
+_READERS: dict[str, str] = {
+    ".parquet": "read_parquet",
+    ".csv": "read_csv",
+    ".json": "read_json",
+    ".jsonl": "read_json",
+    ".ndjson": "read_json",
+    ".arrow": "read_arrow",
+    ".feather": "read_arrow",
+    ".ipc": "read_arrow",
+}
+
+
+def define_dataset(  # noqa: PLR0913 - what a dataset is, by keyword
+    ctx: SessionContext,
+    name: str,
+    source: Any,
+    *,
+    policy: CachePolicy,
+    version: str | None,
+    storage_options: dict[str, str] | None,
+) -> EntryDefinition:
+    """Return the recipe of a dataset.
+
+    Args:
+        ctx: the session.
+        name: the entry's name.
+        source: a path or URI of a file, directory or Delta table; an open Delta table; anything
+            that exports an Arrow stream.
+        policy: how it is kept.
+        version: what the program says of a source that cannot be seen to have changed.
+        storage_options: how a Delta table at a URI is opened.
+
+    Raises:
+        ConfigurationError: the source is none of these.
+    """
+    make = _maker(ctx, source, version, storage_options)
+    return EntryDefinition(
+        CacheScope.DATASET, checked_name(name), policy, make, origin=_origin(source)
+    )
+
+
+def _origin(source: Any) -> dict[str, str]:
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+    if isinstance(source, DeltaTable):
+        return {"table": source.table_uri}
+    if not isinstance(source, str | os.PathLike):
+        return {}
+    text = os.fspath(source)
+    is_table = "://" in text or (Path(text) / "_delta_log").is_dir()
+    return {"table" if is_table else "path": str(text if is_table else Path(text).absolute())}
+
+
+def _maker(
+    ctx: SessionContext,
+    source: Any,
+    version: str | None,
+    storage_options: dict[str, str] | None,
+) -> Callable[[], Candidate]:
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+    if isinstance(source, DeltaTable):
+        return lambda: _of_table(ctx, source, version)
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        if "://" in text or (Path(text) / "_delta_log").is_dir():
+            return lambda: _of_table(
+                ctx, DeltaTable(text, storage_options=storage_options), version
+            )
+        return lambda: _of_files(Path(text), version)
+    if hasattr(source, "__arrow_c_stream__"):
+        # A stream can be read only once.
+        return cache(lambda: _of_stream(source, version))
+    msg = (
+        "a dataset's source is a path or URI of Parquet, CSV, JSON, Arrow or Delta, an open Delta"
+        f" table, or an Arrow stream, not {type(source).__name__}"
+    )
+    raise ConfigurationError(msg)
+
+
+def _of_table(ctx: SessionContext, table: DeltaTable, version: str | None) -> Candidate:
+    frame = ctx.read_table(provider_of(table))
+    return Candidate(frame, source_fingerprint(frame, version, tables=(table_input(table),)))
+
+
+def _of_files(path: Path, version: str | None) -> Candidate:
+    files = sorted(_files_in(path))
+    if not files:
+        msg = "a dataset's source holds no file of a known format"
+        raise ConfigurationError(msg)
+    readers = {_READERS[file.suffix.lower()] for file in files}
+    if len(readers) > 1:
+        msg = "a dataset's source holds files of several formats"
+        raise ConfigurationError(msg)
+    endings = {file.suffix for file in files}
+    if len(endings) > 1:
+        msg = "a dataset's source holds files of one format by several endings"
+        raise ConfigurationError(msg)
+    frame = _read(readers.pop(), path, endings.pop())
+    try:
+        sources = collect_inputs(frame, version)
+    except UnknownScanError as reason:
+        return Candidate(frame, NotCacheable(str(reason)))
+    return Candidate(frame, source_fingerprint(frame, version, **sources.marks()))
+
+
+def _files_in(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        if path.suffix.lower() not in _READERS:
+            msg = f"a file of a dataset ends in one of {', '.join(_READERS)}"
+            raise ConfigurationError(msg)
+        yield path
+        return
+    if not path.is_dir():
+        msg = "a dataset's source is not there"
+        raise ConfigurationError(msg)
+    for file in path.rglob("*"):
+        is_hidden = file.name.startswith((".", "_"))
+        if file.suffix.lower() in _READERS and file.is_file() and not is_hidden:
+            yield file
+
+
+def _read(reader: str, path: Path, ending: str) -> DataFrame:
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+    # In a session of its own: one that has read the directory before keeps the list of its files.
+    read = unpatched(SessionContext(), reader)
+    frame: DataFrame = read(_location(path), file_extension=ending)
+    return frame
+
+
+def _location(path: Path) -> str:
+    """Return where a path lies, for the engine: of a bare one it takes `[`, `?` and `*` for a pattern."""
+    # As bytes: a name need not be text.
+    where = "file://" + quote(os.fsencode(path.absolute()))
+    return f"{where}/" if path.is_dir() else where
+
+
+def _of_stream(source: Any, version: str | None) -> Candidate:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy
+
+    table = (
+        pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else pa.table(source)
+    )
+    # In a session of its own: the program's would hold it as a table for as long as it lives.
+    frame = unpatched(SessionContext(), "from_arrow")(table)
+    if version is not None:
+        return Candidate(frame, source_fingerprint(frame, version))
+    try:
+        mark = DataInput("source", content_hash(table.to_batches(), limit=DATA_LIMIT))
+    except TooLargeError:
+        reason = f"more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
+        return Candidate(frame, NotCacheable(reason))
+    return Candidate(frame, source_fingerprint(frame, None, data=(mark,)))

@@ -1,0 +1,63 @@
+"""`deltawitness drain`, `ledger optimize` and `ledger verify`: the ledger kept whole and fast."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from deltawitness.cli.console import FAILED, JsonOption, console, print_error, print_json
+from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
+from deltawitness.report.maintenance import print_drained, print_maintained, print_verification
+
+__all__ = ["drain_command", "optimize_command", "verify_command"]
+
+
+def drain_command(
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Carry what processes that are gone left behind into the ledger."""
+    from deltawitness.ledger.spool.reader import adopt  # noqa: PLC0415 - heavy
+
+    with of_ledger(root, "written"):
+        ledger = existing_ledger(root, or_waiting=True)
+        drained = ledger.drain()
+        left = sum(1 for _ in adopt(ledger.spools))
+    if as_json:
+        print_json({**asdict(drained), "left": left})
+    else:
+        print_drained(console(sys.stdout), drained)
+    if left:
+        print_error(f"what {left} processes left could not be carried, and waits")
+        raise typer.Exit(FAILED)
+
+
+def optimize_command(
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Compact the ledger's tables, and delete the files that nobody needs any more."""
+    with of_ledger(root, "maintained"):
+        maintained = existing_ledger(root).optimize()
+    if as_json:
+        print_json([asdict(table) for table in maintained])
+    else:
+        print_maintained(console(sys.stdout), maintained)
+
+
+def verify_command(
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Check what must hold of the ledger: 1 when something does not."""
+    with of_ledger(root, "read"):
+        verification = existing_ledger(root).verify()
+    if as_json:
+        print_json({"is_good": verification.is_good, **asdict(verification)})
+    else:
+        print_verification(console(sys.stdout), verification)
+    if not verification.is_good:
+        raise typer.Exit(FAILED)

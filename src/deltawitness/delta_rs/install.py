@@ -1,0 +1,74 @@
+"""Which observer watches the seams of this process, and whether it watches all writes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from deltawitness.delta_rs.patches import DeltaLakeSeams, import_seams
+from deltawitness.forks import reset_in_child
+from deltawitness.observe import Observer
+from deltawitness.observe.write_context import current_write_context
+
+__all__ = ["install", "install_for_proxies", "uninstall"]
+
+_lock = threading.RLock()
+reset_in_child("_lock", globals(), threading.RLock)
+_installed: tuple[Observer, DeltaLakeSeams] | None = None
+_everything = False
+
+
+def install(make_observer: Callable[[], Observer]) -> Observer:
+    """Observe every write of the process, with a new observer.
+
+    Raises:
+        ConfigurationError: a setting in the environment is invalid; nothing was installed.
+        AttributeError: the engine lacks a seam; nothing was installed.
+    """
+    return _install(make_observer, everything=True)
+
+
+def install_for_proxies() -> Observer:
+    """Return the process's observer; if there is none, observe the writes inside proxies only."""
+    import_seams()  # see _install
+    with _lock:
+        return _installed[0] if _installed else _install(Observer, everything=False)
+
+
+def uninstall() -> None:
+    """Put every original back and let the observer deliver what waits."""
+    global _installed, _everything
+    with _lock:
+        if _installed is not None:
+            observer, seams = _installed
+            seams.uninstall()
+            observer.stop()
+        _installed, _everything = None, False
+
+
+def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Observer:
+    global _installed, _everything
+    # Not under the lock: another thread may hold the import lock of an engine and wait for ours.
+    import_seams()
+    with _lock:
+        uninstall()
+        observer = make_observer()
+        seams = DeltaLakeSeams(observer, lambda: _is_watched(seams, observer))
+        seams.install()
+        observer.start()
+        _installed, _everything = (observer, seams), everything
+        return observer
+
+
+def _is_watched(seams: DeltaLakeSeams, observer: Observer) -> bool:
+    """Return whether a write that reaches these seams here and now is to be observed.
+
+    Seams that were uninstalled observe nothing, also where another library has wrapped them and calls
+    them still: the write would be recorded a second time.
+    """
+    return (
+        _installed is not None
+        and _installed[1] is seams
+        and (_everything or current_write_context() is not None)
+        and observer.is_on()
+    )

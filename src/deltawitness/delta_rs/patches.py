@@ -1,0 +1,490 @@
+"""The seams of the delta-rs API: each inner callable that writes is replaced by one that observes.
+
+Only what delta-rs looks up at call time is replaced, in place: module globals and methods of
+`RawDeltaTable` (listed in :mod:`deltawitness.commit.private_api`). Public functions and classes stay
+the objects they are, so a program that imported them before us is caught as well; of `write_deltalake`
+the code is exchanged, because it may end before it calls anything inside
+(:mod:`deltawitness.delta_rs.whole_calls`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.commit.private_api import (
+    COMMIT_PROPERTIES,
+    CONVERT_OPEN_SEAM,
+    CONVERT_SEAM,
+    FUNCTION_SEAMS,
+    MERGE_BUILD,
+    MERGE_EXECUTE,
+    MERGE_SOURCE,
+    METHOD_SEAMS,
+    OPEN_SEAM,
+    QUERY_SEAM,
+    READ_SEAMS,
+    READING_ROWS,
+    WHOLE_WRITE,
+    Seam,
+)
+from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
+from deltawitness.delta_rs.handle_cache import HandleCache
+from deltawitness.delta_rs.unreached import UnreachedWrite
+from deltawitness.delta_rs.whole_calls import observe_whole_calls
+from deltawitness.events import InputVersion, Landed, NoCommitReason
+from deltawitness.hashing import table_id
+from deltawitness.internal_errors import report
+from deltawitness.observe.run_reads import record_reads
+from deltawitness.observe.write_context import write_context
+from deltawitness.observe.write_watch import record_write, watch_writes
+from deltawitness.patching import Replacements
+from deltawitness.scan.feeding import feeding
+from deltawitness.semconv import Operation
+from deltawitness.session.core.frame_facts import attributes_of_source
+
+if TYPE_CHECKING:
+    from deltawitness.observe.in_flight import InFlightWrite
+    from deltawitness.observe.observer import Observer
+
+__all__ = ["DeltaLakeSeams", "import_seams"]
+
+Call = Callable[..., Any]
+
+MERGES_KEPT = 1024
+"""Merges that may be built and not yet executed; the oldest are then executed unobserved."""
+
+
+def import_seams() -> None:
+    """Import every module that holds a seam, and so run the post-import hooks of other libraries.
+
+    Call it before the first seam is replaced: a hook may instrument the process.
+    """
+    for module in _SEAM_MODULES:
+        importlib.import_module(module)
+
+
+def _nothing() -> None:
+    """Do nothing: there is nothing to restore."""
+
+
+class DeltaLakeSeams:
+    """Replaces the seams by observing callables, and puts the originals back.
+
+    Args:
+        observer: what observes.
+        only_when: asked before each write whether it is to be observed at all.
+    """
+
+    def __init__(self, observer: Observer, only_when: Callable[[], bool]) -> None:
+        self._observer = observer
+        self._only_when = only_when
+        self._replacements = Replacements()
+        self._merges: OrderedDict[int, InFlightWrite] = OrderedDict()
+        self._handles = HandleCache() if observer.settings.reuse_handles else None
+        self._lent = threading.local()
+        self._source = threading.local()
+        self._restore_whole_write: Callable[[], None] = _nothing
+
+    def install(self) -> None:
+        """Replace every seam.
+
+        Raises:
+            AttributeError: the engine lacks a seam; nothing stays replaced.
+        """
+        raw_table: Any = importlib.import_module("deltalake._internal").RawDeltaTable
+        try:
+            for seam in FUNCTION_SEAMS:
+                self._replace(importlib.import_module(seam.module), seam.name, self._function, seam)
+            for seam in METHOD_SEAMS:
+                self._replace(raw_table, seam.name, self._method, seam)
+            self._replace(raw_table, MERGE_BUILD, self._merge_build, MERGE_EXECUTE)
+            self._replace(raw_table, MERGE_EXECUTE.name, self._merge_execute, MERGE_EXECUTE)
+            module, name = OPEN_SEAM
+            self._replace(importlib.import_module(module), name, self._open, FUNCTION_SEAMS[0])
+            module, name = CONVERT_OPEN_SEAM
+            looking = self._look_before_convert
+            self._replace(importlib.import_module(module), name, looking, CONVERT_SEAM)
+            self._replace_reads(raw_table)
+            module, name = MERGE_SOURCE
+            self._replace_one(importlib.import_module(module), name, self._merge_source)
+            module, name = WHOLE_WRITE
+            function = getattr(importlib.import_module(module), name)
+            self._restore_whole_write = observe_whole_calls(function, self._whole_write)
+        except AttributeError:
+            self.uninstall()
+            raise
+
+    def uninstall(self) -> None:
+        """Put every original back."""
+        self._restore_whole_write()
+        self._restore_whole_write = _nothing
+        self._replacements.restore()
+        self._merges.clear()
+
+    def _replace(
+        self,
+        owner: Any,
+        name: str,
+        observing: Callable[[Seam, Call], Call],
+        seam: Seam,
+    ) -> None:
+        def observed(original: Call) -> Call:
+            return observing(seam, feeding(original) if name in READING_ROWS else original)
+
+        self._replacements.replace(owner, name, observed)
+
+    def _replace_reads(self, raw_table: Any) -> None:
+        for name in READ_SEAMS:
+            self._replace_one(raw_table, name, self._read)
+        module, owner, name = QUERY_SEAM
+        self._replace_one(getattr(importlib.import_module(module), owner), name, self._query)
+
+    def _replace_one(self, owner: Any, name: str, observing: Callable[[Any], Any]) -> None:
+        self._replacements.replace(owner, name, observing)
+
+    # --- the observing callables ------------------------------------------------------------------
+
+    def _method(self, seam: Seam, original: Call) -> Call:
+        position = _position(original, COMMIT_PROPERTIES) - 1 if seam.commits else -1
+        dry_run = _position(original, "dry_run") - 1 if seam.name in _HAS_DRY_RUN else None
+
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._only_when():
+                return original(table, *args, **kwargs)
+            try:
+                in_flight = self._observer.open(
+                    seam, table.table_uri(), table=table, mode=kwargs.get("mode")
+                )
+                in_flight.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(in_flight, table, args, kwargs)
+                if dry_run is not None and _argument(args, kwargs, dry_run, "dry_run"):
+                    in_flight.no_commit_reason = NoCommitReason.DRY_RUN
+                if seam.commits:
+                    args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                self._observer.enter(in_flight)
+            except CallerKeyErrors:
+                raise
+            except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+                report("seam", error)
+                record_write(None)
+                return original(table, *args, **kwargs)
+            try:
+                result = original(table, *args, **kwargs)
+            except BaseException as error:
+                with _guarded():
+                    self._observer.raised(in_flight, error, table=table)
+                raise
+            # No context manager here: this line is on the path of every write.
+            try:
+                self._observer.returned(in_flight, result, table=table)
+                if self._handles is not None:
+                    self._take_back(table)
+            except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+                report("seam", error)
+            return result
+
+        return observed
+
+    def _function(self, seam: Seam, original: Call) -> Call:
+        position = _position(original, COMMIT_PROPERTIES)
+        uri_at = _position(original, seam.uri)
+        options_at = _position(original, "storage_options")
+        mode_at = _position(original, "mode") if seam.operation is not Operation.CONVERT else None
+
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            if not self._only_when():
+                return original(*args, **kwargs)
+            options = _argument(args, kwargs, options_at, "storage_options")
+            try:
+                mode = None if mode_at is None else _argument(args, kwargs, mode_at, "mode")
+                location = str(_argument(args, kwargs, uri_at, seam.uri))
+                in_flight = self._observer.open(seam, location, table=None, mode=mode)
+                in_flight.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(in_flight, None, args, kwargs)
+                args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                self._observer.enter(in_flight)
+            except CallerKeyErrors:
+                raise
+            except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+                report("seam", error)
+                record_write(None)
+                return original(*args, **kwargs)
+            return self._carry_out(in_flight, original, args, kwargs, storage_options=options)
+
+        return observed
+
+    def _open(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
+        def observed(table_or_uri: Any, storage_options: Any = None) -> Any:
+            if self._handles is not None and isinstance(table_or_uri, str | Path):
+                return self._lend(self._handles, table_or_uri, storage_options)
+            return original(table_or_uri, storage_options)
+
+        return observed
+
+    def _whole_write(self, original: Call) -> Call:
+        """Return `write_deltalake`, observed where no seam inside it is reached."""
+
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            if not self._only_when():
+                return original(*args, **kwargs)
+            clock = time.perf_counter_ns()
+            facts = attributes_of_source(_argument(args, kwargs, 1, "data"))
+            knowing = nullcontext() if facts is None else write_context(facts)
+            with knowing, watch_writes() as writes:
+                try:
+                    result = original(*args, **kwargs)
+                except BaseException as error:
+                    if not writes:
+                        with _guarded():
+                            write = _unreached_write(args, kwargs, clock)
+                            write.record_failure(self._observer, error)
+                    raise
+                if not writes and kwargs.get("mode") == "ignore":
+                    with _guarded():
+                        write = _unreached_write(args, kwargs, clock)
+                        write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
+            return result
+
+        return observed
+
+    def _read(self, original: Call) -> Call:
+        """Return a method of a table that is read by Python code: what is read is noted."""
+
+        @functools.wraps(original)
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(table, *args, **kwargs)
+            self._note_read(table)
+            return result
+
+        return observed
+
+    def _query(self, original: Call) -> Call:
+        """Return the method that gives a table to a `QueryBuilder`: it is going to be read."""
+
+        @functools.wraps(original)
+        def observed(builder: Any, table_name: str, delta_table: Any) -> Any:
+            result = original(builder, table_name, delta_table)
+            self._note_read(delta_table)
+            return result
+
+        return observed
+
+    def _note_read(self, table: Any) -> None:
+        with _guarded():
+            if self._only_when():
+                uri = table.table_uri()
+                record_reads(InputVersion(table_id(uri), table.version(), uri))
+
+    def _merge_source(self, original: Any) -> Any:
+        """Return what makes a stream of a merge's source: what a session knows of it goes with it."""
+
+        def from_arrow(source: Any) -> Any:
+            stream = original.from_arrow(source)
+            if self._only_when():
+                facts = attributes_of_source(source)
+                self._source.known = None if facts is None else (stream, facts)
+            return stream
+
+        return _Exchanged(original, from_arrow=from_arrow)
+
+    def _look_before_convert(self, seam: Seam, original: Call) -> Call:
+        """Return the look for a table that `convert_to_deltalake` makes in mode `ignore`."""
+
+        def observed(uri: Any, storage_options: Any) -> Any:
+            clock = time.perf_counter_ns()
+            table = original(uri, storage_options)
+            if table is not None and self._only_when():
+                with _guarded():
+                    write = UnreachedWrite.of(seam.operation, uri, table, "ignore", clock)
+                    write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
+            return table
+
+        return observed
+
+    def _lend(
+        self, handles: HandleCache, uri: str | Path, storage_options: dict[str, str] | None
+    ) -> tuple[Any, str]:
+        """Return what the engine would, with a kept handle in place of one opened now."""
+        lent = self._lent.handle = handles.lend(uri, storage_options)
+        return lent.table, str(uri)
+
+    def _take_back(self, table: Any) -> None:
+        """Keep the handle that a write by URI was lent; one of the caller's own is the caller's."""
+        lent = getattr(self._lent, "handle", None)
+        if lent is not None and lent.table is not None and lent.table._table is table:  # noqa: SLF001 - as the engine itself
+            self._lent.handle = None
+            lent.give_back()
+
+    def _merge_build(self, seam: Seam, original: Call) -> Call:
+        position = _position(original, COMMIT_PROPERTIES) - 1
+
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._only_when():
+                return self._unobserved(original(table, *args, **kwargs))
+            try:
+                stream, facts = getattr(self._source, "known", None) or (None, None)
+                is_known = facts is not None and stream is kwargs.get("source")
+                with write_context(facts) if is_known and facts is not None else nullcontext():
+                    in_flight = self._observer.open(seam, table.table_uri(), table=table)
+                self._source.known = None
+                in_flight.schema = kwargs.get("batch_schema")
+                self._observer.keep_call(in_flight, table, args, kwargs)
+                args, kwargs = self._stamped(in_flight, args, kwargs, position)
+            except CallerKeyErrors:
+                raise
+            except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+                report("seam", error)
+                record_write(None)
+                return self._unobserved(original(table, *args, **kwargs))
+            try:
+                builder = original(table, *args, **kwargs)
+            except BaseException as error:
+                with _guarded():
+                    self._observer.raised(in_flight, error, table=table)
+                raise
+            with _guarded():
+                self._keep_merge(builder, in_flight)
+            return builder
+
+        return observed
+
+    def _unobserved(self, builder: object) -> object:
+        """Return the builder, of which nothing is known: one at its address before it may be."""
+        self._merges.pop(id(builder), None)
+        return builder
+
+    def _keep_merge(self, builder: object, in_flight: InFlightWrite) -> None:
+        # The builder takes no attribute and no weak reference. Its id is enough: another builder
+        # at the same address goes through here, too, and takes the entry over.
+        self._merges[id(builder)] = in_flight
+        self._merges.move_to_end(id(builder))
+        while len(self._merges) > MERGES_KEPT:
+            self._merges.popitem(last=False)
+
+    def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
+        def observed(table: Any, merge_builder: Any) -> Any:
+            in_flight = self._merges.pop(id(merge_builder), None)
+            if in_flight is None or not self._only_when():
+                return original(table, merge_builder)
+            with _guarded():
+                self._observer.resume(in_flight, table)
+            return self._carry_out(in_flight, original, (table, merge_builder), {}, table=table)
+
+        return observed
+
+    # --- what they have in common --------------------------------------------------------------------
+
+    def _stamped(
+        self,
+        in_flight: InFlightWrite,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        position: int,
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with our metadata merged into the caller's commit properties.
+
+        What are none is left to the engine, which refuses them.
+
+        Raises:
+            MetadataKeyError: a key of the caller's breaks readers, and the settings refuse it.
+            CommitKeyWarning: the same, where a filter makes warnings errors.
+        """
+        given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
+        if given is not None and not hasattr(given, "custom_metadata"):
+            return args, kwargs
+        try:
+            check_caller_keys(given, self._observer.settings.reserved_keys)
+        except CallerKeyErrors as error:
+            in_flight.landed = Landed.NO
+            with _guarded():
+                self._observer.raised(in_flight, error)
+            raise
+        properties = self._observer.properties(in_flight, given)
+        if len(args) > position:
+            return (*args[:position], properties, *args[position + 1 :]), kwargs
+        return args, {**kwargs, COMMIT_PROPERTIES: properties}
+
+    def _carry_out(  # noqa: PLR0913 - a call and what belongs to it
+        self,
+        in_flight: InFlightWrite,
+        original: Call,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        table: Any = None,
+        storage_options: dict[str, str] | None = None,
+    ) -> Any:
+        # The engine reads its source on threads of its own: making our span the current one here
+        # would reach nothing that runs inside the call.
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            with _guarded():
+                self._observer.raised(
+                    in_flight, error, table=table, storage_options=storage_options
+                )
+            raise
+        with _guarded():
+            self._observer.returned(in_flight, result, table=table, storage_options=storage_options)
+        return result
+
+
+class _Exchanged:
+    """Stands for a class of the engine's in one module, with some of its methods exchanged."""
+
+    def __init__(self, original: Any, **methods: Call) -> None:
+        self._original = original
+        vars(self).update(methods)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._original(*args, **kwargs)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._original)
+
+
+def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) -> UnreachedWrite:
+    """Return a call of `write_deltalake` that reached no seam."""
+    target = _argument(args, kwargs, 0, "table_or_uri")
+    return UnreachedWrite.of(Operation.WRITE, target, target, kwargs.get("mode", "error"), clock)
+
+
+_SEAM_MODULES = (
+    "deltalake._internal",
+    *(seam.module for seam in FUNCTION_SEAMS),
+    OPEN_SEAM[0],
+    CONVERT_OPEN_SEAM[0],
+    WHOLE_WRITE[0],
+    QUERY_SEAM[0],
+)
+
+_HAS_DRY_RUN = frozenset({"vacuum", "repair"})
+
+
+def _position(callable_: Call, name: str) -> int:
+    """Return where `name` stands among the parameters, `self` included, as the engine says it."""
+    return list(inspect.signature(callable_).parameters).index(name)
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("seam", error)

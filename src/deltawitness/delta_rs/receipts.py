@@ -1,0 +1,52 @@
+"""Receipts of Delta writes that went through an open table, or created one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from deltawitness.commit.log import open_log
+from deltawitness.commit.private_api import storage_options_of
+from deltawitness.commit.receipts import Receipt, find_receipt, receipt_at
+from deltawitness.internal_errors import report
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["receipt_of_creation", "receipt_of_handle"]
+
+
+def receipt_of_handle(table: DeltaTable) -> Receipt:
+    """Return the receipt of the write that an open table has just made; never raises.
+
+    The table is at its own commit, however many others have committed since.
+
+    Args:
+        table: the table that the write went through.
+    """
+    version = table.version()
+    return _read(
+        lambda: receipt_at(open_log(table.table_uri, storage_options_of(table)), version),
+        Receipt(version),
+    )
+
+
+def receipt_of_creation(
+    uri: str, storage_options: dict[str, str] | None, receipt_id: str
+) -> Receipt:
+    """Return the receipt of a write to a table that was not there before; never raises.
+
+    Args:
+        uri: where the table lies now.
+        storage_options: how it is opened.
+        receipt_id: what the write put into its commit.
+    """
+    return _read(lambda: find_receipt(open_log(uri, storage_options), receipt_id), Receipt())
+
+
+def _read(read: Callable[[], Receipt], otherwise: Receipt) -> Receipt:
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 - the write has landed, whatever keeps its log from being read
+        report("receipt", error)
+        return otherwise

@@ -1,0 +1,250 @@
+"""The closed set of `error.type`, told from the class and the text of what the engine raised.
+
+delta-rs has five exception classes and raises a bare `OSError` or `Exception` for the rest: the
+reason is in the text. `tests/test_taxonomy.py` provokes each in the real engine.
+"""
+
+from __future__ import annotations
+
+import re
+
+from deltawitness.events import ENGINE_PACKAGES
+from deltawitness.semconv import ErrorType
+
+__all__ = ["classify", "error_text_of", "is_programs_own"]
+
+_TEXT_READ = 8192
+"""Characters of an error's text that are looked at: the reason comes first, rows of data after."""
+
+_INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+# What of an engine's text is user data. What is left are its own words.
+_USER_DATA: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), mark)
+    for pattern, mark in (
+        (r"\x1b\[[0-9;]*[A-Za-z]", ""),
+        # A preview of rows, and a table: everything from there on.
+        (r"(?is)(?<=preview of invalid data).*", " "),
+        (r"(?s)\+-[-+]*\+.*", " "),
+        (r"(?s)[\u250c\u2502].*", " "),
+        # The columns that there are, to the end: their names stand without quotes.
+        (r"(?is)\bvalid fields are .*", " "),
+        (r"(?is)(?<=\bno field named )[^\n]*?(?=\.\s|\.?$)", "?"),
+        # Literals and identifiers; an apostrophe inside a word is none.
+        (r"(?s)(?<!\w)'(?:[^'\\]|''|\\.)*(?:'(?!\w)|$)", "?"),
+        (r"(?s)\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
+        (r"(?s)`[^`]*(?:`|$)", "?"),
+        (r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*", "?"),
+        (r"(?<![\w])[A-Za-z]:\\[^\n\"'<>|]*", "?"),
+        (r"(?<![\w<])(?:~|\.{1,2})?/[^\s\"'`<>|,;:)\]}]*", "?"),
+        (r"\b[\w.%=+-]+(?:/[\w.%=+@-]+)+/?", "?"),
+    )
+)
+
+# The pattern that is found first in the text decides: an engine says what is wrong, and then shows data.
+_TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE))
+    for kind, pattern in (
+        (ErrorType.METADATA_REJECTED, r"CommitProperties\.custom_metadata|custom_metadata key"),
+        (ErrorType.SOURCE_FAILED, r"C Data interface error|Python exception:"),
+        (ErrorType.STORAGE_FULL, r"no space left|StorageFull|disk quota|code: 28\b|os error 28\b"),
+        (
+            ErrorType.PERMISSION_DENIED,
+            (
+                r"permission denied|PermissionDenied|read-only file ?system|ReadOnlyFilesystem"
+                r"|access ?denied|operation not permitted|lacked (?:valid|the necessary)"
+                r"|status(?: code)?:? 40[13]\b|\b40[13] (?:forbidden|unauthori[sz]ed)"
+                r"|os \{ code: (?:1|13|30)\b|os error (?:1|13|30)\b"
+            ),
+        ),
+        (ErrorType.CONCURRENT_TRANSACTION, r"concurrent transaction (?:failed|with the same)"),
+        (ErrorType.APPEND_ONLY, r"append-only|appendOnly"),
+        (
+            ErrorType.COMMIT_CONFLICT,
+            (
+                r"commit failed: a concurrent|version \d+ already exists"
+                r"|exceeded \d+ commit|max(?:imum)? commit attempts|metadata changed since last commit"
+                r"|protocol changed since last commit|concurrent append"
+            ),
+        ),
+        (
+            ErrorType.CONSTRAINT_VIOLATION,
+            (
+                r"failed validation check|invariant|check or invariant|violates? (?:a )?constraint"
+                r"|non-nullable|not nullable|null values? in"
+            ),
+        ),
+        (ErrorType.TABLE_EXISTS, r"table already exists|already a delta table"),
+        (
+            ErrorType.VERSION_NOT_FOUND,
+            r"LogSegment end version|invalid table version|no such version",
+        ),
+        (
+            ErrorType.TABLE_NOT_FOUND,
+            (
+                r"not a delta table|no files in log segment|table not found|no commits found"
+                r"|local path .* does not exist|could not create local directory|no table metadata"
+            ),
+        ),
+        (
+            ErrorType.PARTITION_MISMATCH,
+            r"partitioning does not match|partition column|partition_by|partitioned by",
+        ),
+        (
+            ErrorType.INVALID_SQL,
+            r"sql parser error|ParserError|tokenizer|No field named|invalid function",
+        ),
+        (ErrorType.CAST_FAILED, r"cast error|cannot cast|can't cast|casting from"),
+        (
+            ErrorType.SCHEMA_MISMATCH,
+            (
+                r"not found in schema|schema of data does not match|fields? .* not found|schema mismatch"
+                r"|cannot merge|number of fields"
+            ),
+        ),
+        (
+            ErrorType.PROTOCOL_UNSUPPORTED,
+            (
+                r"unsupported (?:reader|writer|table)|feature.* not supported|not supported by"
+                r"|minimum (?:reader|writer)|TransactionError::Unsupported|writer version"
+            ),
+        ),
+        (
+            ErrorType.STORAGE_UNREACHABLE,
+            (
+                r"error sending request|connection refused|tcp connect|dns error|timed? ?out"
+                r"|connection (?:reset|closed)|host unreachable"
+            ),
+        ),
+        (ErrorType.OUT_OF_MEMORY, r"resources exhausted|out of memory|memory limit"),
+        (ErrorType.EMPTY_INPUT, r"no data source supplied|empty (?:input|schema)|at least one"),
+        (
+            ErrorType.INVALID_ARGUMENT,
+            (
+                r"invalid save mode|invalid retention period|must be (?:a|one)"
+                r"|expected one of|invalid (?:value|argument|option|table property|predicate)"
+            ),
+        ),
+    )
+)
+
+# What stands in front of many a reason, or may mean anything: counts where none of those is found.
+_WEAK_TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE))
+    for kind, pattern in (
+        (ErrorType.COMMIT_CONFLICT, r"failed to commit transaction|commit conflict"),
+        (
+            ErrorType.LOG_CORRUPT,
+            r"invalid json|json error|malformed|corrupt|missing field|EOF while parsing",
+        ),
+        (ErrorType.INVALID_ARGUMENT, r"does not exist"),
+        (
+            ErrorType.STORAGE_FAILED,
+            r"Generic (?:S3|GCS|MicrosoftAzure|LocalFileSystem)|object ?store",
+        ),
+    )
+)
+
+_PLAIN_CLASSES = {
+    "PanicException": ErrorType.ENGINE_PANIC,
+    "SchemaMismatchError": ErrorType.SCHEMA_MISMATCH,
+}
+"""Classes that say it all."""
+
+_CLASSES = {
+    "ArrowInvalid": ErrorType.INVALID_ARGUMENT,
+    "CommitFailedError": ErrorType.COMMIT_CONFLICT,
+    "DeltaProtocolError": ErrorType.PROTOCOL_UNSUPPORTED,
+    "TableNotFoundError": ErrorType.TABLE_NOT_FOUND,
+}
+"""Classes that count when the text says nothing."""
+
+
+def classify(error: BaseException, text: str | None = None) -> ErrorType:
+    """Return the kind of an engine's error, from the closed set.
+
+    Only the engine's own words decide: rows, names, paths and quoted text are cut out first.
+
+    Args:
+        error: what was raised; it is not changed.
+        text: its text, where the caller has already cut out what it knows to be user data.
+
+    >>> classify(OSError(28, "No space left on device")).value
+    'storage_full'
+    >>> classify(RuntimeError("something new")).value
+    '_OTHER'
+    """
+    if isinstance(error, _INTERRUPTS):
+        return ErrorType.INTERRUPTED
+    name = type(error).__name__
+    if name in _PLAIN_CLASSES:
+        return _PLAIN_CLASSES[name]
+    kind = None
+    if _is_engines(type(error).__module__):
+        kind = _from_text(_own_words(error_text_of(error) if text is None else text))
+    return kind or _CLASSES.get(name) or _from_base(error)
+
+
+def error_text_of(error: BaseException) -> str:
+    """Return an error's text; empty when it cannot say what it is."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot say what it is still has a class
+        return ""
+
+
+def is_programs_own(error: BaseException) -> bool:
+    """Return whether the program raised an error, and not an engine or this library.
+
+    Of a class of its own, or inside a function that an engine has called back: its text may be data.
+    """
+    if not _is_engines(type(error).__module__):
+        return True
+    traceback = error.__traceback__
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return not _is_engines(str(traceback.tb_frame.f_globals.get("__name__", "")))
+
+
+def _is_engines(module: str) -> bool:
+    return module.partition(".")[0] in ENGINE_PACKAGES
+
+
+def _own_words(text: str) -> str:
+    """Return an engine's text without what is user data."""
+    words = text[:_TEXT_READ]
+    for pattern, mark in _USER_DATA:
+        words = pattern.sub(mark, words)
+    return words
+
+
+def _from_text(words: str) -> ErrorType | None:
+    for texts in (_TEXTS, _WEAK_TEXTS):
+        found = [
+            (match.start(), place, kind)
+            for place, (kind, pattern) in enumerate(texts)
+            if (match := pattern.search(words))
+        ]
+        if found:
+            return min(found)[2]
+    return None
+
+
+def _from_base(error: BaseException) -> ErrorType:  # noqa: PLR0911 - one return per class
+    match error:
+        case PermissionError():
+            return ErrorType.PERMISSION_DENIED
+        case ConnectionError() | TimeoutError():
+            return ErrorType.STORAGE_UNREACHABLE
+        case OSError():
+            return ErrorType.STORAGE_FAILED
+        case MemoryError():
+            return ErrorType.OUT_OF_MEMORY
+        case TypeError() | ValueError() | KeyError() | AttributeError():
+            return ErrorType.INVALID_ARGUMENT
+        case Exception():
+            return ErrorType.OTHER
+        case _:
+            return ErrorType.INTERRUPTED

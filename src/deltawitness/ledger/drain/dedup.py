@@ -1,0 +1,80 @@
+"""What of a batch is not in a table yet: by the marks that drains leave, and by the rows where marks go.
+
+The engine forgets a mark after the table's `setTransactionRetentionDuration`, by the clock of whoever
+left it and that of whoever asks. So what is older than a part of it, or was told by a clock that was
+far off, is also looked for among the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltawitness.ids_and_clock import now_ns
+from deltawitness.ledger.spool.reader import SegmentContents
+from deltawitness.ledger.tables.arrow import query, quote_literal
+from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerTable
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["without_recorded"]
+
+SURE_FOR = timedelta(days=15)
+"""For so long the mark of a segment is surely there: half of the tables' retention."""
+
+TOLD_APART_BY = {
+    INVENTORY.name: ("write_id",),
+    RUNS.name: ("run_id", "host", "pid", "start_time"),
+    SNAPSHOTS.name: ("run_id", "snapshot", "event_time"),
+}
+"""The columns that tell one row from any other."""
+
+
+def without_recorded(
+    opened: DeltaTable, table: LedgerTable, parts: Sequence[tuple[SegmentContents, pa.Table]]
+) -> tuple[list[pa.Table], dict[str, int]]:
+    """Return the rows that are not in a table yet, and the marks that they will leave there.
+
+    Args:
+        opened: the table as it is now.
+        table: which one it is.
+        parts: the rows of each segment.
+    """
+    fresh: list[pa.Table] = []
+    marks: dict[str, int] = {}
+    for told, rows in parts:
+        if told.number > (opened.transaction_version(told.app_id) or 0):
+            fresh.append(_without_known(opened, table, rows) if _is_old(rows) else rows)
+            marks[told.app_id] = max(told.number, marks.get(told.app_id, 0))
+    return fresh, marks
+
+
+def _first_day(rows: pa.Table) -> datetime:
+    day = pc.min(rows[PARTITION]).as_py()
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _is_old(rows: pa.Table) -> bool:
+    now = datetime.fromtimestamp(now_ns() / 1e9, tz=UTC)
+    return rows.num_rows > 0 and now - _first_day(rows) > SURE_FOR
+
+
+def _without_known(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
+    columns = TOLD_APART_BY[table.name]
+    runs = ", ".join(quote_literal(run_id) for run_id in rows["run_id"].unique().to_pylist())
+    known = query(
+        opened,
+        f"SELECT {', '.join(columns)} FROM ledger WHERE run_id IN ({runs})"
+        f" AND {PARTITION} >= {quote_literal(_first_day(rows).date().isoformat())}",
+    )
+    there = set(_keys(known, columns))
+    return rows.filter(pa.array([key not in there for key in _keys(rows, columns)], pa.bool_()))
+
+
+def _keys(rows: pa.Table, columns: Sequence[str]) -> list[tuple[object, ...]]:
+    return list(zip(*(rows[name].to_pylist() for name in columns), strict=True))

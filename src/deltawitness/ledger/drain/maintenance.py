@@ -1,0 +1,177 @@
+"""The ledger's own upkeep: small files into large ones, and what nobody needs any more deleted.
+
+Two compactions of one table that start from the same version both commit, and every row is there
+twice (delta-rs 1.6.6). So whoever compacts holds a lease, a mark in the table's own log: an odd
+version of it is held, an even one is free. It works wherever the ledger lies, because taking it is a
+commit that only one of two can make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deltawitness.commit.log import CommitLog, open_log
+from deltawitness.commit.reader import parse_commit
+from deltawitness.error_types import classify
+from deltawitness.ids_and_clock import now_ns
+from deltawitness.internal_errors import report
+from deltawitness.ledger.drain.drain import append
+from deltawitness.ledger.tables.schema import (
+    LedgerRoot,
+    LedgerTable,
+    commit_properties,
+)
+from deltawitness.run import suppressed
+from deltawitness.semconv import LEASE_APP_ID, CacheOperation, ErrorType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+__all__ = ["MaintenanceResult", "lease", "maintain", "optimize"]
+
+LEASE_SECONDS = 3600.0
+"""Seconds after which the holder of a lease is taken to be dead."""
+
+RETENTION_HOURS = 168
+"""Hours that a file which no version needs any more is kept: a reader may still be at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceResult:
+    """What the upkeep of one table did.
+
+    Attributes:
+        table: its name.
+        is_done: whether it was done; not while another process is at it.
+        files_added: files that compaction wrote.
+        files_removed: files that compaction replaced.
+        files_deleted: files that were deleted from the storage.
+    """
+
+    table: str
+    is_done: bool
+    files_added: int = 0
+    files_removed: int = 0
+    files_deleted: int = 0
+
+
+def maintain(root: LedgerRoot, table: LedgerTable) -> None:
+    """Look after one table; trouble is told, and is no trouble of the caller's."""
+    try:
+        optimize(root, table)
+    except Exception as error:  # noqa: BLE001 - the next one to come by tries again
+        report("maintenance", error)
+
+
+def optimize(root: LedgerRoot, table: LedgerTable) -> MaintenanceResult:
+    """Compact one table and delete what no version of the retention needs.
+
+    Args:
+        root: where the ledger lies.
+        table: which table.
+
+    Raises:
+        OSError: the storage cannot be read or written.
+        DeltaError: the table is damaged.
+    """
+    with suppressed(), lease(root, table) as opened:
+        if opened is None:
+            return MaintenanceResult(table.name, is_done=False)
+        counts = opened.optimize.compact(
+            commit_properties=commit_properties(CacheOperation.OPTIMIZE)
+        )
+        deleted = opened.vacuum(
+            retention_hours=RETENTION_HOURS,
+            dry_run=False,
+            commit_properties=commit_properties(CacheOperation.VACUUM),
+        )
+        return MaintenanceResult(
+            table.name,
+            is_done=True,
+            files_added=counts["numFilesAdded"],
+            files_removed=counts["numFilesRemoved"],
+            files_deleted=len(deleted),
+        )
+
+
+@contextmanager
+def lease(root: LedgerRoot, table: LedgerTable) -> Iterator[DeltaTable | None]:
+    """Hold the right to maintain a table for the block.
+
+    Args:
+        root: where the ledger lies.
+        table: which table.
+
+    Yields:
+        The table at its newest version, or None when there is none, or another has the lease.
+    """
+    taken = _acquire(root, table)
+    if taken is None:
+        yield None
+        return
+    try:
+        yield root.opened(table)
+    finally:
+        _release(root, table, taken)
+
+
+def _acquire(root: LedgerRoot, table: LedgerTable) -> int | None:
+    """Take the lease; return its mark, or None when another holds it or was faster."""
+    opened = root.opened(table)
+    if opened is None:
+        return None
+    known = opened.transaction_version(LEASE_APP_ID) or 0
+    if known % 2 and not _is_expired(open_log(root.uri_of(table), root.storage_options)):
+        return None
+    # From an odd one whose holder is dead to the next odd one.
+    mark = known + 2 if known % 2 else known + 1
+    try:
+        _write_lease(opened, table, mark)
+    except Exception as error:
+        if classify(error) in {ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION}:
+            return None
+        raise
+    return mark
+
+
+def _release(root: LedgerRoot, table: LedgerTable, taken: int) -> None:
+    def free(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
+        is_ours = opened.transaction_version(LEASE_APP_ID) == taken
+        return table.schema.empty_table(), {LEASE_APP_ID: taken + 1} if is_ours else {}
+
+    append(root, table, free)
+
+
+def _write_lease(opened: DeltaTable, table: LedgerTable, mark: int) -> None:
+    from deltalake import Transaction, write_deltalake  # noqa: PLC0415 - heavy
+
+    transaction = Transaction(LEASE_APP_ID, mark, now_ns() // 1_000_000)
+    write_deltalake(
+        opened,
+        table.schema.empty_table(),
+        mode="append",
+        schema_mode="merge",
+        commit_properties=commit_properties(CacheOperation.WRITE, [transaction]),
+    )
+
+
+def _is_expired(log: CommitLog) -> bool:
+    """Tell whether the lease was taken so long ago that its holder must be dead."""
+    oldest = now_ns() // 1_000_000 - LEASE_SECONDS * 1000
+    for version in reversed(log.versions()):
+        raw = log.read(version) or b""
+        made = parse_commit(version, raw).timestamp
+        if made is not None and made < oldest:
+            return True
+        if _LEASE_MARK in raw:
+            return False
+    return True
+
+
+_LEASE_MARK = f'"appId":"{LEASE_APP_ID}"'.encode()

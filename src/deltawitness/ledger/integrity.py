@@ -1,0 +1,186 @@
+"""What must hold of a ledger, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deltawitness.commit.duplicates import find_duplicate_rewrites
+from deltawitness.commit.log import open_log
+from deltawitness.ledger.reconcile.findings import Difference
+from deltawitness.ledger.reconcile.plan import ReconcilePlan
+from deltawitness.ledger.reconcile.scan import plan_of
+from deltawitness.ledger.spool.reader import segments_of
+from deltawitness.ledger.spool.records import decode
+from deltawitness.ledger.tables.arrow import query
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS, TABLES, LedgerRoot, LedgerTable
+from deltawitness.redaction import redact_text
+from deltawitness.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["Finding", "IntegrityResult", "Problem", "check_integrity"]
+
+
+class Problem(StrEnum):
+    """What can be wrong with a ledger."""
+
+    UNREADABLE = "unreadable"
+    """A table cannot be opened."""
+    DOUBLED_ROWS = "find_duplicate_rewrites"
+    """Two compactions at once have put rows into a table twice."""
+    DOUBLED_OPERATION = "doubled_operation"
+    """An operation is in the inventory more than once."""
+    DOUBLED_RUN = "doubled_run"
+    """The row of a run and process is there more than once."""
+    DOUBLED_VERSION = "doubled_version"
+    """Two rows of the inventory stand for one commit of a table."""
+    PHANTOM_ROW = "phantom_row"
+    """A row of the inventory names a version that is not in its table's log."""
+    DIFFERING_ROW = "differing_row"
+    """A row of the inventory names another write's version, or not every version of its own."""
+    DAMAGED_LINES = "damaged_lines"
+    """Lines of a spool do not match their checksum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        problem: of which kind.
+        where: which table or spool.
+        text: what was seen.
+        write_id: of the row of the inventory that is wrong.
+    """
+
+    problem: Problem
+    where: str
+    text: str
+    write_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityResult:
+    """What a check of the ledger has seen.
+
+    Attributes:
+        findings: what is wrong.
+        rows: rows by table.
+        waiting: operations that are not in the ledger yet.
+        unread: tables with rows whose logs could not be read; their rows were not compared.
+    """
+
+    findings: tuple[Finding, ...]
+    rows: dict[str, int]
+    waiting: int
+    unread: tuple[str, ...] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+def check_integrity(root: LedgerRoot, spools: Path, settings: Settings) -> IntegrityResult:
+    """Check a ledger: by itself, and its rows against the logs of the tables that they name.
+
+    Args:
+        root: where it lies.
+        spools: the local folder of what is not in it yet.
+        settings: as for a reconcile.
+    """
+    findings: list[Finding] = []
+    rows: dict[str, int] = {}
+    for table in TABLES:
+        try:
+            opened = root.opened(table)
+            if opened is not None:
+                rows[table.name] = _count(opened)
+                findings += _doubled_files(root, table)
+                findings += _doubled_keys(opened, table)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from being read is the finding
+            findings.append(Finding(Problem.UNREADABLE, table.name, redact_text(str(error))))
+    unread: tuple[str, ...] = ()
+    if INVENTORY.name in rows:
+        plan = plan_of(root, spools, full=True, settings=settings)
+        findings += _wrong_rows(plan, findings)
+        unread = tuple(table.table_uri for table in plan.unreadable)
+    waiting, damaged = _waiting(spools)
+    return IntegrityResult((*findings, *damaged), rows, waiting, unread)
+
+
+def _wrong_rows(plan: ReconcilePlan, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield the rows that the logs contradict; one that is there twice has been found as that."""
+    known = {finding.write_id for finding in findings if finding.write_id is not None}
+    for phantom in plan.phantom:
+        text = f"write_id {phantom.write_id}: version {phantom.version} is not in the log"
+        yield Finding(Problem.PHANTOM_ROW, INVENTORY.name, text, phantom.write_id)
+    for row in plan.differing:
+        is_doubled = row.difference is Difference.DOUBLED
+        if is_doubled and row.write_id in known:
+            continue
+        problem = Problem.DOUBLED_VERSION if is_doubled else Problem.DIFFERING_ROW
+        versions = ", ".join(map(str, row.versions)) or "none"
+        text = f"write_id {row.write_id}, versions {versions}: {_WRONG[row.difference]}"
+        yield Finding(problem, INVENTORY.name, text, row.write_id)
+
+
+_WRONG = {
+    Difference.OTHER_WRITE: "another write committed them",
+    Difference.UNTOLD_COMMIT: "the log holds a commit of it that the row does not name",
+    Difference.DOUBLED: "another row stands for the same commit",
+}
+
+
+def _count(table: DeltaTable) -> int:
+    return int(query(table, "SELECT count(*) AS n FROM ledger")["n"][0].as_py())
+
+
+def _doubled_files(root: LedgerRoot, table: LedgerTable) -> Iterator[Finding]:
+    for found in find_duplicate_rewrites(open_log(root.uri_of(table), root.storage_options)):
+        yield Finding(
+            Problem.DOUBLED_ROWS,
+            table.name,
+            f"versions {found.first} and {found.second} rewrote the same rows",
+        )
+
+
+_UNIQUE = {
+    INVENTORY.name: (Problem.DOUBLED_OPERATION, "write_id"),
+    RUNS.name: (Problem.DOUBLED_RUN, "run_id, host, pid, start_time, end_time"),
+}
+
+
+def _doubled_keys(opened: DeltaTable, table: LedgerTable) -> Iterator[Finding]:
+    if table.name not in _UNIQUE:
+        return
+    problem, key = _UNIQUE[table.name]
+    doubled = query(
+        opened,
+        f"SELECT {key}, count(*) AS times FROM ledger GROUP BY {key} HAVING count(*) > 1 LIMIT 100",
+    )
+    for row in doubled.to_pylist():
+        first = key.partition(",")[0]
+        text = f"{first} {row[first]} is there {row['times']} times"
+        yield Finding(problem, table.name, text, row.get("write_id"))
+
+
+def _waiting(spools: Path) -> tuple[int, list[Finding]]:
+    ids: set[str] = set()
+    findings: list[Finding] = []
+    for path in segments_of(spools):
+        try:
+            lines = decode(path.read_bytes())
+        except FileNotFoundError:  # drained meanwhile
+            continue
+        ids |= {line.key for line in lines.whole if line.kind in {"N", "R"}}
+        if lines.damaged:
+            where = f"{path.parent.name}/{path.name}"
+            text = f"{lines.damaged} lines do not match their checksum"
+            findings.append(Finding(Problem.DAMAGED_LINES, where, text))
+    return len(ids), findings

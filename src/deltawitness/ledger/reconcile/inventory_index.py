@@ -1,0 +1,191 @@
+"""What the inventory knows of a table: which writes have rows, and what these say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deltawitness.ledger.reconcile.log_reader import Commit
+from deltawitness.ledger.tables.arrow import query, quote_literal
+from deltawitness.ledger.tables.schema import Source
+from deltawitness.semconv import UNCOMMITTED_OPERATIONS
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["IndexedRow", "InventoryIndex", "index_inventory", "indexed_ids", "newest_versions"]
+
+CLOCK_SKEW = 2_000_000
+"""Microseconds by which a commit may lie outside of its operation's interval: engines round."""
+
+ASKED_BY_NAME = 1000
+"""Ids up to which a query names them; for more, all are read."""
+
+_COLUMNS = (
+    "write_id",
+    "run_id",
+    "table_uri",
+    "event_time",
+    "duration_ms",
+    "version",
+    "versions",
+    "result",
+    "source",
+    "cache_operation",
+)
+_UNCOMMITTED = ", ".join(
+    sorted(quote_literal(operation.value) for operation in UNCOMMITTED_OPERATIONS)
+)
+_COMMITTING = f"coalesce(cache_operation, '') NOT IN ({_UNCOMMITTED})"
+"""Rows that can stand for commits: a read of a cache names the version that it read, and made none."""
+
+_QUERY = f"SELECT {', '.join(_COLUMNS)} FROM ledger WHERE {_COMMITTING}"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedRow:
+    """A row of the inventory, as far as it is compared with a log."""
+
+    write_id: str
+    run_id: str | None
+    table_uri: str | None
+    start: int
+    end: int
+    versions: tuple[int, ...]
+    result: str | None
+    is_observed: bool
+
+    def may_have_made(self, commit: Commit) -> bool:
+        """Return whether it may stand for a commit that carries its run and its time, but not its id.
+
+        A caller may have put a write id of its own in the place of ours. A commit that carries an id
+        of our form is the commit of the write with that id, and of no other.
+        """
+        if not self.is_observed or commit.is_named or commit.time is None:
+            return False
+        if commit.info.run_id != self.run_id:
+            return False
+        return self.start - CLOCK_SKEW <= commit.time * 1000 <= self.end + CLOCK_SKEW
+
+
+class InventoryIndex:
+    """The rows of a table and those of some writes.
+
+    Args:
+        rows: in any order.
+
+    Attributes:
+        rows: the same.
+        ids: their write ids.
+    """
+
+    def __init__(self, rows: Sequence[IndexedRow]) -> None:
+        self.rows = rows
+        self.ids = {row.write_id for row in rows}
+        self._observed: dict[tuple[str | None, int], list[IndexedRow]] = {}
+        for row in rows:
+            for version in row.versions if row.is_observed else ():
+                self._observed.setdefault((row.table_uri, version), []).append(row)
+
+    @property
+    def by_id(self) -> Mapping[str, Sequence[IndexedRow]]:
+        """The rows of each write id; a ledger without faults has one."""
+        found: dict[str, list[IndexedRow]] = {}
+        for row in self.rows:
+            found.setdefault(row.write_id, []).append(row)
+        return found
+
+    def covers(self, uri: str, commit: Commit) -> bool:
+        """Tell whether a row tells of a commit.
+
+        By a write id, or, since a caller may have put its own in the place of ours, because an
+        operation of the same run was observed that made this version at this time.
+        """
+        if not self.ids.isdisjoint(commit.ids):
+            return True
+        rows = self._observed.get((uri, commit.version), ())
+        return any(row.may_have_made(commit) for row in rows)
+
+
+def indexed_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
+    """Return the ids of the writes to a table that have rows."""
+    if inventory is None:
+        return set()
+    sql = f"SELECT write_id FROM ledger WHERE table_uri = {quote_literal(uri)} AND {_COMMITTING}"
+    return set(query(inventory, sql)["write_id"].to_pylist())
+
+
+def newest_versions(inventory: DeltaTable | None) -> dict[str, int]:
+    """Return the highest version of each table that any row of a commit names."""
+    if inventory is None:
+        return {}
+    sql = (
+        f"SELECT table_uri, max(version) AS newest FROM ledger WHERE {_COMMITTING}"
+        " AND table_uri IS NOT NULL AND version IS NOT NULL GROUP BY table_uri"
+    )
+    return {row["table_uri"]: row["newest"] for row in query(inventory, sql).to_pylist()}
+
+
+def index_inventory(
+    inventory: DeltaTable | None, uri: str, ids: Iterable[str], *, since: int = 0
+) -> InventoryIndex:
+    """Return what the inventory knows of a table, and of some writes wherever they went.
+
+    Args:
+        inventory: None when there is none yet.
+        uri: of the table.
+        ids: of the writes.
+        since: of the table, only rows of this version and later ones.
+    """
+    if inventory is None:
+        return InventoryIndex(())
+    of_version = f" AND version >= {since}" if since else ""
+    here = query(inventory, f"{_QUERY} AND table_uri = {quote_literal(uri)}{of_version}")
+    left = set(ids).difference(here["write_id"].to_pylist())
+    return InventoryIndex(_rows(here) + (_rows(_named(inventory, left)) if left else []))
+
+
+def _named(inventory: DeltaTable, ids: set[str]) -> pa.Table:
+    """Return the rows of some writes."""
+    if len(ids) > ASKED_BY_NAME:
+        found = query(inventory, _QUERY)
+        return found.filter(
+            pc.is_in(found["write_id"], value_set=pa.array(ids, found["write_id"].type))
+        )
+    names = ", ".join(map(quote_literal, ids))
+    return query(inventory, f"{_QUERY} AND write_id IN ({names})")
+
+
+def _rows(found: pa.Table) -> list[IndexedRow]:
+    times = found["event_time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    columns = [found[name].to_pylist() for name in _COLUMNS if name != "event_time"]
+    return [
+        IndexedRow(
+            write_id=write_id,
+            run_id=run_id,
+            table_uri=table_uri,
+            start=start or 0,
+            end=(start or 0) + int((duration or 0) * 1000),
+            # A read names the version that it was served, which another write has made.
+            versions=()
+            if operation in UNCOMMITTED_OPERATIONS
+            else tuple(versions or (() if version is None else (version,))),
+            result=result,
+            is_observed=source == Source.OBSERVED,
+        )
+        for start, (
+            write_id,
+            run_id,
+            table_uri,
+            duration,
+            version,
+            versions,
+            result,
+            source,
+            operation,
+        ) in zip(times.to_pylist(), zip(*columns, strict=True), strict=True)
+    ]

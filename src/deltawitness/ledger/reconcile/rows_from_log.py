@@ -1,0 +1,141 @@
+"""From the commits of a write to its row of the inventory: all that they hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from deltawitness.commit.outcome import together
+from deltawitness.hashing import table_id
+from deltawitness.ids_and_clock import now_ns
+from deltawitness.ledger.reconcile.log_reader import Commit
+from deltawitness.ledger.reconcile.targets import Target
+from deltawitness.ledger.tables.operation_names import (
+    cache_operation_of,
+    metrics_named_as,
+    operation_of,
+)
+from deltawitness.ledger.tables.schema import Source
+from deltawitness.redaction import key_hash, redact_label, redact_text, table_name_for
+from deltawitness.semconv import POLICY_UNMANAGED, CacheResult, CacheScope, CommitKey, Operation
+from deltawitness.settings import Settings
+
+__all__ = ["row_from_log"]
+
+Row = dict[str, Any]
+
+_TRACEPARENT = re.compile(
+    r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}"
+)
+_PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_ENGINE_LENGTH = 200
+_BEYOND = 1 << 63
+"""The first count that no column holds; an engine may have said anything."""
+
+_MAKING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
+"""Operations that do not look at what is there: the table has no other name than its place."""
+
+_MODES = {"errorifexists": "error"}
+
+
+def row_from_log(
+    commits: Sequence[Commit], target: Target, name: str | None, settings: Settings
+) -> Row:
+    """Return the row of a write as its commits tell it.
+
+    Args:
+        commits: all of the write, ascending.
+        target: the table.
+        name: the table's name in its metadata when the write began.
+        settings: whether table ids are keyed, and which names may be told.
+    """
+    first, info = commits[0], commits[0].info
+    said = info.witness
+    operation = operation_of(info.operation)
+    versions = [commit.version for commit in commits]
+    trace = _TRACEPARENT.fullmatch(_text(said.get(CommitKey.TRACEPARENT)) or "")
+    key = _text(said.get(CommitKey.CACHE_KEY))
+    named = None if operation in _MAKING else name
+    return {
+        "event_time": now_ns() // 1000 if first.time is None else first.time * 1000,
+        "run_id": _plain(said.get(CommitKey.RUN_ID)),
+        "write_id": first.row_id,
+        "trace_id": trace and trace[1],
+        "span_id": trace and trace[2],
+        "operation": operation.value if operation else _label(info.operation),
+        "cache_operation": cache_operation_of(
+            info.operation, said.get(CommitKey.CACHE_OPERATION)
+        ).value,
+        "scope": _scope(said.get(CommitKey.CACHE_SCOPE)),
+        "policy": _label(said.get(CommitKey.CACHE_POLICY)) or POLICY_UNMANAGED,
+        "key": None if key is None else key_hash(key),
+        "result": CacheResult.WRITE.value,
+        "table_uri": target.uri,
+        "table_id": table_id(target.uri, key=settings.table_id_key),
+        "table_name": table_name_for(target.uri, named, settings.table_names),
+        "version": versions[-1],
+        "versions": versions,
+        "mode": _mode(info.operation_parameters.get("mode")),
+        "schema_hash": _plain(said.get(CommitKey.SCHEMA_HASH)),
+        "plan_hash": _plain(said.get(CommitKey.PLAN_HASH)),
+        "plan_shape_hash": _plain(said.get(CommitKey.PLAN_SHAPE_HASH)),
+        "inputs": _inputs(said.get(CommitKey.INPUTS)),
+        "run_inputs": _inputs(said.get(CommitKey.RUN_INPUTS)),
+        **_metrics(commits),
+        "engine": (_text(info.engine_info) or "")[:_ENGINE_LENGTH] or None,
+        "witness_version": _plain(said.get(CommitKey.WITNESS_VERSION)),
+        "source": Source.RECONCILED.value,
+    }
+
+
+def _metrics(commits: Sequence[Commit]) -> dict[str, int]:
+    info = commits[0].info
+    operation = metrics_named_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
+    told = together(operation, [commit.metrics for commit in commits]).known()
+    return {name: count for name, count in told.items() if abs(count) < _BEYOND}
+
+
+def _inputs(said: object) -> list[Row] | None:
+    reads = said if isinstance(said, list) else []
+    return [
+        {"table_id": _plain(read.get("table_id")), "uri": None, "version": _count(read["version"])}
+        for read in reads
+        if isinstance(read, dict) and "version" in read
+    ] or None
+
+
+def _count(value: object) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _BEYOND
+    return value if is_count and isinstance(value, int) else None
+
+
+def _mode(said: object) -> str | None:
+    """Return a save mode as a caller spells it.
+
+    >>> _mode("ErrorIfExists"), _mode("Append"), _mode(None)
+    ('error', 'append', None)
+    """
+    mode = _label(said)
+    return None if mode is None else _MODES.get(mode.lower(), mode.lower())
+
+
+def _scope(said: object) -> str:
+    is_known = isinstance(said, str) and said in set(CacheScope)
+    return str(said) if is_known else CacheScope.DATASET.value
+
+
+def _text(said: object) -> str | None:
+    # Half a surrogate pair is no text that a column could hold.
+    return said.encode("utf-8", "replace").decode() if isinstance(said, str) else None
+
+
+def _label(said: object) -> str | None:
+    text = _text(said)
+    return None if text is None else redact_label(text)
+
+
+def _plain(said: object) -> str | None:
+    """Return an id or a hash; a caller may have put anything in its place."""
+    text = _text(said)
+    return text if text is None or _PLAIN.fullmatch(text) else redact_text(text)

@@ -1,0 +1,123 @@
+"""Rows of runs from the operations that a reconcile has found in the logs of tables.
+
+A commit carries the id of its run, and nothing else of it: when it was opened and closed, how it
+ended, its job and its attributes are lost with the process that could tell. The row says what the
+run's rebuilt operations add up to, and has the status `reconstructed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from deltawitness.ledger.drain.drain import append
+from deltawitness.ledger.drain.recorder import recorder_of
+from deltawitness.ledger.spool.reader import segments_of
+from deltawitness.ledger.spool.records import RecordKind, decode
+from deltawitness.ledger.tables.arrow import query, quote_literal, rows_from
+from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
+from deltawitness.ledger.tables.schema import RUNS, LedgerRoot
+from deltawitness.ledger.tables.write_rows import ledger_uri
+from deltawitness.semconv import LATE_APP_ID
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["append_runs_from_log"]
+
+Row = dict[str, Any]
+
+
+def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -> int:
+    """Append a row for each run of some rebuilt operations of which no process has told, or will.
+
+    A run that has a row of its own already keeps it alone: that row counts the operations of its
+    process, whether or not their rows had reached the ledger. Further operations of a run that was
+    reconstructed before are one more part of it.
+
+    Args:
+        root: where the ledger lies.
+        spools: the local folder of what is not in it yet.
+        operations: rows of the inventory that a reconcile has just appended.
+
+    Returns:
+        How many rows were appended.
+
+    Raises:
+        OSError: the ledger's storage cannot be read or written.
+        DeltaError: a table of the ledger is damaged, or too many write to it.
+    """
+    rows = _rows_of_runs(operations, ledger_uri(root.uri))
+    for run_id in _waiting_runs(root, spools):
+        rows.pop(run_id, None)
+    if not rows:
+        return 0
+
+    def missing(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
+        known = _recorded_runs(opened, rows)
+        fresh = [row for run_id, row in rows.items() if run_id not in known]
+        # Two that reconcile at the same moment: the second must look again.
+        late = (opened.transaction_version(LATE_APP_ID) or 0) + 1
+        return rows_from(RUNS, fresh), {LATE_APP_ID: late} if fresh else {}
+
+    return append(root, RUNS, missing)[0]
+
+
+def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
+    """Return the row of each run that some operations name, by its id."""
+    times = operations["event_time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    tallies: dict[str, Tally] = {}
+    spans: dict[str, tuple[int, int]] = {}
+    versions: dict[str, str | None] = {}
+    columns = operations.select(["run_id", "witness_version", *TALLIED])
+    for row, time in zip(columns.to_pylist(), times.to_pylist(), strict=True):
+        run_id = row["run_id"]
+        if run_id is None:
+            continue
+        tallies.setdefault(run_id, Tally()).add(row)
+        first, last = spans.get(run_id, (time, time))
+        spans[run_id] = min(first, time), max(last, time)
+        versions[run_id] = row["witness_version"]
+    return {
+        run_id: run_row(
+            {
+                "run_id": run_id,
+                # Whoever opened it has told nothing; should it do so after all, its row counts.
+                "is_part": True,
+                "start_time": spans[run_id][0],
+                "cache_root": cache_root,
+                "witness_version": versions[run_id],
+            },
+            tally,
+            status=RunStatus.RECONSTRUCTED,
+            end_time=spans[run_id][1],
+        )
+        for run_id, tally in tallies.items()
+    }
+
+
+def _waiting_runs(root: LedgerRoot, spools: Path) -> set[str]:
+    """Return the ids of runs that a process on this machine has open, or has yet to tell of."""
+    own = recorder_of(root)
+    waiting = set() if own is None else set(own.run_ids)
+    kinds = {RecordKind.RUN_START.value, RecordKind.RUN_END.value}
+    for path in segments_of(spools):
+        with suppress(FileNotFoundError):  # drained meanwhile
+            lines = decode(path.read_bytes()).whole
+            waiting |= {line.key for line in lines if line.kind in kinds}
+    return waiting
+
+
+def _recorded_runs(opened: DeltaTable, run_ids: Iterable[str]) -> set[str]:
+    """Return which of some runs have a row that a process has told."""
+    names = ", ".join(map(quote_literal, run_ids))
+    found = query(
+        opened,
+        f"SELECT DISTINCT run_id FROM ledger WHERE run_id IN ({names})"
+        f" AND status IS DISTINCT FROM {quote_literal(RunStatus.RECONSTRUCTED)}",
+    )
+    return set(found["run_id"].to_pylist())

@@ -1,0 +1,246 @@
+"""The ledger against the logs of tables: what is missing, what is foreign, what is not so.
+
+The order of looking is what keeps a write from getting two rows. First the logs are read; then it is
+seen which processes live and what waits in their spools; then the inventory. A process makes its
+spool before its first commit, so the maker of a commit that was read either lives when the spools are
+looked at, or will never tell more than is there by then. What it has told is in its spool, or it was
+in the inventory before the spool was empty. What it has yet to tell, it tells soon: a young commit is
+left alone while its maker may live. And should an old one be told after all, the drain that carries
+it looks for what has been reconciled, and its commit conflicts with one that reconciles meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.ids_and_clock import now_ns
+from deltawitness.ledger.drain.drain import SETTLE
+from deltawitness.ledger.drain.recorder import recorder_of
+from deltawitness.ledger.reconcile.findings import (
+    DifferingRow,
+    PhantomRow,
+    UnreadableTable,
+    UnrecordedWrite,
+)
+from deltawitness.ledger.reconcile.inventory_index import (
+    index_inventory,
+    indexed_ids,
+    newest_versions,
+)
+from deltawitness.ledger.reconcile.log_reader import LogRead, Progress, read_log, versions_in
+from deltawitness.ledger.reconcile.mismatches import differing_rows, phantom_rows
+from deltawitness.ledger.reconcile.plan import ReconcilePlan
+from deltawitness.ledger.reconcile.rows_from_log import row_from_log
+from deltawitness.ledger.reconcile.targets import Target, targets_of
+from deltawitness.ledger.reconcile.watermarks import app_id, incarnation_of, watermark_of
+from deltawitness.ledger.reconcile.writes import Write, writes_of
+from deltawitness.ledger.spool.reader import live_write_ids
+from deltawitness.ledger.tables.arrow import operation_rows
+from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
+from deltawitness.ledger.tables.write_rows import as_json
+from deltawitness.redaction import redact_text
+from deltawitness.settings import Settings
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["ReconcilePlan", "plan_of"]
+
+WORTH_A_LOOK = 100
+"""Commits beyond which it is seen beforehand which of them have rows, and need not be measured."""
+
+
+def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
+    root: LedgerRoot,
+    spools: Path,
+    tables: Iterable[str | os.PathLike[str] | DeltaTable] | None = None,
+    *,
+    since: datetime | None = None,
+    full: bool = False,
+    progress: Progress | None = None,
+    settings: Settings,
+) -> ReconcilePlan:
+    """Compare a ledger with the logs of tables.
+
+    Args:
+        root: where the ledger lies.
+        spools: the local folder of what is not in it yet.
+        tables: URIs, globs of local paths, or open tables; all that the inventory knows when None.
+        since: commits before it are left out.
+        full: look at all that the logs hold, whatever has been reconciled before.
+        progress: is told now and then of `(table, commits read, of how many)`.
+        settings: whether table ids are keyed, and which names may be told.
+
+    Raises:
+        OSError: the ledger's storage cannot be read.
+        DeltaError: the inventory is damaged.
+    """
+    before = root.opened(INVENTORY)
+    targets, unreadable = targets_of(root, before, tables)
+    looked = ReconcileScan(
+        root=root,
+        settings=settings,
+        spools=spools,
+        since=None if since is None else int(since.timestamp() * 1000),
+        unreadable=unreadable,
+    )
+    for target in targets:
+        looked.read(target, before, full=full, progress=progress or _unrecorded_commits)
+    waiting, has_grace = _is_under_way(root, spools)
+    # Anew: what left a spool before it was looked at is in there only now.
+    inventory = root.opened(INVENTORY)
+    looked.newest = newest_versions(inventory)
+    for found in looked.logs:
+        looked.compare(found, inventory, waiting, has_grace=has_grace)
+    return looked.plan()
+
+
+def _unrecorded_commits(table: str, done: int, of: int) -> None:
+    """Tell nobody."""
+
+
+def _is_under_way(root: LedgerRoot, spools: Path) -> tuple[set[str], bool]:
+    """Return the ids of what waits in the spools, and whether more may be told of young commits."""
+    own = recorder_of(root)
+    is_writing = own is not None and own.is_writing
+    waiting, has_owner = live_write_ids(spools, None if own is None else own.home)
+    return waiting, has_owner or is_writing or not root.is_local
+
+
+@dataclass(slots=True)
+class ReconcileScan:
+    """What is seen while one table after the other is looked at."""
+
+    root: LedgerRoot
+    settings: Settings
+    spools: Path
+    since: int | None
+    unreadable: list[UnreadableTable]
+    logs: list[LogRead] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    unsettled: int = 0
+    writes: list[Write] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
+    missing: list[UnrecordedWrite] = field(default_factory=list)
+    foreign: list[UnrecordedWrite] = field(default_factory=list)
+    phantom: list[PhantomRow] = field(default_factory=list)
+    differing: list[DifferingRow] = field(default_factory=list)
+    marks: dict[str, int] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    _planned: set[str] = field(default_factory=set)
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def read(
+        self, target: Target, inventory: DeltaTable | None, *, full: bool, progress: Progress
+    ) -> None:
+        """Read a table's log; one that cannot be read is a finding, and the others go on."""
+        try:
+            log = target.log()
+            versions = versions_in(log)
+            if not versions:
+                self._miss(target)
+                return
+            life = incarnation_of(target, log, versions)
+            start = 0 if full else watermark_of(inventory, target.uri, life.guid)
+            if start > versions[-1] + 1:
+                start = 0  # the log is shorter than it was: none of the old marks means anything
+            found = LogRead(target, life.guid, life.born, start, versions)
+            is_long = versions[-1] - start > WORTH_A_LOOK
+            rows = indexed_ids(inventory, target.uri) if is_long else set()
+            read_log(found, log, lambda ids: not rows.isdisjoint(ids), progress)
+        except Exception as error:  # noqa: BLE001 - whatever keeps it from being read is the finding
+            text = redact_text(str(error), location=target.location)
+            self.unreadable.append(UnreadableTable(target.uri, text))
+        else:
+            self.logs.append(found)
+
+    def _miss(self, target: Target) -> None:
+        if target.is_asked:
+            self.unreadable.append(UnreadableTable(target.uri, "there is no Delta log"))
+        else:
+            self.gone.append(target.uri)
+
+    # --- comparing -----------------------------------------------------------------------------------
+
+    def compare(
+        self,
+        found: LogRead,
+        inventory: DeltaTable | None,
+        waiting: AbstractSet[str],
+        *,
+        has_grace: bool,
+    ) -> None:
+        """Compare what was read of a table with the inventory."""
+        uri, now = found.target.uri, now_ns() // 1_000_000
+        writes = writes_of(uri, found.commits)
+        ids = {name for write in writes for name in write.ids}
+        is_tail = found.start > 0
+        if not writes and is_tail and self.newest.get(uri, -1) < found.start:
+            return  # neither a commit nor a row that names one has come since
+        known = index_inventory(inventory, uri, ids, since=found.start)
+        settled_up_to = found.versions[-1] + 1
+        for write in writes:
+            if write.is_told(known) or write.row_id in self._planned:
+                continue
+            if write.is_of(waiting) or (has_grace and write.is_younger(SETTLE, now)):
+                self.unsettled += len(write.commits)
+                settled_up_to = min(settled_up_to, write.versions[0])
+            elif self.since is None or not write.is_before(self.since):
+                self._add(write, found)
+        self._mark(found, settled_up_to)
+        self.phantom += phantom_rows(found, known, self.since)
+        self.differing += differing_rows(found, known, self.since)
+
+    def _add(self, write: Write, found: LogRead) -> None:
+        name = found.name_before(write.commits[0])
+        row = row_from_log(write.commits, found.target, name, self.settings)
+        self._planned.add(write.row_id)
+        self.writes.append(write)
+        self.rows.append(as_json(row).encode())
+        (self.missing if write.is_witnessed else self.foreign).append(_unrecorded(write, row))
+
+    def _mark(self, found: LogRead, settled_up_to: int) -> None:
+        # With a lower bound in time, what lies below it has not been looked at.
+        if self.since is None and found.guid is not None and settled_up_to > found.start:
+            self.marks[app_id(found.target.uri, found.guid)] = settled_up_to
+
+    # --- what comes of it ----------------------------------------------------------------------------
+
+    def plan(self) -> ReconcilePlan:
+        """Return what was seen."""
+        return ReconcilePlan(
+            missing=tuple(self.missing),
+            foreign=tuple(self.foreign),
+            phantom=tuple(self.phantom),
+            differing=tuple(self.differing),
+            unreadable=tuple(self.unreadable),
+            tables=tuple(found.target.uri for found in self.logs),
+            gone=tuple(self.gone),
+            commits=sum(len(found.commits) for found in self.logs),
+            unsettled=self.unsettled,
+            _root=self.root,
+            _rows=operation_rows(self.rows),
+            _writes=self.writes,
+            _marks=self.marks,
+            _spools=self.spools,
+        )
+
+
+def _unrecorded(write: Write, row: dict[str, Any]) -> UnrecordedWrite:
+    time = write.commits[0].time
+    return UnrecordedWrite(
+        table_uri=write.uri,
+        write_id=write.row_id,
+        versions=write.versions,
+        operation=row["operation"],
+        run_id=row["run_id"],
+        engine=row["engine"],
+        committed_at=None if time is None else datetime.fromtimestamp(time / 1000, tz=UTC),
+    )

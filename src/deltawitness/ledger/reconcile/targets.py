@@ -1,0 +1,126 @@
+"""Which tables a reconcile looks at, each in the spelling of the ledger and as it can be opened."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from deltawitness.commit.log import CommitLog, local_path, open_log
+from deltawitness.commit.private_api import storage_options_of
+from deltawitness.ledger.reconcile.findings import UnreadableTable
+from deltawitness.ledger.tables.arrow import query, quote_literal
+from deltawitness.ledger.tables.schema import LedgerRoot
+from deltawitness.ledger.tables.write_rows import ledger_uri
+from deltawitness.semconv import LEDGER_DIRECTORY, OPERATION_REGISTER, Operation
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["Target", "targets_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table to look at.
+
+    Attributes:
+        uri: where it lies, as the ledger spells it.
+        location: where it lies, as it is opened.
+        storage_options: as for `DeltaTable`.
+        is_asked: whether the caller named it; else the inventory did.
+    """
+
+    uri: str
+    location: str
+    storage_options: dict[str, str] | None = field(default=None, repr=False)
+    is_asked: bool = True
+
+    def log(self) -> CommitLog:
+        """Return its log; nothing is read yet."""
+        return open_log(self.location, self.storage_options)
+
+
+def targets_of(
+    root: LedgerRoot,
+    inventory: DeltaTable | None,
+    tables: Iterable[str | os.PathLike[str] | DeltaTable] | None,
+) -> tuple[list[Target], list[UnreadableTable]]:
+    """Return the tables to look at, each once, and what was asked for and names none.
+
+    Args:
+        root: where the ledger lies; its own tables are left out.
+        inventory: names the tables when the caller does not.
+        tables: URIs, globs of local paths, or open tables.
+    """
+    unreadable: list[UnreadableTable] = []
+    found: dict[str, Target] = {}
+    named = _known(root, inventory) if tables is None else _asked(root, tables, unreadable)
+    for target in named:
+        if not _is_ledgers_own(root, target.uri):
+            found.setdefault(target.uri, target)
+    return list(found.values()), unreadable
+
+
+def _is_ledgers_own(root: LedgerRoot, uri: str) -> bool:
+    return uri.startswith(f"{ledger_uri(root.uri)}/{LEDGER_DIRECTORY}/")
+
+
+def _known(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
+    if inventory is None:
+        return
+    others = ", ".join(
+        quote_literal(name) for name in (Operation.COPY, Operation.SELECT, OPERATION_REGISTER)
+    )
+    uris = query(
+        inventory,
+        "SELECT DISTINCT table_uri FROM ledger WHERE table_uri IS NOT NULL"
+        f" AND (operation IS NULL OR operation NOT IN ({others}))",
+    )["table_uri"]
+    for uri in sorted(uris.to_pylist()):
+        yield Target(uri, uri, _options_for(root, uri), is_asked=False)
+
+
+def _asked(
+    root: LedgerRoot,
+    tables: Iterable[str | os.PathLike[str] | DeltaTable],
+    unreadable: list[UnreadableTable],
+) -> Iterator[Target]:
+    for table in [tables] if isinstance(tables, str | os.PathLike) else tables:
+        if not isinstance(table, str | os.PathLike):
+            yield Target(ledger_uri(table.table_uri), table.table_uri, storage_options_of(table))
+            continue
+        text = os.fspath(table)
+        locations = list(_locations(text))
+        if not locations:
+            unreadable.append(UnreadableTable(text, "no Delta table matches"))
+        for location in locations:
+            yield Target(ledger_uri(location), location, _options_for(root, location))
+
+
+def _locations(text: str) -> Iterator[str]:
+    """Yield the locations that a text names: itself, or those that it matches as a pattern."""
+    path = local_path(text)
+    if path is None:
+        yield text
+        return
+    path = os.path.abspath(path)  # noqa: PTH100 - text, which Path.absolute would leave its `..` in
+    if not glob.has_magic(path) or _is_table(path):
+        yield path
+        return
+    matches = glob.iglob(path, recursive=True)  # noqa: PTH207 - the pattern is an absolute path
+    yield from sorted({match.rstrip("/") for match in matches if _is_table(match)})
+
+
+def _is_table(path: str) -> bool:
+    return os.path.isdir(os.path.join(path, "_delta_log"))  # noqa: PTH112, PTH118 - text, as above
+
+
+def _options_for(root: LedgerRoot, location: str) -> dict[str, str] | None:
+    """Return how to reach a table: as the ledger itself when it lies beside it, else as it is."""
+    theirs, ours = (urlsplit(ledger_uri(uri)) for uri in (location, root.uri))
+    is_beside = (theirs.scheme, theirs.netloc) == (ours.scheme, ours.netloc)
+    return root.storage_options if is_beside else None

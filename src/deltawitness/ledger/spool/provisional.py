@@ -1,0 +1,98 @@
+"""The note of a write: what its own thread can say of it, put together in a few microseconds.
+
+Most of a note is the same for all writes of one kind to one table, and all writes of one run; these
+parts are made once, as text, and joined with the few figures of the single write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+
+from deltawitness.events import InputVersion, WriteIntent
+from deltawitness.ledger.tables.write_rows import as_json, intent_part, ledger_uri, place_part
+from deltawitness.redaction import redact_label
+from deltawitness.run import RunContext
+
+__all__ = ["intent_text", "provisional_text"]
+
+
+def intent_text(intent: WriteIntent, location: str | None, table_id: str | None) -> str:
+    """Return the part of a note that is the same for all writes of an intent, as JSON members.
+
+    Args:
+        intent: what they mean to do.
+        location: where the table lies, absolute.
+        table_id: its id.
+    """
+    row = intent_part(intent) | {
+        "table_uri": None if location is None else ledger_uri(location),
+        "table_id": table_id,
+        "inputs": _versions(intent.inputs),
+        "run_inputs": _versions(intent.run_inputs),
+    }
+    return as_json(row)[1:-1]
+
+
+def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:
+    return [{"table_id": read.table_id, "version": read.version} for read in reads] or None
+
+
+@lru_cache(maxsize=64)
+def _run_text(run_id: str, job: str, pid: int) -> str:
+    row = {"run_id": run_id, "job": redact_label(job), **place_part(), "pid": pid}
+    return as_json(row)[1:-1]
+
+
+def provisional_text(  # noqa: PLR0913 - the figures of one write, by keyword
+    intent: str,
+    run: RunContext,
+    *,
+    write_id: str,
+    mark: str,
+    started_at: int,
+    duration_ns: int,
+    trace_id: str | None,
+    span_id: str | None,
+    thread: str,
+    base: int | None,
+    version: int | None,
+    more: dict[str, object] | None = None,
+) -> str:
+    """Return a note as JSON.
+
+    Args:
+        intent: what :func:`intent_text` gave for it.
+        run: the run that it belongs to.
+        write_id: its id.
+        mark: the id that its commit carries.
+        started_at: nanoseconds since the Unix epoch.
+        duration_ns: nanoseconds that the engine's call took.
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits.
+        thread: name of the calling thread.
+        base: the table's version before the call.
+        version: the table's version after it.
+        more: what only some writes have: an error, a reason for no commit.
+    """
+    marked = f'"{mark}"' if mark is write_id else json.dumps(mark)
+    text = (
+        f'{{{intent},{_run_text(run.run_id, run.job, os.getpid())},"write_id":"{write_id}",'
+        f'"event_time":{started_at // 1000},"duration_ms":{duration_ns / 1e6},'
+        f'"thread":{_label_text(thread)},"_mark":{marked}'
+    )
+    if trace_id is not None:
+        text += f',"trace_id":"{trace_id}","span_id":"{span_id}"'
+    if base is not None:
+        text += f',"_base":{base}'
+    if version is not None:
+        text += f',"_version":{version}'
+    if more:
+        text += "," + as_json(more)[1:-1]
+    return text + "}"
+
+
+@lru_cache(maxsize=256)
+def _label_text(text: str) -> str:
+    return json.dumps(redact_label(text))

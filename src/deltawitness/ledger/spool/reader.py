@@ -1,0 +1,289 @@
+"""What waits to be drained: the sealed segments of this process, and the spools of dead ones."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deltawitness.ledger.spool.records import Record, RecordKind, decode
+from deltawitness.ledger.spool.supervisor import ProcessEnd, is_supervised
+from deltawitness.ledger.spool.writer import (
+    NEW,
+    OPEN,
+    OWNER_LOCK,
+    REVISION,
+    SEALED,
+    delete_spool,
+)
+from deltawitness.semconv import SPOOL_APP_ID_PREFIX
+
+__all__ = [
+    "SegmentContents",
+    "adopt",
+    "adopt_together",
+    "has_dead",
+    "live_write_ids",
+    "read_segment",
+    "segments_of",
+    "spool_app_id",
+]
+
+Row = dict[str, Any]
+
+MADE_WITHIN = 3600.0
+"""Seconds in which the folder of a spool is surely made."""
+
+TOGETHER = 64
+"""Spools of dead processes that are drained together, so that many short ones cost few commits."""
+
+
+def spool_app_id(home: Path) -> str:
+    """Return the application id that a spool's segments are marked with in the ledger's tables."""
+    return f"{SPOOL_APP_ID_PREFIX}{home.name}"
+
+
+@dataclass(slots=True)
+class SegmentContents:
+    """What one segment tells.
+
+    Attributes:
+        app_id: of its spool.
+        number: its place in the spool.
+        rows: rows of the inventory, as JSON.
+        notes: notes whose rows are missing.
+        runs: rows of runs that ended.
+        open_runs: runs that it says are open, by id.
+        snapshots: rows of the snapshot registry.
+        damaged: lines that did not match their checksum.
+        process_end: how the process ended, where another process has seen it.
+    """
+
+    app_id: str
+    number: int
+    rows: list[Record] = field(default_factory=list)
+    notes: list[Row] = field(default_factory=list)
+    runs: list[Row] = field(default_factory=list)
+    open_runs: dict[str, Row] = field(default_factory=dict)
+    snapshots: list[Row] = field(default_factory=list)
+    damaged: int = 0
+    process_end: ProcessEnd | None = None
+
+    def open_after(self, before: Mapping[str, Row]) -> dict[str, Row]:
+        """Return the runs that are open at its end, given those that were open before it."""
+        ended = {run["run_id"] for run in self.runs}
+        going_on = {run_id: row for run_id, row in before.items() if run_id not in ended}
+        return going_on | self.open_runs
+
+
+def read_segment(path: Path) -> SegmentContents:
+    """Return what a segment tells.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    lines = decode(path.read_bytes())
+    told = SegmentContents(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
+    notes: dict[str, Record] = {}
+    for line in lines.whole:
+        match line.kind:
+            case RecordKind.NOTE:
+                notes[line.key] = line
+            case RecordKind.ROW:
+                notes.pop(line.key, None)
+                told.rows.append(line)
+            case RecordKind.RUN_START:
+                told.open_runs[line.key] = json.loads(line.body)
+            case RecordKind.RUN_END:
+                told.open_runs.pop(line.key, None)
+                told.runs.append(json.loads(line.body))
+            case RecordKind.SNAPSHOT:
+                told.snapshots.append(json.loads(line.body))
+            case _:
+                told.damaged += 1
+    told.notes = [json.loads(line.body) for line in notes.values()]
+    return told
+
+
+# --- other processes ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonedSpool:
+    """The spool of a process that is gone, ours for as long as its lock is held.
+
+    Attributes:
+        home: its folder.
+        segments: its segments, oldest first.
+    """
+
+    home: Path
+    segments: Sequence[Path]
+
+    def forget(self) -> None:
+        """Delete it, once all of it is in the ledger."""
+        delete_spool(self.home)
+
+
+def _segments_in(home: Path) -> list[Path]:
+    found = [
+        path for path in home.iterdir() if path.suffix in {OPEN, SEALED} and path.stem.isdecimal()
+    ]
+    return sorted(found, key=lambda path: int(path.stem))
+
+
+def _is_half_deleted(home: Path) -> bool:
+    """Tell whether somebody died while deleting a spool: it has had its lock since it could be seen."""
+    try:
+        return not (home / OWNER_LOCK).exists() and not _segments_in(home)
+    except OSError:  # gone, or of another user
+        return not home.exists()
+
+
+def _is_old(home: Path) -> bool:
+    with suppress(OSError):
+        return time.time() - home.stat().st_mtime > MADE_WITHIN
+    return False
+
+
+def _homes(folder: Path, besides: Path | None) -> list[Path]:
+    try:
+        found = [path for path in folder.iterdir() if path.name.startswith(REVISION)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(path for path in found if path != besides)
+
+
+def segments_of(folder: Path) -> Iterator[Path]:
+    """Yield the segments of all spools, whoever they belong to."""
+    for home in _homes(folder, None):
+        with suppress(FileNotFoundError):  # drained and deleted meanwhile
+            yield from _segments_in(home)
+
+
+@contextmanager
+def _owned(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
+    """Hold the lock of a spool for the block; tell whether it could be had."""
+    try:
+        descriptor = os.open(home / OWNER_LOCK, os.O_RDWR)
+    except OSError:  # drained and deleted meanwhile, or of another user
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        # Whoever held it before may have deleted it.
+        yield (home / OWNER_LOCK).exists()
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def adopt(folder: Path, besides: Path | None = None) -> Iterator[AbandonedSpool]:
+    """Yield the spools whose processes are gone, one after the other, each locked meanwhile.
+
+    Args:
+        folder: where the spools of all processes lie.
+        besides: the one of this process.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for spools in adopt_together(folder, besides, most=1):
+        yield from spools
+
+
+def adopt_together(
+    folder: Path, besides: Path | None = None, *, most: int = TOGETHER
+) -> Iterator[list[AbandonedSpool]]:
+    """Yield the spools whose processes are gone, some at a time, all of these locked meanwhile.
+
+    Args:
+        folder: where the spools of all processes lie.
+        besides: the one of this process.
+        most: how many at a time.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    homes = _homes(folder, besides)
+    for few in (homes[first : first + most] for first in range(0, len(homes), most)):
+        with ExitStack() as locks:
+            ours = [
+                home
+                for home in few
+                if locks.enter_context(_owned(home)) and not is_supervised(home)
+            ]
+            if ours:
+                yield [AbandonedSpool(home, _segments_in(home)) for home in ours]
+        for home in few:
+            if home not in ours and _is_half_deleted(home):
+                delete_spool(home)
+    for home in folder.glob(f"{NEW}*"):
+        if _is_old(home):  # its process died before it could be seen
+            delete_spool(home)
+
+
+def has_dead(folder: Path, besides: Path | None = None) -> bool:
+    """Return whether a drain has something to do for processes that are gone; reads no segment.
+
+    Args:
+        folder: where the spools of all processes lie.
+        besides: the one of this process.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for home in _homes(folder, besides):
+        with _owned(home) as is_ours:
+            if (is_ours and not is_supervised(home)) or _is_half_deleted(home):
+                return True
+    return any(map(_is_old, folder.glob(f"{NEW}*")))
+
+
+def live_write_ids(folder: Path, besides: Path | None = None) -> tuple[set[str], bool]:
+    """Return the ids of operations that wait in any spool, and whether any of them has an owner.
+
+    Args:
+        folder: where the spools of all processes lie.
+        besides: the one of this process, which is no owner here.
+    """
+    waiting: set[str] = set()
+    has_owner = False
+    for home in _homes(folder, None):
+        if home != besides:
+            # Shared, so that those who only look do not take each other for owners.
+            with _owned(home, fcntl.LOCK_SH) as is_free:
+                has_owner = has_owner or not is_free
+        with suppress(OSError):  # drained and deleted while we look: in the ledger now
+            for path in _segments_in(home):
+                waiting |= _write_ids(path)
+    return waiting, has_owner
+
+
+def _write_ids(path: Path) -> set[str]:
+    try:
+        lines = decode(path.read_bytes())
+    except FileNotFoundError:
+        # Sealed and so renamed, or drained and deleted.
+        sealed = path.with_suffix(SEALED)
+        if path.suffix == SEALED or not sealed.exists():
+            return set()
+        return _write_ids(sealed)
+    kinds = {RecordKind.NOTE.value, RecordKind.ROW.value}
+    ids = {line.key for line in lines.whole if line.kind in kinds}
+    return ids | {mark for line in lines.whole if (mark := _other_write_id(line))}
+
+
+def _other_write_id(line: Record) -> str | None:
+    """Return the id that a write's commit carries when its caller has put another in place of ours."""
+    if line.kind != RecordKind.NOTE or b'"_mark":"%b"' % line.key.encode() in line.body:
+        return None
+    mark = json.loads(line.body).get("_mark")
+    return mark if isinstance(mark, str) else None

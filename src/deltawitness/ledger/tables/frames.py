@@ -1,0 +1,123 @@
+"""The ledger's tables as a session sees them, whatever release made them and wherever they lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from deltawitness.ledger.tables.dataset import dataset_of
+from deltawitness.ledger.tables.run_rows import RunStatus
+from deltawitness.ledger.tables.schema import PARTITION, RUNS, LedgerRoot, LedgerTable
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame, SessionContext
+    from datafusion.expr import Expr, SortExpr
+
+__all__ = ["frame_of"]
+
+
+def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:
+    """Return a table of the ledger with every column that this release knows, and those it does not.
+
+    A run is one row, whatever number of processes took part in it.
+
+    Args:
+        ctx: the session that the frame is of.
+        root: where the ledger lies.
+        table: which table.
+
+    Raises:
+        OSError: the storage cannot be read.
+        DeltaError: the table is damaged.
+    """
+    frame = _raw_frame(ctx, root, table)
+    there = set(frame.schema().names)
+    extra = [name for name in frame.schema().names if name not in table.schema.names]
+    whole = frame.select(
+        *(_column(column, column.name in there) for column in table.schema),
+        *(_quoted(name) for name in extra),
+    )
+    return _one_row_per_run(_parts_by_process(whole)) if table is RUNS else whole
+
+
+def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:
+    from datafusion.catalog import Table  # noqa: PLC0415 - heavy
+
+    opened = root.opened(table)
+    if opened is None:
+        # Without a name, so that the session's own tables stay what they are.
+        return ctx.from_arrow(table.schema.empty_table())
+    return ctx.read_table(Table(dataset_of(root, table, opened)))
+
+
+def _column(column: pa.Field, is_there: bool) -> Expr:
+    from datafusion import lit  # noqa: PLC0415 - heavy
+
+    return _quoted(column.name) if is_there else lit(None).cast(column.type).alias(column.name)
+
+
+def _quoted(name: str) -> Expr:
+    from datafusion import col  # noqa: PLC0415 - heavy
+
+    return col(f'"{name}"')
+
+
+def _parts_by_process(runs: DataFrame) -> DataFrame:
+    """Return the rows of runs without reconstructed ones of runs that a process has told of after all."""
+    from datafusion import functions as f  # noqa: PLC0415 - heavy
+    from datafusion import lit  # noqa: PLC0415 - heavy
+
+    is_rebuilt = f.coalesce(_quoted("status") == lit(RunStatus.RECONSTRUCTED.value), lit(False))  # noqa: FBT003 - a literal
+    told = runs.filter(~is_rebuilt)
+    ids = told.select(_quoted("run_id")).distinct()
+    return told.union(runs.filter(is_rebuilt).join(ids, on="run_id", how="anti"))
+
+
+_FIRST = (PARTITION, "start_time")
+_OF_THE_OPENER = (
+    *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid"),
+    "exit_code",
+)
+_NOT_SUMMED = frozenset({"pid", "tables_touched", "exit_code"})
+_VERSIONS = ("python_version", "deltalake_version", "datafusion_version", "witness_version")
+
+
+def _one_row_per_run(frame: DataFrame) -> DataFrame:
+    """Return the rows of a run's processes as one: counts summed, the rest as its opener tells it."""
+    from datafusion import functions as f  # noqa: PLC0415 - heavy
+
+    # Last the process that opened the run; of several openings under one id, the last.
+    order: list[Expr | SortExpr | str] = [
+        _quoted("is_part").sort(ascending=False),
+        _quoted("end_time").sort(),
+    ]
+
+    def last(name: str) -> Expr:
+        return f.last_value(_quoted(name), order_by=order).alias(name)
+
+    def joined(name: str) -> Expr:
+        return f.flatten(f.array_agg(_quoted(name)))
+
+    sums = [
+        f.sum(_quoted(column.name)).alias(column.name)
+        for column in RUNS.schema
+        if column.type == pa.int64() and column.name not in _NOT_SUMMED
+    ]
+    process = f.concat_ws(":", _quoted("host"), _quoted("pid").cast(pa.string()))
+    table_ids = f.array_distinct(joined("table_ids"))
+    text_list = RUNS.schema.field("table_ids").type
+    return frame.aggregate(
+        [_quoted("run_id")],
+        [
+            *(f.min(_quoted(name)).alias(name) for name in _FIRST),
+            f.max(_quoted("end_time")).alias("end_time"),
+            *(last(name) for name in (*_OF_THE_OPENER, *_VERSIONS)),
+            f.count(process, distinct=True).alias("processes"),
+            *sums,
+            joined("operations").alias("operations"),
+            f.cardinality(table_ids).cast(pa.int64()).alias("tables_touched"),
+            table_ids.cast(text_list).alias("table_ids"),
+            last("attributes"),
+        ],
+    )

@@ -1,0 +1,94 @@
+"""Operations as any engine's log spells them, in our words."""
+
+from __future__ import annotations
+
+from deltawitness.commit.private_api import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
+from deltawitness.semconv import CacheOperation, Operation
+
+__all__ = ["cache_operation_of", "metrics_named_as", "operation_of"]
+
+_SPELLINGS = {operation.value: operation for operation in Operation} | {
+    "VACUUM START": Operation.VACUUM,
+    "VACUUM END": Operation.VACUUM,
+    "CREATE OR REPLACE TABLE": Operation.CREATE_TABLE,
+}
+
+_CACHE_OPERATIONS = {
+    seam.operation: seam.cache_operation for seam in (*FUNCTION_SEAMS, *METHOD_SEAMS, MERGE_EXECUTE)
+}
+
+_FIRST_WORDS = {
+    "ADD": CacheOperation.ALTER,
+    "CHANGE": CacheOperation.ALTER,
+    "CLONE": CacheOperation.CREATE,
+    "CLUSTER": CacheOperation.ALTER,
+    "CREATE": CacheOperation.CREATE,
+    "DROP": CacheOperation.ALTER,
+    "RENAME": CacheOperation.ALTER,
+    "REORG": CacheOperation.OPTIMIZE,
+    "SET": CacheOperation.ALTER,
+    "TRUNCATE": CacheOperation.DELETE,
+    "UNSET": CacheOperation.ALTER,
+    "UPDATE": CacheOperation.ALTER,
+    "UPGRADE": CacheOperation.ALTER,
+}
+"""What other engines do, by the first word of their name for it."""
+
+_REPLACING = {
+    "REPLACE COLUMNS": CacheOperation.ALTER,
+    "REPLACE TABLE": CacheOperation.CREATE,
+    "REPLACE TABLE AS SELECT": CacheOperation.CREATE,
+}
+
+_MEASURED_AS = {
+    CacheOperation.WRITE: Operation.WRITE,
+    CacheOperation.MERGE: Operation.MERGE,
+    CacheOperation.UPDATE: Operation.UPDATE,
+    CacheOperation.DELETE: Operation.DELETE,
+    CacheOperation.OPTIMIZE: Operation.OPTIMIZE,
+    CacheOperation.VACUUM: Operation.VACUUM,
+    CacheOperation.RESTORE: Operation.RESTORE,
+    CacheOperation.REPAIR: Operation.REPAIR,
+    CacheOperation.CREATE: Operation.CREATE_TABLE,
+    CacheOperation.CONVERT: Operation.CONVERT,
+}
+
+
+def operation_of(text: str | None) -> Operation | None:
+    """Return the operation that a log means, or None when it is none that we know.
+
+    >>> operation_of("VACUUM END"), operation_of("STREAMING UPDATE")
+    (<Operation.VACUUM: 'VACUUM'>, None)
+    """
+    return None if text is None else _SPELLINGS.get(text)
+
+
+def cache_operation_of(text: str | None, told: object = None) -> CacheOperation:
+    """Return an operation in the cache layer's words; what is not known is taken for a write.
+
+    Args:
+        text: as the log spells it.
+        told: what the commit's metadata says it is.
+
+    >>> cache_operation_of("RENAME COLUMN").value, cache_operation_of("STREAMING UPDATE").value
+    ('alter', 'write')
+    """
+    if isinstance(told, str) and told in set(CacheOperation):
+        return CacheOperation(told)
+    known = operation_of(text)
+    if known in _CACHE_OPERATIONS:
+        return _CACHE_OPERATIONS[known]
+    if text is None:
+        return CacheOperation.WRITE
+    return _REPLACING.get(text) or _FIRST_WORDS.get(text.partition(" ")[0], CacheOperation.WRITE)
+
+
+def metrics_named_as(text: str | None, told: object = None) -> Operation:
+    """Return the operation of ours whose metrics those of a commit can be read as.
+
+    Args:
+        text: as the log spells it.
+        told: what the commit's metadata says it is.
+    """
+    known = operation_of(text)
+    return known or _MEASURED_AS.get(cache_operation_of(text, told), Operation.ADD_COLUMNS)

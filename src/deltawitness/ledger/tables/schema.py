@@ -1,0 +1,396 @@
+"""The three tables of the ledger: what they hold, where they lie, how they are opened and appended to.
+
+They are append-only, and their schemas only ever gain columns. A release that knows fewer columns
+than a table has leaves them null; one that knows more adds them with its first row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
+
+from deltawitness.events import METRIC_MEANINGS
+from deltawitness.hashing import canonical_uri
+from deltawitness.semconv import LEDGER_DIRECTORY, CacheOperation, CacheScope, CommitKey
+from deltawitness.semconv import WITNESS_VERSION as VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+    from deltalake import CommitProperties, DeltaTable, Transaction
+
+__all__ = [
+    "COUNT_MEANINGS",
+    "INVENTORY",
+    "RUNS",
+    "SNAPSHOTS",
+    "TABLES",
+    "Column",
+    "ColumnKind",
+    "LedgerRoot",
+    "LedgerTable",
+    "Source",
+    "commit_properties",
+]
+
+
+class Source(StrEnum):
+    """How a row came into the inventory."""
+
+    OBSERVED = "observed"
+    """The process that wrote told it."""
+    RECONCILED = "reconciled"
+    """It was read from the table's log later."""
+
+
+PARTITION = "event_date"
+
+
+class ColumnKind(StrEnum):
+    """What a column holds; its Arrow type is made when it is needed, because pyarrow is heavy."""
+
+    DAY = "day"
+    TIME = "time"
+    """A moment, in microseconds."""
+    TEXT = "text"
+    TEXTS = "texts"
+    COUNT = "count"
+    COUNTS = "counts"
+    NUMBER = "number"
+    FLAG = "flag"
+    INPUTS = "inputs"
+    """Tables at a version."""
+    TALLIES = "tallies"
+    """Counts by operation and result."""
+    FACTS = "facts"
+    """Names with values."""
+
+
+@cache
+def _arrow_type(kind: ColumnKind) -> pa.DataType:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    text, count = pa.string(), pa.int64()
+    return {
+        ColumnKind.DAY: pa.date32(),
+        ColumnKind.TIME: pa.timestamp("us", tz="UTC"),
+        ColumnKind.TEXT: text,
+        ColumnKind.TEXTS: pa.list_(text),
+        ColumnKind.COUNT: count,
+        ColumnKind.COUNTS: pa.list_(count),
+        ColumnKind.NUMBER: pa.float64(),
+        ColumnKind.FLAG: pa.bool_(),
+        ColumnKind.INPUTS: pa.list_(
+            pa.struct([("table_id", text), ("uri", text), ("version", count)])
+        ),
+        ColumnKind.TALLIES: pa.list_(
+            pa.struct([("operation", text), ("result", text), ("count", count)])
+        ),
+        ColumnKind.FACTS: pa.list_(pa.struct([("name", text), ("value", text)])),
+    }[kind]
+
+
+CONFIGURATION = {
+    "delta.appendOnly": "true",
+    "delta.checkpointInterval": "20",
+    "delta.logRetentionDuration": "interval 30 days",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+    "delta.setTransactionRetentionDuration": "interval 30 days",
+}
+"""Checkpoints are close together, because every drain opens the table anew; the marks of drained
+spools are kept far longer than any spool waits."""
+
+
+Column: TypeAlias = tuple[str, ColumnKind, str]
+"""Name, what it holds, and a comment; none of them may change once it has been released."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTable:
+    """One table of the ledger.
+
+    Attributes:
+        name: its folder and its name in the metadata.
+        alias: its name in the schema `cache_ledger` of a session.
+        description: what a row of it is.
+        columns: its columns; the partition column is the first.
+    """
+
+    name: str
+    alias: str
+    description: str
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of its columns, each with its comment."""
+        return _schema(self.columns)
+
+
+@cache
+def _schema(columns: tuple[Column, ...]) -> pa.Schema:
+    import pyarrow as pa  # noqa: PLC0415 - heavy
+
+    return pa.schema(
+        [
+            pa.field(name, _arrow_type(kind), metadata={"comment": comment})
+            for name, kind, comment in columns
+        ]
+    )
+
+
+INVENTORY = LedgerTable(
+    "cache_inventory_v1",
+    "inventory",
+    "A row per observed operation",
+    (
+        (PARTITION, ColumnKind.DAY, "day of event_time in UTC"),
+        ("event_time", ColumnKind.TIME, "when the operation began"),
+        ("run_id", ColumnKind.TEXT, "the run that it belongs to"),
+        ("write_id", ColumnKind.TEXT, "its id, also in the commit; unique in this table"),
+        ("trace_id", ColumnKind.TEXT, "W3C trace id, 32 hex digits"),
+        ("span_id", ColumnKind.TEXT, "W3C span id, 16 hex digits"),
+        ("job", ColumnKind.TEXT, "name of the job"),
+        ("operation", ColumnKind.TEXT, "the engine's operation, as the Delta log spells it"),
+        ("cache_operation", ColumnKind.TEXT, "the same in the cache layer's words"),
+        ("scope", ColumnKind.TEXT, "view, dataset, artifact, metadata or ledger"),
+        ("policy", ColumnKind.TEXT, "name of the cache policy"),
+        ("key", ColumnKind.TEXT, "hash of the cache key"),
+        ("result", ColumnKind.TEXT, "write, hit, miss, noop or error"),
+        ("reason", ColumnKind.TEXT, "why a noop made no commit, or a read was a miss"),
+        ("table_uri", ColumnKind.TEXT, "where the table lies, without credentials"),
+        ("table_id", ColumnKind.TEXT, "hash of where it lies, as on the span"),
+        ("table_name", ColumnKind.TEXT, "the table's logical name"),
+        ("version", ColumnKind.COUNT, "the last version that it committed"),
+        ("versions", ColumnKind.COUNTS, "every version that it committed"),
+        ("mode", ColumnKind.TEXT, "save mode of a WRITE"),
+        ("schema_hash", ColumnKind.TEXT, "hash of the written schema"),
+        ("plan_hash", ColumnKind.TEXT, "hash of the plan that made the rows"),
+        ("plan_shape_hash", ColumnKind.TEXT, "the same without literals"),
+        (
+            "inputs",
+            ColumnKind.INPUTS,
+            "the Delta tables that it was made from, at the versions that were read",
+        ),
+        ("rows_added", ColumnKind.COUNT, "rows"),
+        ("rows_updated", ColumnKind.COUNT, "rows"),
+        ("rows_deleted", ColumnKind.COUNT, "rows"),
+        ("rows_copied", ColumnKind.COUNT, "rows"),
+        ("files_added", ColumnKind.COUNT, "files"),
+        ("files_removed", ColumnKind.COUNT, "files"),
+        ("bytes_added", ColumnKind.COUNT, "bytes"),
+        ("bytes_removed", ColumnKind.COUNT, "bytes"),
+        ("retries", ColumnKind.COUNT, "attempts to commit beyond the first"),
+        ("execution_ms", ColumnKind.COUNT, "milliseconds, as the engine says"),
+        ("duration_ms", ColumnKind.NUMBER, "milliseconds that the engine's call took"),
+        ("error_type", ColumnKind.TEXT, "why it failed, of a closed set"),
+        ("exception_type", ColumnKind.TEXT, "class of what the engine raised"),
+        ("error_message", ColumnKind.TEXT, "its text, redacted"),
+        (
+            "landed",
+            ColumnKind.TEXT,
+            "after a failure, whether the commit is in the log: yes, no or unknown",
+        ),
+        ("host", ColumnKind.TEXT, "name of the machine"),
+        ("pid", ColumnKind.COUNT, "process id"),
+        ("thread", ColumnKind.TEXT, "name of the thread"),
+        ("engine", ColumnKind.TEXT, "the engine that made the commit, as it calls itself"),
+        ("deltalake_version", ColumnKind.TEXT, "version of the library delta-rs"),
+        ("datafusion_version", ColumnKind.TEXT, "version of the library DataFusion"),
+        ("witness_version", ColumnKind.TEXT, "version of deltawitness that told it"),
+        ("source", ColumnKind.TEXT, "observed or reconciled"),
+        (
+            "run_inputs",
+            ColumnKind.INPUTS,
+            "where no plan says what was read: the Delta tables that the run had read before; inferred",
+        ),
+        ("files_deleted", ColumnKind.COUNT, "files that a VACUUM deleted"),
+        ("bytes_deleted", ColumnKind.COUNT, "bytes that a VACUUM deleted"),
+        ("rows_served", ColumnKind.COUNT, "rows that a cache hit served"),
+    ),
+)
+
+_COUNTS = ("reads", "hits", "misses", "writes", "snapshots", "noops", "errors")
+
+RUNS = LedgerTable(
+    "cache_run_summary_v1",
+    "runs",
+    "A row per finished run, and one for each further process that took part in it",
+    (
+        (PARTITION, ColumnKind.DAY, "day of start_time in UTC"),
+        ("run_id", ColumnKind.TEXT, "the run"),
+        ("parent_run_id", ColumnKind.TEXT, "the run that it was opened in"),
+        ("job", ColumnKind.TEXT, "name of the job"),
+        (
+            "is_part",
+            ColumnKind.FLAG,
+            "whether the process only took part in a run opened elsewhere",
+        ),
+        ("start_time", ColumnKind.TIME, "when it was opened"),
+        ("end_time", ColumnKind.TIME, "when it ended; of an abandoned run, when that was found"),
+        # The text is of the first release, and stays: a schema with another comment for a column does
+        # not merge with that of a table which is there. The status may be `reconstructed` as well.
+        ("status", ColumnKind.TEXT, "ok, error or abandoned"),
+        ("error_type", ColumnKind.TEXT, "class of what ended it"),
+        *((name, ColumnKind.COUNT, f"operations counted as {name}") for name in _COUNTS),
+        (
+            "operations",
+            ColumnKind.TALLIES,
+            "how many operations ended how",
+        ),
+        ("rows_added", ColumnKind.COUNT, "rows"),
+        ("rows_updated", ColumnKind.COUNT, "rows"),
+        ("rows_deleted", ColumnKind.COUNT, "rows"),
+        ("files_added", ColumnKind.COUNT, "files"),
+        ("files_removed", ColumnKind.COUNT, "files"),
+        ("bytes_added", ColumnKind.COUNT, "bytes"),
+        ("bytes_removed", ColumnKind.COUNT, "bytes"),
+        ("retries", ColumnKind.COUNT, "attempts to commit beyond the first"),
+        ("tables_touched", ColumnKind.COUNT, "tables that were written"),
+        ("table_ids", ColumnKind.TEXTS, "their ids"),
+        ("dropped", ColumnKind.COUNT, "operations of the process that could not be told"),
+        ("cache_root", ColumnKind.TEXT, "where the ledger lies, without credentials"),
+        ("host", ColumnKind.TEXT, "name of the machine"),
+        ("pid", ColumnKind.COUNT, "process id"),
+        ("python_version", ColumnKind.TEXT, "version of Python"),
+        ("deltalake_version", ColumnKind.TEXT, "version of the library delta-rs"),
+        ("datafusion_version", ColumnKind.TEXT, "version of the library DataFusion"),
+        ("witness_version", ColumnKind.TEXT, "version of deltawitness"),
+        (
+            "attributes",
+            ColumnKind.FACTS,
+            "the caller's own facts about the run",
+        ),
+        ("files_deleted", ColumnKind.COUNT, "files that VACUUMs deleted"),
+        ("bytes_deleted", ColumnKind.COUNT, "bytes that VACUUMs deleted"),
+        ("rows_served", ColumnKind.COUNT, "rows that cache hits served"),
+        (
+            "exit_code",
+            ColumnKind.COUNT,
+            "exit code of the process that the run ended, -N when signal N ended it; null when nobody saw it",
+        ),
+    ),
+)
+
+SNAPSHOTS = LedgerTable(
+    "cache_snapshot_registry_v1",
+    "snapshots",
+    "A row per metadata snapshot",
+    (
+        (PARTITION, ColumnKind.DAY, "day of event_time in UTC"),
+        ("event_time", ColumnKind.TIME, "when it was taken"),
+        ("snapshot", ColumnKind.TEXT, "its name"),
+        ("run_id", ColumnKind.TEXT, "the run that took it"),
+        ("path", ColumnKind.TEXT, "where it lies, without credentials"),
+        ("version", ColumnKind.COUNT, "the version of the table that holds it"),
+        ("rows", ColumnKind.COUNT, "rows"),
+        ("files", ColumnKind.COUNT, "files"),
+        ("schema_hash", ColumnKind.TEXT, "hash of its schema"),
+        ("content_hash", ColumnKind.TEXT, "hash of its rows, in any order"),
+        ("result", ColumnKind.TEXT, "write, noop or error"),
+        ("witness_version", ColumnKind.TEXT, "version of deltawitness that told it"),
+    ),
+)
+
+TABLES = (INVENTORY, RUNS, SNAPSHOTS)
+
+COUNT_MEANINGS: Mapping[str, str] = {
+    **METRIC_MEANINGS,
+    "rows_served": "rows of the entry that a cache hit served",
+    "reads": "times that an entry of a cache was asked for, however that ended",
+    "hits": "reads that were served from the cache",
+    "misses": "reads that were computed",
+    "writes": "operations that committed or exported; a snapshot counts by the write in it",
+    "snapshots": "parts of metadata snapshots, however they ended",
+    "noops": "operations that ended well and committed nothing",
+    "errors": "operations that failed, whether or not they landed",
+    "tables_touched": "tables with a commit by the run, also of a failed write that landed",
+}
+"""What the columns that count mean. A column's comment says it shorter and must stay as it is: the
+engine refuses rows whose comment of a column is another than the table's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRoot:
+    """Where a ledger lies, and how to get there.
+
+    Attributes:
+        uri: the cache root.
+        storage_options: as for `DeltaTable`.
+
+    >>> LedgerRoot("/data/cache").uri_of(RUNS)
+    '/data/cache/cache_ledgers/cache_run_summary_v1'
+    """
+
+    uri: str
+    storage_options: dict[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a disk of this machine."""
+        return canonical_uri(self.uri).startswith("file://")
+
+    def uri_of(self, table: LedgerTable) -> str:
+        """Return where a table lies."""
+        return f"{self.uri.rstrip('/')}/{LEDGER_DIRECTORY}/{table.name}"
+
+    def opened(self, table: LedgerTable) -> DeltaTable | None:
+        """Return the table at its newest version, or None when there is none yet.
+
+        Raises:
+            OSError: the storage cannot be read.
+            DeltaError: the table is damaged.
+        """
+        from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+        from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - heavy
+
+        try:
+            return DeltaTable(self.uri_of(table), storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+
+    def made(self, table: LedgerTable) -> DeltaTable:
+        """Return the table at its newest version; make it when there is none yet."""
+        from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+        return self.opened(table) or DeltaTable.create(
+            self.uri_of(table),
+            schema=table.schema,
+            mode="ignore",
+            partition_by=[PARTITION],
+            name=table.name,
+            description=table.description,
+            configuration=CONFIGURATION,
+            storage_options=self.storage_options,
+            commit_properties=commit_properties(CacheOperation.CREATE),
+        )
+
+
+def commit_properties(
+    operation: CacheOperation, transactions: Sequence[Transaction] = ()
+) -> CommitProperties:
+    """Return what a commit to the ledger's own tables says of itself.
+
+    Args:
+        operation: what is done.
+        transactions: the marks of what is thereby drained.
+    """
+    from deltalake import CommitProperties  # noqa: PLC0415 - heavy
+
+    return CommitProperties(
+        custom_metadata={
+            CommitKey.CACHE_SCOPE.value: CacheScope.LEDGER.value,
+            CommitKey.CACHE_OPERATION.value: operation.value,
+            CommitKey.CACHE_POLICY.value: CacheScope.LEDGER.value,
+            CommitKey.WITNESS_VERSION.value: VERSION,
+        },
+        app_transactions=list(transactions) or None,
+        max_commit_retries=COMMIT_RETRIES,
+    )
+
+
+COMMIT_RETRIES = 3
+"""Attempts that the engine makes at once, before a drain waits and looks anew."""

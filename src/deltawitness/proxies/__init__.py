@@ -1,1 +1,0 @@
-"""What stands between a program and the engines: seams, pipelines, and the handles they keep."""

@@ -1,0 +1,81 @@
+"""What happens at the methods of catalogs and schemas that bring tables and take them away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.session.core.state import session_of
+from deltawitness.session.core.table_providers import readable, readable_named
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.handlers import (
+    ADDRESS,
+    Handler,
+    addressed,
+    argument,
+    is_behind,
+    is_delta,
+    record_frame_as_view,
+)
+
+if TYPE_CHECKING:
+    from datafusion.catalog import Catalog, Schema
+
+__all__ = ["CATALOG_HANDLERS", "SCHEMA_HANDLERS"]
+
+
+def _catalog_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    schema = unpatched(catalog, "schema")(*args, **kwargs)
+    address = getattr(catalog, ADDRESS, None)
+    name = args[0] if args else kwargs.get("name", "public")
+    return schema if address is None else addressed(schema, (*address, name))
+
+
+def _other_schema(method: str) -> Handler:
+    """Return the handler of a method that puts a schema in place of what was there, or none."""
+
+    def handler(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = unpatched(catalog, method)(*args, **kwargs)
+        address = getattr(catalog, ADDRESS, None)
+        if address is not None:
+            ctx, name = address
+            session_of(ctx).forget_schema(name, argument(args, kwargs, 0, "name"))
+        return result
+
+    return handler
+
+
+def _schema_register(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    result = unpatched(schema, "register_table")(*readable(args), **readable_named(kwargs))
+    address = getattr(schema, ADDRESS, None)
+    if address is not None:
+        ctx, *path = address
+        session = session_of(ctx)
+        name = session.full_name(ctx, (*path, args[0] if args else kwargs["name"]))
+        table = args[1] if len(args) > 1 else kwargs["table"]
+        session.forget(name)
+        if is_delta(table):
+            session.register(ctx, name, table, fixed=is_behind(table), is_registered=True)
+        else:
+            record_frame_as_view(ctx, name, table)
+    return result
+
+
+def _schema_deregister(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    result = unpatched(schema, "deregister_table")(*args, **kwargs)
+    address = getattr(schema, ADDRESS, None)
+    if address is not None:
+        ctx, *path = address
+        session = session_of(ctx)
+        session.forget(session.full_name(ctx, (*path, args[0] if args else kwargs["name"])))
+    return result
+
+
+CATALOG_HANDLERS: dict[str, Handler] = {
+    "deregister_schema": _other_schema("deregister_schema"),
+    "register_schema": _other_schema("register_schema"),
+    "schema": _catalog_schema,
+}
+SCHEMA_HANDLERS: dict[str, Handler] = {
+    "deregister_table": _schema_deregister,
+    "register_table": _schema_register,
+}

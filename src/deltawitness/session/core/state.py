@@ -1,0 +1,673 @@
+"""What is known of one DataFusion session beside the engine: its Delta tables, handles and views."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from deltawitness.commit.private_api import storage_options_of
+from deltawitness.delta_rs.handle_cache import HandleCache
+from deltawitness.exceptions import StatementError
+from deltawitness.hashing import table_id
+from deltawitness.ids_and_clock import new_id
+from deltawitness.internal_errors import report
+from deltawitness.session.core.private_api import LIST_OF_FILES, NAME_UNKNOWN
+from deltawitness.session.core.registrations import record_registration
+from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
+from deltawitness.session.core.table_providers import provider_of
+from deltawitness.session.core.tokens import Words, folded, quote_identifier
+from deltawitness.session.core.unpatched import unpatched
+
+if TYPE_CHECKING:
+    from datafusion import SessionConfig, SessionContext
+    from datafusion.catalog import Table
+    from deltalake import DeltaTable
+
+    from deltawitness.session.sql.name_binding import BoundCall
+
+__all__ = [
+    "Session",
+    "attach_session",
+    "keeping_session_alive",
+    "let_read_urls",
+    "reads_urls",
+    "session_of",
+]
+
+FACTORY_FORMAT = "DELTATABLE"
+"""What stands after STORED AS for a Delta table, as in DataFusion's own command line."""
+
+UNSERVED_KEPT = 32
+"""Tables without a name in the session whose last version is kept for statements made before."""
+
+SWAPS_AWAITED = 1000
+"""How often a reader looks again while a table is exchanged, before it takes the name as unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view over Delta tables, and how it is made again when one of them has a new version.
+
+    Attributes:
+        name: the view's name.
+        reads: the names of the Delta tables that it reads, each with the table's id, and names that
+            a cache owns, without one.
+        make: plans it over the current versions; its other names are resolved as when it was
+            created.
+    """
+
+    name: TableName
+    reads: Mapping[TableName, str | None]
+    make: Callable[[SessionContext], Table]
+
+    def reads_table(self, entry: Registered) -> bool:
+        """Return whether it reads a Delta table, or another one under the table's name."""
+        return entry.name in self.reads or entry.table_id in self.reads.values()
+
+
+class Session:
+    """The state that every context on one DataFusion session shares; it holds no context itself."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._swaps = 0
+        self._views: dict[TableName, View] = {}
+        self._stale_views: dict[TableName, None] = {}
+        self._is_freshening = False
+        self._defaults: set[tuple[str, str]] = set()
+        self._made_under: dict[TableName, tuple[str, str]] = {}
+        self._made_in: dict[TableName, int] = {}
+        self._changed: dict[TableName | str, int] = {}
+        self._all_changed = 0
+        self._newest: dict[str, tuple[Registered, Any]] = {}
+        self.epoch = 0
+        """Counts registrations and other changes of names; see `has_changed_since`."""
+        self.snapshot = Snapshot({}, None)
+        self.handles = HandleCache()
+        self.config: SessionConfig | None = None
+        """A copy of the session's settings; None after a statement that may have changed them."""
+        self._settings = 0
+        self.has_factory = False
+        self.preparing = threading.RLock()
+        self.prepared: dict[str, BoundCall] = {}
+        """Each PREPARE statement, with its resolved names."""
+        self.rebound: set[TableName] = set()
+        """Names that have stood for something else before: a view may still read that."""
+        self.detached: set[TableName] = set()
+        """Views that are behind the Delta tables which they read, or read some that were let go of."""
+        self.functions: set[str] = set()
+        """Names that the program has registered functions under."""
+        self.earlier_functions: set[str] | None = None
+        """Names of functions that were registered before the session was observed; None: not looked up."""
+        self.table_functions: tuple[Any, ...] = ()
+        """Table functions in the order in which they were registered: the engine hands none out."""
+        self.has_spark_functions = False
+        self.time_zones = 0
+        """How often the session was given another time zone."""
+        self.list_of_files = f"SET {LIST_OF_FILES} = '1M'"
+        """The statement that gives the session's list of files the size that it has."""
+        self.seen_files: dict[tuple[str, str], tuple[int, str]] = {}
+        """Size and times of the files that a cache has seen, by what they are read as and place."""
+        self.serving = threading.RLock()
+        self.upstream: dict[TableName, Callable[[], None]] = {}
+        """Names under which a cache shows its entries, and how each is brought up to date."""
+        self.lent: set[TableName] = set()
+        """Names under which a cache shows what it could not keep."""
+
+    # --- names -------------------------------------------------------------------------------------
+
+    def default_of(self, ctx: SessionContext) -> tuple[str, str]:
+        """Return the catalog and the schema that a name without them is looked up in.
+
+        The session's configuration cannot be read from Python, so a table is registered under a
+        name of its own and looked for.
+        """
+        if self.snapshot.default is not None:
+            return self.snapshot.default
+        import pyarrow as pa  # noqa: PLC0415 - heavy, and there when a table is
+
+        probe = f"deltawitness_probe_{new_id()}"
+        register = unpatched(ctx, "register_record_batches")
+        register(quote_identifier(probe), [[pa.record_batch({"probe": [1]})]])
+        try:
+            default = next(
+                (catalog, schema)
+                for catalog in unpatched(ctx, "catalog_names")()
+                for schema in unpatched(ctx, "catalog")(catalog).schema_names()
+                if unpatched(ctx, "table_exist")(quote_identifier(catalog, schema, probe))
+            )
+        finally:
+            unpatched(ctx, "deregister_table")(quote_identifier(probe))
+        with self._lock:
+            self._defaults.add(default)
+            self.snapshot = Snapshot(self.snapshot.entries, default)
+        return default
+
+    def config_of(self, ctx: SessionContext) -> SessionConfig:
+        """Return a copy of the session's settings, the same one until they change."""
+        config, settings = self.config, self._settings
+        if config is None:
+            config = ctx.copied_config()
+            with self._lock:
+                if settings == self._settings:
+                    self.config = config
+        return config
+
+    def forget_config(self) -> None:
+        """Copy the settings anew: a statement may have changed them."""
+        with self._lock:
+            self._settings += 1
+            self.config = None
+
+    def forget_default(self) -> None:
+        """Look the default catalog and schema up anew: a SET statement may have changed them."""
+        with self._lock:
+            self.snapshot = Snapshot(self.snapshot.entries, None)
+
+    def meanings(self, ctx: SessionContext, parts: tuple[str, ...]) -> set[TableName]:
+        """Return what a name may mean in the text of a plan: a view is read as when it was made.
+
+        Args:
+            ctx: a context of this session.
+            parts: the name, of at most three parts.
+        """
+        missing = len(TableName._fields) - len(parts)
+        defaults = {self.default_of(ctx), *self._defaults}
+        return {TableName(*default[:missing], *parts) for default in defaults}
+
+    def is_of_other_names(self, ctx: SessionContext, name: TableName) -> bool:
+        """Tell whether a view was made under another default schema: its text means something else now."""
+        default = self.default_of(ctx)
+        has_moved = bool(self._defaults - {default})
+        return has_moved and self._made_under.get(name) != default
+
+    def is_of_another_time_zone(self, name: TableName) -> bool:
+        """Tell whether a view was made before the session was given its time zone."""
+        return self.time_zones > 0 and self._made_in.get(name) != self.time_zones
+
+    def full_name(self, ctx: SessionContext, parts: tuple[str, ...]) -> TableName:
+        """Return the full name of a table that is named by its parts."""
+        if len(parts) > len(TableName._fields):
+            msg = "a table's name has at most three parts: catalog, schema and table"
+            raise StatementError(msg)
+        missing = len(TableName._fields) - len(parts)
+        return TableName(*(self.default_of(ctx)[:missing] if missing else ()), *parts)
+
+    def parsed_name(self, ctx: SessionContext, name: str) -> TableName:
+        """Return the full name for a name given as text, read as DataFusion reads it.
+
+        Up to three dotted identifiers are a path, unquoted ones in lower case; anything else is
+        one name, taken as it stands.
+        """
+        return self.full_name(ctx, _parts_of(name, normalize=True))
+
+    # --- changes -----------------------------------------------------------------------------------
+
+    @property
+    def exchanging(self) -> threading.RLock:
+        """The lock that is held while a table or a view is exchanged for its new version."""
+        return self._lock
+
+    def note_change(self, *names: TableName | str) -> None:
+        """Record that these names resolve to something else, or, without names, that any may.
+
+        Args:
+            *names: names of tables, and bare names of functions.
+        """
+        with self._lock:
+            self.epoch += 1
+            if not names:
+                self._all_changed = self.epoch
+            self._changed.update(dict.fromkeys(names, self.epoch))
+
+    def has_changed_since(self, epoch: int, words: Collection[str]) -> bool:
+        """Return whether one of these words may resolve to something else than at an epoch.
+
+        Args:
+            epoch: what `epoch` was then.
+            words: bare names of tables and of functions.
+        """
+        if self.epoch == epoch:
+            return False
+        with self._lock:
+            return self._all_changed > epoch or any(
+                changed > epoch and (name if isinstance(name, str) else name.table) in words
+                for name, changed in self._changed.items()
+            )
+
+    # --- tables ------------------------------------------------------------------------------------
+
+    def register(  # noqa: PLR0913 - what is known of a registration, by keyword
+        self,
+        ctx: SessionContext,
+        name: TableName,
+        table: DeltaTable,
+        *,
+        fixed: bool = False,
+        defaults: Mapping[str, str] | None = None,
+        is_registered: bool = False,
+    ) -> Registered:
+        """Serve a Delta table under a name.
+
+        Args:
+            ctx: a context of this session.
+            name: the name; it must not be taken.
+            table: the table, at the version to serve.
+            fixed: the version was asked for: the table is not written.
+            defaults: SQL of the columns' defaults.
+            is_registered: the engine knows it under this name already.
+        """
+        self.default_of(ctx)  # a plan may print the name without catalog and schema
+        if not is_registered:
+            unpatched(ctx, "register_table")(name.sql(), provider_of(table))
+        provider = ctx.table_provider(name.sql())
+        entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
+        with self._lock:
+            self.note_change(name)
+            self.snapshot = self.snapshot.with_entry(entry)
+            self._views.pop(name, None)
+            if not fixed:
+                self._keep_newest(entry, provider)
+                self._mark_readers_stale(entry)
+        record_registration(entry)
+        return entry
+
+    def _keep_newest(self, entry: Registered, provider: Any) -> None:
+        """Keep the version that is served last: statements may read it when no name serves it."""
+        self._newest.pop(entry.table_id, None)
+        self._newest[entry.table_id] = entry, provider
+        if len(self._newest) > len(self.snapshot.entries) + UNSERVED_KEPT:
+            served = {each.table_id for each in self.snapshot}
+            unserved = next(table for table in self._newest if table not in served)
+            self._newest.pop(unserved)
+
+    def _mark_readers_stale(self, entry: Registered) -> None:
+        for view in self._views.values():
+            if view.reads_table(entry):
+                self._stale_views[view.name] = None
+
+    def forget(self, *names: TableName) -> None:
+        """Take note that these names stand for no Delta table and no known view any more."""
+        with self._lock:
+            if names:
+                self.note_change(*names)
+            self.snapshot = self.snapshot.without(names)
+            self.rebound.update(names)
+            self.detached.update(
+                view.name
+                for view in self._views.values()
+                if not view.reads.keys().isdisjoint(names)
+            )
+            self.detached.difference_update(names)
+            for name in names:
+                self._views.pop(name, None)
+                self._stale_views.pop(name, None)
+                self._made_under.pop(name, None)
+                self._made_in.pop(name, None)
+
+    def let_go(self, name: TableName) -> None:
+        """Take note that a name is about to stand for something else; its readers are made again."""
+        with self._lock:
+            self.snapshot = self.snapshot.without([name])
+            self._views.pop(name, None)
+            self._stale_views.pop(name, None)
+
+    def forget_schema(self, catalog: str | None, schema: str | None = None) -> None:
+        """Take note that a schema is gone or another; or a whole catalog; or all of them."""
+        self.note_change()
+        with self._lock:
+            known = [*self.snapshot.entries, *self._views]
+        self.forget(
+            *(
+                name
+                for name in known
+                if catalog in {None, name.catalog} and schema in {None, name.schema}
+            )
+        )
+
+    def publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> Registered:
+        """Serve a table's new version from now on; an older one than is served already is not.
+
+        Args:
+            ctx: a context of this session.
+            entry: what was registered.
+            table: a handle at the version to serve.
+        """
+        self.publish_location(ctx, entry.uri, table)
+        return self.snapshot.get(entry.name) or entry
+
+    def publish_location(self, ctx: SessionContext, uri: str, table: DeltaTable) -> None:
+        """Serve a table's new version under every name that it has, but for those at a fixed version."""
+        written = table_id(uri)
+        for entry in self.snapshot:
+            if entry.table_id == written and not entry.fixed:
+                self._publish(ctx, entry, table)
+
+    def _publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> None:
+        after = _registered(entry.name, table, fixed=False, defaults=entry.defaults)
+        with self._lock:
+            now = self.snapshot.get(entry.name)
+            if now is None or now.table_id != entry.table_id:
+                return  # the name has come to stand for something else meanwhile
+            if now.identity == after.identity and now.version >= after.version:
+                return
+            if not unpatched(ctx, "table_exist")(entry.name.sql()):
+                self.forget(entry.name)
+                return
+            provider = provider_of(table)
+            self._exchange(ctx, after.name, provider)
+            self._keep_newest(after, provider)
+            self.snapshot = self.snapshot.with_entry(after)
+            self._mark_readers_stale(after)
+
+    def forget_what_is_gone(self, ctx: SessionContext) -> None:
+        """Forget every name that the engine does not know any more, and how views are made again.
+
+        After a statement that cannot be read, a view's name may be another table's.
+        """
+        exists = unpatched(ctx, "table_exist")
+        with self._lock:
+            known = [*self.snapshot.entries, *self._views]
+            self.detached.update(self._views)
+            self._views.clear()
+            self._stale_views.clear()
+        self.forget(*(name for name in known if not exists(name.sql())))
+
+    def _exchange(self, ctx: SessionContext, name: TableName, provider: Any) -> None:
+        # The engine cannot replace a table at once: readers look again when the name was gone.
+        self._swaps += 1
+        try:
+            unpatched(ctx, "deregister_table")(name.sql())
+            unpatched(ctx, "register_table")(name.sql(), provider)
+        except BaseException:  # Ctrl-C in between must not leave the session without the table
+            if not unpatched(ctx, "table_exist")(name.sql()):
+                unpatched(ctx, "register_table")(name.sql(), provider)
+            raise
+        finally:
+            self._swaps += 1
+
+    @contextmanager
+    def swapping(self) -> Iterator[None]:
+        """Let readers that find a name gone inside the block look again."""
+        with self._lock:
+            self._swaps += 1
+            try:
+                yield
+            finally:
+                self._swaps += 1
+
+    def reading(self, plan: Callable[[], Any]) -> Any:
+        """Return what `plan` returns; do it again if a table was being exchanged when it failed."""
+        for _ in range(SWAPS_AWAITED):
+            before = self._swaps
+            try:
+                return plan()
+            except Exception as error:
+                if before == self._swaps and before % 2 == 0:
+                    raise
+                if not any(text in str(error) for text in NAME_UNKNOWN):
+                    raise
+                with self._lock:
+                    pass  # whoever exchanges a table holds it
+        return plan()
+
+    def served(self, entry: Registered) -> Registered:
+        """Return the current entry of a Delta table, whichever name the session serves it under.
+
+        Args:
+            entry: an earlier entry. It is returned itself where it is at a fixed version.
+
+        Returns:
+            The entry that was served last where the session does not serve the table any more.
+        """
+        if entry.fixed:
+            return entry
+        snapshot = self.snapshot
+        now = snapshot.get(entry.name)
+        candidates = [now, *snapshot] if now is not None else snapshot
+        for each in candidates:
+            if each.table_id == entry.table_id and not each.fixed:
+                return each
+        newest = self._newest.get(entry.table_id)
+        return entry if newest is None else newest[0]
+
+    def provider_now(self, ctx: SessionContext, entry: Registered) -> Any:
+        """Return what the engine reads a table through, for an entry that `served` has returned."""
+        if self.snapshot.get(entry.name) is entry:
+            return ctx.table_provider(entry.name.sql())
+        return self._newest[entry.table_id][1]
+
+    def registered(self, ctx: SessionContext, parts: tuple[str, ...]) -> Registered:
+        """Return the Delta table of that name.
+
+        Raises:
+            StatementError: there is none.
+        """
+        entry = self.snapshot.get(self.full_name(ctx, parts))
+        if entry is None:
+            msg = f"{'.'.join(parts)} is not registered as a Delta table in this session"
+            raise StatementError(msg)
+        return entry
+
+    @staticmethod
+    def checked_writable(entry: Registered) -> Registered:
+        """Return the table if it may be written.
+
+        Raises:
+            StatementError: it was registered at a fixed version.
+        """
+        if entry.fixed:
+            msg = (
+                f"{entry.name.table} is registered at version {entry.version} and so is read only:"
+                " register it without a version, or a table that is up to date, to write it"
+            )
+            raise StatementError(msg)
+        return entry
+
+    @contextmanager
+    def lease(self, entry: Registered) -> Iterator[DeltaTable]:
+        """Lend a handle of the table, as good as one opened now, for one operation.
+
+        Raises:
+            TableNotFoundError: the table is gone.
+        """
+        options = None if entry.storage_options is None else dict(entry.storage_options)
+        with self.handles.lease(entry.uri, options) as table:
+            if table is None:
+                from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+                table = DeltaTable(entry.uri, storage_options=options)  # noqa: PLW2901 - raises the engine's own error
+            yield table
+
+    def refresh(self, ctx: SessionContext, parts: tuple[str, ...] | None) -> None:
+        """Serve the newest version of one table, or of all.
+
+        Raises:
+            StatementError: there is no such Delta table.
+        """
+        if parts is None:
+            entries = [entry for entry in self.snapshot if not entry.fixed]
+        else:
+            entry = self.registered(ctx, parts)
+            entries = [] if entry.fixed else [entry]
+        for each in entries:
+            with self.lease(each) as table:
+                self.publish(ctx, each, table)
+
+    # --- views -------------------------------------------------------------------------------------
+
+    def note_view(
+        self, ctx: SessionContext, name: TableName, make: Callable[[SessionContext], Table]
+    ) -> None:
+        """Remember a view, so that it shows the new versions of the Delta tables that it reads.
+
+        Args:
+            ctx: a context of this session.
+            name: the view's name.
+            make: plans it over the current versions.
+        """
+        frame = unpatched(ctx, "table")(name.sql())
+        text = unpatched(frame, "logical_plan")().display_indent()
+        tables = scanned_names(text, self.snapshot)
+        lent = {each for each in tuple(self.lent) if f"SubqueryAlias: {each.table}\n" in text}
+        reads = dict.fromkeys(lent - {name}) | {entry.name: entry.table_id for entry in tables}
+        default = self.default_of(ctx)
+        with self._lock:
+            self.note_change(name)
+            self._made_under[name] = default
+            self._made_in[name] = self.time_zones
+            self.snapshot = self.snapshot.without([name])
+            self.detached.discard(name)
+            if reads:
+                # A view that takes another's place is made again in its turn, before those over it.
+                self._views[name] = View(name, reads, make)
+            else:
+                self._views.pop(name, None)
+
+    @property
+    def views(self) -> Iterable[TableName]:
+        """The names of the views that show the new versions of what they read."""
+        return self._views.keys()
+
+    def view(self, name: TableName) -> View | None:
+        """Return the view of that name which shows the new versions of what it reads, or None."""
+        return self._views.get(name)
+
+    def view_now(self, ctx: SessionContext, view: View) -> Table:
+        """Return a view over the current versions, also when another table has its name."""
+        with self._lock:
+            is_current = self._views.get(view.name) is view and view.name not in self._stale_views
+            if is_current and view.name not in self.detached:
+                return ctx.table_provider(view.name.sql())
+        return view.make(ctx)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether :meth:`freshen` has nothing to do."""
+        return not self._stale_views and (
+            self.snapshot.default is not None or not self.snapshot.entries
+        )
+
+    def freshen(self, ctx: SessionContext) -> None:
+        """Make the views again that read a table which has a new version, oldest first."""
+        if self.is_settled:
+            return
+        self.default_of(ctx)
+        with self._lock:
+            if self._is_freshening:
+                return  # by the making of a view, which is a statement itself
+            self._is_freshening = True
+            try:
+                # A name is stale until its view has been replaced: other threads wait for it.
+                for name, view in [*self._views.items()]:
+                    if name in self._stale_views:
+                        self._make_again(view, ctx)
+                        self._stale_views.pop(name, None)
+                self._stale_views.clear()
+            finally:
+                self._is_freshening = False
+
+    def make_readers_again(self, ctx: SessionContext, name: TableName) -> None:
+        """Make the views again that read a name which has come to stand for something else."""
+        with self._lock:
+            readers = [view for view in self._views.values() if name in view.reads]
+            for view in readers:
+                is_made = self._make_again(view, ctx)
+                if is_made and unpatched(ctx, "table_exist")(view.name.sql()):
+                    self.note_view(ctx, view.name, view.make)
+
+    def _make_again(self, view: View, ctx: SessionContext) -> bool:
+        """Replace a view by one over the current versions; return False if that failed."""
+        try:
+            if not unpatched(ctx, "table_exist")(view.name.sql()):
+                self.forget(view.name)
+                return False
+            self._exchange(ctx, view.name, view.make(ctx))
+        except Exception as error:  # noqa: BLE001 - the write that came before it has landed
+            self.detached.add(view.name)
+            report("session", error)
+            return False
+        if self._means_what_it_reads(view):
+            self.detached.discard(view.name)
+        return True
+
+    def _means_what_it_reads(self, view: View) -> bool:
+        """Return whether the names that a view reads still resolve to the Delta tables that it reads."""
+        known = ((self.snapshot.get(name), table) for name, table in view.reads.items() if table)
+        return all(entry is not None and entry.table_id == table for entry, table in known)
+
+
+def _registered(
+    name: TableName, table: DeltaTable, *, fixed: bool, defaults: Mapping[str, str]
+) -> Registered:
+    uri = table.table_uri
+    return Registered(
+        name=name,
+        uri=uri,
+        storage_options=storage_options_of(table),
+        version=table.version(),
+        table_id=table_id(uri),
+        identity=str(table.metadata().id),
+        fixed=fixed,
+        defaults=defaults,
+    )
+
+
+def _parts_of(name: str, *, normalize: bool) -> tuple[str, ...]:
+    if name.isascii() and name.isidentifier():
+        return (folded(name) if normalize else name,)
+    try:
+        words = Words(name, normalize=normalize)
+        parts = words.reference()
+    except StatementError:
+        return (name,)
+    return parts if words.at_end and len(parts) <= len(TableName._fields) else (name,)
+
+
+_ATTRIBUTE = "_deltawitness_session"
+_sessions: WeakValueDictionary[str, Session] = WeakValueDictionary()
+_sessions_lock = threading.Lock()
+
+
+def session_of(ctx: SessionContext) -> Session:
+    """Return the state of the session that a context is a handle on."""
+    try:
+        known: Session = vars(ctx)[_ATTRIBUTE]
+    except KeyError:
+        with _sessions_lock:
+            known = _sessions.setdefault(ctx.session_id(), Session())
+        setattr(ctx, _ATTRIBUTE, known)
+    return known
+
+
+_kept: dict[str, Session] = {}
+
+
+def keeping_session_alive(ctx: SessionContext) -> SessionContext:
+    """Return a context whose session is kept for good, as the engine keeps its global one."""
+    _kept[ctx.session_id()] = session_of(ctx)
+    return ctx
+
+
+def attach_session(ctx: SessionContext, session: Session) -> SessionContext:
+    """Return a context that is another handle on a session, known as one."""
+    setattr(ctx, _ATTRIBUTE, session)
+    return ctx
+
+
+_READS_URLS = "_deltawitness_reads_urls"
+
+
+def let_read_urls(ctx: SessionContext) -> SessionContext:
+    """Take note that a context reads files by the paths that stand in a query, and return it."""
+    setattr(ctx, _READS_URLS, True)
+    return ctx
+
+
+def reads_urls(ctx: SessionContext) -> bool:
+    """Tell whether a context reads files by the paths that stand in a query."""
+    return getattr(ctx, _READS_URLS, False) is True

@@ -1,0 +1,106 @@
+"""A frame's rows as a stream that nothing waits for but its reader.
+
+delta-rs asks a source for its rows from a thread that its own reads need. A frame over a Delta table
+of many files, sorted or windowed, then waits for that thread, which waits for the frame: neither
+engine goes on. Run by a thread of ours the frame goes on, and hands its batches over.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from deltawitness.scan.feeding import feeding_delta_rs
+from deltawitness.session.core.filter_fallback import call_frame
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datafusion import DataFrame
+
+__all__ = ["read_in_background"]
+
+_AHEAD = 4
+"""Batches that are computed before they are asked for."""
+
+_PATIENCE = 0.1
+"""Seconds after which a thread that nobody reads from looks whether anybody still does."""
+
+_WAITING = 5.0
+"""Seconds that a write which has failed waits for the batch that is still computed for it."""
+
+_Handed: TypeAlias = "pa.RecordBatch | BaseException | None"
+"""A batch; or why there are no more; or that there are none."""
+
+
+@contextmanager
+def read_in_background(frame: DataFrame) -> Iterator[pa.RecordBatchReader]:
+    """Yield a frame's rows as a stream, run by a thread of its own for as long as the block lasts.
+
+    Args:
+        frame: the frame.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    with feeding_delta_rs():
+        pump = _Reader(frame)
+        try:
+            yield pa.RecordBatchReader.from_batches(frame.schema(), pump.batches())
+        finally:
+            pump.stop()
+
+
+class _Reader:
+    """A thread that runs a frame, and what it hands over.
+
+    Args:
+        frame: the frame.
+    """
+
+    def __init__(self, frame: DataFrame) -> None:
+        self._frame = frame
+        self._handed: queue.Queue[_Handed] = queue.Queue(_AHEAD)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="deltawitness-pump", daemon=True)
+        self._thread.start()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the batches as they come.
+
+        Raises:
+            BaseException: what the engine raised.
+        """
+        while True:
+            handed = self._handed.get()
+            if handed is None:
+                return
+            if isinstance(handed, BaseException):
+                raise handed
+            yield handed
+
+    def stop(self) -> None:
+        """Let the thread end, whether or not it was read to its end; wait for it, but not for ever."""
+        self._is_over.set()
+        self._thread.join(_WAITING)
+
+    def _run(self) -> None:
+        try:
+            batches: Any = call_frame(self._frame, "execute_stream")
+            for batch in batches:
+                if not self._hand(batch.to_pyarrow()):
+                    return
+            self._hand(None)
+        except BaseException as error:  # noqa: BLE001 - raised where the rows are asked for
+            self._hand(error)
+
+    def _hand(self, handed: _Handed) -> bool:
+        """Hand something over; return False when nobody asks for it any more."""
+        while not self._is_over.is_set():
+            try:
+                self._handed.put(handed, timeout=_PATIENCE)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -1,0 +1,288 @@
+"""`CREATE EXTERNAL TABLE ... STORED AS DELTATABLE`: an existing table registered, or a new one made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.exceptions import StatementError
+from deltawitness.session.core.sql_call import SqlCall
+from deltawitness.session.core.state import FACTORY_FORMAT, Session
+from deltawitness.session.core.table_providers import provider_of
+from deltawitness.session.core.tokens import Words
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.delta_sql import NotTranslatable, value_sql
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datafusion import SessionContext
+    from deltalake import DeltaTable
+
+__all__ = ["create_external_table"]
+
+
+@dataclass(slots=True)
+class CreateTable:
+    """One statement under way, between our reading of it and the engine's call of the factory.
+
+    Attributes:
+        name: the table's name, as the statement spells it.
+        columns: the columns that the statement lists, or None.
+        partition_by: columns to partition by.
+        options: the statement's options.
+        table: the table, once the factory has it.
+        defaults: SQL of the columns' defaults.
+        error: what the factory raised.
+    """
+
+    name: tuple[str, ...]
+    columns: pa.Schema | None
+    partition_by: tuple[str, ...]
+    options: Mapping[str, str]
+    table: DeltaTable | None = None
+    defaults: dict[str, str] = field(default_factory=dict)
+    error: Exception | None = None
+
+    @property
+    def version(self) -> int | None:
+        """The version that is asked for, if one is."""
+        text = self.options.get("version")
+        if text is not None and not text.isdecimal():
+            msg = "OPTIONS: the version must be a whole number"
+            raise StatementError(msg)
+        return None if text is None else int(text)
+
+
+_under_way = threading.local()
+"""The engine calls the factory on the thread that called `sql()`."""
+
+
+def create_external_table(session: Session, call: SqlCall) -> Any:
+    """Carry out the statement; what it makes is known to the session as a Delta table.
+
+    Returns:
+        The engine's (empty) frame.
+
+    Raises:
+        StatementError: its columns and its location do not go together, or it asks for what a
+            Delta table does not have.
+    """
+    if not session.has_factory:
+        unpatched(call.ctx, "register_table_factory")(FACTORY_FORMAT, _factory())
+        session.has_factory = True
+    creation = _read(call)
+    before = getattr(_under_way, "creation", None)
+    _under_way.creation = creation
+    try:
+        frame = call.plan()
+    except Exception:
+        if creation.error is not None:
+            raise creation.error from None
+        raise
+    finally:
+        _under_way.creation = before
+    if creation.table is not None:
+        session.register(
+            call.ctx,
+            session.full_name(call.ctx, creation.name),
+            creation.table,
+            fixed=creation.version is not None,
+            defaults=creation.defaults,
+            is_registered=True,
+        )
+    return frame
+
+
+# --- the statement ---------------------------------------------------------------------------------
+
+
+def _read(call: SqlCall) -> CreateTable:
+    words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
+    words.expect("CREATE")
+    words.take("OR", "REPLACE")
+    if words.take("UNBOUNDED"):
+        msg = "CREATE UNBOUNDED EXTERNAL TABLE: a Delta table is not unbounded"
+        raise StatementError(msg)
+    words.expect("EXTERNAL", "TABLE")
+    words.take("IF", "NOT", "EXISTS")
+    name = words.reference()
+    listed = _in_parentheses(words) if words.peek("(") else ""
+    partition_by: tuple[str, ...] = ()
+    options: dict[str, str] = {}
+    while not words.at_end:
+        if words.take("PARTITIONED"):
+            words.expect("BY")
+            partition_by, typed = _partitions(words)
+            listed = ", ".join(part for part in (listed, *typed) if part)
+        elif words.take("OPTIONS"):
+            options = words.options()
+        elif words.take("WITH", "ORDER"):
+            msg = "WITH ORDER: the rows of a Delta table have no order"
+            raise StatementError(msg)
+        else:
+            words.skip()
+    columns = _schema(call.ctx, listed) if listed else None
+    return CreateTable(name, columns, partition_by, options)
+
+
+def _in_parentheses(words: Words) -> str:
+    words.expect("(")
+    inside = words.rest()
+    words.expect(")")
+    return inside
+
+
+def _partitions(words: Words) -> tuple[tuple[str, ...], list[str]]:
+    """Read partition columns, each a name or, as Hive has it, a name with its type."""
+    words.expect("(")
+    names, typed = [], []
+    while True:
+        start = words.position
+        names.append(words.name())
+        if not (words.peek(",") or words.peek(")")):
+            words.until({","})
+            typed.append(words.text[start : words.end_position])
+        if not words.take(","):
+            break
+    words.expect(")")
+    return tuple(names), typed
+
+
+def _schema(ctx: SessionContext, listed: str) -> pa.Schema:
+    """Return the columns of a list as DataFusion understands it: it makes a table of it.
+
+    In a session of its own, whose time zone is UTC, because a Delta timestamp is one in UTC.
+    """
+    from datafusion import SessionConfig, SessionContext  # noqa: PLC0415 - heavy, and there already
+
+    config = SessionConfig({"datafusion.execution.time_zone": "UTC"})
+    normalize = str(ctx.enable_ident_normalization()).lower()
+    config = config.set("datafusion.sql_parser.enable_ident_normalization", normalize)
+    scratch = SessionContext(config)
+    unpatched(scratch, "sql")(f"CREATE TABLE columns ({listed})")
+    schema: pa.Schema = unpatched(scratch, "table")("columns").schema()
+    return schema
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+
+def _factory() -> Any:
+    from datafusion.catalog import Table, TableProviderFactory  # noqa: PLC0415 - heavy
+
+    class DeltaTableFactory(TableProviderFactory):
+        """Opens the table that a statement names, or makes it."""
+
+        def create(self, cmd: Any) -> Table:
+            """Return the table as the engine reads it."""
+            creation: CreateTable | None = getattr(_under_way, "creation", None)
+            if creation is None:
+                # Reached through a context that is not observed: an existing table is all there is.
+                creation = CreateTable((), None, (), _plain_options(cmd.options()))
+            try:
+                creation.table = _open_or_create(creation, cmd)
+            except Exception as error:
+                creation.error = error
+                raise
+            table: Table = provider_of(creation.table)
+            return table
+
+    return DeltaTableFactory()
+
+
+def _plain_options(options: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix("format."): value for key, value in options.items()}
+
+
+def _open_or_create(creation: CreateTable, cmd: Any) -> DeltaTable:
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+    locations = cmd.locations()
+    if len(locations) != 1:
+        msg = "a Delta table has one location"
+        raise StatementError(msg)
+    storage_options = {
+        key: value
+        for key, value in creation.options.items()
+        if key != "version" and not key.startswith("delta.")
+    } or None
+    creation.defaults = {name: _default_sql(e) for name, e in cmd.column_defaults().items()}
+    uri = locations[0]
+    if DeltaTable.is_deltatable(uri, storage_options):
+        table = DeltaTable(uri, version=creation.version, storage_options=storage_options)
+        _check_agreement(creation, table)
+        return table
+    if creation.columns is None or creation.version is not None:
+        return DeltaTable(uri, storage_options=storage_options)  # raises the engine's own error
+    return _create(creation, uri, storage_options)
+
+
+def _create(creation: CreateTable, uri: str, storage_options: dict[str, str] | None) -> DeltaTable:
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy
+
+    columns = creation.columns
+    missing = [name for name in creation.partition_by if name not in columns.names]  # type: ignore[union-attr]  # checked by the caller
+    if missing:
+        msg = f"PARTITIONED BY: no column is named {missing[0]}"
+        raise StatementError(msg)
+    return DeltaTable.create(
+        uri,
+        schema=delta_schema(columns),
+        mode="error",
+        partition_by=list(creation.partition_by) or None,
+        configuration=_properties(creation.options) or None,
+        storage_options=storage_options,
+    )
+
+
+def _properties(options: Mapping[str, str]) -> dict[str, str | None]:
+    return {key: value for key, value in options.items() if key.startswith("delta.")}
+
+
+def _default_sql(expression: Any) -> str:
+    def no_column(_: str | None, name: str) -> str:
+        raise NotTranslatable(name)
+
+    try:
+        return value_sql(expression, no_column)
+    except NotTranslatable as error:
+        msg = "DEFAULT: only literals and arithmetic with them"
+        raise StatementError(msg) from error
+
+
+def _check_agreement(creation: CreateTable, table: DeltaTable) -> None:
+    if creation.columns is not None:
+        import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+        there = pa.schema(table.schema())
+        listed = pa.schema(delta_schema(creation.columns))
+        if [(f.name, f.type) for f in there] != [(f.name, f.type) for f in listed]:
+            msg = "the location holds a Delta table with other columns than the statement lists"
+            raise StatementError(msg)
+    partitions = tuple(table.metadata().partition_columns)
+    if creation.partition_by and creation.partition_by != partitions:
+        msg = "the location holds a Delta table with other partition columns"
+        raise StatementError(msg)
+
+
+def delta_schema(schema: pa.Schema) -> Any:
+    """Return an Arrow schema as Delta has it: microseconds are the finest that its readers know."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    from deltalake import Schema  # noqa: PLC0415 - heavy, and there already
+
+    return Schema.from_arrow(pa.schema([_in_microseconds(field) for field in schema]))
+
+
+def _in_microseconds(field: pa.Field) -> pa.Field:
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    kind = field.type
+    if pa.types.is_timestamp(kind):
+        kind = pa.timestamp("us", kind.tz)
+    elif pa.types.is_struct(kind):
+        kind = pa.struct([_in_microseconds(kind.field(i)) for i in range(kind.num_fields)])
+    elif pa.types.is_list(kind):
+        kind = pa.list_(_in_microseconds(kind.value_field))
+    return field.with_type(kind)

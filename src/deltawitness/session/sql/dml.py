@@ -1,0 +1,470 @@
+"""INSERT, UPDATE, DELETE, TRUNCATE and MERGE on a Delta table: DataFusion plans, delta-rs writes.
+
+A statement is what DataFusion's own logical plan says it is. Its rows come from the plan, as a
+stream; its filter and its assignments are handed to delta-rs where delta-rs means the same by them
+(:mod:`deltawitness.session.sql.delta_sql`), and are evaluated by the session elsewhere.
+
+The plan is the one that DataFusion makes of the text, before optimization: the optimizer moves a
+filter into a join or into the scan, or proves that it is never true. A plan of another shape is
+refused (:mod:`deltawitness.session.sql.plan_shapes`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.exceptions import StatementError
+from deltawitness.session.core.failed_writes import publishing_after_failure
+from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frames import FrameState
+from deltawitness.session.core.private_api import (
+    OUTER_REFERENCE,
+    cast_type,
+    dml_kind,
+    is_of_kind,
+    wrapped_plan,
+)
+from deltawitness.session.core.snapshot import Registered, is_printed_as
+from deltawitness.session.core.tokens import Words, quote_identifier
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.coercion import coerce
+from deltawitness.session.sql.counts import count_frame
+from deltawitness.session.sql.delta_sql import (
+    NotTranslatable,
+    column_name,
+    columns_in,
+    filter_sql,
+    is_volatile,
+    unaliased,
+    value_sql,
+)
+from deltawitness.session.sql.frame_writer import stream_into
+from deltawitness.session.sql.generated_columns import generated_columns, without_columns
+from deltawitness.session.sql.merge import execute_merge
+from deltawitness.session.sql.merge_apply import (
+    SOURCE,
+    Change,
+    apply_changes,
+    changed_rows,
+    matching,
+)
+from deltawitness.session.sql.merge_parser import Merge
+from deltawitness.session.sql.name_binding import BoundCall, Planner, check_same_plan
+from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
+from deltawitness.session.sql.write_facts import observe_write
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datafusion import DataFrame, SessionContext
+    from datafusion.plan import LogicalPlan
+    from deltalake import DeltaTable
+
+__all__ = ["Dml", "check_same_table", "is_dml", "target_of"]
+
+
+def is_dml(plan: LogicalPlan) -> bool:
+    """Tell whether a plan writes rows to a table."""
+    return is_of_kind(plan, "DmlStatement")
+
+
+def target_of(plan: LogicalPlan, state: FrameState, bound: BoundCall | None) -> Registered | None:
+    """Return the Delta table that a DML plan writes to; None when its target is another table.
+
+    The plan prints the target's name without quotes. Where the printed name may be that of two
+    tables, the text of the statement decides.
+
+    Raises:
+        StatementError: it cannot be told which of them is meant.
+    """
+    printed = plan.to_variant().table_name()
+    found = state.snapshot.named(printed)
+    if not found or bound is None:
+        return found[0] if found else None
+    others = [name for name in (*bound.providers, *bound.views) if is_printed_as(name, printed)]
+    if len(found) == 1 and not others:
+        return found[0]
+    with suppress(StatementError):
+        name = bound.snapshot.full_name(_target_in(bound))
+        return next((entry for entry in found if entry.name == name), None)
+    msg = "the name of the table to write is ambiguous: write it in double quotes"
+    raise StatementError(msg)
+
+
+def check_same_table(entry: Registered, table: DeltaTable, made_ns: int) -> None:
+    """Refuse to write a table that was dropped and created again after the statement was made.
+
+    Args:
+        entry: the session's entry of the table when the statement was made.
+        table: the table at that location now.
+        made_ns: when the statement was made, in nanoseconds since the epoch.
+
+    Raises:
+        StatementError: the table at the location is another one, and younger than the statement.
+    """
+    metadata = table.metadata()
+    if str(metadata.id) == entry.identity:
+        return
+    created_ms = metadata.created_time
+    if created_ms is None or created_ms * 1_000_000 > made_ns:
+        msg = (
+            f"{entry.name.table} was dropped and created again since this statement was made: run its"
+            " text again"
+        )
+        raise StatementError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Dml:
+    """A DML statement on a Delta table, which runs when its frame is asked for rows.
+
+    It writes the table that its target's name resolved to when it was made, at the newest version.
+
+    Attributes:
+        frame: the statement's frame, as it was planned.
+        state: what was known then.
+        entry: the table that it writes.
+        bound: the text that it was planned from, with its resolved names.
+    """
+
+    frame: DataFrame
+    state: FrameState
+    entry: Registered
+    bound: BoundCall
+
+    @property
+    def title(self) -> str:
+        """Which statement, on which table."""
+        kind = dml_kind(unpatched(self.frame, "logical_plan")())
+        return f"{_TITLES.get(kind, kind.upper())} {self.entry.name.table}"
+
+    def run(self) -> DataFrame:
+        """Carry the statement out on the newest version of the table; return the count of rows."""
+        session, ctx = self.state.session, self.state.ctx
+        entry = session.served(self.entry)
+        after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+        with after_failure, session.lease(entry) as table:
+            check_same_table(self.entry, table, self.bound.made_ns)
+            now = replace(entry, version=table.version(), identity=str(table.metadata().id))
+            if not now.is_same_version(entry):
+                session.publish(ctx, entry, table)
+                entry = now
+            plan, state, planner = self._plan_now(entry, table)
+            count = _Run(ctx, state, entry, table, self.bound, planner).carry_out(plan)
+            session.publish(ctx, entry, table)
+        return count_frame(ctx, count)
+
+    def _plan_now(
+        self, entry: Registered, table: DeltaTable
+    ) -> tuple[LogicalPlan, FrameState, Planner | None]:
+        """Return the plan over the current versions; the existing one if no version has changed.
+
+        Raises:
+            StatementError: the columns of a table have changed since the statement was made.
+        """
+        plan = unpatched(self.frame, "logical_plan")()
+        has_moved = self.bound.has_moved(plan, self.state.snapshot, entry)
+        if dml_kind(plan) != "Merge" and not has_moved:
+            return plan, self.state, None
+        planner = Planner(self.bound, (entry, table))
+        now = unpatched(planner.frame(), "logical_plan")()
+        check_same_plan(plan, now)
+        return now, self.state._replace(snapshot=planner.snapshot), planner
+
+
+_TITLES = {
+    "Append": "INSERT INTO",
+    "Overwrite": "INSERT OVERWRITE",
+    "Replace": "REPLACE INTO",
+    "Update": "UPDATE",
+    "Delete": "DELETE FROM",
+    "Truncate": "TRUNCATE TABLE",
+    "Merge": "MERGE INTO",
+}
+"""What the engine calls a DML plan, and how it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One execution of a statement."""
+
+    ctx: SessionContext
+    state: FrameState
+    entry: Registered
+    table: DeltaTable
+    bound: BoundCall
+    planner: Planner | None
+
+    def carry_out(self, plan: LogicalPlan) -> int:
+        """Write, and return how many rows were inserted, updated or deleted."""
+        kind = dml_kind(plan)
+        below = wrapped_plan(plan.to_variant().input())
+        if kind in {"Append", "Overwrite"}:
+            return self._insert(below, "append" if kind == "Append" else "overwrite")
+        if kind == "Merge":
+            return self._merge(below)
+        with observe_write(attributes_of_frame(below, self.state)):
+            if kind == "Update":
+                return self._update(below)
+            if kind == "Delete":
+                return self._delete(below)
+            if kind == "Truncate":
+                return _delete(self.table.delete())
+        msg = (
+            f"{_TITLES.get(kind, kind)} is not possible on a Delta table, which has no primary key:"
+            " use MERGE INTO"
+        )
+        raise StatementError(msg)
+
+    def _insert(self, below: LogicalPlan, mode: str) -> int:
+        frame = _frame(self.ctx, below)
+        schema = frame.schema()
+        if self.entry.defaults:
+            frame = _with_defaults(frame, self.entry, self.bound)
+        else:
+            frame = _without_views(self.ctx, below) or frame
+        frame, schema = without_columns(frame, schema, self._computed_columns())
+        with observe_write(attributes_of_frame(below, self.state, schema=schema)):
+            return stream_into(self.table, coerce(self.ctx, frame, schema), mode)
+
+    def _computed_columns(self) -> frozenset[str]:
+        """Return the generated columns that an INSERT does not name: delta-rs computes them."""
+        generated = generated_columns(self.table)
+        named = _named_columns(self.bound) if generated else None
+        return frozenset() if named is None else generated - named
+
+    def _merge(self, below: LogicalPlan) -> int:
+        assert self.planner is not None
+        planner = self.planner.for_parts()
+        merge = Merge.parsed(
+            self.bound.statement,
+            normalize=self.ctx.enable_ident_normalization(),
+            spelling=planner.spelling(),
+        )
+        merge = merge.with_defaults(self.entry.defaults)
+        facts = attributes_of_frame(
+            below, self.state, clauses=merge.clauses_text, reads=(self.entry.as_input(),)
+        )
+        with observe_write(facts):
+            return execute_merge(merge, planner, self.table, _frame(self.ctx, below))
+
+    # --- UPDATE ------------------------------------------------------------------------------------
+
+    def _update(self, below: LogicalPlan) -> int:
+        shape = UpdateShape.of(below, self.entry.name.table, self._columns)
+        rows = _frame(self.ctx, shape.rows)
+        schema = rows.schema()
+        if not shape.assigned:
+            return int(unpatched(rows, "count")())
+        try:
+            updates = {
+                quote_identifier(c): value_sql(e, _own_column) for c, e in shape.assigned.items()
+            }
+            predicate = None if shape.filter is None else filter_sql(shape.filter, schema)
+        except NotTranslatable:
+            return self._update_by_merge(below, rows, shape)
+        metrics = self.table.update(updates=updates, predicate=predicate)
+        return int(metrics["num_updated_rows"])
+
+    def _update_by_merge(self, plan: LogicalPlan, rows: DataFrame, shape: UpdateShape) -> int:
+        read = [shape.filter, *shape.assigned.values()]
+        _check_deterministic(read)
+        depends = _depends_on(read, plan, rows.schema())
+        values = {column: f"value_{place}" for place, column in enumerate(shape.assigned)}
+        new = [e.alias(values[column]) for column, e in shape.assigned.items()]
+        source = _distinct(self.ctx, rows, depends, new)
+        change = Change("update", {c: f"{SOURCE}.{quote_identifier(v)}" for c, v in values.items()})
+        return changed_rows(apply_changes(self.table, source, _match(depends), [change]))
+
+    # --- DELETE ------------------------------------------------------------------------------------
+
+    def _delete(self, below: LogicalPlan) -> int:
+        shape = DeleteShape.of(below, self.entry.name.table, self._columns)
+        if shape.filter is None:
+            return _delete(self.table.delete())
+        rows = _frame(self.ctx, shape.rows)
+        try:
+            predicate = filter_sql(shape.filter, rows.schema())
+        except NotTranslatable:
+            return self._delete_by_merge(below, rows, shape.filter)
+        return _delete(self.table.delete(predicate))
+
+    def _delete_by_merge(self, plan: LogicalPlan, rows: DataFrame, filter_: Any) -> int:
+        _check_deterministic([filter_])
+        depends = _depends_on([filter_], plan, rows.schema())
+        source = _distinct(self.ctx, rows, depends, [])
+        return changed_rows(
+            apply_changes(self.table, source, _match(depends), [Change("delete", {})])
+        )
+
+    @property
+    def _columns(self) -> list[str]:
+        return [field.name for field in self.table.schema().fields]
+
+
+# --- rows in, count out ------------------------------------------------------------------------------
+
+
+def _delete(metrics: dict[str, Any]) -> int:
+    return int(metrics["num_deleted_rows"] or 0)
+
+
+# --- plans taken apart -------------------------------------------------------------------------------
+
+
+def _frame(ctx: SessionContext, plan: Any) -> DataFrame:
+    make = unpatched(ctx, "create_dataframe_from_logical_plan")
+    frame: DataFrame = make(wrapped_plan(plan))
+    return frame
+
+
+def _without_views(ctx: SessionContext, below: LogicalPlan) -> DataFrame | None:
+    """Return the rows of an INSERT without the casts of plain text to views of text.
+
+    A Delta table is read as views, so DataFusion plans these casts; delta-rs writes plain text, and
+    undoes them. Together they cost a tenth of a write.
+    """
+    if not is_of_kind(below, "Projection"):
+        return None
+    parts = below.to_variant()
+    rows = _frame(ctx, parts.input()[0])
+    names = _frame(ctx, below).schema().names
+    columns = [
+        _without_view(rows, unaliased(raw)).alias(name)
+        for raw, name in zip(parts.projections(), names, strict=True)
+    ]
+    frame: DataFrame = unpatched(rows, "select")(*columns)
+    return frame
+
+
+def _without_view(rows: DataFrame, column: Any) -> Any:
+    """Return a column without the cast of plain text to a view of text."""
+    if column.variant_name() == "Cast" and cast_type(column) in _VIEWS:
+        inner = unaliased(column.to_variant().expr())
+        # By the expression, since two tables of a join may have columns of one name.
+        if column_name(inner) is not None:
+            (given,) = unpatched(rows, "select")(inner).schema().types
+            if str(given) in _PLAIN:
+                return inner
+    return column
+
+
+_VIEWS = frozenset({"Utf8View", "BinaryView"})
+_PLAIN = frozenset({"string", "large_string", "binary", "large_binary"})
+
+
+def _own_column(_: str | None, name: str) -> str:
+    return quote_identifier(name)
+
+
+def _depends_on(expressions: list[Any], plan: Any, schema: pa.Schema) -> list[str]:
+    """Return the columns of the table that expressions depend on, in the table's order.
+
+    A subquery is not looked through, but it tells its outer columns in the plan's text.
+    """
+    found: set[str] = set()
+    for expression in expressions:
+        if expression is None:
+            continue
+        inside = columns_in(expression)
+        if inside is None:
+            return list(schema.names)
+        found |= inside
+    text = plan.display_indent()
+    if OUTER_REFERENCE in text:
+        found.update(n for n in schema.names if f"{n})" in text)
+    return [name for name in schema.names if name in found]
+
+
+def _distinct(
+    ctx: SessionContext, rows: DataFrame, depends: list[str], values: list[Any]
+) -> DataFrame:
+    from datafusion import lit  # noqa: PLC0415 - heavy, and there already
+
+    keys = [rows.col(name).alias(f"key_{place}") for place, name in enumerate(depends)]
+    columns = [*keys, *values] or [lit(1).alias("any")]
+    selected = unpatched(rows, "select")(*columns)
+    return coerce(ctx, unpatched(selected, "distinct")(), selected.schema())
+
+
+def _check_deterministic(expressions: list[Any]) -> None:
+    """Refuse an expression that is another each time: rows that are alike cannot be told apart.
+
+    Raises:
+        StatementError: one of them is volatile.
+    """
+    if any(e is not None and is_volatile(e) for e in expressions):
+        msg = (
+            "the statement is not deterministic: delta-rs cannot evaluate it, and the session cannot"
+            " evaluate it once for all rows that are alike"
+        )
+        raise StatementError(msg)
+
+
+def _match(depends: list[str]) -> str:
+    return matching(depends, [f"key_{place}" for place in range(len(depends))])
+
+
+# --- the text of a statement ---------------------------------------------------------------------------
+
+_OF_OTHER_DIALECTS = ("ABORT", "FAIL", "IGNORE", "REPLACE", "ROLLBACK")
+
+
+def _words_at_target(bound: BoundCall) -> Words:
+    normalize = bound.call.ctx.enable_ident_normalization()
+    words = Words(bound.statement, normalize=normalize)
+    if words.take("INSERT") or words.take("REPLACE"):
+        any(words.take("OR", word) for word in _OF_OTHER_DIALECTS)
+        words.take("OVERWRITE")
+        words.take("INTO")
+        # A table may be called "table".
+        if words.peek("TABLE") and not any(words.peek("TABLE", word) for word in _AFTER_NAME):
+            words.take("TABLE")
+    elif words.take("TRUNCATE"):
+        words.take("TABLE")
+    elif words.take("DELETE"):
+        words.take("FROM")
+    elif words.take("MERGE"):
+        words.take("INTO")
+    else:
+        words.expect("UPDATE")
+        any(words.take("OR", word) for word in _OF_OTHER_DIALECTS)
+    return words
+
+
+_AFTER_NAME = ("(", ".", "VALUES", "SELECT", "WITH", "")
+
+
+def _target_in(bound: BoundCall) -> tuple[str, ...]:
+    return _words_at_target(bound).reference()
+
+
+def _named_columns(bound: BoundCall) -> set[str] | None:
+    """Return the columns that an INSERT names; None when it has no list of columns."""
+    words = _words_at_target(bound)
+    words.reference()
+    is_query = any(
+        words.peek("(", word) and not any(words.peek("(", word, after) for after in (",", ")"))
+        for word in ("SELECT", "WITH", "VALUES", "(")
+    )
+    if not words.peek("(") or is_query:
+        return None
+    return set(words.names())
+
+
+def _with_defaults(frame: DataFrame, entry: Registered, bound: BoundCall) -> DataFrame:
+    """Return the rows of an INSERT with the defaults of the columns that it does not name."""
+    named = _named_columns(bound)
+    if named is None:
+        return frame
+    schema = frame.schema()
+    columns = []
+    for name in schema.names:
+        column = frame.col(name)
+        if name not in named and name in entry.defaults:
+            default = frame.parse_sql_expr(entry.defaults[name])
+            column = default.cast(schema.field(name).type).alias(name)
+        columns.append(column)
+    selected: DataFrame = unpatched(frame, "select")(*columns)
+    return selected

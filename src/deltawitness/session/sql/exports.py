@@ -1,0 +1,254 @@
+"""Files that DataFusion writes outside Delta, observed: `COPY TO`, `write_parquet` and its kin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from deltawitness.delta_rs.install import install_for_proxies
+from deltawitness.events import CommitMetrics
+from deltawitness.forks import importing
+from deltawitness.internal_errors import report
+from deltawitness.observe import Observer
+from deltawitness.semconv import CacheOperation, Operation
+from deltawitness.session.core.filter_fallback import call_frame
+from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frames import FrameState, attach_state, state_of
+from deltawitness.session.core.private_api import wrapped_plan
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.counts import count_frame, count_in
+
+if TYPE_CHECKING:
+    from datafusion import DataFrame
+
+    from deltawitness.observe.in_flight import InFlightWrite
+    from deltawitness.session.sql.name_binding import BoundCall
+
+__all__ = ["CopyTo", "run_export"]
+
+T = TypeVar("T")
+
+_inside: ContextVar[bool] = ContextVar("deltawitness_inside_an_export", default=False)
+"""Whether a method that writes files has been called by another one of them."""
+
+COUNTED_BYTES = 1 << 28
+"""Bytes of text files that are looked through for their rows; beyond it only files are counted."""
+
+
+def run_export(
+    frame: DataFrame,
+    destination: str | os.PathLike[str],
+    write: Callable[[], T],
+    rows_in: Callable[[T], int | None] = lambda _: None,
+    *,
+    headers: int = 0,
+) -> T:
+    """Carry out a write of files, and have it observed.
+
+    Args:
+        frame: the rows.
+        destination: where to.
+        write: writes; its result and its exception leave as they are.
+        rows_in: how many rows the result says were written, if it says so.
+        headers: lines at the start of each text file that are no rows.
+    """
+    try:
+        observer = install_for_proxies()
+        if _inside.get() or not observer.is_on():
+            return write()
+        location = os.fspath(destination)
+        before = _files(location)
+        in_flight = _begin(observer, frame, location)
+        observer.enter(in_flight)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("export", error)
+        return write()
+    token = _inside.set(True)
+    try:
+        result = write()
+    except BaseException as error:
+        _guarded(observer.raised, in_flight, error)
+        raise
+    finally:
+        _inside.reset(token)
+    written = _WrittenFiles(location, before, headers)
+    _guarded(_returned, observer, in_flight, written, lambda: rows_in(result))
+    return result
+
+
+def _begin(observer: Observer, frame: DataFrame, location: str) -> InFlightWrite:
+    facts = attributes_of_frame(frame, state_of(frame), schema=frame.schema())
+    intent = observer.intent(facts, Operation.COPY, CacheOperation.WRITE, location)
+    return observer.begin(intent)
+
+
+def _returned(
+    observer: Observer,
+    in_flight: InFlightWrite,
+    written: _WrittenFiles,
+    said: Callable[[], int | None],
+) -> None:
+    written.look()
+    rows = said()
+    in_flight.exported = lambda: written.metrics(rows)
+    observer.returned(in_flight, None, table=None)
+
+
+def _guarded(act: Callable[..., None], *args: Any) -> None:
+    try:
+        act(*args)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("export", error)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTo:
+    """`COPY ... TO` files, which runs when its frame is asked for rows."""
+
+    frame: DataFrame
+    state: FrameState
+    bound: BoundCall | None
+
+    @property
+    def title(self) -> str:
+        """What it would do."""
+        return "COPY TO"
+
+    def run(self) -> DataFrame:
+        """Write the files and return the count of rows, as the engine does."""
+        frame, state, ctx = self.frame, self.state, self.state.ctx
+        if self.bound is not None:
+            frame = self.bound.frame_now(frame, state.snapshot)
+            state = state_of(frame) or state
+        parts = unpatched(frame, "logical_plan")().to_variant()
+        rows = unpatched(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(parts.input()))
+        batches = run_export(
+            attach_state(rows, state),
+            parts.output_url(),
+            partial(call_frame, frame, "collect"),
+            count_in,
+        )
+        return count_frame(ctx, count_in(batches))
+
+
+# --- what is there afterwards ---------------------------------------------------------------------------
+
+Files = dict[str, tuple[int, int]]
+"""Files below a place, each with its change time and its size."""
+
+
+def _local(location: str) -> Path | None:
+    if location.startswith("file://"):
+        return Path(unquote(urlsplit(location).path))
+    return None if "://" in location else Path(location)
+
+
+def _files(location: str) -> Files:
+    place = _local(location)
+    if place is None:
+        return {}
+    found = {}
+    for path in _below(place):
+        with suppress(FileNotFoundError):  # somebody else has taken it away meanwhile
+            found[str(path)] = _identity(path)
+    return found
+
+
+def _below(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        yield place
+    elif place.is_dir():
+        yield from (path for path in place.rglob("*") if path.is_file())
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+class _WrittenFiles:
+    """The files that a write left behind at a place.
+
+    Args:
+        location: where it wrote.
+        before: what was there before.
+        headers: lines at the start of each text file that are no rows.
+    """
+
+    def __init__(self, location: str, before: Files, headers: int) -> None:
+        self._location = location
+        self._headers = headers
+        self._before = before
+        self._files: Files = {}
+
+    def look(self) -> None:
+        """Take note of what is new, right after the write."""
+        now = _files(self._location)
+        self._files = {
+            path: identity for path, identity in now.items() if self._before.get(path) != identity
+        }
+
+    def metrics(self, rows: int | None) -> CommitMetrics:
+        """Return how much was written; an object store is not asked.
+
+        Args:
+            rows: how many rows, where the engine said so.
+        """
+        if _local(self._location) is None:
+            return CommitMetrics(rows_added=rows)
+        size = sum(size for _, size in self._files.values())
+        if rows is None:
+            rows = self._rows(size)
+        return CommitMetrics(rows_added=rows, files_added=len(self._files), bytes_added=size)
+
+    def _rows(self, size: int) -> int | None:
+        counts = []
+        for name, identity in self._files.items():
+            path = Path(name)
+            count = _ROWS.get(path.suffix)
+            if count is None or (size > COUNTED_BYTES and path.suffix != ".parquet"):
+                return None
+            if not path.exists() or _identity(path) != identity:
+                return None  # somebody else has been here since
+            headers = self._headers if path.suffix == ".csv" else 0
+            counts.append(max(count(path) - headers, 0))
+        return sum(counts)
+
+
+def _parquet_rows(path: Path) -> int:
+    with importing():
+        import pyarrow.parquet as pq  # noqa: PLC0415 - heavy, and for exports only
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def _csv_rows(path: Path) -> int:
+    """Count the line ends outside quotes."""
+    ends, is_quoted = 0, False
+    with path.open("rb") as content:
+        while chunk := content.read(1 << 20):
+            for place, part in enumerate(chunk.split(b'"')):
+                if place:
+                    is_quoted = not is_quoted
+                if not is_quoted:
+                    ends += part.count(b"\n")
+    return ends
+
+
+_ROWS: Mapping[str, Callable[[Path], int]] = {
+    ".parquet": _parquet_rows,
+    ".json": _lines,
+    ".csv": _csv_rows,
+}

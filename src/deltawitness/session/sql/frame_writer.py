@@ -1,0 +1,302 @@
+"""A frame's rows streamed into a Delta table: by handle, by location, by a name of the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.commit.receipts import Receipt, with_receipt_id
+from deltawitness.delta_rs.handle_cache import HandleCache
+from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handle
+from deltawitness.exceptions import StatementError
+from deltawitness.ids_and_clock import new_id
+from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
+from deltawitness.session.core.failed_writes import publishing_after_failure
+from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frames import FrameState, state_of
+from deltawitness.session.core.private_api import OVERWRITE_REFUSED, REPLACE_REFUSED
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.coercion import coerce
+from deltawitness.session.sql.generated_columns import generated_columns
+from deltawitness.session.sql.plan_metrics import with_operator_metrics
+from deltawitness.session.sql.write_facts import observe_write, report_if_unreached
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datafusion import DataFrame, DataFrameWriteOptions
+    from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties
+
+    from deltawitness.session.core.snapshot import Registered
+    from deltawitness.session.core.state import Session
+
+__all__ = ["rows_written", "stream_into", "write_delta", "write_table"]
+
+
+def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
+    """Stream the frame's rows into an open table, and return how many they were.
+
+    Args:
+        table: the table.
+        frame: the rows.
+        mode: `append` or `overwrite`.
+    """
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
+
+    told = report_if_unreached(table.table_uri, mode, table)
+    with with_operator_metrics(frame) as rows, told:
+        write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
+    written = rows_written(table)
+    if written is None:
+        # The engine's own way to the same commit, through the open table.
+        written = int(table.history(1)[0]["operationMetrics"]["num_added_rows"])
+    return written
+
+
+def rows_written(table: DeltaTable) -> int | None:
+    """Return how many rows the commit that an open table is at has added; None if it does not say."""
+    return receipt_of_handle(table).rows
+
+
+def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
+    frame: DataFrame,
+    uri: str | os.PathLike[str],
+    *,
+    mode: str = "error",
+    partition_by: str | Sequence[str] = (),
+    schema_mode: str | None = None,
+    predicate: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    configuration: Mapping[str, str | None] | None = None,
+    name: str | None = None,
+    description: str | None = None,
+    target_file_size: int | None = None,
+    writer_properties: WriterProperties | None = None,
+    commit_properties: CommitProperties | None = None,
+    post_commithook_properties: PostCommitHookProperties | None = None,
+) -> WriteResult:
+    """Run the frame and write its rows as a Delta table; they stream, and are never collected.
+
+    The write is observed with the frame's plan, its schema and the Delta tables that it reads. A
+    table that the session has registered at this location is served at its new version at once.
+
+    Args:
+        frame: the rows.
+        uri: where the table lies or is to be made.
+        mode: `error`, `append`, `overwrite` or `ignore`, when there is a table.
+        partition_by: columns to partition a new table by.
+        schema_mode: `merge` or `overwrite`, as `write_deltalake` takes it.
+        predicate: which rows an overwrite replaces.
+        storage_options: as `write_deltalake` takes them.
+        configuration: properties of a new table.
+        name: a new table's name in its metadata.
+        description: a new table's description.
+        target_file_size: bytes per file to aim at.
+        writer_properties: delta-rs' `WriterProperties`.
+        commit_properties: delta-rs' `CommitProperties`; its metadata wins over ours.
+        post_commithook_properties: delta-rs' `PostCommitHookProperties`.
+
+    Returns:
+        The version that was committed and the rows that were written; `skipped` when mode
+        `ignore` found a table.
+
+    Raises:
+        StatementError: the mode is none of the four.
+    """
+    with report_if_unreached(uri, mode):
+        location, write_mode = os.fspath(uri), _checked_mode(mode)
+    columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
+    arguments = {
+        "partition_by": columns or None,
+        "schema_mode": schema_mode,
+        "predicate": predicate,
+        "configuration": configuration,
+        "name": name,
+        "description": description,
+        "target_file_size": target_file_size,
+        "writer_properties": writer_properties,
+        "commit_properties": commit_properties,
+        "post_commithook_properties": post_commithook_properties,
+    }
+    options = None if storage_options is None else dict(storage_options)
+    rows, state = _rows_of(frame), state_of(frame)
+    with report_if_unreached(uri, mode):
+        if state is None:
+            return _write(rows, location, write_mode, options, arguments)
+        with publishing_after_failure(state.session, state.ctx, location, options):
+            return _write(rows, location, write_mode, options, arguments)
+
+
+def _checked_mode(mode: str) -> WriteMode:
+    try:
+        return WriteMode(mode)
+    except ValueError:
+        msg = f"mode: expected one of {', '.join(WriteMode)}"
+        raise StatementError(msg) from None
+
+
+def _write(
+    frame: DataFrame,
+    uri: str,
+    mode: WriteMode,
+    options: dict[str, str] | None,
+    arguments: Mapping[str, Any],
+) -> WriteResult:
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
+
+    state = state_of(frame)
+    handles = HandleCache() if state is None else state.session.handles
+    source = frame if state is None else coerce(state.ctx, frame)
+    given = {key: value for key, value in arguments.items() if value is not None}
+    with handles.lease(uri, options) as table:
+        facts = attributes_of_frame(frame, state, schema=source.schema())
+        if table is not None and mode is WriteMode.IGNORE:
+            with observe_write(facts):
+                write_deltalake(table, source, mode="ignore")  # which looks at neither
+            return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
+        told = report_if_unreached(uri, mode.value, table)
+        receipt_id = new_id()
+        if table is None:
+            given["commit_properties"] = with_receipt_id(given.get("commit_properties"), receipt_id)
+        with observe_write(facts), with_operator_metrics(source) as rows, told:
+            target = uri if table is None else table
+            write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
+        if table is not None:
+            _publish(frame, uri, table)
+            return _result(mode, receipt_of_handle(table))
+    receipt = receipt_of_creation(uri, options, receipt_id)
+    if state is not None:
+        with handles.lease(uri, options) as made:
+            if made is not None:
+                _publish(frame, uri, made)
+    return _result(mode, receipt)
+
+
+def _publish(frame: DataFrame, uri: str, table: DeltaTable) -> None:
+    """Have the session serve the table at its new version, where it is registered."""
+    state = state_of(frame)
+    if state is not None:
+        state.session.publish_location(state.ctx, uri, table)
+
+
+def _result(mode: WriteMode, receipt: Receipt) -> WriteResult:
+    return WriteResult(
+        format=WriteFormat.DELTA,
+        mode=mode,
+        version=receipt.version,
+        rows=receipt.rows,
+        skipped=receipt.version is None and mode is WriteMode.IGNORE,
+    )
+
+
+def write_table(
+    frame: DataFrame, name: str, write_options: DataFrameWriteOptions | None = None
+) -> bool:
+    """Run the frame and write its rows to a registered Delta table.
+
+    Args:
+        frame: the rows.
+        name: the table's name in the session.
+        write_options: how; an insert operation of APPEND or OVERWRITE. Its partition columns do not
+            count: a Delta table has its own.
+
+    Returns:
+        False when the name stands for no Delta table: the engine is to write it.
+
+    Raises:
+        StatementError: the table was registered at a fixed version, or the options ask for what
+            is not possible on a Delta table.
+    """
+    state = state_of(frame)
+    if state is None:
+        return False
+    session, ctx = state.session, state.ctx
+    entry = session.snapshot.get(session.parsed_name(ctx, name))
+    if entry is None:
+        return False
+    with report_if_unreached(entry.uri, None):
+        session.checked_writable(entry)
+        mode = _mode_of(write_options)
+    rows = _rows_of(frame)
+    with report_if_unreached(entry.uri, mode):
+        _insert(rows, state, entry, mode)
+    return True
+
+
+def _insert(rows: DataFrame, state: FrameState, entry: Registered, mode: str) -> None:
+    """Write rows to a registered table, by position."""
+    session, ctx = state.session, state.ctx
+    target = unpatched(ctx, "table")(entry.name.sql()).schema()
+    target = _columns_for(session, entry, target, len(rows.schema()))
+    rows = _aligned(rows, target)
+    after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+    with after_failure, session.lease(entry) as table:
+        with observe_write(attributes_of_frame(rows, state, schema=target)):
+            stream_into(table, coerce(ctx, rows, target), mode)
+        session.publish(ctx, entry, table)
+
+
+def _columns_for(session: Session, entry: Registered, target: pa.Schema, given: int) -> pa.Schema:
+    """Return the columns that so many columns of a frame are written to.
+
+    They are all columns of the table; or those that are not generated, where the frame has as many.
+    """
+    if given >= len(target):
+        return target
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+
+    with session.lease(entry) as table:
+        generated = generated_columns(table)
+    kept = [field for field in target if field.name not in generated]
+    return pa.schema(kept) if len(kept) == given else target
+
+
+def _aligned(rows: DataFrame, target: pa.Schema) -> DataFrame:
+    """Return the rows under the names of the table's columns: DataFusion inserts by position."""
+    wanted, given = target.names, rows.schema().names
+    if len(wanted) != len(given):
+        msg = f"write_table: the table has {len(wanted)} columns, the frame {len(given)}"
+        raise StatementError(msg)
+    if wanted == given:
+        return rows
+    columns = [rows.col(old).alias(new) for old, new in zip(given, wanted, strict=True)]
+    aligned: DataFrame = unpatched(rows, "select")(*columns)
+    return aligned
+
+
+def _rows_of(frame: DataFrame) -> DataFrame:
+    """Return the frame of the rows: a statement's frame is run, and its result is what is written."""
+    state = state_of(frame)
+    return frame if state is None or state.pending is None else state.pending.run()
+
+
+def _mode_of(options: DataFrameWriteOptions | None) -> str:
+    """Return the save mode that write options ask for.
+
+    They cannot be read from Python, so an empty table in a session of its own is written with
+    them: the engine names what it cannot do there.
+    """
+    if options is None:
+        return "append"
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+
+    scratch = SessionContext()
+    unpatched(scratch, "sql")("CREATE TABLE probe AS SELECT 1 AS probe WHERE false")
+    try:
+        unpatched(unpatched(scratch, "table")("probe"), "write_table")("probe", options)
+    except Exception as error:  # noqa: BLE001 - what the engine refuses is the answer
+        text = str(error)
+        if OVERWRITE_REFUSED in text:
+            return "overwrite"
+        if REPLACE_REFUSED in text:
+            msg = (
+                "write_table: REPLACE is not possible on a Delta table, which has no primary key:"
+                " use MERGE INTO"
+            )
+            raise StatementError(msg) from None
+        msg = (
+            "write_table: sort_by is not possible on a Delta table; sort the frame before it is"
+            " written"
+        )
+        raise StatementError(msg) from None
+    return "append"

@@ -1,0 +1,231 @@
+"""A MERGE whose expressions the session evaluates, because delta-rs is not given them."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.exceptions import StatementError
+from deltawitness.ids_and_clock import new_id
+from deltawitness.session.core.tokens import quote_identifier
+from deltawitness.session.core.unpatched import unpatched
+from deltawitness.session.sql.coercion import coerce
+from deltawitness.session.sql.delta_sql import NotTranslatable, is_volatile
+from deltawitness.session.sql.merge_apply import (
+    SOURCE,
+    Change,
+    apply_changes,
+    changed_rows,
+    matching,
+)
+from deltawitness.session.sql.merge_parser import Clause, Merge
+from deltawitness.session.sql.name_binding import Planner
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datafusion import DataFrame
+    from deltalake import DeltaTable
+
+__all__ = ["EvaluatedMerge", "plan_expressions"]
+
+
+def plan_expressions(planner: Planner, text: str) -> list[Any]:
+    """Return the expressions that a query selects, as DataFusion planned them.
+
+    Raises:
+        NotTold: the plan is no plain selection.
+    """
+    parts = unpatched(planner.frame(text), "logical_plan")().to_variant()
+    if type(parts).__name__ != "Projection":
+        raise NotTranslatable(type(parts).__name__)
+    expressions: list[Any] = parts.projections()
+    return expressions
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedMerge:
+    """A MERGE whose expressions the session evaluates.
+
+    The session joins target and source and works out, for each clause, which rows it is about and
+    which values they get. What delta-rs then merges is that list: a row for each change, with the
+    number of its clause, and the columns of the target that the change depends on as its key.
+    """
+
+    merge: Merge
+    planner: Planner
+    table: DeltaTable
+    source: DataFrame
+    row: str = field(default_factory=lambda: f"deltawitness_row_{new_id()}")
+    """The column of a number for each row of the source: two rows that are alike are still two."""
+
+    def carry_out(self) -> int:
+        """Work the changes out, apply them, and return how many rows they changed."""
+        if self._may_differ_between_reads():
+            return self._over_kept_rows()
+        return self._carry_out()
+
+    def _may_differ_between_reads(self) -> bool:
+        """Tell whether the source is a query that is read more than once."""
+        branches = [clause for clause in self.merge.clauses if clause.action != "nothing"]
+        return self.merge.source.startswith("(") and len(branches) > 1
+
+    def _over_kept_rows(self) -> int:
+        """Carry it out over the rows of the source as they are now, kept under a name of their own."""
+        name = f"deltawitness_rows_{new_id()}"
+        rows = unpatched(coerce(self.planner.ctx, self.source), "cache")()
+        self.planner.register_rows(name, rows)
+        source = self.merge.spelling.quote_identifier(name)
+        merge = replace(self.merge, source=source, source_alias=self._source_name())
+        return EvaluatedMerge(merge, self.planner, self.table, self.source)._carry_out()  # noqa: SLF001 - its own class
+
+    def _carry_out(self) -> int:
+        target = self.planner.frame(f"SELECT * FROM {self.merge.target}").schema()
+        numbered = [
+            (number, clause)
+            for number, clause in enumerate(self.merge.clauses)
+            if clause.action != "nothing"
+        ]
+        if not numbered:
+            return 0
+        is_about_target = any(clause.kind != "not matched" for _, clause in numbered)
+        keys = [name for name in target.names if is_about_target and self._may_matter(name)]
+        assigned = [
+            name
+            for name in target.names
+            if any(name in clause.assigned(target.names) for _, clause in numbered)
+        ]
+        branches = [
+            self._branch(number, clause, target, keys, assigned) for number, clause in numbered
+        ]
+        source = functools.reduce(lambda one, other: unpatched(one, "union")(other), branches)
+        changes = [self._change(number, clause, target.names) for number, clause in numbered]
+        # A condition that never holds, and that delta-rs does not take for one: it must still
+        # notice a row that another writer inserts meanwhile.
+        condition = self._condition(keys) if is_about_target else f"({SOURCE}.clause < 0)"
+        return changed_rows(apply_changes(self.table, source, condition, changes))
+
+    def _change(self, number: int, clause: Clause, columns: list[str]) -> Change:
+        values = {
+            name: f"{SOURCE}.{quote_identifier(_value(name, columns))}"
+            for name in clause.assigned(columns)
+        }
+        only_if = f"({SOURCE}.clause = {number})"
+        return Change(clause.action, values, only_if, is_matched=clause.kind != "not matched")
+
+    def _condition(self, keys: list[str]) -> str:
+        about_target = ", ".join(
+            str(number)
+            for number, clause in enumerate(self.merge.clauses)
+            if clause.kind != "not matched"
+        )
+        match = matching(keys, [f"key_{place}" for place in range(len(keys))])
+        return f"({SOURCE}.clause IN ({about_target})) AND {match}"
+
+    def _may_matter(self, name: str) -> bool:
+        """Tell whether a column of the target may play a part; in doubt it does."""
+        if self.planner.named:
+            return True  # what stands for a name is not in the text
+        return name.lower() in self.merge.clauses_text.lower() or '"' in name
+
+    def _branch(
+        self, number: int, clause: Clause, target: pa.Schema, keys: list[str], assigned: list[str]
+    ) -> DataFrame:
+        """Return the changes of one clause, their values already of the types of their columns."""
+        from datafusion import col  # noqa: PLC0415 - heavy, and there already
+
+        rows = self.planner.frame(self._branch_sql(number, clause, target.names, keys, assigned))
+        types = {f"key_{place}": target.field(name).type for place, name in enumerate(keys)}
+        types |= {_value(name, target.names): target.field(name).type for name in assigned}
+        columns = [
+            col(name).cast(types[name]).alias(name) if name in types else col(name)
+            for name in rows.schema().names
+        ]
+        if clause.kind != "not matched":
+            self._check_deterministic(clause)
+        frame: DataFrame = unpatched(rows, "select")(*columns)
+        return coerce(self.planner.ctx, frame, frame.schema())
+
+    def _check_deterministic(self, clause: Clause) -> None:
+        texts = [*clause.values, *([clause.condition] if clause.condition else [])]
+        if not texts:
+            return
+        listed = ", ".join(f"({text}) AS told_{place}" for place, text in enumerate(texts))
+        joined = f"{self.merge.target_sql()} CROSS JOIN {self.merge.source_sql()}"
+        scope = joined if clause.kind == "matched" else self.merge.target_sql()
+        if any(map(is_volatile, plan_expressions(self.planner, f"SELECT {listed} FROM {scope}"))):
+            msg = (
+                "MERGE INTO: the statement is not deterministic: a clause calls a volatile function"
+            )
+            raise StatementError(msg)
+
+    def _branch_sql(
+        self, number: int, clause: Clause, columns: list[str], keys: list[str], assigned: list[str]
+    ) -> str:
+        """Return the query of the changes of one clause."""
+        has_target = clause.kind != "not matched"
+        values = clause.assigned(columns)
+        # Rows that match twice are deleted once; only with values it matters which row gives them.
+        # Rows that are inserted are told apart always: two that are alike are still two.
+        tells_rows_apart = clause.kind == "not matched" or (
+            clause.kind == "matched" and not self._only_deletes()
+        )
+        number_of_row = self.merge.spelling.quote_identifier(self.row)
+        row = f"{self._source_name()}.{number_of_row}"
+        row = row if tells_rows_apart else "CAST(NULL AS BIGINT)"
+        listed = [f"CAST({number} AS INT) AS clause", f"{row} AS source_row"]
+        for place, name in enumerate(keys):
+            column = f"{self._target_name()}.{self.merge.spelling.quote_identifier(name)}"
+            key = column if has_target else "NULL"
+            listed.append(f"{key} AS key_{place}")
+        for name in assigned:
+            value = f"({values[name]})" if name in values else "NULL"
+            listed.append(f"{value} AS {_value(name, columns)}")
+        query = f"SELECT DISTINCT {', '.join(listed)} FROM {self._from(clause)}"
+        return f"{query} WHERE {self._where(number)}"
+
+    def _only_deletes(self) -> bool:
+        """Tell whether all that happens to matched rows is that they are deleted, without a condition."""
+        matched = [clause for clause in self.merge.clauses if clause.kind == "matched"]
+        return [(c.action, c.condition) for c in matched] == [("delete", None)]
+
+    def _from(self, clause: Clause) -> str:
+        target, source, on = self.merge.target_sql(), self._numbered_source(), self.merge.condition
+        match clause.kind:
+            case "matched":
+                return f"{target} JOIN {source} ON ({on})"
+            case "not matched":
+                return f"{source} LEFT ANTI JOIN {target} ON ({on})"
+            case _:
+                return f"{target} LEFT ANTI JOIN {source} ON ({on})"
+
+    def _where(self, number: int) -> str:
+        """Return when a clause applies: its own condition holds, and no earlier one's of its kind."""
+        clause = self.merge.clauses[number]
+        earlier = [c for c in self.merge.clauses[:number] if c.kind == clause.kind]
+        # No dialect is without 1 = 1; some have no word for true.
+        terms = [f"({c.condition or '1 = 1'}) IS NOT TRUE" for c in earlier]
+        own = f"({clause.condition or '1 = 1'})"
+        if "select" not in own.lower():
+            # Without it the engine joins on an equality in the filter as null-safely as in ON.
+            own += " IS TRUE"
+        return " AND ".join([own, *terms])
+
+    def _target_name(self) -> str:
+        return self.merge.target_alias or self.merge.target
+
+    def _source_name(self) -> str:
+        """Return what the statement's expressions call the source."""
+        if self.merge.source_name is None:
+            msg = "MERGE INTO: a query as the source needs an alias"
+            raise StatementError(msg)
+        return self.merge.source_name
+
+    def _numbered_source(self) -> str:
+        inner = self.merge.source_sql()
+        numbered = f"CAST(row_number() OVER () AS BIGINT) AS {self.merge.spelling.quote_identifier(self.row)}"
+        return f"(SELECT *, {numbered} FROM {inner}) AS {self._source_name()}"
+
+
+def _value(name: str, columns: list[str]) -> str:
+    return f"value_{columns.index(name)}"

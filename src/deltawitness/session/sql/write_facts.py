@@ -1,0 +1,68 @@
+"""What a session says of a write that it makes: its plan, its schema and what it reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deltawitness.delta_rs.install import install_for_proxies
+from deltawitness.delta_rs.unreached import UnreachedWrite
+from deltawitness.internal_errors import report
+from deltawitness.observe.write_context import WriteAttributes, write_context
+from deltawitness.observe.write_watch import watch_writes
+from deltawitness.semconv import Operation
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["observe_write", "report_if_unreached"]
+
+
+@contextmanager
+def observe_write(facts: WriteAttributes) -> Iterator[None]:
+    """Let the delta-rs calls inside the block be observed with these facts."""
+    try:
+        install_for_proxies()
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("session", error)
+    with write_context(facts):
+        yield
+
+
+@contextmanager
+def report_if_unreached(
+    location: object,
+    mode: str | None,
+    table: DeltaTable | None = None,
+    operation: Operation = Operation.WRITE,
+) -> Iterator[None]:
+    """Record a write that fails inside the block before the engine is given it.
+
+    The table cannot be opened, a statement is refused, a frame cannot be planned: what fails there
+    passes no seam.
+
+    Args:
+        location: of the table.
+        mode: save mode.
+        table: the table, if it is open.
+        operation: what the write is to do.
+    """
+    clock = time.perf_counter_ns()
+    with watch_writes() as writes:
+        try:
+            yield
+        except BaseException as error:
+            if not writes:
+                _record(UnreachedWrite.of(operation, location, table, mode, clock), error)
+            raise
+
+
+def _record(write: UnreachedWrite, error: BaseException) -> None:
+    try:
+        observer = install_for_proxies()
+        if observer.is_on():
+            write.record_failure(observer, error)
+    except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
+        report("session", problem)

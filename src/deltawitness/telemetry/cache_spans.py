@@ -1,0 +1,287 @@
+"""A span, two metrics and a log record for any operation of a cache, for those who write one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+
+from opentelemetry import _logs, trace
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.context import get_current
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from deltawitness.error_types import classify
+from deltawitness.events import UNCHANGED
+from deltawitness.exceptions import ConfigurationError
+from deltawitness.ids_and_clock import now_ns
+from deltawitness.internal_errors import report
+from deltawitness.redaction import redact_label, redact_named, redact_value
+from deltawitness.run import RunContext, current_run, parse_scope
+from deltawitness.semconv import (
+    CACHE_OPERATION,
+    CACHE_POLICY,
+    CACHE_RESULT,
+    CACHE_SCOPE,
+    ERROR_TYPE,
+    EVENT_CACHE,
+    RUN_ID,
+    SCHEMA_URL,
+    SCOPE_NAME,
+    UNCOMMITTED_OPERATIONS,
+    WITNESS_VERSION,
+    CacheOperation,
+    CacheResult,
+    CacheScope,
+)
+from deltawitness.telemetry.attributes import error_text
+from deltawitness.telemetry.metrics import cache_instruments
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["cache_span", "on_cache_operation", "record_write_in_span"]
+
+P = ParamSpec("P")
+T = TypeVar("T", CacheOperation, CacheResult)
+
+SetResult: TypeAlias = Callable[[CacheResult | str], None]
+"""Says how the operation ended: one of `write`, `hit`, `miss`, `noop`, `error`."""
+
+_tracer_provider: TracerProvider | None = None
+_meter_provider: MeterProvider | None = None
+_logger_provider: LoggerProvider | None = None
+
+
+def use_providers(
+    tracer_provider: TracerProvider | None,
+    meter_provider: MeterProvider | None,
+    logger_provider: LoggerProvider | None = None,
+) -> None:
+    """Make cache spans with the given providers; the global ones when None."""
+    global _tracer_provider, _meter_provider, _logger_provider  # noqa: PLW0603 - one each
+    _tracer_provider, _meter_provider = tracer_provider, meter_provider
+    _logger_provider = logger_provider
+
+
+class _Observed:
+    """Whether a write inside a cache span has been observed, and is counted by itself."""
+
+    __slots__ = ("has_write",)
+
+    def __init__(self) -> None:
+        self.has_write = False
+
+
+_enclosing: ContextVar[_Observed | None] = ContextVar("deltawitness_cache_span", default=None)
+
+
+def record_write_in_span() -> None:
+    """Note that a write begins here and now, which is observed and counted by itself."""
+    enclosing = _enclosing.get()
+    if enclosing is not None:
+        enclosing.has_write = True
+
+
+Listener: TypeAlias = "Callable[[RunContext, Mapping[str, object]], None]"
+"""Is told of an operation that is no write: its run, and the columns of its row in the ledger."""
+
+_listener: Listener | None = None
+
+
+def on_cache_operation(listener: Listener | None) -> None:
+    """Call `listener` for each operation of a cache that makes no commit: the ledger's rows of them."""
+    global _listener  # noqa: PLW0603 - one ledger per process
+    _listener = listener
+
+
+@contextmanager
+def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
+    name: str,
+    *,
+    cache_policy: str,
+    cache_scope: CacheScope | str,
+    operation: CacheOperation | str,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    columns: Mapping[str, object] | None = None,
+    details: Mapping[str, AttributeValue | None] | None = None,
+) -> Iterator[tuple[Span, SetResult]]:
+    """Put a span around an operation of a cache, and count it with its result and duration.
+
+    A write inside it that is observed is counted by itself, so that an operation that commits is
+    counted once: the span counts it where no such write began.
+
+    A log record `deltawitness.cache` says the same as the span, in its context.
+
+    Args:
+        name: name of the span: `cache.read`, `cache.write`, `cache.snapshot` and their like.
+        cache_policy: name of the policy.
+        cache_scope: one of the closed set of scopes.
+        operation: one of the closed set of operations.
+        attributes: more for the span, never for metrics; text is redacted.
+        columns: more for the row of a read, a snapshot or a verification in the ledger, looked at
+            when it ends.
+        details: more for the span and the log record, looked at when it ends: text goes as it is,
+            and what is None is left out. A `cache.policy` in it replaces the policy everywhere.
+
+    Yields:
+        The span, and a function that sets the result. Where it is not called, the result is
+        `write` for an operation that writes and `hit` for a read.
+
+    Raises:
+        ConfigurationError: scope, operation or result is outside its closed set; the first two
+            before the span is opened.
+
+    >>> with cache_span(
+    ...     "cache.read", cache_policy="nightly", cache_scope="view", operation="read"
+    ... ) as (span, set_result):
+    ...     set_result("miss")
+    """
+    scope, what = parse_scope(cache_scope), _member(CacheOperation, operation)
+    result = CacheResult.HIT if what is CacheOperation.READ else CacheResult.WRITE
+    error_type: str | None = None
+
+    def set_result(told: CacheResult | str) -> None:
+        nonlocal result
+        result = _member(CacheResult, told)
+
+    policy = redact_label(cache_policy)
+    given: dict[str, AttributeValue] = {
+        **_redacted(attributes or {}),
+        CACHE_POLICY: policy,
+        CACHE_SCOPE: scope.value,
+        CACHE_OPERATION: what.value,
+        RUN_ID: current_run().run_id,
+    }
+    span = _opened(name, given)
+    began, started = now_ns(), time.perf_counter()
+    observed = _Observed()
+    token = _enclosing.set(observed)
+    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+        context = get_current()
+        try:
+            yield span, set_result
+        except BaseException as error:
+            result, error_type = CacheResult.ERROR, classify(error).value
+            _guarded("spans", _mark_failed, span, error, error_type)
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            _leave(token)
+            more = {key: value for key, value in (details or {}).items() if value is not None}
+            policy = redact_label(str(more.pop(CACHE_POLICY, policy)))
+            closing: dict[str, AttributeValue] = {
+                **more,
+                CACHE_POLICY: policy,
+                CACHE_RESULT: result.value,
+            }
+            _guarded("spans", _close, span, closing)
+            _guarded("logs", _log, dict[str, Any](given, **closing), error_type, context)
+            if what in UNCOMMITTED_OPERATIONS or not observed.has_write:
+                _guarded(
+                    "metrics",
+                    lambda: cache_instruments(_meter_provider).record(
+                        seconds,
+                        policy=policy,
+                        scope=scope.value,
+                        operation=what.value,
+                        result=result.value,
+                        error_type=error_type,
+                        context=context,
+                    ),
+                )
+            if what in UNCOMMITTED_OPERATIONS and _listener is not None:
+                row = {
+                    "event_time": began // 1000,
+                    "duration_ms": seconds * 1000,
+                    "operation": what.value.upper(),
+                    "cache_operation": what.value,
+                    "scope": scope.value,
+                    "policy": policy,
+                    "result": result.value,
+                    "error_type": error_type,
+                    **UNCHANGED.known(),
+                    **_ids(span),
+                    **(columns or {}),
+                }
+                _guarded("ledger", _listener, current_run(), row)
+
+
+def _leave(token: Token[_Observed | None]) -> None:
+    # A generator of the program's may be closed in another context than it was begun in.
+    with suppress(ValueError):
+        _enclosing.reset(token)
+
+
+def _ids(span: Span) -> dict[str, str]:
+    context = span.get_span_context()
+    if not context.is_valid:
+        return {}
+    return {
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+    }
+
+
+def _opened(name: str, attributes: dict[str, AttributeValue]) -> Span:
+    try:
+        tracer = trace.get_tracer(
+            SCOPE_NAME, WITNESS_VERSION, _tracer_provider, schema_url=SCHEMA_URL
+        )
+        return tracer.start_span(redact_label(name), kind=SpanKind.INTERNAL, attributes=attributes)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+        report("spans", error)
+        return trace.INVALID_SPAN
+
+
+def _mark_failed(span: Span, error: BaseException, error_type: str) -> None:
+    span.set_attribute(ERROR_TYPE, error_type)
+    span.set_status(Status(StatusCode.ERROR, error_text(error)))
+
+
+def _close(span: Span, attributes: dict[str, AttributeValue]) -> None:
+    span.set_attributes(attributes)
+    span.end()
+
+
+def _log(attributes: Mapping[str, Any], error_type: str | None, context: Context) -> None:
+    logger = _logs.get_logger(SCOPE_NAME, WITNESS_VERSION, _logger_provider, schema_url=SCHEMA_URL)
+    severity = SeverityNumber.INFO if error_type is None else SeverityNumber.ERROR
+    if not logger.enabled(context=context, severity_number=severity, event_name=EVENT_CACHE):
+        return
+    logger.emit(
+        timestamp=now_ns(),
+        context=context,
+        severity_number=severity,
+        severity_text=severity.name,
+        attributes={**attributes, **({} if error_type is None else {ERROR_TYPE: error_type})},
+        event_name=EVENT_CACHE,
+    )
+
+
+def _guarded(component: str, act: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    try:
+        act(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+        report(component, error)
+
+
+def _redacted(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+    return {
+        name: redact_named(name, value) if isinstance(value, str) else redact_value(value)
+        for name, value in attributes.items()
+    }
+
+
+def _member(choices: type[T], value: str) -> T:
+    try:
+        return choices(value)
+    except ValueError:
+        msg = f"{choices.__name__}: expected one of {', '.join(choices)}"
+        raise ConfigurationError(msg) from None
