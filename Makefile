@@ -53,7 +53,7 @@ test-long: $(READY) collector  ## every test, with the full sizes of fault and p
 
 coverage: $(READY) collector  ## every test, with branch coverage of at least 95 %
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q $(PARALLEL)
+	DELTAWITNESS_TEST_SIZE=ci $(BIN)/coverage run -m pytest -q $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -45,9 +45,47 @@ def bound_of(item):
     return float(item.config.getini("timeout") if chosen is None else chosen)
 
 
-@pytest.hookimpl(trylast=True)
+LONGEST = (
+    "test_launch_modes",
+    "test_sql_equivalence",
+    "test_activation",
+    "test_forks",
+    "test_exit_status",
+    "test_pending_statements",
+    "test_docs",
+    "test_ledger_kill",
+    "test_cli",
+    "test_session_proxy",
+    "test_cli_ledger",
+    "test_statement_binding",
+    "test_bench",
+    "test_ledger_remote",
+    "test_remote_equivalence",
+    "test_interop",
+    "test_ledger_reconcile",
+    "test_demo",
+    "test_remote_reading",
+    "test_cli_cache",
+    "test_taxonomy",
+    "test_ledger_storage",
+    "test_ledger_recorder",
+    "test_cache_truth",
+    "test_cache_traps",
+    "test_ledger_lives",
+    "test_ledger_faults",
+    "test_datafusion_instrumentor",
+)
+"""The test files that take longest, the longest first: started last, one would run alone at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Give each test more time at full size."""
+    """Mark tests by what they need, start the longest files first, give more time at full size."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.remote)
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
     if IS_LONG:
         for item in items:
             item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)

@@ -23,6 +23,8 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import Env
 from helpers.remote_parts import running_server
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "deltawitness", "bench"]
 SMALL = Case(name="small", rows=3, by="uri")
 

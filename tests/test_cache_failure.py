@@ -276,6 +276,7 @@ def test_a_result_that_cannot_be_computed_is_the_engines_error(value, error, ope
     assert cache.list() == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_entry_only(opened, tmp_path):
     """What was half written is in no commit; it is kept once there is room again."""
     opened()

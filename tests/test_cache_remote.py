@@ -10,6 +10,8 @@ from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settin
 from deltawitness.exceptions import CacheError
 from helpers.remote_parts import running_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):

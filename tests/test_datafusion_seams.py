@@ -322,6 +322,7 @@ def test_a_scan_tells_its_name_what_it_reads_and_what_was_put_into_it(ctx):
 # --- tables that the engine's provider does not read -------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_engines_provider_does_not_read_an_object_store(tmp_path):
     """The reason for `deltawitness.scan`: where this fails, `provider_of` can hand on remote tables."""
     with running_server(tmp_path) as server:

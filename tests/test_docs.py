@@ -68,6 +68,7 @@ sybil = Sybil(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.slow
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
     """In order, in an empty folder."""
     monkeypatch.chdir(tmp_path)
@@ -241,6 +242,7 @@ def test_the_commands_on_the_page_are_those_of_the_command_line():
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
+@pytest.mark.slow
 def test_every_command_explains_itself(name):
     """With each option that the page names."""
     words = name.split()[1:]
@@ -255,6 +257,7 @@ def test_every_command_explains_itself(name):
         assert option in told
 
 
+@pytest.mark.slow
 def test_the_transcript_is_what_the_console_shows():
     """A run killed in the middle, and the ledger made whole again."""
     told = subprocess.run(

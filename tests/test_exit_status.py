@@ -23,6 +23,8 @@ from deltawitness.ledger.tables.schema import RUNS
 from deltawitness.process_exit import TerminatedError, exit_code_of, is_failure, restore_interrupt
 from helpers.ledger_parts import rows_of
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import atexit, os, signal, sys
 import pyarrow as pa

@@ -17,6 +17,8 @@ from deltawitness.ledger.tables.schema import INVENTORY
 from helpers.ledger_parts import rows_of
 from helpers.ledger_truth import assert_told_at_most_once, untold
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).parent / "programs" / "forking.py"
 
 FAILS = "PanicException"

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 
 import pyarrow as pa
+import pytest
 from deltalake import write_deltalake
 
 from deltawitness import Ledger, Settings
@@ -24,6 +25,7 @@ def made(*tables, options=None):
         write_deltalake(str(table), pa.table({"x": [0]}), storage_options=options)
 
 
+@pytest.mark.slow
 def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     """Nobody fails because of the ledger, no row is lost or doubled, each run is one row."""
     processes, writes, tables = size((8, 25, 4), (16, 200, 8))

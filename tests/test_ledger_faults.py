@@ -17,6 +17,8 @@ from deltawitness.ledger.reconcile.findings import Difference
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION
 from helpers.ledger_parts import one, rows_of
 
+pytestmark = pytest.mark.slow
+
 PHANTOM = 90
 """A version that no log here reaches, and those after it."""
 

@@ -64,6 +64,7 @@ def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.slow
 def test_the_processes_of_a_pool(ledger, tables, method):
     """They end well, so that each tells its part of the run, however they were started."""
     (result,) = results_of(ledger_forks.pool, [(method, str(ledger.root.uri), tables)])

@@ -18,6 +18,8 @@ from helpers.ledger_truth import (
 from helpers.new_processes import started
 from programs import ledger_writer
 
+pytestmark = pytest.mark.slow
+
 NOTHING = dict.fromkeys(("missing", "foreign", "phantom", "differing", "unreadable"), 0)
 
 

@@ -74,6 +74,7 @@ def ended(tmp_path_factory):
 
 
 @pytest.mark.parametrize("life", ENDINGS)
+@pytest.mark.slow
 def test_the_runs_of_a_program(ended, life):
     """Their statuses and counts are told, whoever tells them; each commit is a row of its run."""
     folder, process, (_, errors) = ended[life]
@@ -142,6 +143,7 @@ def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
     assert {row["job"] for row in statuses} == {"endless"}
 
 
+@pytest.mark.slow
 def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
     """Of a hundred calls of a job only a few wait for a drain, and every run is a row."""
     drains: list[float] = []

@@ -112,6 +112,7 @@ def try_lease(uri, start, tried, got):
         got.put(opened is not None)
 
 
+@pytest.mark.slow
 def test_one_of_many_processes_gets_it(root, size):
     """Of many processes that want the lease at the same moment exactly one has it."""
     number = size(3, 16)

@@ -229,6 +229,7 @@ write_deltalake(sys.argv[2], pa.table({"x": [1]}), mode="append")
 """
 
 
+@pytest.mark.slow
 def test_a_child_process_adds_to_its_parents_run(ledger, tmp_path):
     """What a program started in a run writes is counted in that run."""
     import os

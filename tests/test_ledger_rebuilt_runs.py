@@ -156,6 +156,7 @@ def test_two_that_reconcile_at_once_give_one_row(ledger, tmp_path, table):
     assert runs_in(ledger)[run_id]["writes"] == 6
 
 
+@pytest.mark.slow
 def test_the_command_shows_and_filters_them(ledger, tmp_path, table):
     run_id = observed_elsewhere(tmp_path, table, 1)
     ledger.reconcile([table]).apply()

@@ -18,6 +18,8 @@ from helpers.new_processes import results_of, started
 from helpers.remote_parts import running_server
 from programs import ledger_crowd, ledger_writer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):

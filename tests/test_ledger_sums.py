@@ -29,6 +29,8 @@ from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.testing import InMemoryTelemetry
 from helpers.ledger_parts import rows_of
 
+pytestmark = pytest.mark.slow
+
 COUNTS = (
     *("rows_added", "rows_updated", "rows_deleted", "files_added", "files_removed"),
     *("bytes_added", "bytes_removed", "retries", "files_deleted", "bytes_deleted", "rows_served"),

@@ -64,6 +64,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
+@pytest.mark.slow
 def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
     """One after the other and both at once: every row is there, with nulls where its release knew nothing."""
     together = size(2, 40)

@@ -19,6 +19,7 @@ def pumps():
     return [thread for thread in threading.enumerate() if thread.name == "deltawitness-pump"]
 
 
+@pytest.mark.slow
 def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
     """Where both engines would wait for each other for ever; so it is another process that does it."""
     process, receiving = started(sorted_writes.write_each_way, str(tmp_path))

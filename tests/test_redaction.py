@@ -216,6 +216,7 @@ def test_payloads_keep_their_shape():
 
 
 @given(CANARY)
+@pytest.mark.slow
 def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
     """Through the real pipeline: spans, metrics, log records, commit keys."""
     from deltawitness import DeltaLakeInstrumentor

@@ -29,6 +29,8 @@ from helpers.sql_statements import (
 )
 from test_scan import random_rows
 
+pytestmark = pytest.mark.slow
+
 IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
 
 QUERIES = 3_000 if IS_LONG else 50

@@ -49,6 +49,7 @@ def version(server, table):
     return DeltaTable(table, storage_options=server.options).version()
 
 
+@pytest.mark.slow
 def test_a_moment_before_the_first_version_is_refused(server, table):
     """By the time of the commit, and of its object."""
     first = modified_at(DeltaTable(table, storage_options=server.options), commit_path(0))

@@ -89,6 +89,7 @@ def sessions(tmp_path_factory):
     number=st.integers(0, 4),
     columns=st.sampled_from(['"id", "f.x"', "*", "count(*)", '"st"']),
 )
+@pytest.mark.slow
 def test_every_filter_leaves_the_rows_that_the_engine_leaves(sessions, condition, number, columns):
     """Whatever is handed to the scan, stays above it or skips files."""
     sql = f"SELECT {columns} FROM t WHERE {condition}"
