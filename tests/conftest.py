@@ -157,7 +157,12 @@ def pytest_runtest_teardown(item):
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
-    """Bound the exit of the process, which waits for the threads that tests have left running."""
+    """Bound the exit of the process, which waits for the threads that tests have left running.
+
+    A worker of pytest-xdist first waits for the other workers; the run ends it.
+    """
+    if hasattr(config, "workerinput"):
+        return
     faulthandler.dump_traceback_later(GRACE_S, exit=True, file=config.stash[STDERR])
 
 
