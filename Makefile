@@ -23,7 +23,7 @@ TOWNCRIER := towncrier==26.9.0
 TWINE := twine==7.0.0
 
 .PHONY: all help test test-fast test-collector test-long coverage docs demo bench check lint types layers \
-	format hooks workflows dist changelog changelog-draft collector collector-test clean
+	format hooks workflows dist changelog changelog-draft collector clean
 
 all: check test  ## the checks, then every test
 
@@ -45,8 +45,6 @@ test-fast: $(READY)  ## the tests that are not marked slow, remote or interop
 
 test-collector: $(READY) collector  ## the tests of the Collector; builds it, which needs Go
 	$(PYTEST) tests/collector
-
-collector-test: test-collector
 
 test-long: $(READY) collector  ## every test, with the full sizes of fault and property tests
 	DELTAWITNESS_TEST_SIZE=long $(PYTEST)
