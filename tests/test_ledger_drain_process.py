@@ -19,12 +19,12 @@ from deltawitness.ledger.drain.process import (
     DrainRequest,
     HelperError,
     drain_request,
-    interpreter,
 )
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.ledger.tables.write_rows import as_json
+from deltawitness.processes import interpreter
 from helpers.ledger_parts import (
     left_behind,
     operation_row,

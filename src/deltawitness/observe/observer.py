@@ -42,7 +42,7 @@ from deltawitness.observe.sigterm import SigtermHandler
 from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes, current_write_context
 from deltawitness.observe.write_template import WriteTemplate
 from deltawitness.observe.write_watch import record_write
-from deltawitness.process_exit import TerminatedError, restore_interrupt
+from deltawitness.process_exit import Terminated, restore_interrupt
 from deltawitness.redaction import (
     redact,
     redact_label,
@@ -321,7 +321,7 @@ class Observer:
         if self.recorder is not None:
             self.recorder.is_terminated = True
         self._delivery.flush(TIME_TO_GO)
-        self._run_spans.end_all(TerminatedError())
+        self._run_spans.end_all(Terminated())
         # Beside the drain: an exporter whose server does not answer takes all the time there is.
         flushing = threading.Thread(
             target=self._flushing.force_flush_within,
@@ -330,7 +330,7 @@ class Observer:
             daemon=True,
         )
         flushing.start()
-        self._recording.close(TerminatedError(), timeout=TIME_TO_GO)
+        self._recording.close(Terminated(), timeout=TIME_TO_GO)
         flushing.join(TIME_TO_GO)
 
     def prepare_exec(self) -> None:

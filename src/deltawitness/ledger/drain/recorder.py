@@ -19,13 +19,13 @@ from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.process import DrainProcess, DrainRequest, HelperError
 from deltawitness.ledger.spool.reader import has_dead
 from deltawitness.ledger.spool.records import RecordKind
-from deltawitness.ledger.spool.supervisor import supervisor_lock
 from deltawitness.ledger.spool.writer import Segment, Spool
 from deltawitness.ledger.tables.locations import root_of, spool_folder
 from deltawitness.ledger.tables.run_rows import OpenRun, RunStatus, run_row
 from deltawitness.ledger.tables.schema import LedgerRoot, Source
 from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, place_part
 from deltawitness.process_exit import exit_code_of, is_failure
+from deltawitness.processes import supervisor_lock
 from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.run import RunContext, is_process_run, started_process_run
 from deltawitness.settings import Settings
