@@ -151,6 +151,7 @@ def reason_not_to_run(text, start):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.slow
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
     """In order, in an empty folder; each block is run, or says why it is not."""
     monkeypatch.chdir(tmp_path)
@@ -443,6 +444,7 @@ def test_the_commands_on_the_page_are_those_of_the_command_line():
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
+@pytest.mark.slow
 def test_every_command_explains_itself(name):
     """With each option that the page names."""
     words = name.split()[1:]
@@ -458,6 +460,7 @@ def test_every_command_explains_itself(name):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_the_transcript_is_what_the_console_shows():
     """A run killed in the middle, and the ledger made whole again."""
     told = subprocess.run(

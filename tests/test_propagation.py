@@ -51,6 +51,7 @@ def instrumented():
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.usefixtures("instrumented")
+@pytest.mark.slow
 def test_a_worker_is_on_the_run_of_each_task(method):
     """And not on the one in which the pool was made."""
     context = multiprocessing.get_context(method)
@@ -81,6 +82,7 @@ def test_every_call_of_a_pool_takes_the_run_along(call):
         assert call(pool) == [(later.run_id, None)]
 
 
+@pytest.mark.slow
 def test_a_spawned_child_has_the_settings_of_its_parent(tmp_path):
     """Those given in code, too."""
     DeltaLakeInstrumentor().instrument(
@@ -348,6 +350,7 @@ def test_the_environment_of_a_run_is_there_without_instrumentation(monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_workers_of_joblib_are_observed_and_on_the_run_of_each_task(tmp_path):
     """They are processes that joblib starts in its own way, and reuses."""
     joblib = pytest.importorskip("joblib")
@@ -365,6 +368,7 @@ def test_workers_of_joblib_are_observed_and_on_the_run_of_each_task(tmp_path):
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 @pytest.mark.usefixtures("instrumented")
+@pytest.mark.slow
 def test_tasks_of_dask_are_on_the_run_of_their_caller(scheduler):
     """On each scheduler of one machine."""
     dask = pytest.importorskip("dask")
@@ -407,6 +411,7 @@ SUBMITTED = {
 }
 
 
+@pytest.mark.slow
 def test_a_task_of_a_dask_cluster_is_in_the_run_of_its_submitter(tmp_path):
     """Not in the run in which the worker was started; with its policy and its trace."""
     distributed = pytest.importorskip("distributed")
