@@ -162,7 +162,7 @@ def test_one_that_cannot_be_kept_is_an_error(tmp_path):
     """There is no computed result to return in its place."""
     (tmp_path / "cache_artifacts").write_text("in the way")
     cache = DeltaCache(ObservedSessionContext(), tmp_path)
-    with pytest.raises(CacheError, match="made could not be kept"):
+    with pytest.raises(CacheError, match="made could not be written"):
         cache.artifact("made", {"a": 1}, policy=CachePolicy("p"))
 
 

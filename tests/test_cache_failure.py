@@ -91,13 +91,13 @@ def delete_from_it(folder):
 
 
 DAMAGES = {
-    remove_a_file: "damaged: a file of it is missing or damaged",
-    truncate_a_file: "damaged: a file of it is missing or damaged",
+    remove_a_file: "damaged: a data file is missing or has another size",
+    truncate_a_file: "damaged: a data file is missing or has another size",
     break_the_log: "damaged: its table cannot be opened",
     empty_the_log: "damaged: its table cannot be opened",
-    garble_what_it_was_made_from: "damaged: what its table says of it cannot be read",
-    write_over_it: "damaged: somebody else has written it (WRITE)",
-    delete_from_it: "damaged: somebody else has written it (DELETE)",
+    garble_what_it_was_made_from: "damaged: the entry's commit metadata is unreadable",
+    write_over_it: "damaged: another writer changed its table (WRITE)",
+    delete_from_it: "damaged: another writer changed its table (DELETE)",
 }
 
 
@@ -118,13 +118,13 @@ def test_what_is_damaged_is_computed_anew_and_kept_aside(damage, opened, tmp_pat
     assert listed.problem == DAMAGES[damage]
     assert internal_errors.seen() == {}
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
-    assert internal_errors.seen() == {("cache", "Damaged"): 1}
+    assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
     assert left - files_under(tmp_path / "cache") == Counter()
     (aside,) = entry(tmp_path).parent.glob(".kept.aside-*")
     assert aside.is_dir()
     assert str(cache.explain("kept")) == "kept: hit"
     assert opened().view("kept", QUERY).to_pydict() == TRUTH
-    assert internal_errors.seen() == {("cache", "Damaged"): 1}
+    assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
 
 
 @pytest.mark.internal_errors
@@ -166,7 +166,7 @@ def test_rows_that_two_have_ordered_at_once_are_not_served(opened, tmp_path):
         lambda info: info.update(told, operationMetrics={"num_added_rows": 3}),
     )
     assert [str(r) for r in opened_reasons(opened)] == [
-        "damaged: it holds other rows than were kept"
+        "damaged: its row count differs from its commit"
     ]
 
 
@@ -180,7 +180,7 @@ def newest_with_entry(folder):
 
 def opened_reasons(opened):
     cache = opened()
-    cache._recipes = opened_recipe(cache)
+    cache._definitions = opened_recipe(cache)
     return cache.explain("kept").reasons
 
 
@@ -189,10 +189,10 @@ def opened_recipe(cache):
     from deltawitness.cache.entries.policy import VIEW_DELTA_STAGING
     from deltawitness.semconv import CacheScope
 
-    recipe = define_view(
+    definition = define_view(
         cache._ctx, "kept", QUERY, policy=VIEW_DELTA_STAGING, functions={}, version=None
     )
-    return {(CacheScope.VIEW, "kept"): recipe}
+    return {(CacheScope.VIEW, "kept"): definition}
 
 
 def test_what_another_release_has_kept_is_written_over(opened, tmp_path):
@@ -207,7 +207,7 @@ def test_what_another_release_has_kept_is_written_over(opened, tmp_path):
 
     rewritten(newest(entry(tmp_path)), of_tomorrow)
     assert [str(r) for r in opened_reasons(opened)] == [
-        "it was kept by another release of deltawitness"
+        "it was written by another release of deltawitness"
     ]
     assert opened().view("kept", QUERY).to_pydict() == TRUTH
     assert DeltaTable(entry(tmp_path)).version() == 1

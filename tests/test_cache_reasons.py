@@ -75,7 +75,7 @@ def test_nothing_has_changed(place):
 
 def test_what_a_cache_was_not_asked_for_it_cannot_explain(place):
     """It does not know how it is made."""
-    with pytest.raises(CacheError, match="seen: this cache was not asked for it yet"):
+    with pytest.raises(CacheError, match="seen: call view"):
         place.cache.explain("seen")
 
 
@@ -100,12 +100,12 @@ def drop(place):
 
 CHANGES = [
     (append, "SELECT * FROM t", [("input_changed", "input changed: t 0 -> 1")]),
-    (make_anew, "SELECT * FROM t", [("input_changed", "input changed: t was made anew")]),
+    (make_anew, "SELECT * FROM t", [("input_changed", "input changed: t was recreated")]),
     (
         add_and_retype,
         "SELECT * FROM t",
         [
-            ("plan_changed", "plan changed: it is another query"),
+            ("plan_changed", "plan changed: the query changed"),
             ("schema_changed", "schema changed: added more; retyped x int64 -> double"),
             ("input_changed", "input changed: t 0 -> 1"),
         ],
@@ -114,7 +114,7 @@ CHANGES = [
         drop,
         "SELECT * FROM t",
         [
-            ("plan_changed", "plan changed: it is another query"),
+            ("plan_changed", "plan changed: the query changed"),
             ("schema_changed", "schema changed: dropped x"),
             ("input_changed", "input changed: t 0 -> 1"),
         ],
@@ -182,7 +182,7 @@ def test_what_has_changed_is_told(change, query, reasons, place):
             {"query": "SELECT id, x FROM t"},
             {"query": "SELECT x, id FROM t"},
             [
-                ("plan_changed", "plan changed: it is another query"),
+                ("plan_changed", "plan changed: the query changed"),
                 ("schema_changed", "schema changed: the order or the nullability of its columns"),
             ],
         ),
@@ -200,9 +200,9 @@ def test_what_has_changed_is_told(change, query, reasons, place):
             {"query": "SELECT id FROM t"},
             {"query": "SELECT id FROM u"},
             [
-                ("plan_changed", "plan changed: it is another query"),
+                ("plan_changed", "plan changed: the query changed"),
                 ("input_changed", "input changed: u was not read before"),
-                ("input_changed", "input changed: t is not read any more"),
+                ("input_changed", "input changed: t is no longer read"),
             ],
         ),
     ],
@@ -223,14 +223,20 @@ def test_what_the_program_asks_otherwise_is_told(first, then, reasons, place):
     [
         (
             "SELECT random() AS r",
-            "random() gives another result each time: give the policy a max_age",
+            "random() is volatile: set max_age in the cache policy",
         ),
-        ("SELECT same(id) AS id FROM t", "same() is the program's own: give it a version"),
+        (
+            "SELECT same(id) AS id FROM t",
+            "same() is a user-defined function: pass its version in functions=",
+        ),
         (
             "SELECT 'secret(1)' AS s FROM t",
-            "it may call a function of the program's own: give it a version",
+            "it may call a user-defined function: pass its version in functions=",
         ),
-        ("SELECT t.id, u.id FROM t, u", "two of its columns have one name: give them others"),
+        (
+            "SELECT t.id, u.id FROM t, u",
+            "two columns have the same name (case is ignored): rename one",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_told(query, reason, place):
@@ -255,16 +261,16 @@ def test_an_age_is_told(place):
 
 def test_reasons_hold_no_path_and_no_literal(place, tmp_path):
     """Also of names that are paths or hold whatever there is."""
-    place.ctx.from_pydict({"k": [1]}, name="/home/ann/secret.csv")
-    secrets = ("ann", "secret", str(tmp_path))
+    place.ctx.from_pydict({"k": [1]}, name="/home/xavier/secret.csv")
+    secrets = ("xavier", "secret", str(tmp_path))
     for query in (
-        'SELECT * FROM "/home/ann/secret.csv"',
+        'SELECT * FROM "/home/xavier/secret.csv"',
         "SELECT 'secret' AS s, random() AS r",
-        'SELECT * FROM t WHERE x = (SELECT max(k) FROM "/home/ann/secret.csv") + 77',
+        'SELECT * FROM t WHERE x = (SELECT max(k) FROM "/home/xavier/secret.csv") + 77',
     ):
         place.view(query)
-        place.ctx.deregister_table("/home/ann/secret.csv")
-        place.ctx.from_pydict({"k": [2]}, name="/home/ann/secret.csv")
+        place.ctx.deregister_table("/home/xavier/secret.csv")
+        place.ctx.from_pydict({"k": [2]}, name="/home/xavier/secret.csv")
         text = str(place.cache.explain("seen"))
         assert not any(secret in text for secret in secrets), text
 
@@ -310,7 +316,15 @@ def test_every_operation_is_a_span_and_a_row(tmp_path):
     key = info["cache_key"]
     assert (info["cache_policy"], info["cache_scope"]) == ("view_delta_staging", "view")
     assert [tuple(row.values()) for row in rows[:4]] == [
-        ("read", "view", "view_delta_staging", "miss", "absent: it was never kept", key, None),
+        (
+            "read",
+            "view",
+            "view_delta_staging",
+            "miss",
+            "absent: nothing is stored under this name",
+            key,
+            None,
+        ),
         ("write", "view", "view_delta_staging", "write", None, key, 0),
         ("read", "view", "view_delta_staging", "hit", None, key, 0),
         (
@@ -318,7 +332,7 @@ def test_every_operation_is_a_span_and_a_row(tmp_path):
             "view",
             "view_delta_staging",
             "miss",
-            "random() gives another result each time: give the policy a max_age",
+            "random() is volatile: set max_age in the cache policy",
             None,
             None,
         ),
@@ -345,7 +359,7 @@ def test_a_name_that_is_none_is_refused(name, place):
 
 def test_a_name_that_is_taken_is_refused(place):
     """The session's own tables stay what they are."""
-    with pytest.raises(ConfigurationError, match="knows another table under the name t"):
+    with pytest.raises(ConfigurationError, match="the session has another table named t"):
         place.cache.view("t", "SELECT 1 AS a")
     assert place.ctx.table("t").count() == 2
 

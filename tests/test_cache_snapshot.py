@@ -134,9 +134,9 @@ def test_settings_are_those_of_the_session(tmp_path, has_schema):
 )
 def test_no_secret_is_kept(name, value, kept):
     """A value is masked by its name, a location loses its credentials."""
-    from deltawitness.cache.kinds.session_metadata import _masked
+    from deltawitness.cache.kinds.session_metadata import _mask
 
-    assert _masked(name, value) == kept
+    assert _mask(name, value) == kept
 
 
 def test_nothing_is_written_where_nothing_has_changed(tmp_path):
@@ -196,7 +196,7 @@ def test_what_is_no_part_and_no_name_is_refused(tmp_path):
     """Before anything is written."""
     cache = DeltaCache(session(tmp_path), tmp_path / "root")
     with pytest.raises(
-        ConfigurationError, match="'views' is no part of the metadata: one of tables"
+        ConfigurationError, match="'views' is not a part of the metadata: choose from tables"
     ):
         cache.snapshot(["tables", "views"])
     with pytest.raises(ConfigurationError, match="name"):

@@ -169,7 +169,7 @@ def test_a_damaged_artifact_is_an_error_and_a_diagnostic(cache, memory, tmp_path
     assert error["error.type"]
     ((name, told),) = memory_diagnostics().events
     assert (name, told["name"], told["scope"]) == ("cache.damaged", "model", "artifact")
-    assert "missing or damaged" in told["reason"]
+    assert "missing or has another size" in told["reason"]
 
 
 def test_invalidating_is_a_span_and_its_commit_is_that_of_the_policy(cache, memory, tmp_path):
@@ -268,7 +268,7 @@ def test_a_damaged_entry_is_told_to_the_diagnostics_sink(cache, tmp_path):
                 "name": "big",
                 "scope": "view",
                 "policy": "view_delta_staging",
-                "reason": "a file of it is missing or damaged",
+                "reason": "a data file is missing or has another size",
             },
         )
     ]

@@ -51,9 +51,9 @@ def ask_and_die(folder, moment, connection):
     ctx, cache = opened(folder)
     register_noted(ctx, f"{folder}/computed", die if moment == "computing" else None)
     if moment == "looking":
-        cache._keeper._write = lambda *_: die()
+        cache._read_through._write = lambda *_: die()
     if moment == "committing":
-        cache._keeper._keep_plan = lambda *_: die()
+        cache._read_through._store_plan = lambda *_: die()
     connection.send("begun")
     cache.view("shared", QUERY, functions={"noted": "1"})
 
