@@ -284,7 +284,7 @@ class DeltaCache:
             ctx = plain(self._ctx)
             session = session_of(ctx)
             name = session.full_name(ctx, (definition.name,))
-            session.upstream[name] = partial(self._refresh_entry, definition)
+            session.cache_links.register_entry(name, partial(self._refresh_entry, definition))
         is_observed = isinstance(self._ctx, ObservedSessionContext)
         return ObservedDataFrame(plain(frame)) if is_observed else plain(frame)
 

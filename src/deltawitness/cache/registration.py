@@ -32,9 +32,9 @@ def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
-    with session.serving:
+    with session.cache_links.registering:
         registered = session.snapshot.get(full)
-        is_ours = full in session.lent or (
+        is_ours = session.cache_links.is_uncached(full) or (
             registered is not None and registered.table_id == table_id(uri)
         )
         if not is_ours and unpatched(ctx, "table_exist")(full.sql()):
@@ -52,8 +52,8 @@ def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFra
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
-    with session.serving:
-        was_uncached = full in session.lent
+    with session.cache_links.registering:
+        was_uncached = session.cache_links.is_uncached(full)
         with session.swapping():
             if was_uncached:
                 _deregister(ctx, session, full)
@@ -79,9 +79,9 @@ def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataF
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
     rows = plain(frame)
-    with session.serving:
+    with session.cache_links.registering:
         with session.swapping():
-            if full in session.lent or session.snapshot.get(full) is not None:
+            if session.cache_links.is_uncached(full) or session.snapshot.get(full) is not None:
                 _deregister(ctx, session, full)
             was_rebound = full in session.rebound
             try:
@@ -91,15 +91,15 @@ def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataF
                     _deregister(ctx, session, full)
                 return frame
             if not was_rebound:
-                session.rebound.discard(full)  # its readers are planned again below
-        session.lent.add(full)
+                session.unmark_rebound(full)  # its readers are planned again below
+        session.cache_links.register_uncached(full)
         session.make_readers_again(ctx, full)
     return frame
 
 
 def _deregister(ctx: SessionContext, session: Session, name: TableName) -> None:
     unpatched(ctx, "deregister_table")(name.sql())
-    session.lent.discard(name)
+    session.cache_links.drop_uncached(name)
     session.let_go(name)
 
 

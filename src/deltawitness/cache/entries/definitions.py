@@ -183,7 +183,7 @@ def _refresh_inputs(frame: DataFrame, state: FrameState, done: set[TableName]) -
         if name in done:
             continue
         done.add(name)
-        if name in session.upstream:
+        if session.cache_links.is_entry(name):
             if is_being_computed(name) and name.table in RECURSION.findall(text):
                 continue
             refresh_view(session, state.ctx, name)

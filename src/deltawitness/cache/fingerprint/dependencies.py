@@ -38,7 +38,7 @@ def uncached_views_in(text: str, session: Session) -> list[TableName]:
     """
     return [
         name
-        for name in tuple(session.lent)
+        for name in session.cache_links.uncached
         if name not in _computing.get()
         and any(
             f"SubqueryAlias: {spelling}\n" in text
@@ -58,7 +58,7 @@ def refresh_view(session: Session, ctx: SessionContext, name: TableName) -> None
     Raises:
         ConfigurationError: it is being computed, so that it reads itself.
     """
-    refresh = session.upstream.get(name)
+    refresh = session.cache_links.refresher(name)
     if refresh is None or is_of_another_default(session, ctx, name):
         return
     if name in _computing.get():
@@ -78,7 +78,7 @@ def is_of_another_default(session: Session, ctx: SessionContext, name: TableName
         ctx: a context of that session.
         name: name of the view.
     """
-    return name in session.upstream and tuple(name[:2]) != session.default_of(ctx)
+    return session.cache_links.is_entry(name) and tuple(name[:2]) != session.default_of(ctx)
 
 
 def is_being_computed(name: TableName) -> bool:

@@ -315,13 +315,13 @@ class _InputCollector:
         """
         if self._state is None:
             return False
-        seen, place = self._state.session.seen_files, (file.source, file.place)
-        size, changed = seen.setdefault(place, (file.size, file.changed))
+        links = self._state.session.cache_links
+        size, changed = links.first_seen(file.source, file.place, file.size, file.changed)
         if (size, changed) == (file.size, file.changed):
             return False
         if size == file.size and changed.split(".")[0] == file.changed.split(".")[0]:
             return True
-        seen[place] = file.size, file.changed
+        links.record_file(file.source, file.place, file.size, file.changed)
         return False
 
     def _check_reads(self) -> None:

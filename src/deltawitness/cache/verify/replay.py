@@ -13,6 +13,7 @@ from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, Tabl
 from deltawitness.cache.fingerprint.plan import fingerprint_of
 from deltawitness.commit.log import open_log
 from deltawitness.redaction import redact_text
+from deltawitness.session.context_handlers import SESSION_HANDLERS
 from deltawitness.session.core.frames import FrameState, attach_state
 from deltawitness.session.core.snapshot import TableName
 from deltawitness.session.core.state import session_of
@@ -205,8 +206,7 @@ def _pinned_session(
     ctx = Plain(_config(stored, plan))
     session = session_of(ctx)
     if any(setting.name == "functions" for setting in stored.settings):
-        unpatched(ctx, "enable_spark_functions")()
-        session.has_spark_functions = True
+        SESSION_HANDLERS["enable_spark_functions"](ctx, (), {})
     for name, pinned in _pinned_names(stored, plan):
         table = open_table(pinned)
         _make_schema(ctx, name)
