@@ -151,7 +151,7 @@ def extra(**keys):
     return cache_commit_metadata(CacheCommitMetadataRequest(operation="write", extra=keys))
 
 
-def test_extra_values_are_bounded_and_secrets_are_mask():
+def test_extra_values_are_bounded_and_secrets_are_masked():
     """What the helper returns is ours, and goes into a log that many read."""
     told = extra(
         team="ops",
