@@ -134,7 +134,7 @@ def verify_run_command(
     with of_ledger(root, "read"):
         ledger = existing_ledger(root)
         whole_id, rows = written_in(ledger, run_id)
-        verified = list(Verifier(ledger.root).writes(rows))
+        verified = list(Verifier(ledger.root).verify_writes(rows))
     if as_json:
         print_json({"run_id": whole_id, **_counts(verified), "writes": list(map(asdict, verified))})
     else:
@@ -229,7 +229,7 @@ def _told(entry: Entry) -> Row:
     from deltawitness.cache.entries.store import PRUNED  # noqa: PLC0415 - heavy
 
     made_from = entry.fingerprint
-    gone = PRUNED if PRUNED in entry.facts else "invalidated"
+    gone = PRUNED if PRUNED in entry.properties else "invalidated"
     return {
         "name": entry.name,
         "scope": entry.scope.value,

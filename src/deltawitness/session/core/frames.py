@@ -183,7 +183,9 @@ def replan(frame: Any) -> Any:
 def _reads_versions(frame: Any, state: FrameState) -> bool:
     """Tell whether a frame reads Delta tables, or names that a cache owns: others have no versions."""
     text = unpatched(frame, "logical_plan")().display_indent()
-    return bool(state.inputs(text)) or any(name.table in text for name in tuple(state.session.lent))
+    return bool(state.inputs(text)) or any(
+        name.table in text for name in state.session.cache_links.uncached
+    )
 
 
 def derive(

@@ -15,6 +15,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
+from deltawitness.session.core.cache_links import CacheLinks
 from deltawitness.session.core.private_api import LIST_OF_FILES, NAME_UNKNOWN
 from deltawitness.session.core.registrations import record_registration
 from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
@@ -110,13 +111,8 @@ class Session:
         """How often the session was given another time zone."""
         self.list_of_files = f"SET {LIST_OF_FILES} = '1M'"
         """The statement that gives the session's list of files the size that it has."""
-        self.seen_files: dict[tuple[str, str], tuple[int, str]] = {}
-        """Size and times of the files that a cache has seen, by what they are read as and place."""
-        self.serving = threading.RLock()
-        self.upstream: dict[TableName, Callable[[], None]] = {}
-        """Names under which a cache shows its entries, and how each is brought up to date."""
-        self.lent: set[TableName] = set()
-        """Names under which a cache shows what it could not keep."""
+        self.cache_links = CacheLinks()
+        """The names that caches own in the session, and the files that they read."""
 
     # --- names -------------------------------------------------------------------------------------
 
@@ -308,6 +304,11 @@ class Session:
                 self._stale_views.pop(name, None)
                 self._made_under.pop(name, None)
                 self._made_in.pop(name, None)
+
+    def unmark_rebound(self, name: TableName) -> None:
+        """Remove a name from `rebound`, because all views that read it are planned again."""
+        with self._lock:
+            self.rebound.discard(name)
 
     def let_go(self, name: TableName) -> None:
         """Take note that a name is about to stand for something else; its readers are made again."""
@@ -513,8 +514,10 @@ class Session:
         frame = unpatched(ctx, "table")(name.sql())
         text = unpatched(frame, "logical_plan")().display_indent()
         tables = scanned_names(text, self.snapshot)
-        lent = {each for each in tuple(self.lent) if f"SubqueryAlias: {each.table}\n" in text}
-        reads = dict.fromkeys(lent - {name}) | {entry.name: entry.table_id for entry in tables}
+        uncached = {
+            each for each in self.cache_links.uncached if f"SubqueryAlias: {each.table}\n" in text
+        }
+        reads = dict.fromkeys(uncached - {name}) | {entry.name: entry.table_id for entry in tables}
         default = self.default_of(ctx)
         with self._lock:
             self.note_change(name)

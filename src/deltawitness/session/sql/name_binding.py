@@ -206,7 +206,7 @@ def bind(
     with session.exchanging:
         for name in _names_in(call.text, session, ctx, default):
             entry, view = session.snapshot.get(name), session.view(name)
-            if name in session.upstream or name in session.lent:
+            if session.cache_links.owns(name):
                 late.add(name)
             elif view is not None:
                 views[name] = view
@@ -255,7 +255,7 @@ def _names_in(
 ) -> Iterator[TableName]:
     """Yield every table and view of the session that a text may name."""
     words, lower = _words_in(text), text.lower()
-    known = {*session.snapshot.entries, *session.views, *session.upstream, *session.lent}
+    known = {*session.snapshot.entries, *session.views, *session.cache_links.names}
     # Those whose state is kept are looked for as plain text: no spelling of a name hides them.
     yield from (name for name in known if any(each in lower for each in _spellings(name.table)))
     exists = unpatched(ctx, "table_exist")
