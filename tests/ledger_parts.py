@@ -105,7 +105,7 @@ def left_behind(spools, count=1, **more):
 
 def rows_of(root, table, columns="*", order="1"):
     """Return the rows of one of the ledger's tables, as it lies there."""
-    opened = root.opened(table)
+    opened = root.open_table(table)
     return (
         []
         if opened is None

@@ -13,7 +13,7 @@ from deltalake import DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from deltawitness.ledger.drain import drain as drain_module
-from deltawitness.ledger.drain.drain import SETTLE, Drain, DrainResult, append
+from deltawitness.ledger.drain.drain import GRACE, Drain, DrainResult, append
 from deltawitness.ledger.spool.reader import adopt, spool_app_id
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.arrow import operation_rows
@@ -57,12 +57,12 @@ def dead_spool(spools, *lines):
     """Leave the spool of a process that is gone, and return its folder."""
     spool = spool_in(spools)
     for kind, key, row in lines:
-        if kind is RecordKind.NOTE:
-            spool.note(key, as_json(row))
+        if kind is RecordKind.PROVISIONAL:
+            spool.append_provisional(key, as_json(row))
         else:
             spool.append(kind, key, as_json(row))
     home = spool.home
-    spool._let_go()
+    spool._release_home()
     return home
 
 
@@ -81,7 +81,7 @@ def test_what_is_drained_is_in_the_tables(root, drain, spools):
         RecordKind.SNAPSHOT, "s", as_json({"event_time": now_us(), "snapshot": "s", "rows": 3})
     )
     spool.rotate()
-    assert drain.own([segment.path for segment in spool.sealed()]) == DrainResult(
+    assert drain.drain_segments([segment.path for segment in spool.sealed()]) == DrainResult(
         1, 1, 1, segments=1
     )
     assert write_ids(root, INVENTORY) == ["w-1"]
@@ -90,27 +90,27 @@ def test_what_is_drained_is_in_the_tables(root, drain, spools):
     ]
     assert rows_of(root, SNAPSHOTS, "snapshot, rows") == [{"snapshot": "s", "rows": 3}]
     marks = [
-        root.opened(table).transaction_version(spool_app_id(spool.home))
+        root.open_table(table).transaction_version(spool_app_id(spool.home))
         for table in (INVENTORY, RUNS, SNAPSHOTS)
     ]
     assert marks == [1, 1, 1]
-    assert [root.opened(table).version() for table in (INVENTORY, RUNS, SNAPSHOTS)] == [1, 1, 1]
+    assert [root.open_table(table).version() for table in (INVENTORY, RUNS, SNAPSHOTS)] == [1, 1, 1]
 
 
 def test_the_same_segments_again_are_nothing(root, drain, spools):
     """A drain that died before it deleted its segments is repeated without an effect."""
     paths = sealed_rows(spool_in(spools), operation_row("w-1"))
-    assert [drain.own(paths).operations for _ in range(3)] == [1, 0, 0]
-    assert (write_ids(root, INVENTORY), root.opened(INVENTORY).version()) == (["w-1"], 1)
+    assert [drain.drain_segments(paths).operations for _ in range(3)] == [1, 0, 0]
+    assert (write_ids(root, INVENTORY), root.open_table(INVENTORY).version()) == (["w-1"], 1)
 
 
 def test_of_several_segments_only_the_new_ones_are_carried(root, drain, spools):
     """The mark of a spool says up to which segment it is in the table."""
     spool = spool_in(spools)
     first = sealed_rows(spool, operation_row("w-1"))
-    drain.own(first)
+    drain.drain_segments(first)
     both = sealed_rows(spool, operation_row("w-2"))
-    assert (len(both), drain.own(both).operations) == (2, 1)
+    assert (len(both), drain.drain_segments(both).operations) == (2, 1)
     assert write_ids(root, INVENTORY) == ["w-1", "w-2"]
 
 
@@ -122,10 +122,10 @@ def test_a_mark_of_one_table_is_none_of_another(root, drain, spools, monkeypatch
     spool.rotate()
     paths = [segment.path for segment in spool.sealed()]
     with monkeypatch.context() as dying:
-        dying.setattr(Drain, "_carry_runs", lambda *_: 1 / 0)
+        dying.setattr(Drain, "_append_runs", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            drain.own(paths)
-    assert drain.own(paths) == DrainResult(0, 1, 0, segments=1)
+            drain.drain_segments(paths)
+    assert drain.drain_segments(paths) == DrainResult(0, 1, 0, segments=1)
     assert (write_ids(root, INVENTORY), len(rows_of(root, RUNS))) == (["w-1"], 1)
 
 
@@ -136,10 +136,10 @@ def test_several_spools_go_into_one_commit(root, drain, spools):
         sealed_rows(ours, operation_row("w-1")),
         sealed_rows(others, operation_row("w-2")),
     )
-    drain.own(mine)
+    drain.drain_segments(mine)
     more = sealed_rows(ours, operation_row("w-3"))
-    assert drain.own([*more, *theirs]).operations == 2
-    opened = root.opened(INVENTORY)
+    assert drain.drain_segments([*more, *theirs]).operations == 2
+    opened = root.open_table(INVENTORY)
     assert (opened.version(), write_ids(root, INVENTORY)) == (2, ["w-1", "w-2", "w-3"])
     assert [opened.transaction_version(spool_app_id(spool.home)) for spool in (ours, others)] == [
         2,
@@ -163,14 +163,14 @@ def test_a_commit_that_landed_although_the_engine_raised_is_not_made_again(
 
     monkeypatch.setattr("deltalake.write_deltalake", landing)
     monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
-    Drain(root, tail=64).own(paths)
+    Drain(root, tail=64).drain_segments(paths)
     assert (raised, write_ids(root, INVENTORY)) == ([True], ["w-1"])
 
 
 def test_who_comes_second_looks_again(root, spools, monkeypatch):
     """Of two that carry the same segment from the same version one commits, the other finds its mark."""
     paths = sealed_rows(spool_in(spools), operation_row("w-1"))
-    root.made(INVENTORY)
+    root.open_or_create(INVENTORY)
     monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
     look, overtaken = drain_module.without_recorded, []
 
@@ -178,18 +178,18 @@ def test_who_comes_second_looks_again(root, spools, monkeypatch):
         found = look(*arguments)
         if not overtaken:
             overtaken.append(True)
-            Drain(root, tail=64).own(paths)
+            Drain(root, tail=64).drain_segments(paths)
         return found
 
     monkeypatch.setattr(drain_module, "without_recorded", looked_too_early)
-    assert Drain(root, tail=64).own(paths).operations == 0
+    assert Drain(root, tail=64).drain_segments(paths).operations == 0
     assert write_ids(root, INVENTORY) == ["w-1"]
 
 
 def carry(uri, folder, number, start, counts):
     """Drain what the dead have left, together with others."""
     start.wait()
-    counts[number] = Drain(LedgerRoot(uri), tail=64).all_dead(folder).operations
+    counts[number] = Drain(LedgerRoot(uri), tail=64).drain_abandoned(folder).operations
 
 
 def test_racing_drains_carry_everything_once(root, spools, size):
@@ -219,9 +219,9 @@ def own_process(uri, folder, name, barrier):
     barrier.wait()
     for number in range(5):
         paths = sealed_rows(spool, operation_row(f"{name}-{number}"))
-        drain.own(paths)
-        drain.own(paths)
-        spool.forget(spool.sealed())
+        drain.drain_segments(paths)
+        drain.drain_segments(paths)
+        spool.delete(spool.sealed())
     spool.close()
 
 
@@ -283,8 +283,8 @@ def test_without_marks_nothing_is_committed(root):
 
 def test_the_ledgers_own_commits_say_what_they_are(root, drain, spools):
     """Commits to the ledger carry its scope, and no run and no write id."""
-    drain.own(sealed_rows(spool_in(spools), operation_row("w-1")))
-    written, made = root.opened(INVENTORY).history()
+    drain.drain_segments(sealed_rows(spool_in(spools), operation_row("w-1")))
+    written, made = root.open_table(INVENTORY).history()
     keys = ("cache_scope", "cache_operation", "cache_policy", "write_id", "run_id")
     assert [[commit.get(key) for key in keys] for commit in (made, written)] == [
         ["ledger", "create", "ledger", None, None],
@@ -302,28 +302,28 @@ def test_much_is_carried_in_several_commits(root, drain, spools, monkeypatch):
         sealed_rows(spool, operation_row(f"w-{number}"))
     paths = [segment.path for segment in spool.sealed()]
     monkeypatch.setattr(drain_module, "BATCH_BYTES", 2 * paths[0].stat().st_size)
-    assert drain.own(paths) == DrainResult(operations=5, segments=5)
-    assert root.opened(INVENTORY).version() == 3
+    assert drain.drain_segments(paths) == DrainResult(operations=5, segments=5)
+    assert root.open_table(INVENTORY).version() == 3
     assert len(write_ids(root, INVENTORY)) == 5
 
 
 def test_nothing_to_drain_makes_no_table(root, drain, spools):
     """Segments without operations leave the ledger as it is."""
-    assert drain.own([]) == DrainResult()
+    assert drain.drain_segments([]) == DrainResult()
     home = dead_spool(spools, (RecordKind.RUN_START, "r", run_started("r")))
     [dead] = adopt(spools)
-    drain._root.made(RUNS)
+    drain._root.open_or_create(RUNS)
     dead.segments[0].write_bytes(b"")
-    assert drain.dead(dead) == DrainResult(adopted=1, segments=1)
-    assert (root.opened(INVENTORY), home.exists()) == (None, False)
+    assert drain.drain_spools(dead) == DrainResult(adopted=1, segments=1)
+    assert (root.open_table(INVENTORY), home.exists()) == (None, False)
 
 
 def test_an_empty_spool_is_just_deleted(drain, spools):
     """A process that died before its first segment leaves a folder and a lock."""
     spool = spool_in(spools)
-    spool._settled_down()
-    spool._let_go()
-    assert drain.all_dead(spools) == DrainResult(adopted=1)
+    spool._create_home()
+    spool._release_home()
+    assert drain.drain_abandoned(spools) == DrainResult(adopted=1)
     assert list(spools.iterdir()) == []
 
 
@@ -336,13 +336,13 @@ def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_b
     assert spool.append(RecordKind.RUN_END, "run-1", as_json(ended))
     spool.rotate()
     if is_drained_between:
-        drain.own([segment.path for segment in spool.sealed()])
-        spool.forget(spool.sealed())
+        drain.drain_segments([segment.path for segment in spool.sealed()])
+        spool.delete(spool.sealed())
     late = operation_row("late", event_time=ended["end_time"] - 5, duration_ms=3.0)
     assert spool.append(RecordKind.RUN_START, "run-1", as_json(started | {"is_part": True}))
     assert spool.append(RecordKind.ROW, "late", as_json(late))
-    spool._let_go()
-    drain.all_dead(spools)
+    spool._release_home()
+    drain.drain_abandoned(spools)
     assert sorted(write_ids(root, INVENTORY)) == ["in-time", "late"]
     assert rows_of(root, RUNS, "status, writes", "is_part") == [
         {"status": "ok", "writes": 1},
@@ -353,14 +353,14 @@ def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_b
 def test_many_short_lives_cost_few_commits(root, drain, spools):
     """Spools of processes that are gone are carried together; each run is told for itself."""
     left_behind(spools, 100)
-    assert drain.all_dead(spools) == DrainResult(100, 200, segments=100, adopted=100)
+    assert drain.drain_abandoned(spools) == DrainResult(100, 200, segments=100, adopted=100)
     assert sorted(write_ids(root, INVENTORY)) == sorted(f"w-{number}" for number in range(100))
     told = rows_of(root, RUNS, "run_id, status, writes")
     assert {run["run_id"]: (run["status"], run["writes"]) for run in told} == {
         **{f"open-{number}": ("abandoned", 1) for number in range(100)},
         **{f"ended-{number}": ("ok", None) for number in range(100)},
     }
-    assert (root.opened(INVENTORY).version(), root.opened(RUNS).version()) == (2, 2)
+    assert (root.open_table(INVENTORY).version(), root.open_table(RUNS).version()) == (2, 2)
     assert list(spools.iterdir()) == []
 
 
@@ -372,7 +372,7 @@ def test_a_spool_that_cannot_be_read_keeps_no_other_out(root, drain, spools):
     [segment] = bad.glob("*.seg")
     segment.unlink()
     segment.mkdir()
-    assert drain.all_dead(spools) == DrainResult(2, 4, segments=2, adopted=2)
+    assert drain.drain_abandoned(spools) == DrainResult(2, 4, segments=2, adopted=2)
     assert len(write_ids(root, INVENTORY)) == 2
     assert list(spools.iterdir()) == [bad]
 
@@ -393,22 +393,22 @@ def test_a_row_that_no_column_can_hold_keeps_no_other_out(root, drain, spools):
         assert spool.append(RecordKind.SNAPSHOT, name, as_json(row))
     spool.rotate()
     paths = [segment.path for segment in spool.sealed()]
-    assert drain.own(paths) == DrainResult(1, 0, 1, segments=2, damaged=5)
+    assert drain.drain_segments(paths) == DrainResult(1, 0, 1, segments=2, damaged=5)
     assert write_ids(root, INVENTORY) == ["whole"]
     assert rows_of(root, SNAPSHOTS, "snapshot") == [{"snapshot": "good"}]
-    assert drain.own(paths) == DrainResult(segments=2, damaged=5)
+    assert drain.drain_segments(paths) == DrainResult(segments=2, damaged=5)
 
 
 def test_rows_of_a_run_lie_together(root, drain, spools):
     """Within a file rows are ordered by run, so that its statistics tell which runs are in it."""
     spool = spool_in(spools)
-    drain.own(
+    drain.drain_segments(
         sealed_rows(
             spool,
             *(operation_row(f"w-{n}", run_id=f"r-{n % 2}", event_time=now_us()) for n in range(6)),
         )
     )
-    table = pa.table(root.opened(INVENTORY).scan())
+    table = pa.table(root.open_table(INVENTORY).scan())
     assert table["run_id"].to_pylist() == ["r-0"] * 3 + ["r-1"] * 3
 
 
@@ -418,7 +418,7 @@ def test_lines_that_cannot_be_read_are_counted(root, drain, spools):
     paths = sealed_rows(spool, operation_row("w-1"), operation_row("w-2"))
     content = paths[0].read_bytes()
     paths[0].write_bytes(content.replace(b"w-1", b"w-9", 1))
-    assert drain.own(paths) == DrainResult(1, segments=1, damaged=1)
+    assert drain.drain_segments(paths) == DrainResult(1, segments=1, damaged=1)
     assert write_ids(root, INVENTORY) == ["w-2"]
 
 
@@ -436,11 +436,11 @@ def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
         (RecordKind.RUN_START, "run-1", run_started()),
         (RecordKind.ROW, "w-1", operation_row("w-1", rows_added=3, table_id="t-1", version=1)),
         (RecordKind.ROW, "w-0", operation_row("w-0", pid=8)),
-        (RecordKind.NOTE, "w-2", noted),
+        (RecordKind.PROVISIONAL, "w-2", noted),
         (RecordKind.RUN_START, "run-2", run_started("run-2")),
         (RecordKind.RUN_END, "run-2", {**run_started("run-2"), "status": "ok"}),
     )
-    assert drain.all_dead(spools) == DrainResult(3, 2, segments=1, adopted=1)
+    assert drain.drain_abandoned(spools) == DrainResult(3, 2, segments=1, adopted=1)
     runs = rows_of(
         root,
         RUNS,
@@ -469,15 +469,15 @@ def test_runs_are_abandoned_by_the_last_segment_only(root, drain, spools, monkey
     runs.clear()
     spool.append(RecordKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
     spool.rotate()
-    spool._let_go()
-    drain.all_dead(spools)
+    spool._release_home()
+    drain.drain_abandoned(spools)
     assert rows_of(root, RUNS, "status") == [{"status": "ok"}]
 
 
 def test_an_abandoned_run_of_a_process_that_wrote_nothing(root, drain, spools):
     """A run that died before its first write is told too, with counts of nothing."""
     dead_spool(spools, (RecordKind.RUN_START, "run-1", run_started()))
-    drain.all_dead(spools)
+    drain.drain_abandoned(spools)
     assert rows_of(root, RUNS, "status, writes, tables_touched") == [
         {"status": "abandoned", "writes": 0, "tables_touched": 0}
     ]
@@ -489,7 +489,7 @@ def test_a_spool_that_cannot_be_drained_does_not_keep_others_from_it(root, drain
     broken = dead_spool(spools, (RecordKind.ROW, "w-1", operation_row("w-1")))
     (broken / "00000002.seg").mkdir()
     dead_spool(spools, (RecordKind.ROW, "w-2", operation_row("w-2")))
-    assert drain.all_dead(spools) == DrainResult(1, segments=1, adopted=1)
+    assert drain.drain_abandoned(spools) == DrainResult(1, segments=1, adopted=1)
     assert (write_ids(root, INVENTORY), broken.exists()) == (["w-2"], True)
 
 
@@ -509,29 +509,32 @@ def reconciled(root, *ids, age=0.0):
 
 def test_a_late_operation_that_a_reconcile_has_found_is_not_doubled(root, drain, spools):
     """Operations that waited long are looked up among the reconciled ones, and leave the shared mark."""
-    late = now_us() - int(2 * SETTLE * 1e6)
-    reconciled(root, "w-1", "other", age=2 * SETTLE)
+    late = now_us() - int(2 * GRACE * 1e6)
+    reconciled(root, "w-1", "other", age=2 * GRACE)
     paths = sealed_rows(
         spool_in(spools), *(operation_row(f"w-{n}", event_time=late) for n in range(3))
     )
-    assert drain.own(paths).operations == 2
+    assert drain.drain_segments(paths).operations == 2
     assert sorted(write_ids(root, INVENTORY)) == ["other", "w-0", "w-1", "w-2"]
-    assert root.opened(INVENTORY).transaction_version(LATE_APP_ID) == 1
+    assert root.open_table(INVENTORY).transaction_version(LATE_APP_ID) == 1
 
 
 def test_when_all_late_operations_are_known_only_the_mark_is_left(root, drain, spools):
     """A segment of which nothing is new is marked as drained all the same."""
     reconciled(root, "w-1")
     spool = spool_in(spools)
-    paths = sealed_rows(spool, operation_row("w-1", event_time=now_us() - int(2 * SETTLE * 1e6)))
-    assert [drain.own(paths).operations, drain.own(paths).operations] == [0, 0]
-    assert root.opened(INVENTORY).transaction_version(spool_app_id(spool.home)) == 1
+    paths = sealed_rows(spool, operation_row("w-1", event_time=now_us() - int(2 * GRACE * 1e6)))
+    assert [drain.drain_segments(paths).operations, drain.drain_segments(paths).operations] == [
+        0,
+        0,
+    ]
+    assert root.open_table(INVENTORY).transaction_version(spool_app_id(spool.home)) == 1
 
 
 def test_young_operations_are_not_looked_up(root, drain, spools):
     """An operation that no reconcile may have touched yet costs no query and no shared mark."""
-    drain.own(sealed_rows(spool_in(spools), operation_row("w-1")))
-    assert root.opened(INVENTORY).transaction_version(LATE_APP_ID) is None
+    drain.drain_segments(sealed_rows(spool_in(spools), operation_row("w-1")))
+    assert root.open_table(INVENTORY).transaction_version(LATE_APP_ID) is None
 
 
 def test_a_late_drain_and_a_reconcile_cannot_both_commit(root, drain, spools, monkeypatch):
@@ -555,9 +558,11 @@ def test_a_late_drain_and_a_reconcile_cannot_both_commit(root, drain, spools, mo
         return found
 
     monkeypatch.setattr(drain_module, "_without_reconciled", overtaken)
-    late = now_us() - int(2 * SETTLE * 1e6)
+    late = now_us() - int(2 * GRACE * 1e6)
     assert (
-        drain.own(sealed_rows(spool_in(spools), operation_row("w-1", event_time=late))).operations
+        drain.drain_segments(
+            sealed_rows(spool_in(spools), operation_row("w-1", event_time=late))
+        ).operations
         == 0
     )
     assert write_ids(root, INVENTORY) == ["w-1"]
@@ -568,10 +573,10 @@ def test_a_late_drain_and_a_reconcile_cannot_both_commit(root, drain, spools, mo
 
 def test_a_table_is_due_after_so_many_commits(root, drain, spools, monkeypatch):
     """Whoever makes the commit with the round number looks after the table."""
-    monkeypatch.setattr(drain_module, "MAINTAINED_EVERY", 2)
+    monkeypatch.setattr(drain_module, "COMMITS_PER_MAINTENANCE", 2)
     spool = spool_in(spools)
     due = []
     for number in range(4):
-        drain.own(sealed_rows(spool, operation_row(f"w-{number}"))[number:])
+        drain.drain_segments(sealed_rows(spool, operation_row(f"w-{number}"))[number:])
         due.append([table.alias for table in drain.due])
     assert due == [[], ["inventory"], ["inventory"], ["inventory", "inventory"]]

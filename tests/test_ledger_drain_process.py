@@ -278,7 +278,7 @@ def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, hel
         Settings(cache_root=str(tmp_path), drain_interval=0.1), may_use_engine=lambda: False
     )
     tell(recorder, "a")
-    recorder._attend()
+    recorder._wake_if_due()
     time.sleep(1.5)
     assert helpers == []
     assert recorder.pending == 1

@@ -135,7 +135,7 @@ class World:
             return
         row["version"] = self.chance.choice(others)
         row["versions"] = [row["version"]]
-        self.expected["differing", Difference.UNTOLD_COMMIT, row["write_id"]] += 1
+        self.expected["differing", Difference.MISSING_COMMIT, row["write_id"]] += 1
         self.problems["differing_row"] += 1
 
     def of_another_table(self):
@@ -183,7 +183,7 @@ class World:
         """Make the inventory anew from the rows as they are now."""
         location = self.ledger.root.uri_of(INVENTORY)
         shutil.rmtree(location)
-        self.ledger.root.made(INVENTORY)
+        self.ledger.root.open_or_create(INVENTORY)
         rows = pa.Table.from_pylist(self.rows, INVENTORY.schema)
         write_deltalake(location, rows, mode="append", partition_by=[PARTITION])
 

@@ -37,14 +37,14 @@ def root(tmp_path):
         ]
         if number == 5:
             rows[0]["run_id"] = None
-        Drain(root, tail=1).own(sealed_rows(spool, *rows))
-        spool.forget(spool.sealed())
+        Drain(root, tail=1).drain_segments(sealed_rows(spool, *rows))
+        spool.delete(spool.sealed())
     return root
 
 
 def files_for(root, condition):
     """Return how many files a query reads, besides the one without rows that is always there."""
-    dataset = dataset_of(root, INVENTORY, root.opened(INVENTORY))
+    dataset = dataset_of(root, INVENTORY, root.open_table(INVENTORY))
     return len(list(dataset.get_fragments(filter=condition))) - 1
 
 
@@ -100,7 +100,9 @@ def test_a_table_without_statistics_is_read_whole(tmp_path):
     DeltaTable.create(
         root.uri_of(INVENTORY), INVENTORY.schema, partition_by=[PARTITION], configuration=blind
     )
-    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "spools"), operation_row("w-1")))
+    Drain(root, tail=1).drain_segments(
+        sealed_rows(spool_in(tmp_path / "spools"), operation_row("w-1"))
+    )
     assert files_for(root, pc.field("run_id") == "run-9") == 1
     found = Ledger(root.uri).inventory().filter("run_id = 'run-1'").select("write_id").to_pydict()
     assert found == {"write_id": ["w-1"]}

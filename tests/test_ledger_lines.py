@@ -53,8 +53,8 @@ def test_a_damaged_byte_takes_at_most_two_lines(told, data):
     kept = [as_line(*line) for line in told]
     hit = next(n for n in range(len(lines)) if sum(map(len, lines[: n + 1])) > at)
     untouched = kept[:hit] + kept[hit + 2 :]
-    assert [line for line in untouched if line not in found.whole] == []
-    assert [line for line in found.whole if line not in kept] == []
+    assert [line for line in untouched if line not in found.valid] == []
+    assert [line for line in found.valid if line not in kept] == []
 
 
 def test_a_line_of_the_right_sum_and_the_wrong_form_is_damaged():

@@ -26,15 +26,15 @@ def root(tmp_path):
     root = LedgerRoot(str(tmp_path / "cache"))
     spool = spool_in(tmp_path / "spools")
     for number in range(10):
-        Drain(root, tail=1).own(
+        Drain(root, tail=1).drain_segments(
             sealed_rows(spool, operation_row(f"w-{number}", versions=[number], rows_added=number))
         )
-        spool.forget(spool.sealed())
+        spool.delete(spool.sealed())
     return root
 
 
 def mark(root):
-    return root.opened(INVENTORY).transaction_version(LEASE_APP_ID)
+    return root.open_table(INVENTORY).transaction_version(LEASE_APP_ID)
 
 
 # --- the lease ------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_compaction_keeps_every_row(root):
     )
     assert rows_of(root, INVENTORY, order="write_id") == before
     assert len(before) == 10
-    assert len(root.opened(INVENTORY).file_uris()) == 1
+    assert len(root.open_table(INVENTORY).file_uris()) == 1
     assert list(find_duplicate_rewrites(open_log(root.uri_of(INVENTORY)))) == []
 
 
@@ -160,9 +160,9 @@ def test_the_ledger_maintains_all_its_tables(root):
 def test_nothing_is_compacted_while_another_is_at_it(root):
     """Without the lease nothing is touched."""
     with lease(root, INVENTORY):
-        version = root.opened(INVENTORY).version()
+        version = root.open_table(INVENTORY).version()
         assert optimize(root, INVENTORY) == MaintenanceResult("cache_inventory_v1", is_done=False)
-        assert root.opened(INVENTORY).version() == version
+        assert root.open_table(INVENTORY).version() == version
 
 
 def test_old_files_are_deleted_after_the_retention(root, monkeypatch):

@@ -26,7 +26,7 @@ def ledger(tmp_path):
 
 def tell(ledger, *rows):
     """Put operations into the inventory."""
-    Drain(ledger.root, tail=1).own(sealed_rows(spool_in(ledger.spools), *rows))
+    Drain(ledger.root, tail=1).drain_segments(sealed_rows(spool_in(ledger.spools), *rows))
 
 
 def tell_runs(ledger, *rows):
@@ -35,7 +35,7 @@ def tell_runs(ledger, *rows):
     for row in rows:
         spool.append(RecordKind.RUN_END, row["run_id"], as_json(row))
     spool.rotate()
-    Drain(ledger.root, tail=1).own([segment.path for segment in spool.sealed()])
+    Drain(ledger.root, tail=1).drain_segments([segment.path for segment in spool.sealed()])
 
 
 # --- frames ---------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from deltawitness import (
     suppressed,
 )
 from deltawitness.hashing import table_id
-from deltawitness.ledger.drain.drain import SETTLE, append
+from deltawitness.ledger.drain.drain import GRACE, append
 from deltawitness.ledger.reconcile.findings import (
     Difference,
     DifferingRow,
@@ -242,7 +242,7 @@ def test_the_tables_of_a_lost_ledger_are_made_anew(tmp_path, ledger, table):
     assert ledger.reconcile([table]).apply() == 1
     assert [row["status"] for row in rows_of(ledger.root, RUNS)] == ["reconstructed"]
     assert rows_of(ledger.root, SNAPSHOTS) == []
-    assert all(ledger.root.opened(kind) is not None for kind in (INVENTORY, RUNS, SNAPSHOTS))
+    assert all(ledger.root.open_table(kind) is not None for kind in (INVENTORY, RUNS, SNAPSHOTS))
 
 
 def test_ids_of_tables_are_keyed_as_in_telemetry(tmp_path, cache, table):
@@ -500,7 +500,7 @@ def test_a_row_that_does_not_tell_of_its_commit_differs(tmp_path, ledger, table,
     plan = ledger.reconcile()
     assert plan.differing == (
         DifferingRow(
-            ledger_uri(table), write_id, Difference.UNTOLD_COMMIT, says["result"], (), (0,)
+            ledger_uri(table), write_id, Difference.MISSING_COMMIT, says["result"], (), (0,)
         ),
     )
     assert plan.counts == {**CLEAN, "differing": 1}
@@ -561,10 +561,10 @@ def test_a_second_pass_reads_only_what_is_new(tmp_path, ledger, table):
     """How far a table was read is remembered with the rows; a full pass reads all of it again."""
     observed_elsewhere(tmp_path, table, 3)
     assert ledger.reconcile([table]).apply() == 3
-    version = ledger.root.opened(INVENTORY).version()
+    version = ledger.root.open_table(INVENTORY).version()
     nothing = ledger.reconcile([table])
     assert (nothing.commits, nothing.is_clean, nothing.apply()) == (0, True, 0)
-    assert ledger.root.opened(INVENTORY).version() == version
+    assert ledger.root.open_table(INVENTORY).version() == version
     write_deltalake(table, one(4), mode="append")
     tail = ledger.reconcile([table])
     assert (tail.commits, tail.apply()) == (1, 1)
@@ -577,9 +577,9 @@ def test_nothing_missing_moves_the_mark_all_the_same(cache, ledger, table):
     write_deltalake(table, one(1))
     DeltaLakeInstrumentor().uninstrument()
     plan = ledger.reconcile()
-    before = ledger.root.opened(INVENTORY).version()
+    before = ledger.root.open_table(INVENTORY).version()
     assert (plan.is_clean, plan.apply(), plan.apply()) == (True, 0, 0)
-    assert ledger.root.opened(INVENTORY).version() == before + 1
+    assert ledger.root.open_table(INVENTORY).version() == before + 1
     assert ledger.reconcile().commits == 0
 
 
@@ -643,7 +643,7 @@ def test_two_plans_of_the_same_time_append_once(tmp_path, ledger, table):
     plans.append(ledger.reconcile([table]))
     assert [plan.apply() for plan in plans] == [3, 0, 1]
     assert told_versions(ledger) == [0, 1, 2, 3]
-    assert ledger.root.opened(INVENTORY).transaction_version(LATE_APP_ID) == 2
+    assert ledger.root.open_table(INVENTORY).transaction_version(LATE_APP_ID) == 2
     assert ledger.reconcile([table]).commits == 0
 
 
@@ -683,7 +683,7 @@ def test_processes_that_reconcile_at_once_append_each_commit_once(
 def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger, table):
     """With another process alive in the spool, what is younger than a minute waits for the next pass."""
     observed_elsewhere(tmp_path, table, 2)
-    old = now_ms() - int(2 * SETTLE * 1000)
+    old = now_ms() - int(2 * GRACE * 1000)
     lay_commit(table, 2, {"commitInfo": {"timestamp": old, "operation": "WRITE"}})
     program = [sys.executable, PROGRAMS / "ledger_idler.py", ledger.root.uri]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -700,7 +700,7 @@ def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger,
 
 def lay_old_commit(table, version, write_id):
     """Put a commit of a write into a log that is too old to be left alone for its age."""
-    old = now_ms() - int(2 * SETTLE * 1000)
+    old = now_ms() - int(2 * GRACE * 1000)
     lay_commit(
         table,
         version,
@@ -726,13 +726,15 @@ def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
     told_later = {"table_uri": ledger_uri(table), "version": 1, "event_time": began}
     spool = spool_in(ledger.spools)
     if marked:
-        spool.note(write_id, as_json(operation_row(write_id, _mark="callers-own", **told_later)))
+        spool.append_provisional(
+            write_id, as_json(operation_row(write_id, _mark="callers-own", **told_later))
+        )
     else:
         spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, **told_later)))
     plan = ledger.reconcile([table])
     assert (plan.counts, plan.unsettled, plan.apply()) == (CLEAN, 1, 0)
     assert ledger.reconcile([table]).commits == 1
-    spool._let_go()
+    spool._release_home()
     assert ledger.reconcile([table]).is_clean
     assert [row["source"] for row in told(ledger)][1:] == ["observed"]
 
@@ -745,7 +747,7 @@ def test_a_process_that_tells_late_adds_nothing(ledger, table):
     assert ledger.reconcile([table]).apply() == 2
     spool = spool_in(ledger.spools)
     spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, event_time=began)))
-    spool._let_go()
+    spool._release_home()
     assert ledger.drain().operations == 0
     assert [row["source"] for row in told(ledger)] == ["reconciled", "reconciled"]
 

@@ -141,7 +141,7 @@ def test_a_drain_waits_for_a_pause_between_writes(tmp_path, monkeypatch):
     recorder._wake.set()
     recorder._wait_for_quiet()
     assert slept == [recorder_module.QUIET_POLL] * 3
-    monkeypatch.setattr(recorder_module, "PATIENCE", -1.0)
+    monkeypatch.setattr(recorder_module, "QUIET_TIMEOUT", -1.0)
     looks = iter([True])
     recorder._wait_for_quiet()
     assert len(slept) == 3
@@ -259,12 +259,12 @@ def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
     def opened_and_ended(number):
         context = RunContext(f"r-{number}", "job")
         recorder.run_started(context)
-        recorder.operation(context, READ)
+        recorder.record_operation(context, READ)
         recorder.run_ended(context, None)
 
     for number in range(1000):
         opened_and_ended(number)
-    assert len(recorder._runs) == recorder_module.UNTOLD_KEPT
+    assert len(recorder._runs) == recorder_module.MAX_UNRECORDED
     assert dropped
     (tmp_path / "cache_ledgers").unlink()
     assert [recorder.drain() for _ in range(20)] == [True] * 20
@@ -279,14 +279,14 @@ def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
 
 def test_a_table_is_looked_after_by_policy(observed, table, monkeypatch):
     """Every so many commits to a table of the ledger the drain compacts it, if the settings let it."""
-    monkeypatch.setattr(drain_module, "MAINTAINED_EVERY", 3)
+    monkeypatch.setattr(drain_module, "COMMITS_PER_MAINTENANCE", 3)
     for is_kept_up in (False, True):
         recorder = observed(ledger_maintenance=is_kept_up)
         for number in range(6):
             write_deltalake(table, one(number), mode="append")
             flush()
             recorder.drain()
-        files = len(recorder.root.opened(INVENTORY).file_uris())
+        files = len(recorder.root.open_table(INVENTORY).file_uris())
         DeltaLakeInstrumentor().uninstrument()
         assert (files < 6) is is_kept_up
         assert len(rows_of(recorder.root, INVENTORY)) == 6
@@ -465,9 +465,9 @@ def test_a_run_that_ends_while_a_drain_begins_is_told_once(tmp_path):
         def look(opened=opened, begun=begun):
             begun.wait()
             deadline = time.monotonic() + 10
-            while opened.ended is None:
+            while opened.end_row is None:
                 assert time.monotonic() < deadline
-            recorder._tell_end(opened)
+            recorder._record_run_end(opened)
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -501,8 +501,8 @@ def test_a_worker_that_takes_part_in_many_runs_keeps_few_of_them_open(tmp_path):
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
     runs = [RunContext(f"r-{number}", "job", is_joined=True) for number in range(1000)]
     for joined in (*runs, runs[0]):
-        recorder.operation(joined, READ)
-    assert len(recorder._runs) == recorder_module.PARTS_KEPT
+        recorder.record_operation(joined, READ)
+    assert len(recorder._runs) == recorder_module.MAX_OPEN_PARTS
     recorder.close(None, timeout=60)
     told = Ledger(tmp_path).runs().select("run_id", "reads").to_pylist()
     assert {run["run_id"]: run["reads"] for run in told} == {
@@ -606,8 +606,8 @@ def test_a_run_whose_start_cannot_be_kept_is_no_trouble(tmp_path):
     recorder = Recorder(Settings(cache_root=str(tmp_path)), on_drop=dropped.append)
     context = RunContext("r-1", "nightly")
     recorder.run_started(context)
-    recorder.operation(context, {"result": "hit", "cache_operation": "read"})
-    recorder.snapshot("s", {})
+    recorder.record_operation(context, {"result": "hit", "cache_operation": "read"})
+    recorder.record_snapshot("s", {})
     recorder.run_ended(context, None)
     recorder.close(None, timeout=1)
     assert dropped == ["spool", "spool"]
@@ -707,7 +707,7 @@ def test_what_a_read_is_said_to_be_is_kept_without_secrets(tmp_path):
         "key": "customer 4711",
         "error_message": "can't read /home/ann/x, errno 13, token=hunter2",
     }
-    recorder.operation(RunContext("r-1", "job"), READ | said)
+    recorder.record_operation(RunContext("r-1", "job"), READ | said)
     assert [
         (row["table_uri"], row["key"], row["error_message"])
         for path in recorder.home.glob("*.open")
@@ -742,7 +742,7 @@ def test_without_a_ledger_nobody_listens_to_reads(tmp_path):
 def test_snapshots_are_rows_of_the_registry(observed):
     """A snapshot of any name is in its table, with what was told of it."""
     recorder = observed()
-    recorder.snapshot(
+    recorder.record_snapshot(
         "daily ü \ud800", {"event_time": now_us(), "run_id": "r", "rows": 3, "result": "write"}
     )
     recorder.drain()
@@ -794,11 +794,11 @@ def test_what_comes_after_the_end_is_left_to_the_next(observed, table):
     recorder = observed()
     write_deltalake(table, one(0))
     DeltaLakeInstrumentor().uninstrument()
-    recorder.operation(
+    recorder.record_operation(
         current_run(), {"event_time": now_us(), "result": "hit", "cache_operation": "read"}
     )
     assert len(rows_of(recorder.root, INVENTORY)) == 1
-    recorder._spool._let_go()
+    recorder._spool._release_home()
     assert Ledger(recorder.root.uri).drain().operations == 1
 
 
@@ -821,7 +821,7 @@ def test_a_forked_child_tells_and_does_not_drain(observed, table):
     pid = os.fork()
     if pid == 0:
         try:
-            recorder.operation(
+            recorder.record_operation(
                 RunContext("r-child", "x"),
                 {"event_time": now_us(), "result": "hit", "cache_operation": "read"},
             )
@@ -846,7 +846,7 @@ def test_a_forked_child_tells_and_does_not_drain(observed, table):
 
 def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
     """A fork waits for the end of a drain; one that did so in vain is the last to wait."""
-    monkeypatch.setattr(recorder_module, "PATIENCE", 0.5)
+    monkeypatch.setattr(recorder_module, "QUIET_TIMEOUT", 0.5)
     recorder = Recorder(Settings(cache_root=str(tmp_path)))
     waited = []
     with recorder._unforkable:

@@ -8,10 +8,10 @@ import threading
 
 from deltawitness.ledger.spool.reader import (
     adopt,
-    live_write_ids,
     read_segment,
     segments_of,
     spool_app_id,
+    spooled_write_ids,
 )
 from deltawitness.ledger.spool.records import RecordKind, encode
 from ledger_parts import lines_of, spool_in
@@ -32,8 +32,8 @@ def test_a_segment_tells_each_operation_once(tmp_path):
         tmp_path,
         (RecordKind.RUN_START, "r-1", '{"run_id":"r-1"}'),
         (RecordKind.RUN_START, "r-2", '{"run_id":"r-2"}'),
-        (RecordKind.NOTE, "a", '{"id":"a"}'),
-        (RecordKind.NOTE, "b", '{"id":"b"}'),
+        (RecordKind.PROVISIONAL, "a", '{"id":"a"}'),
+        (RecordKind.PROVISIONAL, "b", '{"id":"b"}'),
         (RecordKind.ROW, "a", '{"whole":"a"}'),
         (RecordKind.SNAPSHOT, "s", '{"snapshot":"s"}'),
         (RecordKind.RUN_END, "r-1", '{"ended":"r-1"}'),
@@ -68,7 +68,7 @@ def test_the_spool_of_a_living_process_is_not_adopted(tmp_path):
         written(tmp_path, name=f"v1-dead/{number:08d}.seg")
     [dead] = adopt(tmp_path)
     assert [path.name for path in dead.segments] == ["00000009.seg", "00000010.seg", "00000011.seg"]
-    dead.forget()
+    dead.delete()
     assert (list(adopt(tmp_path)), alive.home.exists()) == ([], True)
 
 
@@ -98,7 +98,7 @@ def test_no_folder_holds_no_spools(tmp_path):
     """A ledger that nobody has told anything has nothing that waits."""
     (tmp_path / "file").touch()
     for folder in (tmp_path / "none", tmp_path / "file"):
-        assert (list(adopt(folder)), list(segments_of(folder)), live_write_ids(folder)) == (
+        assert (list(adopt(folder)), list(segments_of(folder)), spooled_write_ids(folder)) == (
             [],
             [],
             (set(), False),
@@ -107,11 +107,11 @@ def test_no_folder_holds_no_spools(tmp_path):
 
 def test_operations_that_wait_are_known_to_others(tmp_path):
     """Ids of notes and rows are told, of the living and the dead, and whether somebody lives."""
-    written(tmp_path, (RecordKind.NOTE, "a", "{}"), (RecordKind.RUN_START, "r", "{}"))
-    assert live_write_ids(tmp_path) == ({"a"}, False)
+    written(tmp_path, (RecordKind.PROVISIONAL, "a", "{}"), (RecordKind.RUN_START, "r", "{}"))
+    assert spooled_write_ids(tmp_path) == ({"a"}, False)
     alive = spool_in(tmp_path)
     alive.append(RecordKind.ROW, "b", "{}")
-    assert live_write_ids(tmp_path) == ({"a", "b"}, True)
+    assert spooled_write_ids(tmp_path) == ({"a", "b"}, True)
 
 
 def test_a_segment_that_is_sealed_meanwhile_is_read_all_the_same(tmp_path):

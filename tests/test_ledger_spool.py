@@ -40,7 +40,7 @@ def die(spool):
     """Let go of everything without a word, as the kernel does for a process that was killed."""
     descriptors = [
         segment.descriptor
-        for segment in (*spool._waiting, *([spool._active] if spool._active else []))
+        for segment in (*spool._retired, *([spool._active] if spool._active else []))
     ]
     for descriptor in (*descriptors, *([] if spool._owner is None else [spool._owner])):
         os.close(descriptor)
@@ -62,13 +62,13 @@ class Life:
     def note(self):
         self.number += 1
         key = str(self.number)
-        self.open.append((self.spool.note(key, as_note(key)), key))
+        self.open.append((self.spool.append_provisional(key, as_note(key)), key))
         self.told[key] += 1
 
     def settle(self):
         if self.open:
             segment, key = self.open.pop(0)
-            assert self.spool.settle(segment, key, as_note(key))
+            assert self.spool.append_row(segment, key, as_note(key))
 
     def row(self):
         self.number += 1
@@ -83,14 +83,14 @@ class Life:
         ready = self.spool.sealed()
         for segment in ready:
             self.found.update(ids_in(segment.path))
-        self.spool.forget(ready)
+        self.spool.delete(ready)
         self.adopt()
 
     def adopt(self):
         for dead in adopt(self.folder, self.spool.home):
             for path in dead.segments:
                 self.found.update(ids_in(path))
-            dead.forget()
+            dead.delete()
 
     def killed(self):
         die(self.spool)
@@ -99,7 +99,7 @@ class Life:
 
     def killed_in_a_line(self):
         self.number += 1
-        segment = self.spool.note(str(self.number), as_note(self.number))
+        segment = self.spool.append_provisional(str(self.number), as_note(self.number))
         length = len(f"01234567 N {self.number} {as_note(self.number)}\n")
         os.truncate(segment.path, segment.path.stat().st_size - 1 - self.number % (length - 1))
         self.killed()
@@ -140,7 +140,7 @@ def test_nothing_is_made_before_the_first_line(tmp_path):
 def test_what_is_told_is_for_the_user_alone(tmp_path):
     """Folder and segments can be read by nobody else."""
     spool = spool_in(tmp_path / "s")
-    segment = spool.note("a", "{}")
+    segment = spool.append_provisional("a", "{}")
     assert stat.S_IMODE(spool.home.stat().st_mode) == 0o700
     assert stat.S_IMODE(segment.path.stat().st_mode) == 0o600
     assert spool.home.name.startswith("v1-")
@@ -149,7 +149,7 @@ def test_what_is_told_is_for_the_user_alone(tmp_path):
 def test_a_line_is_in_the_file_when_the_call_returns(tmp_path):
     """Nothing is buffered in the process, and nothing is synced to the disk."""
     spool = spool_in(tmp_path)
-    segment = spool.note("a", '{"x":1}')
+    segment = spool.append_provisional("a", '{"x":1}')
     assert lines_of(segment.path) == [("N", "a", {"x": 1})]
 
 
@@ -159,52 +159,54 @@ def test_a_line_is_in_the_file_when_the_call_returns(tmp_path):
 def test_a_segment_waits_for_the_rows_of_its_notes(tmp_path):
     """A segment is closed to new notes by a rotation, and sealed with the row of its last one."""
     spool = spool_in(tmp_path)
-    first, second = spool.note("a", "{}"), spool.note("b", "{}")
+    first, second = spool.append_provisional("a", "{}"), spool.append_provisional("b", "{}")
     spool.rotate()
-    later = spool.note("c", "{}")
+    later = spool.append_provisional("c", "{}")
     assert (first, later.number, spool.sealed()) == (second, 2, [])
-    spool.settle(first, "a", "{}")
+    spool.append_row(first, "a", "{}")
     assert (spool.sealed(), files_of(spool)) == ([], ["00000001.open", "00000002.open"])
-    spool.settle(first, "b", "{}")
+    spool.append_row(first, "b", "{}")
     assert (spool.sealed(), files_of(spool)) == ([first], ["00000001.seg", "00000002.open"])
 
 
 def test_segments_are_drained_in_their_order(tmp_path):
     """A sealed segment waits for an older one that is still being written."""
     spool = spool_in(tmp_path)
-    first = spool.note("a", "{}")
+    first = spool.append_provisional("a", "{}")
     spool.rotate()
-    second = spool.note("b", "{}")
-    spool.settle(second, "b", "{}")
+    second = spool.append_provisional("b", "{}")
+    spool.append_row(second, "b", "{}")
     spool.rotate()
     assert (second.is_sealed, spool.sealed()) == (True, [])
-    spool.settle(first, "a", "{}")
+    spool.append_row(first, "a", "{}")
     assert spool.sealed() == [first, second]
 
 
 def test_a_row_that_does_not_come_is_not_waited_for_longer(tmp_path, monkeypatch):
     """After its patience a segment is sealed with the note, which then stands for the row."""
     spool = spool_in(tmp_path)
-    segment = spool.note("a", "{}")
+    segment = spool.append_provisional("a", "{}")
     spool.rotate()
-    monkeypatch.setattr(spool_module, "PATIENCE", -1.0)
+    monkeypatch.setattr(spool_module, "ROW_TIMEOUT", -1.0)
     spool.rotate()
     assert spool.sealed() == [segment]
-    assert spool.settle(segment, "a", '{"late":1}')
+    assert spool.append_row(segment, "a", '{"late":1}')
     assert lines_of(segment.path) == [("N", "a", {})]
 
 
 def test_a_large_segment_is_closed_at_once(tmp_path):
     """A segment takes no new notes once it has its size."""
     spool = spool_in(tmp_path, segment_bytes=100)
-    numbers = [spool.note(str(n), '{"x":"' + "x" * 60 + '"}').number for n in range(4)]
+    numbers = [
+        spool.append_provisional(str(n), '{"x":"' + "x" * 60 + '"}').number for n in range(4)
+    ]
     assert numbers == [1, 1, 2, 2]
 
 
 def test_a_row_without_a_note_is_told_all_the_same(tmp_path):
     """A row whose note could not be kept is a line of its own."""
     spool = spool_in(tmp_path)
-    assert spool.settle(None, "a", "{}")
+    assert spool.append_row(None, "a", "{}")
     assert spool.pending == 1
 
 
@@ -231,14 +233,14 @@ def test_every_segment_begins_with_the_runs_that_are_open(tmp_path):
 def test_pending_counts_events_until_they_are_drained(tmp_path):
     """Notes, rows, runs and snapshots are pending from their line on, wherever their segment is."""
     spool = spool_in(tmp_path)
-    note = spool.note("a", "{}")
+    note = spool.append_provisional("a", "{}")
     for kind in (RecordKind.ROW, RecordKind.RUN_END, RecordKind.SNAPSHOT):
         spool.append(kind, "b", "{}")
     spool.rotate()
-    spool.note("c", "{}")
+    spool.append_provisional("c", "{}")
     assert spool.pending == 5
-    spool.settle(note, "a", "{}")
-    spool.forget(spool.sealed())
+    spool.append_row(note, "a", "{}")
+    spool.delete(spool.sealed())
     assert spool.pending == 1
 
 
@@ -252,10 +254,10 @@ def test_the_oldest_are_kept_when_it_is_full(tmp_path):
     body = '{"x":"' + "x" * 70 + '"}'
     kept = [spool.append(RecordKind.ROW, str(n), body) for n in range(6)]
     assert kept == [True, True, True, True, False, False]
-    assert spool.note("n", body) is None
+    assert spool.append_provisional("n", body) is None
     assert (spool.dropped, [error.errno for error in errors]) == (2, [errno.EDQUOT] * 3)
     spool.rotate()
-    spool.forget(spool.sealed())
+    spool.delete(spool.sealed())
     assert spool.append(RecordKind.ROW, "7", body)
 
 
@@ -271,11 +273,14 @@ def test_a_place_where_there_can_be_no_folder_is_told_and_tried_again(tmp_path, 
     (tmp_path / "s").write_text("a file is in the way")
     errors = []
     spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
-    assert [spool.note("a", "{}"), spool.append(RecordKind.ROW, "b", "{}")] == [None, False]
+    assert [spool.append_provisional("a", "{}"), spool.append(RecordKind.ROW, "b", "{}")] == [
+        None,
+        False,
+    ]
     assert [type(error) for error in errors] == [NotADirectoryError]
     (tmp_path / "s").unlink()
     monkeypatch.setattr(spool, "_not_before", 0.0)
-    assert spool.note("c", "{}") is not None
+    assert spool.append_provisional("c", "{}") is not None
 
 
 @contextmanager
@@ -300,7 +305,7 @@ def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
     assert [error.errno for error in errors] == [errno.ENOSPC, errno.ENOSPC]
     assert spool.append(RecordKind.ROW, "later", body)
     lines = decode(spool._active.path.read_bytes())
-    assert ([line.key for line in lines.whole], lines.damaged, lines.torn) == (
+    assert ([line.key for line in lines.valid], lines.damaged, lines.torn) == (
         ["0", "1", "2", "later"],
         0,
         False,
@@ -311,9 +316,9 @@ def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
 def test_a_row_that_the_disk_refuses_leaves_its_note(tmp_path):
     """A write whose row cannot be written is told by its note, and its segment does not wait for it."""
     spool = Spool(tmp_path, limit=1 << 30, on_error=lambda _: None)
-    segment = spool.note("a", "{}")
+    segment = spool.append_provisional("a", "{}")
     with files_at_most(segment.size):
-        assert spool.settle(segment, "a", '{"x":1}')
+        assert spool.append_row(segment, "a", '{"x":1}')
     spool.rotate()
     assert [line[:2] for line in lines_of(spool.sealed()[0].path)] == [("N", "a")]
 
@@ -321,14 +326,14 @@ def test_a_row_that_the_disk_refuses_leaves_its_note(tmp_path):
 def test_what_was_deleted_below_it_is_saved(tmp_path):
     """When somebody deletes the folder, what is in the open segments goes into a new one."""
     spool = spool_in(tmp_path / "s")
-    waiting = spool.note("a", "{}")
+    waiting = spool.append_provisional("a", "{}")
     spool.rotate()
-    spool.note("b", "{}")
+    spool.append_provisional("b", "{}")
     old = spool.home
     shutil.rmtree(tmp_path / "s")
     spool.rotate()
     assert (spool.home == old, files_of(spool)) == (False, ["00000001.open", "00000002.open"])
-    spool.settle(waiting, "a", '{"x":1}')
+    spool.append_row(waiting, "a", '{"x":1}')
     assert [lines_of(segment.path) for segment in spool.sealed()] == [
         [("N", "a", {}), ("R", "a", {"x": 1})]
     ]
@@ -338,7 +343,7 @@ def test_what_cannot_be_saved_is_told(tmp_path):
     """When the folder was deleted and there can be no other, that is told and nothing is raised."""
     errors = []
     spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
-    spool.note("a", "{}")
+    spool.append_provisional("a", "{}")
     shutil.rmtree(tmp_path / "s")
     (tmp_path / "s").write_text("a file is in the way")
     spool.rotate()
@@ -363,7 +368,7 @@ def test_a_closed_spool_in_which_nothing_is_left_goes(tmp_path):
     spool = spool_in(tmp_path)
     spool.append(RecordKind.ROW, "a", "{}")
     spool.rotate()
-    spool.forget(spool.sealed())
+    spool.delete(spool.sealed())
     spool.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -373,7 +378,7 @@ def test_a_closed_spool_leaves_what_waits_to_whoever_adopts_it(tmp_path):
     spool = spool_in(tmp_path, open_runs=lambda: [(RecordKind.RUN_START, "r", "{}")])
     spool.append(RecordKind.ROW, "a", "{}")
     spool.rotate()
-    spool.note("b", as_note("b"))
+    spool.append_provisional("b", as_note("b"))
     spool.close()
     assert [[ids_in(path) for path in found.segments] for found in adopt(tmp_path)] == [
         [["a"], ["b"]]
@@ -384,9 +389,9 @@ def test_a_forked_child_begins_its_own(tmp_path):
     """A child writes into a folder of its own, and the parent's segments stay the parent's."""
     spool = spool_in(tmp_path)
     spool.append(RecordKind.ROW, "parent", "{}")
-    waiting = spool.note("waiting", '{"id":"waiting"}')
+    waiting = spool.append_provisional("waiting", '{"id":"waiting"}')
     spool.rotate()
-    spool.note("open", '{"id":"open"}')
+    spool.append_provisional("open", '{"id":"open"}')
     spool.before_fork()
     pid = os.fork()
     if pid == 0:
@@ -400,6 +405,6 @@ def test_a_forked_child_begins_its_own(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     [child] = adopt(tmp_path, spool.home)
     assert [ids_in(path) for path in child.segments] == [["child"]]
-    spool.settle(waiting, "waiting", "{}")
-    spool.note("after", "{}")
+    spool.append_row(waiting, "waiting", "{}")
+    spool.append_provisional("after", "{}")
     assert sorted(ids_in(spool.sealed()[0].path)) == ["parent", "waiting"]

@@ -253,7 +253,7 @@ def test_a_spool_at_its_limit(observed, table, ledger):
     with run("much"):
         write(table, 60)
         recorder = recorder_of(ledger.root)
-        recorder.settle_all()
+        recorder.await_rows()
         kept = recorder.pending
         assert 20 < kept < 60
         recorder.drain()
@@ -315,7 +315,7 @@ def segment_left_behind(ledger, ids=("w-0", "w-1", "w-2")):
     """Return the only segment of a dead process that told of these operations."""
     spool = spool_in(ledger.spools)
     (path,) = sealed_rows(spool, *map(operation_row, ids))
-    spool._let_go()  # as a process does that dies
+    spool._release_home()  # as a process does that dies
     return path
 
 
@@ -414,7 +414,7 @@ def test_the_spool_of_another_user_is_left_alone():
             ledger_crowd.write_as, [(NOBODY, {"cache_root": ledger.root.uri}, f"{folder}/t")]
         )
         assert result == {}
-        assert ledger.root.opened(INVENTORY).version() == 1
+        assert ledger.root.open_table(INVENTORY).version() == 1
         (home,) = ledger.spools.iterdir()
         assert home.stat().st_uid == 0
         assert ledger.inventory().count() == 1

@@ -183,14 +183,14 @@ def test_every_column_says_what_it_is(table, root):
     """Each column has a comment, that of the schema being the one in the made table's metadata."""
     comments = {column.name: column.metadata[b"comment"].decode() for column in table.schema}
     assert [name for name, comment in comments.items() if len(comment) < 4] == []
-    fields = root.made(table).schema().fields
+    fields = root.open_or_create(table).schema().fields
     assert {field.name: field.metadata["comment"] for field in fields} == comments
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
 def test_a_made_table_is_what_it_is_meant_to_be(table, root):
     """A new table is append-only, partitioned by day, named and described, with its own retention."""
-    metadata = root.made(table).metadata()
+    metadata = root.open_or_create(table).metadata()
     assert (metadata.name, metadata.description) == (table.name, table.description)
     assert metadata.partition_columns == [PARTITION]
     assert metadata.configuration == {
@@ -205,16 +205,16 @@ def test_a_made_table_is_what_it_is_meant_to_be(table, root):
 
 def test_a_table_is_made_once(root):
     """Making a table that is there opens it; opening one that is not makes nothing."""
-    assert root.opened(RUNS) is None
-    assert [root.made(RUNS).version(), root.made(RUNS).version()] == [0, 0]
-    assert root.opened(RUNS).history()[0]["operation"] == "CREATE TABLE"
+    assert root.open_table(RUNS) is None
+    assert [root.open_or_create(RUNS).version(), root.open_or_create(RUNS).version()] == [0, 0]
+    assert root.open_table(RUNS).history()[0]["operation"] == "CREATE TABLE"
 
 
 def test_rows_of_the_ledger_cannot_be_deleted(root, tmp_path):
     """No tool deletes from an append-only table, this engine included."""
-    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
+    Drain(root, tail=1).drain_segments(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
     with pytest.raises(Exception, match=r"(?i)append"):
-        root.opened(INVENTORY).delete()
+        root.open_table(INVENTORY).delete()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_newer_release_has_added_a_column(root, tmp_path):
     DeltaTable.create(
         root.uri_of(INVENTORY), newer, partition_by=[PARTITION], configuration=CONFIGURATION
     )
-    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
+    Drain(root, tail=1).drain_segments(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
     assert rows_of(root, INVENTORY, "write_id, mood") == [{"write_id": "w-1", "mood": None}]
 
 
@@ -257,7 +257,7 @@ def test_an_older_release_has_made_the_table(root, tmp_path):
     )
     old = operation_rows([as_json(operation_row("w-0")).encode()]).select(older.names)
     write_deltalake(root.uri_of(INVENTORY), old, mode="append")
-    Drain(root, tail=1).own(
+    Drain(root, tail=1).drain_segments(
         sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1", engine="delta-rs"))
     )
     assert rows_of(root, INVENTORY, "write_id, engine, landed") == [
@@ -306,9 +306,9 @@ def test_a_row_may_be_as_long_as_it_likes():
 
 def test_a_query_gives_text_as_text(root):
     """Results are of Arrow's plain types, so that they compare with rows that were told."""
-    root.made(INVENTORY)
+    root.open_or_create(INVENTORY)
     text = quote_literal("it's")
     found = query(
-        root.opened(INVENTORY), f"SELECT write_id, version FROM ledger WHERE job = {text}"
+        root.open_table(INVENTORY), f"SELECT write_id, version FROM ledger WHERE job = {text}"
     )
     assert found.schema == pa.schema([("write_id", pa.string()), ("version", pa.int64())])

@@ -26,9 +26,9 @@ def tell(ledger, *rows, runs=()):
     spool = spool_in(ledger.spools)
     for row in runs:
         spool.append(RecordKind.RUN_END, row["run_id"], as_json(row))
-    Drain(ledger.root, tail=1).own(sealed_rows(spool, *rows))
+    Drain(ledger.root, tail=1).drain_segments(sealed_rows(spool, *rows))
     spool.rotate()
-    spool.forget(spool.sealed())
+    spool.delete(spool.sealed())
     spool.close()
 
 
@@ -42,8 +42,8 @@ def test_a_good_ledger(ledger):
     """Rows are counted by table, and what waits is counted once, by its note or its row."""
     tell(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
     waiting = spool_in(ledger.spools)
-    waiting.settle(waiting.note("w-3", "{}"), "w-3", "{}")
-    waiting.note("w-4", "{}")
+    waiting.append_row(waiting.append_provisional("w-3", "{}"), "w-3", "{}")
+    waiting.append_provisional("w-4", "{}")
     assert ledger.verify() == IntegrityResult(
         (), {"cache_inventory_v1": 2, "cache_run_summary_v1": 1}, 2
     )
@@ -108,8 +108,8 @@ def test_rows_that_two_compactions_have_doubled(ledger):
 def test_lines_that_are_damaged(ledger):
     """Damage in what waits is told with its place; a line that is only cut off is none."""
     waiting = spool_in(ledger.spools)
-    segment = waiting.note("w-1", "{}")
-    waiting.note("w-2", "{}")
+    segment = waiting.append_provisional("w-1", "{}")
+    waiting.append_provisional("w-2", "{}")
     content = segment.path.read_bytes().replace(b"w-1", b"w-9") + b"0123"
     segment.path.write_bytes(content)
     where = f"{waiting.home.name}/00000001.open"
@@ -140,7 +140,7 @@ def test_a_table_that_cannot_be_read(ledger):
 def test_a_segment_that_was_drained_meanwhile(ledger, monkeypatch):
     """What is gone between the listing and the reading waits no more."""
     waiting = spool_in(ledger.spools)
-    segment = waiting.note("w-1", "{}")
+    segment = waiting.append_provisional("w-1", "{}")
     gone = segment.path.with_suffix(".seg")
     monkeypatch.setattr(
         "deltawitness.ledger.integrity.segments_of", lambda _: iter([gone, segment.path])

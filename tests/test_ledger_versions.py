@@ -98,7 +98,7 @@ def test_tables_gain_columns_once_and_lose_none(tmp_path):
     """The first row of a newer release adds its columns; rows of older ones leave them be."""
 
     def columns(table):
-        return {field.name for field in both.ledger.root.opened(table).schema().fields}
+        return {field.name for field in both.ledger.root.open_table(table).schema().fields}
 
     everything = {name for name, _, _ in INVENTORY.columns}
     with releases(tmp_path, "older", "newer") as both:

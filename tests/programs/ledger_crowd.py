@@ -47,7 +47,7 @@ def write_many(settings, tables, options, turns, results):
 def drain_when_told(root, spools, barrier, results):
     """Drain what dead processes have left, all at once with others."""
     barrier.wait(60)
-    done = Drain(LedgerRoot(root), tail=64).all_dead(spools)
+    done = Drain(LedgerRoot(root), tail=64).drain_abandoned(spools)
     results.send((done.operations, done.runs, internal_errors.seen()))
 
 

@@ -62,7 +62,7 @@ def children_of_a_writer(cache, tables, results):
 
         def child():
             with run("child"):
-                kept.operation(current_run(), READ)
+                kept.record_operation(current_run(), READ)
             assert not kept.drain()
             assert kept.home.name != before[0]
 

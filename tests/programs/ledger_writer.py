@@ -138,11 +138,11 @@ def die_deleting(owner, event, *, call=1):
     """Die while something is deleted.
 
     Args:
-        owner: class whose `forget` deletes it.
+        owner: class whose `delete` deletes it.
         event: what Python calls the step at which to die, just before it is done.
         call: how often that step comes.
     """
-    original = owner.forget
+    original = owner.delete
     left = [call]
 
     def watch(name, _):
@@ -151,11 +151,11 @@ def die_deleting(owner, event, *, call=1):
             if left[0] == 0:
                 die()
 
-    def forget(*args):
+    def delete(*args):
         sys.addaudithook(watch)
         original(*args)
 
-    owner.forget = forget
+    owner.delete = delete
 
 
 def inside_the_engine(folder, moment):
@@ -179,7 +179,7 @@ def of(table):
 
 def maintain_often():
     """Have every few commits looked after, so that one can die at it."""
-    drain.MAINTAINED_EVERY = 3
+    drain.COMMITS_PER_MAINTENANCE = 3
 
 
 MOMENTS = {
@@ -188,14 +188,14 @@ MOMENTS = {
     "after the commit, before the note": lambda: die_at(LedgerSink, "note", call=11),
     "at the very first line": lambda: die_in_a_line(1),
     "in the middle of a line": lambda: die_in_a_line(25),
-    "between note and row": lambda: die_at(Recorder, "settle", call=11),
-    "after the row": lambda: die_at(Recorder, "settle", call=11, after=True),
+    "between note and row": lambda: die_at(Recorder, "finalize", call=11),
+    "after the row": lambda: die_at(Recorder, "finalize", call=11, after=True),
     "making the folder of the spool": lambda: die_at(Path, "rename"),
-    "before the end of a run": lambda: die_at(Recorder, "_end", call=2),
-    "after the end of a run": lambda: die_at(Recorder, "_end", call=2, after=True),
+    "before the end of a run": lambda: die_at(Recorder, "_finish_run", call=2),
+    "after the end of a run": lambda: die_at(Recorder, "_finish_run", call=2, after=True),
     "with a new segment still empty": lambda: die_at(Spool, "_new_segment", call=3, after=True),
-    "before anything is drained": lambda: die_at(Drain, "own", call=2),
-    "making a table of the ledger": lambda: die_at(LedgerRoot, "made", after=True),
+    "before anything is drained": lambda: die_at(Drain, "drain_segments", call=2),
+    "making a table of the ledger": lambda: die_at(LedgerRoot, "open_or_create", after=True),
     "draining, before the inventory": lambda: die_at(
         drain, "_append_once", call=2, if_given=of(INVENTORY)
     ),
@@ -205,21 +205,21 @@ MOMENTS = {
     "draining, after the runs": lambda: die_at(
         drain, "_append_once", call=2, after=True, if_given=of(RUNS)
     ),
-    "drained, before the segment is deleted": lambda: die_at(Spool, "forget", call=2),
+    "drained, before the segment is deleted": lambda: die_at(Spool, "delete", call=2),
     "in the middle of deleting segments": lambda: die_deleting(Spool, "os.remove", call=2),
-    "after the segment is deleted": lambda: die_at(Spool, "forget", call=2, after=True),
+    "after the segment is deleted": lambda: die_at(Spool, "delete", call=2, after=True),
     "adopting, before the inventory": lambda: die_at(drain, "_append_once", if_given=of(INVENTORY)),
     "adopting, between the tables": lambda: die_at(
-        Drain, "_carry_runs", if_given=lambda _, batch: batch.abandoned
+        Drain, "_append_runs", if_given=lambda _, batch: batch.abandoned
     ),
-    "adopted, before the spool is deleted": lambda: die_at(AbandonedSpool, "forget"),
+    "adopted, before the spool is deleted": lambda: die_at(AbandonedSpool, "delete"),
     "adopted, with some of the spool deleted": lambda: die_deleting(
         AbandonedSpool, "os.remove", call=2
     ),
     "adopted, with only the folder left": lambda: die_deleting(AbandonedSpool, "os.rmdir"),
     "holding the lease of maintenance": lambda: (
         maintain_often(),
-        die_at(maintenance, "_give_back"),
+        die_at(maintenance, "_release"),
     ),
 }
 

@@ -31,7 +31,7 @@ class Problem(StrEnum):
 
     UNREADABLE = "unreadable"
     """A table cannot be opened."""
-    DOUBLED_ROWS = "find_duplicate_rewrites"
+    DOUBLED_ROWS = "doubled_rows"
     """Two compactions at once have put rows into a table twice."""
     DOUBLED_OPERATION = "doubled_operation"
     """An operation is in the inventory more than once."""
@@ -98,7 +98,7 @@ def check_integrity(root: LedgerRoot, spools: Path, settings: Settings) -> Integ
     rows: dict[str, int] = {}
     for table in TABLES:
         try:
-            opened = root.opened(table)
+            opened = root.open_table(table)
             if opened is not None:
                 rows[table.name] = _count(opened)
                 findings += _doubled_files(root, table)
@@ -132,7 +132,7 @@ def _wrong_rows(plan: ReconcilePlan, findings: Sequence[Finding]) -> Iterator[Fi
 
 _WRONG = {
     Difference.OTHER_WRITE: "another write committed them",
-    Difference.UNTOLD_COMMIT: "the log holds a commit of it that the row does not name",
+    Difference.MISSING_COMMIT: "the log holds a commit of it that the row does not name",
     Difference.DOUBLED: "another row stands for the same commit",
 }
 
@@ -178,7 +178,7 @@ def _waiting(spools: Path) -> tuple[int, list[Finding]]:
             lines = decode(path.read_bytes())
         except FileNotFoundError:  # drained meanwhile
             continue
-        ids |= {line.key for line in lines.whole if line.kind in {"N", "R"}}
+        ids |= {line.key for line in lines.valid if line.kind in {"N", "R"}}
         if lines.damaged:
             where = f"{path.parent.name}/{path.name}"
             text = f"{lines.damaged} lines do not match their checksum"

@@ -130,13 +130,13 @@ class Ledger:
         self._drain_own()
         own = recorder_of(self.root)
         drain = Drain(self.root, tail=self._settings.landed_tail)
-        return drain.all_dead(self.spools, None if own is None else own.home)
+        return drain.drain_abandoned(self.spools, None if own is None else own.home)
 
     def _drain_own(self) -> None:
         mark_delta_rs_used()  # at the program's own request
         own = recorder_of(self.root)
         if own is not None:
-            own.settle_all()
+            own.await_rows()
             own.drain()
 
     def reconcile(

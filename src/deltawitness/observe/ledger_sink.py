@@ -76,7 +76,9 @@ class LedgerSink(NullLedgerSink):
     def note(self, write: InFlightWrite, /) -> None:
         """Keep what the caller's thread knows of a write that has ended."""
         try:
-            write.segment = self._recorder.note(write.write_id, write.run, self._text(write))
+            write.segment = self._recorder.record_provisional(
+                write.write_id, write.run, self._text(write)
+            )
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
             report("spool", error)
 
@@ -114,7 +116,7 @@ class LedgerSink(NullLedgerSink):
         """Keep the whole row of a write."""
         event, told = write.event, write.redacted
         if event is not None and told is not None:
-            self._recorder.settle(write.segment, event, told, write.location)
+            self._recorder.finalize(write.segment, event, told, write.location)
 
     def run_started(self, run: RunContext, /) -> None:
         """Keep that a run is open.

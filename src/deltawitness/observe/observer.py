@@ -162,7 +162,7 @@ class Observer:
         if self.recorder is not None:
             drains = DrainInstruments(meter_provider, self.recorder)
             self.recorder.on_drain = drains.record
-            self.recorder.settle_all = self._flush_in_time
+            self.recorder.await_rows = self._flush_in_time
         self._delivery = Delivery(
             self._steps(sinks),
             interval=self.settings.delivery_interval,
@@ -202,7 +202,7 @@ class Observer:
         _observer = self
         self._announce_providers()
         if self.recorder is not None:
-            on_cache_operation(self.recorder.operation)
+            on_cache_operation(self.recorder.record_operation)
         add_run_listener(self)
         # Registered first, so that it runs after every other exit handler of ours.
         atexit.register(restore_interrupt)

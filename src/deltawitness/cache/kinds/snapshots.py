@@ -186,7 +186,7 @@ def _register(snapshot: MetadataSnapshot, began: int) -> None:
     try:
         observer = current_observer()
         if observer is not None and observer.recorder is not None:
-            observer.recorder.snapshot(snapshot.name, _row(snapshot, began))
+            observer.recorder.record_snapshot(snapshot.name, _row(snapshot, began))
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("ledger", error)
 

@@ -316,7 +316,7 @@ class Verifier:
     @cached_property
     def _places(self) -> dict[str, str]:
         """Where tables lie, as the ledger knows it, by the id of their location."""
-        inventory = self._root.opened(INVENTORY)
+        inventory = self._root.open_table(INVENTORY)
         if inventory is None:
             return {}
         found = query(

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["without_recorded"]
 
-SURE_FOR = timedelta(days=15)
+TRANSACTION_LIFETIME = timedelta(days=15)
 """For so long the mark of a segment is surely there: half of the tables' retention."""
 
-TOLD_APART_BY = {
+KEY_COLUMNS = {
     INVENTORY.name: ("write_id",),
     RUNS.name: ("run_id", "host", "pid", "start_time"),
     SNAPSHOTS.name: ("run_id", "snapshot", "event_time"),
@@ -49,7 +49,7 @@ def without_recorded(
     marks: dict[str, int] = {}
     for told, rows in parts:
         if told.number > (opened.transaction_version(told.app_id) or 0):
-            fresh.append(_without_known(opened, table, rows) if _is_old(rows) else rows)
+            fresh.append(_drop_present(opened, table, rows) if _is_old(rows) else rows)
             marks[told.app_id] = max(told.number, marks.get(told.app_id, 0))
     return fresh, marks
 
@@ -61,11 +61,11 @@ def _first_day(rows: pa.Table) -> datetime:
 
 def _is_old(rows: pa.Table) -> bool:
     now = datetime.fromtimestamp(now_ns() / 1e9, tz=UTC)
-    return rows.num_rows > 0 and now - _first_day(rows) > SURE_FOR
+    return rows.num_rows > 0 and now - _first_day(rows) > TRANSACTION_LIFETIME
 
 
-def _without_known(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
-    columns = TOLD_APART_BY[table.name]
+def _drop_present(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
+    columns = KEY_COLUMNS[table.name]
     runs = ", ".join(quote_literal(run_id) for run_id in rows["run_id"].unique().to_pylist())
     known = query(
         opened,

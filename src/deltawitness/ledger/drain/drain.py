@@ -28,7 +28,7 @@ from deltawitness.ledger.drain.dedup import without_recorded
 from deltawitness.ledger.spool.reader import (
     AbandonedSpool,
     SegmentContents,
-    adopt_together,
+    adopt_batches,
     read_segment,
 )
 from deltawitness.ledger.spool.supervisor import ProcessEnd
@@ -57,7 +57,7 @@ from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["SETTLE", "Drain", "DrainResult", "append"]
+__all__ = ["GRACE", "Drain", "DrainResult", "append"]
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -71,11 +71,11 @@ LONGEST_WAIT = 5.0
 """Seconds between two attempts: up to the first, doubled each time, up to the longest; how much of it
 is waited is left to chance, so that those who met do not meet again."""
 
-SETTLE = 60.0
+GRACE = 60.0
 """Seconds after which an operation that is still on its way into the ledger may have been found in
 the log by a reconcile: younger ones are left alone there, older ones are looked up here."""
 
-MAINTAINED_EVERY = 100
+COMMITS_PER_MAINTENANCE = 100
 """Commits to a table of the ledger after which whoever made the last one looks after it."""
 
 BATCH_BYTES = 64 << 20
@@ -133,7 +133,7 @@ class Drain:
         self._tail = tail
         self.due: list[LedgerTable] = []
 
-    def own(self, paths: Sequence[Path]) -> DrainResult:
+    def drain_segments(self, paths: Sequence[Path]) -> DrainResult:
         """Drain sealed segments of a process that lives; their files are the caller's to delete.
 
         Raises:
@@ -142,10 +142,10 @@ class Drain:
         """
         done = DrainResult()
         for paths_of_batch in _batches(paths):
-            done += self._carry(Batch([read_segment(path) for path in paths_of_batch]))
+            done += self._write_batch(Batch([read_segment(path) for path in paths_of_batch]))
         return done
 
-    def dead(self, *spools: AbandonedSpool) -> DrainResult:
+    def drain_spools(self, *spools: AbandonedSpool) -> DrainResult:
         """Drain the spools of dead processes, and delete them.
 
         Raises:
@@ -159,55 +159,55 @@ class Drain:
             end = ProcessEnd.read_from(spool.home)
             for path in spool.segments:
                 if size >= BATCH_BYTES:
-                    done += self._carry(batch)
+                    done += self._write_batch(batch)
                     batch, size = Batch(), 0
                 told = read_segment(path)
                 if end is not None:
                     told.process_end = end
                     told.runs = [end.row_with_exit(run) for run in told.runs]
                 # Not the last one's alone: the process may have died before it had told them there.
-                told.open_runs = open_runs = told.open_after(open_runs)
+                told.open_runs = open_runs = told.runs_open_after(open_runs)
                 batch.told.append(told)
                 size += path.stat().st_size
             batch.abandoned += batch.told[-1:] if spool.segments else []
             batch.emptied.append(spool)
-        return done + self._carry(batch)
+        return done + self._write_batch(batch)
 
-    def all_dead(self, folder: Path, besides: Path | None = None) -> DrainResult:
+    def drain_abandoned(self, folder: Path, exclude: Path | None = None) -> DrainResult:
         """Drain the spools of all dead processes; one that cannot be drained stays and is told.
 
         Args:
             folder: where the spools of all processes lie.
-            besides: the one of this process.
+            exclude: the one of this process.
         """
         done = DrainResult()
-        for spools in adopt_together(folder, besides):
+        for spools in adopt_batches(folder, exclude):
             try:
-                done += self.dead(*spools)
+                done += self.drain_spools(*spools)
             except Exception:  # noqa: BLE001 - whose fault it is, is seen one by one
-                done += self._each_dead(spools)
+                done += self._drain_one_by_one(spools)
         return done
 
-    def _each_dead(self, spools: Sequence[AbandonedSpool]) -> DrainResult:
+    def _drain_one_by_one(self, spools: Sequence[AbandonedSpool]) -> DrainResult:
         done = DrainResult()
         for spool in spools:
             if not spool.home.exists():
                 continue  # one of those that were drained before the one that cannot be
             try:
-                done += self.dead(spool)
+                done += self.drain_spools(spool)
             except Exception as error:  # noqa: BLE001 - the others are drained all the same
                 report("drain", error)
         return done
 
-    def _carry(self, batch: Batch) -> DrainResult:
+    def _write_batch(self, batch: Batch) -> DrainResult:
         with suppressed():
-            operations = self._carry_operations(batch.told)
-            runs = self._carry_runs(batch)
-            snapshots = self._carry_rows(
+            operations = self._append_operations(batch.told)
+            runs = self._append_runs(batch)
+            snapshots = self._append_rows(
                 SNAPSHOTS, [(told, told.snapshots) for told in batch.told if told.snapshots]
             )
         for spool in batch.emptied:
-            spool.forget()
+            spool.delete()
         return DrainResult(
             operations,
             runs,
@@ -219,10 +219,10 @@ class Drain:
 
     # --- the inventory ---------------------------------------------------------------------------------
 
-    def _carry_operations(self, batch: Sequence[SegmentContents]) -> int:
+    def _append_operations(self, batch: Sequence[SegmentContents]) -> int:
         # Made once, before the loop: looking for the commit of a note may take a while.
         parts = [
-            (told, _valid_rows(told, operation_rows, self._lines(told)))
+            (told, _valid_rows(told, operation_rows, self._json_rows(told)))
             for told in batch
             if told.rows or told.notes
         ]
@@ -237,43 +237,43 @@ class Drain:
                 [("run_id", "ascending"), ("event_time", "ascending")]
             )
             # Asked at each attempt, and with room for what the commit takes and for clocks.
-            if found.num_rows and now_ns() // 1000 - oldest > SETTLE * 1e6 / 2:
+            if found.num_rows and now_ns() // 1000 - oldest > GRACE * 1e6 / 2:
                 found = _without_reconciled(table, found)
                 marks = {**marks, LATE_APP_ID: (table.transaction_version(LATE_APP_ID) or 0) + 1}
             return found, marks
 
         return self._append(INVENTORY, rows)
 
-    def _lines(self, told: SegmentContents) -> list[bytes]:
+    def _json_rows(self, told: SegmentContents) -> list[bytes]:
         completed = (as_json(row_of_provisional(note, self._tail)).encode() for note in told.notes)
         return [*(line.body for line in told.rows), *completed]
 
     # --- runs and snapshots -----------------------------------------------------------------------------
 
-    def _carry_runs(self, batch: Batch) -> int:
+    def _append_runs(self, batch: Batch) -> int:
         ends = [(told, told.runs) for told in batch.told]
         ends += zip(batch.abandoned, self._abandoned(batch), strict=True)
-        return self._carry_rows(RUNS, ends)
+        return self._append_rows(RUNS, ends)
 
     def _abandoned(self, batch: Batch) -> Iterator[list[Row]]:
         """Yield the rows of the runs that each of the last segments has left open."""
         left = [run for told in batch.abandoned for run in told.open_runs.values()]
-        tallies: dict[_Part, Tally] = {}
+        tallies: dict[_RunKey, Tally] = {}
         if left:
-            ended = _ends_of(self._root.opened(RUNS), left)
+            ended = _last_ends(self._root.open_table(RUNS), left)
             for run in (run for told in batch.told for run in told.runs):
-                ended[_part(run)] = max(run.get("end_time") or 0, ended.get(_part(run), 0))
-            tallies = _tallies_of(self._root.opened(INVENTORY), left, ended)
+                ended[_run_key(run)] = max(run.get("end_time") or 0, ended.get(_run_key(run), 0))
+            tallies = _tallies_of(self._root.open_table(INVENTORY), left, ended)
         at = now_ns() // 1000
         for told in batch.abandoned:
             rows = [
-                run_row(run, tallies[_part(run)], status=RunStatus.ABANDONED, end_time=at)
+                run_row(run, tallies[_run_key(run)], status=RunStatus.ABANDONED, end_time=at)
                 for run in told.open_runs.values()
             ]
             end = told.process_end
             yield rows if end is None else [end.row_with_exit(run) for run in rows]
 
-    def _carry_rows(
+    def _append_rows(
         self, table: LedgerTable, told: Sequence[tuple[SegmentContents, list[Row]]]
     ) -> int:
         parts = [
@@ -290,7 +290,7 @@ class Drain:
 
     def _append(self, table: LedgerTable, rows: Rows) -> int:
         count, version = append(self._root, table, rows)
-        if count and version % MAINTAINED_EVERY == 0:
+        if count and version % COMMITS_PER_MAINTENANCE == 0:
             self.due.append(table)
         return count
 
@@ -342,14 +342,14 @@ def append(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
         try:
             return _append_once(root, table, rows)
         except Exception as error:
-            if attempt == ATTEMPTS or classify(error) not in _PASSING:
+            if attempt == ATTEMPTS or classify(error) not in _TRANSIENT:
                 raise
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
         time.sleep(random.uniform(0, wait))  # noqa: S311 - nothing is encrypted
     raise AssertionError  # the loop ends by itself
 
 
-_PASSING = frozenset(
+_TRANSIENT = frozenset(
     {
         ErrorType.COMMIT_CONFLICT,
         ErrorType.CONCURRENT_TRANSACTION,
@@ -363,7 +363,7 @@ _PASSING = frozenset(
 def _append_once(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
     from deltalake import Transaction, write_deltalake  # noqa: PLC0415 - heavy
 
-    opened = root.made(table)
+    opened = root.open_or_create(table)
     fresh, marks = rows(opened)
     if not marks:
         return 0, opened.version()
@@ -398,10 +398,10 @@ def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:
     return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=known.combine_chunks())))
 
 
-_Part = tuple[object, object, object]
+_RunKey = tuple[object, object, object]
 
 
-def _part(row: Row) -> _Part:
+def _run_key(row: Row) -> _RunKey:
     """Return what the operations that one process has made in one run have in common."""
     return row["run_id"], row["host"], row["pid"]
 
@@ -421,17 +421,17 @@ def _rows_of_runs(table: DeltaTable | None, columns: str, started: Sequence[Row]
     return rows
 
 
-def _ends_of(table: DeltaTable | None, started: Sequence[Row]) -> dict[_Part, int]:
+def _last_ends(table: DeltaTable | None, started: Sequence[Row]) -> dict[_RunKey, int]:
     """Return when each run was last told to have ended in the same process, in microseconds."""
-    ends: dict[_Part, int] = {}
+    ends: dict[_RunKey, int] = {}
     for row in _rows_of_runs(table, "end_time", started):
-        ends[_part(row)] = max(_microseconds(row["end_time"]), ends.get(_part(row), 0))
+        ends[_run_key(row)] = max(_microseconds(row["end_time"]), ends.get(_run_key(row), 0))
     return ends
 
 
 def _tallies_of(
-    table: DeltaTable | None, started: Sequence[Row], ended: Mapping[_Part, int]
-) -> dict[_Part, Tally]:
+    table: DeltaTable | None, started: Sequence[Row], ended: Mapping[_RunKey, int]
+) -> dict[_RunKey, Tally]:
     """Return what the operations of each run add up to that the process has made and not told so far.
 
     Args:
@@ -439,12 +439,12 @@ def _tallies_of(
         started: the runs.
         ended: when they were told to have ended: a thread may have gone on after that.
     """
-    tallies = {_part(run): Tally() for run in started}
+    tallies = {_run_key(run): Tally() for run in started}
     columns = f"event_time, duration_ms, {', '.join(TALLIED)}"
     for row in _rows_of_runs(table, columns, started):
-        tally = tallies.get(_part(row))
+        tally = tallies.get(_run_key(row))
         end = _microseconds(row["event_time"]) + (row["duration_ms"] or 0.0) * 1000
-        if tally is not None and end >= ended.get(_part(row), 0):
+        if tally is not None and end >= ended.get(_run_key(row), 0):
             tally.add(row)
     return tallies
 

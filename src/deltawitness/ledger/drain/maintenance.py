@@ -116,14 +116,14 @@ def lease(root: LedgerRoot, table: LedgerTable) -> Iterator[DeltaTable | None]:
         yield None
         return
     try:
-        yield root.opened(table)
+        yield root.open_table(table)
     finally:
         _release(root, table, taken)
 
 
 def _acquire(root: LedgerRoot, table: LedgerTable) -> int | None:
     """Take the lease; return its mark, or None when another holds it or was faster."""
-    opened = root.opened(table)
+    opened = root.open_table(table)
     if opened is None:
         return None
     known = opened.transaction_version(LEASE_APP_ID) or 0

@@ -258,8 +258,8 @@ def _result_of(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainR
     root = LedgerRoot(request.root, None if options is None else dict(options))
     drain = Drain(root, tail=request.tail)
     home = None if request.home is None else Path(request.home)
-    done = drain.own([home / name for name in request.segments] if home else [])
-    done += drain.all_dead(Path(request.spools), home)
+    done = drain.drain_segments([home / name for name in request.segments] if home else [])
+    done += drain.drain_abandoned(Path(request.spools), home)
     if request.maintain:
         for table in drain.due:
             maintain(root, table)

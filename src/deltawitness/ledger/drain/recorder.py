@@ -17,14 +17,14 @@ from deltawitness.forks import importing
 from deltawitness.ids_and_clock import new_id, now_ns
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.process import DrainProcess, DrainRequest, HelperError
-from deltawitness.ledger.spool.reader import has_dead
+from deltawitness.ledger.spool.reader import has_abandoned
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.supervisor import supervisor_lock
 from deltawitness.ledger.spool.writer import Segment, Spool
 from deltawitness.ledger.tables.locations import root_of, spool_folder
 from deltawitness.ledger.tables.run_rows import OpenRun, RunStatus, run_row
 from deltawitness.ledger.tables.schema import LedgerRoot, Source
-from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, place_part
+from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, process_columns
 from deltawitness.process_exit import exit_code_of, is_failure
 from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.run import RunContext, is_process_run, started_process_run
@@ -52,13 +52,13 @@ HELPER_SHARE = 5.0
 RUN_END_TIMEOUT = 10.0
 """Seconds that the end of a run waits for its drain; the drain itself goes on."""
 
-PATIENCE = 2.0
+QUIET_TIMEOUT = 2.0
 """Seconds that a drain waits for a pause between writes."""
 
-PARTS_KEPT = 64
+MAX_OPEN_PARTS = 64
 """Runs that others close and that are kept open here: each new segment tells of them anew."""
 
-UNTOLD_KEPT = 256
+MAX_UNRECORDED = 256
 """Ends of runs that wait for room in the spool; beyond them the oldest are dropped."""
 
 
@@ -75,7 +75,7 @@ class Recorder:
     Attributes:
         root: where the ledger lies.
         spools: the local folder of what is not in it yet.
-        settle_all: waits for the rows of the writes that are finished by now.
+        await_rows: waits for the rows of the writes that are finished by now.
         on_drain: is told of each drain: its seconds, and the error that ended it.
         is_exiting: whether the process comes to its end: where no helper process can be started, the
             process drains itself.
@@ -97,7 +97,7 @@ class Recorder:
         self._is_busy = is_busy
         self._on_drop = on_drop
         self._may_use_engine = may_use_engine
-        self.settle_all: Callable[[], object] = bool
+        self.await_rows: Callable[[], object] = bool
         self.on_drain: Callable[[float, BaseException | None], None] = lambda *_: None
         self.is_exiting = False
         self.is_terminated = False
@@ -140,7 +140,7 @@ class Recorder:
             self._start_helper()
         self._spool.begin()
 
-    def note(self, write_id: str, run: RunContext, body: str) -> Segment | None:
+    def record_provisional(self, write_id: str, run: RunContext, body: str) -> Segment | None:
         """Keep what the caller's thread knows of a write that has ended.
 
         Args:
@@ -149,12 +149,12 @@ class Recorder:
             body: the note as JSON.
         """
         if run.run_id not in self._runs:
-            self._take_part_in(run)
-        segment = self._spool.note(write_id, body)
-        self._attend()
+            self._join_run(run)
+        segment = self._spool.append_provisional(write_id, body)
+        self._wake_if_due()
         return segment
 
-    def settle(
+    def finalize(
         self, segment: Segment | None, event: WriteEvent, told: WriteEvent, location: str | None
     ) -> None:
         """Keep the whole row of a write.
@@ -166,11 +166,11 @@ class Recorder:
             location: where its table lies.
         """
         row = event_row(event, told, location, self._settings.ledger_messages)
-        if not self._spool.settle(segment, event.write_id, as_json(row)):
+        if not self._spool.append_row(segment, event.write_id, as_json(row)):
             self._on_drop("spool")
-        self._count(event.run, row)
+        self._tally(event.run, row)
 
-    def operation(self, run: RunContext, row: Mapping[str, Any]) -> None:
+    def record_operation(self, run: RunContext, row: Mapping[str, Any]) -> None:
         """Keep an operation that is no write: a read of a cache, a snapshot.
 
         Args:
@@ -179,41 +179,41 @@ class Recorder:
         """
         self.begin()
         if run.run_id not in self._runs:
-            self._take_part_in(run)
+            self._join_run(run)
         write_id = new_id()
         whole = {
-            **{name: self._kept(name, value) for name, value in row.items()},
+            **{name: self._stored_value(name, value) for name, value in row.items()},
             "run_id": run.run_id,
             "write_id": write_id,
             "job": redact_label(run.job),
-            **place_part(),
+            **process_columns(),
             "source": Source.OBSERVED.value,
         }
         if not self._spool.append(RecordKind.ROW, write_id, as_json(whole)):
             self._on_drop("spool")
-        self._count(run, whole)
-        self._attend()
+        self._tally(run, whole)
+        self._wake_if_due()
 
-    def _kept(self, name: str, value: Any) -> Any:
+    def _stored_value(self, name: str, value: Any) -> Any:
         """Return the value of a column that a program gives by itself as it is kept."""
         if name == "error_message" and value is not None:
             return message_for_ledger(value, self._settings.ledger_messages)
-        return _FIT.get(name, _identity)(value)
+        return _CONVERSIONS.get(name, _unchanged)(value)
 
-    def snapshot(self, name: str, row: Mapping[str, Any]) -> None:
+    def record_snapshot(self, name: str, row: Mapping[str, Any]) -> None:
         """Keep a row of the snapshot registry."""
         # Any id will do for the line, and a name may hold what a line may not.
         if not self._spool.append(
             RecordKind.SNAPSHOT, new_id(), as_json({**row, "snapshot": name})
         ):
             self._on_drop("spool")
-        self._attend()
+        self._wake_if_due()
 
-    def _count(self, run: RunContext, row: Row) -> None:
+    def _tally(self, run: RunContext, row: Row) -> None:
         with self._counting:
             # Over, or no longer kept open here; after the end nobody would close it.
             if run.run_id not in self._runs and not self._closed:
-                self._take_part_in(run)
+                self._join_run(run)
             known = self._runs.get(run.run_id)
             if known is not None:
                 known.tally.add(row)
@@ -248,15 +248,15 @@ class Recorder:
 
     def run_started(self, run: RunContext) -> None:
         """Keep a run that was opened here."""
-        self._keep_parent(run)
+        self._track_parent(run)
         known = self._runs.get(run.run_id)
         if known is None:
-            self._open(OpenRun(run, is_part=False, depth=1))
+            self._register_run(OpenRun(run, is_part=False, depth=1))
         else:
             known.depth += 1
             known.is_part = False
 
-    def _keep_parent(self, run: RunContext) -> None:
+    def _track_parent(self, run: RunContext) -> None:
         """See that the run in which another was opened has a row, also where it wrote nothing itself."""
         parent = run.parent_run_id
         if parent is None or parent in self._runs:
@@ -264,23 +264,23 @@ class Recorder:
         self._parents.add(parent)
         process = started_process_run()
         if process is not None and process.run_id == parent:
-            self._take_part_in(process)
+            self._join_run(process)
 
-    def _take_part_in(self, run: RunContext) -> None:
+    def _join_run(self, run: RunContext) -> None:
         """Keep a run that was opened elsewhere, or whose end was told already: a part of its own."""
         is_part = run.is_joined or self._is_child or not is_process_run(run)
         with self._counting:
             if run.run_id in self._runs:
                 return  # another thread was faster
-            self._open(OpenRun(run, is_part=is_part))
+            self._register_run(OpenRun(run, is_part=is_part))
             parts = [known for known in self._runs.values() if known.is_open_part]
-            if len(parts) > PARTS_KEPT:
-                self._end(parts[0], None)
+            if len(parts) > MAX_OPEN_PARTS:
+                self._finish_run(parts[0], None)
 
-    def _open(self, opened: OpenRun) -> None:
+    def _register_run(self, opened: OpenRun) -> None:
         run_id = opened.context.run_id
         self._runs[run_id] = opened
-        started = as_json(opened.started(self._shown_root))
+        started = as_json(opened.start_row(self._shown_root))
         if not self._spool.append(RecordKind.RUN_START, run_id, started):
             report("spool", OSError("the start of a run could not be kept"))
 
@@ -288,7 +288,7 @@ class Recorder:
         """Keep the row of a run that has ended."""
         if run.run_id in self._parents:
             # Opened before this recorder was there, and others were opened in it since.
-            self._take_part_in(run)
+            self._join_run(run)
             self._parents.discard(run.run_id)
         known = self._runs.get(run.run_id)
         if known is None:
@@ -301,18 +301,18 @@ class Recorder:
             if self._is_ended_by_supervisor(known):
                 known.error = error
             else:
-                self._end(known, error)
+                self._finish_run(known, error)
 
     @staticmethod
     def _is_ended_by_supervisor(run: OpenRun) -> bool:
         """Return whether another process writes how this run has ended: it sees the exit code."""
         return supervisor_lock() is not None and is_process_run(run.context)
 
-    def _end(self, run: OpenRun, error: BaseException | None) -> None:
+    def _finish_run(self, run: OpenRun, error: BaseException | None) -> None:
         with self._counting:
             has_failed = is_failure(error)
-            run.ended = run_row(
-                run.started(self._shown_root),
+            run.end_row = run_row(
+                run.start_row(self._shown_root),
                 run.tally,
                 status=RunStatus.ERROR if has_failed else RunStatus.OK,
                 end_time=now_ns() // 1000,
@@ -320,33 +320,33 @@ class Recorder:
                 dropped=self._spool.dropped,
                 exit_code=exit_code_of(error, ends_process=is_process_run(run.context)),
             )
-            self._tell_end(run)
+            self._record_run_end(run)
 
-    def _tell_end(self, run: OpenRun) -> None:
+    def _record_run_end(self, run: OpenRun) -> None:
         run_id = run.context.run_id
         with self._counting:
             # A drain that finds it not told yet must not tell it beside the thread that ends it.
-            if run.ended is None or self._runs.get(run_id) is not run:
+            if run.end_row is None or self._runs.get(run_id) is not run:
                 return
             # Forgotten with the line itself: a segment begun in between would tell of it as open.
             self._spool.append(
                 RecordKind.RUN_END,
                 run_id,
-                as_json(run.ended),
-                when_kept=lambda: self._runs.pop(run_id, None),
+                as_json(run.end_row),
+                on_appended=lambda: self._runs.pop(run_id, None),
             )
             if run_id in self._runs:
-                self._drop_ends()
+                self._drop_unrecorded_ends()
 
-    def _drop_ends(self) -> None:
-        untold = [known for known in self._runs.values() if known.ended is not None]
-        for known in untold[:-UNTOLD_KEPT]:
+    def _drop_unrecorded_ends(self) -> None:
+        untold = [known for known in self._runs.values() if known.end_row is not None]
+        for known in untold[:-MAX_UNRECORDED]:
             del self._runs[known.context.run_id]
             self._on_drop("spool")
 
     def _open_runs(self) -> Iterator[tuple[RecordKind, str, str]]:
         for run_id, opened in list(self._runs.items()):
-            yield RecordKind.RUN_START, run_id, as_json(opened.started(self._shown_root))
+            yield RecordKind.RUN_START, run_id, as_json(opened.start_row(self._shown_root))
 
     def run_closed(self, run: RunContext) -> None:
         """Drain what a run has left: at once when it was the outermost, inside others soon.
@@ -381,14 +381,14 @@ class Recorder:
 
     # --- draining --------------------------------------------------------------------------------------
 
-    def _attend(self) -> None:
+    def _wake_if_due(self) -> None:
         self._since_drain += 1
         if self._thread is None:
             self._start()
         elif self._since_drain >= self._settings.drain_events and not self._wake.is_set():
             self._wake.set()
 
-    def _leave_to_helper(self) -> bool:
+    def _request_helper(self) -> bool:
         """Have the next operation start a helper process; return whether the last one could drain."""
         self._is_helper_due = self._since_drain > 0
         return not self._is_failing
@@ -434,7 +434,7 @@ class Recorder:
                 return
             self._wait_between()
             self._wait_for_quiet()
-            is_done = self.drain() if self._may_use_engine() else self._leave_to_helper()
+            is_done = self.drain() if self._may_use_engine() else self._request_helper()
             self._drained_at = time.monotonic()
             pause = interval if is_done else min(LONGEST_PAUSE, 2 * max(pause, interval))
 
@@ -444,7 +444,7 @@ class Recorder:
             time.sleep(min(between, QUIET_POLL))
 
     def _wait_for_quiet(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + QUIET_TIMEOUT
         while self._is_busy() and not self._closed and time.monotonic() < deadline:
             # Not on the event, which may be set for as long as it is busy here.
             time.sleep(QUIET_POLL)
@@ -488,10 +488,12 @@ class Recorder:
     def _drain(self, timeout: float | None) -> None:
         self._since_drain = 0
         for opened in list(self._runs.values()):
-            self._tell_end(opened)  # where there was no room for it
+            self._record_run_end(opened)  # where there was no room for it
         self._spool.rotate(is_last=self._closed)
-        segments = [segment for segment in self._spool.sealed() if not self._is_lost(segment)]
-        if not segments and not has_dead(self.spools, self._spool.home):
+        segments = [
+            segment for segment in self._spool.sealed() if not self._drop_if_deleted(segment)
+        ]
+        if not segments and not has_abandoned(self.spools, self._spool.home):
             return  # nothing waits
         is_here = self._may_use_engine() or self.is_terminated
         helper = None if is_here else self._start_helper_process(segments)
@@ -508,9 +510,9 @@ class Recorder:
                 from deltawitness.ledger.drain.maintenance import maintain  # noqa: PLC0415 - as said
             self._helper_pause = 0.0
             drain = Drain(self.root, tail=self._settings.landed_tail)
-            done = drain.own([segment.path for segment in segments])
-            self._spool.forget(segments)
-            done += drain.all_dead(self.spools, self._spool.home)
+            done = drain.drain_segments([segment.path for segment in segments])
+            self._spool.delete(segments)
+            done += drain.drain_abandoned(self.spools, self._spool.home)
             self._report_damaged(done.damaged)
             if self._settings.ledger_maintenance and not self._closed:
                 for table in drain.due:
@@ -560,21 +562,21 @@ class Recorder:
             report(component, HelperError(problem))
         if reply.error is not None:
             raise HelperError(reply.error)
-        self._spool.forget(segments)
+        self._spool.delete(segments)
         self._report_damaged(reply.damaged)
 
     def _report_damaged(self, lines: int) -> None:
         if lines:
             report("spool", ValueError(f"{lines} damaged lines were passed over"))
 
-    def _is_lost(self, segment: Segment) -> bool:
+    def _drop_if_deleted(self, segment: Segment) -> bool:
         """Tell whether somebody has deleted a segment; what it held can be reconciled."""
         if segment.path.exists():
             return False
         report("spool", FileNotFoundError("a segment was deleted before it was drained"))
-        for _ in range(segment.lines):
+        for _ in range(segment.operations):
             self._on_drop("spool")
-        self._spool.forget([segment])
+        self._spool.delete([segment])
         return True
 
     # --- life ------------------------------------------------------------------------------------------
@@ -592,10 +594,10 @@ class Recorder:
         for opened in list(self._runs.values()):
             if opened in left_to_supervisor:
                 continue
-            if opened.ended is None:
-                self._end(opened, error)
+            if opened.end_row is None:
+                self._finish_run(opened, error)
             else:
-                self._tell_end(opened)
+                self._record_run_end(opened)
         self._closed = True
         self._wake.set()
         try:
@@ -603,14 +605,14 @@ class Recorder:
         finally:
             # In the spool, and not drained: the supervisor adds the exit code.
             for opened in left_to_supervisor:
-                self._end(opened, opened.error or error)
+                self._finish_run(opened, opened.error or error)
         if is_done:
             self._spool.close()
 
     def before_fork(self) -> None:
         """Wait for a drain in this process, and hold the spool; a drain that hangs is waited for once."""
         self._fork_lock = self._unforkable
-        self._held = self._fork_lock.acquire(timeout=0 if self._is_hanging else PATIENCE)
+        self._held = self._fork_lock.acquire(timeout=0 if self._is_hanging else QUIET_TIMEOUT)
         self._is_hanging = not self._held
         self._spool.before_fork()
 
@@ -629,11 +631,11 @@ class Recorder:
         self._reset()
 
 
-def _identity(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
-_FIT: dict[str, Callable[[Any], Any]] = {
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "table_uri": lambda value: None if value is None else ledger_uri(value),
     "key": lambda value: None if value is None else key_hash(value),
 }
@@ -642,12 +644,12 @@ _FIT: dict[str, Callable[[Any], Any]] = {
 
 def recorder_of(root: LedgerRoot) -> Recorder | None:
     """Return what keeps this ledger in this process, if it is kept here."""
-    where = _place_of(root)
+    where = _canonical_location(root)
     kept = (known for known in list(_recorders) if known.is_open)
-    return next((known for known in kept if _place_of(known.root) == where), None)
+    return next((known for known in kept if _canonical_location(known.root) == where), None)
 
 
-def _place_of(root: LedgerRoot) -> str:
+def _canonical_location(root: LedgerRoot) -> str:
     """Return where a ledger lies, whatever links lead there."""
     local = local_path(root.uri)
     return ledger_uri(root.uri) if local is None else str(Path(local).resolve())

@@ -52,7 +52,7 @@ class Difference(StrEnum):
 
     OTHER_WRITE = "other_write"
     """The row's version was committed by another write."""
-    UNTOLD_COMMIT = "untold_commit"
+    MISSING_COMMIT = "untold_commit"
     """The log holds a commit of the write that the row does not tell of."""
     DOUBLED = "doubled"
     """Another row stands for the same commit."""

@@ -22,7 +22,7 @@ __all__ = ["IndexedRow", "InventoryIndex", "index_inventory", "indexed_ids", "ne
 CLOCK_SKEW = 2_000_000
 """Microseconds by which a commit may lie outside of its operation's interval: engines round."""
 
-ASKED_BY_NAME = 1000
+MAX_NAMED_IDS = 1000
 """Ids up to which a query names them; for more, all are read."""
 
 _COLUMNS = (
@@ -151,7 +151,7 @@ def index_inventory(
 
 def _named(inventory: DeltaTable, ids: set[str]) -> pa.Table:
     """Return the rows of some writes."""
-    if len(ids) > ASKED_BY_NAME:
+    if len(ids) > MAX_NAMED_IDS:
         found = query(inventory, _QUERY)
         return found.filter(
             pc.is_in(found["write_id"], value_set=pa.array(ids, found["write_id"].type))

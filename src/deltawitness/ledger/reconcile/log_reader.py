@@ -16,7 +16,7 @@ from deltawitness.commit.outcome import RawCommit, metrics_of
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.events import CommitMetrics
 from deltawitness.ledger.reconcile.targets import Target
-from deltawitness.ledger.tables.operation_names import metrics_named_as
+from deltawitness.ledger.tables.operation_names import metrics_operation_of
 from deltawitness.semconv import CommitKey
 
 __all__ = [
@@ -39,7 +39,7 @@ FOREIGN = "foreign:"
 READERS = 16
 """Threads that read a remote log."""
 
-TOLD_EVERY = 200
+COMMITS_PER_PROGRESS = 200
 """Commits after which progress is told."""
 
 LONGEST_GAP = 1000
@@ -69,7 +69,7 @@ class Commit:
         is_witnessed: whether it carries our metadata.
         is_named: whether it carries a write id of our form, so that it belongs to that write alone.
         time: milliseconds since the Unix epoch, if anything in it says so.
-        metrics: its own; not looked at when a row was known to tell of it.
+        metrics: its own; not looked at when a row was is_recorded to tell of it.
         name: the table's name in its metadata before this commit.
     """
 
@@ -95,7 +95,7 @@ class LogRead:
     Attributes:
         target: the table.
         guid: the id in its metadata, which another table in its place does not have.
-        born: milliseconds of commit 0, when the log still has it.
+        created_ms: milliseconds of commit 0, when the log still has it.
         start: the first version that was to be read.
         versions: what the log holds, below `start` as well.
         commits: the commits from there on, ascending.
@@ -103,7 +103,7 @@ class LogRead:
 
     target: Target
     guid: str | None
-    born: int | None
+    created_ms: int | None
     start: int
     versions: list[int]
     commits: list[Commit] = field(default_factory=list)
@@ -164,14 +164,17 @@ def versions_in(log: CommitLog) -> list[int]:
 
 
 def read_log(
-    found: LogRead, log: CommitLog, known: Callable[[frozenset[str]], bool], progress: Progress
+    found: LogRead,
+    log: CommitLog,
+    is_recorded: Callable[[frozenset[str]], bool],
+    progress: Progress,
 ) -> None:
     """Read the commits of a table from where it is to begin.
 
     Args:
         found: takes what is read.
         log: the table's log.
-        known: tells whether a row is known already, so that none will be made.
+        is_recorded: tells whether a row is is_recorded already, so that none will be made.
         progress: is told how far it is.
 
     Raises:
@@ -181,11 +184,11 @@ def read_log(
     wanted = [version for version in found.versions if version >= found.start]
     name: str | _Unknown | None = None if found.start == 0 and wanted[:1] == [0] else UNKNOWN
     for done, (version, raw) in enumerate(_contents(log, wanted)):
-        if done % TOLD_EVERY == 0:
+        if done % COMMITS_PER_PROGRESS == 0:
             progress(uri, done, len(wanted))
         if raw is None:
             continue
-        found.commits.append(_commit(uri, version, raw, name, known))
+        found.commits.append(_commit(uri, version, raw, name, is_recorded))
         metadata = first_action(raw, "metaData")
         if metadata is not None:
             name = _name_in(metadata)
@@ -206,8 +209,8 @@ def _contents(log: CommitLog, versions: list[int]) -> Iterator[tuple[int, bytes 
 
 def _batched(versions: list[int]) -> Iterator[list[int]]:
     """Yield a few at a time, so that no more than those are held as they were read."""
-    for start in range(0, len(versions), TOLD_EVERY):
-        yield versions[start : start + TOLD_EVERY]
+    for start in range(0, len(versions), COMMITS_PER_PROGRESS):
+        yield versions[start : start + COMMITS_PER_PROGRESS]
 
 
 def _commit(
@@ -215,7 +218,7 @@ def _commit(
     version: int,
     raw: bytes,
     name: str | _Unknown | None,
-    known: Callable[[frozenset[str]], bool],
+    is_recorded: Callable[[frozenset[str]], bool],
 ) -> Commit:
     info = parse_commit(version, raw)
     own = _own_id(info)
@@ -228,7 +231,7 @@ def _commit(
         is_witnessed=own is not None or CommitKey.WITNESS_VERSION in info.witness,
         is_named=any(_VERSION_7.fullmatch(name) for name in info.write_ids),
         time=time_of(info, raw),
-        metrics=CommitMetrics() if known(ids) else _metrics(info, raw),
+        metrics=CommitMetrics() if is_recorded(ids) else _metrics(info, raw),
         name=name,
     )
 
@@ -248,7 +251,7 @@ def _foreign_id(uri: str, version: int, raw: bytes) -> str:
 
 
 def _metrics(info: CommitMetadata, raw: bytes) -> CommitMetrics:
-    operation = metrics_named_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
+    operation = metrics_operation_of(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
     try:
         return metrics_of(operation, [RawCommit(info.version, raw)])
     except (

@@ -22,18 +22,18 @@ def phantom_rows(found: LogRead, known: InventoryIndex, since: int | None) -> It
     suspects = [
         (row, version)
         for row in _rows_of(found, known, since)
-        for version in _beyond(row, found.start, found.versions)
+        for version in _missing_versions(row, found.start, found.versions)
     ]
     if not suspects:
         return
     # Looked at again: the row may have come after the log was read, or the log's beginning be gone.
     now = found.target.log().versions()
     for row, version in suspects:
-        if version in _beyond(row, found.start, now):
+        if version in _missing_versions(row, found.start, now):
             yield PhantomRow(found.target.uri, row.write_id, version)
 
 
-def _beyond(row: IndexedRow, start: int, versions: list[int]) -> list[int]:
+def _missing_versions(row: IndexedRow, start: int, versions: list[int]) -> list[int]:
     held = set(versions)
     first = max(start, versions[0]) if versions else start
     return [version for version in row.versions if version >= first and version not in held]
@@ -58,12 +58,12 @@ def differing_rows(
         for name in commit.ids:
             versions_of.setdefault(name, []).append(commit.version)
     doubled = _doubled(found, here)
-    others = _others(found, here)
+    others = _of_other_writes(found, here)
     by_id = known.by_id
     for row in known.rows:
         own = tuple(versions_of.get(row.write_id, ()))
-        if _lacks(row, own, by_id[row.write_id], found.target.uri):
-            difference = Difference.UNTOLD_COMMIT
+        if _omits_commit(row, own, by_id[row.write_id], found.target.uri):
+            difference = Difference.MISSING_COMMIT
         elif id(row) in others:
             difference = Difference.OTHER_WRITE
         elif id(row) in doubled:
@@ -75,7 +75,9 @@ def differing_rows(
         )
 
 
-def _lacks(row: IndexedRow, own: tuple[int, ...], same: Sequence[IndexedRow], uri: str) -> bool:
+def _omits_commit(
+    row: IndexedRow, own: tuple[int, ...], same: Sequence[IndexedRow], uri: str
+) -> bool:
     """Return whether the log holds a commit of a row's write that the row does not name.
 
     A row with the id of a write to another table is compared with that table's log, as long as the
@@ -88,18 +90,18 @@ def _lacks(row: IndexedRow, own: tuple[int, ...], same: Sequence[IndexedRow], ur
     return not missing <= named
 
 
-def _stands_for(row: IndexedRow, commit: Commit) -> bool:
+def _may_describe(row: IndexedRow, commit: Commit) -> bool:
     return row.write_id in commit.ids or row.may_have_made(commit)
 
 
-def _others(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
+def _of_other_writes(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
     """Return the identities of the rows that name a version which another write committed."""
     commits = {commit.version: commit for commit in found.commits}
     return {
         id(row)
         for row in rows
         if any(
-            version in commits and not _stands_for(row, commits[version])
+            version in commits and not _may_describe(row, commits[version])
             for version in row.versions
         )
     }
@@ -117,7 +119,7 @@ def _doubled(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
             named.setdefault(version, []).append(row)
     doubled: set[int] = set()
     for commit in found.commits:
-        standing = [row for row in named.get(commit.version, ()) if _stands_for(row, commit)]
+        standing = [row for row in named.get(commit.version, ()) if _may_describe(row, commit)]
 
         def rank(row: IndexedRow, ids: frozenset[str] = commit.ids) -> tuple[bool, bool, int]:
             return row.write_id not in ids, not row.is_observed, row.start
@@ -132,10 +134,10 @@ def _rows_of(found: LogRead, known: InventoryIndex, since: int | None) -> Iterat
     Operations on the earlier table had ended when this one was made. The slack is that of a
     timestamp in milliseconds: with more, a table made anew at once is taken for the earlier one.
     """
-    born = None if found.born is None else (found.born - 1) * 1000
+    created_ms = None if found.created_ms is None else (found.created_ms - 1) * 1000
     first = None if since is None else since * 1000
     for row in known.rows:
         if row.table_uri != found.target.uri:
             continue
-        if (born is None or row.end >= born) and (first is None or row.end >= first):
+        if (created_ms is None or row.end >= created_ms) and (first is None or row.end >= first):
             yield row

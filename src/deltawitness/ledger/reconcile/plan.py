@@ -95,20 +95,20 @@ class ReconcilePlan:
             return 0
         with suppressed():
             for table in TABLES:
-                self._root.made(table)
+                self._root.open_or_create(table)
             found: list[pa.Table] = []
 
-            def left(inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
-                rows, marks = self._left(inventory)
+            def still_missing(inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
+                rows, marks = self._still_missing(inventory)
                 found[:] = [rows]
                 return rows, marks
 
-            count = append(self._root, INVENTORY, left)[0]
+            count = append(self._root, INVENTORY, still_missing)[0]
             if count:
                 append_runs_from_log(self._root, self._spools, found[0])
             return count
 
-    def _left(self, inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
+    def _still_missing(self, inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
         """Return what is not in the inventory by now, and the marks to leave."""
         rows = self._rows.filter(pa.array(self._are_new(inventory), pa.bool_()))
         marks = {
@@ -126,4 +126,4 @@ class ReconcilePlan:
         for write in self._writes:
             ids.setdefault(write.uri, set()).update(write.ids)
         known = {uri: index_inventory(inventory, uri, ids[uri]) for uri in ids}
-        return [not write.is_told(known[write.uri]) for write in self._writes]
+        return [not write.is_recorded(known[write.uri]) for write in self._writes]

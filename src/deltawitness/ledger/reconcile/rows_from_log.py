@@ -13,7 +13,7 @@ from deltawitness.ledger.reconcile.log_reader import Commit
 from deltawitness.ledger.reconcile.targets import Target
 from deltawitness.ledger.tables.operation_names import (
     cache_operation_of,
-    metrics_named_as,
+    metrics_operation_of,
     operation_of,
 )
 from deltawitness.ledger.tables.schema import Source
@@ -30,10 +30,10 @@ _TRACEPARENT = re.compile(
 )
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ENGINE_LENGTH = 200
-_BEYOND = 1 << 63
+_COUNT_LIMIT = 1 << 63
 """The first count that no column holds; an engine may have said anything."""
 
-_MAKING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
+_CREATING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
 """Operations that do not look at what is there: the table has no other name than its place."""
 
 _MODES = {"errorifexists": "error"}
@@ -56,7 +56,7 @@ def row_from_log(
     versions = [commit.version for commit in commits]
     trace = _TRACEPARENT.fullmatch(_text(said.get(CommitKey.TRACEPARENT)) or "")
     key = _text(said.get(CommitKey.CACHE_KEY))
-    named = None if operation in _MAKING else name
+    named = None if operation in _CREATING else name
     return {
         "event_time": now_ns() // 1000 if first.time is None else first.time * 1000,
         "run_id": _plain(said.get(CommitKey.RUN_ID)),
@@ -91,9 +91,9 @@ def row_from_log(
 
 def _metrics(commits: Sequence[Commit]) -> dict[str, int]:
     info = commits[0].info
-    operation = metrics_named_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
-    told = together(operation, [commit.metrics for commit in commits]).known()
-    return {name: count for name, count in told.items() if abs(count) < _BEYOND}
+    operation = metrics_operation_of(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
+    counts = together(operation, [commit.metrics for commit in commits]).known()
+    return {name: count for name, count in counts.items() if abs(count) < _COUNT_LIMIT}
 
 
 def _inputs(said: object) -> list[Row] | None:
@@ -106,7 +106,7 @@ def _inputs(said: object) -> list[Row] | None:
 
 
 def _count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _BEYOND
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _COUNT_LIMIT
     return value if is_count and isinstance(value, int) else None
 
 

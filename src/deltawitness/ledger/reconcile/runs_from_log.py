@@ -107,7 +107,7 @@ def _waiting_runs(root: LedgerRoot, spools: Path) -> set[str]:
     kinds = {RecordKind.RUN_START.value, RecordKind.RUN_END.value}
     for path in segments_of(spools):
         with suppress(FileNotFoundError):  # drained meanwhile
-            lines = decode(path.read_bytes()).whole
+            lines = decode(path.read_bytes()).valid
             waiting |= {line.key for line in lines if line.kind in kinds}
     return waiting
 

@@ -31,13 +31,13 @@ class Target:
         uri: where it lies, as the ledger spells it.
         location: where it lies, as it is opened.
         storage_options: as for `DeltaTable`.
-        is_asked: whether the caller named it; else the inventory did.
+        is_requested: whether the caller named it; else the inventory did.
     """
 
     uri: str
     location: str
     storage_options: dict[str, str] | None = field(default=None, repr=False)
-    is_asked: bool = True
+    is_requested: bool = True
 
     def log(self) -> CommitLog:
         """Return its log; nothing is read yet."""
@@ -58,7 +58,11 @@ def targets_of(
     """
     unreadable: list[UnreadableTable] = []
     found: dict[str, Target] = {}
-    named = _known(root, inventory) if tables is None else _asked(root, tables, unreadable)
+    named = (
+        _from_inventory(root, inventory)
+        if tables is None
+        else _from_caller(root, tables, unreadable)
+    )
     for target in named:
         if not _is_ledgers_own(root, target.uri):
             found.setdefault(target.uri, target)
@@ -69,7 +73,7 @@ def _is_ledgers_own(root: LedgerRoot, uri: str) -> bool:
     return uri.startswith(f"{ledger_uri(root.uri)}/{LEDGER_DIRECTORY}/")
 
 
-def _known(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
+def _from_inventory(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
     if inventory is None:
         return
     others = ", ".join(
@@ -81,10 +85,10 @@ def _known(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
         f" AND (operation IS NULL OR operation NOT IN ({others}))",
     )["table_uri"]
     for uri in sorted(uris.to_pylist()):
-        yield Target(uri, uri, _options_for(root, uri), is_asked=False)
+        yield Target(uri, uri, _options_for(root, uri), is_requested=False)
 
 
-def _asked(
+def _from_caller(
     root: LedgerRoot,
     tables: Iterable[str | os.PathLike[str] | DeltaTable],
     unreadable: list[UnreadableTable],

@@ -49,11 +49,11 @@ class TableIncarnation:
 
     Attributes:
         guid: the id in its metadata, if it can be found.
-        born: milliseconds of commit 0; of the creation that its metadata names when commit 0 is gone.
+        created_ms: milliseconds of commit 0; of the creation that its metadata names when commit 0 is gone.
     """
 
     guid: str | None
-    born: int | None
+    created_ms: int | None
 
 
 def incarnation_of(target: Target, log: CommitLog, versions: list[int]) -> TableIncarnation:

@@ -11,7 +11,7 @@ from deltawitness.ledger.reconcile.log_reader import Commit
 
 __all__ = ["Write", "writes_of"]
 
-FARTHEST_AHEAD_MS = 86_400_000
+MAX_CLOCK_AHEAD_MS = 86_400_000
 """Milliseconds that a commit may seem to come from the future before its clock is not believed."""
 
 
@@ -47,7 +47,7 @@ class Write:
         """Whether it carries our metadata."""
         return self.commits[0].is_witnessed
 
-    def is_told(self, known: InventoryIndex) -> bool:
+    def is_recorded(self, known: InventoryIndex) -> bool:
         """Tell whether a row tells of it."""
         return any(known.covers(self.uri, commit) for commit in self.commits)
 
@@ -63,7 +63,7 @@ class Write:
             now: milliseconds since the Unix epoch.
         """
         ages = [now - commit.time for commit in self.commits if commit.time is not None]
-        return any(-FARTHEST_AHEAD_MS < age < seconds * 1000 for age in ages)
+        return any(-MAX_CLOCK_AHEAD_MS < age < seconds * 1000 for age in ages)
 
     def is_before(self, time: int) -> bool:
         """Tell whether all of it was committed before a time in milliseconds."""

@@ -11,7 +11,12 @@ import os
 from functools import lru_cache
 
 from deltawitness.events import InputVersion, WriteIntent
-from deltawitness.ledger.tables.write_rows import as_json, intent_part, ledger_uri, place_part
+from deltawitness.ledger.tables.write_rows import (
+    as_json,
+    intent_columns,
+    ledger_uri,
+    process_columns,
+)
 from deltawitness.redaction import redact_label
 from deltawitness.run import RunContext
 
@@ -26,7 +31,7 @@ def intent_text(intent: WriteIntent, location: str | None, table_id: str | None)
         location: where the table lies, absolute.
         table_id: its id.
     """
-    row = intent_part(intent) | {
+    row = intent_columns(intent) | {
         "table_uri": None if location is None else ledger_uri(location),
         "table_id": table_id,
         "inputs": _versions(intent.inputs),
@@ -41,7 +46,7 @@ def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None
 
 @lru_cache(maxsize=64)
 def _run_text(run_id: str, job: str, pid: int) -> str:
-    row = {"run_id": run_id, "job": redact_label(job), **place_part(), "pid": pid}
+    row = {"run_id": run_id, "job": redact_label(job), **process_columns(), "pid": pid}
     return as_json(row)[1:-1]
 
 

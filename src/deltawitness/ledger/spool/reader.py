@@ -27,20 +27,20 @@ from deltawitness.semconv import SPOOL_APP_ID_PREFIX
 __all__ = [
     "SegmentContents",
     "adopt",
-    "adopt_together",
-    "has_dead",
-    "live_write_ids",
+    "adopt_batches",
+    "has_abandoned",
     "read_segment",
     "segments_of",
     "spool_app_id",
+    "spooled_write_ids",
 ]
 
 Row = dict[str, Any]
 
-MADE_WITHIN = 3600.0
+CREATION_TIMEOUT = 3600.0
 """Seconds in which the folder of a spool is surely made."""
 
-TOGETHER = 64
+SPOOLS_PER_BATCH = 64
 """Spools of dead processes that are drained together, so that many short ones cost few commits."""
 
 
@@ -75,7 +75,7 @@ class SegmentContents:
     damaged: int = 0
     process_end: ProcessEnd | None = None
 
-    def open_after(self, before: Mapping[str, Row]) -> dict[str, Row]:
+    def runs_open_after(self, before: Mapping[str, Row]) -> dict[str, Row]:
         """Return the runs that are open at its end, given those that were open before it."""
         ended = {run["run_id"] for run in self.runs}
         going_on = {run_id: row for run_id, row in before.items() if run_id not in ended}
@@ -91,9 +91,9 @@ def read_segment(path: Path) -> SegmentContents:
     lines = decode(path.read_bytes())
     told = SegmentContents(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
     notes: dict[str, Record] = {}
-    for line in lines.whole:
+    for line in lines.valid:
         match line.kind:
-            case RecordKind.NOTE:
+            case RecordKind.PROVISIONAL:
                 notes[line.key] = line
             case RecordKind.ROW:
                 notes.pop(line.key, None)
@@ -126,7 +126,7 @@ class AbandonedSpool:
     home: Path
     segments: Sequence[Path]
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Delete it, once all of it is in the ledger."""
         delete_spool(self.home)
 
@@ -148,27 +148,27 @@ def _is_half_deleted(home: Path) -> bool:
 
 def _is_old(home: Path) -> bool:
     with suppress(OSError):
-        return time.time() - home.stat().st_mtime > MADE_WITHIN
+        return time.time() - home.stat().st_mtime > CREATION_TIMEOUT
     return False
 
 
-def _homes(folder: Path, besides: Path | None) -> list[Path]:
+def _spools_in(folder: Path, exclude: Path | None) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if path.name.startswith(REVISION)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(path for path in found if path != besides)
+    return sorted(path for path in found if path != exclude)
 
 
 def segments_of(folder: Path) -> Iterator[Path]:
     """Yield the segments of all spools, whoever they belong to."""
-    for home in _homes(folder, None):
+    for home in _spools_in(folder, None):
         with suppress(FileNotFoundError):  # drained and deleted meanwhile
             yield from _segments_in(home)
 
 
 @contextmanager
-def _owned(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
+def _try_lock(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
     """Hold the lock of a spool for the block; tell whether it could be had."""
     try:
         descriptor = os.open(home / OWNER_LOCK, os.O_RDWR)
@@ -185,40 +185,40 @@ def _owned(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def adopt(folder: Path, besides: Path | None = None) -> Iterator[AbandonedSpool]:
+def adopt(folder: Path, exclude: Path | None = None) -> Iterator[AbandonedSpool]:
     """Yield the spools whose processes are gone, one after the other, each locked meanwhile.
 
     Args:
         folder: where the spools of all processes lie.
-        besides: the one of this process.
+        exclude: the one of this process.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    for spools in adopt_together(folder, besides, most=1):
+    for spools in adopt_batches(folder, exclude, most=1):
         yield from spools
 
 
-def adopt_together(
-    folder: Path, besides: Path | None = None, *, most: int = TOGETHER
+def adopt_batches(
+    folder: Path, exclude: Path | None = None, *, most: int = SPOOLS_PER_BATCH
 ) -> Iterator[list[AbandonedSpool]]:
     """Yield the spools whose processes are gone, some at a time, all of these locked meanwhile.
 
     Args:
         folder: where the spools of all processes lie.
-        besides: the one of this process.
+        exclude: the one of this process.
         most: how many at a time.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    homes = _homes(folder, besides)
+    homes = _spools_in(folder, exclude)
     for few in (homes[first : first + most] for first in range(0, len(homes), most)):
         with ExitStack() as locks:
             ours = [
                 home
                 for home in few
-                if locks.enter_context(_owned(home)) and not is_supervised(home)
+                if locks.enter_context(_try_lock(home)) and not is_supervised(home)
             ]
             if ours:
                 yield [AbandonedSpool(home, _segments_in(home)) for home in ours]
@@ -230,36 +230,36 @@ def adopt_together(
             delete_spool(home)
 
 
-def has_dead(folder: Path, besides: Path | None = None) -> bool:
+def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
     """Return whether a drain has something to do for processes that are gone; reads no segment.
 
     Args:
         folder: where the spools of all processes lie.
-        besides: the one of this process.
+        exclude: the one of this process.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    for home in _homes(folder, besides):
-        with _owned(home) as is_ours:
+    for home in _spools_in(folder, exclude):
+        with _try_lock(home) as is_ours:
             if (is_ours and not is_supervised(home)) or _is_half_deleted(home):
                 return True
     return any(map(_is_old, folder.glob(f"{NEW}*")))
 
 
-def live_write_ids(folder: Path, besides: Path | None = None) -> tuple[set[str], bool]:
+def spooled_write_ids(folder: Path, exclude: Path | None = None) -> tuple[set[str], bool]:
     """Return the ids of operations that wait in any spool, and whether any of them has an owner.
 
     Args:
         folder: where the spools of all processes lie.
-        besides: the one of this process, which is no owner here.
+        exclude: the one of this process, which is no owner here.
     """
     waiting: set[str] = set()
     has_owner = False
-    for home in _homes(folder, None):
-        if home != besides:
+    for home in _spools_in(folder, None):
+        if home != exclude:
             # Shared, so that those who only look do not take each other for owners.
-            with _owned(home, fcntl.LOCK_SH) as is_free:
+            with _try_lock(home, fcntl.LOCK_SH) as is_free:
                 has_owner = has_owner or not is_free
         with suppress(OSError):  # drained and deleted while we look: in the ledger now
             for path in _segments_in(home):
@@ -276,14 +276,14 @@ def _write_ids(path: Path) -> set[str]:
         if path.suffix == SEALED or not sealed.exists():
             return set()
         return _write_ids(sealed)
-    kinds = {RecordKind.NOTE.value, RecordKind.ROW.value}
-    ids = {line.key for line in lines.whole if line.kind in kinds}
-    return ids | {mark for line in lines.whole if (mark := _other_write_id(line))}
+    kinds = {RecordKind.PROVISIONAL.value, RecordKind.ROW.value}
+    ids = {line.key for line in lines.valid if line.kind in kinds}
+    return ids | {mark for line in lines.valid if (mark := _other_write_id(line))}
 
 
 def _other_write_id(line: Record) -> str | None:
     """Return the id that a write's commit carries when its caller has put another in place of ours."""
-    if line.kind != RecordKind.NOTE or b'"_mark":"%b"' % line.key.encode() in line.body:
+    if line.kind != RecordKind.PROVISIONAL or b'"_mark":"%b"' % line.key.encode() in line.body:
         return None
     mark = json.loads(line.body).get("_mark")
     return mark if isinstance(mark, str) else None

@@ -17,7 +17,7 @@ __all__ = ["Record", "RecordKind", "Records", "decode", "encode"]
 class RecordKind(StrEnum):
     """What a line tells."""
 
-    NOTE = "N"
+    PROVISIONAL = "N"
     """A write has ended: what its own thread knew of it."""
     ROW = "R"
     """The whole row of an operation; it takes the place of the note of the same id."""
@@ -48,7 +48,7 @@ class Records:
         torn: whether its end was cut off in the middle of a line.
     """
 
-    whole: tuple[Record, ...]
+    valid: tuple[Record, ...]
     damaged: int = 0
     torn: bool = False
 
@@ -61,7 +61,7 @@ def encode(kind: RecordKind, key: str, body: str) -> bytes:
         key: of which write or run; without blanks.
         body: JSON without line breaks, in ASCII.
 
-    >>> encode(RecordKind.NOTE, "w-1", "{}")
+    >>> encode(RecordKind.PROVISIONAL, "w-1", "{}")
     b'2b5b947e N w-1 {}\n'
     """
     content = f"{kind.value} {key} {body}".encode("ascii")
@@ -71,10 +71,10 @@ def encode(kind: RecordKind, key: str, body: str) -> bytes:
 def decode(content: bytes) -> Records:
     r"""Return what is whole in the content of a segment.
 
-    >>> decode(encode(RecordKind.NOTE, "w-1", "{}") + b"00000000 N w-2 {}\n00ff").damaged
+    >>> decode(encode(RecordKind.PROVISIONAL, "w-1", "{}") + b"00000000 N w-2 {}\n00ff").damaged
     1
     """
-    whole: list[Record] = []
+    valid: list[Record] = []
     damaged = 0
     texts = content.split(b"\n")
     tail = texts.pop()
@@ -83,8 +83,8 @@ def decode(content: bytes) -> Records:
         if line is None:
             damaged += 1
         else:
-            whole.append(line)
-    return Records(tuple(whole), damaged, torn=bool(tail))
+            valid.append(line)
+    return Records(tuple(valid), damaged, torn=bool(tail))
 
 
 def _parse_record(text: bytes) -> Record | None:

@@ -42,7 +42,7 @@ SEALED = ".seg"
 SEGMENT_BYTES = 4 << 20
 """Bytes after which a segment is sealed."""
 
-PATIENCE = 30.0
+ROW_TIMEOUT = 30.0
 """Seconds that a segment waits for the rows of its notes before it is sealed without them."""
 
 RETRY = 1.0
@@ -62,16 +62,25 @@ class Segment:
         is_sealed: whether it takes nothing any more.
     """
 
-    __slots__ = ("awaited", "descriptor", "is_sealed", "lines", "number", "path", "since", "size")
+    __slots__ = (
+        "descriptor",
+        "is_sealed",
+        "missing_rows",
+        "number",
+        "operations",
+        "path",
+        "retired_at",
+        "size",
+    )
 
     def __init__(self, number: int, path: Path, descriptor: int) -> None:
         self.number = number
         self.path = path
         self.descriptor = descriptor
         self.size = 0
-        self.lines = 0
-        self.awaited = 0
-        self.since: float | None = None
+        self.operations = 0
+        self.missing_rows = 0
+        self.retired_at: float | None = None
         self.is_sealed = False
 
 
@@ -112,7 +121,7 @@ class Spool:
         self._owner: int | None = None
         self._number = 0
         self._active: Segment | None = None
-        self._waiting: list[Segment] = []
+        self._retired: list[Segment] = []
         self._sealed: list[Segment] = []
         self._size = 0
         self._not_before = 0.0
@@ -124,22 +133,22 @@ class Spool:
         if self._home is None:
             with self._lock:
                 if self._home is None and time.monotonic() >= self._not_before:
-                    self._trying(self._settled_down)
+                    self._attempt(self._create_home)
 
-    def note(self, key: str, body: str) -> Segment | None:
+    def append_provisional(self, key: str, body: str) -> Segment | None:
         """Append a note, whose row is awaited in the same segment; None when it cannot be kept."""
         with self._lock:
-            segment = self._append(RecordKind.NOTE, key, body)
+            segment = self._append(RecordKind.PROVISIONAL, key, body)
             if segment is not None:
-                segment.awaited += 1
-                segment.lines += 1
+                segment.missing_rows += 1
+                segment.operations += 1
             return segment
 
-    def settle(self, segment: Segment | None, key: str, body: str) -> bool:
+    def append_row(self, segment: Segment | None, key: str, body: str) -> bool:
         """Append the row of a note; once its segment is sealed, the note stands for it.
 
         Args:
-            segment: what :meth:`note` returned.
+            segment: what :meth:`append_provisional` returned.
             key: the id of the write.
             body: the row as JSON.
 
@@ -150,14 +159,14 @@ class Spool:
             if segment is None:
                 return self.append(RecordKind.ROW, key, body)
             if not segment.is_sealed:
-                segment.awaited -= 1
+                segment.missing_rows -= 1
                 self._write(segment, encode(RecordKind.ROW, key, body))
-                if segment.since is not None and segment.awaited == 0:
+                if segment.retired_at is not None and segment.missing_rows == 0:
                     self._seal(segment)
             return True
 
     def append(
-        self, kind: RecordKind, key: str, body: str, *, when_kept: Callable[[], object] = bool
+        self, kind: RecordKind, key: str, body: str, *, on_appended: Callable[[], object] = bool
     ) -> bool:
         """Append a line that is whole in itself; tell whether it is kept.
 
@@ -165,15 +174,15 @@ class Spool:
             kind: what it tells.
             key: of which write or run.
             body: its JSON.
-            when_kept: is called before anything else can come into the spool.
+            on_appended: is called before anything else can come into the spool.
         """
         with self._lock:
             segment = self._append(kind, key, body)
             if segment is None:
                 self.dropped += kind not in {RecordKind.RUN_START, RecordKind.RUN_END}
                 return False
-            segment.lines += kind is not RecordKind.RUN_START
-            when_kept()
+            segment.operations += kind is not RecordKind.RUN_START
+            on_appended()
             return True
 
     def _append(self, kind: RecordKind, key: str, body: str) -> Segment | None:
@@ -181,7 +190,7 @@ class Spool:
         if self._size + len(line) > self._limit:
             self._on_error(OSError(errno.EDQUOT, "the spool holds as much as it may"))
             return None
-        segment = self._active or self._opened()
+        segment = self._active or self._open_segment()
         if segment is None or not self._write(segment, line):
             return None
         if segment.size >= self._segment_bytes:
@@ -206,11 +215,11 @@ class Spool:
         self._on_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         return False
 
-    def _opened(self) -> Segment | None:
+    def _open_segment(self) -> Segment | None:
         """Return a new open segment, or None where there can be none now."""
         if time.monotonic() < self._not_before:
             return None
-        segment = self._trying(self._new_segment)
+        segment = self._attempt(self._new_segment)
         if segment is None:
             return None
         self._active = segment
@@ -222,7 +231,7 @@ class Spool:
         segment.size, self._size = 0, size
         return segment
 
-    def _trying(self, make: Callable[[], T]) -> T | None:
+    def _attempt(self, make: Callable[[], T]) -> T | None:
         try:
             return make()
         except OSError as error:
@@ -231,7 +240,7 @@ class Spool:
             return None
 
     def _new_segment(self) -> Segment:
-        home = self._home or self._settled_down()
+        home = self._home or self._create_home()
         number = self._number + 1
         path = home / f"{number:08d}{OPEN}"
         # Readable, so that what is in it can be saved when somebody deletes the folder.
@@ -240,7 +249,7 @@ class Spool:
         self._number = number
         return segment
 
-    def _settled_down(self) -> Path:
+    def _create_home(self) -> Path:
         """Make the folder of this process, locked before anybody can see it."""
         name = f"{REVISION}{new_id()}"
         new = self._folder / f"{NEW}{name}"
@@ -266,7 +275,7 @@ class Spool:
         """Operations that are told here and not yet drained."""
         with self._lock:
             here = [self._active] if self._active else []
-            return sum(segment.lines for segment in (*here, *self._waiting, *self._sealed))
+            return sum(segment.operations for segment in (*here, *self._retired, *self._sealed))
 
     def rotate(self, *, is_last: bool = False) -> None:
         """Close what is open to new notes, and seal what waits for nothing any more.
@@ -275,24 +284,24 @@ class Spool:
             is_last: seal also what still waits, and begin no new segment for open runs.
         """
         with self._lock:
-            self._save_what_was_deleted()
-            if self._active is not None and self._active.lines:
+            self._rescue_segments()
+            if self._active is not None and self._active.operations:
                 self._retire(self._active)
-            is_told = self._active is not None or not (self._waiting or self._sealed)
-            if not is_last and not is_told and any(True for _ in self._open_runs()):
+            has_open_runs = self._active is not None or not (self._retired or self._sealed)
+            if not is_last and not has_open_runs and any(True for _ in self._open_runs()):
                 # Before the old one can go: whenever the process dies, a segment is left that tells
                 # which runs were open.
-                self._opened()
-            for segment in list(self._waiting):
-                waits = time.monotonic() - (segment.since or 0.0)
-                if segment.awaited <= 0 or is_last or waits > PATIENCE:
+                self._open_segment()
+            for segment in list(self._retired):
+                waits = time.monotonic() - (segment.retired_at or 0.0)
+                if segment.missing_rows <= 0 or is_last or waits > ROW_TIMEOUT:
                     self._seal(segment)
 
     def _retire(self, segment: Segment) -> None:
-        segment.since = time.monotonic()
+        segment.retired_at = time.monotonic()
         self._active = None
-        self._waiting.append(segment)
-        if segment.awaited <= 0:
+        self._retired.append(segment)
+        if segment.missing_rows <= 0:
             self._seal(segment)
 
     def _seal(self, segment: Segment) -> None:
@@ -300,7 +309,7 @@ class Spool:
             return
         segment.is_sealed = True
         os.close(segment.descriptor)
-        self._waiting.remove(segment)
+        self._retired.remove(segment)
         with suppress(OSError):  # read as it stands, should the disk refuse
             segment.path = segment.path.rename(segment.path.with_suffix(SEALED))
         self._sealed.append(segment)
@@ -312,11 +321,11 @@ class Spool:
         of the last drained segment, and takes all before it for drained.
         """
         with self._lock:
-            first = min((waiting.number for waiting in self._waiting), default=self._number + 1)
+            first = min((waiting.number for waiting in self._retired), default=self._number + 1)
             ready = [segment for segment in self._sealed if segment.number < first]
             return sorted(ready, key=lambda segment: segment.number)
 
-    def forget(self, segments: Iterable[Segment]) -> None:
+    def delete(self, segments: Iterable[Segment]) -> None:
         """Delete segments that have been drained."""
         with self._lock:
             for segment in segments:
@@ -325,13 +334,13 @@ class Spool:
                 with suppress(OSError):
                     segment.path.unlink()
 
-    def _save_what_was_deleted(self) -> None:
+    def _rescue_segments(self) -> None:
         """Write the open segments anew when somebody deleted the folder below them."""
         if self._home is None or (self._home / OWNER_LOCK).exists():
             return
-        lost = [*self._waiting, *([self._active] if self._active else [])]
+        lost = [*self._retired, *([self._active] if self._active else [])]
         kept = [(segment, _content(segment)) for segment in lost]
-        self._let_go()
+        self._release_home()
         try:
             for segment, content in kept:
                 new = self._new_segment()
@@ -342,7 +351,7 @@ class Spool:
         except OSError as error:
             self._on_error(error)
 
-    def _let_go(self) -> None:
+    def _release_home(self) -> None:
         if self._owner is not None:
             os.close(self._owner)
         self._home = self._owner = None
@@ -353,12 +362,12 @@ class Spool:
             self.rotate(is_last=True)
             if self._active is not None:
                 self._retire(self._active)
-            for segment in list(self._waiting):
+            for segment in list(self._retired):
                 self._seal(segment)
-            home, is_empty = self._home, not any(segment.lines for segment in self._sealed)
+            home, is_empty = self._home, not any(segment.operations for segment in self._sealed)
             if home is not None and is_empty:
                 delete_spool(home)
-            self._let_go()
+            self._release_home()
             self._sealed.clear()
             self._size = 0
 
@@ -375,11 +384,11 @@ class Spool:
     def after_fork_in_child(self) -> None:
         """Begin a spool of its own: the parent's is the parent's."""
         here = [self._active] if self._active else []
-        for segment in (*here, *self._waiting):
+        for segment in (*here, *self._retired):
             # A number that was closed and used again by the program is not ours to close; these
             # are still open, as the parent holds them.
             os.close(segment.descriptor)
-        self._let_go()
+        self._release_home()
         self.dropped = 0
         self._reset()
 

@@ -62,7 +62,7 @@ def operation_rows(lines: Sequence[bytes]) -> pa.Table:
     if not lines:
         return INVENTORY.schema.empty_table()
     content = b"\n".join(lines)
-    told = pj.read_json(
+    rows = pj.read_json(
         io.BytesIO(content),
         # In one block, because a row may be longer than a block of the default size.
         read_options=pj.ReadOptions(use_threads=False, block_size=len(content) + 1),
@@ -70,7 +70,7 @@ def operation_rows(lines: Sequence[bytes]) -> pa.Table:
             explicit_schema=json_schema(INVENTORY), unexpected_field_behavior="ignore"
         ),
     )
-    return with_partition(INVENTORY, told)
+    return with_partition(INVENTORY, rows)
 
 
 def rows_from(table: LedgerTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -95,8 +95,8 @@ def valid_rows(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tu
         middle = len(rows) // 2
         parts = [valid_rows(make, part) for part in (rows[:middle], rows[middle:])]
         return pa.concat_tables(part for part, _ in parts), sum(bad for _, bad in parts)
-    whole = made.filter(pc.is_valid(made[PARTITION]))
-    return whole, made.num_rows - whole.num_rows
+    valid = made.filter(pc.is_valid(made[PARTITION]))
+    return valid, made.num_rows - valid.num_rows
 
 
 def query(table: DeltaTable, sql: str) -> pa.Table:

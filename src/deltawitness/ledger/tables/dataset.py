@@ -23,7 +23,7 @@ from deltawitness.scan.dataset import DeltaDataset
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["dataset_of", "no_rows"]
+__all__ = ["dataset_of", "empty_dataset"]
 
 RUN = "run_id"
 """The column by which most is asked for; rows are laid down ordered by it."""
@@ -41,10 +41,12 @@ def dataset_of(root: LedgerRoot, table: LedgerTable, opened: DeltaTable) -> pd.D
     path = local_path(root.uri_of(table))
     if path is None:
         return DeltaDataset(opened)
-    return pd.UnionDataset(schema, [_files_at(path, schema, table, opened), no_rows(schema)])
+    return pd.UnionDataset(
+        schema, [_local_files(path, schema, table, opened), empty_dataset(schema)]
+    )
 
 
-def no_rows(schema: pa.Schema) -> pd.Dataset:
+def empty_dataset(schema: pa.Schema) -> pd.Dataset:
     """Return a file without rows that no filter leaves out: DataFusion fails to sort no files."""
     content = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), content)
@@ -53,26 +55,30 @@ def no_rows(schema: pa.Schema) -> pd.Dataset:
     return pd.FileSystemDataset([file], schema, form, pf.LocalFileSystem())
 
 
-def _files_at(path: str, schema: pa.Schema, table: LedgerTable, opened: DeltaTable) -> pd.Dataset:
+def _local_files(
+    path: str, schema: pa.Schema, table: LedgerTable, opened: DeltaTable
+) -> pd.Dataset:
     place = pf.SubTreeFileSystem(path, pf.LocalFileSystem())
     form = pd.ParquetFileFormat()
     files = [
-        form.make_fragment(file["path"], place, partition_expression=_holds(table, file))
-        for file in _added(opened)
+        form.make_fragment(
+            file["path"], place, partition_expression=_partition_expression(table, file)
+        )
+        for file in _file_stats(opened)
     ]
     return pd.FileSystemDataset(files, schema, form, place)
 
 
-def _added(opened: DeltaTable) -> list[dict[str, Any]]:
-    told = pa.table(opened.get_add_actions(flatten=True))
+def _file_stats(opened: DeltaTable) -> list[dict[str, Any]]:
+    actions = pa.table(opened.get_add_actions(flatten=True))
     wanted = ("path", f"partition.{PARTITION}", f"min.{RUN}", f"max.{RUN}", f"null_count.{RUN}")
-    files: list[dict[str, Any]] = told.select(
-        [n for n in wanted if n in told.column_names]
+    files: list[dict[str, Any]] = actions.select(
+        [n for n in wanted if n in actions.column_names]
     ).to_pylist()
     return files
 
 
-def _holds(table: LedgerTable, file: dict[str, Any]) -> pc.Expression:
+def _partition_expression(table: LedgerTable, file: dict[str, Any]) -> pc.Expression:
     """Return what holds for every row of a file."""
     day: date | None = file.get(f"partition.{PARTITION}")
     if day is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deltawitness.commit.private_api import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.semconv import CacheOperation, Operation
 
-__all__ = ["cache_operation_of", "metrics_named_as", "operation_of"]
+__all__ = ["cache_operation_of", "metrics_operation_of", "operation_of"]
 
 _SPELLINGS = {operation.value: operation for operation in Operation} | {
     "VACUUM START": Operation.VACUUM,
@@ -40,7 +40,7 @@ _REPLACING = {
     "REPLACE TABLE AS SELECT": CacheOperation.CREATE,
 }
 
-_MEASURED_AS = {
+_METRICS_LIKE = {
     CacheOperation.WRITE: Operation.WRITE,
     CacheOperation.MERGE: Operation.MERGE,
     CacheOperation.UPDATE: Operation.UPDATE,
@@ -63,18 +63,18 @@ def operation_of(text: str | None) -> Operation | None:
     return None if text is None else _SPELLINGS.get(text)
 
 
-def cache_operation_of(text: str | None, told: object = None) -> CacheOperation:
+def cache_operation_of(text: str | None, recorded: object = None) -> CacheOperation:
     """Return an operation in the cache layer's words; what is not known is taken for a write.
 
     Args:
         text: as the log spells it.
-        told: what the commit's metadata says it is.
+        recorded: what the commit's metadata says it is.
 
     >>> cache_operation_of("RENAME COLUMN").value, cache_operation_of("STREAMING UPDATE").value
     ('alter', 'write')
     """
-    if isinstance(told, str) and told in set(CacheOperation):
-        return CacheOperation(told)
+    if isinstance(recorded, str) and recorded in set(CacheOperation):
+        return CacheOperation(recorded)
     known = operation_of(text)
     if known in _CACHE_OPERATIONS:
         return _CACHE_OPERATIONS[known]
@@ -83,12 +83,12 @@ def cache_operation_of(text: str | None, told: object = None) -> CacheOperation:
     return _REPLACING.get(text) or _FIRST_WORDS.get(text.partition(" ")[0], CacheOperation.WRITE)
 
 
-def metrics_named_as(text: str | None, told: object = None) -> Operation:
+def metrics_operation_of(text: str | None, recorded: object = None) -> Operation:
     """Return the operation of ours whose metrics those of a commit can be read as.
 
     Args:
         text: as the log spells it.
-        told: what the commit's metadata says it is.
+        recorded: what the commit's metadata says it is.
     """
     known = operation_of(text)
-    return known or _MEASURED_AS.get(cache_operation_of(text, told), Operation.ADD_COLUMNS)
+    return known or _METRICS_LIKE.get(cache_operation_of(text, recorded), Operation.ADD_COLUMNS)

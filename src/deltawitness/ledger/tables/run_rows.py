@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from deltawitness.ledger.tables.write_rows import place_part, python_version
+from deltawitness.ledger.tables.write_rows import process_columns, python_version
 from deltawitness.redaction import redacted_run
 from deltawitness.run import RunContext
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS, CacheOperation, CacheResult
@@ -128,18 +128,18 @@ class OpenRun:
     is_part: bool
     depth: int = 0
     tally: Tally = field(default_factory=Tally)
-    ended: Row | None = None
+    end_row: Row | None = None
     error: BaseException | None = None
 
     @property
     def is_open_part(self) -> bool:
         """Whether this process takes part in it, and nobody here will close it."""
-        return self.is_part and self.depth <= 0 and self.ended is None
+        return self.is_part and self.depth <= 0 and self.end_row is None
 
-    def started(self, cache_root: str) -> Row:
+    def start_row(self, cache_root: str) -> Row:
         """Return the columns that are known while it is open."""
         run = redacted_run(self.context)
-        place = place_part()
+        place = process_columns()
         del place["engine"]
         return {
             "run_id": run.run_id,

@@ -337,7 +337,7 @@ class LedgerRoot:
         """Return where a table lies."""
         return f"{self.uri.rstrip('/')}/{LEDGER_DIRECTORY}/{table.name}"
 
-    def opened(self, table: LedgerTable) -> DeltaTable | None:
+    def open_table(self, table: LedgerTable) -> DeltaTable | None:
         """Return the table at its newest version, or None when there is none yet.
 
         Raises:
@@ -352,11 +352,11 @@ class LedgerRoot:
         except TableNotFoundError:
             return None
 
-    def made(self, table: LedgerTable) -> DeltaTable:
+    def open_or_create(self, table: LedgerTable) -> DeltaTable:
         """Return the table at its newest version; make it when there is none yet."""
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
-        return self.opened(table) or DeltaTable.create(
+        return self.open_table(table) or DeltaTable.create(
             self.uri_of(table),
             schema=table.schema,
             mode="ignore",

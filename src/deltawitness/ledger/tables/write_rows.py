@@ -46,7 +46,14 @@ from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.semconv import WITNESS_VERSION, CacheResult, Operation
 from deltawitness.settings import LedgerMessages
 
-__all__ = ["as_json", "event_row", "intent_part", "ledger_uri", "place_part", "row_of_provisional"]
+__all__ = [
+    "as_json",
+    "event_row",
+    "intent_columns",
+    "ledger_uri",
+    "process_columns",
+    "row_of_provisional",
+]
 
 Row = dict[str, Any]
 
@@ -58,13 +65,13 @@ def as_json(row: Mapping[str, Any]) -> str:
     """Return a row as one line of JSON, without what is not known."""
     known = {name: value for name, value in row.items() if value is not None}
     text = json.dumps(known, separators=(",", ":"))
-    return text if _SURROGATE not in text else _without_halves(text)
+    return text if _SURROGATE not in text else _replace_lone_surrogates(text)
 
 
 _SURROGATE = "\\ud"
 
 
-def _without_halves(text: str) -> str:
+def _replace_lone_surrogates(text: str) -> str:
     """Return JSON without halves of surrogate pairs, which JSON may spell and Arrow does not take."""
     whole = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
     return json.dumps(json.loads(whole), separators=(",", ":"))
@@ -86,7 +93,7 @@ def ledger_uri(location: str) -> str:
 
 def event_row(
     event: WriteEvent,
-    told: WriteEvent,
+    redacted: WriteEvent,
     location: str | None,
     messages: LedgerMessages = LedgerMessages.SAFE,
 ) -> Row:
@@ -94,7 +101,7 @@ def event_row(
 
     Args:
         event: the full record.
-        told: the same, fit to leave the process.
+        redacted: the same, fit to leave the process.
         location: the table's location, absolute.
         messages: what is kept of an error's text.
     """
@@ -104,27 +111,29 @@ def event_row(
         "write_id": event.write_id,
         "trace_id": event.trace_id,
         "span_id": event.span_id,
-        "job": told.run.job,
-        **intent_part(told.intent),
+        "job": redacted.run.job,
+        **intent_columns(redacted.intent),
         "result": event.result.value,
         "table_uri": None
         if location is None
         else fact("ledger", lambda: ledger_uri(location), None),
-        "table_id": told.table_id,
-        "inputs": fact("ledger", lambda: _inputs(event.intent.inputs, told.intent.inputs), None),
+        "table_id": redacted.table_id,
+        "inputs": fact(
+            "ledger", lambda: _inputs(event.intent.inputs, redacted.intent.inputs), None
+        ),
         "run_inputs": fact(
-            "ledger", lambda: _inputs(event.intent.run_inputs, told.intent.run_inputs), None
+            "ledger", lambda: _inputs(event.intent.run_inputs, redacted.intent.run_inputs), None
         ),
         "duration_ms": event.duration_ns / _NANOSECONDS_PER_MS,
-        **_outcome_part(event, messages),
+        **_outcome_columns(event, messages),
         "thread": fact("ledger", lambda: _thread(event), None),
-        **fact("ledger", place_part, {}),
+        **fact("ledger", process_columns, {}),
         "pid": event.pid,
         "source": Source.OBSERVED.value,
     }
 
 
-def intent_part(intent: WriteIntent) -> Row:
+def intent_columns(intent: WriteIntent) -> Row:
     """Return the columns that say what a write means to do."""
     return {
         "operation": intent.operation.value,
@@ -141,7 +150,7 @@ def intent_part(intent: WriteIntent) -> Row:
 
 
 def _inputs(
-    reads: tuple[InputVersion, ...], redacted: tuple[InputVersion, ...]
+    reads: tuple[InputVersion, ...], redacted_reads: tuple[InputVersion, ...]
 ) -> list[Row] | None:
     return [
         {
@@ -149,7 +158,7 @@ def _inputs(
             "uri": None if read.uri is None else ledger_uri(read.uri),
             "version": read.version,
         }
-        for read, named in zip(reads, redacted, strict=True)
+        for read, named in zip(reads, redacted_reads, strict=True)
     ] or None
 
 
@@ -157,7 +166,7 @@ def _thread(event: WriteEvent) -> str | None:
     return None if event.thread is None else redact_label(event.thread)
 
 
-def _outcome_part(event: WriteEvent, messages: LedgerMessages) -> Row:
+def _outcome_columns(event: WriteEvent, messages: LedgerMessages) -> Row:
     match event.outcome:
         case Committed() as committed:
             return _versions(committed.versions) | committed.metrics.known()
@@ -182,9 +191,9 @@ def _versions(versions: tuple[int, ...]) -> Row:
     return {"version": versions[-1], "versions": list(versions)} if versions else {}
 
 
-def place_part() -> Row:
+def process_columns() -> Row:
     """Return the columns that say where an operation was observed, and with which versions."""
-    return {"host": _host(), "pid": os.getpid(), **versions_part()}
+    return {"host": _host(), "pid": os.getpid(), **version_columns()}
 
 
 @cache
@@ -193,7 +202,7 @@ def _host() -> str:
 
 
 @cache
-def versions_part() -> Mapping[str, str | None]:
+def version_columns() -> Mapping[str, str | None]:
     """Return the columns that say which libraries were at work."""
     return {
         "engine": f"delta-rs:py-{_version_of('deltalake')}",
@@ -227,24 +236,24 @@ def row_of_provisional(note: Row, tail: int) -> Row:
     note knew.
 
     Args:
-        note: what the caller's thread had told.
+        note: what the caller's thread had redacted.
         tail: versions of the log to look through for a commit whose version is not known.
     """
     row = {name: value for name, value in note.items() if not name.startswith("_")}
     row["source"] = Source.OBSERVED.value
     try:
-        return row | _found(note, tail)
+        return row | _completed_from_log(note, tail)
     except Exception:  # noqa: BLE001 - a log that cannot be read takes nothing from the note
-        return row | _as_recorded(note)
+        return row | _completed_without_log(note)
 
 
-def _found(note: Row, tail: int) -> Row:
+def _completed_from_log(note: Row, tail: int) -> Row:
     if "_idle" in note or "_exported" in note or note.get("table_uri") is None:
-        return _as_recorded(note)
+        return _completed_without_log(note)
     log, mark, base = open_log(note["table_uri"]), note["_mark"], note.get("_base")
     if "error_type" in note:
         if "landed" in note:
-            return _as_recorded(note)
+            return _completed_without_log(note)
         answer, own = landed(log, mark, base, tail)
         return {
             "result": CacheResult.ERROR.value,
@@ -258,7 +267,7 @@ def _found(note: Row, tail: int) -> Row:
         commits = find_commits(log, mark, range(first, after + 1))
     else:
         commits = search_commits(log, mark, base, tail).commits
-    return _committed(note, commits) if commits else _as_recorded(note)
+    return _committed(note, commits) if commits else _completed_without_log(note)
 
 
 def _committed(note: Row, commits: list[RawCommit]) -> Row:
@@ -271,7 +280,7 @@ def _committed(note: Row, commits: list[RawCommit]) -> Row:
     }
 
 
-def _as_recorded(note: Row) -> Row:
+def _completed_without_log(note: Row) -> Row:
     """Return what follows from the note alone."""
     if "error_type" in note:
         answer = Landed(note.get("landed", Landed.UNKNOWN.value))
