@@ -1,8 +1,8 @@
-"""The files of one of the ledger's tables as a dataset that knows what lies in which of them.
+"""A ledger table as an Arrow dataset with file statistics, so that filters skip files.
 
-DataFusion hands no filter to a foreign Delta table, so that a query for one run would read every
-file; it hands them to a dataset of Arrow's. Of the table's statistics only those are given to it
-that queries of the ledger ask for, because each costs time with each file.
+DataFusion pushes no filters into a foreign Delta table, so a query for one run would read every
+file; it does push them into an Arrow dataset. The dataset only has the statistics that queries of
+the ledger use, because each statistic costs time per file.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["dataset_of", "empty_dataset"]
 
 RUN = "run_id"
-"""The column by which most is asked for; rows are laid down ordered by it."""
+"""The column that most queries filter by; files are sorted by it."""
 
 
 def dataset_of(root: LedgerRoot, table: LedgerTable, opened: DeltaTable) -> pd.Dataset:
-    """Return the table at the version that it is open at.
+    """Return a dataset of an open table at its version.
 
     Args:
-        root: where the ledger lies.
-        table: which table.
-        opened: the same, open.
+        root: location of the ledger.
+        table: the table's definition.
+        opened: the open table.
     """
     schema = pa.schema(opened.schema().to_arrow())
     path = local_path(root.uri_of(table))
@@ -47,7 +47,10 @@ def dataset_of(root: LedgerRoot, table: LedgerTable, opened: DeltaTable) -> pd.D
 
 
 def empty_dataset(schema: pa.Schema) -> pd.Dataset:
-    """Return a file without rows that no filter leaves out: DataFusion fails to sort no files."""
+    """Return a dataset of one file without rows that no filter excludes.
+
+    DataFusion fails to sort a dataset without files.
+    """
     content = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), content)
     form = pd.ParquetFileFormat()
@@ -79,7 +82,7 @@ def _file_stats(opened: DeltaTable) -> list[dict[str, Any]]:
 
 
 def _partition_expression(table: LedgerTable, file: dict[str, Any]) -> pc.Expression:
-    """Return what holds for every row of a file."""
+    """Return an Arrow expression that holds for every row of a file, from its statistics."""
     day: date | None = file.get(f"partition.{PARTITION}")
     if day is None:
         return pc.field(PARTITION).is_null()

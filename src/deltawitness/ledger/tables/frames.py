@@ -1,4 +1,4 @@
-"""The ledger's tables as a session sees them, whatever release made them and wherever they lie."""
+"""The ledger's tables as DataFusion frames, in the schema of this release."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ __all__ = ["frame_of"]
 
 
 def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:
-    """Return a table of the ledger with every column that this release knows, and those it does not.
+    """Return a frame of a ledger table.
 
-    A run is one row, whatever number of processes took part in it.
+    It has all columns of this release (null where the table lacks them) and then any further
+    columns of the table. A run is one row, however many processes took part in it.
 
     Args:
-        ctx: the session that the frame is of.
-        root: where the ledger lies.
-        table: which table.
+        ctx: the session of the frame.
+        root: location of the ledger.
+        table: the table.
 
     Raises:
         OSError: the storage cannot be read.
@@ -46,7 +47,7 @@ def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> Dat
 
     opened = root.open_table(table)
     if opened is None:
-        # Without a name, so that the session's own tables stay what they are.
+        # Not registered by name, so that the session's tables do not change.
         return ctx.from_arrow(table.schema.empty_table())
     return ctx.read_table(Table(dataset_of(root, table, opened)))
 
@@ -66,7 +67,7 @@ def _quoted_column(name: str) -> Expr:
 
 
 def _without_superseded(runs: DataFrame) -> DataFrame:
-    """Return the rows of runs without reconstructed ones of runs that a process has told of after all."""
+    """Drop reconstructed rows of runs that also have a row from a process."""
     from datafusion import functions as f  # noqa: PLC0415 - heavy
     from datafusion import lit  # noqa: PLC0415 - heavy
 
@@ -89,10 +90,10 @@ _VERSIONS = ("python_version", "deltalake_version", "datafusion_version", "witne
 
 
 def _one_row_per_run(frame: DataFrame) -> DataFrame:
-    """Return the rows of a run's processes as one: counts summed, the rest as its opener tells it."""
+    """Aggregate a run's rows: sum the counts, take the other columns from the run's opener."""
     from datafusion import functions as f  # noqa: PLC0415 - heavy
 
-    # Last the process that opened the run; of several openings under one id, the last.
+    # The opener's row sorts last; of several openings under one id, the latest.
     order: list[Expr | SortExpr | str] = [
         _quoted_column("is_part").sort(ascending=False),
         _quoted_column("end_time").sort(),

@@ -1,4 +1,4 @@
-"""Operations as any engine's log spells them, in our words."""
+"""Map operation names in the logs of any engine to our operations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FIRST_WORDS = {
     "UPDATE": CacheOperation.ALTER,
     "UPGRADE": CacheOperation.ALTER,
 }
-"""What other engines do, by the first word of their name for it."""
+"""Operations of other engines, by the first word of their name in the log."""
 
 _REPLACING = {
     "REPLACE COLUMNS": CacheOperation.ALTER,
@@ -55,7 +55,7 @@ _METRICS_LIKE = {
 
 
 def operation_of(text: str | None) -> Operation | None:
-    """Return the operation that a log means, or None when it is none that we know.
+    """Return the operation of a name in a log; None for an unknown name.
 
     >>> operation_of("VACUUM END"), operation_of("STREAMING UPDATE")
     (<Operation.VACUUM: 'VACUUM'>, None)
@@ -64,11 +64,11 @@ def operation_of(text: str | None) -> Operation | None:
 
 
 def cache_operation_of(text: str | None, recorded: object = None) -> CacheOperation:
-    """Return an operation in the cache layer's words; what is not known is taken for a write.
+    """Return the cache operation of a commit; an unknown one counts as a write.
 
     Args:
-        text: as the log spells it.
-        recorded: what the commit's metadata says it is.
+        text: the operation's name in the log.
+        recorded: the cache operation in the commit's metadata, if any.
 
     >>> cache_operation_of("RENAME COLUMN").value, cache_operation_of("STREAMING UPDATE").value
     ('alter', 'write')
@@ -84,11 +84,11 @@ def cache_operation_of(text: str | None, recorded: object = None) -> CacheOperat
 
 
 def metrics_operation_of(text: str | None, recorded: object = None) -> Operation:
-    """Return the operation of ours whose metrics those of a commit can be read as.
+    """Return the operation whose metric names fit a commit's metrics.
 
     Args:
-        text: as the log spells it.
-        recorded: what the commit's metadata says it is.
+        text: the operation's name in the log.
+        recorded: the cache operation in the commit's metadata, if any.
     """
     known = operation_of(text)
     return known or _METRICS_LIKE.get(cache_operation_of(text, recorded), Operation.ADD_COLUMNS)

@@ -1,9 +1,9 @@
-"""From a finished write to a row of the inventory; from a note without a row to as much as is left.
+"""Rows of the inventory, from finished writes and from provisional records.
 
-A row is a JSON object of the inventory's columns, times as microseconds since the Unix epoch. A note
-is what the caller's own thread could say of a write for a microsecond or two: a row of its own, and
-under names with an underscore what is needed to find the rest in the table's log. Neither holds
-anything that the ledger may not: text is redacted, keys are hashed, locations carry no credentials.
+A row is a JSON object of the inventory's columns; times are microseconds since the Unix epoch. A
+provisional record is what the caller's thread can record within a few microseconds: columns of the
+row, and under names with an underscore what is needed to find the commit in the table's log. Both
+are redacted: error texts are redacted, keys hashed, locations without credentials.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _NANOSECONDS_PER_MS = 1e6
 
 
 def as_json(row: Mapping[str, Any]) -> str:
-    """Return a row as one line of JSON, without what is not known."""
+    """Return a row as one line of JSON, without null columns."""
     known = {name: value for name, value in row.items() if value is not None}
     text = json.dumps(known, separators=(",", ":"))
     return text if _SURROGATE not in text else _replace_lone_surrogates(text)
@@ -72,13 +72,13 @@ _SURROGATE = "\\ud"
 
 
 def _replace_lone_surrogates(text: str) -> str:
-    """Return JSON without halves of surrogate pairs, which JSON may spell and Arrow does not take."""
+    """Replace lone surrogates in JSON: JSON can spell them, Arrow rejects them."""
     whole = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
     return json.dumps(json.loads(whole), separators=(",", ":"))
 
 
 def ledger_uri(location: str) -> str:
-    """Return a location as the ledger keeps it: absolute, in one spelling, without credentials.
+    """Return a location in the ledger's spelling: absolute, canonical, without credentials.
 
     >>> ledger_uri("s3a://key:secret@bucket/t/?sig=x")
     's3://bucket/t'
@@ -88,7 +88,7 @@ def ledger_uri(location: str) -> str:
     return canonical_uri(location)
 
 
-# --- whole rows ------------------------------------------------------------------------------------
+# --- final rows -----------------------------------------------------------------------------------
 
 
 def event_row(
@@ -97,13 +97,13 @@ def event_row(
     location: str | None,
     messages: LedgerMessages = LedgerMessages.SAFE,
 ) -> Row:
-    """Return the row of a write.
+    """Return the row of a finished write.
 
     Args:
         event: the full record.
-        redacted: the same, fit to leave the process.
-        location: the table's location, absolute.
-        messages: what is kept of an error's text.
+        redacted: `event` after redaction.
+        location: the table's absolute location.
+        messages: how much of an error's text to record.
     """
     return {
         "event_time": event.started_at // _MICROSECONDS,
@@ -134,7 +134,7 @@ def event_row(
 
 
 def intent_columns(intent: WriteIntent) -> Row:
-    """Return the columns that say what a write means to do."""
+    """Return the columns that describe what a write intends to do."""
     return {
         "operation": intent.operation.value,
         "cache_operation": intent.cache_operation.value,
@@ -192,7 +192,7 @@ def _versions(versions: tuple[int, ...]) -> Row:
 
 
 def process_columns() -> Row:
-    """Return the columns that say where an operation was observed, and with which versions."""
+    """Return the columns that describe the observing process: host, pid and library versions."""
     return {"host": _host(), "pid": os.getpid(), **version_columns()}
 
 
@@ -203,7 +203,7 @@ def _host() -> str:
 
 @cache
 def version_columns() -> Mapping[str, str | None]:
-    """Return the columns that say which libraries were at work."""
+    """Return the columns with the versions of the engine and the libraries."""
     return {
         "engine": f"delta-rs:py-{_version_of('deltalake')}",
         "deltalake_version": _version_of("deltalake"),
@@ -214,7 +214,7 @@ def version_columns() -> Mapping[str, str | None]:
 
 @cache
 def python_version() -> str:
-    """Return the version of Python that runs."""
+    """Return the running Python's version."""
     return platform.python_version()
 
 
@@ -226,75 +226,79 @@ def _version_of(package: str) -> str | None:
         return None
 
 
-# --- notes without a row -------------------------------------------------------------------------
+# --- provisional records without a final row -----------------------------------------------------
 
 
-def row_of_provisional(note: Row, tail: int) -> Row:
-    """Return the row of a write whose process died before it could tell it whole.
+def row_of_provisional(provisional: Row, tail: int) -> Row:
+    """Return the row of a write whose process died before recording the final row.
 
-    The commit is looked for in the table's log; where that cannot be read, the row holds what the
-    note knew.
+    Searches the table's log for the commit; if the log cannot be read, the row holds what the
+    provisional record says.
 
     Args:
-        note: what the caller's thread had redacted.
-        tail: versions of the log to look through for a commit whose version is not known.
+        provisional: the provisional record.
+        tail: number of versions of the log to search when the record has no version.
     """
-    row = {name: value for name, value in note.items() if not name.startswith("_")}
+    row = {name: value for name, value in provisional.items() if not name.startswith("_")}
     row["source"] = Source.OBSERVED.value
     try:
-        return row | _completed_from_log(note, tail)
-    except Exception:  # noqa: BLE001 - a log that cannot be read takes nothing from the note
-        return row | _completed_without_log(note)
+        return row | _completed_from_log(provisional, tail)
+    except Exception:  # noqa: BLE001 - without the log, use the record alone
+        return row | _completed_without_log(provisional)
 
 
-def _completed_from_log(note: Row, tail: int) -> Row:
-    if "_idle" in note or "_exported" in note or note.get("table_uri") is None:
-        return _completed_without_log(note)
-    log, mark, base = open_log(note["table_uri"]), note["_mark"], note.get("_base")
-    if "error_type" in note:
-        if "landed" in note:
-            return _completed_without_log(note)
+def _completed_from_log(provisional: Row, tail: int) -> Row:
+    if "_idle" in provisional or "_exported" in provisional or provisional.get("table_uri") is None:
+        return _completed_without_log(provisional)
+    log, mark, base = (
+        open_log(provisional["table_uri"]),
+        provisional["_mark"],
+        provisional.get("_base"),
+    )
+    if "error_type" in provisional:
+        if "landed" in provisional:
+            return _completed_without_log(provisional)
         answer, own = landed(log, mark, base, tail)
         return {
             "result": CacheResult.ERROR.value,
             "landed": answer.value,
             **_versions(tuple(commit.version for commit in own)),
-            **failed_metrics(Operation(note["operation"]), answer, own).known(),
+            **failed_metrics(Operation(provisional["operation"]), answer, own).known(),
         }
-    after = note.get("_version")
+    after = provisional.get("_version")
     if after is not None:
         first = 0 if base is None else base + 1
         commits = find_commits(log, mark, range(first, after + 1))
     else:
         commits = search_commits(log, mark, base, tail).commits
-    return _committed(note, commits) if commits else _completed_without_log(note)
+    return _committed(provisional, commits) if commits else _completed_without_log(provisional)
 
 
-def _committed(note: Row, commits: list[RawCommit]) -> Row:
+def _committed(provisional: Row, commits: list[RawCommit]) -> Row:
     last = parse_commit(commits[-1].version, commits[-1].content)
     return {
         "result": CacheResult.WRITE.value,
         **_versions(tuple(commit.version for commit in commits)),
-        **metrics_of(Operation(note["operation"]), commits).known(),
-        "schema_hash": note.get("schema_hash") or last.witness.get("schema_hash"),
+        **metrics_of(Operation(provisional["operation"]), commits).known(),
+        "schema_hash": provisional.get("schema_hash") or last.witness.get("schema_hash"),
     }
 
 
-def _completed_without_log(note: Row) -> Row:
-    """Return what follows from the note alone."""
-    if "error_type" in note:
-        answer = Landed(note.get("landed", Landed.UNKNOWN.value))
+def _completed_without_log(provisional: Row) -> Row:
+    """Return the result columns that follow from the provisional record alone."""
+    if "error_type" in provisional:
+        answer = Landed(provisional.get("landed", Landed.UNKNOWN.value))
         return {
             "result": CacheResult.ERROR.value,
             "landed": answer.value,
-            **failed_metrics(Operation(note["operation"]), answer, ()).known(),
+            **failed_metrics(Operation(provisional["operation"]), answer, ()).known(),
         }
-    if "_exported" in note:
+    if "_exported" in provisional:
         return {"result": CacheResult.WRITE.value}
-    after = note.get("_version")
-    if "_idle" not in note and after is not None and after != note.get("_base"):
+    after = provisional.get("_version")
+    if "_idle" not in provisional and after is not None and after != provisional.get("_base"):
         return {"result": CacheResult.WRITE.value, **_versions((after,))}
-    reason = note.get("_idle", NoCommitReason.NOT_FOUND.value)
+    reason = provisional.get("_idle", NoCommitReason.NOT_FOUND.value)
     is_found = reason != NoCommitReason.NOT_FOUND.value
     counts = UNCHANGED.known() if is_found else {}
     return {"result": CacheResult.NOOP.value, "reason": reason, **counts}
