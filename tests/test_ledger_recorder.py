@@ -521,7 +521,7 @@ def test_threads_count_together(tmp_path):
         threads = [
             threading.Thread(
                 target=lambda: [
-                    recorder._count(shared, READ | {"rows_added": 1}) for _ in range(5000)
+                    recorder._tally(shared, READ | {"rows_added": 1}) for _ in range(5000)
                 ]
             )
             for _ in range(4)

@@ -114,7 +114,7 @@ class Ledger:
         for table in TABLES:
             schema.register_table(table.alias, frame_of(ctx, self.root, table).into_view())
 
-    # --- maintenance----------------------------------------------------------------------------------
+    # --- maintenance ---------------------------------------------------------------------------------
 
     def drain(self) -> DrainResult:
         """Append the spools of this process and of dead processes to the ledger.
@@ -153,7 +153,7 @@ class Ledger:
             tables: URIs, globs of local paths, or open tables; all tables in the inventory when
                 None.
             since: skip commits before this time.
-            full: read the whole logs; otherwise only the commits since the last reconcile.
+            full: read all commits in the logs; otherwise only those since the last reconcile.
             progress: called now and then with `(table, commits read, total commits)`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The process's recorder: what is observed goes into its spool, and from there into the ledger."""
+"""The recorder of a process: it writes observed operations to the spool and drains the spool."""
 
 from __future__ import annotations
 
@@ -35,52 +35,52 @@ __all__ = ["Recorder", "recorder_of"]
 Row = dict[str, Any]
 
 LONGEST_PAUSE = 60.0
-"""Seconds between two drains at most, when one after the other fails."""
+"""Maximum seconds between two drains after repeated failures."""
 
 QUIET_POLL = 0.05
-"""Seconds between two looks for a pause between writes."""
+"""Seconds between two checks for a pause between writes."""
 
 BETWEEN_DRAINS = 1.0
-"""Seconds from one drain to the next that comes because runs have ended."""
+"""Minimum seconds between two drains that ends of runs cause."""
 
 HELPER_START_TIMEOUT = 5.0
 """Seconds that an operation waits for the start of a helper process."""
 
 HELPER_SHARE = 5.0
-"""How many times as long as a drain in a helper process the pause after it is."""
+"""Length of the pause after a drain in a helper process, as a multiple of the drain's duration."""
 
 RUN_END_TIMEOUT = 10.0
-"""Seconds that the end of a run waits for its drain; the drain itself goes on."""
+"""Seconds that the end of a run waits for its drain; the drain itself continues."""
 
 QUIET_TIMEOUT = 2.0
 """Seconds that a drain waits for a pause between writes."""
 
 MAX_OPEN_PARTS = 64
-"""Runs that others close and that are kept open here: each new segment tells of them anew."""
+"""Runs of other processes that are kept open here. Each new segment repeats their start records."""
 
 MAX_UNRECORDED = 256
-"""Ends of runs that wait for room in the spool; beyond them the oldest are dropped."""
+"""Ended runs that wait for room in the spool; beyond that the oldest are dropped."""
 
 
 class Recorder:
-    """Keeps the ledger of one process.
+    """Records the operations and runs of a process in its spool, and drains the spool.
 
     Args:
-        settings: where the ledger lies, how much may wait, how often it is drained.
-        is_busy: tells whether a write is under way.
-        on_drop: is told of an operation that could not be kept.
-        may_use_engine: returns whether a drain may use delta-rs in this process; while it may not, a
-            helper process drains.
+        settings: location of the ledger, size of the spool, frequency of drains.
+        is_busy: returns whether a write is in progress.
+        on_drop: called with a component's name for each operation that could not be recorded.
+        may_use_engine: returns whether a drain may use delta-rs in this process; while it may not,
+            a helper process drains.
 
     Attributes:
-        root: where the ledger lies.
-        spools: the local folder of what is not in it yet.
-        await_rows: waits for the rows of the writes that are finished by now.
-        on_drain: is told of each drain: its seconds, and the error that ended it.
-        is_exiting: whether the process comes to its end: where no helper process can be started, the
-            process drains itself.
-        is_terminated: whether the process dies of a signal in a moment: it drains itself, because the
-            program may be waiting for children meanwhile, and a helper would be one for a moment.
+        root: location of the ledger.
+        spools: the local folder of all spools.
+        await_rows: waits for the final rows of all writes that have finished.
+        on_drain: called after each drain with its seconds and the error that ended it.
+        is_exiting: whether the process is about to exit. If no helper process can be started then,
+            the process drains itself.
+        is_terminated: whether a signal is about to end the process. It then drains itself: the
+            program may be waiting for its children, and a helper would briefly be one of them.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class Recorder:
         _recorders.add(self)
 
     def _reset(self) -> None:
-        # Reentrant: a handler of a signal may come in the middle, and write.
+        # Reentrant: a signal handler may interrupt the holder and write.
         self._counting = threading.RLock()
         self._starting = threading.Lock()
         self._draining = threading.Lock()
-        # What no fork may fall into: the engine at work, or a helper that is being started.
+        # Held while no fork may happen: during a drain in this process, and the start of a helper.
         self._unforkable = threading.Lock()
         self._wake = threading.Event()
         self._is_helper_due = False
@@ -131,22 +131,29 @@ class Recorder:
         self._helper_pause = 0.0
         self._drained_at = -BETWEEN_DRAINS
 
-    # --- what a write calls ------------------------------------------------------------------------
+    # --- recording ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Let others see that this process lives, before its first commit: it has yet to tell of it."""
+        """Create this process's spool before its first commit.
+
+        A reconcile sees from it that the process is alive and may still record the commit. Also
+        starts a helper process if one is due.
+        """
         if self._is_helper_due and not self._draining.locked():
-            # Before the operation: its own row would keep those before it from being drained.
+            # Before the operation: while its row is missing, earlier rows cannot be drained.
             self._start_helper()
         self._spool.begin()
 
     def record_provisional(self, write_id: str, run: RunContext, body: str) -> Segment | None:
-        """Keep what the caller's thread knows of a write that has ended.
+        """Append the provisional record of a write that has ended.
 
         Args:
-            write_id: its id.
+            write_id: id of the write.
             run: the run that it belongs to.
-            body: the note as JSON.
+            body: the record as JSON.
+
+        Returns:
+            The segment of the record; None if it could not be written.
         """
         if run.run_id not in self._runs:
             self._join_run(run)
@@ -155,33 +162,33 @@ class Recorder:
         return segment
 
     def finalize(
-        self, segment: Segment | None, event: WriteEvent, told: WriteEvent, location: str | None
+        self, segment: Segment | None, event: WriteEvent, redacted: WriteEvent, location: str | None
     ) -> None:
-        """Keep the whole row of a write.
+        """Append the final row of a write.
 
         Args:
-            segment: where its note is.
+            segment: the return value of :meth:`record_provisional`.
             event: the full record.
-            told: the same, fit to leave the process.
-            location: where its table lies.
+            redacted: `event` after redaction.
+            location: location of its table.
         """
-        row = event_row(event, told, location, self._settings.ledger_messages)
+        row = event_row(event, redacted, location, self._settings.ledger_messages)
         if not self._spool.append_row(segment, event.write_id, as_json(row)):
             self._on_drop("spool")
         self._tally(event.run, row)
 
     def record_operation(self, run: RunContext, row: Mapping[str, Any]) -> None:
-        """Keep an operation that is no write: a read of a cache, a snapshot.
+        """Append the row of an operation other than a write, such as a read of a cache entry.
 
         Args:
             run: the run that it belongs to.
-            row: columns of the inventory; ids, place and run are added.
+            row: columns of the inventory; ids, host, process and run are added.
         """
         self.begin()
         if run.run_id not in self._runs:
             self._join_run(run)
         write_id = new_id()
-        whole = {
+        full_row = {
             **{name: self._stored_value(name, value) for name, value in row.items()},
             "run_id": run.run_id,
             "write_id": write_id,
@@ -189,20 +196,20 @@ class Recorder:
             **process_columns(),
             "source": Source.OBSERVED.value,
         }
-        if not self._spool.append(RecordKind.ROW, write_id, as_json(whole)):
+        if not self._spool.append(RecordKind.ROW, write_id, as_json(full_row)):
             self._on_drop("spool")
-        self._tally(run, whole)
+        self._tally(run, full_row)
         self._wake_if_due()
 
     def _stored_value(self, name: str, value: Any) -> Any:
-        """Return the value of a column that a program gives by itself as it is kept."""
+        """Return the form of a column's value to store: redacted, hashed or canonical."""
         if name == "error_message" and value is not None:
             return message_for_ledger(value, self._settings.ledger_messages)
         return _CONVERSIONS.get(name, _unchanged)(value)
 
     def record_snapshot(self, name: str, row: Mapping[str, Any]) -> None:
-        """Keep a row of the snapshot registry."""
-        # Any id will do for the line, and a name may hold what a line may not.
+        """Append a row of the snapshot registry."""
+        # A new id, because a name may contain characters that are invalid in a record.
         if not self._spool.append(
             RecordKind.SNAPSHOT, new_id(), as_json({**row, "snapshot": name})
         ):
@@ -211,7 +218,7 @@ class Recorder:
 
     def _tally(self, run: RunContext, row: Row) -> None:
         with self._counting:
-            # Over, or no longer kept open here; after the end nobody would close it.
+            # Ended, or evicted. Not after close(): no code would end it then.
             if run.run_id not in self._runs and not self._closed:
                 self._join_run(run)
             known = self._runs.get(run.run_id)
@@ -220,18 +227,18 @@ class Recorder:
 
     @property
     def run_ids(self) -> tuple[str, ...]:
-        """The runs that this process has open, or takes part in."""
+        """The ids of the runs that are open in this process."""
         with self._counting:
             return tuple(self._runs)
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes operations and drains them."""
+        """Whether it records and drains: it is not closed, and this is not a forked child."""
         return not self._closed and not self._is_child
 
     @property
     def is_writing(self) -> bool:
-        """Whether a write of this process is under way, or has ended and is not noted yet."""
+        """Whether a write of this process is in progress, or has no provisional record yet."""
         return self._is_busy()
 
     @property
@@ -241,13 +248,13 @@ class Recorder:
 
     @property
     def pending(self) -> int:
-        """Operations that are not in the ledger yet."""
+        """Number of operations that are not in the ledger yet."""
         return self._spool.pending
 
     # --- runs ----------------------------------------------------------------------------------------
 
     def run_started(self, run: RunContext) -> None:
-        """Keep a run that was opened here."""
+        """Register a run that was opened in this process."""
         self._track_parent(run)
         known = self._runs.get(run.run_id)
         if known is None:
@@ -257,7 +264,7 @@ class Recorder:
             known.is_part = False
 
     def _track_parent(self, run: RunContext) -> None:
-        """See that the run in which another was opened has a row, also where it wrote nothing itself."""
+        """Make sure that a parent run gets a row, even if it wrote nothing itself."""
         parent = run.parent_run_id
         if parent is None or parent in self._runs:
             return
@@ -267,7 +274,7 @@ class Recorder:
             self._join_run(process)
 
     def _join_run(self, run: RunContext) -> None:
-        """Keep a run that was opened elsewhere, or whose end was told already: a part of its own."""
+        """Register a run that another process opened, or that has ended here already, as a part."""
         is_part = run.is_joined or self._is_child or not is_process_run(run)
         with self._counting:
             if run.run_id in self._runs:
@@ -282,12 +289,12 @@ class Recorder:
         self._runs[run_id] = opened
         started = as_json(opened.start_row(self._shown_root))
         if not self._spool.append(RecordKind.RUN_START, run_id, started):
-            report("spool", OSError("the start of a run could not be kept"))
+            report("spool", OSError("the start of a run could not be recorded"))
 
     def run_ended(self, run: RunContext, error: BaseException | None) -> None:
-        """Keep the row of a run that has ended."""
+        """Record the end of a run."""
         if run.run_id in self._parents:
-            # Opened before this recorder was there, and others were opened in it since.
+            # Opened before this recorder existed, and other runs were opened in it since.
             self._join_run(run)
             self._parents.discard(run.run_id)
         known = self._runs.get(run.run_id)
@@ -295,7 +302,7 @@ class Recorder:
             return
         known.depth -= 1
         if known.depth < 0 and not self._is_child:
-            # Opened before this recorder was there to be told.
+            # Opened before this recorder existed.
             known.is_part = False
         if known.depth <= 0:
             if self._is_ended_by_supervisor(known):
@@ -305,7 +312,7 @@ class Recorder:
 
     @staticmethod
     def _is_ended_by_supervisor(run: OpenRun) -> bool:
-        """Return whether another process writes how this run has ended: it sees the exit code."""
+        """Return whether a supervisor, which sees the exit code, records the end of this run."""
         return supervisor_lock() is not None and is_process_run(run.context)
 
     def _finish_run(self, run: OpenRun, error: BaseException | None) -> None:
@@ -325,10 +332,10 @@ class Recorder:
     def _record_run_end(self, run: OpenRun) -> None:
         run_id = run.context.run_id
         with self._counting:
-            # A drain that finds it not told yet must not tell it beside the thread that ends it.
+            # A drain must not record it a second time, concurrently with the thread that ends it.
             if run.end_row is None or self._runs.get(run_id) is not run:
                 return
-            # Forgotten with the line itself: a segment begun in between would tell of it as open.
+            # Removed together with the append: a segment opened in between would list it as open.
             self._spool.append(
                 RecordKind.RUN_END,
                 run_id,
@@ -339,9 +346,9 @@ class Recorder:
                 self._drop_unrecorded_ends()
 
     def _drop_unrecorded_ends(self) -> None:
-        untold = [known for known in self._runs.values() if known.end_row is not None]
-        for known in untold[:-MAX_UNRECORDED]:
-            del self._runs[known.context.run_id]
+        unrecorded = [run for run in self._runs.values() if run.end_row is not None]
+        for run in unrecorded[:-MAX_UNRECORDED]:
+            del self._runs[run.context.run_id]
             self._on_drop("spool")
 
     def _open_runs(self) -> Iterator[tuple[RecordKind, str, str]]:
@@ -349,10 +356,10 @@ class Recorder:
             yield RecordKind.RUN_START, run_id, as_json(opened.start_row(self._shown_root))
 
     def run_closed(self, run: RunContext) -> None:
-        """Drain what a run has left: at once when it was the outermost, inside others soon.
+        """Drain after the end of a run: at once if it was the outermost run, else soon.
 
-        Of short runs, one after the other, only the first waits for it; and none does while drains
-        fail, which would have each wait as long as it may.
+        In a series of short runs only the first waits for its drain. None waits while drains fail,
+        because each would wait until its timeout.
         """
         if self._spool.home is None:
             return
@@ -369,14 +376,14 @@ class Recorder:
             self._drain_soon()
 
     def _is_due_after(self, run: RunContext, pause: float) -> bool:
-        """Return whether a run that has ended, or the time since the last drain, was so long."""
+        """Return whether the run, or the time since the last drain, was longer than a pause."""
         lasted = (now_ns() - run.started_at) / 1e9
         return lasted > pause or time.monotonic() > self._drained_at + pause
 
     def _drain_soon(self) -> None:
         if self._thread is None:
             self._start()
-        if not self._is_failing:  # then in the pace of the one that tries
+        if not self._is_failing:  # otherwise at the pace of the retries
             self._wake.set()
 
     # --- draining --------------------------------------------------------------------------------------
@@ -389,15 +396,16 @@ class Recorder:
             self._wake.set()
 
     def _request_helper(self) -> bool:
-        """Have the next operation start a helper process; return whether the last one could drain."""
+        """Make the next operation start a helper process; return whether the last drain was fine."""
         self._is_helper_due = self._since_drain > 0
         return not self._is_failing
 
     def _start_helper(self) -> None:
-        """Start a drain in a helper process, which goes on when this returns.
+        """Start a drain in a helper process, and return once the helper has been started.
 
-        On a thread of the program, between two of its calls: for a moment the process has a child that
-        the program does not know, and must not be waiting for any child meanwhile.
+        Called on a thread of the program, between two of its calls: for a moment the process has a
+        child that the program does not know of, and the program must not be waiting for any child
+        then.
         """
         self._is_helper_due = False
         self._drained_at = time.monotonic()
@@ -405,13 +413,13 @@ class Recorder:
         thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # no more threads can be had
+        except RuntimeError as error:  # no new threads
             report("drain", error)
         else:
             self._helper_started.wait(HELPER_START_TIMEOUT)
 
     def _start(self) -> None:
-        # A forked child cannot use the engine that its parent has used: what it tells is adopted.
+        # A forked child cannot use an engine that its parent has used: others drain its spool.
         if self._is_child or self._closed or not self._starting.acquire(blocking=False):
             return
         try:
@@ -419,7 +427,7 @@ class Recorder:
                 thread = threading.Thread(target=self._work, name="deltawitness-drain", daemon=True)
                 thread.start()
                 self._thread = thread
-        except RuntimeError as error:  # no more threads can be had; the next operation tries again
+        except RuntimeError as error:  # no new threads; the next operation tries again
             report("drain", error)
         finally:
             self._starting.release()
@@ -427,7 +435,7 @@ class Recorder:
     def _work(self) -> None:
         pause = interval = self._settings.drain_interval
         while not self._closed:
-            # Between a half and the whole of it, so that processes begun together drift apart.
+            # Between 50 % and 100 % of it, so that processes started together drift apart.
             self._wake.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing is encrypted
             self._wake.clear()
             if self._closed:
@@ -446,13 +454,14 @@ class Recorder:
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + QUIET_TIMEOUT
         while self._is_busy() and not self._closed and time.monotonic() < deadline:
-            # Not on the event, which may be set for as long as it is busy here.
+            # Not a wait on the event, which may stay set while writes are in progress.
             time.sleep(QUIET_POLL)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Drain what waits into the ledger now, and return whether all of it is there.
+        """Drain all spooled records now; return whether that succeeded.
 
-        Nothing of ours is raised: what cannot be drained stays in the spool, and is tried again.
+        Errors are reported, not raised: records that cannot be drained stay in the spool for the
+        next drain.
 
         Args:
             timeout: seconds to wait for a helper process; None waits until it ends.
@@ -465,7 +474,7 @@ class Recorder:
             with self._draining:
                 self._drain(timeout)
         except (KeyboardInterrupt, SystemExit):
-            raise  # the program's own, where it asked for the drain itself
+            raise  # meant for the program, if it called the drain itself
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
             problem = error
             report("drain", error)
@@ -476,11 +485,11 @@ class Recorder:
         return problem is None
 
     def drain_in_time(self, timeout: float) -> bool:
-        """Carry what waits into the ledger, but give up waiting for it after so many seconds."""
+        """Drain on another thread; return whether the drain ended within the timeout in seconds."""
         thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no more threads can be had, as at the end of later interpreters
+        except RuntimeError:  # no new threads, as during shutdown in newer Python versions
             return not self._is_failing and self.drain(timeout)
         thread.join(timeout)
         return not thread.is_alive()
@@ -488,13 +497,13 @@ class Recorder:
     def _drain(self, timeout: float | None) -> None:
         self._since_drain = 0
         for opened in list(self._runs.values()):
-            self._record_run_end(opened)  # where there was no room for it
+            self._record_run_end(opened)  # ended runs that the spool had no room for
         self._spool.rotate(is_last=self._closed)
         segments = [
             segment for segment in self._spool.sealed() if not self._drop_if_deleted(segment)
         ]
         if not segments and not has_abandoned(self.spools, self._spool.home):
-            return  # nothing waits
+            return  # nothing to drain
         is_here = self._may_use_engine() or self.is_terminated
         helper = None if is_here else self._start_helper_process(segments)
         if helper is None:
@@ -504,10 +513,10 @@ class Recorder:
 
     def _drain_here(self, segments: list[Segment]) -> None:
         with self._unforkable:
-            # Imported here: reading Arrow is heavy, and a process that writes nothing needs none of it.
+            # Imported here: importing Arrow is slow, and a process without writes does not need it.
             with importing():
-                from deltawitness.ledger.drain.drain import Drain  # noqa: PLC0415 - as said
-                from deltawitness.ledger.drain.maintenance import maintain  # noqa: PLC0415 - as said
+                from deltawitness.ledger.drain.drain import Drain  # noqa: PLC0415 - as above
+                from deltawitness.ledger.drain.maintenance import maintain  # noqa: PLC0415 - as above
             self._helper_pause = 0.0
             drain = Drain(self.root, tail=self._settings.landed_tail)
             done = drain.drain_segments([segment.path for segment in segments])
@@ -522,7 +531,8 @@ class Recorder:
         """Start a helper process that drains: the program has not used delta-rs, and may fork.
 
         Returns:
-            The helper; None where none can be started and no fork can follow any more.
+            The helper; None if none can be started and the process is exiting, so that no fork
+            follows.
 
         Raises:
             HelperError: none can be started.
@@ -567,10 +577,13 @@ class Recorder:
 
     def _report_damaged(self, lines: int) -> None:
         if lines:
-            report("spool", ValueError(f"{lines} damaged lines were passed over"))
+            report("spool", ValueError(f"{lines} damaged records were skipped"))
 
     def _drop_if_deleted(self, segment: Segment) -> bool:
-        """Tell whether somebody has deleted a segment; what it held can be reconciled."""
+        """Return whether a segment's file is deleted; if so, count its operations as dropped.
+
+        A reconcile can restore the rows of the writes in it.
+        """
         if segment.path.exists():
             return False
         report("spool", FileNotFoundError("a segment was deleted before it was drained"))
@@ -582,17 +595,17 @@ class Recorder:
     # --- life ------------------------------------------------------------------------------------------
 
     def close(self, error: BaseException | None, *, timeout: float) -> None:
-        """End the runs that are still open, drain, and give the spool up.
+        """End the runs that are still open, drain, and close the spool.
 
         Args:
-            error: what ends the process, if it is an error.
-            timeout: seconds that the last drain may take; what is left then is adopted by the next.
+            error: the exception that ends the process, if any.
+            timeout: seconds that the last drain may take; another process drains what is left then.
         """
-        left_to_supervisor = [
+        supervised = [
             opened for opened in list(self._runs.values()) if self._is_ended_by_supervisor(opened)
         ]
         for opened in list(self._runs.values()):
-            if opened in left_to_supervisor:
+            if opened in supervised:
                 continue
             if opened.end_row is None:
                 self._finish_run(opened, error)
@@ -603,27 +616,30 @@ class Recorder:
         try:
             is_done = self._is_child or not self.spools.exists() or self.drain_in_time(timeout)
         finally:
-            # In the spool, and not drained: the supervisor adds the exit code.
-            for opened in left_to_supervisor:
+            # After the last drain, so that they stay in the spool: the supervisor adds the exit code.
+            for opened in supervised:
                 self._finish_run(opened, opened.error or error)
         if is_done:
             self._spool.close()
 
     def before_fork(self) -> None:
-        """Wait for a drain in this process, and hold the spool; a drain that hangs is waited for once."""
+        """Wait for a drain in this process to end, and lock the spool.
+
+        After a drain that exceeded the timeout, later forks do not wait for it.
+        """
         self._fork_lock = self._unforkable
         self._held = self._fork_lock.acquire(timeout=0 if self._is_hanging else QUIET_TIMEOUT)
         self._is_hanging = not self._held
         self._spool.before_fork()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Release the locks after a fork."""
         self._spool.after_fork_in_parent()
         if self._held:
             self._fork_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin a spool of its own, which others will drain."""
+        """Start with an empty spool, which other processes will drain."""
         self._runs.clear()
         self._parents.clear()
         self._spool.after_fork_in_child()
@@ -639,18 +655,20 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "table_uri": lambda value: None if value is None else ledger_uri(value),
     "key": lambda value: None if value is None else key_hash(value),
 }
-"""How columns that a program gives by itself are made fit to be kept."""
+"""How values of columns that a program sets are converted for storage."""
 
 
 def recorder_of(root: LedgerRoot) -> Recorder | None:
-    """Return what keeps this ledger in this process, if it is kept here."""
-    where = _canonical_location(root)
-    kept = (known for known in list(_recorders) if known.is_open)
-    return next((known for known in kept if _canonical_location(known.root) == where), None)
+    """Return this process's open recorder of a ledger; None if there is none."""
+    location = _canonical_location(root)
+    candidates = (recorder for recorder in list(_recorders) if recorder.is_open)
+    return next(
+        (found for found in candidates if _canonical_location(found.root) == location), None
+    )
 
 
 def _canonical_location(root: LedgerRoot) -> str:
-    """Return where a ledger lies, whatever links lead there."""
+    """Return the canonical location of a ledger, with symbolic links resolved."""
     local = local_path(root.uri)
     return ledger_uri(root.uri) if local is None else str(Path(local).resolve())
 

@@ -1,4 +1,4 @@
-"""From the commits of a write to its row of the inventory: all that they hold."""
+"""Rows of the inventory from the commits of a write."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _TRACEPARENT = re.compile(
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ENGINE_LENGTH = 200
 _COUNT_LIMIT = 1 << 63
-"""The first count that no column holds; an engine may have said anything."""
+"""Counts from this one on do not fit an int64 column; a log may contain any number."""
 
 _CREATING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
-"""Operations that do not look at what is there: the table has no other name than its place."""
+"""Operations that ignore an existing table: the table is named by its location only."""
 
 _MODES = {"errorifexists": "error"}
 
@@ -42,13 +42,13 @@ _MODES = {"errorifexists": "error"}
 def row_from_log(
     commits: Sequence[Commit], target: Target, name: str | None, settings: Settings
 ) -> Row:
-    """Return the row of a write as its commits tell it.
+    """Return the row of a write from its commits.
 
     Args:
-        commits: all of the write, ascending.
+        commits: all commits of the write, ascending.
         target: the table.
         name: the table's name in its metadata when the write began.
-        settings: whether table ids are keyed, and which names may be told.
+        settings: whether table ids are keyed, and which table names may be recorded.
     """
     first, info = commits[0], commits[0].info
     said = info.witness
@@ -111,7 +111,7 @@ def _count(value: object) -> int | None:
 
 
 def _mode(said: object) -> str | None:
-    """Return a save mode as a caller spells it.
+    """Return a save mode in the spelling of `write_deltalake`.
 
     >>> _mode("ErrorIfExists"), _mode("Append"), _mode(None)
     ('error', 'append', None)
@@ -126,7 +126,7 @@ def _scope(said: object) -> str:
 
 
 def _text(said: object) -> str | None:
-    # Half a surrogate pair is no text that a column could hold.
+    # A string column cannot hold a lone surrogate.
     return said.encode("utf-8", "replace").decode() if isinstance(said, str) else None
 
 
@@ -136,6 +136,6 @@ def _label(said: object) -> str | None:
 
 
 def _plain(said: object) -> str | None:
-    """Return an id or a hash; a caller may have put anything in its place."""
+    """Return an id or a hash; redact a text of any other form, which a caller may have set."""
     text = _text(said)
     return text if text is None or _PLAIN.fullmatch(text) else redact_text(text)

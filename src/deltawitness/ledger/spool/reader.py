@@ -1,4 +1,4 @@
-"""What waits to be drained: the sealed segments of this process, and the spools of dead ones."""
+"""Readers of spools: segments to drain, spools of dead processes, and ids of spooled writes."""
 
 from __future__ import annotations
 
@@ -38,31 +38,32 @@ __all__ = [
 Row = dict[str, Any]
 
 CREATION_TIMEOUT = 3600.0
-"""Seconds in which the folder of a spool is surely made."""
+"""Seconds after which the folder of a spool that is still being created belongs to a dead
+process."""
 
 SPOOLS_PER_BATCH = 64
-"""Spools of dead processes that are drained together, so that many short ones cost few commits."""
+"""Spools of dead processes that are drained together, to save commits."""
 
 
 def spool_app_id(home: Path) -> str:
-    """Return the application id that a spool's segments are marked with in the ledger's tables."""
+    """Return the application id that a spool's segments have in the ledger's tables."""
     return f"{SPOOL_APP_ID_PREFIX}{home.name}"
 
 
 @dataclass(slots=True)
 class SegmentContents:
-    """What one segment tells.
+    """The records of one segment.
 
     Attributes:
-        app_id: of its spool.
-        number: its place in the spool.
-        rows: rows of the inventory, as JSON.
-        notes: notes whose rows are missing.
+        app_id: application id of its spool.
+        number: its number in the spool.
+        rows: final rows of the inventory, as JSON.
+        notes: provisional records without a final row.
         runs: rows of runs that ended.
-        open_runs: runs that it says are open, by id.
+        open_runs: runs that were still open at the end of the segment, by id.
         snapshots: rows of the snapshot registry.
-        damaged: lines that did not match their checksum.
-        process_end: how the process ended, where another process has seen it.
+        damaged: number of records that did not match their checksum, or do not fit their table.
+        process_end: how the process ended, if a supervisor recorded it.
     """
 
     app_id: str
@@ -76,20 +77,24 @@ class SegmentContents:
     process_end: ProcessEnd | None = None
 
     def runs_open_after(self, before: Mapping[str, Row]) -> dict[str, Row]:
-        """Return the runs that are open at its end, given those that were open before it."""
+        """Return the runs that are open after this segment.
+
+        Args:
+            before: the runs that were open before it, by id.
+        """
         ended = {run["run_id"] for run in self.runs}
         going_on = {run_id: row for run_id, row in before.items() if run_id not in ended}
         return going_on | self.open_runs
 
 
 def read_segment(path: Path) -> SegmentContents:
-    """Return what a segment tells.
+    """Read a segment.
 
     Raises:
         OSError: it cannot be read.
     """
     lines = decode(path.read_bytes())
-    told = SegmentContents(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
+    contents = SegmentContents(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
     notes: dict[str, Record] = {}
     for line in lines.valid:
         match line.kind:
@@ -97,18 +102,18 @@ def read_segment(path: Path) -> SegmentContents:
                 notes[line.key] = line
             case RecordKind.ROW:
                 notes.pop(line.key, None)
-                told.rows.append(line)
+                contents.rows.append(line)
             case RecordKind.RUN_START:
-                told.open_runs[line.key] = json.loads(line.body)
+                contents.open_runs[line.key] = json.loads(line.body)
             case RecordKind.RUN_END:
-                told.open_runs.pop(line.key, None)
-                told.runs.append(json.loads(line.body))
+                contents.open_runs.pop(line.key, None)
+                contents.runs.append(json.loads(line.body))
             case RecordKind.SNAPSHOT:
-                told.snapshots.append(json.loads(line.body))
+                contents.snapshots.append(json.loads(line.body))
             case _:
-                told.damaged += 1
-    told.notes = [json.loads(line.body) for line in notes.values()]
-    return told
+                contents.damaged += 1
+    contents.notes = [json.loads(line.body) for line in notes.values()]
+    return contents
 
 
 # --- other processes ---------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ def read_segment(path: Path) -> SegmentContents:
 
 @dataclass(frozen=True, slots=True)
 class AbandonedSpool:
-    """The spool of a process that is gone, ours for as long as its lock is held.
+    """The spool of a dead process. Its lock must be held while it is used.
 
     Attributes:
         home: its folder.
@@ -127,7 +132,7 @@ class AbandonedSpool:
     segments: Sequence[Path]
 
     def delete(self) -> None:
-        """Delete it, once all of it is in the ledger."""
+        """Delete the spool, after all of it has been drained."""
         delete_spool(self.home)
 
 
@@ -139,7 +144,10 @@ def _segments_in(home: Path) -> list[Path]:
 
 
 def _is_half_deleted(home: Path) -> bool:
-    """Tell whether somebody died while deleting a spool: it has had its lock since it could be seen."""
+    """Return whether the deletion of a spool was interrupted: it has no lock file and no segments.
+
+    The lock file is created before the folder gets its final name, and deleted last.
+    """
     try:
         return not (home / OWNER_LOCK).exists() and not _segments_in(home)
     except OSError:  # gone, or of another user
@@ -161,7 +169,7 @@ def _spools_in(folder: Path, exclude: Path | None) -> list[Path]:
 
 
 def segments_of(folder: Path) -> Iterator[Path]:
-    """Yield the segments of all spools, whoever they belong to."""
+    """Yield the segments of all spools in a folder, of live and dead processes."""
     for home in _spools_in(folder, None):
         with suppress(FileNotFoundError):  # drained and deleted meanwhile
             yield from _segments_in(home)
@@ -169,7 +177,12 @@ def segments_of(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _try_lock(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
-    """Hold the lock of a spool for the block; tell whether it could be had."""
+    """Lock a spool for the block; yield whether that succeeded.
+
+    Args:
+        home: the folder of the spool.
+        how: the `flock` operation.
+    """
     try:
         descriptor = os.open(home / OWNER_LOCK, os.O_RDWR)
     except OSError:  # drained and deleted meanwhile, or of another user
@@ -177,7 +190,7 @@ def _try_lock(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
         return
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-        # Whoever held it before may have deleted it.
+        # A previous holder of the lock may have deleted the spool.
         yield (home / OWNER_LOCK).exists()
     except BlockingIOError:
         yield False
@@ -186,11 +199,11 @@ def _try_lock(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
 
 
 def adopt(folder: Path, exclude: Path | None = None) -> Iterator[AbandonedSpool]:
-    """Yield the spools whose processes are gone, one after the other, each locked meanwhile.
+    """Yield the spools of dead processes one by one, each locked until the next.
 
     Args:
-        folder: where the spools of all processes lie.
-        exclude: the one of this process.
+        folder: the folder of all spools.
+        exclude: the spool of this process.
 
     Raises:
         OSError: a folder cannot be read.
@@ -202,12 +215,14 @@ def adopt(folder: Path, exclude: Path | None = None) -> Iterator[AbandonedSpool]
 def adopt_batches(
     folder: Path, exclude: Path | None = None, *, most: int = SPOOLS_PER_BATCH
 ) -> Iterator[list[AbandonedSpool]]:
-    """Yield the spools whose processes are gone, some at a time, all of these locked meanwhile.
+    """Yield the spools of dead processes in batches, each batch locked until the next.
+
+    Also deletes folders whose creation or deletion was interrupted.
 
     Args:
-        folder: where the spools of all processes lie.
-        exclude: the one of this process.
-        most: how many at a time.
+        folder: the folder of all spools.
+        exclude: the spool of this process.
+        most: the size of a batch.
 
     Raises:
         OSError: a folder cannot be read.
@@ -226,16 +241,16 @@ def adopt_batches(
             if home not in ours and _is_half_deleted(home):
                 delete_spool(home)
     for home in folder.glob(f"{NEW}*"):
-        if _is_old(home):  # its process died before it could be seen
+        if _is_old(home):  # its process died before the rename
             delete_spool(home)
 
 
 def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
-    """Return whether a drain has something to do for processes that are gone; reads no segment.
+    """Return whether there are spools of dead processes to drain or delete; reads no segment.
 
     Args:
-        folder: where the spools of all processes lie.
-        exclude: the one of this process.
+        folder: the folder of all spools.
+        exclude: the spool of this process.
 
     Raises:
         OSError: a folder cannot be read.
@@ -248,20 +263,20 @@ def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
 
 
 def spooled_write_ids(folder: Path, exclude: Path | None = None) -> tuple[set[str], bool]:
-    """Return the ids of operations that wait in any spool, and whether any of them has an owner.
+    """Return the write ids in all spools, and whether any spool belongs to a live process.
 
     Args:
-        folder: where the spools of all processes lie.
-        exclude: the one of this process, which is no owner here.
+        folder: the folder of all spools.
+        exclude: the spool of this process, which does not count as live.
     """
     waiting: set[str] = set()
     has_owner = False
     for home in _spools_in(folder, None):
         if home != exclude:
-            # Shared, so that those who only look do not take each other for owners.
+            # A shared lock, so that two readers do not take each other for the owner.
             with _try_lock(home, fcntl.LOCK_SH) as is_free:
                 has_owner = has_owner or not is_free
-        with suppress(OSError):  # drained and deleted while we look: in the ledger now
+        with suppress(OSError):  # drained and deleted meanwhile: in the ledger now
             for path in _segments_in(home):
                 waiting |= _write_ids(path)
     return waiting, has_owner
@@ -271,7 +286,7 @@ def _write_ids(path: Path) -> set[str]:
     try:
         lines = decode(path.read_bytes())
     except FileNotFoundError:
-        # Sealed and so renamed, or drained and deleted.
+        # Renamed because it was sealed, or drained and deleted.
         sealed = path.with_suffix(SEALED)
         if path.suffix == SEALED or not sealed.exists():
             return set()
@@ -282,7 +297,7 @@ def _write_ids(path: Path) -> set[str]:
 
 
 def _other_write_id(line: Record) -> str | None:
-    """Return the id that a write's commit carries when its caller has put another in place of ours."""
+    """Return the write id that the caller set in the commit instead of ours, if any."""
     if line.kind != RecordKind.PROVISIONAL or b'"_mark":"%b"' % line.key.encode() in line.body:
         return None
     mark = json.loads(line.body).get("_mark")

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def json_schema(table: LedgerTable) -> pa.Schema:
-    """Return the schema of a table's JSON rows: times as int64 microseconds, no partition column."""
+    """Return the schema of a table's JSON rows: int64 microseconds for times, no partition."""
     return pa.schema(
         [
             column.with_type(pa.int64()) if pa.types.is_timestamp(column.type) else column
