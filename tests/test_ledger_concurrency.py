@@ -1,4 +1,4 @@
-"""Many processes keep one ledger, and drain at once: every row is there, once."""
+"""Concurrent processes with one ledger: every operation gets exactly one row."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from programs import ledger_crowd
 
 
 def made(*tables, options=None):
-    """Make tables of one version that nobody has observed."""
+    """Create tables of one version without observation."""
     for table in tables:
         write_deltalake(str(table), pa.table({"x": [0]}), storage_options=options)
 
 
 def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
-    """Nobody fails because of the ledger, no row is lost or doubled, each run is one row."""
+    """No write of concurrent writers fails, no row is lost or duplicated, each run is one row."""
     processes, writes, tables = size((8, 25, 4), (16, 200, 8))
     places = [tmp_path / f"t{number}" for number in range(tables)]
     made(*places)
@@ -34,7 +34,7 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     results = results_of(
         ledger_crowd.write_many,
         [
-            # They begin at different tables.
+            # They start with different tables.
             (settings, [str(place) for place in places], None, range(number, number + writes))
             for number in range(processes)
         ],
@@ -61,7 +61,7 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
 
 
 def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
-    """They begin at the same moment, over the same spools of the dead."""
+    """Eight drains that start together over the same abandoned spools append each record once."""
     spools, count = size(10, 100), size(8, 16)
     root = tmp_path / "cache"
     left_behind(root / "cache_spool", spools)
@@ -70,7 +70,7 @@ def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
         ledger_crowd.drain_when_told, [(str(root), root / "cache_spool", barrier)] * count
     )
     ledger = Ledger(root)
-    ledger.drain()  # one that met too many others has left its spool
+    ledger.drain()  # a writer with too many conflicts has left its spool
     assert sorted(write_ids(ledger.root, INVENTORY)) == sorted(
         f"w-{number}" for number in range(spools)
     )
@@ -82,7 +82,7 @@ def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
 
 
 def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
-    """A spool that was drained, deleted and put back from a copy is known by its mark."""
+    """A spool that is restored from a copy after its drain adds no rows."""
     ledger = Ledger(tmp_path / "cache")
     left_behind(ledger.spools, 1)
     shutil.copytree(ledger.spools, tmp_path / "copy")
@@ -94,7 +94,7 @@ def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
 
 
 def test_ledgers_that_share_a_spool_folder_are_kept_apart(tmp_path):
-    """What waits for one is not drained into the other."""
+    """With a shared spool folder, the records of one ledger are not drained into another."""
     one, other = (
         Ledger(settings=Settings(cache_root=str(tmp_path / name), spool_dir=str(tmp_path / "s")))
         for name in ("one", "other")

@@ -1,4 +1,4 @@
-"""A forked child tells in a spool of its own, and takes nothing of its parent's."""
+"""A forked child records in its own spool, and leaves its parent's spool unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tables(tmp_path):
 
 
 def made_whole(ledger, tables):
-    """Drain, and say what must hold then."""
+    """Drain, reconcile, and assert that every operation and run has its row."""
     ledger.drain()
     assert_told_at_most_once(ledger.root, *tables)
     assert untold(ledger.root, *tables) == set()
@@ -42,7 +42,7 @@ def parts(ledger):
 
 
 def test_children_of_a_process_that_has_not_written_write(ledger, tables):
-    """They take part in its run; since they leave at once, their parts are closed by whoever adopts them."""
+    """Forked children join the parent's run; parts of those that exit at once are closed as abandoned."""
     (result,) = results_of(ledger_forks.children_that_write, [(str(ledger.root.uri), tables)])
     assert result == ([0, 0, 0], {})
     made_whole(ledger, tables)
@@ -55,7 +55,7 @@ def test_children_of_a_process_that_has_not_written_write(ledger, tables):
 
 
 def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
-    """They cannot use the engine that it has used, but they tell, and it adopts what they told."""
+    """Children cannot use an engine that their parent has used; the parent drains their records."""
     (result,) = results_of(ledger_forks.children_of_a_writer, [(str(ledger.root.uri), tables)])
     assert result == ([0, 0, 0], True, {})
     made_whole(ledger, tables[:1])
@@ -65,7 +65,7 @@ def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_the_processes_of_a_pool(ledger, tables, method):
-    """They end well, so that each tells its part of the run, however they were started."""
+    """Pool workers exit normally, so each records its part of the run, with any start method."""
     (result,) = results_of(ledger_forks.pool, [(method, str(ledger.root.uri), tables)])
     assert result == {}
     made_whole(ledger, tables)

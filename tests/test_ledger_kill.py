@@ -1,4 +1,4 @@
-"""A process that is killed loses nothing that landed, and leaves nothing that did not."""
+"""Killed processes: every commit gets a row, and no row names a version that was not committed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOTHING = dict.fromkeys(("missing", "foreign", "phantom", "differing", "unreadab
 
 
 class Place:
-    """Where the children of a test write: a few tables and one ledger."""
+    """The tables and the ledger of the killed writers of a test."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -31,7 +31,7 @@ class Place:
         self.ledger = Ledger(self.cache)
 
     def started(self, seed, moment=None):
-        """Start a writer; return it once it writes."""
+        """Start a writer; return it after its first write."""
         arguments = str(self.folder), {"cache_root": str(self.cache)}, seed, moment
         writer, begun = started(ledger_writer.write_until_killed, *arguments)
         assert begun.poll(60)
@@ -39,7 +39,7 @@ class Place:
         return writer
 
     def killed(self, seed, delay):
-        """Have a writer killed so many seconds after it has begun."""
+        """Kill a writer a number of seconds after its start."""
         writer = self.started(seed)
         writer.join(delay)
         os.kill(writer.pid, signal.SIGKILL)
@@ -47,9 +47,9 @@ class Place:
         assert writer.exitcode == -signal.SIGKILL
 
     def made_whole(self):
-        """Drain and reconcile, and say all that must hold then."""
+        """Drain and reconcile, and assert that the ledger agrees with the logs."""
         for unfinished in self.ledger.spools.glob(".new-*"):
-            os.utime(unfinished, (0, 0))  # nobody can be making it any more
+            os.utime(unfinished, (0, 0))  # older than `CREATION_TIMEOUT`
         self.ledger.drain()
         root = self.ledger.root
         assert_told_at_most_once(root, *self.tables)
@@ -77,7 +77,7 @@ def place(tmp_path):
 
 
 def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
-    """Writers that drain all the time are killed at random moments, several on one ledger."""
+    """Writers of one ledger that drain constantly are killed at random times; no commit is lost."""
     rng = random.Random(4)
     kills, commits, late = size(20, 200), 0, 0
     for first in range(0, kills, 10):
@@ -85,7 +85,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
         for seed in range(first, first + 10):
             place.killed(seed, rng.uniform(0, 0.3))
             if rng.random() < 0.3:
-                place.ledger.drain()  # the others are adopted by the writer that comes next
+                place.ledger.drain()  # the next writer adopts the other spools
                 assert_told_at_most_once(place.ledger.root, *place.tables)
         late += place.made_whole()
         commits += len(commits_of(*place.tables))
@@ -97,7 +97,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
 
 @pytest.mark.parametrize("moment", ledger_writer.MOMENTS)
 def test_a_kill_at_the_worst_moment_loses_nothing(place, moment):
-    """A writer is killed at a random moment, its heir at the chosen one, and a last one adopts both."""
+    """A writer dies at a random time, the next one at the chosen step, and a third adopts both spools."""
     place.killed(1, 0.05)
     writer = place.started(2, moment)
     writer.join(30)

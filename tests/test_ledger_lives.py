@@ -1,4 +1,4 @@
-"""However a program ends, each of its runs is a row that says how."""
+"""However a program ends, each of its runs gets a row with its status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ledger_truth import assert_told_at_most_once, untold
 PROGRAM = Path(__file__).parent / "programs" / "ledger_lives.py"
 
 ENDINGS = {
-    # How it ends, and the job, status, error and writes of each run; None is the program's own run.
+    # Exit status, and job, status, error and writes of each run; None is the process's implicit run.
     "implicit": (0, [("ledger_lives", "ok", None, 2)]),
     "nested": (
         0,
@@ -56,7 +56,7 @@ TOLD_BY_ITSELF = ENDINGS.keys() - {"disappears", "dies_inside_run"}
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """Every program, run at the same time as the others; by name its folder and how it ended."""
+    """Run every program concurrently; return its folder and exit status by name."""
     running = {}
     for name in (*ENDINGS, "daemon"):
         folder = tmp_path_factory.mktemp(name)
@@ -75,7 +75,7 @@ def ended(tmp_path_factory):
 
 @pytest.mark.parametrize("life", ENDINGS)
 def test_the_runs_of_a_program(ended, life):
-    """Their statuses and counts are told, whoever tells them; each commit is a row of its run."""
+    """Every run has a row with its status and counts, and each commit is counted in its run."""
     folder, process, (_, errors) = ended[life]
     code, expected = ENDINGS[life]
     assert process.returncode == code, errors.decode()
@@ -96,13 +96,13 @@ def test_the_runs_of_a_program(ended, life):
 
 @pytest.mark.parametrize("life", sorted(TOLD_BY_ITSELF))
 def test_a_program_that_ends_tells_everything_itself(ended, life):
-    """Nothing is left for the next drain."""
+    """A program that exits normally leaves nothing for the next drain."""
     folder, *_ = ended[life]
     assert not any((folder / "cache/cache_spool").iterdir())
 
 
 def test_runs_know_the_run_that_they_were_opened_in(ended):
-    """Down to the innermost."""
+    """Nested runs have their parents' ids, down to the innermost."""
     folder, *_ = ended["nested"]
     rows = rows_of(Ledger(folder / "cache").root, RUNS, "run_id, parent_run_id, job")
     jobs = {row["run_id"]: row["job"] for row in rows}
@@ -115,7 +115,7 @@ def test_runs_know_the_run_that_they_were_opened_in(ended):
 
 
 def test_a_child_takes_part_in_the_run_of_its_parent(ended):
-    """A row for each process, and one run that is their sum."""
+    """A run with a child process has a row per process, and its frame shows their sum."""
     folder, *_ = ended["children"]
     ledger = Ledger(folder / "cache")
     parts = rows_of(ledger.root, RUNS, "is_part, writes, rows_added, status", "is_part")
@@ -131,7 +131,7 @@ def test_a_child_takes_part_in_the_run_of_its_parent(ended):
 
 
 def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
-    """What it wrote until then is told; what it did after that is in the log."""
+    """A daemon thread's writes up to the process's end have rows; the log has later ones."""
     folder, *_ = ended["daemon"]
     ledger = Ledger(folder / "cache")
     ledger.drain()
@@ -143,7 +143,7 @@ def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
 
 
 def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
-    """Of a hundred calls of a job only a few wait for a drain, and every run is a row."""
+    """Of a hundred short runs only a few wait for a drain, and every run gets a row."""
     drains: list[float] = []
     write_deltalake(str(tmp_path / "t"), one(0))
     table = DeltaTable(tmp_path / "t")
@@ -178,7 +178,7 @@ def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
 
 @pytest.mark.internal_errors
 def test_runs_do_not_wait_for_a_ledger_that_cannot_be_had(tmp_path):
-    """One of them does; from then on it is tried in the background, ever more rarely."""
+    """If the ledger is unreachable, one run waits; later drains are retried in the background."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")
     settings = Settings(cache_root=str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""A row says what is known of an operation: whole from its event, or as much as a note and the log tell."""
+"""Rows of operations, from finished events, or from provisional records and the log."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ OUTCOMES = {
 }
 
 
-# --- whole rows ------------------------------------------------------------------------------------
+# --- final rows ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.values(), ids=list(OUTCOMES))
 def test_the_row_of_each_outcome(outcome, expected):
-    """A row has what the event knows under the columns' names, and nothing of what it does not know."""
+    """A row has the event's values in their columns, and omits unknown ones."""
     told = event(outcome, trace_id="0" * 31 + "1", span_id="0" * 15 + "2", table_id="t-1")
     row = json.loads(as_json(event_row(told, redact(told, Config()), "/lake/t")))
     assert row == {
@@ -121,7 +121,7 @@ def test_the_row_of_each_outcome(outcome, expected):
 
 @pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.values(), ids=list(OUTCOMES))
 def test_the_row_of_each_outcome_fits_the_table(outcome, expected):
-    """Every row is one of the inventory's, its times and lists of the right types."""
+    """Every row converts to the inventory's schema, times and lists included."""
     told = event(
         outcome,
         intent=WriteIntent(Operation.MERGE, CacheOperation.MERGE, inputs=(InputVersion("i", 4),)),
@@ -134,7 +134,7 @@ def test_the_row_of_each_outcome_fits_the_table(outcome, expected):
 
 
 def test_hashes_inputs_and_keys_of_an_intent():
-    """What an intent knows is in the row: hashes as they are, the key as a hash, inputs with their place."""
+    """A row has the intent's hashes unchanged, its key as a hash, its inputs with locations."""
     intent = WriteIntent(
         Operation.WRITE,
         CacheOperation.WRITE,
@@ -161,7 +161,7 @@ def test_hashes_inputs_and_keys_of_an_intent():
 
 
 def test_a_write_without_a_thread_or_a_place():
-    """What is not known is left out."""
+    """Unknown values are omitted."""
     told = event(thread=None)
     row = json.loads(as_json(event_row(told, redact(told, Config()), None)))
     assert {"thread", "table_uri", "table_id", "key", "inputs"} & set(row) == set()
@@ -174,7 +174,7 @@ def test_a_write_without_a_thread_or_a_place():
     )
 )
 def test_any_text_can_be_carried_into_the_table(texts):
-    """Whatever text gets into a row, half surrogate pairs and zero characters too, Arrow reads it back."""
+    """Any text can be read back by Arrow, including lone surrogates and NUL characters."""
     line = as_json(operation_row("w", **texts))
     assert line.isascii()
     [row] = operation_rows([line.encode()]).to_pylist()
@@ -192,16 +192,16 @@ def test_any_text_can_be_carried_into_the_table(texts):
 
 
 def test_a_duration_of_nanoseconds_is_a_number():
-    """Figures that Python spells with an exponent are figures for Arrow too."""
+    """Arrow parses numbers that Python formats with an exponent."""
     [row] = operation_rows([as_json(operation_row("w", duration_ms=10 / 1e6)).encode()]).to_pylist()
     assert row["duration_ms"] == 1e-05
 
 
-# --- notes completed from the log of the table -------------------------------------------------------
+# --- provisional records completed from the log -------------------------------------------------------
 
 
 class Noted:
-    """A table with real commits, and the notes of writes to it as their own threads left them."""
+    """A table with real commits, and provisional records of writes to it."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -268,7 +268,7 @@ ZEROS_OF_A_WRITE = {name: 0 for name in ZEROS if name != "bytes_added"}
 
 
 def outcome_of(row):
-    """Return what a row says beyond what the note itself knew."""
+    """Return the columns of a row that its provisional record did not contain."""
     return {
         name: value
         for name, value in row.items()
@@ -277,7 +277,7 @@ def outcome_of(row):
 
 
 def test_a_note_of_a_commit_becomes_its_whole_row(table):
-    """Version, metrics and schema hash come from the commit; what the note knew stays."""
+    """Version, metrics and schema hash come from the commit; values of the record remain."""
     table.commit("w-0")
     table.commit("w-1", rows=3)
     row = row_of_provisional(table.note(base=0, version=1), 64)
@@ -299,7 +299,7 @@ def test_a_note_of_a_commit_becomes_its_whole_row(table):
 
 @pytest.mark.parametrize("base", [None, 0])
 def test_a_commit_whose_version_nobody_knew_is_found(table, base):
-    """A note of a write by URI knows no version: the log is searched for its id."""
+    """If the record has no version (a write by URI), the log is searched for its write id."""
     for write_id in ("w-0", "w-1", "w-2"):
         table.commit(write_id)
     row = row_of_provisional(table.note(base=base), 64)
@@ -307,7 +307,7 @@ def test_a_commit_whose_version_nobody_knew_is_found(table, base):
 
 
 def test_several_versions_of_one_operation(table):
-    """An operation of two commits, as VACUUM is, has both in its row."""
+    """An operation with two commits, such as VACUUM, has both versions in its row."""
     table.commit("w-0")
     metadata = CommitProperties(custom_metadata={"write_id": "w-1"})
     handle = DeltaTable(table.path)
@@ -323,14 +323,14 @@ def test_several_versions_of_one_operation(table):
 
 
 def test_a_write_that_others_overtook(table):
-    """A commit of another between base and version is not taken for its own."""
+    """Another write's commit between base and version is not counted."""
     for write_id in ("w-0", "other", "w-1"):
         table.commit(write_id)
     assert row_of_provisional(table.note(base=0, version=2), 64)["versions"] == [2]
 
 
 def test_a_note_of_nothing(table):
-    """A write that made no commit is a noop, with the reason it told or the one that the log tells."""
+    """A write without a commit is a noop, with the recorded reason or the one from the log."""
     table.commit("w-0")
     idle = table.note(base=0, more={"_idle": "dry_run"})
     assert outcome_of(row_of_provisional(idle, 64)) == ZEROS | {
@@ -354,7 +354,7 @@ FAILURE = {"error_type": "schema_mismatch", "exception_type": "builtins.ValueErr
     [("w-1", {"landed": "yes", "version": 1, "versions": [1]}), ("other", {"landed": "no"})],
 )
 def test_a_note_of_a_failure_is_looked_up(table, committed, told):
-    """Whether a write that raised has landed is told by the log."""
+    """The log decides whether a failed write has landed."""
     table.commit("w-0")
     table.commit(committed)
     row = row_of_provisional(table.note(base=0, more=FAILURE), 64)
@@ -366,14 +366,14 @@ def test_a_note_of_a_failure_is_looked_up(table, committed, told):
 
 
 def test_a_failure_that_is_known_not_to_have_landed(table):
-    """What the caller's thread knew for sure is not looked up again."""
+    """If the record says whether a failed write landed, the log is not read."""
     table.commit("w-1")
     row = row_of_provisional(table.note(more={**FAILURE, "landed": "no"}), 64)
     assert outcome_of(row) == ZEROS | {"result": "error", **FAILURE, "landed": "no"}
 
 
 def test_a_note_of_an_export(table):
-    """Files that are no Delta table have no log to be found in."""
+    """An export has no log to search."""
     row = row_of_provisional(table.note(operation=Operation.COPY, more={"_exported": True}), 64)
     assert outcome_of(row) | {"operation": row["operation"]} == {
         "operation": "COPY",
@@ -382,7 +382,7 @@ def test_a_note_of_an_export(table):
 
 
 def test_a_write_without_a_table(table):
-    """A failure before the engine knew where to may have no location at all."""
+    """A record without a location is completed without a log."""
     note = table.note(more=FAILURE)
     del note["table_uri"]
     assert outcome_of(row_of_provisional(note, 64)) == {
@@ -401,7 +401,7 @@ def test_a_write_without_a_table(table):
     ],
 )
 def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, facts, told):
-    """With the log out of reach the row says what the note knew."""
+    """If the log cannot be read, the row has the values of the record."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "_delta_log").mkdir()
     for number in range(3):
@@ -410,25 +410,25 @@ def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, fa
 
 
 def test_a_table_that_is_gone(table):
-    """A commit whose table was deleted meanwhile is still told, by its version."""
+    """If the table was deleted meanwhile, the row has the recorded version."""
     row = row_of_provisional(table.note(base=0, version=1), 64)
     assert outcome_of(row) == {"result": "write", "version": 1, "versions": [1]}
 
 
 def test_a_note_keeps_its_trace(table):
-    """The trace that a write belongs to is in its note."""
+    """The row has the record's trace and span id."""
     row = row_of_provisional(table.note(trace_id="a" * 32, span_id="b" * 16), 64)
     assert (row["trace_id"], row["span_id"]) == ("a" * 32, "b" * 16)
 
 
 def test_the_id_that_the_caller_gave_the_commit(table):
-    """A commit that carries the caller's own write id is found by that one."""
+    """A commit with the caller's write id is found by that id."""
     table.commit('the "caller\'s"')
     row = row_of_provisional(table.note(mark='the "caller\'s"'), 64)
     assert (row["write_id"], row["versions"]) == ("w-1", [0])
 
 
-# --- nothing in it that may not be ------------------------------------------------------------------------
+# --- redaction ------------------------------------------------------------------------
 
 CANARIES = {
     "password": "hunter2hunter2",
@@ -440,12 +440,12 @@ CANARIES = {
 
 
 def whole_text(folder):
-    """Return all bytes of the files in a folder."""
+    """Return the bytes of all files in a folder."""
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def provoke(lake):
-    """Make writes whose names, keys, errors and threads hold what must not get out."""
+    """Make writes with secrets in names, keys, errors and threads."""
     named = f"worker {CANARIES['path']}/x password={CANARIES['password']}"
     attributes = {"api_token": CANARIES["token"], "note": f"see {CANARIES['path']}/y"}
     with (
@@ -487,7 +487,7 @@ def provoke(lake):
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("waits", ["in the spool", "in the ledger"])
 def test_no_secret_no_path_and_no_row_gets_into_the_ledger(tmp_path, waits):
-    """Credentials, keys, rows and paths in errors, names and threads are in no segment and no table."""
+    """Credentials, keys, rows and paths in errors and names are in no segment and no table."""
     lake = str(tmp_path / "lake")
     root = tmp_path / "root"
     DeltaLakeInstrumentor().instrument(
@@ -513,7 +513,7 @@ def test_no_secret_no_path_and_no_row_gets_into_the_ledger(tmp_path, waits):
 
 @pytest.mark.parametrize("column", ["job", "policy", "thread"])
 def test_the_only_place_of_a_location_is_its_column(column):
-    """A job, a policy and a thread tell nothing of where a table lies; the message of an error may."""
+    """Job, policy and thread contain no location; an error message may."""
     failure = Failed(
         ErrorType.OTHER, "builtins.OSError", "cannot read /lake/t/part-1.parquet", Landed.NO
     )
@@ -528,7 +528,7 @@ def test_the_only_place_of_a_location_is_its_column(column):
 
 
 def test_the_columns_of_a_row_are_those_of_the_table():
-    """No row tells what the table has no column for."""
+    """A row has no member without a column in the table."""
     names = set(INVENTORY.schema.names)
     for outcome, _ in OUTCOMES.values():
         told = event(outcome)
@@ -536,7 +536,7 @@ def test_the_columns_of_a_row_are_those_of_the_table():
 
 
 def test_a_relative_location_means_what_it_means_now(tmp_path, monkeypatch):
-    """A program may have gone to another folder meanwhile."""
+    """A relative location is made absolute at once, as the working directory may change."""
     for name in ("one", "other"):
         folder = tmp_path / name
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""A ledger can be checked: what must hold of it does, or a finding says what does not, and where."""
+"""Integrity checks of a ledger: findings say what is wrong, and where."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ledger(tmp_path):
 
 
 def tell(ledger, *rows, runs=()):
-    """Carry operations and runs into the ledger, as one process more each time."""
+    """Append operations and runs to the ledger, as a further process."""
     spool = spool_in(ledger.spools)
     for row in runs:
         spool.append(RecordKind.RUN_END, row["run_id"], as_json(row))
@@ -33,13 +33,13 @@ def tell(ledger, *rows, runs=()):
 
 
 def test_nothing_is_wrong_with_an_empty_ledger(ledger):
-    """Where nothing was told, nothing is missing."""
+    """An empty ledger has no findings."""
     assert ledger.verify() == IntegrityResult((), {}, 0)
     assert ledger.verify().is_good
 
 
 def test_a_good_ledger(ledger):
-    """Rows are counted by table, and what waits is counted once, by its note or its row."""
+    """Rows are counted by table; a waiting operation counts once, with or without its final row."""
     tell(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
     waiting = spool_in(ledger.spools)
     waiting.append_row(waiting.append_provisional("w-3", "{}"), "w-3", "{}")
@@ -50,7 +50,7 @@ def test_a_good_ledger(ledger):
 
 
 def test_an_operation_that_is_there_twice(ledger):
-    """Each write id is in the inventory once, or it is told which is not."""
+    """A write id with several rows is a finding."""
     for _ in range(2):
         tell(ledger, operation_row("w-1"), operation_row("w-2"), operation_row("w-2"))
     found = ledger.verify()
@@ -66,7 +66,7 @@ def test_an_operation_that_is_there_twice(ledger):
 
 
 def test_a_run_that_is_there_twice(ledger):
-    """The row of a run and process is there once; further processes have rows of their own."""
+    """Two rows of one run and process are a finding; rows of further processes are not."""
     row = {**run_started(), "end_time": 5}
     tell(ledger, runs=[row, {**row, "pid": 8}])
     assert ledger.verify().is_good
@@ -77,7 +77,7 @@ def test_a_run_that_is_there_twice(ledger):
 
 
 def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
-    """Its implicit run goes on, and has a row for each time that it was observed."""
+    """The implicit run has a row per instrumentation of the process, which is no finding."""
     for number in range(2):
         DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
         write_deltalake(tmp_path / "t", one(number), mode="append")
@@ -91,7 +91,7 @@ def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
 
 
 def test_rows_that_two_compactions_have_doubled(ledger):
-    """The pattern of two compactions at once is found in the ledger's own tables."""
+    """Concurrent compactions of the ledger's own tables are a finding."""
     for number in range(3):
         tell(ledger, operation_row(f"w-{number}"))
     handles = [DeltaTable(ledger.root.uri_of(INVENTORY)) for _ in range(2)]
@@ -106,7 +106,7 @@ def test_rows_that_two_compactions_have_doubled(ledger):
 
 
 def test_lines_that_are_damaged(ledger):
-    """Damage in what waits is told with its place; a line that is only cut off is none."""
+    """Damaged records in a spool are a finding; an incomplete last line is not."""
     waiting = spool_in(ledger.spools)
     segment = waiting.append_provisional("w-1", "{}")
     waiting.append_provisional("w-2", "{}")
@@ -118,7 +118,7 @@ def test_lines_that_are_damaged(ledger):
 
 
 def test_a_table_that_cannot_be_read(ledger):
-    """Damage to one table is told without where it lies, and the others are checked all the same."""
+    """A damaged table is a finding without its location, and the other tables are checked."""
     tell(ledger, operation_row("w-1"), runs=[run_started()])
     shutil.rmtree(ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log")
     (ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log").mkdir()
@@ -138,7 +138,7 @@ def test_a_table_that_cannot_be_read(ledger):
 
 
 def test_a_segment_that_was_drained_meanwhile(ledger, monkeypatch):
-    """What is gone between the listing and the reading waits no more."""
+    """A segment that is deleted between listing and reading does not count as waiting."""
     waiting = spool_in(ledger.spools)
     segment = waiting.append_provisional("w-1", "{}")
     gone = segment.path.with_suffix(".seg")

@@ -1,6 +1,6 @@
-"""Releases that know different columns append to one ledger, in any order and at the same time.
+"""Releases with different columns append to one ledger, in any order and concurrently.
 
-No older release exists yet: see `programs/ledger_release.py` for how there is one here.
+No older release exists yet; `programs/ledger_release.py` simulates one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from programs.ledger_release import LATER
 
 
 class Releases:
-    """Processes of two releases with one ledger, each with a table of its own."""
+    """Processes of two releases with one ledger, each with its own table."""
 
     def __init__(self, folder, names):
         self.ledger = Ledger(folder / "cache")
@@ -32,7 +32,7 @@ class Releases:
             self._processes.append((process, tell, results))
 
     def write(self, *numbers):
-        """Have processes write at the same time; each says that nothing of ours failed."""
+        """Make processes write concurrently; assert that none reports an internal error."""
         for number in numbers:
             self._processes[number][1].send("write")
         for number in numbers:
@@ -48,7 +48,7 @@ class Releases:
 
 @contextmanager
 def releases(folder, *names):
-    """Start processes of two releases, and end them."""
+    """Start processes of two releases, and end them after the test."""
     both = Releases(folder, names)
     try:
         yield both
@@ -65,7 +65,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
-    """One after the other and both at once: every row is there, with nulls where its release knew nothing."""
+    """After successive and concurrent writes every row is there, with nulls in unknown columns."""
     together = size(2, 40)
     with releases(tmp_path, first, second) as both:
         for turn in range(4):
@@ -95,7 +95,7 @@ def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
 
 
 def test_tables_gain_columns_once_and_lose_none(tmp_path):
-    """The first row of a newer release adds its columns; rows of older ones leave them be."""
+    """The first row of a newer release adds its columns; older releases do not remove them."""
 
     def columns(table):
         return {field.name for field in both.ledger.root.open_table(table).schema().fields}

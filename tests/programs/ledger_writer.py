@@ -1,7 +1,7 @@
-"""Writes to local tables until it is killed, by somebody else or by itself at a chosen moment.
+"""Write to local tables until killed, by another process or by itself at a chosen step.
 
-Started as a process of its own by the fault tests; the moments are those at which a death would hurt
-most, and the death is real: SIGKILL, with whatever locks, open files and threads there are.
+The fault tests start it as a process. The steps are those at which a death has the most
+consequences; the death is a SIGKILL with all locks, open files and threads in place.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ OPERATIONS = ("append",) * 5 + ("delete", "merge", "optimize", "failing")
 
 
 def rows(count=3):
-    """Return a few rows with random keys, so that merges and deletes find something."""
+    """Return a few rows with random keys, so that merges and deletes match some."""
     keys = pa.array([random.randrange(50) for _ in range(count)], pa.int64())
     return pa.table({"key": keys, "text": [f"row {key}" for key in keys.to_pylist()]})
 
 
 def write(folder, rng):
-    """Write once, in one of the ways that there are."""
+    """Make one random write."""
     table = f"{folder}/{rng.choice(TABLES)}"
     match rng.choice(OPERATIONS) if Path(table, "_delta_log").exists() else "append":
         case "append":
@@ -58,19 +58,19 @@ def write(folder, rng):
         case "failing":
             try:
                 write_deltalake(table, pa.table({"other": ["x"]}), mode="append")
-            except Exception:  # noqa: BLE001 - that it fails is the point, and told is how
+            except Exception:  # noqa: BLE001 - the write must fail
                 return
 
 
 def write_until_killed(folder, settings, seed, moment, begun):
-    """Write for as long as this process lives.
+    """Write until this process dies.
 
     Args:
-        folder: where the tables lie.
+        folder: the folder of the tables.
         settings: of the instrumentor, as keywords.
-        seed: of what is written.
-        moment: name of the moment to die at; None to wait to be killed.
-        begun: is sent the process id once the first write can come.
+        seed: of the random writes.
+        moment: name of the step to die at; None to wait for a kill.
+        begun: receives the process id right before the first write.
     """
     random.seed(seed)
     rng = random.Random(seed)
@@ -85,23 +85,23 @@ def write_until_killed(folder, settings, seed, moment, begun):
                 inside_the_engine(folder, moment)
 
 
-# --- moments ---------------------------------------------------------------------------------------
+# --- steps to die at ---------------------------------------------------------------------------------------
 
 
 def die():
-    """Die without a word."""
+    """Kill this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_at(owner, name, *, call=1, after=False, if_given=lambda *_: True):
-    """Have a function kill this process at one of its calls.
+    """Replace a function by one that kills this process at one of its calls.
 
     Args:
-        owner: class or module that has it.
+        owner: class or module of the function.
         name: its name.
-        call: at which call, of those that count.
-        after: once it has done its work, not before.
-        if_given: tells whether a call with these arguments counts.
+        call: the number of the call, of those that count.
+        after: die after the call instead of before it.
+        if_given: returns whether a call with these arguments counts.
     """
     original = getattr(owner, name)
     left = [call]
@@ -120,7 +120,7 @@ def die_at(owner, name, *, call=1, after=False, if_given=lambda *_: True):
 
 
 def die_in_a_line(call):
-    """Die with half a line written."""
+    """Die with half a record written."""
     original = Spool._write
     left = [call]
 
@@ -135,18 +135,18 @@ def die_in_a_line(call):
 
 
 def die_deleting(owner, event, *, call=1):
-    """Die while something is deleted.
+    """Die during a deletion.
 
     Args:
-        owner: class whose `delete` deletes it.
-        event: what Python calls the step at which to die, just before it is done.
-        call: how often that step comes.
+        owner: class with the `delete` method.
+        event: the audit event of the step to die at, just before it.
+        call: the number of the event.
     """
     original = owner.delete
     left = [call]
 
     def watch(name, _):
-        if name == event:  # to die is an event as well
+        if name == event:  # `os.kill` raises an audit event too
             left[0] -= 1
             if left[0] == 0:
                 die()
@@ -159,7 +159,7 @@ def die_deleting(owner, event, *, call=1):
 
 
 def inside_the_engine(folder, moment):
-    """Die while the engine reads what it is to write."""
+    """Die while the engine reads its input."""
     if moment != "inside the engine":
         return
     schema = rows().schema
@@ -173,12 +173,12 @@ def inside_the_engine(folder, moment):
 
 
 def of(table):
-    """Tell of a call with root and table whether it is about that table."""
+    """Return a predicate for calls with root and table: whether the table is this one."""
     return lambda _root, given, *_: given is table
 
 
 def maintain_often():
-    """Have every few commits looked after, so that one can die at it."""
+    """Make every third commit cause maintenance."""
     drain.COMMITS_PER_MAINTENANCE = 3
 
 
@@ -225,6 +225,6 @@ MOMENTS = {
 
 
 def prepare(moment):
-    """Have this process die at a moment."""
+    """Make this process die at a step."""
     if moment is not None:
         MOMENTS[moment]()

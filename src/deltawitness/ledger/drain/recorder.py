@@ -396,7 +396,7 @@ class Recorder:
             self._wake.set()
 
     def _request_helper(self) -> bool:
-        """Make the next operation start a helper process; return whether the last drain was fine."""
+        """Make the next operation start a helper; return whether the last drain succeeded."""
         self._is_helper_due = self._since_drain > 0
         return not self._is_failing
 

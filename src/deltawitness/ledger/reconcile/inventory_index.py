@@ -65,7 +65,7 @@ class IndexedRow:
     is_observed: bool
 
     def may_have_made(self, commit: Commit) -> bool:
-        """Return whether the row may describe a commit that has its run and time, but another write id.
+        """Return whether the row may describe a commit with its run and time but another write id.
 
         A caller may have set its own write id instead of ours. A commit with an id of our form
         belongs to the write with that id only.

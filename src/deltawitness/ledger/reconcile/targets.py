@@ -106,7 +106,7 @@ def _from_caller(
 
 
 def _locations(text: str) -> Iterator[str]:
-    """Yield the locations that a text names: the text itself, or the tables matching it as a glob."""
+    """Yield the locations that a text names: the text itself, or tables that match it as a glob."""
     path = local_path(text)
     if path is None:
         yield text
