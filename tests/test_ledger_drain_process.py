@@ -11,8 +11,8 @@ import time
 import pytest
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, forks, internal_errors, run
+from deltawitness.ledger.drain import drain_thread
 from deltawitness.ledger.drain import process as module
-from deltawitness.ledger.drain import recorder as recorder_module
 from deltawitness.ledger.drain.process import (
     DrainProcess,
     DrainReply,
@@ -61,7 +61,7 @@ def helpers(monkeypatch):
             super().__init__(asked)
             made.append(asked)
 
-    monkeypatch.setattr(recorder_module, "DrainProcess", Counted)
+    monkeypatch.setattr(drain_thread, "DrainProcess", Counted)
     return made
 
 
@@ -217,7 +217,7 @@ def test_without_an_interpreter_the_end_of_the_process_drains(tmp_path, monkeypa
     tell(recorder, "a")
     assert not recorder.drain()
     assert internal_errors.seen() == {("drain", "HelperError"): 1}
-    recorder.is_exiting = True
+    recorder.drains.is_exiting = True
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
     assert list(recorder.spools.iterdir()) == []
@@ -257,7 +257,7 @@ def test_a_run_of_some_seconds_does_not_wait_where_the_last_drain_was_just_now(
     tmp_path, unused, helpers, monkeypatch
 ):
     """Shortly after a drain, the end of a long run starts a helper without waiting for it."""
-    monkeypatch.setattr(recorder_module, "HELPER_SHARE", 1000.0)
+    monkeypatch.setattr(drain_thread, "HELPER_SHARE", 1000.0)
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
     with run("first"):
         pass
@@ -278,7 +278,7 @@ def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, hel
         Settings(cache_root=str(tmp_path), drain_interval=0.1), may_use_engine=lambda: False
     )
     tell(recorder, "a")
-    recorder._wake_if_due()
+    recorder.drains.after_operation()
     time.sleep(1.5)
     assert helpers == []
     assert recorder.pending == 1
@@ -302,8 +302,8 @@ def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
     def start(_):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(recorder_module.threading.Thread, "start", start)
-    recorder._is_helper_due = True
+    monkeypatch.setattr(drain_thread.threading.Thread, "start", start)
+    recorder.drains._is_helper_due = True
     recorder.begin()
     assert internal_errors.seen() == {("drain", "RuntimeError"): 1}
     recorder.close(None, timeout=30)
@@ -327,7 +327,7 @@ def test_a_process_that_dies_of_a_signal_drains_itself(tmp_path, helpers):
     """A process that a signal terminates starts no helper: it may be waiting for any child."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     tell(recorder, "a")
-    recorder.is_terminated = True
+    recorder.drains.is_terminated = True
     recorder.close(None, timeout=30)
     assert helpers == []
     assert write_ids(recorder.root, INVENTORY) == ["a"]

@@ -156,7 +156,7 @@ def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
         DeltaLakeInstrumentor().instrument(settings=settings)
         ledger = recorder_of(Ledger(settings=settings).root) if settings.cache_root else None
         if ledger is not None:
-            ledger.on_drain = lambda took, _: drains.append(took)
+            ledger.drains.on_drain = lambda took, _: drains.append(took)
         begun = time.monotonic()
         for _ in range(100):
             job()
@@ -185,12 +185,12 @@ def test_runs_do_not_wait_for_a_ledger_that_cannot_be_had(tmp_path):
     DeltaLakeInstrumentor().instrument(settings=settings)
     recorder = recorder_of(Ledger(settings=settings).root)
     waited = []
-    recorder.drain_in_time = lambda timeout: waited.append(timeout) or recorder.drain()
+    recorder.drains.drain_in_time = lambda timeout: waited.append(timeout) or recorder.drain()
     for _ in range(5):
         with run("nightly"):
             write_deltalake(str(tmp_path / "t"), one(1), mode="append")
     assert len(waited) == 1
     assert {component for component, _ in internal_errors.seen()} == {"drain"}
-    del recorder.drain_in_time
+    del recorder.drains.drain_in_time
     (tmp_path / "cache" / "cache_ledgers").unlink()
     assert Ledger(tmp_path / "cache").runs().count() == 5

@@ -24,7 +24,7 @@ from deltawitness import (
     run,
 )
 from deltawitness.ledger.drain import drain as drain_module
-from deltawitness.ledger.drain import recorder as recorder_module
+from deltawitness.ledger.drain import drain_thread, open_runs
 from deltawitness.ledger.drain.recorder import Recorder, recorder_of
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
 from deltawitness.observe import current_observer
@@ -55,13 +55,13 @@ def observed(tmp_path):
 
 def drained(recorder):
     """Return an event that the next drain sets."""
-    done, told = threading.Event(), recorder.on_drain
+    done, told = threading.Event(), recorder.drains.on_drain
 
     def on_drain(seconds, error):
         told(seconds, error)
         done.set()
 
-    recorder.on_drain = on_drain
+    recorder.drains.on_drain = on_drain
     return done
 
 
@@ -125,10 +125,10 @@ def test_failing_drains_come_ever_more_rarely(tmp_path, monkeypatch):
     """The pause doubles with each failure up to a minute, and is reset after a success."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=5))
     answers = iter([False, False, False, False, False, True, True])
-    monkeypatch.setattr(recorder, "drain", lambda: next(answers))
-    monkeypatch.setattr(recorder_module.random, "uniform", lambda _, high: high)
-    recorder._wake = clock = Clock(8, lambda: setattr(recorder, "_closed", True))
-    recorder._work()
+    monkeypatch.setattr(recorder.drains, "drain", lambda: next(answers))
+    monkeypatch.setattr(drain_thread.random, "uniform", lambda _, high: high)
+    recorder.drains._wake = clock = Clock(8, lambda: setattr(recorder.drains, "_is_closed", True))
+    recorder.drains._work()
     assert clock.waited == [5, 10, 20, 40, 60, 60, 5, 5]
 
 
@@ -137,13 +137,13 @@ def test_a_drain_waits_for_a_pause_between_writes(tmp_path, monkeypatch):
     looks = iter([True, True, True, False])
     recorder = Recorder(Settings(cache_root=str(tmp_path)), is_busy=lambda: next(looks))
     slept = []
-    monkeypatch.setattr(recorder_module.time, "sleep", slept.append)
-    recorder._wake.set()
-    recorder._wait_for_quiet()
-    assert slept == [recorder_module.QUIET_POLL] * 3
-    monkeypatch.setattr(recorder_module, "QUIET_TIMEOUT", -1.0)
+    monkeypatch.setattr(drain_thread.time, "sleep", slept.append)
+    recorder.drains._wake.set()
+    recorder.drains._wait_for_quiet()
+    assert slept == [drain_thread.QUIET_POLL] * 3
+    monkeypatch.setattr(drain_thread, "QUIET_TIMEOUT", -1.0)
     looks = iter([True])
-    recorder._wait_for_quiet()
+    recorder.drains._wait_for_quiet()
     assert len(slept) == 3
 
 
@@ -171,11 +171,13 @@ def test_an_engine_that_panics_does_not_end_the_drain(tmp_path, monkeypatch):
 
     recorder = Recorder(Settings(cache_root=str(tmp_path)))
     monkeypatch.setattr(
-        recorder, "_drain", lambda _: (_ for _ in ()).throw(PanicException("at the disco"))
+        recorder.drains, "_drain", lambda _: (_ for _ in ()).throw(PanicException("at the disco"))
     )
     assert recorder.drain() is False
     assert internal_errors.seen() == {("drain", PanicException.__qualname__): 1}
-    monkeypatch.setattr(recorder, "_drain", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        recorder.drains, "_drain", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         recorder.drain()
 
@@ -183,10 +185,10 @@ def test_an_engine_that_panics_does_not_end_the_drain(tmp_path, monkeypatch):
 def test_a_drain_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
     """`drain_in_time` returns after its timeout even if the drain hangs."""
     recorder, release = Recorder(Settings(cache_root=str(tmp_path))), threading.Event()
-    monkeypatch.setattr(recorder, "_drain", release.wait)
-    assert recorder.drain_in_time(0.01) is False
+    monkeypatch.setattr(recorder.drains, "_drain", release.wait)
+    assert recorder.drains.drain_in_time(0.01) is False
     release.set()
-    assert recorder.drain_in_time(30) is True
+    assert recorder.drains.drain_in_time(30) is True
 
 
 @pytest.mark.internal_errors
@@ -264,11 +266,11 @@ def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
 
     for number in range(1000):
         opened_and_ended(number)
-    assert len(recorder._runs) == recorder_module.MAX_UNRECORDED
+    assert len(recorder.run_ids) == open_runs.MAX_UNRECORDED
     assert dropped
     (tmp_path / "cache_ledgers").unlink()
     assert [recorder.drain() for _ in range(20)] == [True] * 20
-    assert recorder._runs == {}
+    assert recorder.run_ids == ()
     opened_and_ended("last")
     assert recorder.drain()
     told = {row["run_id"] for row in runs_of(recorder, "run_id")}
@@ -450,7 +452,7 @@ def test_a_run_that_was_open_before_anybody_looked(observed, table):
     assert runs_of(recorder, "job, writes, is_part") == [
         {"job": "early", "writes": 1, "is_part": False}
     ]
-    assert recorder._runs == {}
+    assert recorder.run_ids == ()
 
 
 def test_a_run_that_ends_while_a_drain_begins_is_told_once(tmp_path):
@@ -459,7 +461,7 @@ def test_a_run_that_ends_while_a_drain_begins_is_told_once(tmp_path):
     for number in range(200):
         ending = RunContext(f"r-{number}", "job")
         recorder.run_started(ending)
-        opened = recorder._runs[ending.run_id]
+        opened = recorder._runs._runs[ending.run_id]
         begun = threading.Barrier(2, timeout=60)
 
         def look(opened=opened, begun=begun):
@@ -467,7 +469,7 @@ def test_a_run_that_ends_while_a_drain_begins_is_told_once(tmp_path):
             deadline = time.monotonic() + 10
             while opened.end_row is None:
                 assert time.monotonic() < deadline
-            recorder._record_run_end(opened)
+            recorder._runs._record_end(opened)
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -502,7 +504,7 @@ def test_a_worker_that_takes_part_in_many_runs_keeps_few_of_them_open(tmp_path):
     runs = [RunContext(f"r-{number}", "job", is_joined=True) for number in range(1000)]
     for joined in (*runs, runs[0]):
         recorder.record_operation(joined, READ)
-    assert len(recorder._runs) == recorder_module.MAX_OPEN_PARTS
+    assert len(recorder.run_ids) == open_runs.MAX_OPEN_PARTS
     recorder.close(None, timeout=60)
     told = Ledger(tmp_path).runs().select("run_id", "reads").to_pylist()
     assert {run["run_id"]: run["reads"] for run in told} == {
@@ -521,7 +523,7 @@ def test_threads_count_together(tmp_path):
         threads = [
             threading.Thread(
                 target=lambda: [
-                    recorder._tally(shared, READ | {"rows_added": 1}) for _ in range(5000)
+                    recorder._runs.add(shared, READ | {"rows_added": 1}) for _ in range(5000)
                 ]
             )
             for _ in range(4)
@@ -532,7 +534,7 @@ def test_threads_count_together(tmp_path):
             thread.join()
     finally:
         sys.setswitchinterval(before)
-    assert recorder._runs["r-1"].tally.columns()["rows_added"] == 20_000
+    assert recorder._runs._runs["r-1"].tally.columns()["rows_added"] == 20_000
 
 
 @pytest.mark.internal_errors
@@ -846,10 +848,10 @@ def test_a_forked_child_tells_and_does_not_drain(observed, table):
 
 def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
     """A fork waits for a running drain; after a timeout later forks do not wait."""
-    monkeypatch.setattr(recorder_module, "QUIET_TIMEOUT", 0.5)
+    monkeypatch.setattr(drain_thread, "QUIET_TIMEOUT", 0.5)
     recorder = Recorder(Settings(cache_root=str(tmp_path)))
     waited = []
-    with recorder._unforkable:
+    with recorder.drains._unforkable:
         for _ in range(3):
             begun = time.monotonic()
             recorder.before_fork()
@@ -857,7 +859,7 @@ def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
             waited.append(time.monotonic() - begun)
     assert [seconds >= 0.5 for seconds in waited] == [True, False, False]
     assert recorder.drain()
-    assert not recorder._is_hanging
+    assert not recorder.drains._is_hanging
 
 
 def test_a_ledger_is_known_by_whatever_link_leads_there(observed, table, tmp_path):

@@ -9,7 +9,7 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings, internal_errors, run
-from deltawitness.ledger.drain import drain, recorder
+from deltawitness.ledger.drain import drain, open_runs, recorder
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, ColumnKind
 
 LATER = frozenset({"plan_shape_hash", "inputs", "engine", "thread", "error_type"})
@@ -29,7 +29,7 @@ def become(release):
         for table in (INVENTORY, RUNS):
             object.__setattr__(table, "columns", (*table.columns, COLOUR, SHADES))
         recorder.event_row = with_colour(recorder.event_row)
-        recorder.run_row = with_colour(recorder.run_row)
+        open_runs.run_row = with_colour(open_runs.run_row)
     drain._EMPTY = INVENTORY.schema.empty_table()  # made when its module was imported
 
 

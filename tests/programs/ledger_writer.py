@@ -19,6 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Settings, run
 from deltawitness.ledger.drain import drain, maintenance
 from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.drain.open_runs import OpenRuns
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.reader import AbandonedSpool
 from deltawitness.ledger.spool.writer import Spool
@@ -191,8 +192,8 @@ MOMENTS = {
     "between note and row": lambda: die_at(Recorder, "finalize", call=11),
     "after the row": lambda: die_at(Recorder, "finalize", call=11, after=True),
     "making the folder of the spool": lambda: die_at(Path, "rename"),
-    "before the end of a run": lambda: die_at(Recorder, "_finish_run", call=2),
-    "after the end of a run": lambda: die_at(Recorder, "_finish_run", call=2, after=True),
+    "before the end of a run": lambda: die_at(OpenRuns, "_finish", call=2),
+    "after the end of a run": lambda: die_at(OpenRuns, "_finish", call=2, after=True),
     "with a new segment still empty": lambda: die_at(Spool, "_new_segment", call=3, after=True),
     "before anything is drained": lambda: die_at(Drain, "drain_segments", call=2),
     "making a table of the ledger": lambda: die_at(LedgerRoot, "open_or_create", after=True),

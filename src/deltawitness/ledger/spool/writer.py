@@ -96,6 +96,7 @@ class Spool:
         open_runs: returns the records (kind, id, JSON) that each new segment begins with.
 
     Attributes:
+        folder: the folder of all spools.
         dropped: number of events that could not be recorded.
     """
 
@@ -108,7 +109,7 @@ class Spool:
         on_error: Callable[[BaseException], None],
         open_runs: Callable[[], Iterable[tuple[RecordKind, str, str]]] = tuple,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._limit = limit
         self._segment_bytes = segment_bytes
         self._on_error = on_error
@@ -271,14 +272,14 @@ class Spool:
     def _create_home(self) -> Path:
         """Create this process's folder under a temporary name, lock it and rename it into place."""
         name = f"{REVISION}{new_id()}"
-        new = self._folder / f"{NEW}{name}"
+        new = self.folder / f"{NEW}{name}"
         new.mkdir(parents=True, mode=0o700)
         descriptor = os.open(new / OWNER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock = supervisor_lock()
         if lock is not None:
             (new / SUPERVISOR_LINK).symlink_to(lock)
-        home = new.rename(self._folder / name)
+        home = new.rename(self.folder / name)
         self._home, self._owner, self._number = home, descriptor, 0
         return home
 
