@@ -22,27 +22,27 @@ def commits_of(*tables):
     return found
 
 
-def told_of(root):
+def recorded_writes(root):
     """Return the write ids that the inventory has for each commit, by location and version."""
-    told = {}
+    recorded = {}
     for row in rows_of(root, INVENTORY):
         for version in row["versions"] or ():
-            told.setdefault((row["table_uri"], version), []).append(row["write_id"])
-    return told
+            recorded.setdefault((row["table_uri"], version), []).append(row["write_id"])
+    return recorded
 
 
-def assert_told_at_most_once(root, *tables):
+def assert_recorded_at_most_once(root, *tables):
     """Assert that every operation has one row, and every version in the inventory is in the log."""
     ids = Counter(row["write_id"] for row in rows_of(root, INVENTORY, "write_id"))
     assert [write_id for write_id, times in ids.items() if times > 1] == []
     landed = commits_of(*tables)
-    told = told_of(root)
-    assert {commit: ids for commit, ids in told.items() if ids != [landed.get(commit)]} == {}
+    recorded = recorded_writes(root)
+    assert {commit: ids for commit, ids in recorded.items() if ids != [landed.get(commit)]} == {}
 
 
-def untold(root, *tables):
+def unrecorded_commits(root, *tables):
     """Return the commits that the inventory does not contain."""
-    return commits_of(*tables).keys() - told_of(root).keys()
+    return commits_of(*tables).keys() - recorded_writes(root).keys()
 
 
 def assert_runs_are_closed(root):

@@ -13,7 +13,7 @@ from deltawitness import Ledger, Settings
 from deltawitness.ledger.spool.reader import adopt
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from ledger_parts import left_behind, rows_of, write_ids
-from ledger_truth import assert_told_at_most_once, commits_of, untold
+from ledger_truth import assert_recorded_at_most_once, commits_of, unrecorded_commits
 from new_processes import PROCESSES, results_of
 from programs import ledger_crowd
 
@@ -44,8 +44,8 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     ledger = Ledger(cache)
     left = ledger.drain()
     assert ledger.inventory().count() == processes * writes
-    assert_told_at_most_once(ledger.root, *places)
-    assert untold(ledger.root, *places) == {
+    assert_recorded_at_most_once(ledger.root, *places)
+    assert unrecorded_commits(ledger.root, *places) == {
         commit for commit, write_id in commits_of(*places).items() if write_id is None
     }
     runs = rows_of(ledger.root, RUNS, "run_id, job, status, writes, dropped")
@@ -67,7 +67,7 @@ def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
     left_behind(root / "cache_spool", spools)
     barrier = PROCESSES.Barrier(count)
     results = results_of(
-        ledger_crowd.drain_when_told, [(str(root), root / "cache_spool", barrier)] * count
+        ledger_crowd.drain_at_barrier, [(str(root), root / "cache_spool", barrier)] * count
     )
     ledger = Ledger(root)
     ledger.drain()  # a writer with too many conflicts has left its spool

@@ -355,8 +355,8 @@ def test_many_short_lives_cost_few_commits(root, drain, spools):
     left_behind(spools, 100)
     assert drain.drain_abandoned(spools) == DrainResult(100, 200, segments=100, adopted=100)
     assert sorted(write_ids(root, INVENTORY)) == sorted(f"w-{number}" for number in range(100))
-    told = rows_of(root, RUNS, "run_id, status, writes")
-    assert {run["run_id"]: (run["status"], run["writes"]) for run in told} == {
+    recorded = rows_of(root, RUNS, "run_id, status, writes")
+    assert {run["run_id"]: (run["status"], run["writes"]) for run in recorded} == {
         **{f"open-{number}": ("abandoned", 1) for number in range(100)},
         **{f"ended-{number}": ("ok", None) for number in range(100)},
     }

@@ -45,7 +45,7 @@ def request(cache, **more):
     )
 
 
-def tell(recorder, *names):
+def append_rows(recorder, *names):
     """Append final rows to a recorder's spool."""
     for name in names:
         assert recorder._spool.append(RecordKind.ROW, name, as_json(operation_row(name)))
@@ -75,9 +75,9 @@ def test_a_helper_drains_what_it_is_asked_to(tmp_path, helpers):
     """A helper drains the process's segments and abandoned spools, with one row per operation."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     left_behind(recorder.spools, 2)
-    tell(recorder, "a", "b")
+    append_rows(recorder, "a", "b")
     assert recorder.drain()
-    tell(recorder, "c")
+    append_rows(recorder, "c")
     assert recorder.drain()
     assert recorder.drain()  # nothing to drain
     assert len(helpers) == 2
@@ -107,7 +107,7 @@ def test_what_goes_wrong_in_the_helper_is_told(tmp_path):
     (tmp_path / "cache_ledgers").write_text("a file is in the way")
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     left_behind(recorder.spools)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
     assert not recorder.drain()
     assert recorder.pending == 1
     assert internal_errors.seen() == {("drain", "HelperError"): 1}
@@ -214,7 +214,7 @@ def test_without_an_interpreter_the_end_of_the_process_drains(tmp_path, monkeypa
     """Without an interpreter records wait in the spool until the process drains at its exit."""
     monkeypatch.setattr(module, "interpreter", lambda: None)
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
     assert not recorder.drain()
     assert internal_errors.seen() == {("drain", "HelperError"): 1}
     recorder.drains.is_exiting = True
@@ -277,7 +277,7 @@ def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, hel
     recorder = Recorder(
         Settings(cache_root=str(tmp_path), drain_interval=0.1), may_use_engine=lambda: False
     )
-    tell(recorder, "a")
+    append_rows(recorder, "a")
     recorder.drains.after_operation()
     time.sleep(1.5)
     assert helpers == []
@@ -297,7 +297,7 @@ def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, hel
 def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
     """Without threads a drain is left to the next operation; the last one runs in the caller's thread."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
 
     def start(_):
         raise RuntimeError("can't start new thread")
@@ -313,10 +313,10 @@ def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
 def test_once_the_program_has_used_delta_rs_it_drains_itself(tmp_path, unused, helpers):
     """After the program has used delta-rs, no helper is started."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=forks.has_used_delta_rs)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
     assert recorder.drain()
     forks.mark_delta_rs_used()
-    tell(recorder, "b")
+    append_rows(recorder, "b")
     assert recorder.drain()
     assert len(helpers) == 1
     assert sorted(write_ids(recorder.root, INVENTORY)) == ["a", "b"]
@@ -326,7 +326,7 @@ def test_once_the_program_has_used_delta_rs_it_drains_itself(tmp_path, unused, h
 def test_a_process_that_dies_of_a_signal_drains_itself(tmp_path, helpers):
     """A process that a signal terminates starts no helper: it may be waiting for any child."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
     recorder.drains.is_terminated = True
     recorder.close(None, timeout=30)
     assert helpers == []

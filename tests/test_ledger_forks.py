@@ -7,7 +7,7 @@ import pytest
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import RUNS
 from ledger_parts import rows_of
-from ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
+from ledger_truth import assert_recorded_at_most_once, assert_runs_are_closed, unrecorded_commits
 from new_processes import results_of
 from programs import ledger_forks
 
@@ -22,11 +22,11 @@ def tables(tmp_path):
     return [str(tmp_path / f"t{number}") for number in range(4)]
 
 
-def made_whole(ledger, tables):
+def drain_and_check(ledger, tables):
     """Drain, reconcile, and assert that every operation and run has its row."""
     ledger.drain()
-    assert_told_at_most_once(ledger.root, *tables)
-    assert untold(ledger.root, *tables) == set()
+    assert_recorded_at_most_once(ledger.root, *tables)
+    assert unrecorded_commits(ledger.root, *tables) == set()
     assert_runs_are_closed(ledger.root)
     assert list(ledger.spools.iterdir()) == []
     assert ledger.verify().is_good
@@ -45,7 +45,7 @@ def test_children_of_a_process_that_has_not_written_write(ledger, tables):
     """Forked children join the parent's run; parts of those that exit at once are closed as abandoned."""
     (result,) = results_of(ledger_forks.children_that_write, [(str(ledger.root.uri), tables)])
     assert result == ([0, 0, 0], {})
-    made_whole(ledger, tables)
+    drain_and_check(ledger, tables)
     assert parts(ledger) == [
         ("family", False, "ok", 1),
         *[("family", True, "abandoned", 1)] * 3,
@@ -58,7 +58,7 @@ def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
     """Children cannot use an engine that their parent has used; the parent drains their records."""
     (result,) = results_of(ledger_forks.children_of_a_writer, [(str(ledger.root.uri), tables)])
     assert result == ([0, 0, 0], True, {})
-    made_whole(ledger, tables[:1])
+    drain_and_check(ledger, tables[:1])
     assert parts(ledger) == [*[("child", False, "ok", 0)] * 3, ("parent", False, "ok", 2)]
     assert ledger.inventory().count() == 2 + 3
 
@@ -68,7 +68,7 @@ def test_the_processes_of_a_pool(ledger, tables, method):
     """Pool workers exit normally, so each records its part of the run, with any start method."""
     (result,) = results_of(ledger_forks.pool, [(method, str(ledger.root.uri), tables)])
     assert result == {}
-    made_whole(ledger, tables)
+    drain_and_check(ledger, tables)
     (whole,) = ledger.runs().select("job", "writes", "status").to_arrow_table().to_pylist()
     assert whole == {"job": "pool", "writes": 4, "status": "ok"}
     assert {(is_part, status) for _, is_part, status, writes in parts(ledger) if writes} == {

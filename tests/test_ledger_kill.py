@@ -10,10 +10,10 @@ import pytest
 
 from deltawitness import Ledger
 from ledger_truth import (
+    assert_recorded_at_most_once,
     assert_runs_are_closed,
-    assert_told_at_most_once,
     commits_of,
-    untold,
+    unrecorded_commits,
 )
 from new_processes import started
 from programs import ledger_writer
@@ -46,16 +46,16 @@ class Place:
         writer.join(60)
         assert writer.exitcode == -signal.SIGKILL
 
-    def made_whole(self):
+    def drain_and_check(self):
         """Drain and reconcile, and assert that the ledger agrees with the logs."""
         for unfinished in self.ledger.spools.glob(".new-*"):
             os.utime(unfinished, (0, 0))  # older than `CREATION_TIMEOUT`
         self.ledger.drain()
         root = self.ledger.root
-        assert_told_at_most_once(root, *self.tables)
+        assert_recorded_at_most_once(root, *self.tables)
         assert_runs_are_closed(root)
         assert list(self.ledger.spools.iterdir()) == []
-        missing = untold(root, *self.tables)
+        missing = unrecorded_commits(root, *self.tables)
         there = [table for table in self.tables if any(table.glob("_delta_log/*.json"))]
         plan = self.ledger.reconcile(there)
         assert {
@@ -63,8 +63,8 @@ class Place:
         } == (missing)
         assert (plan.unsettled, plan.counts) == (0, {**NOTHING, "missing": len(plan.missing)})
         assert plan.apply() == len(plan.missing)
-        assert_told_at_most_once(root, *self.tables)
-        assert untold(root, *self.tables) == set()
+        assert_recorded_at_most_once(root, *self.tables)
+        assert unrecorded_commits(root, *self.tables) == set()
         assert self.ledger.reconcile(there, full=True).is_clean
         verification = self.ledger.verify()
         assert (verification.findings, verification.waiting) == ((), 0)
@@ -86,11 +86,11 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
             place.killed(seed, rng.uniform(0, 0.3))
             if rng.random() < 0.3:
                 place.ledger.drain()  # the next writer adopts the other spools
-                assert_told_at_most_once(place.ledger.root, *place.tables)
-        late += place.made_whole()
+                assert_recorded_at_most_once(place.ledger.root, *place.tables)
+        late += place.drain_and_check()
         commits += len(commits_of(*place.tables))
     say(
-        f"ledger: {kills} writers killed at random moments, {commits} commits, each told once,"
+        f"ledger: {kills} writers killed at random moments, {commits} commits, each recorded once,"
         f" {late} of them found by reconcile"
     )
 
@@ -102,4 +102,4 @@ def test_a_kill_at_the_worst_moment_loses_nothing(place, moment):
     writer = place.started(2, moment)
     writer.join(30)
     assert writer.exitcode == -signal.SIGKILL
-    place.made_whole()
+    place.drain_and_check()

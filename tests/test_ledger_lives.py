@@ -16,7 +16,7 @@ from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal_error
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.tables.schema import RUNS
 from ledger_parts import one, rows_of
-from ledger_truth import assert_told_at_most_once, untold
+from ledger_truth import assert_recorded_at_most_once, unrecorded_commits
 
 PROGRAM = Path(__file__).parent / "programs" / "ledger_lives.py"
 
@@ -51,7 +51,7 @@ ENDINGS = {
     "children": (0, [("family", "ok", None, 5)]),
 }
 
-TOLD_BY_ITSELF = ENDINGS.keys() - {"disappears", "dies_inside_run"}
+DRAINED_BY_ITSELF = ENDINGS.keys() - {"disappears", "dies_inside_run"}
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +81,20 @@ def test_the_runs_of_a_program(ended, life):
     assert process.returncode == code, errors.decode()
     assert b"failed with" not in errors
     ledger = Ledger(folder / "cache")
-    if life not in TOLD_BY_ITSELF:
+    if life not in DRAINED_BY_ITSELF:
         assert ledger.inventory().count() == 0
     ledger.drain()
     runs = (
         ledger.runs().select("job", "status", "error_type", "writes").to_arrow_table().to_pylist()
     )
     assert sorted(tuple(row.values()) for row in runs) == sorted(expected)
-    assert_told_at_most_once(ledger.root, folder / "t")
-    assert untold(ledger.root, folder / "t") == set()
+    assert_recorded_at_most_once(ledger.root, folder / "t")
+    assert unrecorded_commits(ledger.root, folder / "t") == set()
     assert ledger.inventory().count() == sum(writes for *_, writes in expected)
     assert list(ledger.spools.iterdir()) == []
 
 
-@pytest.mark.parametrize("life", sorted(TOLD_BY_ITSELF))
+@pytest.mark.parametrize("life", sorted(DRAINED_BY_ITSELF))
 def test_a_program_that_ends_tells_everything_itself(ended, life):
     """A program that exits normally leaves nothing for the next drain."""
     folder, *_ = ended[life]
@@ -135,9 +135,9 @@ def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
     folder, *_ = ended["daemon"]
     ledger = Ledger(folder / "cache")
     ledger.drain()
-    assert_told_at_most_once(ledger.root, folder / "t")
+    assert_recorded_at_most_once(ledger.root, folder / "t")
     ledger.reconcile([folder / "t"]).apply()
-    assert untold(ledger.root, folder / "t") == set()
+    assert unrecorded_commits(ledger.root, folder / "t") == set()
     statuses = rows_of(ledger.root, RUNS, "job, status")
     assert {row["job"] for row in statuses} == {"endless"}
 

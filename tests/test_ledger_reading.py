@@ -24,12 +24,12 @@ def ledger(tmp_path):
     return Ledger(tmp_path / "cache")
 
 
-def tell(ledger, *rows):
+def append_operations(ledger, *rows):
     """Append operations to the inventory."""
     Drain(ledger.root, tail=1).drain_segments(sealed_rows(spool_in(ledger.spools), *rows))
 
 
-def tell_runs(ledger, *rows):
+def append_runs(ledger, *rows):
     """Append rows of runs, each from its own process."""
     spool = spool_in(ledger.spools)
     for row in rows:
@@ -54,7 +54,7 @@ def test_an_empty_ledger_has_all_its_columns(ledger):
 def test_rows_are_read_as_they_were_told(ledger):
     """Counts, lists and structs have their recorded values and plain Arrow types."""
     inputs = [{"table_id": "i", "uri": "s3://b/t", "version": 4}]
-    tell(ledger, operation_row("w-1", versions=[3, 4], inputs=inputs, rows_added=2))
+    append_operations(ledger, operation_row("w-1", versions=[3, 4], inputs=inputs, rows_added=2))
     table = (
         ledger.inventory().select("write_id", "versions", "inputs", "rows_added").to_arrow_table()
     )
@@ -111,7 +111,7 @@ def test_snapshots_are_rows_of_their_own(ledger):
 
 def test_a_damaged_table_is_an_error_of_who_asks(ledger):
     """Reading a damaged table raises; it is not treated as empty."""
-    tell(ledger, operation_row("w-1"))
+    append_operations(ledger, operation_row("w-1"))
     log = ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log"
     (log / "00000000000000000001.json").write_text("{nonsense")
     with pytest.raises(Exception, match=r"(?i)json|expected|parse"):
@@ -134,7 +134,7 @@ def ended(run_id, pid, **more):
 
 def test_a_run_of_several_processes_is_one_row(ledger):
     """A run's row sums counts, spans all times, and has the opener's other values."""
-    tell_runs(
+    append_runs(
         ledger,
         ended(
             "run-1",
@@ -170,7 +170,7 @@ def test_a_run_of_several_processes_is_one_row(ledger):
     row = rows["run-1"]
     times = [row[name].timestamp() * 1e6 for name in ("start_time", "end_time")]
     assert times == [1000, 9600]
-    told = (
+    recorded = (
         "job",
         "status",
         "error_type",
@@ -182,7 +182,7 @@ def test_a_run_of_several_processes_is_one_row(ledger):
         "tables_touched",
         "dropped",
     )
-    assert {name: row[name] for name in told} == {
+    assert {name: row[name] for name in recorded} == {
         "job": "nightly",
         "status": "ok",
         "error_type": None,
@@ -202,7 +202,7 @@ def test_a_run_of_several_processes_is_one_row(ledger):
 
 def test_a_run_that_only_parts_tell_of(ledger):
     """If the opener had no ledger, a run's row is the sum of the other processes' parts."""
-    tell_runs(ledger, ended("run-1", 2, is_part=True, job="worker", writes=1))
+    append_runs(ledger, ended("run-1", 2, is_part=True, job="worker", writes=1))
     assert ledger.runs().select("job", "processes", "writes").to_pylist() == [
         {"job": "worker", "processes": 1, "writes": 1}
     ]
@@ -210,7 +210,7 @@ def test_a_run_that_only_parts_tell_of(ledger):
 
 def test_a_run_that_was_told_twice_by_one_process_is_one_process(ledger):
     """Two openings of one run id in a process count as one process, with the last status."""
-    tell_runs(
+    append_runs(
         ledger,
         ended("run-1", 1, writes=1, end_time=5),
         ended("run-1", 1, writes=2, end_time=6, status="error"),
@@ -239,9 +239,9 @@ def test_a_child_process_adds_to_its_parents_run(ledger, tmp_path):
         environment = {**os.environ, **opened.environment()}
         arguments = [sys.executable, "-c", CHILD, ledger.root.uri, str(tmp_path / "t")]
         assert subprocess.run(arguments, env=environment).returncode == 0
-    told = ledger.runs().filter(col("run_id") == lit(opened.run_id)).to_pylist()
+    recorded = ledger.runs().filter(col("run_id") == lit(opened.run_id)).to_pylist()
     assert [
-        (row["job"], row["processes"], row["writes"], row["tables_touched"]) for row in told
+        (row["job"], row["processes"], row["writes"], row["tables_touched"]) for row in recorded
     ] == [("nightly", 2, 2, 1)]
 
 
@@ -255,8 +255,8 @@ def test_a_session_has_the_ledger_as_a_schema(ledger, kind):
     ctx.from_pydict({"x": [1]}, name="inventory")
     ledger.register(ctx)
     assert ctx.sql("SELECT * FROM cache_ledger.inventory").count() == 0
-    tell(ledger, operation_row("w-1"))
-    tell_runs(ledger, ended("run-1", 1, writes=1))
+    append_operations(ledger, operation_row("w-1"))
+    append_runs(ledger, ended("run-1", 1, writes=1))
     ledger.register(ctx)
     assert ctx.sql(
         "SELECT write_id, event_date IS NULL AS dateless FROM cache_ledger.inventory"
@@ -297,7 +297,7 @@ def test_the_ledger_of_the_environment(tmp_path, monkeypatch):
 def test_another_engine_reads_it(ledger):
     """The ledger is a plain Delta table that other readers can open."""
     duckdb = pytest.importorskip("duckdb")
-    tell(ledger, operation_row("w-1", rows_added=3))
+    append_operations(ledger, operation_row("w-1", rows_added=3))
     scanned = pa.table(DeltaTable(ledger.root.uri_of(INVENTORY)).scan())
     assert duckdb.sql("SELECT write_id, rows_added FROM scanned").fetchall() == [("w-1", 3)]
     assert scanned.num_rows == 1

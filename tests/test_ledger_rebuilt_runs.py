@@ -129,14 +129,14 @@ def test_what_a_process_tells_later_takes_its_place(ledger, tmp_path, table):
     ledger.reconcile([table]).apply()
     assert runs_in(ledger)[run_id]["status"] == "reconstructed"
     (known,) = rows_of(Ledger(str(tmp_path / "elsewhere")).root, RUNS)
-    told = {
+    recorded = {
         name: value
         for name, value in known.items()
         if name in {"run_id", "job", "is_part", "status", "writes", "rows_added"}
     }
     times = {"start_time": 1_700_000_000_000_000, "end_time": 1_700_000_001_000_000}
     spool = spool_in(ledger.spools)
-    spool.append(RecordKind.RUN_END, run_id, as_json({**told, **times}))
+    spool.append(RecordKind.RUN_END, run_id, as_json({**recorded, **times}))
     spool.close()
     ledger.drain()
     row = runs_in(ledger)[run_id]

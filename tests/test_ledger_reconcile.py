@@ -112,7 +112,7 @@ def info_of(table, version):
     return next(json.loads(line)["commitInfo"] for line in lines if "commitInfo" in line)
 
 
-def lay_commit(table, version, *lines):
+def add_commit(table, version, *lines):
     """Add a commit of another engine to a log, from raw lines or actions."""
     texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     commit_file(table, version).write_bytes(b"\n".join(texts) + b"\n")
@@ -122,11 +122,11 @@ def now_ms():
     return time.time_ns() // 1_000_000
 
 
-def told(ledger, columns="write_id, versions, source"):
+def inventory_rows(ledger, columns="write_id, versions, source"):
     return rows_of(ledger.root, INVENTORY, columns, order="version")
 
 
-def told_versions(ledger, table=None):
+def recorded_versions(ledger, table=None):
     """Return every version in the inventory, once per row that names it."""
     rows = rows_of(ledger.root, INVENTORY, "table_uri, versions")
     here = [row for row in rows if table is None or row["table_uri"] == ledger_uri(table)]
@@ -250,7 +250,7 @@ def test_ids_of_tables_are_keyed_as_in_telemetry(tmp_path, cache, table):
     observed_elsewhere(tmp_path, table, 1)
     ledger = Ledger(cache, settings=Settings(table_id_key=b"k", table_names="none"))
     ledger.reconcile([table]).apply()
-    assert told(ledger, "table_id, table_name") == [
+    assert inventory_rows(ledger, "table_id, table_name") == [
         {"table_id": table_id(table, key=b"k"), "table_name": None}
     ]
 
@@ -268,7 +268,7 @@ def test_what_is_observed_is_not_found_again(cache, ledger, table):
     assert (plan.counts, plan.is_clean) == (CLEAN, True)
     assert (plan.tables, plan.commits) == ((ledger_uri(table),), 4)
     assert plan.apply() == 0
-    assert [row["source"] for row in told(ledger)] == ["observed"] * 3
+    assert [row["source"] for row in inventory_rows(ledger)] == ["observed"] * 3
 
 
 def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, table):
@@ -287,7 +287,7 @@ def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, tabl
     )
     assert plan.counts == {**CLEAN, "missing": 2}
     assert (plan.apply(), plan.apply()) == (2, 0)
-    assert told(ledger)[1] == {
+    assert inventory_rows(ledger)[1] == {
         "write_id": info["write_id"],
         "versions": [1],
         "source": "reconciled",
@@ -307,11 +307,11 @@ def test_commits_of_others_are_foreign(ledger, table):
         "operationMetrics": {"numFiles": "1", "numOutputRows": "7"},
     }
     add = {"path": "a.parquet", "size": 10, "dataChange": True, "stats": '{"numRecords":7}'}
-    lay_commit(table, 2, {"commitInfo": spark}, {"add": add})
+    add_commit(table, 2, {"commitInfo": spark}, {"add": add})
     plan = ledger.reconcile([table])
     assert plan.counts == {**CLEAN, "foreign": 3}
     assert plan.apply() == 3
-    rows = told(ledger, "*")
+    rows = inventory_rows(ledger, "*")
     assert [row["operation"] for row in rows] == ["WRITE", "DELETE", "CREATE TABLE AS SELECT"]
     assert [row["cache_operation"] for row in rows] == ["write", "delete", "create"]
     expected = {
@@ -341,7 +341,7 @@ def test_metadata_without_a_write_id_is_kept_with_a_foreign_commit(ledger, table
     stamped = {"cache_policy": "nightly", "cache_scope": "nowhere", "cache_key": "/home/ann/k"}
     write_deltalake(table, one(1), commit_properties=CommitProperties(custom_metadata=stamped))
     ledger.reconcile([table]).apply()
-    (row,) = told(ledger, "policy, scope, key, run_id")
+    (row,) = inventory_rows(ledger, "policy, scope, key, run_id")
     assert (row["policy"], row["scope"], row["run_id"]) == ("nightly", "dataset", None)
     assert row["key"].startswith("key:")
 
@@ -383,7 +383,7 @@ def test_a_callers_id_is_no_id_of_a_row(tmp_path, ledger, table, mirrored):
     DeltaLakeInstrumentor().uninstrument()
     assert ledger.reconcile([table]).counts == {**CLEAN, "missing": 2}
     ledger.reconcile([table]).apply()
-    first = told(ledger)[0]["write_id"]
+    first = inventory_rows(ledger)[0]["write_id"]
     if mirrored:
         assert first == json.loads(info_of(table, 0)["userMetadata"])["write_id"]
     else:
@@ -396,7 +396,7 @@ def test_a_table_copied_elsewhere_adds_no_second_row(tmp_path, ledger, table):
     observed_elsewhere(tmp_path, table, 2)
     shutil.copytree(table, f"{table}-copy")
     assert ledger.reconcile([table, f"{table}-copy"]).apply() == 2
-    assert told_versions(ledger) == [0, 1]
+    assert recorded_versions(ledger) == [0, 1]
 
 
 # --- selection of tables ----------------------------------------------------------------------------------------
@@ -439,7 +439,7 @@ def test_a_known_table_that_is_gone_is_no_finding(cache, ledger, table):
     ctx = ObservedSessionContext()
     ctx.sql(f"COPY (SELECT 1 AS x) TO '{table}-files/' STORED AS PARQUET").collect()
     DeltaLakeInstrumentor().uninstrument()
-    assert len(told(ledger)) == 2
+    assert len(inventory_rows(ledger)) == 2
     shutil.rmtree(table)
     plan = ledger.reconcile()
     assert (plan.counts, plan.tables, plan.gone) == (CLEAN, (), (ledger_uri(table),))
@@ -461,7 +461,7 @@ def test_a_row_without_its_version_is_a_phantom(cache, ledger, table):
     for number in range(4):
         write_deltalake(table, one(number), mode="append")
     DeltaLakeInstrumentor().uninstrument()
-    ids = [row["write_id"] for row in told(ledger)]
+    ids = [row["write_id"] for row in inventory_rows(ledger)]
     for version in (0, 2, 3):
         commit_file(table, version).unlink()
     plan = ledger.reconcile()
@@ -471,7 +471,7 @@ def test_a_row_without_its_version_is_a_phantom(cache, ledger, table):
     )
     assert plan.counts == {**CLEAN, "phantom": 2}
     assert plan.apply() == 0
-    assert len(told(ledger)) == 4
+    assert len(inventory_rows(ledger)) == 4
 
 
 def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
@@ -480,8 +480,8 @@ def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
     for number in range(2):
         write_deltalake(table, one(number), mode="append")
     DeltaLakeInstrumentor().uninstrument()
-    row = told(ledger)[1]
-    lay_commit(table, 1, {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "WRITE"}})
+    row = inventory_rows(ledger)[1]
+    add_commit(table, 1, {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "WRITE"}})
     plan = ledger.reconcile()
     assert plan.differing == (
         DifferingRow(ledger_uri(table), row["write_id"], Difference.OTHER_WRITE, "write", (1,), ()),
@@ -505,7 +505,7 @@ def test_a_row_that_does_not_tell_of_its_commit_differs(tmp_path, ledger, table,
     )
     assert plan.counts == {**CLEAN, "differing": 1}
     plan.apply()
-    assert len(told(ledger)) == 1
+    assert len(inventory_rows(ledger)) == 1
 
 
 def test_rows_of_a_table_that_lay_there_before_are_its_own(cache, ledger, table):
@@ -518,7 +518,7 @@ def test_rows_of_a_table_that_lay_there_before_are_its_own(cache, ledger, table)
     shutil.rmtree(table)
     later = {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "CREATE TABLE"}}
     Path(table, "_delta_log").mkdir(parents=True)
-    lay_commit(table, 0, later, {"metaData": {"id": "another"}})
+    add_commit(table, 0, later, {"metaData": {"id": "another"}})
     plan = ledger.reconcile()
     assert (plan.counts, plan.commits) == ({**CLEAN, "foreign": 1}, 1)
     assert (plan.apply(), ledger.reconcile(full=True).counts) == (1, CLEAN)
@@ -531,18 +531,20 @@ def test_logs_that_other_readers_fail_on_are_reconciled(ledger, table):
     """Commits with duplicate keys, damaged lines or out-of-range numbers all get rows."""
     write_deltalake(table, one(1))
     doubled = b'{"commitInfo":{"operation":"WRITE","timestamp":1700000000000,"operation":"x"}}'
-    lay_commit(table, 1, doubled)
-    lay_commit(table, 2, b'{"commitInfo":{"operation"', b'{"add":{"path":')
-    lay_commit(table, 3, {"add": {"path": "a", "size": 1, "modificationTime": 1_700_000_000_000}})
-    lay_commit(table, 4, b"")
+    add_commit(table, 1, doubled)
+    add_commit(table, 2, b'{"commitInfo":{"operation"', b'{"add":{"path":')
+    add_commit(table, 3, {"add": {"path": "a", "size": 1, "modificationTime": 1_700_000_000_000}})
+    add_commit(table, 4, b"")
     huge = {"num_added_rows": 10**30, "num_added_files": 2}
     half = {"operation": "WRITE", "timestamp": 10**18, "engineInfo": "\ud800", "write_id": ["x"]}
-    lay_commit(table, 5, {"commitInfo": {**half, "operationMetrics": huge, "inputs": [3, {}]}})
-    lay_commit(
+    add_commit(table, 5, {"commitInfo": {**half, "operationMetrics": huge, "inputs": [3, {}]}})
+    add_commit(
         table, 6, {"commitInfo": {"operation": "WRITE", "traceparent": "00-0-0", "timestamp": True}}
     )
     assert ledger.reconcile([table]).apply() == 7
-    rows = told(ledger, "version, operation, rows_added, files_added, engine, event_time, trace_id")
+    rows = inventory_rows(
+        ledger, "version, operation, rows_added, files_added, engine, event_time, trace_id"
+    )
     by_version = {row["version"]: row for row in rows}
     early = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
     assert (by_version[1]["operation"], by_version[1]["event_time"]) == ("WRITE", early)
@@ -587,12 +589,12 @@ def test_a_bound_in_time_leaves_the_mark_where_it_was(ledger, table):
     """With `since`, earlier commits are not reported, and the watermark does not advance."""
     write_deltalake(table, one(1))
     write_deltalake(table, one(2), mode="append")
-    lay_commit(table, 2, {"commitInfo": {"timestamp": now_ms() + 3_600_000, "operation": "WRITE"}})
+    add_commit(table, 2, {"commitInfo": {"timestamp": now_ms() + 3_600_000, "operation": "WRITE"}})
     since = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30)
     assert ledger.reconcile([table], since=since).apply() == 1
-    assert told_versions(ledger) == [2]
+    assert recorded_versions(ledger) == [2]
     assert ledger.reconcile([table]).apply() == 2
-    assert told_versions(ledger) == [0, 1, 2]
+    assert recorded_versions(ledger) == [0, 1, 2]
 
 
 def test_a_log_without_its_beginning_is_told_from_its_checkpoint(ledger, table):
@@ -606,7 +608,10 @@ def test_a_log_without_its_beginning_is_told_from_its_checkpoint(ledger, table):
     for version in range(3):
         commit_file(table, version).unlink()
     assert ledger.reconcile([table]).apply() == 3
-    assert told(ledger, "version, table_name")[0] == {"version": 3, "table_name": "orders"}
+    assert inventory_rows(ledger, "version, table_name")[0] == {
+        "version": 3,
+        "table_name": "orders",
+    }
     assert ledger.reconcile([table]).commits == 0
 
 
@@ -626,7 +631,7 @@ def test_progress_is_told(ledger, table):
     write_deltalake(table, one(1))
     write_deltalake(table, one(2), mode="append")
     seen = []
-    ledger.reconcile([table], progress=lambda *told: seen.append(told))
+    ledger.reconcile([table], progress=lambda *progress: seen.append(progress))
     uri = ledger_uri(table)
     assert (seen[0], seen[-1]) == ((uri, 0, 2), (uri, 2, 2))
 
@@ -642,12 +647,12 @@ def test_two_plans_of_the_same_time_append_once(tmp_path, ledger, table):
     write_deltalake(table, one(4), mode="append")
     plans.append(ledger.reconcile([table]))
     assert [plan.apply() for plan in plans] == [3, 0, 1]
-    assert told_versions(ledger) == [0, 1, 2, 3]
+    assert recorded_versions(ledger) == [0, 1, 2, 3]
     assert ledger.root.open_table(INVENTORY).transaction_version(LATE_APP_ID) == 2
     assert ledger.reconcile([table]).commits == 0
 
 
-def reconcile_when_told(cache, tables, start, done):
+def reconcile_on_event(cache, tables, start, done):
     ledger = Ledger(cache)
     start.wait()
     done.put(ledger.reconcile(tables).apply())
@@ -667,16 +672,14 @@ def test_processes_that_reconcile_at_once_append_each_commit_once(
     count = size(4, 16)
     start, done = PROCESSES.Barrier(count, timeout=60), PROCESSES.Queue()
     arguments = (cache, tables, start, done)
-    processes = [
-        PROCESSES.Process(target=reconcile_when_told, args=arguments) for _ in range(count)
-    ]
+    processes = [PROCESSES.Process(target=reconcile_on_event, args=arguments) for _ in range(count)]
     for process in processes:
         process.start()
     appended_by = [done.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
     assert sum(appended_by) == 33
-    assert told_versions(ledger) == sorted(3 * list(range(11)))
+    assert recorded_versions(ledger) == sorted(3 * list(range(11)))
     say(f"reconcile: {count} processes at once, rows appended by each: {sorted(appended_by)}")
 
 
@@ -684,7 +687,7 @@ def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger,
     """While another process is alive, commits younger than a minute are left for a later pass."""
     observed_elsewhere(tmp_path, table, 2)
     old = now_ms() - int(2 * GRACE * 1000)
-    lay_commit(table, 2, {"commitInfo": {"timestamp": old, "operation": "WRITE"}})
+    add_commit(table, 2, {"commitInfo": {"timestamp": old, "operation": "WRITE"}})
     program = [sys.executable, PROGRAMS / "ledger_idler.py", ledger.root.uri]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
@@ -695,13 +698,13 @@ def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger,
         assert ledger.reconcile([table]).commits == 3
         other.communicate()
     assert ledger.reconcile([table]).apply() == 2
-    assert told_versions(ledger, table) == [0, 1, 2]
+    assert recorded_versions(ledger, table) == [0, 1, 2]
 
 
-def lay_old_commit(table, version, write_id):
+def add_old_commit(table, version, write_id):
     """Add a commit that is older than `GRACE` to a log."""
     old = now_ms() - int(2 * GRACE * 1000)
-    lay_commit(
+    add_commit(
         table,
         version,
         {
@@ -722,7 +725,7 @@ def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
     write_deltalake(table, one(0))
     ledger.reconcile([table]).apply()
     write_id = "00000000-0000-7000-8000-000000000001"
-    began = lay_old_commit(table, 1, "callers-own" if marked else write_id)
+    began = add_old_commit(table, 1, "callers-own" if marked else write_id)
     told_later = {"table_uri": ledger_uri(table), "version": 1, "event_time": began}
     spool = spool_in(ledger.spools)
     if marked:
@@ -736,20 +739,20 @@ def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
     assert ledger.reconcile([table]).commits == 1
     spool._release_home()
     assert ledger.reconcile([table]).is_clean
-    assert [row["source"] for row in told(ledger)][1:] == ["observed"]
+    assert [row["source"] for row in inventory_rows(ledger)][1:] == ["observed"]
 
 
 def test_a_process_that_tells_late_adds_nothing(ledger, table):
     """A row that is drained after its commit was reconciled is not appended."""
     write_deltalake(table, one(0))
     write_id = "00000000-0000-7000-8000-000000000001"
-    began = lay_old_commit(table, 1, write_id)
+    began = add_old_commit(table, 1, write_id)
     assert ledger.reconcile([table]).apply() == 2
     spool = spool_in(ledger.spools)
     spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, event_time=began)))
     spool._release_home()
     assert ledger.drain().operations == 0
-    assert [row["source"] for row in told(ledger)] == ["reconciled", "reconciled"]
+    assert [row["source"] for row in inventory_rows(ledger)] == ["reconciled", "reconciled"]
 
 
 def test_threads_that_write_while_another_reconciles_are_told_once(
@@ -772,7 +775,7 @@ def test_threads_that_write_while_another_reconciles_are_told_once(
         passes += 1
     DeltaLakeInstrumentor().uninstrument()
     assert ledger.reconcile([f"{tmp_path}/lake/*"], full=True).is_clean
-    assert [told_versions(ledger, table) for table in tables] == 3 * [list(range(count))]
+    assert [recorded_versions(ledger, table) for table in tables] == 3 * [list(range(count))]
     assert early == 0
     say(f"reconcile: {passes} passes while three threads made {3 * count} commits")
 
@@ -792,7 +795,7 @@ def test_a_process_that_is_stopped_anywhere_is_told_once(cache, ledger, table, s
     assert writer.returncode == 0
     ledger.reconcile([table]).apply()
     there = [int(path.stem) for path in sorted(Path(table, "_delta_log").glob("*.json"))]
-    assert told_versions(ledger) == there
+    assert recorded_versions(ledger) == there
     assert ledger.reconcile([table], full=True).is_clean
     say(
         f"reconcile: {len(there)} commits of stopped processes, {left} left alone, {found} appended early"

@@ -55,10 +55,10 @@ def observed(tmp_path):
 
 def drained(recorder):
     """Return an event that the next drain sets."""
-    done, told = threading.Event(), recorder.drains.on_drain
+    done, previous = threading.Event(), recorder.drains.on_drain
 
     def on_drain(seconds, error):
-        told(seconds, error)
+        previous(seconds, error)
         done.set()
 
     recorder.drains.on_drain = on_drain
@@ -273,8 +273,8 @@ def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
     assert recorder.run_ids == ()
     opened_and_ended("last")
     assert recorder.drain()
-    told = {row["run_id"] for row in runs_of(recorder, "run_id")}
-    assert {"r-0", "r-999", "r-last"} <= told
+    recorded = {row["run_id"] for row in runs_of(recorder, "run_id")}
+    assert {"r-0", "r-999", "r-last"} <= recorded
     assert "r-last" in {row["run_id"] for row in rows_of(recorder.root, INVENTORY, "run_id")}
     recorder.close(None, timeout=60)
 
@@ -494,8 +494,8 @@ def test_a_write_after_the_end_of_its_run_does_not_end_it_anew(observed, table):
         {"status": "error", "writes": 1, "is_part": False},
         {"status": "ok", "writes": 1, "is_part": True},
     ]
-    told = Ledger(recorder.root.uri).runs().select("status", "writes", "processes").to_pylist()
-    assert told == [{"status": "error", "writes": 2, "processes": 1}]
+    recorded = Ledger(recorder.root.uri).runs().select("status", "writes", "processes").to_pylist()
+    assert recorded == [{"status": "error", "writes": 2, "processes": 1}]
 
 
 def test_a_worker_that_takes_part_in_many_runs_keeps_few_of_them_open(tmp_path):
@@ -506,8 +506,8 @@ def test_a_worker_that_takes_part_in_many_runs_keeps_few_of_them_open(tmp_path):
         recorder.record_operation(joined, READ)
     assert len(recorder.run_ids) == open_runs.MAX_OPEN_PARTS
     recorder.close(None, timeout=60)
-    told = Ledger(tmp_path).runs().select("run_id", "reads").to_pylist()
-    assert {run["run_id"]: run["reads"] for run in told} == {
+    recorded = Ledger(tmp_path).runs().select("run_id", "reads").to_pylist()
+    assert {run["run_id"]: run["reads"] for run in recorded} == {
         joined.run_id: 2 if joined is runs[0] else 1 for joined in runs
     }
 
@@ -632,8 +632,8 @@ def test_reads_of_a_cache_are_rows(observed):
         ):
             with cache_span(
                 f"cache.{operation}", cache_policy="views", cache_scope="view", operation=operation
-            ) as (_, told):
-                told(result)
+            ) as (_, set_result):
+                set_result(result)
         with (
             pytest.raises(OSError, match="gone"),
             cache_span(
@@ -642,7 +642,7 @@ def test_reads_of_a_cache_are_rows(observed):
         ):
             raise OSError("gone")
     rows = rows_of(recorder.root, INVENTORY, order="event_time")
-    told = (
+    recorded = (
         "run_id",
         "job",
         "operation",
@@ -662,7 +662,7 @@ def test_reads_of_a_cache_are_rows(observed):
         "source": "observed",
         "pid": os.getpid(),
     }
-    assert [{name: row[name] for name in told} for row in rows] == [
+    assert [{name: row[name] for name in recorded} for row in rows] == [
         {
             **common,
             "operation": "READ",

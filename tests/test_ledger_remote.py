@@ -13,7 +13,7 @@ from datafusion import SessionContext
 from deltalake import write_deltalake
 
 from deltawitness import Ledger, Settings
-from ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
+from ledger_truth import assert_recorded_at_most_once, assert_runs_are_closed, unrecorded_commits
 from new_processes import results_of, started
 from programs import ledger_crowd, ledger_writer
 from remote_parts import running_server
@@ -90,12 +90,12 @@ def test_a_writer_that_is_killed_is_told_by_the_next(settings, tmp_path, seed):
     places = [tmp_path / name for name in ledger_writer.TABLES]
     tables = [table for table in places if any(table.glob("_delta_log/*.json"))]
     ledger.drain()
-    assert_told_at_most_once(ledger.root, *tables)
+    assert_recorded_at_most_once(ledger.root, *tables)
     assert_runs_are_closed(ledger.root)
     plan = ledger.reconcile(tables)
     plan.apply()
-    assert_told_at_most_once(ledger.root, *tables)
+    assert_recorded_at_most_once(ledger.root, *tables)
     # Processes on other machines may use this ledger and may still record young commits.
-    assert len(untold(ledger.root, *tables)) == plan.unsettled
+    assert len(unrecorded_commits(ledger.root, *tables)) == plan.unsettled
     assert ledger.verify().is_good
     assert list(Path(settings["spool_dir"]).glob("**/*.seg")) == []

@@ -94,8 +94,8 @@ OUTCOMES = {
 @pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.values(), ids=list(OUTCOMES))
 def test_the_row_of_each_outcome(outcome, expected):
     """A row has the event's values in their columns, and omits unknown ones."""
-    told = event(outcome, trace_id="0" * 31 + "1", span_id="0" * 15 + "2", table_id="t-1")
-    row = json.loads(as_json(event_row(told, redact(told, Config()), "/lake/t")))
+    written = event(outcome, trace_id="0" * 31 + "1", span_id="0" * 15 + "2", table_id="t-1")
+    row = json.loads(as_json(event_row(written, redact(written, Config()), "/lake/t")))
     assert row == {
         "event_time": START // 1000,
         "run_id": "run-1",
@@ -122,11 +122,11 @@ def test_the_row_of_each_outcome(outcome, expected):
 @pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.values(), ids=list(OUTCOMES))
 def test_the_row_of_each_outcome_fits_the_table(outcome, expected):
     """Every row converts to the inventory's schema, times and lists included."""
-    told = event(
+    written = event(
         outcome,
         intent=WriteIntent(Operation.MERGE, CacheOperation.MERGE, inputs=(InputVersion("i", 4),)),
     )
-    line = as_json(event_row(told, redact(told, Config()), None)).encode()
+    line = as_json(event_row(written, redact(written, Config()), None)).encode()
     [row] = operation_rows([line]).to_pylist()
     assert {name: row[name] for name in expected} == expected
     assert row["event_date"].isoformat() == "2023-11-14"
@@ -145,8 +145,10 @@ def test_hashes_inputs_and_keys_of_an_intent():
         plan_shape_hash="ps",
         inputs=(InputVersion("raw-id", 4, "s3://key:secret@bucket/in?sig=x"),),
     )
-    told = event(intent=intent)
-    row = event_row(told, redact(told, Config(table_id_key=b"k")), "s3://key:secret@bucket/t?sig=x")
+    written = event(intent=intent)
+    row = event_row(
+        written, redact(written, Config(table_id_key=b"k")), "s3://key:secret@bucket/t?sig=x"
+    )
     keyed = table_id("s3://key:secret@bucket/in?sig=x", key=b"k")
     expected = {
         "policy": "views",
@@ -162,8 +164,8 @@ def test_hashes_inputs_and_keys_of_an_intent():
 
 def test_a_write_without_a_thread_or_a_place():
     """Unknown values are omitted."""
-    told = event(thread=None)
-    row = json.loads(as_json(event_row(told, redact(told, Config()), None)))
+    written = event(thread=None)
+    row = json.loads(as_json(event_row(written, redact(written, Config()), None)))
     assert {"thread", "table_uri", "table_id", "key", "inputs"} & set(row) == set()
 
 
@@ -178,7 +180,7 @@ def test_any_text_can_be_carried_into_the_table(texts):
     line = as_json(operation_row("w", **texts))
     assert line.isascii()
     [row] = operation_rows([line.encode()]).to_pylist()
-    told = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
+    expected = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
     paired = {
         name: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         for name, text in texts.items()
@@ -187,7 +189,7 @@ def test_any_text_can_be_carried_into_the_table(texts):
         name: len(text) for name, text in paired.items()
     }
     assert {name: row[name] for name in texts if texts[name].isprintable()} == {
-        name: told[name] for name in texts if texts[name].isprintable()
+        name: expected[name] for name in texts if texts[name].isprintable()
     }
 
 
@@ -283,9 +285,9 @@ def test_a_note_of_a_commit_becomes_its_whole_row(table):
     row = row_of_provisional(table.note(base=0, version=1), 64)
     assert {name: row[name] for name in KNOWN_OF_THE_NOTE} == KNOWN_OF_THE_NOTE
     assert row["table_uri"] == f"file://{table.path}"
-    told = outcome_of(row)
-    sizes = {name: told.pop(name) for name in ("bytes_added", "execution_ms")}
-    assert told == ZEROS_OF_A_WRITE | {
+    expected = outcome_of(row)
+    sizes = {name: expected.pop(name) for name in ("bytes_added", "execution_ms")}
+    assert expected == ZEROS_OF_A_WRITE | {
         "result": "write",
         "version": 1,
         "versions": [1],
@@ -350,18 +352,18 @@ FAILURE = {"error_type": "schema_mismatch", "exception_type": "builtins.ValueErr
 
 
 @pytest.mark.parametrize(
-    ("committed", "told"),
+    ("committed", "expected"),
     [("w-1", {"landed": "yes", "version": 1, "versions": [1]}), ("other", {"landed": "no"})],
 )
-def test_a_note_of_a_failure_is_looked_up(table, committed, told):
+def test_a_note_of_a_failure_is_looked_up(table, committed, expected):
     """The log decides whether a failed write has landed."""
     table.commit("w-0")
     table.commit(committed)
     row = row_of_provisional(table.note(base=0, more=FAILURE), 64)
     counts = {name: row.pop(name) for name in (*ZEROS, "execution_ms", "retries") if name in row}
-    assert outcome_of(row) == {"result": "error", **FAILURE, **told}
+    assert outcome_of(row) == {"result": "error", **FAILURE, **expected}
     assert (counts["rows_added"], counts["files_added"]) == (
-        (1, 1) if "versions" in told else (0, 0)
+        (1, 1) if "versions" in expected else (0, 0)
     )
 
 
@@ -393,20 +395,20 @@ def test_a_write_without_a_table(table):
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "expected"),
     [
         ({"base": 0, "version": 1}, {"result": "write", "version": 1, "versions": [1]}),
         ({"base": 0}, {"result": "noop", "reason": "not_found"}),
         ({"more": FAILURE}, {"result": "error", **FAILURE, "landed": "unknown"}),
     ],
 )
-def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, facts, told):
+def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, facts, expected):
     """If the log cannot be read, the row has the values of the record."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "_delta_log").mkdir()
     for number in range(3):
         (tmp_path / "t" / "_delta_log" / f"{number:020d}.json").mkdir()
-    assert outcome_of(row_of_provisional(table.note(**facts), 64)) == told
+    assert outcome_of(row_of_provisional(table.note(**facts), 64)) == expected
 
 
 def test_a_table_that_is_gone(table):
@@ -439,7 +441,7 @@ CANARIES = {
 }
 
 
-def whole_text(folder):
+def all_bytes(folder):
     """Return the bytes of all files in a folder."""
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
@@ -497,18 +499,18 @@ def test_no_secret_no_path_and_no_row_gets_into_the_ledger(tmp_path, waits):
         (root).mkdir()
         (root / "cache_ledgers").write_text("in the way: nothing can be drained")
     provoke(lake)
-    told = whole_text(root / "cache_spool")
+    expected = all_bytes(root / "cache_spool")
     if waits == "in the ledger":
         Ledger(root).drain()
         rows = [rows_of(LedgerRoot(str(root)), table) for table in TABLES]
-        told = repr(rows).encode() + whole_text(root)
+        expected = repr(rows).encode() + all_bytes(root)
         assert [len(of) for of in rows[:2]] == [6, 1]
         assert {row["error_type"] for row in rows[0] if row["result"] == "error"} > {
             "constraint_violation"
         }
     DeltaLakeInstrumentor().uninstrument()
-    assert len(told) > 5000
-    assert [name for name, canary in CANARIES.items() if canary.encode() in told] == []
+    assert len(expected) > 5000
+    assert [name for name, canary in CANARIES.items() if canary.encode() in expected] == []
 
 
 @pytest.mark.parametrize("column", ["job", "policy", "thread"])
@@ -520,10 +522,12 @@ def test_the_only_place_of_a_location_is_its_column(column):
     intent = WriteIntent(
         Operation.WRITE, CacheOperation.WRITE, table_uri="/lake/t", policy="of /lake/t"
     )
-    told = event(failure, run=RunContext("r", "job of /lake/t"), intent=intent, thread="of /lake/t")
-    row = event_row(told, redact(told, Config()), "/lake/t")
+    written = event(
+        failure, run=RunContext("r", "job of /lake/t"), intent=intent, thread="of /lake/t"
+    )
+    row = event_row(written, redact(written, Config()), "/lake/t")
     assert "/lake" not in row[column]
-    assert replace(told, outcome=failure) == told
+    assert replace(written, outcome=failure) == written
     assert row["table_uri"] == "file:///lake/t"
 
 
@@ -531,8 +535,8 @@ def test_the_columns_of_a_row_are_those_of_the_table():
     """A row has no member without a column in the table."""
     names = set(INVENTORY.schema.names)
     for outcome, _ in OUTCOMES.values():
-        told = event(outcome)
-        assert set(event_row(told, redact(told, Config()), "/t")) - names == set()
+        written = event(outcome)
+        assert set(event_row(written, redact(written, Config()), "/t")) - names == set()
 
 
 def test_a_relative_location_means_what_it_means_now(tmp_path, monkeypatch):

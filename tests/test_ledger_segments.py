@@ -38,13 +38,17 @@ def test_a_segment_tells_each_operation_once(tmp_path):
         (RecordKind.SNAPSHOT, "s", '{"snapshot":"s"}'),
         (RecordKind.RUN_END, "r-1", '{"ended":"r-1"}'),
     )
-    told = read_segment(path)
-    assert (told.app_id, told.number, told.damaged) == ("deltawitness/spool/v1-dead", 3, 0)
-    assert [line.body for line in told.rows] == [b'{"whole":"a"}']
-    assert told.notes == [{"id": "b"}]
-    assert told.runs == [{"ended": "r-1"}]
-    assert told.open_runs == {"r-2": {"run_id": "r-2"}}
-    assert told.snapshots == [{"snapshot": "s"}]
+    contents = read_segment(path)
+    assert (contents.app_id, contents.number, contents.damaged) == (
+        "deltawitness/spool/v1-dead",
+        3,
+        0,
+    )
+    assert [line.body for line in contents.rows] == [b'{"whole":"a"}']
+    assert contents.notes == [{"id": "b"}]
+    assert contents.runs == [{"ended": "r-1"}]
+    assert contents.open_runs == {"r-2": {"run_id": "r-2"}}
+    assert contents.snapshots == [{"snapshot": "s"}]
 
 
 def test_what_cannot_be_read_is_counted(tmp_path):
@@ -56,8 +60,8 @@ def test_what_cannot_be_read_is_counted(tmp_path):
     path = written(
         tmp_path, b"00000000 " + line + b"\n", unknown, (RecordKind.ROW, "a", "{}"), b"0000"
     )
-    told = read_segment(path)
-    assert (told.damaged, [row.key for row in told.rows]) == (2, ["a"])
+    contents = read_segment(path)
+    assert (contents.damaged, [row.key for row in contents.rows]) == (2, ["a"])
 
 
 def test_the_spool_of_a_living_process_is_not_adopted(tmp_path):

@@ -24,8 +24,8 @@ from ledger_parts import lines_of, spool_in
 
 def ids_in(path):
     """Return the ids of the operations in a segment, one for a provisional record and its row."""
-    told = read_segment(path)
-    return [line.key for line in told.rows] + [note["id"] for note in told.notes]
+    contents = read_segment(path)
+    return [line.key for line in contents.rows] + [note["id"] for note in contents.notes]
 
 
 def as_note(number):
@@ -56,14 +56,14 @@ class Life:
         self.folder, self.segment_bytes = folder, segment_bytes
         self.spool = spool_in(folder, segment_bytes=segment_bytes)
         self.number = 0
-        self.told, self.found = Counter(), Counter()
+        self.recorded, self.found = Counter(), Counter()
         self.open = []
 
     def note(self):
         self.number += 1
         key = str(self.number)
         self.open.append((self.spool.append_provisional(key, as_note(key)), key))
-        self.told[key] += 1
+        self.recorded[key] += 1
 
     def settle(self):
         if self.open:
@@ -73,7 +73,7 @@ class Life:
     def row(self):
         self.number += 1
         assert self.spool.append(RecordKind.ROW, str(self.number), "{}")
-        self.told[str(self.number)] += 1
+        self.recorded[str(self.number)] += 1
 
     def rotate(self):
         self.spool.rotate()
@@ -122,7 +122,7 @@ def test_every_whole_line_is_found_exactly_once(steps, segment_bytes):
             getattr(life, step)()
         life.killed()
         life.adopt()
-        assert life.found == life.told
+        assert life.found == life.recorded
         assert list((Path(folder)).glob("spool/*")) == []
 
 

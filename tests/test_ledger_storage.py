@@ -19,7 +19,7 @@ from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.integrity import Problem
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from ledger_parts import left_behind, one, operation_row, rows_of, sealed_rows, spool_in, write_ids
-from ledger_truth import assert_told_at_most_once, untold
+from ledger_truth import assert_recorded_at_most_once, unrecorded_commits
 from new_processes import results_of
 from programs import ledger_crowd
 
@@ -117,8 +117,8 @@ def test_the_whole_cache_root_is_removed(observed, cache, table, ledger):
     write(table)
     assert ledger.inventory().count() == 6
     assert ledger.reconcile([table]).apply() == 3
-    assert_told_at_most_once(ledger.root, table)
-    assert untold(ledger.root, table) == set()
+    assert_recorded_at_most_once(ledger.root, table)
+    assert unrecorded_commits(ledger.root, table) == set()
 
 
 def test_the_tables_of_the_ledger_are_removed(observed, cache, table, ledger):
@@ -130,7 +130,7 @@ def test_the_tables_of_the_ledger_are_removed(observed, cache, table, ledger):
     write(table)
     assert ledger.inventory().count() == 3
     assert ledger.reconcile([table]).apply() == 3
-    assert untold(ledger.root, table) == set()
+    assert unrecorded_commits(ledger.root, table) == set()
     assert ledger.verify().is_good
 
 
@@ -146,7 +146,7 @@ def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
     assert ledger.inventory().count() == 3
     assert internal_errors.seen() == {("spool", "FileNotFoundError"): 1}
     assert ledger.reconcile([table]).apply() == 3
-    assert untold(ledger.root, table) == set()
+    assert unrecorded_commits(ledger.root, table) == set()
 
 
 # --- read-only ---------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_a_read_only_cache_root(observed, cache, table, ledger):
             {"job": "later", "status": "ok", "dropped": 3},
         ]
         assert ledger.reconcile([table]).apply() == 3
-        assert untold(ledger.root, table) == set()
+        assert unrecorded_commits(ledger.root, table) == set()
 
 
 @NEEDS_MOUNT
@@ -216,8 +216,8 @@ def test_a_full_disk_below_the_ledger(observed, tmp_path, cache, table):
         assert recorder_of(ledger.root).pending == 20
         ballast.unlink()
         assert (ledger.inventory().count(), ledger.runs().count()) == (18, 5)
-        assert_told_at_most_once(ledger.root, table)
-        assert untold(ledger.root, table) == set()
+        assert_recorded_at_most_once(ledger.root, table)
+        assert unrecorded_commits(ledger.root, table) == set()
         assert ledger.verify().is_good
 
 
@@ -237,13 +237,13 @@ def test_a_full_disk_below_the_spool(observed, tmp_path, cache, table):
             ballast.unlink()
             write(table)
         assert components() == {"spool"}
-        told = ledger.inventory().count()
+        recorded = ledger.inventory().count()
         (row,) = rows_of(ledger.root, RUNS, "dropped, writes")
-        assert row == {"dropped": 18 - told, "writes": 18}
-        assert 6 <= told < 18
-        assert ledger.reconcile([table]).apply() == 18 - told
-        assert_told_at_most_once(ledger.root, table)
-        assert untold(ledger.root, table) == set()
+        assert row == {"dropped": 18 - recorded, "writes": 18}
+        assert 6 <= recorded < 18
+        assert ledger.reconcile([table]).apply() == 18 - recorded
+        assert_recorded_at_most_once(ledger.root, table)
+        assert unrecorded_commits(ledger.root, table) == set()
 
 
 @pytest.mark.internal_errors
@@ -264,7 +264,7 @@ def test_a_spool_at_its_limit(observed, table, ledger):
     assert versions == [*range(kept), 60]
     assert internal_errors.seen().keys() == {("spool", "OSError")}
     assert ledger.reconcile([table]).apply() == 60 - kept
-    assert untold(ledger.root, table) == set()
+    assert unrecorded_commits(ledger.root, table) == set()
 
 
 # --- the clock ---------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_a_clock_that_jumps_back(observed, table, ledger, hours):
         {"job": "back", "status": "ok"},
         {"job": "before", "status": "ok"},
     ]
-    assert_told_at_most_once(ledger.root, table)
+    assert_recorded_at_most_once(ledger.root, table)
     plan = ledger.reconcile([table], full=True)
     assert (plan.is_clean, plan.unsettled) == (True, 0)
 
@@ -396,7 +396,7 @@ def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
     log.write_text(content)
     assert (ledger.inventory().count(), ledger.runs().count()) == (12, 4)
     assert recorder.pending == 0
-    assert_told_at_most_once(ledger.root, table)
+    assert_recorded_at_most_once(ledger.root, table)
     assert ledger.verify().is_good
 
 

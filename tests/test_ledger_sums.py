@@ -227,20 +227,20 @@ def actions_of(path):
 
 def assert_rows_are_those_of_commits(rows, folder):
     """Assert that every commit has a row with the files and bytes of its actions."""
-    told = {}
+    recorded = {}
     for row in rows:
         if row["cache_operation"] not in {"read", "snapshot"}:
             for version in row["versions"] or ():
-                told.setdefault((row["table_uri"], version), []).append(row)
+                recorded.setdefault((row["table_uri"], version), []).append(row)
     commits = {}
     for table in tables_below(folder):
         for path in sorted((table / "_delta_log").glob("*.json")):
             commits[ledger_uri(str(table)), int(path.stem)] = actions_of(path)
-    assert told.keys() == commits.keys()
-    assert {len(here) for here in told.values()} <= {1}
+    assert recorded.keys() == commits.keys()
+    assert {len(here) for here in recorded.values()} <= {1}
     sums = {}
     for commit, actions in commits.items():
-        [row] = told[commit]
+        [row] = recorded[commit]
         [info] = actions["commitInfo"]
         assert info["write_id"] == row["write_id"]
         total = sums.setdefault(row["write_id"], Counter())
@@ -303,12 +303,12 @@ def assert_runs_are_the_sums_of_rows(rows, runs):
 
 def assert_metrics_are_the_sums_of_rows(rows, points):
     """Assert that the counters equal the sums over the rows of commits and exports."""
-    told = Counter()
+    recorded = Counter()
     for name in ("delta.commit.rows", "delta.commit.files", "delta.commit.size"):
         for point in points.get(name, ()):
-            told[CHANGES[name, point.attributes["delta.change"]]] += point.value
+            recorded[CHANGES[name, point.attributes["delta.change"]]] += point.value
     commits = [row for row in rows if row["operation"] != "COPY"]
-    assert told == Counter(
+    assert recorded == Counter(
         {name: total for name in CHANGES.values() if (total := _sum(commits, name))}
     )
     exported = {
@@ -470,4 +470,4 @@ def test_sums_of_random_programs(tmp_path, size, say):
             raise
         shutil.rmtree(folder)
     say(f"sums: {count} random programs, {done.total()} operations of {len(done)} kinds, 0 broken")
-    say(f"sums: rows of {contents} tables told exactly what they held")
+    say(f"sums: rows of {contents} tables recorded exactly what they held")

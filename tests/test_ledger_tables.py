@@ -271,10 +271,10 @@ def test_an_older_release_has_made_the_table(root, tmp_path):
 
 def test_rows_are_told_without_partition_and_with_whole_microseconds():
     """The JSON schema has integer times and no partition column, which is derived."""
-    told = json_schema(SNAPSHOTS)
-    assert told.names == SNAPSHOTS.schema.names[1:]
-    assert told.field("event_time").type == pa.int64()
-    rows = pa.Table.from_pylist([{"event_time": 86_400_000_000 * 2 - 1, "snapshot": "s"}], told)
+    recorded = json_schema(SNAPSHOTS)
+    assert recorded.names == SNAPSHOTS.schema.names[1:]
+    assert recorded.field("event_time").type == pa.int64()
+    rows = pa.Table.from_pylist([{"event_time": 86_400_000_000 * 2 - 1, "snapshot": "s"}], recorded)
     [row] = with_partition(SNAPSHOTS, rows).to_pylist()
     assert (row[PARTITION].isoformat(), row["event_time"].isoformat()) == (
         "1970-01-02",

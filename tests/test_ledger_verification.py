@@ -21,7 +21,7 @@ def ledger(tmp_path):
     return Ledger(tmp_path / "cache")
 
 
-def tell(ledger, *rows, runs=()):
+def append_records(ledger, *rows, runs=()):
     """Append operations and runs to the ledger, as a further process."""
     spool = spool_in(ledger.spools)
     for row in runs:
@@ -40,7 +40,7 @@ def test_nothing_is_wrong_with_an_empty_ledger(ledger):
 
 def test_a_good_ledger(ledger):
     """Rows are counted by table; a waiting operation counts once, with or without its final row."""
-    tell(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
+    append_records(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
     waiting = spool_in(ledger.spools)
     waiting.append_row(waiting.append_provisional("w-3", "{}"), "w-3", "{}")
     waiting.append_provisional("w-4", "{}")
@@ -52,7 +52,7 @@ def test_a_good_ledger(ledger):
 def test_an_operation_that_is_there_twice(ledger):
     """A write id with several rows is a finding."""
     for _ in range(2):
-        tell(ledger, operation_row("w-1"), operation_row("w-2"), operation_row("w-2"))
+        append_records(ledger, operation_row("w-1"), operation_row("w-2"), operation_row("w-2"))
     found = ledger.verify()
     assert not found.is_good
     assert sorted(found.findings, key=lambda finding: finding.text) == [
@@ -68,9 +68,9 @@ def test_an_operation_that_is_there_twice(ledger):
 def test_a_run_that_is_there_twice(ledger):
     """Two rows of one run and process are a finding; rows of further processes are not."""
     row = {**run_started(), "end_time": 5}
-    tell(ledger, runs=[row, {**row, "pid": 8}])
+    append_records(ledger, runs=[row, {**row, "pid": 8}])
     assert ledger.verify().is_good
-    tell(ledger, runs=[row])
+    append_records(ledger, runs=[row])
     assert ledger.verify().findings == (
         Finding(Problem.DOUBLED_RUN, "cache_run_summary_v1", "run_id run-1 is there 2 times"),
     )
@@ -93,7 +93,7 @@ def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
 def test_rows_that_two_compactions_have_doubled(ledger):
     """Concurrent compactions of the ledger's own tables are a finding."""
     for number in range(3):
-        tell(ledger, operation_row(f"w-{number}"))
+        append_records(ledger, operation_row(f"w-{number}"))
     handles = [DeltaTable(ledger.root.uri_of(INVENTORY)) for _ in range(2)]
     for handle in handles:
         handle.optimize.compact()
@@ -119,7 +119,7 @@ def test_lines_that_are_damaged(ledger):
 
 def test_a_table_that_cannot_be_read(ledger):
     """A damaged table is a finding without its location, and the other tables are checked."""
-    tell(ledger, operation_row("w-1"), runs=[run_started()])
+    append_records(ledger, operation_row("w-1"), runs=[run_started()])
     shutil.rmtree(ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log")
     (ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log").mkdir()
     (

@@ -12,7 +12,7 @@ import pytest
 
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
-from ledger_truth import assert_told_at_most_once, untold
+from ledger_truth import assert_recorded_at_most_once, unrecorded_commits
 from new_processes import PROCESSES, started
 from programs import ledger_release
 from programs.ledger_release import LATER
@@ -26,9 +26,9 @@ class Releases:
         self.tables = [folder / name for name in names]
         self._processes = []
         for name, table in zip(names, self.tables, strict=True):
-            told, tell = PROCESSES.Pipe(duplex=False)
-            arguments = name, str(folder / "cache"), str(table), told
-            process, results = started(ledger_release.write_when_told, *arguments)
+            recorded, tell = PROCESSES.Pipe(duplex=False)
+            arguments = name, str(folder / "cache"), str(table), recorded
+            process, results = started(ledger_release.write_on_message, *arguments)
             self._processes.append((process, tell, results))
 
     def write(self, *numbers):
@@ -77,8 +77,8 @@ def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
     runs = ledger.runs().to_arrow_table().to_pylist()
     assert Counter(row["job"] for row in inventory) == expected
     assert Counter(row["job"] for row in runs) == expected
-    assert_told_at_most_once(ledger.root, *both.tables)
-    assert untold(ledger.root, *both.tables) == set()
+    assert_recorded_at_most_once(ledger.root, *both.tables)
+    assert unrecorded_commits(ledger.root, *both.tables) == set()
     known_to_all = {name for name, _, _ in INVENTORY.columns} - LATER
     for row in inventory:
         assert known_to_all <= row.keys()

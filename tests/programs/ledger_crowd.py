@@ -44,7 +44,7 @@ def write_many(settings, tables, options, turns, results):
     results.send((written, errors, internal_errors.seen()))
 
 
-def drain_when_told(root, spools, barrier, results):
+def drain_at_barrier(root, spools, barrier, results):
     """Drain abandoned spools, concurrently with others."""
     barrier.wait(60)
     done = Drain(LedgerRoot(root), tail=64).drain_abandoned(spools)

@@ -38,11 +38,11 @@ def with_colour(row):
     return lambda *args, **named: {**row(*args, **named), "colour": "red", "shades": [1, 2]}
 
 
-def write_when_told(release, cache, table, told, results):
+def write_on_message(release, cache, table, messages, results):
     """Write once in a run for each message until None; send the library's internal errors."""
     become(release)
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=cache, drain_interval=3600.0))
-    for _ in iter(told.recv, None):
+    for _ in iter(messages.recv, None):
         with run(release):
             write_deltalake(table, pa.table({"x": [1]}), mode="append")
         results.send(internal_errors.seen())
