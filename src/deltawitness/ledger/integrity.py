@@ -116,13 +116,13 @@ def check_integrity(root: LedgerRoot, spools: Path, settings: Settings) -> Integ
 
 def _wrong_rows(plan: ReconcilePlan, findings: Sequence[Finding]) -> Iterator[Finding]:
     """Yield a finding per row that contradicts a log; skip duplicates already in `findings`."""
-    known = {finding.write_id for finding in findings if finding.write_id is not None}
+    reported = {finding.write_id for finding in findings if finding.write_id is not None}
     for phantom in plan.phantom:
         text = f"write_id {phantom.write_id}: version {phantom.version} is not in the log"
         yield Finding(Problem.PHANTOM_ROW, INVENTORY.name, text, phantom.write_id)
     for row in plan.differing:
         is_doubled = row.difference is Difference.DOUBLED
-        if is_doubled and row.write_id in known:
+        if is_doubled and row.write_id in reported:
             continue
         problem = Problem.DOUBLED_VERSION if is_doubled else Problem.DIFFERING_ROW
         versions = ", ".join(map(str, row.versions)) or "none"

@@ -33,7 +33,7 @@ __all__ = ["Ledger"]
 class Ledger:
     """The ledger of a cache root: every write, run and metadata snapshot, as Delta tables.
 
-    Every method drains this process's spool first, so that its own writes are included.
+    This process's spool is drained before anything is read, so that its own writes are included.
 
     Args:
         root: the cache root; `settings.cache_root` when None.

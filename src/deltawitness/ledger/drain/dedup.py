@@ -73,13 +73,13 @@ def _is_old(rows: pa.Table) -> bool:
 def _drop_present(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
     columns = KEY_COLUMNS[table.name]
     runs = ", ".join(quote_literal(run_id) for run_id in rows["run_id"].unique().to_pylist())
-    known = query(
+    present = query(
         opened,
         f"SELECT {', '.join(columns)} FROM ledger WHERE run_id IN ({runs})"
         f" AND {PARTITION} >= {quote_literal(_first_day(rows).date().isoformat())}",
     )
-    there = set(_keys(known, columns))
-    return rows.filter(pa.array([key not in there for key in _keys(rows, columns)], pa.bool_()))
+    keys = set(_keys(present, columns))
+    return rows.filter(pa.array([key not in keys for key in _keys(rows, columns)], pa.bool_()))
 
 
 def _keys(rows: pa.Table, columns: Sequence[str]) -> list[tuple[object, ...]]:

@@ -256,7 +256,7 @@ class Drain:
 
     def _json_rows(self, segment: SegmentContents) -> list[bytes]:
         completed = (
-            as_json(row_of_provisional(note, self._tail)).encode() for note in segment.notes
+            as_json(row_of_provisional(record, self._tail)).encode() for record in segment.notes
         )
         return [*(record.body for record in segment.rows), *completed]
 
@@ -405,12 +405,12 @@ def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:
     """Drop rows whose writes a reconcile has added to the inventory meanwhile."""
     # A day earlier: if the clock was set back meanwhile, the commit is dated before the start.
     since = pc.min(rows[PARTITION]).as_py() - timedelta(days=1)
-    known = query(
+    reconciled = query(
         table,
         f"SELECT write_id FROM ledger WHERE source = {quote_literal(Source.RECONCILED)}"
         f" AND {PARTITION} >= {quote_literal(since.isoformat())}",
     )["write_id"]
-    return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=known.combine_chunks())))
+    return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=reconciled.combine_chunks())))
 
 
 _RunKey = tuple[object, object, object]

@@ -77,9 +77,9 @@ class OpenRuns:
             # Ended, or evicted. Not after close(): no code would end it then.
             if not self._is_closed:
                 self.join(run)
-            known = self._runs.get(run.run_id)
-            if known is not None:
-                known.tally.add(row)
+            opened = self._runs.get(run.run_id)
+            if opened is not None:
+                opened.tally.add(row)
 
     def join(self, run: RunContext) -> None:
         """Register a run that is not open here as a part: another process opened it, or it has ended."""
@@ -90,19 +90,19 @@ class OpenRuns:
             if run.run_id in self._runs:
                 return  # another thread was faster
             self._register(OpenRun(run, is_part=is_part))
-            parts = [known for known in self._runs.values() if known.is_open_part]
+            parts = [opened for opened in self._runs.values() if opened.is_open_part]
             if len(parts) > MAX_OPEN_PARTS:
                 self._finish(parts[0], None)
 
     def start(self, run: RunContext) -> None:
         """Register a run that was opened in this process."""
         self._track_parent(run)
-        known = self._runs.get(run.run_id)
-        if known is None:
+        opened = self._runs.get(run.run_id)
+        if opened is None:
             self._register(OpenRun(run, is_part=False, depth=1))
         else:
-            known.depth += 1
-            known.is_part = False
+            opened.depth += 1
+            opened.is_part = False
 
     def _track_parent(self, run: RunContext) -> None:
         """Make sure that a parent run gets a row, even if it wrote nothing itself."""
@@ -127,18 +127,18 @@ class OpenRuns:
             # Opened before this recorder existed, and other runs were opened in it since.
             self.join(run)
             self._parents.discard(run.run_id)
-        known = self._runs.get(run.run_id)
-        if known is None:
+        opened = self._runs.get(run.run_id)
+        if opened is None:
             return
-        known.depth -= 1
-        if known.depth < 0 and not self._is_child:
+        opened.depth -= 1
+        if opened.depth < 0 and not self._is_child:
             # Opened before this recorder existed.
-            known.is_part = False
-        if known.depth <= 0:
-            if self._is_ended_by_supervisor(known):
-                known.error = error
+            opened.is_part = False
+        if opened.depth <= 0:
+            if self._is_ended_by_supervisor(opened):
+                opened.error = error
             else:
-                self._finish(known, error)
+                self._finish(opened, error)
 
     @staticmethod
     def _is_ended_by_supervisor(run: OpenRun) -> bool:

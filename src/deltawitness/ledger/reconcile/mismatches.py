@@ -11,17 +11,17 @@ from deltawitness.ledger.reconcile.log_reader import Commit, LogRead
 __all__ = ["differing_rows", "phantom_rows"]
 
 
-def phantom_rows(found: LogRead, known: InventoryIndex, since: int | None) -> Iterator[PhantomRow]:
+def phantom_rows(found: LogRead, index: InventoryIndex, since: int | None) -> Iterator[PhantomRow]:
     """Yield rows whose versions are missing from the log, although the log covers their range.
 
     Args:
         found: the log that was read.
-        known: the rows of the table.
+        index: the rows of the table.
         since: milliseconds since the Unix epoch; rows of operations that ended earlier are skipped.
     """
     suspects = [
         (row, version)
-        for row in _rows_of(found, known, since)
+        for row in _rows_of(found, index, since)
         for version in _missing_versions(row, found.start, found.versions)
     ]
     if not suspects:
@@ -40,7 +40,7 @@ def _missing_versions(row: IndexedRow, start: int, versions: list[int]) -> list[
 
 
 def differing_rows(
-    found: LogRead, known: InventoryIndex, since: int | None
+    found: LogRead, index: InventoryIndex, since: int | None
 ) -> Iterator[DifferingRow]:
     """Yield the rows that contradict the log, each once.
 
@@ -49,18 +49,18 @@ def differing_rows(
 
     Args:
         found: the log that was read.
-        known: the rows of the table, and of the writes in its log.
+        index: the rows of the table, and of the writes in its log.
         since: milliseconds since the Unix epoch; rows of operations that ended earlier are skipped.
     """
-    here = list(_rows_of(found, known, since))
+    here = list(_rows_of(found, index, since))
     versions_of: dict[str, list[int]] = {}
     for commit in found.commits:
         for name in commit.ids:
             versions_of.setdefault(name, []).append(commit.version)
     doubled = _doubled(found, here)
     others = _of_other_writes(found, here)
-    by_id = known.by_id
-    for row in known.rows:
+    by_id = index.by_id
+    for row in index.rows:
         own = tuple(versions_of.get(row.write_id, ()))
         if _omits_commit(row, own, by_id[row.write_id], found.target.uri):
             difference = Difference.MISSING_COMMIT
@@ -133,7 +133,7 @@ def _doubled(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
     return doubled
 
 
-def _rows_of(found: LogRead, known: InventoryIndex, since: int | None) -> Iterator[IndexedRow]:
+def _rows_of(found: LogRead, index: InventoryIndex, since: int | None) -> Iterator[IndexedRow]:
     """Yield the rows of this table, without those of an earlier table at the same location.
 
     Operations on the earlier table had ended when this one was created. The tolerance is 1 ms, the
@@ -142,7 +142,7 @@ def _rows_of(found: LogRead, known: InventoryIndex, since: int | None) -> Iterat
     """
     created_ms = None if found.created_ms is None else (found.created_ms - 1) * 1000
     first = None if since is None else since * 1000
-    for row in known.rows:
+    for row in index.rows:
         if row.table_uri != found.target.uri:
             continue
         if (created_ms is None or row.end >= created_ms) and (first is None or row.end >= first):

@@ -129,5 +129,5 @@ class ReconcilePlan:
         ids: dict[str, set[str]] = {}
         for write in self._writes:
             ids.setdefault(write.uri, set()).update(write.ids)
-        known = {uri: index_inventory(inventory, uri, ids[uri]) for uri in ids}
-        return [not write.is_recorded(known[write.uri]) for write in self._writes]
+        indexes = {uri: index_inventory(inventory, uri, ids[uri]) for uri in ids}
+        return [not write.is_recorded(indexes[write.uri]) for write in self._writes]

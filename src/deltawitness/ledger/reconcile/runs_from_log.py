@@ -58,8 +58,8 @@ def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -
         return 0
 
     def missing(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-        known = _recorded_runs(opened, rows)
-        fresh = [row for run_id, row in rows.items() if run_id not in known]
+        recorded = _recorded_runs(opened, rows)
+        fresh = [row for run_id, row in rows.items() if run_id not in recorded]
         # Makes concurrent reconciles conflict: the second one reads the table again.
         late = (opened.transaction_version(LATE_APP_ID) or 0) + 1
         return rows_from(RUNS, fresh), {LATE_APP_ID: late} if fresh else {}

@@ -195,10 +195,10 @@ class ReconcileScan:
         is_tail = found.start > 0
         if not writes and is_tail and self.newest.get(uri, -1) < found.start:
             return  # no new commits, and no new rows
-        known = index_inventory(inventory, uri, ids, since=found.start)
+        index = index_inventory(inventory, uri, ids, since=found.start)
         reconciled_up_to = found.versions[-1] + 1
         for write in writes:
-            if write.is_recorded(known) or write.row_id in self._planned:
+            if write.is_recorded(index) or write.row_id in self._planned:
                 continue
             if write.is_of(waiting) or (has_grace and write.is_younger(GRACE, now)):
                 self.unsettled += len(write.commits)
@@ -206,8 +206,8 @@ class ReconcileScan:
             elif self.since is None or not write.is_before(self.since):
                 self._add(write, found)
         self._advance_watermark(found, reconciled_up_to)
-        self.phantom += phantom_rows(found, known, self.since)
-        self.differing += differing_rows(found, known, self.since)
+        self.phantom += phantom_rows(found, index, self.since)
+        self.differing += differing_rows(found, index, self.since)
 
     def _add(self, write: Write, found: LogRead) -> None:
         name = found.name_before(write.commits[0])

@@ -47,9 +47,9 @@ class Write:
         """Whether it has our metadata."""
         return self.commits[0].is_witnessed
 
-    def is_recorded(self, known: InventoryIndex) -> bool:
+    def is_recorded(self, index: InventoryIndex) -> bool:
         """Return whether it has a row."""
-        return any(known.covers(self.uri, commit) for commit in self.commits)
+        return any(index.covers(self.uri, commit) for commit in self.commits)
 
     def is_of(self, ids: AbstractSet[str]) -> bool:
         """Return whether its write ids include any of some ids."""

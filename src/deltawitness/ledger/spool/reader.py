@@ -293,12 +293,12 @@ def _write_ids(path: Path) -> set[str]:
         return _write_ids(sealed)
     kinds = {RecordKind.PROVISIONAL.value, RecordKind.ROW.value}
     ids = {line.key for line in lines.valid if line.kind in kinds}
-    return ids | {mark for line in lines.valid if (mark := _other_write_id(line))}
+    return ids | {other for line in lines.valid if (other := _other_write_id(line))}
 
 
 def _other_write_id(line: Record) -> str | None:
     """Return the write id that the caller set in the commit instead of ours, if any."""
     if line.kind != RecordKind.PROVISIONAL or b'"_mark":"%b"' % line.key.encode() in line.body:
         return None
-    mark = json.loads(line.body).get("_mark")
-    return mark if isinstance(mark, str) else None
+    write_id = json.loads(line.body).get("_mark")
+    return write_id if isinstance(write_id, str) else None

@@ -90,8 +90,8 @@ def _partition_expression(table: LedgerTable, file: dict[str, Any]) -> pc.Expres
     midnight = datetime.combine(day, time(), UTC)
     begin, end = (pa.scalar(at, first.type) for at in (midnight, midnight + timedelta(days=1)))
     moment = pc.field(first.name)
-    known = (pc.field(PARTITION) == day) & (moment >= begin) & (moment < end)
+    in_day = (pc.field(PARTITION) == day) & (moment >= begin) & (moment < end)
     lowest, highest = file.get(f"min.{RUN}"), file.get(f"max.{RUN}")
     if lowest is None or highest is None or file.get(f"null_count.{RUN}") != 0:
-        return known
-    return known & (pc.field(RUN) >= lowest) & (pc.field(RUN) <= highest)
+        return in_day
+    return in_day & (pc.field(RUN) >= lowest) & (pc.field(RUN) <= highest)

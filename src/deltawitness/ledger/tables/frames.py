@@ -35,11 +35,11 @@ def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataF
     frame = _raw_frame(ctx, root, table)
     there = set(frame.schema().names)
     extra = [name for name in frame.schema().names if name not in table.schema.names]
-    whole = frame.select(
+    completed = frame.select(
         *(_column_or_null(column, column.name in there) for column in table.schema),
         *(_quoted_column(name) for name in extra),
     )
-    return _one_row_per_run(_without_superseded(whole)) if table is RUNS else whole
+    return _one_row_per_run(_without_superseded(completed)) if table is RUNS else completed
 
 
 def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:

@@ -75,9 +75,9 @@ def cache_operation_of(text: str | None, recorded: object = None) -> CacheOperat
     """
     if isinstance(recorded, str) and recorded in set(CacheOperation):
         return CacheOperation(recorded)
-    known = operation_of(text)
-    if known in _CACHE_OPERATIONS:
-        return _CACHE_OPERATIONS[known]
+    operation = operation_of(text)
+    if operation in _CACHE_OPERATIONS:
+        return _CACHE_OPERATIONS[operation]
     if text is None:
         return CacheOperation.WRITE
     return _REPLACING.get(text) or _FIRST_WORDS.get(text.partition(" ")[0], CacheOperation.WRITE)
@@ -90,5 +90,5 @@ def metrics_operation_of(text: str | None, recorded: object = None) -> Operation
         text: the operation's name in the log.
         recorded: the cache operation in the commit's metadata, if any.
     """
-    known = operation_of(text)
-    return known or _METRICS_LIKE.get(cache_operation_of(text, recorded), Operation.ADD_COLUMNS)
+    operation = operation_of(text)
+    return operation or _METRICS_LIKE.get(cache_operation_of(text, recorded), Operation.ADD_COLUMNS)

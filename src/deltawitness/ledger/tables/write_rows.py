@@ -63,8 +63,8 @@ _NANOSECONDS_PER_MS = 1e6
 
 def as_json(row: Mapping[str, Any]) -> str:
     """Return a row as one line of JSON, without null columns."""
-    known = {name: value for name, value in row.items() if value is not None}
-    text = json.dumps(known, separators=(",", ":"))
+    present = {name: value for name, value in row.items() if value is not None}
+    text = json.dumps(present, separators=(",", ":"))
     return text if _SURROGATE not in text else _replace_lone_surrogates(text)
 
 
@@ -73,8 +73,8 @@ _SURROGATE = "\\ud"
 
 def _replace_lone_surrogates(text: str) -> str:
     """Replace lone surrogates in JSON: JSON can spell them, Arrow rejects them."""
-    whole = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
-    return json.dumps(json.loads(whole), separators=(",", ":"))
+    replaced = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
+    return json.dumps(json.loads(replaced), separators=(",", ":"))
 
 
 def ledger_uri(location: str) -> str:
@@ -250,7 +250,7 @@ def row_of_provisional(provisional: Row, tail: int) -> Row:
 def _completed_from_log(provisional: Row, tail: int) -> Row:
     if "_idle" in provisional or "_exported" in provisional or provisional.get("table_uri") is None:
         return _completed_without_log(provisional)
-    log, mark, base = (
+    log, write_id, base = (
         open_log(provisional["table_uri"]),
         provisional["_mark"],
         provisional.get("_base"),
@@ -258,7 +258,7 @@ def _completed_from_log(provisional: Row, tail: int) -> Row:
     if "error_type" in provisional:
         if "landed" in provisional:
             return _completed_without_log(provisional)
-        answer, own = landed(log, mark, base, tail)
+        answer, own = landed(log, write_id, base, tail)
         return {
             "result": CacheResult.ERROR.value,
             "landed": answer.value,
@@ -268,9 +268,9 @@ def _completed_from_log(provisional: Row, tail: int) -> Row:
     after = provisional.get("_version")
     if after is not None:
         first = 0 if base is None else base + 1
-        commits = find_commits(log, mark, range(first, after + 1))
+        commits = find_commits(log, write_id, range(first, after + 1))
     else:
-        commits = search_commits(log, mark, base, tail).commits
+        commits = search_commits(log, write_id, base, tail).commits
     return _committed(provisional, commits) if commits else _completed_without_log(provisional)
 
 
