@@ -359,7 +359,7 @@ def drains(rounds: int, _: int, folder: Path) -> None:
         spool.rotate()
         paths = [segment.path for segment in spool.sealed()]
         started = time.perf_counter()
-        done = Drain(LedgerRoot(str(folder / f"ledger-{number}")), tail=64).own(paths)
+        done = Drain(LedgerRoot(str(folder / f"ledger-{number}")), tail=64).drain_segments(paths)
         rates.append(done.operations / (time.perf_counter() - started))
     for version_ in range(20):
         metadata = {"write_id": f"w-{version_}"}
@@ -379,7 +379,7 @@ def drains(rounds: int, _: int, folder: Path) -> None:
         )
     spool.rotate(is_last=True)
     started = time.perf_counter()
-    done = Drain(LedgerRoot(str(folder / "ledger-notes")), tail=64).own(
+    done = Drain(LedgerRoot(str(folder / "ledger-notes")), tail=64).drain_segments(
         [segment.path for segment in spool.sealed()]
     )
     rate = done.operations / (time.perf_counter() - started)

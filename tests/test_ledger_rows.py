@@ -227,7 +227,7 @@ class Noted:
             RunContext("run-1", "nightly"),
             **{
                 "write_id": write_id,
-                "mark": write_id,
+                "commit_write_id": write_id,
                 "started_at": START,
                 "duration_ns": 1_500_000,
                 "trace_id": None,
@@ -426,7 +426,7 @@ def test_a_note_keeps_its_trace(table):
 def test_the_id_that_the_caller_gave_the_commit(table):
     """A commit with the caller's write id is found by that id."""
     table.commit('the "caller\'s"')
-    row = row_of_provisional(table.note(mark='the "caller\'s"'), 64)
+    row = row_of_provisional(table.note(commit_write_id='the "caller\'s"'), 64)
     assert (row["write_id"], row["versions"]) == ("w-1", [0])
 
 

@@ -45,7 +45,7 @@ def test_a_segment_tells_each_operation_once(tmp_path):
         0,
     )
     assert [line.body for line in contents.rows] == [b'{"whole":"a"}']
-    assert contents.notes == [{"id": "b"}]
+    assert contents.provisional == [{"id": "b"}]
     assert contents.runs == [{"ended": "r-1"}]
     assert contents.open_runs == {"r-2": {"run_id": "r-2"}}
     assert contents.snapshots == [{"snapshot": "s"}]

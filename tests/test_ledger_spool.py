@@ -25,7 +25,7 @@ from ledger_parts import lines_of, spool_in
 def ids_in(path):
     """Return the ids of the operations in a segment, one for a provisional record and its row."""
     contents = read_segment(path)
-    return [line.key for line in contents.rows] + [note["id"] for note in contents.notes]
+    return [line.key for line in contents.rows] + [record["id"] for record in contents.provisional]
 
 
 def as_note(number):

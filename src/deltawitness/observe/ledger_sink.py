@@ -90,7 +90,7 @@ class LedgerSink(NullLedgerSink):
             self._intent_text(write),
             write.run,
             write_id=write.write_id,
-            mark=write.commit_write_id,
+            commit_write_id=write.commit_write_id,
             started_at=write.started_at,
             duration_ns=write.duration_ns,
             trace_id=format_trace_id(context.trace_id) if is_traced else None,

@@ -231,7 +231,7 @@ class Drain:
         parts = [
             (segment, _valid_rows(segment, operation_rows, self._json_rows(segment)))
             for segment in batch
-            if segment.rows or segment.notes
+            if segment.rows or segment.provisional
         ]
         if not parts:
             return 0
@@ -256,7 +256,8 @@ class Drain:
 
     def _json_rows(self, segment: SegmentContents) -> list[bytes]:
         completed = (
-            as_json(row_of_provisional(record, self._tail)).encode() for record in segment.notes
+            as_json(row_of_provisional(record, self._tail)).encode()
+            for record in segment.provisional
         )
         return [*(record.body for record in segment.rows), *completed]
 

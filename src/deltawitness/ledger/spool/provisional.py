@@ -55,7 +55,7 @@ def provisional_text(  # noqa: PLR0913 - keyword-only values of one write
     run: RunContext,
     *,
     write_id: str,
-    mark: str,
+    commit_write_id: str,
     started_at: int,
     duration_ns: int,
     trace_id: str | None,
@@ -71,7 +71,7 @@ def provisional_text(  # noqa: PLR0913 - keyword-only values of one write
         intent: the text that :func:`intent_text` returned for the write's intent.
         run: the run of the write.
         write_id: id of the write.
-        mark: the write id in its commit; differs from `write_id` if the caller set one.
+        commit_write_id: the write id in its commit; differs from `write_id` if the caller set one.
         started_at: nanoseconds since the Unix epoch.
         duration_ns: nanoseconds that the engine's call took.
         trace_id: 32 hex digits.
@@ -81,11 +81,11 @@ def provisional_text(  # noqa: PLR0913 - keyword-only values of one write
         version: the table's version after the call.
         more: further members: an error, or the reason for no commit.
     """
-    marked = f'"{mark}"' if mark is write_id else json.dumps(mark)
+    quoted = f'"{commit_write_id}"' if commit_write_id is write_id else json.dumps(commit_write_id)
     text = (
         f'{{{intent},{_run_text(run.run_id, run.job, os.getpid())},"write_id":"{write_id}",'
         f'"event_time":{started_at // 1000},"duration_ms":{duration_ns / 1e6},'
-        f'"thread":{_label_text(thread)},"_mark":{marked}'
+        f'"thread":{_label_text(thread)},"_mark":{quoted}'
     )
     if trace_id is not None:
         text += f',"trace_id":"{trace_id}","span_id":"{span_id}"'

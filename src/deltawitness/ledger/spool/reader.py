@@ -58,7 +58,7 @@ class SegmentContents:
         app_id: application id of its spool.
         number: its number in the spool.
         rows: final rows of the inventory, as JSON.
-        notes: provisional records without a final row.
+        provisional: provisional records without a final row.
         runs: rows of runs that ended.
         open_runs: runs that were still open at the end of the segment, by id.
         snapshots: rows of the snapshot registry.
@@ -69,7 +69,7 @@ class SegmentContents:
     app_id: str
     number: int
     rows: list[Record] = field(default_factory=list)
-    notes: list[Row] = field(default_factory=list)
+    provisional: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
     open_runs: dict[str, Row] = field(default_factory=dict)
     snapshots: list[Row] = field(default_factory=list)
@@ -95,13 +95,13 @@ def read_segment(path: Path) -> SegmentContents:
     """
     lines = decode(path.read_bytes())
     contents = SegmentContents(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
-    notes: dict[str, Record] = {}
+    pending: dict[str, Record] = {}
     for line in lines.valid:
         match line.kind:
             case RecordKind.PROVISIONAL:
-                notes[line.key] = line
+                pending[line.key] = line
             case RecordKind.ROW:
-                notes.pop(line.key, None)
+                pending.pop(line.key, None)
                 contents.rows.append(line)
             case RecordKind.RUN_START:
                 contents.open_runs[line.key] = json.loads(line.body)
@@ -112,7 +112,7 @@ def read_segment(path: Path) -> SegmentContents:
                 contents.snapshots.append(json.loads(line.body))
             case _:
                 contents.damaged += 1
-    contents.notes = [json.loads(line.body) for line in notes.values()]
+    contents.provisional = [json.loads(line.body) for line in pending.values()]
     return contents
 
 
