@@ -238,7 +238,7 @@ def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, 
     ledger.drain()
     DeltaLakeInstrumentor().uninstrument()
     rows = query(
-        ledger.root.opened(INVENTORY),
+        ledger.root.open_table(INVENTORY),
         "SELECT cache_operation, result, table_name, version, reason FROM ledger"
         " WHERE cache_operation IN ('verify', 'read') ORDER BY event_time",
     ).to_pylist()
@@ -250,7 +250,7 @@ def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, 
     ]
     assert rows[1]["reason"] == "reproducible"
     (told,) = query(
-        ledger.root.opened(RUNS), f"SELECT * FROM ledger WHERE run_id = '{context.run_id}'"
+        ledger.root.open_table(RUNS), f"SELECT * FROM ledger WHERE run_id = '{context.run_id}'"
     ).to_pylist()
     assert (told["reads"], told["hits"], told["misses"]) == (3, 1, 2)
 

@@ -188,8 +188,8 @@ def _record_in_ledger(snapshot: MetadataSnapshot, began: int) -> None:
     try:
         observer = current_observer()
         if observer is not None and observer.recorder is not None:
-            observer.recorder.snapshot(snapshot.name, _row(snapshot, began))
-    except Exception as error:  # noqa: BLE001 - telemetry never fails the caller
+            observer.recorder.record_snapshot(snapshot.name, _row(snapshot, began))
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("ledger", error)
 
 

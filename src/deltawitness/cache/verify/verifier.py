@@ -321,7 +321,7 @@ class Verifier:
     @cached_property
     def _ledger_uris(self) -> dict[str, str]:
         """Locations of tables in the ledger, by the id of the location."""
-        inventory = self._root.opened(INVENTORY)
+        inventory = self._root.open_table(INVENTORY)
         if inventory is None:
             return {}
         found = query(
