@@ -379,7 +379,11 @@ def test_writes_are_told_apart(here):
     flights = here / "lake/flights"
     for spelling in ("flights", "lake/flights", flights, flights.as_uri(), table_id(flights)):
         assert len(told("writes", "--table", spelling)) == 5, spelling
-    assert told("writes", "--table", "flight") == []
+    assert len(told("writes", "--table", table_id(flights)[:9])) == 5
+    assert complaint("writes", "--table", "flight").startswith(
+        "--table: the ledger has no table 'flight'; it has "
+    )
+    assert complaint("writes", "--run", "nosuch") == "--run: no run begins with nosuch"
     assert len(told("writes", "--result", "error")) == 1
     assert len(told("writes", "--run", "inner-1")) == 2
     assert len(told("writes", "--table", "flights", "--limit", "2")) == 2
@@ -389,7 +393,9 @@ def test_writes_are_told_apart(here):
 
 def test_a_quote_in_a_name_is_a_quote(here):
     """What is asked for is no part of a query's text."""
-    assert told("writes", "--table", "it's' OR '1'='1") == []
+    said = complaint("writes", "--table", "it's' OR '1'='1")
+    assert said.startswith("--table: the ledger has no table ")
+    assert complaint("writes", "--run", "x' OR '1'='1") == "--run: no run begins with x' OR '1'='1"
 
 
 # --- audit ---------------------------------------------------------------------------------------------
@@ -528,7 +534,7 @@ def test_what_a_dead_process_left_is_drained(tmp_path, monkeypatch):
         env={**os.environ, Env.CACHE_ROOT.value: ".deltawitness", Env.DRAIN_INTERVAL.value: "600"},
     )
     assert done.returncode == -signal.SIGKILL
-    assert complaint("runs").endswith("; what waits for one is carried by `deltawitness drain`")
+    assert complaint("runs").endswith("; spools wait to be imported: run `deltawitness drain`")
     assert not (tmp_path / ".deltawitness/cache_ledgers").exists()
     drained = ask("drain")
     assert (drained.exit_code, drained.stdout) == (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import EntryDefinition, checked_name, define_view
+from deltawitness.cache.entries.listing import SCOPES, CacheEntry, iter_entries
 from deltawitness.cache.entries.policy import (
     DATASET_DELTA_STAGING,
     RUNTIME_ARTIFACT,
@@ -76,27 +77,6 @@ class Explanation:
     def __str__(self) -> str:
         told = "; ".join(str(reason) for reason in self.reasons)
         return f"{self.name}: {self.result.value}" + (f" ({told})" if told else "")
-
-
-@dataclass(frozen=True, slots=True)
-class CacheEntry:
-    """An entry of the cache as :meth:`DeltaCache.list` tells it.
-
-    Attributes:
-        scope: what kind of thing it is.
-        name: its name.
-        policy: name of its policy.
-        version: the version that holds it.
-        made_at: when it was kept, in milliseconds since the Unix epoch.
-        problem: why it cannot be served, if it cannot.
-    """
-
-    scope: CacheScope
-    name: str
-    policy: str | None
-    version: int | None
-    made_at: int | None
-    problem: str | None = None
 
 
 class DeltaCache:
@@ -318,22 +298,7 @@ class DeltaCache:
 
     def list(self) -> list[CacheEntry]:
         """Return every entry, whatever state it is in."""
-        return list(self._listed())
-
-    def _listed(self) -> Iterator[CacheEntry]:
-        for scope in _SCOPES:
-            for name in self._entries.names(scope):
-                try:
-                    entry = self._entries.read(scope, name)
-                except DamagedEntryError as damage:
-                    yield CacheEntry(scope, name, None, None, None, f"damaged: {damage}")
-                    continue
-                if entry is not None:
-                    gone = PRUNED if PRUNED in entry.facts else "invalidated"
-                    problem = None if entry.fingerprint is not None else gone
-                    yield CacheEntry(
-                        scope, name, entry.policy, entry.version, entry.made_at, problem
-                    )
+        return list(iter_entries(self._entries))
 
     def invalidate(self, name: str) -> None:
         """Have an entry computed anew when it is asked for next; what it holds stays.
@@ -341,7 +306,7 @@ class DeltaCache:
         Raises:
             CacheError: there is none of that name.
         """
-        found = [scope for scope in _SCOPES if self._entry(scope, name) is not None]
+        found = [scope for scope in SCOPES if self._entry(scope, name) is not None]
         if not found:
             msg = f"there is no entry {name}"
             raise CacheError(msg)
@@ -390,7 +355,7 @@ class DeltaCache:
         verifier = Verifier(
             self._root, plain(self._ctx), self._recipes, settings=self._entries.settings
         )
-        for scope in _SCOPES:
+        for scope in SCOPES:
             try:
                 entry = self._entries.read(scope, checked_name(name))
             except DamagedEntryError as damage:
@@ -433,9 +398,6 @@ def _absence_of(entry: Entry | None) -> Reason | None:
 
 def _kinds(reason: Reason | None) -> list[str] | None:
     return None if reason is None else [reason.kind.value]
-
-
-_SCOPES = (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA)
 
 
 def _explained(recipe: EntryDefinition, found: Lookup, stale: list[str]) -> Explanation:

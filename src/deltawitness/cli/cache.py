@@ -23,16 +23,17 @@ from deltawitness.cli.console import (
 from deltawitness.cli.durations import parse_duration
 from deltawitness.cli.ledger_option import (
     RootOption,
-    any_ledger,
     existing_ledger,
+    listed_ledger,
     of_ledger,
     shown_root,
 )
-from deltawitness.cli.ledger_queries import Row, reads_of, written_in
+from deltawitness.cli.ledger_queries import Row, list_reads, rewritable_writes
 from deltawitness.report.cache import print_entries, print_pruned, print_verified, print_why
 
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import DeltaCache
+    from deltawitness.cache.entries.listing import CacheEntry
     from deltawitness.cache.entries.store import Entry
     from deltawitness.cache.verify.verifier import VerifyResult
 
@@ -51,7 +52,7 @@ def ls_command(
 ) -> None:
     """List what a cache holds, in whatever state it is."""
     with _of_cache(root, "read"):
-        entries = [asdict(entry) | _aged(entry.made_at) for entry in _existing(root).list()]
+        entries = [asdict(entry) | _aged(entry.made_at) for entry in _existing_entries(root)]
     if as_json:
         print_json(entries)
     else:
@@ -132,8 +133,8 @@ def verify_run_command(
     from deltawitness.cache.verify.verifier import Verifier  # noqa: PLC0415 - heavy
 
     with of_ledger(root, "read"):
-        ledger = existing_ledger(root)
-        whole_id, rows = written_in(ledger, run_id)
+        ledger = listed_ledger(root)
+        whole_id, rows = rewritable_writes(ledger, run_id)
         verified = list(Verifier(ledger.root).writes(rows))
     if as_json:
         print_json({"run_id": whole_id, **_counts(verified), "writes": list(map(asdict, verified))})
@@ -193,17 +194,30 @@ def _existing(root: str | None) -> DeltaCache:
     """Return the cache.
 
     Raises:
-        Complaint: there is none.
+        CommandError: there is none.
     """
     from deltawitness.cache.delta_cache import DeltaCache  # noqa: PLC0415 - heavy
     from deltawitness.session.proxies import ObservedSessionContext  # noqa: PLC0415 - heavy
 
+    _existing_entries(root)
+    return DeltaCache(ObservedSessionContext(), root)
+
+
+def _existing_entries(root: str | None) -> list[CacheEntry]:
+    """Return the entries of the cache.
+
+    Raises:
+        CommandError: there is none.
+    """
+    from deltawitness.cache.entries.listing import iter_entries  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import Entries  # noqa: PLC0415 - heavy
+
     log_to_stderr()
-    cache = DeltaCache(ObservedSessionContext(), root)
-    if not cache.list():
+    entries = list(iter_entries(Entries(listed_ledger(root, is_required=False).root)))
+    if not entries:
         msg = f"there is no cache at {shown_root(root)}"
         raise CommandError(msg)
-    return cache
+    return entries
 
 
 def _known(root: str | None, name: str) -> list[Row]:
@@ -212,7 +226,7 @@ def _known(root: str | None, name: str) -> list[Row]:
     from deltawitness.semconv import CacheScope  # noqa: PLC0415 - heavy
 
     checked_name(name)
-    entries = Entries(any_ledger(root).root)
+    entries = Entries(listed_ledger(root, is_required=False).root)
     known: list[Row] = []
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         try:
@@ -255,5 +269,5 @@ _READ = ("event_time", "run_id", "job", "result", "reason", "version", "duration
 
 
 def _reads(root: str | None, name: str, limit: int) -> list[Row]:
-    rows = reads_of(any_ledger(root), name, limit)
+    rows = list_reads(listed_ledger(root, is_required=False), name, limit)
     return [{column: row[column] for column in _READ} for row in rows]

@@ -23,7 +23,7 @@ def drain_command(
     from deltawitness.ledger.spool.reader import adopt  # noqa: PLC0415 - heavy
 
     with of_ledger(root, "written"):
-        ledger = existing_ledger(root, or_waiting=True)
+        ledger = existing_ledger(root, or_spools=True)
         drained = ledger.drain()
         left = sum(1 for _ in adopt(ledger.spools))
     if as_json:

@@ -10,8 +10,8 @@ import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
-from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
-from deltawitness.cli.ledger_queries import Row, RunReport, run_report, runs_of
+from deltawitness.cli.ledger_option import RootOption, listed_ledger, of_ledger
+from deltawitness.cli.ledger_queries import Row, RunReport, list_runs, read_run
 from deltawitness.report.runs import print_run, print_runs
 from deltawitness.report.summary import summary_lines
 
@@ -43,7 +43,7 @@ def runs_command(
 ) -> None:
     """List finished runs, newest first."""
     with of_ledger(root, "read"):
-        rows = runs_of(existing_ledger(root), job=job, status=status, since=since, limit=limit)
+        rows = list_runs(listed_ledger(root), job=job, status=status, since=since, limit=limit)
     if as_json:
         print_json(rows)
     else:
@@ -57,25 +57,25 @@ def show_command(
 ) -> None:
     """Show one run: the runs opened in it, what was done to which table, and what failed."""
     with of_ledger(root, "read"):
-        told = run_report(existing_ledger(root), run_id)
+        report = read_run(listed_ledger(root), run_id)
     if as_json:
-        print_json(_told_json(told))
+        print_json(_report_json(report))
     else:
-        print_run(console(sys.stdout), told)
+        print_run(console(sys.stdout), report)
 
 
-def _told_json(told: RunReport) -> dict[str, Any]:
+def _report_json(report: RunReport) -> dict[str, Any]:
     return {
-        "run": told.run,
-        "children": _children_json(told, told.run["run_id"]),
-        "total": told.total(),
-        "tables": summary_lines(told.summary),
-        "failed": told.failed,
+        "run": report.run,
+        "children": _children_json(report, report.run["run_id"]),
+        "total": report.total(),
+        "tables": summary_lines(report.summary),
+        "failed": report.failed,
     }
 
 
-def _children_json(told: RunReport, run_id: str) -> list[Row]:
+def _children_json(report: RunReport, run_id: str) -> list[Row]:
     return [
-        {**child, "children": _children_json(told, child["run_id"])}
-        for child in told.children.get(run_id, [])
+        {**child, "children": _children_json(report, child["run_id"])}
+        for child in report.children.get(run_id, [])
     ]

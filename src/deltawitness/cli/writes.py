@@ -10,8 +10,8 @@ import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
-from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
-from deltawitness.cli.ledger_queries import writes_of
+from deltawitness.cli.ledger_option import RootOption, listed_ledger, of_ledger
+from deltawitness.cli.ledger_queries import list_writes
 from deltawitness.report.writes import print_writes
 from deltawitness.semconv import CacheResult
 
@@ -31,8 +31,8 @@ def writes_command(
 ) -> None:
     """List what was done to tables, newest first."""
     with of_ledger(root, "read"):
-        rows = writes_of(
-            existing_ledger(root), table=table, run=run, since=since, result=result, limit=limit
+        rows = list_writes(
+            listed_ledger(root), table=table, run=run, since=since, result=result, limit=limit
         )
     if as_json:
         print_json(rows)
