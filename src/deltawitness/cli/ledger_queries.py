@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from deltawitness.cli.console import CommandError
@@ -28,6 +28,7 @@ __all__ = [
     "list_writes",
     "read_run",
     "rewritable_writes",
+    "similar_run_ids",
 ]
 
 COUNTS = (
@@ -222,6 +223,21 @@ def find_run_id(ledger: LedgerListing, prefix: str, option: str = "") -> str:
     return found[0]
 
 
+def similar_run_ids(ledger: LedgerListing, rows: Iterable[Row]) -> list[str]:
+    """Return the ids of all runs that begin as the runs of some rows do: what short ids differ from.
+
+    Args:
+        ledger: the ledger to query.
+        rows: rows of runs or of operations.
+    """
+    starts = is_in("substr(run_id, 1, 13)", {row["run_id"][:13] for row in rows if row["run_id"]})
+    found = ledger.query(
+        f"SELECT run_id FROM run_parts WHERE {starts}"  # noqa: S608 - quoted by is_in
+        f" UNION SELECT run_id FROM inventory WHERE {starts}"
+    )
+    return [row["run_id"] for row in found]
+
+
 def _unfinished_run(ledger: LedgerListing, run_id: str) -> Row:
     """Return as much of a run's row as its operations have."""
     first = ledger.rows(INVENTORY, _equal("run_id", run_id), order="event_time", limit=1)[0]
@@ -267,6 +283,8 @@ def _summary(ledger: LedgerListing, condition: str, run: Row) -> RunSummary:
 
 def _line(row: Row) -> SummaryLine:
     line = SummaryLine(row["operations"], row["errors"], (row["milliseconds"] or 0.0) / 1000)
+    if row["mode"] is not None:
+        line.modes[row["mode"]] = None
     line.metrics.update({name: row[name] for name in _SUMMED if row[name]})
     return line
 

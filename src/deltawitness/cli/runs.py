@@ -11,7 +11,7 @@ import typer
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
 from deltawitness.cli.ledger_option import RootOption, listed_ledger, of_ledger
-from deltawitness.cli.ledger_queries import Row, RunReport, list_runs, read_run
+from deltawitness.cli.ledger_queries import Row, RunReport, list_runs, read_run, similar_run_ids
 from deltawitness.report.runs import print_run, print_runs
 from deltawitness.report.summary import summary_lines
 
@@ -43,11 +43,13 @@ def runs_command(
 ) -> None:
     """List finished runs, newest first."""
     with of_ledger(root, "read"):
-        rows = list_runs(listed_ledger(root), job=job, status=status, since=since, limit=limit)
+        ledger = listed_ledger(root)
+        rows = list_runs(ledger, job=job, status=status, since=since, limit=limit)
+        similar = [] if as_json else similar_run_ids(ledger, rows)
     if as_json:
         print_json(rows)
     else:
-        print_runs(console(sys.stdout), rows)
+        print_runs(console(sys.stdout), rows, similar)
 
 
 def show_command(

@@ -11,7 +11,7 @@ import typer
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
 from deltawitness.cli.ledger_option import RootOption, listed_ledger, of_ledger
-from deltawitness.cli.ledger_queries import list_writes
+from deltawitness.cli.ledger_queries import list_writes, similar_run_ids
 from deltawitness.report.writes import print_writes
 from deltawitness.semconv import CacheResult
 
@@ -31,10 +31,10 @@ def writes_command(
 ) -> None:
     """List what was done to tables, newest first."""
     with of_ledger(root, "read"):
-        rows = list_writes(
-            listed_ledger(root), table=table, run=run, since=since, result=result, limit=limit
-        )
+        ledger = listed_ledger(root)
+        rows = list_writes(ledger, table=table, run=run, since=since, result=result, limit=limit)
+        similar = [] if as_json else similar_run_ids(ledger, rows)
     if as_json:
         print_json(rows)
     else:
-        print_writes(console(sys.stdout), rows)
+        print_writes(console(sys.stdout), rows, similar)
