@@ -197,10 +197,10 @@ def quote_literal(text: str) -> str:
 
 
 def timestamp_literal(time: dt.datetime) -> str:
-    r"""Return a time as a literal of SQL.
+    """Return a time as a literal of SQL.
 
-    >>> timestamp_literal(dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC))
-    "arrow_cast('2024-02-29T12:00:00+00:00', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+    >>> print(timestamp_literal(dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)))
+    arrow_cast('2024-02-29T12:00:00+00:00', 'Timestamp(Microsecond, Some("UTC"))')
     """
     text = time.astimezone(dt.UTC).isoformat()
     return f"arrow_cast('{text}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
