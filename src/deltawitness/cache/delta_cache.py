@@ -107,7 +107,7 @@ class DeltaCache:
         *,
         settings: Settings | None = None,
     ) -> None:
-        known = settings or Settings.from_env()
+        known = Settings.or_from_env(settings)
         known = replace(
             known,
             cache_root=known.cache_root if root is None else str(root),

@@ -116,4 +116,4 @@ def _as_text(value: Any) -> str:
     return value.isoformat() if isinstance(value, dt.date) else str(value)
 
 
-JsonOption = typer.Option("--json", help="As JSON.")
+JsonOption = typer.Option("--json", help="Print JSON.")

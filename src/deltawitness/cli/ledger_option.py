@@ -24,13 +24,13 @@ __all__ = ["RootOption", "any_ledger", "existing_ledger", "listed_ledger", "of_l
 
 RootOption = typer.Option(
     "--root",
-    metavar="PLACE",
-    help="The cache root; by default DELTAWITNESS_CACHE_ROOT, else .deltawitness here.",
+    metavar="LOCATION",
+    help="Path or URI of the ledger and cache; by default DELTAWITNESS_ROOT, else .deltawitness.",
 )
 
 
 def shown_root(root: str | None) -> str:
-    """Return where a ledger lies, as it may be shown."""
+    """Return the location of a ledger without credentials."""
     where = absolute_root(Settings.from_env()) if root is None else root
     local = local_path(where)
     return strip_credentials(where) if local is None else local
@@ -41,8 +41,8 @@ def of_ledger(root: str | None, done: str) -> Iterator[None]:
     """End the command with one clear line when the block fails.
 
     Args:
-        root: as given on the command line.
-        done: what is done to the ledger in the block, as a participle.
+        root: the value of `--root`.
+        done: a participle for the message, such as `read`.
     """
     with clearly("the settings cannot be read"):
         where = shown_root(root)

@@ -1,4 +1,4 @@
-"""`deltawitness runs` and `deltawitness show`: the runs of the ledger, and all there is on one."""
+"""`deltawitness runs` and `deltawitness show`: the runs of the ledger, and the report of one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _status(text: str) -> str:
 
 
 def runs_command(
-    job: Annotated[str | None, typer.Option(help="Of this job.")] = None,
+    job: Annotated[str | None, typer.Option(help="Filter by job name.")] = None,
     status: Annotated[
         str | None,
         typer.Option(
@@ -37,7 +37,7 @@ def runs_command(
         ),
     ] = None,
     since: Annotated[dt.datetime | None, SinceOption] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows.")] = 20,
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
@@ -53,11 +53,11 @@ def runs_command(
 
 
 def show_command(
-    run_id: Annotated[str, typer.Argument(help="The run's id, or how it begins.")],
+    run_id: Annotated[str, typer.Argument(help="Run id, or an unambiguous prefix of it.")],
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show one run: the runs opened in it, what was done to which table, and what failed."""
+    """Show one run: its child runs, its operations by table, and what failed."""
     with of_ledger(root, "read"):
         report = read_run(listed_ledger(root), run_id)
     if as_json:

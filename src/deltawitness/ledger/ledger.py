@@ -65,7 +65,7 @@ class Ledger:
         *,
         settings: Settings | None = None,
     ) -> None:
-        known = settings or Settings.from_env()
+        known = Settings.or_from_env(settings)
         self._settings = replace(
             known,
             cache_root=known.cache_root if root is None else str(root),

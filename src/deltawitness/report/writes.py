@@ -22,7 +22,7 @@ _COLUMNS = (
     Column("table", wrap_at=10),
     Column("operation", wrap_at=9),
     Column("version", is_number=True),
-    Column("result", wrap_at=10),
+    Column("result", wrap_at=8),
     Column("rows", wrap_at=8),
     Column("seconds", is_number=True),
     Column("source"),
@@ -54,8 +54,14 @@ def _cells(row: Row, ids: Mapping[str, str]) -> list[str]:
         row["table_name"] or text(row["table_id"])[:8],
         operation(row["operation"], row["mode"]),
         text(row["version"]),
-        row["error_type"] or row["reason"] or text(row["result"]),
+        _result(row),
         rows(row["rows_added"], row["rows_updated"], row["rows_deleted"]),
         seconds(None if milliseconds is None else milliseconds / _MILLISECONDS),
         text(row["source"] if row["source"] != "observed" else None),
     ]
+
+
+def _result(row: Row) -> str:
+    """Return the result, as `--result` takes it, with the type of the error or the reason."""
+    why = row["error_type"] or row["reason"]
+    return text(row["result"]) + (f": {why}" if why else "")
