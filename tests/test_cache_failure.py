@@ -95,7 +95,7 @@ DAMAGES = {
     truncate_a_file: "damaged: a file of it is missing or damaged",
     break_the_log: "damaged: its table cannot be opened",
     empty_the_log: "damaged: its table cannot be opened",
-    garble_what_it_was_made_from: "damaged: what its table says of it cannot be read",
+    garble_what_it_was_made_from: "damaged: the entry's commit metadata is unreadable",
     write_over_it: "damaged: somebody else has written it (WRITE)",
     delete_from_it: "damaged: somebody else has written it (DELETE)",
 }

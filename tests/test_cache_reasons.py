@@ -105,7 +105,7 @@ CHANGES = [
         add_and_retype,
         "SELECT * FROM t",
         [
-            ("plan_changed", "plan changed: it is another query"),
+            ("plan_changed", "plan changed: the query changed"),
             ("schema_changed", "schema changed: added more; retyped x int64 -> double"),
             ("input_changed", "input changed: t 0 -> 1"),
         ],
@@ -114,7 +114,7 @@ CHANGES = [
         drop,
         "SELECT * FROM t",
         [
-            ("plan_changed", "plan changed: it is another query"),
+            ("plan_changed", "plan changed: the query changed"),
             ("schema_changed", "schema changed: dropped x"),
             ("input_changed", "input changed: t 0 -> 1"),
         ],
@@ -182,7 +182,7 @@ def test_what_has_changed_is_told(change, query, reasons, place):
             {"query": "SELECT id, x FROM t"},
             {"query": "SELECT x, id FROM t"},
             [
-                ("plan_changed", "plan changed: it is another query"),
+                ("plan_changed", "plan changed: the query changed"),
                 ("schema_changed", "schema changed: the order or the nullability of its columns"),
             ],
         ),
@@ -200,7 +200,7 @@ def test_what_has_changed_is_told(change, query, reasons, place):
             {"query": "SELECT id FROM t"},
             {"query": "SELECT id FROM u"},
             [
-                ("plan_changed", "plan changed: it is another query"),
+                ("plan_changed", "plan changed: the query changed"),
                 ("input_changed", "input changed: u was not read before"),
                 ("input_changed", "input changed: t is not read any more"),
             ],
@@ -225,10 +225,13 @@ def test_what_the_program_asks_otherwise_is_told(first, then, reasons, place):
             "SELECT random() AS r",
             "random() gives another result each time: give the policy a max_age",
         ),
-        ("SELECT same(id) AS id FROM t", "same() is the program's own: give it a version"),
+        (
+            "SELECT same(id) AS id FROM t",
+            "same() is a user-defined function; pass its version in functions= to cache queries that call it",
+        ),
         (
             "SELECT 'secret(1)' AS s FROM t",
-            "it may call a function of the program's own: give it a version",
+            "it may call a user-defined function; pass its version in functions= to cache it",
         ),
         ("SELECT t.id, u.id FROM t, u", "two of its columns have one name: give them others"),
     ],

@@ -251,10 +251,7 @@ def test_a_function_that_is_not_at_hand(lake, ctx, cache):
     cache.view("view", query, functions={"f": "1"})
     move_on(lake)
     assert told(cache.verify("view")) == ("reproducible", None)
-    assert (
-        reason(elsewhere(lake).verify("view"))
-        == "a function of the program's own: f 1 is not at hand"
-    )
+    assert reason(elsewhere(lake).verify("view")) == "a user-defined function: f 1 is not available"
 
 
 def test_a_call_that_gives_another_result_each_time(lake, cache):

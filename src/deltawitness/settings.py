@@ -280,6 +280,8 @@ def _with_root_alias(variables: Mapping[str, str]) -> Mapping[str, str]:
 
 
 _PREFIX = "DELTAWITNESS_"
+_COLLECTOR = "DELTAWITNESS_COLLECTOR_"
+"""Prefix of the variables of the Collector's configurations, which no setting has."""
 
 _named: set[str] = set()
 """Unknown variables that a warning of this process has named."""
@@ -291,7 +293,8 @@ def _warn_of_unknown_variables(variables: Mapping[str, str]) -> None:
     Processes that `deltawitness run` starts log nothing: the command has done it.
     """
     known = {name.value for name in Env}
-    unknown = {name for name in variables if name.startswith(_PREFIX)} - known - _named
+    ours = {name for name in variables if name.startswith(_PREFIX)}
+    unknown = {name for name in ours if not name.startswith(_COLLECTOR)} - known - _named
     if not unknown or variables.get(Env.ACTIVATE):
         return
     from difflib import get_close_matches  # noqa: PLC0415 - for this case alone

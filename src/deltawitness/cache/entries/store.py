@@ -225,7 +225,7 @@ class Entries:
                 facts=dict(known.get("facts", {})),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            msg = "what its table says of it cannot be read"
+            msg = "the entry's commit metadata is unreadable"
             raise DamagedEntryError(msg) from error
         check_files(table)
         if entry.fingerprint is not None:
@@ -327,7 +327,7 @@ def _parse_entry(text: Any) -> dict[str, Any]:
         known: dict[str, Any] = json.loads(text)
         known["policy"]  # of every release
     except (KeyError, TypeError, ValueError) as error:
-        msg = "what its table says of it cannot be read"
+        msg = "the entry's commit metadata is unreadable"
         raise DamagedEntryError(msg) from error
     return known
 

@@ -60,7 +60,7 @@ def differences(kept: Fingerprint, now: Fingerprint) -> tuple[Reason, ...]:
 def _differences(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
     if kept.plan_hash != now.plan_hash:
         is_shape = kept.plan_shape_hash != now.plan_shape_hash
-        what = "it is another query" if is_shape else "the same query with other literals"
+        what = "the query changed" if is_shape else "the same query with other literals"
         yield Reason(Miss.PLAN_CHANGED, f"plan changed: {what}")
     if kept.schema_hash != now.schema_hash:
         yield Reason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(kept, now)}")
@@ -114,7 +114,8 @@ def _tables_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
             yield Reason(Miss.INPUT_CHANGED, text)
         elif known.commit != mark.commit:
             text = (
-                f"input changed: {label(mark.name)} was put back, and is another at {mark.version}"
+                f"input changed: {label(mark.name)} was restored or recreated;"
+                f" version {mark.version} now has other content"
             )
             yield Reason(Miss.INPUT_CHANGED, text)
     for mark in marks.values():

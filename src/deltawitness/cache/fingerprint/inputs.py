@@ -236,7 +236,7 @@ class _InputCollector:
         if scan.plan is None:
             if self._is_of_recursion(scan.name):
                 return
-            msg = f"nobody can tell what {label(scan.name)} is inside of a subquery"
+            msg = f"cannot determine what {label(scan.name)} is inside of a subquery"
             raise UnknownScanError(msg)
         if self._is_surely_a_table(scan.name):
             self._mark_table(scan.name)
@@ -277,7 +277,7 @@ class _InputCollector:
         elif leaf.is_of(LeafKind.NOTHING):
             self._found.ways.append(SourceInput(name, schema_hash(source.schema())))
         elif not leaf.is_of(LeafKind.WORK_TABLE):
-            msg = f"nobody can tell whether {label(scan.name)} has changed"
+            msg = f"cannot detect changes of {label(scan.name)}"
             raise UnknownScanError(msg)
 
     def _mark_table(self, name: str) -> None:
@@ -300,7 +300,7 @@ class _InputCollector:
             msg = f"the files of {label(name)} cannot be looked at: give it a version"
             raise UnknownScanError(msg) from None
         if any(self._is_put_back(mark) for mark in marks):
-            msg = f"a file of {label(name)} has changed and its time was put back: register it anew"
+            msg = f"a file of {label(name)} changed but its mtime was reset; re-register {label(name)}"
             raise UnknownScanError(msg)
         self._found.ways.append(SourceInput(name, f"{how}.{schema_hash(source.schema())}"))
         self._found.files += marks

@@ -338,7 +338,7 @@ def _kind(kind: pa.DataType) -> str:  # noqa: C901, PLR0911 - one return per kin
             return name
     if kind == pa.month_day_nano_interval():
         return "interval"
-    msg = f"the content of a column of {kind} cannot be told"
+    msg = f"cannot hash columns of type {kind}"
     raise TypeError(msg)
 
 

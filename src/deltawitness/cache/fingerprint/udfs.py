@@ -67,7 +67,10 @@ def udf_inputs(
         if name in versions:
             yield UdfInput(name, versions[name])
         elif name in own:
-            msg = f"{name}() is the program's own: give it a version"
+            msg = (
+                f"{name}() is a user-defined function; pass its version in functions= to cache"
+                " queries that call it"
+            )
             raise UnversionedUdfError(msg)
         elif name in volatile:
             if not is_aging:
@@ -75,7 +78,7 @@ def udf_inputs(
                 raise UnversionedUdfError(msg)
         elif name not in built_in:
             # It may be what a literal holds, and so it is not told.
-            msg = "it may call a function of the program's own: give it a version"
+            msg = "it may call a user-defined function; pass its version in functions= to cache it"
             raise UnversionedUdfError(msg)
 
 

@@ -92,7 +92,7 @@ def pinned_frame(
     missing = [f for f in kept.functions if (functions or {}).get(f.name) != f.version]
     if missing:
         told = ", ".join(f"{mark.name} {mark.version}" for mark in missing)
-        msg = f"a function of the program's own: {told} is not at hand"
+        msg = f"a user-defined function: {told} is not available"
         raise NotReproducibleError(msg)
     ctx = _session(kept, plan, opened, live)
     problem = "its query cannot be planned any more"
@@ -289,5 +289,5 @@ def _lend_function(live: SessionContext, ctx: SessionContext, name: str) -> None
             continue
         unpatched(ctx, f"register_{kind}")(function)
         return
-    msg = f"a function of the program's own: the session does not know {name}"
+    msg = f"a user-defined function: the session does not know {name}"
     raise NotReproducibleError(msg)
