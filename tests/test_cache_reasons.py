@@ -258,16 +258,16 @@ def test_an_age_is_told(place):
 
 def test_reasons_hold_no_path_and_no_literal(place, tmp_path):
     """Also of names that are paths or hold whatever there is."""
-    place.ctx.from_pydict({"k": [1]}, name="/home/ann/secret.csv")
-    secrets = ("ann", "secret", str(tmp_path))
+    place.ctx.from_pydict({"k": [1]}, name="/home/anna/secret.csv")
+    secrets = ("anna", "secret", str(tmp_path))
     for query in (
-        'SELECT * FROM "/home/ann/secret.csv"',
+        'SELECT * FROM "/home/anna/secret.csv"',
         "SELECT 'secret' AS s, random() AS r",
-        'SELECT * FROM t WHERE x = (SELECT max(k) FROM "/home/ann/secret.csv") + 77',
+        'SELECT * FROM t WHERE x = (SELECT max(k) FROM "/home/anna/secret.csv") + 77',
     ):
         place.view(query)
-        place.ctx.deregister_table("/home/ann/secret.csv")
-        place.ctx.from_pydict({"k": [2]}, name="/home/ann/secret.csv")
+        place.ctx.deregister_table("/home/anna/secret.csv")
+        place.ctx.from_pydict({"k": [2]}, name="/home/anna/secret.csv")
         text = str(place.cache.explain("seen"))
         assert not any(secret in text for secret in secrets), text
 

@@ -177,7 +177,7 @@ def test_why_tells_the_state_of_an_entry(place):
     shown("cache", "prune", "--older-than", "0.001s")
     assert told("cache", "why", "sums")["entries"][0]["state"] == "pruned"
     shutil.rmtree(place / ".deltawitness/cache_views/sums")
-    assert shown("cache", "why", "sums").startswith("sums is not there any more")
+    assert shown("cache", "why", "sums").startswith("sums no longer exists")
     assert complaint("cache", "why", "nothing") == "there is no entry nothing"
     assert "name" in complaint("cache", "why", "../x", code=2)
 
@@ -312,7 +312,7 @@ def test_a_run_of_which_something_differs_is_a_failure(own):
     reasons = {
         write["reason"] for write in told("verify", run_id)["writes"] if write["name"] == "sums"
     }
-    assert reasons == {"version vacuumed: what it held is not there any more, or damaged"}
+    assert reasons == {"version vacuumed: what it held no longer exists, or damaged"}
 
 
 def test_an_input_that_is_gone_is_said(own):

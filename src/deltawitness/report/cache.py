@@ -26,7 +26,7 @@ _ENTRY_COLUMNS = (
     Column("name", wrap_at=12),
     Column("policy", wrap_at=8),
     Column("version", is_number=True),
-    Column("made", wrap_at=10),
+    Column("made", wrap_at=10, splits_words=False),
     Column("state", wrap_at=12),
 )
 
@@ -48,7 +48,7 @@ def print_entries(console: Console, entries: Sequence[Row]) -> None:
 
 
 _READ_COLUMNS = (
-    Column("time", wrap_at=10),
+    Column("time", wrap_at=10, splits_words=False),
     Column("run"),
     Column("job", wrap_at=8),
     Column("result"),

@@ -70,7 +70,7 @@ _COLUMNS = (
     Column("finding"),
     Column("table", wrap_at=10),
     Column("versions", wrap_at=8),
-    Column("operation", wrap_at=9),
+    Column("operation", wrap_at=9, splits_words=False),
     Column("details", wrap_at=18),
 )
 

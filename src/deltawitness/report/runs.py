@@ -40,7 +40,7 @@ _RUN_COLUMNS = (
     Column("run"),
     Column("job", wrap_at=8),
     Column("status"),
-    Column("started", wrap_at=10),
+    Column("started", wrap_at=10, splits_words=False),
     *(Column(name, is_number=True) for name in ("seconds", *_COUNTS, "rows +", "tables")),
 )
 
@@ -139,9 +139,9 @@ def _tree_lines(
 
 
 _FAILED_COLUMNS = (
-    Column("time", wrap_at=10),
+    Column("time", wrap_at=10, splits_words=False),
     Column("table", wrap_at=10),
-    Column("operation", wrap_at=9),
+    Column("operation", wrap_at=9, splits_words=False),
     Column("error", wrap_at=12),
     Column("landed"),
     Column("message", wrap_at=20),

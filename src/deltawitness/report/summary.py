@@ -138,7 +138,7 @@ def print_summary(console: Console, summary: RunSummary, notes: Sequence[str] = 
 
 _COLUMNS = (
     Column("table", wrap_at=10),
-    Column("operation", wrap_at=9),
+    Column("operation", wrap_at=9, splits_words=False),
     *(
         Column(name, is_number=True)
         for name in ("ops", "rows +", "rows ~", "rows -", "files +", "files -", "bytes +")

@@ -27,12 +27,14 @@ class Column:
     Attributes:
         name: its header.
         is_number: align it to the right.
-        wrap_at: the narrowest that its text may be wrapped at; None when it must not be wrapped.
+        wrap_at: the narrowest width that its text may be wrapped to; None when it must not be wrapped.
+        splits_words: whether words that are longer than `wrap_at` may be split.
     """
 
     name: str
     is_number: bool = False
     wrap_at: int | None = None
+    splits_words: bool = True
 
 
 def print_line(console: Console, text: str) -> None:
@@ -102,8 +104,10 @@ def _fitting_widths(
         for number, column in enumerate(columns)
     ]
     least = [
-        width if column.wrap_at is None else min(width, max(column.wrap_at, cell_len(column.name)))
-        for column, width in zip(columns, natural, strict=True)
+        min(natural[number], _least_width(column, [row[number] for row in rows]))
+        if column.wrap_at is not None
+        else natural[number]
+        for number, column in enumerate(columns)
     ]
     if sum(least) > room:
         return None
@@ -116,6 +120,11 @@ def _fitting_widths(
         )
         widths[number] -= 1
     return widths
+
+
+def _least_width(column: Column, cells: Sequence[str]) -> int:
+    words = [] if column.splits_words else [word for cell in cells for word in cell.split()]
+    return max([column.wrap_at or 0, cell_len(column.name), *map(cell_len, words)])
 
 
 def _longest_line(cell: str) -> int:

@@ -17,13 +17,13 @@ Row = Mapping[str, Any]
 _MILLISECONDS = 1000
 
 _COLUMNS = (
-    Column("time", wrap_at=10),
+    Column("time", wrap_at=10, splits_words=False),
     Column("run"),
-    Column("table", wrap_at=10),
-    Column("operation", wrap_at=9),
+    Column("table", wrap_at=8),
+    Column("operation", wrap_at=9, splits_words=False),
     Column("version", is_number=True),
     Column("result", wrap_at=8),
-    Column("rows", wrap_at=8),
+    Column("rows", wrap_at=4, splits_words=False),
     Column("seconds", is_number=True),
     Column("source"),
 )
