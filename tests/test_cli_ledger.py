@@ -490,7 +490,7 @@ def test_a_reconcile_tells_of_tables_that_cannot_be_read(lake):
 
 def test_a_reconcile_says_of_which_tables(lake):
     """Some, or all; not neither and not both."""
-    assert complaint("reconcile", code=2) == "reconcile: name tables, or give --all"
+    assert complaint("reconcile", code=2) == "reconcile: expected either table paths or --all"
     complaint("reconcile", "lake/top", "--all", code=2)
     assert "no ledger at" in complaint("reconcile", "--all")
 
