@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import EntryDefinition, checked_name, define_view
+from deltawitness.cache.entries.listing import SCOPES, CacheEntry, iter_entries
 from deltawitness.cache.entries.policy import (
     DATASET_DELTA_STAGING,
     RUNTIME_ARTIFACT,
@@ -78,27 +79,6 @@ class Explanation:
         return f"{self.name}: {self.result.value}" + (f" ({reasons})" if reasons else "")
 
 
-@dataclass(frozen=True, slots=True)
-class CacheEntry:
-    """An entry of the cache, as :meth:`DeltaCache.list` returns it.
-
-    Attributes:
-        scope: view, dataset, artifact or metadata.
-        name: name of the entry.
-        policy: name of its policy.
-        version: the table version that holds it.
-        made_at: when its computation began, in milliseconds since the Unix epoch.
-        problem: why it cannot be served; None when it can.
-    """
-
-    scope: CacheScope
-    name: str
-    policy: str | None
-    version: int | None
-    made_at: int | None
-    problem: str | None = None
-
-
 class DeltaCache:
     """Stores results of a session as Delta tables, and serves them while their inputs are unchanged.
 
@@ -127,7 +107,7 @@ class DeltaCache:
         *,
         settings: Settings | None = None,
     ) -> None:
-        resolved = settings or Settings.from_env()
+        resolved = Settings.or_from_env(settings)
         resolved = replace(
             resolved,
             cache_root=resolved.cache_root if root is None else str(root),
@@ -317,22 +297,7 @@ class DeltaCache:
 
     def list(self) -> list[CacheEntry]:
         """Return all entries, also those that cannot be served."""
-        return list(self._iter_entries())
-
-    def _iter_entries(self) -> Iterator[CacheEntry]:
-        for scope in _SCOPES:
-            for name in self._entries.names(scope):
-                try:
-                    entry = self._entries.read(scope, name)
-                except DamagedEntryError as damage:
-                    yield CacheEntry(scope, name, None, None, None, f"damaged: {damage}")
-                    continue
-                if entry is not None:
-                    state = PRUNED if PRUNED in entry.properties else "invalidated"
-                    problem = None if entry.fingerprint is not None else state
-                    yield CacheEntry(
-                        scope, name, entry.policy, entry.version, entry.made_at, problem
-                    )
+        return list(iter_entries(self._entries))
 
     def invalidate(self, name: str) -> None:
         """Invalidate an entry, so that the next request recomputes it. Its data files stay.
@@ -340,7 +305,7 @@ class DeltaCache:
         Raises:
             CacheError: there is no entry with this name.
         """
-        found = [scope for scope in _SCOPES if self._entry(scope, name) is not None]
+        found = [scope for scope in SCOPES if self._entry(scope, name) is not None]
         if not found:
             msg = f"there is no entry {name}"
             raise CacheError(msg)
@@ -390,7 +355,7 @@ class DeltaCache:
         verifier = Verifier(
             self._root, plain(self._ctx), self._definitions, settings=self._entries.settings
         )
-        for scope in _SCOPES:
+        for scope in SCOPES:
             try:
                 entry = self._entries.read(scope, checked_name(name))
             except DamagedEntryError as damage:
@@ -435,9 +400,6 @@ def _absence_of(entry: Entry | None) -> Reason | None:
 
 def _reason_kinds(reason: Reason | None) -> list[str] | None:
     return None if reason is None else [reason.kind.value]
-
-
-_SCOPES = (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA)
 
 
 def _explanation_of(definition: EntryDefinition, found: Lookup, stale: list[str]) -> Explanation:

@@ -121,11 +121,16 @@ def run_ledger(*, is_wanted: bool) -> RunLedger:
         return RunLedger()
     root = absolute_root(settings)
     return RunLedger(
-        {Env.CACHE_ROOT.value: root},
+        {name.value: root for name in (Env.CACHE_ROOT, Env.ROOT) if _is_set(name)},
         root,
         spool_folder_of(settings, root),
         OwnFolder(root if settings.cache_root is None else None),
     )
+
+
+def _is_set(name: Env) -> bool:
+    """Return whether the program's environment needs the absolute root under this name."""
+    return name is Env.CACHE_ROOT or bool(os.environ.get(name))
 
 
 def _drain() -> int:

@@ -65,7 +65,7 @@ class Ledger:
         *,
         settings: Settings | None = None,
     ) -> None:
-        given = settings or Settings.from_env()
+        given = Settings.or_from_env(settings)
         self._settings = replace(
             given,
             cache_root=given.cache_root if root is None else str(root),

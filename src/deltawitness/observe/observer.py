@@ -141,7 +141,7 @@ class Observer:
         request_hook: RequestHook | None = None,
         response_hook: ResponseHook | None = None,
     ) -> None:
-        self.settings = resolve(settings or Settings.from_env())
+        self.settings = resolve(Settings.or_from_env(settings))
         # An invalid run or scope in the environment is an error now, before any write.
         check_environment()
         current_cache_context()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.entries.policy import CachePolicy
+from deltawitness.cache.entries.policy import CachePolicy, check_policy
 from deltawitness.cache.fingerprint.dependencies import (
     is_being_computed,
     refresh_view,
@@ -81,6 +81,14 @@ class EntryDefinition:
     make: Callable[[], Candidate]
     properties: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the type of the policy.
+
+        Raises:
+            ConfigurationError: it is no :class:`CachePolicy`.
+        """
+        check_policy(self.policy)
 
     @property
     def is_registered(self) -> bool:

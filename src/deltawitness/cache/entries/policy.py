@@ -15,6 +15,8 @@ __all__ = [
     "VIEW_DELTA_STAGING",
     "CachePolicy",
     "OnError",
+    "check_duration",
+    "check_policy",
 ]
 
 
@@ -61,16 +63,18 @@ class CachePolicy:
 
     def __post_init__(self) -> None:
         """Check and normalize the fields."""
-        if not self.name:
-            msg = "CachePolicy: the name must not be empty"
+        if not isinstance(self.name, str) or not self.name:
+            msg = "CachePolicy: the name must be a non-empty string"
             raise ConfigurationError(msg)
         for field in ("max_age", "retention"):
             length = getattr(self, field)
-            if length is not None and length <= timedelta(0):
-                msg = f"CachePolicy: {field} must be greater than zero"
-                raise ConfigurationError(msg)
-        if self.target_file_size is not None and self.target_file_size < 1:
-            msg = "CachePolicy: target_file_size must be at least 1 byte"
+            if length is not None:
+                check_duration(f"CachePolicy: {field}", length)
+        size = self.target_file_size
+        if size is not None and (not isinstance(size, int) or size < 1):
+            msg = (
+                "CachePolicy: target_file_size must be an integer number of bytes greater than zero"
+            )
             raise ConfigurationError(msg)
         if self.compress not in COMPRESSIONS:
             msg = f"CachePolicy: compress must be one of {', '.join(COMPRESSIONS)}"
@@ -84,6 +88,36 @@ class CachePolicy:
             columns = getattr(self, field)
             names = (columns,) if isinstance(columns, str) else tuple(columns)
             object.__setattr__(self, field, names)
+
+
+def check_duration(name: str, length: object) -> None:
+    """Raise unless a length of time is a `timedelta` greater than zero.
+
+    Args:
+        name: starts the message, such as `CachePolicy: max_age`.
+        length: the value.
+
+    Raises:
+        ConfigurationError: it is of another type, zero or negative.
+    """
+    if not isinstance(length, timedelta):
+        msg = f"{name} must be a datetime.timedelta such as timedelta(hours=1), not {length!r}"
+        raise ConfigurationError(msg)
+    if length <= timedelta(0):
+        msg = f"{name} must be greater than zero"
+        raise ConfigurationError(msg)
+
+
+def check_policy(policy: object) -> None:
+    """Raise unless an argument `policy` is a :class:`CachePolicy`.
+
+    Raises:
+        ConfigurationError: it is of another type.
+    """
+    if not isinstance(policy, CachePolicy):
+        text = repr(policy) if isinstance(policy, str) else "..."
+        msg = f"policy: expected CachePolicy({text}), not {type(policy).__name__}"
+        raise ConfigurationError(msg)
 
 
 COMPRESSIONS = ("zstd", "snappy", "lz4", "gzip", "uncompressed")

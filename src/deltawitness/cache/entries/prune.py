@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from deltawitness.cache.entries.locks import entry_lock
 from deltawitness.cache.entries.plan_store import delete_plans
-from deltawitness.cache.entries.policy import CachePolicy
+from deltawitness.cache.entries.policy import CachePolicy, check_duration, check_policy
 from deltawitness.cache.entries.store import (
     PRUNED,
     RETENTION,
@@ -33,7 +33,6 @@ from deltawitness.cache.entries.store import (
     entry_metadata,
 )
 from deltawitness.commit.log import local_path
-from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.observe.write_context import NO_ATTRIBUTES
@@ -112,9 +111,10 @@ def prune(
         ConfigurationError: `older_than` is not positive.
         OSError: the storage cannot be listed.
     """
-    if older_than is not None and older_than <= dt.timedelta(0):
-        msg = "prune: older_than must be greater than zero"
-        raise ConfigurationError(msg)
+    if policy is not None:
+        check_policy(policy)
+    if older_than is not None:
+        check_duration("prune: older_than", older_than)
     tally = _Tally()
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         for name in list(entries.names(scope)):

@@ -141,7 +141,7 @@ def _files_in(path: Path) -> Iterator[Path]:
         yield path
         return
     if not path.is_dir():
-        msg = "the dataset's source does not exist"
+        msg = f"dataset: the source {str(path)!r} does not exist"
         raise ConfigurationError(msg)
     for file in path.rglob("*"):
         is_hidden = file.name.startswith((".", "_"))

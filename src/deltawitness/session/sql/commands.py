@@ -246,7 +246,7 @@ def _copy(words: Words) -> CopyToDelta:
     uri = words.string()
     storage = _storage(words)
     if storage.location is not None:
-        msg = "COPY: where to is said after TO, not by a LOCATION"
+        msg = "COPY takes its target after TO; LOCATION is not supported"
         raise StatementError(msg)
     words.expect_end()
     return CopyToDelta(query, uri, storage.partition_by, storage.options)
