@@ -285,7 +285,7 @@ class DeltaCache:
             ctx = plain(self._ctx)
             session = session_of(ctx)
             name = session.full_name(ctx, (recipe.name,))
-            session.upstream[name] = partial(self._bring_up, recipe)
+            session.cached_names[name] = partial(self._bring_up, recipe)
         is_observed = isinstance(self._ctx, ObservedSessionContext)
         return ObservedDataFrame(plain(kept)) if is_observed else plain(kept)
 

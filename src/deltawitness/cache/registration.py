@@ -32,9 +32,11 @@ def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
-    with session.serving:
+    with session.registration_lock:
         known = session.snapshot.get(full)
-        is_ours = full in session.lent or (known is not None and known.table_id == table_id(uri))
+        is_ours = full in session.uncached_names or (
+            known is not None and known.table_id == table_id(uri)
+        )
         if not is_ours and unpatched(ctx, "table_exist")(full.sql()):
             msg = f"the session knows another table under the name {name}: choose another name"
             raise ConfigurationError(msg)
@@ -50,8 +52,8 @@ def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFra
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
-    with session.serving:
-        was_lent = full in session.lent
+    with session.registration_lock:
+        was_lent = full in session.uncached_names
         with session.swapping():
             if was_lent:
                 _deregister(ctx, session, full)
@@ -61,7 +63,7 @@ def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFra
             else:
                 session.publish(ctx, known, table)
         if was_lent:
-            session.make_readers_again(ctx, full)
+            session.replace_readers(ctx, full)
         frame: DataFrame = _call(ctx, "table", full.sql())
     return frame
 
@@ -77,9 +79,9 @@ def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataF
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
     rows = plain(frame)
-    with session.serving:
+    with session.registration_lock:
         with session.swapping():
-            if full in session.lent or session.snapshot.get(full) is not None:
+            if full in session.uncached_names or session.snapshot.get(full) is not None:
                 _deregister(ctx, session, full)
             had_been = full in session.rebound
             try:
@@ -90,15 +92,15 @@ def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataF
                 return frame
             if not had_been:
                 session.rebound.discard(full)  # its readers are made again
-        session.lent.add(full)
-        session.make_readers_again(ctx, full)
+        session.uncached_names.add(full)
+        session.replace_readers(ctx, full)
     return frame
 
 
 def _deregister(ctx: SessionContext, session: Session, name: TableName) -> None:
     unpatched(ctx, "deregister_table")(name.sql())
-    session.lent.discard(name)
-    session.let_go(name)
+    session.uncached_names.discard(name)
+    session.drop_name(name)
 
 
 def _call(ctx: SessionContext, method: str, *arguments: Any) -> Any:

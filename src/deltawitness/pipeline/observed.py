@@ -66,8 +66,8 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         """Write, observed; arguments, result and exceptions are the pipeline's own."""
         try:
             observer = install_for_proxies()
-            request = self._planned(request)
-            facts = self._facts(request)
+            request = self._with_planned_source(request)
+            facts = self._attributes(request)
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", error)
             return self.__wrapped__.write(request, *args, **kwargs)
@@ -76,14 +76,14 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             try:
                 result = self.__wrapped__.write(request, *args, **kwargs)
             except BaseException as error:
-                self._tell(observer, enclosure, seen, request, error)
+                self._record_if_unreached(observer, enclosure, seen, request, error)
                 raise
             if not inspect.iscoroutine(result):
-                self._tell(observer, enclosure, seen, request, None, result)
+                self._record_if_unreached(observer, enclosure, seen, request, None, result)
                 return result
-        return self._awaited(observer, facts, request, result)
+        return self._await_write(observer, facts, request, result)
 
-    async def _awaited(
+    async def _await_write(
         self, observer: Observer, facts: WriteAttributes, request: Any, write: Any
     ) -> Any:
         """Await the write of a pipeline that is async, observed for as long as it takes."""
@@ -92,16 +92,16 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             try:
                 result = await write
             except BaseException as error:
-                self._tell(observer, enclosure, seen, request, error)
+                self._record_if_unreached(observer, enclosure, seen, request, error)
                 raise
-            self._tell(observer, enclosure, seen, request, None, result)
+            self._record_if_unreached(observer, enclosure, seen, request, None, result)
             return result
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the proxy over the pickled pipeline."""
         return _observe, (self.__wrapped__, self._self_policy, self._self_scope)
 
-    def _planned(self, request: Any) -> Any:
+    def _with_planned_source(self, request: Any) -> Any:
         """Return the request with its SQL text planned, so that it is planned once."""
         if not isinstance(request, WriteRequest) or not isinstance(request.source, str):
             return request
@@ -113,18 +113,18 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         except Exception:  # noqa: BLE001 - the write itself raises it, and is observed as it does
             return request
 
-    def _facts(self, request: Any) -> WriteAttributes:
+    def _attributes(self, request: Any) -> WriteAttributes:
         source = getattr(request, "source", None)
         is_plan = hasattr(source, "logical_plan")
         return WriteAttributes(
             policy=self._self_policy,
             scope=self._self_scope,
-            schema_hash=_guarded(schema_hash, source),
-            plan_hash=_guarded(plan_hash, source) if is_plan else None,
-            plan_shape_hash=_guarded(plan_shape_hash, source) if is_plan else None,
+            schema_hash=_hash_or_none(schema_hash, source),
+            plan_hash=_hash_or_none(plan_hash, source) if is_plan else None,
+            plan_shape_hash=_hash_or_none(plan_shape_hash, source) if is_plan else None,
         )
 
-    def _tell(  # noqa: PLR0913, PLR0917 - a call, what it was given and how it ended
+    def _record_if_unreached(  # noqa: PLR0913, PLR0917 - a call, what it was given and how it ended
         self,
         observer: Observer,
         enclosure: WriteContext,
@@ -141,7 +141,7 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             if _is_delta(request):
                 in_flight.location = location_of(getattr(request, "destination", None))
             if error is None:
-                _note_outcome(in_flight, request, result)
+                _set_outcome(in_flight, request, result)
                 observer.returned(in_flight, None, table=None)
             else:
                 if isinstance(self.__wrapped__, WritePipeline):
@@ -175,7 +175,7 @@ def _observe(pipeline: Any, policy: str | None, scope: CacheScope | None) -> Obs
     return ObservedWritePipeline(pipeline, policy=policy, scope=scope)
 
 
-def _guarded(hashed: Any, source: Any) -> str | None:
+def _hash_or_none(hashed: Any, source: Any) -> str | None:
     """Return a hash, or None for a source that has none: not every request is one of ours."""
     if source is None:
         return None
@@ -186,7 +186,7 @@ def _guarded(hashed: Any, source: Any) -> str | None:
     return digest
 
 
-def _note_outcome(in_flight: InFlightWrite, request: Any, result: Any) -> None:
+def _set_outcome(in_flight: InFlightWrite, request: Any, result: Any) -> None:
     """Note how a write ended that no seam has seen: skipped, made as plain files, or not found."""
     if getattr(result, "skipped", False) is True:
         in_flight.no_commit_reason = NoCommitReason.TABLE_EXISTS

@@ -56,7 +56,7 @@ class WritePipeline:
         if request.format is WriteFormat.DELTA:
             return self._write_delta(request, source)
         rows = _Counter()
-        files = write_files(request, rows.counting(_reader(source)))
+        files = write_files(request, rows.count_rows(_reader(source)))
         return WriteResult(
             format=request.format,
             mode=request.mode,
@@ -140,13 +140,13 @@ class _Counter:
     def __init__(self) -> None:
         self.count = 0
 
-    def counting(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    def count_rows(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
         """Return a reader of the same rows."""
         import pyarrow as pa  # noqa: PLC0415 - heavy, only for other formats
 
-        return pa.RecordBatchReader.from_batches(reader.schema, self._passing(reader))
+        return pa.RecordBatchReader.from_batches(reader.schema, self._counted(reader))
 
-    def _passing(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    def _counted(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in reader:
             self.count += batch.num_rows
             yield batch

@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 __all__ = ["read_ahead"]
 
-_AHEAD = 4
+_MAX_ITEMS_AHEAD = 4
 """Items that are read before they are asked for."""
 
-_WAITING = 5.0
+_JOIN_SECONDS = 5.0
 """Seconds that a reader who wants no more waits for the item that is being read."""
 
 
@@ -59,8 +59,8 @@ class _Reader(Generic[T]):
         self._start = start
         self._items: SimpleQueue[T | _End] = SimpleQueue()
         self._permits: SimpleQueue[None] = SimpleQueue()
-        self._is_unwanted = False
-        for _ in range(_AHEAD):
+        self._is_stopped = False
+        for _ in range(_MAX_ITEMS_AHEAD):
             self._permits.put(None)
         self._thread = threading.Thread(target=self._run, name="deltawitness-scan", daemon=True)
         self._thread.start()
@@ -73,16 +73,16 @@ class _Reader(Generic[T]):
             raise item.error
 
     def stop(self) -> None:
-        self._is_unwanted = True
+        self._is_stopped = True
         self._permits.put(None)
-        self._thread.join(_WAITING)
+        self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         end = _End()
         try:
             for item in self._start():
                 self._permits.get()
-                if self._is_unwanted:
+                if self._is_stopped:
                     break
                 self._items.put(item)
         except BaseException as error:  # noqa: BLE001 - raised where the items are asked for

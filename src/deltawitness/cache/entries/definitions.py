@@ -26,7 +26,7 @@ from deltawitness.session.core.frames import (
     replan,
     state_of,
 )
-from deltawitness.session.core.private_api import LIST_OF_FILES
+from deltawitness.session.core.private_api import FILE_CACHE_LIMIT
 from deltawitness.session.core.snapshot import TableName, scanned_names
 from deltawitness.session.core.unpatched import unpatched
 
@@ -174,18 +174,18 @@ def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bo
         if name in done:
             continue
         done.add(name)
-        if name in session.upstream:
+        if name in session.cached_names:
             if is_being_computed(name) and name.table in RECURSION.findall(text):
                 continue
             refresh_view(session, state.ctx, name)
         elif session.snapshot.get(name) is not None:
             session.refresh(state.ctx, tuple(name))
-    return bool(lent) or any(session.served(entry) is not entry for entry in tables.values())
+    return bool(lent) or any(session.current_entry(entry) is not entry for entry in tables.values())
 
 
 def _forget_lists_of_files(state: FrameState) -> None:
     """Have the session look into directories anew: it keeps the list of the files of each."""
-    for statement in (f"SET {LIST_OF_FILES} = '0K'", state.session.list_of_files):
+    for statement in (f"SET {FILE_CACHE_LIMIT} = '0K'", state.session.file_cache_statement):
         unpatched(state.ctx, "sql")(statement)
 
 

@@ -38,7 +38,7 @@ def uncached_views_in(text: str, session: Session) -> list[TableName]:
     """
     return [
         name
-        for name in tuple(session.lent)
+        for name in tuple(session.uncached_names)
         if name not in _asked.get()
         and any(
             f"SubqueryAlias: {spelling}\n" in text
@@ -58,7 +58,7 @@ def refresh_view(session: Session, ctx: SessionContext, name: TableName) -> None
     Raises:
         ConfigurationError: it is being made: it reads itself.
     """
-    ask = session.upstream.get(name)
+    ask = session.cached_names.get(name)
     if ask is None or is_of_another_default(session, ctx, name):
         return
     if name in _asked.get():
@@ -76,7 +76,7 @@ def is_of_another_default(session: Session, ctx: SessionContext, name: TableName
         ctx: a context of that session.
         name: its name.
     """
-    return name in session.upstream and tuple(name[:2]) != session.default_of(ctx)
+    return name in session.cached_names and tuple(name[:2]) != session.default_of(ctx)
 
 
 def is_being_computed(name: TableName) -> bool:

@@ -56,7 +56,7 @@ class PendingPlan(Protocol):
     def status(self) -> str:
         """The title and what has happened so far: shown when somebody looks at the frame."""
 
-    def anew(self) -> PendingPlan:
+    def unrun_copy(self) -> PendingPlan:
         """Return the statement as that of another frame."""
 
     def run(self) -> DataFrame:
@@ -183,7 +183,9 @@ def replan(frame: Any) -> Any:
 def _reads_versions(frame: Any, state: FrameState) -> bool:
     """Tell whether a frame reads Delta tables, or names that a cache owns: others have no versions."""
     text = unpatched(frame, "logical_plan")().display_indent()
-    return bool(state.inputs(text)) or any(name.table in text for name in tuple(state.session.lent))
+    return bool(state.inputs(text)) or any(
+        name.table in text for name in tuple(state.session.uncached_names)
+    )
 
 
 def derive(
@@ -205,14 +207,14 @@ def derive(
     snapshot, reads = state.snapshot, state.reads
     others = [value for value in (*args, *kwargs.values()) if hasattr(value, ATTRIBUTE)]
     if others:
-        snapshot, reads = _joined(frame, others)
+        snapshot, reads = _combined_reads(frame, others)
     derived = FrameState(
         state.ctx,
         state.session,
         snapshot,
         reads,
         DerivedOrigin(name, frame, args, kwargs),
-        None if state.pending is None else Derived(state.pending, name, args, kwargs),
+        None if state.pending is None else DerivedStatement(state.pending, name, args, kwargs),
     )
     attach_state(result, derived)
     return result
@@ -231,7 +233,7 @@ def refuse_statements(*frames: object) -> None:
             raise StatementError(msg)
 
 
-def _joined(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion, ...]]:
+def _combined_reads(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion, ...]]:
     """Return in which snapshot a frame of several is to be read, and what it reads besides.
 
     Where a name stands for different versions in them, what each reads is recorded by itself, and the
@@ -242,7 +244,7 @@ def _joined(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion
     snapshot = states[0][1].snapshot
     if all(known.snapshot is snapshot for _, known in states):
         return snapshot, tuple(read for _, known in states for read in known.reads)
-    merged = _merged(states)
+    merged = _merged_snapshot(states)
     if merged is not None:
         return merged, tuple(read for _, known in states for read in known.reads)
     reads = tuple(
@@ -253,7 +255,7 @@ def _joined(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion
     return Snapshot({}, snapshot.default), reads
 
 
-def _merged(states: list[tuple[Any, FrameState]]) -> Snapshot | None:
+def _merged_snapshot(states: list[tuple[Any, FrameState]]) -> Snapshot | None:
     """Return one snapshot of what several frames read; None where they do not agree on a name."""
     found: dict[TableName, Registered] = {}
     for frame, state in states:
@@ -301,7 +303,7 @@ class DerivedOrigin:
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
+class DerivedStatement:
     """A frame made from a statement's frame: the statement runs, then the frame is made."""
 
     statement: PendingPlan
@@ -319,9 +321,9 @@ class Derived:
         """What has happened to the statement."""
         return self.statement.status
 
-    def anew(self) -> Derived:
+    def unrun_copy(self) -> DerivedStatement:
         """Return the statement, and what is made of its result, as those of another frame."""
-        return replace(self, statement=self.statement.anew())
+        return replace(self, statement=self.statement.unrun_copy())
 
     def run(self) -> DataFrame:
         """Carry the statement out and make the frame from its result."""

@@ -16,15 +16,15 @@ __all__ = [
     "CONSTANT_FILTER",
     "ENGINE_ERROR",
     "FAILED_SOURCE",
+    "FILE_CACHE_LIMIT",
     "FILTER_RULE",
     "FILTER_UNJOINED",
-    "KEEP_AS_WRITTEN",
-    "LIST_OF_FILES",
     "NAME_UNKNOWN",
     "OUTER_REFERENCE",
     "OVERWRITE_REFUSED",
     "REPLACE_REFUSED",
     "SCAN",
+    "UNOPTIMIZED",
     "VIEW_OF_FRAME",
     "calls_volatile",
     "cast_type",
@@ -42,7 +42,7 @@ BOUND_TO_ZONE = re.compile(r"\b(?:to_timestamp\w*|now)\(")
 """Calls that are bound to the session's time zone when they are planned; their text does not tell it.
 Functions of `datafusion.functions` are bound to none."""
 
-LIST_OF_FILES = "datafusion.runtime.list_files_cache_limit"
+FILE_CACHE_LIMIT = "datafusion.runtime.list_files_cache_limit"
 """How much a session remembers of what lies in directories: one that remembers sees no new file."""
 
 FAILED_SOURCE = "C Data interface error"
@@ -73,7 +73,7 @@ NAME_UNKNOWN = ("not found", "No table named")
 """How planning says that a table's name stands for nothing."""
 
 
-KEEP_AS_WRITTEN = ("datafusion.optimizer.max_passes", "0")
+UNOPTIMIZED = ("datafusion.optimizer.max_passes", "0")
 """A setting under which PREPARE keeps a plan as it was written: it optimizes it otherwise, so that
 EXECUTE returns a plan that does not show the statement any more."""
 
@@ -123,6 +123,6 @@ def table_of_class(kind: type[T], table: Any) -> T:
 
 def wrapped_plan(plan: Any) -> Any:
     """Return a plan as the class that `SessionContext` takes: nodes hand out the engine's inner one."""
-    from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
+    from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, already loaded
 
     return plan if isinstance(plan, LogicalPlan) else LogicalPlan(plan)

@@ -15,7 +15,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
-from deltawitness.session.core.private_api import LIST_OF_FILES, NAME_UNKNOWN
+from deltawitness.session.core.private_api import FILE_CACHE_LIMIT, NAME_UNKNOWN
 from deltawitness.session.core.registrations import record_registration
 from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
 from deltawitness.session.core.table_providers import provider_of
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Session",
+    "allow_urls",
     "attach_session",
-    "keeping_session_alive",
-    "let_read_urls",
+    "keep_session_alive",
     "reads_urls",
     "session_of",
 ]
@@ -41,10 +41,10 @@ __all__ = [
 FACTORY_FORMAT = "DELTATABLE"
 """What stands after STORED AS for a Delta table, as in DataFusion's own command line."""
 
-UNSERVED_KEPT = 32
+MAX_UNSERVED_TABLES = 32
 """Tables without a name in the session whose last version is kept for statements made before."""
 
-SWAPS_AWAITED = 1000
+MAX_SWAP_RETRIES = 1000
 """How often a reader looks again while a table is exchanged, before it takes the name as unknown."""
 
 
@@ -79,8 +79,8 @@ class Session:
         self._stale_views: dict[TableName, None] = {}
         self._is_freshening = False
         self._defaults: set[tuple[str, str]] = set()
-        self._made_under: dict[TableName, tuple[str, str]] = {}
-        self._made_in: dict[TableName, int] = {}
+        self._view_defaults: dict[TableName, tuple[str, str]] = {}
+        self._view_time_zones: dict[TableName, int] = {}
         self._changed: dict[TableName | str, int] = {}
         self._all_changed = 0
         self._newest: dict[str, tuple[Registered, Any]] = {}
@@ -92,7 +92,7 @@ class Session:
         """A copy of the session's settings; None after a statement that may have changed them."""
         self._settings = 0
         self.has_factory = False
-        self.preparing = threading.RLock()
+        self.prepare_lock = threading.RLock()
         self.prepared: dict[str, BoundCall] = {}
         """Each PREPARE statement, with its resolved names."""
         self.rebound: set[TableName] = set()
@@ -108,14 +108,14 @@ class Session:
         self.has_spark_functions = False
         self.time_zones = 0
         """How often the session was given another time zone."""
-        self.list_of_files = f"SET {LIST_OF_FILES} = '1M'"
+        self.file_cache_statement = f"SET {FILE_CACHE_LIMIT} = '1M'"
         """The statement that gives the session's list of files the size that it has."""
         self.seen_files: dict[tuple[str, str], tuple[int, str]] = {}
         """Size and times of the files that a cache has seen, by what they are read as and place."""
-        self.serving = threading.RLock()
-        self.upstream: dict[TableName, Callable[[], None]] = {}
+        self.registration_lock = threading.RLock()
+        self.cached_names: dict[TableName, Callable[[], None]] = {}
         """Names under which a cache shows its entries, and how each is brought up to date."""
-        self.lent: set[TableName] = set()
+        self.uncached_names: set[TableName] = set()
         """Names under which a cache shows what it could not keep."""
 
     # --- names -------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Session:
         """
         if self.snapshot.default is not None:
             return self.snapshot.default
-        import pyarrow as pa  # noqa: PLC0415 - heavy, and there when a table is
+        import pyarrow as pa  # noqa: PLC0415 - heavy, loaded with the table
 
         probe = f"deltawitness_probe_{new_id()}"
         register = unpatched(ctx, "register_record_batches")
@@ -168,7 +168,7 @@ class Session:
         with self._lock:
             self.snapshot = Snapshot(self.snapshot.entries, None)
 
-    def meanings(self, ctx: SessionContext, parts: tuple[str, ...]) -> set[TableName]:
+    def possible_names(self, ctx: SessionContext, parts: tuple[str, ...]) -> set[TableName]:
         """Return what a name may mean in the text of a plan: a view is read as when it was made.
 
         Args:
@@ -179,15 +179,15 @@ class Session:
         defaults = {self.default_of(ctx), *self._defaults}
         return {TableName(*default[:missing], *parts) for default in defaults}
 
-    def is_of_other_names(self, ctx: SessionContext, name: TableName) -> bool:
+    def has_other_default(self, ctx: SessionContext, name: TableName) -> bool:
         """Tell whether a view was made under another default schema: its text means something else now."""
         default = self.default_of(ctx)
         has_moved = bool(self._defaults - {default})
-        return has_moved and self._made_under.get(name) != default
+        return has_moved and self._view_defaults.get(name) != default
 
-    def is_of_another_time_zone(self, name: TableName) -> bool:
+    def has_other_time_zone(self, name: TableName) -> bool:
         """Tell whether a view was made before the session was given its time zone."""
-        return self.time_zones > 0 and self._made_in.get(name) != self.time_zones
+        return self.time_zones > 0 and self._view_time_zones.get(name) != self.time_zones
 
     def full_name(self, ctx: SessionContext, parts: tuple[str, ...]) -> TableName:
         """Return the full name of a table that is named by its parts."""
@@ -208,11 +208,11 @@ class Session:
     # --- changes -----------------------------------------------------------------------------------
 
     @property
-    def exchanging(self) -> threading.RLock:
+    def swap_lock(self) -> threading.RLock:
         """The lock that is held while a table or a view is exchanged for its new version."""
         return self._lock
 
-    def note_change(self, *names: TableName | str) -> None:
+    def record_change(self, *names: TableName | str) -> None:
         """Record that these names resolve to something else, or, without names, that any may.
 
         Args:
@@ -267,20 +267,20 @@ class Session:
         provider = ctx.table_provider(name.sql())
         entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
         with self._lock:
-            self.note_change(name)
+            self.record_change(name)
             self.snapshot = self.snapshot.with_entry(entry)
             self._views.pop(name, None)
             if not fixed:
-                self._keep_newest(entry, provider)
+                self._store_newest(entry, provider)
                 self._mark_readers_stale(entry)
         record_registration(entry)
         return entry
 
-    def _keep_newest(self, entry: Registered, provider: Any) -> None:
+    def _store_newest(self, entry: Registered, provider: Any) -> None:
         """Keep the version that is served last: statements may read it when no name serves it."""
         self._newest.pop(entry.table_id, None)
         self._newest[entry.table_id] = entry, provider
-        if len(self._newest) > len(self.snapshot.entries) + UNSERVED_KEPT:
+        if len(self._newest) > len(self.snapshot.entries) + MAX_UNSERVED_TABLES:
             served = {each.table_id for each in self.snapshot}
             unserved = next(table for table in self._newest if table not in served)
             self._newest.pop(unserved)
@@ -294,7 +294,7 @@ class Session:
         """Take note that these names stand for no Delta table and no known view any more."""
         with self._lock:
             if names:
-                self.note_change(*names)
+                self.record_change(*names)
             self.snapshot = self.snapshot.without(names)
             self.rebound.update(names)
             self.detached.update(
@@ -306,10 +306,10 @@ class Session:
             for name in names:
                 self._views.pop(name, None)
                 self._stale_views.pop(name, None)
-                self._made_under.pop(name, None)
-                self._made_in.pop(name, None)
+                self._view_defaults.pop(name, None)
+                self._view_time_zones.pop(name, None)
 
-    def let_go(self, name: TableName) -> None:
+    def drop_name(self, name: TableName) -> None:
         """Take note that a name is about to stand for something else; its readers are made again."""
         with self._lock:
             self.snapshot = self.snapshot.without([name])
@@ -318,7 +318,7 @@ class Session:
 
     def forget_schema(self, catalog: str | None, schema: str | None = None) -> None:
         """Take note that a schema is gone or another; or a whole catalog; or all of them."""
-        self.note_change()
+        self.record_change()
         with self._lock:
             known = [*self.snapshot.entries, *self._views]
         self.forget(
@@ -359,12 +359,12 @@ class Session:
                 self.forget(entry.name)
                 return
             provider = provider_of(table)
-            self._exchange(ctx, after.name, provider)
-            self._keep_newest(after, provider)
+            self._swap(ctx, after.name, provider)
+            self._store_newest(after, provider)
             self.snapshot = self.snapshot.with_entry(after)
             self._mark_readers_stale(after)
 
-    def forget_what_is_gone(self, ctx: SessionContext) -> None:
+    def forget_missing(self, ctx: SessionContext) -> None:
         """Forget every name that the engine does not know any more, and how views are made again.
 
         After a statement that cannot be read, a view's name may be another table's.
@@ -377,7 +377,7 @@ class Session:
             self._stale_views.clear()
         self.forget(*(name for name in known if not exists(name.sql())))
 
-    def _exchange(self, ctx: SessionContext, name: TableName, provider: Any) -> None:
+    def _swap(self, ctx: SessionContext, name: TableName, provider: Any) -> None:
         # The engine cannot replace a table at once: readers look again when the name was gone.
         self._swaps += 1
         try:
@@ -400,9 +400,9 @@ class Session:
             finally:
                 self._swaps += 1
 
-    def reading(self, plan: Callable[[], Any]) -> Any:
+    def plan_with_retry(self, plan: Callable[[], Any]) -> Any:
         """Return what `plan` returns; do it again if a table was being exchanged when it failed."""
-        for _ in range(SWAPS_AWAITED):
+        for _ in range(MAX_SWAP_RETRIES):
             before = self._swaps
             try:
                 return plan()
@@ -415,7 +415,7 @@ class Session:
                     pass  # whoever exchanges a table holds it
         return plan()
 
-    def served(self, entry: Registered) -> Registered:
+    def current_entry(self, entry: Registered) -> Registered:
         """Return the current entry of a Delta table, whichever name the session serves it under.
 
         Args:
@@ -435,13 +435,13 @@ class Session:
         newest = self._newest.get(entry.table_id)
         return entry if newest is None else newest[0]
 
-    def provider_now(self, ctx: SessionContext, entry: Registered) -> Any:
+    def current_provider(self, ctx: SessionContext, entry: Registered) -> Any:
         """Return what the engine reads a table through, for an entry that `served` has returned."""
         if self.snapshot.get(entry.name) is entry:
             return ctx.table_provider(entry.name.sql())
         return self._newest[entry.table_id][1]
 
-    def registered(self, ctx: SessionContext, parts: tuple[str, ...]) -> Registered:
+    def registered_table(self, ctx: SessionContext, parts: tuple[str, ...]) -> Registered:
         """Return the Delta table of that name.
 
         Raises:
@@ -454,7 +454,7 @@ class Session:
         return entry
 
     @staticmethod
-    def checked_writable(entry: Registered) -> Registered:
+    def require_writable(entry: Registered) -> Registered:
         """Return the table if it may be written.
 
         Raises:
@@ -492,7 +492,7 @@ class Session:
         if parts is None:
             entries = [entry for entry in self.snapshot if not entry.fixed]
         else:
-            entry = self.registered(ctx, parts)
+            entry = self.registered_table(ctx, parts)
             entries = [] if entry.fixed else [entry]
         for each in entries:
             with self.lease(each) as table:
@@ -500,7 +500,7 @@ class Session:
 
     # --- views -------------------------------------------------------------------------------------
 
-    def note_view(
+    def record_view(
         self, ctx: SessionContext, name: TableName, make: Callable[[SessionContext], Table]
     ) -> None:
         """Remember a view, so that it shows the new versions of the Delta tables that it reads.
@@ -513,13 +513,15 @@ class Session:
         frame = unpatched(ctx, "table")(name.sql())
         text = unpatched(frame, "logical_plan")().display_indent()
         tables = scanned_names(text, self.snapshot)
-        lent = {each for each in tuple(self.lent) if f"SubqueryAlias: {each.table}\n" in text}
+        lent = {
+            each for each in tuple(self.uncached_names) if f"SubqueryAlias: {each.table}\n" in text
+        }
         reads = dict.fromkeys(lent - {name}) | {entry.name: entry.table_id for entry in tables}
         default = self.default_of(ctx)
         with self._lock:
-            self.note_change(name)
-            self._made_under[name] = default
-            self._made_in[name] = self.time_zones
+            self.record_change(name)
+            self._view_defaults[name] = default
+            self._view_time_zones[name] = self.time_zones
             self.snapshot = self.snapshot.without([name])
             self.detached.discard(name)
             if reads:
@@ -537,7 +539,7 @@ class Session:
         """Return the view of that name which shows the new versions of what it reads, or None."""
         return self._views.get(name)
 
-    def view_now(self, ctx: SessionContext, view: View) -> Table:
+    def current_view(self, ctx: SessionContext, view: View) -> Table:
         """Return a view over the current versions, also when another table has its name."""
         with self._lock:
             is_current = self._views.get(view.name) is view and view.name not in self._stale_views
@@ -546,7 +548,7 @@ class Session:
         return view.make(ctx)
 
     @property
-    def is_settled(self) -> bool:
+    def is_fresh(self) -> bool:
         """Whether :meth:`freshen` has nothing to do."""
         return not self._stale_views and (
             self.snapshot.default is not None or not self.snapshot.entries
@@ -554,7 +556,7 @@ class Session:
 
     def freshen(self, ctx: SessionContext) -> None:
         """Make the views again that read a table which has a new version, oldest first."""
-        if self.is_settled:
+        if self.is_fresh:
             return
         self.default_of(ctx)
         with self._lock:
@@ -565,37 +567,37 @@ class Session:
                 # A name is stale until its view has been replaced: other threads wait for it.
                 for name, view in [*self._views.items()]:
                     if name in self._stale_views:
-                        self._make_again(view, ctx)
+                        self._replace_view(view, ctx)
                         self._stale_views.pop(name, None)
                 self._stale_views.clear()
             finally:
                 self._is_freshening = False
 
-    def make_readers_again(self, ctx: SessionContext, name: TableName) -> None:
+    def replace_readers(self, ctx: SessionContext, name: TableName) -> None:
         """Make the views again that read a name which has come to stand for something else."""
         with self._lock:
             readers = [view for view in self._views.values() if name in view.reads]
             for view in readers:
-                is_made = self._make_again(view, ctx)
-                if is_made and unpatched(ctx, "table_exist")(view.name.sql()):
-                    self.note_view(ctx, view.name, view.make)
+                is_replaced = self._replace_view(view, ctx)
+                if is_replaced and unpatched(ctx, "table_exist")(view.name.sql()):
+                    self.record_view(ctx, view.name, view.make)
 
-    def _make_again(self, view: View, ctx: SessionContext) -> bool:
+    def _replace_view(self, view: View, ctx: SessionContext) -> bool:
         """Replace a view by one over the current versions; return False if that failed."""
         try:
             if not unpatched(ctx, "table_exist")(view.name.sql()):
                 self.forget(view.name)
                 return False
-            self._exchange(ctx, view.name, view.make(ctx))
+            self._swap(ctx, view.name, view.make(ctx))
         except Exception as error:  # noqa: BLE001 - the write that came before it has landed
             self.detached.add(view.name)
             report("session", error)
             return False
-        if self._means_what_it_reads(view):
+        if self._has_same_sources(view):
             self.detached.discard(view.name)
         return True
 
-    def _means_what_it_reads(self, view: View) -> bool:
+    def _has_same_sources(self, view: View) -> bool:
         """Return whether the names that a view reads still resolve to the Delta tables that it reads."""
         known = ((self.snapshot.get(name), table) for name, table in view.reads.items() if table)
         return all(entry is not None and entry.table_id == table for entry, table in known)
@@ -644,12 +646,12 @@ def session_of(ctx: SessionContext) -> Session:
     return known
 
 
-_kept: dict[str, Session] = {}
+_permanent_sessions: dict[str, Session] = {}
 
 
-def keeping_session_alive(ctx: SessionContext) -> SessionContext:
+def keep_session_alive(ctx: SessionContext) -> SessionContext:
     """Return a context whose session is kept for good, as the engine keeps its global one."""
-    _kept[ctx.session_id()] = session_of(ctx)
+    _permanent_sessions[ctx.session_id()] = session_of(ctx)
     return ctx
 
 
@@ -662,7 +664,7 @@ def attach_session(ctx: SessionContext, session: Session) -> SessionContext:
 _READS_URLS = "_deltawitness_reads_urls"
 
 
-def let_read_urls(ctx: SessionContext) -> SessionContext:
+def allow_urls(ctx: SessionContext) -> SessionContext:
     """Take note that a context reads files by the paths that stand in a query, and return it."""
     setattr(ctx, _READS_URLS, True)
     return ctx

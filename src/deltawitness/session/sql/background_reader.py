@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["read_in_background"]
 
-_AHEAD = 4
+_MAX_BATCHES_AHEAD = 4
 """Batches that are computed before they are asked for."""
 
-_PATIENCE = 0.1
+_POLL_SECONDS = 0.1
 """Seconds after which a thread that nobody reads from looks whether anybody still does."""
 
-_WAITING = 5.0
+_JOIN_SECONDS = 5.0
 """Seconds that a write which has failed waits for the batch that is still computed for it."""
 
-_Handed: TypeAlias = "pa.RecordBatch | BaseException | None"
+_Item: TypeAlias = "pa.RecordBatch | BaseException | None"
 """A batch; or why there are no more; or that there are none."""
 
 
@@ -42,14 +42,14 @@ def read_in_background(frame: DataFrame) -> Iterator[pa.RecordBatchReader]:
     Args:
         frame: the frame.
     """
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     with feeding_delta_rs():
-        pump = _Reader(frame)
+        reader = _Reader(frame)
         try:
-            yield pa.RecordBatchReader.from_batches(frame.schema(), pump.batches())
+            yield pa.RecordBatchReader.from_batches(frame.schema(), reader.batches())
         finally:
-            pump.stop()
+            reader.stop()
 
 
 class _Reader:
@@ -61,9 +61,9 @@ class _Reader:
 
     def __init__(self, frame: DataFrame) -> None:
         self._frame = frame
-        self._handed: queue.Queue[_Handed] = queue.Queue(_AHEAD)
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="deltawitness-pump", daemon=True)
+        self._items: queue.Queue[_Item] = queue.Queue(_MAX_BATCHES_AHEAD)
+        self._is_stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="deltawitness-reader", daemon=True)
         self._thread.start()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -73,33 +73,33 @@ class _Reader:
             BaseException: what the engine raised.
         """
         while True:
-            handed = self._handed.get()
-            if handed is None:
+            item = self._items.get()
+            if item is None:
                 return
-            if isinstance(handed, BaseException):
-                raise handed
-            yield handed
+            if isinstance(item, BaseException):
+                raise item
+            yield item
 
     def stop(self) -> None:
         """Let the thread end, whether or not it was read to its end; wait for it, but not for ever."""
-        self._is_over.set()
-        self._thread.join(_WAITING)
+        self._is_stopped.set()
+        self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         try:
             batches: Any = call_frame(self._frame, "execute_stream")
             for batch in batches:
-                if not self._hand(batch.to_pyarrow()):
+                if not self._put(batch.to_pyarrow()):
                     return
-            self._hand(None)
+            self._put(None)
         except BaseException as error:  # noqa: BLE001 - raised where the rows are asked for
-            self._hand(error)
+            self._put(error)
 
-    def _hand(self, handed: _Handed) -> bool:
+    def _put(self, item: _Item) -> bool:
         """Hand something over; return False when nobody asks for it any more."""
-        while not self._is_over.is_set():
+        while not self._is_stopped.is_set():
             try:
-                self._handed.put(handed, timeout=_PATIENCE)
+                self._items.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
             return True

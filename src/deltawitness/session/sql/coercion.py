@@ -30,19 +30,19 @@ def coerce(ctx: SessionContext, frame: DataFrame, wanted: pa.Schema | None = Non
             error when a value is none of them.
     """
     plan = plan_to_run(frame)
-    truthful: DataFrame = unpatched(ctx, "create_dataframe_from_logical_plan")(plan)
+    planned: DataFrame = unpatched(ctx, "create_dataframe_from_logical_plan")(plan)
     if wanted is None:
-        return truthful
-    given = truthful.schema()
+        return planned
+    given = planned.schema()
     if all(_is_same(one, other) for one, other in zip(given.types, wanted.types, strict=True)):
-        return truthful
+        return planned
     columns = [
-        truthful.col(field.name)
+        planned.col(field.name)
         if _is_same(field.type, target.type)
-        else truthful.col(field.name).cast(target.type).alias(field.name)
+        else planned.col(field.name).cast(target.type).alias(field.name)
         for field, target in zip(given, wanted, strict=True)
     ]
-    cast: DataFrame = unpatched(truthful, "select")(*columns)
+    cast: DataFrame = unpatched(planned, "select")(*columns)
     return cast
 
 

@@ -34,7 +34,7 @@ __all__ = [
     "MaintenanceCommand",
     "check_allowed",
     "history_batch",
-    "parsed_command",
+    "parse_command",
     "stores_delta",
 ]
 
@@ -86,20 +86,20 @@ class MaintenanceCommand:
     Attributes:
         title: the statement, without literals.
         name: the table.
-        act: carries it out; returns the rows of its result.
+        execute: carries it out; returns the rows of its result.
         columns: the columns of its result.
         is_read: it changes nothing.
     """
 
     title: str
     name: tuple[str, ...]
-    act: Callable[[DeltaTable], list[dict[str, Any]]]
+    execute: Callable[[DeltaTable], list[dict[str, Any]]]
     columns: tuple[tuple[str, str], ...]
     is_read: bool = False
 
     def result(self, rows: list[dict[str, Any]]) -> pa.RecordBatch:
         """Return the rows as a batch."""
-        import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+        import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
         types = {"int": pa.uint64(), "text": pa.string()}
         schema = pa.schema([(name, types[kind]) for name, kind in self.columns])
@@ -114,7 +114,7 @@ def stores_delta(words: Words) -> bool:
     return words.contain("STORED", "AS", FACTORY_FORMAT)
 
 
-def parsed_command(text: str, word: str, *, normalize: bool) -> Command | None:
+def parse_command(text: str, word: str, *, normalize: bool) -> Command | None:
     """Return the statement if it is one of ours, or None if DataFusion is to plan it.
 
     Args:
@@ -143,15 +143,15 @@ def _optimize(words: Words) -> MaintenanceCommand:
         columns = words.names()
     words.expect_end()
 
-    def act(table: DeltaTable) -> list[dict[str, Any]]:
+    def execute(table: DeltaTable) -> list[dict[str, Any]]:
         optimize = table.optimize
-        said = optimize.z_order(list(columns)) if columns else optimize.compact()
+        metrics = optimize.z_order(list(columns)) if columns else optimize.compact()
         return [
             {
-                "num_files_added": said["numFilesAdded"],
-                "num_files_removed": said["numFilesRemoved"],
-                "partitions_optimized": said["partitionsOptimized"],
-                "total_considered_files": said["totalConsideredFiles"],
+                "num_files_added": metrics["numFilesAdded"],
+                "num_files_removed": metrics["numFilesRemoved"],
+                "partitions_optimized": metrics["partitionsOptimized"],
+                "total_considered_files": metrics["totalConsideredFiles"],
             }
         ]
 
@@ -162,7 +162,7 @@ def _optimize(words: Words) -> MaintenanceCommand:
         "total_considered_files",
     )
     title = f"OPTIMIZE {name[-1]}" + (" ZORDER BY" if columns else "")
-    return MaintenanceCommand(title, name, act, tuple((column, "int") for column in result))
+    return MaintenanceCommand(title, name, execute, tuple((column, "int") for column in result))
 
 
 def _vacuum(words: Words) -> MaintenanceCommand:
@@ -177,11 +177,11 @@ def _vacuum(words: Words) -> MaintenanceCommand:
     dry_run = words.take("DRY", "RUN")
     words.expect_end()
 
-    def act(table: DeltaTable) -> list[dict[str, Any]]:
+    def execute(table: DeltaTable) -> list[dict[str, Any]]:
         return [{"path": path} for path in table.vacuum(hours, dry_run=dry_run)]
 
     title = f"VACUUM {name[-1]}" + (" DRY RUN" if dry_run else "")
-    return MaintenanceCommand(title, name, act, (("path", "text"),), is_read=dry_run)
+    return MaintenanceCommand(title, name, execute, (("path", "text"),), is_read=dry_run)
 
 
 def _restore(words: Words) -> MaintenanceCommand:
@@ -192,37 +192,37 @@ def _restore(words: Words) -> MaintenanceCommand:
     target: int | dt.datetime
     if words.take("TIMESTAMP"):
         words.take("AS", "OF")
-        target = _moment(words.string())
+        target = _parse_timestamp(words.string())
     else:
         words.expect("VERSION")
         words.take("AS", "OF")
         target = words.number()
     words.expect_end()
 
-    def act(table: DeltaTable) -> list[dict[str, Any]]:
+    def execute(table: DeltaTable) -> list[dict[str, Any]]:
         if isinstance(target, dt.datetime):
             check_not_before_first(table, target)
-        said = table.restore(target)
+        metrics = table.restore(target)
         return [
             {
-                "num_removed_files": said["numRemovedFile"],
-                "num_restored_files": said["numRestoredFile"],
+                "num_removed_files": metrics["numRemovedFile"],
+                "num_restored_files": metrics["numRestoredFile"],
             }
         ]
 
     result = ("num_removed_files", "num_restored_files")
     return MaintenanceCommand(
-        f"RESTORE {name[-1]}", name, act, tuple((column, "int") for column in result)
+        f"RESTORE {name[-1]}", name, execute, tuple((column, "int") for column in result)
     )
 
 
-def _moment(text: str) -> dt.datetime:
+def _parse_timestamp(text: str) -> dt.datetime:
     try:
-        moment = dt.datetime.fromisoformat(text)
+        timestamp = dt.datetime.fromisoformat(text)
     except ValueError:
         msg = "RESTORE: the timestamp is not one of ISO 8601"
         raise StatementError(msg) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=dt.UTC)
 
 
 def _describe(words: Words) -> DescribeHistory | None:
@@ -320,7 +320,7 @@ _PARSERS: dict[str, Callable[[Words], Command | None]] = {
 
 def history_batch(table: DeltaTable, limit: int | None) -> pa.RecordBatch:
     """Return a table's commits, newest first, under the names that Spark gives them."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     schema = pa.schema(
         [

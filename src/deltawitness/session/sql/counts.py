@@ -14,7 +14,7 @@ __all__ = ["count_frame", "count_in"]
 
 def count_frame(ctx: SessionContext, count: int) -> DataFrame:
     """Return what a DML statement returns in DataFusion: one row, `count: UInt64`, not null."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     schema = pa.schema([pa.field("count", pa.uint64(), nullable=False)])
     batch = pa.record_batch([pa.array([count], pa.uint64())], schema=schema)

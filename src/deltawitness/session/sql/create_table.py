@@ -55,7 +55,7 @@ class CreateTable:
         return None if text is None else int(text)
 
 
-_under_way = threading.local()
+_current = threading.local()
 """The engine calls the factory on the thread that called `sql()`."""
 
 
@@ -72,9 +72,9 @@ def create_external_table(session: Session, call: SqlCall) -> Any:
     if not session.has_factory:
         unpatched(call.ctx, "register_table_factory")(FACTORY_FORMAT, _factory())
         session.has_factory = True
-    creation = _read(call)
-    before = getattr(_under_way, "creation", None)
-    _under_way.creation = creation
+    creation = _parse_statement(call)
+    before = getattr(_current, "creation", None)
+    _current.creation = creation
     try:
         frame = call.plan()
     except Exception:
@@ -82,7 +82,7 @@ def create_external_table(session: Session, call: SqlCall) -> Any:
             raise creation.error from None
         raise
     finally:
-        _under_way.creation = before
+        _current.creation = before
     if creation.table is not None:
         session.register(
             call.ctx,
@@ -98,7 +98,7 @@ def create_external_table(session: Session, call: SqlCall) -> Any:
 # --- the statement ---------------------------------------------------------------------------------
 
 
-def _read(call: SqlCall) -> CreateTable:
+def _parse_statement(call: SqlCall) -> CreateTable:
     words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
     words.expect("CREATE")
     words.take("OR", "REPLACE")
@@ -155,7 +155,7 @@ def _schema(ctx: SessionContext, listed: str) -> pa.Schema:
 
     In a session of its own, whose time zone is UTC, because a Delta timestamp is one in UTC.
     """
-    from datafusion import SessionConfig, SessionContext  # noqa: PLC0415 - heavy, and there already
+    from datafusion import SessionConfig, SessionContext  # noqa: PLC0415 - heavy, already loaded
 
     config = SessionConfig({"datafusion.execution.time_zone": "UTC"})
     normalize = str(ctx.enable_ident_normalization()).lower()
@@ -177,7 +177,7 @@ def _factory() -> Any:
 
         def create(self, cmd: Any) -> Table:
             """Return the table as the engine reads it."""
-            creation: CreateTable | None = getattr(_under_way, "creation", None)
+            creation: CreateTable | None = getattr(_current, "creation", None)
             if creation is None:
                 # Reached through a context that is not observed: an existing table is all there is.
                 creation = CreateTable((), None, (), _plain_options(cmd.options()))
@@ -254,11 +254,11 @@ def _default_sql(expression: Any) -> str:
 
 def _check_agreement(creation: CreateTable, table: DeltaTable) -> None:
     if creation.columns is not None:
-        import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+        import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
-        there = pa.schema(table.schema())
+        actual = pa.schema(table.schema())
         listed = pa.schema(delta_schema(creation.columns))
-        if [(f.name, f.type) for f in there] != [(f.name, f.type) for f in listed]:
+        if [(f.name, f.type) for f in actual] != [(f.name, f.type) for f in listed]:
             msg = "the location holds a Delta table with other columns than the statement lists"
             raise StatementError(msg)
     partitions = tuple(table.metadata().partition_columns)
@@ -269,14 +269,14 @@ def _check_agreement(creation: CreateTable, table: DeltaTable) -> None:
 
 def delta_schema(schema: pa.Schema) -> Any:
     """Return an Arrow schema as Delta has it: microseconds are the finest that its readers know."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
-    from deltalake import Schema  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
+    from deltalake import Schema  # noqa: PLC0415 - heavy, already loaded
 
     return Schema.from_arrow(pa.schema([_in_microseconds(field) for field in schema]))
 
 
 def _in_microseconds(field: pa.Field) -> pa.Field:
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     kind = field.type
     if pa.types.is_timestamp(kind):

@@ -376,7 +376,7 @@ def _filter_between(parts: Any, schema: pa.Schema) -> str:
 
 def _nullable(raw: Any, schema: pa.Schema) -> str:
     """Return a column whose NULLs are counted in a file's statistics: one that is not nested."""
-    import pyarrow.types as pt  # noqa: PLC0415 - heavy, and there already
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy, already loaded
 
     name = column_name(raw)
     if name is None or pt.is_nested(schema.field(name).type):
@@ -433,7 +433,7 @@ def _literal_for(name: str, value: Any, schema: pa.Schema) -> str:
     raise NotTranslatable(kind)
 
 
-def matched_sql(pairs: Iterable[tuple[str, str]]) -> str:
+def null_safe_match(pairs: Iterable[tuple[str, str]]) -> str:
     """Return the condition under which two rows agree in every pair of columns, NULL with NULL.
 
     Args:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
-from deltawitness.session.core.failed_writes import publishing_after_failure
+from deltawitness.session.core.failed_writes import publish_after_failure
 from deltawitness.session.core.frame_facts import attributes_of_frame
 from deltawitness.session.core.frames import FrameState
 from deltawitness.session.core.private_api import (
@@ -142,20 +142,20 @@ class Dml:
     def run(self) -> DataFrame:
         """Carry the statement out on the newest version of the table; return the count of rows."""
         session, ctx = self.state.session, self.state.ctx
-        entry = session.served(self.entry)
-        after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+        entry = session.current_entry(self.entry)
+        after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
         with after_failure, session.lease(entry) as table:
             check_same_table(self.entry, table, self.bound.made_ns)
             now = replace(entry, version=table.version(), identity=str(table.metadata().id))
             if not now.is_same_version(entry):
                 session.publish(ctx, entry, table)
                 entry = now
-            plan, state, planner = self._plan_now(entry, table)
-            count = _Run(ctx, state, entry, table, self.bound, planner).carry_out(plan)
+            plan, state, planner = self._current_plan(entry, table)
+            count = _Run(ctx, state, entry, table, self.bound, planner).execute(plan)
             session.publish(ctx, entry, table)
         return count_frame(ctx, count)
 
-    def _plan_now(
+    def _current_plan(
         self, entry: Registered, table: DeltaTable
     ) -> tuple[LogicalPlan, FrameState, Planner | None]:
         """Return the plan over the current versions; the existing one if no version has changed.
@@ -164,8 +164,8 @@ class Dml:
             StatementError: the columns of a table have changed since the statement was made.
         """
         plan = unpatched(self.frame, "logical_plan")()
-        has_moved = self.bound.has_moved(plan, self.state.snapshot, entry)
-        if dml_kind(plan) != "Merge" and not has_moved:
+        has_new_version = self.bound.has_new_version(plan, self.state.snapshot, entry)
+        if dml_kind(plan) != "Merge" and not has_new_version:
             return plan, self.state, None
         planner = Planner(self.bound, (entry, table))
         now = unpatched(planner.frame(), "logical_plan")()
@@ -196,7 +196,7 @@ class _Run:
     bound: BoundCall
     planner: Planner | None
 
-    def carry_out(self, plan: LogicalPlan) -> int:
+    def execute(self, plan: LogicalPlan) -> int:
         """Write, and return how many rows were inserted, updated or deleted."""
         kind = dml_kind(plan)
         below = wrapped_plan(plan.to_variant().input())
@@ -237,7 +237,7 @@ class _Run:
     def _merge(self, below: LogicalPlan) -> int:
         assert self.planner is not None
         planner = self.planner.for_parts()
-        merge = Merge.parsed(
+        merge = Merge.parse(
             self.bound.statement,
             normalize=self.ctx.enable_ident_normalization(),
             spelling=planner.spelling(),
@@ -380,7 +380,7 @@ def _depends_on(expressions: list[Any], plan: Any, schema: pa.Schema) -> list[st
 def _distinct(
     ctx: SessionContext, rows: DataFrame, depends: list[str], values: list[Any]
 ) -> DataFrame:
-    from datafusion import lit  # noqa: PLC0415 - heavy, and there already
+    from datafusion import lit  # noqa: PLC0415 - heavy, already loaded
 
     keys = [rows.col(name).alias(f"key_{place}") for place, name in enumerate(depends)]
     columns = [*keys, *values] or [lit(1).alias("any")]

@@ -38,7 +38,7 @@ T = TypeVar("T")
 _inside: ContextVar[bool] = ContextVar("deltawitness_inside_an_export", default=False)
 """Whether a method that writes files has been called by another one of them."""
 
-COUNTED_BYTES = 1 << 28
+MAX_COUNTED_BYTES = 1 << 28
 """Bytes of text files that are looked through for their rows; beyond it only files are counted."""
 
 
@@ -74,12 +74,12 @@ def run_export(
     try:
         result = write()
     except BaseException as error:
-        _guarded(observer.raised, in_flight, error)
+        _guard(observer.raised, in_flight, error)
         raise
     finally:
         _inside.reset(token)
     written = _WrittenFiles(location, before, headers)
-    _guarded(_returned, observer, in_flight, written, lambda: rows_in(result))
+    _guard(_record_return, observer, in_flight, written, lambda: rows_in(result))
     return result
 
 
@@ -89,21 +89,21 @@ def _begin(observer: Observer, frame: DataFrame, location: str) -> InFlightWrite
     return observer.begin(intent)
 
 
-def _returned(
+def _record_return(
     observer: Observer,
     in_flight: InFlightWrite,
     written: _WrittenFiles,
-    said: Callable[[], int | None],
+    reported_rows: Callable[[], int | None],
 ) -> None:
-    written.look()
-    rows = said()
+    written.find_written()
+    rows = reported_rows()
     in_flight.exported = lambda: written.metrics(rows)
     observer.returned(in_flight, None, table=None)
 
 
-def _guarded(act: Callable[..., None], *args: Any) -> None:
+def _guard(call: Callable[..., None], *args: Any) -> None:
     try:
-        act(*args)
+        call(*args)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("export", error)
 
@@ -125,7 +125,7 @@ class CopyTo:
         """Write the files and return the count of rows, as the engine does."""
         frame, state, ctx = self.frame, self.state, self.state.ctx
         if self.bound is not None:
-            frame = self.bound.frame_now(frame, state.snapshot)
+            frame = self.bound.current_frame(frame, state.snapshot)
             state = state_of(frame) or state
         parts = unpatched(frame, "logical_plan")().to_variant()
         rows = unpatched(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(parts.input()))
@@ -188,7 +188,7 @@ class _WrittenFiles:
         self._before = before
         self._files: Files = {}
 
-    def look(self) -> None:
+    def find_written(self) -> None:
         """Take note of what is new, right after the write."""
         now = _files(self._location)
         self._files = {
@@ -213,7 +213,7 @@ class _WrittenFiles:
         for name, identity in self._files.items():
             path = Path(name)
             count = _ROWS.get(path.suffix)
-            if count is None or (size > COUNTED_BYTES and path.suffix != ".parquet"):
+            if count is None or (size > MAX_COUNTED_BYTES and path.suffix != ".parquet"):
                 return None
             if not path.exists() or _identity(path) != identity:
                 return None  # somebody else has been here since

@@ -12,7 +12,7 @@ from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handl
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
-from deltawitness.session.core.failed_writes import publishing_after_failure
+from deltawitness.session.core.failed_writes import publish_after_failure
 from deltawitness.session.core.frame_facts import attributes_of_frame
 from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.core.private_api import OVERWRITE_REFUSED, REPLACE_REFUSED
@@ -41,10 +41,10 @@ def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
         frame: the rows.
         mode: `append` or `overwrite`.
     """
-    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, already loaded
 
-    told = report_if_unreached(table.table_uri, mode, table)
-    with with_operator_metrics(frame) as rows, told:
+    reported = report_if_unreached(table.table_uri, mode, table)
+    with with_operator_metrics(frame) as rows, reported:
         write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
     written = rows_written(table)
     if written is None:
@@ -104,7 +104,7 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
         StatementError: the mode is none of the four.
     """
     with report_if_unreached(uri, mode):
-        location, write_mode = os.fspath(uri), _checked_mode(mode)
+        location, write_mode = os.fspath(uri), _parse_mode(mode)
     columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
     arguments = {
         "partition_by": columns or None,
@@ -123,11 +123,11 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
     with report_if_unreached(uri, mode):
         if state is None:
             return _write(rows, location, write_mode, options, arguments)
-        with publishing_after_failure(state.session, state.ctx, location, options):
+        with publish_after_failure(state.session, state.ctx, location, options):
             return _write(rows, location, write_mode, options, arguments)
 
 
-def _checked_mode(mode: str) -> WriteMode:
+def _parse_mode(mode: str) -> WriteMode:
     try:
         return WriteMode(mode)
     except ValueError:
@@ -142,7 +142,7 @@ def _write(
     options: dict[str, str] | None,
     arguments: Mapping[str, Any],
 ) -> WriteResult:
-    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, already loaded
 
     state = state_of(frame)
     handles = HandleCache() if state is None else state.session.handles
@@ -154,11 +154,11 @@ def _write(
             with observe_write(facts):
                 write_deltalake(table, source, mode="ignore")  # which looks at neither
             return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
-        told = report_if_unreached(uri, mode.value, table)
+        reported = report_if_unreached(uri, mode.value, table)
         receipt_id = new_id()
         if table is None:
             given["commit_properties"] = with_receipt_id(given.get("commit_properties"), receipt_id)
-        with observe_write(facts), with_operator_metrics(source) as rows, told:
+        with observe_write(facts), with_operator_metrics(source) as rows, reported:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
         if table is not None:
@@ -215,7 +215,7 @@ def write_table(
     if entry is None:
         return False
     with report_if_unreached(entry.uri, None):
-        session.checked_writable(entry)
+        session.require_writable(entry)
         mode = _mode_of(write_options)
     rows = _rows_of(frame)
     with report_if_unreached(entry.uri, mode):
@@ -228,8 +228,8 @@ def _insert(rows: DataFrame, state: FrameState, entry: Registered, mode: str) ->
     session, ctx = state.session, state.ctx
     target = unpatched(ctx, "table")(entry.name.sql()).schema()
     target = _columns_for(session, entry, target, len(rows.schema()))
-    rows = _aligned(rows, target)
-    after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+    rows = _with_names_of(rows, target)
+    after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
     with after_failure, session.lease(entry) as table:
         with observe_write(attributes_of_frame(rows, state, schema=target)):
             stream_into(table, coerce(ctx, rows, target), mode)
@@ -243,7 +243,7 @@ def _columns_for(session: Session, entry: Registered, target: pa.Schema, given: 
     """
     if given >= len(target):
         return target
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     with session.lease(entry) as table:
         generated = generated_columns(table)
@@ -251,7 +251,7 @@ def _columns_for(session: Session, entry: Registered, target: pa.Schema, given: 
     return pa.schema(kept) if len(kept) == given else target
 
 
-def _aligned(rows: DataFrame, target: pa.Schema) -> DataFrame:
+def _with_names_of(rows: DataFrame, target: pa.Schema) -> DataFrame:
     """Return the rows under the names of the table's columns: DataFusion inserts by position."""
     wanted, given = target.names, rows.schema().names
     if len(wanted) != len(given):
@@ -278,7 +278,7 @@ def _mode_of(options: DataFrameWriteOptions | None) -> str:
     """
     if options is None:
         return "append"
-    from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy, already loaded
 
     scratch = SessionContext()
     unpatched(scratch, "sql")("CREATE TABLE probe AS SELECT 1 AS probe WHERE false")

@@ -45,7 +45,7 @@ def without_columns(
     """
     if not columns:
         return frame, schema
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     kept = [field for field in schema if field.name not in columns]
     selected: DataFrame = unpatched(frame, "select")(*(frame.col(field.name) for field in kept))

@@ -37,7 +37,7 @@ def execute_merge(merge: Merge, planner: Planner, table: DeltaTable, source: Dat
     try:
         condition, changes = _translate(merge, planner, _schema_of(table))
     except NotTranslatable:
-        return EvaluatedMerge(merge, planner, table, source).carry_out()
+        return EvaluatedMerge(merge, planner, table, source).execute()
     return changed_rows(apply_changes(table, coerce(planner.ctx, source), condition, changes))
 
 
@@ -63,7 +63,7 @@ def _translate(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str,
     }
     sides = _sides(merge, planner)
     target = planner.frame(f"SELECT * FROM {merge.target}").schema()
-    (condition,) = _translated(planner, joined, [(merge.condition, None)], sides)
+    (condition,) = _translate_expressions(planner, joined, [(merge.condition, None)], sides)
     changes = []
     for clause in merge.clauses:
         if clause.action == "nothing":
@@ -74,9 +74,9 @@ def _translate(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str,
         ]
         if clause.condition is not None:
             wanted.append((clause.condition, None))
-        told = _translated(planner, scopes[clause.kind], wanted, sides)
-        only_if = told.pop() if clause.condition is not None else None
-        values = dict(zip(assigned, told, strict=True))
+        sql = _translate_expressions(planner, scopes[clause.kind], wanted, sides)
+        only_if = sql.pop() if clause.condition is not None else None
+        values = dict(zip(assigned, sql, strict=True))
         changes.append(Change(clause.action, values, only_if, clause.kind == "matched"))
     return condition, changes
 
@@ -97,7 +97,7 @@ def _sides(merge: Merge, planner: Planner) -> Callable[[str | None, str], str]:
     return column
 
 
-def _translated(
+def _translate_expressions(
     planner: Planner,
     scope: str,
     texts: list[tuple[str, Any]],
@@ -117,11 +117,11 @@ def _translated(
     """
     if not texts:
         return []
-    listed = ", ".join(f"({text}) AS told_{place}" for place, (text, _) in enumerate(texts))
+    listed = ", ".join(f"({text}) AS expression_{place}" for place, (text, _) in enumerate(texts))
     query = f"SELECT {listed} FROM {scope}"
     given = coerce(planner.ctx, planner.frame(query)).schema()
     for field, (_, wanted) in zip(given, texts, strict=True):
-        if wanted is not None and not _agree(field.type, wanted):
+        if wanted is not None and not _is_widening(field.type, wanted):
             raise NotTranslatable(str(field.type))
     expressions = plan_expressions(planner, query)
     for expression, (_, wanted) in zip(expressions, texts, strict=True):
@@ -130,9 +130,9 @@ def _translated(
     return [value_sql(expression, column) for expression in expressions]
 
 
-def _agree(given: pa.DataType, wanted: pa.DataType) -> bool:
+def _is_widening(given: pa.DataType, wanted: pa.DataType) -> bool:
     """Tell whether a value of the one type is one of the other, or becomes one by widening."""
-    import pyarrow.types as pt  # noqa: PLC0415 - heavy, and there already
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy, already loaded
 
     if pt.is_null(given) or given == wanted:
         return True

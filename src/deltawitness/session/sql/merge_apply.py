@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.tokens import quote_identifier
-from deltawitness.session.sql.delta_sql import matched_sql
+from deltawitness.session.sql.delta_sql import null_safe_match
 from deltawitness.session.sql.plan_metrics import with_operator_metrics
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def matching(columns: Sequence[str], source_columns: Sequence[str]) -> str:
         columns: columns of the table.
         source_columns: the same of the source, in this order.
     """
-    return matched_sql(
+    return null_safe_match(
         (f"{TARGET}.{quote_identifier(column)}", f"{SOURCE}.{quote_identifier(other)}")
         for column, other in zip(columns, source_columns, strict=True)
     )

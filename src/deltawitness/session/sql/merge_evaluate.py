@@ -59,27 +59,27 @@ class EvaluatedMerge:
     row: str = field(default_factory=lambda: f"deltawitness_row_{new_id()}")
     """The column of a number for each row of the source: two rows that are alike are still two."""
 
-    def carry_out(self) -> int:
+    def execute(self) -> int:
         """Work the changes out, apply them, and return how many rows they changed."""
         if self._may_differ_between_reads():
-            return self._over_kept_rows()
-        return self._carry_out()
+            return self._execute_over_cached_rows()
+        return self._execute()
 
     def _may_differ_between_reads(self) -> bool:
         """Tell whether the source is a query that is read more than once."""
         branches = [clause for clause in self.merge.clauses if clause.action != "nothing"]
         return self.merge.source.startswith("(") and len(branches) > 1
 
-    def _over_kept_rows(self) -> int:
+    def _execute_over_cached_rows(self) -> int:
         """Carry it out over the rows of the source as they are now, kept under a name of their own."""
         name = f"deltawitness_rows_{new_id()}"
         rows = unpatched(coerce(self.planner.ctx, self.source), "cache")()
         self.planner.register_rows(name, rows)
         source = self.merge.spelling.quote_identifier(name)
         merge = replace(self.merge, source=source, source_alias=self._source_name())
-        return EvaluatedMerge(merge, self.planner, self.table, self.source)._carry_out()  # noqa: SLF001 - its own class
+        return EvaluatedMerge(merge, self.planner, self.table, self.source)._execute()  # noqa: SLF001 - its own class
 
-    def _carry_out(self) -> int:
+    def _execute(self) -> int:
         target = self.planner.frame(f"SELECT * FROM {self.merge.target}").schema()
         numbered = [
             (number, clause)
@@ -89,7 +89,7 @@ class EvaluatedMerge:
         if not numbered:
             return 0
         is_about_target = any(clause.kind != "not matched" for _, clause in numbered)
-        keys = [name for name in target.names if is_about_target and self._may_matter(name)]
+        keys = [name for name in target.names if is_about_target and self._may_be_used(name)]
         assigned = [
             name
             for name in target.names
@@ -122,7 +122,7 @@ class EvaluatedMerge:
         match = matching(keys, [f"key_{place}" for place in range(len(keys))])
         return f"({SOURCE}.clause IN ({about_target})) AND {match}"
 
-    def _may_matter(self, name: str) -> bool:
+    def _may_be_used(self, name: str) -> bool:
         """Tell whether a column of the target may play a part; in doubt it does."""
         if self.planner.named:
             return True  # what stands for a name is not in the text
@@ -132,7 +132,7 @@ class EvaluatedMerge:
         self, number: int, clause: Clause, target: pa.Schema, keys: list[str], assigned: list[str]
     ) -> DataFrame:
         """Return the changes of one clause, their values already of the types of their columns."""
-        from datafusion import col  # noqa: PLC0415 - heavy, and there already
+        from datafusion import col  # noqa: PLC0415 - heavy, already loaded
 
         rows = self.planner.frame(self._branch_sql(number, clause, target.names, keys, assigned))
         types = {f"key_{place}": target.field(name).type for place, name in enumerate(keys)}
@@ -150,7 +150,7 @@ class EvaluatedMerge:
         texts = [*clause.values, *([clause.condition] if clause.condition else [])]
         if not texts:
             return
-        listed = ", ".join(f"({text}) AS told_{place}" for place, text in enumerate(texts))
+        listed = ", ".join(f"({text}) AS expression_{place}" for place, text in enumerate(texts))
         joined = f"{self.merge.target_sql()} CROSS JOIN {self.merge.source_sql()}"
         scope = joined if clause.kind == "matched" else self.merge.target_sql()
         if any(map(is_volatile, plan_expressions(self.planner, f"SELECT {listed} FROM {scope}"))):
@@ -167,12 +167,12 @@ class EvaluatedMerge:
         values = clause.assigned(columns)
         # Rows that match twice are deleted once; only with values it matters which row gives them.
         # Rows that are inserted are told apart always: two that are alike are still two.
-        tells_rows_apart = clause.kind == "not matched" or (
+        is_row_distinguished = clause.kind == "not matched" or (
             clause.kind == "matched" and not self._only_deletes()
         )
         number_of_row = self.merge.spelling.quote_identifier(self.row)
         row = f"{self._source_name()}.{number_of_row}"
-        row = row if tells_rows_apart else "CAST(NULL AS BIGINT)"
+        row = row if is_row_distinguished else "CAST(NULL AS BIGINT)"
         listed = [f"CAST({number} AS INT) AS clause", f"{row} AS source_row"]
         for place, name in enumerate(keys):
             column = f"{self._target_name()}.{self.merge.spelling.quote_identifier(name)}"

@@ -70,7 +70,7 @@ class Merge:
     spelling: Spelling = GENERIC
 
     @classmethod
-    def parsed(cls, text: str, *, normalize: bool = True, spelling: Spelling = GENERIC) -> Merge:
+    def parse(cls, text: str, *, normalize: bool = True, spelling: Spelling = GENERIC) -> Merge:
         """Cut the text of a statement.
 
         Args:
@@ -81,7 +81,7 @@ class Merge:
         Raises:
             StatementError: it has a clause that delta-rs has no counterpart of.
 
-        >>> Merge.parsed("MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE").clauses
+        >>> Merge.parse("MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE").clauses
         (Clause(kind='matched', condition=None, action='delete', columns=(), values=()),)
         """
         words = Words(text, normalize=normalize, spelling=spelling)
@@ -126,7 +126,7 @@ class Merge:
         Args:
             defaults: SQL of the defaults, by column.
         """
-        return replace(self, clauses=tuple(_completed(each, defaults) for each in self.clauses))
+        return replace(self, clauses=tuple(_with_defaults(each, defaults) for each in self.clauses))
 
     def target_sql(self) -> str:
         """Return the target as a FROM clause names it."""
@@ -137,7 +137,7 @@ class Merge:
         return self.source if self.source_alias is None else f"{self.source} AS {self.source_alias}"
 
 
-def _completed(clause: Clause, defaults: Mapping[str, str]) -> Clause:
+def _with_defaults(clause: Clause, defaults: Mapping[str, str]) -> Clause:
     if clause.action != "insert" or clause.columns is None:
         return clause
     missing = [name for name in defaults if name not in clause.columns]

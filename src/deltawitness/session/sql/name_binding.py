@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.frames import FrameState, PlainQuery, attach_state, state_of
-from deltawitness.session.core.private_api import KEEP_AS_WRITTEN, VIEW_OF_FRAME
+from deltawitness.session.core.private_api import UNOPTIMIZED, VIEW_OF_FRAME
 from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import reads_urls
@@ -69,7 +69,7 @@ class BoundCall:
         below: the Delta tables that these views read, at the versions that the session served.
         providers: every other table.
         reads_information_schema: it may read the tables that describe the session.
-        late: names that a cache owns; they are resolved when the text is planned.
+        cache_names: names that a cache owns; they are resolved when the text is planned.
         functions: functions, each with the method that registers it.
         prepare: the PREPARE statement that an EXECUTE statement refers to.
         is_name: the text is a table's name, as `SessionContext.table` takes it.
@@ -85,7 +85,7 @@ class BoundCall:
     below: tuple[Registered, ...]
     providers: Mapping[TableName, Table]
     reads_information_schema: bool = False
-    late: frozenset[TableName] = frozenset()
+    cache_names: frozenset[TableName] = frozenset()
     functions: tuple[tuple[str, Any], ...] = ()
     prepare: str | None = None
     is_name: bool = False
@@ -108,7 +108,7 @@ class BoundCall:
         words.expect("AS")
         return words.rest()
 
-    def knows(self, name: TableName) -> bool:
+    def resolves(self, name: TableName) -> bool:
         """Return whether a name in the text resolved to a table or a view."""
         return name in self.tables or name in self.views or name in self.providers
 
@@ -126,7 +126,7 @@ class BoundCall:
 
     __call__ = frame
 
-    def frame_now(self, frame: DataFrame, snapshot: Snapshot) -> DataFrame:
+    def current_frame(self, frame: DataFrame, snapshot: Snapshot) -> DataFrame:
         """Return the statement's frame over the current versions; `frame` if no version has changed.
 
         Args:
@@ -137,13 +137,13 @@ class BoundCall:
             StatementError: the columns of a table have changed.
         """
         plan = unpatched(frame, "logical_plan")()
-        if not self.has_moved(plan, snapshot):
+        if not self.has_new_version(plan, snapshot):
             return frame
         now = self.frame()
         check_same_plan(plan, unpatched(now, "logical_plan")())
         return now
 
-    def has_moved(
+    def has_new_version(
         self, plan: LogicalPlan, snapshot: Snapshot, target: Registered | None = None
     ) -> bool:
         """Return whether the version of a Delta table that a plan reads has changed.
@@ -156,7 +156,7 @@ class BoundCall:
         """
         for read in (*scanned_names(plan.display_indent(), snapshot), *self.below):
             is_target = target is not None and read.name == target.name
-            now = target if is_target and target is not None else self.session.served(read)
+            now = target if is_target and target is not None else self.session.current_entry(read)
             if not now.is_same_version(read):
                 return True
         return False
@@ -176,7 +176,7 @@ class BoundCall:
         planner.sql(create)
         return planner.provider(name)
 
-    def executed(self, call: SqlCall) -> BoundCall:
+    def for_execute(self, call: SqlCall) -> BoundCall:
         """Return an EXECUTE statement of this PREPARE statement, with its resolved names."""
         call = call._replace(named=self.call.named)
         return replace(self, call=call, prepare=self.call.text)
@@ -202,12 +202,12 @@ def bind(
     views: dict[TableName, View] = {}
     below: dict[TableName, Registered] = {}
     providers: dict[TableName, Table] = {}
-    late = set()
-    with session.exchanging:
+    cache_names = set()
+    with session.swap_lock:
         for name in _names_in(call.text, session, ctx, default):
             entry, view = session.snapshot.get(name), session.view(name)
-            if name in session.upstream or name in session.lent:
-                late.add(name)
+            if name in session.cached_names or name in session.uncached_names:
+                cache_names.add(name)
             elif view is not None:
                 views[name] = view
                 below.update((e.name, e) for e in session.snapshot if view.reads_table(e))
@@ -225,7 +225,7 @@ def bind(
         below=tuple(below.values()),
         providers=providers,
         reads_information_schema=INFORMATION_SCHEMA in call.text.lower(),
-        late=frozenset(late),
+        cache_names=frozenset(cache_names),
         functions=tuple(_functions_in(call.text, session, ctx)),
     )
 
@@ -255,7 +255,12 @@ def _names_in(
 ) -> Iterator[TableName]:
     """Yield every table and view of the session that a text may name."""
     words, lower = _words_in(text), text.lower()
-    known = {*session.snapshot.entries, *session.views, *session.upstream, *session.lent}
+    known = {
+        *session.snapshot.entries,
+        *session.views,
+        *session.cached_names,
+        *session.uncached_names,
+    }
     # Those whose state is kept are looked for as plain text: no spelling of a name hides them.
     yield from (name for name in known if any(each in lower for each in _spellings(name.table)))
     exists = unpatched(ctx, "table_exist")
@@ -299,7 +304,7 @@ _KINDS = (("udfs", "udf"), ("udafs", "udaf"), ("udwfs", "udwf"))
 @cache
 def _engine_functions() -> Mapping[str, frozenset[str]]:
     """Return the names of the engine's own functions, by their kind."""
-    from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy, already loaded
 
     plain = SessionContext()
     return {kind: frozenset(getattr(plain, listed)()) for listed, kind in _KINDS}
@@ -340,7 +345,7 @@ class Planner:
     def __init__(
         self, bound: BoundCall, target: tuple[Registered, DeltaTable] | None = None
     ) -> None:
-        from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+        from datafusion import SessionContext  # noqa: PLC0415 - heavy, already loaded
 
         if bound.reads_information_schema:
             msg = (
@@ -350,7 +355,7 @@ class Planner:
             raise StatementError(msg)
         self.bound = bound
         self.ctx = bound.call.ctx
-        self._scratch = SessionContext(bound.config.set(*KEEP_AS_WRITTEN))
+        self._scratch = SessionContext(bound.config.set(*UNOPTIMIZED))
         if reads_urls(self.ctx):
             self._scratch = unpatched(self._scratch, "enable_url_table")()
         if bound.session.has_spark_functions:
@@ -358,9 +363,9 @@ class Planner:
         for method, function in bound.functions:
             unpatched(self._scratch, method)(function)
         tables = {n: self._register(n, table, target) for n, table in bound.tables.items()}
-        below = {entry.name: bound.session.served(entry) for entry in bound.below}
+        below = {entry.name: bound.session.current_entry(entry) for entry in bound.below}
         self.snapshot = Snapshot({**below, **tables}, bound.default)
-        for name, provider in self._others():
+        for name, provider in self._other_tables():
             self.register(name, provider)
         if bound.prepare is not None:
             self.sql(bound.prepare)
@@ -376,8 +381,8 @@ class Planner:
         return Spelling(
             quote='"' if name.variant_name() == "Column" else "`",
             has_escapes=text.python_value().as_py() != "a\\b",
-            has_hash_comments=self._takes("SELECT 1 # a comment"),
-            has_bare_dashes=not self._takes("SELECT 1 --2 3"),
+            has_hash_comments=self._accepts("SELECT 1 # a comment"),
+            has_bare_dashes=not self._accepts("SELECT 1 --2 3"),
         )
 
     def _selected(self, texts: str) -> list[Any]:
@@ -386,7 +391,7 @@ class Planner:
         )()
         return [unaliased(each) for each in plan.to_variant().projections()]
 
-    def _takes(self, text: str) -> bool:
+    def _accepts(self, text: str) -> bool:
         try:
             self.sql(text)
         except Exception:  # noqa: BLE001 - the dialect's parser has no such comment
@@ -462,12 +467,12 @@ class Planner:
         view = unpatched(frame, "into_view")()
         self.register(TableName(*self.bound.default, name), view)
 
-    def _others(self) -> Iterator[tuple[TableName, Table]]:
+    def _other_tables(self) -> Iterator[tuple[TableName, Table]]:
         session = self.bound.session
         yield from self.bound.providers.items()
         for name, view in self.bound.views.items():
-            yield name, session.view_now(self.ctx, view)
-        for name in self.bound.late:
+            yield name, session.current_view(self.ctx, view)
+        for name in self.bound.cache_names:
             if unpatched(self.ctx, "table_exist")(name.sql()):
                 yield name, _provider(self.ctx, name)
 
@@ -475,28 +480,28 @@ class Planner:
         self, name: TableName, bound: BoundTable, target: tuple[Registered, DeltaTable] | None
     ) -> Registered:
         """Register a Delta table at its current version; return its entry."""
-        entry, provider = self._at_its_version(bound, target)
+        entry, provider = self._current_table(bound, target)
         self.register(name, provider)
         return entry if entry.name == name else replace(entry, name=name)
 
-    def _at_its_version(
+    def _current_table(
         self, bound: BoundTable, target: tuple[Registered, DeltaTable] | None
     ) -> tuple[Registered, Table]:
-        from deltawitness.session.core.table_providers import provider_of  # noqa: PLC0415 - heavy, and there already
+        from deltawitness.session.core.table_providers import provider_of  # noqa: PLC0415 - heavy, already loaded
 
         session = self.bound.session
-        with session.exchanging:
-            now = session.served(bound.entry)
+        with session.swap_lock:
+            now = session.current_entry(bound.entry)
             if target is not None and now.table_id == target[0].table_id and not now.fixed:
                 wanted, table = target
                 if not now.is_same_version(wanted):
                     return wanted, provider_of(table)
             if now.is_same_version(bound.entry):
                 return now, bound.provider
-            return now, session.provider_now(self.ctx, now)
+            return now, session.current_provider(self.ctx, now)
 
     def _make_schema(self, name: TableName) -> None:
-        from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, and there already
+        from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, already loaded
 
         if name.catalog not in unpatched(self._scratch, "catalog_names")():
             memory = Catalog.memory_catalog()

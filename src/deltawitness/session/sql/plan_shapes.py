@@ -95,7 +95,7 @@ class UpdateShape:
 
 def _name(raw: Any) -> str | None:
     """Return the name that a projection gives its expression: an alias, or a column's own."""
-    from datafusion.expr import Expr  # noqa: PLC0415 - heavy, and there already
+    from datafusion.expr import Expr  # noqa: PLC0415 - heavy, already loaded
 
     expression = raw if isinstance(raw, Expr) else Expr(raw)
     if expression.variant_name() == "Alias":

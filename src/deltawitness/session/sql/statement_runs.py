@@ -72,12 +72,12 @@ class FailedRun:
         return next((each for each in (Landed.YES, Landed.UNKNOWN) if each in found), Landed.NO)
 
     def __str__(self) -> str:
-        told = {
+        texts = {
             Landed.YES: f"failed with {self.exception}, but its commit has landed",
             Landed.UNKNOWN: f"failed with {self.exception}, and may have landed",
             Landed.NO: f"failed with {self.exception}",
         }
-        return told[self.landed()]
+        return texts[self.landed()]
 
 
 def _landed(write: InFlightWrite | None) -> Landed:
@@ -143,7 +143,7 @@ class TrackedStatement:
             return f"{self.title}: not run yet; collect() or show() runs it"
         return f"{self.title}: {', '.join(happened)}; collect() or show() runs it again"
 
-    def anew(self) -> TrackedStatement:
+    def unrun_copy(self) -> TrackedStatement:
         """Return the same statement as one of another frame, which has not run yet."""
         return TrackedStatement(
             self._statement,
@@ -173,7 +173,7 @@ class TrackedStatement:
             _count(self._operation)
         with watch_writes(is_part=False) as writes:
             try:
-                frame = self._carry_out()
+                frame = self._execute()
             except BaseException as error:
                 is_refused = isinstance(error, StatementError)
                 is_observed = is_refused or _observer() is not None
@@ -189,7 +189,7 @@ class TrackedStatement:
             self._has_failed_last = False
         return frame
 
-    def _carry_out(self) -> DataFrame:
+    def _execute(self) -> DataFrame:
         if self._target is None:
             return self._statement.run()
         with report_if_unreached(self._target, self._mode, operation=self._operation):
