@@ -281,8 +281,8 @@ def test_hive_style_partition_columns_are_columns(ctx, tmp_path):
         ("CREATE UNBOUNDED EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t'", "not unbounded"),
         ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE WITH ORDER (id) LOCATION '{}/t'", "no order"),
         ("CREATE EXTERNAL TABLE n (a INT DEFAULT upper('x')) STORED AS DELTATABLE LOCATION '{}/n'", "DEFAULT"),
-        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' 'x')", "whole number"),
-        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' '²')", "whole number"),
+        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' 'x')", "must be an integer"),
+        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' '²')", "must be an integer"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_told_and_makes_nothing(ctx, uri, tmp_path, sql, text):

@@ -615,7 +615,7 @@ def test_a_table_is_restored_to_a_moment(ctx, tmp_path):
     [
         ("OPTIMIZE nope", "nope is not registered as a Delta table"),
         ("OPTIMIZE people WHERE id = 1", "expected the end of the statement"),
-        ("VACUUM people RETAIN many HOURS", "expected a whole number"),
+        ("VACUUM people RETAIN many HOURS", "expected an integer"),
         ("RESTORE people", "expected TO"),
         ("COPY people TO STORED AS DELTATABLE", "expected a text in quotes"),
         ("DESCRIBE HISTORY 'people'", "expected a name"),
