@@ -182,8 +182,8 @@ def test_an_open_table_is_written_through(tmp_path):
         ({"format": "parquet", "schema_mode": "merge"}, "schema_mode: only with format delta"),
         ({"format": "csv", "destination": "s3://b/t"}, "local directory"),
         ({"format": "json", "partition_by": "p"}, "partition_by"),
-        ({"format_options": {"compression": "zstd"}}, "delta does not know 'compression'"),
-        ({"format": "json", "format_options": {"x": 1}}, "it takes none"),
+        ({"format_options": {"compression": "zstd"}}, "delta does not accept 'compression'"),
+        ({"format": "json", "format_options": {"x": 1}}, "it accepts none"),
         ({"format_options": {"commit_metadata": "x"}}, "must be a mapping"),
     ],
 )

@@ -281,7 +281,7 @@ def _check_agreement(creation: CreateTable, table: DeltaTable) -> None:
 
 
 def delta_schema(schema: pa.Schema) -> Any:
-    """Return an Arrow schema as a Delta schema, with timestamps in microseconds, Delta's only unit."""
+    """Return an Arrow schema as a Delta schema, with timestamps in Delta's unit, microseconds."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
     from deltalake import Schema  # noqa: PLC0415 - heavy, already loaded
 

@@ -122,7 +122,7 @@ class CopyTo:
         return "COPY TO"
 
     def run(self) -> DataFrame:
-        """Write the files and return the count of rows, as the engine does."""
+        """Write the files and return the frame with the count of rows, as the engine does."""
         frame, state, ctx = self.frame, self.state, self.state.ctx
         if self.bound is not None:
             frame = self.bound.current_frame(frame, state.snapshot)

@@ -1,4 +1,4 @@
-"""Where a SQL statement goes: to DataFusion as it is, or to delta-rs when its frame is run."""
+"""Route a SQL statement to DataFusion, or to delta-rs when its frame is run."""
 
 from __future__ import annotations
 
@@ -61,17 +61,21 @@ if TYPE_CHECKING:
 __all__ = ["route", "run_sql"]
 
 _QUERIES = frozenset({"SELECT", "WITH", "VALUES", "(", "SHOW"})
-"""First words of statements that only read, whatever comes after."""
+"""First words of statements that only read."""
 
 _DEFINITIONS = frozenset({"CREATE", "DROP", "SET", "RESET", "PREPARE", "DEALLOCATE"})
-"""First words of statements that DataFusion carries out while it plans them."""
+"""First words of statements that DataFusion executes while it plans them."""
 
 
 def run_sql(session: Session, call: SqlCall) -> DataFrame:
     """Return the frame of a statement.
 
+    Args:
+        session: the state of the session.
+        call: the statement's call.
+
     Raises:
-        StatementError: it is a statement about Delta tables that cannot be carried out.
+        StatementError: the statement is one on Delta tables that cannot be run.
     """
     if call.named:
         refuse_statements(*call.named.values())
@@ -90,14 +94,14 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
         return _run_execute(session, call)
     is_read = word in _QUERIES or word == "EXPLAIN"
     snapshot, epoch = session.snapshot, session.epoch
-    # A statement that writes may run long after it was made: its names are resolved at once.
+    # A statement that writes may run long after it was created, so its names are resolved now.
     bound = None if is_read else bind(session, call)
     frame: DataFrame = session.plan_with_retry(call.plan)
     reads = reads_of_named(call) if call.named else ()
     origin = _origin(session, call, snapshot, epoch) if bound is None else bound
     state = FrameState(call.ctx, session, snapshot, reads, origin)
     if word in _QUERIES:
-        return attach_state(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
+        return attach_state(frame, state)  # type: ignore[no-any-return]  # returns its argument
     if word == "EXPLAIN":
         return _run_explain(frame, state)
     return route(frame, state, bound)
@@ -114,20 +118,23 @@ def _run_explain(frame: DataFrame, state: FrameState) -> DataFrame:
         if is_dml(inside) and target_of(inside, state, None) is not None:
             msg = "EXPLAIN ANALYZE would run the statement, and is not possible for writes to Delta"
             raise StatementError(msg)
-    return attach_state(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
+    return attach_state(frame, state)  # type: ignore[no-any-return]  # returns its argument
 
 
 def route(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -> DataFrame:
-    """Return the frame with the statement that it stands for, as its own plan says it.
+    """Attach a state to a frame, with a pending statement if the frame's plan is a DML or COPY.
 
     Args:
         frame: a frame as the engine planned it.
-        state: what is known of it.
-        bound: the text that it was planned from, with its resolved names; None if unknown.
+        state: the state of the frame, without a pending statement.
+        bound: the text that the frame was planned from, with its resolved names; None if unknown.
+
+    Returns:
+        The same frame.
 
     Raises:
-        StatementError: it writes a table with the name of a Delta table of the session, and its text
-            is not known: the plan may mean another table, and may have been optimized.
+        StatementError: the plan writes a table with the name of a Delta table of the session, and its
+            text is unknown: the plan may write another table and may have been optimized.
     """
     plan = unpatched(frame, "logical_plan")()
     pending: Statement | None = None
@@ -147,7 +154,7 @@ def route(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -
         pending = CopyTo(frame, state, bound)
     tracked = None if pending is None else _track(pending, plan)
     known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked)
-    return attach_state(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
+    return attach_state(frame, known)  # type: ignore[no-any-return]  # returns its argument
 
 
 _OPERATIONS = {
@@ -156,11 +163,11 @@ _OPERATIONS = {
     "Truncate": Operation.DELETE,
     "Merge": Operation.MERGE,
 }
-"""What a DML plan does that is no WRITE, by what the engine calls it."""
+"""The operations of DML plans other than WRITE, by the engine's name for the plan."""
 
 
 _MODES = {"Append": "append", "Overwrite": "overwrite"}
-"""The save mode of a DML plan that is a WRITE."""
+"""The save modes of DML plans that are a WRITE, by the engine's name for the plan."""
 
 
 def _track(pending: Statement, plan: LogicalPlan) -> TrackedStatement:
@@ -175,7 +182,7 @@ def _track(pending: Statement, plan: LogicalPlan) -> TrackedStatement:
 
 @dataclass(frozen=True, slots=True)
 class EngineDml:
-    """A DML statement on a table that is none of Delta: the engine runs it itself."""
+    """A DML statement on a table that is not a Delta table; the engine runs it."""
 
     frame: DataFrame
     state: FrameState
@@ -183,11 +190,11 @@ class EngineDml:
 
     @property
     def title(self) -> str:
-        """Which statement, on which table."""
+        """The kind of statement and the table's name."""
         return f"DML on {unpatched(self.frame, 'logical_plan')().to_variant().table_name()}"
 
     def run(self) -> DataFrame:
-        """Run it, once, and return the frame of its result."""
+        """Run the statement once and return the frame of its result."""
         frame = self.frame
         if self.bound is not None:
             frame = self.bound.current_frame(frame, self.state.snapshot)
@@ -195,11 +202,11 @@ class EngineDml:
         return count_frame(self.state.ctx, count_in(batches))
 
 
-# --- statements that DataFusion carries out while it plans them ------------------------------------------
+# --- statements that DataFusion executes while it plans them ---------------------------------------------
 
 
 def _run_definition(session: Session, call: SqlCall, word: str) -> DataFrame:
-    # The names of prepared statements are folded whatever the session's settings say.
+    # DataFusion folds the names of prepared statements for any setting of the session.
     is_prepared = word in {"PREPARE", "DEALLOCATE"}
     normalize = is_prepared or call.ctx.enable_ident_normalization()
     words = Words(call.text, normalize=normalize)
@@ -213,7 +220,7 @@ def _run_definition(session: Session, call: SqlCall, word: str) -> DataFrame:
 
 
 def _is_readable(words: Words) -> bool:
-    """Return whether a definition names what it defines in a spelling that is read."""
+    """Return whether the name in a CREATE or DROP statement can be parsed in the default spelling."""
     try:
         _kind_and_name(words)
     except StatementError:
@@ -246,8 +253,8 @@ def _execute_statement(session: Session, call: SqlCall, word: str, words: Words)
                 _record_prepare(session, bound, words)
         except StatementError:
             session.record_change()
-            session.forget_missing(call.ctx)  # a form that we do not read
-        except Exception as error:  # noqa: BLE001 - the statement has been carried out
+            session.forget_missing(call.ctx)  # a form that the parser does not support
+        except Exception as error:  # noqa: BLE001 - the statement has been executed
             report("session", error)
     return frame
 
@@ -315,10 +322,10 @@ def _record_deallocate(session: Session, call: SqlCall, words: Words) -> None:
 
 
 def _run_execute(session: Session, call: SqlCall) -> DataFrame:
-    """Return the frame of EXECUTE, over the versions that the session serves.
+    """Return the frame of EXECUTE over the versions that the session serves.
 
-    The engine stores the optimized plan of PREPARE. The plan that it returns only validates the
-    statement; what is executed is planned from the text of PREPARE.
+    The engine stores the optimized plan of PREPARE. Its plan of EXECUTE is used only to validate the
+    statement; the frame is planned from the text of PREPARE.
     """
     ctx = call.ctx
     words = Words(call.text)
@@ -328,7 +335,7 @@ def _run_execute(session: Session, call: SqlCall) -> DataFrame:
         prepared = session.prepared.get(name)
         frame: DataFrame = session.plan_with_retry(call.plan)
     if prepared is None:
-        # It was prepared before the session was observed.
+        # The statement was prepared before the session was observed.
         return route(frame, FrameState(ctx, session, session.snapshot))
     bound = prepared.for_execute(call)
     state = FrameState(ctx, session, prepared.snapshot)
@@ -382,7 +389,7 @@ def _run_command(session: Session, call: SqlCall, command: Command) -> DataFrame
 
 
 def _query_in(call: SqlCall, query: str) -> SqlCall:
-    """Return the call of the query inside a statement: it may read, and nothing else."""
+    """Return the call of the query inside a statement, with options that allow only queries."""
     from datafusion import SQLOptions  # noqa: PLC0415 - heavy, already loaded
 
     only_queries = (
@@ -395,19 +402,19 @@ def _query_in(call: SqlCall, query: str) -> SqlCall:
 
 
 def _frame_over(state: FrameState, batch: Any) -> DataFrame:
-    """Return a frame over rows that are there."""
+    """Return a frame over a batch in memory."""
     frame: DataFrame = attach_state(unpatched(state.ctx, "read_batches")([batch]), state)
     return frame
 
 
 def _pending_frame(state: FrameState, frame: DataFrame, pending: PendingPlan) -> DataFrame:
     known = FrameState(state.ctx, state.session, state.snapshot, pending=pending)
-    return attach_state(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
+    return attach_state(frame, known)  # type: ignore[no-any-return]  # returns its argument
 
 
 @dataclass(frozen=True, slots=True)
 class CopyRows:
-    """`COPY ... TO ... STORED AS DELTATABLE`, which runs when its frame is asked for rows."""
+    """`COPY ... TO ... STORED AS DELTATABLE`, which runs when its frame's rows are requested."""
 
     rows: DataFrame
     command: CopyToDelta
@@ -415,11 +422,11 @@ class CopyRows:
 
     @property
     def title(self) -> str:
-        """What it would do."""
+        """What the statement does, without its literals."""
         return self.command.title
 
     def run(self) -> DataFrame:
-        """Write the table and return the count of rows."""
+        """Write the table and return the frame with the count of rows."""
         written = write_delta(replan(self.rows), self.command.uri, **_write_arguments(self.command))
         return count_frame(self.state.ctx, written.rows or 0)
 
@@ -470,7 +477,7 @@ def _empty_batch() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceStatement:
-    """OPTIMIZE, VACUUM or RESTORE, which runs when its frame is asked for rows."""
+    """OPTIMIZE, VACUUM or RESTORE, which runs when its frame's rows are requested."""
 
     command: MaintenanceCommand
     state: FrameState
@@ -479,11 +486,15 @@ class MaintenanceStatement:
 
     @property
     def title(self) -> str:
-        """Which statement, on which table."""
+        """The kind of statement and the table's name."""
         return self.command.title
 
     def run(self) -> DataFrame:
-        """Carry it out and return what the engine says of it."""
+        """Run the command and return a frame of its metrics.
+
+        Raises:
+            StatementError: the table was dropped and recreated after the statement was created.
+        """
         session, ctx = self.state.session, self.state.ctx
         entry = self.entry
         after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
