@@ -1,7 +1,7 @@
 """Read a stream on a background thread, ahead of its consumer.
 
-The engines block the thread that requests a batch. delta-rs refuses a request from one of its own
-threads ("Cannot start a runtime from within a runtime"), and it requests the rows of a write from such
+The engines block the thread that requests a batch. delta-rs refuses a request from one of its
+threads ("Cannot start a runtime from within a runtime"), but requests the rows of a write from such
 a thread. With a background thread, the requesting thread only waits on a queue, so it may be any
 thread.
 """
