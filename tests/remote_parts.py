@@ -53,7 +53,7 @@ def running_server(folder):
     while not (port.exists() and port.read_text()):
         assert process.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # the server says by the file that it is ready
+        time.sleep(0.05)  # the server creates the file when it is ready
     yield Server(port.read_text(), requests)
     process.terminate()
     process.wait()

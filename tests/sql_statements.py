@@ -211,7 +211,7 @@ def assignments(draw, prefix=""):
             f'{p}"p"',
             f"coalesce({p}\"A b\", 'none')",
         ],
-        # Not - x: DataFusion tells NaN with a sign from NaN without one, DuckDB does not.
+        # No unary minus: DataFusion distinguishes NaN with a sign from NaN without one, DuckDB does not.
         "f.x": [f'{p}"f.x" * 2', f'{p}"f.x" * -1'],
         'q"q': [f'{p}"q""q" + CAST(\'1.00\' AS DECIMAL(10,2))'],
         "ok": [f'NOT {p}"ok"', f'{p}"id" > 1'],
@@ -320,7 +320,7 @@ def merges(draw):
     source = draw(st.sampled_from(["src AS s", '(SELECT * FROM src WHERE "v" > 5) AS s']))
     clauses = []
     for kind, is_conditional, text in draw(st.lists(clause(), min_size=1, max_size=4)):
-        # After a clause without a condition, another one of its kind is refused by DuckDB.
+        # DuckDB refuses a clause after one of the same kind without a condition.
         if not any(known == kind and not conditional for known, conditional, _ in clauses):
             clauses.append((kind, is_conditional, text))
     return f"MERGE INTO t USING {source} ON {on} " + " ".join(text for *_, text in clauses)

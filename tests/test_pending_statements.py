@@ -39,7 +39,7 @@ LITERAL = re.compile(r'(?<=(?:"| )(?:=|<|>) )\d+\b')
 """Whole numbers that a column is compared with: they become parameters."""
 
 
-# --- how a statement is made ---------------------------------------------------------------------------
+# --- creation of statements ----------------------------------------------------------------------------
 
 
 def with_parameters(sql):
@@ -62,7 +62,7 @@ def as_text_with_parameters(place, sql, _):
     text, values = with_parameters(sql)
     given = {str(place): value for place, value in enumerate(values, 1)}
     frame = ctx.sql(text, param_values=given or None)
-    given.update(dict.fromkeys(given, 77))  # the caller fills its dict anew
+    given.update(dict.fromkeys(given, 77))  # the caller changes its dict
     return frame
 
 
@@ -110,7 +110,7 @@ WAYS = (
 )
 
 
-# --- what changes under it ------------------------------------------------------------------------------
+# --- changes before a statement runs --------------------------------------------------------------------
 
 
 def _empty(schema):
@@ -249,7 +249,7 @@ def make(place, number, way, sql):
         return way(place, sql, f"p{number}")
     except StatementError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever the engine says: it is counted
+    except Exception as error:  # noqa: BLE001 - every error of the engine is counted
         counted[f"refused by the engine: {str(error)[:60]}"] += 1
         return None
 
@@ -354,7 +354,7 @@ def test_threads_run_pending_statements_of_one_session(tmp_path):
             try:
                 return frame.to_pydict()["count"][0]
             except Exception as error:
-                # Two statements that change the same rows at once: delta-rs refuses the second.
+                # delta-rs refuses the second of two concurrent statements that change the same rows.
                 if "concurrent" not in str(error).lower():
                     raise
         raise AssertionError

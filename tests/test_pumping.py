@@ -16,7 +16,7 @@ from programs import sorted_writes
 
 
 def pumps():
-    return [thread for thread in threading.enumerate() if thread.name == "deltawitness-pump"]
+    return [thread for thread in threading.enumerate() if thread.name == "deltawitness-reader"]
 
 
 def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):

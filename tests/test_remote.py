@@ -85,7 +85,7 @@ def test_observing_costs_one_request(by, server, table, captured_writes):
     place = target()
     with suppressed():
         bare = server.requests(lambda: write(place))
-    # By URI each commit since the checkpoint is read twice: the second write has one more.
+    # By URI, each commit since the checkpoint is read twice: the second write reads one more.
     grown = 2 if by == "uri" else 0
     assert len(observed) - (len(bare) - grown) == 1
     extra = [line for line in observed if line.endswith(" 206")]
@@ -167,7 +167,7 @@ def test_a_remote_table_is_reconciled(server, table, tmp_path):
 
 
 def test_young_commits_wait_where_other_machines_cannot_be_seen(server, table, tmp_path):
-    """A remote ledger leaves young commits to the next pass, and finds tables beside it."""
+    """A ledger on S3 leaves young commits to the next pass, and reads tables with its own options."""
     settings = Settings(spool_dir=str(tmp_path / "spools"))
     ledger = Ledger(f"s3://lake/cache-{tmp_path.name}", server.options, settings=settings)
     plan = ledger.reconcile([table])

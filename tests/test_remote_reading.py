@@ -57,7 +57,7 @@ def table(request, options):
     return uri
 
 
-# --- ways of registering ---------------------------------------------------------------------------
+# --- ways of registering a table -------------------------------------------------------------------
 
 
 def _register_delta(ctx, uri, options):

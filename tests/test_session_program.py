@@ -57,7 +57,7 @@ def test_a_documented_program_prints_the_same(way, expected, tmp_path):
     arguments = [each.format(changed=changed, program=PROGRAM) for each in WAYS[way]]
     output, complaints = printed(arguments, tmp_path / "run")
     assert output.splitlines() == expected.splitlines()
-    # The program runs one statement twice: it is warned of that, at its own line, and of nothing else.
+    # The program runs one statement twice: the only warning is about that, at the program's line.
     warning, line, *left = complaints.splitlines()
     assert re.search(
         r"(documented|changed)\.py:\d+: RepeatedStatementWarning: DML on numbers: ", warning

@@ -111,52 +111,52 @@ def known_limit(request):
         request.applymarker(pytest.mark.xfail(reason=REASONS[limit], strict=True))
 
 
-# --- every method is observed, or passed through for a reason ----------------------------------------
+# --- every method is observed, or forwarded for a reason ---------------------------------------------
 
 PASSED_THROUGH = {
     SessionContext: {
-        # A proxy is made over a context; a patched class makes the engine's own.
+        # A proxy wraps a context; a patched class creates the engine's own contexts.
         "__init__", "__repr__", "global_ctx",
-        # What another extension asks of a context: the engine's own capsules.
+        # Other extensions read the engine's own capsules from a context.
         "__datafusion_codec_id__", "__datafusion_logical_extension_codec__",
         "__datafusion_physical_extension_codec__", "__datafusion_query_planner__",
         "__datafusion_task_context_provider__", "logical_extension_codec_ids",
         "physical_extension_codec_ids",
-        # Rules and planners see plans in the engine, never a table's name.
+        # Rules and planners get plans inside the engine and register no table.
         "add_physical_optimizer_rule", "remove_optimizer_rule", "set_query_planner",
-        # Questions that touch no table.
+        # Getters that change no table.
         "catalog_names", "copied_config", "enable_ident_normalization", "parse_capacity_limit",
         "parse_sql_expr", "session_id", "session_start_time", "table_exist", "table_provider",
         "udaf", "udafs", "udf", "udfs", "udwf", "udwfs",
-        # Functions hold no table.
+        # Removing a function changes no table.
         "deregister_udaf", "deregister_udf", "deregister_udtf", "deregister_udwf",
-        # Stores are looked up by location, below the tables.
+        # Stores are found by location and are independent of registered tables.
         "deregister_object_store", "register_object_store",
-        # Tables that are none of Delta, under a name that is free: a taken one is refused.
+        # They register other tables than Delta tables under a free name; a taken name is refused.
         "register_arrow", "register_avro", "register_batch", "register_csv", "register_dataset",
         "register_json", "register_listing_table", "register_parquet", "register_record_batches",
-        # Catalogs from elsewhere bring tables that no session has registered.
+        # External catalogs have tables that no session has registered.
         "refresh_catalogs",
-        # Runs a physical plan: rows with no frame, and no plan that names a table.
+        # It runs a physical plan: there is no frame, and the plan has no table names.
         "execute",
     },
     DataFrame: {
-        # The engine makes frames; what makes them is observed.
+        # The engine creates frames; the methods that create them are observed.
         "__init__", "default_str_repr",
-        # The plan, which looks at no row.
+        # They use the plan and read no row.
         "col", "column", "execution_plan", "explain", "find_qualified_columns", "parse_sql_expr",
         "schema",
-        # The caller's own function, on this frame: the methods that it calls are observed.
+        # It calls the caller's function on this frame; the methods that the function calls are observed.
         "transform",
     },
     Catalog: {
         "__init__", "__repr__", "memory_catalog",
-        # Questions that touch no table.
+        # Getters that change no table.
         "names", "schema_names",
     },
     Schema: {
         "__init__", "__repr__", "memory_schema",
-        # Questions that touch no table's rows.
+        # Getters that read no row.
         "names", "table", "table_exist", "table_names",
     },
 }  # fmt: skip
@@ -188,7 +188,7 @@ def test_every_method_of_the_engine_is_observed_or_listed_as_passed_through(owne
     assert not PASSED_THROUGH[owner] & {*HANDLED[owner]}
 
 
-# --- the same calls, on the engine's own object and through the proxy ---------------------------------
+# --- the same calls on the engine's object and through the proxy --------------------------------------
 
 
 class Place(NamedTuple):
@@ -813,7 +813,7 @@ FAILING_CALLS = {
 """Calls that fail: with the engine's own error, of its own class."""
 
 
-# --- what can be compared of a result ------------------------------------------------------------------
+# --- comparable parts of results -----------------------------------------------------------------------
 
 _OF_THIS_CALL = re.compile(
     r"0x[0-9a-f]+"  # an address
@@ -896,7 +896,7 @@ def _(batches: RecordBatchStream):
     return [comparable(batch) for batch in batches]
 
 
-# --- two sessions, one of them observed ----------------------------------------------------------------
+# --- two sessions, of which one is observed ------------------------------------------------------------
 
 
 @contextmanager
@@ -1022,7 +1022,7 @@ def test_a_method_reads_as_the_engines_own(owner):
         assert inspect.signature(ours) == inspect.signature(theirs)
 
 
-# --- statements on tables that are none of Delta -------------------------------------------------------
+# --- statements on tables other than Delta tables ------------------------------------------------------
 
 STATEMENTS = (
     "", "-- nothing but this", "/* c */ SELECT 1 AS a", "-- c\nSELECT 1 AS a", "SELECT 1 AS a;",
@@ -1056,7 +1056,7 @@ def result_of(ctx, statement):
     def given(make):
         try:
             return comparable(make())
-        except Exception as error:  # noqa: BLE001 - which one it is, is compared
+        except Exception as error:  # noqa: BLE001 - the errors are compared
             return type(error), lasting(str(error))
 
     ctx.sql("CREATE TABLE m AS SELECT * FROM (VALUES (1), (2)) AS v (a)")
@@ -1130,7 +1130,7 @@ def test_a_statement_runs_once_where_the_engine_runs_it_several_times(name):
     assert ctx.table("m").count() == 2
 
 
-# --- what an observed object is, and what comes out of it ----------------------------------------------
+# --- observed objects and their results ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -1174,7 +1174,7 @@ def test_what_comes_out_of_an_observed_object_is_observed(owner, name, files, tm
     def classes(result):
         if isinstance(result, list | tuple):
             return [classes(each) for each in result]
-        # A view is a table that knows its frame besides.
+        # A view is a table with a reference to its frame.
         return Table if isinstance(result, Table) else type(result)
 
     def results(make, out):
@@ -1216,7 +1216,7 @@ def test_attributes_are_those_of_the_engines_object(ctx):
     assert frame != ctx.table("t")
 
 
-# --- frames meet other frames ---------------------------------------------------------------------------
+# --- combinations of frames -----------------------------------------------------------------------------
 
 MEETINGS = {
     "except_all": lambda left, right: left.except_all(right),
@@ -1380,7 +1380,7 @@ def test_a_query_that_is_captured_gives_the_same_rows(name, way, files, tmp_path
         assert comparable(FRAME_CALLS[name](ctx, place)) == expected
 
 
-# --- which context is wrapped -------------------------------------------------------------------------
+# --- wrapped contexts ---------------------------------------------------------------------------------
 
 
 class Own(SessionContext):
@@ -1553,7 +1553,7 @@ def test_every_handle_on_a_session_knows_its_delta_tables(name, way, delta, capt
     assert len(captured_writes) == 2
 
 
-# --- names that come to stand for something else ------------------------------------------------------
+# --- names that are registered again ------------------------------------------------------------------
 
 REPLACEMENTS = {
     "a schema": lambda ctx, schema, catalog: ctx.catalog().register_schema("public", schema),

@@ -355,7 +355,7 @@ def test_a_reader_finds_a_table_that_is_being_replaced(ctx, uri, monkeypatch):
         try:
             return original(self, query, *args, **kwargs)
         except Exception:
-            may_go_on.set()  # the reader has found it gone
+            may_go_on.set()  # the reader has found the name missing
             raise
 
     monkeypatch.setattr(type(plain), "register_table", slow)

@@ -106,7 +106,7 @@ def in_order(table):
 def _plain(value):
     match value:
         case float():
-            # DISTINCT makes one of 0.0 and -0.0, which are equal in SQL.
+            # DISTINCT merges 0.0 and -0.0, which are equal in SQL.
             return "NaN" if math.isnan(value) else value + 0.0
         case dict():
             return {key: _plain(member) for key, member in value.items()}

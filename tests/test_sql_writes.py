@@ -222,7 +222,7 @@ def test_values_of_every_type_survive(tmp_path):
     )
 
 
-# --- types that DataFusion decides on late -----------------------------------------------------------
+# --- types that DataFusion coerces after planning ----------------------------------------------------
 
 TYPED = {
     "CASE": ("UPDATE n SET i = CASE WHEN i < 20 THEN i ELSE 7 END, s = upper(s)", [10, 7, 7]),
@@ -272,7 +272,7 @@ def test_frames_that_are_written_are_of_the_type_that_they_say(numbers, tmp_path
     assert sorted(numbers.sql("SELECT i FROM n").to_pydict()["i"]) == [7, 7, 10, 10, 20, 30]
 
 
-# --- MERGE, where the engine needs care ------------------------------------------------------------------
+# --- special cases of MERGE ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("action", ["UPDATE SET score = 9", "DELETE"])
@@ -605,7 +605,7 @@ def test_a_table_is_restored_to_a_timestamp(ctx, tmp_path):
     )
     moment = (last + dt.timedelta(milliseconds=1)).isoformat()
     ctx.sql(f"RESTORE people TO TIMESTAMP AS OF '{moment}'").collect()
-    assert people(ctx) in ([ANN, BOB, CAT], [])  # both commits may be of one millisecond
+    assert people(ctx) in ([ANN, BOB, CAT], [])  # both commits may have the same millisecond
     with pytest.raises(StatementError, match="ISO 8601"):
         ctx.sql("RESTORE people TO TIMESTAMP AS OF 'yesterday'")
 

@@ -46,7 +46,7 @@ def ids(ctx, query):
     return sorted(ctx.sql(query).to_pydict()["id"])
 
 
-# --- plans that were optimized -------------------------------------------------------------------------
+# --- optimized plans -----------------------------------------------------------------------------------
 
 
 def as_text(ctx, sql):
@@ -221,7 +221,7 @@ def test_what_was_prepared_before_the_session_was_observed_is_refused(make):
     assert rows(uri) == [(1,), (2,)]
 
 
-# --- names that come to stand for something else ----------------------------------------------------------
+# --- names that are registered again ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by_then", ["another Delta table", "a table in memory", "nothing"])
@@ -549,7 +549,7 @@ def test_a_statement_that_reads_information_schema_is_not_planned_again(make):
         pending.collect()
 
 
-# --- errors of ours where the engine has an answer -------------------------------------------------------
+# --- statements that the engine accepts ------------------------------------------------------------------
 
 
 def test_columns_of_one_name_from_two_tables_are_inserted(ctx, tmp_path):

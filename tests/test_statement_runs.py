@@ -266,7 +266,7 @@ def test_a_failed_run_is_shown_and_may_be_repeated(ctx, tmp_path, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     frame = ctx.sql(sql)
     for _ in range(2):
-        with pytest.raises(Exception):  # noqa: B017 - the engine's own, of several classes
+        with pytest.raises(Exception):  # noqa: B017 - the engine's errors have several classes
             quietly(frame.collect)
         assert text_of(frame).startswith(FAILING[sql])
         assert text_of(frame).endswith("; collect() or show() runs it again")

@@ -78,14 +78,16 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             report("pipeline", error)
             return self.__wrapped__.write(request, *args, **kwargs)
         with write_context(facts) as enclosure:
-            seen = enclosure.observed
+            observed_before = enclosure.observed
             try:
                 result = self.__wrapped__.write(request, *args, **kwargs)
             except BaseException as error:
-                self._record_if_unreached(observer, enclosure, seen, request, error)
+                self._record_if_unreached(observer, enclosure, observed_before, request, error)
                 raise
             if not inspect.iscoroutine(result):
-                self._record_if_unreached(observer, enclosure, seen, request, None, result)
+                self._record_if_unreached(
+                    observer, enclosure, observed_before, request, None, result
+                )
                 return result
         return self._await_write(observer, facts, request, result)
 
@@ -94,13 +96,13 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
     ) -> Any:
         """Await the write of an async pipeline and observe it until it ends."""
         with write_context(facts) as enclosure:
-            seen = enclosure.observed
+            observed_before = enclosure.observed
             try:
                 result = await write
             except BaseException as error:
-                self._record_if_unreached(observer, enclosure, seen, request, error)
+                self._record_if_unreached(observer, enclosure, observed_before, request, error)
                 raise
-            self._record_if_unreached(observer, enclosure, seen, request, None, result)
+            self._record_if_unreached(observer, enclosure, observed_before, request, None, result)
             return result
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -134,7 +136,7 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         self,
         observer: Observer,
         enclosure: WriteContext,
-        seen: int,
+        observed_before: int,
         request: Any,
         error: BaseException | None,
         result: Any = None,
@@ -144,12 +146,12 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         Args:
             observer: records the write.
             enclosure: the context of the write.
-            seen: the number of writes observed in the context before this one.
+            observed_before: the number of writes observed in the context before this one.
             request: the request.
             error: the exception of the write, or None.
             result: the result of the write, or None.
         """
-        if enclosure.observed > seen or not observer.is_on():
+        if enclosure.observed > observed_before or not observer.is_on():
             return
         try:
             in_flight = observer.begin(_intent(observer, enclosure.facts, request))

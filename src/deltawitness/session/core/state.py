@@ -374,10 +374,10 @@ class Session:
     def _publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> None:
         after = _registered(entry.name, table, fixed=False, defaults=entry.defaults)
         with self._lock:
-            now = self.snapshot.get(entry.name)
-            if now is None or now.table_id != entry.table_id:
+            current = self.snapshot.get(entry.name)
+            if current is None or current.table_id != entry.table_id:
                 return  # the name resolves to another table by now
-            if now.identity == after.identity and now.version >= after.version:
+            if current.identity == after.identity and current.version >= after.version:
                 return
             if not unpatched(ctx, "table_exist")(entry.name.sql()):
                 self.forget(entry.name)
@@ -459,8 +459,8 @@ class Session:
         if entry.fixed:
             return entry
         snapshot = self.snapshot
-        now = snapshot.get(entry.name)
-        candidates = [now, *snapshot] if now is not None else snapshot
+        current = snapshot.get(entry.name)
+        candidates = [current, *snapshot] if current is not None else snapshot
         for each in candidates:
             if each.table_id == entry.table_id and not each.fixed:
                 return each

@@ -151,10 +151,10 @@ class Dml:
         after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
         with after_failure, session.lease(entry) as table:
             check_same_table(self.entry, table, self.bound.made_ns)
-            now = replace(entry, version=table.version(), identity=str(table.metadata().id))
-            if not now.is_same_version(entry):
+            current = replace(entry, version=table.version(), identity=str(table.metadata().id))
+            if not current.is_same_version(entry):
                 session.publish(ctx, entry, table)
-                entry = now
+                entry = current
             plan, state, planner = self._current_plan(entry, table)
             count = _Run(ctx, state, entry, table, self.bound, planner).execute(plan)
             session.publish(ctx, entry, table)
@@ -173,9 +173,9 @@ class Dml:
         if dml_kind(plan) != "Merge" and not has_new_version:
             return plan, self.state, None
         planner = Planner(self.bound, (entry, table))
-        now = unpatched(planner.frame(), "logical_plan")()
-        check_same_plan(plan, now)
-        return now, self.state._replace(snapshot=planner.snapshot), planner
+        current = unpatched(planner.frame(), "logical_plan")()
+        check_same_plan(plan, current)
+        return current, self.state._replace(snapshot=planner.snapshot), planner
 
 
 _TITLES = {

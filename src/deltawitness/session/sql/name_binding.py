@@ -139,9 +139,9 @@ class BoundCall:
         plan = unpatched(frame, "logical_plan")()
         if not self.has_new_version(plan, snapshot):
             return frame
-        now = self.frame()
-        check_same_plan(plan, unpatched(now, "logical_plan")())
-        return now
+        current = self.frame()
+        check_same_plan(plan, unpatched(current, "logical_plan")())
+        return current
 
     def has_new_version(
         self, plan: LogicalPlan, snapshot: Snapshot, target: Registered | None = None
@@ -156,8 +156,10 @@ class BoundCall:
         """
         for read in (*scanned_names(plan.display_indent(), snapshot), *self.below):
             is_target = target is not None and read.name == target.name
-            now = target if is_target and target is not None else self.session.current_entry(read)
-            if not now.is_same_version(read):
+            current = (
+                target if is_target and target is not None else self.session.current_entry(read)
+            )
+            if not current.is_same_version(read):
                 return True
         return False
 
@@ -320,9 +322,9 @@ def _functions_in(text: str, session: Session, ctx: SessionContext) -> Iterator[
     if session.earlier_functions is None:
         listed = {name for listing, _ in _KINDS for name in getattr(ctx, listing)()}
         session.earlier_functions = listed.difference(*_engine_functions().values())
-    of_program = called & (session.functions | session.earlier_functions)
+    user_defined = called & (session.functions | session.earlier_functions)
     for _, kind in _KINDS:
-        for name in (called & _engine_functions()[kind]) | of_program:
+        for name in (called & _engine_functions()[kind]) | user_defined:
             try:
                 function = getattr(ctx, kind)(name)
             except KeyError:
@@ -437,12 +439,14 @@ class Planner:
         types = [words.until({","})]
         while words.take(","):
             types.append(words.until({","}))
-        given = Words(self.bound.call.text)
-        given.expect("EXECUTE")
-        given.name()
+        execute = Words(self.bound.call.text)
+        execute.expect("EXECUTE")
+        execute.name()
         columns = ", ".join(f"${place} AS v{place}" for place in range(1, len(types) + 1))
         self.sql(f"PREPARE deltawitness_values({', '.join(types)}) AS SELECT {columns}")
-        (batch,) = unpatched(self.frame(f"EXECUTE deltawitness_values{given.rest()}"), "collect")()
+        (batch,) = unpatched(
+            self.frame(f"EXECUTE deltawitness_values{execute.rest()}"), "collect"
+        )()
         return {str(place): column[0] for place, column in enumerate(batch.columns, 1)}
 
     def frame(self, text: str | None = None) -> DataFrame:
@@ -500,14 +504,14 @@ class Planner:
 
         session = self.bound.session
         with session.swap_lock:
-            now = session.current_entry(bound.entry)
-            if target is not None and now.table_id == target[0].table_id and not now.fixed:
+            current = session.current_entry(bound.entry)
+            if target is not None and current.table_id == target[0].table_id and not current.fixed:
                 wanted, table = target
-                if not now.is_same_version(wanted):
+                if not current.is_same_version(wanted):
                     return wanted, provider_of(table)
-            if now.is_same_version(bound.entry):
-                return now, bound.provider
-            return now, session.current_provider(self.ctx, now)
+            if current.is_same_version(bound.entry):
+                return current, bound.provider
+            return current, session.current_provider(self.ctx, current)
 
     def _make_schema(self, name: TableName) -> None:
         from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, already loaded

@@ -153,8 +153,10 @@ def route(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -
     elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state, bound)
     tracked = None if pending is None else _track(pending, plan)
-    known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked)
-    return attach_state(frame, known)  # type: ignore[no-any-return]  # returns its argument
+    full_state = FrameState(
+        state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked
+    )
+    return attach_state(frame, full_state)  # type: ignore[no-any-return]  # returns its argument
 
 
 _OPERATIONS = {
@@ -408,8 +410,8 @@ def _frame_over(state: FrameState, batch: Any) -> DataFrame:
 
 
 def _pending_frame(state: FrameState, frame: DataFrame, pending: PendingPlan) -> DataFrame:
-    known = FrameState(state.ctx, state.session, state.snapshot, pending=pending)
-    return attach_state(frame, known)  # type: ignore[no-any-return]  # returns its argument
+    full_state = FrameState(state.ctx, state.session, state.snapshot, pending=pending)
+    return attach_state(frame, full_state)  # type: ignore[no-any-return]  # returns its argument
 
 
 @dataclass(frozen=True, slots=True)
