@@ -525,7 +525,7 @@ def test_the_frame_of_a_statement_is_no_source(ctx, tmp_path):
         lambda: ctx.sql("SELECT * FROM $f", f=pending),
         lambda: ctx.register_view("v", pending),
     ):
-        with pytest.raises(StatementError, match="no source of rows"):
+        with pytest.raises(StatementError, match="not a source of rows"):
             use()
     assert "not run yet" in f"{pending}"
     assert "not run yet" in str(pending)

@@ -180,9 +180,9 @@ def test_looking_is_no_run(ctx, telemetry):
     frame.collect()
     for look in (repr, lambda f: f._repr_html_(), lambda f: f.schema(), lambda f: f.logical_plan()):
         look(frame)
-    with pytest.raises(StatementError, match="no source of rows"):
+    with pytest.raises(StatementError, match="not a source of rows"):
         ctx.register_view("v", frame)
-    with pytest.raises(StatementError, match="no source of rows"):
+    with pytest.raises(StatementError, match="not a source of rows"):
         ctx.register_table("v", frame.into_view())
     assert "has run (1 time)" in text_of(frame)
     assert repeats(telemetry) == {}
