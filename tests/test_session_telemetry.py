@@ -333,7 +333,7 @@ def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_write
     from deltawitness import internal_errors
     from deltawitness.session.sql import exports
 
-    monkeypatch.setattr(exports._WrittenFiles, "look", lambda _: 1 / 0)
+    monkeypatch.setattr(exports._WrittenFiles, "find_written", lambda _: 1 / 0)
     ctx.table("src").write_parquet(tmp_path / "out.parquet")
     assert (tmp_path / "out.parquet").exists()
     assert internal_errors.seen() == {("export", "ZeroDivisionError"): 1}
@@ -346,7 +346,7 @@ def test_rows_are_not_counted_in_files_changed_by_others(ctx, tmp_path):
 
     written = _WrittenFiles(str(tmp_path / "out.csv"), {}, 0)
     ctx.table("src").write_csv(tmp_path / "out.csv")
-    written.look()
+    written.find_written()
     assert written.metrics(None).rows_added == 3
     (tmp_path / "out.csv").write_text("another\n")
     assert written.metrics(None).rows_added is None
