@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, internal_errors
 from deltawitness.exceptions import CacheError
-from new_processes import results_of
+from helpers.new_processes import results_of
 from programs import cache_crowd
 
 QUERY = "SELECT id, x FROM t"
@@ -118,13 +118,13 @@ def test_what_is_damaged_is_computed_anew_and_kept_aside(damage, opened, tmp_pat
     assert listed.problem == DAMAGES[damage]
     assert internal_errors.seen() == {}
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
-    assert internal_errors.seen() == {("cache", "Damaged"): 1}
+    assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
     assert left - files_under(tmp_path / "cache") == Counter()
     (aside,) = entry(tmp_path).parent.glob(".kept.aside-*")
     assert aside.is_dir()
     assert str(cache.explain("kept")) == "kept: hit"
     assert opened().view("kept", QUERY).to_pydict() == TRUTH
-    assert internal_errors.seen() == {("cache", "Damaged"): 1}
+    assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
 
 
 @pytest.mark.internal_errors
@@ -276,6 +276,7 @@ def test_a_result_that_cannot_be_computed_is_the_engines_error(value, error, ope
     assert cache.list() == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_entry_only(opened, tmp_path):
     """What was half written is in no commit; it is kept once there is room again."""
     opened()

@@ -20,8 +20,10 @@ from deltalake import DeltaTable
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
 from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision, is_supervised
 from deltawitness.ledger.tables.schema import RUNS
-from deltawitness.process_exit import TerminatedError, exit_code_of, is_failure, restore_interrupt
-from ledger_parts import rows_of
+from deltawitness.process_exit import Terminated, exit_code_of, is_failure, restore_interrupt
+from helpers.ledger_parts import rows_of
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import atexit, os, signal, sys
@@ -197,7 +199,7 @@ def test_a_run_that_sys_exit_leaves_has_the_exit_code(
         (SystemExit(-1), False, 255),
         (SystemExit(True), False, 1),  # noqa: FBT003 - as a program may
         (SystemExit(10**30), False, 255),
-        (TerminatedError(), False, -signal.SIGTERM),
+        (Terminated(), False, -signal.SIGTERM),
     ],
 )
 def test_the_exit_code_that_an_exception_stands_for(error, ends_process, code):

@@ -307,6 +307,7 @@ def test_an_error_after_the_commit_says_that_it_landed(table, captured_writes, m
     assert (failed.landed, failed.version) == (Landed.YES, 1)
 
 
+@pytest.mark.slow
 def test_a_handler_that_raises_in_the_middle_of_a_write_does_not_hide_its_fate(tmp_path):
     """SIGTERM arrives while the engine writes: what is told is what is in the log."""
     program = textwrap.dedent(
@@ -605,6 +606,7 @@ def test_a_sink_that_hangs_leaves_the_write_alone(table):
     assert [event.outcome.versions for event in seen] == [(1,), (2,)]
 
 
+@pytest.mark.slow
 def test_forked_children_and_their_parent_each_tell_their_own_writes(tmp_path):
     """On the parent's run, none lost, none told twice; the engine itself must not be used before."""
     program = textwrap.dedent(
@@ -639,6 +641,7 @@ def _append(uri):
     write_deltalake(uri, rows(4), mode="append")
 
 
+@pytest.mark.slow
 def test_a_spawned_child_is_activated_in_the_parents_run(table, captured_writes):
     """Spawn inherits neither memory nor patches, and is observed all the same."""
     with run("nightly") as context:
@@ -658,6 +661,7 @@ def test_a_subprocess_is_handed_the_run(captured_writes):
     assert (inherited.strip(), chosen.strip()) == (context.run_id, "None")
 
 
+@pytest.mark.slow
 def test_writes_at_the_end_of_a_program_are_delivered(tmp_path):
     """The interpreter exits right after the last write; its span is exported all the same."""
     program = textwrap.dedent(
@@ -790,6 +794,7 @@ def test_runs_of_one_id_have_a_span_each(delta_telemetry):
     assert not trace.get_current_span().get_span_context().is_valid
 
 
+@pytest.mark.slow
 def test_a_write_in_an_exit_handler_is_delivered_whenever_it_was_registered(tmp_path):
     """Also after ours has run."""
     done = subprocess.run(

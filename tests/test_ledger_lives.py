@@ -15,8 +15,8 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal_errors, run
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.tables.schema import RUNS
-from ledger_parts import one, rows_of
-from ledger_truth import assert_told_at_most_once, untold
+from helpers.ledger_parts import one, rows_of
+from helpers.ledger_truth import assert_told_at_most_once, untold
 
 PROGRAM = Path(__file__).parent / "programs" / "ledger_lives.py"
 
@@ -74,6 +74,7 @@ def ended(tmp_path_factory):
 
 
 @pytest.mark.parametrize("life", ENDINGS)
+@pytest.mark.slow
 def test_the_runs_of_a_program(ended, life):
     """Their statuses and counts are told, whoever tells them; each commit is a row of its run."""
     folder, process, (_, errors) = ended[life]
@@ -140,6 +141,22 @@ def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
     assert untold(ledger.root, folder / "t") == set()
     statuses = rows_of(ledger.root, RUNS, "job, status")
     assert {row["job"] for row in statuses} == {"endless"}
+
+
+@pytest.mark.slow
+def test_a_write_in_a_run_starts_no_implicit_run_after_a_read_in_another(tmp_path):
+    """The inputs of a write are looked up without a run of the process, which would be a row."""
+    write_deltalake(str(tmp_path / "t"), one(0))
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "cache")))
+    with run("reads"):
+        DeltaTable(tmp_path / "t").to_pyarrow_table()
+    for _ in range(2):  # the row of a run of the process would be written with the second
+        with run("writes"):
+            write_deltalake(str(tmp_path / "t"), one(1), mode="append")
+    DeltaLakeInstrumentor().uninstrument()
+    ledger = Ledger(tmp_path / "cache")
+    ledger.drain()
+    assert {row["job"] for row in rows_of(ledger.root, RUNS, "job")} == {"reads", "writes"}
 
 
 def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):

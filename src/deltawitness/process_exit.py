@@ -7,14 +7,14 @@ from contextlib import suppress
 
 from deltawitness.run import unhandled
 
-__all__ = ["TerminatedError", "exit_code_of", "is_failure", "restore_interrupt"]
+__all__ = ["Terminated", "cause_of", "exit_code_of", "is_failure", "restore_interrupt"]
 
 _BYTE = 0xFF
 _LONGEST = (1 << 63) - 1
 """What CPython's `long` holds; it exits with -1 for more."""
 
 
-class TerminatedError(BaseException):
+class Terminated(BaseException):
     """Ends the runs of a process that SIGTERM ends; it is never raised."""
 
 
@@ -40,7 +40,7 @@ def exit_code_of(error: BaseException | None, *, ends_process: bool) -> int | No
         if not isinstance(code, int):
             return 1
         return int(code) & _BYTE if abs(code) <= _LONGEST else _BYTE
-    if isinstance(error, TerminatedError):
+    if isinstance(error, Terminated):
         return -signal.SIGTERM
     if error is None or not ends_process:
         return None
@@ -50,6 +50,24 @@ def exit_code_of(error: BaseException | None, *, ends_process: bool) -> int | No
 def is_failure(error: BaseException | None) -> bool:
     """Return whether a run that this ended has failed; `sys.exit()` and `sys.exit(0)` are no failure."""
     return error is not None and exit_code_of(error, ends_process=False) != 0
+
+
+def cause_of(exit_code: int, *, has_run_handlers: bool) -> str | None:
+    """Return the type of the error that ended a process in which no exception was seen; None when unknown.
+
+    Args:
+        exit_code: as `subprocess` has it, -N for a process that signal N ended; not 0.
+        has_run_handlers: whether the process ran its exit handlers, so that `os._exit()` is ruled out.
+
+    >>> cause_of(-9, has_run_handlers=False), cause_of(7, has_run_handlers=True)
+    ('SIGKILL', 'SystemExit')
+    """
+    if exit_code < 0:
+        with suppress(ValueError):
+            return signal.Signals(-exit_code).name
+        return None
+    # A process that ran its exit handlers and raised nothing else has called sys.exit().
+    return SystemExit.__qualname__ if has_run_handlers else None
 
 
 def restore_interrupt() -> None:

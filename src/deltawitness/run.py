@@ -35,7 +35,6 @@ __all__ = [
     "current_run",
     "is_process_run",
     "is_suppressed",
-    "process_run_id",
     "remove_run_listener",
     "run",
     "suppressed",
@@ -182,7 +181,7 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         run_id=run_id or new_id(),
         job=environ.get(Env.JOB) or _program_name(),
         traceparent=environ.get(Env.TRACEPARENT) or None,
-        is_joined=run_id is not None,
+        is_joined=run_id is not None and environ.get(Env.REPLACED_PID) != str(os.getpid()),
         force_sample=_is_forced(environ),
     )
 
@@ -210,11 +209,6 @@ def adopt_run(context: RunContext) -> None:
 def is_process_run(context: RunContext) -> bool:
     """Tell whether `context` is the implicit run of this process, which ends with it."""
     return _process_run is not None and _process_run.run_id == context.run_id
-
-
-def process_run_id() -> str:
-    """Return the id of the implicit run of this process."""
-    return (_process_run or _start_process_run()).run_id
 
 
 def forget_process_run() -> None:

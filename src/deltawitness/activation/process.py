@@ -14,7 +14,9 @@ from deltawitness.propagation.environment import child_environment
 from deltawitness.run import adopt_run, current_run, run, unhandled
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 from deltawitness.settings import Settings
-from deltawitness.telemetry.providers import complain, without_tracebacks
+from deltawitness.telemetry.providers import complain
+from deltawitness.telemetry.run_span_file import accept_offer
+from deltawitness.telemetry.sdk import configure_sdk
 
 __all__ = ["observe_process"]
 
@@ -28,6 +30,8 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
         is_exporting: set the OpenTelemetry SDK up, as the environment says.
     """
     if is_exporting:
+        if is_top:
+            accept_offer(os.environ)
         _configure_sdk()
     instrumentor = DeltaLakeInstrumentor()
     if not instrumentor.is_instrumented_by_opentelemetry:
@@ -60,18 +64,8 @@ def _open_run() -> None:
 
 
 def _configure_sdk() -> None:
-    """Set the SDK up as `opentelemetry-instrument` does, without other instrumentations.
-
-    A setting that OpenTelemetry does not accept leaves it without an SDK. Nothing else depends on it.
-    """
-    from opentelemetry.instrumentation.auto_instrumentation._load import (  # noqa: PLC0415 - optional
-        _load_configurators,
-        _load_distro,
-    )
-
+    """Set the SDK up; a setting that OpenTelemetry does not accept leaves it without one."""
     try:
-        with without_tracebacks():
-            _load_distro().configure()
-            _load_configurators()  # type: ignore[no-untyped-call]  # untyped there
+        configure_sdk()
     except Exception as error:  # noqa: BLE001 - whatever a distribution or an exporter raises
         complain(error)

@@ -17,6 +17,7 @@ from deltawitness.activation import SITE_DIRECTORY, asks_for_export
 from deltawitness.cli.console import MISUSED, console, log_to_stderr, print_error
 from deltawitness.cli.program import job_name, leave_as, run_program
 from deltawitness.cli.run_ledger import RunLedger, run_ledger
+from deltawitness.cli.run_span import RunSpanExport, offer_run_span_export
 from deltawitness.events_file import EventLine, read_events
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision
@@ -62,12 +63,15 @@ def run_command(
         environment |= supervision.environment
         if show_trace and not asks_for_export(os.environ):
             environment |= _TRACED_NOT_EXPORTED
+        offer_run_span_export(supervision.lock, os.environ)
         ended = run_program(command, environment)
+        code = ended.code
+        run_span = RunSpanExport(supervision.lock, code)
         events = list(read_events(events_file))
         log_to_stderr()
-        code = ended.code
         end = ProcessEnd(supervision.lock, ended.pid or 0, run_id, code)
         has_written = ledger.take_over(end, job, has_written=bool(events)) > 0 or bool(events)
+        run_span.wait()
         supervision.close()
     summary = summarize(run_id, job, events)
     try:

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.commit.private_api import (
     COMMIT_PROPERTIES,
@@ -38,6 +38,7 @@ from deltawitness.commit.private_api import (
 )
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.delta_rs.handle_cache import HandleCache
+from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_source, measuring
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
 from deltawitness.events import InputVersion, Landed, NoCommitReason
@@ -49,7 +50,6 @@ from deltawitness.observe.write_watch import record_write, watch_writes
 from deltawitness.patching import Replacements
 from deltawitness.scan.feeding import feeding
 from deltawitness.semconv import Operation
-from deltawitness.session.core.frame_facts import attributes_of_source
 
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
@@ -88,7 +88,7 @@ class DeltaLakeSeams:
         self._observer = observer
         self._only_when = only_when
         self._replacements = Replacements()
-        self._merges: OrderedDict[int, InFlightWrite] = OrderedDict()
+        self._merges: OrderedDict[int, _BuiltMerge] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._lent = threading.local()
         self._source = threading.local()
@@ -237,9 +237,10 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return original(*args, **kwargs)
             clock = time.perf_counter_ns()
-            facts = attributes_of_source(_argument(args, kwargs, 1, "data"))
-            knowing = nullcontext() if facts is None else write_context(facts)
-            with knowing, watch_writes() as writes:
+            known = known_source(_argument(args, kwargs, 1, "data"))
+            knowing = nullcontext() if known is None else write_context(known.attributes)
+            metrics = None if known is None else known.metrics
+            with knowing, measuring(metrics), watch_writes() as writes:
                 try:
                     result = original(*args, **kwargs)
                 except BaseException as error:
@@ -252,6 +253,8 @@ class DeltaLakeSeams:
                     with _guarded():
                         write = _unreached_write(args, kwargs, clock)
                         write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
+            if metrics is not None and writes:
+                metrics.record(self._observer)
             return result
 
         return observed
@@ -288,10 +291,12 @@ class DeltaLakeSeams:
         """Return what makes a stream of a merge's source: what a session knows of it goes with it."""
 
         def from_arrow(source: Any) -> Any:
-            stream = original.from_arrow(source)
-            if self._only_when():
-                facts = attributes_of_source(source)
-                self._source.known = None if facts is None else (stream, facts)
+            if not self._only_when():
+                return original.from_arrow(source)
+            known = known_source(source)
+            with measuring(None if known is None else known.metrics):
+                stream = original.from_arrow(source)
+            self._source.known = None if known is None else (stream, known)
             return stream
 
         return _Exchanged(original, from_arrow=from_arrow)
@@ -331,11 +336,9 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return self._unobserved(original(table, *args, **kwargs))
             try:
-                stream, facts = getattr(self._source, "known", None) or (None, None)
-                is_known = facts is not None and stream is kwargs.get("source")
-                with write_context(facts) if is_known and facts is not None else nullcontext():
+                source = self._known_source(kwargs.get("source"))
+                with nullcontext() if source is None else write_context(source.attributes):
                     in_flight = self._observer.open(seam, table.table_uri(), table=table)
-                self._source.known = None
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.keep_call(in_flight, table, args, kwargs)
                 args, kwargs = self._stamped(in_flight, args, kwargs, position)
@@ -352,32 +355,43 @@ class DeltaLakeSeams:
                     self._observer.raised(in_flight, error, table=table)
                 raise
             with _guarded():
-                self._keep_merge(builder, in_flight)
+                metrics = None if source is None else source.metrics
+                self._keep_merge(builder, _BuiltMerge(in_flight, metrics))
             return builder
 
         return observed
+
+    def _known_source(self, stream: object) -> KnownSource | None:
+        """Return what is known of the source that the stream of a merge was made from."""
+        known_stream, source = getattr(self._source, "known", None) or (None, None)
+        self._source.known = None
+        return source if source is not None and known_stream is stream else None
 
     def _unobserved(self, builder: object) -> object:
         """Return the builder, of which nothing is known: one at its address before it may be."""
         self._merges.pop(id(builder), None)
         return builder
 
-    def _keep_merge(self, builder: object, in_flight: InFlightWrite) -> None:
+    def _keep_merge(self, builder: object, merge: _BuiltMerge) -> None:
         # The builder takes no attribute and no weak reference. Its id is enough: another builder
         # at the same address goes through here, too, and takes the entry over.
-        self._merges[id(builder)] = in_flight
+        self._merges[id(builder)] = merge
         self._merges.move_to_end(id(builder))
         while len(self._merges) > MERGES_KEPT:
             self._merges.popitem(last=False)
 
     def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         def observed(table: Any, merge_builder: Any) -> Any:
-            in_flight = self._merges.pop(id(merge_builder), None)
-            if in_flight is None or not self._only_when():
+            merge = self._merges.pop(id(merge_builder), None)
+            if merge is None or not self._only_when():
                 return original(table, merge_builder)
+            in_flight = merge.in_flight
             with _guarded():
                 self._observer.resume(in_flight, table)
-            return self._carry_out(in_flight, original, (table, merge_builder), {}, table=table)
+            result = self._carry_out(in_flight, original, (table, merge_builder), {}, table=table)
+            if merge.metrics is not None:
+                merge.metrics.record(self._observer)
+            return result
 
         return observed
 
@@ -436,6 +450,18 @@ class DeltaLakeSeams:
         with _guarded():
             self._observer.returned(in_flight, result, table=table, storage_options=storage_options)
         return result
+
+
+class _BuiltMerge(NamedTuple):
+    """A merge that delta-rs has built and not executed yet.
+
+    Attributes:
+        in_flight: the write.
+        metrics: measures the operators of its source; None where they are not captured.
+    """
+
+    in_flight: InFlightWrite
+    metrics: SourceMetrics | None
 
 
 class _Exchanged:

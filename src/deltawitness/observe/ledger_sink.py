@@ -53,6 +53,10 @@ class NullLedgerSink:
     def close(self, error: BaseException | None, /, *, timeout: float) -> None:
         """Have the ledger tell everything, for at most so many seconds."""
 
+    def close_before_exec(self, *, timeout: float) -> Callable[[], None]:  # noqa: ARG002 - there is no ledger
+        """Record everything before an exec, and return what goes on recording when it has failed."""
+        return _nothing
+
 
 class LedgerSink(NullLedgerSink):
     """A ledger is kept.
@@ -155,6 +159,22 @@ class LedgerSink(NullLedgerSink):
         """Have the ledger tell everything, for at most so many seconds."""
         self._tell_if_others_did()
         _guarded(lambda: self._recorder.close(error, timeout=timeout))
+
+    def close_before_exec(self, *, timeout: float) -> Callable[[], None]:
+        """Record everything before an exec, and return what goes on recording when it has failed."""
+        recorder = self._recorder
+        if recorder.home is None and not recorder.run_ids:
+            return _nothing
+        try:
+            reopen = recorder.close_before_exec(timeout=timeout)
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+            report("ledger", error)
+            return _nothing
+        return lambda: _guarded(reopen)
+
+
+def _nothing() -> None:
+    """Do nothing: nothing was closed."""
 
 
 def _more(write: InFlightWrite) -> dict[str, object]:

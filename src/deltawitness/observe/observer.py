@@ -42,7 +42,7 @@ from deltawitness.observe.sigterm import SigtermHandler
 from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes, current_write_context
 from deltawitness.observe.write_template import WriteTemplate
 from deltawitness.observe.write_watch import record_write
-from deltawitness.process_exit import TerminatedError, restore_interrupt
+from deltawitness.process_exit import Terminated, restore_interrupt
 from deltawitness.redaction import (
     redact,
     redact_label,
@@ -151,6 +151,7 @@ class Observer:
         self._response_hook = response_hook
         self._under_way: set[InFlightWrite] = set()
         self._has_written = False
+        self._is_forked = False
         self._mirrors = self.settings.user_metadata
         self._has_hooks = request_hook is not None or response_hook is not None
         self._preparations: dict[tuple[object, ...], WriteTemplate] = {}
@@ -321,8 +322,16 @@ class Observer:
         if self.recorder is not None:
             self.recorder.is_terminated = True
         self._delivery.flush(TIME_TO_GO)
-        self._run_spans.end_all(TerminatedError())
-        # Beside the drain: an exporter whose server does not answer takes all the time there is.
+        self._run_spans.end_all(Terminated())
+        with self._exporting_meanwhile():
+            self._recording.close(Terminated(), timeout=TIME_TO_GO)
+
+    @contextmanager
+    def _exporting_meanwhile(self) -> Iterator[None]:
+        """Flush the providers beside the drain in the block, within the time that SIGTERM leaves.
+
+        An exporter whose server does not answer takes all the time there is.
+        """
         flushing = threading.Thread(
             target=self._flushing.force_flush_within,
             args=(TIME_TO_GO,),
@@ -330,19 +339,34 @@ class Observer:
             daemon=True,
         )
         flushing.start()
-        self._recording.close(TerminatedError(), timeout=TIME_TO_GO)
-        flushing.join(TIME_TO_GO)
+        try:
+            yield
+        finally:
+            flushing.join(TIME_TO_GO)
 
-    def prepare_exec(self) -> None:
-        """Deliver what waits, before the process is replaced by another program."""
-        if self._has_written and self._flush_in_time():
-            with suppress(Exception):  # the exporters' own troubles are theirs to log
-                self._flushing.force_flush()
+    def prepare_exec(self) -> Callable[[], None]:
+        """Deliver, export and drain what waits, before another program replaces this one in the process.
+
+        It takes no longer than the same before a SIGTERM. A process that has observed nothing does nothing.
+
+        Returns:
+            Goes on observing: call it when the exec has failed.
+        """
+        recorder = self.recorder
+        has_runs = recorder is not None and bool(recorder.run_ids)
+        if not (self._has_written or has_runs):
+            return lambda: None
+        self._delivery.flush(TIME_TO_GO)
+        if not self._is_forked:  # else the spans are the parent's
+            self._run_spans.end_before_exec()
+        with self._exporting_meanwhile():
+            return self._recording.close_before_exec(timeout=TIME_TO_GO)
 
     def _forget_under_way(self) -> None:
         """In a forked child: what the parent's threads were writing is the parent's."""
         self._under_way.clear()
         self._has_written = False
+        self._is_forked = True
 
     def _flush_timeout(self) -> float:
         # Long enough for a sink to be given up as hanging, and for the others to be told then.

@@ -39,6 +39,7 @@ from deltawitness.semconv import (
 )
 from deltawitness.telemetry.attributes import event_attributes
 from deltawitness.telemetry.deferred_spans import DeferredSpan, DeferredSpans
+from deltawitness.telemetry.run_span_file import RunSpanFile, accepted_file
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -164,7 +165,7 @@ class RunSpans:
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
         # By the object: a scheduler may give several runs of a process one id.
-        self._open: dict[int, tuple[Span, Token[Context]]] = {}
+        self._open: dict[int, tuple[Span, Token[Context], RunSpanFile | None]] = {}
 
     def run_started(self, run: RunContext) -> None:
         """Start the run's span and make it the current one."""
@@ -174,33 +175,52 @@ class RunSpans:
         )
         span.set_attributes(_run_attributes(told))
         token = otel_context.attach(trace.set_span_in_context(span, parent))
-        self._open[id(run)] = span, token
+        self._open[id(run)] = span, token, _started_file(run, span)
 
     def run_ended(self, run: RunContext, error: BaseException | None) -> None:
         """End the run's span; an error is told by its class alone."""
         entry = self._open.pop(id(run), None)
         if entry is None:
             return
-        span, token = entry
+        span, token, file = entry
         otel_context.detach(token)
-        _end_run_span(span, error, ends_process=run.is_process)
+        if file is not None or span.is_recording():  # else it ended before an exec that failed
+            _end_run_span(span, file, error, ends_process=run.is_process)
 
     def end_all(self, error: BaseException) -> None:
         """End the spans of all open runs, from any thread: the process dies in a moment."""
         while self._open:
             with suppress(KeyError):  # its own thread ends it at the same time
-                span, _ = self._open.popitem()[1]
-                _end_run_span(span, error, ends_process=True)
+                span, _, file = self._open.popitem()[1]
+                _end_run_span(span, file, error, ends_process=True)
+
+    def end_before_exec(self) -> None:
+        """End the spans of all open runs, except one that the command exports when the process ends.
+
+        The runs stay open: the exec may fail.
+        """
+        for span, _, file in list(self._open.values()):
+            if file is None and span.is_recording():
+                _end_run_span(span, None, None, ends_process=False)
 
 
-def _end_run_span(span: Span, error: BaseException | None, *, ends_process: bool) -> None:
+def _started_file(run: RunContext, span: Span) -> RunSpanFile | None:
+    """Return the file of the span that the command exports: that of the run around the process."""
+    file = accepted_file() if run.is_process else None
+    return file if file is not None and file.start(span) else None
+
+
+def _end_run_span(
+    span: Span, file: RunSpanFile | None, error: BaseException | None, *, ends_process: bool
+) -> None:
     code = exit_code_of(error, ends_process=ends_process)
     if code is not None:
         span.set_attribute(PROCESS_EXIT_CODE, code)
     if error is not None and is_failure(error):
         span.set_attribute(ERROR_TYPE, type(error).__qualname__)
         span.set_status(Status(StatusCode.ERROR))
-    span.end()
+    if file is None or not file.end(span):
+        span.end()
 
 
 def _run_attributes(run: RunContext) -> dict[str, str | bool]:

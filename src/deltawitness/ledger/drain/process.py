@@ -30,10 +30,11 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
+from deltawitness.processes import interpreter
 from deltawitness.run import suppressed
 from deltawitness.semconv import Env
 
-__all__ = ["DrainProcess", "DrainReply", "DrainRequest", "HelperError", "answer", "interpreter"]
+__all__ = ["DrainProcess", "DrainReply", "DrainRequest", "HelperError", "answer"]
 
 LONGEST_LIFE = 600
 """Seconds after which a helper ends, whatever it waits for; what it has not drained is drained later."""
@@ -110,21 +111,6 @@ class DrainReply:
 
 
 # --- the process that asks -----------------------------------------------------------------------
-
-
-def interpreter() -> str | None:
-    """Return the path of a Python interpreter like this one; None where this one is part of a program."""
-    if getattr(sys, "frozen", False):
-        return None
-    candidates = [
-        Path(sys.executable or "/"),
-        Path(sys.exec_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"),
-    ]
-    return next((str(path) for path in candidates if _is_python(path)), None)
-
-
-def _is_python(path: Path) -> bool:
-    return path.name.startswith(("python", "pypy")) and os.access(path, os.X_OK)
 
 
 class DrainProcess:

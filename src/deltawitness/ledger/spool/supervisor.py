@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from deltawitness.ledger.tables.run_rows import RunStatus
+from deltawitness.process_exit import cause_of
 from deltawitness.semconv import Env
 
-__all__ = ["SUPERVISOR_LINK", "ProcessEnd", "Supervision", "is_supervised", "supervisor_lock"]
+__all__ = ["SUPERVISOR_LINK", "ProcessEnd", "Supervision", "is_supervised"]
 
 Row = dict[str, Any]
 
@@ -31,12 +31,6 @@ SUPERVISOR_LINK = "supervisor"
 
 PROCESS_END = "process_end.json"
 """Name of the file in a spool that says how its process has ended."""
-
-
-def supervisor_lock() -> str | None:
-    """Return the lock of the process that waits for this one; None when none does."""
-    pid, _, lock = os.environ.get(Env.SUPERVISOR, "").partition(":")
-    return lock if lock and pid == str(os.getppid()) else None
 
 
 def is_supervised(home: Path) -> bool:
@@ -147,18 +141,10 @@ class ProcessEnd:
         if self.exit_code == 0:
             status = RunStatus.OK if is_abandoned else RunStatus(row["status"])
             return {**row, "status": status.value, "exit_code": 0}
-        cause = row.get("error_type") or self._cause(is_abandoned=is_abandoned)
+        cause = row.get("error_type") or cause_of(self.exit_code, has_run_handlers=not is_abandoned)
         return {
             **row,
             "status": RunStatus.ERROR.value,
             "error_type": cause,
             "exit_code": self.exit_code,
         }
-
-    def _cause(self, *, is_abandoned: bool) -> str | None:
-        if self.exit_code < 0:
-            with suppress(ValueError):
-                return signal.Signals(-self.exit_code).name
-            return None
-        # A process that ran its exit handlers and raised nothing else has called sys.exit().
-        return None if is_abandoned else SystemExit.__qualname__

@@ -22,7 +22,8 @@ from typing import TypeVar
 
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.records import RecordKind, encode
-from deltawitness.ledger.spool.supervisor import SUPERVISOR_LINK, supervisor_lock
+from deltawitness.ledger.spool.supervisor import SUPERVISOR_LINK
+from deltawitness.processes import supervisor_lock
 
 __all__ = ["NEW", "OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool", "delete_spool"]
 

@@ -1,0 +1,91 @@
+"""The span of the run of a program, exported by the command once it knows how the program ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+
+from deltawitness.activation import asks_for_export
+from deltawitness.cli.console import print_error
+from deltawitness.ids_and_clock import now_ns
+from deltawitness.redaction import message_for_ledger
+from deltawitness.semconv import Env
+from deltawitness.settings import LedgerMessages
+from deltawitness.telemetry.run_span_file import offer_export, read_run_span, run_span_path
+
+__all__ = ["RunSpanExport", "offer_run_span_export"]
+
+EXPORT_TIMEOUT = 15.0
+"""Seconds that the process which exports the span may take, with the start of its interpreter."""
+
+_OTHER_SIGNALS_OFF = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+
+
+def offer_run_span_export(lock: str, environ: Mapping[str, str]) -> None:
+    """Offer the program to export the span of its run, where the environment names an exporter of traces.
+
+    Args:
+        lock: path of the lock that the command holds while it waits.
+        environ: the environment of the command.
+    """
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter != "none" and asks_for_export(dict(environ)):
+        with suppress(OSError):  # the program ends its span itself then
+            offer_export(lock, environ)
+
+
+class RunSpanExport:
+    """An export in a process of its own; nothing is started for a program that wrote no run span.
+
+    That is one which loads nothing of this package, exports no traces or is not sampled.
+
+    Args:
+        lock: path of the lock that the command holds.
+        exit_code: of the program; -N when signal N ended it.
+    """
+
+    def __init__(self, lock: str, exit_code: int) -> None:
+        path = run_span_path(lock)
+        document = read_run_span(path)
+        self._process: subprocess.Popen[str] | None = None
+        if document is None:
+            return
+        module = "deltawitness.telemetry.run_span_export"
+        command = [document["python"], "-P", "-m", module, path, str(exit_code), str(now_ns())]
+        environment = {**os.environ, **_OTHER_SIGNALS_OFF}
+        environment.pop(Env.ACTIVATE, None)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - our own code, by the program's interpreter
+                command,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=environment,
+                start_new_session=True,  # an interrupt of the terminal is for the program
+            )
+        except OSError as error:
+            _complain(str(error))
+
+    def wait(self) -> None:
+        """Wait until the span is exported, for a limited time; print one line when it is not."""
+        if self._process is None:
+            return
+        try:
+            _, output = self._process.communicate(timeout=EXPORT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            _complain(f"no answer within {EXPORT_TIMEOUT:g} s")
+            return
+        if self._process.returncode != 0:
+            lines = output.splitlines()
+            _complain(lines[-1] if lines else f"exit code {self._process.returncode}")
+
+
+def _complain(reason: str) -> None:
+    print_error(
+        f"the span of the run was not exported: {message_for_ledger(reason, LedgerMessages.SAFE)}"
+    )
