@@ -63,7 +63,7 @@ def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFra
             else:
                 session.publish(ctx, registered, table)
         if was_uncached:
-            session.make_readers_again(ctx, full)
+            session.replace_readers(ctx, full)
         frame: DataFrame = _call(ctx, "table", full.sql())
     return frame
 
@@ -93,14 +93,14 @@ def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataF
             if not was_rebound:
                 session.unmark_rebound(full)  # its readers are planned again below
         session.cache_links.register_uncached(full)
-        session.make_readers_again(ctx, full)
+        session.replace_readers(ctx, full)
     return frame
 
 
 def _deregister(ctx: SessionContext, session: Session, name: TableName) -> None:
     unpatched(ctx, "deregister_table")(name.sql())
     session.cache_links.drop_uncached(name)
-    session.let_go(name)
+    session.drop_name(name)
 
 
 def _call(ctx: SessionContext, method: str, *arguments: Any) -> Any:

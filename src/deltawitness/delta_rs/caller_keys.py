@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from deltawitness.exceptions import CommitKeyWarning, MetadataKeyError
 from deltawitness.forks import reset_in_child
 from deltawitness.semconv import BREAKING_COMMIT_KEYS, Env
 from deltawitness.settings import ReservedKeys
+from deltawitness.stack_level import stack_level_of_program
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
@@ -67,23 +67,8 @@ def _warn_once(key: str, message: str) -> None:
             return
         _warned.add(key)
     try:
-        warnings.warn(message, CommitKeyWarning, stacklevel=_level_of_the_program())
+        warnings.warn(message, CommitKeyWarning, stacklevel=stack_level_of_program())
     except BaseException:
         with _lock:
             _warned.discard(key)
         raise
-
-
-_LIBRARIES = frozenset({"contextlib", "datafusion", "deltalake", "deltawitness", "wrapt"})
-
-
-def _level_of_the_program() -> int:
-    """Return how many calls the program's own line is above the caller of this function."""
-    level = 1
-    frame = sys._getframe(1)  # noqa: SLF001 - what `warnings` itself counts by
-    while frame.f_back is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
-            break
-        frame = frame.f_back
-        level += 1
-    return level

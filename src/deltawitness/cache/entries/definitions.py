@@ -26,7 +26,7 @@ from deltawitness.session.core.frames import (
     replan,
     state_of,
 )
-from deltawitness.session.core.private_api import LIST_OF_FILES
+from deltawitness.session.core.private_api import FILE_CACHE_LIMIT
 from deltawitness.session.core.snapshot import TableName, scanned_names
 from deltawitness.session.core.unpatched import unpatched
 
@@ -197,12 +197,14 @@ def _refresh_inputs(frame: DataFrame, state: FrameState, done: set[TableName]) -
             refresh_view(session, state.ctx, name)
         elif session.snapshot.get(name) is not None:
             session.refresh(state.ctx, tuple(name))
-    return bool(uncached) or any(session.served(entry) is not entry for entry in tables.values())
+    return bool(uncached) or any(
+        session.current_entry(entry) is not entry for entry in tables.values()
+    )
 
 
 def _clear_file_lists(state: FrameState) -> None:
     """Clear the session's cache of directory listings, so that new files are found."""
-    for statement in (f"SET {LIST_OF_FILES} = '0K'", state.session.list_of_files):
+    for statement in (f"SET {FILE_CACHE_LIMIT} = '0K'", state.session.file_cache_statement):
         unpatched(state.ctx, "sql")(statement)
 
 

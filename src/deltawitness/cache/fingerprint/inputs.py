@@ -161,17 +161,17 @@ class _InputCollector:
         if self._state is None:
             return
         for shown in dict.fromkeys(_ALIAS.findall(self._text)):
-            for name in self._state.session.meanings(self._state.ctx, _parts(shown)):
+            for name in self._state.session.possible_names(self._state.ctx, _parts(shown)):
                 self._check_view(shown, name)
 
     def _check_view(self, shown: str, name: TableName) -> None:
         assert self._state is not None
         session, ctx = self._state.session, self._state.ctx
-        if session.is_of_other_names(ctx, name) and self._view_plan(name):
+        if session.has_other_default(ctx, name) and self._view_plan(name):
             msg = f"the view {label(shown)} was created under another default schema"
             raise UnknownScanError(msg)
         is_of_zone = BOUND_TO_ZONE.search(self._text) is not None
-        if is_of_zone and session.is_of_another_time_zone(name) and self._view_plan(name):
+        if is_of_zone and session.has_other_time_zone(name) and self._view_plan(name):
             msg = f"the view {label(shown)} was created before the session's time zone was set"
             raise UnknownScanError(msg)
         if not self._tables:
