@@ -31,7 +31,7 @@ def intent(**facts):
 
 def stamped(what, callers=None, *, traceparent=TRACEPARENT, mirror=False):
     stamp = Stamp.of(what)
-    properties = stamp.on(
+    properties = stamp.apply(
         callers, run_id="r-1", write_id="w-1", traceparent=traceparent, mirror=mirror
     )
     return properties.custom_metadata if callers is None else properties

@@ -8,7 +8,7 @@ import pytest
 
 from deltawitness.commit.log import LocalLog
 from deltawitness.commit.metrics import normalised
-from deltawitness.commit.outcome import RawCommit, landed, metrics_of, search_commits
+from deltawitness.commit.outcome import RawCommit, find_landed, metrics_of, search_commits
 from deltawitness.events import UNCHANGED, Landed
 from deltawitness.semconv import Operation
 
@@ -37,7 +37,7 @@ def log(tmp_path):
 )
 def test_landed_looks_at_a_bounded_tail(log, write_id, base, tail, expected):
     """Yes with the version, no when all was seen, else unknown."""
-    answer, commits = landed(log, write_id, base, tail)
+    answer, commits = find_landed(log, write_id, base, tail)
     assert (answer, commits[-1].version if commits else None) == expected
 
 
@@ -51,7 +51,7 @@ def test_landed_is_unknown_when_the_log_cannot_be_read(tmp_path):
         def versions(self):
             raise OSError
 
-    assert landed(Broken(), "w", 0, 5) == (Landed.UNKNOWN, [])
+    assert find_landed(Broken(), "w", 0, 5) == (Landed.UNKNOWN, [])
 
 
 def test_a_write_id_in_a_row_is_not_taken_for_the_commits_own(tmp_path):

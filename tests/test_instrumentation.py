@@ -511,7 +511,7 @@ def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
     def broken(*_):
         raise RuntimeError("canary")
 
-    monkeypatch.setattr("deltawitness.observe.observer.redact", broken)
+    monkeypatch.setattr("deltawitness.observe.delivery_steps.redact", broken)
     write_deltalake(table, rows(4), mode="append")
     write_deltalake(table, rows(5), mode="append")
     assert current_observer().flush()
@@ -557,8 +557,8 @@ def test_an_observer_that_breaks_after_the_write_returns_its_result(table, monke
         raise RuntimeError
 
     DeltaLakeInstrumentor().instrument()
-    monkeypatch.setattr(Observer, "returned", broken)
-    monkeypatch.setattr(Observer, "raised", broken)
+    monkeypatch.setattr(Observer, "finish", broken)
+    monkeypatch.setattr(Observer, "fail", broken)
     assert DeltaTable(table).delete("id = 1")["num_deleted_rows"] == 1
     write_deltalake(f"{table}-new", rows(4))
     with pytest.raises(deltalake.exceptions.DeltaError, match="already exists"):
@@ -776,7 +776,7 @@ def test_an_error_of_ours_after_the_write_loses_no_event(table, captured_writes,
     def broken(*_):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("deltawitness.observe.observer._read_commit", broken)
+    monkeypatch.setattr("deltawitness.observe.call_observer.record_commit", broken)
     write_deltalake(table, rows(7), mode="append")
     assert captured_writes.last.outcome.versions == (DeltaTable(table).version(),)
     assert not current_observer()._under_way

@@ -150,9 +150,9 @@ def test_the_instruments_are_of_the_kind_and_unit_that_their_names_promise():
     provider = MeterProvider([reader], shutdown_on_exit=False)
     MetricSink(provider)(EVENT)
     counters = InternalCounters(provider)
-    counters.error("sink")
-    counters.dropped("delivery")
-    StatementInstruments(provider).repeated(Operation.MERGE)
+    counters.count_error("sink")
+    counters.count_dropped("delivery")
+    StatementInstruments(provider).count_repeat(Operation.MERGE)
     found = metrics_of(reader)
     assert {name: (type(m.data), m.unit) for name, m in found.items()} == {
         "db.client.operation.duration": (Histogram, "s"),
@@ -310,8 +310,8 @@ def test_without_an_sdk_recording_does_nothing():
     """The API's own no-op instruments take everything."""
     MetricSink(NoOpMeterProvider())(EVENT)
     counters = InternalCounters(NoOpMeterProvider())
-    counters.error("sink")
-    counters.dropped("delivery", 3)
+    counters.count_error("sink")
+    counters.count_dropped("delivery", 3)
 
 
 def test_internal_counters_count_and_never_raise():
@@ -323,16 +323,16 @@ def test_internal_counters_count_and_never_raise():
 
     reader = InMemoryMetricReader()
     counters = InternalCounters(MeterProvider([reader], shutdown_on_exit=False))
-    counters.dropped("delivery", 3)
-    counters.dropped("sink")
+    counters.count_dropped("delivery", 3)
+    counters.count_dropped("sink")
     points = metrics_of(reader)["deltawitness.events.dropped"].data.data_points
     assert sorted((p.attributes["deltawitness.component"], p.value) for p in points) == [
         ("delivery", 3),
         ("sink", 1),
     ]
     counters._errors = counters._dropped = Broken()
-    counters.error("sink")
-    counters.dropped("sink")
+    counters.count_error("sink")
+    counters.count_dropped("sink")
     statements = StatementInstruments(NoOpMeterProvider())
     statements._repeats = Broken()
-    statements.repeated(Operation.MERGE)
+    statements.count_repeat(Operation.MERGE)

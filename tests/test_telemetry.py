@@ -251,8 +251,8 @@ def test_a_providers_own_flush_waits_for_the_delivery(tmp_path, delta_telemetry)
 def test_internal_errors_and_drops_are_counted_by_component(delta_telemetry):
     """With one bounded attribute."""
     counters = InternalCounters(delta_telemetry.meter_provider)
-    counters.error("sink")
-    counters.dropped("delivery")
+    counters.count_error("sink")
+    counters.count_dropped("delivery")
     points = delta_telemetry.metric_points()
     assert {
         name: [(dict(p.attributes), p.value) for p in points[name]]

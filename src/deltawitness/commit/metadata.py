@@ -177,7 +177,7 @@ class Stamp:
         }
         return cls(keys, json.dumps(keys, separators=(",", ":"))[1:])
 
-    def on(
+    def apply(
         self,
         callers: CommitProperties | None,
         *,

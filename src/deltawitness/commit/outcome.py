@@ -18,7 +18,7 @@ __all__ = [
     "RawCommit",
     "failed_metrics",
     "find_commits",
-    "landed",
+    "find_landed",
     "metrics_of",
     "search_commits",
     "together",
@@ -94,7 +94,7 @@ def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -
     return FoundCommits(find_commits(log, write_id, newest), is_certain=is_all)
 
 
-def landed(
+def find_landed(
     log: CommitLog, write_id: str, base: int | None, tail: int
 ) -> tuple[Landed, list[RawCommit]]:
     """Return whether a write that raised is in the log all the same.

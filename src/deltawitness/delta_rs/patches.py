@@ -165,7 +165,7 @@ class DeltaLakeSeams:
                     seam, table.table_uri(), table=table, mode=kwargs.get("mode")
                 )
                 in_flight.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(in_flight, table, args, kwargs)
+                self._observer.capture_call(in_flight, table, args, kwargs)
                 if dry_run is not None and _argument(args, kwargs, dry_run, "dry_run"):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
@@ -181,11 +181,11 @@ class DeltaLakeSeams:
                 result = original(table, *args, **kwargs)
             except BaseException as error:
                 with _guarded():
-                    self._observer.raised(in_flight, error, table=table)
+                    self._observer.fail(in_flight, error, table=table)
                 raise
             # No context manager here: this line is on the path of every write.
             try:
-                self._observer.returned(in_flight, result, table=table)
+                self._observer.finish(in_flight, result, table=table)
                 if self._handles is not None:
                     self._take_back(table)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -209,7 +209,7 @@ class DeltaLakeSeams:
                 location = str(_argument(args, kwargs, uri_at, seam.uri))
                 in_flight = self._observer.open(seam, location, table=None, mode=mode)
                 in_flight.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(in_flight, None, args, kwargs)
+                self._observer.capture_call(in_flight, None, args, kwargs)
                 args, kwargs = self._stamped(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
             except CallerKeyErrors:
@@ -337,7 +337,7 @@ class DeltaLakeSeams:
                     in_flight = self._observer.open(seam, table.table_uri(), table=table)
                 self._source.known = None
                 in_flight.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(in_flight, table, args, kwargs)
+                self._observer.capture_call(in_flight, table, args, kwargs)
                 args, kwargs = self._stamped(in_flight, args, kwargs, position)
             except CallerKeyErrors:
                 raise
@@ -349,7 +349,7 @@ class DeltaLakeSeams:
                 builder = original(table, *args, **kwargs)
             except BaseException as error:
                 with _guarded():
-                    self._observer.raised(in_flight, error, table=table)
+                    self._observer.fail(in_flight, error, table=table)
                 raise
             with _guarded():
                 self._keep_merge(builder, in_flight)
@@ -406,7 +406,7 @@ class DeltaLakeSeams:
         except CallerKeyErrors as error:
             in_flight.landed = Landed.NO
             with _guarded():
-                self._observer.raised(in_flight, error)
+                self._observer.fail(in_flight, error)
             raise
         properties = self._observer.properties(in_flight, given)
         if len(args) > position:
@@ -429,12 +429,10 @@ class DeltaLakeSeams:
             result = original(*args, **kwargs)
         except BaseException as error:
             with _guarded():
-                self._observer.raised(
-                    in_flight, error, table=table, storage_options=storage_options
-                )
+                self._observer.fail(in_flight, error, table=table, storage_options=storage_options)
             raise
         with _guarded():
-            self._observer.returned(in_flight, result, table=table, storage_options=storage_options)
+            self._observer.finish(in_flight, result, table=table, storage_options=storage_options)
         return result
 
 

@@ -64,13 +64,13 @@ class UnreachedWrite:
         """Have the write delivered as one that raised, and did not land."""
         write = self._begin(observer)
         write.landed = Landed.NO
-        observer.raised(write, error)
+        observer.fail(write, error)
 
     def record_skip(self, observer: Observer, reason: NoCommitReason) -> None:
         """Have the write delivered as one that made no commit."""
         write = self._begin(observer)
         write.no_commit_reason = reason
-        observer.returned(write, None, table=None)
+        observer.finish(write, None, table=None)
 
     def _begin(self, observer: Observer) -> InFlightWrite:
         enclosure = current_write_context()

@@ -291,12 +291,12 @@ class InternalCounters:
             METRIC_EVENTS_DROPPED, "{event}", "Finished writes that could not be told"
         )
 
-    def error(self, component: str) -> None:
+    def count_error(self, component: str) -> None:
         """Count an internal error of one of our components."""
         with suppress(Exception):
             _add(self._errors, 1, BoundedAttributes({COMPONENT: component}))
 
-    def dropped(self, component: str, count: int = 1) -> None:
+    def count_dropped(self, component: str, count: int = 1) -> None:
         """Count events that a component did not get to see."""
         with suppress(Exception):
             _add(self._dropped, count, BoundedAttributes({COMPONENT: component}))
@@ -316,7 +316,7 @@ class StatementInstruments:
             "Executions of a statement that its frame has run before",
         )
 
-    def repeated(self, operation: Operation) -> None:
+    def count_repeat(self, operation: Operation) -> None:
         """Count one execution beyond the first; never raises."""
         with suppress(Exception):
             _add(self._repeats, 1, BoundedAttributes({DB_OPERATION_NAME: operation.value}))

@@ -29,7 +29,7 @@ class FlushFirst:
         self._deliver = deliver
         self._providers: dict[int, Any] = {}
 
-    def adopt(self, provider: object) -> bool:
+    def wrap(self, provider: object) -> bool:
         """Wrap the provider's methods, once; a provider without them (no SDK) is left alone.
 
         Returns:

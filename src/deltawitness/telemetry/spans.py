@@ -84,7 +84,7 @@ class WriteSpans:
                 return reserved
         return self._tracer.start_span(name, parent, SpanKind.CLIENT, attributes, (), started_at)
 
-    def made(
+    def start_deferred(
         self, span: Span, name: str, attributes: dict[str, str], parent: Context, started_at: int
     ) -> Span:
         """Return the span that a reserved one stands for, made with what :meth:`open` was given."""

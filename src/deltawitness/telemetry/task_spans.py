@@ -43,7 +43,7 @@ class TaskSpans:
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
 
-    def opened(self, name: str, task_id: str | None, run: RunContext, parent: Context) -> Span:
+    def open(self, name: str, task_id: str | None, run: RunContext, parent: Context) -> Span:
         """Start the span of a step.
 
         Args:
@@ -64,7 +64,7 @@ class TaskSpans:
         return self._tracer.start_span(step, parent, SpanKind.INTERNAL, attributes)
 
     @staticmethod
-    def closed(span: Span, error: BaseException | None) -> None:
+    def close(span: Span, error: BaseException | None) -> None:
         """End the span of a step, with the error that ended the step."""
         if error is not None:
             span.set_attribute(ERROR_TYPE, classify(error).value)

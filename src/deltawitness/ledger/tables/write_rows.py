@@ -22,7 +22,7 @@ from deltawitness.commit.outcome import (
     RawCommit,
     failed_metrics,
     find_commits,
-    landed,
+    find_landed,
     metrics_of,
     search_commits,
 )
@@ -245,7 +245,7 @@ def _found(note: Row, tail: int) -> Row:
     if "error_type" in note:
         if "landed" in note:
             return _as_recorded(note)
-        answer, own = landed(log, mark, base, tail)
+        answer, own = find_landed(log, mark, base, tail)
         return {
             "result": CacheResult.ERROR.value,
             "landed": answer.value,

@@ -74,7 +74,7 @@ def run_export(
     try:
         result = write()
     except BaseException as error:
-        _guarded(observer.raised, in_flight, error)
+        _guarded(observer.fail, in_flight, error)
         raise
     finally:
         _inside.reset(token)
@@ -98,7 +98,7 @@ def _returned(
     written.look()
     rows = said()
     in_flight.exported = lambda: written.metrics(rows)
-    observer.returned(in_flight, None, table=None)
+    observer.finish(in_flight, None, table=None)
 
 
 def _guarded(act: Callable[..., None], *args: Any) -> None:
