@@ -7,7 +7,7 @@ import json
 import pytest
 
 from deltawitness.commit.log import LocalLog
-from deltawitness.commit.metrics import normalised
+from deltawitness.commit.metrics import normalize_metrics
 from deltawitness.commit.outcome import RawCommit, find_landed, metrics_of, search_commits
 from deltawitness.events import UNCHANGED, Landed
 from deltawitness.semconv import Operation
@@ -136,7 +136,7 @@ METRICS = [
 @pytest.mark.parametrize(("operation", "said", "expected"), METRICS)
 def test_metrics_have_one_name_for_all_operations(operation, said, expected):
     """What the engine does not say, or says in another type, is left out."""
-    assert normalised(operation, said).known() == expected
+    assert normalize_metrics(operation, said).known() == expected
 
 
 def test_what_the_engine_leaves_out_is_counted_from_the_actions():

@@ -22,7 +22,7 @@ from deltawitness.commit.outcome import (
     find_landed,
     metrics_of,
     search_commits,
-    unchanged,
+    with_zeros,
 )
 from deltawitness.events import (
     CommitMetrics,
@@ -155,7 +155,7 @@ def _outcome(write: InFlightWrite, tail: int) -> WriteOutcome:
 def _no_commit(write: InFlightWrite, reason: NoCommitReason) -> NoCommit:
     metrics = _returned_metrics(write)
     # A commit that was not found may have changed rows: only the other reasons imply zeros.
-    return NoCommit(reason, metrics if reason is NoCommitReason.NOT_FOUND else unchanged(metrics))
+    return NoCommit(reason, metrics if reason is NoCommitReason.NOT_FOUND else with_zeros(metrics))
 
 
 def _failed(write: InFlightWrite, failure: Failed, tail: int) -> Failed:
