@@ -1,9 +1,9 @@
-"""The seams of the delta-rs API: each inner callable that writes is replaced by one that observes.
+"""Patches of delta-rs: replace each inner callable that writes (a seam) by one that observes.
 
-Only what delta-rs looks up at call time is replaced, in place: module globals and methods of
-`RawDeltaTable` (listed in :mod:`deltawitness.commit.private_api`). Public functions and classes stay
-the objects they are, so a program that imported them before us is caught as well; of `write_deltalake`
-the code is exchanged, because it may end before it calls anything inside
+Only what delta-rs looks up at call time is replaced: module globals and methods of `RawDeltaTable`
+(listed in :mod:`deltawitness.commit.private_api`). Public functions and classes stay the same objects,
+so programs that imported them before the patches were installed are observed as well. The code of
+`write_deltalake` is replaced, because the function may end before it calls a seam
 (:mod:`deltawitness.delta_rs.whole_calls`).
 """
 
@@ -60,13 +60,13 @@ __all__ = ["DeltaLakeSeams", "import_seams"]
 Call = Callable[..., Any]
 
 MERGES_KEPT = 1024
-"""Merges that may be built and not yet executed; the oldest are then executed unobserved."""
+"""Merges that are built and not yet executed; beyond it, the oldest are executed unobserved."""
 
 
 def import_seams() -> None:
-    """Import every module that holds a seam, and so run the post-import hooks of other libraries.
+    """Import every module with a seam, which runs the post-import hooks of other libraries.
 
-    Call it before the first seam is replaced: a hook may instrument the process.
+    Call this before the first seam is replaced: a hook may instrument the process.
     """
     for module in _SEAM_MODULES:
         importlib.import_module(module)
@@ -77,11 +77,11 @@ def _nothing() -> None:
 
 
 class DeltaLakeSeams:
-    """Replaces the seams by observing callables, and puts the originals back.
+    """Replaces the seams by observing callables, and restores the originals.
 
     Args:
-        observer: what observes.
-        only_when: asked before each write whether it is to be observed at all.
+        observer: observes the writes.
+        only_when: called before each write; returns whether to observe it.
     """
 
     def __init__(self, observer: Observer, only_when: Callable[[], bool]) -> None:
@@ -90,7 +90,7 @@ class DeltaLakeSeams:
         self._replacements = Replacements()
         self._merges: OrderedDict[int, InFlightWrite] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
-        self._lent = threading.local()
+        self._leased = threading.local()
         self._source = threading.local()
         self._restore_whole_write: Callable[[], None] = _nothing
 
@@ -98,7 +98,7 @@ class DeltaLakeSeams:
         """Replace every seam.
 
         Raises:
-            AttributeError: the engine lacks a seam; nothing stays replaced.
+            AttributeError: delta-rs lacks a seam; then none stays replaced.
         """
         raw_table: Any = importlib.import_module("deltalake._internal").RawDeltaTable
         try:
@@ -124,7 +124,7 @@ class DeltaLakeSeams:
             raise
 
     def uninstall(self) -> None:
-        """Put every original back."""
+        """Restore every original."""
         self._restore_whole_write()
         self._restore_whole_write = _nothing
         self._replacements.restore()
@@ -183,7 +183,7 @@ class DeltaLakeSeams:
                 with _guarded():
                     self._observer.fail(in_flight, error, table=table)
                 raise
-            # No context manager here: this line is on the path of every write.
+            # try, not `with _guarded()`: faster, on the path of every write.
             try:
                 self._observer.finish(in_flight, result, table=table)
                 if self._handles is not None:
@@ -231,7 +231,7 @@ class DeltaLakeSeams:
         return observed
 
     def _whole_write(self, original: Call) -> Call:
-        """Return `write_deltalake`, observed where no seam inside it is reached."""
+        """Return `write_deltalake` with calls recorded that end before they reach a seam."""
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
@@ -257,7 +257,7 @@ class DeltaLakeSeams:
         return observed
 
     def _read(self, original: Call) -> Call:
-        """Return a method of a table that is read by Python code: what is read is noted."""
+        """Return a method of `RawDeltaTable` that Python code calls to read a table, recording the read."""
 
         @functools.wraps(original)
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
@@ -268,7 +268,7 @@ class DeltaLakeSeams:
         return observed
 
     def _query(self, original: Call) -> Call:
-        """Return the method that gives a table to a `QueryBuilder`: it is going to be read."""
+        """Return the method that registers a table with a `QueryBuilder`, recording the read."""
 
         @functools.wraps(original)
         def observed(builder: Any, table_name: str, delta_table: Any) -> Any:
@@ -285,7 +285,7 @@ class DeltaLakeSeams:
                 record_reads(InputVersion(table_id(uri), table.version(), uri))
 
     def _merge_source(self, original: Any) -> Any:
-        """Return what makes a stream of a merge's source: what a session knows of it goes with it."""
+        """Return the class that makes a stream of a merge's source, recording a session's facts of it."""
 
         def from_arrow(source: Any) -> Any:
             stream = original.from_arrow(source)
@@ -297,7 +297,7 @@ class DeltaLakeSeams:
         return _Exchanged(original, from_arrow=from_arrow)
 
     def _look_before_convert(self, seam: Seam, original: Call) -> Call:
-        """Return the look for a table that `convert_to_deltalake` makes in mode `ignore`."""
+        """Return the function with which `convert_to_deltalake` looks up a table in mode `ignore`."""
 
         def observed(uri: Any, storage_options: Any) -> Any:
             clock = time.perf_counter_ns()
@@ -313,16 +313,16 @@ class DeltaLakeSeams:
     def _lend(
         self, handles: HandleCache, uri: str | Path, storage_options: dict[str, str] | None
     ) -> tuple[Any, str]:
-        """Return what the engine would, with a kept handle in place of one opened now."""
-        lent = self._lent.handle = handles.lend(uri, storage_options)
-        return lent.table, str(uri)
+        """Return what delta-rs would return, with a leased handle in place of a newly opened table."""
+        lease = self._leased.handle = handles.acquire(uri, storage_options)
+        return lease.table, str(uri)
 
     def _take_back(self, table: Any) -> None:
-        """Keep the handle that a write by URI was lent; one of the caller's own is the caller's."""
-        lent = getattr(self._lent, "handle", None)
-        if lent is not None and lent.table is not None and lent.table._table is table:  # noqa: SLF001 - as the engine itself
-            self._lent.handle = None
-            lent.give_back()
+        """Release the handle that was leased for a write by URI; a table of the caller is left alone."""
+        lease = getattr(self._leased, "handle", None)
+        if lease is not None and lease.table is not None and lease.table._table is table:  # noqa: SLF001 - as delta-rs does
+            self._leased.handle = None
+            lease.release()
 
     def _merge_build(self, seam: Seam, original: Call) -> Call:
         position = _position(original, COMMIT_PROPERTIES) - 1
@@ -358,13 +358,13 @@ class DeltaLakeSeams:
         return observed
 
     def _unobserved(self, builder: object) -> object:
-        """Return the builder, of which nothing is known: one at its address before it may be."""
+        """Return an unobserved builder, without the entry of an earlier builder at the same address."""
         self._merges.pop(id(builder), None)
         return builder
 
     def _keep_merge(self, builder: object, in_flight: InFlightWrite) -> None:
-        # The builder takes no attribute and no weak reference. Its id is enough: another builder
-        # at the same address goes through here, too, and takes the entry over.
+        # A builder takes no attribute and no weak reference. Its id is enough: a later builder at the
+        # same address replaces the entry here.
         self._merges[id(builder)] = in_flight
         self._merges.move_to_end(id(builder))
         while len(self._merges) > MERGES_KEPT:
@@ -392,11 +392,11 @@ class DeltaLakeSeams:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments with our metadata merged into the caller's commit properties.
 
-        What are none is left to the engine, which refuses them.
+        An argument that is not a `CommitProperties` is passed on, for delta-rs to reject.
 
         Raises:
-            MetadataKeyError: a key of the caller's breaks readers, and the settings refuse it.
-            CommitKeyWarning: the same, where a filter makes warnings errors.
+            MetadataKeyError: a key of the caller breaks readers, and the settings refuse it.
+            CommitKeyWarning: the same, where a warnings filter raises warnings as errors.
         """
         given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
         if given is not None and not hasattr(given, "custom_metadata"):
@@ -423,8 +423,8 @@ class DeltaLakeSeams:
         table: Any = None,
         storage_options: dict[str, str] | None = None,
     ) -> Any:
-        # The engine reads its source on threads of its own: making our span the current one here
-        # would reach nothing that runs inside the call.
+        # The span is not made current: the engine reads its source on its own threads, which would not
+        # inherit it.
         try:
             result = original(*args, **kwargs)
         except BaseException as error:
@@ -437,7 +437,7 @@ class DeltaLakeSeams:
 
 
 class _Exchanged:
-    """Stands for a class of the engine's in one module, with some of its methods exchanged."""
+    """Replaces a class of delta-rs in one module: delegates to it, with some methods replaced."""
 
     def __init__(self, original: Any, **methods: Call) -> None:
         self._original = original
@@ -454,7 +454,7 @@ class _Exchanged:
 
 
 def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) -> UnreachedWrite:
-    """Return a call of `write_deltalake` that reached no seam."""
+    """Return the write of a `write_deltalake` call that reached no seam."""
     target = _argument(args, kwargs, 0, "table_or_uri")
     return UnreachedWrite.of(Operation.WRITE, target, target, kwargs.get("mode", "error"), clock)
 
@@ -472,7 +472,7 @@ _HAS_DRY_RUN = frozenset({"vacuum", "repair"})
 
 
 def _position(callable_: Call, name: str) -> int:
-    """Return where `name` stands among the parameters, `self` included, as the engine says it."""
+    """Return the position of a parameter in the signature, `self` included."""
     return list(inspect.signature(callable_).parameters).index(name)
 
 

@@ -20,7 +20,7 @@ from types import FrameType
 __all__ = ["SigtermHandler"]
 
 
-LONGEST_GOING = 10.0
+SECOND_SIGNAL_WAIT = 10.0
 """Seconds that a second SIGTERM waits for the first one to end the process."""
 
 
@@ -35,7 +35,7 @@ class SigtermHandler:
         self._flush = flush
         self._pipe: tuple[int, int] | None = None
         self._is_installed = False
-        self._is_going = False
+        self._is_terminating = False
         self._lock = threading.Lock()
 
     def install(self) -> None:
@@ -75,7 +75,7 @@ class SigtermHandler:
     def _wait(self, reading: int) -> None:
         while numbers := os.read(reading, 64):
             if signal.SIGTERM in numbers and self._is_ours():
-                self._go()
+                self._terminate()
         os.close(reading)
 
     def _is_ours(self) -> bool:
@@ -84,14 +84,14 @@ class SigtermHandler:
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         # On a thread: the main thread may hold a lock that the flush needs, and it continues meanwhile.
         # Not a daemon: a program that reaches its end meanwhile waits, and is ended by the signal.
-        threading.Thread(target=self._go, name="deltawitness-sigterm", daemon=False).start()
+        threading.Thread(target=self._terminate, name="deltawitness-sigterm", daemon=False).start()
 
-    def _go(self) -> None:
+    def _terminate(self) -> None:
         with self._lock:
-            is_first = not self._is_going
-            self._is_going = True
+            is_first = not self._is_terminating
+            self._is_terminating = True
         if not is_first:
-            threading.Event().wait(LONGEST_GOING)
+            threading.Event().wait(SECOND_SIGNAL_WAIT)
             return
         with suppress(BaseException):
             self._flush()
