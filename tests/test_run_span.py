@@ -26,10 +26,10 @@ from deltawitness.telemetry.run_span_export import span_with_exit
 from deltawitness.telemetry.run_span_file import (
     RunSpanFile,
     accept_offer,
-    accepted_file,
     offer_export,
     read_run_span,
     run_span_path,
+    take_accepted_file,
 )
 from ledger_parts import rows_of
 
@@ -365,19 +365,19 @@ def test_an_offer_is_accepted_once_and_by_a_direct_child_alone(tmp_path, monkeyp
     settings = {"OTEL_TRACES_EXPORTER": "console"}
     lock = tmp_path / "supervisor.lock"
     accept_offer(settings)
-    assert accepted_file() is None
+    assert take_accepted_file() is None
     monkeypatch.setenv(Env.SUPERVISOR, f"{os.getppid()}:{lock}")
     accept_offer(settings)
-    assert accepted_file() is None
+    assert take_accepted_file() is None
     offer_export(str(lock), settings)
     assert read_run_span(run_span_path(str(lock))) is None
     accept_offer({**settings, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://elsewhere"})
-    assert accepted_file() is None
+    assert take_accepted_file() is None
     accept_offer({**settings, "OTEL_SERVICE_NAME": "nightly"})
-    accepted = accepted_file()
+    accepted = take_accepted_file()
     assert accepted is not None
     assert accepted.path == tmp_path / "run_span.json"
-    assert accepted_file() is None
+    assert take_accepted_file() is None
 
 
 @pytest.mark.parametrize("exporter", ["none", " NONE "])

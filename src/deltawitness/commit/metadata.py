@@ -154,7 +154,7 @@ class Stamp:
     def of(cls, intent: WriteIntent) -> Stamp:
         """Return the stamp for writes of this intent, without keys whose value is not known.
 
-        The cache key is hashed as it is in telemetry, so that the two can be joined. A policy name
+        The cache key is hashed as in telemetry, so that the two can be joined. A policy name
         with a path or a secret in it is masked.
         """
         key = intent.cache_key

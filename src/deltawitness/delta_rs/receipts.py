@@ -19,7 +19,7 @@ __all__ = ["receipt_of_creation", "receipt_of_handle"]
 def receipt_of_handle(table: DeltaTable) -> Receipt:
     """Return the receipt of the last write through an open table; never raises.
 
-    After a write, the open table is at the version of its own commit, also when others have committed
+    After a write, the open table is at the version of that commit, also when others have committed
     since.
 
     Args:

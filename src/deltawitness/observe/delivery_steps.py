@@ -64,7 +64,7 @@ class DeliverySteps:
         """Return the steps in order.
 
         Args:
-            sinks: further sinks, each of which gets the redacted event in a step of its own.
+            sinks: further sinks; each gets the redacted event, in a separate step.
         """
         steps = [
             Step("commit", self._complete, vital=True),

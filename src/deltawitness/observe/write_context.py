@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class WriteAttributes:
-    """What is known of a write before it reaches the engine; None where it is not known."""
+    """Attributes of a write that an outer call knows before the engine is called; None if unknown."""
 
     policy: str | None = None
     scope: CacheScope | None = None

@@ -144,7 +144,7 @@ def write_intent(  # noqa: PLR0913 - what a write is, by keyword where it may be
 
     Args:
         settings: how table names are redacted.
-        facts: what is known of the write; takes precedence over the ambient cache context.
+        facts: attributes from the outer call; they take precedence over the ambient cache context.
         operation: the engine's operation.
         cache_operation: the same operation in terms of the cache.
         location: the table's location as the engine spells it.
