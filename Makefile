@@ -1,10 +1,18 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Nothing but Python >= 3.11, pip and
-# the package index is needed: the environment is made in .venv, from uv.lock.
+# the package index is needed: the environment is made in .venv, from uv.lock. `make help` lists all.
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.ready
+
+# Processes that run tests at the same time; each test file runs in one of them.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q
+PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# Tests start many programs: compile what they import once, not in each of them.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Tools that run in separate environments, so that the lock file does not hold what they need.
 TOOL := $(BIN)/uv tool run --quiet
@@ -14,8 +22,8 @@ PRE_COMMIT := pre-commit==4.7.0
 TOWNCRIER := towncrier==26.9.0
 TWINE := twine==7.0.0
 
-.PHONY: all help test test-long docs demo bench check lint types layers format hooks workflows dist \
-	changelog changelog-draft collector collector-test clean
+.PHONY: all help test test-fast test-collector test-long coverage docs demo bench check lint types layers \
+	format hooks workflows dist changelog changelog-draft collector clean
 
 all: check test  ## the checks, then every test
 
@@ -26,26 +34,30 @@ $(READY): pyproject.toml uv.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed"'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	$(BIN)/uv sync --quiet --locked --all-extras --python $(BIN)/python
+	$(BIN)/uv sync --quiet --locked --all-extras --compile-bytecode --python $(BIN)/python
 	touch $@
 
-test: $(READY) collector  ## every test, with branch coverage
+test: $(READY)  ## every test but those of the Collector, in WORKERS=2 processes
+	$(PYTEST) $(PARALLEL) --ignore=tests/collector
+
+test-fast: $(READY)  ## the tests that are not marked slow, remote or interop
+	$(PYTEST) $(PARALLEL) --ignore=tests/collector -m 'not slow and not remote and not interop'
+
+test-collector: $(READY) collector  ## the tests of the Collector; builds it, which needs Go
+	$(PYTEST) tests/collector
+
+test-long: $(READY) collector  ## every test, with the full sizes of fault and property tests
+	DELTAWITNESS_TEST_SIZE=long $(PYTEST)
+
+coverage: $(READY) collector  ## every test, with branch coverage of at least 95 %
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -q
+	DELTAWITNESS_TEST_SIZE=ci $(BIN)/coverage run -m pytest -q $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-long: $(READY) collector  ## the same with the full sizes of fault and property tests
-	DELTAWITNESS_TEST_SIZE=long $(BIN)/python -m pytest -q
-
-docs: $(READY)  ## the code, the tables and the links of README.md and docs/
-	$(BIN)/python -m pytest -q tests/test_docs.py
 
 collector: $(READY)  ## the Collector of collector/, and the Prometheus that tests its rules
 	PATH="$(abspath $(BIN)):$$PATH" collector/build.sh
-
-collector-test: collector  ## the Collector end to end: what was asserted, and how much of it
-	$(BIN)/python -m pytest -q tests/collector
 
 demo: $(READY)  ## an ordinary program on real data, observed
 	$(BIN)/deltawitness run --job lakehouse --show-trace -- $(BIN)/python examples/lakehouse.py demo-output/lakehouse
@@ -62,7 +74,7 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/reconcile.py
 
-check: lint types layers  ## everything that is not a test
+check: lint types layers docs  ## everything that is not a test
 
 lint: $(READY)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check
@@ -73,6 +85,10 @@ types: $(READY)  ## mypy, strict
 
 layers: $(READY)  ## import-linter: the contracts in pyproject.toml
 	$(BIN)/lint-imports
+
+docs: $(READY)  ## the site, into site/; a warning, a broken link or a broken anchor fails it
+	$(BIN)/uv sync --quiet --locked --all-extras --group docs --python $(BIN)/python
+	$(BIN)/zensical build --strict --clean
 
 format: $(READY)  ## fix what ruff can fix, then format
 	$(BIN)/ruff check --fix-only --quiet
@@ -102,4 +118,4 @@ changelog-draft: $(READY)  ## show what changelog would write, and change nothin
 	$(TOOL) $(TOWNCRIER) build --draft --version unreleased
 
 clean:  ## remove what the other targets make
-	rm -rf .venv collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .cache collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

@@ -46,7 +46,7 @@ WARMING = 3
 @contextmanager
 def table_on_server() -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the location of the table and its storage options."""
-    from remote_parts import running_server
+    from helpers.remote_parts import running_server
 
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder)) as server:
         lay("s3://lake/scanned", server.options)

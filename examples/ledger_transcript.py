@@ -1,9 +1,9 @@
-"""Kills a program in the middle, makes the ledger whole again, and prints what the console showed.
+"""Kill a program in the middle, repair the ledger, and print what the console showed.
 
     python examples/ledger_transcript.py [PAGE]
 
-What is another at each time is masked: ids are numbered, times and durations are zero. With PAGE the
-transcript takes the place of the one between the markers on that page.
+Values that differ between runs are masked: ids are numbered, times and durations are zero. With PAGE the
+transcript replaces the one between the markers on that page.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ LINES = (
     "deltawitness run --quiet --job week -- python killed_run.py orders",
     "deltawitness runs",
     "deltawitness writes",
-    "# The same again, and what it had told is lost with it.",
+    "# The same again; this time the program deletes its spool before it is killed.",
     "deltawitness run --quiet --job week -- python killed_run.py orders .deltawitness/cache_spool",
-    "# And once more, by somebody whom nobody observes.",
+    "# Once more, without observation.",
     "python killed_run.py orders",
     "deltawitness reconcile orders",
     "deltawitness reconcile orders --apply",
@@ -42,7 +42,8 @@ PROGRAMS = {"deltawitness": [sys.executable, "-m", "deltawitness"], "python": [s
 
 RUN_ID = re.compile(r"\b([0-9a-f]{8}-[0-9a-f]{4})((?:-[0-9a-f]{4}){2}-[0-9a-f]{12})?\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
-DURATION = re.compile(r" *\d+\.\d{3}\b")
+DURATION = re.compile(r"(?<=│) *\d+\.\d{3}\b")
+DURATION_IN_TEXT = re.compile(r"\b\d+\.\d{3}\b")
 
 
 class Mask:
@@ -54,7 +55,8 @@ class Mask:
 
     def __call__(self, text: str) -> str:
         masked = TIME.sub("2026-01-01 00:00:00", RUN_ID.sub(self._number, text))
-        return DURATION.sub(lambda found: "0.000".rjust(len(found[0])), masked)
+        in_cells = DURATION.sub(lambda found: "0.000".rjust(len(found[0])), masked)
+        return DURATION_IN_TEXT.sub("0.000", in_cells)
 
     def _number(self, found: re.Match[str]) -> str:
         if found[1] not in self._numbers:

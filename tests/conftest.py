@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 from contextlib import contextmanager
 
 import pytest
@@ -32,6 +33,7 @@ LONGER = 50
 GRACE_S = 60.0
 """How long after its bound a test that cannot be interrupted ends the run."""
 STDERR = pytest.StashKey[int]()
+IGNORED = pytest.StashKey[list[int]]()
 
 
 def bound_of(item):
@@ -43,9 +45,47 @@ def bound_of(item):
     return float(item.config.getini("timeout") if chosen is None else chosen)
 
 
-@pytest.hookimpl(trylast=True)
+LONGEST = (
+    "test_launch_modes",
+    "test_sql_equivalence",
+    "test_activation",
+    "test_forks",
+    "test_exit_status",
+    "test_pending_statements",
+    "test_docs",
+    "test_ledger_kill",
+    "test_cli",
+    "test_session_proxy",
+    "test_cli_ledger",
+    "test_statement_binding",
+    "test_bench",
+    "test_ledger_remote",
+    "test_remote_equivalence",
+    "test_interop",
+    "test_ledger_reconcile",
+    "test_demo",
+    "test_remote_reading",
+    "test_cli_cache",
+    "test_taxonomy",
+    "test_ledger_storage",
+    "test_ledger_recorder",
+    "test_cache_truth",
+    "test_cache_traps",
+    "test_ledger_lives",
+    "test_ledger_faults",
+    "test_datafusion_instrumentor",
+)
+"""The test files that take longest, the longest first: started last, one would run alone at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Give each test more time at full size."""
+    """Mark tests by what they need, start the longest files first, give more time at full size."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.remote)
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
     if IS_LONG:
         for item in items:
             item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)
@@ -69,9 +109,29 @@ def watched(item):
         faulthandler.cancel_dump_traceback_later()
 
 
+STOPPING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+"""Signals that `nohup` or a shell that starts a program in the background sets to be ignored."""
+
+
 def pytest_configure(config):
-    """Keep the error output of the run: while a test runs, that output is captured."""
+    """Keep the run's error output, and let the programs of tests start with default signals.
+
+    While a test runs, the output is captured. An ignored signal would also be ignored in each
+    program that a test starts; a signal with a handler has its default action there. The handler
+    does nothing, so this process still ignores the signal.
+    """
     config.stash[STDERR] = os.dup(2)
+    config.stash[IGNORED] = getattr(config, "workerinput", {}).get("ignored") or [
+        int(number) for number in STOPPING_SIGNALS if signal.getsignal(number) is signal.SIG_IGN
+    ]
+    for number in config.stash[IGNORED]:
+        signal.signal(number, lambda *_: None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Let a worker of pytest-xdist ignore the same signals as the run."""
+    node.workerinput["ignored"] = node.config.stash[IGNORED]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -97,7 +157,12 @@ def pytest_runtest_teardown(item):
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
-    """Bound the exit of the process, which waits for the threads that tests have left running."""
+    """Bound the exit of the process, which waits for the threads that tests have left running.
+
+    A worker of pytest-xdist first waits for the other workers; the run ends it.
+    """
+    if hasattr(config, "workerinput"):
+        return
     faulthandler.dump_traceback_later(GRACE_S, exit=True, file=config.stash[STDERR])
 
 
@@ -137,7 +202,20 @@ def say(request):
     return request.config.stash.setdefault(SAID, []).append
 
 
+def pytest_sessionfinish(session):
+    """Send the lines of a worker of pytest-xdist to the process that prints the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["said"] = session.config.stash.get(SAID, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Collect the lines of a worker that has ended; a worker that crashed has sent none."""
+    lines = getattr(node, "workeroutput", {}).get("said", [])
+    node.config.stash.setdefault(SAID, []).extend(lines)
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Print what was said."""
-    for line in terminalreporter.config.stash.get(SAID, []):
+    """Print the lines of `say`."""
+    for line in sorted(terminalreporter.config.stash.get(SAID, [])):
         terminalreporter.write_line(line)

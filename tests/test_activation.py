@@ -18,6 +18,8 @@ from deltawitness import Ledger
 from deltawitness.commit import history, read_commit_metadata
 from deltawitness.semconv import Env
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 RUN = [str(BIN / "deltawitness"), "run", "--quiet", "--"]
 LAUNCHERS = {"run": RUN, "opentelemetry-instrument": [str(BIN / "opentelemetry-instrument")]}

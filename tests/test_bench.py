@@ -21,7 +21,9 @@ from deltawitness.bench.measure import BenchError, Case, run_case, summary
 from deltawitness.bench.storage import check_location, temporary_place
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import Env
-from remote_parts import running_server
+from helpers.remote_parts import running_server
+
+pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-m", "deltawitness", "bench"]
 SMALL = Case(name="small", rows=3, by="uri")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from new_processes import PROCESSES, results_of, started
+from helpers.new_processes import PROCESSES, results_of, started
 from programs import cache_crowd
 
 
@@ -37,6 +37,7 @@ def computations(folder):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_eight_processes_compute_an_absent_view_once(folder, say):
     """All have its rows, one has written them."""
     processes = 8
@@ -115,6 +116,7 @@ def test_the_next_one_computes_what_a_killed_one_left(folder, moment, computed):
     assert computations(folder) == computed + (moment != "committing")
 
 
+@pytest.mark.slow
 def test_two_machines_race_and_both_are_right(folder, size, say):
     """Without a lock that both see, one commit of each moment wins and no result is old."""
     rounds = size(8, 60)
@@ -124,6 +126,7 @@ def test_two_machines_race_and_both_are_right(folder, size, say):
     say(f"cache: two machines without a common lock, {2 * rounds} changes and asks: 0 old results")
 
 
+@pytest.mark.slow
 def test_readers_never_see_half(folder, size, say):
     """While the input changes and the view is made anew."""
     rounds, begun, stop = size(8, 60), PROCESSES.Barrier(4), PROCESSES.Event()

@@ -104,6 +104,7 @@ def table_of(found):
 
 @few
 @given(tables, st.randoms(use_true_random=False), st.integers(1, 3))
+@pytest.mark.slow
 def test_no_order_of_rows_or_columns_and_no_layout_makes_a_difference(found, random, batch_rows):
     """Rows shuffled, columns shuffled, in batches of another size, cut out of a longer table."""
     names = list(SCHEMA.names)
@@ -118,6 +119,7 @@ def test_no_order_of_rows_or_columns_and_no_layout_makes_a_difference(found, ran
 
 @few
 @given(tables, tables)
+@pytest.mark.slow
 def test_two_tables_are_told_apart_exactly_when_their_rows_differ(one, two):
     """Over all pairs: the same hash for the same multiset of rows, another for another."""
     assert (told(table_of(one)).hash == told(table_of(two)).hash) == (
@@ -127,6 +129,7 @@ def test_two_tables_are_told_apart_exactly_when_their_rows_differ(one, two):
 
 @few
 @given(tables.filter(bool), st.data())
+@pytest.mark.slow
 def test_any_change_of_one_value_is_seen_in_its_column_alone(found, data):
     """Changed to any other; and in the hash of the whole."""
     at = data.draw(st.integers(0, len(found) - 1))
@@ -147,6 +150,7 @@ def test_any_change_of_one_value_is_seen_in_its_column_alone(found, data):
 
 @few
 @given(tables.filter(bool), st.data())
+@pytest.mark.slow
 def test_a_row_less_or_once_more_is_seen(found, data):
     """In every column, whatever stands in it: of two that cancel each other out as well."""
     at = data.draw(st.integers(0, len(found) - 1))

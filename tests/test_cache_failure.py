@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, internal_errors
 from deltawitness.exceptions import CacheError
-from new_processes import results_of
+from helpers.new_processes import results_of
 from programs import cache_crowd
 
 QUERY = "SELECT id, x FROM t"
@@ -276,6 +276,7 @@ def test_a_result_that_cannot_be_computed_is_the_engines_error(value, error, ope
     assert cache.list() == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_entry_only(opened, tmp_path):
     """What was half written is in no commit; it is kept once there is room again."""
     opened()

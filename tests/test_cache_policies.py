@@ -36,6 +36,7 @@ def rows(frame):
     return sorted(map(tuple, (row.values() for row in frame.to_pylist())))
 
 
+@pytest.mark.slow
 def test_partitions_come_and_go_with_the_policy(cache, tmp_path):
     """An entry that is true is served as it lies; made anew, it is laid out by the policy of then."""
     expected = rows(cache.view("seen", QUERY))

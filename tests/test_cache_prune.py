@@ -251,6 +251,7 @@ def test_one_that_cannot_be_pruned_is_told_and_left(tmp_path, cache, monkeypatch
     assert len(files_of(tmp_path, "one")) == 1
 
 
+@pytest.mark.slow
 def test_it_waits_for_whoever_computes_the_entry(tmp_path, cache):
     """On this machine: the lock is that of the entry."""
     cache.view("view", QUERY)
@@ -279,6 +280,7 @@ PRUNE = """
 """
 
 
+@pytest.mark.slow
 def test_pruning_and_asking_at_once_never_gives_another_result(tmp_path, size):
     """Processes that prune without end, beside one that asks: each answer is right, computed or kept."""
     write_deltalake(tmp_path / "facts", pa.table({"id": range(10)}))

@@ -17,7 +17,7 @@ from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.observe import current_observer
 from deltawitness.testing import InMemoryTelemetry, fixed_clock
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
 
 
 class Place:

@@ -8,7 +8,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings, internal_errors
 from deltawitness.exceptions import CacheError
-from remote_parts import running_server
+from helpers.remote_parts import running_server
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -336,6 +336,7 @@ def test_files_are_read_as_they_are_registered(ctx, cache, tmp_path):
     assert found == [["1", "4"], ["1;2", "4;5"], ["4;5"]]
 
 
+@pytest.mark.slow
 def test_every_file_of_a_large_directory_counts(ctx, cache, tmp_path):
     """Also those that a plan does not print, hidden ones, and those with odd names."""
     (tmp_path / "p").mkdir()
@@ -404,6 +405,7 @@ def test_sources_of_python_are_not_seen_through(ctx, cache):
     assert seen(cache, "SELECT * FROM made()") == ({"k": [1]}, "miss")
 
 
+@pytest.mark.slow
 def test_a_table_in_memory_that_is_large_needs_a_version(ctx, cache):
     """64 MiB are hashed."""
     ctx.from_arrow(pa.table({"k": pa.array(range(9 << 20))}), name="large")
@@ -564,6 +566,7 @@ def test_what_is_no_source_is_refused(cache, tmp_path):
     assert cache.list() == []
 
 
+@pytest.mark.slow
 def test_the_key_is_the_same_in_another_process(ctx, cache, tmp_path):
     """Whatever names the engine gives to what has none."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from deltalake import DeltaTable
 
-from cache_world import QUERIES, SWAP, SWAPPED, World, content
+from helpers.cache_world import QUERIES, SWAP, SWAPPED, World, content
+
+pytestmark = pytest.mark.slow
 
 STEPS = 25
 """Asks of one world."""

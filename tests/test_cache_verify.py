@@ -455,6 +455,7 @@ OTHER_PROCESS = """
 """
 
 
+@pytest.mark.slow
 def test_another_process_makes_it_again(lake, ctx, cache):
     """With nothing but the cache and the tables."""
     names = ["sum", "joined", "both"]

@@ -10,7 +10,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaCache, ObservedSessionContext
 from deltawitness.cache.entries.plan_store import read_plan
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,7 @@ def cache_of(server):
     return DeltaCache(ObservedSessionContext(), "s3://lake/root", server.options)
 
 
+@pytest.mark.slow
 def test_a_remote_cache_is_verified_snapshotted_and_pruned(server):
     """Its plans lie beside it; credentials are in none of what is kept."""
     write_deltalake("s3://lake/facts", pa.table({"id": [1, 2, 3]}), storage_options=server.options)

@@ -18,6 +18,8 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import read_commit_metadata
 from deltawitness.semconv import WITNESS_VERSION, Env
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "deltawitness"]
 
 

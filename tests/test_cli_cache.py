@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from deltawitness import table_id
 from deltawitness.cli.app import app
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "deltawitness"]
 
 PROGRAM = """

@@ -521,6 +521,7 @@ def _insert(uri):
     ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
 
 
+@pytest.mark.slow
 def test_a_spawned_child_is_as_instrumented_as_its_parent(table, instrumented, captured_writes):
     """In the parent's run."""
     with run("nightly") as context:
@@ -557,6 +558,7 @@ UNCHANGED = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_opentelemetry_instrument_finds_it(table):
     """A program that knows nothing of us writes Delta by SQL, and its commit names its trace."""
     done = subprocess.run(
@@ -585,6 +587,7 @@ def test_opentelemetry_instrument_finds_it(table):
     assert "plan_hash" in commit.metadata
 
 
+@pytest.mark.slow
 def test_an_environment_that_disables_it_leaves_sessions_plain(table):
     """By the name of the entry point."""
     done = subprocess.run(

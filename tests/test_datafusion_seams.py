@@ -14,7 +14,6 @@ from datafusion.dataframe import InsertOp
 from datafusion.expr import Expr
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
-from deletion_vectors import delete_rows
 from deltawitness.cache.fingerprint.scans import LeafKind, leaves_of, read_files, scans_of
 from deltawitness.scan.dataset import KEEP_FILTERS_ABOVE
 from deltawitness.scan.filters import parse_filter, to_sql
@@ -40,7 +39,8 @@ from deltawitness.session.core.private_api import (
     table_of_class,
     wrapped_plan,
 )
-from remote_parts import running_server
+from helpers.deletion_vectors import delete_rows
+from helpers.remote_parts import running_server
 
 
 @pytest.fixture
@@ -322,6 +322,7 @@ def test_a_scan_tells_its_name_what_it_reads_and_what_was_put_into_it(ctx):
 # --- tables that the engine's provider does not read -------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_engines_provider_does_not_read_an_object_store(tmp_path):
     """The reason for `deltawitness.scan`: where this fails, `provider_of` can hand on remote tables."""
     with running_server(tmp_path) as server:

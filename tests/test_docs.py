@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib
+import io
+import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,33 +22,90 @@ import typer
 from sybil import Document, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
+import deltawitness
 from deltawitness import Settings
 from deltawitness.cli.app import app
 from deltawitness.ledger.tables.schema import COUNT_MEANINGS, TABLES
 from deltawitness.semconv import CommitKey, Env
 
+FORMER_NAMES = {"Pruned", "Verified"}
+"""Aliases, which no page shows."""
+
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "collector/README.md", *(ROOT / "docs").rglob("*.md")])
+COMPARED = {"tables", "counts", "commands", "transcript"}
+"""Parts of a page between two markers that a test of their own compares with the code."""
+PUBLIC_MODULES = [
+    "deltawitness.exceptions",
+    "deltawitness.integrations.hamilton",
+    "deltawitness.pytest_plugin",
+    "deltawitness.semconv",
+    "deltawitness.testing",
+]
+
+
+def command_line(command):
+    """The words of a command, with this interpreter for `python` and for `deltawitness`."""
+    ours = {"deltawitness": [sys.executable, "-m", "deltawitness"], "python": [sys.executable]}
+    return [part for word in shlex.split(command) for part in ours.get(word, [word])]
 
 
 def evaluate_console(example):
-    """Commands of ours are shown to exist; what installs or makes is run by its own target."""
+    """Run each command of ours with the exit code that its comment gives; what installs or makes exists."""
+    told = []
     for line in example.parsed.splitlines():
-        words = line.removeprefix("$ ").split("#")[0].split()
-        if words[0] == "deltawitness":
-            name = words[1:3] if words[1] in {"cache", "ledger"} else words[1:2]
+        if not line.startswith("$ "):
+            told.append(line)
+            continue
+        command, _, comment = line.removeprefix("$ ").partition("  #")
+        words = command.split()
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        elif words[:2] == ["pip", "install"]:
+            assert_extras_exist(command)
+        else:
+            expected = re.search(r"exit code (\d+)", comment)
             done = subprocess.run(
-                [sys.executable, "-m", "deltawitness", *name, "--help"],
+                command_line(command),
                 capture_output=True,
                 text=True,
-                check=True,
+                env={**os.environ, "COLUMNS": "200"},
             )
-            for option in (word for word in words[2:] if word.startswith("--") and word != "--"):
-                assert option in done.stdout
-        elif words[0] == "make":
-            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        else:
-            assert words[:2] == ["pip", "install"]
+            assert done.returncode == int(expected[1] if expected else 0), (
+                line,
+                done.stdout,
+                done.stderr,
+            )
+    assert told == [], "the output of a command is a block of its own"
+
+
+def assert_extras_exist(command):
+    """Every extra of ours that a command installs is one."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for named in re.findall(r"deltawitness\[([^\]]+)\]", command):
+        assert set(named.split(",")) <= extras.keys()
+
+
+def assert_commands_exist(text):
+    """Every command of ours in a block that is not run is one, and has the options that are shown."""
+    for line in re.findall(r"^\$ deltawitness (.*)$", text, re.MULTILINE):
+        words = line.split(" -- ")[0].split()
+        name = words[:2] if words[0] in {"cache", "ledger"} else words[:1]
+        done = subprocess.run(
+            [sys.executable, "-m", "deltawitness", *name, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for option in (word for word in words if word.startswith("--")):
+            assert option in done.stdout
+
+
+def evaluate_file(example):
+    """Write the program of the block, for the commands after it."""
+    Path("app.py").write_text(example.parsed)
 
 
 def evaluate_sql(example):
@@ -57,30 +122,168 @@ def evaluate_table(example):
     assert shown.strip() == example.parsed.strip()
 
 
+def evaluate_text(example):
+    """The text on the page is what the last Python block printed."""
+    assert example.namespace["printed"].strip() == example.parsed.strip()
+
+
 sybil = Sybil(
     [
         PythonCodeBlockParser(),
+        CodeBlockParser('python title="app.py"', evaluate_file),
         CodeBlockParser("console", evaluate_console),
         CodeBlockParser("sql", evaluate_sql),
         CodeBlockParser("table", evaluate_table),
+        CodeBlockParser("text", evaluate_text),
     ]
 )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def reason_not_to_run(text, start):
+    """Why the block that begins at `start` is not run: what its marker says; None where it has none."""
+    marker = re.search(r"<!-- (?:not run: (.+?)|(\w+): begin) -->\n\Z", text[:start], re.DOTALL)
+    if marker is None:
+        return None
+    if marker[1] is None and marker[2] not in COMPARED:
+        return None
+    return marker[1] or "compared"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.slow
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
-    """In order, in an empty folder."""
+    """In order, in an empty folder; each block is run, or says why it is not."""
     monkeypatch.chdir(tmp_path)
+    for variable in Env:
+        monkeypatch.delenv(variable, raising=False)
     document = Document.parse(str(page), *sybil.parsers)
-    for example in document.examples():
-        example.evaluate()
+    starts = [
+        match.start() for match in re.finditer(r"^ *```(?=[^\n`])", document.text, re.MULTILINE)
+    ]
+    examples = list(document.examples())
+    run = {example.start for example in examples}
+    unrun = [start for start in starts if start not in run]
+    lines = [
+        document.text.count("\n", 0, start) + 1
+        for start in unrun
+        if reason_not_to_run(document.text, start) is None
+    ]
+    assert lines == [], f"{page.name}: blocks that are neither run nor marked with a reason"
+    for example in examples:
+        if reason_not_to_run(document.text, example.start) is not None:
+            assert_commands_exist(example.region.parsed)
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            example.evaluate()
+        if example.region.parsed and printed.getvalue():
+            example.namespace["printed"] = printed.getvalue()
+
+
+def test_no_fence_is_left_open_or_without_a_language():
+    """A block without a language would be neither run nor marked."""
+    for page in PAGES:
+        fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
+        assert len(fences) % 2 == 0, page
+        assert all(fences[::2]), page
+
+
+def anchors_of(page):
+    """The anchors of a page: of its headings, as the site makes them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE
+    )
+    return {
+        re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+        for heading in headings
+    }
 
 
 def test_links_between_pages_lead_somewhere():
-    """No page points to one that is not there."""
+    """No page points to one that is not there, nor to a heading that is not there."""
     for page in PAGES:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+            aim = page.parent / target if target else page
+            assert aim.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors_of(aim), f"{page.name}: {target}#{anchor}"
+
+
+def documented():
+    """What the pages of the API reference show."""
+    pages = (ROOT / "docs/api").glob("*.md")
+    return {
+        name
+        for page in pages
+        for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
+    }
+
+
+def test_every_public_name_stands_on_a_page_of_the_api():
+    """By the path that a program imports it from; a module of the same name hides one of them."""
+    wanted = {
+        f"deltawitness.{name}.{name}"
+        if find_spec(f"deltawitness.{name}")
+        else f"deltawitness.{name}"
+        for name in set(deltawitness.__all__) - FORMER_NAMES
+    }
+    assert documented() == wanted | set(PUBLIC_MODULES)
+
+
+def test_every_module_that_is_public_is_in_the_list():
+    """Each integration is; a module that is documented whole says what is public in it."""
+    integrations = (ROOT / "src/deltawitness/integrations").glob("[!_]*.py")
+    assert {f"deltawitness.integrations.{path.stem}" for path in integrations} <= set(
+        PUBLIC_MODULES
+    )
+    for name in PUBLIC_MODULES:
+        module = importlib.import_module(name)
+        for public in getattr(module, "__all__", ()):
+            assert getattr(module, public).__doc__, f"{name}.{public}"
+
+
+def test_every_page_is_in_the_navigation():
+    """And no other."""
+    site = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+    named = set(re.findall(r"'([\w/-]+\.md)'", repr(site["nav"])))
+    docs = ROOT / "docs"
+    assert named == {str(page.relative_to(docs)) for page in docs.rglob("*.md")}
+
+
+def test_no_page_names_a_private_module():
+    """Only public modules are named in prose and code; how it works may name others."""
+    public = {"deltawitness", "deltawitness.integrations", *PUBLIC_MODULES}
+    for page in PAGES:
+        if page.name == "how-it-works.md" or page.parent.name == "api":
+            continue
+        for name in re.findall(r"from (deltawitness[\w.]*) import", page.read_text()):
+            assert name in public, f"{page.name}: {name}"
+
+
+def texts_of_the_code():
+    """Every text in the package; what is filled in stands as three dots."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "..."
+                    for part in node.values
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield re.sub(r"%s", "...", node.value)
+
+
+def test_each_message_of_the_troubleshooting_page_is_one_of_the_code():
+    """Word for word, with three dots for a part that varies."""
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    ours, _, _ = page.partition("## Messages of the engines")
+    shown = re.findall(r"^\| `([^`]+)` (\(logged by OpenTelemetry\) )?", ours, re.MULTILINE)
+    messages = [message for message, is_foreign in shown if not is_foreign]
+    code = "\n".join(re.sub(r"\s*\.\.\.\s*", " ... ", text) for text in texts_of_the_code())
+    assert len(messages) > 40
+    for message in messages:
+        pieces = [piece.strip() for piece in message.split("...")]
+        pattern = r"[^\n]*".join(re.escape(piece) for piece in pieces if piece)
+        assert re.search(pattern, code), message
 
 
 def configuration_table():
@@ -241,6 +444,7 @@ def test_the_commands_on_the_page_are_those_of_the_command_line():
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
+@pytest.mark.slow
 def test_every_command_explains_itself(name):
     """With each option that the page names."""
     words = name.split()[1:]
@@ -255,6 +459,8 @@ def test_every_command_explains_itself(name):
         assert option in told
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_the_transcript_is_what_the_console_shows():
     """A run killed in the middle, and the ledger made whole again."""
     told = subprocess.run(
@@ -264,3 +470,12 @@ def test_the_transcript_is_what_the_console_shows():
         check=True,
     ).stdout
     assert between("transcript") == f"```text\n{told}```"
+
+
+def test_the_layers_on_the_page_are_those_of_the_contract():
+    """`python tools/layers.py` prints the table again after a change."""
+    command = [sys.executable, "tools/layers.py"]
+    printed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert printed.stdout in (ROOT / "docs/how-it-works.md").read_text()

@@ -11,7 +11,7 @@ import pytest
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.ledger.tables.write_rows import ledger_uri
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
 
 FOLDER = Path(__file__).parents[2] / "shared" / "foreign-tables"
 

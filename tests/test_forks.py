@@ -14,8 +14,10 @@ import pytest
 
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY
-from ledger_parts import rows_of
-from ledger_truth import assert_told_at_most_once, untold
+from helpers.ledger_parts import rows_of
+from helpers.ledger_truth import assert_told_at_most_once, untold
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = Path(__file__).parent / "programs" / "forking.py"
 

@@ -384,6 +384,7 @@ class SpawningExecutor(executors.MultiProcessingExecutor):
         return ProcessPoolExecutor(self.max_tasks, mp_context=get_context("spawn"))
 
 
+@pytest.mark.slow
 def test_nodes_in_other_processes_take_part_in_the_run(telemetry, tmp_path):
     """Hamilton pickles the adapter with each task."""
     import hamilton_nodes

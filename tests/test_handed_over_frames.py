@@ -167,11 +167,11 @@ def test_what_a_run_has_read_is_bounded():
     from deltawitness.events import InputVersion
 
     with run("many") as this:
-        for number in range(run_reads.READS_KEPT + 5):
+        for number in range(run_reads.MAX_READS + 5):
             run_reads.record_reads(InputVersion(str(number), 0, None))
         run_reads.record_reads(InputVersion("7", 3, None))
         reads = run_reads.reads_of_run(this)
-    assert len(reads) == run_reads.READS_KEPT
+    assert len(reads) == run_reads.MAX_READS
     assert (reads[-1].table_id, reads[-1].version) == ("7", 3)
 
 

@@ -98,6 +98,7 @@ def test_after_anything_a_second_writer_does_the_rows_are_those_of_a_fresh_open(
     assert ids(tmp_path / "kept") == ids(tmp_path / "twin")
 
 
+@pytest.mark.slow
 def test_at_every_interleaving_point_the_rows_are_those_of_a_fresh_open(tmp_path, size):
     """Every pair of actions around every pair of writes is run; every triple in the long run."""
     modes = ["append", "overwrite"]
@@ -202,6 +203,7 @@ def test_a_cleared_cache_is_empty(tmp_path):
         assert second is not first
 
 
+@pytest.mark.slow
 def test_threads_never_share_a_handle_and_lose_no_append(tmp_path, size):
     """Eight threads append through one cache; each handle is used by one thread at a time."""
     write_deltalake(tmp_path, rows(-1))

@@ -138,6 +138,7 @@ print(table_id("/data/t"), table_id("s3://b/t", key=b"k"))
 """
 
 
+@pytest.mark.slow
 def test_hashes_are_equal_across_processes_hash_seeds_and_folders(tmp_path):
     """Three processes with three seeds in three folders."""
     said = set()

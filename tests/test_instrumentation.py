@@ -307,6 +307,7 @@ def test_an_error_after_the_commit_says_that_it_landed(table, captured_writes, m
     assert (failed.landed, failed.version) == (Landed.YES, 1)
 
 
+@pytest.mark.slow
 def test_a_handler_that_raises_in_the_middle_of_a_write_does_not_hide_its_fate(tmp_path):
     """When a SIGTERM handler raises during a write, the event says whether the write is in the log."""
     program = textwrap.dedent(
@@ -578,7 +579,7 @@ def test_a_merge_that_cannot_be_built_is_delivered(table, captured_writes):
 
 def test_merges_that_are_never_executed_are_dropped(table, captured_writes, monkeypatch):
     """The number of unexecuted merges is bounded; one that is executed later is still observed."""
-    monkeypatch.setattr("deltawitness.delta_rs.patches.MERGES_KEPT", 2)
+    monkeypatch.setattr("deltawitness.delta_rs.patches.MAX_PENDING_MERGES", 2)
     handle = DeltaTable(table)
     mergers = [
         handle.merge(rows(9 + i), "s.id = t.id", source_alias="s", target_alias="t")
@@ -605,6 +606,7 @@ def test_a_sink_that_hangs_leaves_the_write_alone(table):
     assert [event.outcome.versions for event in seen] == [(1,), (2,)]
 
 
+@pytest.mark.slow
 def test_forked_children_and_their_parent_each_deliver_their_own_writes(tmp_path):
     """Each write is delivered once, in the parent's run. The engine must not be used before the fork."""
     program = textwrap.dedent(
@@ -639,6 +641,7 @@ def _append(uri):
     write_deltalake(uri, rows(4), mode="append")
 
 
+@pytest.mark.slow
 def test_a_spawned_child_is_activated_in_the_parents_run(table, captured_writes):
     """A spawned child inherits neither memory nor patches, and is observed in the parent's run."""
     with run("nightly") as context:
@@ -658,6 +661,7 @@ def test_a_subprocess_inherits_the_run(captured_writes):
     assert (inherited.strip(), chosen.strip()) == (context.run_id, "None")
 
 
+@pytest.mark.slow
 def test_writes_at_the_end_of_a_program_are_delivered(tmp_path):
     """The span of a write right before the interpreter exits is exported."""
     program = textwrap.dedent(
@@ -790,6 +794,7 @@ def test_runs_of_one_id_have_a_span_each(delta_telemetry):
     assert not trace.get_current_span().get_span_context().is_valid
 
 
+@pytest.mark.slow
 def test_a_write_in_an_exit_handler_is_delivered_whenever_it_was_registered(tmp_path):
     """A write in an exit handler is delivered, also after our handler has run."""
     done = subprocess.run(

@@ -14,6 +14,8 @@ import pytest
 
 from deltawitness.commit.reader import history
 
+pytestmark = pytest.mark.interop
+
 PROJECT = Path(__file__).parent.parent
 
 PROGRAMS = {

@@ -20,6 +20,8 @@ from deltawitness import Ledger
 from deltawitness.commit import history
 from deltawitness.semconv import Env
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).parent / "programs" / "launch.py"
 
 START_METHODS = {

@@ -7,14 +7,15 @@ import time
 from collections import Counter
 
 import pyarrow as pa
+import pytest
 from deltalake import write_deltalake
 
 from deltawitness import Ledger, Settings
 from deltawitness.ledger.spool.reader import adopt
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
-from ledger_parts import left_behind, rows_of, write_ids
-from ledger_truth import assert_told_at_most_once, commits_of, untold
-from new_processes import PROCESSES, results_of
+from helpers.ledger_parts import left_behind, rows_of, write_ids
+from helpers.ledger_truth import assert_told_at_most_once, commits_of, untold
+from helpers.new_processes import PROCESSES, results_of
 from programs import ledger_crowd
 
 
@@ -24,6 +25,7 @@ def made(*tables, options=None):
         write_deltalake(str(table), pa.table({"x": [0]}), storage_options=options)
 
 
+@pytest.mark.slow
 def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     """Nobody fails because of the ledger, no row is lost or doubled, each run is one row."""
     processes, writes, tables = size((8, 25, 4), (16, 200, 8))

@@ -26,7 +26,7 @@ from deltawitness.ledger.tables.schema import (
 )
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.semconv import LATE_APP_ID, CacheOperation
-from ledger_parts import (
+from helpers.ledger_parts import (
     left_behind,
     now_us,
     operation_row,
@@ -225,6 +225,7 @@ def own_process(uri, folder, name, barrier):
     spool.close()
 
 
+@pytest.mark.slow
 def test_processes_share_a_ledger(root, spools, size):
     """Processes that begin the same ledger at once find every row of theirs in it, once."""
     number = size(3, 16)
@@ -350,6 +351,7 @@ def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_b
     ]
 
 
+@pytest.mark.slow
 def test_many_short_lives_cost_few_commits(root, drain, spools):
     """Spools of processes that are gone are carried together; each run is told for itself."""
     left_behind(spools, 100)

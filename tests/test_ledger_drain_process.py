@@ -25,7 +25,14 @@ from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.processes import interpreter
-from ledger_parts import left_behind, operation_row, rows_of, sealed_rows, spool_in, write_ids
+from helpers.ledger_parts import (
+    left_behind,
+    operation_row,
+    rows_of,
+    sealed_rows,
+    spool_in,
+    write_ids,
+)
 
 CANARY = "hunter2-canary"
 
@@ -71,6 +78,7 @@ def unused(monkeypatch):
     monkeypatch.setattr(forks, "_has_used_delta_rs", False)
 
 
+@pytest.mark.slow
 def test_a_helper_drains_what_it_is_asked_to(tmp_path, helpers):
     """The segments of the process, and the spools of dead ones; each row is there once."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
@@ -242,6 +250,7 @@ def test_a_program_that_writes_nothing_starts_no_helper(tmp_path, unused, helper
     assert helpers == []
 
 
+@pytest.mark.slow
 def test_short_runs_share_a_helper(tmp_path, unused, helpers):
     """The first of them waits for one; the others are drained at the end, and every run is a row."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
@@ -253,6 +262,7 @@ def test_short_runs_share_a_helper(tmp_path, unused, helpers):
     assert Ledger(tmp_path).runs().count() == 30
 
 
+@pytest.mark.slow
 def test_a_run_of_some_seconds_does_not_wait_where_the_last_drain_was_just_now(
     tmp_path, unused, helpers, monkeypatch
 ):
@@ -272,6 +282,7 @@ def test_a_run_of_some_seconds_does_not_wait_where_the_last_drain_was_just_now(
     assert len(helpers) == 2
 
 
+@pytest.mark.slow
 def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, helpers):
     """So that the program never has a child it does not know while it waits for one of its own."""
     recorder = Recorder(

@@ -15,7 +15,9 @@ from deltawitness import run as open_run
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.reconcile.findings import Difference
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION
-from ledger_parts import one, rows_of
+from helpers.ledger_parts import one, rows_of
+
+pytestmark = pytest.mark.slow
 
 PHANTOM = 90
 """A version that no log here reaches, and those after it."""

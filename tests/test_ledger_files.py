@@ -15,7 +15,7 @@ from deltawitness.ledger.ledger import Ledger
 from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.dataset import dataset_of
 from deltawitness.ledger.tables.schema import CONFIGURATION, INVENTORY, PARTITION, LedgerRoot
-from ledger_parts import operation_row, sealed_rows, spool_in
+from helpers.ledger_parts import operation_row, sealed_rows, spool_in
 
 DAY_US = 86_400_000_000
 FIRST_US = 1_700_000_000_000_000

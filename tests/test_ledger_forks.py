@@ -6,9 +6,9 @@ import pytest
 
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import RUNS
-from ledger_parts import rows_of
-from ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
-from new_processes import results_of
+from helpers.ledger_parts import rows_of
+from helpers.ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
+from helpers.new_processes import results_of
 from programs import ledger_forks
 
 
@@ -64,6 +64,7 @@ def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.slow
 def test_the_processes_of_a_pool(ledger, tables, method):
     """They end well, so that each tells its part of the run, however they were started."""
     (result,) = results_of(ledger_forks.pool, [(method, str(ledger.root.uri), tables)])

@@ -9,14 +9,16 @@ import signal
 import pytest
 
 from deltawitness import Ledger
-from ledger_truth import (
+from helpers.ledger_truth import (
     assert_runs_are_closed,
     assert_told_at_most_once,
     commits_of,
     untold,
 )
-from new_processes import started
+from helpers.new_processes import started
 from programs import ledger_writer
+
+pytestmark = pytest.mark.slow
 
 NOTHING = dict.fromkeys(("missing", "foreign", "phantom", "differing", "unreadable"), 0)
 

@@ -15,8 +15,8 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal_errors, run
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.tables.schema import RUNS
-from ledger_parts import one, rows_of
-from ledger_truth import assert_told_at_most_once, untold
+from helpers.ledger_parts import one, rows_of
+from helpers.ledger_truth import assert_told_at_most_once, untold
 
 PROGRAM = Path(__file__).parent / "programs" / "ledger_lives.py"
 
@@ -74,6 +74,7 @@ def ended(tmp_path_factory):
 
 
 @pytest.mark.parametrize("life", ENDINGS)
+@pytest.mark.slow
 def test_the_runs_of_a_program(ended, life):
     """Their statuses and counts are told, whoever tells them; each commit is a row of its run."""
     folder, process, (_, errors) = ended[life]
@@ -142,6 +143,7 @@ def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
     assert {row["job"] for row in statuses} == {"endless"}
 
 
+@pytest.mark.slow
 def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
     """Of a hundred calls of a job only a few wait for a drain, and every run is a row."""
     drains: list[float] = []

@@ -17,7 +17,7 @@ from deltawitness.ledger.drain.maintenance import MaintenanceResult, lease, main
 from deltawitness.ledger.ledger import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, LedgerRoot
 from deltawitness.semconv import LEASE_APP_ID
-from ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
+from helpers.ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
 
 
 @pytest.fixture
@@ -112,6 +112,7 @@ def try_lease(uri, start, tried, got):
         got.put(opened is not None)
 
 
+@pytest.mark.slow
 def test_one_of_many_processes_gets_it(root, size):
     """Of many processes that want the lease at the same moment exactly one has it."""
     number = size(3, 16)

@@ -16,7 +16,7 @@ from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.arrow import json_schema, operation_rows, with_partition
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerRoot
 from deltawitness.ledger.tables.write_rows import as_json
-from ledger_parts import now_us, one, operation_row, run_started, sealed_rows, spool_in
+from helpers.ledger_parts import now_us, one, operation_row, run_started, sealed_rows, spool_in
 
 
 @pytest.fixture
@@ -229,6 +229,7 @@ write_deltalake(sys.argv[2], pa.table({"x": [1]}), mode="append")
 """
 
 
+@pytest.mark.slow
 def test_a_child_process_adds_to_its_parents_run(ledger, tmp_path):
     """What a program started in a run writes is counted in that run."""
     import os

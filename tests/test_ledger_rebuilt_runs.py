@@ -15,7 +15,7 @@ from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.run_rows import RunStatus
 from deltawitness.ledger.tables.schema import RUNS
 from deltawitness.ledger.tables.write_rows import as_json
-from ledger_parts import one, rows_of, run_started, spool_in
+from helpers.ledger_parts import one, rows_of, run_started, spool_in
 
 
 @pytest.fixture
@@ -156,6 +156,7 @@ def test_two_that_reconcile_at_once_give_one_row(ledger, tmp_path, table):
     assert runs_in(ledger)[run_id]["writes"] == 6
 
 
+@pytest.mark.slow
 def test_the_command_shows_and_filters_them(ledger, tmp_path, table):
     run_id = observed_elsewhere(tmp_path, table, 1)
     ledger.reconcile([table]).apply()

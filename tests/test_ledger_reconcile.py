@@ -45,7 +45,7 @@ from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
 from deltawitness.ledger.tables.write_rows import as_json, ledger_uri
 from deltawitness.semconv import LATE_APP_ID
-from ledger_parts import one, operation_row, rows_of, spool_in
+from helpers.ledger_parts import one, operation_row, rows_of, spool_in
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["deltawitness.ledger.ledger", "deltawitness.ledger.drain"])
@@ -656,6 +656,7 @@ def reconcile_when_told(cache, tables, start, done):
     os._exit(0)
 
 
+@pytest.mark.slow
 def test_processes_that_reconcile_at_once_append_each_commit_once(
     tmp_path, cache, ledger, say, size
 ):
@@ -680,6 +681,7 @@ def test_processes_that_reconcile_at_once_append_each_commit_once(
     say(f"reconcile: {count} processes at once, rows appended by each: {sorted(appended_by)}")
 
 
+@pytest.mark.slow
 def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger, table):
     """With another process alive in the spool, what is younger than a minute waits for the next pass."""
     observed_elsewhere(tmp_path, table, 2)
@@ -750,6 +752,7 @@ def test_a_process_that_tells_late_adds_nothing(ledger, table):
     assert [row["source"] for row in told(ledger)] == ["reconciled", "reconciled"]
 
 
+@pytest.mark.slow
 def test_threads_that_write_while_another_reconciles_are_told_once(
     tmp_path, cache, ledger, say, size
 ):
@@ -775,6 +778,7 @@ def test_threads_that_write_while_another_reconciles_are_told_once(
     say(f"reconcile: {passes} passes while three threads made {3 * count} commits")
 
 
+@pytest.mark.slow
 def test_a_process_that_is_stopped_anywhere_is_told_once(cache, ledger, table, say, size):
     """Stopped before, in and after its first commit while others reconcile: each commit has one row."""
     program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300))]

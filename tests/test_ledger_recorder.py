@@ -31,7 +31,7 @@ from deltawitness.observe import current_observer
 from deltawitness.redaction import key_hash
 from deltawitness.run import RunContext, run_from_environment
 from deltawitness.testing import InMemoryTelemetry
-from ledger_parts import lines_of, now_us, one, rows_of
+from helpers.ledger_parts import lines_of, now_us, one, rows_of
 
 READ = {"operation": "READ", "cache_operation": "read", "result": "hit", "event_time": now_us()}
 
@@ -121,6 +121,7 @@ class Clock(threading.Event):
         return False
 
 
+@pytest.mark.slow
 def test_failing_drains_come_ever_more_rarely(tmp_path, monkeypatch):
     """The pause doubles with each failure up to a minute, and is the interval again after a success."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=5))
@@ -222,6 +223,7 @@ def test_a_segment_that_somebody_deleted_is_counted_as_dropped(observed, table):
 
 
 @pytest.mark.internal_errors
+@pytest.mark.slow
 def test_a_full_spool_drops_and_says_so(observed, table, tmp_path):
     """What no longer fits is counted in the metric and in the run's row; the writes are as ever."""
     (tmp_path / "cache").mkdir()
@@ -277,6 +279,7 @@ def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
     recorder.close(None, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_table_is_looked_after_by_policy(observed, table, monkeypatch):
     """Every so many commits to a table of the ledger the drain compacts it, if the settings let it."""
     monkeypatch.setattr(drain_module, "MAINTAINED_EVERY", 3)

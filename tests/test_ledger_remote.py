@@ -13,10 +13,12 @@ from datafusion import SessionContext
 from deltalake import write_deltalake
 
 from deltawitness import Ledger, Settings
-from ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
-from new_processes import results_of, started
+from helpers.ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
+from helpers.new_processes import results_of, started
+from helpers.remote_parts import running_server
 from programs import ledger_crowd, ledger_writer
-from remote_parts import running_server
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from deltawitness.redaction import key_hash, redact
 from deltawitness.run import RunContext
 from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType, Operation
 from deltawitness.settings import Settings as Config
-from ledger_parts import START, event, one, operation_row, rows_of
+from helpers.ledger_parts import START, event, one, operation_row, rows_of
 
 PLACE = {
     "host": socket.gethostname(),

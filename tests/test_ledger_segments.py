@@ -14,7 +14,7 @@ from deltawitness.ledger.spool.reader import (
     spool_app_id,
 )
 from deltawitness.ledger.spool.records import RecordKind, encode
-from ledger_parts import lines_of, spool_in
+from helpers.ledger_parts import lines_of, spool_in
 
 
 def written(folder, *lines, name="v1-dead/00000003.seg"):

@@ -19,7 +19,7 @@ from deltawitness.ledger.spool import writer as spool_module
 from deltawitness.ledger.spool.reader import adopt, read_segment
 from deltawitness.ledger.spool.records import RecordKind, decode
 from deltawitness.ledger.spool.writer import OWNER_LOCK, Spool
-from ledger_parts import lines_of, spool_in
+from helpers.ledger_parts import lines_of, spool_in
 
 
 def ids_in(path):

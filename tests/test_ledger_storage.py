@@ -18,9 +18,17 @@ from deltawitness.ids_and_clock import fixed
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.integrity import Problem
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
-from ledger_parts import left_behind, one, operation_row, rows_of, sealed_rows, spool_in, write_ids
-from ledger_truth import assert_told_at_most_once, untold
-from new_processes import results_of
+from helpers.ledger_parts import (
+    left_behind,
+    one,
+    operation_row,
+    rows_of,
+    sealed_rows,
+    spool_in,
+    write_ids,
+)
+from helpers.ledger_truth import assert_told_at_most_once, untold
+from helpers.new_processes import results_of
 from programs import ledger_crowd
 
 NEEDS_MOUNT = pytest.mark.skipif(
@@ -107,6 +115,7 @@ def components():
 # --- removed -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_whole_cache_root_is_removed(observed, cache, table, ledger):
     """What was still open in the spool is told after it; what was in the ledger is found in the log."""
     observed()
@@ -154,6 +163,7 @@ def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
 
 @NEEDS_MOUNT
 @pytest.mark.internal_errors
+@pytest.mark.slow
 def test_a_read_only_cache_root(observed, cache, table, ledger):
     """Writes go on and are counted as dropped; once it is writable, new ones are told, and the log has the rest."""
     cache.mkdir()
@@ -200,6 +210,7 @@ def test_a_read_only_ledger_beside_a_good_spool(observed, tmp_path, cache, table
 
 @NEEDS_MOUNT
 @pytest.mark.internal_errors
+@pytest.mark.slow
 def test_a_full_disk_below_the_ledger(observed, tmp_path, cache, table):
     """Drains fail and say so; with room again, everything is told once."""
     with small(cache):
@@ -223,6 +234,7 @@ def test_a_full_disk_below_the_ledger(observed, tmp_path, cache, table):
 
 @NEEDS_MOUNT
 @pytest.mark.internal_errors
+@pytest.mark.slow
 def test_a_full_disk_below_the_spool(observed, tmp_path, cache, table):
     """What was told before is drained; what could not be told is counted, and found in the log."""
     spools = tmp_path / "spool"
@@ -247,6 +259,7 @@ def test_a_full_disk_below_the_spool(observed, tmp_path, cache, table):
 
 
 @pytest.mark.internal_errors
+@pytest.mark.slow
 def test_a_spool_at_its_limit(observed, table, ledger):
     """The oldest are kept, the rest is counted; after a drain there is room again."""
     observed(spool_limit=1 << 16)
@@ -271,6 +284,7 @@ def test_a_spool_at_its_limit(observed, table, ledger):
 
 
 @pytest.mark.parametrize("hours", [1, 24 * 400])
+@pytest.mark.slow
 def test_a_clock_that_jumps_back(observed, table, ledger, hours):
     """Between two writes of a run, and between two drains: each row is there once, each run ends."""
     observed()
@@ -343,6 +357,7 @@ def test_a_segment_that_was_cut_off(ledger, left):
 
 
 @pytest.mark.internal_errors
+@pytest.mark.slow
 def test_damage_beside_a_program_is_said_once(observed, table, ledger):
     """A program that adopts damaged spools says so in one line, and tells its own writes."""
     for number in range(3):
@@ -375,6 +390,7 @@ def test_what_does_not_belong_there_is_left_alone(observed, table, ledger):
 
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("damaged", [INVENTORY, RUNS], ids=lambda table: table.alias)
+@pytest.mark.slow
 def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
     """The program goes on, its rows wait, what is wrong is said; made whole, the table gets them once."""
     observed()

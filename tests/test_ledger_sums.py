@@ -27,7 +27,9 @@ from deltawitness import run as open_run
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.testing import InMemoryTelemetry
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
+
+pytestmark = pytest.mark.slow
 
 COUNTS = (
     *("rows_added", "rows_updated", "rows_deleted", "files_added", "files_removed"),

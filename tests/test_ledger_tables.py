@@ -27,7 +27,7 @@ from deltawitness.ledger.tables.schema import (
     LedgerRoot,
 )
 from deltawitness.ledger.tables.write_rows import as_json
-from ledger_parts import operation_row, rows_of, sealed_rows, spool_in
+from helpers.ledger_parts import operation_row, rows_of, sealed_rows, spool_in
 
 FROZEN = {
     "cache_inventory_v1": """

@@ -13,7 +13,7 @@ from deltawitness.ledger.integrity import Finding, IntegrityResult, Problem
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.ledger.tables.write_rows import as_json
-from ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
+from helpers.ledger_parts import one, operation_row, run_started, sealed_rows, spool_in
 
 
 @pytest.fixture

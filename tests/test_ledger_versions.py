@@ -12,8 +12,8 @@ import pytest
 
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
-from ledger_truth import assert_told_at_most_once, untold
-from new_processes import PROCESSES, started
+from helpers.ledger_truth import assert_told_at_most_once, untold
+from helpers.new_processes import PROCESSES, started
 from programs import ledger_release
 from programs.ledger_release import LATER
 
@@ -64,6 +64,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
+@pytest.mark.slow
 def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
     """One after the other and both at once: every row is there, with nulls where its release knew nothing."""
     together = size(2, 40)

@@ -24,13 +24,15 @@ from hypothesis import strategies as st
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.table_providers import provider_of
-from remote_parts import running_server
-from sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
+from helpers.remote_parts import running_server
+from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
 from test_sql_equivalence import Reference, in_order
+
+pytestmark = pytest.mark.slow
 
 IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
 
-SEQUENCES = 2_500 if IS_LONG else 80
+SEQUENCES = {"long": 2_500, "ci": 80}.get(os.environ.get("DELTAWITNESS_TEST_SIZE"), 50)
 SEQUENCES_ON_A_SERVER = 2_500 if IS_LONG else 8
 
 counted: Counter[str] = Counter()

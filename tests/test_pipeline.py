@@ -236,6 +236,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_source_larger_than_memory_allows_is_streamed(tmp_path, size):
     """The peak grows by a part of what goes through: 600 MB, or 5 GB in the long run."""
     megabytes = size(600, 5000)

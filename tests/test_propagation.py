@@ -51,6 +51,7 @@ def instrumented():
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.usefixtures("instrumented")
+@pytest.mark.slow
 def test_a_worker_is_on_the_run_of_each_task(method):
     """And not on the one in which the pool was made."""
     context = multiprocessing.get_context(method)
@@ -81,6 +82,7 @@ def test_every_call_of_a_pool_takes_the_run_along(call):
         assert call(pool) == [(later.run_id, None)]
 
 
+@pytest.mark.slow
 def test_a_spawned_child_has_the_settings_of_its_parent(tmp_path):
     """Those given in code, too."""
     DeltaLakeInstrumentor().instrument(
@@ -348,6 +350,7 @@ def test_the_environment_of_a_run_is_there_without_instrumentation(monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_workers_of_joblib_are_observed_and_on_the_run_of_each_task(tmp_path):
     """They are processes that joblib starts in its own way, and reuses."""
     joblib = pytest.importorskip("joblib")
@@ -365,6 +368,7 @@ def test_workers_of_joblib_are_observed_and_on_the_run_of_each_task(tmp_path):
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 @pytest.mark.usefixtures("instrumented")
+@pytest.mark.slow
 def test_tasks_of_dask_are_on_the_run_of_their_caller(scheduler):
     """On each scheduler of one machine."""
     dask = pytest.importorskip("dask")
@@ -373,16 +377,75 @@ def test_tasks_of_dask_are_on_the_run_of_their_caller(scheduler):
     assert said == (context.run_id, "p")
 
 
-def test_workers_of_a_dask_cluster_are_observed_in_the_run_that_started_them(tmp_path):
-    """They outlive its tasks: a task of a later run is in the run of the worker."""
+def submitted_by_map(client, place):
+    client.gather(client.map(appended, [place]))
+
+
+def submitted_as_graph(client, place):
+    dask = pytest.importorskip("dask")
+    dask.compute(dask.delayed(appended)(place), scheduler=client)
+
+
+async def appended_by_coroutine(place):
+    """Write in a worker, on its event loop."""
+    appended(place)
+
+
+def submitted_as_coroutine(client, place):
+    client.submit(appended_by_coroutine, place).result(60)
+
+
+def appended_by_task(place):
+    """Submit a task in a worker."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.worker_client() as client:
+        client.submit(appended, place).result(60)
+
+
+SUBMITTED = {
+    "submit": lambda client, place: client.submit(appended, place).result(60),
+    "map": submitted_by_map,
+    "graph": submitted_as_graph,
+    "coroutine": submitted_as_coroutine,
+    "task of a task": lambda client, place: client.submit(appended_by_task, place).result(60),
+}
+
+
+@pytest.mark.slow
+def test_a_task_of_a_dask_cluster_is_in_the_run_of_its_submitter(tmp_path):
+    """Not in the run in which the worker was started; with its policy and its trace."""
     distributed = pytest.importorskip("distributed")
     DeltaLakeInstrumentor().instrument()
+    parent = trace.set_span_in_context(
+        trace.NonRecordingSpan(
+            trace.SpanContext(0x1234, 0x5678, is_remote=False, trace_flags=trace.TraceFlags(1))
+        )
+    )
     with (
-        run("nightly") as context,
+        run("starts the cluster"),
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=None
+            n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        client.submit(appended, str(tmp_path / "t")).result(60)
-    assert read_commit_metadata(tmp_path / "t").run_id == context.run_id
+        for kind, submit in SUBMITTED.items():
+            place = str(tmp_path / kind)
+            token = otel_context.attach(parent)
+            try:
+                with run(kind) as context, cache_context(policy=kind, scope="view"):
+                    submit(client, place)
+            finally:
+                otel_context.detach(token)
+            commit = read_commit_metadata(place)
+            said = commit.run_id, commit.metadata["cache_policy"], commit.metadata["cache_scope"]
+            assert said == (context.run_id, kind, "view"), kind
+        with run("trace") as context:
+            token = otel_context.attach(parent)
+            assert client.submit(trace_here, pure=False).result(60) == 0x1234
+            otel_context.detach(token)
+    assert current_run().run_id != context.run_id
+
+
+def trace_here():
+    """The trace in which a task runs."""
+    return trace.get_current_span().get_span_context().trace_id

@@ -14,9 +14,11 @@ import pytest
 
 from deltawitness.propagation.private_api import (
     EXECUTABLES,
+    GRAPH_SUBMISSION,
     POOL_CALLS,
     POPEN_ENV,
     SPAWN_MODULES,
+    TASK_EXECUTION,
     THREAD_STARTERS,
     WORKER_POOLS,
 )
@@ -79,3 +81,18 @@ def test_other_worker_pools_submit_as_the_standard_one(module):
     """The function comes first."""
     submit = importlib.import_module(module).ProcessPoolExecutor.submit
     assert list(inspect.signature(submit).parameters)[:2] == ["self", "fn"]
+
+
+def test_a_dask_client_submits_and_a_worker_runs_by_one_method_each():
+    """The client reads the annotations there; the worker runs a coroutine with the key of the task."""
+    pytest.importorskip("distributed")
+    (module, owner, name), (_, _, execute) = GRAPH_SUBMISSION, TASK_EXECUTION
+    client = getattr(importlib.import_module(module), owner)
+    assert "get_annotations()" in inspect.getsource(getattr(client, name))
+    assert name in inspect.getsource(client.submit)
+    assert name in inspect.getsource(client.map)
+    worker = getattr(importlib.import_module(TASK_EXECUTION[0]), TASK_EXECUTION[1])
+    signature = inspect.signature(getattr(worker, execute))
+    assert list(signature.parameters) == ["self", "key", "stimulus_id"]
+    assert signature.parameters["stimulus_id"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert "annotations" in inspect.getsource(getattr(worker, execute))

@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import ObservedSessionContext
 from deltawitness.session.sql.background_reader import read_in_background
-from new_processes import started
+from helpers.new_processes import started
 from programs import sorted_writes
 
 
@@ -19,6 +19,7 @@ def pumps():
     return [thread for thread in threading.enumerate() if thread.name == "deltawitness-pump"]
 
 
+@pytest.mark.slow
 def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
     """Where both engines would wait for each other for ever; so it is another process that does it."""
     process, receiving = started(sorted_writes.write_each_way, str(tmp_path))

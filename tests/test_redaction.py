@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.context import get_current
 
-from collector_canaries import CANARIES
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, cache_context, run
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent
 from deltawitness.observe import current_observer
@@ -27,6 +26,7 @@ from deltawitness.redaction import (
 from deltawitness.run import RunContext
 from deltawitness.semconv import CacheOperation, ErrorType, Operation
 from deltawitness.settings import LedgerMessages, TableNames
+from helpers.collector_canaries import CANARIES
 
 CANARY = st.text("abcdefghijkmnpqrstuvwxyz", min_size=8, max_size=12).map(lambda s: "Zq" + s + "Qz")
 
@@ -216,6 +216,7 @@ def test_payloads_keep_their_shape():
 
 
 @given(CANARY)
+@pytest.mark.slow
 def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
     """Through the real pipeline: spans, metrics, log records, commit keys."""
     from deltawitness import DeltaLakeInstrumentor

@@ -18,7 +18,7 @@ from deltawitness import (
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.session.core import registrations
 from deltawitness.testing import InMemoryTelemetry
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
 
 
 @pytest.fixture

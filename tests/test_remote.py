@@ -20,7 +20,7 @@ from deltawitness.commit.log import open_log
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.events import Landed
 from deltawitness.exceptions import CommitNotFoundError
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 DATA = pa.table({"x": [1, 2]})
 
@@ -41,6 +41,7 @@ def table(server, request):
     return uri
 
 
+@pytest.mark.slow
 def test_a_remote_write_is_told_with_version_and_metrics(server, table, captured_writes):
     """By URI: stamped, exact version, rows and bytes from the one commit that was read."""
     write_deltalake(table, DATA, mode="append", storage_options=server.options)
@@ -146,6 +147,7 @@ def test_sql_writes_to_a_remote_table(server, table, captured_writes, sql, count
     assert captured_writes.last.outcome.versions == (1,)
 
 
+@pytest.mark.slow
 def test_a_remote_table_is_reconciled(server, table, tmp_path):
     """With one request for each commit, and on a second pass two in all; its beginning may be gone."""
     for _ in range(3):

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
-from remote_parts import running_server
-from sql_statements import (
+from helpers.remote_parts import running_server
+from helpers.sql_statements import (
     COLUMNS,
     PARTITIONS,
     SCHEMA,
@@ -28,6 +28,8 @@ from sql_statements import (
     statements,
 )
 from test_scan import random_rows
+
+pytestmark = pytest.mark.slow
 
 IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
 

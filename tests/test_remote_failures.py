@@ -17,7 +17,7 @@ from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitRea
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.state import session_of
 from deltawitness.testing import capture_writes
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 DATA = pa.table({"id": [1, 2]})
 
@@ -49,6 +49,7 @@ def version(server, table):
     return DeltaTable(table, storage_options=server.options).version()
 
 
+@pytest.mark.slow
 def test_a_moment_before_the_first_version_is_refused(server, table):
     """By the time of the commit, and of its object."""
     first = modified_at(DeltaTable(table, storage_options=server.options), commit_path(0))

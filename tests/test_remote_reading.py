@@ -18,7 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DataFusionInstrumentor, DeltaCache, ObservedSessionContext, suppressed
 from deltawitness.scan.dataset import DeltaDataset
 from deltawitness.session.core.table_providers import provider_of
-from remote_parts import running_server
+from helpers.remote_parts import running_server
 
 NAN = float("nan")
 
@@ -134,6 +134,7 @@ def ids(ctx, condition, name="t"):
 @pytest.mark.filterwarnings("ignore:Use register_table:DeprecationWarning")
 @pytest.mark.parametrize("session", [_observed, _patched])
 @pytest.mark.parametrize("register", WAYS, ids=lambda way: way.__name__.strip("_"))
+@pytest.mark.slow
 def test_every_way_of_registering_reads(table, options, register, session):
     """NaN is above every number, and NULL is in no list and out of no list."""
     with session() as ctx:
@@ -181,6 +182,7 @@ def test_what_is_registered_is_pinned_whatever_becomes_of_the_handle(table, opti
     assert (frame.count(), ctx.table("t").count()) == (4, 9)
 
 
+@pytest.mark.slow
 def test_own_writes_are_served_at_once_and_views_follow(table, options):
     """INSERT, UPDATE, DELETE, MERGE and INSERT OVERWRITE, each evaluated over NaN and NULL."""
     ctx = ObservedSessionContext()
@@ -201,6 +203,7 @@ def test_own_writes_are_served_at_once_and_views_follow(table, options):
     assert ids(ctx, "true") == [12, 13]
 
 
+@pytest.mark.slow
 def test_a_cache_on_an_object_store_serves_what_was_computed(table, options):
     """The entry is read by the same reader as its source."""
     ctx = ObservedSessionContext()
@@ -277,6 +280,7 @@ def test_filters_that_the_engine_cannot_put_together_are_left_above_the_scan(
     assert ctx.table("t").count() == 4 + len(expected)
 
 
+@pytest.mark.slow
 def test_a_query_for_a_few_rows_asks_for_the_files_that_may_have_them(server, table, options):
     """Partitions, integers and text skip files; floats do not, because statistics do not know NaN."""
     uri = f"{table}-files"
@@ -396,6 +400,7 @@ print([DeltaTable(f"{out}/{name}").version() for name in "abc"])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_writes_that_are_fed_by_remote_tables_do_not_wait_for_each_other(
     table, options, tmp_path, workers
 ):

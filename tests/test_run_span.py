@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanKind
 
-from collector_parts import Backend, until
 from deltawitness import Ledger
 from deltawitness.cli import run_span
 from deltawitness.cli.run_span import RunSpanExport, offer_run_span_export
@@ -31,7 +30,8 @@ from deltawitness.telemetry.run_span_file import (
     run_span_path,
     take_accepted_file,
 )
-from ledger_parts import rows_of
+from helpers.collector_parts import Backend, until
+from helpers.ledger_parts import rows_of
 
 COMMAND = [sys.executable, "-m", "deltawitness", "run", "--quiet"]
 NO_SIGNALS = {

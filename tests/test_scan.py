@@ -18,12 +18,12 @@ from deltalake import DeltaTable, QueryBuilder, WriterProperties, write_deltalak
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deletion_vectors import delete_rows
 from deltawitness import ObservedSessionContext
 from deltawitness.scan.dataset import DeltaDataset
 from deltawitness.scan.filters import FilterError, parse_filter, pruning_filter, to_sql
 from deltawitness.scan.read_ahead import read_ahead
-from sql_statements import COLUMNS, SCHEMA, VALUES, predicates
+from helpers.deletion_vectors import delete_rows
+from helpers.sql_statements import COLUMNS, SCHEMA, VALUES, predicates
 
 NAN = float("nan")
 
@@ -89,6 +89,7 @@ def sessions(tmp_path_factory):
     number=st.integers(0, 4),
     columns=st.sampled_from(['"id", "f.x"', "*", "count(*)", '"st"']),
 )
+@pytest.mark.slow
 def test_every_filter_leaves_the_rows_that_the_engine_leaves(sessions, condition, number, columns):
     """Whatever is handed to the scan, stays above it or skips files."""
     sql = f"SELECT {columns} FROM t WHERE {condition}"

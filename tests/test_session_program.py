@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).parent / "programs" / "documented.py"
 IMPORT = "from datafusion import SessionContext\n"
 OTHER_IMPORT = "from deltawitness import ObservedSessionContext as SessionContext\n"

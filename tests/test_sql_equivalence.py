@@ -22,9 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
-from sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
+from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
 
-SEQUENCES = 2_500 if os.environ.get("DELTAWITNESS_TEST_SIZE") == "long" else 400
+pytestmark = pytest.mark.slow
+
+SEQUENCES = {"long": 2_500, "ci": 400}.get(os.environ.get("DELTAWITNESS_TEST_SIZE"), 130)
 
 FAULTS = ("__common_expr", "need to have the same data type")
 """What the table in memory fails with: filters with a common part, and a CASE of several types."""

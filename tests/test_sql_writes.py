@@ -670,6 +670,7 @@ def test_a_statement_in_a_literal_is_none(ctx):
 # --- two writers -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_update_is_lost_between_two_sessions(tmp_path):
     """Each increment either counts or raises the engine's own conflict, told as one."""
     from concurrent.futures import ThreadPoolExecutor

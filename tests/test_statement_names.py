@@ -141,6 +141,7 @@ def test_names_in_brackets_are_names(make, drop):
     assert len(values(ctx, "SELECT * FROM z")) == 3
 
 
+@pytest.mark.slow
 def test_a_reader_waits_for_a_view_that_is_being_replaced(ctx, make):
     """It sees what its own thread has written before."""
     ctx.register_delta("t", make("t", id=[0]))

@@ -197,6 +197,7 @@ with capture_writes() as writes:
 @pytest.mark.skipif(
     os.geteuid() != 0 or not os.path.exists("/bin/mount"), reason="needs root and mount for a tmpfs"
 )
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_nothing_landed(tmp_path):
     """A tmpfs of one mebibyte, two million rows."""
     place = tmp_path / "small"

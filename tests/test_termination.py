@@ -15,6 +15,8 @@ from deltalake import DeltaTable
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
 from deltawitness.observe.sigterm import SigtermHandler
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).parent / "programs" / "writes_until_told.py"
 
 

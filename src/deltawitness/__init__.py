@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # Not on demand as the others: the module of the same name would take the function's place.
-from deltawitness.run import RunContext, cache_context, current_run, run, suppressed
+from deltawitness.run import CacheContext, RunContext, cache_context, current_run, run, suppressed
 
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import CacheEntry, DeltaCache, Explanation
-    from deltawitness.cache.entries.policy import CachePolicy
+    from deltawitness.cache.entries.policy import CachePolicy, OnError
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
+    from deltawitness.cache.fingerprint.diff import Miss, Reason
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
         Committed,
         Exported,
         Failed,
+        InputVersion,
+        Landed,
         NoCommit,
+        NoCommitReason,
         WriteEvent,
         WriteIntent,
         WriteOutcome,
@@ -39,7 +43,18 @@ if TYPE_CHECKING:
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash, table_id
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
+    from deltawitness.ledger.drain.drain import DrainResult
+    from deltawitness.ledger.drain.maintenance import MaintenanceResult
+    from deltawitness.ledger.integrity import Finding, IntegrityResult, Problem
     from deltawitness.ledger.ledger import Ledger
+    from deltawitness.ledger.reconcile.findings import (
+        Difference,
+        DifferingRow,
+        PhantomRow,
+        UnreadableTable,
+        UnrecordedWrite,
+    )
+    from deltawitness.ledger.reconcile.plan import ReconcilePlan
     from deltawitness.observe import flush
     from deltawitness.pipeline.observed import ObservedWritePipeline
     from deltawitness.pipeline.pipeline import (
@@ -51,14 +66,22 @@ if TYPE_CHECKING:
     )
     from deltawitness.propagation import run_environment
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the name that packaging expects
+    from deltawitness.semconv import CacheScope, ErrorType
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
-    from deltawitness.settings import Settings
+    from deltawitness.settings import (
+        DiagnosticsChoice,
+        LedgerMessages,
+        ReservedKeys,
+        Settings,
+        TableNames,
+    )
     from deltawitness.telemetry.cache_spans import cache_span
     from deltawitness.telemetry.diagnostics import (
         DiagnosticsSink,
         InMemoryDiagnosticsSink,
         OtelDiagnosticsSink,
         diagnostics_sink,
+        memory_diagnostics,
     )
     from deltawitness.telemetry.metrics import metric_views
 
@@ -66,26 +89,49 @@ _HOMES = {
     "CacheCommitMetadataRequest": "commit",
     "CacheEntry": "cache.delta_cache",
     "CachePolicy": "cache.entries.policy",
+    "CacheScope": "semconv",
     "CommitMetadata": "commit",
     "CommitMetrics": "events",
     "Committed": "events",
     "DataFusionInstrumentor": "instrumentation",
     "DeltaCache": "cache.delta_cache",
     "DeltaLakeInstrumentor": "instrumentation",
+    "DiagnosticsChoice": "settings",
     "DiagnosticsSink": "telemetry.diagnostics",
+    "Difference": "ledger.reconcile.findings",
+    "DifferingRow": "ledger.reconcile.findings",
+    "DrainResult": "ledger.drain.drain",
+    "ErrorType": "semconv",
     "Explanation": "cache.delta_cache",
     "Exported": "events",
     "Failed": "events",
+    "Finding": "ledger.integrity",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
+    "InputVersion": "events",
+    "IntegrityResult": "ledger.integrity",
+    "Landed": "events",
     "Ledger": "ledger.ledger",
+    "LedgerMessages": "settings",
+    "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
+    "Miss": "cache.fingerprint.diff",
     "NoCommit": "events",
+    "NoCommitReason": "events",
     "ObservedDataFrame": "session.proxies",
     "ObservedSessionContext": "session.proxies",
     "ObservedWritePipeline": "pipeline.observed",
+    "OnError": "cache.entries.policy",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
+    "PhantomRow": "ledger.reconcile.findings",
+    "Problem": "ledger.integrity",
     "PruneResult": "cache.entries.prune",
+    "Reason": "cache.fingerprint.diff",
+    "ReconcilePlan": "ledger.reconcile.plan",
+    "ReservedKeys": "settings",
     "Settings": "settings",
+    "TableNames": "settings",
+    "UnreadableTable": "ledger.reconcile.findings",
+    "UnrecordedWrite": "ledger.reconcile.findings",
     "Verdict": "cache.verify.verifier",
     "VerifyResult": "cache.verify.verifier",
     "WriteEvent": "events",
@@ -102,6 +148,7 @@ _HOMES = {
     "diagnostics_sink": "telemetry.diagnostics",
     "flush": "observe",
     "history": "commit",
+    "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
     "plan_hash": "hashing",
     "plan_shape_hash": "hashing",
@@ -116,30 +163,54 @@ _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 
 __all__ = [
     "CacheCommitMetadataRequest",
+    "CacheContext",
     "CacheEntry",
     "CachePolicy",
+    "CacheScope",
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
     "DataFusionInstrumentor",
     "DeltaCache",
     "DeltaLakeInstrumentor",
+    "DiagnosticsChoice",
     "DiagnosticsSink",
+    "Difference",
+    "DifferingRow",
+    "DrainResult",
+    "ErrorType",
     "Explanation",
     "Exported",
     "Failed",
+    "Finding",
     "InMemoryDiagnosticsSink",
+    "InputVersion",
+    "IntegrityResult",
+    "Landed",
     "Ledger",
+    "LedgerMessages",
+    "MaintenanceResult",
     "MetadataSnapshot",
+    "Miss",
     "NoCommit",
+    "NoCommitReason",
     "ObservedDataFrame",
     "ObservedSessionContext",
     "ObservedWritePipeline",
+    "OnError",
     "OtelDiagnosticsSink",
+    "PhantomRow",
+    "Problem",
     "PruneResult",
     "Pruned",
+    "Reason",
+    "ReconcilePlan",
+    "ReservedKeys",
     "RunContext",
     "Settings",
+    "TableNames",
+    "UnreadableTable",
+    "UnrecordedWrite",
     "Verdict",
     "Verified",
     "VerifyResult",
@@ -160,6 +231,7 @@ __all__ = [
     "diagnostics_sink",
     "flush",
     "history",
+    "memory_diagnostics",
     "metric_views",
     "plan_hash",
     "plan_shape_hash",

@@ -182,7 +182,7 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         run_id=run_id or new_id(),
         job=environ.get(Env.JOB) or _program_name(),
         traceparent=environ.get(Env.TRACEPARENT) or None,
-        is_joined=run_id is not None,
+        is_joined=run_id is not None and environ.get(Env.REPLACED_PID) != str(os.getpid()),
         force_sample=_is_forced(environ),
     )
 

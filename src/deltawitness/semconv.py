@@ -464,6 +464,8 @@ class Env(StrEnum):
     """Set by `deltawitness run`: where each process appends a line per write, for the summary."""
     SUPERVISOR = "DELTAWITNESS_SUPERVISOR"
     """Set by `deltawitness run`: its process id and the lock that it holds while it waits for the program."""
+    REPLACED_PID = "DELTAWITNESS_REPLACED_PID"
+    """Set at `os.exec*`: the process id, by which the new program continues the run of the process."""
     DIAGNOSTICS_SINK = "DELTAWITNESS_DIAGNOSTICS_SINK"
     """`otel`, `memory`, `both` or `none`."""
     TABLE_ID_KEY = "DELTAWITNESS_TABLE_ID_KEY"

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from collector_parts import OTELCOL, Backend, Collector
+from helpers.collector_parts import OTELCOL, Backend, Collector
 
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Skip what needs a Collector where there is none and none can be built."""
+    """Mark the tests of this folder; skip them where there is no Collector and none can be built."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.collector)
     if OTELCOL is not None:
         return
     missing = pytest.mark.skip(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collector_parts import CONFIGS, OTELCOL, PREFIX
 from deltawitness import semconv
+from helpers.collector_parts import CONFIGS, OTELCOL, PREFIX
 
 CONFIG_FILES = ("config.yaml", "agent-tier.yaml", "gateway-tier.yaml")
 VARIABLE = re.compile(rf"\$\{{env:({PREFIX}[A-Z_]+):-([^}}]*)\}}")

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from collector_parts import until
+from helpers.collector_parts import until
 
 FORCED = KeyValue(key="deltawitness.sample.force", value=AnyValue(bool_value=True))
 FILLER = b"x" * 50_000

@@ -20,11 +20,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from collector_parts import CONFIGS, PROMETHEUS, PROMTOOL, fetched, free_ports, until
 from deltawitness import DeltaCache, ObservedSessionContext, Settings, metric_views
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.semconv import METRIC_COMMIT_RETRIES, SCOPE_NAME
 from deltawitness.telemetry.metrics import InternalCounters
+from helpers.collector_parts import CONFIGS, PROMETHEUS, PROMTOOL, fetched, free_ports, until
 
 ALERTS = CONFIGS / "alerts"
 DASHBOARDS = sorted((CONFIGS / "dashboards").glob("*.json"))

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServ
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from collector_canaries import BENIGN, CANARIES, TOGETHER, UNDER_A_KEY, logs, metrics, spans
-from collector_parts import CONFIGS, fetched, until
+from helpers.collector_canaries import BENIGN, CANARIES, TOGETHER, UNDER_A_KEY, logs, metrics, spans
+from helpers.collector_parts import CONFIGS, fetched, until
 
 SAID = [*CANARIES.values(), TOGETHER]
 """Each canary alone, and all of them one after the other."""

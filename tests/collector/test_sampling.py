@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 import deltawitness
-from collector_parts import fetched, until
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.semconv import DB_OPERATION_NAME, FORCE_SAMPLE
+from helpers.collector_parts import fetched, until
 
 SLOW_S = 1.0
 BASELINE = 0.10

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Receipt", "find_receipt", "receipt_at", "with_receipt_id"]
 
-SEARCHED = 64
+MAX_SEARCHED = 64
 """Versions of a new table's log to search: delta-rs retries a commit at most 15 times, after conflicts."""
 
 NO_TABLE = -1
@@ -63,7 +63,7 @@ def find_receipt(log: CommitLog, commit_id: str) -> Receipt:
     Raises:
         OSError: the storage cannot be read.
     """
-    found = search_commits(log, commit_id, NO_TABLE, SEARCHED).commits
+    found = search_commits(log, commit_id, NO_TABLE, MAX_SEARCHED).commits
     if not found:
         return Receipt()
     return Receipt(found[-1].version, metrics_of(Operation.WRITE, found[-1:]).rows_added)

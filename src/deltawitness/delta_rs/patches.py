@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.commit.private_api import (
     COMMIT_PROPERTIES,
@@ -38,6 +38,7 @@ from deltawitness.commit.private_api import (
 )
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.delta_rs.handle_cache import HandleCache
+from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_source, measuring
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
 from deltawitness.events import InputVersion, Landed, NoCommitReason
@@ -49,7 +50,6 @@ from deltawitness.observe.write_watch import record_write, watch_writes
 from deltawitness.patching import Replacements
 from deltawitness.scan.feeding import feeding
 from deltawitness.semconv import Operation
-from deltawitness.session.core.frame_facts import attributes_of_source
 
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
@@ -59,7 +59,7 @@ __all__ = ["DeltaLakeSeams", "import_seams"]
 
 Call = Callable[..., Any]
 
-MERGES_KEPT = 1024
+MAX_PENDING_MERGES = 1024
 """Merges that are built and not yet executed; beyond it, the oldest are executed unobserved."""
 
 
@@ -88,7 +88,7 @@ class DeltaLakeSeams:
         self._observer = observer
         self._only_when = only_when
         self._replacements = Replacements()
-        self._merges: OrderedDict[int, InFlightWrite] = OrderedDict()
+        self._merges: OrderedDict[int, _BuiltMerge] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._leased = threading.local()
         self._source = threading.local()
@@ -111,8 +111,8 @@ class DeltaLakeSeams:
             module, name = OPEN_SEAM
             self._replace(importlib.import_module(module), name, self._open, FUNCTION_SEAMS[0])
             module, name = CONVERT_OPEN_SEAM
-            looking = self._look_before_convert
-            self._replace(importlib.import_module(module), name, looking, CONVERT_SEAM)
+            finding = self._find_before_convert
+            self._replace(importlib.import_module(module), name, finding, CONVERT_SEAM)
             self._replace_reads(raw_table)
             module, name = MERGE_SOURCE
             self._replace_one(importlib.import_module(module), name, self._merge_source)
@@ -187,7 +187,7 @@ class DeltaLakeSeams:
             try:
                 self._observer.finish(in_flight, result, table=table)
                 if self._handles is not None:
-                    self._take_back(table)
+                    self._release_handle(table)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
             return result
@@ -218,14 +218,14 @@ class DeltaLakeSeams:
                 report("seam", error)
                 record_write(None)
                 return original(*args, **kwargs)
-            return self._carry_out(in_flight, original, args, kwargs, storage_options=options)
+            return self._call_engine(in_flight, original, args, kwargs, storage_options=options)
 
         return observed
 
     def _open(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         def observed(table_or_uri: Any, storage_options: Any = None) -> Any:
             if self._handles is not None and isinstance(table_or_uri, str | Path):
-                return self._lend(self._handles, table_or_uri, storage_options)
+                return self._lease(self._handles, table_or_uri, storage_options)
             return original(table_or_uri, storage_options)
 
         return observed
@@ -237,9 +237,10 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return original(*args, **kwargs)
             clock = time.perf_counter_ns()
-            facts = attributes_of_source(_argument(args, kwargs, 1, "data"))
-            knowing = nullcontext() if facts is None else write_context(facts)
-            with knowing, watch_writes() as writes:
+            known = known_source(_argument(args, kwargs, 1, "data"))
+            knowing = nullcontext() if known is None else write_context(known.attributes)
+            metrics = None if known is None else known.metrics
+            with knowing, measuring(metrics), watch_writes() as writes:
                 try:
                     result = original(*args, **kwargs)
                 except BaseException as error:
@@ -252,6 +253,8 @@ class DeltaLakeSeams:
                     with _guarded():
                         write = _unreached_write(args, kwargs, clock)
                         write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
+            if metrics is not None and writes:
+                metrics.record(self._observer)
             return result
 
         return observed
@@ -262,7 +265,7 @@ class DeltaLakeSeams:
         @functools.wraps(original)
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(table, *args, **kwargs)
-            self._note_read(table)
+            self._record_read(table)
             return result
 
         return observed
@@ -273,12 +276,12 @@ class DeltaLakeSeams:
         @functools.wraps(original)
         def observed(builder: Any, table_name: str, delta_table: Any) -> Any:
             result = original(builder, table_name, delta_table)
-            self._note_read(delta_table)
+            self._record_read(delta_table)
             return result
 
         return observed
 
-    def _note_read(self, table: Any) -> None:
+    def _record_read(self, table: Any) -> None:
         with _guarded():
             if self._only_when():
                 uri = table.table_uri()
@@ -288,15 +291,17 @@ class DeltaLakeSeams:
         """Return the class that makes a stream of a merge's source, recording a session's facts of it."""
 
         def from_arrow(source: Any) -> Any:
-            stream = original.from_arrow(source)
-            if self._only_when():
-                facts = attributes_of_source(source)
-                self._source.known = None if facts is None else (stream, facts)
+            if not self._only_when():
+                return original.from_arrow(source)
+            known = known_source(source)
+            with measuring(None if known is None else known.metrics):
+                stream = original.from_arrow(source)
+            self._source.known = None if known is None else (stream, known)
             return stream
 
         return _Exchanged(original, from_arrow=from_arrow)
 
-    def _look_before_convert(self, seam: Seam, original: Call) -> Call:
+    def _find_before_convert(self, seam: Seam, original: Call) -> Call:
         """Return the function with which `convert_to_deltalake` looks up a table in mode `ignore`."""
 
         def observed(uri: Any, storage_options: Any) -> Any:
@@ -310,14 +315,14 @@ class DeltaLakeSeams:
 
         return observed
 
-    def _lend(
+    def _lease(
         self, handles: HandleCache, uri: str | Path, storage_options: dict[str, str] | None
     ) -> tuple[Any, str]:
         """Return what delta-rs would return, with a leased handle in place of a newly opened table."""
         lease = self._leased.handle = handles.acquire(uri, storage_options)
         return lease.table, str(uri)
 
-    def _take_back(self, table: Any) -> None:
+    def _release_handle(self, table: Any) -> None:
         """Release the handle that was leased for a write by URI; a table of the caller is left alone."""
         lease = getattr(self._leased, "handle", None)
         if lease is not None and lease.table is not None and lease.table._table is table:  # noqa: SLF001 - as delta-rs does
@@ -331,11 +336,9 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return self._unobserved(original(table, *args, **kwargs))
             try:
-                stream, facts = getattr(self._source, "known", None) or (None, None)
-                is_known = facts is not None and stream is kwargs.get("source")
-                with write_context(facts) if is_known and facts is not None else nullcontext():
+                source = self._known_source(kwargs.get("source"))
+                with nullcontext() if source is None else write_context(source.attributes):
                     in_flight = self._observer.open(seam, table.table_uri(), table=table)
-                self._source.known = None
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.capture_call(in_flight, table, args, kwargs)
                 args, kwargs = self._stamped(in_flight, args, kwargs, position)
@@ -352,32 +355,43 @@ class DeltaLakeSeams:
                     self._observer.fail(in_flight, error, table=table)
                 raise
             with _guarded():
-                self._keep_merge(builder, in_flight)
+                metrics = None if source is None else source.metrics
+                self._store_merge(builder, _BuiltMerge(in_flight, metrics))
             return builder
 
         return observed
+
+    def _known_source(self, stream: object) -> KnownSource | None:
+        """Return the source from which the stream of a merge was made, if a session recognized it."""
+        known_stream, source = getattr(self._source, "known", None) or (None, None)
+        self._source.known = None
+        return source if source is not None and known_stream is stream else None
 
     def _unobserved(self, builder: object) -> object:
         """Return an unobserved builder, without the entry of an earlier builder at the same address."""
         self._merges.pop(id(builder), None)
         return builder
 
-    def _keep_merge(self, builder: object, in_flight: InFlightWrite) -> None:
+    def _store_merge(self, builder: object, merge: _BuiltMerge) -> None:
         # A builder takes no attribute and no weak reference. Its id is enough: a later builder at the
         # same address replaces the entry here.
-        self._merges[id(builder)] = in_flight
+        self._merges[id(builder)] = merge
         self._merges.move_to_end(id(builder))
-        while len(self._merges) > MERGES_KEPT:
+        while len(self._merges) > MAX_PENDING_MERGES:
             self._merges.popitem(last=False)
 
     def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         def observed(table: Any, merge_builder: Any) -> Any:
-            in_flight = self._merges.pop(id(merge_builder), None)
-            if in_flight is None or not self._only_when():
+            merge = self._merges.pop(id(merge_builder), None)
+            if merge is None or not self._only_when():
                 return original(table, merge_builder)
+            in_flight = merge.in_flight
             with _guarded():
                 self._observer.resume(in_flight, table)
-            return self._carry_out(in_flight, original, (table, merge_builder), {}, table=table)
+            result = self._call_engine(in_flight, original, (table, merge_builder), {}, table=table)
+            if merge.metrics is not None:
+                merge.metrics.record(self._observer)
+            return result
 
         return observed
 
@@ -413,7 +427,7 @@ class DeltaLakeSeams:
             return (*args[:position], properties, *args[position + 1 :]), kwargs
         return args, {**kwargs, COMMIT_PROPERTIES: properties}
 
-    def _carry_out(  # noqa: PLR0913 - a call and what belongs to it
+    def _call_engine(  # noqa: PLR0913 - a call and what belongs to it
         self,
         in_flight: InFlightWrite,
         original: Call,
@@ -434,6 +448,18 @@ class DeltaLakeSeams:
         with _guarded():
             self._observer.finish(in_flight, result, table=table, storage_options=storage_options)
         return result
+
+
+class _BuiltMerge(NamedTuple):
+    """A merge that delta-rs has built and not executed yet.
+
+    Attributes:
+        in_flight: the write.
+        metrics: measures the operators of its source; None where they are not captured.
+    """
+
+    in_flight: InFlightWrite
+    metrics: SourceMetrics | None
 
 
 class _Exchanged:

@@ -59,6 +59,10 @@ class NullLedgerSink:
     def close(self, error: BaseException | None, /, *, timeout: float) -> None:
         """Drain every row into the ledger, for at most `timeout` seconds."""
 
+    def close_before_exec(self, *, timeout: float) -> Callable[[], None]:  # noqa: ARG002 - there is no ledger
+        """Drain every row before an exec; return a callable that resumes recording if the exec fails."""
+        return _nothing
+
 
 class LedgerSink(NullLedgerSink):
     """Receives writes and runs while the ledger is enabled.
@@ -161,6 +165,22 @@ class LedgerSink(NullLedgerSink):
         """Drain every row into the ledger, for at most `timeout` seconds."""
         self._record_if_ledger_exists()
         _guarded(lambda: self._recorder.close(error, timeout=timeout))
+
+    def close_before_exec(self, *, timeout: float) -> Callable[[], None]:
+        """Drain every row before an exec; return a callable that resumes recording if the exec fails."""
+        recorder = self._recorder
+        if recorder.home is None and not recorder.run_ids:
+            return _nothing
+        try:
+            reopen = recorder.close_before_exec(timeout=timeout)
+        except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+            report("ledger", error)
+            return _nothing
+        return lambda: _guarded(reopen)
+
+
+def _nothing() -> None:
+    """Do nothing, as nothing was closed."""
 
 
 def _more(write: InFlightWrite) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import util as multiprocessing_util
 from typing import TYPE_CHECKING
@@ -95,6 +95,7 @@ class Observer(CallObserver):
             has_hooks=request_hook is not None or response_hook is not None,
         )
         self._is_exiting = False
+        self._is_forked = False
         self.recorder = ledger.recorder
         if self.recorder is not None:
             drains = DrainInstruments(meter_provider, self.recorder)
@@ -255,29 +256,52 @@ class Observer(CallObserver):
         """Deliver, export and drain what is queued, within the time limits for SIGTERM."""
         if self.recorder is not None:
             self.recorder.is_terminated = True
-        self._delivery.flush(TIME_TO_GO)
+        self._delivery.flush(TERMINATION_TIMEOUT)
         self._exporters.run_spans.end_all(Terminated())
-        # In parallel with the drain: an exporter whose server does not answer takes all of its time.
+        with self._flushing_providers():
+            self._recording.close(Terminated(), timeout=TERMINATION_TIMEOUT)
+
+    @contextmanager
+    def _flushing_providers(self) -> Iterator[None]:
+        """Flush the providers in parallel with the block, for at most `TERMINATION_TIMEOUT` seconds.
+
+        In parallel, because an exporter whose server does not answer takes all of its time.
+        """
         flushing = threading.Thread(
             target=self._exporters.flushing.force_flush_within,
-            args=(TIME_TO_GO,),
+            args=(TERMINATION_TIMEOUT,),
             name="deltawitness-flush",
             daemon=True,
         )
         flushing.start()
-        self._recording.close(Terminated(), timeout=TIME_TO_GO)
-        flushing.join(TIME_TO_GO)
+        try:
+            yield
+        finally:
+            flushing.join(TERMINATION_TIMEOUT)
 
-    def prepare_exec(self) -> None:
-        """Deliver and export the queued writes, before an exec replaces the process."""
-        if self._has_written and self._flush_in_time():
-            with suppress(Exception):  # exporters log their own errors
-                self._exporters.flushing.force_flush()
+    def prepare_exec(self) -> Callable[[], None]:
+        """Deliver, export and drain what is queued, before an exec replaces the program of the process.
 
-    def _forget_under_way(self) -> None:
+        The time limits are those for SIGTERM. In a process that has observed nothing, it does nothing.
+
+        Returns:
+            A callable that continues the observation; call it when the exec has failed.
+        """
+        recorder = self.recorder
+        has_runs = recorder is not None and bool(recorder.run_ids)
+        if not (self._has_written or has_runs):
+            return lambda: None
+        self._delivery.flush(TERMINATION_TIMEOUT)
+        if not self._is_forked:  # in a forked child, the spans of open runs are the parent's
+            self._exporters.run_spans.end_before_exec()
+        with self._flushing_providers():
+            return self._recording.close_before_exec(timeout=TERMINATION_TIMEOUT)
+
+    def _clear_parents_writes(self) -> None:
         """In a forked child, drop the parent's writes that were in the engine: the parent records them."""
         self._under_way.clear()
         self._has_written = False
+        self._is_forked = True
 
     def _flush_timeout(self) -> float:
         # Enough for one sink to time out, and then for the other sinks to run.
@@ -310,7 +334,7 @@ class Observer(CallObserver):
             atexit.register(self._flush_at_exit)
 
 
-TIME_TO_GO = 3.0
+TERMINATION_TIMEOUT = 3.0
 """Seconds that a SIGTERM waits for the delivery, and again for the ledger and the providers."""
 
 _observer: Observer | None = None
@@ -326,9 +350,9 @@ def _interruptible(run: RunContext) -> Iterator[None]:
             raise
 
 
-def _forget_parents_writes() -> None:
+def _clear_in_child() -> None:
     if _observer is not None:
-        _observer._forget_under_way()  # noqa: SLF001 - this module's own
+        _observer._clear_parents_writes()  # noqa: SLF001 - this module's own
 
 
 def _start_run_before_fork() -> None:
@@ -338,7 +362,7 @@ def _start_run_before_fork() -> None:
             current_run()
 
 
-os.register_at_fork(before=_start_run_before_fork, after_in_child=_forget_parents_writes)
+os.register_at_fork(before=_start_run_before_fork, after_in_child=_clear_in_child)
 
 
 def current_observer() -> Observer | None:

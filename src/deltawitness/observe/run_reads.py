@@ -22,10 +22,10 @@ from deltawitness.run import (
 
 __all__ = ["reads_of_run", "record_reads"]
 
-READS_KEPT = 32
+MAX_READS = 32
 """Tables recorded per run, each at the version that was read last; the oldest reads are dropped."""
 
-RUNS_KEPT = 64
+MAX_RUNS = 64
 """Runs whose reads are recorded: a process may nest runs, and may open many in sequence."""
 
 _lock = threading.Lock()
@@ -48,8 +48,8 @@ def record_reads(*reads: InputVersion) -> None:
         for read in reads:
             by_table.pop(read.table_id, None)
             by_table[read.table_id] = now, read
-        _runs[run_id] = tuple(by_table.values())[-READS_KEPT:]
-        while len(_runs) > RUNS_KEPT:
+        _runs[run_id] = tuple(by_table.values())[-MAX_READS:]
+        while len(_runs) > MAX_RUNS:
             _runs.popitem(last=False)
 
 
@@ -68,4 +68,4 @@ def reads_of_run(context: RunContext) -> tuple[InputVersion, ...]:
     elsewhere = tuple(
         entry for entry in _runs.get(process_run_id(), ()) if entry[0] >= context.started_at
     )
-    return tuple(read for _, read in (*elsewhere, *own))[-READS_KEPT:]
+    return tuple(read for _, read in (*elsewhere, *own))[-MAX_READS:]

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from opentelemetry import trace
 
 from deltawitness.internal_errors import report
-from deltawitness.observe.observer import current_observer
+from deltawitness.observe.observer import Observer, current_observer
 from deltawitness.propagation.private_api import POPEN_ENV
-from deltawitness.run import CacheContext, current_cache_context, current_run, is_suppressed
+from deltawitness.run import (
+    CacheContext,
+    current_cache_context,
+    current_run,
+    is_process_run,
+    is_suppressed,
+)
 from deltawitness.semconv import Env
 from deltawitness.telemetry.spans import traceparent_of
 
-__all__ = ["child_environment", "execute", "popen", "posix_spawn", "run_environment", "system"]
+__all__ = [
+    "child_environment",
+    "execv",
+    "execve",
+    "popen",
+    "posix_spawn",
+    "run_environment",
+    "system",
+]
 
 Call = Callable[..., Any]
+
+NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 
 SITE_DIRECTORIES = "PYTHONPATH"
 """Variable by which `deltawitness run` activates Python processes, with `Env.ACTIVATE`."""
@@ -38,7 +57,8 @@ def run_environment() -> dict[str, str]:
     ...     run_environment()["DELTAWITNESS_RUN_ID"]
     'r-1'
     """
-    variables = {name.value: os.environ[name] for name in Env if name in os.environ}
+    here = (name for name in Env if name in os.environ and name != Env.REPLACED_PID)
+    variables = {name.value: os.environ[name] for name in here}
     if Env.ACTIVATE in variables and SITE_DIRECTORIES in os.environ:
         variables[SITE_DIRECTORIES] = os.environ[SITE_DIRECTORIES]
     return {**variables, **child_environment()}
@@ -75,8 +95,8 @@ def _missing(given: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _completed(given: Any) -> Any:
-    """Return a caller's environment with what it lacks, if it was made from this process's own.
+def _completed(given: Any, more: Mapping[str, str] = NOTHING_MORE) -> Any:
+    """Return a caller's environment with what it lacks, and more, if it was made from this process's own.
 
     It was if it has every variable of this process, or this process's run. An environment that the
     caller has put together otherwise is the caller's.
@@ -86,7 +106,7 @@ def _completed(given: Any) -> Any:
         run_id = os.environ.get(Env.RUN_ID)
         is_copy = os.environ.keys() <= named.keys()
         if is_copy or (run_id is not None and named.get(Env.RUN_ID) == run_id):
-            missing = _missing(named)
+            missing = {**_missing(named), **more}
             return {**named, **missing} if missing else given
     except (TypeError, AttributeError):
         pass  # the engine of the call says what is wrong with it
@@ -95,10 +115,10 @@ def _completed(given: Any) -> Any:
     return given
 
 
-def _inherited() -> dict[str, str] | None:
-    """Return this process's environment with what a child lacks; None where it lacks nothing."""
+def _inherited(more: Mapping[str, str] = NOTHING_MORE) -> dict[str, str] | None:
+    """Return this process's environment with what a child lacks, and more; None where it lacks nothing."""
     try:
-        missing = _missing(os.environ)
+        missing = {**_missing(os.environ), **more}
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
         return None
@@ -160,19 +180,72 @@ def _exporting(command: Any) -> Any:
         return command
 
 
-def execute(original: Call, execve: Call) -> Call:
-    """Replace `os.execv` (without an environment) or `os.execve`.
+def execv(original: Call, execve: Call) -> Call:
+    """Replace `os.execv`.
 
-    What is observed so far is delivered before: the program that follows has none of it.
+    Args:
+        original: the function.
+        execve: the original `os.execve`, which is called where the environment lacks something.
     """
 
-    def execute(path: Any, args: Any, *env: Any) -> Any:
-        observer = current_observer()
-        if observer is not None:
-            observer.prepare_exec()
-        if env:
-            return original(path, args, _completed(env[0]), *env[1:])
-        inherited = _inherited()
-        return original(path, args) if inherited is None else execve(path, args, inherited)
+    def execv(path: Any, argv: Any, /) -> Any:
+        with _replacing(path) as continuing:
+            inherited = _inherited(continuing)
+            if inherited is None:
+                return original(path, argv)
+            with suppress(OSError):  # it names the file, which that of execv does not
+                execve(path, argv, inherited)
+            return original(path, argv)
 
-    return execute
+    return execv
+
+
+def execve(original: Call) -> Call:
+    """Replace `os.execve`."""
+
+    def execve(path: Any, argv: Any, env: Any) -> Any:
+        with _replacing(path) as continuing:
+            return original(path, argv, _completed(env, continuing))
+
+    return execve
+
+
+@contextmanager
+def _replacing(path: Any) -> Iterator[dict[str, str]]:
+    """Deliver what is observed so far before the block replaces the program; go on if it fails.
+
+    A path that cannot be executed prepares nothing: `os.execvp` tries one after the other.
+
+    Yields:
+        The variable by which the new program continues the run of this process; none where the
+        process takes part in the run of another one, or has no run.
+    """
+    resume: Callable[[], object] = bool
+    continuing: dict[str, str] = {}
+    try:
+        observer = current_observer()
+        if observer is not None and _is_executable(path):
+            continuing = _continuing(observer)
+            resume = observer.prepare_exec()
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+        report("propagation", error)
+    try:
+        yield continuing
+    finally:  # a block that succeeds does not come here
+        resume()
+
+
+def _continuing(observer: Observer) -> dict[str, str]:
+    run, recorder = current_run(), observer.recorder
+    is_own = is_process_run(run) and not run.is_joined
+    is_kept = recorder is not None and recorder.is_open and run.run_id in recorder.run_ids
+    return {Env.REPLACED_PID.value: str(os.getpid())} if is_own and is_kept else {}
+
+
+def _is_executable(path: Any) -> bool:
+    if isinstance(path, int):
+        return True  # an open file
+    try:
+        return os.access(path, os.X_OK) and not Path(os.fsdecode(path)).is_dir()
+    except (TypeError, ValueError):
+        return False  # the call says what is wrong with it

@@ -18,11 +18,13 @@ import wrapt
 
 from deltawitness.internal_errors import report
 from deltawitness.patching import Replacements, unpatched
-from deltawitness.propagation import environment, processes, threads
+from deltawitness.propagation import dask_cluster, environment, processes, threads
 from deltawitness.propagation.private_api import (
     EXECUTABLES,
+    GRAPH_SUBMISSION,
     POOL_CALLS,
     SPAWN_MODULES,
+    TASK_EXECUTION,
     THREAD_STARTERS,
     WORKER_POOLS,
 )
@@ -55,9 +57,10 @@ class Propagation:
         for name in POOL_CALLS:
             self._replace(multiprocessing.pool.Pool, name, processes.send)
         self._replace(subprocess.Popen, "__init__", environment.popen)
-        execve = unpatched(os.execve)
-        for name in EXECUTABLES:
-            self._replace(os, name, partial(environment.execute, execve=execve))
+        without, with_environment = EXECUTABLES
+        execv = partial(environment.execv, execve=unpatched(os.execve))
+        self._replace(os, without, execv)
+        self._replace(os, with_environment, environment.execve)
         if self._supporting_fd:  # a program may look there for what it is going to call
             os.supports_fd.add(os.execve)
         if sys.platform != "win32":
@@ -66,6 +69,11 @@ class Propagation:
             self._replace(os, "posix_spawnp", environment.posix_spawn)
         for module in SPAWN_MODULES:
             self._replace_when_imported(module, "", "get_preparation_data", processes.prepare)
+        for module, owner, name, make in (
+            (*GRAPH_SUBMISSION, dask_cluster.graph_to_futures),
+            (*TASK_EXECUTION, dask_cluster.execute),
+        ):
+            self._replace_when_imported(module, owner, name, make)
         for module in WORKER_POOLS:
             self._replace_when_imported(module, "ProcessPoolExecutor", "submit", processes.send)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 __all__ = [
     "EXECUTABLES",
+    "GRAPH_SUBMISSION",
     "POOL_CALLS",
     "POPEN_ENV",
     "SPAWN_MODULES",
+    "TASK_EXECUTION",
     "THREAD_STARTERS",
     "WORKER_POOLS",
 ]
@@ -29,7 +31,8 @@ POPEN_ENV = 10
 """Where `env` stands among the positional arguments of `subprocess.Popen`."""
 
 EXECUTABLES = ("execv", "execve")
-"""Functions of `os` that replace the process; `os.execl`, `os.execvp`, `os.spawnv` look them up there."""
+"""Functions of `os` that replace the program of the process, without and with an environment; `os.execl`,
+`os.execvp`, `os.spawnv` look them up there."""
 
 THREAD_STARTERS = ("start_new_thread", "start_new")
 """Functions of `_thread` that start a thread. `threading` has them bound under names of its own, and
@@ -47,3 +50,10 @@ WORKER_POOLS = (
     "joblib.externals.loky.process_executor",
 )
 """Modules with a `ProcessPoolExecutor` that is not a subclass of the standard library's."""
+
+GRAPH_SUBMISSION = ("distributed.client", "Client", "_graph_to_futures")
+"""Module, class and method by which a Dask client submits tasks: it sends `dask.get_annotations()`."""
+
+TASK_EXECUTION = ("distributed.worker", "Worker", "execute")
+"""Module, class and method that runs a task on a worker: a coroutine with the task's key, whose state
+`Worker.state.tasks[key]` has `annotations`."""

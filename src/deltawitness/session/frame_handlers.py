@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.events import InputVersion
 from deltawitness.observe import current_observer
 from deltawitness.session.core.filter_fallback import call_frame, call_with_fallback
-from deltawitness.session.core.frame_facts import record_export
 from deltawitness.session.core.frames import ATTRIBUTE, FrameState, attach_state, derive, state_of
 from deltawitness.session.core.private_api import table_of_class
 from deltawitness.session.core.unpatched import REPLACED, unpatched
 from deltawitness.session.handlers import Handler, argument
 from deltawitness.session.queries import inside_a_query, observe_query
 from deltawitness.session.sql.exports import run_export
+from deltawitness.session.sql.frame_sources import record_export
 from deltawitness.session.sql.frame_writer import write_delta, write_table
+from deltawitness.session.sql.source_metrics import stream_call
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
@@ -60,6 +61,8 @@ def _terminal(name: str) -> Handler:
         if type(known) is FrameState and known.pending is not None:
             return unpatched(known.pending.run(), name)(*args, **kwargs)
         call = unpatched(frame, name) if REPLACED else getattr(frame, name)
+        if name == "__arrow_c_stream__":
+            call = stream_call(frame, call, argument(args, kwargs, 0, "requested_schema"))
         observer = current_observer()
         if observer is None or not observer.settings.capture_queries:
             result = call_with_fallback(frame, name, call, *args, **kwargs)

@@ -259,33 +259,37 @@ class MetricSink:
         elif isinstance(outcome, Exported):
             self._record_export(intent.operation.value, outcome.metrics, context)
 
-    def _record_export(self, operation: str, said: CommitMetrics, context: Context | None) -> None:
+    def _record_export(
+        self, operation: str, values: CommitMetrics, context: Context | None
+    ) -> None:
         attributes = BoundedAttributes({DB_OPERATION_NAME: operation})
-        counts = said.rows_added, said.files_added, said.bytes_added
+        counts = values.rows_added, values.files_added, values.bytes_added
         for counter, count in zip(self._exports, counts, strict=True):
             if count:
                 _add(counter, count, attributes, context)
 
-    def _record_commit(self, operation: str, said: CommitMetrics, context: Context | None) -> None:
+    def _record_commit(
+        self, operation: str, values: CommitMetrics, context: Context | None
+    ) -> None:
         changes: list[tuple[Counter, int | None, str]] = [
-            (self._rows, said.rows_added, "added"),
-            (self._rows, said.rows_updated, "updated"),
-            (self._rows, said.rows_deleted, "deleted"),
-            (self._rows, said.rows_copied, "copied"),
-            (self._files, said.files_added, "added"),
-            (self._files, said.files_removed, "removed"),
-            (self._size, said.bytes_added, "added"),
-            (self._size, said.bytes_removed, "removed"),
-            (self._files, said.files_deleted, "deleted"),
-            (self._size, said.bytes_deleted, "deleted"),
+            (self._rows, values.rows_added, "added"),
+            (self._rows, values.rows_updated, "updated"),
+            (self._rows, values.rows_deleted, "deleted"),
+            (self._rows, values.rows_copied, "copied"),
+            (self._files, values.files_added, "added"),
+            (self._files, values.files_removed, "removed"),
+            (self._size, values.bytes_added, "added"),
+            (self._size, values.bytes_removed, "removed"),
+            (self._files, values.files_deleted, "deleted"),
+            (self._size, values.bytes_deleted, "deleted"),
         ]
         for counter, count, change in changes:
             if count:
                 attributes = BoundedAttributes({DB_OPERATION_NAME: operation, DELTA_CHANGE: change})
                 _add(counter, count, attributes, context)
-        if said.retries:
+        if values.retries:
             attributes = BoundedAttributes({DB_OPERATION_NAME: operation})
-            _add(self._retries, said.retries, attributes, context)
+            _add(self._retries, values.retries, attributes, context)
 
 
 class InternalCounters:

@@ -192,7 +192,8 @@ class RunSpans:
             return
         span, token, file = entry
         otel_context.detach(token)
-        _end_run_span(span, file, error, ends_process=run.is_process)
+        if file is not None or span.is_recording():  # else it was ended before an exec that failed
+            _end_run_span(span, file, error, ends_process=run.is_process)
 
     def end_all(self, error: BaseException) -> None:
         """End the spans of all open runs, from any thread, before a signal ends the process."""
@@ -200,6 +201,15 @@ class RunSpans:
             with suppress(KeyError):  # the run's thread may end it at the same time
                 span, _, file = self._open.popitem()[1]
                 _end_run_span(span, file, error, ends_process=True)
+
+    def end_before_exec(self) -> None:
+        """End the spans of all open runs, except the one that the command exports.
+
+        The runs stay open: the exec may fail.
+        """
+        for span, _, file in list(self._open.values()):
+            if file is None and span.is_recording():
+                _end_run_span(span, None, None, ends_process=False)
 
 
 def _started_file(run: RunContext, span: Span) -> RunSpanFile | None:

@@ -308,13 +308,16 @@ class Recorder:
         """Return whether another process writes how this run has ended: it sees the exit code."""
         return supervisor_lock() is not None and is_process_run(run.context)
 
-    def _end(self, run: OpenRun, error: BaseException | None) -> None:
+    def _end(
+        self, run: OpenRun, error: BaseException | None, status: RunStatus | None = None
+    ) -> None:
+        """Write the row of a run; its status follows from the error where none is given."""
         with self._counting:
             has_failed = is_failure(error)
             run.ended = run_row(
                 run.started(self._shown_root),
                 run.tally,
-                status=RunStatus.ERROR if has_failed else RunStatus.OK,
+                status=status or (RunStatus.ERROR if has_failed else RunStatus.OK),
                 end_time=now_ns() // 1000,
                 error_type=type(error).__qualname__ if has_failed else None,
                 dropped=self._spool.dropped,
@@ -579,12 +582,15 @@ class Recorder:
 
     # --- life ------------------------------------------------------------------------------------------
 
-    def close(self, error: BaseException | None, *, timeout: float) -> None:
+    def close(
+        self, error: BaseException | None, *, timeout: float, is_replaced: bool = False
+    ) -> None:
         """End the runs that are still open, drain, and give the spool up.
 
         Args:
             error: what ends the process, if it is an error.
             timeout: seconds that the last drain may take; what is left then is adopted by the next.
+            is_replaced: another program continues in the process: how it ends is not known here.
         """
         left_to_supervisor = [
             opened for opened in list(self._runs.values()) if self._is_ended_by_supervisor(opened)
@@ -602,10 +608,38 @@ class Recorder:
             is_done = self._is_child or not self.spools.exists() or self.drain_in_time(timeout)
         finally:
             # In the spool, and not drained: the supervisor adds the exit code.
+            status = RunStatus.ABANDONED if is_replaced else None
             for opened in left_to_supervisor:
-                self._end(opened, opened.error or error)
+                self._end(opened, opened.error or error, status)
         if is_done:
             self._spool.close()
+
+    def close_before_exec(self, *, timeout: float) -> Callable[[], None]:
+        """Drain and give the spool up, before another program replaces this one in the process.
+
+        Args:
+            timeout: seconds that the drain may take.
+
+        Returns:
+            Opens the recorder again, with the same open runs: call it when the exec has failed.
+        """
+        with self._counting:
+            runs = [opened for opened in self._runs.values() if opened.ended is None]
+            # Counted from zero if they go on: what is counted so far is in the row of each.
+            again = [OpenRun(run.context, run.is_part, run.depth) for run in runs]
+        self.close(None, timeout=timeout, is_replaced=True)
+
+        def reopen() -> None:
+            if self._thread is not None:
+                self._thread.join(PATIENCE)
+                self._thread = self._thread if self._thread.is_alive() else None
+            self._closed = False
+            self._wake.clear()
+            for run in again:
+                if run.context.run_id not in self._runs:
+                    self._open(run)
+
+        return reopen
 
     def before_fork(self) -> None:
         """Wait for a drain in this process, and hold the spool; a drain that hangs is waited for once."""

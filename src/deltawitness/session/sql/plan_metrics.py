@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.internal_errors import report
-from deltawitness.observe import current_observer
+from deltawitness.observe import Observer, current_observer
 from deltawitness.observe.write_context import current_write_context
 from deltawitness.semconv import ARTIFACT_PLAN_METRICS, CommitKey
 from deltawitness.session.core.unpatched import unpatched
@@ -20,7 +20,7 @@ from deltawitness.session.sql.background_reader import read_in_background
 if TYPE_CHECKING:
     from datafusion import DataFrame
 
-__all__ = ["operator_metrics", "with_operator_metrics"]
+__all__ = ["operator_metrics", "record_operators", "with_operator_metrics"]
 
 
 @contextmanager
@@ -44,15 +44,28 @@ def with_operator_metrics(frame: DataFrame) -> Iterator[Any]:
     with read_in_background(frame) as rows:
         yield rows
     try:
-        payload: dict[str, object] = {"operators": operator_metrics(frame)}
         enclosure = current_write_context()
-        if enclosure is not None and enclosure.facts.plan_hash is not None:
-            payload[CommitKey.PLAN_HASH.value] = (
-                enclosure.facts.plan_hash
-            )  # by which the write is found
-        observer.diagnostics.record_artifact(ARTIFACT_PLAN_METRICS, payload)
+        # The plan's hash finds the write.
+        plan_hash = None if enclosure is None else enclosure.facts.plan_hash
+        record_operators(observer, operator_metrics(frame), plan_hash)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("plan_metrics", error)
+
+
+def record_operators(
+    observer: Observer, operators: list[dict[str, Any]], plan_hash: str | None
+) -> None:
+    """Record the operator metrics of the source of a write as a diagnostics artifact.
+
+    Args:
+        observer: has the sink for diagnostics.
+        operators: as :func:`operator_metrics` returns them.
+        plan_hash: of the source's plan, by which the write is found; None leaves it out.
+    """
+    payload: dict[str, object] = {"operators": operators}
+    if plan_hash is not None:
+        payload[CommitKey.PLAN_HASH.value] = plan_hash
+    observer.diagnostics.record_artifact(ARTIFACT_PLAN_METRICS, payload)
 
 
 def operator_metrics(frame: DataFrame) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.ledger.tables.write_rows import ledger_uri
-from ledger_parts import rows_of
+from helpers.ledger_parts import rows_of
 
 
 def commits_of(*tables):
