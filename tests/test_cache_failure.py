@@ -118,13 +118,13 @@ def test_what_is_damaged_is_computed_anew_and_kept_aside(damage, opened, tmp_pat
     assert listed.problem == DAMAGES[damage]
     assert internal_errors.seen() == {}
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
-    assert internal_errors.seen() == {("cache", "Damaged"): 1}
+    assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
     assert left - files_under(tmp_path / "cache") == Counter()
     (aside,) = entry(tmp_path).parent.glob(".kept.aside-*")
     assert aside.is_dir()
     assert str(cache.explain("kept")) == "kept: hit"
     assert opened().view("kept", QUERY).to_pydict() == TRUTH
-    assert internal_errors.seen() == {("cache", "Damaged"): 1}
+    assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
 
 
 @pytest.mark.internal_errors

@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
 from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision, is_supervised
 from deltawitness.ledger.tables.schema import RUNS
-from deltawitness.process_exit import exit_code_of, is_failure, restore_interrupt
+from deltawitness.process_exit import Terminated, exit_code_of, is_failure, restore_interrupt
 from helpers.ledger_parts import rows_of
 
 pytestmark = pytest.mark.slow

@@ -144,6 +144,21 @@ def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
 
 
 @pytest.mark.slow
+def test_a_write_in_a_run_starts_no_implicit_run_after_a_read_in_another(tmp_path):
+    """The inputs of a write are looked up without a run of the process, which would be a row."""
+    write_deltalake(str(tmp_path / "t"), one(0))
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "cache")))
+    with run("reads"):
+        DeltaTable(tmp_path / "t").to_pyarrow_table()
+    for _ in range(2):  # the row of a run of the process would be written with the second
+        with run("writes"):
+            write_deltalake(str(tmp_path / "t"), one(1), mode="append")
+    DeltaLakeInstrumentor().uninstrument()
+    ledger = Ledger(tmp_path / "cache")
+    ledger.drain()
+    assert {row["job"] for row in rows_of(ledger.root, RUNS, "job")} == {"reads", "writes"}
+
+
 def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
     """Of a hundred calls of a job only a few wait for a drain, and every run is a row."""
     drains: list[float] = []

@@ -35,7 +35,6 @@ __all__ = [
     "current_run",
     "is_process_run",
     "is_suppressed",
-    "process_run_id",
     "remove_run_listener",
     "run",
     "suppressed",
@@ -210,11 +209,6 @@ def adopt_run(context: RunContext) -> None:
 def is_process_run(context: RunContext) -> bool:
     """Tell whether `context` is the implicit run of this process, which ends with it."""
     return _process_run is not None and _process_run.run_id == context.run_id
-
-
-def process_run_id() -> str:
-    """Return the id of the implicit run of this process."""
-    return (_process_run or _start_process_run()).run_id
 
 
 def forget_process_run() -> None:

@@ -17,7 +17,7 @@ from deltawitness.run import (
     current_run,
     is_process_run,
     is_suppressed,
-    process_run_id,
+    started_process_run,
 )
 
 __all__ = ["reads_of_run", "record_reads"]
@@ -63,9 +63,10 @@ def reads_of_run(context: RunContext) -> tuple[InputVersion, ...]:
         context: the run.
     """
     own = _runs.get(context.run_id, ())
-    if not _runs or is_process_run(context):
+    process_run = started_process_run()
+    if not _runs or process_run is None or is_process_run(context):
         return tuple(read for _, read in own)
     elsewhere = tuple(
-        entry for entry in _runs.get(process_run_id(), ()) if entry[0] >= context.started_at
+        entry for entry in _runs.get(process_run.run_id, ()) if entry[0] >= context.started_at
     )
     return tuple(read for _, read in (*elsewhere, *own))[-MAX_READS:]
