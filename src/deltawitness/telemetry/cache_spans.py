@@ -142,8 +142,8 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
     ... ) as (span, set_result):
     ...     set_result("miss")
     """
-    scope, what = parse_scope(cache_scope), _member(CacheOperation, operation)
-    result = CacheResult.HIT if what is CacheOperation.READ else CacheResult.WRITE
+    scope, kind = parse_scope(cache_scope), _member(CacheOperation, operation)
+    result = CacheResult.HIT if kind is CacheOperation.READ else CacheResult.WRITE
     error_type: str | None = None
 
     def set_result(new: CacheResult | str) -> None:
@@ -155,7 +155,7 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
         **_redacted(attributes or {}),
         CACHE_POLICY: policy,
         CACHE_SCOPE: scope.value,
-        CACHE_OPERATION: what.value,
+        CACHE_OPERATION: kind.value,
         RUN_ID: current_run().run_id,
     }
     span = _start_span(name, given)
@@ -182,25 +182,25 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
             }
             _guarded("spans", _close, span, closing)
             _guarded("logs", _log, dict[str, Any](given, **closing), error_type, context)
-            if what in UNCOMMITTED_OPERATIONS or not state.has_write:
+            if kind in UNCOMMITTED_OPERATIONS or not state.has_write:
                 _guarded(
                     "metrics",
                     lambda: cache_instruments(_meter_provider).record(
                         seconds,
                         policy=policy,
                         scope=scope.value,
-                        operation=what.value,
+                        operation=kind.value,
                         result=result.value,
                         error_type=error_type,
                         context=context,
                     ),
                 )
-            if what in UNCOMMITTED_OPERATIONS and _listener is not None:
+            if kind in UNCOMMITTED_OPERATIONS and _listener is not None:
                 row = {
                     "event_time": began // 1000,
                     "duration_ms": seconds * 1000,
-                    "operation": what.value.upper(),
-                    "cache_operation": what.value,
+                    "operation": kind.value.upper(),
+                    "cache_operation": kind.value,
                     "scope": scope.value,
                     "policy": policy,
                     "result": result.value,
