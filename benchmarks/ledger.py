@@ -223,9 +223,9 @@ def notes(rounds: int, _: int, folder: Path) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(recording, name)
 
-        def note(self, in_flight: Any) -> None:
+        def append_provisional(self, in_flight: Any) -> None:
             started = time.perf_counter_ns()
-            recording.note(in_flight)
+            recording.append_provisional(in_flight)
             cold.append((time.perf_counter_ns() - started) / 1e3)
             kept.append(in_flight)
 
@@ -253,7 +253,7 @@ def notes(rounds: int, _: int, folder: Path) -> None:
 def _per_note(recording: Any, observations: list[Any]) -> float:
     started = time.perf_counter_ns()
     for in_flight in observations:
-        recording.note(in_flight)
+        recording.append_provisional(in_flight)
     return (time.perf_counter_ns() - started) / 1e3 / len(observations)
 
 

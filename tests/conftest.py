@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from deltawitness import forks, internal_errors
-from deltawitness.delta_rs.caller_keys import forget_caller_keys
+from deltawitness.delta_rs.caller_keys import reset_caller_key_warnings
 from deltawitness.delta_rs.install import uninstall
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.run import forget_process_run
@@ -175,7 +175,7 @@ def clean_process(monkeypatch, request):
     for variable in Env:
         monkeypatch.delenv(variable, raising=False)
     forget_process_run()
-    forget_caller_keys()
+    reset_caller_key_warnings()
     internal_errors.forget()
     forks.mark_delta_rs_used()  # tests read and write tables without being observed
     yield

@@ -1,4 +1,4 @@
-"""A caller's commit keys that break readers of the log are warned of once, or refused."""
+"""Commit keys of a caller that break readers of the log are warned about once each, or refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(tmp_path):
 
 
 def test_a_key_that_breaks_readers_is_warned_of_once(table, captured_writes):
-    """At the program's own line; the write goes on with what the caller gave."""
+    """The warning names the program's line, and the write commits what the caller passed."""
     with warnings.catch_warnings(record=True, action="always") as given:
         write(table, {"tags": "a", "team": "ops"})
         write(table, {"tags": "b"})
@@ -62,7 +62,7 @@ def test_the_warning_comes_from_methods_of_a_table_too(table, captured_writes):
 
 
 def test_other_keys_of_the_caller_are_not_warned_of(table, captured_writes):
-    """Nor is the one key that is made for a caller's text."""
+    """Other keys, and `userMetadata`, which is for a caller's text, give no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write(table, {"team": "ops", "userMetadata": "mine", "userName": "ann"})
@@ -77,7 +77,7 @@ def test_nothing_is_warned_of_where_nothing_is_observed(table):
 
 @pytest.mark.parametrize("by", ["uri", "handle"])
 def test_a_filter_that_makes_it_an_error_prevents_the_write(table, captured_writes, by):
-    """Each time: a refused write has told nobody of the key."""
+    """The warning is raised at each write, as a refused write has not issued it."""
     target = table if by == "uri" else DeltaTable(table)
     for _ in range(2):
         with warnings.catch_warnings():
@@ -95,7 +95,7 @@ def memory():
 
 @pytest.fixture
 def refusing(memory):
-    """The events of writes that are observed by settings that refuse such keys."""
+    """The events of writes under settings that refuse such keys."""
     events = []
     DeltaLakeInstrumentor().instrument(
         settings=Settings(reserved_keys="refuse"), sinks=[events.append], **memory.providers()
@@ -105,7 +105,7 @@ def refusing(memory):
 
 @pytest.mark.parametrize("key", sorted(BREAKING_COMMIT_KEYS))
 def test_a_setting_refuses_the_write(table, refusing, memory, key):
-    """One event says so: a failure that did not land."""
+    """A refused write is one event: a failure that did not land."""
     with pytest.raises(MetadataKeyError, match=f"'{key}' breaks readers"):
         write(table, {key: "a"})
     (span,) = memory.spans()
@@ -152,7 +152,7 @@ def extra(**keys):
 
 
 def test_extra_values_are_bounded_and_secrets_are_masked():
-    """What the helper returns is ours, and goes into a log that many read."""
+    """Extras of the public helper are redacted, as many readers read a log."""
     told = extra(
         team="ops",
         password="canary",

@@ -1,4 +1,4 @@
-"""Our keys are added to the caller's commit properties, and nothing of the caller's is lost."""
+"""Our keys are added to the caller's commit properties, and the caller's values are preserved."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def intent(**facts):
 
 def stamped(what, callers=None, *, traceparent=TRACEPARENT, mirror=False):
     stamp = Stamp.of(what)
-    properties = stamp.on(
+    properties = stamp.apply(
         callers, run_id="r-1", write_id="w-1", traceparent=traceparent, mirror=mirror
     )
     return properties.custom_metadata if callers is None else properties
 
 
 def test_a_plain_write_carries_the_standard_keys():
-    """Run, write, trace, policy, scope, operation and version; what is not known is left out."""
+    """A commit has run, write, trace, policy, scope, operation and version; unknown values are left out."""
     assert stamped(intent()) == {
         "run_id": "r-1",
         "write_id": "w-1",
@@ -51,8 +51,8 @@ def test_a_plain_write_carries_the_standard_keys():
     }
 
 
-def test_what_is_known_of_plan_and_inputs_is_carried_too():
-    """Hashes as they are, the cache key as its hash, inputs by table id and version without URI."""
+def test_plan_and_inputs_are_in_the_commit():
+    """Plan hashes, the cache key's hash and input versions are in the commit; URIs are not."""
     keys = stamped(
         intent(
             cache_key="secret key",
@@ -71,8 +71,8 @@ def test_what_is_known_of_plan_and_inputs_is_carried_too():
     assert "traceparent" not in keys
 
 
-def test_the_callers_properties_are_kept_and_not_touched():
-    """Values of colliding keys, retries and transactions stay the caller's; a copy is stamped."""
+def test_the_callers_properties_are_not_modified():
+    """Colliding keys, retries and transactions have the caller's values; the stamp is applied to a copy."""
     transaction = Transaction("app", 3)
     callers = CommitProperties({"team": "ops", "run_id": "mine"}, 7, [transaction])
     properties = stamped(intent(), callers)
@@ -85,7 +85,7 @@ def test_the_callers_properties_are_kept_and_not_touched():
 
 
 def test_user_metadata_mirrors_our_keys_as_compact_json():
-    """DESCRIBE HISTORY of Spark, Databricks and Trino shows this key only."""
+    """`userMetadata` has our keys as JSON: DESCRIBE HISTORY of Spark, Databricks and Trino shows only it."""
     for traceparent in (TRACEPARENT, None):
         metadata = stamped(intent(plan_hash="p"), traceparent=traceparent, mirror=True)
         mirrored = metadata.pop("userMetadata")
@@ -94,20 +94,20 @@ def test_user_metadata_mirrors_our_keys_as_compact_json():
 
 
 def test_the_callers_user_metadata_stays():
-    """The mirror gives way to the caller."""
+    """A caller's `userMetadata` is not replaced by the mirror."""
     callers = CommitProperties({"userMetadata": "mine"})
     metadata = stamped(intent(), callers, mirror=True).custom_metadata
     assert (metadata["run_id"], metadata["userMetadata"]) == ("r-1", "mine")
 
 
 def test_metadata_that_is_no_mapping_is_left_to_the_engine():
-    """The engine's own error is the one the caller must see."""
+    """The caller gets the engine's error for metadata that is not a mapping."""
     callers = CommitProperties("not a mapping")
     assert stamped(intent(), callers, mirror=True) is callers
 
 
 def test_the_public_helper_leaves_out_what_is_not_given():
-    """Text to text, closed sets checked, extras appended."""
+    """The result maps text to text, with closed sets checked and extras appended."""
     assert cache_commit_metadata(
         CacheCommitMetadataRequest(
             operation="merge",
@@ -133,14 +133,14 @@ def test_the_public_helper_leaves_out_what_is_not_given():
 
 @pytest.mark.parametrize("key", sorted(RESERVED_COMMIT_KEYS))
 def test_the_public_helper_refuses_keys_that_break_readers(key):
-    """A reserved key is a clear error that names it."""
+    """The error for a reserved key names the key."""
     request = CacheCommitMetadataRequest(operation="write", extra={key: "x"})
     with pytest.raises(MetadataKeyError, match=key):
         cache_commit_metadata(request)
 
 
 def test_the_public_helper_refuses_our_own_keys_as_extras():
-    """Each fact has one place."""
+    """A key of ours is set only by its own argument."""
     request = CacheCommitMetadataRequest(operation="write", extra={CommitKey.PLAN_HASH: "x"})
     with pytest.raises(MetadataKeyError, match="plan_hash"):
         cache_commit_metadata(request)
@@ -154,7 +154,7 @@ def test_the_public_helper_refuses_our_own_keys_as_extras():
         ({"operation": "write", "cache_scope": "table"}, ConfigurationError),
     ],
 )
-def test_the_public_helper_knows_closed_sets(facts, error):
-    """A word outside a closed set is refused with the words that are in it."""
+def test_the_public_helper_checks_closed_sets(facts, error):
+    """The error for a value outside a closed set lists the allowed values."""
     with pytest.raises(error, match="expected one of"):
         cache_commit_metadata(CacheCommitMetadataRequest(**facts))

@@ -1,4 +1,4 @@
-"""Outcome and metrics are read from the log under one naming."""
+"""The result and the metrics of a write are read from its commits, under one set of names."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 import pytest
 
 from deltawitness.commit.log import LocalLog
-from deltawitness.commit.metrics import normalised
-from deltawitness.commit.outcome import RawCommit, landed, metrics_of, search_commits
+from deltawitness.commit.metrics import normalize_metrics
+from deltawitness.commit.outcome import RawCommit, find_landed, metrics_of, search_commits
 from deltawitness.events import UNCHANGED, Landed
 from deltawitness.semconv import Operation
 
 
 @pytest.fixture
 def log(tmp_path):
-    """A log of commits 0 to 9; commit 7 is of write `mine`."""
+    """A log of commits 0 to 9; commit 7 has the write id `mine`."""
     for version in range(10):
         info = {"commitInfo": {"write_id": "mine" if version == 7 else f"other-{version}"}}
         (tmp_path / f"{version:020d}.json").write_text(json.dumps(info))
@@ -27,7 +27,7 @@ def log(tmp_path):
     [
         ("mine", 5, 10, (Landed.YES, 7)),
         ("mine", None, 10, (Landed.YES, 7)),
-        ("mine", 0, 4, (Landed.YES, 7)),  # beyond the first look, within the log's end
+        ("mine", 0, 4, (Landed.YES, 7)),  # beyond the first range, within the log's end
         ("nobody", 5, 10, (Landed.NO, None)),
         ("nobody", None, 10, (Landed.NO, None)),
         ("nobody", 0, 3, (Landed.UNKNOWN, None)),
@@ -35,14 +35,14 @@ def log(tmp_path):
         ("mine", 7, 10, (Landed.NO, None)),
     ],
 )
-def test_landed_looks_at_a_bounded_tail(log, write_id, base, tail, expected):
-    """Yes with the version, no when all was seen, else unknown."""
-    answer, commits = landed(log, write_id, base, tail)
+def test_find_landed_reads_a_bounded_tail(log, write_id, base, tail, expected):
+    """`YES` with the version, `NO` when every possible version was read, else `UNKNOWN`."""
+    answer, commits = find_landed(log, write_id, base, tail)
     assert (answer, commits[-1].version if commits else None) == expected
 
 
 def test_landed_is_unknown_when_the_log_cannot_be_read(tmp_path):
-    """Whatever the reason."""
+    """Any error in reading the log gives `UNKNOWN`."""
 
     class Broken:
         def read(self, version):
@@ -51,11 +51,11 @@ def test_landed_is_unknown_when_the_log_cannot_be_read(tmp_path):
         def versions(self):
             raise OSError
 
-    assert landed(Broken(), "w", 0, 5) == (Landed.UNKNOWN, [])
+    assert find_landed(Broken(), "w", 0, 5) == (Landed.UNKNOWN, [])
 
 
 def test_a_write_id_in_a_row_is_not_taken_for_the_commits_own(tmp_path):
-    """The text alone does not count: the metadata must say it."""
+    """A write id in a commit's text counts only in its metadata."""
     lines = [{"commitInfo": {"write_id": "other"}}, {"add": {"path": "mine"}}]
     content = "\n".join(map(json.dumps, lines)).encode()
     assert not RawCommit(0, content).is_of("mine")
@@ -63,7 +63,7 @@ def test_a_write_id_in_a_row_is_not_taken_for_the_commits_own(tmp_path):
 
 
 def test_a_log_that_is_not_there_holds_nothing(tmp_path):
-    """No error: there is no table."""
+    """A missing log has no versions, and raises no error."""
     found = search_commits(LocalLog(f"{tmp_path}/no/"), "w", None, 5)
     assert (found.commits, found.is_certain) == ([], True)
 
@@ -135,12 +135,12 @@ METRICS = [
 
 @pytest.mark.parametrize(("operation", "said", "expected"), METRICS)
 def test_metrics_have_one_name_for_all_operations(operation, said, expected):
-    """What the engine does not say, or says in another type, is left out."""
-    assert normalised(operation, said).known() == expected
+    """Metrics that the engine does not report, or reports in another type, are left out."""
+    assert normalize_metrics(operation, said).known() == expected
 
 
 def test_what_the_engine_leaves_out_is_counted_from_the_actions():
-    """Bytes of a write, rows of a transaction without metrics."""
+    """Bytes of a write, and rows of a transaction without metrics, are counted from the actions."""
     stats = json.dumps({"numRecords": 5})
     lines = [
         {"commitInfo": {"operation": "WRITE"}},
@@ -257,21 +257,21 @@ ACTIONS = {
 
 @pytest.mark.parametrize("case", ACTIONS)
 def test_what_a_commit_says_it_changed(case):
-    """What its actions say, what its engine says, zero where nothing can have changed, else nothing."""
+    """Metrics come from the actions, else from the engine, else they are zero or unknown."""
     operation, said, actions, expected = ACTIONS[case]
     metrics = metrics_of(operation, [commit_of({"operationMetrics": said}, *actions)])
     assert {name: getattr(metrics, name) for name in expected} == expected
 
 
 def test_what_the_call_returned_wins():
-    """It is the operation's own word, the commit completes it."""
+    """Returned metrics take precedence; the commit fills in unknown values."""
     content = b'{"commitInfo":{"operationMetrics":{"num_deleted_rows":1,"num_copied_rows":2}}}'
     told = metrics_of(Operation.DELETE, [RawCommit(0, content)], {"num_deleted_rows": 9})
     assert told.known() == ZEROS | {"rows_deleted": 9, "rows_copied": 2}
 
 
-def test_an_optimize_of_several_commits_sums_what_each_tells():
-    """Of a VACUUM the end says what was deleted; each commit of an OPTIMIZE tells of its own files."""
+def test_an_optimize_of_several_commits_sums_their_metrics():
+    """Metrics of an OPTIMIZE's commits are added; of a VACUUM, the end replaces the start."""
 
     def commit(version, metrics):
         info = {"commitInfo": {"operationMetrics": metrics}}

@@ -1,4 +1,4 @@
-"""Commits are read back also from logs that stricter readers fail on."""
+"""Commits are also read from logs on which stricter readers fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA = pa.table({"id": [1, 2, 3]})
 
 @pytest.fixture
 def table(tmp_path):
-    """A table of two versions, the second one with the caller's metadata."""
+    """A table of two versions, the second with the caller's metadata."""
     uri = tmp_path / "flights"
     write_deltalake(uri, DATA)
     write_deltalake(uri, DATA, mode="append", commit_properties=CommitProperties({"team": "ops"}))
@@ -26,12 +26,12 @@ def table(tmp_path):
 
 
 def rewritten(table, version, line):
-    """Replace the commit of `version` by one line of JSON, as another writer might have left it."""
+    """Replace the commit of `version` by one line of JSON, as another writer might write it."""
     (table / "_delta_log" / f"{version:020d}.json").write_text(line)
 
 
 def test_the_last_commit_is_read_by_default(table):
-    """Operation, metrics, engine and the metadata, told apart from the engine's own fields."""
+    """Operation, metrics and engine are separated from the metadata."""
     commit = read_commit_metadata(table)
     assert commit.version == 1
     assert commit.operation == "WRITE"
@@ -47,30 +47,30 @@ def test_the_last_commit_is_read_by_default(table):
     "spelling", [str, Path, DeltaTable, lambda p: f"file://{p}", lambda p: f"{p}/"]
 )
 def test_a_table_is_found_whatever_its_spelling(table, spelling):
-    """Text, path, URI and open table lead to the same commit."""
+    """A text path, a `Path`, a URI and an open table lead to the same commit."""
     assert read_commit_metadata(spelling(table), 0).version == 0
 
 
 def test_a_version_that_is_not_there_is_a_clear_error(table):
-    """The error names the version."""
+    """The error names the missing version."""
     with pytest.raises(CommitNotFoundError, match="commit 9"):
         read_commit_metadata(table, 9)
 
 
 def test_a_place_without_a_table_is_a_clear_error(tmp_path):
-    """There is no commit at all."""
+    """The error says that the log has no commit."""
     with pytest.raises(CommitNotFoundError, match="any commit"):
         read_commit_metadata(tmp_path / "nothing")
 
 
 def test_history_is_newest_first_and_limited(table):
-    """As `DeltaTable.history` gives it."""
+    """The order is that of `DeltaTable.history`."""
     assert [commit.version for commit in history(table)] == [1, 0]
     assert [commit.version for commit in history(table, limit=1)] == [1]
 
 
 def test_a_duplicate_key_counts_with_the_engines_value(table):
-    """delta-rs 1.4.2 let a caller write `operation` a second time; its history then fails."""
+    """delta-rs 1.4.2 lets a caller write `operation` a second time, and its `history` then fails."""
     rewritten(
         table,
         1,
@@ -82,7 +82,7 @@ def test_a_duplicate_key_counts_with_the_engines_value(table):
 
 
 def test_a_bad_in_commit_timestamp_is_reported_and_read_past(tmp_path):
-    """delta-rs accepts it from a caller, and from then on its own `history` raises."""
+    """delta-rs accepts a bad `inCommitTimestamp` from a caller, and its `history` then raises."""
     write_deltalake(tmp_path, DATA)
     write_deltalake(
         tmp_path,
@@ -107,14 +107,14 @@ def test_a_bad_in_commit_timestamp_is_reported_and_read_past(tmp_path):
     ],
 )
 def test_a_commit_without_a_readable_commit_info_is_reported(content, problem):
-    """It is a commit all the same, of an unknown operation."""
+    """It is returned as a commit of an unknown operation."""
     commit = parse_commit(4, content.encode())
     assert (commit.version, commit.operation) == (4, None)
     assert problem in commit.problems
 
 
 def test_fields_of_the_wrong_type_count_as_absent():
-    """A reader that trusts types would fail here."""
+    """A field of the wrong type, on which a typed reader fails, is None or empty."""
     commit = parse_commit(
         0, b'{"commitInfo":{"timestamp":"late","operation":7,"operationMetrics":[]}}'
     )
@@ -122,7 +122,7 @@ def test_fields_of_the_wrong_type_count_as_absent():
 
 
 def test_our_keys_are_found_in_user_metadata_when_the_flat_ones_are_gone():
-    """Spark drops keys it does not know, and keeps `userMetadata`."""
+    """Spark drops keys that it does not know, and preserves `userMetadata`."""
     ours = json.dumps({"run_id": "r-1", "write_id": "w-1"})
     raw = json.dumps({"commitInfo": {"operation": "WRITE", "userMetadata": ours}})
     commit = parse_commit(0, raw.encode())
@@ -131,13 +131,13 @@ def test_our_keys_are_found_in_user_metadata_when_the_flat_ones_are_gone():
 
 @pytest.mark.parametrize("theirs", ["not json", "[]", '{"run_id": "r-1"}', 7])
 def test_user_metadata_of_somebody_else_is_not_taken_for_ours(theirs):
-    """Only JSON with a write id is ours."""
+    """Only `userMetadata` that is JSON with a write id is ours."""
     raw = json.dumps({"commitInfo": {"userMetadata": theirs}})
     assert parse_commit(0, raw.encode()).write_id is None
 
 
 def test_a_limit_of_nothing_yields_nothing_and_a_negative_one_is_refused(table):
-    """It is a count."""
+    """A limit of 0 yields no commit; a negative limit raises ValueError."""
     assert list(history(table, limit=0)) == []
     with pytest.raises(ValueError, match="limit"):
         list(history(table, limit=-1))
@@ -145,7 +145,7 @@ def test_a_limit_of_nothing_yields_nothing_and_a_negative_one_is_refused(table):
 
 @pytest.mark.parametrize("key", ["job", "tags"])
 def test_keys_that_typed_readers_reserve_are_shown_when_a_caller_set_them(key, tmp_path):
-    """They are in no other field."""
+    """`job` and `tags` of a caller are in the metadata, as they are in no other field."""
     mine = CommitProperties(custom_metadata={key: "mine"})
     write_deltalake(tmp_path / "t", pa.table({"x": [1]}), commit_properties=mine)
     assert read_commit_metadata(tmp_path / "t").metadata[key] == "mine"

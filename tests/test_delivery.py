@@ -11,7 +11,7 @@ from deltawitness.delivery import Delivery, Step
 
 
 class Notes:
-    """What the delivery told about errors and drops."""
+    """Errors and drops that the delivery reported."""
 
     def __init__(self):
         self.errors = []
@@ -45,12 +45,12 @@ def test_items_reach_every_step_in_order():
 
 
 def test_flush_with_nothing_submitted_returns_at_once():
-    """An empty delivery is delivered."""
+    """An empty delivery is flushed at once."""
     assert delivery(Step("a", print)).flush(10)
 
 
-def test_a_step_that_raises_is_told_and_passed_over():
-    """The next step and the next item are delivered all the same."""
+def test_a_step_that_raises_is_reported_and_skipped():
+    """The next step and the next item are delivered."""
     notes, seen = Notes(), []
 
     def fail(_):
@@ -64,8 +64,8 @@ def test_a_step_that_raises_is_told_and_passed_over():
     assert notes.errors == [("bad", "ValueError"), ("bad", "ValueError")]
 
 
-def test_a_step_that_hangs_is_given_up_and_the_rest_goes_on():
-    """A hang costs its own step, told once; the item goes on with the next step."""
+def test_a_step_that_hangs_is_abandoned_and_the_others_continue():
+    """A hang is reported once; the item continues with the next step."""
     notes, seen, release = Notes(), [], threading.Event()
     box = delivery(
         Step("stuck", lambda _: release.wait(60)),
@@ -84,7 +84,7 @@ def test_a_step_that_hangs_is_given_up_and_the_rest_goes_on():
 
 
 def test_a_vital_step_that_hangs_is_tried_again_with_the_next_item():
-    """A vital step is given up for the one item only."""
+    """A vital step is skipped for the one item only."""
     notes, seen, release = Notes(), [], threading.Event()
 
     def stuck_at_first(item):
@@ -101,8 +101,8 @@ def test_a_vital_step_that_hangs_is_tried_again_with_the_next_item():
     release.set()
 
 
-def test_a_full_queue_drops_what_is_new_and_says_so():
-    """What waits is kept; what comes too much is counted."""
+def test_a_full_queue_drops_new_items_and_reports_them():
+    """Queued items stay; new items beyond the capacity are dropped and counted."""
     notes, seen, release = Notes(), [], threading.Event()
     started = threading.Event()
 
@@ -123,7 +123,7 @@ def test_a_full_queue_drops_what_is_new_and_says_so():
 
 
 def test_deliveries_wait_for_a_pause_between_writes():
-    """While a write is under way, items wait; a flush does not."""
+    """Items wait while a write is in the engine; a flush does not."""
     seen = []
     box = delivery(Step("a", seen.append), busy=lambda: True)
     box.submit(1)
@@ -132,7 +132,7 @@ def test_deliveries_wait_for_a_pause_between_writes():
 
 
 def test_flush_says_when_the_time_was_too_short():
-    """A flush that runs into its timeout returns False and loses nothing."""
+    """A flush that times out returns False and loses nothing."""
     seen, release = [], threading.Event()
     box = delivery(Step("slow", lambda item: (release.wait(60), seen.append(item))))
     box.submit(1)
@@ -143,7 +143,7 @@ def test_flush_says_when_the_time_was_too_short():
 
 
 def test_a_closed_delivery_has_delivered_and_ends_its_thread():
-    """Close delivers what waits and lets the thread go."""
+    """`close()` delivers the queued items and ends the thread."""
     seen = []
     box = delivery(Step("a", seen.append))
     box.submit(1)
@@ -154,8 +154,8 @@ def test_a_closed_delivery_has_delivered_and_ends_its_thread():
     assert not thread.is_alive()
 
 
-def test_an_item_that_comes_after_the_close_is_delivered_all_the_same():
-    """A write that was under way when the observer stopped."""
+def test_an_item_submitted_after_the_close_is_delivered():
+    """A write may end after the observer has stopped."""
     seen = []
     box = delivery(Step("a", seen.append))
     box.submit(1)
@@ -166,7 +166,7 @@ def test_an_item_that_comes_after_the_close_is_delivered_all_the_same():
 
 
 def test_submissions_from_many_threads_arrive_exactly_once():
-    """Eight threads, none lost and none doubled."""
+    """Items of eight threads are neither lost nor duplicated."""
     seen = []
     box = delivery(Step("a", seen.append), capacity=10_000)
     threads = [
@@ -183,7 +183,7 @@ def test_submissions_from_many_threads_arrive_exactly_once():
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_delivers_its_own_items_and_not_the_parents():
-    """What waits at the fork belongs to the parent; the child starts with nothing."""
+    """Items queued at the fork belong to the parent; the child starts with an empty queue."""
     seen, release, started = [], threading.Event(), threading.Event()
 
     def note(item):
@@ -205,13 +205,13 @@ def test_a_forked_child_delivers_its_own_items_and_not_the_parents():
         os._exit(0)
     os.waitpid(child, 0)
     assert box.flush(10)
-    said = os.read(reading, 100).decode()
-    assert said in {"(True, True, 0)", "(True, True, 1)"}
+    output = os.read(reading, 100).decode()
+    assert output in {"(True, True, 0)", "(True, True, 1)"}
     assert seen == ["warm-up", "waits"]
 
 
 def test_a_step_that_stalled_once_is_called_again_when_it_has_returned():
-    """What it missed meanwhile is counted; what comes after, it sees."""
+    """Items that it missed are counted; it gets the later ones."""
     stall, stalled, seen, dropped = threading.Event(), threading.Event(), [], []
 
     def act(item):
@@ -245,8 +245,8 @@ def test_a_step_that_stalled_once_is_called_again_when_it_has_returned():
     working.close(5)
 
 
-def test_a_thread_that_cannot_be_had_is_asked_for_again(monkeypatch):
-    """A machine that is out of threads for a moment costs no item."""
+def test_a_thread_that_cannot_be_started_is_retried(monkeypatch):
+    """A temporary failure to start a thread loses no item."""
     notes, seen = Notes(), []
     box = delivery(Step("a", seen.append), notes=notes)
     with monkeypatch.context() as out_of_threads:

@@ -1,4 +1,4 @@
-"""Diagnostics go where the settings say, redacted and cut, and never raise."""
+"""Diagnostics go to the configured sink, redacted and truncated, and never raise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def telemetry():
 
 
 def test_an_artifact_is_a_log_record_with_run_and_trace(telemetry):
-    """Structured payload, event kind, run id, and the span of the moment."""
+    """The record has the structured payload, event kind, run id and current span."""
     sink = OtelDiagnosticsSink(telemetry.logger_provider)
     tracer = telemetry.tracer_provider.get_tracer("app")
     with tracer.start_as_current_span("job") as span, run("nightly") as context:
@@ -42,8 +42,8 @@ def test_an_artifact_is_a_log_record_with_run_and_trace(telemetry):
     }
 
 
-def test_a_large_payload_is_cut_and_marked(telemetry):
-    """At the limit, in bytes."""
+def test_a_large_payload_is_truncated_and_flagged(telemetry):
+    """The limit is in bytes."""
     sink = OtelDiagnosticsSink(telemetry.logger_provider, max_bytes=40)
     sink.record_event("big", {f"k{i}": "value" for i in range(20)})
     (record,) = [found.log_record for found in telemetry.log_records()]
@@ -52,8 +52,8 @@ def test_a_large_payload_is_cut_and_marked(telemetry):
     assert record.attributes["deltawitness.payload.truncated"] is True
 
 
-def test_memory_keeps_what_came_and_forgets_on_demand():
-    """For tests and notebooks."""
+def test_memory_stores_diagnostics_until_cleared():
+    """The in-memory sink returns artifacts and events unchanged."""
     sink = InMemoryDiagnosticsSink()
     sink.record_artifact("plan", {"nodes": 3})
     sink.record_event("done", {"rows": 1})
@@ -67,7 +67,7 @@ def test_memory_keeps_what_came_and_forgets_on_demand():
     [("otel", 0, 2), ("memory", 1, 0), ("both", 1, 2), ("none", 0, 0)],
 )
 def test_the_setting_chooses_the_sink(choice, in_memory, in_logs, telemetry):
-    """`DELTAWITNESS_DIAGNOSTICS_SINK`."""
+    """`DELTAWITNESS_DIAGNOSTICS_SINK` selects the class of the sink."""
     memory_diagnostics().clear()
     settings = Settings(diagnostics_sink=DiagnosticsChoice(choice))
     sink = diagnostics_sink(settings, telemetry.logger_provider)
@@ -81,7 +81,7 @@ def test_the_setting_chooses_the_sink(choice, in_memory, in_logs, telemetry):
 
 @pytest.mark.internal_errors
 def test_a_sink_that_cannot_record_does_not_raise(caplog):
-    """It is counted, and logged once."""
+    """The error is counted, and logged once."""
 
     class Broken:
         def get_logger(self, *args, **kwargs):
@@ -101,7 +101,7 @@ def test_a_sink_that_cannot_record_does_not_raise(caplog):
 
 
 def test_no_member_below_the_limit_goes_missing_unmarked(telemetry):
-    """A payload of many small members is whole, or it is marked as truncated."""
+    """A payload of many small members is complete, or flagged as truncated."""
     sink = OtelDiagnosticsSink(telemetry.logger_provider)
     payload = {"nodes": list(range(500))}
     sink.record_artifact("plan", payload)
@@ -115,13 +115,13 @@ def test_the_limit_counts_bytes_and_never_splits_a_character(telemetry):
     sink = OtelDiagnosticsSink(telemetry.logger_provider, max_bytes=20)
     sink.record_event("big", {"text": "\u20ac" * 20})
     (record,) = [found.log_record for found in telemetry.log_records()]
-    told = record.attributes["deltawitness.payload"]
-    assert told == '{"text":"' + "\u20ac" * 3
-    assert len(told.encode()) == 18
+    text = record.attributes["deltawitness.payload"]
+    assert text == '{"text":"' + "\u20ac" * 3
+    assert len(text.encode()) == 18
 
 
 def test_every_payload_can_be_exported(telemetry):
-    """Integers beyond 64 bits and lone surrogates would cost the exporter its whole batch."""
+    """Integers beyond 64 bits and lone surrogates would make the exporter drop a batch."""
     sink = OtelDiagnosticsSink(telemetry.logger_provider)
     sink.record_event("odd", {"huge": 2**63, "large": 2**63 - 1, "text": "a\ud800b"})
     records = telemetry.log_records()
@@ -136,7 +136,7 @@ def test_every_payload_can_be_exported(telemetry):
 
 
 def test_without_an_sdk_no_payload_is_built():
-    """The payload of a disabled logger is not even looked at."""
+    """The payload is not read when the logger is disabled."""
 
     class Untouchable(dict):
         def items(self):
@@ -147,7 +147,7 @@ def test_without_an_sdk_no_payload_is_built():
 
 @pytest.mark.internal_errors
 def test_memory_does_not_raise_on_what_is_no_mapping():
-    """It is counted, and nothing is kept."""
+    """The error is counted, and nothing is stored."""
     sink = InMemoryDiagnosticsSink()
     sink.record_event("odd", 3)
     assert sink.events == []
@@ -155,9 +155,9 @@ def test_memory_does_not_raise_on_what_is_no_mapping():
 
 
 def test_memory_takes_from_many_threads():
-    """Nothing is lost."""
+    """No item of concurrent threads is lost."""
     sink = InMemoryDiagnosticsSink()
     with ThreadPoolExecutor(8) as pool:
         for number in range(400):
             pool.submit(sink.record_event, "done", {"number": number})
-    assert sorted(told["number"] for _, told in sink.events) == list(range(400))
+    assert sorted(properties["number"] for _, properties in sink.events) == list(range(400))

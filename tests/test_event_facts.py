@@ -1,4 +1,4 @@
-"""An event is worth more than any of its facts: one that cannot be had costs nothing but itself."""
+"""A fact of an event that cannot be determined is left out, and the rest of the event is delivered."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from deltawitness.testing import InMemoryTelemetry, capture_writes
 DATA = pa.table({"x": [1, 2]})
 
 FACTS = [
-    # Whatever gathers a part of an event; each is broken in turn.
+    # Functions that determine a part of an event; each is made to raise in turn.
     "deltawitness.observe.completion.schema_hash",
     "deltawitness.observe.completion.table_id",
     "deltawitness.observe.completion.metrics_of",
     "deltawitness.observe.completion.find_commits",
     "deltawitness.observe.completion.search_commits",
     "deltawitness.observe.completion.open_log",
-    "deltawitness.observe.completion.landed",
+    "deltawitness.observe.completion.find_landed",
     "deltawitness.observe.completion.format_trace_id",
-    "deltawitness.observe.observer.redact",
-    "deltawitness.observe.observer.strip_credentials",
-    "deltawitness.observe.observer.table_name_for",
-    "deltawitness.observe.observer.redact_label",
-    "deltawitness.observe.observer.local_log_directory",
-    "deltawitness.observe.observer.read_local_commit",
-    "deltawitness.observe.observer.classify",
-    "deltawitness.observe.observer.is_programs_own",
-    "deltawitness.observe.observer.without_location",
+    "deltawitness.observe.delivery_steps.redact",
+    "deltawitness.observe.write_template.strip_credentials",
+    "deltawitness.observe.write_template.table_name_for",
+    "deltawitness.observe.write_template.redact_label",
+    "deltawitness.observe.call_result.local_log_directory",
+    "deltawitness.observe.call_result.read_local_commit",
+    "deltawitness.observe.call_result.classify",
+    "deltawitness.observe.call_result.is_programs_own",
+    "deltawitness.observe.call_result.without_location",
     "deltawitness.observe.ledger_sink.provisional_text",
     "deltawitness.observe.ledger_sink.intent_text",
     "deltawitness.ledger.tables.write_rows.ledger_uri",
@@ -71,14 +71,14 @@ def broken(*_, **__):
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("fact", FACTS)
 def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch):
-    """The sinks, span with its outcome, log record, metric and ledger row of each write are there."""
+    """Each write still has its sink call, span with outcome, log record, metric and ledger row."""
     uri = str(tmp_path / "t")
     write_deltalake(uri, DATA)
     telemetry = InMemoryTelemetry.create()
-    told = []
+    delivered = []
     DeltaLakeInstrumentor().instrument(
         settings=Settings(cache_root=str(tmp_path / "cache"), table_id_key=b"key"),
-        sinks=[told.append],
+        sinks=[delivered.append],
         **telemetry.providers(),
     )
     monkeypatch.setattr(fact, broken)
@@ -88,7 +88,7 @@ def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch
         results = [event.result.value for event in writes]
     expected = [result for _, result in ACTS.values()]
     assert results == expected
-    assert [event.result.value for event in told] == expected
+    assert [event.result.value for event in delivered] == expected
     spans = [span for span in telemetry.spans() if span.name.split()[0] != "t"]
     assert len(spans) == len(ACTS)
     if not fact.endswith("event_attributes"):
@@ -105,7 +105,7 @@ def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch
 
 @pytest.mark.internal_errors
 def test_a_sink_that_fails_takes_nothing_from_the_others(tmp_path):
-    """Each capture of a block gets each event."""
+    """Each capture of a block gets each event, also when another sink raises."""
     with capture_writes() as outer:
         from deltawitness.observe import current_observer
 
@@ -136,7 +136,7 @@ COLUMNS = {
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_an_extension_type_is_hashed(name, tmp_path):
-    """Also one whose storage delta-rs changes, which pyarrow refuses to read back."""
+    """This includes a type whose storage delta-rs changes, which pyarrow refuses to read back."""
     data = pa.table({"id": [1], "x": COLUMNS[name]})
     uri = str(tmp_path / "t")
     with capture_writes() as writes:
@@ -152,8 +152,8 @@ def test_an_extension_type_is_hashed(name, tmp_path):
     assert first != schema_hash(pa.table({"id": [1], "x": ["text"]}))
 
 
-def test_an_extension_type_over_another_storage_has_a_hash_of_its_own():
-    """Its name, its storage and its nullability count."""
+def test_an_extension_type_over_another_storage_has_another_hash():
+    """The hash depends on the extension's name, its storage and its nullability."""
     from arro3.core import DataType, Field, Schema
 
     def hashed(kind, name=None, *, nullable=True):

@@ -1,4 +1,4 @@
-"""A frame, or rows taken out of one, handed to delta-rs: the write says what the session knows."""
+"""A write from a session's frame, or from rows of one, has the facts that the session knows."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def merge(uri, source):
 
 @pytest.mark.parametrize("act", [write, write_by_keyword, merge])
 @pytest.mark.parametrize("given", ["the frame", "an Arrow table of it"])
-def test_a_write_says_what_its_frame_was_made_from(ctx, tmp_path, captured_writes, act, given):
-    """In the commit and in the event: the plan, the schema and the inputs with their versions."""
+def test_a_write_has_the_plan_and_inputs_of_its_frame(ctx, tmp_path, captured_writes, act, given):
+    """Commit and event have the plan, the schema, and the inputs with their versions."""
     frame = ctx.sql("SELECT id, v + 1 AS v FROM t WHERE id > 1")
     uri = tmp_path / "new"
     act(uri, frame if given == "the frame" else frame.to_arrow_table())
@@ -79,15 +79,15 @@ def test_a_write_says_what_its_frame_was_made_from(ctx, tmp_path, captured_write
 
 
 def test_a_frame_that_the_session_writes_is_observed_once(ctx, tmp_path, captured_writes):
-    """With the same facts."""
+    """The session's write is one event, with the same facts."""
     frame = ctx.sql("SELECT id FROM t")
     frame.write_delta(tmp_path / "new")
     (event,) = captured_writes
     assert event.intent.plan_hash == plan_hash(frame)
 
 
-def test_what_a_source_of_another_merge_was_is_not_taken_for_this_one(ctx, tmp_path):
-    """Each merge has the facts of its own source."""
+def test_a_merge_does_not_get_the_facts_of_another_merges_source(ctx, tmp_path):
+    """Each merge has the facts of the source that it merges."""
     target = DeltaTable(tmp_path / "t")
     frame = ctx.sql("SELECT id, v FROM t")
     observed = target.merge(frame, "a.id = b.id", source_alias="a", target_alias="b")
@@ -122,8 +122,8 @@ def source(tmp_path):
 
 
 @pytest.mark.parametrize("how", READS)
-def test_a_write_without_a_plan_names_what_its_run_has_read(source, tmp_path, captured_writes, how):
-    """As inferred, under a name of its own; and not what another run has read."""
+def test_a_write_without_a_plan_has_inferred_inputs(source, tmp_path, captured_writes, how):
+    """The tables that its run, and no other, has read are its inferred inputs, under a separate key."""
     DeltaLakeInstrumentor().instrument()
     with run("reads"):
         rows = READS[how](source)
@@ -138,8 +138,8 @@ def test_a_write_without_a_plan_names_what_its_run_has_read(source, tmp_path, ca
     assert second.intent.run_inputs == ()
 
 
-def test_rows_that_a_session_has_handed_out_are_read_by_the_run(ctx, tmp_path):
-    """Where the way from the frame to the write cannot be followed."""
+def test_rows_that_a_session_returned_count_as_read_by_the_run(ctx, tmp_path):
+    """Where a frame cannot be traced to the write, its tables are inferred inputs."""
     with run("through pandas"):
         rows = ctx.sql("SELECT id FROM t").to_pandas()
         write_deltalake(tmp_path / "new", rows)
@@ -148,8 +148,8 @@ def test_rows_that_a_session_has_handed_out_are_read_by_the_run(ctx, tmp_path):
     ]
 
 
-def test_the_ledger_tells_inferred_inputs_from_exact_ones(source, tmp_path):
-    """In a column of their own, rebuilt from the commit as well."""
+def test_the_ledger_separates_inferred_from_exact_inputs(source, tmp_path):
+    """Inferred inputs have a separate column, also in rows rebuilt from the commit."""
     settings = Settings(cache_root=str(tmp_path / "ledger"))
     DeltaLakeInstrumentor().instrument(settings=settings)
     with run("reads"):
@@ -163,21 +163,21 @@ def test_the_ledger_tells_inferred_inputs_from_exact_ones(source, tmp_path):
 
 
 def test_what_a_run_has_read_is_bounded():
-    """The latest tables are kept, each at the version that was read last."""
+    """Only the latest tables are recorded, each at the version that was read last."""
     from deltawitness.events import InputVersion
 
     with run("many") as this:
-        for number in range(run_reads.READS_KEPT + 5):
+        for number in range(run_reads.MAX_READS + 5):
             run_reads.record_reads(InputVersion(str(number), 0, None))
         run_reads.record_reads(InputVersion("7", 3, None))
         reads = run_reads.reads_of_run(this)
-    assert len(reads) == run_reads.READS_KEPT
+    assert len(reads) == run_reads.MAX_READS
     assert (reads[-1].table_id, reads[-1].version) == ("7", 3)
 
 
 @pytest.mark.parametrize("target", ["a location", "a handle", "a merge"])
 def test_a_plain_write_has_the_hash_of_its_schema_in_the_commit(tmp_path, captured_writes, target):
-    """Also after the schema has changed, and where nothing is known of the source but its rows."""
+    """The hash follows a change of the schema, also where only the rows of the source are known."""
     DeltaLakeInstrumentor().instrument()
     rows = pa.table({"id": [1]})
     write_deltalake(tmp_path / "t", rows)

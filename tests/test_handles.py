@@ -1,4 +1,4 @@
-"""A kept handle does exactly what a fresh open would, whatever others do to its table."""
+"""A cached handle writes exactly what a fresh open would, whatever other writers do to its table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ids(uri):
     return sorted(pa.table(DeltaTable(uri).scan())["id"].to_pylist())
 
 
-# --- what the kept handle's program does, by URI and through the cache -----------------------------------
+# --- writes by URI and through the cache -------------------------------------------------------------
 
 
 def by_uri(uri, data, mode):
@@ -41,7 +41,7 @@ def through(cache):
 
 
 def nothing(uri):
-    """Leave the table alone."""
+    """Do nothing to the table."""
 
 
 def append(uri):
@@ -72,7 +72,7 @@ def recreate(uri):
     versions = DeltaTable(uri).version()
     shutil.rmtree(uri)
     write_deltalake(uri, rows(300))
-    for _ in range(versions):  # the very version that the handle has seen
+    for _ in range(versions):  # the same version that the handle has read
         write_deltalake(uri, rows(301), mode="append")
 
 
@@ -88,7 +88,7 @@ SECOND_WRITER = [nothing, append, overwrite, delete, optimize, vacuum, checkpoin
 def test_after_anything_a_second_writer_does_the_rows_are_those_of_a_fresh_open(
     act, mode, tmp_path
 ):
-    """One interleaving point, each thing the second writer can do."""
+    """Each action of a second writer is run between two writes through the cache."""
     for place, write in (("kept", through(HandleCache())), ("twin", by_uri)):
         uri = tmp_path / place
         for i in range(3):
@@ -100,7 +100,7 @@ def test_after_anything_a_second_writer_does_the_rows_are_those_of_a_fresh_open(
 
 @pytest.mark.slow
 def test_at_every_interleaving_point_the_rows_are_those_of_a_fresh_open(tmp_path, size):
-    """Every pair of acts around every pair of writes; every triple in the long run."""
+    """Every pair of actions around every pair of writes is run; every triple in the long run."""
     modes = ["append", "overwrite"]
     acts = [act for act in SECOND_WRITER if act is not remove]
     points = size(2, 3)
@@ -125,7 +125,7 @@ def test_at_every_interleaving_point_the_rows_are_those_of_a_fresh_open(tmp_path
 
 
 def test_a_handle_is_used_again_while_nothing_happens(tmp_path):
-    """That is what it is kept for."""
+    """Without another writer, leases get the same handle."""
     write_deltalake(tmp_path, rows(0))
     cache, seen = HandleCache(), set()
     for i in range(5):
@@ -135,8 +135,8 @@ def test_a_handle_is_used_again_while_nothing_happens(tmp_path):
     assert len(seen) == 1
 
 
-def test_a_handle_is_given_up_after_a_checkpoint(tmp_path):
-    """Its own checkpoint included: an old handle gets slower with every commit."""
+def test_a_handle_is_dropped_after_a_checkpoint(tmp_path):
+    """Any checkpoint drops the handle, as an old handle gets slower with every commit."""
     write_deltalake(tmp_path, rows(0), configuration={"delta.checkpointInterval": "3"})
     cache, tables = HandleCache(), []
     for i in range(6):
@@ -149,7 +149,7 @@ def test_a_handle_is_given_up_after_a_checkpoint(tmp_path):
 
 
 def test_after_an_exception_a_handle_is_not_used_again(tmp_path):
-    """Whatever it has seen."""
+    """A lease that ended in an exception does not return its handle to the cache."""
     write_deltalake(tmp_path, rows(0))
     cache = HandleCache()
     with pytest.raises(KeyError), cache.lease(tmp_path) as first:
@@ -159,7 +159,7 @@ def test_after_an_exception_a_handle_is_not_used_again(tmp_path):
 
 
 def test_a_table_that_is_not_there_is_none_and_then_found(tmp_path):
-    """The first write creates it."""
+    """A missing table is None; after the first write has created it, it is opened."""
     cache = HandleCache()
     with cache.lease(tmp_path / "t") as table:
         assert table is None
@@ -169,7 +169,7 @@ def test_a_table_that_is_not_there_is_none_and_then_found(tmp_path):
 
 
 def test_storage_options_are_part_of_the_key(tmp_path):
-    """Another identity is another handle."""
+    """Other storage options get another handle."""
     write_deltalake(tmp_path, rows(0))
     cache = HandleCache()
     with cache.lease(tmp_path, {"a": "1"}) as first:
@@ -181,7 +181,7 @@ def test_storage_options_are_part_of_the_key(tmp_path):
 
 
 def test_the_least_recently_used_table_goes_first(tmp_path):
-    """The number of kept tables is bounded."""
+    """The number of cached tables is bounded."""
     cache, first = HandleCache(capacity=2), {}
     for name in ("a", "b", "c"):
         write_deltalake(tmp_path / name, rows(0))
@@ -192,8 +192,8 @@ def test_the_least_recently_used_table_goes_first(tmp_path):
             assert (again is first[name]) == is_kept
 
 
-def test_a_cleared_cache_keeps_nothing(tmp_path):
-    """The next lease opens anew."""
+def test_a_cleared_cache_is_empty(tmp_path):
+    """After `clear()`, the next lease opens the table again."""
     write_deltalake(tmp_path, rows(0))
     cache = HandleCache()
     with cache.lease(tmp_path) as first:
@@ -205,7 +205,7 @@ def test_a_cleared_cache_keeps_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_threads_never_share_a_handle_and_lose_no_append(tmp_path, size):
-    """Eight threads through one cache; each handle is one thread's at a time."""
+    """Eight threads append through one cache; each handle is used by one thread at a time."""
     write_deltalake(tmp_path, rows(-1))
     cache, under_way = HandleCache(), set()
     count = size(64, 400)
@@ -232,8 +232,8 @@ def test_threads_never_share_a_handle_and_lose_no_append(tmp_path, size):
     assert ids(tmp_path) == [-1, *range(count)]
 
 
-def test_after_a_fork_nothing_is_kept(tmp_path, monkeypatch):
-    """The engine's runtime does not survive a fork; a child starts with an empty cache."""
+def test_after_a_fork_the_cache_is_empty(tmp_path, monkeypatch):
+    """The engine's runtime does not survive a fork, so a child starts with an empty cache."""
     write_deltalake(tmp_path, rows(0))
     cache = HandleCache()
     with cache.lease(tmp_path) as first:

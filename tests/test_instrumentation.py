@@ -1,4 +1,4 @@
-"""Programs are observed without a change: every entry point, whoever imported it, in any process."""
+"""Writes are observed in unmodified programs: by every entry point, however imported, in any process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows(*ids):
 
 @pytest.fixture
 def table(tmp_path):
-    """A table of three rows, written before anything was observed."""
+    """A table of three rows, written before the instrumentation."""
     uri = tmp_path / "flights"
     with suppressed():
         write_deltalake(uri, rows(1, 2, 3))
@@ -52,13 +52,13 @@ def table(tmp_path):
 
 
 def outcome(captured):
-    """The outcome of the one write that was observed."""
+    """Return the outcome of the only observed write."""
     (event,) = captured.events
     return event.outcome
 
 
-def test_a_write_by_uri_is_stamped_and_told(table, captured_writes):
-    """The commit carries the event's run and write ids; the event carries the commit's numbers."""
+def test_a_write_by_uri_is_stamped_and_delivered(table, captured_writes):
+    """The commit has the run and write ids of the event; the event has the metrics of the commit."""
     write_deltalake(table, rows(4, 5), mode="append")
     (event,) = captured_writes.events
     commit = read_commit_metadata(table)
@@ -74,13 +74,13 @@ def test_a_write_by_uri_is_stamped_and_told(table, captured_writes):
 
 
 def test_a_first_write_by_uri_finds_its_version(tmp_path, captured_writes):
-    """The engine returns nothing and no handle is there: the log is asked."""
+    """A write that creates a table returns nothing and has no handle: its version is read from the log."""
     write_deltalake(tmp_path / "new", rows(1))
     assert outcome(captured_writes).versions == (0,)
 
 
 def test_a_name_imported_before_is_observed_too(table, captured_writes):
-    """The public function stays the object it was; what it ends in is observed."""
+    """`write_deltalake` imported before the instrumentation is observed by the seams that it calls."""
     write_before_instrumentation(table, rows(4), mode="append")
     assert write_before_instrumentation is deltalake.write_deltalake
     assert outcome(captured_writes).versions == (1,)
@@ -128,7 +128,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_on_a_table_is_one_event_with_its_version(name, table, captured_writes):
-    """Stamped, told once, with the exact version; the log's own operation name is the one we use."""
+    """Each operation is stamped and delivered once, with its exact version and the log's operation name."""
     act, operation = OPERATIONS[name]
     act(DeltaTable(table))
     (event,) = captured_writes.events
@@ -140,14 +140,14 @@ def test_every_operation_on_a_table_is_one_event_with_its_version(name, table, c
 
 
 def test_drop_constraint_and_not_null_are_observed(tmp_path, captured_writes):
-    """The two operations that need something to drop."""
+    """DROP CONSTRAINT and DROP NOT NULL, which need a constraint to drop, are observed."""
     schema = pa.schema([pa.field("id", pa.int64(), nullable=False)])
     table = DeltaTable.create(tmp_path / "t", schema)
     table.alter.drop_column_not_null("id")
     table.alter.add_constraint({"d": "id > 1"})
     table.alter.drop_constraint("d")
-    told = [(event.intent.operation, event.outcome.versions) for event in captured_writes]
-    assert told == [
+    delivered = [(event.intent.operation, event.outcome.versions) for event in captured_writes]
+    assert delivered == [
         (Operation.CREATE_TABLE, (0,)),
         (Operation.DROP_NOT_NULL, (1,)),
         (Operation.ADD_CONSTRAINT, (2,)),
@@ -159,7 +159,7 @@ def test_drop_constraint_and_not_null_are_observed(tmp_path, captured_writes):
 
 
 def test_a_restore_is_observed(table, captured_writes):
-    """The version it makes is a new one; what it takes away is counted."""
+    """A RESTORE makes a new version; the rows that it removes are counted."""
     write_deltalake(table, rows(4), mode="append")
     DeltaTable(table).restore(0)
     event = captured_writes.last
@@ -168,7 +168,7 @@ def test_a_restore_is_observed(table, captured_writes):
 
 
 def test_a_repair_is_observed(table, captured_writes):
-    """A file that is gone is removed from the table, in a commit of its own."""
+    """A REPAIR removes a missing file from the table in one commit."""
     next(table.glob("*.parquet")).unlink()
     DeltaTable(table).repair()
     (event,) = captured_writes.events
@@ -201,7 +201,7 @@ def test_an_optimize_in_several_commits_is_one_event(tmp_path, captured_writes):
 
 
 def test_compact_converts_and_transactions_are_observed(tmp_path, captured_writes):
-    """The entry points that start from files."""
+    """Operations that start from existing files are observed."""
     write_deltalake(tmp_path / "a", rows(1))
     write_deltalake(tmp_path / "a", rows(2), mode="append")
     handle = DeltaTable(tmp_path / "a")
@@ -214,10 +214,10 @@ def test_compact_converts_and_transactions_are_observed(tmp_path, captured_write
     (tmp_path / "c").mkdir()
     create_table_with_add_actions(str(tmp_path / "c"), handle.schema(), [add])
     DeltaTable(tmp_path / "c").create_write_transaction([], "append", handle.schema())
-    told = [
+    delivered = [
         (e.intent.operation, getattr(e.outcome, "versions", e.outcome)) for e in captured_writes
     ][2:]
-    assert told == [
+    assert delivered == [
         (Operation.OPTIMIZE, (2,)),
         (Operation.CONVERT, (0,)),
         (Operation.CREATE_TABLE, (0,)),
@@ -243,10 +243,10 @@ def test_compact_converts_and_transactions_are_observed(tmp_path, captured_write
         ),
     ],
 )
-def test_what_makes_no_commit_is_told_with_the_reason(
+def test_a_write_without_a_commit_is_delivered_with_the_reason(
     act, operation, reason, table, captured_writes
 ):
-    """No version, no error: that is normal, and said."""
+    """An operation that commits nothing has no version and no error, and its event names the reason."""
     act(DeltaTable(table))
     (event,) = captured_writes.events
     assert event.intent.operation is operation
@@ -255,7 +255,7 @@ def test_what_makes_no_commit_is_told_with_the_reason(
 
 
 def test_versions_are_exact_while_others_write(table, captured_writes):
-    """Eight threads append; each event's version holds the commit of that event."""
+    """While eight threads append, the version of each event is that of the commit with its write id."""
     patient = CommitProperties(max_commit_retries=1000)
 
     def append(i):
@@ -269,8 +269,8 @@ def test_versions_are_exact_while_others_write(table, captured_writes):
     assert len({event.outcome.version for event in captured_writes}) == 24
 
 
-def test_a_failed_write_raises_the_engines_error_and_is_told(table, captured_writes):
-    """The class and the text are the engine's; the event knows the kind and that nothing landed."""
+def test_a_failed_write_raises_the_engines_error_and_is_delivered(table, captured_writes):
+    """The program gets the engine's class and text; the event has the error type, and that nothing landed."""
     with pytest.raises(deltalake.exceptions.DeltaError, match="already exists"):
         write_deltalake(table, rows(1))
     failed = outcome(captured_writes)
@@ -287,7 +287,7 @@ def test_an_error_after_the_commit_says_that_it_landed(table, captured_writes, m
     seam = deltalake._internal.RawDeltaTable.delete
 
     class Interrupted(BaseException):
-        """What a signal handler may raise."""
+        """Raised by a signal handler."""
 
     # The wrapped original commits and then raises, as a signal handler does that runs at its return.
     original = seam.__wrapped__
@@ -309,7 +309,7 @@ def test_an_error_after_the_commit_says_that_it_landed(table, captured_writes, m
 
 @pytest.mark.slow
 def test_a_handler_that_raises_in_the_middle_of_a_write_does_not_hide_its_fate(tmp_path):
-    """SIGTERM arrives while the engine writes: what is told is what is in the log."""
+    """When a SIGTERM handler raises during a write, the event says whether the write is in the log."""
     program = textwrap.dedent(
         """
         import os, signal, sys, pyarrow as pa
@@ -336,8 +336,8 @@ def test_a_handler_that_raises_in_the_middle_of_a_write_does_not_hide_its_fate(t
     assert out.stdout.split() in ([["yes", "0"], ["returned", "0"]] if landed else [["no", "None"]])
 
 
-def test_a_table_that_cannot_be_opened_is_told(captured_writes):
-    """A write by URI fails before it reaches the engine's write: that is an event, too."""
+def test_a_table_that_cannot_be_opened_is_delivered(captured_writes):
+    """A write by URI that fails before the engine's write call is one event."""
     options = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
         "AWS_ALLOW_HTTP": "true",
@@ -354,8 +354,8 @@ def test_a_table_that_cannot_be_opened_is_told(captured_writes):
 
 
 @pytest.mark.parametrize("reuse", [False, True])
-def test_handles_are_reused_for_writes_by_uri_only_when_asked(reuse, table, monkeypatch):
-    """With the rows of a fresh open, also when another writer came between."""
+def test_handles_are_reused_for_writes_by_uri_only_when_enabled(reuse, table, monkeypatch):
+    """A reused handle writes what a fresh open would, also when another writer has committed in between."""
     opened, original = [], DeltaTable.__init__
     instrumentor = DeltaLakeInstrumentor()
     instrumentor.instrument(settings=Settings(reuse_handles=reuse))
@@ -376,7 +376,7 @@ def test_handles_are_reused_for_writes_by_uri_only_when_asked(reuse, table, monk
 
 
 def test_reserved_keys_of_the_caller_are_the_engines_error(table, captured_writes):
-    """We add nothing to it and hide nothing of it."""
+    """The engine's error for a reserved key reaches the caller unchanged."""
     with pytest.raises(ValueError, match="generated by delta-rs"):
         write_deltalake(
             table,
@@ -388,7 +388,7 @@ def test_reserved_keys_of_the_caller_are_the_engines_error(table, captured_write
 
 
 def test_the_callers_metadata_stays_beside_ours(table, captured_writes):
-    """Both are in the commit."""
+    """A commit has the caller's keys and ours."""
     write_deltalake(
         table, rows(4), mode="append", commit_properties=CommitProperties({"team": "ops"})
     )
@@ -397,7 +397,7 @@ def test_the_callers_metadata_stays_beside_ours(table, captured_writes):
 
 
 def test_run_and_cache_context_reach_event_and_commit(table, captured_writes):
-    """The ambient run and policy are those of the write."""
+    """Event and commit have the run and the policy of the surrounding contexts."""
     with run("nightly") as context, cache_context(policy="views", scope="view", key="k"):
         write_deltalake(table, rows(4), mode="append")
     (event,) = captured_writes.events
@@ -407,8 +407,8 @@ def test_run_and_cache_context_reach_event_and_commit(table, captured_writes):
     assert (metadata["run_id"], metadata["cache_policy"]) == (context.run_id, "views")
 
 
-def test_suppressed_writes_are_neither_stamped_nor_told(table, captured_writes):
-    """Off is off."""
+def test_suppressed_writes_are_neither_stamped_nor_delivered(table, captured_writes):
+    """A suppressed write has no metadata of ours and no event."""
     with suppressed():
         write_deltalake(table, rows(4), mode="append")
     assert captured_writes.events == []
@@ -416,7 +416,7 @@ def test_suppressed_writes_are_neither_stamped_nor_told(table, captured_writes):
 
 
 def test_opentelemetrys_own_suppression_is_honoured(table, captured_writes):
-    """What other instrumentations obey, we obey."""
+    """OpenTelemetry's `suppress_instrumentation` suppresses our observation, too."""
     from opentelemetry.instrumentation.utils import suppress_instrumentation
 
     with suppress_instrumentation():
@@ -425,14 +425,14 @@ def test_opentelemetrys_own_suppression_is_honoured(table, captured_writes):
 
 
 def test_the_run_crosses_a_thread_pool(table, captured_writes):
-    """A write in a pool's thread belongs to the run of the one who submitted it."""
+    """A write on a pool's thread belongs to the run of the submitting code."""
     with ThreadPoolExecutor(2) as pool, run("nightly") as context:
         pool.submit(write_deltalake, table, rows(4), mode="append").result()
     assert captured_writes.last.run is context
 
 
 def test_two_event_loops_keep_their_runs_apart(tmp_path, captured_writes):
-    """Writes of two loops in two threads are each on the right run."""
+    """Writes of two event loops in two threads each belong to the run of their loop."""
 
     async def job(name):
         async with run(name):
@@ -441,12 +441,12 @@ def test_two_event_loops_keep_their_runs_apart(tmp_path, captured_writes):
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda name: asyncio.run(job(name)), ["a", "b"]))
-    told = sorted((event.run.job, event.intent.table_name) for event in captured_writes)
-    assert told == [("a", "a")] * 3 + [("b", "b")] * 3
+    delivered = sorted((event.run.job, event.intent.table_name) for event in captured_writes)
+    assert delivered == [("a", "a")] * 3 + [("b", "b")] * 3
 
 
-def test_uninstrument_puts_every_original_back():
-    """No wrapper stays: the very same objects are there again."""
+def test_uninstrument_restores_every_original():
+    """After `uninstrument()`, every attribute is the same object as before."""
     raw = deltalake._internal.RawDeltaTable
     places = [(raw, seam.name) for seam in METHOD_SEAMS]
     places += [(sys.modules[seam.module], seam.name) for seam in FUNCTION_SEAMS]
@@ -461,7 +461,7 @@ def test_uninstrument_puts_every_original_back():
 
 
 def test_an_invalid_setting_is_one_clear_error_and_changes_nothing(monkeypatch):
-    """Before any write, with the variable and the allowed values, and nothing is patched."""
+    """The error comes before any write, names the variable and the allowed values, and nothing is patched."""
     monkeypatch.setenv(Env.DIAGNOSTICS_SINK, "sometimes")
     before = deltalake._internal.RawDeltaTable.write
     with pytest.raises(
@@ -473,7 +473,7 @@ def test_an_invalid_setting_is_one_clear_error_and_changes_nothing(monkeypatch):
 
 
 def test_an_invalid_run_id_is_an_error_before_anything_is_changed(monkeypatch):
-    """Not at the first write."""
+    """`instrument()` raises, not the first write."""
     monkeypatch.setenv(Env.RUN_ID, "not a run")
     before = deltalake._internal.RawDeltaTable.write
     with pytest.raises(ConfigurationError, match="DELTAWITNESS_RUN_ID"):
@@ -483,7 +483,7 @@ def test_an_invalid_run_id_is_an_error_before_anything_is_changed(monkeypatch):
 
 @pytest.mark.internal_errors
 def test_sinks_and_hooks_that_raise_leave_the_write_alone(table):
-    """The write goes on, the other sinks are told, the hooks can add to the span."""
+    """The write succeeds, the other sinks get the event, and the other hook adds to the span."""
     seen, hooked = [], []
 
     def bad(*_):
@@ -505,14 +505,14 @@ def test_sinks_and_hooks_that_raise_leave_the_write_alone(table):
 def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
     table, monkeypatch, delta_telemetry
 ):
-    """The events leave without the text that cannot be redacted; the error is counted and logged once."""
+    """Events are exported without the text that cannot be redacted; the error is counted and logged once."""
     from deltawitness import internal_errors
     from deltawitness.observe import current_observer
 
     def broken(*_):
         raise RuntimeError("canary")
 
-    monkeypatch.setattr("deltawitness.observe.observer.redact", broken)
+    monkeypatch.setattr("deltawitness.observe.delivery_steps.redact", broken)
     write_deltalake(table, rows(4), mode="append")
     write_deltalake(table, rows(5), mode="append")
     assert current_observer().flush()
@@ -529,7 +529,7 @@ def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
 
 @pytest.mark.internal_errors
 def test_an_observer_that_breaks_before_the_write_leaves_it_alone(table, monkeypatch):
-    """The engine is called as if we were not there, by every kind of seam."""
+    """When the observer raises, every kind of seam calls the engine unobserved."""
     from deltawitness import internal_errors
     from deltawitness.observe import Observer
 
@@ -551,15 +551,15 @@ def test_an_observer_that_breaks_before_the_write_leaves_it_alone(table, monkeyp
 
 @pytest.mark.internal_errors
 def test_an_observer_that_breaks_after_the_write_returns_its_result(table, monkeypatch):
-    """And passes its exception on."""
+    """When the observer raises after the call, the program gets the engine's result or exception."""
     from deltawitness.observe import Observer
 
     def broken(*_, **__):
         raise RuntimeError
 
     DeltaLakeInstrumentor().instrument()
-    monkeypatch.setattr(Observer, "returned", broken)
-    monkeypatch.setattr(Observer, "raised", broken)
+    monkeypatch.setattr(Observer, "finish", broken)
+    monkeypatch.setattr(Observer, "fail", broken)
     assert DeltaTable(table).delete("id = 1")["num_deleted_rows"] == 1
     write_deltalake(f"{table}-new", rows(4))
     with pytest.raises(deltalake.exceptions.DeltaError, match="already exists"):
@@ -568,8 +568,8 @@ def test_an_observer_that_breaks_after_the_write_returns_its_result(table, monke
         DeltaTable(table).merge(rows(1), "nope(").when_matched_delete().execute()
 
 
-def test_a_merge_that_cannot_be_built_is_told(table, captured_writes):
-    """The engine's error, once."""
+def test_a_merge_that_cannot_be_built_is_delivered(table, captured_writes):
+    """The engine's error is delivered as one event."""
     with pytest.raises(Exception):  # noqa: B017 - the engine decides on the class
         DeltaTable(table).merge(object(), "s.id = t.id")
     with pytest.raises(Exception):  # noqa: B017 - as above
@@ -577,9 +577,9 @@ def test_a_merge_that_cannot_be_built_is_told(table, captured_writes):
     assert [type(event.outcome) for event in captured_writes] == [Failed]
 
 
-def test_merges_that_are_never_executed_are_forgotten(table, captured_writes, monkeypatch):
-    """Their number is bounded; one that is executed later is still observed."""
-    monkeypatch.setattr("deltawitness.delta_rs.patches.MERGES_KEPT", 2)
+def test_merges_that_are_never_executed_are_dropped(table, captured_writes, monkeypatch):
+    """The number of unexecuted merges is bounded; one that is executed later is still observed."""
+    monkeypatch.setattr("deltawitness.delta_rs.patches.MAX_PENDING_MERGES", 2)
     handle = DeltaTable(table)
     mergers = [
         handle.merge(rows(9 + i), "s.id = t.id", source_alias="s", target_alias="t")
@@ -591,7 +591,7 @@ def test_merges_that_are_never_executed_are_forgotten(table, captured_writes, mo
 
 @pytest.mark.internal_errors
 def test_a_sink_that_hangs_leaves_the_write_alone(table):
-    """It is given up; the sink after it is told."""
+    """A sink that hangs is given up after its timeout; the next sink gets the event."""
     import threading
 
     seen, release = [], threading.Event()
@@ -607,20 +607,20 @@ def test_a_sink_that_hangs_leaves_the_write_alone(table):
 
 
 @pytest.mark.slow
-def test_forked_children_and_their_parent_each_tell_their_own_writes(tmp_path):
-    """On the parent's run, none lost, none told twice; the engine itself must not be used before."""
+def test_forked_children_and_their_parent_each_deliver_their_own_writes(tmp_path):
+    """Each write is delivered once, in the parent's run. The engine must not be used before the fork."""
     program = textwrap.dedent(
         """
         import os, sys, pyarrow as pa
         from deltalake import write_deltalake
         from deltawitness import DeltaLakeInstrumentor, flush, run
-        told = []
-        DeltaLakeInstrumentor().instrument(sinks=[told.append])
+        delivered = []
+        DeltaLakeInstrumentor().instrument(sinks=[delivered.append])
         def write(name):
             write_deltalake(os.path.join(sys.argv[1], name), pa.table({"x": [1]}))
             flush()
-            names = ",".join(event.intent.table_name for event in told)
-            os.write(1, f"{name}:{names}:{told[0].run.run_id == context.run_id}\\n".encode())
+            names = ",".join(event.intent.table_name for event in delivered)
+            os.write(1, f"{name}:{names}:{delivered[0].run.run_id == context.run_id}\\n".encode())
         with run("nightly") as context:
             for name in ("a", "b"):
                 child = os.fork()
@@ -643,7 +643,7 @@ def _append(uri):
 
 @pytest.mark.slow
 def test_a_spawned_child_is_activated_in_the_parents_run(table, captured_writes):
-    """Spawn inherits neither memory nor patches, and is observed all the same."""
+    """A spawned child inherits neither memory nor patches, and is observed in the parent's run."""
     with run("nightly") as context:
         child = multiprocessing.get_context("spawn").Process(target=_append, args=(table,))
         child.start()
@@ -652,8 +652,8 @@ def test_a_spawned_child_is_activated_in_the_parents_run(table, captured_writes)
     assert read_commit_metadata(table).run_id == context.run_id
 
 
-def test_a_subprocess_is_handed_the_run(captured_writes):
-    """An inherited environment gets the run; one that the caller chose is left as it is."""
+def test_a_subprocess_inherits_the_run(captured_writes):
+    """An inherited environment gets the run; an environment that the caller passes is unchanged."""
     show = [sys.executable, "-c", f"import os; print(os.environ.get({Env.RUN_ID.value!r}))"]
     with run("nightly") as context:
         inherited = subprocess.run(show, capture_output=True, text=True, check=True).stdout
@@ -663,7 +663,7 @@ def test_a_subprocess_is_handed_the_run(captured_writes):
 
 @pytest.mark.slow
 def test_writes_at_the_end_of_a_program_are_delivered(tmp_path):
-    """The interpreter exits right after the last write; its span is exported all the same."""
+    """The span of a write right before the interpreter exits is exported."""
     program = textwrap.dedent(
         """
         import sys, pyarrow as pa
@@ -691,7 +691,7 @@ def test_writes_at_the_end_of_a_program_are_delivered(tmp_path):
 
 
 def test_the_log_shows_our_metadata_to_every_reader(table, captured_writes):
-    """delta-rs' own history shows the flat keys and the mirror."""
+    """`DeltaTable.history` shows the flat keys and the mirror in `userMetadata`."""
     write_deltalake(table, rows(4), mode="append")
     theirs = DeltaTable(table).history(1)[0]
     (newest, *_) = history(table, limit=1)
@@ -701,7 +701,7 @@ def test_the_log_shows_our_metadata_to_every_reader(table, captured_writes):
 
 @pytest.mark.parametrize("mirror", [True, False])
 def test_a_write_id_of_the_callers_does_not_hide_the_commit(mirror, table):
-    """It wins over ours in the commit, and the write is found by it."""
+    """The caller's write id is in the commit, and the write finds its commit by that id."""
     seen = []
     DeltaLakeInstrumentor().instrument(settings=Settings(user_metadata=mirror), sinks=[seen.append])
     mine = CommitProperties(custom_metadata={"write_id": "mine \u00e9"})
@@ -715,7 +715,7 @@ def test_a_write_id_of_the_callers_does_not_hide_the_commit(mirror, table):
 def test_a_relative_path_is_one_table_wherever_the_program_goes(
     tmp_path, captured_writes, monkeypatch
 ):
-    """Its commit is found, and its id is the one of the absolute path."""
+    """After a change of directory, the commit is found, and the table id is that of the absolute path."""
     monkeypatch.chdir(tmp_path)
     DeltaTable.create("rel", pa.schema([("x", "int64")]), mode="overwrite")
     monkeypatch.chdir("/")
@@ -728,7 +728,7 @@ def test_a_relative_path_is_one_table_wherever_the_program_goes(
 def test_a_suppressed_merge_at_the_address_of_a_dropped_one_stays_suppressed(
     table, captured_writes
 ):
-    """What was kept of the dropped one goes with it."""
+    """The state of a dropped merge is not used for a later one at the same address."""
 
     def merge():
         return (
@@ -745,18 +745,18 @@ def test_a_suppressed_merge_at_the_address_of_a_dropped_one_stays_suppressed(
 
 
 def test_a_merge_lasts_as_long_as_its_execution(table, captured_writes):
-    """What the program does between building and executing it is no part of the write."""
+    """The time between building and executing a merge is not part of its duration."""
     merger = DeltaTable(table).merge(rows(1), "t.id = s.id", source_alias="s", target_alias="t")
     built_at = time.time_ns()
     time.sleep(0.3)  # the program's own pause, which is what is measured
     merger.when_matched_update_all().execute()
-    told = captured_writes.last
-    assert told.started_at >= built_at + 300_000_000
-    assert told.started_at + told.duration_ns <= time.time_ns()
+    delivered = captured_writes.last
+    assert delivered.started_at >= built_at + 300_000_000
+    assert delivered.started_at + delivered.duration_ns <= time.time_ns()
 
 
-def test_a_table_that_cannot_be_opened_is_told_with_the_time_it_took(captured_writes):
-    """A connection that times out is slow, and says so."""
+def test_a_table_that_cannot_be_opened_has_a_duration(captured_writes):
+    """The duration of a failed open includes the wait for the connection."""
     options = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ALLOW_HTTP": "true",
@@ -775,19 +775,19 @@ def test_a_table_that_cannot_be_opened_is_told_with_the_time_it_took(captured_wr
 
 @pytest.mark.internal_errors
 def test_an_error_of_ours_after_the_write_loses_no_event(table, captured_writes, monkeypatch):
-    """The event is made from what is known."""
+    """When the commit cannot be read on the caller's thread, the delivery thread finds it in the log."""
 
     def broken(*_):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("deltawitness.observe.observer._read_commit", broken)
+    monkeypatch.setattr("deltawitness.observe.call_observer.record_commit", broken)
     write_deltalake(table, rows(7), mode="append")
     assert captured_writes.last.outcome.versions == (DeltaTable(table).version(),)
     assert not current_observer()._under_way
 
 
 def test_runs_of_one_id_have_a_span_each(delta_telemetry):
-    """A scheduler's id may be used by several runs at a time."""
+    """Several open runs with the same id of a scheduler each have a span."""
     with run("outer", run_id="r-1"), run("inner", run_id="r-1"):
         pass
     assert [span.name for span in delta_telemetry.spans()] == ["inner", "outer"]
@@ -796,7 +796,7 @@ def test_runs_of_one_id_have_a_span_each(delta_telemetry):
 
 @pytest.mark.slow
 def test_a_write_in_an_exit_handler_is_delivered_whenever_it_was_registered(tmp_path):
-    """Also after ours has run."""
+    """A write in an exit handler is delivered, also after our handler has run."""
     done = subprocess.run(
         [
             sys.executable,
@@ -828,7 +828,7 @@ def test_a_write_in_an_exit_handler_is_delivered_whenever_it_was_registered(tmp_
 
 
 def test_uninstrument_also_ends_what_a_pipeline_installed(tmp_path):
-    """Off means absent."""
+    """After `uninstrument()`, patches that a pipeline installed are removed, too."""
     ObservedWritePipeline(WritePipeline()).write(
         WriteRequest(source=pa.table({"x": [1]}), destination=str(tmp_path / "t"))
     )

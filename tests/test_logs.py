@@ -1,4 +1,4 @@
-"""The log sink emits one record per write, one more per failure, inside the write's trace."""
+"""The log sink emits one record per write, and one more per failure, in the context of the write's span."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def records(telemetry):
     return [found.log_record for found in telemetry.log_records()]
 
 
-def test_everything_that_is_known_is_told_under_its_name():
-    """And nothing else: no location, no thread, no process."""
+def test_a_record_has_every_known_attribute():
+    """A record has all known attributes, and no location, thread or process."""
     assert event_attributes(FULL) == {
         "db.system.name": "deltalake",
         "db.operation.name": "MERGE",
@@ -145,13 +145,13 @@ def test_everything_that_is_known_is_told_under_its_name():
     ],
 )
 def test_what_is_not_known_is_left_out(outcome, expected):
-    """Each outcome tells what it is, beside what every write has."""
+    """Each outcome has its attributes in addition to those of every write."""
     assert event_attributes(replace(BARE, outcome=outcome)) == ALWAYS | expected
 
 
 @pytest.mark.parametrize("outcome", [BARE.outcome, NoCommit(NoCommitReason.DRY_RUN)])
 def test_a_write_that_ends_well_is_one_record(outcome, telemetry):
-    """Informational, with the write's attributes, at the write's end."""
+    """The record has severity INFO, the write's attributes, and the end time of the write."""
     event = replace(BARE, outcome=outcome)
     LogSink(telemetry.logger_provider)(event)
     (record,) = records(telemetry)
@@ -163,7 +163,7 @@ def test_a_write_that_ends_well_is_one_record(outcome, telemetry):
 
 
 def test_a_failure_is_an_error_and_an_exception_event(telemetry):
-    """The second as the database conventions name and grade it."""
+    """The second record has the name and severity of the database conventions."""
     LogSink(telemetry.logger_provider)(replace(BARE, outcome=FAILURE))
     write, exception = records(telemetry)
     assert (write.event_name, write.severity_number) == (
@@ -185,7 +185,7 @@ def test_a_failure_is_an_error_and_an_exception_event(telemetry):
 
 
 def test_both_records_carry_the_ids_of_the_writes_span(telemetry):
-    """Those of the given context, not those of the delivery thread's own span."""
+    """The ids are from the given context, not from a span of the delivery thread."""
     tracer = telemetry.tracer_provider.get_tracer("app")
     span = tracer.start_span("WRITE")
     with tracer.start_as_current_span("another"):
@@ -199,7 +199,7 @@ def test_both_records_carry_the_ids_of_the_writes_span(telemetry):
 
 
 def test_a_runs_own_attributes_are_the_first_to_go_beyond_the_sdks_limit(telemetry):
-    """The SDK drops the oldest: what identifies the write stays."""
+    """The SDK drops the oldest attributes; those that identify the write stay."""
     crowd = {f"a{number}": "x" for number in range(200)}
     event = replace(BARE, run=RunContext("r-1", "nightly", attributes=crowd))
     with pytest.warns(UserWarning, match="attributes were dropped"):
@@ -211,7 +211,7 @@ def test_a_runs_own_attributes_are_the_first_to_go_beyond_the_sdks_limit(telemet
 
 @pytest.mark.parametrize("provider", [NoOpLoggerProvider(), LoggerProvider(shutdown_on_exit=False)])
 def test_a_logger_that_is_off_costs_no_attributes(provider, monkeypatch):
-    """Without an SDK, or with one that has no processor, no record is built."""
+    """Without an SDK or without a processor, no record is built."""
 
     def untouchable(event):
         raise AssertionError
@@ -221,7 +221,7 @@ def test_a_logger_that_is_off_costs_no_attributes(provider, monkeypatch):
 
 
 def test_a_processor_may_turn_off_one_of_the_two_events():
-    """Each is asked for by its name and severity."""
+    """A logger is queried with the name and severity of each event."""
 
     class OnlyExceptions(SimpleLogRecordProcessor):
         def enabled(self, *, event_name=None, **kwargs):

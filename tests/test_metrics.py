@@ -1,4 +1,4 @@
-"""The metric sink tells names, units and bounded attributes, and nothing that identifies."""
+"""The metric sink records the documented names, units and bounded attributes, and no identifiers."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def telemetry():
     return InMemoryTelemetry.create()
 
 
-def told(telemetry):
-    """Return each counter's and histogram's data points as (attributes, value or sum)."""
+def data_points(telemetry):
+    """Return the data points of each counter and histogram as (attributes, value or sum)."""
     return {
         name: sorted(
             ((dict(p.attributes), p.value if hasattr(p, "value") else p.sum) for p in points),
@@ -109,7 +109,7 @@ def told(telemetry):
 
 
 def metrics_of(reader):
-    """Return what the reader has, by instrument name."""
+    """Return the reader's metrics by instrument name."""
     return {
         metric.name: metric
         for resource in reader.get_metrics_data().resource_metrics
@@ -118,11 +118,11 @@ def metrics_of(reader):
     }
 
 
-def test_a_commit_is_told_by_exactly_these_data_points(telemetry):
-    """Every instrument, every attribute, every value."""
+def test_a_commit_has_exactly_these_data_points(telemetry):
+    """Every instrument, attribute and value of a commit is as listed."""
     MetricSink(telemetry.meter_provider)(EVENT)
     merge = {"db.operation.name": "MERGE"}
-    assert told(telemetry) == {
+    assert data_points(telemetry) == {
         "db.client.operation.duration": [({"db.system.name": "deltalake", **merge}, 2.0)],
         "cache.operation.count": [(CACHE_ATTRIBUTES, 1)],
         "cache.operation.duration": [(CACHE_ATTRIBUTES, 2.0)],
@@ -145,14 +145,14 @@ def test_a_commit_is_told_by_exactly_these_data_points(telemetry):
 
 
 def test_the_instruments_are_of_the_kind_and_unit_that_their_names_promise():
-    """Monotonic counters and advised buckets; the first histogram as the conventions' own helper makes it."""
+    """Counters are monotonic and buckets are advised; the first histogram is that of the conventions."""
     reader, reference = InMemoryMetricReader(), InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     MetricSink(provider)(EVENT)
     counters = InternalCounters(provider)
-    counters.error("sink")
-    counters.dropped("delivery")
-    StatementInstruments(provider).repeated(Operation.MERGE)
+    counters.count_error("sink")
+    counters.count_dropped("delivery")
+    StatementInstruments(provider).count_repeat(Operation.MERGE)
     found = metrics_of(reader)
     assert {name: (type(m.data), m.unit) for name, m in found.items()} == {
         "db.client.operation.duration": (Histogram, "s"),
@@ -186,12 +186,12 @@ def test_the_instruments_are_of_the_kind_and_unit_that_their_names_promise():
 
 
 def test_a_failure_has_its_error_type_on_the_durations_and_no_commit_counts(telemetry):
-    """The count tells it by `cache.result` alone, as its attributes are a closed list."""
+    """The operation count has only `cache.result`, as its attributes are a closed list."""
     failure = Failed(ErrorType.COMMIT_CONFLICT, "CommitFailedError", "message-text")
     MetricSink(telemetry.meter_provider)(replace(EVENT, outcome=failure))
     failed = CACHE_ATTRIBUTES | {"cache.result": "error"}
     error_type = {"error.type": "commit_conflict"}
-    assert told(telemetry) == {
+    assert data_points(telemetry) == {
         "db.client.operation.duration": [
             ({"db.system.name": "deltalake", "db.operation.name": "MERGE", **error_type}, 2.0)
         ],
@@ -209,9 +209,9 @@ def test_a_failure_has_its_error_type_on_the_durations_and_no_commit_counts(tele
     ],
 )
 def test_counts_that_are_zero_or_unknown_make_no_data_point(outcome, result, telemetry):
-    """Nor do those of an operation that made no commit."""
+    """Nor do counts of an operation that made no commit."""
     MetricSink(telemetry.meter_provider)(replace(EVENT, outcome=outcome))
-    found = told(telemetry)
+    found = data_points(telemetry)
     assert sorted(found) == [
         "cache.operation.count",
         "cache.operation.duration",
@@ -222,7 +222,7 @@ def test_counts_that_are_zero_or_unknown_make_no_data_point(outcome, result, tel
 
 @pytest.mark.parametrize("views", [False, True])
 def test_nothing_that_identifies_a_write_reaches_a_metric(views):
-    """Not as an attribute, and not as what a view drops into an exemplar."""
+    """No identifier is an attribute, or is dropped by a view into an exemplar."""
     reader = InMemoryMetricReader()
     drops_all = [View(instrument_name="*", attribute_keys=set())] if views else []
     provider = MeterProvider([reader], views=drops_all, shutdown_on_exit=False)
@@ -242,7 +242,7 @@ def test_nothing_that_identifies_a_write_reaches_a_metric(views):
 
 @pytest.mark.parametrize("views", [False, True])
 def test_views_set_boundaries_where_advice_is_not_taken(views):
-    """A reader may bring its own for all histograms; only views go above it."""
+    """A reader may set boundaries for all histograms; only views take precedence."""
     reader = InMemoryMetricReader(
         preferred_aggregation={HistogramInstrument: ExplicitBucketHistogramAggregation([1])}
     )
@@ -264,7 +264,7 @@ def test_views_set_boundaries_where_advice_is_not_taken(views):
 
 
 def test_views_keep_only_the_listed_attributes():
-    """The allow-list of each histogram, error type included."""
+    """The views allow only the listed attributes of each histogram, error type included."""
     assert {view._instrument_name: sorted(view._attribute_keys) for view in metric_views()} == {
         "db.client.operation.duration": ["db.operation.name", "db.system.name", "error.type"],
         "cache.operation.duration": [
@@ -278,14 +278,14 @@ def test_views_keep_only_the_listed_attributes():
 
 
 def test_views_without_an_sdk_say_what_to_install(monkeypatch):
-    """One clear error instead of a missing module."""
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics.view", None)
     with pytest.raises(ImportError, match=r"install deltawitness\[otel\]"):
         metric_views()
 
 
 def test_the_65th_policy_is_the_others_for_writes_and_cache_spans_together(telemetry):
-    """One cap for a metric, whoever records it."""
+    """Writes and cache spans share one cap of policy names."""
     sink = MetricSink(telemetry.meter_provider)
     for number in range(63):
         sink(replace(EVENT, intent=replace(EVENT.intent, policy=f"policy-{number}")))
@@ -300,22 +300,22 @@ def test_the_65th_policy_is_the_others_for_writes_and_cache_spans_together(telem
         use_providers(None, None)
     sink(replace(EVENT, intent=replace(EVENT.intent, policy="policy-65")))
     counts: dict[str, int] = {}
-    for attributes, count in told(telemetry)["cache.operation.count"]:
+    for attributes, count in data_points(telemetry)["cache.operation.count"]:
         policy = attributes["cache.policy"]
         counts[policy] = counts.get(policy, 0) + count
     assert counts == {f"policy-{n}": 1 for n in range(1, 64)} | {"policy-0": 2, "_other": 2}
 
 
 def test_without_an_sdk_recording_does_nothing():
-    """The API's own no-op instruments take everything."""
+    """The API's no-op instruments accept every call."""
     MetricSink(NoOpMeterProvider())(EVENT)
     counters = InternalCounters(NoOpMeterProvider())
-    counters.error("sink")
-    counters.dropped("delivery", 3)
+    counters.count_error("sink")
+    counters.count_dropped("delivery", 3)
 
 
 def test_internal_counters_count_and_never_raise():
-    """Even when the SDK under them does: there is nobody left to tell."""
+    """They do not raise when the SDK raises."""
 
     class Broken:
         def add(self, *args, **kwargs):
@@ -323,16 +323,16 @@ def test_internal_counters_count_and_never_raise():
 
     reader = InMemoryMetricReader()
     counters = InternalCounters(MeterProvider([reader], shutdown_on_exit=False))
-    counters.dropped("delivery", 3)
-    counters.dropped("sink")
+    counters.count_dropped("delivery", 3)
+    counters.count_dropped("sink")
     points = metrics_of(reader)["deltawitness.events.dropped"].data.data_points
     assert sorted((p.attributes["deltawitness.component"], p.value) for p in points) == [
         ("delivery", 3),
         ("sink", 1),
     ]
     counters._errors = counters._dropped = Broken()
-    counters.error("sink")
-    counters.dropped("sink")
+    counters.count_error("sink")
+    counters.count_dropped("sink")
     statements = StatementInstruments(NoOpMeterProvider())
     statements._repeats = Broken()
-    statements.repeated(Operation.MERGE)
+    statements.count_repeat(Operation.MERGE)

@@ -1,4 +1,4 @@
-"""A receipt names the version and the rows of the write itself, whoever else writes to the table."""
+"""A receipt has the version and the rows of the write that it is for, also while others write to the table."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def uri(tmp_path):
 
 @pytest.fixture
 def overtaken(monkeypatch):
-    """Have somebody else append to a table between a write to it and the end of its call."""
+    """Append to a table from another writer, between a write to it and the end of the write's call."""
     write = deltalake.write_deltalake
 
     def written_and_overtaken(table_or_uri, data, **options):
@@ -74,7 +74,7 @@ def metadata_of(uri, version):
 @pytest.mark.parametrize("write", WAYS)
 @pytest.mark.parametrize("mode", ["error", "append", "overwrite", "ignore"])
 def test_a_write_that_creates_a_table_and_is_overtaken(uri, overtaken, write, mode):
-    """The receipt is of version 0 and its rows, not of whoever has committed since."""
+    """The receipt has version 0 and its rows, not those of a later commit."""
     result = write(uri, mode=mode)
     assert (result.version, result.rows, result.skipped) == (0, 3, False)
     assert DeltaTable(uri).version() == 3
@@ -83,7 +83,7 @@ def test_a_write_that_creates_a_table_and_is_overtaken(uri, overtaken, write, mo
 @pytest.mark.parametrize("write", WAYS)
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
 def test_a_write_to_a_table_that_is_overtaken(uri, overtaken, write, mode):
-    """The receipt is that of the open table's own commit."""
+    """The receipt has the version of the open table's own commit."""
     with suppressed():
         write_deltalake(uri, THREE)
     result = write(uri, mode=mode)
@@ -97,10 +97,10 @@ def suppressed_write(uri):
 
 @pytest.mark.parametrize("write", [by_pipeline, by_observed_pipeline])
 def test_a_creation_that_loses_its_race_is_not_version_0(uri, write):
-    """Another creates the table while the rows are read: the receipt is of the version that came after."""
+    """When another writer creates the table while the rows are read, the receipt has the later version."""
 
     def batches():
-        # On a thread of its own: the engine that reads the rows cannot be called from inside.
+        # On a separate thread: the engine that reads the rows cannot be called from inside.
         other = threading.Thread(target=suppressed_write, args=(uri,))
         other.start()
         other.join()
@@ -114,7 +114,7 @@ def test_a_creation_that_loses_its_race_is_not_version_0(uri, write):
 
 @pytest.mark.parametrize("write", WAYS)
 def test_nothing_is_written_where_a_table_is_ignored(uri, write):
-    """Mode `ignore` on a table gives a receipt of nothing."""
+    """Mode `ignore` on an existing table gives an empty receipt."""
     write_deltalake(uri, NINE)
     result = write(uri, mode="ignore")
     assert (result.version, result.rows, result.skipped) == (None, None, True)
@@ -122,7 +122,7 @@ def test_nothing_is_written_where_a_table_is_ignored(uri, write):
 
 @pytest.mark.parametrize("write", WAYS)
 def test_the_callers_metadata_is_in_the_commit(uri, write):
-    """What the receipt needs is added to it, with a key of its own, and only where a table is created."""
+    """A receipt id is added to the caller's metadata only where a table is created."""
     own = CommitProperties(custom_metadata={"who": "me"})
     write(uri, commit_properties=own)
     write(uri, mode="append", commit_properties=own)
@@ -135,7 +135,7 @@ def test_the_callers_metadata_is_in_the_commit(uri, write):
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("write", WAYS)
 def test_a_log_that_cannot_be_read_leaves_the_receipt_empty(uri, write, monkeypatch):
-    """The write has landed all the same; no version of another's is put in its place."""
+    """The write has committed, and the receipt does not have the version of another commit."""
 
     def broken(*_):
         raise OSError

@@ -380,10 +380,10 @@ def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
         raise LookupError("no row for Zqann")
 
     steps = current_observer().steps
-    span = steps.opened("load", None, RunContext("r", "job"), get_current())
+    span = steps.open("load", None, RunContext("r", "job"), get_current())
     with pytest.raises(LookupError) as raised:
         task()
-    steps.closed(span, raised.value)
+    steps.close(span, raised.value)
     (span,) = delta_telemetry.spans()
     assert not span.status.is_ok
     assert "Zqann" not in span.to_json()

@@ -1,4 +1,4 @@
-"""A Delta table that a session registers is an event of the current span, and on request a row."""
+"""Registering a Delta table in a session is an event of the current span and, if enabled, a ledger row."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ def events(memory):
     ids=["register_delta", "CREATE EXTERNAL TABLE"],
 )
 def test_a_registration_is_an_event_of_the_current_span(memory, table, register, tmp_path):
-    """It says which table at which version, and neither where it lies nor under which name."""
+    """The event has the table and its version, but neither its location nor its registered name."""
     DeltaLakeInstrumentor().instrument(**memory.providers())
     with memory.tracer_provider.get_tracer("app").start_as_current_span("load"):
         register(ObservedSessionContext(), table)
-    (told,) = events(memory)
-    assert (told["db.collection.name"], told["delta.table.version"]) == ("flights", 1)
-    assert set(told) == {"db.collection.name", "delta.table.id", "delta.table.version"}
-    assert str(tmp_path) not in str(told)
+    (event,) = events(memory)
+    assert (event["db.collection.name"], event["delta.table.version"]) == ("flights", 1)
+    assert set(event) == {"db.collection.name", "delta.table.id", "delta.table.version"}
+    assert str(tmp_path) not in str(event)
 
 
-def test_a_version_that_was_asked_for_is_the_one_told(memory, table):
+def test_a_requested_version_is_the_one_in_the_event(memory, table):
     DeltaLakeInstrumentor().instrument(**memory.providers())
     with memory.tracer_provider.get_tracer("app").start_as_current_span("load"):
         ObservedSessionContext().register_delta("f", table, version=0)
-    (told,) = events(memory)
-    assert told["delta.table.version"] == 0
+    (event,) = events(memory)
+    assert event["delta.table.version"] == 0
 
 
 def test_names_and_ids_are_those_of_the_settings(memory, table):
@@ -76,13 +76,13 @@ def test_names_and_ids_are_those_of_the_settings(memory, table):
     DeltaLakeInstrumentor().instrument(settings=settings, **memory.providers())
     with memory.tracer_provider.get_tracer("app").start_as_current_span("load"):
         ObservedSessionContext().register_delta("f", table)
-    (told,) = events(memory)
-    assert set(told) == {"delta.table.id", "delta.table.version"}
+    (event,) = events(memory)
+    assert set(event) == {"delta.table.id", "delta.table.version"}
     write_deltalake(table, pa.table({"id": [3]}), mode="append")
-    assert told["delta.table.id"] == memory.spans()[-1].attributes["delta.table.id"]
+    assert event["delta.table.id"] == memory.spans()[-1].attributes["delta.table.id"]
 
 
-def test_nothing_is_told_where_nothing_is_observed(memory, table):
+def test_there_is_no_event_where_nothing_is_observed(memory, table):
     DeltaLakeInstrumentor().instrument(**memory.providers())
     with memory.tracer_provider.get_tracer("app").start_as_current_span("load"), suppressed():
         ObservedSessionContext().register_delta("f", table)
@@ -106,13 +106,13 @@ def test_a_row_is_kept_on_request_alone(tmp_path, table):
         "REGISTER", "register", "noop",
     )  # fmt: skip
     assert (row["table_name"], row["version"], row["run_id"]) == ("flights", 1, context.run_id)
-    # A table that was only registered is none of the ledger's, and its row is no write.
+    # A table that was only registered is not in the ledger, and its row is not a write.
     assert ledger.reconcile().tables == ()
     assert ledger.reconcile([table]).counts["differing"] == 0
 
 
 def test_hits_and_verifications_are_no_writes_that_differ(tmp_path, table):
-    """Their rows name the version that they were served; another write has made it."""
+    """Their rows have the version that they were served, which another write has made."""
     root = str(tmp_path / "root")
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=root))
     ctx = ObservedSessionContext()

@@ -1,4 +1,4 @@
-"""A span that is made after the write has the ids that the commit was given before it."""
+"""A deferred span has the ids that the commit got before the span was created."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA = pa.table({"x": [1]})
 
 @pytest.fixture
 def observed():
-    """Instrument with a sampler; returns the provider and its finished spans."""
+    """Instrument with a sampler; return the provider and its finished spans."""
 
     def start(sampler):
         provider, exporter = TracerProvider(sampler, shutdown_on_exit=False), InMemorySpanExporter()
@@ -53,20 +53,20 @@ def observed():
     ids=lambda value: getattr(value, "get_description", lambda: value)(),
 )
 def test_commit_and_span_agree_whatever_the_sampler(sampler, is_reserved, observed, tmp_path):
-    """Trace id, span id and flags; a sampler that decides by itself is asked at the start."""
+    """Trace id, span id and flags agree; an unpredictable sampler is called at the start."""
     provider, finished = observed(sampler)
     assert DeferredSpans.are_possible(provider.get_tracer("x")) == is_reserved
     write_deltalake(tmp_path, DATA)
     traceparent = read_commit_metadata(tmp_path).metadata["traceparent"]
-    told = [
+    traceparents = [
         f"00-{s.context.trace_id:032x}-{s.context.span_id:016x}-{s.context.trace_flags:02x}"
         for s in finished()
     ]
-    assert told == ([] if sampler is ALWAYS_OFF else [traceparent])
+    assert traceparents == ([] if sampler is ALWAYS_OFF else [traceparent])
 
 
 def test_the_parent_and_the_start_are_those_of_the_write(observed, tmp_path):
-    """Although the span is made when the parent has long ended."""
+    """They are those of the write, although the span is created after the parent has ended."""
     provider, finished = observed(DEFAULT_ON)
     with provider.get_tracer("app").start_as_current_span("job") as parent:
         write_deltalake(tmp_path, DATA)
@@ -79,7 +79,7 @@ def test_the_parent_and_the_start_are_those_of_the_write(observed, tmp_path):
 def test_a_write_inside_an_unsampled_trace_is_not_recorded_and_not_in_another_trace(
     observed, tmp_path
 ):
-    """The caller's decision stands, and the commit says so."""
+    """The caller's sampling decision stands, and the commit has it."""
     _, finished = observed(DEFAULT_ON)
     around = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(0))
     with trace.use_span(trace.NonRecordingSpan(around)):

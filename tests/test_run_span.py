@@ -1,4 +1,4 @@
-"""The span of the run of a program under `deltawitness run`: one, which says how the program ended."""
+"""A program under `deltawitness run` has one run span, which has the program's exit code."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from deltawitness.telemetry.run_span_export import span_with_exit
 from deltawitness.telemetry.run_span_file import (
     RunSpanFile,
     accept_offer,
-    accepted_file,
     offer_export,
     read_run_span,
     run_span_path,
+    take_accepted_file,
 )
 from helpers.collector_parts import Backend, until
 from helpers.ledger_parts import rows_of
@@ -49,7 +49,7 @@ FLUSHED = PROGRAM + "from opentelemetry import trace; trace.get_tracer_provider(
 """For programs that end before the exporter would send the span of the write."""
 
 ENDINGS = {
-    # How a program ends, its exit code as subprocess has it, and the error type of its run.
+    # How a program ends, its exit code in subprocess, and the error type of its run.
     "pass": (0, None),
     "sys.exit(0)": (0, None),
     "sys.exit(7)": (7, "SystemExit"),
@@ -86,7 +86,7 @@ def exporting(backend, **variables):
 
 
 def execute(backend, folder, text, *options, **variables):
-    """Run a program observed."""
+    """Run a program under observation."""
     command = [*COMMAND, *options, "--", sys.executable, "-c", textwrap.dedent(text)]
     return subprocess.run(
         command, cwd=folder, env=exporting(backend, **variables), capture_output=True, text=True
@@ -98,7 +98,7 @@ def attributes_of(holder):
 
 
 def spans_of(backend):
-    """Each span that came in, as (span, attributes, attributes of the resource)."""
+    """Return each received span as (span, attributes, attributes of the resource)."""
     return [
         (span, attributes_of(span), attributes_of(resource.resource))
         for request in backend.trace_requests
@@ -109,7 +109,7 @@ def spans_of(backend):
 
 
 def run_span_of(backend):
-    """The one span of a run, and those of writes."""
+    """Return the only span of a run, and the spans of writes."""
     spans = spans_of(backend)
     (found,) = [one for one in spans if "cicd.pipeline.run.id" in one[1] and one[0].kind == 1]
     return found, [one for one in spans if one[0].kind == 3]
@@ -125,8 +125,8 @@ def assert_ending(found, code, error_type):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_the_one_span_of_a_run_says_how_its_program_ended(ending, tmp_path, backend):
-    """As the row of the ledger does, and the spans of its writes are its children."""
+def test_the_one_span_of_a_run_has_the_exit_code(ending, tmp_path, backend):
+    """The span agrees with the run's row in the ledger, and is the parent of the writes' spans."""
     code, error_type = ENDINGS[ending]
     done = execute(backend, tmp_path, FLUSHED + ending, "--job", "nightly")
     assert done.returncode == code, done.stderr
@@ -155,8 +155,8 @@ def test_the_one_span_of_a_run_says_how_its_program_ended(ending, tmp_path, back
         ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, "SIGTERM"),
     ],
 )
-def test_without_a_ledger_the_span_says_the_same(ending, code, error_type, tmp_path, backend):
-    """Nothing of it depends on the ledger."""
+def test_without_a_ledger_the_span_is_the_same(ending, code, error_type, tmp_path, backend):
+    """The span does not depend on the ledger."""
     done = execute(backend, tmp_path, "import os, signal, sys\n" + ending, "--no-ledger")
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     found, writes = run_span_of(backend)
@@ -189,7 +189,7 @@ CHILDREN = """
 
 
 def test_the_spans_of_child_processes_are_children_of_the_run(tmp_path, backend):
-    """No child ends the span of the run, also where it runs the exit handlers of its parent."""
+    """No child process ends the run's span, also where it runs the exit handlers of its parent."""
     (tmp_path / "program.py").write_text(textwrap.dedent(CHILDREN))
     done = subprocess.run(
         [*COMMAND, "--", sys.executable, "program.py"],
@@ -206,7 +206,7 @@ def test_the_spans_of_child_processes_are_children_of_the_run(tmp_path, backend)
 
 
 def test_what_a_program_adds_to_the_span_is_exported(tmp_path, backend):
-    """Attributes, events and links; and the trace that the command was started in is its parent."""
+    """Attributes, events and links are exported; the parent is the span that the command was started in."""
     text = """
         import sys
         from opentelemetry import trace
@@ -232,15 +232,15 @@ def test_what_a_program_adds_to_the_span_is_exported(tmp_path, backend):
 
 
 def test_a_run_that_is_not_sampled_has_no_span(tmp_path, backend):
-    """The sampler of the program decides."""
+    """The program's sampler decides."""
     done = execute(backend, tmp_path, "raise SystemExit(3)", OTEL_TRACES_SAMPLER="always_off")
     assert (done.returncode, done.stderr) == (3, "")
     assert backend.trace_requests == []
 
 
 @pytest.mark.parametrize("form", ["a shell waits for it", "it has other settings"])
-def test_a_program_whose_end_the_command_cannot_tell_ends_its_span_itself(form, tmp_path, backend):
-    """One span again: of a program that is not the command's child, and of one that exports elsewhere."""
+def test_a_program_that_the_command_cannot_observe_ends_its_span_itself(form, tmp_path, backend):
+    """A program that is not the command's child, or that exports elsewhere, exports one span."""
     (tmp_path / "app.py").write_text("raise LookupError")
     command = {
         "a shell waits for it": ["sh", "-c", f"{sys.executable} app.py; exit 3"],
@@ -256,7 +256,7 @@ def test_a_program_whose_end_the_command_cannot_tell_ends_its_span_itself(form, 
 
 
 def test_a_program_whose_command_is_killed_ends_its_span_itself(tmp_path, backend):
-    """Without the code of a `sys.exit()`."""
+    """The span then lacks the code of a `sys.exit()`."""
     text = "import sys; print('ready', flush=True); sys.stdin.read(); raise LookupError"
     with subprocess.Popen(
         [*COMMAND, "--no-ledger", "--", sys.executable, "-c", text],
@@ -276,7 +276,7 @@ def test_a_program_whose_command_is_killed_ends_its_span_itself(tmp_path, backen
 
 
 def test_a_program_that_is_not_there_has_no_span(tmp_path, backend):
-    """Nor has one that loads nothing of ours."""
+    """A missing program, or one that does not load deltawitness, has no span."""
     for program, code in (["/nosuch/program"], 127), (["sh", "-c", "exit 3"], 3):
         done = subprocess.run(
             [*COMMAND, "--", *program], cwd=tmp_path, env=exporting(backend), capture_output=True
@@ -286,7 +286,7 @@ def test_a_program_that_is_not_there_has_no_span(tmp_path, backend):
 
 
 def test_a_server_that_is_down_costs_one_line_and_not_the_exit_code(tmp_path, backend):
-    """What OpenTelemetry logs in the program beside it is the program's."""
+    """The command prints one line; what OpenTelemetry logs in the program is the program's output."""
     backend.down()
     text = "import logging, sys; logging.disable(); sys.exit(7)"
     done = execute(backend, tmp_path, text, OTEL_EXPORTER_OTLP_TIMEOUT="1")
@@ -297,7 +297,7 @@ def test_a_server_that_is_down_costs_one_line_and_not_the_exit_code(tmp_path, ba
 
 @pytest.mark.parametrize("exporter", ["none", "console"])
 def test_a_trace_is_shown_whether_it_is_exported_or_not(exporter, tmp_path):
-    """`--show-trace`; the console exporter prints the span to stdout."""
+    """`--show-trace` works with and without an export; the console exporter prints the span to stdout."""
     command = [*COMMAND[:-1], "--show-trace", "--", sys.executable, "-c", PROGRAM + "sys.exit(7)"]
     variables = {} if exporter == "none" else {**NO_SIGNALS, "OTEL_TRACES_EXPORTER": exporter}
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
@@ -327,7 +327,7 @@ def tracer(exported):
 
 
 def test_a_span_survives_the_file(tmp_path, tracer, exported):
-    """The span of the file and the one that the SDK would have exported are equal."""
+    """The span from the file equals the one that the SDK would have exported."""
     parent = tracer.start_span("parent")
     span = tracer.start_span(
         "nightly", kind=SpanKind.INTERNAL, links=[Link(parent.get_span_context(), {"b": 2})]
@@ -351,7 +351,7 @@ def test_a_span_survives_the_file(tmp_path, tracer, exported):
 
 
 def test_a_file_that_cannot_be_written_leaves_the_span_to_the_program(tmp_path, tracer):
-    """A full disk; at the end the command has the state of the start."""
+    """If the first write fails, the program ends the span; if the last one fails, the command does."""
     span = tracer.start_span("nightly")
     file = RunSpanFile(tmp_path / "gone" / "run_span.json", sys.executable)
     assert not file.start(span)
@@ -361,28 +361,28 @@ def test_a_file_that_cannot_be_written_leaves_the_span_to_the_program(tmp_path, 
 
 
 def test_an_offer_is_accepted_once_and_by_a_direct_child_alone(tmp_path, monkeypatch):
-    """And only by one that exports to the same place; the service name may differ."""
+    """Only a child with the same export settings accepts it; the service name may differ."""
     settings = {"OTEL_TRACES_EXPORTER": "console"}
     lock = tmp_path / "supervisor.lock"
     accept_offer(settings)
-    assert accepted_file() is None
+    assert take_accepted_file() is None
     monkeypatch.setenv(Env.SUPERVISOR, f"{os.getppid()}:{lock}")
     accept_offer(settings)
-    assert accepted_file() is None
+    assert take_accepted_file() is None
     offer_export(str(lock), settings)
     assert read_run_span(run_span_path(str(lock))) is None
     accept_offer({**settings, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://elsewhere"})
-    assert accepted_file() is None
+    assert take_accepted_file() is None
     accept_offer({**settings, "OTEL_SERVICE_NAME": "nightly"})
-    accepted = accepted_file()
+    accepted = take_accepted_file()
     assert accepted is not None
     assert accepted.path == tmp_path / "run_span.json"
-    assert accepted_file() is None
+    assert take_accepted_file() is None
 
 
 @pytest.mark.parametrize("exporter", ["none", " NONE "])
 def test_nothing_is_offered_where_nothing_is_exported(exporter, tmp_path):
-    """The command starts no exporter then."""
+    """Without an exporter, the command offers nothing and starts no process."""
     lock = str(tmp_path / "supervisor.lock")
     offer_run_span_export(lock, {"OTEL_TRACES_EXPORTER": exporter})
     offer_run_span_export(lock, {})
@@ -391,7 +391,7 @@ def test_nothing_is_offered_where_nothing_is_exported(exporter, tmp_path):
 
 
 def started_export(tmp_path, script):
-    """An export by an interpreter that does something else."""
+    """Start an export by an interpreter that is a given script."""
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o700)
@@ -409,16 +409,16 @@ def started_export(tmp_path, script):
     ],
 )
 def test_an_exporter_that_fails_is_one_line(script, reason, tmp_path, capsys, monkeypatch):
-    """And one that hangs is killed."""
+    """An exporter that fails prints one line; one that hangs is killed."""
     monkeypatch.setattr(run_span, "EXPORT_TIMEOUT", 0.2 if "sleep" in script else 15.0)
     started_export(tmp_path, script).wait()
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err == f"deltawitness: the span of the run was not exported: {reason}\n"
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == f"deltawitness: the span of the run was not exported: {reason}\n"
 
 
 def test_an_interpreter_that_is_gone_is_one_line(tmp_path, capsys):
-    """The environment of the program may have been deleted meanwhile."""
+    """The program's environment may have been deleted before the export."""
     lock = str(tmp_path / "supervisor.lock")
     document = {"python": str(tmp_path / "python"), "span": {}}
     run_span_path(lock).write_text(json.dumps(document))
@@ -427,7 +427,7 @@ def test_an_interpreter_that_is_gone_is_one_line(tmp_path, capsys):
     assert line.startswith("deltawitness: the span of the run was not exported: ")
 
 
-def test_a_server_that_never_answers_is_given_up(tmp_path):
+def test_the_export_to_a_silent_server_times_out(tmp_path):
     """The export is bounded, whatever the exporter's own timeout is."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         file = RunSpanFile(tmp_path / "run_span.json", sys.executable)

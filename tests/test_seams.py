@@ -1,4 +1,4 @@
-"""The engine's private seams are where we think they are: a new release that moves one fails here."""
+"""Contract tests of delta-rs' private API: a release that changes a seam fails here."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ written through in `test_instrumentation.py`."""
 
 
 def public_callables():
-    """Every public function and method of the engine's public modules, by its name."""
+    """Yield every public function and method of the engine's public modules, by name."""
     functions = {
         "write_deltalake": deltalake.write_deltalake,
         "convert_to_deltalake": deltalake.convert_to_deltalake,
@@ -79,7 +79,7 @@ def public_callables():
     return {name: member for name, member in functions.items() if inspect.isfunction(member)}
 
 
-def test_every_public_callable_that_commits_is_known():
+def test_every_public_callable_that_commits_is_listed():
     """A new entry point that takes commit properties must be observed and listed here."""
     committing = {
         name
@@ -93,7 +93,7 @@ def test_every_public_callable_that_commits_is_known():
 
 
 def test_every_method_of_the_raw_table_is_in_one_list():
-    """A new method of the engine's inner table either writes, and is observed, or reads."""
+    """A new method of `RawDeltaTable` must be listed as a writing or a reading method."""
     methods = {name for name in dir(RawDeltaTable) if not name.startswith("_")}
     observed = {seam.name for seam in METHOD_SEAMS} | {MERGE_BUILD, MERGE_EXECUTE.name}
     assert methods == observed | READING_METHODS
@@ -102,21 +102,21 @@ def test_every_method_of_the_raw_table_is_in_one_list():
 
 @pytest.mark.parametrize("seam", METHOD_SEAMS, ids=lambda seam: seam.name)
 def test_committing_methods_take_commit_properties(seam):
-    """Where a method commits, its signature says where our metadata goes."""
+    """The signature of each committing method has `commit_properties`."""
     parameters = inspect.signature(getattr(RawDeltaTable, seam.name)).parameters
     assert (COMMIT_PROPERTIES in parameters) == seam.commits
 
 
 @pytest.mark.parametrize("seam", FUNCTION_SEAMS, ids=lambda seam: seam.name)
 def test_function_seams_are_module_globals(seam):
-    """They are looked up at call time, under the names that we replace, with the parameters we read."""
+    """Function seams are looked up at call time, under the listed names and with the listed parameters."""
     function = getattr(importlib.import_module(seam.module), seam.name)
     parameters = inspect.signature(function).parameters
     assert {seam.uri, "storage_options", COMMIT_PROPERTIES} <= set(parameters)
 
 
 def test_write_deltalake_opens_the_table_through_the_open_seam():
-    """The first thing a write by URI does can be seen."""
+    """`write_deltalake` opens its table by the open seam before anything else."""
     module, name = OPEN_SEAM
     source = inspect.getsource(write_deltalake)
     assert importlib.import_module(module).__dict__[name]
@@ -124,7 +124,7 @@ def test_write_deltalake_opens_the_table_through_the_open_seam():
 
 
 def test_a_conversion_looks_for_the_table_through_its_own_seam():
-    """In mode `ignore`, and nowhere else."""
+    """`convert_to_deltalake` looks up its table by the seam in mode `ignore`, and only there."""
     module, name = CONVERT_OPEN_SEAM
     source = inspect.getsource(deltalake.convert_to_deltalake)
     assert importlib.import_module(module).__dict__[name]
@@ -132,8 +132,8 @@ def test_a_conversion_looks_for_the_table_through_its_own_seam():
     assert f'mode == "ignore" and {name}(uri, storage_options) is not None' in source
 
 
-def test_the_code_of_write_deltalake_can_be_exchanged():
-    """It closes over nothing, and warns of nothing by counting frames to its caller."""
+def test_the_code_of_write_deltalake_can_be_replaced():
+    """`write_deltalake` is not a closure and issues no warning with a stack level."""
     module, name = WHOLE_WRITE
     function = getattr(importlib.import_module(module), name)
     assert function is write_deltalake
@@ -142,7 +142,7 @@ def test_the_code_of_write_deltalake_can_be_exchanged():
 
 
 def test_methods_of_the_raw_table_can_be_replaced_in_place(monkeypatch, tmp_path):
-    """The class accepts attributes, and its methods are looked up on it."""
+    """`RawDeltaTable` accepts attributes, and methods are looked up on the class."""
     seen = []
     original = RawDeltaTable.write
 
@@ -157,8 +157,8 @@ def test_methods_of_the_raw_table_can_be_replaced_in_place(monkeypatch, tmp_path
     assert {"batch_schema", "commit_properties", "mode"} <= set(seen[0])
 
 
-def test_a_handle_knows_its_own_version_right_after_a_write(tmp_path):
-    """The version after a write is this write's, although another writer came between."""
+def test_a_handle_is_at_the_version_of_its_own_write(tmp_path):
+    """After a write, a handle has that version, also when another writer came in between."""
     write_deltalake(tmp_path, DATA)
     mine, other = DeltaTable(tmp_path), DeltaTable(tmp_path)
     write_deltalake(other, DATA, mode="append")
@@ -166,8 +166,8 @@ def test_a_handle_knows_its_own_version_right_after_a_write(tmp_path):
     assert (other.version(), mine.version()) == (1, 2)
 
 
-def test_a_file_of_known_size_is_read_whole_whatever_the_size_said(tmp_path):
-    """Asking for more than there is returns what there is; a missing file is None."""
+def test_a_read_past_the_end_returns_the_complete_file(tmp_path):
+    """A request for more bytes than there are returns all of the file; a missing file is None."""
     write_deltalake(tmp_path, DATA)
     path, missing = "_delta_log/00000000000000000000.json", "_delta_log/00000000000000000009.json"
     content = (tmp_path / path).read_bytes()
@@ -177,7 +177,7 @@ def test_a_file_of_known_size_is_read_whole_whatever_the_size_said(tmp_path):
     assert read_file(store_of(DeltaTable(tmp_path)._table, [path]), path) == content
 
 
-def test_a_table_keeps_its_storage_options(tmp_path):
-    """Under a private name, which is read in one place."""
+def test_a_table_has_its_storage_options(tmp_path):
+    """A table has its storage options under the private name that `storage_options_of` reads."""
     write_deltalake(tmp_path, DATA)
     assert storage_options_of(DeltaTable(tmp_path, storage_options={"a": "b"})) == {"a": "b"}

@@ -1,4 +1,4 @@
-"""Each write is one span, one set of data points and one log record, correlated."""
+"""Each write has one span, one set of data points and one log record, which are correlated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA = pa.table({"id": [1, 2, 3]})
 
 @pytest.fixture
 def table(tmp_path, delta_telemetry):
-    """A table written under observation: its first write is in the telemetry, too."""
+    """A table written under observation, so its first write is in the telemetry."""
     uri = tmp_path / "flights"
     write_deltalake(uri, DATA)
     return uri
@@ -31,7 +31,7 @@ def span_of(telemetry):
 
 
 def test_a_write_is_a_client_span_with_the_stable_conventions(table, delta_telemetry):
-    """Name, kind and attributes, with their value types."""
+    """The span has the name, kind and attribute types of the semantic conventions."""
     write_deltalake(table, DATA, mode="append")
     span = span_of(delta_telemetry)
     commit = read_commit_metadata(table)
@@ -65,21 +65,21 @@ def test_a_write_is_a_client_span_with_the_stable_conventions(table, delta_telem
 
 
 def test_the_commit_leads_to_the_span(table, delta_telemetry):
-    """`traceparent` in the commit names the span's trace and span id."""
+    """`traceparent` in the commit has the trace id and the span id of the write's span."""
     context = span_of(delta_telemetry).context
     traceparent = read_commit_metadata(table).metadata["traceparent"]
     assert traceparent.startswith(f"00-{context.trace_id:032x}-{context.span_id:016x}-")
 
 
 def test_the_span_lasts_as_long_as_the_write(table, delta_telemetry):
-    """And the duration metric says the same."""
+    """The span and the duration metric have the duration of the write."""
     span = span_of(delta_telemetry)
     (point,) = delta_telemetry.metric_points()["db.client.operation.duration"]
     assert point.sum == pytest.approx((span.end_time - span.start_time) / 1e9)
 
 
 def test_a_write_is_a_child_of_the_span_around_it(table, delta_telemetry):
-    """The Python trace goes through."""
+    """A span of the program is the parent of the write's span."""
     tracer = delta_telemetry.tracer_provider.get_tracer("app")
     with tracer.start_as_current_span("job") as parent:
         write_deltalake(table, DATA, mode="append")
@@ -88,7 +88,7 @@ def test_a_write_is_a_child_of_the_span_around_it(table, delta_telemetry):
 
 
 def test_a_run_is_a_span_around_its_writes(table, delta_telemetry):
-    """The run's writes share its trace."""
+    """A run has a span, and its writes are in that trace."""
     with run("nightly", attributes={"shard": "3"}) as context:
         write_deltalake(table, DATA, mode="append")
     written, around = delta_telemetry.spans()[-2:]
@@ -100,7 +100,7 @@ def test_a_run_is_a_span_around_its_writes(table, delta_telemetry):
 
 
 def test_a_run_that_fails_is_a_span_with_the_error(delta_telemetry):
-    """The class alone: its text may hold anything."""
+    """The span of a failed run has the error's class only, as its text may contain anything."""
     with pytest.raises(KeyError), run("nightly"):
         raise KeyError("secret")
     span = span_of(delta_telemetry)
@@ -110,7 +110,7 @@ def test_a_run_that_fails_is_a_span_with_the_error(delta_telemetry):
 
 
 def test_a_failure_has_an_error_status_type_and_two_log_records(table, delta_telemetry):
-    """The same type on span, metric and logs; the exception is a log event, not a span event."""
+    """Span, metrics and logs have the same error type; the exception is a log event, not a span event."""
     with pytest.raises(Exception, match="already exists"):
         write_deltalake(table, DATA)
     span = span_of(delta_telemetry)
@@ -131,17 +131,17 @@ def test_a_failure_has_an_error_status_type_and_two_log_records(table, delta_tel
             "error.type": "table_exists",
         }
     ]
-    told = [record.log_record for record in delta_telemetry.log_records()[1:]]
-    assert [(r.event_name, r.severity_text) for r in told] == [
+    records = [record.log_record for record in delta_telemetry.log_records()[1:]]
+    assert [(r.event_name, r.severity_text) for r in records] == [
         ("deltawitness.write", "ERROR"),
         ("db.client.operation.exception", "WARN"),
     ]
-    assert told[1].attributes["exception.type"] == "_internal.DeltaError"
-    assert {r.span_id for r in told} == {span.context.span_id}
+    assert records[1].attributes["exception.type"] == "_internal.DeltaError"
+    assert {r.span_id for r in records} == {span.context.span_id}
 
 
-def test_the_log_record_is_inside_the_trace_and_says_what_the_span_says(table, delta_telemetry):
-    """Trace and span id are the write's, the time is its end."""
+def test_the_log_record_has_the_ids_and_attributes_of_the_span(table, delta_telemetry):
+    """The record has the trace id, span id and end time of the write."""
     span, record = span_of(delta_telemetry), delta_telemetry.log_records()[-1].log_record
     assert (record.trace_id, record.span_id) == (span.context.trace_id, span.context.span_id)
     assert record.timestamp == span.end_time
@@ -151,7 +151,7 @@ def test_the_log_record_is_inside_the_trace_and_says_what_the_span_says(table, d
 
 
 def test_metrics_carry_bounded_attributes_only(table, delta_telemetry):
-    """No run, no table, no id, whatever is written."""
+    """No data point has the name of a run or a table, or an id."""
     with run("nightly"), cache_context(policy="views", scope="view", key="k"):
         DeltaTable(table).delete("id = 1")
     points = delta_telemetry.metric_points()
@@ -173,7 +173,7 @@ def test_metrics_carry_bounded_attributes_only(table, delta_telemetry):
 
 
 def test_metrics_have_the_names_units_and_buckets_of_the_conventions(table, delta_telemetry):
-    """As the semantic conventions and our own list give them."""
+    """Names, units and buckets are those of the semantic conventions and of our list."""
     assert delta_telemetry.spans()
     data = delta_telemetry._metrics.get_metrics_data()
     found = {
@@ -202,7 +202,7 @@ def test_metrics_have_the_names_units_and_buckets_of_the_conventions(table, delt
 
 
 def test_views_give_the_same_buckets(table):
-    """For programs that own their provider."""
+    """For programs that create their own provider, the views set the advised buckets."""
     assert [tuple(view._aggregation._boundaries) for view in metric_views()] == [
         DB_DURATION_BUCKETS,
         CACHE_DURATION_BUCKETS,
@@ -210,7 +210,7 @@ def test_views_give_the_same_buckets(table):
 
 
 def test_exemplars_point_to_the_span_and_hold_nothing_else(table, delta_telemetry):
-    """The default filter samples within a trace; no attribute is filtered, so none is kept."""
+    """The default filter samples within a trace; no attribute is filtered, so an exemplar has none."""
     (point,) = delta_telemetry.metric_points()["db.client.operation.duration"]
     span = span_of(delta_telemetry)
     assert [(e.trace_id, e.span_id, e.filtered_attributes) for e in point.exemplars] == [
@@ -219,16 +219,16 @@ def test_exemplars_point_to_the_span_and_hold_nothing_else(table, delta_telemetr
 
 
 def test_the_65th_policy_is_the_others():
-    """Metrics never grow with the number of policies."""
+    """Data points do not grow with the number of policies."""
     names = PolicyNames()
-    told = {names.bounded(f"p{i}") for i in range(100)}
-    assert len(told) == 65
-    assert "_other" in told
+    bounded_names = {names.bounded(f"p{i}") for i in range(100)}
+    assert len(bounded_names) == 65
+    assert "_other" in bounded_names
     assert names.bounded("p0") == "p0"
 
 
-def test_inputs_and_hashes_of_an_enclosing_proxy_are_told(table, delta_telemetry):
-    """A session or a pipeline knows them, the seam tells them."""
+def test_inputs_and_hashes_of_an_enclosing_proxy_are_exported(table, delta_telemetry):
+    """A write's span has the attributes of the write context around it."""
     facts = WriteAttributes(
         plan_hash="p", schema_hash="s", inputs=(InputVersion("t", 4, "file:///x"),)
     )
@@ -240,7 +240,7 @@ def test_inputs_and_hashes_of_an_enclosing_proxy_are_told(table, delta_telemetry
 
 
 def test_a_providers_own_flush_waits_for_the_delivery(tmp_path, delta_telemetry):
-    """`force_flush` right after the last write finds its span; uninstrument puts the method back."""
+    """`force_flush` right after the last write exports its span; `uninstrument()` restores the method."""
     provider = delta_telemetry.tracer_provider
     write_deltalake(tmp_path / "t", DATA)
     assert "force_flush" in vars(provider)
@@ -249,10 +249,10 @@ def test_a_providers_own_flush_waits_for_the_delivery(tmp_path, delta_telemetry)
 
 
 def test_internal_errors_and_drops_are_counted_by_component(delta_telemetry):
-    """With one bounded attribute."""
+    """Both counters have one bounded attribute."""
     counters = InternalCounters(delta_telemetry.meter_provider)
-    counters.error("sink")
-    counters.dropped("delivery")
+    counters.count_error("sink")
+    counters.count_dropped("delivery")
     points = delta_telemetry.metric_points()
     assert {
         name: [(dict(p.attributes), p.value) for p in points[name]]
@@ -264,11 +264,11 @@ def test_internal_errors_and_drops_are_counted_by_component(delta_telemetry):
 
 
 @pytest.mark.parametrize(
-    ("operation", "told", "expected"),
+    ("operation", "chosen", "expected"),
     [("read", None, "hit"), ("read", "miss", "miss"), ("write", None, "write")],
 )
-def test_a_cache_span_has_its_result(operation, told, expected, delta_telemetry):
-    """On the span and on the count."""
+def test_a_cache_span_has_its_result(operation, chosen, expected, delta_telemetry):
+    """The span and the data point have the result."""
     with cache_span(
         f"cache.{operation}",
         cache_policy="nightly",
@@ -277,8 +277,8 @@ def test_a_cache_span_has_its_result(operation, told, expected, delta_telemetry)
         attributes={"note": "/home/ann/x", "rows": 3},
     ) as (span, set_result):
         assert trace.get_current_span() is span
-        if told is not None:
-            set_result(told)
+        if chosen is not None:
+            set_result(chosen)
     seen = span_of(delta_telemetry)
     assert seen.name == f"cache.{operation}"
     assert seen.attributes["cache.result"] == expected
@@ -293,7 +293,7 @@ def test_a_cache_span_has_its_result(operation, told, expected, delta_telemetry)
 
 
 def test_a_cache_span_that_fails_says_so_and_passes_the_error_on(delta_telemetry):
-    """Status, type and redacted text; the exception is the caller's own."""
+    """The span has status, type and redacted text; the caller gets the original exception."""
     error = OSError(28, "No space left on device: '/home/ann/x'")
     with (
         pytest.raises(OSError) as raised,
@@ -309,7 +309,7 @@ def test_a_cache_span_that_fails_says_so_and_passes_the_error_on(delta_telemetry
 
 @pytest.mark.parametrize("wrong", [{"cache_scope": "table"}, {"operation": "truncate"}])
 def test_a_cache_span_outside_the_closed_sets_is_refused_before_it_opens(wrong, delta_telemetry):
-    """One clear error with the allowed words."""
+    """The error lists the allowed values."""
     facts = {"cache_policy": "p", "cache_scope": "view", "operation": "read"} | wrong
     with pytest.raises(ConfigurationError, match="expected one of"), cache_span("x", **facts):
         pass

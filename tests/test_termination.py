@@ -1,4 +1,4 @@
-"""A process that is told to go tells everything first, and dies of the signal all the same."""
+"""On SIGTERM, a process flushes everything, and is ended by the signal."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PROGRAM = Path(__file__).parent / "programs" / "writes_until_told.py"
 
 
 @pytest.mark.parametrize("how", ["", "slow"])
-def test_a_terminated_program_is_told_whole(tmp_path, how):
-    """Between writes and in the middle of one that would not end: every write, and the run, at once."""
+def test_a_terminated_program_is_recorded_completely(tmp_path, how):
+    """Every write and the run are recorded, also when SIGTERM comes during a write that does not end."""
     program = subprocess.Popen(
         [sys.executable, PROGRAM, tmp_path, how],
         env={**os.environ, "DELTAWITNESS_CACHE_ROOT": str(tmp_path / "cache")},
@@ -32,7 +32,7 @@ def test_a_terminated_program_is_told_whole(tmp_path, how):
     assert program.stdout.readline() == "begun\n"
     program.send_signal(signal.SIGTERM)
     assert program.wait(30) == -signal.SIGTERM
-    # No drain of ours: what is there, the program itself has carried.
+    # Nothing is drained here: the rows were drained by the program itself.
     inventory = DeltaTable(tmp_path / "cache/cache_ledgers/cache_inventory_v1")
     runs = DeltaTable(tmp_path / "cache/cache_ledgers/cache_run_summary_v1").to_pyarrow_table()
     assert runs.select(["job", "status", "error_type"]).to_pylist() == [
@@ -41,14 +41,14 @@ def test_a_terminated_program_is_told_whole(tmp_path, how):
     versions = inventory.to_pyarrow_table()["version"].to_pylist()
     known = DeltaTable(tmp_path / "t").version() + 1
     assert sorted(versions) == list(range(len(versions)))
-    # The program went on while it was told: what it wrote then waits in the spool.
+    # The program continued during the flush: its later writes are still in the spool.
     Ledger(tmp_path / "cache").drain()
     plan = Ledger(tmp_path / "cache").reconcile([tmp_path / "t"])
     assert Ledger(tmp_path / "cache").inventory().count() + len(plan.missing) == known
 
 
-def test_a_program_that_comes_to_its_end_dies_of_the_signal(tmp_path):
-    """Its last statement is done before everything is told; its end waits for that."""
+def test_a_program_that_reaches_its_end_is_ended_by_the_signal(tmp_path):
+    """A program that runs its last statement during the flush waits for it at its end."""
     text = """if True:
         import os, signal, sys, pyarrow as pa
         from deltalake import write_deltalake
@@ -69,10 +69,10 @@ def test_a_program_that_comes_to_its_end_dies_of_the_signal(tmp_path):
 
 
 def test_a_handler_of_the_program_stays(tmp_path):
-    """Where the program handles the signal itself, nothing is changed."""
+    """A signal handler of the program is not replaced."""
 
     def handler(*_):
-        """Handle it."""
+        """Handle the signal."""
 
     before = signal.signal(signal.SIGTERM, handler)
     try:
@@ -85,7 +85,7 @@ def test_a_handler_of_the_program_stays(tmp_path):
 
 
 def test_the_default_comes_back(tmp_path):
-    """After uninstrument() the signal and its descriptor are as they were."""
+    """`uninstrument()` restores the signal's default and the wakeup descriptor."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     DeltaLakeInstrumentor().uninstrument()
@@ -94,13 +94,13 @@ def test_the_default_comes_back(tmp_path):
 
 
 def test_without_a_ledger_the_signal_is_left_alone():
-    """What is not kept needs no telling."""
+    """Without a ledger, no handler is installed."""
     DeltaLakeInstrumentor().instrument()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_off_the_main_thread_the_signal_is_left_alone():
-    """Python lets nobody else set a handler."""
+    """Python sets signal handlers only on the main thread."""
     thread = threading.Thread(target=SigtermHandler(bool).install)
     thread.start()
     thread.join()
@@ -108,7 +108,7 @@ def test_off_the_main_thread_the_signal_is_left_alone():
 
 
 def test_a_forked_child_dies_alone(tmp_path):
-    """A signal to the child is none to its parent."""
+    """SIGTERM to a forked child does not end its parent."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
     child = os.fork()
     if child == 0:
@@ -120,7 +120,7 @@ def test_a_forked_child_dies_alone(tmp_path):
 
 
 def test_an_event_loop_keeps_its_descriptor(tmp_path):
-    """One that was there before us gets its signals as before; the handler alone tells."""
+    """An event loop's wakeup descriptor still gets its signals; the Python handler alone flushes."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
@@ -166,7 +166,7 @@ EXPORTS = """if True:
 
 @pytest.mark.parametrize("how", ["answers", "silent"])
 def test_a_terminated_program_exports_what_it_has(tmp_path, how):
-    """The SDK's batch is flushed, with the run's span as an error; a silent server ends nothing."""
+    """The SDK's batch is flushed, with the run's span as an error; a silent server delays nothing else."""
     with subprocess.Popen(
         [sys.executable, "-c", EXPORTS, tmp_path, how],
         env={**os.environ, "DELTAWITNESS_CACHE_ROOT": str(tmp_path / "cache")},

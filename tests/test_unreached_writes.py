@@ -1,4 +1,4 @@
-"""A write that never reaches the engine is one event: skipped because there is a table, or failed."""
+"""A write that does not reach the engine is one event: skipped because the table exists, or failed."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ DATA = pa.table({"id": [1]})
 
 
 class BadSource:
-    """Data that raises when it is asked for its stream."""
+    """Data that raises when its stream is requested."""
 
     def __arrow_c_stream__(self, requested_schema=None):
         raise RuntimeError("bad source")
 
 
 class ForeignPipeline:
-    """A pipeline of the program's own."""
+    """A pipeline class of the program."""
 
     def write(self, request):
         write_deltalake(request.destination, request.source, mode=request.mode.value)
@@ -77,7 +77,7 @@ def pipeline_write(uri, source=DATA, pipeline=None, **options):
 
 
 def parquet(uri):
-    """Return a folder of Parquet files beside the table, a Delta table already."""
+    """Return a directory of Parquet files next to the table; the table exists as Delta already."""
     folder = f"{uri}_parquet"
     os.makedirs(folder)
     pq.write_table(DATA, f"{folder}/part.parquet")
@@ -96,7 +96,7 @@ SKIPPED = {
     "plain pipeline": lambda uri: WritePipeline().write(WriteRequest(source=DATA, destination=uri, mode="ignore")),
     "pipeline": lambda uri: pipeline_write(uri, mode="ignore"),
     "pipeline by handle": lambda uri: pipeline_write(DeltaTable(uri), mode="ignore"),
-    "pipeline without kept handles": lambda uri: pipeline_write(uri, pipeline=WritePipeline(reuse_handles=False), mode="ignore"),
+    "pipeline without reused handles": lambda uri: pipeline_write(uri, pipeline=WritePipeline(reuse_handles=False), mode="ignore"),
     "foreign pipeline": lambda uri: pipeline_write(uri, pipeline=ForeignPipeline(), mode="ignore"),
     "write_delta": lambda uri: frame().write_delta(uri, mode="ignore"),
     "write_delta of what it reads": lambda uri: session(uri).table("t").sort("id").write_delta(uri, mode="ignore"),
@@ -104,7 +104,7 @@ SKIPPED = {
     "CREATE TABLE AS": lambda uri: frame() and ObservedSessionContext().sql(f"CREATE TABLE n STORED AS DELTATABLE LOCATION '{uri}' OPTIONS ('mode' 'ignore') AS SELECT 1 AS id"),
 }  # fmt: skip
 
-BY_PROXY = {"pipeline", "pipeline by handle", "pipeline without kept handles", "foreign pipeline", "write_delta", "write_delta of what it reads", "COPY", "CREATE TABLE AS"}  # fmt: skip
+BY_PROXY = {"pipeline", "pipeline by handle", "pipeline without reused handles", "foreign pipeline", "write_delta", "write_delta of what it reads", "COPY", "CREATE TABLE AS"}  # fmt: skip
 
 
 def the_event(captured, uri):
@@ -115,7 +115,7 @@ def the_event(captured, uri):
 
 @contextmanager
 def captured_by(how):
-    """Capture what the instrumentor observes, or what the proxies observe by themselves."""
+    """Capture what the instrumentor observes, or what the proxies observe without it."""
     if how == "instrumentor":
         with capture_writes() as captured:
             yield captured
@@ -130,15 +130,15 @@ def captured_by(how):
 
 
 def ways(cases, bare):
-    """Each case with what observes it: proxies see only what goes through one."""
+    """Return each case with its observer; proxies alone only see writes through a proxy."""
     return [(case, "instrumentor") for case in cases] + [
         (case, "proxies") for case in cases if case not in bare
     ]
 
 
 @pytest.mark.parametrize(("case", "how"), ways(SKIPPED, SKIPPED.keys() - BY_PROXY))
-def test_a_write_that_is_skipped_is_told(uri, case, how):
-    """Once, as no commit because the table exists; the result is what it is without us."""
+def test_a_skipped_write_is_delivered(uri, case, how):
+    """It is one event without a commit, as the table exists; the program gets the engine's result."""
     expected = SKIPPED[case](uri)
     with captured_by(how) as captured:
         result = SKIPPED[case](uri)
@@ -150,8 +150,8 @@ def test_a_write_that_is_skipped_is_told(uri, case, how):
     assert DeltaTable(uri).version() == 0
 
 
-def test_a_conversion_that_is_skipped_is_told(uri):
-    """Of files that are a Delta table already."""
+def test_a_skipped_conversion_is_delivered(uri):
+    """A conversion in mode `ignore` of files that are a Delta table already is one skipped event."""
     folder = parquet(uri)
     with capture_writes() as captured:
         assert convert_to_deltalake(folder, mode="ignore") is None
@@ -164,7 +164,7 @@ def test_a_conversion_that_is_skipped_is_told(uri):
 
 
 def test_a_write_in_mode_ignore_where_there_is_no_table_is_a_write(tmp_path):
-    """It makes the table."""
+    """Mode `ignore` without an existing table creates the table, as a normal write."""
     with capture_writes() as captured:
         write_deltalake(tmp_path / "new", DATA, mode="ignore")
     assert captured.last.outcome.version == 0
@@ -217,8 +217,8 @@ BARE = {"mode error", "mode error by handle", "mode error of create", "unknown m
 
 
 @pytest.mark.parametrize(("case", "how"), ways(FAILED, BARE))
-def test_a_write_that_fails_before_the_engine_is_told(uri, case, how):
-    """Once, as failed and not landed, with the exception that the program gets."""
+def test_a_write_that_fails_before_the_engine_is_delivered(uri, case, how):
+    """It is one event, failed and not landed, with the exception that the program gets."""
     write, kind = FAILED[case]
     with captured_by(how) as captured:
         with pytest.raises(kind) as caught:
@@ -231,7 +231,7 @@ def test_a_write_that_fails_before_the_engine_is_told(uri, case, how):
 
 
 def test_each_is_one_span_one_data_point_and_one_row(uri, tmp_path):
-    """Skipped and failed, by the public function and by a session."""
+    """Skipped and failed writes, by the public function and by a session, have all signals and a row."""
     telemetry = InMemoryTelemetry.create()
     settings = Settings(cache_root=str(tmp_path / "root"))
     DeltaLakeInstrumentor().instrument(settings=settings, **telemetry.providers())
@@ -261,7 +261,7 @@ def test_each_is_one_span_one_data_point_and_one_row(uri, tmp_path):
 
 
 def test_the_duration_is_that_of_the_call(uri):
-    """A source may take its time until it fails."""
+    """The duration includes the time that a source takes until it fails."""
 
     class SlowSource:
         def __arrow_c_stream__(self, requested_schema=None):
@@ -273,8 +273,8 @@ def test_the_duration_is_that_of_the_call(uri):
     assert captured.last.duration_ns >= 50_000_000
 
 
-def test_a_write_inside_a_source_is_one_of_its_own(uri, tmp_path):
-    """A statement's frame as the source of a write: the statement is told, and so is the write."""
+def test_a_write_inside_a_source_is_a_separate_event(uri, tmp_path):
+    """A statement's frame as the source of a write: the statement and the write are one event each."""
     ctx = session(uri)
     with capture_writes() as captured:
         write_deltalake(tmp_path / "counts", ctx.sql("INSERT INTO t VALUES (2)"))
@@ -285,8 +285,8 @@ def test_a_write_inside_a_source_is_one_of_its_own(uri, tmp_path):
     assert tables == [written, counts, written, counts]
 
 
-def test_suppressed_writes_are_not_told(uri):
-    """Nor their failures."""
+def test_suppressed_writes_are_not_delivered(uri):
+    """Suppressed writes have no event, also where they fail."""
     with capture_writes() as captured, suppressed():
         write_deltalake(uri, DATA, mode="ignore")
         with pytest.raises(RuntimeError):
@@ -295,7 +295,7 @@ def test_suppressed_writes_are_not_told(uri):
 
 
 def test_an_error_of_ours_changes_nothing(uri, monkeypatch):
-    """The function returns, and raises, what it does without us."""
+    """When the observer raises, the function returns and raises what the engine does."""
     from deltawitness import internal_errors
     from deltawitness.observe import Observer
 
@@ -314,8 +314,8 @@ def test_an_error_of_ours_changes_nothing(uri, monkeypatch):
 
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("mode", ["append", "ignore", "overwrite"])
-def test_a_write_that_could_not_be_observed_is_not_told_as_none(uri, monkeypatch, mode):
-    """It has reached the engine: nothing is said of it."""
+def test_a_write_that_could_not_be_observed_is_not_delivered_as_unreached(uri, monkeypatch, mode):
+    """A write that reached the engine, and whose observation failed, has no event."""
 
     def fail(*args, **kwargs):
         raise OSError("ours")
@@ -329,7 +329,7 @@ def test_a_write_that_could_not_be_observed_is_not_told_as_none(uri, monkeypatch
 
 
 def test_the_public_function_stays_what_it_is(uri):
-    """The same object with the same signature, source, name and pickle; its code is put back."""
+    """The object, signature, source, name and pickle are unchanged; the code is restored at the end."""
     seen = {
         "signature": inspect.signature(write_deltalake),
         "source": inspect.getsource(write_deltalake),
@@ -353,7 +353,7 @@ def test_the_public_function_stays_what_it_is(uri):
 
 
 def test_writes_go_on_while_they_begin_and_cease_to_be_observed(uri):
-    """In other threads: none of them fails."""
+    """Writes of other threads do not fail while the instrumentation is switched on and off."""
     is_over, errors = threading.Event(), []
 
     def write():
@@ -376,7 +376,7 @@ def test_writes_go_on_while_they_begin_and_cease_to_be_observed(uri):
 
 
 def test_a_function_that_somebody_else_has_replaced_is_left_alone(uri, monkeypatch):
-    """It is no plain function any more; what reaches the engine is observed."""
+    """A function that is no plain function any more is not patched; its engine calls are observed."""
     module = importlib.import_module("deltalake.writer.writer")
     monkeypatch.setattr(module, "write_deltalake", functools.partial(write_deltalake))
     with capture_writes() as captured:

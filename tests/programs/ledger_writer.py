@@ -186,7 +186,7 @@ def maintain_often():
 MOMENTS = {
     "before the commit": lambda: die_at(Observer, "enter", call=11, after=True),
     "inside the engine": lambda: None,
-    "after the commit, before the note": lambda: die_at(LedgerSink, "note", call=11),
+    "after the commit, before the note": lambda: die_at(LedgerSink, "append_provisional", call=11),
     "at the very first line": lambda: die_in_a_line(1),
     "in the middle of a line": lambda: die_in_a_line(25),
     "between note and row": lambda: die_at(Recorder, "finalize", call=11),

@@ -14,7 +14,7 @@ from deltawitness.propagation.environment import child_environment
 from deltawitness.run import adopt_run, current_run, run, unhandled
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 from deltawitness.settings import Settings
-from deltawitness.telemetry.providers import complain
+from deltawitness.telemetry.providers import print_setup_error
 from deltawitness.telemetry.run_span_file import accept_offer
 from deltawitness.telemetry.sdk import configure_sdk
 
@@ -68,4 +68,4 @@ def _configure_sdk() -> None:
     try:
         configure_sdk()
     except Exception as error:  # noqa: BLE001 - whatever a distribution or an exporter raises
-        complain(error)
+        print_setup_error(error)

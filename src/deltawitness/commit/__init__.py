@@ -1,4 +1,4 @@
-"""The commit: what we write into it, how it is read again, and what it says of a write's outcome."""
+"""Commits of Delta tables: write our metadata into them, read them, find a write's result in them."""
 
 from deltawitness.commit.metadata import CacheCommitMetadataRequest, cache_commit_metadata
 from deltawitness.commit.reader import CommitMetadata, history, read_commit_metadata

@@ -1,6 +1,6 @@
-"""Finds in a log what two compactions at once leave behind: a file that two commits removed.
+"""Find files that two concurrent compactions have both rewritten.
 
-delta-rs 1.6.6 lets both commit, and every row of the file is then in the table twice.
+delta-rs 1.6.6 commits both compactions, and every row of such a file is then in the table twice.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class DuplicateRewrite:
 
     Attributes:
         path: the file, relative to the table.
-        first: the version that removed it, and wrote its rows anew.
-        second: the version that did the same once more: what to restore to is the one before it.
+        first: the version that removed it and rewrote its rows.
+        second: the version that did the same again. To repair the table, restore the version before it.
     """
 
     path: str
@@ -37,7 +37,7 @@ def find_duplicate_rewrites(
 
     Args:
         log: the table's log.
-        versions: which commits to look at, ascending; all that the log holds when None.
+        versions: the commits to read, ascending; all in the log when None.
 
     Raises:
         OSError: the storage cannot be read.

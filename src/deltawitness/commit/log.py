@@ -1,6 +1,6 @@
-"""Where a table's commits lie, and reading their raw bytes without opening the table.
+"""Read the raw commits of a table without opening the table.
 
-Opening a table costs milliseconds and grows with its log; a commit's file name is known from its
+Opening a table takes milliseconds, and longer with a longer log. A commit's file name follows from its
 version, so one read is enough: a file on a local disk, one ranged GET on an object store.
 """
 
@@ -56,7 +56,7 @@ def commit_path(version: int) -> str:
 
 @lru_cache(maxsize=1024)
 def local_log_directory(table_uri: str) -> str | None:
-    """Return the path of the table's log when it lies on a local disk, with a separator at its end.
+    """Return the path of the table's log on a local disk, with a trailing separator; None for a remote one.
 
     >>> local_log_directory("file:///data/a%20b/")
     '/data/a b/_delta_log/'
@@ -64,7 +64,7 @@ def local_log_directory(table_uri: str) -> str | None:
     True
     """
     path = local_path(table_uri)
-    # Text joined once, on a write's path.
+    # On the path of every write: os.path is faster than pathlib.
     return None if path is None else os.path.join(path, LOG_DIRECTORY, "")  # noqa: PTH118 - as said
 
 
@@ -103,7 +103,7 @@ class LocalLog:
 def read_local_commit(directory: str, version: int) -> bytes | None:
     """Return the raw commit of `version`, or None when there is no such file.
 
-    Plain descriptors, because this runs right after each local write.
+    It uses `os.open` and `os.read`, which are fast, because it runs right after each local write.
     """
     try:
         descriptor = os.open(f"{directory}{version:020d}.json", os.O_RDONLY)
@@ -144,9 +144,9 @@ class RemoteLog:
 
 
 class TableLog:
-    """Some commits of an open table's remote log, readable after the table itself has moved on.
+    """A range of commits in an open table's remote log, readable while other threads use the table.
 
-    Made on the writing thread, right after the write, when nothing else holds the table.
+    Create it on the writing thread, right after the write, while no other thread uses the table.
     """
 
     __slots__ = ("_store", "_versions")
@@ -160,12 +160,12 @@ class TableLog:
         return read_file(self._store, commit_path(version))
 
     def versions(self) -> list[int]:
-        """Return the versions that can be asked for."""
+        """Return the versions in the range, whether or not their commits exist."""
         return list(self._versions)
 
 
 def open_log(table_uri: str, storage_options: dict[str, str] | None = None) -> CommitLog:
-    """Return the log of the table at `table_uri`; nothing is read yet."""
+    """Return the log of the table at `table_uri`, without reading anything."""
     directory = local_log_directory(table_uri)
     return RemoteLog(table_uri, storage_options) if directory is None else LocalLog(directory)
 

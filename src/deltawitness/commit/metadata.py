@@ -1,4 +1,4 @@
-"""The standard metadata of a commit: built from what is known of a write, merged with the caller's."""
+"""The standard metadata of a commit: built from a write's intent, merged with the caller's metadata."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ _OUR_KEYS = frozenset(key.value for key in CommitKey)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheCommitMetadataRequest:
-    """What a cache says of the commit it is about to make.
+    """A cache's input to the metadata of its next commit.
 
     Attributes:
-        operation: what is done, one of :class:`deltawitness.semconv.CacheOperation`.
+        operation: the operation, one of :class:`deltawitness.semconv.CacheOperation`.
         cache_policy: name of the policy.
         cache_scope: one of :class:`deltawitness.semconv.CacheScope`.
-        schema_hash: hash of the schema that is written.
-        plan_hash: hash of the plan that makes the rows.
+        schema_hash: hash of the written schema.
+        plan_hash: hash of the plan that produces the rows.
         cache_key: the entry's key.
-        result: how it ends, one of :class:`deltawitness.semconv.CacheResult`.
-        extra: further keys of the caller's own; the values of secrets are masked, paths and literals
-            taken out of text that is no plain name, and what is too long is cut.
+        result: the result, one of :class:`deltawitness.semconv.CacheResult`.
+        extra: further keys of the caller. Values of secrets are masked, paths and literals are removed
+            from text that is not a plain name, and long values are truncated.
     """
 
     operation: CacheOperation | str
@@ -71,11 +71,11 @@ def cache_commit_metadata(request: CacheCommitMetadataRequest) -> dict[str, str]
     """Return the commit metadata of a cache write, for `CommitProperties(custom_metadata=...)`.
 
     Args:
-        request: what is known; None fields are left out.
+        request: the metadata; fields that are None are left out.
 
     Returns:
-        A flat mapping of text to text, free of the keys that delta-rs reserves; the cache key as
-        its hash and the policy as a plain label, as in every commit that is witnessed.
+        A flat mapping of text to text, without the keys that delta-rs reserves. The cache key is
+        hashed and the policy is redacted to a label, as in every observed commit.
 
     Raises:
         ConfigurationError: the scope is outside its closed set.
@@ -122,29 +122,29 @@ def _checked_extra(extra: Mapping[str, object]) -> dict[str, str]:
 
 
 EXTRA_LIMIT = 4096
-"""Characters of an extra's value, as JSON: a log is read again and again by all who use the table."""
+"""Maximum characters of an extra's value as JSON: every reader of the table reads the log, repeatedly."""
 
 
 def _extra_text(key: str, value: object) -> str:
-    """Return the value of an extra key: secrets, paths and long text are masked, as in telemetry."""
+    """Return the value of an extra key as text, with secrets, paths and long text masked."""
     if isinstance(value, str):
         masked = redact_named(key, value)
         return masked if len(masked) <= TEXT_LIMIT else redact_text(masked)
     plain = json.loads(json.dumps(value, default=str))
-    told = redact_value({key: plain}).popitem()[1]
-    text = told if isinstance(told, str) else json.dumps(told, default=str)
+    redacted = redact_value({key: plain}).popitem()[1]
+    text = redacted if isinstance(redacted, str) else json.dumps(redacted, default=str)
     return text if len(text) <= EXTRA_LIMIT else f"[{type(value).__name__}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Our metadata for every commit of one kind of write to one table.
+    """Our metadata for the commits of one kind of write to one table.
 
-    What is the same for all of them is made once: a stamp is put on while the caller waits.
+    It is computed once, because it is applied to each commit on the caller's thread.
 
     Attributes:
-        keys: our keys, but for the ids of a single write.
-        mirror_end: the same as the end of a JSON object.
+        keys: our keys, except the ids of a single write.
+        mirror_end: `keys` as JSON, without the opening brace: the end of a JSON object.
     """
 
     keys: Mapping[str, Any]
@@ -152,10 +152,10 @@ class Stamp:
 
     @classmethod
     def of(cls, intent: WriteIntent) -> Stamp:
-        """Return the stamp for writes of this intent; what is not known is left out.
+        """Return the stamp for writes of this intent, without keys whose value is not known.
 
-        The cache key goes in as its hash, as it does in telemetry, so that the two can be joined; a
-        policy name that holds a path or a secret is masked.
+        The cache key is hashed as in telemetry, so that the two can be joined. A policy name
+        with a path or a secret in it is masked.
         """
         key = intent.cache_key
         optional: dict[CommitKey, Any] = {
@@ -170,14 +170,14 @@ class Stamp:
             CommitKey.CACHE_POLICY.value: redact_label(intent.policy),
             CommitKey.CACHE_SCOPE.value: intent.scope.value,
             CommitKey.CACHE_OPERATION.value: intent.cache_operation.value,
-            # A commit that can be read has been written: a miss or an error leaves none.
+            # A commit exists only where the write succeeded: a miss or an error makes none.
             CommitKey.CACHE_RESULT.value: CacheResult.WRITE.value,
             **{name.value: value for name, value in optional.items() if value is not None},
             CommitKey.WITNESS_VERSION.value: WITNESS_VERSION,
         }
         return cls(keys, json.dumps(keys, separators=(",", ":"))[1:])
 
-    def on(
+    def apply(
         self,
         callers: CommitProperties | None,
         *,
@@ -186,15 +186,16 @@ class Stamp:
         traceparent: str | None,
         mirror: bool,
     ) -> CommitProperties | None:
-        """Return the caller's commit properties with our keys added; the caller's stay as they are.
+        """Return a copy of the caller's commit properties with our keys added.
 
         Args:
-            callers: the caller's properties: its keys win over ours, its retries and application
-                transactions are kept. Metadata that is no mapping is left for the engine to refuse.
-            run_id: the run; like the other ids of a form that JSON needs no escapes for.
-            write_id: the write.
+            callers: the caller's properties. Its keys take precedence over ours; its retries and
+                application transactions stay. Properties whose metadata is not a mapping are returned
+                unchanged, for the engine to reject.
+            run_id: id of the run. This and the other ids need no escapes in JSON.
+            write_id: id of the write.
             traceparent: W3C trace context of the write's span.
-            mirror: also put our keys into `userMetadata` as compact JSON, unless the caller set it.
+            mirror: also write our keys to `userMetadata` as compact JSON, unless the caller set it.
         """
         given = None if callers is None else callers.custom_metadata
         if given is not None and not isinstance(given, Mapping):
@@ -209,7 +210,7 @@ class Stamp:
             ours[USER_METADATA] = ids + self.mirror_end
         if callers is None:
             return _commit_properties()(custom_metadata=ours)
-        # The class is a dataclass without fields: dataclasses.replace() would drop everything.
+        # CommitProperties is a dataclass without fields: dataclasses.replace() would drop everything.
         properties = copy.copy(callers)
         properties.custom_metadata = {**ours, **(given or {})}
         return properties
@@ -220,7 +221,7 @@ def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None
 
 
 def effective_write_id(properties: CommitProperties) -> str | None:
-    """Return the write id that the commit will really carry: the caller's key wins over ours."""
+    """Return the write id in commit properties, which may be the caller's; None where there is none."""
     given = properties.custom_metadata
     write_id = given.get(_WRITE_ID) if isinstance(given, Mapping) else None
     return write_id if isinstance(write_id, str) else None

@@ -1,4 +1,4 @@
-"""One naming for the metrics of every operation, whatever the engine calls them."""
+"""Map the operation metrics of delta-rs and Spark to one set of names."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any, TypeAlias
 from deltawitness.events import CommitMetrics
 from deltawitness.semconv import Operation
 
-__all__ = ["normalised"]
+__all__ = ["normalize_metrics"]
 
-Said: TypeAlias = Mapping[str, Any]
-"""The engine's `operationMetrics`, or the metrics a call returned: they have the same keys."""
+EngineMetrics: TypeAlias = Mapping[str, Any]
+"""`operationMetrics` of a commit, or the metrics that a call returned, which have the same keys."""
 
-Reader: TypeAlias = Callable[[Said], dict[str, int | None]]
+Reader: TypeAlias = Callable[[EngineMetrics], dict[str, int | None]]
 
 
-def normalised(operation: Operation, said: Said) -> CommitMetrics:
-    """Return the engine's metrics of `operation` under our names: those of delta-rs, or of Spark.
+def normalize_metrics(operation: Operation, raw: EngineMetrics) -> CommitMetrics:
+    """Return the metrics of an operation under our names.
 
     Args:
-        operation: whose metrics they are; an operation without metrics gives none.
-        said: the metrics as the engine spells them; unknown keys are passed over.
+        operation: the operation; one without metrics gives empty metrics.
+        raw: the metrics as delta-rs or Spark spells them; unknown keys are ignored.
 
-    >>> normalised(Operation.DELETE, {"num_deleted_rows": 2, "num_removed_files": 1}).known()
+    >>> normalize_metrics(Operation.DELETE, {"num_deleted_rows": 2, "num_removed_files": 1}).known()
     {'rows_deleted': 2, 'files_removed': 1}
-    >>> normalised(Operation.DELETE, {"numDeletedRows": "2", "executionTimeMs": "9"}).known()
+    >>> normalize_metrics(Operation.DELETE, {"numDeletedRows": "2", "executionTimeMs": "9"}).known()
     {'rows_deleted': 2, 'execution_ms': 9}
     """
     reader = _READERS.get(operation)
-    return CommitMetrics(**reader(said)) if reader else CommitMetrics()
+    return CommitMetrics(**reader(raw)) if reader else CommitMetrics()
 
 
-def _count(said: Said, *keys: str) -> int | None:
-    """Return the first of some metrics that is there and is a count; Spark spells counts as text."""
+def _count(raw: EngineMetrics, *keys: str) -> int | None:
+    """Return the first metric under `keys` that is a count; Spark writes counts as text."""
     for key in keys:
-        value = said.get(key)
+        value = raw.get(key)
         if isinstance(value, str) and value.isdecimal():
             return int(value)
         if isinstance(value, int) and not isinstance(value, bool):
@@ -44,9 +44,9 @@ def _count(said: Said, *keys: str) -> int | None:
     return None
 
 
-def _nested(said: Said, key: str) -> Said:
-    # OPTIMIZE writes this object as a JSON string in the log, and as either in the result.
-    value = said.get(key)
+def _nested(raw: EngineMetrics, key: str) -> EngineMetrics:
+    # OPTIMIZE: a JSON string in the log, and a JSON string or an object in the returned metrics.
+    value = raw.get(key)
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -55,97 +55,97 @@ def _nested(said: Said, key: str) -> Said:
     return value if isinstance(value, Mapping) else {}
 
 
-def _write(said: Said) -> dict[str, int | None]:
+def _write(raw: EngineMetrics) -> dict[str, int | None]:
     return {
-        "rows_added": _count(said, "num_added_rows", "numOutputRows"),
-        # Of an overwrite of some rows by Spark.
-        "rows_deleted": _count(said, "numDeletedRows"),
-        "rows_copied": _count(said, "numCopiedRows"),
-        "files_added": _count(said, "num_added_files", "numFiles", "numAddedFiles"),
-        "files_removed": _count(said, "num_removed_files", "numRemovedFiles"),
-        "bytes_added": _count(said, "numOutputBytes"),
-        "bytes_removed": _count(said, "numRemovedBytes"),
-        "retries": _count(said, "num_retries"),
-        "execution_ms": _execution(said),
+        "rows_added": _count(raw, "num_added_rows", "numOutputRows"),
+        # Spark reports these for an overwrite of some rows.
+        "rows_deleted": _count(raw, "numDeletedRows"),
+        "rows_copied": _count(raw, "numCopiedRows"),
+        "files_added": _count(raw, "num_added_files", "numFiles", "numAddedFiles"),
+        "files_removed": _count(raw, "num_removed_files", "numRemovedFiles"),
+        "bytes_added": _count(raw, "numOutputBytes"),
+        "bytes_removed": _count(raw, "numRemovedBytes"),
+        "retries": _count(raw, "num_retries"),
+        "execution_ms": _execution(raw),
     }
 
 
-def _execution(said: Said) -> int | None:
-    return _count(said, "execution_time_ms", "executionTimeMs")
+def _execution(raw: EngineMetrics) -> int | None:
+    return _count(raw, "execution_time_ms", "executionTimeMs")
 
 
-def _rewritten(said: Said) -> dict[str, int | None]:
-    """Return what an UPDATE and a DELETE have in common."""
+def _rewritten(raw: EngineMetrics) -> dict[str, int | None]:
+    """Return the metrics that an UPDATE and a DELETE share."""
     return {
-        "rows_copied": _count(said, "num_copied_rows", "numCopiedRows"),
-        "files_added": _count(said, "num_added_files", "numAddedFiles"),
-        "files_removed": _count(said, "num_removed_files", "numRemovedFiles"),
-        "bytes_added": _count(said, "numAddedBytes"),
-        "bytes_removed": _count(said, "numRemovedBytes"),
-        "execution_ms": _execution(said),
+        "rows_copied": _count(raw, "num_copied_rows", "numCopiedRows"),
+        "files_added": _count(raw, "num_added_files", "numAddedFiles"),
+        "files_removed": _count(raw, "num_removed_files", "numRemovedFiles"),
+        "bytes_added": _count(raw, "numAddedBytes"),
+        "bytes_removed": _count(raw, "numRemovedBytes"),
+        "execution_ms": _execution(raw),
     }
 
 
-def _update(said: Said) -> dict[str, int | None]:
+def _update(raw: EngineMetrics) -> dict[str, int | None]:
     return {
-        "rows_updated": _count(said, "num_updated_rows", "numUpdatedRows"),
-        **_rewritten(said),
+        "rows_updated": _count(raw, "num_updated_rows", "numUpdatedRows"),
+        **_rewritten(raw),
     }
 
 
-def _delete(said: Said) -> dict[str, int | None]:
+def _delete(raw: EngineMetrics) -> dict[str, int | None]:
     return {
-        "rows_deleted": _count(said, "num_deleted_rows", "numDeletedRows"),
-        **_rewritten(said),
+        "rows_deleted": _count(raw, "num_deleted_rows", "numDeletedRows"),
+        **_rewritten(raw),
     }
 
 
-def _merge(said: Said) -> dict[str, int | None]:
+def _merge(raw: EngineMetrics) -> dict[str, int | None]:
     return {
-        "rows_added": _count(said, "num_target_rows_inserted", "numTargetRowsInserted"),
-        "rows_updated": _count(said, "num_target_rows_updated", "numTargetRowsUpdated"),
-        "rows_deleted": _count(said, "num_target_rows_deleted", "numTargetRowsDeleted"),
-        "rows_copied": _count(said, "num_target_rows_copied", "numTargetRowsCopied"),
-        "files_added": _count(said, "num_target_files_added", "numTargetFilesAdded"),
-        "files_removed": _count(said, "num_target_files_removed", "numTargetFilesRemoved"),
-        "bytes_added": _count(said, "numTargetBytesAdded"),
-        "bytes_removed": _count(said, "numTargetBytesRemoved"),
-        "execution_ms": _execution(said),
+        "rows_added": _count(raw, "num_target_rows_inserted", "numTargetRowsInserted"),
+        "rows_updated": _count(raw, "num_target_rows_updated", "numTargetRowsUpdated"),
+        "rows_deleted": _count(raw, "num_target_rows_deleted", "numTargetRowsDeleted"),
+        "rows_copied": _count(raw, "num_target_rows_copied", "numTargetRowsCopied"),
+        "files_added": _count(raw, "num_target_files_added", "numTargetFilesAdded"),
+        "files_removed": _count(raw, "num_target_files_removed", "numTargetFilesRemoved"),
+        "bytes_added": _count(raw, "numTargetBytesAdded"),
+        "bytes_removed": _count(raw, "numTargetBytesRemoved"),
+        "execution_ms": _execution(raw),
     }
 
 
-def _optimize(said: Said) -> dict[str, int | None]:
-    added, removed = _nested(said, "filesAdded"), _nested(said, "filesRemoved")
+def _optimize(raw: EngineMetrics) -> dict[str, int | None]:
+    added, removed = _nested(raw, "filesAdded"), _nested(raw, "filesRemoved")
     total = _count(added, "totalSize"), _count(removed, "totalSize")
     return {
-        "files_added": _count(said, "numFilesAdded", "numAddedFiles"),
-        "files_removed": _count(said, "numFilesRemoved", "numRemovedFiles"),
-        "bytes_added": _count(said, "numAddedBytes") if total[0] is None else total[0],
-        "bytes_removed": _count(said, "numRemovedBytes") if total[1] is None else total[1],
-        "execution_ms": _execution(said),
+        "files_added": _count(raw, "numFilesAdded", "numAddedFiles"),
+        "files_removed": _count(raw, "numFilesRemoved", "numRemovedFiles"),
+        "bytes_added": _count(raw, "numAddedBytes") if total[0] is None else total[0],
+        "bytes_removed": _count(raw, "numRemovedBytes") if total[1] is None else total[1],
+        "execution_ms": _execution(raw),
     }
 
 
-def _vacuum(said: Said) -> dict[str, int | None]:
+def _vacuum(raw: EngineMetrics) -> dict[str, int | None]:
     return {
-        "files_deleted": _count(said, "numDeletedFiles", "numFilesToDelete"),
-        "bytes_deleted": _count(said, "sizeOfDataToDelete"),
-        "execution_ms": _execution(said),
+        "files_deleted": _count(raw, "numDeletedFiles", "numFilesToDelete"),
+        "bytes_deleted": _count(raw, "sizeOfDataToDelete"),
+        "execution_ms": _execution(raw),
     }
 
 
-def _restore(said: Said) -> dict[str, int | None]:
+def _restore(raw: EngineMetrics) -> dict[str, int | None]:
     return {
-        "files_added": _count(said, "numRestoredFile", "numRestoredFiles"),
-        "files_removed": _count(said, "numRemovedFile", "numRemovedFiles"),
-        "bytes_added": _count(said, "restoredFilesSize"),
-        "bytes_removed": _count(said, "removedFilesSize"),
-        "execution_ms": _execution(said),
+        "files_added": _count(raw, "numRestoredFile", "numRestoredFiles"),
+        "files_removed": _count(raw, "numRemovedFile", "numRemovedFiles"),
+        "bytes_added": _count(raw, "restoredFilesSize"),
+        "bytes_removed": _count(raw, "removedFilesSize"),
+        "execution_ms": _execution(raw),
     }
 
 
-def _repair(said: Said) -> dict[str, int | None]:
-    removed = said.get("files_removed")
+def _repair(raw: EngineMetrics) -> dict[str, int | None]:
+    removed = raw.get("files_removed")
     if isinstance(removed, str):
         try:
             removed = json.loads(removed)

@@ -1,4 +1,4 @@
-"""How a write ended, told from the log: its own commits found, their metrics read."""
+"""Find a write's own commits in the log, and read the result and the metrics of the write from them."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from functools import reduce
 from typing import Any, TypeAlias
 
 from deltawitness.commit.log import CommitLog
-from deltawitness.commit.metrics import normalised
+from deltawitness.commit.metrics import normalize_metrics
 from deltawitness.commit.reader import parse_commit
 from deltawitness.events import UNCHANGED, CommitMetrics, Landed
 from deltawitness.semconv import Operation
 
 __all__ = [
     "RawCommit",
+    "combine_metrics",
     "failed_metrics",
     "find_commits",
-    "landed",
+    "find_landed",
     "metrics_of",
     "search_commits",
-    "together",
-    "unchanged",
+    "with_zeros",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class RawCommit:
-    """A commit file as it was read, before anything in it is looked at."""
+    """The content of a commit file, not parsed."""
 
     version: int
     content: bytes
 
     def is_of(self, write_id: str) -> bool:
-        """Return whether it carries an id: a write's, flat or mirrored, or that of a receipt."""
+        """Return whether the commit carries an id: a write id, flat or in `userMetadata`, or a receipt id."""
         spelled = json.dumps(write_id, ensure_ascii=False)[1:-1]
         if spelled.encode() not in self.content:
             return False
@@ -44,19 +44,24 @@ class RawCommit:
 
 @dataclass(frozen=True, slots=True)
 class FoundCommits:
-    """What a search found, and whether it looked at every version that could have been it."""
+    """The result of a search.
+
+    Attributes:
+        commits: the write's commits, ascending.
+        is_certain: whether every version that could be one of them was read.
+    """
 
     commits: list[RawCommit]
     is_certain: bool
 
 
 def find_commits(log: CommitLog, write_id: str, versions: Iterable[int]) -> list[RawCommit]:
-    """Return the write's own commits among `versions`; the search ends where the log does.
+    """Return the write's own commits among `versions`, up to the first version that is not in the log.
 
     Args:
         log: the table's log.
-        write_id: what our metadata in the commit must say.
-        versions: the versions to look at, ascending.
+        write_id: the write id in the commits.
+        versions: the versions to read, ascending.
 
     Raises:
         OSError: the storage cannot be read.
@@ -73,13 +78,13 @@ def find_commits(log: CommitLog, write_id: str, versions: Iterable[int]) -> list
 
 
 def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -> FoundCommits:
-    """Look for the write's commits where they must be, and no further than a bound.
+    """Search a bounded number of versions for the write's commits.
 
     Args:
         log: the table's log.
-        write_id: what our metadata in the commit must say.
-        base: the table's version before the write; None when that is not known.
-        tail: how many versions to look at, from `base` on and again from the log's end.
+        write_id: the write id in the commits.
+        base: the table's version before the write; None when it is not known.
+        tail: number of versions to read after `base`, and again at the end of the log.
 
     Raises:
         OSError: the storage cannot be read.
@@ -94,23 +99,23 @@ def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -
     return FoundCommits(find_commits(log, write_id, newest), is_certain=is_all)
 
 
-def landed(
+def find_landed(
     log: CommitLog, write_id: str, base: int | None, tail: int
 ) -> tuple[Landed, list[RawCommit]]:
-    """Return whether a write that raised is in the log all the same.
+    """Return whether a write that raised has committed, and its commits.
 
     Args:
         log: the table's log.
-        write_id: what our metadata in the commit must say.
-        base: the table's version before the write; None when that is not known.
-        tail: how many versions to look at.
+        write_id: the write id in the commits.
+        base: the table's version before the write; None when it is not known.
+        tail: number of versions to read.
 
     Returns:
-        Yes with its commits; no when every version it could be was looked at; else unknown.
+        `YES` with its commits; `NO` when every version that could be its commit was read; else `UNKNOWN`.
     """
     try:
         found = search_commits(log, write_id, base, tail)
-    except Exception:  # noqa: BLE001 - whatever keeps the log from being read, the answer is "unknown"
+    except Exception:  # noqa: BLE001 - for any error in reading the log, the answer is "unknown"
         return Landed.UNKNOWN, []
     if found.commits:
         return Landed.YES, found.commits
@@ -118,16 +123,16 @@ def landed(
 
 
 def failed_metrics(
-    operation: Operation, answer: Landed, commits: Sequence[RawCommit]
+    operation: Operation, has_landed: Landed, commits: Sequence[RawCommit]
 ) -> CommitMetrics:
-    """Return what a write that raised has changed: as its commits say, and nothing without one.
+    """Return the metrics of a write that raised: zeros when it has not committed.
 
     Args:
-        operation: whose metrics.
-        answer: whether it landed.
+        operation: the operation.
+        has_landed: whether it has committed.
         commits: its own commits.
     """
-    if answer is Landed.NO:
+    if has_landed is Landed.NO:
         return UNCHANGED
     return metrics_of(operation, commits)
 
@@ -138,64 +143,70 @@ def metrics_of(
     """Return the metrics of an operation from its commits and from what its call returned.
 
     Args:
-        operation: whose metrics.
+        operation: the operation.
         commits: the write's own commits, ascending.
-        returned: the metrics that the engine's call returned, which win where they speak.
+        returned: the metrics that the engine's call returned. They take precedence over those in the
+            commits, except for counts and sizes of files.
     """
-    told = together(operation, [_metrics_in(operation, commit) for commit in commits])
+    committed = combine_metrics(operation, [_metrics_in(operation, commit) for commit in commits])
     if not returned:
-        return told
-    return _completed(_of_files(told), _completed(normalised(operation, returned), told))
+        return committed
+    return _fill(_file_metrics(committed), _fill(normalize_metrics(operation, returned), committed))
 
 
-def together(operation: Operation, parts: Iterable[CommitMetrics]) -> CommitMetrics:
+def combine_metrics(operation: Operation, parts: Iterable[CommitMetrics]) -> CommitMetrics:
     """Return the metrics of a write from those of its commits.
 
+    The commits of an OPTIMIZE each report their own files, so they are added. In every other operation
+    the later commit replaces the earlier: the start of a VACUUM reports what it will delete, its end
+    what it has deleted.
+
     Args:
-        operation: each commit of an OPTIMIZE tells of its own files; the end of a VACUUM says what
-            was deleted, where its start says what was to be.
-        parts: of each commit, ascending.
+        operation: the operation.
+        parts: metrics of each commit, ascending.
     """
-    put = _added if operation is Operation.OPTIMIZE else _replaced
-    return reduce(put, parts, CommitMetrics())
+    combine = _sum_metrics if operation is Operation.OPTIMIZE else _prefer_second
+    return reduce(combine, parts, CommitMetrics())
 
 
 def _metrics_in(operation: Operation, commit: RawCommit) -> CommitMetrics:
     info = parse_commit(commit.version, commit.content)
-    said = normalised(operation, info.operation_metrics)
-    counted = _counted(operation, commit.content)
+    reported = normalize_metrics(operation, info.operation_metrics)
+    counted = _count_actions(operation, commit.content)
     if counted is None:
-        nothing = UNCHANGED
-        if operation is Operation.VACUUM:  # what it deleted from the storage is in no action
-            nothing = replace(UNCHANGED, files_deleted=None, bytes_deleted=None)
-        return _completed(said, nothing)
-    # The actions are what the commit did; engines count change data files among those they added.
-    return _completed(_of_files(counted), _completed(said, counted))
+        zeros = UNCHANGED
+        if (
+            operation is Operation.VACUUM
+        ):  # no action lists the files that it deleted from the storage
+            zeros = replace(UNCHANGED, files_deleted=None, bytes_deleted=None)
+        return _fill(reported, zeros)
+    # Count files by the actions: engines also count change data files among the added files.
+    return _fill(_file_metrics(counted), _fill(reported, counted))
 
 
-def unchanged(metrics: CommitMetrics) -> CommitMetrics:
-    """Return metrics of an operation that changed nothing, its gaps filled with zeros."""
-    return _completed(metrics, UNCHANGED)
+def with_zeros(metrics: CommitMetrics) -> CommitMetrics:
+    """Return metrics with zeros for unknown values, for an operation that changed nothing."""
+    return _fill(metrics, UNCHANGED)
 
 
-def _completed(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
-    """Return `first`, its gaps filled from `second`."""
+def _fill(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
+    """Return `first`, with its unknown values from `second`."""
     return replace(second, **first.known())
 
 
-def _replaced(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
-    """Return `second`, its gaps filled from `first`."""
-    return _completed(second, first)
+def _prefer_second(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
+    """Return `second`, with its unknown values from `first`."""
+    return _fill(second, first)
 
 
-def _added(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
-    """Return the sums of what either says."""
-    told, more = first.known(), second.known()
-    sums = {name: told.get(name, 0) + more.get(name, 0) for name in told | more}
+def _sum_metrics(first: CommitMetrics, second: CommitMetrics) -> CommitMetrics:
+    """Return the sums of the values that are known in either."""
+    left, right = first.known(), second.known()
+    sums = {name: left.get(name, 0) + right.get(name, 0) for name in left | right}
     return CommitMetrics(**sums)
 
 
-def _of_files(metrics: CommitMetrics) -> CommitMetrics:
+def _file_metrics(metrics: CommitMetrics) -> CommitMetrics:
     return CommitMetrics(
         files_added=metrics.files_added,
         files_removed=metrics.files_removed,
@@ -207,11 +218,11 @@ def _of_files(metrics: CommitMetrics) -> CommitMetrics:
 Action: TypeAlias = Mapping[str, Any]
 
 
-def _counted(operation: Operation, content: bytes) -> CommitMetrics | None:
-    """Return what the actions of a commit say; None when it adds and removes no file.
+def _count_actions(operation: Operation, content: bytes) -> CommitMetrics | None:
+    """Return the metrics that follow from a commit's actions; None when it adds and removes no file.
 
-    A file that is added and removed by one commit is the same file with other rows deleted from it
-    (a deletion vector), or with other facts about it: neither added nor removed.
+    A file that one commit both adds and removes is one file with another deletion vector or other
+    metadata: it counts as neither added nor removed.
     """
     adds, removes = _actions(content, "add"), _actions(content, "remove")
     if not adds and not removes:
@@ -234,14 +245,14 @@ def _counted(operation: Operation, content: bytes) -> CommitMetrics | None:
 def _rows_changed(
     operation: Operation, adds: Sequence[Action], removes: Sequence[Action]
 ) -> dict[str, int | None]:
-    """Return the rows that follow from a commit's actions; what does not is None.
+    """Return the row counts that follow from a commit's actions; None for those that do not.
 
-    An operation of which nothing is known here says itself what it did, or nobody does.
+    Any other operation returns an empty mapping: only its own metrics can report rows.
     """
     added, removed = _rows(adds), _rows(removes)
     match operation:
         case Operation.WRITE | Operation.CREATE_TABLE | Operation.CONVERT:
-            # An overwrite of some rows writes the others of their files again.
+            # An overwrite of some rows copies the other rows of their files.
             copied = None if removes else 0
             return _row_counts(added=added, updated=0, deleted=removed, copied=copied)
         case Operation.RESTORE | Operation.REPAIR:
@@ -261,10 +272,10 @@ def _row_counts(**counts: int | None) -> dict[str, int | None]:
 
 
 def _actions(content: bytes, kind: str) -> list[Action]:
-    mark = f'"{kind}"'.encode()
+    key = f'"{kind}"'.encode()
     found = []
-    for line in content.splitlines() if mark in content else ():
-        if mark in line[:32]:
+    for line in content.splitlines() if key in content else ():
+        if key in line[:32]:
             action = json.loads(line).get(kind)
             if action is not None:
                 found.append(action)
@@ -276,7 +287,7 @@ def _bytes(actions: Sequence[Action]) -> int | None:
 
 
 def _rows(files: Sequence[Action]) -> int | None:
-    """Return the rows of some files, those marked as deleted left out."""
+    """Return the rows in files, without rows that deletion vectors delete; None when one is not known."""
     counts = []
     for file in files:
         count = json.loads(file.get("stats") or "{}").get("numRecords")
@@ -286,7 +297,7 @@ def _rows(files: Sequence[Action]) -> int | None:
 
 
 def _sum(counts: list[Any]) -> int | None:
-    """Return the sum, or None when one of them is not known."""
+    """Return the sum; None when a count is not known."""
     return sum(counts) if all(_is_count(count) for count in counts) else None
 
 

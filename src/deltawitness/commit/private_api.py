@@ -1,6 +1,6 @@
-"""Every private or undocumented thing of the engines that we rely on; each has a contract test.
+"""Every private or undocumented part of delta-rs that the package uses; each has a contract test.
 
-A new engine release that moves one of them fails `tests/test_seams.py` with the name of what moved.
+A release of delta-rs that changes one of them fails `tests/test_seams.py`, which names what changed.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """A callable of delta-rs that writes, at the innermost place where Python can see it.
+    """A callable of delta-rs that writes: the innermost one that Python can replace.
 
     Attributes:
         name: the attribute that is replaced: a module global looked up at call time, or a method
             of `RawDeltaTable`.
-        operation: what it does.
-        cache_operation: the same in the cache layer's words.
+        operation: the operation.
+        cache_operation: the same operation in terms of the cache.
         commits: whether it can make a commit, and so takes `commit_properties`.
         many: whether one call can make several commits.
-        moves: whether the open table is at its own commit afterwards.
+        moves: whether the open table is at the version of its commit afterwards.
         module: the module whose global it is; empty for a method.
-        uri: the argument that says where to write; empty for a method.
+        uri: name of the argument with the table's URI; empty for a method.
     """
 
     name: str
@@ -91,8 +91,8 @@ FUNCTION_SEAMS = (
         uri="uri",
     ),
 )
-"""Globals that the public functions look up when they are called, so that a program that imported
-the public function before we came is caught as well."""
+"""Module globals that the public functions look up at call time. Replacing them also observes programs
+that imported a public function before the patches were installed."""
 
 CONVERT_SEAM = FUNCTION_SEAMS[-1]
 
@@ -100,32 +100,32 @@ OPEN_SEAM = ("deltalake.writer.writer", "try_get_table_and_table_uri")
 """The first thing `write_deltalake` calls: it opens the table."""
 
 CONVERT_OPEN_SEAM = ("deltalake.writer.convert_to", "try_get_deltatable")
-"""What `convert_to_deltalake` calls in mode `ignore`: it returns at once where there is a table."""
+"""What `convert_to_deltalake` calls in mode `ignore`; where it finds a table, the conversion returns."""
 
 MERGE_SOURCE = ("deltalake.table", "RecordBatchReader")
-"""The class by which `DeltaTable.merge` makes a stream of its source, right before it hands the stream
-to :data:`MERGE_BUILD` as `source`."""
+"""The class with which `DeltaTable.merge` turns its source into a stream, right before it passes the
+stream to :data:`MERGE_BUILD` as `source`."""
 
 READ_SEAMS = ("dataset_partitions", "file_uris")
-"""Methods of `RawDeltaTable` by which Python code learns which files to read: `to_pyarrow_dataset` and
-its kin, and polars."""
+"""Methods of `RawDeltaTable` from which Python code learns which files to read: `to_pyarrow_dataset`,
+the methods built on it, and polars."""
 
 QUERY_SEAM = ("deltalake._internal", "PyQueryBuilder", "register")
-"""The method by which a `QueryBuilder` is given a table to read, as `delta_table`."""
+"""The method that registers a table with a `QueryBuilder`, as `delta_table`."""
 
 WHOLE_WRITE = ("deltalake.writer.writer", "write_deltalake")
 """The public function that returns without a write in mode `ignore`, and that turns its source into a
-stream before it calls the engine. It is a plain function, it gives no warning that counts frames to
-the caller, and its code can be exchanged."""
+stream before it calls the engine. It is a plain function whose code can be replaced: it issues no
+warning with a `stacklevel`."""
 
 MERGE_BUILD = "create_merge_builder"
-"""Fixes a merge's commit properties."""
+"""The method that sets a merge's commit properties."""
 
 MERGE_EXECUTE = Seam("merge_execute", Operation.MERGE, CacheOperation.MERGE)
-"""Makes the commit of the builder it is given."""
+"""The method that commits the merge of a builder."""
 
 READING_ROWS = frozenset({"write", "write_deltalake_rust", MERGE_BUILD, MERGE_EXECUTE.name})
-"""Seams that ask for the rows of a source, from threads of delta-rs."""
+"""Seams that read the rows of a source, on threads of delta-rs."""
 
 _ALTER = CacheOperation.ALTER
 
@@ -153,7 +153,7 @@ METHOD_SEAMS = (
     Seam("compact_logs", Operation.COMPACT_LOGS, CacheOperation.CHECKPOINT, commits=False),
     Seam("generate", Operation.GENERATE, CacheOperation.CHECKPOINT, commits=False),
 )
-"""Methods of `deltalake._internal.RawDeltaTable`, which every public write ends in."""
+"""Methods of `deltalake._internal.RawDeltaTable` that the public methods of `DeltaTable` call to write."""
 
 READING_METHODS = frozenset(
     {
@@ -183,17 +183,17 @@ READING_METHODS = frozenset(
         "version",
     }
 )
-"""Methods of `RawDeltaTable` that write nothing; a test fails on one that is in no list."""
+"""Methods of `RawDeltaTable` that write nothing; a test fails for a method that is in no list."""
 
 COMMIT_PROPERTIES = "commit_properties"
 """The argument that every committing seam takes."""
 
 SIZE_UNKNOWN = 1 << 26
-"""Bytes asked for when a file's size is not known: the store sends what there is."""
+"""Bytes to request of a file of unknown size: the store returns as many as there are."""
 
 
 def storage_options_of(table: DeltaTable) -> dict[str, str] | None:
-    """Return the storage options that `table` was opened with; it keeps them under no public name."""
+    """Return the storage options that `table` was opened with, which have no public name."""
     options: dict[str, str] | None = table._storage_options  # noqa: SLF001 - listed here
     return options
 
@@ -201,10 +201,11 @@ def storage_options_of(table: DeltaTable) -> dict[str, str] | None:
 def remote_store(
     table_uri: str, storage_options: dict[str, str] | None, paths: Iterable[str]
 ) -> Any:
-    """Return the engine's file client of a table's storage, able to read `paths` with one GET each.
+    """Return the engine's file client of a table's storage, which reads each of `paths` with one GET.
 
-    It asks for a file's size with a HEAD, holding the interpreter lock meanwhile, unless
-    `known_sizes` names one; a ranged GET past the end returns the file whole.
+    Without `known_sizes`, the client requests a file's size with a HEAD first, and holds the GIL
+    meanwhile. Here each size is set to :data:`SIZE_UNKNOWN`: a ranged GET past the end returns all of
+    the file.
     """
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
 
@@ -219,7 +220,7 @@ def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:
 
 
 def modified_at(table: DeltaTable, path: str) -> datetime | None:
-    """Return when a file of an open table was changed; None where the storage does not tell."""
+    """Return the modification time of a file of an open table; None where the storage has none."""
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, and rare
 
     store = DeltaFileSystemHandler.from_table(table._table, None, None)  # noqa: SLF001 - listed here

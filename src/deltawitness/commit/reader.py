@@ -1,4 +1,4 @@
-"""Commits read back with tolerance: what other readers choke on is reported, not raised."""
+"""Read commits tolerantly: content on which a stricter reader fails is reported, not raised."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitMetadata", "history", "read_commit_metadata"]
 
-# `job` and `tags` are reserved for readers with types, and yet a caller can have delta-rs write them.
+# `job` and `tags` are reserved because typed readers parse them, but a caller can write them by delta-rs.
 _GENERATED = RESERVED_COMMIT_KEYS - {USER_METADATA, "job", "tags"}
 
 
 @dataclass(frozen=True)
 class CommitMetadata:
-    """One commit's `commitInfo`, with the engine's own fields told apart from the metadata.
+    """One commit's `commitInfo`, with the engine's fields separated from the metadata.
 
     Attributes:
-        version: the table version it made.
-        operation: what the engine says it did, if it says so.
-        timestamp: milliseconds since the Unix epoch, if it is a number.
-        engine_info: which engine wrote it.
+        version: the table version of the commit.
+        operation: the operation's name; None when it is missing or not text.
+        timestamp: milliseconds since the Unix epoch; None when it is missing or not a number.
+        engine_info: name and version of the engine that wrote the commit.
         operation_parameters: the operation's parameters.
         operation_metrics: the operation's metrics, under the engine's names.
         metadata: every other key: ours and the caller's.
-        problems: what a stricter reader would fail on, one sentence each.
+        problems: content on which a stricter reader fails, one sentence each.
     """
 
     version: int
@@ -51,16 +51,16 @@ class CommitMetadata:
 
     @cached_property
     def witness(self) -> Mapping[str, Any]:
-        """Our own keys of this commit; from `userMetadata` when the flat ones are gone.
+        """Our keys of this commit, from `userMetadata` when the flat keys are missing.
 
-        Spark keeps `userMetadata` when it rewrites a commit and drops keys it does not know.
+        Spark preserves `userMetadata` when it rewrites a commit, and drops keys that it does not know.
         """
         flat = {key.value: self.metadata[key] for key in CommitKey if key in self.metadata}
         return flat or _mirrored(self.metadata.get(USER_METADATA))
 
     @property
     def write_ids(self) -> frozenset[str]:
-        """Every write id in it: a caller may have put one of its own in place of our flat one."""
+        """Every write id in the commit, flat and mirrored: a caller may have replaced the flat one."""
         mirrored = _mirrored(self.metadata.get(USER_METADATA)).get(CommitKey.WRITE_ID)
         return frozenset(text for text in (self.write_id, mirrored) if isinstance(text, str))
 
@@ -71,12 +71,12 @@ class CommitMetadata:
 
     @property
     def run_id(self) -> str | None:
-        """The run that wrote it, when it was witnessed."""
+        """The id of the run that wrote it; None for an unobserved commit."""
         return self.witness.get(CommitKey.RUN_ID)
 
     @property
     def write_id(self) -> str | None:
-        """The write that made it, when it was witnessed."""
+        """The id of the write that made it; None for an unobserved commit."""
         return self.witness.get(CommitKey.WRITE_ID)
 
 
@@ -85,25 +85,25 @@ def read_commit_metadata(
     version: int | None = None,
     storage_options: dict[str, str] | None = None,
 ) -> CommitMetadata:
-    """Return what one commit of a table says of itself, without opening the table.
+    """Return the metadata of one commit of a table, without opening the table.
 
     Args:
-        table_or_uri: the table, or where it lies.
-        version: which commit; the last one when None.
-        storage_options: as for `DeltaTable`; those of the table when it is given as one.
+        table_or_uri: an open table, or a table's path or URI.
+        version: version of the commit; the last one when None.
+        storage_options: as for `DeltaTable`; those of an open table when None.
 
     Raises:
-        CommitNotFoundError: there is no such commit (any more).
+        CommitNotFoundError: the log has no such commit; it may have been removed.
         OSError: the storage cannot be read.
     """
     log = _log_of(table_or_uri, storage_options)
-    wanted = _last(log) if version is None else version
-    raw = None if wanted is None else log.read(wanted)
-    if wanted is None or raw is None:
-        asked = "any commit" if version is None else f"commit {version}"
-        msg = f"the table's log does not hold {asked}"
+    number = _last(log) if version is None else version
+    raw = None if number is None else log.read(number)
+    if number is None or raw is None:
+        missing = "any commit" if version is None else f"commit {version}"
+        msg = f"the table's log does not hold {missing}"
         raise CommitNotFoundError(msg)
-    return parse_commit(wanted, raw)
+    return parse_commit(number, raw)
 
 
 def history(
@@ -111,12 +111,12 @@ def history(
     limit: int | None = None,
     storage_options: dict[str, str] | None = None,
 ) -> Iterator[CommitMetadata]:
-    """Yield a table's commits, newest first, also from logs that `DeltaTable.history` fails on.
+    """Yield a table's commits, newest first, also from logs on which `DeltaTable.history` fails.
 
     Args:
-        table_or_uri: the table, or where it lies.
-        limit: how many commits at most, 0 or more; all that the log still holds when None.
-        storage_options: as for `DeltaTable`; those of the table when it is given as one.
+        table_or_uri: an open table, or a table's path or URI.
+        limit: maximum number of commits, 0 or more; all in the log when None.
+        storage_options: as for `DeltaTable`; those of an open table when None.
 
     Raises:
         ValueError: the limit is negative.
@@ -150,8 +150,8 @@ def _last(log: CommitLog) -> int | None:
 def parse_commit(version: int, raw: bytes) -> CommitMetadata:
     """Return the `commitInfo` in `raw`, the content of a commit file.
 
-    A duplicate key counts with its first value, which is the engine's own; a broken line is
-    passed over; both are named in `problems`.
+    Of a duplicate key, the first value is used, which is the engine's. A line that is not JSON is
+    skipped. Both are reported in `problems`.
     """
     problems: list[str] = []
     info = _commit_info(raw, problems)
@@ -175,7 +175,7 @@ def parse_commit(version: int, raw: bytes) -> CommitMetadata:
 
 def _commit_info(raw: bytes, problems: list[str]) -> dict[str, Any] | None:
     for line in raw.splitlines():
-        # Actions that are no commitInfo are most of a large commit: not worth parsing here.
+        # Skip other actions without parsing them: they are most of a large commit.
         if b'"commitInfo"' not in line[:32]:
             continue
         try:
@@ -191,13 +191,13 @@ def _commit_info(raw: bytes, problems: list[str]) -> dict[str, Any] | None:
 
 def _first_value_of(problems: list[str]) -> Any:
     def keep_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        kept: dict[str, Any] = {}
+        first: dict[str, Any] = {}
         for key, value in pairs:
-            if key in kept:
+            if key in first:
                 problems.append(f"the key {key!r} is there twice")
             else:
-                kept[key] = value
-        return kept
+                first[key] = value
+        return first
 
     return keep_first
 

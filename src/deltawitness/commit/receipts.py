@@ -1,4 +1,4 @@
-"""What a write has committed, read from its own commit: also where nobody held the table open."""
+"""Read the version and the rows of a write from its own commit, also without an open table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Receipt", "find_receipt", "receipt_at", "with_receipt_id"]
 
-SEARCHED = 64
-"""Versions of a new table's log to look at: delta-rs commits again at most 15 times, each time after
-somebody else."""
+MAX_SEARCHED = 64
+"""Versions of a new table's log to search: delta-rs retries a commit at most 15 times, after conflicts."""
 
 NO_TABLE = -1
 """The version of a table before its first commit."""
@@ -28,8 +27,8 @@ class Receipt:
     """What a write of rows has committed.
 
     Attributes:
-        version: the version; None when its commit could not be found.
-        rows: the rows that it added; None when the commit does not say.
+        version: version of the commit; None when the commit was not found.
+        rows: number of added rows; None when the commit does not report it.
     """
 
     version: int | None = None
@@ -41,7 +40,7 @@ def receipt_at(log: CommitLog, version: int) -> Receipt:
 
     Args:
         log: the table's log.
-        version: what the write committed.
+        version: version of the write's commit.
 
     Raises:
         OSError: the storage cannot be read.
@@ -52,9 +51,9 @@ def receipt_at(log: CommitLog, version: int) -> Receipt:
 
 
 def find_receipt(log: CommitLog, commit_id: str) -> Receipt:
-    """Return the receipt of a write that created its table, whoever has committed since.
+    """Return the receipt of a write that created its table, also when others have committed since.
 
-    Another may have created the table a moment earlier: then delta-rs appends to that one, so that
+    Another writer may have created the table at the same time: then delta-rs appends to that table, so
     the version is not always 0.
 
     Args:
@@ -64,23 +63,23 @@ def find_receipt(log: CommitLog, commit_id: str) -> Receipt:
     Raises:
         OSError: the storage cannot be read.
     """
-    found = search_commits(log, commit_id, NO_TABLE, SEARCHED).commits
+    found = search_commits(log, commit_id, NO_TABLE, MAX_SEARCHED).commits
     if not found:
         return Receipt()
     return Receipt(found[-1].version, metrics_of(Operation.WRITE, found[-1:]).rows_added)
 
 
 def with_receipt_id(properties: CommitProperties | None, receipt_id: str) -> CommitProperties:
-    """Return commit properties that put a receipt id into the commit.
+    """Return a copy of commit properties with a receipt id in the commit metadata.
 
     Args:
-        properties: the caller's own, which are kept.
-        receipt_id: tells this write's commit from any other.
+        properties: the caller's properties; None for none.
+        receipt_id: identifies the commit of this write.
     """
     from deltalake import CommitProperties  # noqa: PLC0415 - heavy, and there already
 
     if properties is None:
         return CommitProperties(custom_metadata={RECEIPT_ID: receipt_id})
-    marked = copy.copy(properties)
-    marked.custom_metadata = {RECEIPT_ID: receipt_id, **(properties.custom_metadata or {})}
-    return marked
+    extended = copy.copy(properties)
+    extended.custom_metadata = {RECEIPT_ID: receipt_id, **(properties.custom_metadata or {})}
+    return extended

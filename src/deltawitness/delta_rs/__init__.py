@@ -1,7 +1,7 @@
-"""The delta-rs API, observed: patches of the callables that write, and the table handles they cache.
+"""Patches of the delta-rs callables that write, and a cache of table handles for them.
 
-`install` puts the patches of `patches` in place. A patched call passes `caller_keys` (the caller's
-own commit metadata is checked), the observer (`deltawitness.observe`) and the engine; `whole_calls`
-and `unreached` cover writes that fail or end before the engine is called. `receipts` reads the
-version that a call has committed.
+`install` installs the patches of `patches`. A patched call checks the caller's own commit metadata
+(`caller_keys`), opens the write at the observer (`deltawitness.observe`), calls the engine, and records
+the result. `whole_calls` and `unreached` cover writes that fail or end before the engine is called.
+`receipts` reads the version that a call has committed.
 """

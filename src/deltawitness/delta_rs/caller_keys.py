@@ -1,4 +1,4 @@
-"""A caller's commit keys that break readers of the Delta log: warned of once each, or refused."""
+"""Warn about, or refuse, commit keys of a caller that break readers of the Delta log."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from deltawitness.stack_level import stack_level_of_program
 if TYPE_CHECKING:
     from deltalake import CommitProperties
 
-__all__ = ["CallerKeyErrors", "check_caller_keys", "forget_caller_keys"]
+__all__ = ["CallerKeyErrors", "check_caller_keys", "reset_caller_key_warnings"]
 
 CallerKeyErrors = (MetadataKeyError, CommitKeyWarning)
-"""What :func:`check_caller_keys` raises: the write is not to reach the engine."""
+"""What :func:`check_caller_keys` raises to keep the write from the engine."""
 
 _lock = threading.Lock()
 reset_in_child("_lock", globals(), threading.Lock)
@@ -27,15 +27,17 @@ _warned: set[str] = set()
 
 
 def check_caller_keys(callers: CommitProperties | None, choice: ReservedKeys) -> None:
-    """Look for keys in a caller's commit metadata that break readers of the log.
+    """Check a caller's commit metadata for keys that break readers of the log.
+
+    Each key is warned about once per process.
 
     Args:
         callers: the caller's commit properties.
-        choice: what is done about such a key.
+        choice: whether to warn, refuse or ignore.
 
     Raises:
-        MetadataKeyError: there is one, and the choice is to refuse it.
-        CommitKeyWarning: there is one, and a filter makes warnings errors.
+        MetadataKeyError: there is such a key, and the choice is to refuse it.
+        CommitKeyWarning: there is such a key, and a warnings filter raises warnings as errors.
     """
     given = None if callers is None else callers.custom_metadata
     if (
@@ -48,15 +50,15 @@ def check_caller_keys(callers: CommitProperties | None, choice: ReservedKeys) ->
     for key in sorted(BREAKING_COMMIT_KEYS.intersection(given)):
         message = (
             f"CommitProperties.custom_metadata key {key!r} breaks readers of the Delta log that expect"
-            f" a value of their own there: rename it ({Env.RESERVED_KEYS.value} says what is done)"
+            f" another value there: rename it, or set {Env.RESERVED_KEYS.value}=ignore"
         )
         if choice is ReservedKeys.REFUSE:
             raise MetadataKeyError(message)
         _warn_once(key, message)
 
 
-def forget_caller_keys() -> None:
-    """Warn of every key anew; for tests."""
+def reset_caller_key_warnings() -> None:
+    """Forget which keys were warned about; for tests."""
     with _lock:
         _warned.clear()
 

@@ -1,6 +1,6 @@
-"""The first version that a table's log still has: there is nothing before it to restore.
+"""Refuse a RESTORE to a timestamp before the first version in a table's log.
 
-delta-rs takes a timestamp before the first version for the first version, and says nothing.
+delta-rs silently restores the first version for such a timestamp.
 """
 
 from __future__ import annotations
@@ -26,41 +26,47 @@ class FirstVersion(NamedTuple):
 
     Attributes:
         number: the version.
-        moments: when it was committed, by each clock that tells: the commit's in-commit timestamp,
-            its plain timestamp, and the time of its file, by which delta-rs finds a version.
+        timestamps: when it was committed, by each clock that is available: the commit's in-commit
+            timestamp, its plain timestamp, and the modification time of its file, by which delta-rs
+            finds a version.
     """
 
     number: int
-    moments: tuple[dt.datetime, ...]
+    timestamps: tuple[dt.datetime, ...]
 
 
-def check_not_before_first(table: DeltaTable, moment: dt.datetime) -> None:
-    """Refuse to restore a table to a moment before its first version.
+def check_not_before_first(table: DeltaTable, timestamp: dt.datetime) -> None:
+    """Refuse to restore a table to a timestamp before its first version.
 
-    Clocks of writers and of storage differ: a moment that is not before the first version by any of
-    them is left to delta-rs.
+    Clocks of writers and of storage differ, so the timestamp is refused only where it is before the
+    first version by all of them.
 
     Args:
         table: the open table.
-        moment: the moment, with its time zone.
+        timestamp: the timestamp, with a time zone.
 
     Raises:
-        StatementError: the moment is before the first version.
+        StatementError: the timestamp is before the first version.
     """
     first = _first_version(table)
-    if first is None or not first.moments:
+    if first is None or not first.timestamps:
         return
-    # Milliseconds are the finest that a log knows.
-    asked = (moment - _EPOCH) // dt.timedelta(milliseconds=1)
-    if all(asked < (each - _EPOCH) // dt.timedelta(milliseconds=1) for each in first.moments):
+    # A Delta log has timestamps in milliseconds.
+    requested = _milliseconds(timestamp)
+    if all(requested < _milliseconds(each) for each in first.timestamps):
         which = (
             "the table's first version" if first.number == 0 else "what the table's log still has"
         )
         msg = (
             f"RESTORE: the timestamp is before {which}: version {first.number} is of"
-            f" {first.moments[0].isoformat(timespec='milliseconds')}"
+            f" {first.timestamps[0].isoformat(timespec='milliseconds')}"
         )
         raise StatementError(msg)
+
+
+def _milliseconds(timestamp: dt.datetime) -> int:
+    """Return the milliseconds since the Unix epoch, rounded down."""
+    return (timestamp - _EPOCH) // dt.timedelta(milliseconds=1)
 
 
 def _first_version(table: DeltaTable) -> FirstVersion | None:
@@ -70,14 +76,14 @@ def _first_version(table: DeltaTable) -> FirstVersion | None:
         return None
     number = versions[0]
     info = _commit_info(log.read(number) or b"")
-    said = (info.get(name) for name in ("inCommitTimestamp", "timestamp"))
-    moments = [_EPOCH + dt.timedelta(milliseconds=ms) for ms in said if isinstance(ms, int)]
+    values = (info.get(name) for name in ("inCommitTimestamp", "timestamp"))
+    timestamps = [_EPOCH + dt.timedelta(milliseconds=ms) for ms in values if isinstance(ms, int)]
     modified = modified_at(table, commit_path(number))
-    return FirstVersion(number, (*moments, *(() if modified is None else (modified,))))
+    return FirstVersion(number, (*timestamps, *(() if modified is None else (modified,))))
 
 
 def _commit_info(content: bytes) -> dict[str, Any]:
-    """Return what a commit says of itself; nothing where it does not, or cannot be parsed."""
+    """Return the `commitInfo` of a commit; empty where there is none, or where it cannot be parsed."""
     for line in content.splitlines():
         try:
             action = json.loads(line)

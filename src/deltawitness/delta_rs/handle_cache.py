@@ -1,8 +1,8 @@
-"""Open tables that are kept, and handed out only while a fresh open would give the same.
+"""A cache of open tables, each reused only while opening the table again would give the same state.
 
-Opening a table reads its log; a kept handle has it read. But a stale handle is dangerous: an
-overwrite through one leaves the rows of others live. So before each use a kept handle proves that
-nothing has happened to its table, and is opened anew when it cannot.
+Opening a table reads its log, which a cached handle has read already. But a stale handle is dangerous:
+an overwrite through one leaves rows that others have added. So before each use, the cache checks that
+the table's log has not changed since, and opens the table again if it has.
 """
 
 from __future__ import annotations
@@ -26,15 +26,22 @@ if TYPE_CHECKING:
 __all__ = ["HandleCache"]
 
 Identity: TypeAlias = tuple[int, ...] | bytes | None
-"""What tells a file from another at the same place: inode, change time and size, or a digest."""
+"""Identity of a file's content: inode, modification time (ns) and size; a digest for a remote file."""
 
 HANDLES_PER_TABLE = 4
-"""Handles of one table that may wait for use: one per thread that writes it at the same time."""
+"""Cached handles of one table: one per thread that writes to it at the same time."""
 
 
 @dataclass(slots=True)
 class CachedHandle:
-    """A handle and the proof of what it has seen."""
+    """A handle, with the state of the log that it has read.
+
+    Attributes:
+        table: the open table.
+        version: its version.
+        commit: identity of the commit of that version.
+        checkpoint: identity of the `_last_checkpoint` file; None for a remote table.
+    """
 
     table: DeltaTable
     version: int
@@ -44,10 +51,15 @@ class CachedHandle:
 
 @dataclass(frozen=True, slots=True)
 class HandleLease:
-    """A handle that is lent out.
+    """A handle in use by one operation.
 
     Attributes:
-        table: the table, or None when there is none.
+        handles: the cache to which it returns.
+        key: its key in the cache.
+        log: the table's log.
+        directory: the local log directory; None for a remote table.
+        table: the open table; None when there is no table.
+        checkpoint: identity of the `_last_checkpoint` file when the table was opened.
     """
 
     handles: HandleCache
@@ -57,28 +69,28 @@ class HandleLease:
     table: DeltaTable | None
     checkpoint: Identity
 
-    def give_back(self) -> None:
-        """Return the handle after an operation that succeeded; never raises, for it did succeed."""
+    def release(self) -> None:
+        """Return the handle to the cache after an operation that succeeded; never raises."""
         if self.table is None:
             return
         version = self.table.version()
         try:
             commit = _commit_identity(self.log, self.directory, version)
-        except Exception:  # noqa: BLE001 - a log that cannot be read now costs the handle only
+        except Exception:  # noqa: BLE001 - where the log cannot be read, only the handle is lost
             return
         if commit is not None and self.checkpoint == _checkpoint(self.directory):
-            self.handles.keep(self.key, CachedHandle(self.table, version, commit, self.checkpoint))
+            self.handles.put(self.key, CachedHandle(self.table, version, commit, self.checkpoint))
 
 
 class HandleCache:
-    """Keeps open tables between writes.
+    """Caches open tables between writes.
 
     A handle is used by one thread at a time, never in a forked child, and never again after an
-    exception. A handle is given up when a checkpoint was made since it was opened: appending
-    through an old one gets slower with every commit.
+    exception. A handle is dropped when a checkpoint was written since it was opened: an append
+    through an old handle gets slower with every commit.
 
     Args:
-        capacity: tables whose handles are kept; the least recently used goes first.
+        capacity: tables whose handles are cached; the least recently used one is dropped first.
 
     >>> import pyarrow as pa, tempfile
     >>> from deltalake import write_deltalake
@@ -96,36 +108,36 @@ class HandleCache:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._kept: OrderedDict[tuple[object, ...], list[CachedHandle]] = OrderedDict()
+        self._handles: OrderedDict[tuple[object, ...], list[CachedHandle]] = OrderedDict()
 
     @contextmanager
     def lease(
         self, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None
     ) -> Iterator[DeltaTable | None]:
-        """Lend a handle that is as good as one opened now, for one operation.
+        """Lease a fresh handle for the block.
 
         Args:
-            uri: where the table lies.
+            uri: the table's path or URI.
             storage_options: as for `DeltaTable`.
 
         Yields:
-            The table, or None when there is none.
+            The open table; None when there is no table.
 
         Raises:
             OSError: the storage cannot be read.
         """
-        lent = self.lend(uri, storage_options)
-        yield lent.table
-        # Not reached after an exception: whatever the handle has seen, it is not used again.
-        lent.give_back()
+        lease = self.acquire(uri, storage_options)
+        yield lease.table
+        # Not reached after an exception: then the handle is not used again.
+        lease.release()
 
-    def lend(
+    def acquire(
         self, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None
     ) -> HandleLease:
-        """Lend a handle until it is given back; one that never is, is forgotten.
+        """Lease a fresh handle until it is released; one that is never released is dropped.
 
         Args:
-            uri: where the table lies.
+            uri: the table's path or URI.
             storage_options: as for `DeltaTable`.
 
         Raises:
@@ -134,35 +146,35 @@ class HandleCache:
         key = _key(uri, storage_options)
         log = open_log(os.fspath(uri), storage_options)
         directory = local_log_directory(os.fspath(uri))
-        kept = self._take(key)
-        if kept is not None and _is_fresh(kept, log, directory):
-            return HandleLease(self, key, log, directory, kept.table, kept.checkpoint)
+        cached = self._pop(key)
+        if cached is not None and _is_fresh(cached, log, directory):
+            return HandleLease(self, key, log, directory, cached.table, cached.checkpoint)
         table = _open(uri, storage_options)
         return HandleLease(self, key, log, directory, table, _checkpoint(directory))
 
     def clear(self) -> None:
-        """Let go of every handle."""
+        """Drop every handle."""
         with self._lock:
-            self._kept.clear()
+            self._handles.clear()
 
-    def _take(self, key: tuple[object, ...]) -> CachedHandle | None:
+    def _pop(self, key: tuple[object, ...]) -> CachedHandle | None:
         if os.getpid() != self._pid:
-            # The engine's runtime does not survive a fork, and a lock may be held by nobody.
+            # The engine's runtime does not survive a fork, and a thread of the parent may hold the lock.
             self._lock, self._pid = threading.Lock(), os.getpid()
-            self._kept = OrderedDict()
+            self._handles = OrderedDict()
         with self._lock:
-            waiting = self._kept.get(key)
-            return waiting.pop() if waiting else None
+            idle = self._handles.get(key)
+            return idle.pop() if idle else None
 
-    def keep(self, key: tuple[object, ...], kept: CachedHandle) -> None:
-        """Take a handle back, with the proof of what it has seen."""
+    def put(self, key: tuple[object, ...], handle: CachedHandle) -> None:
+        """Add a handle to the cache, and drop the least recently used beyond the capacity."""
         with self._lock:
-            waiting = self._kept.setdefault(key, [])
-            self._kept.move_to_end(key)
-            if len(waiting) < HANDLES_PER_TABLE:
-                waiting.append(kept)
-            while len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
+            idle = self._handles.setdefault(key, [])
+            self._handles.move_to_end(key)
+            if len(idle) < HANDLES_PER_TABLE:
+                idle.append(handle)
+            while len(self._handles) > self._capacity:
+                self._handles.popitem(last=False)
 
 
 def _key(uri: str | os.PathLike[str], storage_options: dict[str, str] | None) -> tuple[object, ...]:
@@ -181,17 +193,21 @@ def _open(uri: str | os.PathLike[str], storage_options: dict[str, str] | None) -
     return table
 
 
-def _is_fresh(kept: CachedHandle, log: CommitLog, directory: str | None) -> bool:
-    """Tell whether a fresh open would give the same: nothing new, nothing replaced."""
+def _is_fresh(handle: CachedHandle, log: CommitLog, directory: str | None) -> bool:
+    """Return whether a handle has the table's current state; a remote one is updated to it first.
+
+    Locally, there must be no later commit and no new checkpoint, and the handle's own commit must be
+    unchanged. Remotely, only its own commit must be unchanged: the update reads later ones.
+    """
     if directory is not None:
         return (
-            _file_identity(f"{directory}{commit_file(kept.version + 1)}") is None
-            and _file_identity(f"{directory}{commit_file(kept.version)}") == kept.commit
-            and _checkpoint(directory) == kept.checkpoint
+            _file_identity(f"{directory}{commit_file(handle.version + 1)}") is None
+            and _file_identity(f"{directory}{commit_file(handle.version)}") == handle.commit
+            and _checkpoint(directory) == handle.checkpoint
         )
-    if _commit_identity(log, directory, kept.version) != kept.commit:
+    if _commit_identity(log, directory, handle.version) != handle.commit:
         return False
-    kept.table.update_incremental()
+    handle.table.update_incremental()
     return True
 
 
@@ -203,13 +219,13 @@ def _commit_identity(log: CommitLog, directory: str | None, version: int) -> Ide
 
 
 def _checkpoint(directory: str | None) -> Identity:
-    # On an object store the handle is brought up to date anyway, and a look costs a request.
+    # On an object store, the handle is updated before use anyway, and a check costs a request.
     return None if directory is None else _file_identity(f"{directory}_last_checkpoint")
 
 
 def _file_identity(path: str) -> Identity:
     try:
-        found = os.stat(path)  # noqa: PTH116 - microseconds count here
+        found = os.stat(path)  # noqa: PTH116 - faster than pathlib, on the path of every write
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

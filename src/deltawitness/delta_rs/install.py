@@ -1,4 +1,4 @@
-"""Which observer watches the seams of this process, and whether it watches all writes."""
+"""Install and uninstall the patches of delta-rs: for all writes, or for writes inside proxies only."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ _everything = False
 def install(make_observer: Callable[[], Observer]) -> Observer:
     """Observe every write of the process, with a new observer.
 
+    Args:
+        make_observer: returns the observer.
+
     Raises:
         ConfigurationError: a setting in the environment is invalid; nothing was installed.
         AttributeError: the engine lacks a seam; nothing was installed.
@@ -29,14 +32,14 @@ def install(make_observer: Callable[[], Observer]) -> Observer:
 
 
 def install_for_proxies() -> Observer:
-    """Return the process's observer; if there is none, observe the writes inside proxies only."""
+    """Return the process's observer; where there is none, create one for writes inside proxies only."""
     import_seams()  # see _install
     with _lock:
         return _installed[0] if _installed else _install(Observer, everything=False)
 
 
 def uninstall() -> None:
-    """Put every original back and let the observer deliver what waits."""
+    """Restore the original callables, and stop the observer, which delivers the queued writes."""
     global _installed, _everything
     with _lock:
         if _installed is not None:
@@ -61,10 +64,10 @@ def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Obse
 
 
 def _is_watched(seams: DeltaLakeSeams, observer: Observer) -> bool:
-    """Return whether a write that reaches these seams here and now is to be observed.
+    """Return whether a write of the calling code that reaches these patches is to be observed.
 
-    Seams that were uninstalled observe nothing, also where another library has wrapped them and calls
-    them still: the write would be recorded a second time.
+    Uninstalled patches observe nothing, even where another library has wrapped them and still calls
+    them: the write would be recorded twice.
     """
     return (
         _installed is not None

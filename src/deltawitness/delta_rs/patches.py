@@ -1,9 +1,9 @@
-"""The seams of the delta-rs API: each inner callable that writes is replaced by one that observes.
+"""Patches of delta-rs: replace each inner callable that writes (a seam) by one that observes.
 
-Only what delta-rs looks up at call time is replaced, in place: module globals and methods of
-`RawDeltaTable` (listed in :mod:`deltawitness.commit.private_api`). Public functions and classes stay
-the objects they are, so a program that imported them before us is caught as well; of `write_deltalake`
-the code is exchanged, because it may end before it calls anything inside
+Only what delta-rs looks up at call time is replaced: module globals and methods of `RawDeltaTable`
+(listed in :mod:`deltawitness.commit.private_api`). Public functions and classes stay the same objects,
+so programs that imported them before the patches were installed are observed as well. The code of
+`write_deltalake` is replaced, because the function may end before it calls a seam
 (:mod:`deltawitness.delta_rs.whole_calls`).
 """
 
@@ -59,14 +59,14 @@ __all__ = ["DeltaLakeSeams", "import_seams"]
 
 Call = Callable[..., Any]
 
-MERGES_KEPT = 1024
-"""Merges that may be built and not yet executed; the oldest are then executed unobserved."""
+MAX_PENDING_MERGES = 1024
+"""Merges that are built and not yet executed; beyond it, the oldest are executed unobserved."""
 
 
 def import_seams() -> None:
-    """Import every module that holds a seam, and so run the post-import hooks of other libraries.
+    """Import every module with a seam, which runs the post-import hooks of other libraries.
 
-    Call it before the first seam is replaced: a hook may instrument the process.
+    Call this before the first seam is replaced: a hook may instrument the process.
     """
     for module in _SEAM_MODULES:
         importlib.import_module(module)
@@ -77,11 +77,11 @@ def _nothing() -> None:
 
 
 class DeltaLakeSeams:
-    """Replaces the seams by observing callables, and puts the originals back.
+    """Replaces the seams by observing callables, and restores the originals.
 
     Args:
-        observer: what observes.
-        only_when: asked before each write whether it is to be observed at all.
+        observer: observes the writes.
+        only_when: called before each write; returns whether to observe it.
     """
 
     def __init__(self, observer: Observer, only_when: Callable[[], bool]) -> None:
@@ -90,7 +90,7 @@ class DeltaLakeSeams:
         self._replacements = Replacements()
         self._merges: OrderedDict[int, _BuiltMerge] = OrderedDict()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
-        self._lent = threading.local()
+        self._leased = threading.local()
         self._source = threading.local()
         self._restore_whole_write: Callable[[], None] = _nothing
 
@@ -98,7 +98,7 @@ class DeltaLakeSeams:
         """Replace every seam.
 
         Raises:
-            AttributeError: the engine lacks a seam; nothing stays replaced.
+            AttributeError: delta-rs lacks a seam; then none stays replaced.
         """
         raw_table: Any = importlib.import_module("deltalake._internal").RawDeltaTable
         try:
@@ -111,8 +111,8 @@ class DeltaLakeSeams:
             module, name = OPEN_SEAM
             self._replace(importlib.import_module(module), name, self._open, FUNCTION_SEAMS[0])
             module, name = CONVERT_OPEN_SEAM
-            looking = self._look_before_convert
-            self._replace(importlib.import_module(module), name, looking, CONVERT_SEAM)
+            finding = self._find_before_convert
+            self._replace(importlib.import_module(module), name, finding, CONVERT_SEAM)
             self._replace_reads(raw_table)
             module, name = MERGE_SOURCE
             self._replace_one(importlib.import_module(module), name, self._merge_source)
@@ -124,7 +124,7 @@ class DeltaLakeSeams:
             raise
 
     def uninstall(self) -> None:
-        """Put every original back."""
+        """Restore every original."""
         self._restore_whole_write()
         self._restore_whole_write = _nothing
         self._replacements.restore()
@@ -165,7 +165,7 @@ class DeltaLakeSeams:
                     seam, table.table_uri(), table=table, mode=kwargs.get("mode")
                 )
                 in_flight.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(in_flight, table, args, kwargs)
+                self._observer.capture_call(in_flight, table, args, kwargs)
                 if dry_run is not None and _argument(args, kwargs, dry_run, "dry_run"):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
@@ -181,13 +181,13 @@ class DeltaLakeSeams:
                 result = original(table, *args, **kwargs)
             except BaseException as error:
                 with _guarded():
-                    self._observer.raised(in_flight, error, table=table)
+                    self._observer.fail(in_flight, error, table=table)
                 raise
-            # No context manager here: this line is on the path of every write.
+            # try, not `with _guarded()`: faster, on the path of every write.
             try:
-                self._observer.returned(in_flight, result, table=table)
+                self._observer.finish(in_flight, result, table=table)
                 if self._handles is not None:
-                    self._take_back(table)
+                    self._release_handle(table)
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
             return result
@@ -209,7 +209,7 @@ class DeltaLakeSeams:
                 location = str(_argument(args, kwargs, uri_at, seam.uri))
                 in_flight = self._observer.open(seam, location, table=None, mode=mode)
                 in_flight.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(in_flight, None, args, kwargs)
+                self._observer.capture_call(in_flight, None, args, kwargs)
                 args, kwargs = self._stamped(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
             except CallerKeyErrors:
@@ -218,20 +218,20 @@ class DeltaLakeSeams:
                 report("seam", error)
                 record_write(None)
                 return original(*args, **kwargs)
-            return self._carry_out(in_flight, original, args, kwargs, storage_options=options)
+            return self._call_engine(in_flight, original, args, kwargs, storage_options=options)
 
         return observed
 
     def _open(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         def observed(table_or_uri: Any, storage_options: Any = None) -> Any:
             if self._handles is not None and isinstance(table_or_uri, str | Path):
-                return self._lend(self._handles, table_or_uri, storage_options)
+                return self._lease(self._handles, table_or_uri, storage_options)
             return original(table_or_uri, storage_options)
 
         return observed
 
     def _whole_write(self, original: Call) -> Call:
-        """Return `write_deltalake`, observed where no seam inside it is reached."""
+        """Return `write_deltalake` with calls recorded that end before they reach a seam."""
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
@@ -260,35 +260,35 @@ class DeltaLakeSeams:
         return observed
 
     def _read(self, original: Call) -> Call:
-        """Return a method of a table that is read by Python code: what is read is noted."""
+        """Return a method of `RawDeltaTable` that Python code calls to read a table, recording the read."""
 
         @functools.wraps(original)
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(table, *args, **kwargs)
-            self._note_read(table)
+            self._record_read(table)
             return result
 
         return observed
 
     def _query(self, original: Call) -> Call:
-        """Return the method that gives a table to a `QueryBuilder`: it is going to be read."""
+        """Return the method that registers a table with a `QueryBuilder`, recording the read."""
 
         @functools.wraps(original)
         def observed(builder: Any, table_name: str, delta_table: Any) -> Any:
             result = original(builder, table_name, delta_table)
-            self._note_read(delta_table)
+            self._record_read(delta_table)
             return result
 
         return observed
 
-    def _note_read(self, table: Any) -> None:
+    def _record_read(self, table: Any) -> None:
         with _guarded():
             if self._only_when():
                 uri = table.table_uri()
                 record_reads(InputVersion(table_id(uri), table.version(), uri))
 
     def _merge_source(self, original: Any) -> Any:
-        """Return what makes a stream of a merge's source: what a session knows of it goes with it."""
+        """Return the class that makes a stream of a merge's source, recording a session's facts of it."""
 
         def from_arrow(source: Any) -> Any:
             if not self._only_when():
@@ -301,8 +301,8 @@ class DeltaLakeSeams:
 
         return _Exchanged(original, from_arrow=from_arrow)
 
-    def _look_before_convert(self, seam: Seam, original: Call) -> Call:
-        """Return the look for a table that `convert_to_deltalake` makes in mode `ignore`."""
+    def _find_before_convert(self, seam: Seam, original: Call) -> Call:
+        """Return the function with which `convert_to_deltalake` looks up a table in mode `ignore`."""
 
         def observed(uri: Any, storage_options: Any) -> Any:
             clock = time.perf_counter_ns()
@@ -315,19 +315,19 @@ class DeltaLakeSeams:
 
         return observed
 
-    def _lend(
+    def _lease(
         self, handles: HandleCache, uri: str | Path, storage_options: dict[str, str] | None
     ) -> tuple[Any, str]:
-        """Return what the engine would, with a kept handle in place of one opened now."""
-        lent = self._lent.handle = handles.lend(uri, storage_options)
-        return lent.table, str(uri)
+        """Return what delta-rs would return, with a leased handle in place of a newly opened table."""
+        lease = self._leased.handle = handles.acquire(uri, storage_options)
+        return lease.table, str(uri)
 
-    def _take_back(self, table: Any) -> None:
-        """Keep the handle that a write by URI was lent; one of the caller's own is the caller's."""
-        lent = getattr(self._lent, "handle", None)
-        if lent is not None and lent.table is not None and lent.table._table is table:  # noqa: SLF001 - as the engine itself
-            self._lent.handle = None
-            lent.give_back()
+    def _release_handle(self, table: Any) -> None:
+        """Release the handle that was leased for a write by URI; a table of the caller is left alone."""
+        lease = getattr(self._leased, "handle", None)
+        if lease is not None and lease.table is not None and lease.table._table is table:  # noqa: SLF001 - as delta-rs does
+            self._leased.handle = None
+            lease.release()
 
     def _merge_build(self, seam: Seam, original: Call) -> Call:
         position = _position(original, COMMIT_PROPERTIES) - 1
@@ -340,7 +340,7 @@ class DeltaLakeSeams:
                 with nullcontext() if source is None else write_context(source.attributes):
                     in_flight = self._observer.open(seam, table.table_uri(), table=table)
                 in_flight.schema = kwargs.get("batch_schema")
-                self._observer.keep_call(in_flight, table, args, kwargs)
+                self._observer.capture_call(in_flight, table, args, kwargs)
                 args, kwargs = self._stamped(in_flight, args, kwargs, position)
             except CallerKeyErrors:
                 raise
@@ -352,32 +352,32 @@ class DeltaLakeSeams:
                 builder = original(table, *args, **kwargs)
             except BaseException as error:
                 with _guarded():
-                    self._observer.raised(in_flight, error, table=table)
+                    self._observer.fail(in_flight, error, table=table)
                 raise
             with _guarded():
                 metrics = None if source is None else source.metrics
-                self._keep_merge(builder, _BuiltMerge(in_flight, metrics))
+                self._store_merge(builder, _BuiltMerge(in_flight, metrics))
             return builder
 
         return observed
 
     def _known_source(self, stream: object) -> KnownSource | None:
-        """Return what is known of the source that the stream of a merge was made from."""
+        """Return the source from which the stream of a merge was made, if a session recognized it."""
         known_stream, source = getattr(self._source, "known", None) or (None, None)
         self._source.known = None
         return source if source is not None and known_stream is stream else None
 
     def _unobserved(self, builder: object) -> object:
-        """Return the builder, of which nothing is known: one at its address before it may be."""
+        """Return an unobserved builder, without the entry of an earlier builder at the same address."""
         self._merges.pop(id(builder), None)
         return builder
 
-    def _keep_merge(self, builder: object, merge: _BuiltMerge) -> None:
-        # The builder takes no attribute and no weak reference. Its id is enough: another builder
-        # at the same address goes through here, too, and takes the entry over.
+    def _store_merge(self, builder: object, merge: _BuiltMerge) -> None:
+        # A builder takes no attribute and no weak reference. Its id is enough: a later builder at the
+        # same address replaces the entry here.
         self._merges[id(builder)] = merge
         self._merges.move_to_end(id(builder))
-        while len(self._merges) > MERGES_KEPT:
+        while len(self._merges) > MAX_PENDING_MERGES:
             self._merges.popitem(last=False)
 
     def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
@@ -388,7 +388,7 @@ class DeltaLakeSeams:
             in_flight = merge.in_flight
             with _guarded():
                 self._observer.resume(in_flight, table)
-            result = self._carry_out(in_flight, original, (table, merge_builder), {}, table=table)
+            result = self._call_engine(in_flight, original, (table, merge_builder), {}, table=table)
             if merge.metrics is not None:
                 merge.metrics.record(self._observer)
             return result
@@ -406,11 +406,11 @@ class DeltaLakeSeams:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments with our metadata merged into the caller's commit properties.
 
-        What are none is left to the engine, which refuses them.
+        An argument that is not a `CommitProperties` is passed on, for delta-rs to reject.
 
         Raises:
-            MetadataKeyError: a key of the caller's breaks readers, and the settings refuse it.
-            CommitKeyWarning: the same, where a filter makes warnings errors.
+            MetadataKeyError: a key of the caller breaks readers, and the settings refuse it.
+            CommitKeyWarning: the same, where a warnings filter raises warnings as errors.
         """
         given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
         if given is not None and not hasattr(given, "custom_metadata"):
@@ -420,14 +420,14 @@ class DeltaLakeSeams:
         except CallerKeyErrors as error:
             in_flight.landed = Landed.NO
             with _guarded():
-                self._observer.raised(in_flight, error)
+                self._observer.fail(in_flight, error)
             raise
         properties = self._observer.properties(in_flight, given)
         if len(args) > position:
             return (*args[:position], properties, *args[position + 1 :]), kwargs
         return args, {**kwargs, COMMIT_PROPERTIES: properties}
 
-    def _carry_out(  # noqa: PLR0913 - a call and what belongs to it
+    def _call_engine(  # noqa: PLR0913 - a call and what belongs to it
         self,
         in_flight: InFlightWrite,
         original: Call,
@@ -437,18 +437,16 @@ class DeltaLakeSeams:
         table: Any = None,
         storage_options: dict[str, str] | None = None,
     ) -> Any:
-        # The engine reads its source on threads of its own: making our span the current one here
-        # would reach nothing that runs inside the call.
+        # The span is not made current: the engine reads its source on its own threads, which would not
+        # inherit it.
         try:
             result = original(*args, **kwargs)
         except BaseException as error:
             with _guarded():
-                self._observer.raised(
-                    in_flight, error, table=table, storage_options=storage_options
-                )
+                self._observer.fail(in_flight, error, table=table, storage_options=storage_options)
             raise
         with _guarded():
-            self._observer.returned(in_flight, result, table=table, storage_options=storage_options)
+            self._observer.finish(in_flight, result, table=table, storage_options=storage_options)
         return result
 
 
@@ -465,7 +463,7 @@ class _BuiltMerge(NamedTuple):
 
 
 class _Exchanged:
-    """Stands for a class of the engine's in one module, with some of its methods exchanged."""
+    """Replaces a class of delta-rs in one module: delegates to it, with some methods replaced."""
 
     def __init__(self, original: Any, **methods: Call) -> None:
         self._original = original
@@ -482,7 +480,7 @@ class _Exchanged:
 
 
 def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) -> UnreachedWrite:
-    """Return a call of `write_deltalake` that reached no seam."""
+    """Return the write of a `write_deltalake` call that reached no seam."""
     target = _argument(args, kwargs, 0, "table_or_uri")
     return UnreachedWrite.of(Operation.WRITE, target, target, kwargs.get("mode", "error"), clock)
 
@@ -500,7 +498,7 @@ _HAS_DRY_RUN = frozenset({"vacuum", "repair"})
 
 
 def _position(callable_: Call, name: str) -> int:
-    """Return where `name` stands among the parameters, `self` included, as the engine says it."""
+    """Return the position of a parameter in the signature, `self` included."""
     return _parameter_names(callable_).index(name)
 
 

@@ -1,4 +1,4 @@
-"""Receipts of Delta writes that went through an open table, or created one."""
+"""Receipts of Delta writes that went through an open table, or that created their table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ __all__ = ["receipt_of_creation", "receipt_of_handle"]
 
 
 def receipt_of_handle(table: DeltaTable) -> Receipt:
-    """Return the receipt of the write that an open table has just made; never raises.
+    """Return the receipt of the last write through an open table; never raises.
 
-    The table is at its own commit, however many others have committed since.
+    After a write, the open table is at the version of that commit, also when others have committed
+    since.
 
     Args:
         table: the table that the write went through.
@@ -34,12 +35,12 @@ def receipt_of_handle(table: DeltaTable) -> Receipt:
 def receipt_of_creation(
     uri: str, storage_options: dict[str, str] | None, receipt_id: str
 ) -> Receipt:
-    """Return the receipt of a write to a table that was not there before; never raises.
+    """Return the receipt of a write that created its table; never raises.
 
     Args:
-        uri: where the table lies now.
-        storage_options: how it is opened.
-        receipt_id: what the write put into its commit.
+        uri: the table's path or URI.
+        storage_options: as for `DeltaTable`.
+        receipt_id: the receipt id in the commit of the write.
     """
     return _read(lambda: find_receipt(open_log(uri, storage_options), receipt_id), Receipt())
 
@@ -47,6 +48,6 @@ def receipt_of_creation(
 def _read(read: Callable[[], Receipt], otherwise: Receipt) -> Receipt:
     try:
         return read()
-    except Exception as error:  # noqa: BLE001 - the write has landed, whatever keeps its log from being read
+    except Exception as error:  # noqa: BLE001 - the write has committed, even if its log cannot be read
         report("receipt", error)
         return otherwise

@@ -1,7 +1,7 @@
-"""What is known of a source of rows that a program passes to delta-rs itself.
+"""Attributes and operator metrics of a source of rows that a program passes to delta-rs itself.
 
-delta-rs is observed without DataFusion. A session registers the function that recognizes its frames,
-so that a write of a frame has the plan, the inputs and the operator metrics of that frame.
+This package does not depend on DataFusion. So a session registers a function that recognizes its
+frames, and a write of a frame gets the plan, the inputs and the operator metrics of that frame.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SourceMetrics(Protocol):
 
 
 class KnownSource(NamedTuple):
-    """What is known of a source that a program passes to delta-rs.
+    """Attributes and metrics of a source that a program passes to delta-rs.
 
     Attributes:
         attributes: the attributes of the write.
@@ -51,16 +51,17 @@ _recognizers: list[Recognizer] = []
 
 
 def recognize_sources(recognizer: Recognizer) -> None:
-    """Ask a function about each source from now on.
+    """Register a function that is called with each source.
 
     Args:
-        recognizer: returns what it knows of a source, None for a source of others; never raises.
+        recognizer: returns the attributes and metrics of a source; None for one that it does not
+            recognize. It never raises.
     """
     _recognizers.append(recognizer)
 
 
 def known_source(source: object) -> KnownSource | None:
-    """Return what is known of a source that a program passes to delta-rs; None for foreign rows.
+    """Return the attributes and metrics of a source; None where no recognizer recognizes it.
 
     Args:
         source: anything that delta-rs accepts.
@@ -78,16 +79,16 @@ _measuring: ContextVar[SourceMetrics | None] = ContextVar(
 
 
 def current_source_metrics() -> SourceMetrics | None:
-    """Return what measures the frame that is exported here and now; None outside of :func:`measuring`."""
+    """Return the metrics of the current :func:`measuring` block; None outside of one."""
     return _measuring.get()
 
 
 @contextmanager
 def measuring(metrics: SourceMetrics | None) -> Iterator[None]:
-    """Measure the frame that is exported inside the block.
+    """Measure the operators of a frame that is exported inside the block.
 
     Args:
-        metrics: of the frame; None measures nothing.
+        metrics: measures the operators; None measures nothing.
     """
     token = _measuring.set(metrics)
     try:

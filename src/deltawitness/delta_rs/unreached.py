@@ -1,7 +1,7 @@
-"""Writes that end before the engine is given them: refused, skipped, or without a source to read.
+"""Record writes that end before the engine is called: refused, skipped, or with an unreadable source.
 
-No seam sees them. Who asks why a write is missing finds it all the same: it is one event, that it
-failed and did not land, or that there was a table and the mode was `ignore`.
+No seam sees such a write. It is recorded as one event all the same: as failed and not committed, or as
+skipped because the table exists and the mode is `ignore`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class UnreachedWrite:
     """A write that did not reach the engine.
 
     Attributes:
-        operation: what it was to do.
-        cache_operation: the same in the cache layer's words.
-        location: where to, as far as it is known.
+        operation: the operation.
+        cache_operation: the same operation in terms of the cache.
+        location: the table's location; None when it is not known.
         mode: save mode.
         named: the table's name in its metadata.
-        clock: `time.perf_counter_ns()` when it began.
+        clock: `time.perf_counter_ns()` at its start.
     """
 
     operation: Operation
@@ -47,36 +47,38 @@ class UnreachedWrite:
     def of(
         cls, operation: Operation, target: object, table: object, mode: object, clock: int
     ) -> UnreachedWrite:
-        """Return the write from what a program has given: anything may be wrong with it.
+        """Return the write from a program's arguments, any of which may be invalid.
 
         Args:
-            operation: what it was to do.
+            operation: the operation.
             target: a location or an open table.
             table: the open table, if there is one.
             mode: save mode.
-            clock: `time.perf_counter_ns()` when it began.
+            clock: `time.perf_counter_ns()` at its start.
         """
-        said = mode if isinstance(mode, str) else None
-        meaning = CacheOperation(operation.value.lower())
-        return cls(operation, meaning, location_of(target), said, _name_of(table), clock)
+        valid_mode = mode if isinstance(mode, str) else None
+        cache_operation = CacheOperation(operation.value.lower())
+        return cls(
+            operation, cache_operation, location_of(target), valid_mode, _name_of(table), clock
+        )
 
     def record_failure(self, observer: Observer, error: BaseException) -> None:
-        """Have the write delivered as one that raised, and did not land."""
+        """Deliver the write as one that raised and did not commit."""
         write = self._begin(observer)
         write.landed = Landed.NO
-        observer.raised(write, error)
+        observer.fail(write, error)
 
     def record_skip(self, observer: Observer, reason: NoCommitReason) -> None:
-        """Have the write delivered as one that made no commit."""
+        """Deliver the write as one that made no commit."""
         write = self._begin(observer)
         write.no_commit_reason = reason
-        observer.returned(write, None, table=None)
+        observer.finish(write, None, table=None)
 
     def _begin(self, observer: Observer) -> InFlightWrite:
-        enclosure = current_write_context()
+        context = current_write_context()
         write = observer.begin(
             observer.intent(
-                NO_ATTRIBUTES if enclosure is None else enclosure.facts,
+                NO_ATTRIBUTES if context is None else context.facts,
                 self.operation,
                 self.cache_operation,
                 self.location,
@@ -84,8 +86,8 @@ class UnreachedWrite:
                 mode=self.mode,
             )
         )
-        if enclosure is not None:
-            enclosure.observed += 1
+        if context is not None:
+            context.observed += 1
         write.location = self.location
         write.started_at -= write.clock - self.clock
         write.clock = self.clock
@@ -95,10 +97,10 @@ class UnreachedWrite:
 
 
 def location_of(target: object) -> str | None:
-    """Return where a write was to go, as the engine is told: by URI, by path or by an open table."""
+    """Return the location of a write's target: a URI, a path or an open table; None for anything else."""
     if isinstance(target, str | Path):
         location = str(target)
-        # The program may be in another directory when the event is made.
+        # Absolute, because the program may have changed its directory when the event is made.
         return location if "://" in location else os.path.abspath(location)  # noqa: PTH100 - text, not a file
     found = getattr(target, "table_uri", None)
     return found if isinstance(found, str) else None
@@ -108,6 +110,6 @@ def _name_of(target: object) -> str | None:
     """Return the name in the metadata of an open table; None for anything else."""
     try:
         name = target.metadata().name  # type: ignore[attr-defined]  # an open table has it
-    except Exception:  # noqa: BLE001 - whatever else a program gives to a write
+    except Exception:  # noqa: BLE001 - a program may pass anything as the table
         return None
     return name if isinstance(name, str) else None

@@ -1,8 +1,8 @@
-"""A public function of the engine, observed from its first line to its last.
+"""Observe a public function of delta-rs from its first line to its last, by replacing its code object.
 
-What delta-rs' own Python code does before it calls the engine cannot be seen at an inner seam. The
-public function stays the object that it is, because programs have imported it by name: its code is
-exchanged, which is looked up when it is called.
+A seam inside cannot see what the Python code of delta-rs does before it calls the engine. The function
+object itself cannot be replaced, because programs have imported it by name. Its code object can: Python
+looks it up at each call.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ Call = Callable[..., Any]
 _PLACEHOLDER = "deltawitness"
 
 _EXCHANGED = "_deltawitness_restore"
-"""Attribute of a function whose code is exchanged: what puts its own code back."""
+"""Attribute of a function whose code is replaced: the callable that restores it."""
 
 
 def _call(*args: Any, **kwargs: Any) -> Any:
-    # The constant is exchanged for a callable. A global of the function's module would be gone for a
-    # thread that is between the first line and the look-up when the code is put back.
-    return "deltawitness".__call__(*args, **kwargs)  # type: ignore[operator]  # as said
+    # The constant is replaced by a callable. With a global of the function's module instead, a thread
+    # between the first line and the look-up would fail when the code is restored.
+    return "deltawitness".__call__(*args, **kwargs)  # type: ignore[operator]  # a callable by then
 
 
 def observe_whole_calls(function: Any, observing: Callable[[Call], Call]) -> Callable[[], None]:
-    """Let each call of a function go through another callable.
+    """Route each call of a function through another callable, without replacing the function object.
 
-    A function that is no plain Python function is left as it is.
+    Nothing is done for a callable that is not a plain Python function, or that is a closure.
 
     Args:
         function: the function.
-        observing: returns the other callable; it is given what the function was.
+        observing: takes a copy of the original function and returns the other callable.
 
     Returns:
-        What puts the function's own code back.
+        A callable that restores the function's code.
     """
     if not isinstance(function, FunctionType) or function.__closure__ is not None:
         return lambda: None
     if (exchanged := vars(function).get(_EXCHANGED)) is not None:
-        exchanged()  # its code is ours already: a call would be observed twice
+        exchanged()  # it is replaced already: a call would be observed twice
     code, attributes = function.__code__, dict(vars(function))
     original = FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
     original.__kwdefaults__ = function.__kwdefaults__
@@ -54,11 +54,11 @@ def observe_whole_calls(function: Any, observing: Callable[[Call], Call]) -> Cal
     function.__code__ = template.replace(
         co_consts=tuple(constants), co_name=code.co_name, co_qualname=code.co_qualname
     )
-    function.__wrapped__ = original  # type: ignore[attr-defined]  # its signature and source are these
+    function.__wrapped__ = original  # type: ignore[attr-defined]  # for inspect: signature and source
 
     def restore() -> None:
         if vars(function).get(_EXCHANGED) is not restore:
-            return  # it was exchanged again since, or put back
+            return  # it was replaced again since, or restored
         function.__code__ = code
         vars(function).clear()
         vars(function).update(attributes)

@@ -260,7 +260,7 @@ class _Node:
         observer = current_observer()
         span = None
         if observer is not None:
-            span = observer.steps.opened(name, task_id, execution.run, execution.context)
+            span = observer.steps.open(name, task_id, execution.run, execution.context)
             token = otel_context.attach(trace.set_span_in_context(span, execution.context))
             inside.callback(otel_context.detach, token)
         return cls(span, inside, threading.get_ident(), sys.exception())
@@ -270,7 +270,7 @@ class _Node:
         try:
             observer = current_observer()
             if self.span is not None and observer is not None:
-                observer.steps.closed(self.span, error)
+                observer.steps.close(self.span, error)
         finally:
             self.inside.close()
 

@@ -1,4 +1,4 @@
-"""The one pipeline: a write is opened, handed to the engine, closed, and reported once."""
+"""The path of every write: open it, call the engine, record the result, deliver one event to each sink."""
 
 from deltawitness.observe.observer import Observer, current_observer, flush
 

@@ -1,4 +1,7 @@
-"""From an observation to the event: commits found, metrics read, hashes made; off the write's path."""
+"""Make the event of a finished write: find its commits, read their metrics, hash its schema.
+
+This runs on the delivery thread, after the engine's call has returned.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from deltawitness.commit.outcome import (
     RawCommit,
     failed_metrics,
     find_commits,
-    landed,
+    find_landed,
     metrics_of,
     search_commits,
-    unchanged,
+    with_zeros,
 )
 from deltawitness.events import (
     CommitMetrics,
@@ -47,22 +50,22 @@ def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
     """Return the event of a finished write.
 
     Args:
-        write: what the caller's thread noted down.
-        tail: how many versions of the log to search for a commit whose version is not known.
+        write: what the caller's thread recorded.
+        tail: number of log versions to search for a commit of unknown version.
     """
     outcome = fact("commit", lambda: _outcome(write, tail), None)
-    return _event(write, _barely_known(write) if outcome is None else outcome)
+    return _event(write, _minimal_outcome(write) if outcome is None else outcome)
 
 
 def minimal_event(write: InFlightWrite) -> WriteEvent:
-    """Return the event with what is known without reading anything: when reading hangs or fails."""
-    return _event(write, _barely_known(write))
+    """Return the event without any I/O: used where reading the log hangs or fails."""
+    return _event(write, _minimal_outcome(write))
 
 
 def minimal_redacted_event(event: WriteEvent, settings: Settings) -> WriteEvent:
-    """Return the event as it may leave the process, without the parts that cannot be redacted."""
+    """Return the event, safe to export, without the parts whose redaction fails."""
     run, intent, outcome = event.run, event.intent, event.outcome
-    told = replace(
+    redacted = replace(
         event,
         run=replace(run, job="[job]", attributes=MappingProxyType({})),
         intent=WriteIntent(intent.operation, intent.cache_operation, scope=intent.scope),
@@ -70,13 +73,17 @@ def minimal_redacted_event(event: WriteEvent, settings: Settings) -> WriteEvent:
         table_id=None,
         thread=None,
     )
-    told = fact("redaction", lambda: replace(told, run=redacted_run(run)), told)
+    redacted = fact("redaction", lambda: replace(redacted, run=redacted_run(run)), redacted)
     if settings.table_id_key is None:
-        told = replace(told, table_id=event.table_id)
-    return fact("redaction", lambda: replace(told, intent=redacted_intent(intent, settings)), told)
+        redacted = replace(redacted, table_id=event.table_id)
+    return fact(
+        "redaction",
+        lambda: replace(redacted, intent=redacted_intent(intent, settings)),
+        redacted,
+    )
 
 
-def _barely_known(write: InFlightWrite) -> WriteOutcome:
+def _minimal_outcome(write: InFlightWrite) -> WriteOutcome:
     outcome: WriteOutcome
     if write.failure is not None:
         outcome = write.failure
@@ -147,26 +154,26 @@ def _outcome(write: InFlightWrite, tail: int) -> WriteOutcome:
 
 def _no_commit(write: InFlightWrite, reason: NoCommitReason) -> NoCommit:
     metrics = _returned_metrics(write)
-    # Of a commit that was not found nobody knows what it would have said.
-    return NoCommit(reason, metrics if reason is NoCommitReason.NOT_FOUND else unchanged(metrics))
+    # A commit that was not found may have changed rows: only the other reasons imply zeros.
+    return NoCommit(reason, metrics if reason is NoCommitReason.NOT_FOUND else with_zeros(metrics))
 
 
 def _failed(write: InFlightWrite, failure: Failed, tail: int) -> Failed:
     operation = write.intent.operation
     if write.landed is not None:
-        answer = write.landed
-        return replace(failure, landed=answer, metrics=failed_metrics(operation, answer, ()))
+        landed = write.landed
+        return replace(failure, landed=landed, metrics=failed_metrics(operation, landed, ()))
     log = _log(write)
     if log is None or write.seam is None or not write.seam.commits:
         return failure
-    answer, commits = landed(log, write.commit_write_id, write.base, tail)
+    landed, commits = find_landed(log, write.commit_write_id, write.base, tail)
     versions = tuple(commit.version for commit in commits)
     return replace(
         failure,
-        landed=answer,
+        landed=landed,
         version=versions[-1] if versions else None,
         versions=versions,
-        metrics=failed_metrics(operation, answer, commits),
+        metrics=failed_metrics(operation, landed, commits),
     )
 
 
@@ -215,7 +222,7 @@ def _returned(write: InFlightWrite) -> Mapping[str, Any] | None:
     if write.returned is None:
         return None
     try:
-        said = json.loads(write.returned)
+        metrics = json.loads(write.returned)
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return metrics if isinstance(metrics, dict) else None

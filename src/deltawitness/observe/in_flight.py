@@ -1,4 +1,4 @@
-"""A write under way: as little as the event can later be made from."""
+"""The state of one write, from its start to the delivery of its event."""
 
 from __future__ import annotations
 
@@ -30,45 +30,45 @@ __all__ = ["InFlightWrite"]
 
 
 class InFlightWrite:
-    """What the caller's thread notes down; the delivery thread reads it after that.
+    """Set by the caller's thread during the write; read by the delivery thread after it.
 
-    Most of it stays at its default on the class: a write pays for what it sets.
+    Defaults are on the class, so that a write only pays for the attributes that it sets.
 
     Attributes:
-        seam: where the write was seen; None when it never reached the engine.
-        prepared: what is the same for all such writes.
-        intent: what was meant.
+        seam: the patched callable that saw the write; None when the write did not reach the engine.
+        template: what all writes of this kind to this table share.
+        intent: what the write means to do.
         run: the run that it belongs to.
-        write_id: its id, also in the commit.
-        commit_write_id: what tells its commits from others: the write id, unless the caller set that key.
+        write_id: its id.
+        commit_write_id: the write id in its commits: `write_id`, unless the caller set that commit key.
         span: its span, still open.
         parent: the OpenTelemetry context that the span was opened in.
-        storage_options: how the location is opened, when it was not through an open table.
-        location: the table's location as the engine names it, credentials and all.
+        storage_options: storage options of a write by URI.
+        location: the table's location as the engine spells it; may contain credentials.
         started_at: nanoseconds since the Unix epoch.
-        clock: monotonic nanoseconds at the start.
-        duration_ns: how long the engine's call took.
+        clock: `time.perf_counter_ns()` at the start.
+        duration_ns: duration of the engine's call.
         thread: name of the calling thread.
-        base: the table's version before the call, when that is known without asking.
-        version: the table's version after the call, likewise.
-        commit: the commit that was read on the way, when that was cheap.
-        log: where to look for more.
-        returned: the engine's own metrics.
-        files_deleted: how many files a VACUUM says it deleted.
-        failure: what the engine raised; `landed` is still to be told.
-        landed: whether the commit of a write that failed is in the log, when that is known beforehand.
-        no_commit_reason: why there can be no commit, when that is known beforehand.
-        exported: counts what was written outside Delta, on the delivery thread.
-        schema: the Arrow schema that is written, still to be hashed.
-        call: instance, arguments and ambient context for hooks, kept only when there are hooks.
-        response: what the engine returned, likewise.
-        segment: where in the spool its note is, if it is there.
-        event: the finished record.
-        redacted: the same, fit to leave the process.
+        base: the open table's version before the call; None without an open table.
+        version: the open table's version after the call; None without an open table.
+        commit: its commit, where the caller's thread could read it from a local disk.
+        log: the log to search for further commits.
+        returned: metrics that the engine returned, as JSON text.
+        files_deleted: number of files that a VACUUM returned as deleted.
+        failure: what the engine raised; its `landed` is not set yet.
+        landed: whether a failed write has committed, where that follows without reading the log.
+        no_commit_reason: why there is no commit, where that follows without reading the log.
+        exported: returns the metrics of files outside Delta; called on the delivery thread.
+        schema: the written Arrow schema, not hashed yet.
+        call: instance, args, kwargs and `contextvars` context for the hooks; None without hooks.
+        response: what the engine returned, for the response hook; None without hooks.
+        segment: the spool segment with its provisional record, if it was written.
+        event: the finished event.
+        redacted: `event` after redaction, safe to export.
     """
 
     seam: Seam | None = None
-    prepared: WriteTemplate
+    template: WriteTemplate
     intent: WriteIntent
     run: RunContext
     write_id: str

@@ -1,4 +1,8 @@
-"""What the observer gives to the ledger: a note when a write ends, its row when it is complete."""
+"""Passes writes and runs from the observer to the ledger.
+
+A write is recorded twice: a provisional record on the caller's thread when the write ends, and its row
+when the event is complete.
+"""
 
 from __future__ import annotations
 
@@ -24,61 +28,63 @@ __all__ = ["NullLedgerSink", "ledger_sink_for"]
 
 
 class NullLedgerSink:
-    """Where finished writes and runs are recorded; this one keeps nothing, and none of them raises.
+    """Receives writes and runs while the ledger is disabled, and does nothing.
+
+    No method of a sink raises.
 
     Attributes:
-        recorder: what keeps the ledger of this process; None when none is kept.
+        recorder: the recorder of this process; None when the ledger is disabled.
     """
 
     recorder: Recorder | None = None
 
     def begin(self) -> None:
-        """Get ready for a write that is about to reach the engine."""
+        """Prepare for a write that is about to reach the engine."""
 
-    def note(self, write: InFlightWrite, /) -> None:
-        """Keep what the caller's thread knows of a write that has ended."""
+    def append_provisional(self, write: InFlightWrite, /) -> None:
+        """Append the provisional record of a write that has ended."""
 
-    def settle(self, write: InFlightWrite, /) -> None:
-        """Keep the whole row of a write."""
+    def append_row(self, write: InFlightWrite, /) -> None:
+        """Append the complete row of a write."""
 
     def run_started(self, run: RunContext, /) -> None:
-        """Keep that a run is open."""
+        """Record that a run is open."""
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
-        """Keep the row of a run that has ended."""
+        """Record the end of a run."""
 
     def run_closed(self, run: RunContext, /) -> None:
-        """Have the ledger tell of a run that is over."""
+        """Drain the rows of a run that has ended into the ledger."""
 
     def close(self, error: BaseException | None, /, *, timeout: float) -> None:
-        """Have the ledger tell everything, for at most so many seconds."""
+        """Drain every row into the ledger, for at most `timeout` seconds."""
 
     def close_before_exec(self, *, timeout: float) -> Callable[[], None]:  # noqa: ARG002 - there is no ledger
-        """Record everything before an exec, and return what goes on recording when it has failed."""
+        """Drain every row before an exec; return a callable that resumes recording if the exec fails."""
         return _nothing
 
 
 class LedgerSink(NullLedgerSink):
-    """A ledger is kept.
+    """Receives writes and runs while the ledger is enabled.
 
     Args:
         recorder: the process's recorder.
-        settings: whether table ids are keyed.
+        settings: how intents and table ids are redacted.
     """
 
     def __init__(self, recorder: Recorder, settings: Settings) -> None:
         self.recorder = self._recorder = recorder
         self._settings = settings
-        self._untold: list[RunContext] = []
+        self._deferred_runs: list[RunContext] = []
 
     def begin(self) -> None:
-        """Get ready for a write that is about to reach the engine."""
-        if self._untold:
-            self._tell_process_run()
+        """Create the spool before a write can commit, so that reconcile sees the process as alive."""
+        if self._deferred_runs:
+            self._record_process_run()
         _guarded(self._recorder.begin)
 
-    def note(self, write: InFlightWrite, /) -> None:
-        """Keep what the caller's thread knows of a write that has ended."""
+    def append_provisional(self, write: InFlightWrite, /) -> None:
+        """Append the provisional record of a write that has ended."""
         try:
             write.segment = self._recorder.record_provisional(
                 write.write_id, write.run, self._text(write)
@@ -106,64 +112,64 @@ class LedgerSink(NullLedgerSink):
         )
 
     def _intent_text(self, write: InFlightWrite) -> str:
-        prepared = write.prepared
-        if prepared.note is None:
+        template = write.template
+        if template.intent_text is None:
             location, key = write.location, self._settings.table_id_key
-            prepared.note = intent_text(
+            template.intent_text = intent_text(
                 redacted_intent(write.intent, self._settings),
                 location,
                 None if location is None else table_id(location, key=key),
             )
-        return prepared.note
+        return template.intent_text
 
-    def settle(self, write: InFlightWrite, /) -> None:
-        """Keep the whole row of a write."""
-        event, told = write.event, write.redacted
-        if event is not None and told is not None:
-            self._recorder.finalize(write.segment, event, told, write.location)
+    def append_row(self, write: InFlightWrite, /) -> None:
+        """Append the complete row of a write."""
+        event, redacted = write.event, write.redacted
+        if event is not None and redacted is not None:
+            self._recorder.finalize(write.segment, event, redacted, write.location)
 
     def run_started(self, run: RunContext, /) -> None:
-        """Keep that a run is open.
+        """Record that a run is open.
 
-        That of a whole process waits for its first operation where there is no ledger yet: a
-        program that writes nothing leaves none behind.
+        Where there is no ledger yet, the run of a process is recorded at its first operation: a
+        program that writes nothing creates no ledger.
         """
         if run.is_process and not self._recorder.spools.exists():
-            self._untold.append(run)
+            self._deferred_runs.append(run)
         else:
-            if self._untold:
-                self._tell_process_run()  # the one that this run is opened in
+            if self._deferred_runs:
+                self._record_process_run()  # the parent of this run
             _guarded(lambda: self._recorder.run_started(run))
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
-        """Keep the row of a run that has ended."""
-        self._tell_if_others_did()
+        """Record the end of a run."""
+        self._record_if_ledger_exists()
         _guarded(lambda: self._recorder.run_ended(run, error))
 
-    def _tell_if_others_did(self) -> None:
-        """Keep the run of a process that wrote nothing, when its children made a ledger meanwhile."""
-        if self._untold and self._recorder.spools.exists():
-            self._tell_process_run()
+    def _record_if_ledger_exists(self) -> None:
+        """Record the run of a process that wrote nothing, where its children have created the ledger."""
+        if self._deferred_runs and self._recorder.spools.exists():
+            self._record_process_run()
 
-    def _tell_process_run(self) -> None:
+    def _record_process_run(self) -> None:
         try:
-            run = self._untold.pop()
+            run = self._deferred_runs.pop()
         except IndexError:
-            return  # another thread was faster
-        if self._recorder.is_open:  # in a forked child it is the parent's
+            return  # another thread has recorded it
+        if self._recorder.is_open:  # a forked child leaves the run to its parent
             _guarded(lambda: self._recorder.run_started(run))
 
     def run_closed(self, run: RunContext, /) -> None:
-        """Have the ledger tell of a run that is over."""
+        """Drain the rows of a run that has ended into the ledger."""
         _guarded(lambda: self._recorder.run_closed(run))
 
     def close(self, error: BaseException | None, /, *, timeout: float) -> None:
-        """Have the ledger tell everything, for at most so many seconds."""
-        self._tell_if_others_did()
+        """Drain every row into the ledger, for at most `timeout` seconds."""
+        self._record_if_ledger_exists()
         _guarded(lambda: self._recorder.close(error, timeout=timeout))
 
     def close_before_exec(self, *, timeout: float) -> Callable[[], None]:
-        """Record everything before an exec, and return what goes on recording when it has failed."""
+        """Drain every row before an exec; return a callable that resumes recording if the exec fails."""
         recorder = self._recorder
         if recorder.home is None and not recorder.run_ids:
             return _nothing
@@ -176,7 +182,7 @@ class LedgerSink(NullLedgerSink):
 
 
 def _nothing() -> None:
-    """Do nothing: nothing was closed."""
+    """Do nothing, as nothing was closed."""
 
 
 def _more(write: InFlightWrite) -> dict[str, object]:
@@ -203,12 +209,12 @@ def _guarded(act: Callable[[], object]) -> None:
 def ledger_sink_for(
     settings: Settings, *, is_busy: Callable[[], bool], on_drop: Callable[[str], None]
 ) -> NullLedgerSink:
-    """Return where writes are recorded under these settings.
+    """Return the sink for these settings.
 
     Args:
-        settings: whether a ledger is kept, and where.
-        is_busy: tells whether a write is under way.
-        on_drop: is told of an operation that could not be kept.
+        settings: whether the ledger is enabled, and its location.
+        is_busy: returns whether a write is in the engine.
+        on_drop: called with the name of the component for each operation that could not be recorded.
     """
     if not is_enabled(settings):
         return NullLedgerSink()

@@ -1,7 +1,7 @@
-"""The Delta tables that a run has read: the inferred inputs of its writes without a plan.
+"""The Delta tables that a run has read: the inferred inputs of its writes that have no query plan.
 
-A program that reads a table into memory, transforms it there and writes the result has no query plan.
-The tables that the run had read before the write are the best estimate of its inputs.
+A program that reads a table into memory, transforms the rows there and writes the result has no query
+plan. The tables that its run read before the write are the best estimate of the write's inputs.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from deltawitness.run import (
 
 __all__ = ["reads_of_run", "record_reads"]
 
-READS_KEPT = 32
-"""Tables noted per run, each at the version that was read last; the latest are kept."""
+MAX_READS = 32
+"""Tables recorded per run, each at the version that was read last; the oldest reads are dropped."""
 
-RUNS_KEPT = 64
-"""Runs whose reads are kept: a process may open one within another, and many one after the other."""
+MAX_RUNS = 64
+"""Runs whose reads are recorded: a process may nest runs, and may open many in sequence."""
 
 _lock = threading.Lock()
 reset_in_child("_lock", globals(), threading.Lock)
 _runs: OrderedDict[str, tuple[tuple[int, InputVersion], ...]] = OrderedDict()
-"""What each run has read, and when."""
+"""By run id: when each table was read (nanoseconds since the Unix epoch), and at which version."""
 
 
 def record_reads(*reads: InputVersion) -> None:
-    """Note that the current run has read these tables.
+    """Record that the current run has read tables.
 
     Args:
         reads: the tables, each at the version that was read.
@@ -44,20 +44,20 @@ def record_reads(*reads: InputVersion) -> None:
         return
     run_id, now = current_run().run_id, now_ns()
     with _lock:
-        known = {read.table_id: (noted, read) for noted, read in _runs.pop(run_id, ())}
+        by_table = {read.table_id: (read_at, read) for read_at, read in _runs.pop(run_id, ())}
         for read in reads:
-            known.pop(read.table_id, None)
-            known[read.table_id] = now, read
-        _runs[run_id] = tuple(known.values())[-READS_KEPT:]
-        while len(_runs) > RUNS_KEPT:
+            by_table.pop(read.table_id, None)
+            by_table[read.table_id] = now, read
+        _runs[run_id] = tuple(by_table.values())[-MAX_READS:]
+        while len(_runs) > MAX_RUNS:
             _runs.popitem(last=False)
 
 
 def reads_of_run(context: RunContext) -> tuple[InputVersion, ...]:
-    """Return the tables that a run has read so far, in the order in which it read them last.
+    """Return the tables that a run has read so far, ordered by their last read.
 
-    What a thread has read that no run is known on, such as one of a library's own, belongs to the run of
-    the process, and since a run was opened it may be a part of it.
+    A thread outside of any run (one of a library, for example) records its reads under the run of the
+    process. Those since `context` was opened may belong to `context`, so they are included.
 
     Args:
         context: the run.
@@ -67,6 +67,6 @@ def reads_of_run(context: RunContext) -> tuple[InputVersion, ...]:
     if not _runs or process_run is None or is_process_run(context):
         return tuple(read for _, read in own)
     elsewhere = tuple(
-        noted for noted in _runs.get(process_run.run_id, ()) if noted[0] >= context.started_at
+        entry for entry in _runs.get(process_run.run_id, ()) if entry[0] >= context.started_at
     )
-    return tuple(read for _, read in (*elsewhere, *own))[-READS_KEPT:]
+    return tuple(read for _, read in (*elsewhere, *own))[-MAX_READS:]

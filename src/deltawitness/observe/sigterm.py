@@ -1,9 +1,9 @@
-"""SIGTERM: have everything told, then die of it as the program would have.
+"""On SIGTERM, flush everything, then end the process by the signal's default action.
 
-Only where the program left the signal to its default, which ends it at once. Python runs a handler on
-the main thread, and not before the engine returns from a write that may take minutes; a program that
-is told to go must not stay for that. So a thread of its own waits for the signal, through the file
-descriptor that Python writes each signal's number to.
+Only where the program has left the signal at its default, which ends it at once. Python runs a signal
+handler on the main thread, and only after the engine has returned from a write, which may take minutes.
+A process must end sooner after SIGTERM. So a separate thread waits for the signal, at the file
+descriptor to which Python writes the number of each signal (`signal.set_wakeup_fd`).
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from types import FrameType
 __all__ = ["SigtermHandler"]
 
 
-LONGEST_GOING = 10.0
-"""Seconds after which a process that is told to go is taken to stay."""
+SECOND_SIGNAL_WAIT = 10.0
+"""Seconds that a second SIGTERM waits for the first one to end the process."""
 
 
 class SigtermHandler:
-    """Tells everything before a SIGTERM ends the process.
+    """Flushes everything before a SIGTERM ends the process.
 
     Args:
-        tell: tells it, in the time that one may take to go.
+        flush: flushes everything, in bounded time.
     """
 
-    def __init__(self, tell: Callable[[], object]) -> None:
-        self._tell = tell
+    def __init__(self, flush: Callable[[], object]) -> None:
+        self._flush = flush
         self._pipe: tuple[int, int] | None = None
         self._is_installed = False
-        self._is_going = False
+        self._is_terminating = False
         self._lock = threading.Lock()
 
     def install(self) -> None:
-        """Wait for the signal, where this is the main thread and nobody else does."""
+        """Handle the signal, if this is the main thread and the signal is at its default."""
         if not _is_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return
         self._watch()
@@ -48,7 +48,7 @@ class SigtermHandler:
         _installed.add(self)
 
     def uninstall(self) -> None:
-        """Leave the signal to its default again, unless somebody else has taken it."""
+        """Restore the signal's default, unless the program has set a handler since."""
         if not self._is_installed or not _is_main_thread():
             return
         if signal.getsignal(signal.SIGTERM) == self._handle:
@@ -63,7 +63,7 @@ class SigtermHandler:
     def _watch(self) -> None:
         taken = signal.set_wakeup_fd(-1)
         if taken != -1:
-            signal.set_wakeup_fd(taken)  # an event loop's: the handler alone must do
+            signal.set_wakeup_fd(taken)  # of an event loop: rely on the Python handler alone
             return
         self._pipe = reading, writing = os.pipe()
         os.set_blocking(writing, False)
@@ -75,27 +75,27 @@ class SigtermHandler:
     def _wait(self, reading: int) -> None:
         while numbers := os.read(reading, 64):
             if signal.SIGTERM in numbers and self._is_ours():
-                self._go()
+                self._terminate()
         os.close(reading)
 
     def _is_ours(self) -> bool:
         return self._is_installed and signal.getsignal(signal.SIGTERM) == self._handle
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        # On a thread: the main one may hold a lock that telling needs, and goes on meanwhile. No
-        # daemon: a program that comes to its end in the meantime waits, and dies of the signal.
-        threading.Thread(target=self._go, name="deltawitness-sigterm", daemon=False).start()
+        # On a thread: the main thread may hold a lock that the flush needs, and it continues meanwhile.
+        # Not a daemon: a program that reaches its end meanwhile waits, and is ended by the signal.
+        threading.Thread(target=self._terminate, name="deltawitness-sigterm", daemon=False).start()
 
-    def _go(self) -> None:
+    def _terminate(self) -> None:
         with self._lock:
-            is_first = not self._is_going
-            self._is_going = True
+            is_first = not self._is_terminating
+            self._is_terminating = True
         if not is_first:
-            threading.Event().wait(LONGEST_GOING)
+            threading.Event().wait(SECOND_SIGNAL_WAIT)
             return
         with suppress(BaseException):
-            self._tell()
-        # Python lets only the main thread do this, and that is at work.
+            self._flush()
+        # signal.signal() works on the main thread only, which may be inside the engine: call libc.
         libc = ctypes.CDLL(None)
         libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
         libc.signal.restype = ctypes.c_void_p
@@ -103,15 +103,15 @@ class SigtermHandler:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def before_fork(self) -> None:
-        """Hold the signal back: a child that had it now would still be taken for its parent."""
+        """Block the signal: a child that got it during the fork would act as if it were the parent."""
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def after_fork_in_parent(self) -> None:
-        """Let it come."""
+        """Restore the signal mask."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def after_fork_in_child(self) -> None:
-        """Leave the signal to its default: what the child tells is told by others."""
+        """Restore the signal's default: other handlers flush what the child has recorded."""
         if self._pipe is not None:
             for descriptor in self._pipe:
                 os.close(descriptor)

@@ -1,7 +1,8 @@
-"""What a proxy around the engine knows of the writes that happen inside it.
+"""Pass what an outer call knows of a write to the patched engine call inside it.
 
-A pipeline or a session knows the plan, the policy and the inputs; the seam inside knows the commit.
-The outer one leaves its facts here, and the inner one makes the one event of the write with them.
+A pipeline or a session knows the plan, the policy and the inputs of a write; the patched delta-rs call
+inside knows the commit. The outer call sets a write context, and the inner call makes the one event of
+the write with the attributes in it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class WriteAttributes:
-    """What is known of a write before it reaches the engine; None is "not known here"."""
+    """Attributes of a write that an outer call knows before the engine is called; None if unknown."""
 
     policy: str | None = None
     scope: CacheScope | None = None
@@ -41,44 +42,49 @@ NO_ATTRIBUTES = WriteAttributes()
 
 @dataclass(slots=True)
 class WriteContext:
-    """An open proxy call: its facts, and how many writes inside it have been observed."""
+    """An outer call in progress.
+
+    Attributes:
+        facts: what the call knows of the writes inside it.
+        observed: number of writes inside it that have been observed so far.
+    """
 
     facts: WriteAttributes
     observed: int = field(default=0)
 
 
-_enclosure: ContextVar[WriteContext | None] = ContextVar("deltawitness_enclosure", default=None)
+_current: ContextVar[WriteContext | None] = ContextVar("deltawitness_write_context", default=None)
 
 
 def current_write_context() -> WriteContext | None:
-    """Return the proxy call that the code here and now runs inside of, if any."""
-    return _enclosure.get()
+    """Return the write context of the calling code; None outside of any."""
+    return _current.get()
 
 
 @contextmanager
-def use_write_context(enclosure: WriteContext | None) -> Iterator[None]:
-    """Let the block be inside a proxy call that is open on another thread; inside none for None."""
-    token = _enclosure.set(enclosure)
+def use_write_context(context: WriteContext | None) -> Iterator[None]:
+    """Run the block in a write context that was opened on another thread; in none for None."""
+    token = _current.set(context)
     try:
         yield
     finally:
-        _enclosure.reset(token)
+        _current.reset(token)
 
 
 @contextmanager
 def write_context(facts: WriteAttributes) -> Iterator[WriteContext]:
-    """Let the writes inside the block be observed with `facts`; an enclosing block's facts win.
+    """Observe the writes inside the block with `facts`, unless the block is in a write context already.
 
     Yields:
-        The enclosure, which tells at the end whether a write inside was observed.
+        The write context in force, whose `observed` counts the writes inside.
     """
-    outer = _enclosure.get()
+    outer = _current.get()
     if outer is not None:
         yield outer
         return
-    enclosure = WriteContext(facts)
-    token = _enclosure.set(enclosure)
+    context = WriteContext(facts)
+    token = _current.set(context)
     try:
-        yield enclosure
+        yield context
     finally:
-        _enclosure.reset(token)
+        _current.reset(token)

@@ -1,47 +1,67 @@
-"""What is the same for every write of one kind to one table, made once and kept."""
+"""What all writes of one kind to one table share, computed once and reused."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from deltawitness.commit.metadata import Stamp
 from deltawitness.events import WriteIntent
 from deltawitness.hashing import schema_hash
+from deltawitness.internal_errors import fact
+from deltawitness.observe.run_reads import reads_of_run
+from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes, current_write_context
+from deltawitness.redaction import redact_label, strip_credentials, table_name_for
+from deltawitness.run import NO_CACHE_CONTEXT, current_cache_context, current_run
+from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 from deltawitness.telemetry.spans import sampling_attributes, span_name
 
-__all__ = ["WriteTemplate"]
+if TYPE_CHECKING:
+    from deltalake._internal import RawDeltaTable
+
+    from deltawitness.commit.private_api import Seam
+    from deltawitness.settings import Settings
+
+__all__ = ["WriteTemplate", "WriteTemplateCache", "write_intent"]
+
+TEMPLATE_CAPACITY = 4096
+"""Templates in a cache; one more empties it."""
 
 
 @dataclass(slots=True)
 class WriteTemplate:
-    """An intent with the stamp, the span name and the sampling attributes that follow from it.
+    """An intent with the values that follow from it alone.
 
     Attributes:
-        note: the part of a ledger's note that follows from it, made when it is first needed.
+        intent: what the writes mean to do.
+        stamp: the commit metadata.
+        span_name: name of the spans.
+        attributes: sampling attributes of the spans.
+        intent_text: the intent's part of a provisional record; None until it is first needed.
     """
 
     intent: WriteIntent
     stamp: Stamp
     span_name: str
     attributes: dict[str, str]
-    note: str | None = None
+    intent_text: str | None = None
     _of_schema: tuple[object, WriteTemplate] | None = field(default=None, init=False)
 
     @classmethod
     def of(cls, intent: WriteIntent) -> WriteTemplate:
-        """Prepare the writes of this intent."""
+        """Return the template for writes of an intent."""
         return cls(intent, Stamp.of(intent), span_name(intent), sampling_attributes(intent))
 
     def with_schema(self, schema: object) -> WriteTemplate:
-        """Return the same for writes of a schema, whose hash is part of the stamp.
+        """Return the template with the hash of a schema in its intent and stamp.
 
-        Most writes to a table are of one schema: it is hashed when it differs from the last one.
+        Most writes to a table have one schema: it is hashed only where it differs from the last one.
 
         Args:
-            schema: the Arrow schema that is written; None when it is not known.
+            schema: the written Arrow schema; None when it is not known.
 
         Raises:
-            TypeError: it has a type that cannot be hashed.
+            TypeError: a type in the schema cannot be hashed.
         """
         if schema is None or self.intent.schema_hash is not None:
             return self
@@ -49,3 +69,110 @@ class WriteTemplate:
             intent = replace(self.intent, schema_hash=schema_hash(schema))
             self._of_schema = schema, WriteTemplate.of(intent)
         return self._of_schema[1]
+
+
+class WriteTemplateCache:
+    """The templates of the writes that reach the engine.
+
+    Args:
+        settings: how table names are redacted.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._templates: dict[tuple[object, ...], WriteTemplate] = {}
+
+    def get(
+        self, seam: Seam, location: str, table: RawDeltaTable | None, mode: str | None
+    ) -> WriteTemplate:
+        """Return the template of a write that is about to reach the engine.
+
+        The write is counted in the enclosing write context, whose attributes it gets. Only writes
+        through an open table are cached: without one, each may be to another table.
+
+        Args:
+            seam: the patched callable that saw the write.
+            location: the table's location as the engine spells it.
+            table: the open table, if the write goes through one.
+            mode: the save mode, if it has one.
+        """
+        context, ambient = current_write_context(), current_cache_context()
+        facts = NO_ATTRIBUTES
+        key: tuple[object, ...] = seam.name, location, mode
+        if context is not None:
+            context.observed += 1
+            facts = context.facts
+        run_inputs = () if facts.plan_hash else reads_of_run(current_run())
+        if facts is not NO_ATTRIBUTES or ambient is not NO_CACHE_CONTEXT or run_inputs:
+            key = *key, facts, ambient, run_inputs
+        try:
+            return self._templates[key]
+        except KeyError:
+            named = None if table is None else fact("seam", lambda: table.metadata().name, None)
+            intent = write_intent(
+                self._settings,
+                facts,
+                seam.operation,
+                seam.cache_operation,
+                location,
+                named=named,
+                mode=mode,
+            )
+            template = WriteTemplate.of(replace(intent, run_inputs=run_inputs))
+            if len(self._templates) >= TEMPLATE_CAPACITY:
+                self._templates.clear()
+            if table is not None:
+                self._templates[key] = template
+            return template
+
+    def clear(self) -> None:
+        """Drop every template, because a table's name may have changed."""
+        self._templates.clear()
+
+
+def write_intent(  # noqa: PLR0913 - what a write is, by keyword where it may be missing
+    settings: Settings,
+    facts: WriteAttributes,
+    operation: Operation,
+    cache_operation: CacheOperation,
+    location: str | None,
+    *,
+    named: str | None = None,
+    mode: str | None = None,
+) -> WriteIntent:
+    """Return what a write means to do.
+
+    Args:
+        settings: how table names are redacted.
+        facts: attributes from the outer call; they take precedence over the ambient cache context.
+        operation: the engine's operation.
+        cache_operation: the same operation in terms of the cache.
+        location: the table's location as the engine spells it.
+        named: the table's name in its metadata.
+        mode: the save mode.
+    """
+    ambient = current_cache_context()
+    return WriteIntent(
+        operation=operation,
+        cache_operation=cache_operation,
+        table_uri=None
+        if location is None
+        else fact("redaction", lambda: strip_credentials(location), None),
+        table_name=fact(
+            "redaction",
+            lambda: table_name_for(location, named, settings.table_names),
+            None,
+        ),
+        mode=mode,
+        policy=fact(
+            "redaction",
+            lambda: redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
+            POLICY_UNMANAGED,
+        ),
+        scope=facts.scope or ambient.scope or CacheScope.DATASET,
+        cache_key=facts.cache_key if facts.cache_key is not None else ambient.key,
+        schema_hash=facts.schema_hash,
+        plan_hash=facts.plan_hash,
+        plan_shape_hash=facts.plan_shape_hash,
+        inputs=facts.inputs,
+    )

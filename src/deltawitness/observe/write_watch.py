@@ -1,4 +1,4 @@
-"""Which writes reach the engine inside a block: for code that must know afterwards how they ended."""
+"""Collect the writes that reach the engine inside a block, for code that needs their results afterwards."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["record_write", "watch_writes"]
 
-_noted: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
-    "deltawitness_noted_writes", default=None
+_watched: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
+    "deltawitness_watched_writes", default=None
 )
 
 
@@ -21,26 +21,26 @@ _noted: ContextVar[list[InFlightWrite | None] | None] = ContextVar(
 def watch_writes(*, is_part: bool = True) -> Iterator[list[InFlightWrite | None]]:
     """Yield a list to which each write of the block is added.
 
-    A write whose observation has failed by an error of ours is None. Writes that nobody observes are
-    not added.
+    None is added for a write whose observation failed by an internal error. Unobserved writes are not
+    added.
 
     Args:
-        is_part: the block is a part of the write that an outer such block is about: the outer one's
-            list gets its writes as well, when the block ends.
+        is_part: whether the block is part of the write that an outer block watches: then the outer
+            list gets the writes as well, when the block ends.
     """
-    outer = _noted.get() if is_part else None
+    outer = _watched.get() if is_part else None
     writes: list[InFlightWrite | None] = []
-    token = _noted.set(writes)
+    token = _watched.set(writes)
     try:
         yield writes
     finally:
-        _noted.reset(token)
+        _watched.reset(token)
         if outer is not None:
             outer.extend(writes)
 
 
 def record_write(write: InFlightWrite | None) -> None:
-    """Add a write to the list of the block around it, if there is one; None for an unknown write."""
-    writes = _noted.get()
+    """Add a write to the list of the enclosing `watch_writes` block, if any; None for an unknown write."""
+    writes = _watched.get()
     if writes is not None:
         writes.append(write)

@@ -159,13 +159,13 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
                 in_flight.location = location_of(getattr(request, "destination", None))
             if error is None:
                 _set_outcome(in_flight, request, result)
-                observer.returned(in_flight, None, table=None)
+                observer.finish(in_flight, None, table=None)
             else:
                 if isinstance(self.__wrapped__, WritePipeline):
                     # Every commit of our pipeline is observed. Another pipeline may have committed
                     # through code that is not instrumented.
                     in_flight.landed = Landed.NO
-                observer.raised(in_flight, error)
+                observer.fail(in_flight, error)
             enclosure.observed += 1
         except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", problem)

@@ -1,1 +1,1 @@
-"""The three signals of a write, each made from the redacted event alone."""
+"""Spans, metrics and log records. Those of a write are made from its redacted event alone."""

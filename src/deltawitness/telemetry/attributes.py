@@ -1,4 +1,4 @@
-"""What a span and a log record say of a write: one mapping, made from the redacted event."""
+"""The attributes of a write, from its redacted event: the span and the log record have the same."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ __all__ = ["DetailAttributes", "error_text", "event_attributes"]
 AttributeValue: TypeAlias = str | int | float | bool | list[str]
 
 DetailAttributes = NewType("DetailAttributes", dict[str, AttributeValue])
-"""Attributes of spans and log records. Metrics take another type, so that an id or a name, which
-are free to have any number of values, cannot slip into a metric."""
+"""Attributes of spans and log records. Metrics take another type, so that ids and names, which have an
+unbounded number of values, cannot become attributes of a metric."""
 
 _METRIC_NAMES = {
     "rows_added": DELTA_COMMIT_ROWS_ADDED,
@@ -84,7 +84,7 @@ _METRIC_NAMES = {
 _SELDOM = frozenset(
     {"rows_updated", "rows_deleted", "rows_copied", "files_deleted", "bytes_deleted"}
 )
-"""Counts that are 0 for most commits, and are then left out."""
+"""Counts that are 0 for most commits; a 0 is left out."""
 
 _EXPORT_NAMES = {
     "rows_added": EXPORT_ROWS,
@@ -94,10 +94,10 @@ _EXPORT_NAMES = {
 
 
 def event_attributes(event: WriteEvent) -> DetailAttributes:
-    """Return everything that a span or a log record says of a write; what is not known is left out.
+    """Return the attributes of a write's span and log record, without those that are not known.
 
     Args:
-        event: the redacted record.
+        event: the redacted event.
     """
     intent = event.intent
     optional: dict[str, AttributeValue | None] = {
@@ -113,7 +113,7 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         RUN_PARENT_ID: event.run.parent_run_id,
         FORCE_SAMPLE: event.run.force_sample or None,
     }
-    # The SDK drops the oldest attributes beyond its limit: a run's own, of any number, come first.
+    # Beyond its limit, the SDK drops the oldest attributes: put the run's, which may be many, first.
     return DetailAttributes(
         {f"{RUN_ATTRIBUTE_PREFIX}{name}": value for name, value in event.run.attributes.items()}
         | {
@@ -138,7 +138,7 @@ def _versions(reads: tuple[InputVersion, ...]) -> list[str] | None:
 
 
 def error_text(error: BaseException) -> str | None:
-    """Return an error's text as the status of a span may hold it; None where it is the program's own."""
+    """Return an error's redacted text for the status of a span; None for an exception of the program."""
     if is_programs_own(error):
         return None
     return redact_text(without_source_words(error_text_of(error)))
@@ -149,14 +149,14 @@ def _outcome_attributes(event: WriteEvent) -> dict[str, AttributeValue]:
         case Committed() as committed:
             return {DELTA_TABLE_VERSION: committed.version} | _commit_attributes(committed.metrics)
         case Failed() as failed:
-            told: dict[str, AttributeValue] = {
+            attributes: dict[str, AttributeValue] = {
                 ERROR_TYPE: failed.error_type.value,
                 LANDED: failed.landed.value,
             }
             if failed.version is None:
-                return told
+                return attributes
             landed = {DELTA_TABLE_VERSION: failed.version, **_commit_attributes(failed.metrics)}
-            return told | landed
+            return attributes | landed
         case Exported() as exported:
             return _metric_attributes(exported.metrics, _EXPORT_NAMES)
         case nothing:

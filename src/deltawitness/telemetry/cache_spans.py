@@ -1,4 +1,4 @@
-"""A span, two metrics and a log record for any operation of a cache, for those who write one."""
+"""A span, two metrics and a log record for an operation of any cache; part of the public API."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ P = ParamSpec("P")
 T = TypeVar("T", CacheOperation, CacheResult)
 
 SetResult: TypeAlias = Callable[[CacheResult | str], None]
-"""Says how the operation ended: one of `write`, `hit`, `miss`, `noop`, `error`."""
+"""Sets the result of the operation: one of `write`, `hit`, `miss`, `noop`, `error`."""
 
 _tracer_provider: TracerProvider | None = None
 _meter_provider: MeterProvider | None = None
@@ -64,14 +64,14 @@ def use_providers(
     meter_provider: MeterProvider | None,
     logger_provider: LoggerProvider | None = None,
 ) -> None:
-    """Make cache spans with the given providers; the global ones when None."""
+    """Set the providers of cache spans, their metrics and log records; the global ones when None."""
     global _tracer_provider, _meter_provider, _logger_provider  # noqa: PLW0603 - one each
     _tracer_provider, _meter_provider = tracer_provider, meter_provider
     _logger_provider = logger_provider
 
 
-class _Observed:
-    """Whether a write inside a cache span has been observed, and is counted by itself."""
+class _SpanState:
+    """Whether a write inside an open cache span has been observed, and so is counted separately."""
 
     __slots__ = ("has_write",)
 
@@ -79,24 +79,24 @@ class _Observed:
         self.has_write = False
 
 
-_enclosing: ContextVar[_Observed | None] = ContextVar("deltawitness_cache_span", default=None)
+_current: ContextVar[_SpanState | None] = ContextVar("deltawitness_cache_span", default=None)
 
 
 def record_write_in_span() -> None:
-    """Note that a write begins here and now, which is observed and counted by itself."""
-    enclosing = _enclosing.get()
-    if enclosing is not None:
-        enclosing.has_write = True
+    """Record in the current cache span that a write starts, which is observed and counted separately."""
+    state = _current.get()
+    if state is not None:
+        state.has_write = True
 
 
 Listener: TypeAlias = "Callable[[RunContext, Mapping[str, object]], None]"
-"""Is told of an operation that is no write: its run, and the columns of its row in the ledger."""
+"""Receives the run and the ledger columns of an operation that is not a write."""
 
 _listener: Listener | None = None
 
 
 def on_cache_operation(listener: Listener | None) -> None:
-    """Call `listener` for each operation of a cache that makes no commit: the ledger's rows of them."""
+    """Call `listener` for each cache operation that makes no commit, so that the ledger gets its row."""
     global _listener  # noqa: PLW0603 - one ledger per process
     _listener = listener
 
@@ -112,68 +112,67 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
     columns: Mapping[str, object] | None = None,
     details: Mapping[str, AttributeValue | None] | None = None,
 ) -> Iterator[tuple[Span, SetResult]]:
-    """Put a span around an operation of a cache, and count it with its result and duration.
+    """Open a span for an operation of a cache, and record its result and duration in the metrics.
 
-    A write inside it that is observed is counted by itself, so that an operation that commits is
-    counted once: the span counts it where no such write began.
+    An operation that commits is counted once: an observed write inside the span is counted by the write,
+    so the span counts only an operation without one.
 
-    A log record `deltawitness.cache` says the same as the span, in its context.
+    A log record `deltawitness.cache` with the same attributes is emitted in the context of the span.
 
     Args:
-        name: name of the span: `cache.read`, `cache.write`, `cache.snapshot` and their like.
+        name: name of the span, such as `cache.read`, `cache.write` or `cache.snapshot`.
         cache_policy: name of the policy.
         cache_scope: one of the closed set of scopes.
         operation: one of the closed set of operations.
-        attributes: more for the span, never for metrics; text is redacted.
-        columns: more for the row of a read, a snapshot or a verification in the ledger, looked at
-            when it ends.
-        details: more for the span and the log record, looked at when it ends: text goes as it is,
-            and what is None is left out. A `cache.policy` in it replaces the policy everywhere.
+        attributes: further attributes of the span, never of metrics; text is redacted.
+        columns: further ledger columns of a read, a snapshot or a verification, read when it ends.
+        details: further attributes of the span and the log record, read when the operation ends. Text
+            is not redacted, and None is left out. A `cache.policy` in it replaces the policy everywhere.
 
     Yields:
-        The span, and a function that sets the result. Where it is not called, the result is
-        `write` for an operation that writes and `hit` for a read.
+        The span, and a function that sets the result. If it is not called, the result is `hit` for a
+        read and `write` for any other operation.
 
     Raises:
-        ConfigurationError: scope, operation or result is outside its closed set; the first two
-            before the span is opened.
+        ConfigurationError: scope, operation or result is outside its closed set. Scope and operation
+            are checked before the span is opened.
 
     >>> with cache_span(
     ...     "cache.read", cache_policy="nightly", cache_scope="view", operation="read"
     ... ) as (span, set_result):
     ...     set_result("miss")
     """
-    scope, what = parse_scope(cache_scope), _member(CacheOperation, operation)
-    result = CacheResult.HIT if what is CacheOperation.READ else CacheResult.WRITE
+    scope, kind = parse_scope(cache_scope), _member(CacheOperation, operation)
+    result = CacheResult.HIT if kind is CacheOperation.READ else CacheResult.WRITE
     error_type: str | None = None
 
-    def set_result(told: CacheResult | str) -> None:
+    def set_result(new: CacheResult | str) -> None:
         nonlocal result
-        result = _member(CacheResult, told)
+        result = _member(CacheResult, new)
 
     policy = redact_label(cache_policy)
     given: dict[str, AttributeValue] = {
         **_redacted(attributes or {}),
         CACHE_POLICY: policy,
         CACHE_SCOPE: scope.value,
-        CACHE_OPERATION: what.value,
+        CACHE_OPERATION: kind.value,
         RUN_ID: current_run().run_id,
     }
-    span = _opened(name, given)
+    span = _start_span(name, given)
     began, started = now_ns(), time.perf_counter()
-    observed = _Observed()
-    token = _enclosing.set(observed)
+    state = _SpanState()
+    token = _current.set(state)
     with trace.use_span(span, record_exception=False, set_status_on_exception=False):
         context = get_current()
         try:
             yield span, set_result
         except BaseException as error:
             result, error_type = CacheResult.ERROR, classify(error).value
-            _guarded("spans", _mark_failed, span, error, error_type)
+            _guarded("spans", _set_error, span, error, error_type)
             raise
         finally:
             seconds = time.perf_counter() - started
-            _leave(token)
+            _reset(token)
             more = {key: value for key, value in (details or {}).items() if value is not None}
             policy = redact_label(str(more.pop(CACHE_POLICY, policy)))
             closing: dict[str, AttributeValue] = {
@@ -183,25 +182,25 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
             }
             _guarded("spans", _close, span, closing)
             _guarded("logs", _log, dict[str, Any](given, **closing), error_type, context)
-            if what in UNCOMMITTED_OPERATIONS or not observed.has_write:
+            if kind in UNCOMMITTED_OPERATIONS or not state.has_write:
                 _guarded(
                     "metrics",
                     lambda: cache_instruments(_meter_provider).record(
                         seconds,
                         policy=policy,
                         scope=scope.value,
-                        operation=what.value,
+                        operation=kind.value,
                         result=result.value,
                         error_type=error_type,
                         context=context,
                     ),
                 )
-            if what in UNCOMMITTED_OPERATIONS and _listener is not None:
+            if kind in UNCOMMITTED_OPERATIONS and _listener is not None:
                 row = {
                     "event_time": began // 1000,
                     "duration_ms": seconds * 1000,
-                    "operation": what.value.upper(),
-                    "cache_operation": what.value,
+                    "operation": kind.value.upper(),
+                    "cache_operation": kind.value,
                     "scope": scope.value,
                     "policy": policy,
                     "result": result.value,
@@ -213,10 +212,10 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
                 _guarded("ledger", _listener, current_run(), row)
 
 
-def _leave(token: Token[_Observed | None]) -> None:
-    # A generator of the program's may be closed in another context than it was begun in.
+def _reset(token: Token[_SpanState | None]) -> None:
+    # A generator of the program may be closed in another context than the one it was started in.
     with suppress(ValueError):
-        _enclosing.reset(token)
+        _current.reset(token)
 
 
 def _ids(span: Span) -> dict[str, str]:
@@ -229,7 +228,7 @@ def _ids(span: Span) -> dict[str, str]:
     }
 
 
-def _opened(name: str, attributes: dict[str, AttributeValue]) -> Span:
+def _start_span(name: str, attributes: dict[str, AttributeValue]) -> Span:
     try:
         tracer = trace.get_tracer(
             SCOPE_NAME, WITNESS_VERSION, _tracer_provider, schema_url=SCHEMA_URL
@@ -240,7 +239,7 @@ def _opened(name: str, attributes: dict[str, AttributeValue]) -> Span:
         return trace.INVALID_SPAN
 
 
-def _mark_failed(span: Span, error: BaseException, error_type: str) -> None:
+def _set_error(span: Span, error: BaseException, error_type: str) -> None:
     span.set_attribute(ERROR_TYPE, error_type)
     span.set_status(Status(StatusCode.ERROR, error_text(error)))
 

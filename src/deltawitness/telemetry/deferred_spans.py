@@ -1,8 +1,8 @@
-"""Spans whose ids are given out while a write starts, and which are made after it has ended.
+"""Spans whose ids are generated when a write starts, and which are created after it has ended.
 
-A commit carries its span's id, so the id must be there before the engine starts; the span itself,
-which costs a write more than all else we do for it, need not. Where the sampler's decision is known
-beforehand, the span is made later, with the ids, the start time and the parent of then.
+A commit carries the id of its write's span, so the id must exist before the engine is called. The span
+itself, which costs more than the rest of the observation of a write, can wait. Where the sampler's
+decision is predictable, the span is created later, with the same ids, start time and parent.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _PREDICTABLE = frozenset(
 
 
 class DeferredSpan(NonRecordingSpan):
-    """Stands for a span that will be made later: it has the context, and keeps nothing else."""
+    """A placeholder for a span that is created later: it has the span context and nothing else."""
 
 
-class _GivenIds:
-    """An id generator that gives out what was reserved."""
+class _ReservedIds:
+    """An id generator that returns the ids of a reserved span context."""
 
     def __init__(self) -> None:
         self.context = SpanContext(0, 0, is_remote=False)
@@ -51,7 +51,7 @@ class _GivenIds:
 
 
 class DeferredSpans:
-    """Reserves span contexts of one SDK tracer, and gives them to the spans made later.
+    """Reserves span contexts of one SDK tracer, for spans that are created later.
 
     Args:
         tracer: a tracer of the SDK.
@@ -59,14 +59,14 @@ class DeferredSpans:
 
     def __init__(self, tracer: Any) -> None:
         self._ids = tracer.id_generator
-        self._given = _GivenIds()
-        # A tracer of our own: the program's keeps its ids.
+        self._reserved = _ReservedIds()
+        # A copy, so that the id generator of the program's tracer stays.
         self._later = copy.copy(tracer)
-        self._later.id_generator = self._given
+        self._later.id_generator = self._reserved
 
     @staticmethod
     def are_possible(tracer: object) -> bool:
-        """Tell whether the tracer is the SDK's and its sampler's decisions are known beforehand."""
+        """Return whether the tracer is one of the SDK with a sampler whose decisions are predictable."""
         sampler = getattr(tracer, "sampler", None)
         return (
             hasattr(tracer, "id_generator")
@@ -75,7 +75,7 @@ class DeferredSpans:
         )
 
     def reserve(self, parent: SpanContext) -> DeferredSpan | None:
-        """Return a stand-in with the context that the span will have; None for an unsampled parent."""
+        """Return a placeholder with the context of the later span; None for an unsampled parent."""
         if not parent.trace_id:
             flags = TraceFlags.SAMPLED
             if self._ids.is_trace_id_random():
@@ -96,6 +96,6 @@ class DeferredSpans:
 
     def tracer_for(self, span: DeferredSpan) -> Tracer:
         """Return a tracer whose next span has the reserved context; for one thread at a time."""
-        self._given.context = span.get_span_context()
+        self._reserved.context = span.get_span_context()
         tracer: Tracer = self._later
         return tracer

@@ -1,4 +1,4 @@
-"""Diagnostics: what a part of the program wants to leave behind about itself, correlated to its run."""
+"""Diagnostics: artifacts and events that a program records about itself, correlated to its run."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ __all__ = [
 ]
 
 PAYLOAD_LIMIT = 32_768
-"""Bytes of a payload, as JSON, that one log record carries."""
+"""Maximum bytes of a payload, as JSON, in one log record."""
 
 _INT64 = 2**63
 
 
 class DiagnosticsSink(Protocol):
-    """Takes artifacts (a plan, a set of operator metrics) and events; never raises."""
+    """Receives artifacts (a plan, a set of operator metrics) and events; never raises."""
 
     def record_artifact(self, name: str, payload: Mapping[str, object]) -> None:
-        """Keep a structured artifact under a name."""
+        """Record a structured artifact under a name."""
 
     def record_event(self, name: str, properties: Mapping[str, object]) -> None:
-        """Note that something happened, with its properties."""
+        """Record an event with its properties."""
 
 
 class OtelDiagnosticsSink:
-    """Emits diagnostics as OpenTelemetry log records with the trace, span and run of the moment.
+    """Emits diagnostics as OpenTelemetry log records with the current trace, span and run.
 
-    The payload goes as one structured attribute (a map), redacted; one that is larger than the
-    limit goes as cut JSON text and is marked as truncated. Without an SDK nothing is built.
+    The payload is one structured attribute (a map), redacted. A payload over the limit is truncated
+    JSON text, with an attribute that says so. Without an SDK, no payload is built.
 
     Args:
-        logger_provider: whose logger to use; the global one when None.
-        max_bytes: bytes of a payload, as JSON, that a record may carry.
+        logger_provider: receives the log records; the global provider when None.
+        max_bytes: maximum bytes of a payload, as JSON, in one record.
     """
 
     def __init__(
@@ -100,27 +100,28 @@ class OtelDiagnosticsSink:
             report("diagnostics", error)
 
     def _payload(self, payload: Mapping[str, object]) -> dict[str, Any]:
-        # Every member takes a byte or more: what the width leaves out is beyond the limit anyway.
-        fit = redact_value(payload, width=self._max_bytes)
-        told = json.dumps(fit, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
-        if len(told) <= self._max_bytes:
-            return {PAYLOAD: json.loads(told, parse_int=_exportable_int)}
-        cut = told[: self._max_bytes].decode(errors="ignore")
-        return {PAYLOAD: cut, PAYLOAD_TRUNCATED: True}
+        # Every member takes at least one byte: members beyond this width exceed the limit anyway.
+        redacted = redact_value(payload, width=self._max_bytes)
+        text = json.dumps(redacted, separators=(",", ":"), ensure_ascii=False)
+        encoded = text.encode(errors="replace")
+        if len(encoded) <= self._max_bytes:
+            return {PAYLOAD: json.loads(encoded, parse_int=_exportable_int)}
+        truncated = encoded[: self._max_bytes].decode(errors="ignore")
+        return {PAYLOAD: truncated, PAYLOAD_TRUNCATED: True}
 
 
 def _exportable_int(digits: str) -> int | str:
-    # The OTLP exporter loses a whole batch over one integer beyond 64 bits.
+    # The OTLP exporter drops every record of a batch for one integer beyond 64 bits.
     number = int(digits)
     return number if -_INT64 <= number < _INT64 else digits
 
 
 class InMemoryDiagnosticsSink:
-    """Keeps diagnostics as they came, for tests and notebooks.
+    """Stores diagnostics in memory, without redaction, for tests and notebooks.
 
     Args:
-        capacity: how many artifacts, and how many events, are kept; the oldest go first. All when
-            None.
+        capacity: maximum number of artifacts, and of events; the oldest are dropped first. No limit
+            when None.
 
     >>> sink = InMemoryDiagnosticsSink()
     >>> sink.record_event("planned", {"nodes": 3})
@@ -134,15 +135,15 @@ class InMemoryDiagnosticsSink:
         self._events: deque[tuple[str, dict[str, object]]] = deque(maxlen=capacity)
 
     def record_artifact(self, name: str, payload: Mapping[str, object]) -> None:
-        """Keep an artifact."""
-        self._keep(self._artifacts, name, payload)
+        """Store an artifact."""
+        self._append(self._artifacts, name, payload)
 
     def record_event(self, name: str, properties: Mapping[str, object]) -> None:
-        """Keep an event."""
-        self._keep(self._events, name, properties)
+        """Store an event."""
+        self._append(self._events, name, properties)
 
-    def _keep(
-        self, kept: deque[tuple[str, dict[str, object]]], name: str, payload: Mapping[str, object]
+    def _append(
+        self, stored: deque[tuple[str, dict[str, object]]], name: str, payload: Mapping[str, object]
     ) -> None:
         try:
             entry = name, dict(payload)
@@ -150,29 +151,29 @@ class InMemoryDiagnosticsSink:
             report("diagnostics", error)
             return
         with self._lock:
-            kept.append(entry)
+            stored.append(entry)
 
     @property
     def artifacts(self) -> list[tuple[str, dict[str, object]]]:
-        """The artifacts so far, in order."""
+        """The stored artifacts, oldest first."""
         with self._lock:
             return list(self._artifacts)
 
     @property
     def events(self) -> list[tuple[str, dict[str, object]]]:
-        """The events so far, in order."""
+        """The stored events, oldest first."""
         with self._lock:
             return list(self._events)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all artifacts and events."""
         with self._lock:
             self._artifacts.clear()
             self._events.clear()
 
 
-class _All:
-    """Hands everything to each of several sinks; with none of them, to nobody."""
+class _Fanout:
+    """Passes every artifact and event to each of several sinks; with none, does nothing."""
 
     def __init__(self, sinks: Sequence[DiagnosticsSink]) -> None:
         self._sinks = tuple(sinks)
@@ -186,21 +187,21 @@ class _All:
             sink.record_event(name, properties)
 
 
-KEPT_IN_MEMORY = 1_000
-"""Artifacts and events that the process's own in-memory sink keeps."""
+MEMORY_CAPACITY = 1_000
+"""Capacity of the process's in-memory sink."""
 
-_memory = InMemoryDiagnosticsSink(KEPT_IN_MEMORY)
+_memory = InMemoryDiagnosticsSink(MEMORY_CAPACITY)
 
 
 def memory_diagnostics() -> InMemoryDiagnosticsSink:
-    """Return the process's in-memory sink, which the settings `memory` and `both` fill."""
+    """Return the process's in-memory sink, which the settings `memory` and `both` use."""
     return _memory
 
 
 def diagnostics_sink(
     settings: Settings, logger_provider: LoggerProvider | None = None
 ) -> DiagnosticsSink:
-    """Return the sink that the settings choose (`DELTAWITNESS_DIAGNOSTICS_SINK`).
+    """Return the sink of the settings (`DELTAWITNESS_DIAGNOSTICS_SINK`).
 
     Args:
         settings: `diagnostics_sink` is otel, memory, both or none.
@@ -212,6 +213,6 @@ def diagnostics_sink(
         case DiagnosticsChoice.MEMORY:
             return _memory
         case DiagnosticsChoice.BOTH:
-            return _All([OtelDiagnosticsSink(logger_provider), _memory])
+            return _Fanout([OtelDiagnosticsSink(logger_provider), _memory])
         case DiagnosticsChoice.NONE:
-            return _All([])
+            return _Fanout([])

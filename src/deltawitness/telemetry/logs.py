@@ -1,4 +1,4 @@
-"""One log record per write, and one more per failure, both inside the write's trace."""
+"""One log record for each write, and one more for each failure, in the context of the write's span."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LogSink:
     """Emits the events of each write as OpenTelemetry log records.
 
     Args:
-        logger_provider: whose logger to use; the global one when None.
+        logger_provider: receives the log records; the global provider when None.
 
     Source: events are log records with an event name,
     https://opentelemetry.io/docs/specs/otel/logs/data-model/#events.
@@ -49,11 +49,11 @@ class LogSink:
         )
 
     def __call__(self, event: WriteEvent, context: Context | None = None) -> None:
-        """Emit one write.
+        """Emit the records of one write.
 
         Args:
-            event: the redacted record.
-            context: the context of the write's span, whose ids the records carry.
+            event: the redacted event.
+            context: the context of the write's span, whose ids the records get.
         """
         failed = event.outcome if isinstance(event.outcome, Failed) else None
         severity = SeverityNumber.INFO if failed is None else SeverityNumber.ERROR

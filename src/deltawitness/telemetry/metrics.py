@@ -1,4 +1,4 @@
-"""Metrics: bounded attributes only, whatever the program writes."""
+"""Metrics, whose attributes have a bounded number of values."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ _VIEWS: tuple[tuple[str, tuple[float, ...], frozenset[str]], ...] = (
 
 
 class PolicyNames:
-    """Lets the first 64 policy names through; the rest share one.
+    """Bounds the number of policy names in metrics: those beyond the cap share the name `_other`.
+
+    Args:
+        cap: number of distinct names.
 
     >>> names = PolicyNames(cap=1)
     >>> names.bounded("a"), names.bounded("b"), names.bounded("a")
@@ -94,15 +97,15 @@ class PolicyNames:
 
     def __init__(self, cap: int = POLICY_CAP) -> None:
         self._cap = cap
-        self._known: set[str] = set()
+        self._names: set[str] = set()
         self._lock = threading.Lock()
 
     def bounded(self, policy: str) -> str:
-        """Return the policy's name, or the shared one once the cap is reached."""
+        """Return the policy's name; the shared name for a new policy once the cap is reached."""
         with self._lock:
-            if policy not in self._known and len(self._known) >= self._cap:
+            if policy not in self._names and len(self._names) >= self._cap:
                 return POLICY_OVERFLOW
-            self._known.add(policy)
+            self._names.add(policy)
             return policy
 
 
@@ -123,7 +126,7 @@ def _record(
 
 
 class CacheInstruments:
-    """The two instruments that cache operations and writes share.
+    """Count and duration of operations on cached tables, recorded for cache spans and for writes.
 
     Args:
         meter_provider: whose meter to use; the global one when None.
@@ -153,7 +156,17 @@ class CacheInstruments:
         error_type: str | None = None,
         context: Context | None = None,
     ) -> None:
-        """Count one operation and its duration."""
+        """Record one operation.
+
+        Args:
+            seconds: its duration.
+            policy: name of the policy.
+            scope: scope of the cache.
+            operation: the operation in terms of the cache.
+            result: how it ended.
+            error_type: class of the error that ended it, if one did.
+            context: the context of its span, for exemplars.
+        """
         attributes = BoundedAttributes(
             {
                 CACHE_POLICY: self._policies.bounded(policy),
@@ -179,7 +192,7 @@ def cache_instruments(meter_provider: MeterProvider | None) -> CacheInstruments:
 
 
 class MetricSink:
-    """Records each write.
+    """Records the metrics of each write.
 
     Args:
         meter_provider: whose meter to use; the global one when None.
@@ -216,7 +229,7 @@ class MetricSink:
         """Record one write.
 
         Args:
-            event: the redacted record.
+            event: the redacted event.
             context: the context of the write's span, for exemplars.
         """
         intent, outcome = event.intent, event.outcome
@@ -241,42 +254,46 @@ class MetricSink:
         if isinstance(outcome, Committed):
             self._record_commit(intent.operation.value, outcome.metrics, context)
         elif isinstance(outcome, Failed):
-            # Zeros where it did not land; what landed counts, whatever was raised afterwards.
+            # Zeros where it did not commit; a commit counts, even if the call raised after it.
             self._record_commit(intent.operation.value, outcome.metrics, context)
         elif isinstance(outcome, Exported):
             self._record_export(intent.operation.value, outcome.metrics, context)
 
-    def _record_export(self, operation: str, said: CommitMetrics, context: Context | None) -> None:
+    def _record_export(
+        self, operation: str, values: CommitMetrics, context: Context | None
+    ) -> None:
         attributes = BoundedAttributes({DB_OPERATION_NAME: operation})
-        counts = said.rows_added, said.files_added, said.bytes_added
+        counts = values.rows_added, values.files_added, values.bytes_added
         for counter, count in zip(self._exports, counts, strict=True):
             if count:
                 _add(counter, count, attributes, context)
 
-    def _record_commit(self, operation: str, said: CommitMetrics, context: Context | None) -> None:
+    def _record_commit(
+        self, operation: str, values: CommitMetrics, context: Context | None
+    ) -> None:
         changes: list[tuple[Counter, int | None, str]] = [
-            (self._rows, said.rows_added, "added"),
-            (self._rows, said.rows_updated, "updated"),
-            (self._rows, said.rows_deleted, "deleted"),
-            (self._rows, said.rows_copied, "copied"),
-            (self._files, said.files_added, "added"),
-            (self._files, said.files_removed, "removed"),
-            (self._size, said.bytes_added, "added"),
-            (self._size, said.bytes_removed, "removed"),
-            (self._files, said.files_deleted, "deleted"),
-            (self._size, said.bytes_deleted, "deleted"),
+            (self._rows, values.rows_added, "added"),
+            (self._rows, values.rows_updated, "updated"),
+            (self._rows, values.rows_deleted, "deleted"),
+            (self._rows, values.rows_copied, "copied"),
+            (self._files, values.files_added, "added"),
+            (self._files, values.files_removed, "removed"),
+            (self._size, values.bytes_added, "added"),
+            (self._size, values.bytes_removed, "removed"),
+            (self._files, values.files_deleted, "deleted"),
+            (self._size, values.bytes_deleted, "deleted"),
         ]
         for counter, count, change in changes:
             if count:
                 attributes = BoundedAttributes({DB_OPERATION_NAME: operation, DELTA_CHANGE: change})
                 _add(counter, count, attributes, context)
-        if said.retries:
+        if values.retries:
             attributes = BoundedAttributes({DB_OPERATION_NAME: operation})
-            _add(self._retries, said.retries, attributes, context)
+            _add(self._retries, values.retries, attributes, context)
 
 
 class InternalCounters:
-    """Counts what went wrong on our side; a count that fails is let go, as nothing is left to tell.
+    """Counts internal errors and dropped events; an exception while counting is suppressed.
 
     Args:
         meter_provider: whose meter to use; the global one when None.
@@ -291,19 +308,19 @@ class InternalCounters:
             METRIC_EVENTS_DROPPED, "{event}", "Finished writes dropped before export"
         )
 
-    def error(self, component: str) -> None:
-        """Count an internal error of one of our components."""
+    def count_error(self, component: str) -> None:
+        """Count one internal error of a component."""
         with suppress(Exception):
             _add(self._errors, 1, BoundedAttributes({COMPONENT: component}))
 
-    def dropped(self, component: str, count: int = 1) -> None:
-        """Count events that a component did not get to see."""
+    def count_dropped(self, component: str, count: int = 1) -> None:
+        """Count events that a component dropped or did not receive."""
         with suppress(Exception):
             _add(self._dropped, count, BoundedAttributes({COMPONENT: component}))
 
 
 class StatementInstruments:
-    """Counts statements that the same frame has run more than once.
+    """Counts repeated executions of a statement by the same frame.
 
     Args:
         meter_provider: whose meter to use; the global one when None.
@@ -316,26 +333,26 @@ class StatementInstruments:
             "Executions of a statement that its frame has run before",
         )
 
-    def repeated(self, operation: Operation) -> None:
+    def count_repeat(self, operation: Operation) -> None:
         """Count one execution beyond the first; never raises."""
         with suppress(Exception):
             _add(self._repeats, 1, BoundedAttributes({DB_OPERATION_NAME: operation.value}))
 
 
 class Pending(Protocol):
-    """Something that knows how many operations are not in the ledger yet."""
+    """An object that counts the operations that are not in the ledger yet."""
 
     @property
     def pending(self) -> int:
-        """How many."""
+        """Number of operations that are not in the ledger yet."""
 
 
 class DrainInstruments:
-    """Tells how much waits for the ledger, and how long it takes to carry it there.
+    """Number of operations that are not in the ledger yet, and duration of the drains.
 
     Args:
         meter_provider: whose meter to use; the global one when None.
-        spool: says how many operations are not in the ledger yet.
+        spool: counts the operations that are not in the ledger yet.
     """
 
     def __init__(self, meter_provider: MeterProvider | None, spool: Pending) -> None:
@@ -354,18 +371,18 @@ class DrainInstruments:
         )
 
     def record(self, seconds: float, error: BaseException | None) -> None:
-        """Record one drain, with the error that ended it."""
+        """Record the duration of one drain in seconds, and the error that ended it, if one did."""
         attributes = {} if error is None else {ERROR_TYPE: classify(error).value}
         with suppress(Exception):
             _record(self._duration, seconds, BoundedAttributes(attributes), None)
 
 
 def metric_views() -> list[View]:
-    """Return SDK views of our histograms, for programs that make their own `MeterProvider`.
+    """Return SDK views of the histograms of deltawitness, for programs that create a `MeterProvider`.
 
-    Each sets the bucket boundaries and keeps the attributes that its instrument is meant to have.
-    The instruments advise the same boundaries, so they are needed only where advice is not taken,
-    or beside views of the program's own.
+    Each view sets the bucket boundaries and limits the attributes of its instrument. The instruments
+    advise the same boundaries, so the views are needed only where the SDK ignores the advice, or
+    together with views of the program.
 
     Raises:
         ImportError: the OpenTelemetry SDK is not installed (extra `otel`).

@@ -1,8 +1,8 @@
-"""Makes a provider's own flush and shutdown wait for the writes that are still to be delivered.
+"""Make the flush and the shutdown of an OpenTelemetry provider deliver queued writes first.
 
-A program that calls `provider.force_flush()` after its last write expects that write's telemetry
-to be out. As deliveries are made off the caller's thread, the two public methods are wrapped on
-the provider object, and put back on `uninstrument()`.
+A program that calls `provider.force_flush()` after its last write expects the write's telemetry to be
+exported. Writes are delivered on another thread than the caller's, so the two public methods are wrapped
+on the provider object, and restored on `uninstrument()`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _METHODS = ("force_flush", "shutdown")
 
 
 class FlushFirst:
-    """Wraps `force_flush` and `shutdown` of the SDK providers it is shown.
+    """Wraps `force_flush` and `shutdown` of SDK providers.
 
     Args:
-        deliver: delivers what waits; called before the provider's own method.
+        deliver: delivers the queued writes; called before the provider's own method.
     """
 
     def __init__(self, deliver: Callable[[], object]) -> None:
         self._deliver = deliver
         self._providers: dict[int, Any] = {}
 
-    def adopt(self, provider: object) -> bool:
-        """Wrap the provider's methods, once; a provider without them (no SDK) is left alone.
+    def wrap(self, provider: object) -> bool:
+        """Wrap the methods of a provider, once; a provider without them is not one of an SDK.
 
         Returns:
             Whether the provider is one of an SDK.
@@ -52,14 +52,14 @@ class FlushFirst:
         return delivering_first
 
     def force_flush(self) -> None:
-        """Flush every adopted provider: what a process that skips its exit handlers needs."""
+        """Flush every wrapped provider, in a process that skips the exit handlers of the SDK."""
         for provider in list(self._providers.values()):
             provider.force_flush()
 
     def force_flush_within(self, timeout: float) -> None:
-        """Flush every adopted provider at the same time, and wait no longer than so many seconds.
+        """Flush every wrapped provider concurrently, and wait at most `timeout` seconds for all.
 
-        One whose server does not answer takes nothing from the others.
+        A provider whose server does not answer does not delay the others.
         """
         deadline = time.monotonic() + timeout
         threads = [
@@ -69,7 +69,7 @@ class FlushFirst:
             for provider in list(self._providers.values())
         ]
         for thread in threads:
-            with suppress(RuntimeError):  # no more threads can be had
+            with suppress(RuntimeError):  # no further thread can be started
                 thread.start()
         for thread in threads:
             if thread.ident is not None:
@@ -77,11 +77,11 @@ class FlushFirst:
 
     @staticmethod
     def _flush(provider: Any) -> None:
-        with suppress(Exception):  # the exporters' own troubles are theirs to log
+        with suppress(Exception):  # exporters log their own errors
             provider.force_flush()
 
     def restore(self) -> None:
-        """Put the providers' own methods back."""
+        """Restore the providers' own methods."""
         for provider in self._providers.values():
             for name in _METHODS:
                 vars(provider).pop(name, None)

@@ -1,7 +1,7 @@
-"""OpenTelemetry's global providers, where its settings let them be loaded; otherwise ones that do nothing.
+"""OpenTelemetry's global providers, or no-op providers where its settings are invalid.
 
-A provider that an environment variable names is loaded when it is first asked for, and asking raises if it
-cannot be. Commits and the ledger need none.
+A provider that an environment variable names is loaded on the first call of its getter, which raises if
+it cannot be loaded. Commits and the ledger need no provider.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opentelemetry.trace import NoOpTracerProvider
 
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 
-__all__ = ["complain", "loadable_providers", "without_tracebacks"]
+__all__ = ["loadable_providers", "print_setup_error", "without_tracebacks"]
 
 _LOADING: tuple[tuple[Callable[[], Any], Callable[[], Any], str], ...] = (
     (trace.get_tracer_provider, NoOpTracerProvider, "OTEL_PYTHON_TRACER_PROVIDER"),
@@ -33,37 +33,37 @@ _LOGGERS = (
     "opentelemetry.sdk._configuration",
     "opentelemetry.util._providers",
 )
-"""Loggers of OpenTelemetry that print a traceback beside the exception that they let through."""
+"""Loggers of OpenTelemetry that log a traceback of an exception that is raised to the caller anyway."""
 
 
 def loadable_providers(*given: Any) -> tuple[Any, Any, Any]:
-    """Return a tracer, a meter and a logger provider, in place of each None that cannot be the global one.
+    """Return the three given providers, with a no-op provider for each None that cannot be loaded.
 
     Args:
-        *given: the three that the caller wants; None for the global one.
+        *given: a tracer, a meter and a logger provider; None for the global one.
     """
     found: list[Any] = []
-    for provider, (load, make_idle, variable) in zip(given, _LOADING, strict=True):
+    for provider, (load, make_noop, variable) in zip(given, _LOADING, strict=True):
         chosen = provider
         if provider is None:
             try:
                 with without_tracebacks():
                     load()
             except Exception as error:  # noqa: BLE001 - whatever a provider's module raises
-                complain(error, variable)
-                chosen = make_idle()
+                print_setup_error(error, variable)
+                chosen = make_noop()
         found.append(chosen)
     return found[0], found[1], found[2]
 
 
-def complain(error: BaseException, variable: str | None = None) -> None:
-    """Print one line that says which setting of OpenTelemetry is wrong and what follows from it.
+def print_setup_error(error: BaseException, variable: str | None = None) -> None:
+    """Print one line to stderr that names the invalid setting of OpenTelemetry and its effect.
 
-    A child of a program under `deltawitness run` prints nothing: it has the settings of the program.
+    A child of a program under `deltawitness run` prints nothing, as it has the settings of the program.
 
     Args:
-        error: what OpenTelemetry has raised.
-        variable: the setting; those whose value the error names when None.
+        error: what OpenTelemetry raised.
+        variable: the setting; when None, the settings whose value is in the text of the error.
     """
     if os.environ.get(Env.ACTIVATE) == ACTIVATE_CHILD:
         return
@@ -79,7 +79,7 @@ def complain(error: BaseException, variable: str | None = None) -> None:
 
 
 def _named_in(reason: str) -> list[str]:
-    """Return the variables of OpenTelemetry with a value that a text names."""
+    """Return the variables of OpenTelemetry whose value is in a text."""
     return sorted(
         name
         for name, value in os.environ.items()
@@ -90,7 +90,7 @@ def _named_in(reason: str) -> list[str]:
 
 @contextmanager
 def without_tracebacks() -> Iterator[None]:
-    """Let OpenTelemetry log nothing in the block about what it raises."""
+    """Suppress, in the block, log records of OpenTelemetry about exceptions that it raises."""
 
     def refuse(_: logging.LogRecord) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""A span and two metrics around a query whose rows go to the program."""
+"""A span and two metrics for a query that returns its rows to the program."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["Query", "QueryTelemetry"]
 
 
 class QueryTelemetry:
-    """Opens the telemetry of queries.
+    """Records the telemetry of queries.
 
     Args:
         tracer_provider: whose tracer to use; the global one when None.
@@ -76,8 +76,8 @@ class QueryTelemetry:
         """Start the telemetry of a query.
 
         Args:
-            tables: names of the Delta tables that it reads, as they may be told.
-            inputs: the same as `table_id@version`.
+            tables: redacted names of the Delta tables that it reads.
+            inputs: the same tables as `table_id@version`.
             plan_hash: hash of its plan.
         """
         operation = Operation.SELECT.value
@@ -97,7 +97,13 @@ class QueryTelemetry:
         return Query(self, span)
 
     def record(self, seconds: float, rows: int | None, error_type: str | None) -> None:
-        """Record the metrics of a query that has ended."""
+        """Record the metrics of a query that has ended.
+
+        Args:
+            seconds: its duration.
+            rows: number of returned rows; None when it is not known.
+            error_type: class of the error that ended it, if one did.
+        """
         attributes: Mapping[str, str] = {
             DB_SYSTEM_NAME: system_of(Operation.SELECT),
             DB_OPERATION_NAME: Operation.SELECT.value,
@@ -110,10 +116,10 @@ class QueryTelemetry:
 
 
 class Query:
-    """A query under way.
+    """A query in progress.
 
     Attributes:
-        rows: rows that have gone to the program; None where that is not known.
+        rows: number of rows returned so far; None when it is not known.
     """
 
     def __init__(self, telemetry: QueryTelemetry, span: Span) -> None:
@@ -124,7 +130,7 @@ class Query:
         self.rows: int | None = None
 
     def end(self, error: BaseException | None = None) -> None:
-        """End it, once; with the error that ended it, if one did."""
+        """End the query, with the error that ended it, if one did; further calls do nothing."""
         if not self._is_open:
             return
         self._is_open = False

@@ -1,6 +1,6 @@
-"""Exports the span of the run of a program that has ended: `deltawitness run` starts this as a process.
+"""Export the run span of a program that has ended, in a process that `deltawitness run` starts.
 
-A process for one span, with the interpreter that ran the program: it has the program's exporters, the
+The process exports one span, with the interpreter of the program. So it has the program's exporters, the
 command does not load the SDK, and an exporter that hangs is killed with its process.
 
 The exit code is 0 when the span was exported; otherwise the last line of stderr says why it was not.
@@ -39,19 +39,19 @@ from deltawitness.telemetry.sdk import configure_sdk
 __all__ = ["FLUSH_TIMEOUT", "main", "span_with_exit"]
 
 FLUSH_TIMEOUT = 5.0
-"""Seconds that the export of the span may take."""
+"""Maximum seconds for the export of the span."""
 
 
 class ExportError(Exception):
-    """The span was not exported; the text says why."""
+    """The span was not exported; the text is the reason."""
 
 
 def main(path: str, exit_code: str, ended_at: str) -> None:
     """Export a span and end the process, without the exit handlers of the SDK, which may wait longer.
 
     Args:
-        path: of the file that the program wrote the span to.
-        exit_code: of the program; -N when signal N ended it.
+        path: path of the file to which the program wrote the span.
+        exit_code: exit code of the program; -N when signal N ended it.
         ended_at: nanoseconds since the Unix epoch at which the program ended.
     """
     code = 1
@@ -69,12 +69,12 @@ def main(path: str, exit_code: str, ended_at: str) -> None:
 
 
 def span_with_exit(document: Document, exit_code: int, ended_at: int) -> ReadableSpan:
-    """Return the span of a run, with the end of its process.
+    """Return the span of a run with the exit code of its process.
 
     Args:
         document: the span, as the program wrote it.
-        exit_code: of the program; -N when signal N ended it. A code other than 0 is an error.
-        ended_at: nanoseconds since the Unix epoch; the end of a span whose program wrote none.
+        exit_code: exit code of the program; -N when signal N ended it. A code other than 0 is an error.
+        ended_at: nanoseconds since the Unix epoch; used as the end of a span that the program did not end.
     """
     scope, resource = document["scope"], document["resource"]
     parent = document["parent"]
@@ -151,7 +151,7 @@ def _flush(span: ReadableSpan, problems: _Problems) -> None:
         if not hasattr(trace.get_tracer_provider(), "force_flush"):
             configure_sdk()
         provider: Any = trace.get_tracer_provider()
-        # What Span.end() does for a span that this process has started.
+        # Span.end() does the same for a span that was started in this process.
         provider.get_tracer(SCOPE_NAME).span_processor.on_end(span)
         provider.force_flush(int(FLUSH_TIMEOUT * 1000))
     except Exception as error:  # noqa: BLE001 - whatever a distribution or an exporter raises
@@ -159,7 +159,7 @@ def _flush(span: ReadableSpan, problems: _Problems) -> None:
 
 
 class _Problems(logging.Handler):
-    """Collects what OpenTelemetry logs, which swallows the errors of exporters.
+    """Collects the log records of OpenTelemetry, which logs the errors of exporters and does not raise them.
 
     Attributes:
         last: the last message.
@@ -172,11 +172,11 @@ class _Problems(logging.Handler):
         self.has_failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Collect one message."""
+        """Collect the message of a log record."""
         self.add(record.getMessage(), has_failed=record.levelno >= logging.ERROR)
 
     def add(self, message: str, *, has_failed: bool) -> None:
-        """Collect one message that may be an error."""
+        """Collect a message, and whether it is an error."""
         self.last = message
         self.has_failed = self.has_failed or has_failed
 

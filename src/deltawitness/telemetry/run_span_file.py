@@ -1,14 +1,15 @@
-"""The span of the run of a program under `deltawitness run`, in a file that the command exports it from.
+"""A file with the run span of a program under `deltawitness run`, from which the command exports the span.
 
-A program cannot see its own exit code, and runs no code of ours when SIGKILL or `os._exit()` ends it.
-So it starts the span of its run, and leaves the end to the command, which waits for it: it writes the span
-to a file when the run starts and again when the run ends. The command adds the exit code and has
-:mod:`deltawitness.telemetry.run_span_export` export the span, once. The program never ends the span itself,
-unless the command died before: when the command dies after the program has ended, the span is lost.
+A program cannot see its own exit code, and runs none of our code when SIGKILL or `os._exit()` ends it. So
+the program starts the span of its run, and the command, which waits for the program, ends it. The program
+writes the span to a file when the run starts and again when the run ends. The command adds the exit code
+and exports the span once, by :mod:`deltawitness.telemetry.run_span_export`. The program ends the span
+itself only where the command has died before. If the command dies after the program, the span is lost.
 
-The command offers this by the file itself, with a digest of its own OpenTelemetry settings. A program with
-other settings (`env OTEL_EXPORTER_OTLP_ENDPOINT=... python app.py`) would export to another place: it ends
-its span itself, and so does one that is no direct child of the command (`sh -c "python app.py; ..."`).
+The command offers the export by creating the file, with a digest of the command's OpenTelemetry settings. A
+program with other settings (`env OTEL_EXPORTER_OTLP_ENDPOINT=... python app.py`) would export to another
+endpoint, so it ends its span itself. So does a program that is not a direct child of the command
+(`sh -c "python app.py; ..."`).
 """
 
 from __future__ import annotations
@@ -28,27 +29,27 @@ from deltawitness.processes import interpreter, supervisor_lock
 __all__ = [
     "RunSpanFile",
     "accept_offer",
-    "accepted_file",
     "offer_export",
     "read_run_span",
     "run_span_path",
+    "take_accepted_file",
 ]
 
 Document = dict[str, Any]
 
 _FILE_NAME = "run_span.json"
 _OF_RESOURCE = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES")
-"""Settings that the span carries in its resource, whoever exports it."""
+"""Settings that are in the span's resource already, so they may differ in the exporting process."""
 
 _accepted: RunSpanFile | None = None
-"""The file for the run span of this process, from the offer until the span starts."""
+"""The file for the run span of this process, from the accepted offer until the span starts."""
 
 
 # --- the command ---------------------------------------------------------------------------------
 
 
 def run_span_path(lock: str) -> Path:
-    """Return the path of the file.
+    """Return the path of the file with the run span.
 
     Args:
         lock: path of the lock that the command holds while it waits.
@@ -57,11 +58,11 @@ def run_span_path(lock: str) -> Path:
 
 
 def offer_export(lock: str, environ: Mapping[str, str]) -> None:
-    """Offer a program that is about to start that its run span is exported after its end.
+    """Offer a program that is about to start to export its run span after its end.
 
     Args:
         lock: path of the lock that the command holds while it waits.
-        environ: the environment of the command, which the exporter gets.
+        environ: the environment of the command, in which the exporter runs.
 
     Raises:
         OSError: the file cannot be written.
@@ -70,10 +71,10 @@ def offer_export(lock: str, environ: Mapping[str, str]) -> None:
 
 
 def read_run_span(path: Path) -> Document | None:
-    """Return what the program has written; None when it has no run span to export.
+    """Return what the program has written to the file; None when there is no run span to export.
 
     Args:
-        path: of the file (:func:`run_span_path`).
+        path: path of the file (:func:`run_span_path`).
     """
     try:
         document: Document = json.loads(path.read_text())
@@ -87,11 +88,11 @@ def read_run_span(path: Path) -> Document | None:
 
 @dataclass(frozen=True, slots=True)
 class RunSpanFile:
-    """The file that a program writes its run span to, instead of ending the span.
+    """The file to which a program writes its run span, instead of ending the span.
 
     Attributes:
-        path: of the file.
-        python: an interpreter like that of the program, with its packages.
+        path: path of the file.
+        python: path of an interpreter with the packages of the program.
         supervisor: process id of the command.
         owner: process id of the program: a forked child must not end the span of its parent.
     """
@@ -111,7 +112,7 @@ class RunSpanFile:
             return True
         if os.getppid() != self.supervisor:
             return False
-        # Where this fails, the command still has the state of the start.
+        # If this fails, the file still has the state at the start.
         self._save(span, now_ns())
         return True
 
@@ -125,9 +126,9 @@ class RunSpanFile:
 
 
 def accept_offer(environ: Mapping[str, str]) -> None:
-    """Let the command export the next span of a run of this process, if it has offered to.
+    """Accept the command's offer to export the run span of this process, if there is one.
 
-    Call it before OpenTelemetry is set up, which changes the environment.
+    Call this before OpenTelemetry is set up, which changes the environment.
 
     Args:
         environ: the environment of this process.
@@ -142,8 +143,8 @@ def accept_offer(environ: Mapping[str, str]) -> None:
             _accepted = RunSpanFile(path, python)
 
 
-def accepted_file() -> RunSpanFile | None:
-    """Return the file for the span that starts now, once; None when the process ends the span itself."""
+def take_accepted_file() -> RunSpanFile | None:
+    """Return the file for the run span on the first call; None later, or when there was no offer."""
     global _accepted
     accepted, _accepted = _accepted, None
     return accepted
@@ -160,7 +161,7 @@ def _digest(environ: Mapping[str, str]) -> str:
 
 def _write(path: Path, document: Document) -> None:
     new = path.with_suffix(".new")
-    # An attribute that JSON does not know is shown as text.
+    # Attributes of types that JSON lacks are written as text.
     new.write_text(json.dumps(document, default=str))
     new.rename(path)
 

@@ -1,4 +1,4 @@
-"""Sets the OpenTelemetry SDK up in a process, as its environment says."""
+"""Set up the OpenTelemetry SDK in a process, from its environment variables."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["configure_sdk"]
 
 
 def configure_sdk() -> None:
-    """Set the SDK up as `opentelemetry-instrument` does, without other instrumentations.
+    """Set up the SDK as `opentelemetry-instrument` does, without other instrumentations.
 
     Raises:
-        Exception: whatever a distribution or an exporter raises when it does not accept a setting.
+        Exception: a distribution or an exporter rejects a setting.
     """
     from opentelemetry.instrumentation.auto_instrumentation._load import (  # noqa: PLC0415 - optional
         _load_configurators,

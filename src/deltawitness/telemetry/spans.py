@@ -1,4 +1,4 @@
-"""Spans: opened before the engine starts, closed with what the event knows."""
+"""The spans of writes, opened before the engine is called and closed from the event, and those of runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from deltawitness.semconv import (
 )
 from deltawitness.telemetry.attributes import event_attributes
 from deltawitness.telemetry.deferred_spans import DeferredSpan, DeferredSpans
-from deltawitness.telemetry.run_span_file import RunSpanFile, accepted_file
+from deltawitness.telemetry.run_span_file import RunSpanFile, take_accepted_file
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -64,38 +64,46 @@ class WriteSpans:
         self._tracer = trace.get_tracer(
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
-        self._reservations = (
+        self._deferred = (
             DeferredSpans(self._tracer) if DeferredSpans.are_possible(self._tracer) else None
         )
 
     def open(self, name: str, attributes: dict[str, str], parent: Context, started_at: int) -> Span:
-        """Start the span.
+        """Start the span, or reserve its ids where it can be started later (:meth:`start_deferred`).
 
         Args:
             name: its name (:func:`span_name`).
-            attributes: what a sampler may want to see (:func:`sampling_attributes`).
-            parent: the context that it is opened in (:func:`parent_context`).
+            attributes: attributes that a sampler may read (:func:`sampling_attributes`).
+            parent: the context of its parent (:func:`parent_context`).
             started_at: nanoseconds since the Unix epoch.
         """
-        if self._reservations is not None:
-            around = trace.get_current_span(parent).get_span_context()
-            reserved = self._reservations.reserve(around)
+        if self._deferred is not None:
+            parent_span = trace.get_current_span(parent).get_span_context()
+            reserved = self._deferred.reserve(parent_span)
             if reserved is not None:
                 return reserved
         return self._tracer.start_span(name, parent, SpanKind.CLIENT, attributes, (), started_at)
 
-    def made(
+    def start_deferred(
         self, span: Span, name: str, attributes: dict[str, str], parent: Context, started_at: int
     ) -> Span:
-        """Return the span that a reserved one stands for, made with what :meth:`open` was given."""
-        if self._reservations is None or not isinstance(span, DeferredSpan):
+        """Start the span whose ids :meth:`open` has reserved; return any other span unchanged.
+
+        Args:
+            span: what :meth:`open` returned.
+            name: as for :meth:`open`, like the other arguments.
+            attributes: as for :meth:`open`.
+            parent: as for :meth:`open`.
+            started_at: as for :meth:`open`.
+        """
+        if self._deferred is None or not isinstance(span, DeferredSpan):
             return span
-        tracer = self._reservations.tracer_for(span)
+        tracer = self._deferred.tracer_for(span)
         return tracer.start_span(name, parent, SpanKind.CLIENT, attributes, (), started_at)
 
     @staticmethod
     def close(event: WriteEvent, span: Span) -> None:
-        """End the span at the event's end, with all that is known by now."""
+        """End the span at the end time of the event, with the attributes of the event."""
         if span.is_recording():
             span.set_attributes(fact("spans", lambda: event_attributes(event), {}))
             if isinstance(event.outcome, Failed):
@@ -104,13 +112,13 @@ class WriteSpans:
 
 
 def span_name(intent: WriteIntent) -> str:
-    """Return `{operation} {table}`, or the operation alone when the table has no name to tell."""
+    """Return `{operation} {table}`; the operation alone when the table has no exportable name."""
     operation = intent.operation.value
     return f"{operation} {intent.table_name}" if intent.table_name else operation
 
 
 def sampling_attributes(intent: WriteIntent) -> dict[str, str]:
-    """Return what the conventions want on a span from its start."""
+    """Return the attributes that the semantic conventions require at the start of a span."""
     attributes = {
         DB_SYSTEM_NAME: system_of(intent.operation),
         DB_OPERATION_NAME: intent.operation.value,
@@ -125,11 +133,11 @@ def sampling_attributes(intent: WriteIntent) -> dict[str, str]:
 
 
 def parent_context(run: RunContext, current: Context | None = None) -> Context:
-    """Return the context of here and now, or the trace that the process was started in.
+    """Return the current context; where it has no span, with the remote parent span of the run.
 
     Args:
-        run: the run, which knows that trace.
-        current: a context to take in place of the one of here and now.
+        run: the run, whose `traceparent` is that of the process's parent.
+        current: the context to use instead of the current one.
     """
     current = otel_context.get_current() if current is None else current
     if run.traceparent is None or trace.get_current_span(current).get_span_context().is_valid:
@@ -154,7 +162,7 @@ def traceparent_of(span: Span) -> str | None:
 
 
 class RunSpans:
-    """A run listener that puts a span around each explicit run, so that its writes share a trace.
+    """A run listener that opens a span for each explicit run, so that its writes share a trace.
 
     Args:
         tracer_provider: whose tracer to use; the global one when None.
@@ -164,38 +172,38 @@ class RunSpans:
         self._tracer = trace.get_tracer(
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
-        # By the object: a scheduler may give several runs of a process one id.
+        # By id() of the run object: a scheduler may use one run id for several runs of a process.
         self._open: dict[int, tuple[Span, Token[Context], RunSpanFile | None]] = {}
 
     def run_started(self, run: RunContext) -> None:
         """Start the run's span and make it the current one."""
-        parent, told = parent_context(run), redacted_run(run)
+        parent, redacted = parent_context(run), redacted_run(run)
         span = self._tracer.start_span(
-            told.job, context=parent, kind=SpanKind.INTERNAL, start_time=run.started_at
+            redacted.job, context=parent, kind=SpanKind.INTERNAL, start_time=run.started_at
         )
-        span.set_attributes(_run_attributes(told))
+        span.set_attributes(_run_attributes(redacted))
         token = otel_context.attach(trace.set_span_in_context(span, parent))
         self._open[id(run)] = span, token, _started_file(run, span)
 
     def run_ended(self, run: RunContext, error: BaseException | None) -> None:
-        """End the run's span; an error is told by its class alone."""
+        """End the run's span; of an error, only the class is exported."""
         entry = self._open.pop(id(run), None)
         if entry is None:
             return
         span, token, file = entry
         otel_context.detach(token)
-        if file is not None or span.is_recording():  # else it ended before an exec that failed
+        if file is not None or span.is_recording():  # else it was ended before an exec that failed
             _end_run_span(span, file, error, ends_process=run.is_process)
 
     def end_all(self, error: BaseException) -> None:
-        """End the spans of all open runs, from any thread: the process dies in a moment."""
+        """End the spans of all open runs, from any thread, before a signal ends the process."""
         while self._open:
-            with suppress(KeyError):  # its own thread ends it at the same time
+            with suppress(KeyError):  # the run's thread may end it at the same time
                 span, _, file = self._open.popitem()[1]
                 _end_run_span(span, file, error, ends_process=True)
 
     def end_before_exec(self) -> None:
-        """End the spans of all open runs, except one that the command exports when the process ends.
+        """End the spans of all open runs, except the one that the command exports.
 
         The runs stay open: the exec may fail.
         """
@@ -205,8 +213,8 @@ class RunSpans:
 
 
 def _started_file(run: RunContext, span: Span) -> RunSpanFile | None:
-    """Return the file of the span that the command exports: that of the run around the process."""
-    file = accepted_file() if run.is_process else None
+    """Return the file for the span of the process's run, if the command exports that span."""
+    file = take_accepted_file() if run.is_process else None
     return file if file is not None and file.start(span) else None
 
 

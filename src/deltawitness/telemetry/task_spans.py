@@ -1,4 +1,4 @@
-"""A span around a step of a workflow, between the run's span and those of the writes in it."""
+"""The span of a workflow's task: a child of the run's span, and the parent of its writes' spans."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["TaskSpans"]
 
 
 class TaskSpans:
-    """Opens and closes the spans of steps.
+    """Opens and closes the spans of tasks.
 
     Args:
         tracer_provider: whose tracer to use; the global one when None.
@@ -43,29 +43,29 @@ class TaskSpans:
             SCOPE_NAME, WITNESS_VERSION, tracer_provider, schema_url=SCHEMA_URL
         )
 
-    def opened(self, name: str, task_id: str | None, run: RunContext, parent: Context) -> Span:
-        """Start the span of a step.
+    def open(self, name: str, task_id: str | None, run: RunContext, parent: Context) -> Span:
+        """Start the span of a task.
 
         Args:
-            name: what the workflow calls the step.
-            task_id: which of several executions of it this is, if there are several.
+            name: the task's name in the workflow.
+            task_id: id of this execution, where the task may be executed several times.
             run: the run that it belongs to.
             parent: the context in which the run's span is the current one.
         """
-        step = redact_label(name)
+        task = redact_label(name)
         attributes = {
             RUN_ID: run.run_id,
             CICD_PIPELINE_NAME: redact_label(run.job),
             CICD_PIPELINE_RUN_ID: run.run_id,
-            CICD_PIPELINE_TASK_NAME: step,
+            CICD_PIPELINE_TASK_NAME: task,
         }
         if task_id is not None:
             attributes[CICD_PIPELINE_TASK_RUN_ID] = redact_label(task_id)
-        return self._tracer.start_span(step, parent, SpanKind.INTERNAL, attributes)
+        return self._tracer.start_span(task, parent, SpanKind.INTERNAL, attributes)
 
     @staticmethod
-    def closed(span: Span, error: BaseException | None) -> None:
-        """End the span of a step, with the error that ended the step."""
+    def close(span: Span, error: BaseException | None) -> None:
+        """End the span of a task, with the error that ended the task, if one did."""
         if error is not None:
             span.set_attribute(ERROR_TYPE, classify(error).value)
             span.set_status(Status(StatusCode.ERROR, error_text(error)))

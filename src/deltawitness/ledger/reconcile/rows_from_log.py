@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from deltawitness.commit.outcome import together
+from deltawitness.commit.outcome import combine_metrics
 from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.reconcile.log_reader import Commit
@@ -92,7 +92,7 @@ def row_from_log(
 def _metrics(commits: Sequence[Commit]) -> dict[str, int]:
     info = commits[0].info
     operation = metrics_operation_of(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
-    counts = together(operation, [commit.metrics for commit in commits]).known()
+    counts = combine_metrics(operation, [commit.metrics for commit in commits]).known()
     return {name: count for name, count in counts.items() if abs(count) < _COUNT_LIMIT}
 
 

@@ -22,7 +22,7 @@ from deltawitness.commit.outcome import (
     RawCommit,
     failed_metrics,
     find_commits,
-    landed,
+    find_landed,
     metrics_of,
     search_commits,
 )
@@ -258,7 +258,7 @@ def _completed_from_log(provisional: Row, tail: int) -> Row:
     if "error_type" in provisional:
         if "landed" in provisional:
             return _completed_without_log(provisional)
-        answer, own = landed(log, write_id, base, tail)
+        answer, own = find_landed(log, write_id, base, tail)
         return {
             "result": CacheResult.ERROR.value,
             "landed": answer.value,

@@ -74,7 +74,7 @@ def run_export(
     try:
         result = write()
     except BaseException as error:
-        _guard(observer.raised, in_flight, error)
+        _guard(observer.fail, in_flight, error)
         raise
     finally:
         _inside.reset(token)
@@ -98,7 +98,7 @@ def _record_return(
     written.find_written()
     rows = reported_rows()
     in_flight.exported = lambda: written.metrics(rows)
-    observer.returned(in_flight, None, table=None)
+    observer.finish(in_flight, None, table=None)
 
 
 def _guard(call: Callable[..., None], *args: Any) -> None:

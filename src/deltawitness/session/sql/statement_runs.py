@@ -222,4 +222,4 @@ def _observer() -> Observer | None:
 def _count(operation: Operation) -> None:
     observer = _observer()
     if observer is not None:
-        observer.statements.repeated(operation)
+        observer.statements.count_repeat(operation)

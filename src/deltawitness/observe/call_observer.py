@@ -1,0 +1,279 @@
+"""Observes engine calls on the threads that make them: open a write, stamp it, record its result."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import get_current
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+from deltawitness.commit.log import local_log_directory
+from deltawitness.commit.metadata import effective_write_id
+from deltawitness.events import Landed, NoCommitReason, WriteIntent
+from deltawitness.forks import mark_delta_rs_used
+from deltawitness.ids_and_clock import new_id, now_ns
+from deltawitness.internal_errors import fact, report
+from deltawitness.observe.call_result import (
+    failure_from,
+    read_commit,
+    record_commit,
+    record_return,
+    table_log,
+)
+from deltawitness.observe.in_flight import InFlightWrite
+from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache, write_intent
+from deltawitness.observe.write_watch import record_write
+from deltawitness.run import current_run, is_suppressed
+from deltawitness.semconv import CacheOperation, Operation
+from deltawitness.telemetry.cache_spans import record_write_in_span
+from deltawitness.telemetry.spans import parent_context, traceparent_of
+
+if TYPE_CHECKING:
+    from deltalake import CommitProperties
+    from deltalake._internal import RawDeltaTable
+
+    from deltawitness.commit.private_api import Seam
+    from deltawitness.observe.exporters import Exporters
+    from deltawitness.observe.ledger_sink import NullLedgerSink
+    from deltawitness.observe.write_context import WriteAttributes
+    from deltawitness.settings import Settings
+
+__all__ = ["CallObserver"]
+
+_NOT_OPENED = "TableNotFoundError"
+"""Class that delta-rs raises for a location without a table, or with a scheme that it does not support."""
+
+
+class CallObserver:
+    """The part of the observer that runs on the caller's thread, on the path of every write.
+
+    A base class, not a component: a call through another object would cost every write.
+
+    Args:
+        settings: how to behave.
+        exporters: the telemetry objects.
+        ledger: receives the provisional record of each write.
+        has_hooks: whether the arguments of calls are captured for hooks.
+    """
+
+    def __init__(
+        self, settings: Settings, exporters: Exporters, ledger: NullLedgerSink, *, has_hooks: bool
+    ) -> None:
+        self.settings = settings
+        self._exporters = exporters
+        self._recording = ledger
+        self._has_hooks = has_hooks
+        self._mirrors = settings.user_metadata
+        self._templates = WriteTemplateCache(settings)
+        self._under_way: set[InFlightWrite] = set()
+        self._has_written = False
+
+    def is_on(self) -> bool:
+        """Return whether a write of the calling code is to be observed."""
+        return not is_suppressed() and (not get_current() or is_instrumentation_enabled())
+
+    def open(
+        self, seam: Seam, location: str, *, table: RawDeltaTable | None, mode: str | None = None
+    ) -> InFlightWrite:
+        """Start to observe a write that is about to reach the engine.
+
+        Args:
+            seam: the patched callable that saw the write.
+            location: the table's location as the engine spells it.
+            table: the open table, if the write goes through one.
+            mode: the save mode, if it has one.
+        """
+        write = self._begin(self._templates.get(seam, location, table, mode))
+        write.seam = seam
+        write.location = _absolute(location)
+        if not seam.commits:
+            write.no_commit_reason = NoCommitReason.NOT_A_COMMIT
+        if table is not None:
+            write.base = fact("seam", table.version, None)
+        record_write(write)
+        return write
+
+    def begin(self, intent: WriteIntent) -> InFlightWrite:
+        """Start to observe a write of which only the intent is known."""
+        write = self._begin(WriteTemplate.of(intent))
+        if intent.table_uri is not None:
+            write.location = _absolute(intent.table_uri)
+        return write
+
+    def _begin(self, template: WriteTemplate) -> InFlightWrite:
+        if not self._exporters.has_sdk:
+            self._wrap_providers()
+        run = current_run()
+        record_write_in_span()
+        write = InFlightWrite()
+        write.template = template
+        write.intent = template.intent
+        write.run = run
+        write.write_id = write.commit_write_id = new_id()
+        write.thread = threading.current_thread().name
+        write.parent = parent = parent_context(run)
+        write.started_at = started_at = now_ns()
+        write.clock = time.perf_counter_ns()
+        write.span = self._exporters.spans.open(
+            template.span_name, template.attributes, parent, started_at
+        )
+        return write
+
+    def enter(self, write: InFlightWrite) -> None:
+        """Record that a write is in the engine: deliveries wait for it where they can."""
+        self._under_way.add(write)
+        self._recording.begin()
+
+    def resume(self, write: InFlightWrite, table: RawDeltaTable) -> None:
+        """Start the clock of a write that was opened earlier: a merge that is executed now."""
+        write.base = table.version()
+        write.started_at = now_ns()
+        write.clock = time.perf_counter_ns()
+        self.enter(write)
+
+    def intent(  # noqa: PLR0913 - what a write is, by keyword where it may be missing
+        self,
+        facts: WriteAttributes,
+        operation: Operation,
+        cache_operation: CacheOperation,
+        location: str | None,
+        *,
+        named: str | None = None,
+        mode: str | None = None,
+    ) -> WriteIntent:
+        """Return what a write means to do; see :func:`write_intent` for the arguments."""
+        return write_intent(
+            self.settings, facts, operation, cache_operation, location, named=named, mode=mode
+        )
+
+    def properties(
+        self, write: InFlightWrite, callers: CommitProperties | None
+    ) -> CommitProperties | None:
+        """Return the commit properties for the engine: the caller's with our keys added."""
+        try:
+            template = write.template.with_schema(write.schema)
+            write.template, write.intent = template, template.intent
+        except Exception as error:  # noqa: BLE001 - the event does without the hash of the schema
+            report("schema_hash", error)
+            write.schema = None
+        properties = write.template.stamp.apply(
+            callers,
+            run_id=write.run.run_id,
+            write_id=write.write_id,
+            traceparent=traceparent_of(write.span),
+            mirror=self._mirrors,
+        )
+        if callers is not None and properties is not None:
+            write.commit_write_id = effective_write_id(properties) or write.commit_write_id
+        return properties
+
+    def capture_call(
+        self,
+        write: InFlightWrite,
+        instance: object,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Capture the arguments and the context of a call for the hooks, if there are hooks."""
+        if self._has_hooks:
+            write.call = instance, args, kwargs, contextvars.copy_context()
+
+    def finish(
+        self,
+        write: InFlightWrite,
+        result: object,
+        *,
+        table: RawDeltaTable | None,
+        storage_options: dict[str, str] | None = None,
+    ) -> None:
+        """Record what the engine returned, and submit the write for delivery.
+
+        Args:
+            write: the write.
+            result: what the engine returned.
+            table: the open table, if the write went through one.
+            storage_options: storage options of a write by URI.
+        """
+        write.duration_ns = time.perf_counter_ns() - write.clock
+        write.storage_options = storage_options
+        if write.seam is not None:
+            mark_delta_rs_used()
+        try:
+            if result is not None:
+                record_return(write, result)
+            # A write without a seam made no commit: it wrote files outside Delta, or nothing.
+            has_seam = write.seam is not None
+            if has_seam and write.no_commit_reason is None and write.location is not None:
+                if table is None:
+                    read_commit(write, local_log_directory(write.location), 0)
+                else:
+                    if write.intent.operation is Operation.UPDATE_TABLE_METADATA:
+                        self._templates.clear()  # the table may have another name now
+                    record_commit(write, write.location, table, self.settings.landed_tail)
+        except Exception as error:  # noqa: BLE001 - the delivery thread searches the log instead
+            report("commit", error)
+        finally:
+            self._hand_over(write)
+
+    def fail(
+        self,
+        write: InFlightWrite,
+        error: BaseException,
+        *,
+        table: RawDeltaTable | None = None,
+        storage_options: dict[str, str] | None = None,
+    ) -> None:
+        """Record what the engine raised, and submit the write for delivery.
+
+        Args:
+            write: the write.
+            error: what the engine raised.
+            table: the open table, if the write went through one.
+            storage_options: storage options of a write by URI.
+        """
+        write.duration_ns = time.perf_counter_ns() - write.clock
+        location = write.location
+        write.failure = failure_from(error, location)
+        write.storage_options = storage_options
+        if table is None and write.landed is None and type(error).__name__ == _NOT_OPENED:
+            write.landed = Landed.NO
+        if table is not None:  # without one, the error may have come before the engine was called
+            mark_delta_rs_used()
+        try:
+            if table is not None and location is not None and local_log_directory(location) is None:
+                write.log = table_log(write, table, self.settings.landed_tail)
+        except Exception as problem:  # noqa: BLE001 - then whether it landed is unknown
+            report("commit", problem)
+        finally:
+            self._hand_over(write)
+
+    def _hand_over(self, write: InFlightWrite) -> None:
+        try:
+            self._recording.append_provisional(write)
+        finally:
+            # In this order: reconcile takes a write of this process that is neither under way nor in
+            # the spool for lost.
+            self._under_way.discard(write)
+        self._has_written = True
+        self._submit(write)
+
+    def _submit(self, write: InFlightWrite) -> None:
+        """Queue a finished write for delivery."""
+        raise NotImplementedError
+
+    def _wrap_providers(self) -> None:
+        """Make the providers' own flush deliver the queued writes first."""
+        raise NotImplementedError
+
+    def _is_busy(self) -> bool:
+        return bool(self._under_way)
+
+
+def _absolute(location: str) -> str:
+    """Return a location that stays valid when the program changes its working directory."""
+    is_absolute = location.startswith("/") or "://" in location
+    return location if is_absolute else os.path.abspath(location)  # noqa: PTH100 - text, not a file

@@ -1,0 +1,98 @@
+"""Record the result of an engine call: what it returned or raised, and the commit that it made.
+
+This runs on the caller's thread, so it reads no more than one file on a local disk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deltawitness.commit.log import TableLog, local_log_directory, read_local_commit
+from deltawitness.commit.outcome import RawCommit
+from deltawitness.error_types import classify, error_text_of, is_programs_own
+from deltawitness.events import Failed
+from deltawitness.internal_errors import fact
+from deltawitness.redaction import without_location
+from deltawitness.semconv import ErrorType
+
+if TYPE_CHECKING:
+    from deltalake._internal import RawDeltaTable
+
+    from deltawitness.observe.in_flight import InFlightWrite
+
+__all__ = ["failure_from", "read_commit", "record_commit", "record_return", "table_log"]
+
+
+def record_return(write: InFlightWrite, result: object) -> None:
+    """Record what the engine returned: metrics as JSON text, or the files that a VACUUM deleted."""
+    if isinstance(result, str):
+        write.returned = result
+    elif isinstance(result, list):
+        write.files_deleted = len(result)
+    if write.call is not None:
+        write.response = result
+
+
+def record_commit(write: InFlightWrite, location: str, table: RawDeltaTable, tail: int) -> None:
+    """Record the version and the commit of a write that went through an open table.
+
+    Args:
+        write: the write, which reached the engine.
+        location: the table's location as the engine spells it.
+        table: the open table.
+        tail: number of log versions to search when the version is not known.
+    """
+    seam = write.seam
+    if seam is not None and seam.moves:
+        version = write.version = table.version()
+        if version == write.base:
+            return
+    directory = local_log_directory(location)
+    if directory is None:
+        write.log = table_log(write, table, tail)
+    elif write.version is not None:
+        read_commit(write, directory, write.version)
+
+
+def read_commit(write: InFlightWrite, directory: str | None, version: int) -> None:
+    """Read a commit from a local disk now, as the table may be deleted soon; a remote one is skipped.
+
+    Args:
+        write: the write, which gets the commit.
+        directory: the local log directory; None for a remote log.
+        version: the version to read.
+    """
+    content = None if directory is None else read_local_commit(directory, version)
+    if content is not None:
+        write.commit = RawCommit(version, content)
+
+
+def table_log(write: InFlightWrite, table: RawDeltaTable, tail: int) -> TableLog:
+    """Return the remote log of an open table, opened while no other thread uses the table.
+
+    Args:
+        write: the write, with the versions that are known of it.
+        table: the open table.
+        tail: number of log versions to search when the version is not known.
+    """
+    first = 0 if write.base is None else write.base + 1
+    last = write.version or first + tail
+    return TableLog(table, range(first, last + 1))
+
+
+def failure_from(error: BaseException, location: str | None) -> Failed:
+    """Return the outcome of a write that raised; whether it committed is not known yet.
+
+    Args:
+        error: what the engine raised.
+        location: the table's location, which is removed from the text before it is classified.
+    """
+    kind, text = type(error), error_text_of(error)
+    is_own = fact("taxonomy", lambda: is_programs_own(error), True)  # noqa: FBT003 - then nothing is exported
+    words = "" if is_own else fact("taxonomy", lambda: without_location(text, location), text)
+    return Failed(
+        error_type=fact("taxonomy", lambda: classify(error, words), ErrorType.OTHER),
+        exception_type=f"{kind.__module__}.{kind.__qualname__}",
+        message=text,
+        is_programs_own=is_own,
+    )
