@@ -479,7 +479,7 @@ def test_an_error_of_ours_stays_with_us(telemetry, tmp_path, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(TaskSpans, "opened", broken)
+    monkeypatch.setattr(TaskSpans, "open", broken)
     built, _ = driver_of(raw, clean)
     assert built.execute(["clean"], inputs={"lake": str(tmp_path)}) == {"clean": 3}
     assert len(list(history(tmp_path / "clean"))) == 2
