@@ -22,15 +22,15 @@ from deltawitness.session.core.private_api import (
     CONSTANT_FILTER,
     ENGINE_ERROR,
     FAILED_SOURCE,
+    FILE_CACHE_LIMIT,
     FILTER_RULE,
     FILTER_UNJOINED,
-    KEEP_AS_WRITTEN,
-    LIST_OF_FILES,
     NAME_UNKNOWN,
     OUTER_REFERENCE,
     OVERWRITE_REFUSED,
     REPLACE_REFUSED,
     SCAN,
+    UNOPTIMIZED,
     VIEW_OF_FRAME,
     calls_volatile,
     cast_type,
@@ -233,7 +233,7 @@ def test_a_session_remembers_what_lies_in_a_directory(ctx, tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p" / "b.parquet")
     assert ctx.table("files").count() == 1
     for size in ("0K", "1M"):
-        ctx.sql(f"SET {LIST_OF_FILES} = '{size}'")
+        ctx.sql(f"SET {FILE_CACHE_LIMIT} = '{size}'")
     assert ctx.table("files").count() == 2
 
 
@@ -269,7 +269,7 @@ def test_calls_are_bound_to_the_time_zone_when_they_are_planned():
 
 def test_prepare_keeps_a_plan_as_written_where_nothing_is_optimized():
     """And EXECUTE casts its values to the types that the statement asks for."""
-    config = SessionConfig().set(*KEEP_AS_WRITTEN)
+    config = SessionConfig().set(*UNOPTIMIZED)
     ctx = SessionContext(config)
     ctx.from_pydict({"id": [1, 2]}, name="t")
     ctx.sql("PREPARE p AS DELETE FROM t WHERE 1 = 2 AND id = $1 AND id IN (SELECT 1)")

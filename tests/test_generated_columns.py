@@ -1,4 +1,4 @@
-"""A write that leaves a generated column out gets it computed by delta-rs, whichever way it comes."""
+"""delta-rs computes a generated column that a write leaves out, for every kind of write."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ INSERTS = {
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("case", INSERTS)
 def test_an_insert_computes_what_it_does_not_name(tmp_path, case, place, partition_by):
-    """Wherever the generated column stands, and if the table is partitioned by it."""
+    """A generated column is computed at any position, and as a partition column."""
     create_doubling(tmp_path / "t", PLACES[place], partition_by)
     ctx = session(tmp_path / "t")
     sql, expected = INSERTS[case]
@@ -80,7 +80,7 @@ def test_an_insert_computes_what_it_does_not_name(tmp_path, case, place, partiti
 
 
 def test_values_by_position_are_checked(tmp_path):
-    """An INSERT without a list of columns gives a value to each, and delta-rs checks it."""
+    """An INSERT without a column list gives a value to each column, and delta-rs checks it."""
     create_doubling(tmp_path / "t")
     ctx = session(tmp_path / "t")
     ctx.sql("INSERT INTO t VALUES (1, 10, 20)").collect()
@@ -98,7 +98,7 @@ def test_values_by_position_are_checked(tmp_path):
     ],
 )
 def test_a_value_that_is_not_the_computed_one_is_the_engines_error(tmp_path, sql):
-    """Also an explicit NULL."""
+    """A value, also NULL, that differs from the expression raises the engine's error."""
     create_doubling(tmp_path / "t")
     ctx = session(tmp_path / "t")
     with pytest.raises(DeltaError, match="failed validation"):
@@ -116,7 +116,7 @@ def test_a_value_that_is_not_the_computed_one_is_the_engines_error(tmp_path, sql
     ],
 )
 def test_what_datafusion_does_not_plan_is_its_own_error(tmp_path, sql):
-    """Fewer values than columns without a list of columns, and the keyword DEFAULT."""
+    """Too few values without a column list and the keyword DEFAULT raise DataFusion's errors."""
     create_doubling(tmp_path / "t")
     with pytest.raises(ValueError, match=r"planning|Schema error") as caught:
         session(tmp_path / "t").sql(sql)
@@ -124,7 +124,7 @@ def test_what_datafusion_does_not_plan_is_its_own_error(tmp_path, sql):
 
 
 def test_a_prepared_insert_computes_as_well(tmp_path):
-    """Each time that it is executed; and an INSERT with parameters."""
+    """Each EXECUTE and an INSERT with parameters compute generated columns."""
     create_doubling(tmp_path / "t")
     ctx = session(tmp_path / "t")
     ctx.sql("PREPARE p AS INSERT INTO t (id, n) VALUES ($1, $2)")
@@ -136,7 +136,7 @@ def test_a_prepared_insert_computes_as_well(tmp_path):
 
 
 def test_the_plan_of_an_insert_computes_as_well(tmp_path):
-    """It is the statement, which names its columns."""
+    """The plan of an INSERT keeps its column list, so generated columns are computed."""
     create_doubling(tmp_path / "t")
     ctx = session(tmp_path / "t")
     plan = ctx.sql("INSERT INTO t (id, n) VALUES (2, 20)").optimized_logical_plan()
@@ -145,7 +145,7 @@ def test_the_plan_of_an_insert_computes_as_well(tmp_path):
 
 
 def test_defaults_and_generated_columns_together(tmp_path):
-    """A generated column is computed from the default of another."""
+    """A generated column is computed from another column's default."""
     create_doubling(tmp_path / "t")
     ctx = ObservedSessionContext()
     ctx.sql(
@@ -158,7 +158,7 @@ def test_defaults_and_generated_columns_together(tmp_path):
 
 
 def test_several_generated_columns_are_computed_one_by_one(tmp_path):
-    """Those that are named are checked, the others are computed."""
+    """Named generated columns are checked, the others are computed."""
     create(
         tmp_path / "t",
         dict.fromkeys(["more", "n", "twice"], pa.int64()),
@@ -188,7 +188,7 @@ TYPED = {
 
 @pytest.mark.parametrize("case", TYPED)
 def test_a_computed_value_is_of_the_columns_type(tmp_path, case):
-    """Whatever the expression gives, and whatever the statement's values are."""
+    """A computed value has the column's type, for any type of the expression and its inputs."""
     kind, computed, expression, value, expected = TYPED[case]
     create(tmp_path / "t", {"g": computed, "n": kind}, {"g": expression})
     ctx = session(tmp_path / "t")
@@ -199,7 +199,7 @@ def test_a_computed_value_is_of_the_columns_type(tmp_path, case):
 
 
 def test_names_that_need_quotes(tmp_path):
-    """In the statement and in the expression."""
+    """Quoted names work in the statement and in the expression."""
     create(
         tmp_path / "t",
         {"Twice It": pa.int64(), "n b": pa.int64(), 'q"q': pa.int64()},
@@ -211,7 +211,7 @@ def test_names_that_need_quotes(tmp_path):
 
 
 def test_a_frame_without_the_generated_columns_is_written(tmp_path):
-    """By `write_table`, which takes a frame's columns by position, and by `write_delta`."""
+    """`write_table` and `write_delta` compute generated columns that a frame lacks."""
     create_doubling(tmp_path / "t", PLACES["in the middle"])
     ctx = session(tmp_path / "t")
     ctx.sql("SELECT 1 AS a, 10 AS b").write_table("t")
@@ -225,7 +225,7 @@ def test_a_frame_without_the_generated_columns_is_written(tmp_path):
 
 
 def test_a_merge_computes_what_its_insert_does_not_name(tmp_path):
-    """Handed to delta-rs as it is, and evaluated by the session."""
+    """A MERGE computes generated columns, translated for delta-rs and evaluated by the session."""
     create_doubling(tmp_path / "t")
     ctx = session(tmp_path / "t")
     merge = "MERGE INTO t USING (SELECT {} AS id, 5 AS n) s ON t.id = s.id WHEN NOT MATCHED {} THEN INSERT (id, n) VALUES (s.id, s.n)"
@@ -235,7 +235,7 @@ def test_a_merge_computes_what_its_insert_does_not_name(tmp_path):
 
 
 def test_an_update_gives_the_generated_column_its_value_itself(tmp_path):
-    """Delta-rs computes nothing in an UPDATE: one that leaves a wrong value behind is its error."""
+    """An UPDATE that leaves a wrong generated value raises delta-rs's error: it computes nothing there."""
     create_doubling(tmp_path / "t")
     ctx = session(tmp_path / "t")
     ctx.sql("INSERT INTO t (id, n) VALUES (1, 10)").collect()

@@ -1,9 +1,9 @@
-"""A statement does what it said when it was made, whatever changes before it runs.
+"""A statement has the effect of its creation, whatever changes before it runs.
 
-Random statements are made in every way there is (as text, with parameters, prepared, as a plan, as an
-optimized plan). Then the names, schemas, views, settings, prepared statements and sessions change
-under them, other statements write the table, and they run, in one thread or in several. After each:
-the rows and the count of the reference, or an error and no commit; and no other table has changed.
+Random statements are created in every way (as text, with parameters, prepared, as a plan, as an
+optimized plan). Then names, schemas, views, settings, prepared statements and sessions change, other
+statements write the table, and the statements run in one or several threads. After each: the rows
+and the count of the reference, or an error without a commit; and no other table has changed.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ LITERAL = re.compile(r'(?<=(?:"| )(?:=|<|>) )\d+\b')
 """Whole numbers that a column is compared with: they become parameters."""
 
 
-# --- how a statement is made ---------------------------------------------------------------------------
+# --- creation of statements ----------------------------------------------------------------------------
 
 
 def with_parameters(sql):
-    """Return the statement with a parameter for each whole number in a comparison, and the numbers."""
+    """Return the statement with a parameter for each integer in a comparison, and the integers."""
     values = []
 
     def parameter(match):
@@ -64,7 +64,7 @@ def as_text_with_parameters(place, sql, _):
     text, values = with_parameters(sql)
     given = {str(place): value for place, value in enumerate(values, 1)}
     frame = ctx.sql(text, param_values=given or None)
-    given.update(dict.fromkeys(given, 77))  # the caller fills its dict anew
+    given.update(dict.fromkeys(given, 77))  # the caller changes its dict
     return frame
 
 
@@ -112,7 +112,7 @@ WAYS = (
 )
 
 
-# --- what changes under it ------------------------------------------------------------------------------
+# --- changes before a statement runs --------------------------------------------------------------------
 
 
 def _empty(schema):
@@ -120,7 +120,7 @@ def _empty(schema):
 
 
 class Place:
-    """A table `t` and its source `src`, other tables that take their names, and a session."""
+    """A table `t` and its source `src`, other tables that take over their names, and a session."""
 
     def __init__(self, root, options, table, source, partition_by, kind):
         self.root, self.options = root, options
@@ -150,13 +150,13 @@ class Place:
         return DeltaTable(f"{self.root}/{name}", storage_options=self.options)
 
     def rows(self):
-        """Return the rows of `t` past the session."""
+        """Return the rows of `t`, read without the session."""
         ctx = SessionContext()
         ctx.register_table("t", provider_of(self.table("t")))
         return in_order(pa.table(ctx.table("t")).cast(SCHEMA))
 
     def register_source(self):
-        """Let `src` stand for its rows: as a Delta table, in memory, or as a view."""
+        """Register the source `src` as a Delta table, as an in-memory table or as a view."""
         if self.kind == "delta":
             self.register("src", "src")
         elif self.kind == "memory":
@@ -167,7 +167,7 @@ class Place:
             self.ctx.sql('CREATE VIEW src AS SELECT * FROM base WHERE "id" IS NULL OR true')
 
     def reset(self):
-        """Let the names stand for what they stood for at first."""
+        """Restore the original meaning of the names."""
         self.ctx.sql("SET datafusion.catalog.default_schema = 'public'")
         self.ctx.sql("SET datafusion.sql_parser.dialect = 'generic'")
         for name in ("t", "src"):
@@ -233,7 +233,7 @@ CHANGES = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, say):
-    """Where each sequence's tables lie."""
+    """The directory of the tables of each sequence."""
     yield tmp_path_factory.mktemp("pending")
     say(f"pending statements: {dict(sorted(counted.items()))}")
 
@@ -246,12 +246,12 @@ def server(tmp_path_factory):
 
 
 def make(place, number, way, sql):
-    """Make a statement; None where the engine refuses it in this way, which it may."""
+    """Create a statement; None if the engine refuses to create it in this way, which is allowed."""
     try:
         return way(place, sql, f"p{number}")
     except StatementError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever the engine says: it is counted
+    except Exception as error:  # noqa: BLE001 - every error of the engine is counted
         counted[f"refused by the engine: {str(error)[:60]}"] += 1
         return None
 
@@ -271,7 +271,7 @@ def check(place, reference, sql, frame):
 
 
 def run_rounds(place, reference, rounds):
-    """Make the statements of each round, change what they name, and run them."""
+    """Create the statements of each round, change what their names resolve to, and run them."""
     number = 0
     for pairs, change in rounds:
         pending = []
@@ -313,7 +313,7 @@ of_any_size = settings(
 @settings(of_any_size, max_examples=SEQUENCES)
 @everything
 def test_a_pending_statement_does_what_it_said(folder, rows, source, partition_by, kind, rounds):
-    """Or it is an error, and no commit."""
+    """A pending statement has the reference's effect, or raises without a commit."""
     shutil.rmtree(folder)
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     source = pa.Table.from_pylist(source, schema=SOURCE_SCHEMA)
@@ -328,7 +328,7 @@ def test_a_pending_statement_does_what_it_said(folder, rows, source, partition_b
 def test_a_pending_statement_does_what_it_said_on_a_server(
     server, rows, source, partition_by, kind, rounds
 ):
-    """On S3 as on a disk."""
+    """A pending statement on S3 has the reference's effect, or raises without a commit."""
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     source = pa.Table.from_pylist(source, schema=SOURCE_SCHEMA)
     counted["sequences on a server"] += 1
@@ -338,7 +338,7 @@ def test_a_pending_statement_does_what_it_said_on_a_server(
 
 
 def test_threads_run_pending_statements_of_one_session(tmp_path):
-    """Each once, on the table that it was made for, while another thread exchanges the names."""
+    """Threads run pending statements on the tables of their creation while names are swapped."""
     write_deltalake(tmp_path / "t", pa.table({"id": [0], "n": [0]}))
     write_deltalake(tmp_path / "other", pa.table({"id": [0], "n": [0]}))
     ctx = ObservedSessionContext()
@@ -356,7 +356,7 @@ def test_threads_run_pending_statements_of_one_session(tmp_path):
             try:
                 return frame.to_pydict()["count"][0]
             except Exception as error:
-                # Two statements that change the same rows at once: delta-rs refuses the second.
+                # delta-rs refuses the second of two concurrent statements that change the same rows.
                 if "concurrent" not in str(error).lower():
                     raise
         raise AssertionError

@@ -1,4 +1,4 @@
-"""A pipeline writes what a request asks for, streamed, or says clearly why not."""
+"""A pipeline streams the rows of a request into its destination, or raises an error that says why not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DATA = pa.table({"id": [1, 2, 3], "p": ["a", "b", "a"]})
 
 @pytest.fixture
 def ctx():
-    """A session that knows the data as `t`."""
+    """A session with the data as `t`."""
     context = SessionContext()
     context.from_arrow(DATA, name="t")
     return context
@@ -61,7 +61,7 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("form", WriteFormat)
 def test_any_source_is_written_in_any_format(source, form, ctx, tmp_path):
-    """The rows arrive, and the result tells what was done."""
+    """Each kind of source is written in each format, and the result has the counts."""
     target = tmp_path / "t"
     request = WriteRequest(source=SOURCES[source](ctx), destination=target, format=form)
     result = WritePipeline(ctx).write(request)
@@ -76,7 +76,7 @@ def test_any_source_is_written_in_any_format(source, form, ctx, tmp_path):
 
 @pytest.mark.parametrize("form", [WriteFormat.DELTA, WriteFormat.PARQUET, WriteFormat.JSON])
 def test_modes_do_what_they_say(form, tmp_path):
-    """Append adds, overwrite replaces, ignore skips, error refuses."""
+    """Append adds, overwrite replaces, ignore skips, and error raises."""
     target, pipeline = tmp_path / "t", WritePipeline()
 
     def write(mode):
@@ -101,7 +101,7 @@ def test_modes_do_what_they_say(form, tmp_path):
 
 
 def test_partitions_and_options_reach_the_files(tmp_path):
-    """Hive folders, a delimiter, a header that is left out."""
+    """Hive partitions, a delimiter and a header setting are applied to the files."""
     request = WriteRequest(
         source=DATA,
         destination=f"file://{tmp_path}/t",
@@ -115,7 +115,7 @@ def test_partitions_and_options_reach_the_files(tmp_path):
 
 
 def test_an_error_in_the_source_leaves_the_target_as_it_was(tmp_path):
-    """Nothing half-written is left behind."""
+    """A failed write leaves the target unchanged and no partial files."""
 
     def batches():
         yield DATA.to_batches()[0]
@@ -132,8 +132,8 @@ def test_an_error_in_the_source_leaves_the_target_as_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
-def test_delta_takes_what_delta_knows(tmp_path):
-    """Replace where, properties, metadata of both kinds, name and description."""
+def test_delta_options_reach_the_table(tmp_path):
+    """Replace-where, properties, both kinds of metadata, name and description reach the table."""
     target, pipeline = tmp_path / "t", WritePipeline()
     pipeline.write(
         WriteRequest(
@@ -164,7 +164,7 @@ def test_delta_takes_what_delta_knows(tmp_path):
 
 
 def test_an_open_table_is_written_through(tmp_path):
-    """Its own handle moves to the commit."""
+    """A write to an open table moves its handle to the new version."""
     write_deltalake(tmp_path / "t", DATA)
     table = DeltaTable(tmp_path / "t")
     request = WriteRequest(source=DATA, destination=table, mode="append")
@@ -182,19 +182,19 @@ def test_an_open_table_is_written_through(tmp_path):
         ({"format": "parquet", "schema_mode": "merge"}, "schema_mode: only with format delta"),
         ({"format": "csv", "destination": "s3://b/t"}, "local directory"),
         ({"format": "json", "partition_by": "p"}, "partition_by"),
-        ({"format_options": {"compression": "zstd"}}, "delta does not know 'compression'"),
-        ({"format": "json", "format_options": {"x": 1}}, "it takes none"),
+        ({"format_options": {"compression": "zstd"}}, "delta does not accept 'compression'"),
+        ({"format": "json", "format_options": {"x": 1}}, "it accepts none"),
         ({"format_options": {"commit_metadata": "x"}}, "must be a mapping"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused_at_once(facts, said):
-    """Before anything is written, with the part's name."""
+    """An invalid request raises before anything is written, with the attribute's name."""
     with pytest.raises(WriteRequestError, match=said):
         WriteRequest(**{"source": DATA, "destination": "t", **facts})
 
 
 def test_unknown_fields_are_pythons_own_error():
-    """A misspelt field is not passed over."""
+    """A misspelt field raises TypeError."""
     with pytest.raises(TypeError, match="partitions"):
         WriteRequest(source=DATA, destination="t", partitions=["p"])
 
@@ -203,14 +203,14 @@ def test_unknown_fields_are_pythons_own_error():
     ("source", "said"), [("SELECT 1", "session context"), (7, "int exports no Arrow data")]
 )
 def test_a_source_that_cannot_be_read_is_refused(source, said, tmp_path):
-    """SQL without a session, things without data."""
+    """SQL text without a session and objects without Arrow data are refused."""
     with pytest.raises(WriteRequestError, match=said):
         WritePipeline().write(WriteRequest(source=source, destination=tmp_path / "t"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_sequence_has_no_schema(tmp_path):
-    """It is the engine's error for Delta, ours for files."""
+    """An empty sequence raises the engine's error for Delta, and ours for files."""
     pipeline = WritePipeline()
     with pytest.raises(WriteRequestError, match="empty sequence"):
         pipeline.write(WriteRequest(source=[], destination=tmp_path / "t", format="csv"))
@@ -238,7 +238,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 @pytest.mark.slow
 def test_a_source_larger_than_memory_allows_is_streamed(tmp_path, size):
-    """The peak grows by a part of what goes through: 600 MB, or 5 GB in the long run."""
+    """Peak memory grows by a fraction of the 600 MB (5 GB in the long run) that are written."""
     megabytes = size(600, 5000)
     out = subprocess.run(
         [sys.executable, "-c", STREAMED, str(tmp_path / "t"), str(megabytes)],
@@ -252,8 +252,8 @@ def test_a_source_larger_than_memory_allows_is_streamed(tmp_path, size):
 # --- observed ------------------------------------------------------------------------------------------
 
 
-def test_an_observed_write_tells_plan_schema_and_policy(ctx, tmp_path, captured_writes):
-    """In the event and in the commit, and once."""
+def test_an_observed_write_has_plan_schema_and_policy(ctx, tmp_path, captured_writes):
+    """The commit and the only event have the plan hash, the schema hash and the policy."""
     pipeline = ObservedWritePipeline(WritePipeline(ctx), policy="nightly", scope="view")
     frame = ctx.sql("SELECT id FROM t WHERE id > 1")
     result = pipeline.write(WriteRequest(source=frame, destination=tmp_path / "t"))
@@ -268,7 +268,7 @@ def test_an_observed_write_tells_plan_schema_and_policy(ctx, tmp_path, captured_
 
 
 def test_sql_is_planned_once(tmp_path, captured_writes):
-    """The proxy plans it for the hash, and hands the plan on."""
+    """The proxy plans SQL text once, for the hash and for the write."""
     planned = []
 
     class Context:
@@ -286,7 +286,7 @@ def test_sql_is_planned_once(tmp_path, captured_writes):
 
 
 def test_it_observes_without_instrumentation_and_only_its_own_writes(tmp_path):
-    """A proxy is enough: its writes are stamped, the others of the process are left alone."""
+    """A proxy observes its own writes without instrumentation, and no other writes of the process."""
     pipeline = ObservedWritePipeline(WritePipeline(), policy="nightly")
     pipeline.write(WriteRequest(source=DATA, destination=tmp_path / "t"))
     write_deltalake(tmp_path / "t", DATA, mode="append")
@@ -296,13 +296,13 @@ def test_it_observes_without_instrumentation_and_only_its_own_writes(tmp_path):
 
 @dataclass
 class ForeignRequest:
-    """A request that looks nothing like ours."""
+    """A request of another class than ours."""
 
     where: str
 
 
 class ForeignPipeline:
-    """Somebody's own pipeline."""
+    """A pipeline of another class than ours."""
 
     label = "foreign"
 
@@ -313,7 +313,7 @@ class ForeignPipeline:
 
 
 def test_a_foreign_pipeline_is_observed_as_it_is(tmp_path, captured_writes):
-    """Same calls, same results; each commit inside is stamped and told with the policy."""
+    """A foreign pipeline gets the same calls, and each of its commits has the policy."""
     pipeline = ObservedWritePipeline(ForeignPipeline(), policy="nightly")
     assert isinstance(pipeline, ForeignPipeline)
     assert pipeline.label == "foreign"
@@ -322,8 +322,8 @@ def test_a_foreign_pipeline_is_observed_as_it_is(tmp_path, captured_writes):
     assert told == [(0, "nightly"), (1, "nightly")]
 
 
-def test_a_write_that_is_skipped_is_told(tmp_path, captured_writes):
-    """One event, with the reason."""
+def test_a_skipped_write_is_recorded(tmp_path, captured_writes):
+    """A skipped write is one event with its reason."""
     target = tmp_path / "t"
     pipeline = ObservedWritePipeline(WritePipeline())
     pipeline.write(WriteRequest(source=DATA, destination=target))
@@ -333,8 +333,8 @@ def test_a_write_that_is_skipped_is_told(tmp_path, captured_writes):
     assert captured_writes.last.intent.table_name == "t"
 
 
-def test_a_write_of_another_format_is_told_with_its_counts(tmp_path, captured_writes):
-    """It is an export: there is no log, and what the pipeline counted is what is known."""
+def test_a_write_of_another_format_is_recorded_with_its_counts(tmp_path, captured_writes):
+    """A write of files is an export with the pipeline's counts, because there is no log."""
     pipeline = ObservedWritePipeline(WritePipeline())
     pipeline.write(WriteRequest(source=DATA, destination=tmp_path / "t", format="parquet"))
     (event,) = captured_writes
@@ -343,8 +343,8 @@ def test_a_write_of_another_format_is_told_with_its_counts(tmp_path, captured_wr
     assert event.result is CacheResult.WRITE
 
 
-def test_a_write_that_is_refused_is_told_and_raises_the_pipelines_error(tmp_path, captured_writes):
-    """Before the engine, or in it."""
+def test_a_refused_write_is_recorded_and_raises_the_pipelines_error(tmp_path, captured_writes):
+    """A write that fails before or in the engine is recorded, and its error is unchanged."""
     pipeline = ObservedWritePipeline(WritePipeline())
     with pytest.raises(WriteRequestError):
         pipeline.write(WriteRequest(source=7, destination=tmp_path / "t"))
@@ -357,8 +357,8 @@ def test_a_write_that_is_refused_is_told_and_raises_the_pipelines_error(tmp_path
 
 
 @pytest.mark.internal_errors
-def test_sql_that_does_not_plan_is_the_engines_error_and_told(tmp_path, captured_writes):
-    """Unmodified."""
+def test_sql_that_does_not_plan_is_the_engines_error_and_recorded(tmp_path, captured_writes):
+    """SQL that cannot be planned raises the engine's error unchanged and is recorded."""
     pipeline = ObservedWritePipeline(WritePipeline(SessionContext()))
     with pytest.raises(Exception, match="nowhere"):
         pipeline.write(WriteRequest(source="SELECT * FROM nowhere", destination=tmp_path / "t"))
@@ -368,13 +368,13 @@ def test_sql_that_does_not_plan_is_the_engines_error_and_told(tmp_path, captured
 
 
 def test_a_scope_outside_the_closed_set_is_refused():
-    """When the proxy is made."""
+    """An unknown scope raises when the proxy is created."""
     with pytest.raises(ConfigurationError, match="expected one of"):
         ObservedWritePipeline(WritePipeline(), scope="table")
 
 
 def test_the_proxy_pickles_as_its_pipeline_does():
-    """With policy and scope."""
+    """A pickled proxy keeps the pipeline, the policy and the scope."""
     pipeline = pickle.loads(
         pickle.dumps(ObservedWritePipeline(ForeignPipeline(), policy="p", scope="view"))
     )
@@ -383,7 +383,7 @@ def test_the_proxy_pickles_as_its_pipeline_does():
 
 
 class OnAThread:
-    """A foreign pipeline that writes on a pool of its own."""
+    """A foreign pipeline that writes on its own thread pool."""
 
     def write(self, request):
         with ThreadPoolExecutor(1) as pool:
@@ -391,7 +391,7 @@ class OnAThread:
 
 
 class Asynchronous:
-    """A foreign pipeline that is awaited."""
+    """A foreign pipeline with an async `write`."""
 
     async def write(self, request):
         await asyncio.to_thread(write_deltalake, request.destination, request.source)
@@ -399,7 +399,7 @@ class Asynchronous:
 
 
 def test_a_pipeline_that_writes_on_a_pool_is_one_event(tmp_path, captured_writes):
-    """With the policy it was given."""
+    """A write on a thread pool is one event with the policy."""
     request = WriteRequest(source=pa.table({"x": [1]}), destination=str(tmp_path / "t"))
     ObservedWritePipeline(OnAThread(), policy="p").write(request)
     (told,) = captured_writes
@@ -407,7 +407,7 @@ def test_a_pipeline_that_writes_on_a_pool_is_one_event(tmp_path, captured_writes
 
 
 def test_an_async_pipeline_is_one_event_when_it_was_awaited(tmp_path, captured_writes):
-    """And none before."""
+    """An async write makes one event when it is awaited, and none before."""
     request = WriteRequest(source=pa.table({"x": [1]}), destination=str(tmp_path / "t"))
     write = ObservedWritePipeline(Asynchronous(), policy="p").write(request)
     assert len(captured_writes) == 0
@@ -416,8 +416,8 @@ def test_an_async_pipeline_is_one_event_when_it_was_awaited(tmp_path, captured_w
     assert (told.intent.policy, told.outcome.versions) == ("p", (0,))
 
 
-def test_an_async_pipeline_that_fails_is_told(captured_writes):
-    """Its own error comes through."""
+def test_a_failed_async_pipeline_is_recorded(captured_writes):
+    """A failed async write is recorded, and its error is unchanged."""
 
     class Failing:
         async def write(self, request):
@@ -429,7 +429,7 @@ def test_an_async_pipeline_that_fails_is_told(captured_writes):
 
 
 def test_a_log_that_cannot_be_read_after_the_write_costs_the_handle_only(tmp_path, monkeypatch):
-    """The write has landed: raising would have it made again."""
+    """A write whose commit cannot be read succeeds, because an error would make the caller repeat it."""
     pipeline = WritePipeline()
     request = WriteRequest(
         source=pa.table({"x": [1]}), destination=str(tmp_path / "t"), mode=WriteMode.APPEND

@@ -16,7 +16,7 @@ from programs import sorted_writes
 
 
 def pumps():
-    return [thread for thread in threading.enumerate() if thread.name == "deltawitness-pump"]
+    return [thread for thread in threading.enumerate() if thread.name == "deltawitness-reader"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Tables on an S3-compatible server: the same facts, and one request more than a bare write."""
+"""Tables on an S3-compatible server: the same observation with one more request than a bare write."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ DATA = pa.table({"x": [1, 2]})
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A process of its own: the engine holds the interpreter lock during some requests."""
+    """A server in another process: the engine holds the interpreter lock during some requests."""
     with running_server(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @pytest.fixture
 def table(server, request):
-    """The location of a new table of one version."""
+    """The location of a new table with one version."""
     uri = f"s3://lake/{request.node.name.strip(']').replace('[', '-')}"
     with suppressed():
         write_deltalake(uri, DATA, storage_options=server.options)
@@ -42,8 +42,8 @@ def table(server, request):
 
 
 @pytest.mark.slow
-def test_a_remote_write_is_told_with_version_and_metrics(server, table, captured_writes):
-    """By URI: stamped, exact version, rows and bytes from the one commit that was read."""
+def test_a_remote_write_is_recorded_with_version_and_metrics(server, table, captured_writes):
+    """A write by URI has exact version, rows and bytes, from reading one commit."""
     write_deltalake(table, DATA, mode="append", storage_options=server.options)
     event = captured_writes.last
     commit = read_commit_metadata(table, storage_options=server.options)
@@ -55,14 +55,14 @@ def test_a_remote_write_is_told_with_version_and_metrics(server, table, captured
 
 
 def test_a_first_remote_write_finds_its_version(server, captured_writes):
-    """No handle, no listing: version 0 is asked for."""
+    """The first write of a table finds version 0 without a handle and without a listing."""
     uri = "s3://lake/first"
     write_deltalake(uri, DATA, storage_options=server.options)
     assert captured_writes.last.outcome.versions == (0,)
 
 
 def test_a_remote_vacuum_is_one_event_with_two_versions(server, table, captured_writes):
-    """Several commits are looked up one by one."""
+    """A VACUUM with several commits looks them up one by one."""
     handle = DeltaTable(table, storage_options=server.options)
     handle.delete("x = 1")
     handle.vacuum(0, dry_run=False, enforce_retention_duration=False)
@@ -71,7 +71,7 @@ def test_a_remote_vacuum_is_one_event_with_two_versions(server, table, captured_
 
 @pytest.mark.parametrize("by", ["handle", "uri"])
 def test_observing_costs_one_request(by, server, table, captured_writes):
-    """A ranged GET of the commit that was made."""
+    """Observation costs one ranged GET of the new commit."""
 
     def target():
         return DeltaTable(table, storage_options=server.options) if by == "handle" else table
@@ -86,7 +86,7 @@ def test_observing_costs_one_request(by, server, table, captured_writes):
     place = target()
     with suppressed():
         bare = server.requests(lambda: write(place))
-    # By URI each commit since the checkpoint is read twice: the second write has one more.
+    # By URI, each commit since the checkpoint is read twice: the second write reads one more.
     grown = 2 if by == "uri" else 0
     assert len(observed) - (len(bare) - grown) == 1
     extra = [line for line in observed if line.endswith(" 206")]
@@ -95,14 +95,14 @@ def test_observing_costs_one_request(by, server, table, captured_writes):
 
 
 def test_a_failed_remote_write_is_known_not_to_have_landed(server, table, captured_writes):
-    """The log is searched with GETs until there is no more."""
+    """The log is read with GETs to its end to see that a failed write has not landed."""
     with pytest.raises(Exception, match="not found in schema"):
         write_deltalake(table, pa.table({"y": [1]}), mode="append", storage_options=server.options)
     assert captured_writes.last.outcome.landed is Landed.NO
 
 
 def test_remote_history_is_read_without_opening_the_table(server, table):
-    """Newest first; a version that is not there is a clear error."""
+    """History is newest first, and a missing version raises a clear error."""
     write_deltalake(table, DATA, mode="append", storage_options=server.options)
     handle = DeltaTable(table, storage_options=server.options)
     assert [commit.version for commit in history(handle)] == [1, 0]
@@ -111,8 +111,8 @@ def test_remote_history_is_read_without_opening_the_table(server, table):
         read_commit_metadata(table, 7, server.options)
 
 
-def test_a_kept_remote_handle_sees_what_others_commit(server, table):
-    """Its last commit is compared, and the handle brought up to date."""
+def test_a_cached_remote_handle_sees_commits_of_others(server, table):
+    """A cached handle is brought up to date after a comparison of its last commit."""
     handles = HandleCache()
     seen = set()
     for _ in range(2):
@@ -140,7 +140,7 @@ def test_a_kept_remote_handle_sees_what_others_commit(server, table):
     ids=lambda value: str(value).split()[0],
 )
 def test_sql_writes_to_a_remote_table(server, table, captured_writes, sql, count):
-    """What delta-rs itself is told to do works there as it does here."""
+    """SQL writes work on a remote table as on a local one."""
     ctx = ObservedSessionContext()
     ctx.register_table("t", DeltaTable(table, storage_options=server.options))
     assert ctx.sql(sql).to_pydict()["count"] == [count]
@@ -149,7 +149,7 @@ def test_sql_writes_to_a_remote_table(server, table, captured_writes, sql, count
 
 @pytest.mark.slow
 def test_a_remote_table_is_reconciled(server, table, tmp_path):
-    """With one request for each commit, and on a second pass two in all; its beginning may be gone."""
+    """Reconcile makes one request per commit, two on a second pass, and accepts a truncated log."""
     for _ in range(3):
         write_deltalake(table, DATA, mode="append", storage_options=server.options)
     opened = DeltaTable(table, storage_options=server.options)
@@ -169,7 +169,7 @@ def test_a_remote_table_is_reconciled(server, table, tmp_path):
 
 
 def test_young_commits_wait_where_other_machines_cannot_be_seen(server, table, tmp_path):
-    """A ledger on an object store leaves them for the next pass, and reaches tables beside it as itself."""
+    """A ledger on S3 leaves young commits to the next pass, and reads tables with its own options."""
     settings = Settings(spool_dir=str(tmp_path / "spools"))
     ledger = Ledger(f"s3://lake/cache-{tmp_path.name}", server.options, settings=settings)
     plan = ledger.reconcile([table])

@@ -1,6 +1,6 @@
-"""Queries and statements do on an object store what they do on a disk, with NaN and NULL everywhere.
+"""Queries and statements have the same results on an object store as on a disk, with NaN and NULL.
 
-That they do the right thing on a disk is what `test_sql_equivalence.py` shows.
+`test_sql_equivalence.py` shows that the results on a disk are right.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def server(tmp_path_factory, say):
 
 
 def lay(place, options, data, partition_by, files):
-    """Lay a table down in some files, in place of what was there."""
+    """Write a table in several files, replacing an existing one."""
     first = {"mode": "overwrite", "schema_mode": "overwrite", "partition_by": partition_by}
     write_deltalake(place, data.slice(0, 0), storage_options=options, **first)
     for number in range(files):
@@ -87,7 +87,7 @@ def in_order(table):
 
 @pytest.fixture(scope="module")
 def pairs(server, tmp_path_factory):
-    """For each partitioning, a session over a table on a disk and one over the same on the server."""
+    """For each partitioning, a session over a local table and one over the same table on the server."""
     found = []
     for number, partition_by in enumerate(PARTITIONS):
         parts = [row for seed in range(3) for row in random_rows(3 * number + seed, 20)]
@@ -114,7 +114,7 @@ def pairs(server, tmp_path_factory):
     number=st.integers(0, len(PARTITIONS) - 1),
 )
 def test_a_query_has_the_same_rows_on_a_server_as_on_a_disk(pairs, condition, number):
-    """Whichever of its filters reach the scan."""
+    """The rows are the same, whichever filters are pushed down to the scan."""
     sql = f'SELECT "id", "f.x", "p" FROM t WHERE {condition}'
     disk, remote = (in_order(pa.table(ctx.sql(sql))) for ctx in pairs[number])
     assert remote == disk
@@ -145,7 +145,7 @@ def test_a_query_has_the_same_rows_on_a_server_as_on_a_disk(pairs, condition, nu
 def test_statements_leave_the_same_rows_on_a_server_as_on_a_disk(
     server, tmp_path_factory, rows, source, partition_by, sequence
 ):
-    """After each of them, and their counts agree."""
+    """Rows and counts are the same after each statement."""
     folder = tmp_path_factory.mktemp("sequence", numbered=True)
     sessions = []
     for root, options in (

@@ -1,4 +1,4 @@
-"""Writes that fail or do nothing, on an S3-compatible server: the same as on a local disk."""
+"""Writes that fail or do nothing on an S3-compatible server are recorded as on a local disk."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ DATA = pa.table({"id": [1, 2]})
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A process of its own: the engine holds the interpreter lock during some requests."""
+    """A server in another process: the engine holds the interpreter lock during some requests."""
     with running_server(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @pytest.fixture
 def table(server, request):
-    """The location of a new table of two versions."""
+    """The location of a new table with two versions."""
     uri = f"s3://lake/{request.node.name}"
     with suppressed():
         write_deltalake(uri, DATA, storage_options=server.options)
@@ -50,8 +50,8 @@ def version(server, table):
 
 
 @pytest.mark.slow
-def test_a_moment_before_the_first_version_is_refused(server, table):
-    """By the time of the commit, and of its object."""
+def test_a_timestamp_before_the_first_version_is_refused(server, table):
+    """The time of the first version is read from its commit or from its object."""
     first = modified_at(DeltaTable(table, storage_options=server.options), commit_path(0))
     assert abs(first - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=10)
     ctx = session(server, table)
@@ -60,8 +60,8 @@ def test_a_moment_before_the_first_version_is_refused(server, table):
     assert version(server, table) == 1
 
 
-def test_mode_ignore_and_a_source_that_raises_are_told(server, table):
-    """Each once, of this table."""
+def test_mode_ignore_and_a_source_that_raises_are_recorded(server, table):
+    """Each is one event of its table."""
 
     class BadSource:
         def __arrow_c_stream__(self, requested_schema=None):
@@ -79,7 +79,7 @@ def test_mode_ignore_and_a_source_that_raises_are_told(server, table):
 
 
 def test_what_landed_is_served(server, table, monkeypatch):
-    """After Ctrl-C during an INSERT; its frame says that the commit has landed."""
+    """After Ctrl-C during an INSERT the new version is served, and the frame shows that the commit landed."""
     commit = RawDeltaTable.write
 
     @functools.wraps(commit)

@@ -1,4 +1,4 @@
-"""A session reads a table on an object store as it reads one on a disk, however it came to know it."""
+"""A session reads a table on an object store as one on a disk, for every way of registering it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ DATA = pa.table(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A process of its own: the engine holds the interpreter lock during some requests."""
+    """A server in another process: the engine holds the interpreter lock during some requests."""
     with running_server(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @pytest.fixture
 def options(server, monkeypatch):
-    """Storage options, in the environment as well, where a statement cannot give them."""
+    """Storage options, also in the environment for statements that cannot pass them."""
     for name, value in server.options.items():
         monkeypatch.setenv(name, value)
     return server.options
@@ -49,7 +49,7 @@ def options(server, monkeypatch):
 
 @pytest.fixture
 def table(request, options):
-    """The location of a new table of two versions: all rows, and all but one."""
+    """The location of a new table with two versions: all rows, and all but one."""
     uri = f"s3://lake/reading/{request.node.name.strip(']').replace('[', '-')}"
     with suppressed():
         write_deltalake(uri, DATA, partition_by=["part"], storage_options=options)
@@ -57,7 +57,7 @@ def table(request, options):
     return uri
 
 
-# --- ways of registering ---------------------------------------------------------------------------
+# --- ways of registering a table -------------------------------------------------------------------
 
 
 def _register_delta(ctx, uri, options):
@@ -136,7 +136,7 @@ def ids(ctx, condition, name="t"):
 @pytest.mark.parametrize("register", WAYS, ids=lambda way: way.__name__.strip("_"))
 @pytest.mark.slow
 def test_every_way_of_registering_reads(table, options, register, session):
-    """NaN is above every number, and NULL is in no list and out of no list."""
+    """Each way reads the same rows; NaN is above every number, and NULL is neither in a list nor not in it."""
     with session() as ctx:
         register(ctx, table, options)
         assert ids(ctx, "x > 1") == [2, 3]
@@ -148,7 +148,7 @@ def test_every_way_of_registering_reads(table, options, register, session):
 
 @pytest.mark.parametrize("session", [_observed, _patched])
 def test_a_frame_over_an_open_table_reads(table, options, session):
-    """`read_table`, by place and by keyword."""
+    """`read_table` accepts an open table by position and by keyword."""
     with session() as ctx:
         opened = DeltaTable(table, storage_options=options)
         for frame in (ctx.read_table(opened), ctx.read_table(table=opened)):
@@ -157,7 +157,7 @@ def test_a_frame_over_an_open_table_reads(table, options, session):
 
 
 def test_a_fixed_version_stays_what_it_was(table, options):
-    """Registered by its number, by a handle at it and by a statement."""
+    """A version fixed by number, by a handle or by a statement does not change."""
     ctx = ObservedSessionContext()
     ctx.register_delta("a", table, version=0, storage_options=options)
     ctx.register_table("b", DeltaTable(table, version=0, storage_options=options))
@@ -171,7 +171,7 @@ def test_a_fixed_version_stays_what_it_was(table, options):
 
 
 def test_what_is_registered_is_pinned_whatever_becomes_of_the_handle(table, options):
-    """As the engine's own provider, which takes a snapshot."""
+    """Later changes of a handle do not change a registered table, as with the engine's provider."""
     handle = DeltaTable(table, storage_options=options)
     ctx = ObservedSessionContext()
     ctx.register_table("t", handle)
@@ -184,7 +184,7 @@ def test_what_is_registered_is_pinned_whatever_becomes_of_the_handle(table, opti
 
 @pytest.mark.slow
 def test_own_writes_are_served_at_once_and_views_follow(table, options):
-    """INSERT, UPDATE, DELETE, MERGE and INSERT OVERWRITE, each evaluated over NaN and NULL."""
+    """Views follow INSERT, UPDATE, DELETE, MERGE and INSERT OVERWRITE, with NaN and NULL values."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table, storage_options=options)
     ctx.sql("CREATE VIEW big AS SELECT id FROM t WHERE x > 1")
@@ -205,7 +205,7 @@ def test_own_writes_are_served_at_once_and_views_follow(table, options):
 
 @pytest.mark.slow
 def test_a_cache_on_an_object_store_serves_what_was_computed(table, options):
-    """The entry is read by the same reader as its source."""
+    """A remote cache entry is read like its remote source."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table, storage_options=options)
     cache = DeltaCache(ctx, f"{table}-cache", storage_options=options)
@@ -220,7 +220,7 @@ def test_a_cache_on_an_object_store_serves_what_was_computed(table, options):
 
 
 def test_each_scan_of_a_plan_has_its_own_filter(table, options):
-    """Self joins, subqueries, unions, and a frame that is run twice and derived from."""
+    """Self joins, subqueries, unions, repeated and derived frames use the filter of each scan."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table, storage_options=options)
     joined = (
@@ -238,7 +238,7 @@ def test_each_scan_of_a_plan_has_its_own_filter(table, options):
 
 
 def test_queries_run_side_by_side(table, options):
-    """Each execution has a stream of its own."""
+    """Concurrent executions have separate streams."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table, storage_options=options)
     found = {}
@@ -255,7 +255,7 @@ def test_queries_run_side_by_side(table, options):
 
 
 def test_types_are_those_of_the_engines_own_provider(table, options):
-    """Text is a view of text in both, so that plans, casts and hashes agree."""
+    """Strings are string views as in the engine's provider, so that plans, casts and hashes agree."""
     opened = DeltaTable(table, storage_options=options)
     assert DeltaDataset(opened).schema.equals(Table(opened).schema, check_metadata=True)
 
@@ -271,7 +271,7 @@ def test_types_are_those_of_the_engines_own_provider(table, options):
 def test_filters_that_the_engine_cannot_put_together_are_left_above_the_scan(
     table, options, condition, expected
 ):
-    """A constant first, and a NaN of other bits than NaN's usual ones; in queries and in writes."""
+    """A filter that cannot be pushed down (a constant first, an unusual NaN) is applied above the scan."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table, storage_options=options)
     assert ids(ctx, condition) == expected
@@ -282,7 +282,7 @@ def test_filters_that_the_engine_cannot_put_together_are_left_above_the_scan(
 
 @pytest.mark.slow
 def test_a_query_for_a_few_rows_asks_for_the_files_that_may_have_them(server, table, options):
-    """Partitions, integers and text skip files; floats do not, because statistics do not know NaN."""
+    """Partitions, integers and strings skip files; floats do not, because statistics ignore NaN."""
     uri = f"{table}-files"
     with suppressed():
         for start in range(0, 500, 100):
@@ -312,7 +312,7 @@ def test_a_query_for_a_few_rows_asks_for_the_files_that_may_have_them(server, ta
 
 
 def test_a_reader_who_wants_no_more_ends_the_scan(table, options):
-    """A limit is reached, and the thread that reads ahead ends."""
+    """A reached limit ends the thread that reads ahead."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table, storage_options=options)
     assert ctx.sql("SELECT id FROM t LIMIT 1").count() == 1
@@ -335,7 +335,7 @@ def test_a_reader_who_wants_no_more_ends_the_scan(table, options):
     ],
 )
 def test_delta_rs_takes_a_frame_over_a_remote_table(table, options, query, tmp_path):
-    """Its own threads ask for the rows, and refuse to be asked by themselves in turn."""
+    """delta-rs can write a frame over a remote table, though its threads may not block on its own runtime."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table, storage_options=options)
     write_deltalake(tmp_path / "out", ctx.sql(query))
@@ -347,7 +347,7 @@ def test_delta_rs_takes_a_frame_over_a_remote_table(table, options, query, tmp_p
 
 
 def test_no_credential_shows(server, table):
-    """In no plan, representation or error of a table that is read with them."""
+    """No plan, repr or error of a table has the credentials that it is read with."""
     options = {**server.options, "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_ACCESS_KEY_ID": "AKIA2"}
     provider = provider_of(DeltaTable(table, storage_options=options))
     ctx = ObservedSessionContext()
@@ -404,7 +404,7 @@ print([DeltaTable(f"{out}/{name}").version() for name in "abc"])
 def test_writes_that_are_fed_by_remote_tables_do_not_wait_for_each_other(
     table, options, tmp_path, workers
 ):
-    """The threads of delta-rs all wait for rows: reading those needs none of them."""
+    """Concurrent writes from remote tables do not deadlock: the scans need no thread of delta-rs's pool."""
     with suppressed():
         for start in range(0, 90_000, 30_000):
             rows = {

@@ -1,4 +1,4 @@
-"""A dataset whose rows delta-rs reads has the rows that the engine's own provider has."""
+"""A dataset that delta-rs reads returns the same rows as DataFusion's own provider."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FOREIGN = Path(__file__).resolve().parents[2] / "shared" / "foreign-tables"
 
 
 def foreign(name):
-    """A table that another writer made."""
+    """A table that another writer has created."""
     if not FOREIGN.is_dir():
         pytest.skip(f"no tables of other writers: the folder {FOREIGN.name} is not there")
     return FOREIGN / name
@@ -57,7 +57,7 @@ FLOATS = (
 
 
 def random_rows(seed, count):
-    """Rows in which a third of the values is NULL, and many of the floats NaN."""
+    """Rows in which a third of the values are NULL and many of the floats are NaN."""
     chosen = random.Random(seed)
     values = {**WEIGHTED, "f.x": FLOATS[seed % len(FLOATS)]}
     return [
@@ -91,7 +91,7 @@ def sessions(tmp_path_factory):
 )
 @pytest.mark.slow
 def test_every_filter_leaves_the_rows_that_the_engine_leaves(sessions, condition, number, columns):
-    """Whatever is handed to the scan, stays above it or skips files."""
+    """Every filter selects the same rows, pushed down to the scan or not."""
     sql = f"SELECT {columns} FROM t WHERE {condition}"
     engine, ours = (sorted(map(repr, ctx.sql(sql).to_pylist())) for ctx in sessions[number])
     assert ours == engine
@@ -137,8 +137,8 @@ CONSTANTS = pa.table(
         "id NOT IN (1, 3, 7, 8, NULL)",
     ],
 )
-def test_constants_of_every_type_are_handed_on(tmp_path, condition):
-    """Nested ones, bytes, both NaNs, and lists of them."""
+def test_constants_of_every_type_are_pushed_down(tmp_path, condition):
+    """Nested constants, bytes, both NaNs and lists of them are pushed down."""
     write_deltalake(tmp_path / "t", CONSTANTS)
     opened = DeltaTable(tmp_path / "t")
     engine, ours = SessionContext(), ObservedSessionContext()
@@ -149,7 +149,7 @@ def test_constants_of_every_type_are_handed_on(tmp_path, condition):
 
 
 def test_rows_are_counted_without_columns(tmp_path):
-    """Also where they are none, and more than one batch of them."""
+    """Scans without columns return the row count, for none and for several batches of rows."""
     write_deltalake(tmp_path / "t", pa.table({"id": range(100_000)}))
     ctx = SessionContext()
     ctx.register_table("t", Table(DeltaDataset(DeltaTable(tmp_path / "t"))))
@@ -162,7 +162,7 @@ def test_rows_are_counted_without_columns(tmp_path):
 
 
 def test_rows_behind_deletion_vectors_are_gone(tmp_path):
-    """In files of many row groups too, some of which a filter skips."""
+    """Deleted rows are not read, also in files of many row groups of which a filter skips some."""
     properties = WriterProperties(
         max_row_group_size=100, data_page_row_count_limit=20, write_batch_size=20
     )
@@ -204,7 +204,7 @@ def test_rows_behind_deletion_vectors_are_gone(tmp_path):
 def test_tables_of_other_writers_with_deletion_vectors_are_read(
     tmp_path, name, column, values, register
 ):
-    """However the session comes to know them."""
+    """Tables with deletion vectors are read for every way of registering them."""
     shutil.copytree(foreign(name), tmp_path / "t")
     ctx = ObservedSessionContext()
     match register:
@@ -223,7 +223,7 @@ def test_tables_of_other_writers_with_deletion_vectors_are_read(
 
 @pytest.mark.parametrize("name", ["table_with_column_mapping", "table_with_partitioning_mapping"])
 def test_mapped_columns_have_their_values(tmp_path, name):
-    """Also where a filter names them, and files are skipped by it."""
+    """Columns with column mapping are read, filtered and used to skip files."""
     shutil.copytree(foreign(name), tmp_path / "t")
     opened = DeltaTable(tmp_path / "t")
     rows = QueryBuilder().register("t", opened).execute("SELECT * FROM t").read_all()
@@ -252,7 +252,7 @@ def test_mapped_columns_have_their_values(tmp_path, name):
     ],
 )  # fmt: skip
 def test_an_expression_is_spelled_as_sql(expression, sql):
-    """Names and texts that are words of the serialized form are not taken for them."""
+    """Names and strings that equal words of the serialized form are translated correctly."""
     assert to_sql(parse_filter(expression)) == sql
 
 
@@ -267,7 +267,7 @@ def test_an_expression_is_spelled_as_sql(expression, sql):
     ids=["arithmetic", "a part of a column", "a duration", "a NaN of unusual bits"],
 )
 def test_an_expression_without_sql_is_refused(expression):
-    """Leaving it out returns wrong rows."""
+    """A filter that cannot be translated raises: without it the scan returns wrong rows."""
     with pytest.raises(FilterError):
         to_sql(parse_filter(expression))
 
@@ -300,7 +300,7 @@ PRUNED = pa.schema(
     ],
 )
 def test_files_are_skipped_by_what_statistics_know(expression, pruned):
-    """Never by floats or timestamps, by what negates, or where a value may be NULL."""
+    """Files are not skipped by floats, timestamps or negations, or where NULL could match."""
     assert (pruning_filter(parse_filter(expression), PRUNED) is not None) == pruned
 
 
@@ -308,7 +308,7 @@ def test_files_are_skipped_by_what_statistics_know(expression, pruned):
 
 
 def test_an_error_of_the_stream_is_raised_where_it_is_read():
-    """After the items that came before it."""
+    """An error of the stream is raised after the items before it."""
 
     def items():
         yield 1
@@ -321,7 +321,7 @@ def test_an_error_of_the_stream_is_raised_where_it_is_read():
 
 
 def test_a_stream_is_read_a_few_items_ahead_and_no_further():
-    """And no more once its reader is gone."""
+    """At most a few items are read ahead, and none after the reader has stopped."""
     read = []
     waiting = threading.Event()
 

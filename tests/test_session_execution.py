@@ -1,4 +1,4 @@
-"""When a statement runs: at a terminal call, once each time, and never by a look."""
+"""A statement runs once per call of a terminal method, and never when its frame is displayed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def uri(tmp_path):
 
 @pytest.fixture
 def ctx(uri):
-    """A session that knows the table as `t`, and a table in memory as `m`."""
+    """A session with the Delta table `t` and the in-memory table `m`."""
     context = ObservedSessionContext()
     context.register_delta("t", uri)
     context.sql("CREATE TABLE m AS SELECT CAST(1 AS BIGINT) AS id")
@@ -71,7 +71,7 @@ TERMINAL = {
 @pytest.mark.parametrize("target", ["t", "m"])
 @pytest.mark.parametrize("how", TERMINAL)
 def test_a_statement_runs_once_per_terminal_call(ctx, target, how):
-    """On a Delta table as on one in memory, and again at the next call."""
+    """Each terminal call runs the statement once, on a Delta table and on an in-memory table."""
     before = size(ctx, target)
     frame = ctx.sql(f"INSERT INTO {target} VALUES (7)")
     assert size(ctx, target) == before
@@ -93,7 +93,7 @@ STATEMENTS = [
 
 @pytest.mark.parametrize("sql", STATEMENTS)
 def test_looking_at_a_frame_runs_nothing(ctx, uri, sql):
-    """Nor does its schema, its plan, an explanation, a copy, or a frame made from it."""
+    """Display, schema, plan, EXPLAIN, copies and derived frames do not run a statement."""
     before = size(ctx, "t"), size(ctx, "m"), DeltaTable(uri).version()
     frame = ctx.sql(sql)
     derived = frame.limit(1)
@@ -107,7 +107,7 @@ def test_looking_at_a_frame_runs_nothing(ctx, uri, sql):
 
 
 def test_a_look_at_a_copy_writes_no_file(ctx, tmp_path):
-    """COPY TO runs when it is asked for its count, too."""
+    """COPY TO writes when its rows are requested, also through count(), and not when it is displayed."""
     frame = ctx.sql(f"COPY t TO '{tmp_path}/out.csv' STORED AS CSV")
     assert "COPY TO: not run yet" in repr(frame)
     assert not (tmp_path / "out.csv").exists()
@@ -115,8 +115,8 @@ def test_a_look_at_a_copy_writes_no_file(ctx, tmp_path):
     assert (tmp_path / "out.csv").exists()
 
 
-def test_the_original_behaviour_can_be_had(ctx):
-    """A setting lets a look run the statement, as plain DataFusion does."""
+def test_a_setting_lets_display_run_a_statement(ctx):
+    """A setting makes the display of a frame run its statement, as plain DataFusion does."""
     DeltaLakeInstrumentor().instrument(settings=Settings(repr_runs_dml=True))
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     assert "| 1" in repr(frame)
@@ -126,7 +126,7 @@ def test_the_original_behaviour_can_be_had(ctx):
 
 
 def test_explain_runs_nothing(ctx, uri, capsys):
-    """By statement, by method, of every kind of write."""
+    """EXPLAIN and explain() run no write of any kind."""
     ctx.sql("EXPLAIN INSERT INTO t VALUES (7)").collect()
     ctx.sql("EXPLAIN DELETE FROM t WHERE id IN (SELECT id FROM t)").show()
     ctx.sql("UPDATE t SET id = 0").explain()
@@ -137,7 +137,7 @@ def test_explain_runs_nothing(ctx, uri, capsys):
 @pytest.mark.parametrize("plan_of", ["logical_plan", "optimized_logical_plan"])
 @pytest.mark.parametrize("method", ["execute_logical_plan", "create_dataframe_from_logical_plan"])
 def test_the_plan_of_a_statement_is_the_statement(ctx, method, plan_of):
-    """Optimized or not, on the versions of now, and as often as it is run."""
+    """The plan of a statement's frame, optimized or not, runs the statement on current versions."""
     make = getattr(ctx, method)
 
     def plan(sql):
@@ -156,7 +156,7 @@ def test_the_plan_of_a_statement_is_the_statement(ctx, method, plan_of):
 
 
 def test_a_plan_of_an_unknown_statement_is_refused(ctx, uri):
-    """It may mean another table of the same name."""
+    """A DML plan of unknown origin is refused: it may write another table of the same name."""
     plan = SessionContext()
     plan.register_table("t", DeltaTable(uri))
     plan = plan.sql("DELETE FROM t").logical_plan()
@@ -169,7 +169,7 @@ def test_a_plan_of_an_unknown_statement_is_refused(ctx, uri):
 
 
 def test_write_table_appends_or_overwrites(ctx, uri):
-    """By position, as INSERT does; on a table that is none of Delta as the engine does it."""
+    """`write_table` writes Delta tables by position like INSERT, and other tables as the engine does."""
     rows = ctx.from_pydict({"other_name": [7]})
     rows.write_table("t")
     assert size(ctx, "t") == 3
@@ -188,8 +188,8 @@ def test_write_table_appends_or_overwrites(ctx, uri):
         ({"sort_by": col("id")}, "sort_by"),
     ],
 )
-def test_write_options_that_delta_has_not_are_refused(ctx, uri, options, text):
-    """Clearly, before anything is written."""
+def test_write_options_that_delta_does_not_support_are_refused(ctx, uri, options, text):
+    """An unsupported write option raises before anything is written."""
     with pytest.raises(StatementError, match=text):
         ctx.table("m").write_table("t", DataFrameWriteOptions(**options))
     with pytest.raises(StatementError, match="the table has 1 columns, the frame 2"):
@@ -198,7 +198,7 @@ def test_write_options_that_delta_has_not_are_refused(ctx, uri, options, text):
 
 
 def test_write_delta_makes_and_extends_a_table(ctx, tmp_path):
-    """With the modes of `write_deltalake`, and what it takes besides."""
+    """`write_delta` supports the modes and the options of `write_deltalake`."""
     target = tmp_path / "out"
     rows = ctx.from_pydict({"id": [1, 2], "p": ["a", "b"]})
     made = rows.write_delta(
@@ -224,20 +224,20 @@ def test_write_delta_makes_and_extends_a_table(ctx, tmp_path):
 
 
 def test_a_table_that_is_written_by_its_location_is_served_at_its_new_version(ctx, uri):
-    """Where the session has it under a name."""
+    """A write by location makes the session serve the new version under the table's name."""
     ctx.from_pydict({"id": [7]}).write_delta(uri, mode="append")
     assert size(ctx, "t") == 3
 
 
 def test_the_result_of_a_statement_can_be_written(ctx, tmp_path):
-    """The statement runs, and its count is the row."""
+    """Writing a statement's frame runs the statement and writes its count as one row."""
     ctx.sql("INSERT INTO t VALUES (7)").write_delta(tmp_path / "counts")
     assert DeltaTable(tmp_path / "counts").to_pyarrow_table().to_pydict() == {"count": [1]}
     assert size(ctx, "t") == 3
 
 
 def test_a_plain_frame_is_written_too(uri, tmp_path):
-    """A frame of a context that is not observed is as good a source."""
+    """A frame of a context that is not observed can be written."""
     plain = SessionContext().from_pydict({"id": [7]})
     ctx = ObservedSessionContext()
     ctx.register_delta("t", uri)

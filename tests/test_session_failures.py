@@ -1,4 +1,4 @@
-"""After a write that raised, the session serves what is in the table by then."""
+"""After a write that raised, the session serves the newest version of the table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENGINE = [
 
 @pytest.fixture
 def uri(tmp_path):
-    """A Delta table of three rows in two files, after a first version of two."""
+    """A Delta table whose first version has two rows and whose second has three, in two files."""
     write_deltalake(tmp_path / "t", pa.table({"id": [1, 2]}))
     write_deltalake(tmp_path / "t", pa.table({"id": [3]}), mode="append")
     return str(tmp_path / "t")
@@ -37,7 +37,7 @@ def uri(tmp_path):
 
 @pytest.fixture
 def late_errors(monkeypatch):
-    """Errors that delta-rs raises after its commit has landed, as long as there are some."""
+    """Errors that delta-rs raises after its commit has landed, until the list is empty."""
     errors = []
 
     def failing(commit):
@@ -93,7 +93,7 @@ WRITES = {
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), OSError("lost")], ids=str)
 @pytest.mark.parametrize("case", WRITES)
 def test_what_landed_is_served(uri, late_errors, case, error):
-    """Under every name of the table and through views; the exception is the one that was raised."""
+    """A commit that landed before an error is served under every name and view; the error is unchanged."""
     ctx = session(uri)
     write, expected = WRITES[case]
     late_errors.append(error)
@@ -109,8 +109,8 @@ def test_what_landed_is_served(uri, late_errors, case, error):
     assert ids(ctx, "v") == sorted([*expected, 7])
 
 
-def test_a_landed_write_is_told_as_one(uri, late_errors):
-    """What the session opens afterwards is no write: there is one event."""
+def test_a_landed_write_is_one_event(uri, late_errors):
+    """Serving the new version after an error adds no further event."""
     ctx = session(uri)
     late_errors.append(KeyboardInterrupt())
     with capture_writes() as events, pytest.raises(KeyboardInterrupt):
@@ -121,7 +121,7 @@ def test_a_landed_write_is_told_as_one(uri, late_errors):
 
 
 def test_a_write_that_failed_leaves_the_session_as_it_was(uri):
-    """The engine's error leaves, and nothing is behind."""
+    """A failed write raises the engine's error and leaves the served version unchanged."""
     ctx = session(uri)
     with pytest.raises(Exception, match="Cast error"):
         ctx.sql("INSERT INTO t VALUES ('x')").collect()
@@ -131,7 +131,10 @@ def test_a_write_that_failed_leaves_the_session_as_it_was(uri):
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("how", ["open", "publish"])
 def test_the_error_leaves_though_the_table_cannot_be_served(uri, late_errors, monkeypatch, how):
-    """A table that cannot be opened is no error of ours; one that cannot be published is."""
+    """The write's error is raised even if the new version cannot be opened or published.
+
+    Only a failure to publish it is an internal error.
+    """
     ctx = session(uri)
     error = KeyboardInterrupt()
 
@@ -159,8 +162,8 @@ def test_the_error_leaves_though_the_table_cannot_be_served(uri, late_errors, mo
     assert ids(ctx, "v") == [1, 2, 3, 4]
 
 
-def test_an_interrupt_while_a_table_is_exchanged_does_not_lose_its_name(uri, monkeypatch):
-    """The engine has no exchange in one step: the name is gone for a moment."""
+def test_an_interrupt_while_a_table_is_replaced_does_not_lose_its_name(uri, monkeypatch):
+    """An interrupt between deregistering and registering a new version leaves the table registered."""
     ctx = session(uri)
     register = type(ctx.__wrapped__).register_table
     interrupts = [KeyboardInterrupt()]
@@ -179,7 +182,7 @@ def test_an_interrupt_while_a_table_is_exchanged_does_not_lose_its_name(uri, mon
 
 @pytest.mark.parametrize("reuse_handles", [False, True])
 def test_a_pipeline_goes_on_from_what_landed(uri, late_errors, reuse_handles):
-    """A kept handle is not used again after an exception, whatever it has seen."""
+    """A pipeline does not reuse a cached handle after an exception."""
     pipeline = WritePipeline(reuse_handles=reuse_handles)
 
     def write(number, mode="append"):
@@ -196,7 +199,7 @@ def test_a_pipeline_goes_on_from_what_landed(uri, late_errors, reuse_handles):
 
 
 def test_ctrl_c_during_an_insert(uri):
-    """The engine finishes its commit, Python raises, and the session serves the new version."""
+    """After Ctrl-C the commit lands, KeyboardInterrupt is raised, and the session serves the new version."""
     ctx = session(uri)
     started = threading.Event()
 

@@ -1,4 +1,4 @@
-"""A program of DataFusion's documentation prints the same, observed by another import and by none."""
+"""The programs of DataFusion's documentation print the same output with proxies, with patches and plain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WAYS = {
 
 
 def printed(arguments, folder):
-    """What a program prints that is run in an empty folder."""
+    """The output of a program that runs in an empty directory."""
     folder.mkdir()
     done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -43,7 +43,7 @@ def printed(arguments, folder):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """What the program prints when nothing is observed."""
+    """The output of the program without observation."""
     output, complaints = printed([PROGRAM], tmp_path_factory.mktemp("plain") / "run")
     assert complaints == ""
     return output
@@ -51,7 +51,7 @@ def expected(tmp_path_factory):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_documented_program_prints_the_same(way, expected, tmp_path):
-    """One line of it is another one, or none is."""
+    """The output is the same with one changed import line, and with patched classes."""
     text = PROGRAM.read_text()
     assert text.count(IMPORT) == 1
     changed = tmp_path / "changed.py"
@@ -59,7 +59,7 @@ def test_a_documented_program_prints_the_same(way, expected, tmp_path):
     arguments = [each.format(changed=changed, program=PROGRAM) for each in WAYS[way]]
     output, complaints = printed(arguments, tmp_path / "run")
     assert output.splitlines() == expected.splitlines()
-    # The program runs one statement twice: it is warned of that, at its own line, and of nothing else.
+    # The program runs one statement twice: the only warning is about that, at the program's line.
     warning, line, *left = complaints.splitlines()
     assert re.search(
         r"(documented|changed)\.py:\d+: RepeatedStatementWarning: DML on numbers: ", warning

@@ -1,4 +1,4 @@
-"""A program that changes only its import has the contexts and frames that it knows, observed."""
+"""A program that changes only its import gets contexts and frames with the same interface, observed."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ NESTED = pa.table({"id": [1, 2], "tags": [["p", "q"], None]})
 LIMITS = {
     "test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not[Reversible]": "wrapt",
     "test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not[Sized]": "wrapt",
-    "test_the_programs_own_kind_may_have_attributes_before_it_is_a_context": "wrapt",
-    "test_a_context_derived_from_the_programs_own_kind_of_observed_context_is_of_that_kind": "kind",
+    "test_a_subclass_may_set_attributes_before_the_base_is_initialized": "wrapt",
+    "test_a_context_derived_from_a_subclass_of_the_observed_context_has_that_class": "kind",
     "test_a_view_of_a_frame_shows_what_the_session_writes[Table-proxied]": "Table",
     "test_a_view_of_a_frame_shows_what_the_session_writes[Table-patched]": "Table",
     "test_a_view_of_a_frame_shows_what_the_session_writes[Table of a session-proxied]": "Table",
@@ -105,58 +105,58 @@ REASONS = {
 
 @pytest.fixture(autouse=True)
 def known_limit(request):
-    """Expect a test to fail that shows a known limit: the one that goes is reported."""
+    """Expect a test of a known limit to fail; a limit that is gone is reported."""
     limit = LIMITS.get(request.node.name)
     if limit is not None:
         request.applymarker(pytest.mark.xfail(reason=REASONS[limit], strict=True))
 
 
-# --- every method is observed, or passed through for a reason ----------------------------------------
+# --- every method is observed, or forwarded for a reason ---------------------------------------------
 
 PASSED_THROUGH = {
     SessionContext: {
-        # A proxy is made over a context; a patched class makes the engine's own.
+        # A proxy wraps a context; a patched class creates the engine's own contexts.
         "__init__", "__repr__", "global_ctx",
-        # What another extension asks of a context: the engine's own capsules.
+        # Other extensions read the engine's own capsules from a context.
         "__datafusion_codec_id__", "__datafusion_logical_extension_codec__",
         "__datafusion_physical_extension_codec__", "__datafusion_query_planner__",
         "__datafusion_task_context_provider__", "logical_extension_codec_ids",
         "physical_extension_codec_ids",
-        # Rules and planners see plans in the engine, never a table's name.
+        # Rules and planners get plans inside the engine and register no table.
         "add_physical_optimizer_rule", "remove_optimizer_rule", "set_query_planner",
-        # Questions that touch no table.
+        # Getters that change no table.
         "catalog_names", "copied_config", "enable_ident_normalization", "parse_capacity_limit",
         "parse_sql_expr", "session_id", "session_start_time", "table_exist", "table_provider",
         "udaf", "udafs", "udf", "udfs", "udwf", "udwfs",
-        # Functions hold no table.
+        # Removing a function changes no table.
         "deregister_udaf", "deregister_udf", "deregister_udtf", "deregister_udwf",
-        # Stores are looked up by location, below the tables.
+        # Stores are found by location and are independent of registered tables.
         "deregister_object_store", "register_object_store",
-        # Tables that are none of Delta, under a name that is free: a taken one is refused.
+        # They register other tables than Delta tables under a free name; a taken name is refused.
         "register_arrow", "register_avro", "register_batch", "register_csv", "register_dataset",
         "register_json", "register_listing_table", "register_parquet", "register_record_batches",
-        # Catalogs from elsewhere bring tables that no session has registered.
+        # External catalogs have tables that no session has registered.
         "refresh_catalogs",
-        # Runs a physical plan: rows with no frame, and no plan that names a table.
+        # It runs a physical plan: there is no frame, and the plan has no table names.
         "execute",
     },
     DataFrame: {
-        # The engine makes frames; what makes them is observed.
+        # The engine creates frames; the methods that create them are observed.
         "__init__", "default_str_repr",
-        # The plan, which looks at no row.
+        # They use the plan and read no row.
         "col", "column", "execution_plan", "explain", "find_qualified_columns", "parse_sql_expr",
         "schema",
-        # The caller's own function, on this frame: the methods that it calls are observed.
+        # It calls the caller's function on this frame; the methods that the function calls are observed.
         "transform",
     },
     Catalog: {
         "__init__", "__repr__", "memory_catalog",
-        # Questions that touch no table.
+        # Getters that change no table.
         "names", "schema_names",
     },
     Schema: {
         "__init__", "__repr__", "memory_schema",
-        # Questions that touch no table's rows.
+        # Getters that read no row.
         "names", "table", "table_exist", "table_names",
     },
 }  # fmt: skip
@@ -176,30 +176,30 @@ OF_EVERY_CLASS = {"__dict__", "__doc__", "__module__", "__slotnames__", "__weakr
 
 
 def methods_of(owner):
-    """The public names that a class defines, and its special methods, those of notebooks too."""
+    """The public names that a class defines, with special methods and those for notebooks."""
     defined = {name for base in owner.__mro__[:-1] for name in vars(base)} - OF_EVERY_CLASS
     return {name for name in defined if not name.startswith("_") or name.endswith("_")}
 
 
 @pytest.mark.parametrize("owner", HANDLED)
 def test_every_method_of_the_engine_is_observed_or_listed_as_passed_through(owner):
-    """A method that a new engine brings is in neither list; one that it lost is in one too many."""
+    """A new method of the engine is missing in both lists; a removed one is still in a list."""
     assert methods_of(owner) == {*HANDLED[owner], *PASSED_THROUGH[owner]}
     assert not PASSED_THROUGH[owner] & {*HANDLED[owner]}
 
 
-# --- the same calls, on the engine's own object and through the proxy ---------------------------------
+# --- the same calls on the engine's object and through the proxy --------------------------------------
 
 
 class Place(NamedTuple):
-    """Where a call finds files, and where it may write."""
+    """The directories of files that a call reads and writes."""
 
     files: Path
     out: Path
 
 
 class Total(Accumulator):
-    """A sum, as a program's own aggregate."""
+    """A user-defined aggregate function that sums."""
 
     def __init__(self):
         self.total = 0
@@ -218,14 +218,14 @@ class Total(Accumulator):
 
 
 class Numbered(WindowEvaluator):
-    """The number of the row, as a program's own window function."""
+    """A user-defined window function that numbers rows."""
 
     def evaluate_all(self, values, num_rows):
         return pa.array(range(1, num_rows + 1), pa.int64())
 
 
 class Catalogs(CatalogProviderList):
-    """A program's own list of catalogs."""
+    """A user-defined catalog list."""
 
     def __init__(self):
         self.catalogs = {}
@@ -241,7 +241,7 @@ class Catalogs(CatalogProviderList):
 
 
 class Rows(TableProviderFactory):
-    """A program's own kind of table."""
+    """A user-defined table provider."""
 
     def create(self, cmd):
         return Table(ds.dataset(DATA))
@@ -254,7 +254,7 @@ rows = udtf(lambda: Table(ds.dataset(DATA)), "rows")
 
 
 def deprecated(call):
-    """The call, which the engine warns of."""
+    """Make the call, for which the engine raises a deprecation warning."""
 
     def warned(*args):
         with pytest.warns(DeprecationWarning, match="Use"):
@@ -264,7 +264,7 @@ def deprecated(call):
 
 
 def without(register, deregister, query):
-    """What a query gives while a function is registered, and after it was taken away."""
+    """The results of a query while a function is registered and after it was deregistered."""
 
     def call(ctx, at):
         register(ctx)
@@ -290,7 +290,7 @@ def filled_catalog():
 
 
 def refused(call):
-    """The error of a call that there is no way to make well in Python."""
+    """The error of a call that Python code cannot make successfully."""
     with pytest.raises(Exception) as error:
         call()
     return error.type, str(error.value)
@@ -551,7 +551,7 @@ SESSION_CALLS = {
 
 
 def written(write, path):
-    """What a write returns, and what it left behind."""
+    """The result of a write and the files that it wrote."""
     result = write(path)
     files = [path] if path.is_file() else sorted(path.iterdir())
     return result, [
@@ -813,7 +813,7 @@ FAILING_CALLS = {
 """Calls that fail: with the engine's own error, of its own class."""
 
 
-# --- what can be compared of a result ------------------------------------------------------------------
+# --- comparable parts of results -----------------------------------------------------------------------
 
 _OF_THIS_CALL = re.compile(
     r"0x[0-9a-f]+"  # an address
@@ -824,88 +824,90 @@ _OF_THIS_CALL = re.compile(
 
 
 def lasting(text):
-    """Text without what is different at each call."""
+    """The text without parts that differ in each call."""
     return _OF_THIS_CALL.sub("<...>", text)
 
 
 @singledispatch
-def told(result):
-    """What of a result is the same at each call, so that two can be compared."""
+def comparable(result):
+    """The parts of a result that are the same in each call, for comparison."""
     return lasting(repr(result))
 
 
-@told.register
+@comparable.register
 def _(result: list | tuple):
-    return [told(each) for each in result]
+    return [comparable(each) for each in result]
 
 
-@told.register
+@comparable.register
 def _(result: set):
     return sorted(result)
 
 
-@told.register
+@comparable.register
 def _(frame: DataFrame | RawDataFrame):
     return str(frame.schema()), sorted(map(repr, frame.to_pylist()))
 
 
-@told.register
+@comparable.register
 def _(ctx: SessionContext):
-    return told(spoken(ctx)), ctx.session_start_time() != ""
+    return comparable(spoken(ctx)), ctx.session_start_time() != ""
 
 
-@told.register
+@comparable.register
 def _(catalog: Catalog):
-    return sorted(catalog.names()), [told(catalog.schema(name)) for name in sorted(catalog.names())]
+    return sorted(catalog.names()), [
+        comparable(catalog.schema(name)) for name in sorted(catalog.names())
+    ]
 
 
-@told.register
+@comparable.register
 def _(schema: Schema):
     return sorted(schema.names())
 
 
-@told.register
+@comparable.register
 def _(table: Table):
     return table.kind, str(table.schema)
 
 
-@told.register
+@comparable.register
 def _(plan: LogicalPlan | ExecutionPlan):
     return lasting(plan.display_indent())
 
 
-@told.register
+@comparable.register
 def _(data: pa.Table | pa.RecordBatch | pa.Array | pa.ChunkedArray):
     return repr(data.to_pylist())
 
 
-@told.register
+@comparable.register
 def _(data: pd.DataFrame):
     return repr(data.to_dict("list"))
 
 
-@told.register
+@comparable.register
 def _(batch: RecordBatch):
-    return told(batch.to_pyarrow())
+    return comparable(batch.to_pyarrow())
 
 
-@told.register
+@comparable.register
 def _(batches: RecordBatchStream):
-    return [told(batch) for batch in batches]
+    return [comparable(batch) for batch in batches]
 
 
-# --- two sessions, one of them observed ----------------------------------------------------------------
+# --- two sessions, of which one is observed ------------------------------------------------------------
 
 
 @contextmanager
 def proxied():
-    """Another import."""
+    """A session of the proxy class."""
     yield ObservedSessionContext
 
 
 @contextmanager
 def patched():
-    """No change at all."""
+    """A session of DataFusion's patched class."""
     instrumentor = DataFusionInstrumentor()
     instrumentor.instrument()
     try:
@@ -920,7 +922,7 @@ CONFIG = SessionConfig().with_target_partitions(1).with_information_schema()
 
 
 def avro(schema, numbers):
-    """An Avro file of one column of numbers, in one block that is not compressed."""
+    """An Avro file with one column of numbers in one uncompressed block."""
 
     def varint(number):
         number <<= 1
@@ -941,7 +943,7 @@ def avro(schema, numbers):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The same rows as files of every format, and as a Delta table."""
+    """The same rows as files of each format and as a Delta table."""
     folder = tmp_path_factory.mktemp("files")
     columns = [{"name": "a", "type": "long"}]
     schema = {"type": "record", "name": "rows", "fields": columns}
@@ -956,7 +958,7 @@ def files(tmp_path_factory):
 
 
 def started(make, files, kind="memory"):
-    """A session that knows the rows as `t`, and others as `o`."""
+    """A session with the rows as `t` and other rows as `o`."""
     ctx = make(CONFIG)
     if kind == "delta":
         ctx.register_table("t", DeltaTable(files / "delta"))
@@ -968,7 +970,7 @@ def started(make, files, kind="memory"):
 
 @pytest.fixture
 def outcomes(files, tmp_path, capsys):
-    """What a call returns and what it prints, over tables in memory and over Delta tables."""
+    """The result and the output of a call, over in-memory tables and over Delta tables."""
     folders = (tmp_path / str(number) for number in itertools.count())
 
     def both(make, call):
@@ -978,14 +980,14 @@ def outcomes(files, tmp_path, capsys):
         place = Place(files, next(folders))
         place.out.mkdir()
         ctx = started(make, files, kind)
-        return told(call(ctx, place)), lasting(capsys.readouterr().out)
+        return comparable(call(ctx, place)), lasting(capsys.readouterr().out)
 
     return both
 
 
 @pytest.mark.parametrize(("owner", "name"), [(o, n) for o, calls in CALLS.items() for n in calls])
 def test_a_call_does_what_it_does_on_the_engines_own_object(owner, name, outcomes):
-    """Over tables in memory and over Delta tables, by another import and by none."""
+    """Each call has the plain engine's result, through a proxy and through patches."""
     call = CALLS[owner][name]
     expected = outcomes(SessionContext, call)
     for way in WAYS.values():
@@ -995,14 +997,14 @@ def test_a_call_does_what_it_does_on_the_engines_own_object(owner, name, outcome
 
 @pytest.mark.parametrize("owner", CALLS)
 def test_every_method_is_called_here(owner):
-    """So that a new one is."""
+    """Every method has a call in this file, so that a new method needs one."""
     assert {*CALLS[owner]} == methods_of(owner) - {"__init__"}
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FAILING_CALLS)
 def test_an_error_of_the_engine_leaves_as_it_is(name, way, files):
-    """Its class is the same one, and its text."""
+    """An error of the engine keeps its class and its text."""
     with pytest.raises(Exception) as expected:
         FAILING_CALLS[name](started(SessionContext, files))
     with WAYS[way]() as make, pytest.raises(Exception) as actual:
@@ -1013,14 +1015,14 @@ def test_an_error_of_the_engine_leaves_as_it_is(name, way, files):
 
 @pytest.mark.parametrize("owner", OBSERVED)
 def test_a_method_reads_as_the_engines_own(owner):
-    """Its name, its signature and its documentation, for people and for editors."""
+    """An observed method has the engine's name, signature and documentation."""
     for name in HANDLED[owner]:
         ours, theirs = getattr(OBSERVED[owner], name), getattr(owner, name)
         assert (ours.__name__, ours.__doc__) == (theirs.__name__, theirs.__doc__)
         assert inspect.signature(ours) == inspect.signature(theirs)
 
 
-# --- statements on tables that are none of Delta -------------------------------------------------------
+# --- statements on tables other than Delta tables ------------------------------------------------------
 
 STATEMENTS = (
     "", "-- nothing but this", "/* c */ SELECT 1 AS a", "-- c\nSELECT 1 AS a", "SELECT 1 AS a;",
@@ -1049,12 +1051,12 @@ STATEMENTS = (
 
 
 def result_of(ctx, statement):
-    """What a statement gives, and what is in its table afterwards; an error of the engine is either."""
+    """The result of a statement and the rows of its table afterwards, or the engine's errors."""
 
     def given(make):
         try:
-            return told(make())
-        except Exception as error:  # noqa: BLE001 - which one it is, is compared
+            return comparable(make())
+        except Exception as error:  # noqa: BLE001 - the errors are compared
             return type(error), lasting(str(error))
 
     ctx.sql("CREATE TABLE m AS SELECT * FROM (VALUES (1), (2)) AS v (a)")
@@ -1064,7 +1066,7 @@ def result_of(ctx, statement):
 
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_a_statement_that_is_not_about_delta_is_the_engines(statement, tmp_path):
-    """Its result, its error, and what it does, by another import and by none."""
+    """A statement without Delta tables has the plain engine's result, error and effect."""
     statement = statement.replace("{out}", str(tmp_path))
     expected = result_of(SessionContext(CONFIG), statement)
     for way in WAYS.values():
@@ -1106,13 +1108,13 @@ ENDINGS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ENDINGS)
 def test_a_statement_runs_as_often_as_the_engine_runs_it(name, way, capsys):
-    """With the same result."""
+    """A statement runs as often as in the plain engine, with the same results."""
 
     def ended(make):
         ctx = make(CONFIG)
         ctx.sql("CREATE TABLE m AS SELECT 1 AS a")
-        result = told(ENDINGS[name](ctx.sql("INSERT INTO m VALUES (2)")))
-        return result, told(ctx.table("m")), capsys.readouterr().out
+        result = comparable(ENDINGS[name](ctx.sql("INSERT INTO m VALUES (2)")))
+        return result, comparable(ctx.table("m")), capsys.readouterr().out
 
     expected = ended(SessionContext)
     with WAYS[way]() as make:
@@ -1121,19 +1123,19 @@ def test_a_statement_runs_as_often_as_the_engine_runs_it(name, way, capsys):
 
 @pytest.mark.parametrize("name", ["describe", "tail"])
 def test_a_statement_runs_once_where_the_engine_runs_it_several_times(name):
-    """A method that runs its frame for each thing it asks of it: once is what is documented here."""
+    """Methods that run their frame several times in the plain engine run the statement once here."""
     ctx = ObservedSessionContext()
     ctx.sql("CREATE TABLE m AS SELECT 1 AS a")
     getattr(ctx.sql("INSERT INTO m VALUES (2)"), name)().collect()
     assert ctx.table("m").count() == 2
 
 
-# --- what an observed object is, and what comes out of it ----------------------------------------------
+# --- observed objects and their results ----------------------------------------------------------------
 
 
 @pytest.fixture
 def ctx(files):
-    """An observed session that knows the rows as `t`."""
+    """An observed session with the rows as `t`."""
     return started(ObservedSessionContext, files)
 
 
@@ -1145,7 +1147,7 @@ def delta(tmp_path):
 
 
 def test_an_observed_object_is_one_of_the_engines(ctx):
-    """For whoever asks by `isinstance`, and for no other class."""
+    """`isinstance` is true for the engine's class and for no other class."""
     assert isinstance(ctx, SessionContext)
     assert isinstance(ctx.table("t"), DataFrame)
     assert isinstance(ctx.catalog(), Catalog)
@@ -1156,7 +1158,7 @@ def test_an_observed_object_is_one_of_the_engines(ctx):
 
 @pytest.mark.parametrize("protocol", ["Iterable", "Reversible", "Sized"])
 def test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not(protocol, ctx):
-    """Libraries ask by protocol what they are given."""
+    """A proxy has no protocol method that the wrapped object lacks."""
     asked = getattr(collections.abc, protocol)
     frame = ctx.table("t")
     assert isinstance(ctx, asked) == isinstance(ctx.__wrapped__, asked)
@@ -1167,12 +1169,12 @@ def test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not(pro
     ("owner", "name"), [(o, n) for o in OBSERVED for n in HANDLED[o] if n not in TERMINAL]
 )
 def test_what_comes_out_of_an_observed_object_is_observed(owner, name, files, tmp_path, capsys):
-    """Wherever the engine's own object returns one of these classes, at any depth."""
+    """Observed classes that a method of a proxy returns are proxies too, at any depth."""
 
     def classes(result):
         if isinstance(result, list | tuple):
             return [classes(each) for each in result]
-        # A view is a table that knows its frame besides.
+        # A view is a table with a reference to its frame.
         return Table if isinstance(result, Table) else type(result)
 
     def results(make, out):
@@ -1188,12 +1190,12 @@ def test_what_comes_out_of_an_observed_object_is_observed(owner, name, files, tm
 
 @pytest.mark.parametrize("owner", OBSERVED)
 def test_the_class_has_what_the_engines_class_has(owner):
-    """Programs call methods on the class, replace them in tests, and ask their super class."""
+    """Methods can be called on the proxy class, patched in tests, and called through `super()`."""
     assert methods_of(owner) <= {*dir(OBSERVED[owner])}
 
 
 def test_a_frame_is_given_to_the_callers_function_observed(ctx):
-    """With its arguments; what the function returns is returned."""
+    """`transform` passes the observed frame and the arguments, and returns the function's result."""
     given = []
     result = ctx.table("t").transform(lambda frame, *more: given.append((frame, more)), 1, 2)
     assert result is None
@@ -1202,7 +1204,7 @@ def test_a_frame_is_given_to_the_callers_function_observed(ctx):
 
 
 def test_attributes_are_those_of_the_engines_object(ctx):
-    """Read, set and deleted there; two proxies over one object are equal."""
+    """Attributes are read, set and deleted on the wrapped object; two proxies over one object are equal."""
     frame = ctx.table("t")
     frame.note = "mine"
     assert frame.__wrapped__.note == "mine"
@@ -1214,7 +1216,7 @@ def test_attributes_are_those_of_the_engines_object(ctx):
     assert frame != ctx.table("t")
 
 
-# --- frames meet other frames ---------------------------------------------------------------------------
+# --- combinations of frames -----------------------------------------------------------------------------
 
 MEETINGS = {
     "except_all": lambda left, right: left.except_all(right),
@@ -1232,17 +1234,17 @@ MEETINGS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", MEETINGS)
 def test_frames_meet_whether_they_are_observed_or_not(name, way, files):
-    """A plain frame and an observed one of the same session, each on either side."""
+    """A plain and an observed frame of one session can be combined, on either side."""
     plain = started(SessionContext, files)
     left, right = plain.table("t").select("a"), plain.table("o").select("a")
     meet = MEETINGS[name]
-    expected = told(meet(left, right))
+    expected = comparable(meet(left, right))
     with WAYS[way]():
         observed = ObservedSessionContext(plain)
         ours = observed.table("t").select("a"), observed.table("o").select("a")
-        assert told(meet(ours[0], right)) == expected
-        assert told(meet(left, ours[1])) == expected
-        assert told(meet(*ours)) == expected
+        assert comparable(meet(ours[0], right)) == expected
+        assert comparable(meet(left, ours[1])) == expected
+        assert comparable(meet(*ours)) == expected
         assert type(meet(ours[0], right)) is type(meet(*ours)) is ObservedDataFrame
 
 
@@ -1258,21 +1260,21 @@ VIEWS = {
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_frame_becomes_a_view_whether_it_is_observed_or_not(name, files):
-    """In an observed session and in a plain one, under the same name."""
-    expected = told(started(SessionContext, files).table("t").filter("a > 1"))
+    """A plain and an observed frame can be registered as a view in a plain and an observed session."""
+    expected = comparable(started(SessionContext, files).table("t").filter("a > 1"))
     plain = started(SessionContext, files)
     observed = ObservedSessionContext(plain)
     for ctx in (plain, observed):
         for source in (plain, observed):
             VIEWS[name](ctx, source.table("t").filter("a > 1"))
-            assert told(plain.table("n")) == told(observed.table("n")) == expected
+            assert comparable(plain.table("n")) == comparable(observed.table("n")) == expected
             observed.deregister_table("n")
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_of_a_frame_shows_what_the_session_writes(name, way, delta):
-    """As it does where the table is in memory, however the view was made."""
+    """A view of a frame over a Delta table shows later writes, for every way of creating the view."""
     with WAYS[way]() as make:
         ctx = make()
         ctx.register_delta("d", delta)
@@ -1284,8 +1286,8 @@ def test_a_view_of_a_frame_shows_what_the_session_writes(name, way, delta):
             assert sorted(ctx.table(view).to_pydict()["a"]) == [3, 7]
 
 
-def test_a_view_of_a_frame_that_nothing_was_filled_in_shows_what_the_session_writes(delta):
-    """`fill_null` with no columns returns the frame itself."""
+def test_a_view_of_a_frame_after_fill_null_without_columns_shows_what_the_session_writes(delta):
+    """`fill_null` without columns returns the frame itself, whose view still follows writes."""
     ctx = ObservedSessionContext()
     ctx.register_delta("d", delta)
     frame = ctx.table("d")
@@ -1297,8 +1299,8 @@ def test_a_view_of_a_frame_that_nothing_was_filled_in_shows_what_the_session_wri
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["ctx", "name", "self_", "session", "call", "query_", "df"])
-def test_a_frame_stands_in_for_a_parameter_of_any_name(name, way, files):
-    """The names of our own parameters are free for the program's."""
+def test_a_frame_replaces_a_parameter_of_any_name(name, way, files):
+    """A parameter may have the name of an argument of ours."""
     with WAYS[way]() as make:
         ctx = started(make, files)
         frame = ctx.table("t").filter("a > 1")
@@ -1321,13 +1323,13 @@ def test_a_frame_stands_in_for_a_parameter_of_any_name(name, way, files):
     ids=["context", "frame", "catalog", "schema"],
 )
 def test_copies_and_pickles_are_what_the_engines_own_are(pick, way, files):
-    """A copy is another handle on the same; what the engine does not pickle, neither do we."""
+    """A copy refers to the same object, and pickling raises as for the engine's object."""
     plain = started(SessionContext, files)
     with WAYS[way]() as make:
         ctx = started(make, files)
         made = copy.copy(pick(ctx))
         assert type(made) is type(pick(ctx))
-        assert told(made) == told(copy.copy(pick(plain)))
+        assert comparable(made) == comparable(copy.copy(pick(plain)))
         for act in (copy.deepcopy, pickle.dumps):
             with pytest.raises(TypeError) as expected:
                 act(pick(plain))
@@ -1337,7 +1339,7 @@ def test_copies_and_pickles_are_what_the_engines_own_are(pick, way, files):
 
 
 def test_a_copy_is_as_observed_as_its_original(delta, captured_writes):
-    """It knows the session's Delta tables, and its frames what they read."""
+    """A copy has the session's Delta tables, and its frames have their inputs."""
     ctx = ObservedSessionContext()
     ctx.register_delta("d", delta)
     again = copy.copy(ctx)
@@ -1349,14 +1351,14 @@ def test_a_copy_is_as_observed_as_its_original(delta, captured_writes):
 
 
 class Wrapping(SessionContext):
-    """A context of the program's own that can be pickled: it makes a session again."""
+    """A user-defined context that can be pickled; unpickling creates a new session."""
 
     def __reduce__(self):
         return type(self), ()
 
 
 def test_a_context_that_can_be_pickled_is_observed_when_it_comes_back():
-    """As another session of its class, with the proxy over it."""
+    """An unpickled context is a new session of its class with a proxy over it."""
     back = pickle.loads(pickle.dumps(ObservedSessionContext(Wrapping())))
     assert type(back) is ObservedSessionContext
     assert isinstance(back, Wrapping)
@@ -1367,22 +1369,22 @@ def test_a_context_that_can_be_pickled_is_observed_when_it_comes_back():
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", TERMINAL)
 def test_a_query_that_is_captured_gives_the_same_rows(name, way, files, tmp_path, capsys):
-    """Streams are counted while they pass, and are what they were."""
+    """Streams whose rows are counted return the same batches."""
     place = Place(files, tmp_path)
     ctx = started(SessionContext, files, "delta")
-    expected = told(FRAME_CALLS[name](ctx, place))
+    expected = comparable(FRAME_CALLS[name](ctx, place))
     instrumentor = DeltaLakeInstrumentor()
     instrumentor.instrument(settings=Settings(capture_queries=True))
     with WAYS[way]() as make:
         ctx = started(make, files, "delta")
-        assert told(FRAME_CALLS[name](ctx, place)) == expected
+        assert comparable(FRAME_CALLS[name](ctx, place)) == expected
 
 
-# --- which context is wrapped -------------------------------------------------------------------------
+# --- wrapped contexts ---------------------------------------------------------------------------------
 
 
 class Own(SessionContext):
-    """A program's own context."""
+    """A user-defined context."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -1397,7 +1399,7 @@ class Own(SessionContext):
 
 
 def test_a_context_takes_the_arguments_of_the_engines_own():
-    """By position and by keyword."""
+    """The arguments of a context can be passed by position and by keyword."""
     config = SessionConfig().with_batch_size(77).with_information_schema()
     runtime = RuntimeEnvBuilder().with_greedy_memory_pool(10_000_000)
     for ctx in (
@@ -1413,7 +1415,7 @@ def test_a_context_takes_the_arguments_of_the_engines_own():
 
 
 def test_an_existing_context_is_wrapped_once(files):
-    """Its tables are there, and what either registers."""
+    """A proxy over an existing context shares its tables, and registrations on either are visible in both."""
     plain = started(SessionContext, files)
     ctx = ObservedSessionContext(plain)
     assert ctx.__wrapped__ is plain
@@ -1425,8 +1427,8 @@ def test_an_existing_context_is_wrapped_once(files):
     assert ctx.__datafusion_codec_id__ == plain.__datafusion_codec_id__
 
 
-def test_a_context_of_the_programs_own_class_is_wrapped(delta, captured_writes):
-    """Its methods are there, its attributes, and what it puts in a method's place is asked."""
+def test_a_context_of_a_subclass_is_wrapped(delta, captured_writes):
+    """Methods, attributes and overrides of the user-defined class work through the proxy."""
     own = Own()
     ctx = ObservedSessionContext(own)
     ctx.register_delta("d", delta)
@@ -1437,8 +1439,8 @@ def test_a_context_of_the_programs_own_class_is_wrapped(delta, captured_writes):
     assert len(captured_writes) == 1
 
 
-def test_the_programs_own_class_may_be_a_kind_of_observed_context(delta, captured_writes):
-    """It is what changes with the import line."""
+def test_a_subclass_of_the_observed_context_works(delta, captured_writes):
+    """A program may derive its class from the observed context."""
 
     class Ours(ObservedSessionContext):
         def __init__(self, name):
@@ -1454,8 +1456,8 @@ def test_the_programs_own_class_may_be_a_kind_of_observed_context(delta, capture
     assert (ctx.name, len(captured_writes)) == ("mine", 1)
 
 
-def test_the_programs_own_kind_may_extend_any_method():
-    """Also one that is passed through, and set its attributes first."""
+def test_a_subclass_may_extend_any_method():
+    """A subclass may override forwarded methods too, and set attributes before `__init__` of the base."""
 
     class Ours(ObservedSessionContext):
         def register_batch(self, name, batch):
@@ -1466,8 +1468,8 @@ def test_the_programs_own_kind_may_extend_any_method():
     assert ctx.table_exist("n_of_ours")
 
 
-def test_the_programs_own_kind_may_have_attributes_before_it_is_a_context():
-    """Before its super class is made, as any class may."""
+def test_a_subclass_may_set_attributes_before_the_base_is_initialized():
+    """A subclass may set attributes before it calls `__init__` of the base."""
 
     class Ours(ObservedSessionContext):
         def __init__(self, name):
@@ -1477,8 +1479,8 @@ def test_the_programs_own_kind_may_have_attributes_before_it_is_a_context():
     assert Ours("mine").name == "mine"
 
 
-def test_a_context_derived_from_one_of_the_programs_own_class_is_observed(delta):
-    """The engine makes it of that class."""
+def test_a_context_derived_from_a_subclass_is_observed(delta):
+    """A derived context has the user-defined class and is observed."""
     ctx = ObservedSessionContext(Own())
     ctx.register_delta("d", delta)
     derived = ctx.enable_url_table()
@@ -1486,8 +1488,8 @@ def test_a_context_derived_from_one_of_the_programs_own_class_is_observed(delta)
     assert isinstance(derived.table("d"), ObservedDataFrame)
 
 
-def test_a_context_derived_from_the_programs_own_kind_of_observed_context_is_of_that_kind():
-    """As the engine's own `enable_url_table` is of the class that it was called on."""
+def test_a_context_derived_from_a_subclass_of_the_observed_context_has_that_class():
+    """`enable_url_table` on a subclass of the observed context returns that subclass, as in the engine."""
 
     class Ours(ObservedSessionContext):
         def add(self):
@@ -1498,7 +1500,7 @@ def test_a_context_derived_from_the_programs_own_kind_of_observed_context_is_of_
 
 
 def test_the_global_context_is_observed():
-    """And is the engine's one."""
+    """The observed global context wraps the engine's global context."""
     ctx = ObservedSessionContext.global_ctx()
     assert type(ctx) is ObservedSessionContext
     assert ctx.session_id() == SessionContext.global_ctx().session_id()
@@ -1506,7 +1508,7 @@ def test_the_global_context_is_observed():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_global_context_knows_its_delta_tables(way, delta, captured_writes):
-    """A program asks for it anew each time, and keeps none."""
+    """The global context keeps its Delta tables while the program holds no reference to it."""
     with WAYS[way]() as make:
         make.global_ctx().register_delta("d", delta)
         try:
@@ -1531,7 +1533,7 @@ HANDLES = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", HANDLES)
 def test_every_handle_on_a_session_knows_its_delta_tables(name, way, delta, captured_writes):
-    """Those that were registered before it was made, and those that either registers later."""
+    """All contexts on a session share its Delta tables, those registered before and after."""
     with WAYS[way]() as make:
         ctx = make()
         ctx.register_delta("d", delta)
@@ -1551,7 +1553,7 @@ def test_every_handle_on_a_session_knows_its_delta_tables(name, way, delta, capt
     assert len(captured_writes) == 2
 
 
-# --- names that come to stand for something else ------------------------------------------------------
+# --- names that are registered again ------------------------------------------------------------------
 
 REPLACEMENTS = {
     "a schema": lambda ctx, schema, catalog: ctx.catalog().register_schema("public", schema),
@@ -1573,7 +1575,7 @@ REPLACEMENTS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", REPLACEMENTS)
 def test_a_name_that_was_given_to_another_table_is_no_delta_table_any_more(name, way, delta):
-    """A statement on it leaves the Delta table alone."""
+    """A statement on a name that was registered again does not reach the Delta table."""
     schema, catalog = Schema.memory_schema(), Catalog.memory_catalog()
     other = SessionContext()
     other.register_batch("n", BATCH)
@@ -1590,7 +1592,7 @@ def test_a_name_that_was_given_to_another_table_is_no_delta_table_any_more(name,
 
 
 def test_a_table_provider_is_registered_as_a_table_is(delta, captured_writes):
-    """By the deprecated name of `register_table`."""
+    """`register_table_provider`, the deprecated name of `register_table`, registers Delta tables."""
     ctx = ObservedSessionContext()
     with pytest.warns(DeprecationWarning, match="register_table"):
         ctx.register_table_provider("d", DeltaTable(delta))
@@ -1609,7 +1611,7 @@ WARNED = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", WARNED)
 def test_a_warning_of_the_engine_names_the_line_of_the_program(name, way, files):
-    """Python shows a deprecation where the program's own line is named, and only there."""
+    """A deprecation warning of the engine points at the program's line, else Python hides it."""
     with WAYS[way]() as make, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         with contextlib.suppress(Exception):  # there is no such file
@@ -1621,15 +1623,15 @@ def test_a_warning_of_the_engine_names_the_line_of_the_program(name, way, files)
 
 
 class Probe(Rows):
-    """A factory that the engine's session holds: it goes when the session goes."""
+    """A table factory that the engine's session owns; it is released with the session."""
 
 
 def nothing(ctx, uri):
-    """An empty session."""
+    """Create an empty session."""
 
 
 def everything(ctx, uri):
-    """Every kind of registration, written, read, and looked at from other handles."""
+    """Register, write, read and list every kind of object, also through other contexts."""
     ctx.register_delta("d", uri)
     ctx.register_table("e", DeltaTable(uri))
     ctx.sql(f"CREATE EXTERNAL TABLE x STORED AS DELTATABLE LOCATION '{uri}'")
@@ -1648,10 +1650,9 @@ def everything(ctx, uri):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("use", [nothing, everything])
 def test_a_session_goes_with_its_last_handle(use, way, delta, capsys):
-    """The context, what we know of it, and the engine's own session.
+    """The context, its state and the engine's session are released with the last reference.
 
-    A frame that stood in for a parameter of a statement is not among what was done: the engine
-    keeps a session for good that ran one.
+    A frame as a parameter of a statement is left out: the engine never releases a session that ran one.
     """
     with WAYS[way]() as make:
         ctx, probe = make(), Probe()
@@ -1665,7 +1666,7 @@ def test_a_session_goes_with_its_last_handle(use, way, delta, capsys):
 
 
 def test_a_frame_keeps_its_session(files):
-    """It can be run when the program has let the context go."""
+    """A frame can be run after the program has dropped its context."""
     frame = started(ObservedSessionContext, files, "delta").table("t").select("a")
     gc.collect()
     assert frame.to_pydict() == {"a": [1, 2, 3]}

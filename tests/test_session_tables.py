@@ -1,4 +1,4 @@
-"""Which names of a session are Delta tables, at which versions, and what reads and writes them."""
+"""The Delta tables of a session: their names, the served versions, and how they are read and written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def uri(tmp_path):
 
 @pytest.fixture
 def ctx():
-    """A session that knows nothing yet."""
+    """A session without tables."""
     return ObservedSessionContext()
 
 
@@ -53,7 +53,7 @@ REGISTER = {
 
 @pytest.mark.parametrize("how", REGISTER)
 def test_a_registered_table_is_read_and_written(ctx, uri, how):
-    """However it was registered; a write is seen at once, also by name, and by other readers."""
+    """For every way of registering, a write is visible at once, by name and to other readers."""
     REGISTER[how](ctx, uri)
     insert(ctx, 4)
     assert ids(ctx) == [1, 2, 3, 4]
@@ -62,7 +62,7 @@ def test_a_registered_table_is_read_and_written(ctx, uri, how):
 
 
 def test_storage_options_are_remembered(ctx, uri, monkeypatch):
-    """A write opens the table as it was registered."""
+    """A write opens the table with the storage options of its registration."""
     seen = []
     original = DeltaTable.__init__
 
@@ -77,7 +77,7 @@ def test_storage_options_are_remembered(ctx, uri, monkeypatch):
 
 
 def test_commits_of_others_are_seen_after_a_refresh(ctx, uri):
-    """Of one table, or of all."""
+    """`refresh` of one table or of all tables serves commits of other writers."""
     write_deltalake(f"{uri}2", DATA)
     ctx.register_delta("t", uri)
     ctx.register_delta("u", f"{uri}2")
@@ -93,15 +93,15 @@ def test_commits_of_others_are_seen_after_a_refresh(ctx, uri):
 
 
 def test_a_write_starts_from_the_newest_version(ctx, uri):
-    """Commits of others in between are neither lost nor overlooked by a filter."""
+    """A write keeps the commits of other writers, and its filter sees them."""
     ctx.register_delta("t", uri)
     write_deltalake(uri, pa.table({"id": [4]}), mode="append")
     ctx.sql("UPDATE t SET id = abs(id) * 10").collect()
     assert ids(ctx) == [10, 20, 30, 40]
 
 
-def test_a_statement_is_planned_anew_when_a_table_has_changed(ctx, uri):
-    """Also one that reads the table that it writes, and runs twice."""
+def test_a_statement_is_planned_again_when_a_table_has_changed(ctx, uri):
+    """A statement that reads the table it writes uses the current version in each run."""
     ctx.register_delta("t", uri)
     double = ctx.sql("INSERT INTO t SELECT id + 100 FROM t")
     assert double.to_pydict() == {"count": [3]}
@@ -122,7 +122,7 @@ def test_a_statement_is_planned_anew_when_a_table_has_changed(ctx, uri):
     ],
 )
 def test_a_table_at_a_fixed_version_is_read_only(ctx, uri, fix):
-    """A write says so before anything is done; a refresh leaves it there."""
+    """A write to a fixed version raises before it starts, and `refresh` does not change the version."""
     fix(ctx, uri)
     assert ids(ctx) == [1, 2]
     for sql in (
@@ -141,7 +141,7 @@ def test_a_table_at_a_fixed_version_is_read_only(ctx, uri, fix):
 
 
 def test_what_is_not_there_is_the_engines_error(ctx, uri, tmp_path):
-    """A missing table, and a missing version."""
+    """A missing table and a missing version raise the engine's errors."""
     with pytest.raises(TableNotFoundError):
         ctx.register_delta("t", tmp_path / "nothing")
     with pytest.raises(DeltaError):
@@ -151,7 +151,7 @@ def test_what_is_not_there_is_the_engines_error(ctx, uri, tmp_path):
 
 
 def test_a_name_that_is_taken_stays_taken(ctx, uri):
-    """As DataFusion has it; IF NOT EXISTS and OR REPLACE do what they say."""
+    """A taken name is refused as in DataFusion, and IF NOT EXISTS and OR REPLACE work."""
     ctx.register_delta("t", uri)
     with pytest.raises(Exception, match="already exists"):
         ctx.register_delta("t", uri, version=0)
@@ -171,7 +171,7 @@ FORGET = {
 
 @pytest.mark.parametrize("how", FORGET)
 def test_a_name_that_is_given_up_is_no_delta_table_any_more(ctx, uri, how):
-    """Another table of that name is not taken for it: nothing reaches the Delta table."""
+    """After a name is deregistered, a write to another table of that name does not reach the Delta table."""
     ctx.register_delta("t", uri)
     FORGET[how](ctx)
     ctx.sql("CREATE TABLE t AS SELECT CAST(7 AS BIGINT) AS id")
@@ -181,7 +181,7 @@ def test_a_name_that_is_given_up_is_no_delta_table_any_more(ctx, uri, how):
 
 
 def test_create_or_replace_takes_the_name_from_a_delta_table(ctx, uri):
-    """With a table, or with a view."""
+    """CREATE OR REPLACE with a table or a view replaces a Delta table's name."""
     for statement in ("TABLE t AS SELECT 7 AS id", "VIEW t AS SELECT 7 AS id"):
         ctx.register_delta("t", uri)
         ctx.sql(f"DROP TABLE IF EXISTS t; CREATE {statement}".partition("; ")[0])
@@ -192,8 +192,8 @@ def test_create_or_replace_takes_the_name_from_a_delta_table(ctx, uri):
         ctx.deregister_table("t")
 
 
-def test_catalogs_and_schemas_are_told_apart(ctx, tmp_path):
-    """The same name in two schemas is two tables, however it is spelled."""
+def test_catalogs_and_schemas_are_distinguished(ctx, tmp_path):
+    """One name in two schemas is two tables, for every spelling of the name."""
     for name in ("one", "two"):
         write_deltalake(tmp_path / name, DATA)
     ctx.sql("CREATE SCHEMA lake")
@@ -208,8 +208,8 @@ def test_catalogs_and_schemas_are_told_apart(ctx, tmp_path):
         ctx.sql("VACUUM lake.t")
 
 
-def test_names_that_print_alike_are_told_apart_by_the_statement(ctx, tmp_path):
-    """A table named "a.b" and the table b of the schema a."""
+def test_names_that_print_alike_are_distinguished_by_the_statement(ctx, tmp_path):
+    """The table "a.b" and the table b of schema a are two tables."""
     for name in ("dotted", "nested"):
         write_deltalake(tmp_path / name, DATA)
     ctx.sql("CREATE SCHEMA a")
@@ -221,7 +221,7 @@ def test_names_that_print_alike_are_told_apart_by_the_statement(ctx, tmp_path):
 
 
 def test_the_default_schema_is_the_sessions(tmp_path):
-    """From its configuration, and after a SET."""
+    """The default schema follows the session's configuration and a SET statement."""
     write_deltalake(tmp_path / "t", DATA)
     config = SessionConfig().with_default_catalog_and_schema("lake", "raw")
     ctx = ObservedSessionContext(config)
@@ -240,7 +240,7 @@ def test_the_default_schema_is_the_sessions(tmp_path):
 
 
 def test_a_column_list_on_an_empty_location_makes_the_table(ctx, tmp_path):
-    """With types as Delta has them, nullability, partitions, defaults and table properties."""
+    """A new table has Delta's types, nullability, partitions, defaults and table properties."""
     uri = tmp_path / "new"
     ctx.sql(f"""
         CREATE EXTERNAL TABLE n (
@@ -265,7 +265,7 @@ def test_a_column_list_on_an_empty_location_makes_the_table(ctx, tmp_path):
 
 
 def test_hive_style_partition_columns_are_columns(ctx, tmp_path):
-    """A partition column with its type is added to the list."""
+    """A partition column with a type becomes a column of the table."""
     ctx.sql(
         f"CREATE EXTERNAL TABLE n (a INT) STORED AS DELTATABLE PARTITIONED BY (p INT) LOCATION '{tmp_path}/n'"
     )
@@ -281,20 +281,20 @@ def test_hive_style_partition_columns_are_columns(ctx, tmp_path):
         ("CREATE UNBOUNDED EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t'", "not unbounded"),
         ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE WITH ORDER (id) LOCATION '{}/t'", "no order"),
         ("CREATE EXTERNAL TABLE n (a INT DEFAULT upper('x')) STORED AS DELTATABLE LOCATION '{}/n'", "DEFAULT"),
-        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' 'x')", "whole number"),
-        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' '²')", "whole number"),
+        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' 'x')", "must be an integer"),
+        ("CREATE EXTERNAL TABLE n STORED AS DELTATABLE LOCATION '{}/t' OPTIONS ('version' '²')", "must be an integer"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_told_and_makes_nothing(ctx, uri, tmp_path, sql, text):
-    """No table, and no name."""
+def test_an_invalid_definition_is_refused_and_creates_nothing(ctx, uri, tmp_path, sql, text):
+    """An invalid definition raises, and creates neither a table nor a name."""
     with pytest.raises(StatementError, match=text):
         ctx.sql(sql.format(tmp_path))
     assert not (tmp_path / "n").exists()
     assert not ctx.table_exist("n")
 
 
-def test_a_factory_of_the_programs_own_is_used(ctx, uri):
-    """Whoever registers DELTATABLE last makes its tables; ours comes back for the next session."""
+def test_a_factory_of_the_program_is_used(ctx, uri):
+    """The table factory that was registered last for DELTATABLE creates the tables of its session."""
     from datafusion.catalog import TableProviderFactory
 
     made = []
@@ -316,7 +316,7 @@ def test_a_factory_of_the_programs_own_is_used(ctx, uri):
 
 
 def test_the_factory_serves_a_context_that_is_not_observed(ctx, uri):
-    """On the same session: an existing table is all that it opens there."""
+    """Through a plain context of the session, the factory opens existing tables only."""
     ctx.sql(f"CREATE EXTERNAL TABLE t STORED AS DELTATABLE LOCATION '{uri}'")
     plain = ctx.__wrapped__
     plain.sql(
@@ -326,7 +326,7 @@ def test_the_factory_serves_a_context_that_is_not_observed(ctx, uri):
 
 
 def test_an_older_version_is_not_served_after_a_newer_one(ctx, uri):
-    """Whichever of two threads comes last."""
+    """Publishing an older version after a newer one has no effect."""
     ctx.register_delta("t", uri)
     session = session_of(ctx.__wrapped__)
     (entry,) = session.snapshot
@@ -336,8 +336,8 @@ def test_an_older_version_is_not_served_after_a_newer_one(ctx, uri):
     assert ids(ctx) == [1, 2, 3, 4]
 
 
-def test_a_reader_finds_a_table_that_is_being_exchanged(ctx, uri, monkeypatch):
-    """It looks again, and plans when the table is back."""
+def test_a_reader_finds_a_table_that_is_being_replaced(ctx, uri, monkeypatch):
+    """Planning retries while a table's name is missing during its replacement."""
     ctx.register_delta("t", uri)
     plain = ctx.__wrapped__
     register = type(plain).register_table
@@ -355,7 +355,7 @@ def test_a_reader_finds_a_table_that_is_being_exchanged(ctx, uri, monkeypatch):
         try:
             return original(self, query, *args, **kwargs)
         except Exception:
-            may_go_on.set()  # the reader has found it gone
+            may_go_on.set()  # the reader has found the name missing
             raise
 
     monkeypatch.setattr(type(plain), "register_table", slow)
@@ -386,7 +386,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("how", [name for name in VIEWS if name != "frame of methods"])
 def test_a_view_shows_what_its_table_holds(ctx, uri, how):
-    """After each write of the session, and after a refresh; also a view over the view."""
+    """A view, and a view over it, follow each write of the session and each refresh."""
     ctx.register_delta("t", uri)
     VIEWS[how](ctx)
     ctx.sql("CREATE VIEW w AS SELECT id + 1 AS id FROM v")
@@ -399,7 +399,7 @@ def test_a_view_shows_what_its_table_holds(ctx, uri, how):
 
 
 def test_a_dropped_view_stays_dropped(ctx, uri):
-    """It is not made again."""
+    """A dropped view does not come back when its table has a new version."""
     ctx.register_delta("t", uri)
     ctx.sql("CREATE VIEW v AS SELECT id FROM t")
     ctx.sql("DROP VIEW v")
@@ -407,8 +407,8 @@ def test_a_dropped_view_stays_dropped(ctx, uri):
     assert not ctx.table_exist("v")
 
 
-def test_views_are_made_again_from_the_ground_up(ctx, uri):
-    """Also where the lower one was replaced after the upper one was made."""
+def test_views_are_replaced_in_order_of_dependency(ctx, uri):
+    """A view over a view is replaced after it, also if the lower one was created again later."""
     ctx.register_delta("t", uri)
     ctx.sql("CREATE VIEW low AS SELECT id FROM t")
     ctx.sql("CREATE VIEW high AS SELECT id FROM low")
@@ -418,7 +418,7 @@ def test_views_are_made_again_from_the_ground_up(ctx, uri):
 
 
 def test_a_view_shows_new_versions_under_another_default_schema(ctx, uri):
-    """Its names stand for what they stood for when it was created, and it stays where it is."""
+    """A replaced view keeps its own name and its resolved names under another default schema."""
     ctx.register_delta("t", uri)
     ctx.sql("CREATE VIEW v AS SELECT id FROM t")
     ctx.sql("CREATE SCHEMA other")
@@ -431,7 +431,7 @@ def test_a_view_shows_new_versions_under_another_default_schema(ctx, uri):
 
 
 def test_every_name_of_a_table_serves_its_new_version(ctx, uri):
-    """But one at a fixed version."""
+    """Every name of a table serves the new version, except names at a fixed version."""
     ctx.register_delta("t", uri)
     ctx.register_delta("also", uri)
     ctx.register_delta("before", uri, version=1)
@@ -440,7 +440,7 @@ def test_every_name_of_a_table_serves_its_new_version(ctx, uri):
 
 
 def test_a_name_that_is_given_by_a_parameter_is_known(ctx, uri):
-    """In definitions and commands, where DataFusion puts it in while it plans."""
+    """A table name that replaces a `$name` works in definitions and commands."""
     ctx.sql(
         "CREATE EXTERNAL TABLE $name STORED AS DELTATABLE LOCATION $at", name="t", at=f"'{uri}'"
     )
@@ -455,8 +455,8 @@ def test_a_name_that_is_given_by_a_parameter_is_known(ctx, uri):
     assert DeltaTable(uri).version() == 3
 
 
-def test_a_table_that_the_engine_does_not_know_any_more_does_not_come_back(ctx, uri):
-    """Dropped past this session, it is forgotten at its next write."""
+def test_a_table_dropped_from_the_engine_does_not_come_back(ctx, uri):
+    """A table that was dropped past the observed session is forgotten at its next write."""
     ctx.register_delta("t", uri)
     ctx.__wrapped__.ctx.deregister_table("t")
     ctx.from_pydict({"id": [9]}).write_delta(uri, mode="append")
@@ -466,7 +466,7 @@ def test_a_table_that_the_engine_does_not_know_any_more_does_not_come_back(ctx, 
 
 
 def test_a_frame_keeps_the_version_that_it_was_planned_at(ctx, uri):
-    """As a frame over a plain registered Delta table does."""
+    """A frame keeps the version it was planned at, as for a plain registered Delta table."""
     ctx.register_delta("t", uri)
     frame = ctx.table("t")
     insert(ctx, 9)
@@ -474,7 +474,7 @@ def test_a_frame_keeps_the_version_that_it_was_planned_at(ctx, uri):
 
 
 def test_two_contexts_on_one_session_know_the_same_tables(ctx, uri):
-    """A context is a handle on a session."""
+    """Two contexts on one session share the session's tables."""
     plain = SessionContext()
     one, other = ObservedSessionContext(plain), ObservedSessionContext(plain)
     one.register_delta("t", uri)

@@ -1,4 +1,4 @@
-"""What a session says of its writes and queries: plan, schema, inputs, files, rows, operators."""
+"""Telemetry of a session's writes and queries: plan, schema, inputs, files, rows, operators."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from deltawitness.testing import InMemoryTelemetry
 
 @pytest.fixture
 def telemetry():
-    """Providers of a real SDK that keep everything in memory."""
+    """Providers of a real SDK with in-memory exporters."""
     return InMemoryTelemetry.create()
 
 
@@ -57,8 +57,8 @@ def inputs(event, tmp_path):
     return sorted((names[read.table_id], read.version) for read in event.intent.inputs)
 
 
-def test_a_write_is_stamped_with_what_the_session_knows(ctx, tmp_path, captured_writes):
-    """Plan, shape of the plan, schema and inputs: in the commit and in the event."""
+def test_a_write_has_the_attributes_of_its_session(ctx, tmp_path, captured_writes):
+    """Commit and event have the plan hash, the shape hash, the schema hash and the inputs."""
     sql = "SELECT id, CAST(id AS DOUBLE) AS x FROM src WHERE id > 2"
     ctx.sql(f"INSERT INTO t {sql}").collect()
     event = captured_writes.last
@@ -78,8 +78,8 @@ def test_a_write_is_stamped_with_what_the_session_knows(ctx, tmp_path, captured_
     assert again[0].plan_shape_hash == again[2].plan_shape_hash
 
 
-def test_a_frames_write_is_stamped_by_its_own_plan(ctx, tmp_path, captured_writes):
-    """The hashes are those that anybody can compute."""
+def test_a_frames_write_has_the_hash_of_its_plan(ctx, tmp_path, captured_writes):
+    """The hashes of a frame's write equal those of the public hash functions."""
     frame = ctx.table("src").filter("id > 2")
     frame.write_delta(tmp_path / "out")
     intent = captured_writes.last.intent
@@ -106,7 +106,7 @@ READS = {
 
 @pytest.mark.parametrize("case", READS)
 def test_inputs_are_the_tables_that_the_plan_reads(ctx, tmp_path, captured_writes, case):
-    """Each at its version, views followed down to their tables; one event per statement."""
+    """The inputs are the table versions that the plan reads, also through views; one event per statement."""
     ctx.sql("CREATE VIEW v AS SELECT id FROM src")
     ctx.sql("CREATE VIEW w AS SELECT id FROM v")
     sql, expected = READS[case]
@@ -116,7 +116,7 @@ def test_inputs_are_the_tables_that_the_plan_reads(ctx, tmp_path, captured_write
 
 
 def test_inputs_keep_the_version_that_a_frame_was_planned_at(ctx, tmp_path, captured_writes):
-    """Also where frames of two moments are joined, and where a table was read without a name."""
+    """Inputs keep the planned versions, also for joined frames and for `read_table`."""
     old = ctx.table("src")
     ctx.sql("INSERT INTO src VALUES (9)").collect()
     old.write_delta(tmp_path / "out")
@@ -138,7 +138,7 @@ def test_inputs_keep_the_version_that_a_frame_was_planned_at(ctx, tmp_path, capt
 
 
 def test_a_write_belongs_to_its_run_and_policy(ctx, captured_writes):
-    """As any other write does."""
+    """A write of a session has the run and the policy of its context."""
     with run("nightly") as this_run, cache_context(policy="staging", scope="view"):
         ctx.sql("DELETE FROM t WHERE id = 1").collect()
     (event,) = captured_writes
@@ -149,8 +149,8 @@ def test_a_write_belongs_to_its_run_and_policy(ctx, captured_writes):
     )
 
 
-def test_a_failure_is_told_once(ctx, captured_writes):
-    """With its kind."""
+def test_a_failure_is_recorded_once(ctx, captured_writes):
+    """A failed write is one event with its error type."""
     with pytest.raises(Exception, match="multiple source rows"):
         ctx.sql(
             "MERGE INTO t USING (SELECT 1 AS k UNION ALL SELECT 1) s ON t.id = s.k WHEN MATCHED THEN UPDATE SET x = 0"
@@ -160,8 +160,8 @@ def test_a_failure_is_told_once(ctx, captured_writes):
     assert event.intent.operation is Operation.MERGE
 
 
-def test_suppressed_writes_are_made_and_not_told(ctx, tmp_path, captured_writes):
-    """The statement works all the same."""
+def test_suppressed_writes_are_made_and_not_recorded(ctx, tmp_path, captured_writes):
+    """A suppressed write commits and makes no event."""
     with suppressed():
         ctx.sql("DELETE FROM t WHERE id = 1").collect()
         ctx.table("t").write_csv(tmp_path / "out.csv")
@@ -170,7 +170,7 @@ def test_suppressed_writes_are_made_and_not_told(ctx, tmp_path, captured_writes)
 
 
 def test_nothing_of_a_statement_leaves_the_process(ctx, tmp_path, telemetry):
-    """No literal, no path: not in a span, a data point or a log record."""
+    """No span, data point or log record has a literal or a path of a statement."""
     observe(telemetry)
     canary = "Secret-Canary"
     ctx.sql(f"INSERT INTO t SELECT id, 0.5 FROM src WHERE '{canary}' <> 'x'").collect()
@@ -207,8 +207,8 @@ EXPORTS = {
 
 
 @pytest.mark.parametrize("how", EXPORTS)
-def test_files_outside_delta_are_told_with_their_counts(ctx, tmp_path, captured_writes, how):
-    """Rows, files and bytes, the plan and what it read; the files are what the engine writes."""
+def test_files_outside_delta_are_recorded_with_their_counts(ctx, tmp_path, captured_writes, how):
+    """An export records rows, files, bytes, plan and inputs, and leaves the engine's files unchanged."""
     write, rows = EXPORTS[how]
     write(ctx if how == "COPY" else ctx.table("src"), tmp_path)
     (event,) = captured_writes
@@ -229,7 +229,7 @@ def test_files_outside_delta_are_told_with_their_counts(ctx, tmp_path, captured_
 
 
 def test_only_new_files_count_and_quoted_line_ends_are_no_rows(ctx, tmp_path, captured_writes):
-    """A second export beside the first."""
+    """A second export to a directory counts only its own files, and only line ends outside quotes."""
     frame = ctx.from_pydict({"a": ['one\ntwo "three"', "x"]})
     frame.write_csv(tmp_path / "out")
     frame.write_csv(tmp_path / "out")
@@ -238,8 +238,7 @@ def test_only_new_files_count_and_quoted_line_ends_are_no_rows(ctx, tmp_path, ca
     assert captured_writes.last.outcome.metrics.files_added == 1
 
 
-def test_an_export_that_fails_is_told_and_raises_the_engines_error(ctx, tmp_path, captured_writes):
-    """The exception is the engine's."""
+def test_a_failed_export_is_recorded_and_raises_the_engines_error(ctx, tmp_path, captured_writes):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Exception, match=r"(?i)not a directory|file"):
         ctx.table("src").write_parquet(tmp_path / "file" / "out.parquet")
@@ -248,7 +247,7 @@ def test_an_export_that_fails_is_told_and_raises_the_engines_error(ctx, tmp_path
 
 
 def test_exports_have_metrics_and_spans(ctx, tmp_path, telemetry):
-    """Under names of their own, as DataFusion's work."""
+    """Exports have metrics and spans with names that differ from those of Delta writes."""
     observe(telemetry)
     ctx.table("src").write_parquet(tmp_path / "out.parquet")
     flush()
@@ -299,7 +298,7 @@ QUERIES = {
 
 @pytest.mark.parametrize("how", QUERIES)
 def test_a_query_over_delta_tables_is_a_span_when_asked_for(ctx, tmp_path, telemetry, how):
-    """With the rows that it returned and the versions that it read; inside the run's trace."""
+    """With `capture_queries`, a query is a span in the run's trace with row count and read versions."""
     observe(telemetry, capture_queries=True)
     read, rows = QUERIES[how]
     with run("nightly"):
@@ -317,7 +316,7 @@ def test_a_query_over_delta_tables_is_a_span_when_asked_for(ctx, tmp_path, telem
 
 
 def test_a_query_ends_with_the_last_of_its_streams(ctx, telemetry):
-    """However they are read, and whichever is let go first."""
+    """A partitioned query ends with its last stream, in any order of reading or deletion."""
     observe(telemetry, capture_queries=True)
     union = " UNION ALL ".join(["SELECT id FROM src"] * 3)
     streams = ctx.sql(union).execute_stream_partitioned()
@@ -330,31 +329,31 @@ def test_a_query_ends_with_the_last_of_its_streams(ctx, telemetry):
 
 
 def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_writes, monkeypatch):
-    """The files are there, and the program goes on."""
+    """An internal error during an export leaves the files and the program unaffected."""
     from deltawitness import internal_errors
     from deltawitness.session.sql import exports
 
-    monkeypatch.setattr(exports._WrittenFiles, "look", lambda _: 1 / 0)
+    monkeypatch.setattr(exports._WrittenFiles, "find_written", lambda _: 1 / 0)
     ctx.table("src").write_parquet(tmp_path / "out.parquet")
     assert (tmp_path / "out.parquet").exists()
     assert internal_errors.seen() == {("export", "ZeroDivisionError"): 1}
     internal_errors.forget()
 
 
-def test_rows_are_not_counted_in_files_that_somebody_else_has_changed(ctx, tmp_path):
-    """Counting comes later; what is there then may be another's."""
+def test_rows_are_not_counted_in_files_changed_by_others(ctx, tmp_path):
+    """Rows are counted after the write, so files that changed since then are not counted."""
     from deltawitness.session.sql.exports import _WrittenFiles
 
     written = _WrittenFiles(str(tmp_path / "out.csv"), {}, 0)
     ctx.table("src").write_csv(tmp_path / "out.csv")
-    written.look()
+    written.find_written()
     assert written.metrics(None).rows_added == 3
     (tmp_path / "out.csv").write_text("another\n")
     assert written.metrics(None).rows_added is None
 
 
-def test_queries_are_not_told_unless_asked_for_nor_those_over_other_tables(ctx, telemetry):
-    """Off by default; a query over no Delta table is none of ours."""
+def test_queries_are_not_recorded_by_default_nor_those_over_other_tables(ctx, telemetry):
+    """Query spans are off by default, and queries without Delta tables never have one."""
     observe(telemetry)
     ctx.sql("SELECT * FROM src").collect()
     DeltaLakeInstrumentor().uninstrument()
@@ -363,8 +362,8 @@ def test_queries_are_not_told_unless_asked_for_nor_those_over_other_tables(ctx, 
     assert [span.name for span in telemetry.spans()] == []
 
 
-def test_a_query_that_fails_is_told_with_its_kind(ctx, telemetry):
-    """At once, or in the middle of a stream; the exception is the engine's."""
+def test_a_failed_query_is_recorded_with_its_error_type(ctx, telemetry):
+    """A query that fails at once or within a stream has its error type; the exception is the engine's."""
     observe(telemetry, capture_queries=True)
     frame = ctx.sql("SELECT id / (id - id) AS boom FROM src")
     with pytest.raises(Exception, match=r"(?i)divide"):
@@ -382,7 +381,7 @@ def test_a_query_that_fails_is_told_with_its_kind(ctx, telemetry):
 
 
 def test_operator_metrics_of_a_write_are_left_as_an_artifact(ctx, tmp_path):
-    """When asked for: rows and compute of each operator, of the one run that there is."""
+    """With the setting, the artifact has rows and compute time of each operator of the only run."""
     memory_diagnostics().clear()
     observe(capture_plan_metrics=True, diagnostics_sink="memory")
     ctx.sql("INSERT INTO t SELECT id, 0.5 AS x FROM src WHERE id > 2 ORDER BY id").collect()
@@ -398,7 +397,7 @@ def test_operator_metrics_of_a_write_are_left_as_an_artifact(ctx, tmp_path):
 
 
 def test_operator_metrics_of_other_writes(ctx, tmp_path):
-    """Of a frame's, a copy's and a merge's source, and none without the setting."""
+    """Writes of frames, COPY and MERGE have operator metrics with the setting, and none without it."""
     memory_diagnostics().clear()
     ctx.table("src").write_delta(tmp_path / "out")
     assert memory_diagnostics().artifacts == []
@@ -410,7 +409,7 @@ def test_operator_metrics_of_other_writes(ctx, tmp_path):
 
 
 def test_a_session_works_without_an_sdk_and_when_ours_fails(ctx, tmp_path, monkeypatch):
-    """A stamp that cannot be made is counted; the statement is carried out."""
+    """An internal error is counted, and the statement still runs."""
     from deltawitness import internal_errors
     from deltawitness.session.core import frame_facts
 
@@ -438,8 +437,8 @@ UNPLANNABLE = "SELECT src.id FROM src WHERE src.id < t.id LIMIT 1"
     ],
     ids=["INSERT", "write_table", "write_delta"],
 )
-def test_a_write_whose_source_cannot_be_opened_is_told(ctx, tmp_path, captured_writes, write):
-    """Once, as failed, of the table that it was meant for; the error is the engine's own."""
+def test_a_write_whose_source_cannot_be_opened_is_recorded(ctx, tmp_path, captured_writes, write):
+    """The write is one failed event of its target table, and the error is the engine's."""
     ctx.register_view("gone", ctx.sql(f"SELECT id, x FROM t WHERE x > ({UNPLANNABLE})"))
     with pytest.raises(Exception, match="not implemented") as raised:
         write(ctx, tmp_path)

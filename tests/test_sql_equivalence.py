@@ -1,8 +1,8 @@
-"""Every SQL write leaves in a Delta table what it leaves in a table of another engine.
+"""SQL writes leave the same rows in a Delta table as in a table of another engine.
 
-The other engine is DataFusion's own table in memory where it can carry the statement out, and
-DuckDB where it cannot: MERGE, TRUNCATE, INSERT OVERWRITE, and subqueries, which the table in memory
-gets wrong (`DELETE ... WHERE id IN (SELECT 3)` deletes every row).
+The reference is DataFusion's in-memory table where it can run the statement, and DuckDB where it
+cannot: MERGE, TRUNCATE, INSERT OVERWRITE, and subqueries, which the in-memory table gets wrong
+(`DELETE ... WHERE id IN (SELECT 3)` deletes every row).
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ counted: Counter[str] = Counter()
 
 
 class Reference:
-    """The table as another engine has it, with its source beside it."""
+    """The table and its source in another engine."""
 
     def __init__(self, table, source):
         self.table = table
         self.source = source
 
     def run(self, sql, is_right):
-        """Carry a statement out, and return the count of its rows.
+        """Run a statement and return its row count.
 
-        What the table in memory gets, and is not what it should be, DuckDB decides: the former takes
-        a filter that folds to NULL or to false for no filter.
+        DuckDB runs the statements that the in-memory table gets wrong: it treats a filter that folds to
+        NULL or to false as no filter.
         """
         has_no_form = sql.startswith(("MERGE", "TRUNCATE", "INSERT OVERWRITE"))
         before = self.table
@@ -101,14 +101,14 @@ def _empty(schema):
 
 
 def in_order(table):
-    """The rows in an order of their own, every value comparable to itself."""
+    """The rows in a defined order, with values that can be compared with each other."""
     return sorted(repr(_plain(row)) for row in table.to_pylist())
 
 
 def _plain(value):
     match value:
         case float():
-            # DISTINCT makes one of 0.0 and -0.0, which are equal in SQL.
+            # DISTINCT merges 0.0 and -0.0, which are equal in SQL.
             return "NaN" if math.isnan(value) else value + 0.0
         case dict():
             return {key: _plain(member) for key, member in value.items()}
@@ -119,7 +119,7 @@ def _plain(value):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, say):
-    """Where each sequence's tables lie."""
+    """The directory of the tables of each sequence."""
     yield tmp_path_factory.mktemp("equivalence")
     statements = {name: count for name, count in counted.items() if name != "sequences"}
     say(f"equivalence: {counted['sequences']} sequences, statements by reference: {statements}")
@@ -142,7 +142,7 @@ def place(tmp_path_factory, say):
 def test_a_delta_table_holds_what_the_reference_holds(
     place, rows, source, partition_by, files, sequence
 ):
-    """After each statement: the same rows, and the same count of changed rows."""
+    """After each statement, the rows and the count of changed rows equal the reference's."""
     shutil.rmtree(place)
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     write_deltalake(place / "t", table.slice(0, 0), partition_by=partition_by)

@@ -1,4 +1,4 @@
-"""The names in a statement are resolved when it is made; only versions of Delta tables move."""
+"""A statement's names are resolved when it is created; only the versions of Delta tables change later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deltawitness.exceptions import StatementError
 
 @pytest.fixture(params=["observed", "instrumented"])
 def ctx(request):
-    """An observed session: a proxy, or a plain one whose class is instrumented."""
+    """An observed session: a proxy, or a plain context whose class is patched."""
     if request.param == "observed":
         yield ObservedSessionContext()
         return
@@ -29,7 +29,7 @@ def ctx(request):
 
 @pytest.fixture
 def make(tmp_path):
-    """Make a Delta table of given columns, and return where it lies."""
+    """Create a Delta table with the given columns and return its location."""
 
     def table(name, **columns):
         write_deltalake(tmp_path / name, pa.table(columns))
@@ -46,7 +46,7 @@ def ids(ctx, query):
     return sorted(ctx.sql(query).to_pydict()["id"])
 
 
-# --- plans that were optimized -------------------------------------------------------------------------
+# --- optimized plans -----------------------------------------------------------------------------------
 
 
 def as_text(ctx, sql):
@@ -68,7 +68,7 @@ def as_optimized(ctx, sql):
     ["a IS NULL", "1 = 2", "a = NULL", "a IN (1) AND a IN (2)", "b > 5 AND false", "false"],
 )
 def test_a_filter_that_never_holds_deletes_nothing(ctx, tmp_path, way, where):
-    """An optimizer makes an empty relation of it, which looks like no filter."""
+    """A DELETE whose filter the optimizer folds to an empty relation deletes no row."""
     schema = pa.schema([pa.field("a", pa.int64(), nullable=False), pa.field("b", pa.int64())])
     write_deltalake(tmp_path / "t", pa.table({"a": [1, 2], "b": [10, 20]}, schema=schema))
     ctx.register_delta("t", tmp_path / "t")
@@ -95,7 +95,7 @@ FILTERS = {
 @pytest.mark.parametrize("way", [as_text, as_execute, as_optimized])
 @pytest.mark.parametrize("where", FILTERS)
 def test_a_filter_deletes_the_rows_that_it_says(ctx, tmp_path, way, where):
-    """An optimizer puts it below a projection, into a join, or into the scan."""
+    """A DELETE whose filter the optimizer moves into a projection, join or scan deletes the right rows."""
     schema = pa.schema(
         [
             ("a", pa.int64()),
@@ -118,7 +118,7 @@ def test_a_filter_deletes_the_rows_that_it_says(ctx, tmp_path, way, where):
 
 @pytest.mark.parametrize("way", [as_text, as_execute, as_optimized])
 def test_an_update_writes_the_columns_that_it_names(ctx, make, way):
-    """An optimizer takes columns out of the plan, so that its places mean other columns."""
+    """An UPDATE assigns the named columns, though the optimizer removes columns from the plan."""
     uri = make("t", a=[1, 2], b=[10, 20], c=[100, 200])
     ctx.register_delta("t", uri)
     ctx.from_pydict({"a": [1, 9], "b": [7, 8]}, name="s")
@@ -145,7 +145,7 @@ PREPARED = {
 
 @pytest.mark.parametrize("statement", PREPARED)
 def test_a_prepared_statement_has_the_values_that_it_is_executed_with(ctx, tmp_path, statement):
-    """Cast to the types that the engine infers, and planned from its own text each time."""
+    """EXECUTE casts its values to the inferred types and is planned from the text of PREPARE each time."""
     schema = pa.schema(
         [("a", pa.int64()), ("s", pa.string()), ("st", pa.struct([("x", pa.int64())]))]
     )
@@ -164,7 +164,7 @@ def test_a_prepared_statement_has_the_values_that_it_is_executed_with(ctx, tmp_p
 
 
 def test_a_pending_execute_is_what_was_prepared_then(ctx, make):
-    """Though the name is prepared anew before it runs."""
+    """A pending EXECUTE runs the statement prepared when it was created, though the name is prepared again."""
     uri = make("t", id=[1, 2, 3])
     ctx.register_delta("t", uri)
     ctx.sql("PREPARE p AS INSERT INTO t VALUES (9)")
@@ -177,7 +177,7 @@ def test_a_pending_execute_is_what_was_prepared_then(ctx, make):
 
 
 def test_a_prepared_query_reads_the_new_version_of_the_table_that_it_named(ctx, make):
-    """And the table in memory that it named, though another has its name."""
+    """A prepared query reads new versions of its Delta table and keeps its in-memory table."""
     ctx.register_delta("t", make("t", id=[1, 2]))
     ctx.from_pydict({"id": [1, 5]}, name="m")
     ctx.sql("PREPARE q(BIGINT) AS SELECT id FROM t WHERE id IN (SELECT id FROM m) AND id >= $1")
@@ -191,7 +191,7 @@ def test_a_prepared_query_reads_the_new_version_of_the_table_that_it_named(ctx, 
 
 
 def test_a_prepared_merge_has_its_values(ctx, make):
-    """Where it declares their types: a clause alone does not show them."""
+    """A prepared MERGE needs declared parameter types: a clause alone does not show them."""
     uri = make("t", id=[1, 2], v=[0, 0])
     ctx.register_delta("t", uri)
     merge = "MERGE INTO t USING (SELECT 1 AS id) s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v ="
@@ -208,7 +208,7 @@ def test_a_prepared_merge_has_its_values(ctx, make):
 
 
 def test_what_was_prepared_before_the_session_was_observed_is_refused(make):
-    """Its text is not known, and the plan that the engine keeps is an optimized one."""
+    """EXECUTE is refused if PREPARE was not observed: the text is unknown and the plan is optimized."""
     uri = make("t", id=[1, 2])
     plain = SessionContext()
     plain.register_table("t", DeltaTable(uri))
@@ -221,12 +221,12 @@ def test_what_was_prepared_before_the_session_was_observed_is_refused(make):
     assert rows(uri) == [(1,), (2,)]
 
 
-# --- names that come to stand for something else ----------------------------------------------------------
+# --- names that are registered again ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by_then", ["another Delta table", "a table in memory", "nothing"])
 def test_a_statement_writes_the_table_that_it_named(ctx, make, by_then):
-    """Not the one that has the name when it runs; as DataFusion does with its own tables."""
+    """A pending statement writes the table that its name resolved to at creation, as in DataFusion."""
     first, second = make("first", id=[1, 2]), make("second", id=[5, 6])
     ctx.register_delta("t", first)
     pending = ctx.sql("DELETE FROM t WHERE id < 2 OR id = 6")
@@ -240,7 +240,7 @@ def test_a_statement_writes_the_table_that_it_named(ctx, make, by_then):
 
 
 def test_the_plan_of_another_session_writes_its_own_table(make):
-    """Not this session's table of the same name."""
+    """A plan from another session does not write this session's table of the same name."""
     first, second = make("first", id=[1, 2]), make("second", id=[1, 5])
     one, two = ObservedSessionContext(), ObservedSessionContext()
     one.register_delta("t", first)
@@ -271,7 +271,7 @@ UNDER_ANOTHER_SCHEMA = {
 def test_a_statement_means_the_default_schema_that_it_was_made_under(
     ctx, make, statement, is_written
 ):
-    """Also where its tables were written in between, so that it is planned again."""
+    """A pending statement uses the default schema of its creation, also when it is planned again."""
     ctx.sql("CREATE SCHEMA b")
     uris = {}
     for schema, own, source in (("public", [1, 2], [1]), ("b", [1, 2, 3, 4], [2, 3])):
@@ -294,7 +294,7 @@ def test_a_statement_means_the_default_schema_that_it_was_made_under(
 
 @pytest.mark.parametrize("way", ["table", "view", "frame"])
 def test_statements_that_were_made_first_and_run_later_read_what_each_named(ctx, make, way):
-    """No row is lost, none doubled."""
+    """Pending statements read the tables of their creation; no row is lost or doubled."""
     uri = make("t", id=[0])
     ctx.register_delta("t", uri)
     pending = []
@@ -322,8 +322,8 @@ def test_statements_that_were_made_first_and_run_later_read_what_each_named(ctx,
         "INSERT OVERWRITE t SELECT id FROM t WHERE id <> $x",
     ],
 )
-def test_parameters_are_those_of_the_moment_when_it_was_made(ctx, make, statement):
-    """The program may fill its dict anew."""
+def test_parameters_are_copied_when_a_statement_is_made(ctx, make, statement):
+    """Later changes of the caller's parameter dict have no effect."""
     uri = make("t", id=[1, 2, 3])
     ctx.register_delta("t", uri)
     given = {"x": 1}
@@ -336,7 +336,7 @@ def test_parameters_are_those_of_the_moment_when_it_was_made(ctx, make, statemen
 
 @pytest.mark.parametrize("value", ["s.v", "abs(s.v)"])
 def test_a_merge_reads_the_source_that_it_named(ctx, make, value):
-    """Whichever engine evaluates it."""
+    """A pending MERGE reads the source of its creation, whichever engine evaluates it."""
     uri = make("t", id=[1, 2], v=[0, 0])
     ctx.register_delta("t", uri)
     ctx.sql("CREATE TABLE tmp AS SELECT 1 AS id, 5 AS v")
@@ -349,7 +349,7 @@ def test_a_merge_reads_the_source_that_it_named(ctx, make, value):
 
 
 def test_a_statement_means_the_dialect_and_the_time_zone_that_it_was_made_under(ctx, make):
-    """A name in double quotes is a text in another dialect."""
+    """A pending statement uses the dialect and the time zone of its creation."""
     uri = make("t", id=[1], s=["q"])
     ctx.register_delta("t", uri)
     rename = ctx.sql('UPDATE t SET s = "id"')
@@ -364,7 +364,7 @@ def test_a_statement_means_the_dialect_and_the_time_zone_that_it_was_made_under(
 
 
 def test_a_statement_calls_the_function_that_it_named(ctx, make):
-    """Though another one is registered under its name, and the table is written in between."""
+    """A pending statement calls the function of its creation, though the name was registered again."""
 
     def shift(by):
         return udf(
@@ -388,7 +388,7 @@ def test_a_statement_calls_the_function_that_it_named(ctx, make):
 
 
 def test_functions_of_every_kind_are_called_again(ctx, make):
-    """Aggregate functions and table functions as well."""
+    """Aggregate and table functions are available when a statement is planned again."""
 
     class Total(Accumulator):
         def __init__(self):
@@ -422,7 +422,7 @@ def test_functions_of_every_kind_are_called_again(ctx, make):
 
 
 def test_a_function_from_before_the_session_was_observed_is_called_again(make):
-    """It is one of the session's all the same."""
+    """A UDF registered before the session was observed is available when a statement is planned again."""
     plain = SessionContext()
     plain.register_udf(udf(lambda v: pc.add(v, 100), [pa.int64()], pa.int64(), "immutable", "plus"))
     ctx = ObservedSessionContext(plain)
@@ -435,7 +435,7 @@ def test_a_function_from_before_the_session_was_observed_is_called_again(make):
 
 
 def test_a_file_that_is_named_by_its_path_is_read_again(ctx, make, tmp_path):
-    """Where the context reads files so."""
+    """A file path as a table name works when a statement is planned again."""
     pq.write_table(pa.table({"id": [9]}), tmp_path / "f.parquet")
     ctx = ctx.enable_url_table()
     uri = make("t", id=[1])
@@ -448,7 +448,7 @@ def test_a_file_that_is_named_by_its_path_is_read_again(ctx, make, tmp_path):
 
 @pytest.mark.parametrize("how", ["dropped", "replaced"])
 def test_a_view_reads_the_table_in_memory_that_it_named(ctx, make, how):
-    """And the new version of the Delta table: no row is lost by an overwrite from the view."""
+    """A view keeps its in-memory table and follows its Delta table: an overwrite from it loses no row."""
     uri = make("t", id=[1, 2])
     ctx.register_delta("t", uri)
     ctx.from_pydict({"id": [2]}, name="tmp")
@@ -464,7 +464,7 @@ def test_a_view_reads_the_table_in_memory_that_it_named(ctx, make, how):
 
 
 def test_a_view_follows_its_table_to_another_name(ctx, make):
-    """A session that serves the table under another name serves it to the view as well."""
+    """A view follows its Delta table if the session serves the table under another name."""
     uri = make("t", id=[1])
     ctx.register_delta("t", uri)
     ctx.sql("CREATE VIEW v AS SELECT id FROM t")
@@ -478,7 +478,7 @@ def test_a_view_follows_its_table_to_another_name(ctx, make):
     "target", ["a table in memory", "a Delta table by its location", "Parquet files"]
 )
 def test_a_pending_copy_reads_the_newest_version(ctx, make, tmp_path, target):
-    """As an INSERT does, and of the tables that it named."""
+    """A pending COPY reads the newest version of the tables that it named."""
     ctx.register_delta("t", make("t", id=[1]))
     ctx.from_pydict({"id": [1, 2]}, name="m")
     query = "SELECT id FROM t WHERE id IN (SELECT id FROM m)"
@@ -505,8 +505,8 @@ def test_a_pending_copy_reads_the_newest_version(ctx, make, tmp_path, target):
 # --- tables that change ------------------------------------------------------------------------------------
 
 
-def test_a_table_that_was_created_anew_is_not_written_by_an_older_statement(ctx, make, tmp_path):
-    """A statement that is made afterwards writes it."""
+def test_a_recreated_table_is_not_written_by_an_older_statement(ctx, make, tmp_path):
+    """A statement does not write a table recreated after it; a newer statement does."""
     import shutil
 
     uri = make("t", id=[1, 2])
@@ -525,7 +525,7 @@ def test_a_table_that_was_created_anew_is_not_written_by_an_older_statement(ctx,
 
 
 def test_a_statement_whose_tables_have_other_columns_by_then_is_refused(ctx, make):
-    """It would say something else: what is inserted into the new column is for its author to say."""
+    """A statement is refused after a schema change: its author must decide on a new column's value."""
     uri = make("t", id=[1])
     ctx.register_delta("t", uri)
     pending = ctx.sql("INSERT INTO t SELECT * FROM t")
@@ -536,7 +536,7 @@ def test_a_statement_whose_tables_have_other_columns_by_then_is_refused(ctx, mak
 
 
 def test_a_statement_that_reads_information_schema_is_not_planned_again(make):
-    """It would show the tables of a session that there is not."""
+    """A statement on information_schema is refused: it would list the scratch session's tables."""
     ctx = ObservedSessionContext(SessionConfig().with_information_schema(enabled=True))
     uri = make("t", id=[1])
     ctx.register_delta("t", uri)
@@ -549,11 +549,11 @@ def test_a_statement_that_reads_information_schema_is_not_planned_again(make):
         pending.collect()
 
 
-# --- errors of ours where the engine has an answer -------------------------------------------------------
+# --- statements that the engine accepts ------------------------------------------------------------------
 
 
 def test_columns_of_one_name_from_two_tables_are_inserted(ctx, tmp_path):
-    """As into a table of DataFusion's own."""
+    """An INSERT from a join works if both tables have columns of one name."""
     schema = pa.schema([("p", pa.string()), ("q", pa.string())])
     DeltaTable.create(tmp_path / "t", schema=schema)
     ctx.register_delta("t", tmp_path / "t")
@@ -568,7 +568,7 @@ DIALECTS = ("generic", "postgres", "mysql", "bigquery", "databricks", "mssql", "
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_merge_is_evaluated_in_every_dialect(ctx, make, dialect):
-    """Texts that we compose spell names as the dialect does, and have no word that it lacks."""
+    """The SQL that an evaluated MERGE generates is valid in every dialect."""
     uri = make("t", id=[1, 2, 3], v=[10, 20, 30])
     ctx.register_delta("t", uri)
     ctx.sql(f"SET datafusion.sql_parser.dialect = '{dialect}'")
@@ -583,7 +583,7 @@ def test_a_merge_is_evaluated_in_every_dialect(ctx, make, dialect):
 
 
 def test_a_text_ends_where_the_dialect_ends_it(ctx, make):
-    """A backslash, a backtick and a comment sign mean something else in each dialect."""
+    """Backslashes, backticks and comment signs in a statement are parsed in the session's dialect."""
     uri = make("t", id=[1], s=["a"])
     ctx.register_delta("t", uri)
     merge = "MERGE INTO t USING (SELECT 1 AS id) AS n ON abs(t.id) = n.id WHEN MATCHED THEN "
@@ -598,7 +598,7 @@ def test_a_text_ends_where_the_dialect_ends_it(ctx, make):
 @pytest.mark.parametrize("value", ["n.v", "abs(n.v)"])
 @pytest.mark.parametrize("alias", ["AS n", "n", ""])
 def test_a_frame_is_the_source_of_a_merge_by_its_parameter_alone(ctx, make, alias, value):
-    """With an alias and without one."""
+    """A frame as the source of a MERGE works with and without an alias."""
     uri = make("t", id=[1, 2], v=[10, 20])
     ctx.register_delta("t", uri)
     news = ctx.from_pydict({"k": [1, 2], "w": [5, 6]}).filter("k < 2")
@@ -608,7 +608,7 @@ def test_a_frame_is_the_source_of_a_merge_by_its_parameter_alone(ctx, make, alia
 
 
 def test_a_source_may_have_any_columns(ctx, make):
-    """Also those that a merge of ours uses inside."""
+    """A source may have the column names that an evaluated MERGE uses internally."""
     uri = make("t", id=[1, 2], v=[10, 20])
     ctx.register_delta("t", uri)
     ctx.from_pydict(
@@ -623,7 +623,7 @@ def test_a_source_may_have_any_columns(ctx, make):
 
 
 def test_the_session_is_left_as_it_was(ctx, make):
-    """Planning again happens in a session of its own: no name is left in the program's."""
+    """Planning again leaves no name in the program's session."""
     ctx.register_delta("t", make("t", id=[1, 2]))
     ctx.sql("CREATE VIEW v AS SELECT id FROM t")
     before = ctx.catalog().schema().names()

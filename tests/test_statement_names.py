@@ -1,4 +1,4 @@
-"""A statement writes the table that it names, however the name is written; views show no other rows."""
+"""A statement writes the table that it names, for every spelling; views return no rows of other tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deltawitness.exceptions import StatementError
 
 @pytest.fixture
 def make(tmp_path):
-    """Make a Delta table of given columns, and return where it lies."""
+    """Create a Delta table with the given columns and return its location."""
 
     def table(name, **columns):
         write_deltalake(tmp_path / name, pa.table(columns))
@@ -51,7 +51,7 @@ def values(ctx, sql):
 def test_a_table_in_memory_is_not_taken_for_the_delta_table_that_is_printed_alike(
     ctx, make, delta, memory
 ):
-    """A plan prints names without quotes."""
+    """An in-memory table and a Delta table with the same unquoted name are two tables."""
     ctx.sql("CREATE SCHEMA raw")
     uri = make("d", id=[1, 2, 3])
     ctx.register_table(delta, DeltaTable(uri))
@@ -68,7 +68,7 @@ def test_a_table_in_memory_is_not_taken_for_the_delta_table_that_is_printed_alik
 
 
 def test_names_of_prepared_statements_are_folded_always(make):
-    """As the engine folds them, whatever the session says of other names."""
+    """Names of prepared statements are folded for every setting, as in the engine."""
     ctx = session(enable_ident_normalization="false")
     uri = make("t", id=[1, 2])
     ctx.register_delta("t", uri)
@@ -82,7 +82,7 @@ def test_names_of_prepared_statements_are_folded_always(make):
 
 
 def test_only_letters_of_ascii_are_folded(ctx, make, tmp_path):
-    """As the engine folds names: another name would be another table, column or view."""
+    """Only ASCII letters are folded, as in the engine, in names of tables, columns and views."""
     ctx.sql(
         'CREATE EXTERNAL TABLE d (id BIGINT, "Übung" BIGINT DEFAULT 7) STORED AS DELTATABLE'
         f" LOCATION '{tmp_path}/d'"
@@ -108,7 +108,7 @@ def test_only_letters_of_ascii_are_folded(ctx, make, tmp_path):
 
 
 def test_a_minus_sign_before_a_negative_number_starts_no_comment(make):
-    """In dialects where a comment needs white space: it would hide clauses of a MERGE."""
+    """In dialects whose comments need white space after --, `--1` hides no clause of a MERGE."""
     ctx = session(dialect="mysql")
     target, source = make("t", id=[1], v=[10]), make("s", id=[1, 9], v=[100, 900])
     ctx.register_delta("t", target)
@@ -126,7 +126,7 @@ def test_a_minus_sign_before_a_negative_number_starts_no_comment(make):
 
 @pytest.mark.parametrize("drop", ["DROP VIEW [v]", 'DROP VIEW "v"'])
 def test_names_in_brackets_are_names(make, drop):
-    """A view that was dropped does not come back in place of another table."""
+    """A view dropped by a name in brackets does not come back in place of another table."""
     ctx = session(dialect="mssql")
     uri = make("t", id=[1, 2])
     ctx.register_delta("t", uri)
@@ -143,7 +143,7 @@ def test_names_in_brackets_are_names(make, drop):
 
 @pytest.mark.slow
 def test_a_reader_waits_for_a_view_that_is_being_replaced(ctx, make):
-    """It sees what its own thread has written before."""
+    """A reader waits while a view is replaced, and so sees earlier writes of its own thread."""
     ctx.register_delta("t", make("t", id=[0]))
     union = " UNION ALL ".join(["SELECT id FROM t"] * 40)
     ctx.sql(f"CREATE VIEW v AS SELECT count(*) AS n FROM ({union})")
@@ -158,7 +158,7 @@ def test_a_reader_waits_for_a_view_that_is_being_replaced(ctx, make):
 
 
 def test_a_table_without_a_name_is_read_at_the_version_that_was_served_last(ctx, make, tmp_path):
-    """By views, prepared statements and pending ones: no row disappears."""
+    """Views, prepared and pending statements read a deregistered table at the last served version."""
     uri = make("t", id=[1])
     ctx.register_delta("t", uri)
     ctx.register_delta("k", make("k", id=[0]))
@@ -186,7 +186,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_no_text_hides_the_names_in_a_query(ctx, make, text):
-    """A view, a view of a frame and a prepared query read the newest version."""
+    """Strings and comments do not hide a name: views and prepared queries read the newest version."""
     uri = make("t", id=[1, 2])
     ctx.register_delta("t", uri)
     ctx.sql(f"PREPARE p AS {TEXTS[text]}")
@@ -200,7 +200,7 @@ def test_no_text_hides_the_names_in_a_query(ctx, make, text):
 
 @pytest.mark.parametrize("name", ["t$1", "src#1", '"a b"', '"select"', '"x""y"', '"x`y"'])
 def test_names_with_odd_characters_are_found(ctx, make, name):
-    """In views, in prepared queries and in a MERGE."""
+    """Names with special characters work in views, prepared queries and MERGE."""
     uri = make("d", id=[1, 2])
     ctx.register_delta(name if name.startswith('"') else f'"{name}"', uri)
     spelled = name if name.startswith('"') or "$" in name else f'"{name}"'
@@ -220,7 +220,7 @@ def test_names_with_odd_characters_are_found(ctx, make, name):
     "statement", ["UPDATE t SET id = 99 WHERE v > '3'", "DELETE FROM t WHERE v > '3'"]
 )
 def test_a_statement_whose_columns_have_other_types_is_refused(ctx, make, statement):
-    """The same comparison would hold for other rows."""
+    """A statement is refused if a column's type changed: its filter could select other rows."""
     uri = make("t", id=[1, 2], v=["3", "10"])
     ctx.register_delta("t", uri)
     pending = ctx.sql(statement)
@@ -232,7 +232,7 @@ def test_a_statement_whose_columns_have_other_types_is_refused(ctx, make, statem
 
 
 def test_columns_and_tables_may_be_called_by_keywords(ctx, tmp_path, make):
-    """In the list of an INSERT, and as its target."""
+    """Keywords can be names of columns and of the target in an INSERT."""
     ctx.sql(
         'CREATE EXTERNAL TABLE d ("values" BIGINT, id BIGINT DEFAULT 7) STORED AS DELTATABLE'
         f" LOCATION '{tmp_path}/d'"
@@ -245,8 +245,8 @@ def test_columns_and_tables_may_be_called_by_keywords(ctx, tmp_path, make):
     assert rows(uri) == [(1,), (2,)]
 
 
-def test_a_prepared_statement_keeps_the_frame_that_stands_in_it(ctx, make):
-    """For a parameter of its own."""
+def test_a_prepared_statement_keeps_the_frame_of_its_parameter(ctx, make):
+    """A prepared statement keeps the frame that replaces one of its `$name` parameters."""
     uri = make("t", id=[1])
     ctx.register_delta("t", uri)
     frame = ctx.from_pydict({"id": [5]})

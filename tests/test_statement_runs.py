@@ -1,4 +1,4 @@
-"""A frame whose statement has run says so; running the statement again warns once and is counted."""
+"""A frame shows the runs of its statement; a repeated run warns once and is counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METRIC = "deltawitness.statement.repeats"
 
 @pytest.fixture
 def telemetry():
-    """Providers in memory."""
+    """Providers with in-memory exporters."""
     return InMemoryTelemetry.create()
 
 
@@ -43,7 +43,7 @@ def fill(ctx, folder):
 
 @pytest.fixture
 def ctx(tmp_path, telemetry):
-    """A session with a Delta table and one in memory, observed with providers in memory."""
+    """A session with a Delta table and an in-memory table, observed with in-memory exporters."""
     DeltaLakeInstrumentor().instrument(meter_provider=telemetry.meter_provider)
     return fill(ObservedSessionContext(), tmp_path)
 
@@ -53,13 +53,13 @@ def text_of(frame):
 
 
 def repeats(telemetry):
-    """Return how many repetitions were counted, by operation."""
+    """Return the counted repetitions, by operation."""
     points = telemetry.metric_points().get(METRIC, [])
     return {dict(point.attributes)["db.operation.name"]: point.value for point in points}
 
 
 def quietly(call):
-    """Return what a call returns, and how many warnings of ours it gave."""
+    """Return the result of a call and the number of our warnings that it raised."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         result = call()
@@ -86,7 +86,7 @@ STATEMENTS = {
 
 @pytest.mark.parametrize("sql", STATEMENTS)
 def test_a_frame_says_how_often_it_has_run(ctx, tmp_path, monkeypatch, telemetry, sql):
-    """The second run warns, the third does not; both are counted by what they do."""
+    """Only the second run warns; all repeated runs are counted by operation."""
     monkeypatch.chdir(tmp_path)
     title, operation = STATEMENTS[sql]
     frame = ctx.sql(sql)
@@ -102,7 +102,7 @@ def test_a_frame_says_how_often_it_has_run(ctx, tmp_path, monkeypatch, telemetry
 
 
 def test_a_notebook_shows_the_same(ctx):
-    """As HTML."""
+    """The HTML display shows the runs too."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     frame.collect()
     text = "INSERT INTO t: has run (1 time); collect() or show() runs it again"
@@ -137,7 +137,7 @@ AGAIN = {
 
 @pytest.mark.parametrize("how", AGAIN)
 def test_whatever_runs_a_statement_again_warns(ctx, tmp_path, telemetry, how):
-    """A frame and what is derived from it are one statement; the warning names the program's line."""
+    """A derived frame shares its source's runs, and the warning points at the program's line."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     derived = frame.limit(1)
     frame.collect()
@@ -152,7 +152,7 @@ def test_whatever_runs_a_statement_again_warns(ctx, tmp_path, telemetry, how):
 
 @pytest.mark.parametrize("how", ["collect", "show", "to_pandas", "count"])
 def test_a_patched_class_warns_at_the_programs_line_too(tmp_path, how):
-    """Where the engine's own classes are observed."""
+    """The warning points at the program's line also with patched classes."""
     DataFusionInstrumentor().instrument()
     try:
         frame = fill(SessionContext(), tmp_path).sql("INSERT INTO t VALUES (7)")
@@ -165,7 +165,7 @@ def test_a_patched_class_warns_at_the_programs_line_too(tmp_path, how):
 
 
 def test_other_frames_of_the_same_statement_are_other_statements(ctx, telemetry):
-    """As are frames that are made from its plan."""
+    """Another frame of the same text or plan has its own runs."""
     for _ in range(2):
         ctx.sql("INSERT INTO t VALUES (7)").collect()
     memory = ctx.sql("INSERT INTO m VALUES (7)")
@@ -175,36 +175,36 @@ def test_other_frames_of_the_same_statement_are_other_statements(ctx, telemetry)
 
 
 def test_looking_is_no_run(ctx, telemetry):
-    """Nor is a plan, a schema, a view that is refused."""
+    """Display, plan, schema and a refused view do not count as runs."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     frame.collect()
     for look in (repr, lambda f: f._repr_html_(), lambda f: f.schema(), lambda f: f.logical_plan()):
         look(frame)
-    with pytest.raises(StatementError, match="no source of rows"):
+    with pytest.raises(StatementError, match="not a source of rows"):
         ctx.register_view("v", frame)
-    with pytest.raises(StatementError, match="no source of rows"):
+    with pytest.raises(StatementError, match="not a source of rows"):
         ctx.register_table("v", frame.into_view())
     assert "has run (1 time)" in text_of(frame)
     assert repeats(telemetry) == {}
 
 
 def test_a_statement_that_only_reads_may_run_again(ctx, telemetry):
-    """VACUUM ... DRY RUN says that it has run, and warns of nothing."""
+    """VACUUM ... DRY RUN shows its runs and never warns."""
     frame = ctx.sql("VACUUM t RETAIN 200 HOURS DRY RUN")
     assert quietly(lambda: [frame.collect(), frame.collect()])[1] == 0
     assert "VACUUM t DRY RUN: has run (2 times)" in text_of(frame)
     assert repeats(telemetry) == {}
 
 
-def test_queries_run_as_often_as_anybody_likes(ctx, telemetry):
-    """They are no statements that write."""
+def test_queries_may_run_again(ctx, telemetry):
+    """Repeated queries do not warn."""
     frame = ctx.sql("SELECT * FROM t")
     assert quietly(lambda: [frame.collect(), frame.collect()])[1] == 0
     assert repeats(telemetry) == {}
 
 
-def test_a_look_that_runs_a_statement_counts(tmp_path, telemetry, monkeypatch):
-    """Where the setting gives a look the engine's own meaning."""
+def test_a_display_that_runs_a_statement_counts(tmp_path, telemetry, monkeypatch):
+    """With the setting that runs statements on display, a display counts as a run."""
     monkeypatch.setenv("DELTAWITNESS_REPR_RUNS_DML", "true")
     DeltaLakeInstrumentor().instrument(meter_provider=telemetry.meter_provider)
     frame = fill(ObservedSessionContext(), tmp_path).sql("INSERT INTO t VALUES (7)")
@@ -217,8 +217,8 @@ def test_a_look_that_runs_a_statement_counts(tmp_path, telemetry, monkeypatch):
 # --- warnings that are errors -----------------------------------------------------------------------
 
 
-def test_where_warnings_are_errors_no_repetition_is_carried_out(ctx, tmp_path, telemetry):
-    """The engine is not reached, and nothing is counted, however often it is tried."""
+def test_where_warnings_are_errors_no_repetition_runs(ctx, tmp_path, telemetry):
+    """If warnings are errors, a repeated run never reaches the engine and is not counted."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     frame.collect()
     for _ in range(2):
@@ -234,13 +234,13 @@ def test_where_warnings_are_errors_no_repetition_is_carried_out(ctx, tmp_path, t
 
 
 def test_the_warning_is_one_that_python_shows_and_no_error_of_ours():
-    """By default a `UserWarning` is shown."""
+    """The warning is a `UserWarning`, which Python shows by default, and no internal error."""
     assert issubclass(RepeatedStatementWarning, UserWarning)
     assert not issubclass(RepeatedStatementWarning, DeltaWitnessError)
 
 
 def test_without_telemetry_it_warns_and_counts_nothing(ctx, telemetry):
-    """What the program is told does not depend on what is observed."""
+    """The warning does not depend on observation."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     with suppressed():
         frame.collect()
@@ -261,12 +261,12 @@ FAILING = {
 
 
 @pytest.mark.parametrize("sql", FAILING)
-def test_a_run_that_failed_is_told_and_may_be_repeated(ctx, tmp_path, monkeypatch, telemetry, sql):
-    """As nothing has landed, running it again is no repetition."""
+def test_a_failed_run_is_shown_and_may_be_repeated(ctx, tmp_path, monkeypatch, telemetry, sql):
+    """A run after a failed run is no repetition if no commit landed."""
     monkeypatch.chdir(tmp_path)
     frame = ctx.sql(sql)
     for _ in range(2):
-        with pytest.raises(Exception):  # noqa: B017 - the engine's own, of several classes
+        with pytest.raises(Exception):  # noqa: B017 - the engine's errors have several classes
             quietly(frame.collect)
         assert text_of(frame).startswith(FAILING[sql])
         assert text_of(frame).endswith("; collect() or show() runs it again")
@@ -274,8 +274,8 @@ def test_a_run_that_failed_is_told_and_may_be_repeated(ctx, tmp_path, monkeypatc
     assert repeats(telemetry) == {}
 
 
-def test_a_run_that_failed_after_others_is_told_with_them(ctx, tmp_path):
-    """And is forgotten when the next one succeeds."""
+def test_a_failed_run_after_others_is_shown_with_them(ctx, tmp_path):
+    """The display shows a failure after successful runs, until the next run succeeds."""
     frame = ctx.sql(f"COPY t TO '{tmp_path}/d' STORED AS DELTATABLE")
     frame.collect()
     with pytest.raises(Exception, match="already exists"), pytest.warns(RepeatedStatementWarning):
@@ -290,7 +290,7 @@ def test_a_run_that_failed_after_others_is_told_with_them(ctx, tmp_path):
 
 @pytest.fixture
 def interrupts(monkeypatch):
-    """What the commits of appends raise once they have landed, as long as there is something."""
+    """Exceptions that appends raise after their commits have landed, until the list is empty."""
     commit = RawDeltaTable.write
     interrupts = []
 
@@ -304,8 +304,8 @@ def interrupts(monkeypatch):
     return interrupts
 
 
-def test_a_run_that_failed_and_landed_is_told_as_such(interrupts, ctx, tmp_path, telemetry):
-    """Running it again inserts the rows again, and warns."""
+def test_a_failed_run_that_landed_is_shown_as_such(interrupts, ctx, tmp_path, telemetry):
+    """A run after a failed run whose commit landed is a repetition, and warns."""
     interrupts.append(KeyboardInterrupt())
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     with pytest.raises(KeyboardInterrupt):
@@ -321,7 +321,7 @@ def test_a_run_that_failed_and_landed_is_told_as_such(interrupts, ctx, tmp_path,
 
 
 def test_whether_an_unobserved_run_landed_is_not_known(interrupts, ctx, telemetry):
-    """It is told so; what never reached the engine has not landed."""
+    """The display says that an unobserved failed run may have landed, unless it was refused before."""
     interrupts.append(KeyboardInterrupt())
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     with suppressed(), pytest.raises(KeyboardInterrupt):
@@ -336,8 +336,8 @@ def test_whether_an_unobserved_run_landed_is_not_known(interrupts, ctx, telemetr
 # --- threads -----------------------------------------------------------------------------------------
 
 
-def test_threads_that_run_one_frame_are_told_once(ctx, telemetry):
-    """Each of them runs it, all but the first repeat it, one of them is warned."""
+def test_threads_that_run_one_frame_warn_once(ctx, telemetry):
+    """Each thread runs the statement, all but the first count as repetitions, and one warns."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     at_once = threading.Barrier(4)
 
@@ -359,7 +359,7 @@ def test_threads_that_run_one_frame_are_told_once(ctx, telemetry):
 
 
 def test_a_frame_that_is_running_says_so(ctx, monkeypatch):
-    """To who looks from another thread."""
+    """The display in another thread shows that the statement is running."""
     looks = []
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     commit = RawDeltaTable.write

@@ -1,4 +1,4 @@
-"""An S3-compatible server for a test module, and what a test asks of it."""
+"""An S3-compatible server for a test module, and the requests that it has received."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Server:
-    """A running server, and the requests it has seen."""
+    """A running server and its request log."""
 
     def __init__(self, port, requests):
         self.endpoint = f"http://127.0.0.1:{port}"
@@ -36,10 +36,10 @@ class Server:
 
 @contextmanager
 def running_server(folder):
-    """Run a server in a process of its own for the block.
+    """Run a server in another process for the block.
 
     Args:
-        folder: where it leaves its port, and a line for each request.
+        folder: the directory in which the server writes its port and a line for each request.
     """
     port, requests = folder / "port", folder / "requests"
     requests.touch()
@@ -53,7 +53,7 @@ def running_server(folder):
     while not (port.exists() and port.read_text()):
         assert process.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # the server says by the file that it is ready
+        time.sleep(0.05)  # the server creates the file when it is ready
     yield Server(port.read_text(), requests)
     process.terminate()
     process.wait()

@@ -1,4 +1,4 @@
-"""Random tables and statements, spelled so that DataFusion and DuckDB read the same in them."""
+"""Random tables and statements, in SQL that DataFusion and DuckDB interpret alike."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ COMPARABLE = tuple(name for name in COLUMNS if name not in {"Li", "st"})
 
 
 def quoted(name):
-    """A column's name as SQL."""
+    """A column's name as a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(name, value):  # noqa: PLR0911 - one return per type
-    """A value of a column as SQL."""
+    """A value of a column as a SQL literal."""
     if value is None:
         return "NULL"
     match value:
@@ -85,7 +85,7 @@ def literal(name, value):  # noqa: PLR0911 - one return per type
 
 
 def values_of(name):
-    """A value of a column; NULL as often as any other."""
+    """A value of a column; NULL is as likely as any other value."""
     return st.sampled_from([None, *VALUES[name]])
 
 
@@ -112,7 +112,7 @@ source_rows = st.lists(
 
 @st.composite
 def comparisons(draw, prefix=""):
-    """A column held against a literal of its kind."""
+    """Comparisons of a column with a literal of its type."""
     name = draw(st.sampled_from(COMPARABLE))
     column = prefix + quoted(name)
     value = st.sampled_from(VALUES[name]).map(lambda value: literal(name, value))
@@ -134,7 +134,7 @@ def comparisons(draw, prefix=""):
 
 
 def others(prefix=""):
-    """Predicates of other kinds: functions, arithmetic, NULL literals, flags."""
+    """Predicates other than comparisons: functions, arithmetic, NULL literals, flags."""
     p = prefix
     return st.sampled_from(
         [
@@ -161,7 +161,7 @@ def others(prefix=""):
 
 
 def predicates(prefix=""):
-    """Comparisons and others, put together."""
+    """Combinations of comparisons and other predicates."""
     return st.recursive(
         st.one_of(comparisons(prefix), comparisons(prefix), others(prefix)),
         lambda inner: st.one_of(
@@ -211,7 +211,7 @@ def assignments(draw, prefix=""):
             f'{p}"p"',
             f"coalesce({p}\"A b\", 'none')",
         ],
-        # Not - x: DataFusion tells NaN with a sign from NaN without one, DuckDB does not.
+        # No unary minus: DataFusion distinguishes NaN with a sign from NaN without one, DuckDB does not.
         "f.x": [f'{p}"f.x" * 2', f'{p}"f.x" * -1'],
         'q"q': [f'{p}"q""q" + CAST(\'1.00\' AS DECIMAL(10,2))'],
         "ok": [f'NOT {p}"ok"', f'{p}"id" > 1'],
@@ -221,7 +221,7 @@ def assignments(draw, prefix=""):
 
 
 def assigned(prefix=""):
-    """One to three assignments, each to another column."""
+    """One to three assignments to different columns."""
     return st.lists(assignments(prefix), min_size=1, max_size=3, unique_by=lambda pair: pair[0])
 
 
@@ -236,13 +236,13 @@ SUBQUERY_ASSIGNMENTS = (
 
 
 def tuple_sql(row, names):
-    """A row as it stands in VALUES."""
+    """A row as a tuple for VALUES."""
     return "(" + ", ".join(literal(name, row[name]) for name in names) + ")"
 
 
 @st.composite
 def inserts(draw):
-    """INSERT of rows, of some columns, of a query over the source or over the table itself."""
+    """INSERT of rows, of some columns, and of a query over the source or the table itself."""
     match draw(st.integers(0, 5)):
         case 0 | 1:
             names = draw(
@@ -271,7 +271,7 @@ def overwrites(draw):
 
 @st.composite
 def updates(draw):
-    """UPDATE with a filter or without."""
+    """UPDATE with and without a filter."""
     sets = ", ".join(f"{quoted(name)} = {sql}" for name, sql in draw(assigned()))
     where = draw(st.one_of(st.none(), predicates()))
     return f"UPDATE t SET {sets}" + ("" if where is None else f" WHERE {where}")
@@ -290,14 +290,14 @@ def subquery_updates(draw):
 
 @st.composite
 def deletes(draw):
-    """DELETE with a filter or without."""
+    """DELETE with and without a filter."""
     where = draw(st.one_of(st.none(), predicates(), predicates(), predicates()))
     return "DELETE FROM t" + ("" if where is None else f" WHERE {where}")
 
 
 @st.composite
 def subquery_deletes(draw):
-    """DELETE with a subquery, alone or beside another predicate."""
+    """DELETE with a subquery, alone or combined with another predicate."""
     where = draw(st.sampled_from(SUBQUERIES))
     if draw(st.booleans()):
         where = f"({where}) AND ({draw(predicates())})"
@@ -320,7 +320,7 @@ def merges(draw):
     source = draw(st.sampled_from(["src AS s", '(SELECT * FROM src WHERE "v" > 5) AS s']))
     clauses = []
     for kind, is_conditional, text in draw(st.lists(clause(), min_size=1, max_size=4)):
-        # After a clause without a condition, another one of its kind is refused by DuckDB.
+        # DuckDB refuses a clause after one of the same kind without a condition.
         if not any(known == kind and not conditional for known, conditional, _ in clauses):
             clauses.append((kind, is_conditional, text))
     return f"MERGE INTO t USING {source} ON {on} " + " ".join(text for *_, text in clauses)
@@ -328,7 +328,7 @@ def merges(draw):
 
 @st.composite
 def clause(draw):
-    """One WHEN clause of a MERGE: its kind, whether it has a condition, its text."""
+    """One WHEN clause of a MERGE: its kind, whether it has a condition, and its text."""
     kind = draw(st.sampled_from(["MATCHED", "NOT MATCHED", "NOT MATCHED BY SOURCE"]))
     if kind == "NOT MATCHED":
         only_if = draw(st.sampled_from(["", ' AND s."v" = 10', ' AND coalesce(s."v", 0) <> 10']))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from deltawitness.exceptions import CommitKeyWarning, MetadataKeyError
 from deltawitness.forks import reset_in_child
 from deltawitness.semconv import BREAKING_COMMIT_KEYS, Env
 from deltawitness.settings import ReservedKeys
+from deltawitness.stack_level import stack_level_of_program
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
@@ -69,23 +69,8 @@ def _warn_once(key: str, message: str) -> None:
             return
         _warned.add(key)
     try:
-        warnings.warn(message, CommitKeyWarning, stacklevel=_program_stacklevel())
+        warnings.warn(message, CommitKeyWarning, stacklevel=stack_level_of_program())
     except BaseException:
         with _lock:
             _warned.discard(key)
         raise
-
-
-_LIBRARIES = frozenset({"contextlib", "datafusion", "deltalake", "deltawitness", "wrapt"})
-
-
-def _program_stacklevel() -> int:
-    """Return the `stacklevel` for a warning by the caller that names the program's line, not a library's."""
-    level = 1
-    frame = sys._getframe(1)  # noqa: SLF001 - `warnings` counts frames in the same way
-    while frame.f_back is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
-            break
-        frame = frame.f_back
-        level += 1
-    return level

@@ -78,7 +78,7 @@ class Observer(CallObserver):
         request_hook: RequestHook | None = None,
         response_hook: ResponseHook | None = None,
     ) -> None:
-        settings = resolve(settings or Settings.from_env())
+        settings = resolve(Settings.or_from_env(settings))
         # An invalid run or scope in the environment is an error now, before any write.
         check_environment()
         current_cache_context()
@@ -99,8 +99,8 @@ class Observer(CallObserver):
         self.recorder = ledger.recorder
         if self.recorder is not None:
             drains = DrainInstruments(meter_provider, self.recorder)
-            self.recorder.on_drain = drains.record
-            self.recorder.settle_all = self._flush_in_time
+            self.recorder.drains.on_drain = drains.record
+            self.recorder.await_rows = self._flush_in_time
         self._delivery_steps = DeliverySteps(
             settings, lambda: self._exporters, ledger, request_hook, response_hook
         )
@@ -141,7 +141,7 @@ class Observer(CallObserver):
         _observer = self
         self._exporters.use()
         if self.recorder is not None:
-            on_cache_operation(self.recorder.operation)
+            on_cache_operation(self.recorder.record_operation)
         add_run_listener(self)
         # Registered first, so that it runs after every other exit handler of ours.
         atexit.register(restore_interrupt)
@@ -245,7 +245,7 @@ class Observer(CallObserver):
     def _flush_at_exit(self) -> None:
         self._is_exiting = True
         if self.recorder is not None:
-            self.recorder.is_exiting = True
+            self.recorder.drains.is_exiting = True
         # An interrupt ends the wait and leaves the program's exit status; the rest is drained later.
         with suppress(KeyboardInterrupt):
             self._flush_in_time()
@@ -255,7 +255,7 @@ class Observer(CallObserver):
     def _flush_before_termination(self) -> None:
         """Deliver, export and drain what is queued, within the time limits for SIGTERM."""
         if self.recorder is not None:
-            self.recorder.is_terminated = True
+            self.recorder.drains.is_terminated = True
         self._delivery.flush(TERMINATION_TIMEOUT)
         self._exporters.run_spans.end_all(Terminated())
         with self._flushing_providers():

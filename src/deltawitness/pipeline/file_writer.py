@@ -1,4 +1,4 @@
-"""Directories of Parquet, CSV, JSON or Arrow files, written beside the target and moved in whole."""
+"""Write directories of Parquet, CSV, JSON or Arrow files in a staging directory, then move them."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 __all__ = ["write_files"]
 
 JSON_ROWS = 65_536
-"""Rows of a JSON part."""
+"""Minimum number of rows of a JSON file, except the last one."""
 
 
 def write_files(request: WriteRequest, reader: pa.RecordBatchReader) -> int | None:
     """Write a stream as a directory of files.
 
-    The files are made in a sibling directory and moved to the target when they are complete: an
-    error in the source leaves the target as it was, and a new target is seen whole or not at all.
-    An append moves its files in one after the other, under new names; an overwrite leaves a moment
-    between two renames in which there is no target.
+    The files are written to a sibling directory and moved to the target when they are complete. An
+    error in the source leaves the target unchanged, and a new target appears atomically. An append
+    moves its files one by one, under new names. An overwrite renames the old target away before it
+    renames the new one into place; between the two renames there is no target.
 
     Args:
-        request: what to write and where, already checked.
-        reader: the rows, taken batch by batch.
+        request: the validated request.
+        reader: the rows, read batch by batch.
 
     Returns:
-        How many files were written, or None when the target existed and the mode is `ignore`.
+        The number of written files; None if the target exists and the mode is `ignore`.
 
     Raises:
         FileExistsError: the target exists and the mode is `error`.
@@ -153,7 +153,7 @@ _FORMATS: dict[WriteFormat, Callable[[Any], tuple[Any, Any]]] = {
 
 
 def _write_json(request: WriteRequest, reader: pa.RecordBatchReader, staging: Path) -> None:  # noqa: ARG001 - one signature for all formats
-    """Write JSON lines, a part at a time, with DataFusion: pyarrow reads JSON and does not write it."""
+    """Write JSON lines with DataFusion, one file per part of the rows: pyarrow cannot write JSON."""
     import datafusion  # noqa: PLC0415 - heavy, only for JSON
     import pyarrow as pa  # noqa: PLC0415 - as above
 

@@ -1,4 +1,4 @@
-"""A pipeline observed: what it knows of plan, schema and policy goes with each write it makes."""
+"""Observe the writes of a pipeline with the plan, the schema and the policy of each request."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ __all__ = ["ObservedWritePipeline"]
 
 
 class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
-    """A transparent proxy over a pipeline, every write of which is observed.
+    """A transparent proxy over a pipeline that observes each of its writes.
 
-    It goes over :class:`deltawitness.WritePipeline`, or over any object with `write(request)`,
-    whatever its request looks like: commits it makes with delta-rs inside are stamped and told
-    with the plan and schema hashes of `request.source`, as far as there is one.
+    The pipeline is a :class:`deltawitness.WritePipeline` or any object with `write(request)`, for any
+    kind of request. Its delta-rs commits carry the plan and schema hashes of `request.source`, if the
+    request has a source.
 
     Args:
-        pipeline: what writes.
+        pipeline: the pipeline to wrap.
         policy: name of the policy of its writes.
-        scope: what kind of thing it keeps, from the closed set.
+        scope: kind of data that it writes, a `CacheScope`.
 
     Raises:
-        ConfigurationError: the scope is not one of the closed set.
+        ConfigurationError: the scope is not a `CacheScope`.
 
     >>> import pyarrow as pa, tempfile
     >>> from deltawitness import WritePipeline, WriteRequest, read_commit_metadata
@@ -63,46 +63,54 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         self._self_scope = None if scope is None else parse_scope(scope)
 
     def write(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Write, observed; arguments, result and exceptions are the pipeline's own."""
+        """Call the pipeline's `write` and observe it; its result and its exception are unchanged.
+
+        Args:
+            request: the request.
+            args: further arguments of the pipeline's `write`.
+            kwargs: further keyword arguments of the pipeline's `write`.
+        """
         try:
             observer = install_for_proxies()
-            request = self._planned(request)
-            facts = self._facts(request)
+            request = self._with_planned_source(request)
+            facts = self._attributes(request)
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", error)
             return self.__wrapped__.write(request, *args, **kwargs)
         with write_context(facts) as enclosure:
-            seen = enclosure.observed
+            observed_before = enclosure.observed
             try:
                 result = self.__wrapped__.write(request, *args, **kwargs)
             except BaseException as error:
-                self._tell(observer, enclosure, seen, request, error)
+                self._record_if_unreached(observer, enclosure, observed_before, request, error)
                 raise
             if not inspect.iscoroutine(result):
-                self._tell(observer, enclosure, seen, request, None, result)
+                self._record_if_unreached(
+                    observer, enclosure, observed_before, request, None, result
+                )
                 return result
-        return self._awaited(observer, facts, request, result)
+        return self._await_write(observer, facts, request, result)
 
-    async def _awaited(
+    async def _await_write(
         self, observer: Observer, facts: WriteAttributes, request: Any, write: Any
     ) -> Any:
-        """Await the write of a pipeline that is async, observed for as long as it takes."""
+        """Await the write of an async pipeline and observe it until it ends."""
         with write_context(facts) as enclosure:
-            seen = enclosure.observed
+            observed_before = enclosure.observed
             try:
                 result = await write
             except BaseException as error:
-                self._tell(observer, enclosure, seen, request, error)
+                self._record_if_unreached(observer, enclosure, observed_before, request, error)
                 raise
-            self._tell(observer, enclosure, seen, request, None, result)
+            self._record_if_unreached(observer, enclosure, observed_before, request, None, result)
             return result
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the proxy over the pickled pipeline."""
+        """Pickle the wrapped pipeline; unpickling wraps it again."""
         return _observe, (self.__wrapped__, self._self_policy, self._self_scope)
 
-    def _planned(self, request: Any) -> Any:
-        """Return the request with its SQL text planned, so that it is planned once."""
+    def _with_planned_source(self, request: Any) -> Any:
+        """Return the request with its SQL text replaced by the planned frame, to plan it only once."""
         if not isinstance(request, WriteRequest) or not isinstance(request.source, str):
             return request
         source_of = getattr(self.__wrapped__, "source_of", None)
@@ -110,42 +118,52 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             return request
         try:
             return replace(request, source=source_of(request))
-        except Exception:  # noqa: BLE001 - the write itself raises it, and is observed as it does
+        except Exception:  # noqa: BLE001 - the write raises it again and is observed
             return request
 
-    def _facts(self, request: Any) -> WriteAttributes:
+    def _attributes(self, request: Any) -> WriteAttributes:
         source = getattr(request, "source", None)
         is_plan = hasattr(source, "logical_plan")
         return WriteAttributes(
             policy=self._self_policy,
             scope=self._self_scope,
-            schema_hash=_guarded(schema_hash, source),
-            plan_hash=_guarded(plan_hash, source) if is_plan else None,
-            plan_shape_hash=_guarded(plan_shape_hash, source) if is_plan else None,
+            schema_hash=_hash_or_none(schema_hash, source),
+            plan_hash=_hash_or_none(plan_hash, source) if is_plan else None,
+            plan_shape_hash=_hash_or_none(plan_shape_hash, source) if is_plan else None,
         )
 
-    def _tell(  # noqa: PLR0913, PLR0917 - a call, what it was given and how it ended
+    def _record_if_unreached(  # noqa: PLR0913, PLR0917 - a call, its arguments and its result
         self,
         observer: Observer,
         enclosure: WriteContext,
-        seen: int,
+        observed_before: int,
         request: Any,
         error: BaseException | None,
         result: Any = None,
     ) -> None:
-        """Tell of a write that never reached the engine: refused, skipped, or of another format."""
-        if enclosure.observed > seen or not observer.is_on():
+        """Record a write that did not reach delta-rs: refused, skipped, or of another format.
+
+        Args:
+            observer: records the write.
+            enclosure: the context of the write.
+            observed_before: the number of writes observed in the context before this one.
+            request: the request.
+            error: the exception of the write, or None.
+            result: the result of the write, or None.
+        """
+        if enclosure.observed > observed_before or not observer.is_on():
             return
         try:
             in_flight = observer.begin(_intent(observer, enclosure.facts, request))
             if _is_delta(request):
                 in_flight.location = location_of(getattr(request, "destination", None))
             if error is None:
-                _note_outcome(in_flight, request, result)
+                _set_outcome(in_flight, request, result)
                 observer.finish(in_flight, None, table=None)
             else:
                 if isinstance(self.__wrapped__, WritePipeline):
-                    # Its writes are all seen. Another one's may be made where nobody looks.
+                    # Every commit of our pipeline is observed. Another pipeline may have committed
+                    # through code that is not instrumented.
                     in_flight.landed = Landed.NO
                 observer.fail(in_flight, error)
             enclosure.observed += 1
@@ -175,19 +193,27 @@ def _observe(pipeline: Any, policy: str | None, scope: CacheScope | None) -> Obs
     return ObservedWritePipeline(pipeline, policy=policy, scope=scope)
 
 
-def _guarded(hashed: Any, source: Any) -> str | None:
-    """Return a hash, or None for a source that has none: not every request is one of ours."""
+def _hash_or_none(hashed: Any, source: Any) -> str | None:
+    """Return the hash of a source, or None if it cannot be hashed: a request may have any form.
+
+    Args:
+        hashed: computes the hash of a source.
+        source: the source of a request, or None.
+    """
     if source is None:
         return None
     try:
         digest: str = hashed(source)
-    except Exception:  # noqa: BLE001 - a source that cannot be hashed can be written all the same
+    except Exception:  # noqa: BLE001 - a source without a hash can still be written
         return None
     return digest
 
 
-def _note_outcome(in_flight: InFlightWrite, request: Any, result: Any) -> None:
-    """Note how a write ended that no seam has seen: skipped, made as plain files, or not found."""
+def _set_outcome(in_flight: InFlightWrite, request: Any, result: Any) -> None:
+    """Set the outcome of a write that passed no instrumented call of delta-rs.
+
+    It was skipped, wrote files of another format, or its commit is not found.
+    """
     if getattr(result, "skipped", False) is True:
         in_flight.no_commit_reason = NoCommitReason.TABLE_EXISTS
     elif _is_delta(request):

@@ -1,4 +1,4 @@
-"""A plain write pipeline over DataFusion and delta-rs: one request in, one write out, streamed."""
+"""`WritePipeline`: execute write requests with DataFusion and delta-rs, streaming the rows."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ __all__ = ["WriteFormat", "WriteMode", "WritePipeline", "WriteRequest", "WriteRe
 
 
 class WritePipeline:
-    """Writes what requests ask for.
+    """Executes write requests.
 
-    The source is never collected: it goes to the engine as an Arrow stream.
+    The source is not collected: the engine reads it as an Arrow stream.
 
     Args:
-        ctx: runs SQL sources; needed for those only.
-        reuse_handles: keep Delta tables open between writes, with the semantics of a fresh open.
+        ctx: runs sources that are SQL text; not needed for other sources.
+        reuse_handles: cache open Delta tables between writes; each write still uses the newest version.
 
     >>> import pyarrow as pa, tempfile
     >>> from deltawitness import WriteRequest
@@ -46,17 +46,17 @@ class WritePipeline:
         self._handles = HandleCache() if reuse_handles else None
 
     def write(self, request: WriteRequest) -> WriteResult:
-        """Carry out one request.
+        """Execute one request.
 
         Raises:
-            WriteRequestError: the request cannot be carried out; nothing was written.
-            FileExistsError: a directory of files exists and the mode is `error`.
+            WriteRequestError: the request is invalid; nothing was written.
+            FileExistsError: the target is a directory of files that exists, and the mode is `error`.
         """
         source = self.source_of(request)
         if request.format is WriteFormat.DELTA:
             return self._write_delta(request, source)
         rows = _Counter()
-        files = write_files(request, rows.counting(_reader(source)))
+        files = write_files(request, rows.count_rows(_reader(source)))
         return WriteResult(
             format=request.format,
             mode=request.mode,
@@ -66,10 +66,13 @@ class WritePipeline:
         )
 
     def source_of(self, request: WriteRequest) -> Any:
-        """Return what the request's rows come from: SQL is planned, anything else is as it is.
+        """Return the source of the request's rows as an object that exports Arrow data.
+
+        SQL text is planned, a dataset becomes a reader, and any other source is returned unchanged.
 
         Raises:
-            WriteRequestError: SQL without a session, or a source that exports no Arrow data.
+            WriteRequestError: the source is SQL text and the pipeline has no session context, or it
+                exports no Arrow data.
         """
         source = request.source
         if isinstance(source, str):
@@ -90,7 +93,7 @@ class WritePipeline:
 
         with self._table(request) as table:
             if table is not None and request.mode is WriteMode.IGNORE:
-                write_deltalake(table, source, mode="ignore")  # which looks at neither
+                write_deltalake(table, source, mode="ignore")  # reads neither argument
                 return WriteResult(format=request.format, mode=request.mode, skipped=True)
             arguments = _delta_arguments(request)
             if table is None:
@@ -103,7 +106,7 @@ class WritePipeline:
 
     @staticmethod
     def _create_delta(request: WriteRequest, source: Any, arguments: dict[str, Any]) -> WriteResult:
-        """Write a table that was not there; its commit is found by an id, as no handle is there to ask."""
+        """Create a table; without a handle its commit is found by an id in the commit metadata."""
         from deltalake import write_deltalake  # noqa: PLC0415 - heavy
 
         destination, receipt_id = str(request.destination), new_id()
@@ -135,18 +138,18 @@ _EXPORTS = ("__arrow_c_stream__", "__arrow_c_array__")
 
 
 class _Counter:
-    """Counts rows as they pass."""
+    """Counts the rows of a reader."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def counting(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-        """Return a reader of the same rows."""
+    def count_rows(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        """Return a reader of the same rows that adds each batch to `count`."""
         import pyarrow as pa  # noqa: PLC0415 - heavy, only for other formats
 
-        return pa.RecordBatchReader.from_batches(reader.schema, self._passing(reader))
+        return pa.RecordBatchReader.from_batches(reader.schema, self._counted(reader))
 
-    def _passing(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    def _counted(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         for batch in reader:
             self.count += batch.num_rows
             yield batch
@@ -189,7 +192,10 @@ def _delta_arguments(request: WriteRequest) -> dict[str, Any]:
 
 
 def _commit_properties(request: WriteRequest) -> CommitProperties | None:
-    """Return the request's commit properties with its `commit_metadata` added; the former win."""
+    """Return the request's commit properties with its `commit_metadata` added.
+
+    A key in both keeps the value of the commit properties.
+    """
     from deltalake import CommitProperties  # noqa: PLC0415 - heavy
 
     metadata = request.format_options.get("commit_metadata")

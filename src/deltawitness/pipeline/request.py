@@ -1,4 +1,4 @@
-"""What a write pipeline is asked to do, checked before anything is written."""
+"""Requests and results of write pipelines; a request is validated when it is created."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=StrEnum)
 
 
 class WriteFormat(StrEnum):
-    """What is written."""
+    """The format of the written data."""
 
     DELTA = "delta"
     PARQUET = "parquet"
@@ -30,7 +30,7 @@ class WriteFormat(StrEnum):
 
 
 class WriteMode(StrEnum):
-    """What happens when the destination exists."""
+    """What to do if the destination exists."""
 
     ERROR = "error"
     APPEND = "append"
@@ -45,7 +45,7 @@ FORMAT_OPTIONS: Mapping[WriteFormat, frozenset[str]] = {
     WriteFormat.JSON: frozenset(),
     WriteFormat.ARROW: frozenset({"max_rows_per_file"}),
 }
-"""Which `format_options` each format takes."""
+"""The `format_options` that each format accepts."""
 
 _DELTA_ONLY = (
     "schema_mode",
@@ -62,24 +62,24 @@ class WriteRequest:
     """One write: a source, a destination, and how.
 
     Attributes:
-        source: a DataFusion DataFrame, SQL text, or anything that exports an Arrow stream or array.
-        destination: a location, or an open Delta table.
+        source: a DataFusion DataFrame, SQL text, or any object that exports an Arrow stream or array.
+        destination: a path or URI, or an open Delta table.
         format: Delta, or a directory of Parquet, CSV, JSON lines or Arrow files on a local disk.
-        mode: what happens when the destination exists.
+        mode: what to do if the destination exists.
         partition_by: columns to partition by.
-        schema_mode: `merge` or `overwrite`, as `write_deltalake` takes it.
-        predicate: which rows an overwrite replaces ("replace where").
-        storage_options: as `write_deltalake` takes them.
-        format_options: what only one format knows: `commit_metadata` (a mapping), `name`,
+        schema_mode: `merge` or `overwrite`, as in `write_deltalake`.
+        predicate: selects the rows that an overwrite replaces ("replace where").
+        storage_options: as in `write_deltalake`.
+        format_options: options of single formats: `commit_metadata` (a mapping), `name`,
             `description` for Delta; `compression` for Parquet; `include_header`, `delimiter` for
             CSV; `max_rows_per_file` for all but Delta and JSON.
         table_properties: configuration of a new Delta table.
-        writer_properties: delta-rs' `WriterProperties`.
-        target_file_size: bytes per file to aim at.
-        commit_properties: delta-rs' `CommitProperties`.
+        writer_properties: delta-rs's `WriterProperties`.
+        target_file_size: target size of each file in bytes.
+        commit_properties: delta-rs's `CommitProperties`.
 
     Raises:
-        WriteRequestError: the parts do not go together; the message says which.
+        WriteRequestError: an attribute is invalid or does not fit the others; the message names it.
 
     >>> WriteRequest(source="SELECT 1", destination="t", predicate="x = 1")
     Traceback (most recent call last):
@@ -102,7 +102,11 @@ class WriteRequest:
     commit_properties: CommitProperties | None = None
 
     def __post_init__(self) -> None:
-        """Check the parts against each other."""
+        """Normalize the format, the mode and the partition columns, and validate the request.
+
+        Raises:
+            WriteRequestError: an attribute is invalid or does not fit the others.
+        """
         object.__setattr__(self, "format", _member(WriteFormat, self.format))
         object.__setattr__(self, "mode", _member(WriteMode, self.mode))
         columns = self.partition_by
@@ -123,8 +127,8 @@ class WriteRequest:
         allowed = FORMAT_OPTIONS[self.format]
         for name in self.format_options:
             if name not in allowed:
-                known = ", ".join(sorted(allowed)) or "none"
-                msg = f"format_options: {self.format} does not know {name!r}; it takes {known}"
+                names = ", ".join(sorted(allowed)) or "none"
+                msg = f"format_options: {self.format} does not accept {name!r}; it accepts {names}"
                 raise WriteRequestError(msg)
         if not isinstance(self.format_options.get("commit_metadata", {}), Mapping):
             msg = "format_options: commit_metadata must be a mapping"
@@ -158,15 +162,16 @@ def _member(choices: type[T], value: str) -> T:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteResult:
-    """What a pipeline's write did.
+    """The result of a write of a pipeline or of `write_delta`.
 
     Attributes:
-        format: what was written.
-        mode: how.
-        version: the Delta version that this write committed, whoever has committed since; None for
-            other formats, and when nothing was committed or the table's log cannot be read.
-        rows: rows written: of Delta as the commit says; None when nothing was, or it does not say.
-        files: files written; None for Delta.
+        format: the format of the request.
+        mode: the mode of the request.
+        version: the Delta version that this write committed, even if other writers have committed
+            since; None for other formats, if nothing was committed, or if the log is unreadable.
+        rows: number of written rows, for Delta from the commit; None if nothing was written or the
+            commit has no row count.
+        files: number of written files; None for Delta.
         skipped: the destination existed and the mode was `ignore`.
     """
 

@@ -1,1 +1,1 @@
-"""Rows of Delta tables that a DataFusion session cannot read through the engine's own provider."""
+"""Read Delta tables that DataFusion's own table provider cannot read, through delta-rs."""

@@ -1,9 +1,9 @@
-"""A version of a Delta table as a dataset whose rows delta-rs itself reads.
+"""`DeltaDataset`: one version of a Delta table as a PyArrow dataset whose rows delta-rs reads.
 
-DataFusion takes a Python dataset for a table: it asks it for its schema, hands it the columns and the
-filters of each scan, and reads the batches of its fragments. The rows come from a `QueryBuilder`,
-which reads what lies on an object store, deletion vectors and mapped columns; DataFusion's provider
-for foreign tables does not.
+DataFusion accepts a Python dataset as a table: it reads its schema, passes the columns and filters of
+each scan, and reads the batches of its fragments. The rows come from delta-rs's `QueryBuilder`, which
+supports object stores, deletion vectors and mapped columns; DataFusion's provider for foreign tables
+does not.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ __all__ = ["DeltaDataset"]
 _TABLE = "t"
 
 KEEP_FILTERS_ABOVE = f"LIMIT {(1 << 63) - 1}"
-"""A limit that no table reaches: the engine hands no filter past it to a scan, which would skip files
-by statistics that do not know NaN."""
+"""A limit larger than any table: the engine pushes no filter below it. A pushed-down filter would skip
+files by statistics that ignore NaN."""
 
 _ONE_PARTITION = {"datafusion.execution.target_partitions": "1"}
-"""Settings of a scan that runs no task of its own: see :mod:`deltawitness.scan.feeding`."""
+"""Settings of a scan that runs on its reader's thread: see :mod:`deltawitness.scan.feeding`."""
 
 _ROWS_WITHOUT_COLUMNS = 1 << 16
-"""Rows of a batch without columns, which takes no memory, but as many rows of a join."""
+"""Maximum number of rows of a batch without columns. Such a batch takes no memory itself, but a join
+over it builds as many rows."""
 
 
 class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
     """One version of a Delta table; later commits do not change it.
 
     Args:
-        table: the table, at the version to read. What becomes of the handle later does not matter.
+        table: the table, open at the version to read. Later changes of the handle have no effect.
     """
 
     def __init__(self, table: DeltaTable) -> None:
         from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
-        with suppressed():  # a plan over the dataset says what it reads
+        with suppressed():  # a plan over the dataset has the table as an input
             self._parallel = QueryBuilder().register(_TABLE, table)
             self._sequential = QueryBuilder(_ONE_PARTITION).register(_TABLE, table)
         self._schema = self.execute(f"SELECT * FROM {_TABLE} LIMIT 0").schema
@@ -61,7 +62,7 @@ class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
 
     @property
     def schema(self) -> pa.Schema:
-        """The table's columns, of the types that the engine's own provider gives them."""
+        """The table's schema, with the types that DataFusion's own provider returns."""
         return self._schema
 
     def scanner(
@@ -70,40 +71,55 @@ class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
         filter: pc.Expression | None = None,  # noqa: A002 - Arrow's name
         **_: Any,
     ) -> Scan:
-        """Return a scan of some columns, in this order, of the rows that a filter holds for."""
+        """Return a scan of the rows for which a filter is true.
+
+        Args:
+            columns: the columns to read, in this order; None for all.
+            filter: the filter; None for all rows.
+
+        Raises:
+            FilterError: the filter cannot be translated to SQL.
+        """
         names = tuple(self._schema.names if columns is None else columns)
         return Scan(self, names, _where(filter, self._schema))
 
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[Fragment]:  # noqa: A002 - Arrow's name
-        """Yield the one part that the table is read as: the engine behind it reads files in parallel."""
+        """Yield a single fragment, because delta-rs reads the files of the table in parallel itself.
+
+        Args:
+            filter: validated here, so that a scan fails while it is planned.
+
+        Raises:
+            FilterError: the filter cannot be translated to SQL.
+        """
         _where(filter, self._schema)
         yield Fragment(self)
 
     def execute(self, sql: str) -> pa.RecordBatchReader:
-        """Return the rows of a query over the table, named `t`."""
+        """Return a reader of a SQL query's rows; the table has the name `t` in it."""
         builder = self._sequential if is_feeding() else self._parallel
         return pa.RecordBatchReader.from_stream(builder.execute(sql))
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """The part of a dataset that is the whole of it."""
+    """The only fragment of a dataset."""
 
     dataset: DeltaDataset
 
     def scanner(self, _schema: pa.Schema | None = None, **how: Any) -> Scan:
-        """Return a scan; see :meth:`DeltaDataset.scanner`."""
+        """Return a scan of the dataset; see :meth:`DeltaDataset.scanner`."""
         return self.dataset.scanner(**how)
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """One reading of a dataset.
+    """One scan of a dataset.
 
     Attributes:
-        dataset: what is read.
-        columns: the columns that are wanted.
-        where: SQL between the table and its rows; empty where all are wanted.
+        dataset: the dataset.
+        columns: the columns to read.
+        where: SQL of the FROM clause with the filter; empty to read all rows.
     """
 
     dataset: DeltaDataset
@@ -112,11 +128,11 @@ class Scan:
 
     @property
     def projected_schema(self) -> pa.Schema:
-        """The columns that the batches have."""
+        """The schema of the batches."""
         return pa.schema([self.dataset.schema.field(name) for name in self.columns])
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows."""
+        """Yield the batches of the scan."""
         if not self.columns:
             yield from self._counted()
             return
@@ -125,7 +141,7 @@ class Scan:
         yield from read_ahead(partial(self.dataset.execute, sql))
 
     def _counted(self) -> Iterator[pa.RecordBatch]:
-        """Yield batches that have rows and no columns."""
+        """Yield batches with rows but without columns."""
         sql = f"SELECT count(*) FROM {self.where or _TABLE}"
         left = sum(
             batch.column(0)[0].as_py() for batch in read_ahead(partial(self.dataset.execute, sql))
@@ -137,7 +153,7 @@ class Scan:
 
 
 def _where(filter_: pc.Expression | None, schema: pa.Schema) -> str:
-    """Return the rows that a filter holds for, as what stands after FROM."""
+    """Return the SQL after FROM that selects the rows for which a filter is true; empty without one."""
     if filter_ is None:
         return ""
     node = parse_filter(filter_)

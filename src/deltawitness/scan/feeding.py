@@ -1,8 +1,8 @@
-"""Whether delta-rs is being fed with rows: its threads wait for them, and cannot help to read them.
+"""Record whether delta-rs is reading the rows of a write, so that scans avoid a deadlock with it.
 
-delta-rs asks for the rows of a write from its own few threads (one for each processor). A scan that
-runs tasks on the same threads then waits for threads that wait for the scan. A scan of one partition
-runs on the thread that reads it, and its requests on threads that are for requests alone.
+delta-rs reads the rows of a write on its own few threads (one per processor). A scan that runs tasks on
+the same threads then waits for threads that wait for the scan. A scan with one partition runs on the
+thread that reads it, and its I/O requests run on threads that do only I/O.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _writes = 0
 
 @contextmanager
 def feeding_delta_rs() -> Iterator[None]:
-    """Have scans that start inside the block, on any thread, need no thread of delta-rs."""
+    """Make scans that start during the block, on any thread, use one partition."""
     _add(1)
     try:
         yield
@@ -30,7 +30,7 @@ def feeding_delta_rs() -> Iterator[None]:
 
 
 def feeding(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a callable of delta-rs that asks for rows, as one that does so in :func:`feeding_delta_rs`."""
+    """Wrap a callable of delta-rs that reads rows, so that it runs inside :func:`feeding_delta_rs`."""
 
     @functools.wraps(call)
     def fed(*args: Any, **kwargs: Any) -> Any:
@@ -44,11 +44,11 @@ def feeding(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_feeding() -> bool:
-    """Tell whether some thread of the process feeds delta-rs, whatever with."""
+    """Return whether any thread of the process is inside :func:`feeding_delta_rs`."""
     return _writes > 0
 
 
 def _add(count: int) -> None:
-    global _writes  # noqa: PLW0603 - one count for the process, as delta-rs has one set of threads
+    global _writes  # noqa: PLW0603 - one count per process, because delta-rs has one thread pool
     with _lock:
         _writes += count

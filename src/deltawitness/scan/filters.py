@@ -1,9 +1,9 @@
-"""Arrow filter expressions as SQL that means the same.
+"""Translate Arrow filter expressions to equivalent SQL.
 
-DataFusion turns the filters of a scan into expressions of Arrow's, hands them to the dataset, and
-does not apply them again. Arrow evaluates some of them otherwise than SQL (NaN, NULL in `NOT IN`), so
-they are turned back into SQL, node by node. An expression has no public structure in Python; its
-serialized form has one, which does not depend on how text prints.
+DataFusion converts the filters of a scan to Arrow expressions, passes them to the dataset, and does not
+apply them again. Arrow evaluates some of them differently from SQL (NaN, NULL in `NOT IN`), so they are
+translated back to SQL, node by node. Python has no public API for the structure of an expression; its
+serialized form has a structure that does not depend on how the expression prints.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class FilterError(NotImplementedError):
-    """A filter that cannot be turned into SQL: the scan fails, because leaving it out returns wrong rows."""
+    """A filter that cannot be translated to SQL. The scan fails: without the filter it returns wrong rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class FilterLiteral:
 
 @dataclass(frozen=True, slots=True)
 class FilterCall:
-    """A function of Arrow's, applied to arguments.
+    """A call of an Arrow compute function.
 
     Attributes:
-        function: its name.
-        arguments: what it is applied to.
-        options: its options by name; none for most.
+        function: the name of the function.
+        arguments: the arguments.
+        options: the function's options by name; empty for most functions.
     """
 
     function: str
@@ -70,10 +70,13 @@ Node: TypeAlias = "FilterColumn | FilterLiteral | FilterCall"
 
 
 def parse_filter(expression: pc.Expression | pa.Scalar) -> Node:
-    """Return the structure of an expression; DataFusion hands a constant as a bare scalar.
+    """Return the structure of a filter expression.
+
+    Args:
+        expression: an Arrow expression, or a scalar, as DataFusion passes a constant filter.
 
     Raises:
-        FilterError: it has parts that no filter of DataFusion has.
+        FilterError: the expression has parts that DataFusion's filters do not have.
     """
     if isinstance(expression, pa.Scalar):
         return FilterLiteral(expression)
@@ -133,7 +136,7 @@ def _metadata_of(schema: pa.Schema) -> list[tuple[str, str]]:
     try:
         return list(_decode_metadata(exported.metadata))
     finally:
-        pa.Schema._import_from_c(address)  # noqa: SLF001 - takes the export back, and frees it
+        pa.Schema._import_from_c(address)  # noqa: SLF001 - imports the export again, which frees it
 
 
 def _decode_metadata(address: int | None) -> Iterator[tuple[str, str]]:
@@ -173,10 +176,10 @@ _SUFFIXES = {"is_null": "IS NULL", "is_valid": "IS NOT NULL"}
 
 
 def to_sql(node: Node) -> str:
-    """Return a node as SQL of DataFusion's dialect that means what the scan's filter meant.
+    """Return a node as SQL in DataFusion's dialect, with the meaning of the original SQL filter.
 
     Raises:
-        FilterError: there is no such SQL.
+        FilterError: the node cannot be translated.
     """
     match node:
         case FilterColumn(name):
@@ -198,19 +201,19 @@ def to_sql(node: Node) -> str:
 
 
 def quote_identifier(name: str) -> str:
-    """Return a name as it stands in SQL."""
+    """Return a name quoted as a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _literal_sql(value: pa.Scalar) -> str:
-    """Return a constant as SQL of exactly its type."""
+    """Return a constant as SQL with its exact type."""
     if _is_nested(value.type):
-        return _value_sql(value)  # of members that have their types
+        return _value_sql(value)  # its members have casts to their types
     return f"arrow_cast({_value_sql(value)}, {_text(_type_name(value.type))})"
 
 
 def _value_sql(value: pa.Scalar) -> str:
-    """Return a constant as SQL that a cast to its type makes exact."""
+    """Return a constant as SQL whose cast to the constant's type has its exact value."""
     if not value.is_valid:
         return "NULL"
     spell = next((spell for is_of, spell in _SPELLINGS if is_of(value.type)), None)
@@ -239,7 +242,7 @@ def _map_sql(value: pa.Scalar) -> str:
 
 def _float_sql(value: float) -> str:
     if math.isnan(value):
-        # Bits other than these have no spelling in SQL, and DataFusion tells NaN from NaN by them.
+        # SQL can express only these two bit patterns, and DataFusion compares NaN values by their bits.
         signs = {0x7FF8 << 48: "", 0xFFF8 << 48: "-"}
         (bits,) = struct.unpack(">Q", struct.pack(">d", value))
         if bits not in signs:
@@ -254,10 +257,10 @@ def _text(value: str) -> str:
 
 
 def _type_name(kind: pa.DataType) -> str:
-    """Return what `arrow_cast` calls a type.
+    """Return the name of a type for `arrow_cast`.
 
     Raises:
-        FilterError: it is of no kind that a Delta table has.
+        FilterError: Delta tables have no such type.
     """
     if (simple := _SIMPLE_TYPES.get(str(kind))) is not None:
         return simple
@@ -322,25 +325,25 @@ _SPELLINGS: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any], str]], ..
     (pa.types.is_map, _map_sql),
     (pa.types.is_list, lambda value: _array_sql(value.values)),
 )
-"""How a constant of each type is spelled, in the order in which they are tried."""
+"""Pairs of a type test and a function that returns the SQL of a constant; the first match is used."""
 
 
-# --- what files may be skipped by -----------------------------------------------------------------
+# --- file skipping --------------------------------------------------------------------------------
 
 
 def pruning_filter(node: Node, schema: pa.Schema) -> str | None:
-    """Return SQL that holds for every row for which a filter holds, and that files may be skipped by.
+    """Return SQL that is true for every row for which a filter is true, safe for skipping files.
 
     It has comparisons of integers, dates, text and booleans with constants that are not NULL, joined
-    by AND and OR. Statistics do not know NaN, and truncate timestamps, so that floats, decimals and
-    timestamps are left out, as are negations and tests for NULL.
+    by AND and OR. Floats, decimals and timestamps are left out, because file statistics ignore NaN and
+    truncate timestamps; so are negations and tests for NULL.
 
     Args:
         node: the filter.
         schema: the table's columns.
 
     Returns:
-        None where nothing can be said.
+        None if no part of the filter can be used.
     """
     match node:
         case FilterCall("and_kleene", (left, right)):

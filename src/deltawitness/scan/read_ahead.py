@@ -1,8 +1,9 @@
-"""A stream that is read by a thread of its own, ahead of whoever wants its rows.
+"""Read a stream on a background thread, ahead of its consumer.
 
-The engines block the thread that a batch is asked for on. delta-rs refuses to be asked by one of its
-own threads ("Cannot start a runtime from within a runtime"), and such a thread it is that asks when
-the rows feed a write. What waits here, waits for a batch alone, whatever thread it is.
+The engines block the thread that requests a batch. delta-rs refuses a request from one of its
+threads ("Cannot start a runtime from within a runtime"), but requests the rows of a write from such
+a thread. With a background thread, the requesting thread only waits on a queue, so it may be any
+thread.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ T = TypeVar("T")
 
 __all__ = ["read_ahead"]
 
-_AHEAD = 4
-"""Items that are read before they are asked for."""
+_MAX_ITEMS_AHEAD = 4
+"""Maximum number of items that are read before they are requested."""
 
-_WAITING = 5.0
-"""Seconds that a reader who wants no more waits for the item that is being read."""
+_JOIN_SECONDS = 5.0
+"""Maximum time in seconds that a stopped iterator waits for the thread to finish its current item."""
 
 
 def read_ahead(start: Callable[[], Iterable[T]]) -> Iterator[T]:
-    """Yield the items of an iterable that a thread of its own makes and reads.
+    """Yield the items of an iterable that a background thread creates and reads.
 
-    The thread starts with the first item that is asked for, and ends with the iterator.
+    The thread starts when the first item is requested, and ends with the iterator.
 
     Args:
-        start: makes the iterable.
+        start: creates the iterable; runs on the thread.
 
     Raises:
-        BaseException: what making or reading it raised.
+        BaseException: the error of creating or reading the iterable.
     """
     reader = _Reader(start)
     try:
@@ -42,25 +43,25 @@ def read_ahead(start: Callable[[], Iterable[T]]) -> Iterator[T]:
 
 
 class _End:
-    """What comes after the last item: why there are no more, if reading failed."""
+    """The marker after the last item, with the error if reading failed."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 class _Reader(Generic[T]):
-    """A thread that reads, and what it has read.
+    """A thread that reads an iterable, and the queue of its items.
 
-    The queues are those that CPython implements in C: a batch of 8,192 rows takes less time to read than
-    a `threading.Condition` takes to wake a thread.
+    `SimpleQueue` is used because CPython implements it in C: a batch of 8,192 rows takes less time to
+    read than a `threading.Condition` takes to wake a thread.
     """
 
     def __init__(self, start: Callable[[], Iterable[T]]) -> None:
         self._start = start
         self._items: SimpleQueue[T | _End] = SimpleQueue()
         self._permits: SimpleQueue[None] = SimpleQueue()
-        self._is_unwanted = False
-        for _ in range(_AHEAD):
+        self._is_stopped = False
+        for _ in range(_MAX_ITEMS_AHEAD):
             self._permits.put(None)
         self._thread = threading.Thread(target=self._run, name="deltawitness-scan", daemon=True)
         self._thread.start()
@@ -73,19 +74,19 @@ class _Reader(Generic[T]):
             raise item.error
 
     def stop(self) -> None:
-        self._is_unwanted = True
+        self._is_stopped = True
         self._permits.put(None)
-        self._thread.join(_WAITING)
+        self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         end = _End()
         try:
             for item in self._start():
                 self._permits.get()
-                if self._is_unwanted:
+                if self._is_stopped:
                     break
                 self._items.put(item)
-        except BaseException as error:  # noqa: BLE001 - raised where the items are asked for
+        except BaseException as error:  # noqa: BLE001 - raised again by the reader of the items
             end = _End(error)
         finally:
             self._items.put(end)

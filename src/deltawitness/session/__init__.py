@@ -1,4 +1,4 @@
-"""DataFusion sessions, observed: proxies for programs that use ours, patches for those that do not.
+"""Observe DataFusion sessions: through proxy classes, or through patches of DataFusion's own classes.
 
 `proxies` and `patches` send each method of the engine to a handler (`context_handlers`,
 `frame_handlers`, `catalog_handlers`). A handler uses the state of the session (`core`); a SQL

@@ -1,17 +1,17 @@
-"""What happens at the methods of catalogs and schemas that bring tables and take them away."""
+"""Handlers of the methods of `Catalog` and `Schema` that add and remove tables and schemas."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.state import session_of
-from deltawitness.session.core.table_providers import readable, readable_named
+from deltawitness.session.core.table_providers import to_readable, to_readable_named
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.handlers import (
     ADDRESS,
     Handler,
-    addressed,
     argument,
+    attach_address,
     is_behind,
     is_delta,
     record_frame_as_view,
@@ -27,11 +27,11 @@ def _catalog_schema(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, A
     schema = unpatched(catalog, "schema")(*args, **kwargs)
     address = getattr(catalog, ADDRESS, None)
     name = args[0] if args else kwargs.get("name", "public")
-    return schema if address is None else addressed(schema, (*address, name))
+    return schema if address is None else attach_address(schema, (*address, name))
 
 
-def _other_schema(method: str) -> Handler:
-    """Return the handler of a method that puts a schema in place of what was there, or none."""
+def _replace_schema_handler(method: str) -> Handler:
+    """Return the handler of a method that replaces or removes a schema."""
 
     def handler(catalog: Catalog, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = unpatched(catalog, method)(*args, **kwargs)
@@ -45,7 +45,7 @@ def _other_schema(method: str) -> Handler:
 
 
 def _schema_register(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = unpatched(schema, "register_table")(*readable(args), **readable_named(kwargs))
+    result = unpatched(schema, "register_table")(*to_readable(args), **to_readable_named(kwargs))
     address = getattr(schema, ADDRESS, None)
     if address is not None:
         ctx, *path = address
@@ -71,8 +71,8 @@ def _schema_deregister(schema: Schema, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 CATALOG_HANDLERS: dict[str, Handler] = {
-    "deregister_schema": _other_schema("deregister_schema"),
-    "register_schema": _other_schema("register_schema"),
+    "deregister_schema": _replace_schema_handler("deregister_schema"),
+    "register_schema": _replace_schema_handler("register_schema"),
     "schema": _catalog_schema,
 }
 SCHEMA_HANDLERS: dict[str, Handler] = {

@@ -1,7 +1,7 @@
-"""What happens at each method of `SessionContext` that we care about.
+"""Handlers of the observed methods of `SessionContext`.
 
-Each handler gets the plain object of the engine and the arguments of the call. The proxies and the
-patched classes both end here, so that they do the same.
+A handler gets the engine's own object and the arguments of the call. The proxies and the patched
+classes call the same handlers, so both behave alike.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from deltawitness.session.core.frames import (
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import (
     FACTORY_FORMAT,
+    allow_urls,
     attach_session,
-    let_read_urls,
     reads_urls,
     session_of,
 )
-from deltawitness.session.core.table_providers import readable, readable_named
+from deltawitness.session.core.table_providers import to_readable, to_readable_named
 from deltawitness.session.core.unpatched import REPLACED, unpatched
 from deltawitness.session.handlers import (
     Handler,
-    addressed,
     argument,
+    attach_address,
     is_behind,
     is_delta,
     record_frame_as_view,
@@ -49,14 +49,14 @@ __all__ = ["SESSION_EXTRAS", "SESSION_HANDLERS", "refresh", "register_delta"]
 def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if len(args) == 1 and not kwargs:
         (text,) = args
-        if isinstance(text, str) and text[:7] in _PLAINLY_A_QUERY:
+        if isinstance(text, str) and text[:7] in _QUERY_STARTS:
             session = session_of(ctx)
-            if session.is_settled:
-                # Most of what sessions do, at a tenth of what the rest of them costs.
+            if session.is_fresh:
+                # The fast path for plain queries: it costs a tenth of the general path below.
                 snapshot, epoch = session.snapshot, session.epoch
                 try:
                     frame: Any = unpatched(ctx, "sql")(text) if REPLACED else ctx.sql(text)
-                except Exception:  # noqa: BLE001, S110 - the way below raises it, unless it was a moment's
+                except Exception:  # noqa: BLE001, S110 - the general path raises it again, unless it was transient
                     pass
                 else:
                     frame._deltawitness_frame = PlainQuery(  # noqa: SLF001 - as `attach_state` does
@@ -72,11 +72,11 @@ def _sql(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     call = _sql_call(ctx, *args, **kwargs)
     if not isinstance(call.text, str):
         return call.plan()  # raises the engine's own error
-    return run_sql(session_of(ctx), call.owned())
+    return run_sql(session_of(ctx), call.with_copied_parameters())
 
 
-_PLAINLY_A_QUERY = frozenset({"SELECT ", "select ", "SELECT\n", "select\n"})
-"""How a text starts that is a query and nothing else."""
+_QUERY_STARTS = frozenset({"SELECT ", "select ", "SELECT\n", "select\n"})
+"""The first seven characters of texts that can only be queries."""
 
 
 def _sql_call(
@@ -90,18 +90,18 @@ def _sql_call(
     return SqlCall(ctx, query, options, param_values, named)
 
 
-def _plan_to_frame(name: str) -> Handler:
+def _plan_handler(name: str) -> Handler:
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
         frame = unpatched(ctx, name)(*args, **kwargs)
-        known = state_of(argument(args, kwargs, 0, "plan"))
-        if known is None:
+        plan_state = state_of(argument(args, kwargs, 0, "plan"))
+        if plan_state is None:
             return route(frame, FrameState(ctx, session, session.snapshot))
-        state = FrameState(ctx, known.session, known.snapshot, known.reads)
-        if known.pending is None:
+        state = FrameState(ctx, plan_state.session, plan_state.snapshot, plan_state.reads)
+        if plan_state.pending is None:
             return route(frame, state)
-        # The plan of a statement's frame, optimized or not, is that statement.
-        return attach_state(frame, state._replace(pending=known.pending.anew()))
+        # The plan comes from a statement's frame, optimized or not: the new frame runs the statement.
+        return attach_state(frame, state._replace(pending=plan_state.pending.unrun_copy()))
 
     return handler
 
@@ -110,15 +110,15 @@ def _table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     session = session_of(ctx)
     session.freshen(ctx)
     snapshot, epoch = session.snapshot, session.epoch
-    frame = session.reading(lambda: unpatched(ctx, "table")(*args, **kwargs))
+    frame = session.plan_with_retry(lambda: unpatched(ctx, "table")(*args, **kwargs))
     call = SqlCall(ctx, argument(args, kwargs, 0, "name"))
     config = session.config_of(ctx)
     origin = TextOrigin(session, call, epoch, config, snapshot.default, is_name=True)
     return attach_state(frame, FrameState(ctx, session, snapshot, (), origin))
 
 
-def _source(name: str) -> Handler:
-    """Return the handler of a method that makes a frame over data that it is given."""
+def _source_handler(name: str) -> Handler:
+    """Return the handler of a method that creates a frame over data that the caller passes."""
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
@@ -131,7 +131,7 @@ def _source(name: str) -> Handler:
 def _read_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session = session_of(ctx)
     source: Any = argument(args, kwargs, 0, "table")
-    frame = unpatched(ctx, "read_table")(*readable(args), **readable_named(kwargs))
+    frame = unpatched(ctx, "read_table")(*to_readable(args), **to_readable_named(kwargs))
     reads: tuple[InputVersion, ...] = ()
     if is_delta(source):
         uri = source.table_uri
@@ -144,16 +144,16 @@ def _read_table(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, An
 # --- SessionContext: registration ------------------------------------------------------------------------
 
 
-def _registering(method: str) -> Handler:
-    return lambda ctx, args, kwargs: _registered_as(ctx, method, *args, **kwargs)
+def _register_handler(method: str) -> Handler:
+    return lambda ctx, args, kwargs: _register_as(ctx, method, *args, **kwargs)
 
 
-def _registered_as(ctx: SessionContext, method: str, name: str, *args: Any, **kwargs: Any) -> None:
+def _register_as(ctx: SessionContext, method: str, name: str, *args: Any, **kwargs: Any) -> None:
     session = session_of(ctx)
     table: Any = next(iter((*args, *kwargs.values())), None)
     if is_delta(table):
         full_name = session.parsed_name(ctx, name)
-        unpatched(ctx, method)(name, *readable(args), **readable_named(kwargs))
+        unpatched(ctx, method)(name, *to_readable(args), **to_readable_named(kwargs))
         session.register(ctx, full_name, table, fixed=is_behind(table), is_registered=True)
         return
     refuse_statements(table)
@@ -163,8 +163,8 @@ def _registered_as(ctx: SessionContext, method: str, name: str, *args: Any, **kw
     record_frame_as_view(ctx, full_name, table)
 
 
-def _other_catalog(name: str) -> Handler:
-    """Return the handler of a method that puts a catalog, or all of them, in place of what was there."""
+def _replace_catalog_handler(name: str) -> Handler:
+    """Return the handler of a method that replaces one catalog, or all of them."""
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = unpatched(ctx, name)(*args, **kwargs)
@@ -183,18 +183,18 @@ def register_delta(
     version: int | None = None,
     storage_options: Mapping[str, str] | None = None,
 ) -> None:
-    """Register the Delta table at a location under a name of the session.
+    """Register the Delta table at a location under a name in the session.
 
     Args:
         ctx: the session.
-        name: the name, read as `register_table` reads it.
-        uri: where the table lies.
-        version: serve this version and no other, read only; the newest when None.
+        name: the name, parsed as `register_table` parses it.
+        uri: the table's path or URI.
+        version: serve only this version, read-only; None serves the newest version.
         storage_options: as for `DeltaTable`.
 
     Raises:
-        TableNotFoundError: there is no Delta table.
-        DeltaError: there is no such version.
+        TableNotFoundError: there is no Delta table at the location.
+        DeltaError: the table has no such version.
     """
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
@@ -206,17 +206,17 @@ def register_delta(
 
 
 def refresh(ctx: SessionContext, name: str | None = None) -> None:
-    """Serve the newest version of a registered Delta table, or of all of them.
+    """Serve the newest version of one registered Delta table, or of all of them.
 
-    What this session writes, it serves at once; this picks up what others have committed. A table
-    that was registered at a fixed version stays there.
+    The session serves its own commits at once; this method picks up commits of other writers. A
+    table that was registered at a fixed version stays at that version.
 
     Args:
         ctx: the session.
-        name: the table; all of them when None.
+        name: the table's name; None refreshes all tables.
 
     Raises:
-        StatementError: the name stands for no Delta table.
+        StatementError: no Delta table is registered under the name.
     """
     session = session_of(ctx)
     session.refresh(ctx, None if name is None else tuple(session.parsed_name(ctx, name)))
@@ -241,17 +241,17 @@ def _register_table_factory(
     return result
 
 
-def _registering_function(name: str) -> Handler:
-    """Return the handler of a method that registers a function of the program's own."""
+def _register_function_handler(name: str) -> Handler:
+    """Return the handler of a method that registers a user-defined function."""
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = unpatched(ctx, name)(*args, **kwargs)
         function: Any = next(iter((*args, *kwargs.values())), None)
-        named = getattr(function, "name", None)
-        if isinstance(named, str):
+        function_name = getattr(function, "name", None)
+        if isinstance(function_name, str):
             session = session_of(ctx)
-            session.note_change(named)
-            session.functions.add(named)
+            session.record_change(function_name)
+            session.functions.add(function_name)
         return result
 
     return handler
@@ -260,7 +260,7 @@ def _registering_function(name: str) -> Handler:
 def _register_udtf(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     result = unpatched(ctx, "register_udtf")(*args, **kwargs)
     session = session_of(ctx)
-    session.note_change()
+    session.record_change()
     session.table_functions += (argument(args, kwargs, 0, "func"),)
     return result
 
@@ -270,18 +270,18 @@ def _enable_spark_functions(
 ) -> Any:
     result = unpatched(ctx, "enable_spark_functions")(*args, **kwargs)
     session = session_of(ctx)
-    session.note_change()
+    session.record_change()
     session.has_spark_functions = True
     return result
 
 
-def _same_session(name: str) -> Handler:
-    """Return the handler of a method that returns another handle on the same session."""
+def _same_session_handler(name: str) -> Handler:
+    """Return the handler of a method that returns another context on the same session."""
 
     def handler(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         session = session_of(ctx)
         handle = attach_session(unpatched(ctx, name)(*args, **kwargs), session)
-        return let_read_urls(handle) if name == "enable_url_table" or reads_urls(ctx) else handle
+        return allow_urls(handle) if name == "enable_url_table" or reads_urls(ctx) else handle
 
     return handler
 
@@ -290,32 +290,32 @@ def _catalog(ctx: SessionContext, args: tuple[Any, ...], kwargs: dict[str, Any])
     session_of(ctx).freshen(ctx)
     catalog = unpatched(ctx, "catalog")(*args, **kwargs)
     name = args[0] if args else kwargs.get("name", "datafusion")
-    return addressed(catalog, (ctx, name))
+    return attach_address(catalog, (ctx, name))
 
 
 SESSION_HANDLERS: dict[str, Handler] = {
     "catalog": _catalog,
-    "create_dataframe_from_logical_plan": _plan_to_frame("create_dataframe_from_logical_plan"),
+    "create_dataframe_from_logical_plan": _plan_handler("create_dataframe_from_logical_plan"),
     "deregister_table": _deregister_table,
     "enable_spark_functions": _enable_spark_functions,
-    "execute_logical_plan": _plan_to_frame("execute_logical_plan"),
+    "execute_logical_plan": _plan_handler("execute_logical_plan"),
     "read_table": _read_table,
-    "register_table": _registering("register_table"),
-    "register_catalog_provider": _other_catalog("register_catalog_provider"),
-    "register_catalog_provider_list": _other_catalog("register_catalog_provider_list"),
+    "register_table": _register_handler("register_table"),
+    "register_catalog_provider": _replace_catalog_handler("register_catalog_provider"),
+    "register_catalog_provider_list": _replace_catalog_handler("register_catalog_provider_list"),
     "register_table_factory": _register_table_factory,
-    "register_table_provider": _registering("register_table_provider"),
+    "register_table_provider": _register_handler("register_table_provider"),
     "register_udtf": _register_udtf,
-    "register_view": _registering("register_view"),
+    "register_view": _register_handler("register_view"),
     "sql": _sql,
     "sql_with_options": _sql,
     "table": _table,
     **{
-        name: _registering_function(name)
+        name: _register_function_handler(name)
         for name in ("register_udaf", "register_udf", "register_udwf")
     },
     **{
-        name: _source(name)
+        name: _source_handler(name)
         for name in (
             "create_dataframe", "empty_table", "from_arrow", "from_pandas", "from_polars",
             "from_pydict", "from_pylist", "read_arrow", "read_avro", "read_batch", "read_batches",
@@ -323,17 +323,17 @@ SESSION_HANDLERS: dict[str, Handler] = {
         )
     },
     **{
-        name: _same_session(name)
+        name: _same_session_handler(name)
         for name in (
             "enable_url_table", "with_extensions", "with_logical_extension_codec",
             "with_physical_extension_codec", "with_python_udf_inlining",
         )
     },
 }  # fmt: skip
-"""Methods of `SessionContext` that are observed."""
+"""Handlers of the observed methods of `SessionContext`, by method name."""
 
 SESSION_EXTRAS: dict[str, Callable[..., Any]] = {
     "refresh": refresh,
     "register_delta": register_delta,
 }
-"""Methods that an observed session has and a plain one has not."""
+"""Methods that are added to a `SessionContext`, by name."""

@@ -1,4 +1,4 @@
-"""What the handlers of the engine's methods have in common."""
+"""Helpers that the handlers of contexts, frames and catalogs share."""
 
 from __future__ import annotations
 
@@ -23,45 +23,51 @@ if TYPE_CHECKING:
 __all__ = [
     "ADDRESS",
     "Handler",
-    "addressed",
     "argument",
+    "attach_address",
     "is_behind",
     "is_delta",
     "record_frame_as_view",
 ]
 
 Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-"""Takes the plain object, the arguments and the keyword arguments of a call."""
+"""A handler of a method: takes the engine's object, the positional and the keyword arguments."""
 
 
-def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int, name: str) -> Any:
-    """Return an argument of a call, by its place or by its name; None when it is not there."""
-    return args[place] if len(args) > place else kwargs.get(name)
+def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], index: int, name: str) -> Any:
+    """Return an argument of a call by its position or its name; None if it was not passed."""
+    return args[index] if len(args) > index else kwargs.get(name)
 
 
 def is_delta(table: object) -> bool:
-    """Tell whether a table is an open Delta table."""
+    """Return whether a table is a `deltalake.DeltaTable`."""
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     return isinstance(table, DeltaTable)
 
 
 def is_behind(table: DeltaTable) -> bool:
-    """Tell whether an open table is at an older version: it was opened there, to be read there."""
+    """Return whether a table is open at an older version than its newest one.
+
+    Such a table was opened at that version on purpose, so the session serves only this version.
+    """
     log = open_log(table.table_uri, storage_options_of(table))
     return log.read(table.version() + 1) is not None
 
 
 def record_frame_as_view(ctx: SessionContext, name: TableName, table: Any) -> None:
-    """Remember a frame that a name now stands for, so that it shows new versions of what it reads."""
+    """Record a frame that was registered as a view, so that the view follows new table versions.
+
+    Does nothing for a table that is not a frame of an observed session.
+    """
     if state_of(table) is None:
         return
     from deltawitness.session.core.frame_view import FrameView  # noqa: PLC0415 - needs the engine
 
     frame = table.frame if isinstance(table, FrameView) else table
     with suppress(StatementError):
-        bind_origin(frame)  # where a name has changed already, making the view again says so
-    session_of(ctx).note_view(ctx, name, partial(_view_of, frame))
+        bind_origin(frame)  # a name that has changed already raises when the view is planned again
+    session_of(ctx).record_view(ctx, name, partial(_view_of, frame))
 
 
 def _view_of(frame: Any, ctx: SessionContext) -> Table:
@@ -71,11 +77,16 @@ def _view_of(frame: Any, ctx: SessionContext) -> Table:
 
 
 ADDRESS = "_deltawitness_address"
-"""Under which name a catalog or a schema keeps where in which session it is."""
+"""The attribute of a `Catalog` or `Schema` that holds its context and its path in the session."""
 
 
-def addressed(place: Any, address: tuple[Any, ...]) -> Any:
-    """Let a catalog or a schema of the engine's know where it is, and return it."""
-    if type(place).__module__.startswith("datafusion."):
-        setattr(place, ADDRESS, address)
-    return place
+def attach_address(owner: Any, address: tuple[Any, ...]) -> Any:
+    """Store its context and path on a `Catalog` or `Schema` of the engine, and return the object.
+
+    Args:
+        owner: the catalog or schema; objects of other classes stay unchanged.
+        address: the context, the catalog's name and, for a schema, the schema's name.
+    """
+    if type(owner).__module__.startswith("datafusion."):
+        setattr(owner, ADDRESS, address)
+    return owner

@@ -1,7 +1,7 @@
-"""The plain classes of DataFusion, patched in place: for programs that are not to be changed.
+"""Patch DataFusion's own classes in place, for programs whose code cannot change.
 
-Methods are replaced on the classes, which stay the objects they are: the engine makes contexts by
-`SessionContext.__new__` inside, and programs have the classes bound.
+Methods are replaced on the existing classes. New classes would not be used: the engine creates
+contexts with `SessionContext.__new__`, and programs hold references to the classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from deltawitness.patching import Replacements, unpatched
 from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
 from deltawitness.session.context_handlers import SESSION_EXTRAS, SESSION_HANDLERS
-from deltawitness.session.core.state import keeping_session_alive
+from deltawitness.session.core.state import keep_session_alive
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.session.frame_handlers import FRAME_EXTRAS, FRAME_HANDLERS
 from deltawitness.session.handlers import Handler
@@ -22,7 +22,7 @@ __all__ = ["DataFusionPatches"]
 
 
 class DataFusionPatches:
-    """Replaces the methods of `SessionContext`, `DataFrame` and the catalogs, and puts them back."""
+    """Replaces and restores methods of `SessionContext`, `DataFrame`, `Catalog` and `Schema`."""
 
     def __init__(self) -> None:
         self._replacements = Replacements()
@@ -32,7 +32,7 @@ class DataFusionPatches:
         """Replace every observed method.
 
         Raises:
-            AttributeError: the engine lacks one; nothing stays replaced.
+            AttributeError: the installed DataFusion lacks a method; all replacements are undone.
         """
         from datafusion import DataFrame, SessionContext  # noqa: PLC0415 - heavy
         from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy
@@ -49,13 +49,13 @@ class DataFusionPatches:
             self.uninstall()
             raise
         self._originals.append((SessionContext, "global_ctx", vars(SessionContext)["global_ctx"]))
-        making: Any = classmethod(_global_ctx(SessionContext.global_ctx))
-        SessionContext.global_ctx = making  # type: ignore[method-assign]  # that is what a patch does
+        observed: Any = classmethod(_global_ctx(SessionContext.global_ctx))
+        SessionContext.global_ctx = observed  # type: ignore[method-assign]  # a patch replaces the method
         self._add_all(SessionContext, SESSION_EXTRAS)
         self._add_all(DataFrame, FRAME_EXTRAS)
 
     def uninstall(self) -> None:
-        """Put every original back, and take away what was added."""
+        """Restore every replaced method and remove every added one."""
         while self._originals:
             owner, name, original = self._originals.pop()
             if original is None:
@@ -68,7 +68,7 @@ class DataFusionPatches:
     def _replace_all(self, owner: type, handlers: Mapping[str, Handler]) -> None:
         for name, handler in handlers.items():
             REPLACED[owner, name] = unpatched(getattr(owner, name))
-            self._replacements.replace(owner, name, functools.partial(_observing, handler))
+            self._replacements.replace(owner, name, functools.partial(_handled_by, handler))
 
     def _add_all(self, owner: type, extras: Mapping[str, Callable[..., Any]]) -> None:
         for name, function in extras.items():
@@ -78,12 +78,12 @@ class DataFusionPatches:
 
 def _global_ctx(original: Callable[[], Any]) -> Callable[[type], Any]:
     def global_ctx(_: type) -> Any:
-        return keeping_session_alive(original())
+        return keep_session_alive(original())
 
     return functools.wraps(original)(global_ctx)
 
 
-def _observing(handler: Handler, original: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001 - the handler looks it up
+def _handled_by(handler: Handler, original: Callable[..., Any]) -> Callable[..., Any]:  # noqa: ARG001 - the handler looks it up
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return handler(self, args, kwargs)
 

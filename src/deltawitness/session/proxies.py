@@ -1,7 +1,6 @@
-"""`ObservedSessionContext` and `ObservedDataFrame`: transparent proxies over DataFusion's own.
+"""`ObservedSessionContext` and `ObservedDataFrame`: transparent proxies over DataFusion's classes.
 
-Each observed method is one line that hands over to the handlers; everything
-else reaches the wrapped object untouched.
+An observed method calls its handler. Every other attribute is forwarded to the wrapped object.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.internal_errors import report
 from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
 from deltawitness.session.context_handlers import SESSION_HANDLERS, refresh, register_delta
-from deltawitness.session.core.state import keeping_session_alive, session_of
+from deltawitness.session.core.state import keep_session_alive, session_of
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.session.frame_handlers import FRAME_HANDLERS, GIVING_DATA
 from deltawitness.session.handlers import Handler
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["ObservedDataFrame", "ObservedSessionContext", "plain"]
 
 if TYPE_CHECKING:
-    # What a reader and a type checker see of a proxy is the class that it stands for.
+    # Type checkers see a proxy as a subclass of the class that it wraps.
     _FrameProxy = DataFrame
     _SessionProxy = SessionContext
 else:
@@ -47,12 +46,12 @@ T = TypeVar("T")
 
 
 def plain(value: Any) -> Any:
-    """Return the engine's own object behind a proxy; anything else as it is."""
+    """Return the wrapped engine object of a proxy; any other value unchanged."""
     return value.__wrapped__ if isinstance(value, wrapt.BaseObjectProxy) else value
 
 
-def _observed(value: Any) -> Any:
-    """Return the proxy over what an observed object returned, where there is one for it."""
+def _to_proxy(value: Any) -> Any:
+    """Return a value of the engine wrapped in its proxy class; unchanged if there is none."""
     kind: Any = type(value)
     if kind is DataFrame:
         return ObservedDataFrame(value)
@@ -65,18 +64,18 @@ def _proxy_for(kind: Any) -> Callable[[Any], Any] | None:
     return next((proxy for wrapped, proxy in _PROXIES.items() if issubclass(kind, wrapped)), None)
 
 
-def _methods(handlers: Mapping[str, Handler], wrapped: type) -> Callable[[type[T]], type[T]]:
+def _add_methods(handlers: Mapping[str, Handler], wrapped: type) -> Callable[[type[T]], type[T]]:
     """Return a class decorator that adds every public method of the wrapped class.
 
-    Those that have a handler go to it, the others straight on.
+    A method with a handler calls the handler; any other method is forwarded to the wrapped object.
     """
 
     def add(proxy: type[T]) -> type[T]:
         for name, member in vars(wrapped).items():
             if name in handlers:
-                setattr(proxy, name, _method(name, handlers[name], member))
+                setattr(proxy, name, _handled(name, handlers[name], member))
             elif name not in vars(proxy) and _is_public(name):
-                setattr(proxy, name, _passed_through(name, member))
+                setattr(proxy, name, _forwarding(name, member))
         return proxy
 
     return add
@@ -86,23 +85,23 @@ def _is_public(name: str) -> bool:
     return not name.startswith("_") or name.startswith("__datafusion_")
 
 
-def _passed_through(name: str, member: Any) -> Any:
+def _forwarding(name: str, member: Any) -> Any:
     if isinstance(member, property):
         return property(lambda self: getattr(self.__wrapped__, name), doc=member.__doc__)
     if not inspect.isfunction(member):
-        return member  # a static method, which is the same wherever it is called
+        return member  # a static method needs no instance
 
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return _observed(getattr(self.__wrapped__, name)(*args, **kwargs))
+        return _to_proxy(getattr(self.__wrapped__, name)(*args, **kwargs))
 
     return functools.wraps(member)(method)
 
 
-def _method(name: str, handler: Handler, documented: Any) -> Callable[..., Any]:
+def _handled(name: str, handler: Handler, documented: Any) -> Callable[..., Any]:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if REPLACED:  # the wrapped object's own class is observed, and hands over by itself
-            return _observed(getattr(self.__wrapped__, name)(*args, **kwargs))
-        return _observed(handler(self.__wrapped__, args, kwargs))
+        if REPLACED:  # the wrapped class is patched, and calls the handler itself
+            return _to_proxy(getattr(self.__wrapped__, name)(*args, **kwargs))
+        return _to_proxy(handler(self.__wrapped__, args, kwargs))
 
     def plain_method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if REPLACED:
@@ -112,8 +111,12 @@ def _method(name: str, handler: Handler, documented: Any) -> Callable[..., Any]:
     return functools.wraps(documented)(plain_method if name in GIVING_DATA else method)
 
 
-class _Copied:
-    """Copies, pickles and prints as the proxy over the original, where that can be."""
+class _ProxyProtocols:
+    """Printing, copying and pickling of a proxy: each is done by the wrapped object.
+
+    A copy or an unpickled object is a proxy again. Copying and pickling raise as the wrapped object
+    does where it supports neither.
+    """
 
     def __repr__(self) -> str:
         return repr(plain(self))
@@ -125,10 +128,10 @@ class _Copied:
         return format(repr(self), form)
 
     def __copy__(self) -> Any:
-        return _again(self, copy.copy(plain(self)))
+        return _proxy_over(self, copy.copy(plain(self)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _again(self, copy.deepcopy(plain(self), memo))
+        return _proxy_over(self, copy.deepcopy(plain(self), memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (plain(self),)
@@ -137,23 +140,23 @@ class _Copied:
         return self.__reduce__()
 
 
-def _again(proxy: Any, wrapped: Any) -> Any:
+def _proxy_over(proxy: Any, wrapped: Any) -> Any:
     return type(proxy)(wrapped)
 
 
-@_methods(FRAME_HANDLERS, DataFrame)
-class ObservedDataFrame(_Copied, _FrameProxy):
-    """A transparent proxy over a DataFusion `DataFrame`; frames that are made from it are as well.
+@_add_methods(FRAME_HANDLERS, DataFrame)
+class ObservedDataFrame(_ProxyProtocols, _FrameProxy):
+    """A transparent proxy over a DataFusion `DataFrame`; derived frames are proxies too.
 
-    Statements run at a terminal method (`collect`, `show`, `to_pandas`, ...), once each time, and
-    never when somebody only looks at the frame. Writes are observed.
+    The frame of a SQL statement runs the statement once per call of a terminal method (`collect`,
+    `show`, `to_pandas`, ...). Displaying the frame does not run it. Writes are observed.
 
     Args:
-        frame: the frame.
+        frame: the frame to wrap.
     """
 
     if TYPE_CHECKING:
-        # Frames that are made from it are of its kind.
+        # Derived frames are observed frames.
         def __init__(self, frame: DataFrame) -> None: ...
         def aggregate(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
         def alias(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
@@ -170,31 +173,31 @@ class ObservedDataFrame(_Copied, _FrameProxy):
         def with_columns(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
 
     def transform(self, func: Callable[..., Any], *args: Any) -> Any:
-        """Apply a function to this frame; it gets the observed frame."""
+        """Return what a function returns for this observed frame and further arguments."""
         return func(self, *args)
 
     def write_delta(
         self, uri: str | os.PathLike[str], *, mode: str = "error", **options: Any
     ) -> WriteResult:
-        """Run the frame and write its rows as a Delta table; they stream, and are never collected.
+        """Run the frame and stream its rows into a Delta table, without collecting them.
 
         The write is observed with the frame's plan, its schema and the Delta tables that it reads.
-        A table that the session has registered at this location is served at its new version.
+        If the session has registered a table at this location, it serves the new version.
 
         Args:
-            uri: where the table lies or is to be made.
-            mode: `error`, `append`, `overwrite` or `ignore`, when there is a table.
+            uri: path or URI of the table; the table is created if it does not exist.
+            mode: what to do if the table exists: `error`, `append`, `overwrite` or `ignore`.
             **options: `partition_by`, `schema_mode`, `predicate`, `storage_options`,
                 `configuration`, `name`, `description`, `target_file_size`, `writer_properties`,
                 `commit_properties`, `post_commithook_properties`, as `write_deltalake` takes them.
 
         Returns:
-            The version that was committed and the rows that were written; `skipped` when mode
-            `ignore` found a table.
+            The committed version and the number of written rows; `skipped` is true if the mode is
+            `ignore` and the table exists.
 
         Raises:
             StatementError: the mode is none of the four.
-            DeltaError: the mode is `error`, and there is a table.
+            DeltaError: the mode is `error` and the table exists.
 
         >>> import tempfile
         >>> from deltawitness import ObservedSessionContext
@@ -207,12 +210,12 @@ class ObservedDataFrame(_Copied, _FrameProxy):
         return write_delta(plain(self), uri, mode=mode, **options)
 
 
-@_methods(SESSION_HANDLERS, SessionContext)
-class ObservedSessionContext(_Copied, _SessionProxy):
-    """A `datafusion.SessionContext` that also writes Delta tables, every write of it observed.
+@_add_methods(SESSION_HANDLERS, SessionContext)
+class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
+    """A `datafusion.SessionContext` that also writes Delta tables, and observes every write.
 
-    `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`, `MERGE`, `COPY`, `OPTIMIZE`, `VACUUM` and `RESTORE` on
-    registered Delta tables are carried out by delta-rs; everything else is DataFusion's own.
+    delta-rs executes `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`, `MERGE`, `COPY`, `OPTIMIZE`, `VACUUM`
+    and `RESTORE` on registered Delta tables. DataFusion executes everything else.
 
     Args:
         config: session configuration, or an existing context to wrap.
@@ -232,7 +235,7 @@ class ObservedSessionContext(_Copied, _SessionProxy):
     """
 
     if TYPE_CHECKING:
-        # Frames that come out of it are observed.
+        # Frames of an observed session are observed frames.
         def from_arrow(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
         def from_pandas(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
         def from_polars(self, *args: Any, **kwargs: Any) -> ObservedDataFrame: ...
@@ -262,8 +265,8 @@ class ObservedSessionContext(_Copied, _SessionProxy):
 
     @classmethod
     def global_ctx(cls) -> ObservedSessionContext:
-        """Return the global context, observed."""
-        return cls(keeping_session_alive(SessionContext.global_ctx()))
+        """Return a proxy over DataFusion's global context."""
+        return cls(keep_session_alive(SessionContext.global_ctx()))
 
     def register_delta(
         self,
@@ -273,18 +276,18 @@ class ObservedSessionContext(_Copied, _SessionProxy):
         version: int | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
-        """Register the Delta table at a location under a name of the session.
+        """Register the Delta table at a location under a name in the session.
 
         Args:
-            name: the name, read as `register_table` reads it.
-            uri: where the table lies.
-            version: serve this version and no other, read only; the newest when None.
+            name: the name, parsed as `register_table` parses it.
+            uri: the table's path or URI.
+            version: serve only this version, read-only; None serves the newest version.
             storage_options: as for `DeltaTable`.
 
         Raises:
-            TableNotFoundError: there is no Delta table.
-            DeltaError: there is no such version.
-            Exception: the engine's own, when the name is taken.
+            TableNotFoundError: there is no Delta table at the location.
+            DeltaError: the table has no such version.
+            Exception: DataFusion's own error if the name is taken.
 
         >>> import tempfile
         >>> ctx = ObservedSessionContext()
@@ -297,30 +300,30 @@ class ObservedSessionContext(_Copied, _SessionProxy):
         register_delta(plain(self), name, uri, version=version, storage_options=storage_options)
 
     def refresh(self, name: str | None = None) -> None:
-        """Serve the newest version of a registered Delta table, or of all of them.
+        """Serve the newest version of one registered Delta table, or of all of them.
 
-        What this session writes, it serves at once; this picks up what others have committed. A
-        table that was registered at a fixed version stays there.
+        The session serves its own commits at once; this method picks up commits of other writers.
+        A table that was registered at a fixed version stays at that version.
 
         Args:
-            name: the table; all of them when None.
+            name: the table's name; None refreshes all tables.
 
         Raises:
-            StatementError: the name stands for no Delta table.
+            StatementError: no Delta table is registered under the name.
 
         >>> ObservedSessionContext().refresh()
         """
         refresh(plain(self), name)
 
 
-@_methods(CATALOG_HANDLERS, Catalog)
-class ObservedCatalog(_Copied, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
-    """A proxy over a catalog of an observed session: it tells which tables come and go."""
+@_add_methods(CATALOG_HANDLERS, Catalog)
+class ObservedCatalog(_ProxyProtocols, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+    """A proxy over a `Catalog` that records in the session which schemas are added and removed."""
 
 
-@_methods(SCHEMA_HANDLERS, Schema)
-class ObservedSchema(_Copied, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
-    """A proxy over a schema of an observed session: it tells which tables come and go."""
+@_add_methods(SCHEMA_HANDLERS, Schema)
+class ObservedSchema(_ProxyProtocols, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+    """A proxy over a `Schema` that records in the session which tables are added and removed."""
 
 
 _PROXIES: dict[type, Callable[[Any], Any]] = {

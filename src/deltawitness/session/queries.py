@@ -1,4 +1,4 @@
-"""Queries whose rows go to the program, observed where the setting `capture_queries` is on."""
+"""Telemetry of queries that return rows to the program, if the setting `capture_queries` is on."""
 
 from __future__ import annotations
 
@@ -25,27 +25,30 @@ __all__ = ["inside_a_query", "observe_query"]
 
 
 def observe_query(observer: Observer, name: str, frame: DataFrame, call: Callable[[], Any]) -> Any:
-    """Run a method that gives rows to the program, and have it observed.
+    """Call a frame's method that returns rows, and record the query.
+
+    The method's result and its exception are unchanged, except that a returned stream is wrapped to
+    count its rows. A query without Delta tables, or inside another one, is not recorded.
 
     Args:
-        observer: what observes.
-        name: the method.
+        observer: records the query.
+        name: the name of the method.
         frame: the frame.
-        call: runs it; its result and its exception leave as they are.
+        call: calls the method.
     """
     is_within = _inside.get() or not observer.is_on()
-    query = None if is_within else _opened(observer, frame)
+    query = None if is_within else _open_query(observer, frame)
     if query is None:
         return call()
     try:
         with inside_a_query():
             result = call()
     except BaseException as error:
-        _guarded(query.end, error)
+        _guard(query.end, error)
         raise
     if name in _STREAMS:
         return _STREAMS[name](result, query)
-    _guarded(_end, query, name, result)
+    _guard(_end, query, name, result)
     return result
 
 
@@ -54,7 +57,7 @@ _inside: ContextVar[bool] = ContextVar("deltawitness_inside_a_query", default=Fa
 
 @contextmanager
 def inside_a_query() -> Iterator[None]:
-    """Let no method that the engine calls inside the block count as a query of its own."""
+    """Record no further query inside the block: the engine's methods call each other."""
     token = _inside.set(True)
     try:
         yield
@@ -62,8 +65,8 @@ def inside_a_query() -> Iterator[None]:
         _inside.reset(token)
 
 
-def _opened(observer: Observer, frame: DataFrame) -> Query | None:
-    """Return the telemetry of a query over Delta tables; None for another one."""
+def _open_query(observer: Observer, frame: DataFrame) -> Query | None:
+    """Return the telemetry of a query over Delta tables; None if it reads none."""
     try:
         state = state_of(frame)
         if state is None:
@@ -92,9 +95,9 @@ def _end(query: Query, name: str, result: Any) -> None:
     query.end()
 
 
-def _guarded(act: Callable[..., None], *args: Any) -> None:
+def _guard(call: Callable[..., None], *args: Any) -> None:
     try:
-        act(*args)
+        call(*args)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the query
         report("query", error)
 
@@ -120,7 +123,13 @@ _ROWS: dict[str, Callable[[Any], int]] = {
 
 
 class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
-    """A stream of record batches that counts the rows which pass; the query ends with it."""
+    """A stream of record batches that counts its rows and ends the query at its end.
+
+    Args:
+        stream: the engine's stream.
+        query: the telemetry of the query.
+        siblings: ids of the query's streams that are not read to their end, shared by all of them.
+    """
 
     def __init__(self, stream: Any, query: Query, siblings: set[int] | None = None) -> None:
         super().__init__(stream)
@@ -130,10 +139,10 @@ class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in
 
     def next(self) -> Any:
         """Return the next batch."""
-        return self._self_counted(self.__wrapped__.next)
+        return self._self_take(self.__wrapped__.next)
 
     def __next__(self) -> Any:
-        return self._self_counted(self.__wrapped__.__next__)
+        return self._self_take(self.__wrapped__.__next__)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -145,33 +154,33 @@ class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in
         try:
             batch = await self.__wrapped__.__anext__()
         except BaseException as error:
-            self._self_over(error)
+            self._self_finish(error)
             raise
-        self._self_passed(batch)
+        self._self_count(batch)
         return batch
 
     def __del__(self) -> None:
-        # A program may stop in the middle: what it has taken is what was returned.
-        _guarded(self._self_closed, None)
+        # A program may stop before the end: the rows that it has read are the query's rows.
+        _guard(self._self_close, None)
 
-    def _self_counted(self, take: Callable[[], Any]) -> Any:
+    def _self_take(self, take: Callable[[], Any]) -> Any:
         try:
             batch = take()
         except BaseException as error:
-            self._self_over(error)
+            self._self_finish(error)
             raise
-        self._self_passed(batch)
+        self._self_count(batch)
         return batch
 
-    def _self_passed(self, batch: Any) -> None:
-        _guarded(_count_batch, self._self_query, batch)
+    def _self_count(self, batch: Any) -> None:
+        _guard(_count_batch, self._self_query, batch)
 
-    def _self_over(self, error: BaseException) -> None:
+    def _self_finish(self, error: BaseException) -> None:
         is_end = isinstance(error, StopIteration | StopAsyncIteration)
-        _guarded(self._self_closed, None if is_end else error)
+        _guard(self._self_close, None if is_end else error)
 
-    def _self_closed(self, error: BaseException | None) -> None:
-        """End the query when this was the last of its streams, or with the error of any."""
+    def _self_close(self, error: BaseException | None) -> None:
+        """End the query if this was its last open stream, or if a stream raised an error."""
         self._self_open.discard(id(self.__wrapped__))
         if error is not None or not self._self_open:
             self._self_query.end(error)
@@ -181,13 +190,13 @@ def _count_batch(query: Query, batch: Any) -> None:
     query.rows = (query.rows or 0) + batch.to_pyarrow().num_rows
 
 
-def _partitioned(streams: list[Any], query: Query) -> list[Any]:
+def _observe_partitions(streams: list[Any], query: Query) -> list[Any]:
     still_open = set(map(id, streams))
     return [ObservedStream(stream, query, still_open) for stream in streams]
 
 
 class _Capsule:
-    """An Arrow C stream that has been handed out, as an object that exports it."""
+    """An object that exports an existing Arrow C stream capsule, as pyarrow expects one."""
 
     def __init__(self, capsule: Any) -> None:
         self._capsule = capsule
@@ -197,13 +206,13 @@ class _Capsule:
         return self._capsule
 
 
-def _exported(capsule: Any, query: Query) -> Any:
-    """Return an Arrow C stream of the same batches, counted as they are read."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+def _count_capsule_rows(capsule: Any, query: Query) -> Any:
+    """Return an Arrow C stream of the same batches that counts their rows as they are read."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     reader = pa.RecordBatchReader.from_stream(_Capsule(capsule))
 
-    def passing() -> Iterator[Any]:
+    def counted() -> Iterator[Any]:
         query.rows = 0
         try:
             for batch in reader:
@@ -212,18 +221,18 @@ def _exported(capsule: Any, query: Query) -> Any:
         except GeneratorExit:
             raise
         except BaseException as error:
-            _guarded(query.end, error)
+            _guard(query.end, error)
             raise
         finally:
-            _guarded(query.end)
+            _guard(query.end)
 
-    return pa.RecordBatchReader.from_batches(reader.schema, passing()).__arrow_c_stream__()
+    return pa.RecordBatchReader.from_batches(reader.schema, counted()).__arrow_c_stream__()
 
 
 _STREAMS: dict[str, Callable[[Any, Any], Any]] = {
-    "__arrow_c_stream__": _exported,
+    "__arrow_c_stream__": _count_capsule_rows,
     "__aiter__": ObservedStream,
     "__iter__": ObservedStream,
     "execute_stream": ObservedStream,
-    "execute_stream_partitioned": _partitioned,
+    "execute_stream_partitioned": _observe_partitions,
 }

@@ -2,5 +2,5 @@
 
 `state` owns the tables of a session, `snapshot` resolves names at one version of each, `frames`
 attaches to each frame what its plan does not hold, and `unpatched` calls the engine past our patches.
-Nothing here knows about SQL statements.
+SQL statements are handled in `deltawitness.session.sql`.
 """

@@ -1,7 +1,7 @@
-"""After a write that raised: the session serves what is in the table by then.
+"""Serve a table's newest version after a write that raised, because its commit may have landed.
 
-An error can follow a commit that has landed. The surest way to one is Ctrl-C: Python raises
-`KeyboardInterrupt` when delta-rs returns, and by then the commit is in the log.
+Ctrl-C is the most likely case: Python raises `KeyboardInterrupt` when delta-rs returns, and by then
+the commit is in the log.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
     from deltawitness.session.core.state import Session
 
-__all__ = ["publishing_after_failure"]
+__all__ = ["publish_after_failure"]
 
 
 @contextmanager
-def publishing_after_failure(
+def publish_after_failure(
     session: Session, ctx: SessionContext, uri: str, storage_options: Mapping[str, str] | None
 ) -> Iterator[None]:
     """Serve the newest version of a table when the write inside the block raises.
 
-    The exception leaves as it is. A statement that is refused has written nothing, and the table is
-    not opened for it.
+    The exception is raised again unchanged. The table is not opened after a `StatementError`: a
+    refused statement has written nothing.
 
     Args:
         session: the state of the session that writes.
         ctx: a context of this session.
-        uri: where the table lies.
-        storage_options: how it is opened.
+        uri: the table's path or URI.
+        storage_options: options to open the table with.
     """
     try:
         yield
@@ -49,19 +49,19 @@ def publishing_after_failure(
 def _publish_newest(
     session: Session, ctx: SessionContext, uri: str, storage_options: Mapping[str, str] | None
 ) -> None:
-    # Opened anew: nobody knows what an open table has seen after an exception.
-    table = _opened(uri, None if storage_options is None else dict(storage_options))
+    # A new handle: after an exception the state of the existing one is undefined.
+    table = _open_table(uri, None if storage_options is None else dict(storage_options))
     if table is None:
         return
     try:
         session.publish_location(ctx, uri, table)
-    except Exception as error:  # noqa: BLE001 - the write's own exception is to leave
+    except Exception as error:  # noqa: BLE001 - the write's own exception must reach the caller
         report("session", error)
 
 
-def _opened(uri: str, storage_options: dict[str, str] | None) -> DeltaTable | None:
-    """Return the table; None where it cannot be opened, which may be why the write has failed."""
-    from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and there already
+def _open_table(uri: str, storage_options: dict[str, str] | None) -> DeltaTable | None:
+    """Return the table; None if it cannot be opened, which may be why the write failed."""
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy, already loaded
 
     try:
         return DeltaTable(uri, storage_options=storage_options)

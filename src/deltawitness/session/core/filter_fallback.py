@@ -1,9 +1,9 @@
-"""Run a frame whose filters a dataset cannot be given.
+"""Run a frame whose filters cannot be pushed down to a dataset.
 
-DataFusion hands the filters of a scan to a dataset as expressions of Arrow's. It fails to put some of
-them together (`x = NULL AND y > 1`: the first is a constant, which Arrow joins to nothing), and some
-cannot be turned into SQL for :mod:`deltawitness.scan`. Both fail while the frame is planned, before
-anything has run; such a frame is planned again with its filters left above the scan.
+DataFusion pushes the filters of a scan down to a dataset as Arrow expressions. It fails to combine
+some of them (`x = NULL AND y > 1`: the first becomes a constant scalar, which has no `&`), and some
+have no equivalent in the SQL of :mod:`deltawitness.scan`. Both fail while the frame is planned,
+before anything has run. Such a frame is planned again without filter push-down.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _REFUSED = (FILTER_UNJOINED, "FilterError")
 
 
 def call_frame(frame: DataFrame, name: str, *args: Any, **kwargs: Any) -> Any:
-    """Call a method of the engine's that runs a frame, with its filters above the scans if need be.
+    """Call an engine method that runs a frame; without filter push-down if planning it fails.
 
     Args:
         frame: the frame.
-        name: the method.
+        name: the name of the method.
         args: its arguments.
         kwargs: its keyword arguments.
     """
@@ -44,7 +44,15 @@ def call_frame(frame: DataFrame, name: str, *args: Any, **kwargs: Any) -> Any:
 def call_with_fallback(
     frame: DataFrame, name: str, call: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """Do as :func:`call_frame` does, with the method of the frame at hand."""
+    """Call a bound method that runs a frame; without filter push-down if planning it fails.
+
+    Args:
+        frame: the frame.
+        name: the name of the method.
+        call: the bound method.
+        args: its arguments.
+        kwargs: its keyword arguments.
+    """
     try:
         return call(*args, **kwargs)
     except Exception as error:
@@ -54,7 +62,7 @@ def call_with_fallback(
 
 
 def plan_to_run(frame: DataFrame) -> Any:
-    """Return the optimized plan of a frame, which can be run as it stands.
+    """Return the optimized plan of a frame, without filter push-down if the scan would refuse it.
 
     Args:
         frame: the frame.
@@ -66,12 +74,12 @@ def plan_to_run(frame: DataFrame) -> Any:
 
 
 def _without_filters(frame: DataFrame) -> Any:
-    """Return the frame in a session that hands no filters to scans.
+    """Return the frame in a scratch session whose optimizer pushes no filters down.
 
-    The plan brings its tables and functions. The settings are those of the frame's own session where
-    that is known: of what is decided after a plan was made, they change how fast it runs, no result.
+    The logical plan holds its tables and functions. The scratch session copies the settings of the
+    frame's session if that is observed: after planning, settings change the speed, not the result.
     """
-    from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy, already loaded
 
     state = state_of(frame)
     ctx = SessionContext(None if state is None else unpatched(state.ctx, "copied_config")())

@@ -1,7 +1,7 @@
-"""The view of a frame, which remembers the frame: a subclass of a class of the engine.
+"""`FrameView`, a `datafusion.catalog.Table` that holds the frame it was created from.
 
-This module is imported when the first view is made. Modules that patch DataFusion run while it is being
-imported, and must not need it themselves.
+Import this module only when the first view is created: it imports DataFusion, while the modules that
+patch DataFusion are themselves imported during DataFusion's import.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["FrameView"]
 
 
 class FrameView(Table):
-    """What `DataFrame.into_view()` returns: a table that knows the frame it shows."""
+    """The result of an observed frame's `into_view()`; `frame` is the frame that the view shows."""
 
     __slots__ = (ATTRIBUTE, "frame")
 

@@ -1,7 +1,7 @@
-"""What is known of a frame beside its plan: its session, what it reads, how it is made anew.
+"""The state of a frame beside its plan: its session, the tables it reads, how to plan it again.
 
-The state lies on the plain DataFrame itself, so that a proxy over it and a patched class find the
-same. Frames that are made from a frame inherit it.
+The state is an attribute of the engine's own DataFrame, so the proxies and the patched classes find
+the same state. Derived frames inherit it.
 """
 
 from __future__ import annotations
@@ -42,35 +42,35 @@ __all__ = [
 ]
 
 ATTRIBUTE = "_deltawitness_frame"
-"""Under which name a frame keeps what is known of it."""
+"""The attribute of a frame that holds its state."""
 
 
 class PendingPlan(Protocol):
-    """A statement that runs when its frame is asked for rows, once each time."""
+    """A statement that runs once each time its frame's rows are requested."""
 
     @property
     def title(self) -> str:
-        """What it would do, without a literal."""
+        """What the statement does, without its literals."""
 
     @property
     def status(self) -> str:
-        """The title and what has happened so far: shown when somebody looks at the frame."""
+        """The title and the runs so far, for displaying the frame."""
 
-    def anew(self) -> PendingPlan:
-        """Return the statement as that of another frame."""
+    def unrun_copy(self) -> PendingPlan:
+        """Return the statement for another frame, without the runs of this one."""
 
     def run(self) -> DataFrame:
-        """Carry the statement out and return the frame of its result."""
+        """Run the statement and return the frame of its result."""
 
 
 class Origin(Protocol):
-    """Plans a frame again over the versions of its Delta tables that the session serves then."""
+    """Plans a frame again over the current versions of its Delta tables."""
 
     def __call__(self) -> DataFrame:
-        """Return the frame over the versions of now."""
+        """Return the frame over the versions that the session serves now."""
 
     def bind(self) -> object:
-        """Resolve the names in the frame's query, if that is not done yet.
+        """Resolve the names in the frame's query, unless they are resolved already.
 
         Raises:
             StatementError: a name may resolve to something else than when the frame was planned.
@@ -78,15 +78,15 @@ class Origin(Protocol):
 
 
 class FrameState(NamedTuple):
-    """What is known of a frame.
+    """The state of a frame.
 
     Attributes:
-        ctx: the context it was made with.
+        ctx: the context that created the frame.
         session: the state of its session.
-        snapshot: what table names meant when it was planned.
-        reads: Delta tables that it reads and that no name in the snapshot tells.
-        origin: makes it again, over the versions of then; None for a frame over fixed data.
-        pending: the statement that it stands for, if it is no query.
+        snapshot: the tables that names resolved to when the frame was planned.
+        reads: Delta tables that the frame reads and that cannot be found in its plan by name.
+        origin: plans the frame again over current versions; None for a frame over fixed data.
+        pending: the statement that the frame runs; None for a query.
     """
 
     ctx: SessionContext
@@ -154,25 +154,28 @@ class PlainQuery:
 
 
 def state_of(frame: object) -> FrameState | None:
-    """Return what is known of a frame, also through a proxy; None for a frame of no known session."""
+    """Return the state of a frame, a plan or a proxy; None if it comes from no observed session."""
     state = getattr(frame, ATTRIBUTE, None)
     if type(state) is FrameState:
         return state
-    # A plain query leaves no more than what its state can be made of, should anybody ask.
+    # The frame of a plain query has only the arguments of its state, which is created on demand.
     return state.state() if type(state) is PlainQuery else None
 
 
 def attach_state(frame: Any, state: FrameState) -> Any:
-    """Let the frame, or a plan of it, have this state, and return it."""
+    """Store a state on a frame, a plan or a view, and return that object."""
     setattr(frame, ATTRIBUTE, state)
     return frame
 
 
 def replan(frame: Any) -> Any:
-    """Return the frame planned again over the versions of its Delta tables that the session serves.
+    """Return the frame planned again over the current versions of its Delta tables.
+
+    A value that is not a frame, or that reads no Delta tables, is returned unchanged.
 
     Raises:
-        StatementError: it reads Delta tables, and a name in its query may resolve to something else.
+        StatementError: the frame reads Delta tables, and a name in its query may resolve to something
+            else than when it was planned.
     """
     state = state_of(frame)
     if state is None or state.origin is None or not _reads_versions(frame, state):
@@ -181,18 +184,20 @@ def replan(frame: Any) -> Any:
 
 
 def _reads_versions(frame: Any, state: FrameState) -> bool:
-    """Tell whether a frame reads Delta tables, or names that a cache owns: others have no versions."""
+    """Return whether a frame reads Delta tables or names of a cache: only these have versions."""
     text = unpatched(frame, "logical_plan")().display_indent()
-    return bool(state.inputs(text)) or any(name.table in text for name in tuple(state.session.lent))
+    return bool(state.inputs(text)) or any(
+        name.table in text for name in state.session.cache_links.uncached
+    )
 
 
 def derive(
     name: str, frame: DataFrame, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> DataFrame:
-    """Return the frame that a method of the frame makes, with what is known of it.
+    """Call a method that derives a frame, and attach to the result a state derived from the frame's.
 
     Args:
-        name: the method, one that only adds to the plan.
+        name: the name of the method, which only adds to the plan.
         frame: the frame.
         args: the method's arguments.
         kwargs: the method's keyword arguments.
@@ -200,61 +205,61 @@ def derive(
     state = state_of(frame)
     result: DataFrame = unpatched(frame, name)(*args, **kwargs)
     if state is None or result is frame or not hasattr(result, "__dict__"):
-        # Nothing to add to the plan; or `select_exprs`, which hands out the engine's inner frame.
+        # Nothing was added to the plan; or `select_exprs` returned the engine's inner frame.
         return result
     snapshot, reads = state.snapshot, state.reads
     others = [value for value in (*args, *kwargs.values()) if hasattr(value, ATTRIBUTE)]
     if others:
-        snapshot, reads = _joined(frame, others)
+        snapshot, reads = _combined_reads(frame, others)
     derived = FrameState(
         state.ctx,
         state.session,
         snapshot,
         reads,
         DerivedOrigin(name, frame, args, kwargs),
-        None if state.pending is None else Derived(state.pending, name, args, kwargs),
+        None if state.pending is None else DerivedStatement(state.pending, name, args, kwargs),
     )
     attach_state(result, derived)
     return result
 
 
 def refuse_statements(*frames: object) -> None:
-    """Refuse a frame that stands for a statement where a frame of rows is wanted.
+    """Refuse the frame of a statement where a frame of rows is required.
 
     Raises:
-        StatementError: one of them does; it has not been run.
+        StatementError: one of the frames has a pending statement; the statement was not run.
     """
     for frame in frames:
         state = state_of(frame)
         if state is not None and state.pending is not None:
-            msg = f"{state.pending.title}: the frame of a statement is no source of rows; run it first"
+            msg = f"{state.pending.title}: the frame of a statement is not a source of rows; run it first"
             raise StatementError(msg)
 
 
-def _joined(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion, ...]]:
-    """Return in which snapshot a frame of several is to be read, and what it reads besides.
+def _combined_reads(frame: Any, others: list[Any]) -> tuple[Snapshot, tuple[InputVersion, ...]]:
+    """Return the snapshot of a frame that combines several frames, and its reads beside the snapshot.
 
-    Where a name stands for different versions in them, what each reads is recorded by itself, and the
-    names of the whole mean nothing any more.
+    If a name resolves to different versions in the frames, the inputs of each frame become reads and
+    the snapshot is empty: a name in the combined plan no longer identifies a version.
     """
     refuse_statements(*others)
-    states = [(each, known) for each in (frame, *others) if (known := state_of(each)) is not None]
+    states = [(each, state) for each in (frame, *others) if (state := state_of(each)) is not None]
     snapshot = states[0][1].snapshot
-    if all(known.snapshot is snapshot for _, known in states):
-        return snapshot, tuple(read for _, known in states for read in known.reads)
-    merged = _merged(states)
+    if all(state.snapshot is snapshot for _, state in states):
+        return snapshot, tuple(read for _, state in states for read in state.reads)
+    merged = _merged_snapshot(states)
     if merged is not None:
-        return merged, tuple(read for _, known in states for read in known.reads)
+        return merged, tuple(read for _, state in states for read in state.reads)
     reads = tuple(
         read
-        for each, known in states
-        for read in known.inputs(unpatched(each, "logical_plan")().display_indent())
+        for each, state in states
+        for read in state.inputs(unpatched(each, "logical_plan")().display_indent())
     )
     return Snapshot({}, snapshot.default), reads
 
 
-def _merged(states: list[tuple[Any, FrameState]]) -> Snapshot | None:
-    """Return one snapshot of what several frames read; None where they do not agree on a name."""
+def _merged_snapshot(states: list[tuple[Any, FrameState]]) -> Snapshot | None:
+    """Return one snapshot of the tables that several frames read; None if a name differs in them."""
     found: dict[TableName, Registered] = {}
     for frame, state in states:
         text = unpatched(frame, "logical_plan")().display_indent()
@@ -277,7 +282,7 @@ def bind_origin(frame: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DerivedOrigin:
-    """Makes a frame again that a method of another frame has made."""
+    """Plans a derived frame again: replans its source frames, then calls the method on them."""
 
     name: str
     frame: DataFrame
@@ -285,24 +290,24 @@ class DerivedOrigin:
     kwargs: Mapping[str, Any]
 
     def __call__(self) -> DataFrame:
-        """Return the frame over the versions of now."""
-        made: DataFrame = derive(
+        """Return the frame over the versions that the session serves now."""
+        derived: DataFrame = derive(
             self.name,
             replan(self.frame),
             tuple(replan(value) for value in self.args),
             {key: replan(value) for key, value in self.kwargs.items()},
         )
-        return made
+        return derived
 
     def bind(self) -> None:
-        """Bind the frames that it was made from."""
+        """Resolve the names in the queries of its source frames."""
         for each in (self.frame, *self.args, *self.kwargs.values()):
             bind_origin(each)
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
-    """A frame made from a statement's frame: the statement runs, then the frame is made."""
+class DerivedStatement:
+    """The statement of a frame derived from a statement's frame: run it, then derive from the result."""
 
     statement: PendingPlan
     name: str
@@ -311,19 +316,19 @@ class Derived:
 
     @property
     def title(self) -> str:
-        """What the statement would do."""
+        """What the statement does, without its literals."""
         return self.statement.title
 
     @property
     def status(self) -> str:
-        """What has happened to the statement."""
+        """The title and the runs of the statement so far."""
         return self.statement.status
 
-    def anew(self) -> Derived:
-        """Return the statement, and what is made of its result, as those of another frame."""
-        return replace(self, statement=self.statement.anew())
+    def unrun_copy(self) -> DerivedStatement:
+        """Return the statement and the derivation for another frame, without the runs of this one."""
+        return replace(self, statement=self.statement.unrun_copy())
 
     def run(self) -> DataFrame:
-        """Carry the statement out and make the frame from its result."""
+        """Run the statement and derive the frame from its result."""
         frame: DataFrame = unpatched(self.statement.run(), self.name)(*self.args, **self.kwargs)
         return frame

@@ -1,7 +1,7 @@
-"""What we rely on in DataFusion that its documentation does not promise; each has a contract test.
+"""Behaviour of DataFusion that we rely on and that its documentation does not promise.
 
-A new release that moves one of them fails `tests/test_datafusion_seams.py` with the name of what
-moved. (Those of delta-rs are in :mod:`deltawitness.commit.private_api`.)
+Each has a contract test in `tests/test_datafusion_seams.py`, which names the behaviour that a new
+release has changed. (For delta-rs see :mod:`deltawitness.commit.private_api`.)
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ __all__ = [
     "CONSTANT_FILTER",
     "ENGINE_ERROR",
     "FAILED_SOURCE",
+    "FILE_CACHE_LIMIT",
     "FILTER_RULE",
     "FILTER_UNJOINED",
-    "KEEP_AS_WRITTEN",
-    "LIST_OF_FILES",
     "NAME_UNKNOWN",
     "OUTER_REFERENCE",
     "OVERWRITE_REFUSED",
     "REPLACE_REFUSED",
     "SCAN",
+    "UNOPTIMIZED",
     "VIEW_OF_FRAME",
     "calls_volatile",
     "cast_type",
@@ -36,63 +36,63 @@ __all__ = [
 
 SCAN = re.compile(r"^\s*TableScan: (.+)$", re.MULTILINE)
 """A line of `LogicalPlan.display_indent()` that names a scanned table, also inside subqueries and
-views; the name is dotted and has no quotes, and may be followed by what is read of it."""
+views. The name is dotted and unquoted; the projection and filters may follow it."""
 
 BOUND_TO_ZONE = re.compile(r"\b(?:to_timestamp\w*|now)\(")
-"""Calls that are bound to the session's time zone when they are planned; their text does not tell it.
-Functions of `datafusion.functions` are bound to none."""
+"""Calls that take the session's time zone when they are planned; the plan's text does not show it.
+Functions of `datafusion.functions` take no time zone."""
 
-LIST_OF_FILES = "datafusion.runtime.list_files_cache_limit"
-"""How much a session remembers of what lies in directories: one that remembers sees no new file."""
+FILE_CACHE_LIMIT = "datafusion.runtime.list_files_cache_limit"
+"""The setting for the size of a session's cache of directory listings. A cached listing hides new
+files."""
 
 FAILED_SOURCE = "C Data interface error"
-"""How delta-rs says that the stream which it was to write has failed by itself."""
+"""Part of delta-rs's error message when the source stream of a write raised."""
 
 FILTER_RULE = "push_down_filter"
-"""The rule of the optimizer that hands filters to scans."""
+"""The optimizer rule that pushes filters down to scans."""
 
 FILTER_UNJOINED = "unsupported operand type(s) for &: 'pyarrow.lib."
-"""How planning the scan of a dataset fails whose first filter is a constant."""
+"""The error message of planning a dataset scan whose first filter is a constant."""
 
 CONSTANT_FILTER = re.compile(r"full_filters=\[Boolean\(")
-"""How the text of an optimized plan shows a scan whose first filter is a constant."""
+"""A scan whose first filter is a constant, in the text of an optimized plan."""
 
 ENGINE_ERROR = "DataFusion error: "
-"""How an error of DataFusion's own begins that is of no class but `Exception`."""
+"""The start of the message of a DataFusion error that has no class but `Exception`."""
 
 OUTER_REFERENCE = "outer_ref("
-"""How the same text marks a column of the outer query inside a subquery."""
+"""The prefix of a column of the outer query inside a subquery, in a plan's text."""
 
 OVERWRITE_REFUSED = "Overwrite not implemented"
-"""What an in-memory table says to `InsertOp.OVERWRITE`: write options cannot be read otherwise."""
+"""The error of an in-memory table for `InsertOp.OVERWRITE`: the only way to read write options."""
 
 REPLACE_REFUSED = "Replace Into not implemented"
-"""What an in-memory table says to `InsertOp.REPLACE`."""
+"""The error of an in-memory table for `InsertOp.REPLACE`."""
 
 NAME_UNKNOWN = ("not found", "No table named")
-"""How planning says that a table's name stands for nothing."""
+"""Parts of the error messages of planning for a table name that does not exist."""
 
-
-KEEP_AS_WRITTEN = ("datafusion.optimizer.max_passes", "0")
-"""A setting under which PREPARE keeps a plan as it was written: it optimizes it otherwise, so that
-EXECUTE returns a plan that does not show the statement any more."""
+UNOPTIMIZED = ("datafusion.optimizer.max_passes", "0")
+"""The setting that makes PREPARE store an unoptimized plan. By default PREPARE optimizes it, and
+EXECUTE then returns a plan from which the statement cannot be recognized."""
 
 VIEW_OF_FRAME = re.compile(r"\bview_[0-9a-f]{8}(?:_[0-9a-f]{4}){3}_[0-9a-f]{12}\b")
-"""The name that the engine gives a frame which stands for `$name` in a statement."""
+"""The name that the engine generates for a frame that replaces `$name` in a statement."""
 
 
 def is_of_kind(plan: Any, kind: str) -> bool:
-    """Tell whether a plan's outermost node is of a kind; plans without a Python class are of none."""
+    """Return whether a plan's outermost node is of a kind; False for nodes without a Python class."""
     try:
         return type(plan.to_variant()).__name__ == kind
-    except Exception:  # noqa: BLE001 - the engine knows plans that Python has no word for
+    except Exception:  # noqa: BLE001 - the engine has plan nodes without a Python class
         return False
 
 
 def dml_kind(plan: Any) -> str:
     """Return what a DML plan does: Append, Overwrite, Replace, Update, Delete, Truncate or Merge.
 
-    `DmlStatement.op()` has no word for MERGE yet, and raises.
+    `DmlStatement.op()` has no value for MERGE yet and raises `NotImplementedError`.
     """
     try:
         return str(plan.to_variant().op()).rpartition(".")[2]
@@ -101,12 +101,15 @@ def dml_kind(plan: Any) -> str:
 
 
 def cast_type(expression: Any) -> str:
-    """Return the type of a cast, which the engine tells in the expression's text alone."""
+    """Return the target type of a cast, which the engine shows only in the expression's text."""
     return str(expression.canonical_name()).rpartition(" AS ")[2].removesuffix(")")
 
 
 def calls_volatile(function: Any) -> bool:
-    """Tell whether a scalar function is volatile: the engine says so where it hands out no class."""
+    """Return whether a scalar function is volatile.
+
+    The engine shows the volatility only in the error for a function without a Python class.
+    """
     try:
         function.to_variant()
     except ValueError as error:
@@ -115,14 +118,19 @@ def calls_volatile(function: Any) -> bool:
 
 
 def table_of_class(kind: type[T], table: Any) -> T:
-    """Return a table of a class of our own that stands for what an engine's `Table` stands for."""
+    """Return an engine's `Table` as an instance of a subclass of `Table`.
+
+    Args:
+        kind: the subclass.
+        table: the engine's table; the result wraps the same provider.
+    """
     view = kind.__new__(kind)
-    view._inner = table._inner  # type: ignore[attr-defined]  # noqa: SLF001 - the one thing that a Table holds
+    view._inner = table._inner  # type: ignore[attr-defined]  # noqa: SLF001 - the only attribute of a Table
     return view
 
 
 def wrapped_plan(plan: Any) -> Any:
-    """Return a plan as the class that `SessionContext` takes: nodes hand out the engine's inner one."""
-    from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, and there already
+    """Return a plan as the class that `SessionContext` accepts; plan nodes return an inner class."""
+    from datafusion.plan import LogicalPlan  # noqa: PLC0415 - heavy, already loaded
 
     return plan if isinstance(plan, LogicalPlan) else LogicalPlan(plan)

@@ -1,4 +1,4 @@
-"""What telemetry and the ledger say of a Delta table that a session has registered."""
+"""Record in telemetry and in the ledger that a session has registered a Delta table."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ __all__ = ["record_registration"]
 
 
 def record_registration(entry: Registered) -> None:
-    """Add an event to the current span, and a row to the ledger where the settings ask for one.
+    """Add an event to the current span and, if the settings ask for it, a row to the ledger.
 
-    Nothing is recorded where nothing is observed, and no error leaves.
+    Does nothing while observation is off. Never raises.
 
     Args:
         entry: the table, as the session serves it.
@@ -59,14 +59,15 @@ def _record(observer: Observer, entry: Registered) -> None:
             DELTA_TABLE_ID: table_id(entry.uri, key=settings.table_id_key),
             DELTA_TABLE_VERSION: entry.version,
         }
-        named = {} if name is None else {DB_COLLECTION_NAME: name}
-        span.add_event(EVENT_TABLE_REGISTERED, {**attributes, **named})
+        if name is not None:
+            attributes[DB_COLLECTION_NAME] = name
+        span.add_event(EVENT_TABLE_REGISTERED, attributes)
     if settings.capture_registrations and observer.recorder is not None:
-        observer.recorder.operation(current_run(), _row(entry, name, span))
+        observer.recorder.record_operation(current_run(), _row(entry, name, span))
 
 
 def _row(entry: Registered, name: str | None, span: trace.Span) -> dict[str, Any]:
-    where = ledger_uri(entry.uri)
+    uri = ledger_uri(entry.uri)
     context = span.get_span_context()
     return {
         "event_time": now_ns() // 1000,
@@ -77,8 +78,8 @@ def _row(entry: Registered, name: str | None, span: trace.Span) -> dict[str, Any
         "policy": POLICY_UNMANAGED,
         "result": CacheResult.NOOP.value,
         "table_name": name,
-        "table_uri": where,
-        "table_id": table_id(where),
+        "table_uri": uri,
+        "table_id": table_id(uri),
         "version": entry.version,
         "trace_id": trace.format_trace_id(context.trace_id) if context.is_valid else None,
         "span_id": trace.format_span_id(context.span_id) if context.is_valid else None,

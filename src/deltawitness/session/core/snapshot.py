@@ -1,4 +1,4 @@
-"""Which names of a session stand for Delta tables, and at which version each is served."""
+"""The Delta tables that a session's names resolve to, and the version at which each is served."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ __all__ = ["Registered", "Snapshot", "TableName", "inputs_of", "is_printed_as", 
 
 
 class TableName(NamedTuple):
-    """A table's full name in a session."""
+    """The full name of a table in a session: catalog, schema and table."""
 
     catalog: str
     schema: str
     table: str
 
     def sql(self) -> str:
-        """Return the name as SQL that means exactly it."""
+        """Return the name as a quoted SQL identifier."""
         return quote_identifier(*self)
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A Delta table under a name of the session.
+    """A Delta table that is registered under a name in the session.
 
     Attributes:
         name: the name.
-        uri: where it lies.
-        storage_options: how it is opened.
+        uri: the table's path or URI.
+        storage_options: options to open the table with.
         version: the version that the session serves.
         table_id: stable id of its location.
-        identity: the id in the table's metadata; another one means a table made anew.
-        fixed: it was registered at a version, and so is read only.
-        defaults: SQL of the columns' defaults, by column.
+        identity: the id in the table's metadata; it changes when the table is dropped and recreated.
+        fixed: the table was registered at a fixed version and is read-only.
+        defaults: SQL of the columns' default values, by column.
     """
 
     name: TableName
@@ -50,7 +50,7 @@ class Registered:
     defaults: Mapping[str, str] = field(default_factory=dict)
 
     def is_same_version(self, other: Registered) -> bool:
-        """Return whether both are the same version of the same table, and not of one created in its place."""
+        """Return whether both are one version of one table; a recreated table is another table."""
         return (self.table_id, self.identity, self.version) == (
             other.table_id,
             other.identity,
@@ -58,16 +58,16 @@ class Registered:
         )
 
     def as_input(self) -> InputVersion:
-        """Return the table as something that a write was made from."""
+        """Return the table's version as an input of a write."""
         return InputVersion(self.table_id, self.version, self.uri)
 
 
 class Snapshot:
-    """The registered Delta tables at one moment; never changed, but replaced by the next one.
+    """The registered Delta tables at one time; immutable, each change creates another snapshot.
 
     Args:
         entries: the tables, by name.
-        default: catalog and schema that a name without them is looked up in.
+        default: the default catalog and schema; None if not known.
     """
 
     __slots__ = ("_spellings", "default", "entries")
@@ -83,29 +83,29 @@ class Snapshot:
         return iter(self.entries.values())
 
     def get(self, name: TableName) -> Registered | None:
-        """Return the table of that name, or None."""
+        """Return the table with this name, or None."""
         return self.entries.get(name)
 
     def with_entry(self, entry: Registered) -> Snapshot:
-        """Return a snapshot with this table at its name."""
+        """Return a snapshot with this table added or replaced."""
         after = Snapshot({**self.entries, entry.name: entry}, self.default)
         if entry.name in self.entries:
             after._spellings = self._spellings
         return after
 
     def full_name(self, parts: tuple[str, ...]) -> TableName:
-        """Return the full name of a table that is named by at most three parts."""
+        """Return the full name for one to three parts; missing parts come from the defaults."""
         missing = len(TableName._fields) - len(parts)
         return TableName(*(self.default or ())[:missing], *parts)
 
     def without(self, names: Iterable[TableName]) -> Snapshot:
-        """Return a snapshot in which these names stand for no Delta table."""
-        gone = set(names)
-        kept = {name: entry for name, entry in self.entries.items() if name not in gone}
-        return self if len(kept) == len(self.entries) else Snapshot(kept, self.default)
+        """Return a snapshot without the tables of these names."""
+        removed = set(names)
+        entries = {name: entry for name, entry in self.entries.items() if name not in removed}
+        return self if len(entries) == len(self.entries) else Snapshot(entries, self.default)
 
     def named(self, spelling: str) -> list[Registered]:
-        """Return the tables that a plan may mean by a name as it prints it: dotted, without quotes."""
+        """Return the tables that a name in a plan's text may refer to: it is dotted and unquoted."""
         return [self.entries[name] for name in self._by_spelling().get(spelling, ())]
 
     def _by_spelling(self) -> dict[str, list[TableName]]:
@@ -128,16 +128,16 @@ def _spellings(name: TableName, default: tuple[str, str] | None) -> Iterator[str
 
 
 def is_printed_as(name: TableName, printed: str) -> bool:
-    """Return whether a plan may print a table's name like this: dotted, in part, and without quotes."""
+    """Return whether a plan's text may print a table's name so: dotted, unquoted, maybe shortened."""
     return printed in {".".join(name), ".".join(name[1:]), name.table}
 
 
 def scanned_names(plan_text: str, snapshot: Snapshot) -> list[Registered]:
-    """Return the Delta tables that a plan scans, each once, views followed down to them.
+    """Return the Delta tables that a plan scans, each once, including those inside views.
 
     Args:
-        plan_text: `LogicalPlan.display_indent()`, which prints subqueries and the inside of views.
-        snapshot: what the names meant when the plan was made.
+        plan_text: `LogicalPlan.display_indent()`, which prints subqueries and the plans of views.
+        snapshot: the tables that names resolved to when the plan was created.
     """
     found: dict[TableName, Registered] = {}
     for match in SCAN.finditer(plan_text):
@@ -150,10 +150,10 @@ def scanned_names(plan_text: str, snapshot: Snapshot) -> list[Registered]:
 
 
 def inputs_of(plan_text: str, snapshot: Snapshot) -> tuple[InputVersion, ...]:
-    """Return the Delta tables that a plan reads, at the versions that it reads.
+    """Return the versions of Delta tables that a plan reads.
 
     Args:
-        plan_text: as for :func:`scanned_names`.
-        snapshot: as for :func:`scanned_names`.
+        plan_text: `LogicalPlan.display_indent()`.
+        snapshot: the tables that names resolved to when the plan was created.
     """
     return tuple(entry.as_input() for entry in scanned_names(plan_text, snapshot))

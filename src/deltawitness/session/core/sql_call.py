@@ -1,4 +1,4 @@
-"""A call of `SessionContext.sql`, kept so that its text can be planned again."""
+"""The arguments of a `SessionContext.sql` call, stored so that its text can be planned again."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["SqlCall"]
 
 
 class SqlCall(NamedTuple):
-    """What `SessionContext.sql` was called with.
+    """The arguments of a `SessionContext.sql` call.
 
     Attributes:
         ctx: the context.
         text: the statement.
-        options: what kinds of statements are allowed.
-        param_values: values of `$name`.
-        named: texts and frames that stand in for `$name` in the statement.
+        options: the kinds of statements that are allowed.
+        param_values: values of `$name` parameters.
+        named: texts and frames that replace `$name` in the statement.
     """
 
     ctx: SessionContext
@@ -34,9 +34,9 @@ class SqlCall(NamedTuple):
     named: Mapping[str, Any] = MappingProxyType({})
 
     def plan(self, text: str | None = None) -> DataFrame:
-        """Return the frame of the statement, or of another one with the same parameters.
+        """Plan the statement, or another text with the same parameters, and return its frame.
 
-        The engine's own errors leave as they are.
+        Errors of the engine are raised unchanged.
         """
         frame: DataFrame = unpatched(self.ctx, "sql")(
             self.text if text is None else text,
@@ -46,17 +46,17 @@ class SqlCall(NamedTuple):
         )
         return frame
 
-    def owned(self) -> SqlCall:
-        """Return the call with parameters of its own: the caller may change its objects afterwards."""
+    def with_copied_parameters(self) -> SqlCall:
+        """Return the call with copies of its parameters, because the caller may change the originals."""
         if not self.param_values and not self.named:
             return self
         values = {name: copy_of(value) for name, value in (self.param_values or {}).items()}
         return self._replace(param_values=values or None, named=dict(self.named))
 
-    def spelled(self) -> SqlCall:
-        """Return the call with the texts that stand for names put into the statement.
+    def with_inlined_texts(self) -> SqlCall:
+        """Return the call with each `$name` that has a text replaced by that text.
 
-        DataFusion puts them in while it plans; what is read here must have them in, too.
+        DataFusion replaces them while it plans; the code that parses the statement needs the same text.
         """
         texts = {f"${name}": str(v) for name, v in self.named.items() if not is_frame(v)}
         if not texts:
@@ -65,8 +65,11 @@ class SqlCall(NamedTuple):
         text = Words(self.text).with_words(texts)
         return SqlCall(self.ctx, text, self.options, self.param_values, left)
 
-    def with_numbers(self) -> SqlCall:
-        """Return the call with `$1`, `$2`, ... for `$name`: INSERT INTO plans no other in VALUES."""
+    def with_numbered_parameters(self) -> SqlCall:
+        """Return the call with `$name` parameters renamed to `$1`, `$2`, ...
+
+        DataFusion plans only numbered parameters in the VALUES of an INSERT INTO.
+        """
         names = list(self.param_values or {})
         if not names or any(name.isdigit() for name in names):
             return self
@@ -79,11 +82,11 @@ class SqlCall(NamedTuple):
 
 
 def copy_of(value: Any) -> Any:
-    """Return a parameter's value as one that its owner cannot change any more."""
+    """Return a deep copy of a mutable parameter value; an immutable value unchanged."""
     is_mutable = isinstance(value, list | dict | set | bytearray) or hasattr(value, "__array__")
     return copy.deepcopy(value) if is_mutable else value
 
 
 def is_frame(value: object) -> bool:
-    """Tell whether a value is a frame, which stands for a table in a statement."""
+    """Return whether a value is a frame, which replaces a table name in a statement."""
     return hasattr(value, "logical_plan")

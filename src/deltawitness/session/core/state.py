@@ -1,4 +1,4 @@
-"""What is known of one DataFusion session beside the engine: its Delta tables, handles and views."""
+"""The state of one DataFusion session outside the engine: its Delta tables, handles and views."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from deltawitness.exceptions import StatementError
 from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
-from deltawitness.session.core.private_api import LIST_OF_FILES, NAME_UNKNOWN
+from deltawitness.session.core.cache_links import CacheLinks
+from deltawitness.session.core.private_api import FILE_CACHE_LIMIT, NAME_UNKNOWN
 from deltawitness.session.core.registrations import record_registration
 from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
 from deltawitness.session.core.table_providers import provider_of
@@ -31,32 +32,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Session",
+    "allow_urls",
     "attach_session",
-    "keeping_session_alive",
-    "let_read_urls",
+    "keep_session_alive",
     "reads_urls",
     "session_of",
 ]
 
 FACTORY_FORMAT = "DELTATABLE"
-"""What stands after STORED AS for a Delta table, as in DataFusion's own command line."""
+"""The word after STORED AS for a Delta table, as in DataFusion's command line."""
 
-UNSERVED_KEPT = 32
-"""Tables without a name in the session whose last version is kept for statements made before."""
+MAX_UNSERVED_TABLES = 32
+"""Maximum number of tables whose last provider is stored after their name was removed: statements that
+were created earlier may still read them."""
 
-SWAPS_AWAITED = 1000
-"""How often a reader looks again while a table is exchanged, before it takes the name as unknown."""
+MAX_SWAP_RETRIES = 1000
+"""Maximum number of retries of planning while tables are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view over Delta tables, and how it is made again when one of them has a new version.
+    """A view over Delta tables, which is replaced when one of the tables has a new version.
 
     Attributes:
         name: the view's name.
-        reads: the names of the Delta tables that it reads, each with the table's id, and names that
-            a cache owns, without one.
-        make: plans it over the current versions; its other names are resolved as when it was
+        reads: the names of the Delta tables that it reads, each with the table's id, and names of a
+            cache, with None.
+        make: plans the view over the current versions; its other names resolve as when the view was
             created.
     """
 
@@ -65,12 +67,12 @@ class View:
     make: Callable[[SessionContext], Table]
 
     def reads_table(self, entry: Registered) -> bool:
-        """Return whether it reads a Delta table, or another one under the table's name."""
+        """Return whether the view reads a Delta table, by the table's id or by its name."""
         return entry.name in self.reads or entry.table_id in self.reads.values()
 
 
 class Session:
-    """The state that every context on one DataFusion session shares; it holds no context itself."""
+    """The state that all contexts on one DataFusion session share; it holds no reference to a context."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -79,56 +81,51 @@ class Session:
         self._stale_views: dict[TableName, None] = {}
         self._is_freshening = False
         self._defaults: set[tuple[str, str]] = set()
-        self._made_under: dict[TableName, tuple[str, str]] = {}
-        self._made_in: dict[TableName, int] = {}
+        self._view_defaults: dict[TableName, tuple[str, str]] = {}
+        self._view_time_zones: dict[TableName, int] = {}
         self._changed: dict[TableName | str, int] = {}
         self._all_changed = 0
         self._newest: dict[str, tuple[Registered, Any]] = {}
         self.epoch = 0
-        """Counts registrations and other changes of names; see `has_changed_since`."""
+        """The number of changes of names so far; see `has_changed_since`."""
         self.snapshot = Snapshot({}, None)
         self.handles = HandleCache()
         self.config: SessionConfig | None = None
-        """A copy of the session's settings; None after a statement that may have changed them."""
+        """A cached copy of the session's settings; None after a statement that may have changed them."""
         self._settings = 0
         self.has_factory = False
-        self.preparing = threading.RLock()
+        self.prepare_lock = threading.RLock()
         self.prepared: dict[str, BoundCall] = {}
-        """Each PREPARE statement, with its resolved names."""
+        """The PREPARE statements with their resolved names, by the name of the prepared statement."""
         self.rebound: set[TableName] = set()
-        """Names that have stood for something else before: a view may still read that."""
+        """Names that resolved to something else before: a view may still read the earlier table."""
         self.detached: set[TableName] = set()
-        """Views that are behind the Delta tables which they read, or read some that were let go of."""
+        """Views that do not show the newest versions, or that read a table whose name was removed."""
         self.functions: set[str] = set()
-        """Names that the program has registered functions under."""
+        """Names of the user-defined functions that the program has registered."""
         self.earlier_functions: set[str] | None = None
-        """Names of functions that were registered before the session was observed; None: not looked up."""
+        """Names of functions registered before the session was observed; None until looked up."""
         self.table_functions: tuple[Any, ...] = ()
-        """Table functions in the order in which they were registered: the engine hands none out."""
+        """Table functions in the order of registration; the engine cannot list them."""
         self.has_spark_functions = False
         self.time_zones = 0
-        """How often the session was given another time zone."""
-        self.list_of_files = f"SET {LIST_OF_FILES} = '1M'"
-        """The statement that gives the session's list of files the size that it has."""
-        self.seen_files: dict[tuple[str, str], tuple[int, str]] = {}
-        """Size and times of the files that a cache has seen, by what they are read as and place."""
-        self.serving = threading.RLock()
-        self.upstream: dict[TableName, Callable[[], None]] = {}
-        """Names under which a cache shows its entries, and how each is brought up to date."""
-        self.lent: set[TableName] = set()
-        """Names under which a cache shows what it could not keep."""
+        """The number of times that the session's time zone was set."""
+        self.file_cache_statement = f"SET {FILE_CACHE_LIMIT} = '1M'"
+        """The SET statement with the current size of the session's cache of directory listings."""
+        self.cache_links = CacheLinks()
+        """The names that caches own in the session, and the files that they read."""
 
     # --- names -------------------------------------------------------------------------------------
 
     def default_of(self, ctx: SessionContext) -> tuple[str, str]:
-        """Return the catalog and the schema that a name without them is looked up in.
+        """Return the session's default catalog and schema.
 
-        The session's configuration cannot be read from Python, so a table is registered under a
-        name of its own and looked for.
+        Python cannot read them from the session's configuration. A probe table is registered under
+        an unqualified name, and all schemas are searched for it.
         """
         if self.snapshot.default is not None:
             return self.snapshot.default
-        import pyarrow as pa  # noqa: PLC0415 - heavy, and there when a table is
+        import pyarrow as pa  # noqa: PLC0415 - heavy, loaded with the table
 
         probe = f"deltawitness_probe_{new_id()}"
         register = unpatched(ctx, "register_record_batches")
@@ -148,7 +145,7 @@ class Session:
         return default
 
     def config_of(self, ctx: SessionContext) -> SessionConfig:
-        """Return a copy of the session's settings, the same one until they change."""
+        """Return a copy of the session's settings; the same object until they change."""
         config, settings = self.config, self._settings
         if config is None:
             config = ctx.copied_config()
@@ -158,39 +155,48 @@ class Session:
         return config
 
     def forget_config(self) -> None:
-        """Copy the settings anew: a statement may have changed them."""
+        """Drop the cached settings, because a statement may have changed them."""
         with self._lock:
             self._settings += 1
             self.config = None
 
     def forget_default(self) -> None:
-        """Look the default catalog and schema up anew: a SET statement may have changed them."""
+        """Drop the default catalog and schema, because a SET statement may have changed them."""
         with self._lock:
             self.snapshot = Snapshot(self.snapshot.entries, None)
 
-    def meanings(self, ctx: SessionContext, parts: tuple[str, ...]) -> set[TableName]:
-        """Return what a name may mean in the text of a plan: a view is read as when it was made.
+    def possible_names(self, ctx: SessionContext, parts: tuple[str, ...]) -> set[TableName]:
+        """Return the full names that a name in a plan's text may refer to.
+
+        There may be several: a view's plan uses the default schema of when the view was created.
 
         Args:
             ctx: a context of this session.
-            parts: the name, of at most three parts.
+            parts: the parts of the name, at most three.
         """
         missing = len(TableName._fields) - len(parts)
         defaults = {self.default_of(ctx), *self._defaults}
         return {TableName(*default[:missing], *parts) for default in defaults}
 
-    def is_of_other_names(self, ctx: SessionContext, name: TableName) -> bool:
-        """Tell whether a view was made under another default schema: its text means something else now."""
+    def has_other_default(self, ctx: SessionContext, name: TableName) -> bool:
+        """Return whether a view was created under another default schema.
+
+        Unqualified names in its text then resolve to other tables than the view reads.
+        """
         default = self.default_of(ctx)
         has_moved = bool(self._defaults - {default})
-        return has_moved and self._made_under.get(name) != default
+        return has_moved and self._view_defaults.get(name) != default
 
-    def is_of_another_time_zone(self, name: TableName) -> bool:
-        """Tell whether a view was made before the session was given its time zone."""
-        return self.time_zones > 0 and self._made_in.get(name) != self.time_zones
+    def has_other_time_zone(self, name: TableName) -> bool:
+        """Return whether a view was created before the session's time zone was last set."""
+        return self.time_zones > 0 and self._view_time_zones.get(name) != self.time_zones
 
     def full_name(self, ctx: SessionContext, parts: tuple[str, ...]) -> TableName:
-        """Return the full name of a table that is named by its parts."""
+        """Return the full name of a table for its parts; missing parts come from the defaults.
+
+        Raises:
+            StatementError: the name has more than three parts.
+        """
         if len(parts) > len(TableName._fields):
             msg = "a table's name has at most three parts: catalog, schema and table"
             raise StatementError(msg)
@@ -198,25 +204,25 @@ class Session:
         return TableName(*(self.default_of(ctx)[:missing] if missing else ()), *parts)
 
     def parsed_name(self, ctx: SessionContext, name: str) -> TableName:
-        """Return the full name for a name given as text, read as DataFusion reads it.
+        """Return the full name for a name given as text, parsed as DataFusion parses it.
 
-        Up to three dotted identifiers are a path, unquoted ones in lower case; anything else is
-        one name, taken as it stands.
+        Up to three dotted identifiers are a path, and unquoted ones are folded to lower case. Any
+        other text is one name, used unchanged.
         """
         return self.full_name(ctx, _parts_of(name, normalize=True))
 
     # --- changes -----------------------------------------------------------------------------------
 
     @property
-    def exchanging(self) -> threading.RLock:
-        """The lock that is held while a table or a view is exchanged for its new version."""
+    def swap_lock(self) -> threading.RLock:
+        """The lock that is held while a table or a view is replaced by its new version."""
         return self._lock
 
-    def note_change(self, *names: TableName | str) -> None:
-        """Record that these names resolve to something else, or, without names, that any may.
+    def record_change(self, *names: TableName | str) -> None:
+        """Record that names resolve to something else now; without names, that any name may.
 
         Args:
-            *names: names of tables, and bare names of functions.
+            *names: names of tables, and unqualified names of functions.
         """
         with self._lock:
             self.epoch += 1
@@ -225,11 +231,11 @@ class Session:
             self._changed.update(dict.fromkeys(names, self.epoch))
 
     def has_changed_since(self, epoch: int, words: Collection[str]) -> bool:
-        """Return whether one of these words may resolve to something else than at an epoch.
+        """Return whether one of these names may resolve to something else since an epoch.
 
         Args:
-            epoch: what `epoch` was then.
-            words: bare names of tables and of functions.
+            epoch: the earlier value of `epoch`.
+            words: unqualified names of tables and of functions.
         """
         if self.epoch == epoch:
             return False
@@ -241,7 +247,7 @@ class Session:
 
     # --- tables ------------------------------------------------------------------------------------
 
-    def register(  # noqa: PLR0913 - what is known of a registration, by keyword
+    def register(  # noqa: PLR0913 - the attributes of a registration, by keyword
         self,
         ctx: SessionContext,
         name: TableName,
@@ -251,36 +257,36 @@ class Session:
         defaults: Mapping[str, str] | None = None,
         is_registered: bool = False,
     ) -> Registered:
-        """Serve a Delta table under a name.
+        """Register a Delta table under a name and serve it.
 
         Args:
             ctx: a context of this session.
-            name: the name; it must not be taken.
-            table: the table, at the version to serve.
-            fixed: the version was asked for: the table is not written.
-            defaults: SQL of the columns' defaults.
-            is_registered: the engine knows it under this name already.
+            name: the name; it must be free.
+            table: the table, open at the version to serve.
+            fixed: serve only this version, read-only.
+            defaults: SQL of the columns' default values, by column.
+            is_registered: the engine has the table registered under this name already.
         """
-        self.default_of(ctx)  # a plan may print the name without catalog and schema
+        self.default_of(ctx)  # needed where a plan prints the name without catalog and schema
         if not is_registered:
             unpatched(ctx, "register_table")(name.sql(), provider_of(table))
         provider = ctx.table_provider(name.sql())
         entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
         with self._lock:
-            self.note_change(name)
+            self.record_change(name)
             self.snapshot = self.snapshot.with_entry(entry)
             self._views.pop(name, None)
             if not fixed:
-                self._keep_newest(entry, provider)
+                self._store_newest(entry, provider)
                 self._mark_readers_stale(entry)
         record_registration(entry)
         return entry
 
-    def _keep_newest(self, entry: Registered, provider: Any) -> None:
-        """Keep the version that is served last: statements may read it when no name serves it."""
+    def _store_newest(self, entry: Registered, provider: Any) -> None:
+        """Store the entry and provider served last: statements may read it after its name is removed."""
         self._newest.pop(entry.table_id, None)
         self._newest[entry.table_id] = entry, provider
-        if len(self._newest) > len(self.snapshot.entries) + UNSERVED_KEPT:
+        if len(self._newest) > len(self.snapshot.entries) + MAX_UNSERVED_TABLES:
             served = {each.table_id for each in self.snapshot}
             unserved = next(table for table in self._newest if table not in served)
             self._newest.pop(unserved)
@@ -291,10 +297,10 @@ class Session:
                 self._stale_views[view.name] = None
 
     def forget(self, *names: TableName) -> None:
-        """Take note that these names stand for no Delta table and no known view any more."""
+        """Record that these names no longer resolve to a Delta table or a view of this session."""
         with self._lock:
             if names:
-                self.note_change(*names)
+                self.record_change(*names)
             self.snapshot = self.snapshot.without(names)
             self.rebound.update(names)
             self.detached.update(
@@ -306,84 +312,103 @@ class Session:
             for name in names:
                 self._views.pop(name, None)
                 self._stale_views.pop(name, None)
-                self._made_under.pop(name, None)
-                self._made_in.pop(name, None)
+                self._view_defaults.pop(name, None)
+                self._view_time_zones.pop(name, None)
 
-    def let_go(self, name: TableName) -> None:
-        """Take note that a name is about to stand for something else; its readers are made again."""
+    def unmark_rebound(self, name: TableName) -> None:
+        """Remove a name from `rebound`, because all views that read it are planned again."""
+        with self._lock:
+            self.rebound.discard(name)
+
+    def drop_name(self, name: TableName) -> None:
+        """Drop a name that is about to be registered again; the caller replaces the views that read it."""
         with self._lock:
             self.snapshot = self.snapshot.without([name])
             self._views.pop(name, None)
             self._stale_views.pop(name, None)
 
     def forget_schema(self, catalog: str | None, schema: str | None = None) -> None:
-        """Take note that a schema is gone or another; or a whole catalog; or all of them."""
-        self.note_change()
+        """Forget every name in a schema that was removed or replaced.
+
+        Args:
+            catalog: the catalog; None for all catalogs.
+            schema: the schema; None for all schemas of the catalog.
+        """
+        self.record_change()
         with self._lock:
-            known = [*self.snapshot.entries, *self._views]
+            names = [*self.snapshot.entries, *self._views]
         self.forget(
             *(
                 name
-                for name in known
+                for name in names
                 if catalog in {None, name.catalog} and schema in {None, name.schema}
             )
         )
 
     def publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> Registered:
-        """Serve a table's new version from now on; an older one than is served already is not.
+        """Serve a table's new version, unless the session serves a newer one already.
 
         Args:
             ctx: a context of this session.
-            entry: what was registered.
-            table: a handle at the version to serve.
+            entry: the registered table.
+            table: a handle, open at the version to serve.
+
+        Returns:
+            The entry that the session serves now.
         """
         self.publish_location(ctx, entry.uri, table)
         return self.snapshot.get(entry.name) or entry
 
     def publish_location(self, ctx: SessionContext, uri: str, table: DeltaTable) -> None:
-        """Serve a table's new version under every name that it has, but for those at a fixed version."""
-        written = table_id(uri)
+        """Serve a table's new version under all its names, except names at a fixed version.
+
+        Args:
+            ctx: a context of this session.
+            uri: the table's path or URI.
+            table: a handle, open at the version to serve.
+        """
+        location_id = table_id(uri)
         for entry in self.snapshot:
-            if entry.table_id == written and not entry.fixed:
+            if entry.table_id == location_id and not entry.fixed:
                 self._publish(ctx, entry, table)
 
     def _publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> None:
         after = _registered(entry.name, table, fixed=False, defaults=entry.defaults)
         with self._lock:
-            now = self.snapshot.get(entry.name)
-            if now is None or now.table_id != entry.table_id:
-                return  # the name has come to stand for something else meanwhile
-            if now.identity == after.identity and now.version >= after.version:
+            current = self.snapshot.get(entry.name)
+            if current is None or current.table_id != entry.table_id:
+                return  # the name resolves to another table by now
+            if current.identity == after.identity and current.version >= after.version:
                 return
             if not unpatched(ctx, "table_exist")(entry.name.sql()):
                 self.forget(entry.name)
                 return
             provider = provider_of(table)
-            self._exchange(ctx, after.name, provider)
-            self._keep_newest(after, provider)
+            self._swap(ctx, after.name, provider)
+            self._store_newest(after, provider)
             self.snapshot = self.snapshot.with_entry(after)
             self._mark_readers_stale(after)
 
-    def forget_what_is_gone(self, ctx: SessionContext) -> None:
-        """Forget every name that the engine does not know any more, and how views are made again.
+    def forget_missing(self, ctx: SessionContext) -> None:
+        """Forget all names that no longer exist in the engine, and stop replacing views.
 
-        After a statement that cannot be read, a view's name may be another table's.
+        For use after a statement that cannot be parsed: a view's name may be another table's now.
         """
         exists = unpatched(ctx, "table_exist")
         with self._lock:
-            known = [*self.snapshot.entries, *self._views]
+            names = [*self.snapshot.entries, *self._views]
             self.detached.update(self._views)
             self._views.clear()
             self._stale_views.clear()
-        self.forget(*(name for name in known if not exists(name.sql())))
+        self.forget(*(name for name in names if not exists(name.sql())))
 
-    def _exchange(self, ctx: SessionContext, name: TableName, provider: Any) -> None:
-        # The engine cannot replace a table at once: readers look again when the name was gone.
+    def _swap(self, ctx: SessionContext, name: TableName, provider: Any) -> None:
+        # The engine cannot replace a table atomically: readers retry if the name was missing.
         self._swaps += 1
         try:
             unpatched(ctx, "deregister_table")(name.sql())
             unpatched(ctx, "register_table")(name.sql(), provider)
-        except BaseException:  # Ctrl-C in between must not leave the session without the table
+        except BaseException:  # Ctrl-C between the two calls must not leave the name unregistered
             if not unpatched(ctx, "table_exist")(name.sql()):
                 unpatched(ctx, "register_table")(name.sql(), provider)
             raise
@@ -392,7 +417,7 @@ class Session:
 
     @contextmanager
     def swapping(self) -> Iterator[None]:
-        """Let readers that find a name gone inside the block look again."""
+        """Hold the swap lock; planning on another thread that misses a name during the block retries."""
         with self._lock:
             self._swaps += 1
             try:
@@ -400,9 +425,16 @@ class Session:
             finally:
                 self._swaps += 1
 
-    def reading(self, plan: Callable[[], Any]) -> Any:
-        """Return what `plan` returns; do it again if a table was being exchanged when it failed."""
-        for _ in range(SWAPS_AWAITED):
+    def plan_with_retry(self, plan: Callable[[], Any]) -> Any:
+        """Return the result of `plan`; call it again if a name was missing while a table was replaced.
+
+        Args:
+            plan: plans a text or a table's name.
+
+        Raises:
+            Exception: the error of `plan`, if no table was being replaced.
+        """
+        for _ in range(MAX_SWAP_RETRIES):
             before = self._swaps
             try:
                 return plan()
@@ -412,40 +444,41 @@ class Session:
                 if not any(text in str(error) for text in NAME_UNKNOWN):
                     raise
                 with self._lock:
-                    pass  # whoever exchanges a table holds it
+                    pass  # wait: the thread that replaces a table holds the lock
         return plan()
 
-    def served(self, entry: Registered) -> Registered:
-        """Return the current entry of a Delta table, whichever name the session serves it under.
+    def current_entry(self, entry: Registered) -> Registered:
+        """Return the current entry of a Delta table, under any of its names.
 
         Args:
-            entry: an earlier entry. It is returned itself where it is at a fixed version.
+            entry: an earlier entry.
 
         Returns:
-            The entry that was served last where the session does not serve the table any more.
+            `entry` itself if its version is fixed; the entry that was served last if the session no
+            longer serves the table.
         """
         if entry.fixed:
             return entry
         snapshot = self.snapshot
-        now = snapshot.get(entry.name)
-        candidates = [now, *snapshot] if now is not None else snapshot
+        current = snapshot.get(entry.name)
+        candidates = [current, *snapshot] if current is not None else snapshot
         for each in candidates:
             if each.table_id == entry.table_id and not each.fixed:
                 return each
         newest = self._newest.get(entry.table_id)
         return entry if newest is None else newest[0]
 
-    def provider_now(self, ctx: SessionContext, entry: Registered) -> Any:
-        """Return what the engine reads a table through, for an entry that `served` has returned."""
+    def current_provider(self, ctx: SessionContext, entry: Registered) -> Any:
+        """Return the engine's table provider for an entry that `current_entry` has returned."""
         if self.snapshot.get(entry.name) is entry:
             return ctx.table_provider(entry.name.sql())
         return self._newest[entry.table_id][1]
 
-    def registered(self, ctx: SessionContext, parts: tuple[str, ...]) -> Registered:
-        """Return the Delta table of that name.
+    def registered_table(self, ctx: SessionContext, parts: tuple[str, ...]) -> Registered:
+        """Return the Delta table that is registered under a name.
 
         Raises:
-            StatementError: there is none.
+            StatementError: no Delta table is registered under the name.
         """
         entry = self.snapshot.get(self.full_name(ctx, parts))
         if entry is None:
@@ -454,26 +487,26 @@ class Session:
         return entry
 
     @staticmethod
-    def checked_writable(entry: Registered) -> Registered:
-        """Return the table if it may be written.
+    def require_writable(entry: Registered) -> Registered:
+        """Return the entry unchanged if its table may be written.
 
         Raises:
-            StatementError: it was registered at a fixed version.
+            StatementError: the table was registered at a fixed version.
         """
         if entry.fixed:
             msg = (
                 f"{entry.name.table} is registered at version {entry.version} and so is read only:"
-                " register it without a version, or a table that is up to date, to write it"
+                " register it without a version, or a table at its newest version, to write it"
             )
             raise StatementError(msg)
         return entry
 
     @contextmanager
     def lease(self, entry: Registered) -> Iterator[DeltaTable]:
-        """Lend a handle of the table, as good as one opened now, for one operation.
+        """Lease a handle at the table's newest version for one operation.
 
         Raises:
-            TableNotFoundError: the table is gone.
+            TableNotFoundError: the table does not exist any more.
         """
         options = None if entry.storage_options is None else dict(entry.storage_options)
         with self.handles.lease(entry.uri, options) as table:
@@ -484,15 +517,19 @@ class Session:
             yield table
 
     def refresh(self, ctx: SessionContext, parts: tuple[str, ...] | None) -> None:
-        """Serve the newest version of one table, or of all.
+        """Serve the newest version of one table, or of all of them.
+
+        Args:
+            ctx: a context of this session.
+            parts: the parts of the table's name; None refreshes all tables.
 
         Raises:
-            StatementError: there is no such Delta table.
+            StatementError: no Delta table is registered under the name.
         """
         if parts is None:
             entries = [entry for entry in self.snapshot if not entry.fixed]
         else:
-            entry = self.registered(ctx, parts)
+            entry = self.registered_table(ctx, parts)
             entries = [] if entry.fixed else [entry]
         for each in entries:
             with self.lease(each) as table:
@@ -500,45 +537,47 @@ class Session:
 
     # --- views -------------------------------------------------------------------------------------
 
-    def note_view(
+    def record_view(
         self, ctx: SessionContext, name: TableName, make: Callable[[SessionContext], Table]
     ) -> None:
-        """Remember a view, so that it shows the new versions of the Delta tables that it reads.
+        """Record a view, so that it follows new versions of the Delta tables that it reads.
 
         Args:
             ctx: a context of this session.
             name: the view's name.
-            make: plans it over the current versions.
+            make: plans the view over the current versions.
         """
         frame = unpatched(ctx, "table")(name.sql())
         text = unpatched(frame, "logical_plan")().display_indent()
         tables = scanned_names(text, self.snapshot)
-        lent = {each for each in tuple(self.lent) if f"SubqueryAlias: {each.table}\n" in text}
-        reads = dict.fromkeys(lent - {name}) | {entry.name: entry.table_id for entry in tables}
+        uncached = {
+            each for each in self.cache_links.uncached if f"SubqueryAlias: {each.table}\n" in text
+        }
+        reads = dict.fromkeys(uncached - {name}) | {entry.name: entry.table_id for entry in tables}
         default = self.default_of(ctx)
         with self._lock:
-            self.note_change(name)
-            self._made_under[name] = default
-            self._made_in[name] = self.time_zones
+            self.record_change(name)
+            self._view_defaults[name] = default
+            self._view_time_zones[name] = self.time_zones
             self.snapshot = self.snapshot.without([name])
             self.detached.discard(name)
             if reads:
-                # A view that takes another's place is made again in its turn, before those over it.
+                # A view that replaces another has its place in the order, before the views over it.
                 self._views[name] = View(name, reads, make)
             else:
                 self._views.pop(name, None)
 
     @property
     def views(self) -> Iterable[TableName]:
-        """The names of the views that show the new versions of what they read."""
+        """The names of the views that follow new versions of their tables."""
         return self._views.keys()
 
     def view(self, name: TableName) -> View | None:
-        """Return the view of that name which shows the new versions of what it reads, or None."""
+        """Return the view with this name if it follows new versions of its tables, or None."""
         return self._views.get(name)
 
-    def view_now(self, ctx: SessionContext, view: View) -> Table:
-        """Return a view over the current versions, also when another table has its name."""
+    def current_view(self, ctx: SessionContext, view: View) -> Table:
+        """Return a view's provider over the current versions, even if its name is another table's now."""
         with self._lock:
             is_current = self._views.get(view.name) is view and view.name not in self._stale_views
             if is_current and view.name not in self.detached:
@@ -546,59 +585,59 @@ class Session:
         return view.make(ctx)
 
     @property
-    def is_settled(self) -> bool:
-        """Whether :meth:`freshen` has nothing to do."""
+    def is_fresh(self) -> bool:
+        """Whether no view is stale, so that :meth:`freshen` has nothing to do."""
         return not self._stale_views and (
             self.snapshot.default is not None or not self.snapshot.entries
         )
 
     def freshen(self, ctx: SessionContext) -> None:
-        """Make the views again that read a table which has a new version, oldest first."""
-        if self.is_settled:
+        """Replace the views that read a table with a new version, in the order of their creation."""
+        if self.is_fresh:
             return
         self.default_of(ctx)
         with self._lock:
             if self._is_freshening:
-                return  # by the making of a view, which is a statement itself
+                return  # called while a view is planned, which is a statement itself
             self._is_freshening = True
             try:
-                # A name is stale until its view has been replaced: other threads wait for it.
+                # A name is stale until its view is replaced: other threads wait for it.
                 for name, view in [*self._views.items()]:
                     if name in self._stale_views:
-                        self._make_again(view, ctx)
+                        self._replace_view(view, ctx)
                         self._stale_views.pop(name, None)
                 self._stale_views.clear()
             finally:
                 self._is_freshening = False
 
-    def make_readers_again(self, ctx: SessionContext, name: TableName) -> None:
-        """Make the views again that read a name which has come to stand for something else."""
+    def replace_readers(self, ctx: SessionContext, name: TableName) -> None:
+        """Replace the views that read a name which resolves to something else now."""
         with self._lock:
             readers = [view for view in self._views.values() if name in view.reads]
             for view in readers:
-                is_made = self._make_again(view, ctx)
-                if is_made and unpatched(ctx, "table_exist")(view.name.sql()):
-                    self.note_view(ctx, view.name, view.make)
+                is_replaced = self._replace_view(view, ctx)
+                if is_replaced and unpatched(ctx, "table_exist")(view.name.sql()):
+                    self.record_view(ctx, view.name, view.make)
 
-    def _make_again(self, view: View, ctx: SessionContext) -> bool:
-        """Replace a view by one over the current versions; return False if that failed."""
+    def _replace_view(self, view: View, ctx: SessionContext) -> bool:
+        """Replace a view by one over the current versions; return whether that succeeded."""
         try:
             if not unpatched(ctx, "table_exist")(view.name.sql()):
                 self.forget(view.name)
                 return False
-            self._exchange(ctx, view.name, view.make(ctx))
-        except Exception as error:  # noqa: BLE001 - the write that came before it has landed
+            self._swap(ctx, view.name, view.make(ctx))
+        except Exception as error:  # noqa: BLE001 - the write that made the view stale has landed
             self.detached.add(view.name)
             report("session", error)
             return False
-        if self._means_what_it_reads(view):
+        if self._has_same_sources(view):
             self.detached.discard(view.name)
         return True
 
-    def _means_what_it_reads(self, view: View) -> bool:
-        """Return whether the names that a view reads still resolve to the Delta tables that it reads."""
-        known = ((self.snapshot.get(name), table) for name, table in view.reads.items() if table)
-        return all(entry is not None and entry.table_id == table for entry, table in known)
+    def _has_same_sources(self, view: View) -> bool:
+        """Return whether the names in a view still resolve to the Delta tables that it reads."""
+        reads = ((self.snapshot.get(name), table) for name, table in view.reads.items() if table)
+        return all(entry is not None and entry.table_id == table for entry, table in reads)
 
 
 def _registered(
@@ -634,27 +673,30 @@ _sessions_lock = threading.Lock()
 
 
 def session_of(ctx: SessionContext) -> Session:
-    """Return the state of the session that a context is a handle on."""
+    """Return the state of a context's session; contexts on one session share one state."""
     try:
-        known: Session = vars(ctx)[_ATTRIBUTE]
+        session: Session = vars(ctx)[_ATTRIBUTE]
     except KeyError:
         with _sessions_lock:
-            known = _sessions.setdefault(ctx.session_id(), Session())
-        setattr(ctx, _ATTRIBUTE, known)
-    return known
+            session = _sessions.setdefault(ctx.session_id(), Session())
+        setattr(ctx, _ATTRIBUTE, session)
+    return session
 
 
-_kept: dict[str, Session] = {}
+_permanent_sessions: dict[str, Session] = {}
 
 
-def keeping_session_alive(ctx: SessionContext) -> SessionContext:
-    """Return a context whose session is kept for good, as the engine keeps its global one."""
-    _kept[ctx.session_id()] = session_of(ctx)
+def keep_session_alive(ctx: SessionContext) -> SessionContext:
+    """Keep the state of a context's session until the process ends, and return the context.
+
+    The engine never drops its global session; without a reference its state would be collected.
+    """
+    _permanent_sessions[ctx.session_id()] = session_of(ctx)
     return ctx
 
 
 def attach_session(ctx: SessionContext, session: Session) -> SessionContext:
-    """Return a context that is another handle on a session, known as one."""
+    """Store the state of a session on another context of it, and return the context."""
     setattr(ctx, _ATTRIBUTE, session)
     return ctx
 
@@ -662,12 +704,12 @@ def attach_session(ctx: SessionContext, session: Session) -> SessionContext:
 _READS_URLS = "_deltawitness_reads_urls"
 
 
-def let_read_urls(ctx: SessionContext) -> SessionContext:
-    """Take note that a context reads files by the paths that stand in a query, and return it."""
+def allow_urls(ctx: SessionContext) -> SessionContext:
+    """Record that a context accepts file paths as table names in a query, and return the context."""
     setattr(ctx, _READS_URLS, True)
     return ctx
 
 
 def reads_urls(ctx: SessionContext) -> bool:
-    """Tell whether a context reads files by the paths that stand in a query."""
+    """Return whether a context accepts file paths as table names in a query."""
     return getattr(ctx, _READS_URLS, False) is True

@@ -1,4 +1,4 @@
-"""A Delta table as something that a DataFusion session can read, wherever it lies."""
+"""Table providers through which a DataFusion session reads Delta tables, local or remote."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from deltawitness.commit.log import local_path
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["is_read_by_engine", "provider_of", "readable", "readable_named"]
+__all__ = ["is_read_by_engine", "provider_of", "to_readable", "to_readable_named"]
 
 _UNREAD_FEATURE = "deletionVectors"
-"""A feature of tables with which the engine's provider for foreign tables fails to plan a scan."""
+"""A table feature that DataFusion's provider for foreign tables cannot plan a scan with."""
 
 
 def provider_of(table: DeltaTable) -> Any:
-    """Return what to register for an open Delta table: its rows at the version that it is open at.
+    """Return a table provider over an open Delta table, at the version at which it is open.
 
     Args:
         table: the table.
@@ -26,32 +26,33 @@ def provider_of(table: DeltaTable) -> Any:
 
     if is_read_by_engine(table):
         return Table(table)
-    from deltawitness.scan.dataset import DeltaDataset  # noqa: PLC0415 - only where it is needed
+    from deltawitness.scan.dataset import DeltaDataset  # noqa: PLC0415 - imports PyArrow; few tables need it
 
     return Table(DeltaDataset(table))
 
 
-def readable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the arguments of a call of the engine, its open Delta tables as it can read them."""
-    return tuple(map(_readable, arguments))
+def to_readable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of an engine call, with a provider for each table it cannot read itself."""
+    return tuple(map(_to_readable, arguments))
 
 
-def readable_named(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of a call of the engine; see :func:`readable`."""
-    return {name: _readable(each) for name, each in arguments.items()}
+def to_readable_named(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of an engine call, as :func:`to_readable` does for positional ones."""
+    return {name: _to_readable(each) for name, each in arguments.items()}
 
 
-def _readable(argument: Any) -> Any:
-    from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and there when there is a table
+def _to_readable(argument: Any) -> Any:
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy, loaded with the table
 
     is_other = not isinstance(argument, DeltaTable) or is_read_by_engine(argument)
     return argument if is_other else provider_of(argument)
 
 
 def is_read_by_engine(table: DeltaTable) -> bool:
-    """Tell whether a session reads a table through the engine's provider for foreign tables.
+    """Return whether DataFusion's provider for foreign tables can read a table.
 
-    It has no store for a location on an object store, and fails on tables with deletion vectors.
+    It cannot read a table on an object store, because it has no store for the location, or a table
+    with deletion vectors.
 
     Args:
         table: the table.

@@ -1,7 +1,7 @@
-"""SQL text read word by word: for the statements and clauses that DataFusion does not hand out.
+"""Parse SQL text token by token: for statements and clauses whose parsed form DataFusion hides.
 
-The words come from sqlglot's tokenizer, which knows quotes and comments; what they mean is decided
-by DataFusion, which gets every expression as the text that it stands in.
+sqlglot's tokenizer splits the text, because it handles quotes and comments. Expressions are cut out
+as text and planned by DataFusion, which alone decides what they mean.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CLOSING = frozenset({")", "]", "}"})
 
 
 def first_word(text: str) -> str:
-    """Return the first word of a statement in capitals, comments passed over; empty if there is none.
+    """Return the first word of a statement in capitals, after comments; empty if there is none.
 
     >>> first_word("/* nightly */ insert into t")
     'INSERT'
@@ -47,7 +47,7 @@ _ASCII_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrst
 
 
 def folded(name: str) -> str:
-    """Return an unquoted name as DataFusion folds it: letters of ASCII only.
+    """Return an unquoted name in lower case as DataFusion folds it: ASCII letters only.
 
     >>> folded("Übung_A")
     'Übung_a'
@@ -56,7 +56,7 @@ def folded(name: str) -> str:
 
 
 def quote_identifier(*parts: str) -> str:
-    """Return a name as SQL that means exactly it, whatever is in it.
+    """Return a dotted name with each part quoted as a SQL identifier.
 
     >>> quote_identifier("lake", 'a"b')
     '"lake"."a""b"'
@@ -66,12 +66,12 @@ def quote_identifier(*parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How a SQL dialect spells names, texts and comments.
+    """How a SQL dialect quotes names and strings and starts comments.
 
     Attributes:
-        has_brackets: a name may stand in square brackets.
-        quote: the character around a name that is to be taken as it stands.
-        has_escapes: a backslash in a text starts an escape sequence.
+        has_brackets: a name may be quoted with square brackets.
+        quote: the character that quotes a name.
+        has_escapes: a backslash in a string literal starts an escape sequence.
         has_hash_comments: a `#` starts a comment.
         has_bare_dashes: `--` starts a comment only before white space.
     """
@@ -83,7 +83,7 @@ class Spelling:
     has_bare_dashes: bool = False
 
     def quote_identifier(self, *parts: str) -> str:
-        """Return a name as SQL that means exactly it in this dialect, whatever is in it.
+        """Return a dotted name with each part quoted as an identifier of this dialect.
 
         >>> Spelling(quote="`").quote_identifier("lake", "a`b")
         '`lake`.`a``b`'
@@ -94,7 +94,7 @@ class Spelling:
 
 
 GENERIC = Spelling()
-"""What DataFusion takes where no dialect is set."""
+"""The spelling of DataFusion's default dialect."""
 
 WITH_BRACKETS = Spelling(has_brackets=True)
 """The spelling of Transact-SQL."""
@@ -109,11 +109,10 @@ def _tokenizer(spelling: Spelling) -> type[Tokenizer]:
     has_texts_in_double_quotes = spelling.quote != '"'
 
     class WordByWord(Tokenizer):
-        """Takes no word for the start of a foreign command, whose rest would be one text."""
+        """A tokenizer that treats no word as a command whose rest is a single string."""
 
         COMMANDS: ClassVar[set[Any]] = set()
-        # Where names are not in double quotes, texts may be; where they are, the engine takes no
-        # text in backticks.
+        # Double quotes quote either names or strings. Backticks always quote names.
         IDENTIFIERS: ClassVar[list[Any]] = [
             "`",
             *([] if has_texts_in_double_quotes else ['"']),
@@ -128,7 +127,7 @@ def _tokenizer(spelling: Spelling) -> type[Tokenizer]:
             *Tokenizer.COMMENTS,
             *(["#"] if spelling.has_hash_comments else []),
         ]
-        # Nor two words for one.
+        # Without the keywords of two words, which would become one token.
         KEYWORDS: ClassVar[dict[str, Any]] = {
             word: kind for word, kind in Tokenizer.KEYWORDS.items() if " " not in word
         }
@@ -137,15 +136,15 @@ def _tokenizer(spelling: Spelling) -> type[Tokenizer]:
 
 
 class Words:
-    """A statement's words and a place among them.
+    """The tokens of a statement and a position among them.
 
     Args:
         text: the statement.
         normalize: whether unquoted names are folded to lower case, as DataFusion does by default.
-        spelling: how the session's dialect spells names and texts.
+        spelling: how the session's dialect quotes names and strings.
 
     Raises:
-        StatementError: the text has no words, such as an open quote.
+        StatementError: the text cannot be tokenized, for example because a quote is not closed.
 
     >>> words = Words("COPY (SELECT 1) TO 'x'")
     >>> words.take("COPY"), words.until({"TO"}), words.take("TO"), words.string()
@@ -175,25 +174,25 @@ class Words:
 
     @property
     def at_end(self) -> bool:
-        """Whether every word has been read."""
+        """Whether all tokens have been read."""
         return self._at >= len(self._tokens)
 
     @property
     def position(self) -> int:
-        """Where in the text the next word starts; the text's end when there is none."""
+        """The index in the text at which the next token starts; the length of the text at its end."""
         return len(self.text) if self.at_end else self._tokens[self._at].start
 
     @property
     def end_position(self) -> int:
-        """Where in the text the last word that was read ends."""
+        """The index in the text just after the last token that was read."""
         return self._tokens[self._at - 1].end + 1 if self._at else 0
 
     def peek(self, *words: str) -> bool:
-        """Tell whether the next words are these."""
+        """Return whether the next tokens are these words."""
         return all(self._word(self._at + step) == word for step, word in enumerate(words))
 
     def contain(self, *words: str) -> bool:
-        """Tell whether these words stand anywhere in the statement, in this order."""
+        """Return whether these words follow each other anywhere in the statement."""
         places = range(len(self._tokens) - len(words) + 1)
         return any(
             all(self._word(place + step) == word for step, word in enumerate(words))
@@ -201,14 +200,18 @@ class Words:
         )
 
     def take(self, *words: str) -> bool:
-        """Read these words if they are next, and tell whether they were."""
+        """Read these words if they are next; return whether they were."""
         if not self.peek(*words):
             return False
         self._at += len(words)
         return True
 
     def with_words(self, others: Mapping[str, str]) -> str:
-        """Return the text with each of these words replaced, wherever it is a word of its own."""
+        """Return the text with tokens replaced, except inside quotes.
+
+        Args:
+            others: the replacement of each token, by the token's text.
+        """
         text, end = "", 0
         for token in self._tokens:
             is_quoted = token.token_type in {self._string, self._quoted_name}
@@ -218,40 +221,40 @@ class Words:
         return text + self.text[end:]
 
     def rewind(self) -> None:
-        """Start again at the first word."""
+        """Go back to the first token."""
         self._at = 0
 
     def skip(self) -> None:
-        """Pass over one word."""
+        """Read one token and ignore it."""
         self._next("a word")
 
     def expect(self, *words: str) -> None:
         """Read these words.
 
         Raises:
-            StatementError: others are next.
+            StatementError: the next tokens are others.
         """
         if not self.take(*words):
             self._fail(" ".join(words))
 
     def expect_end(self) -> None:
-        """Take note that the statement ends here.
+        """Require that all tokens have been read.
 
         Raises:
-            StatementError: it goes on.
+            StatementError: there are more tokens.
         """
         if not self.at_end:
             self._fail("the end of the statement")
 
     def reference(self) -> tuple[str, ...]:
-        """Read a table's name, dotted or not, as its parts."""
+        """Read a table's name and return its dotted parts."""
         parts = [self.name()]
         while self.take("."):
             parts.append(self.name())
         return tuple(parts)
 
     def name(self) -> str:
-        """Read one name; an unquoted one is folded as DataFusion folds it."""
+        """Read one name; an unquoted one is folded to lower case if `normalize` is set."""
         token = self._next("a name")
         if token.token_type is self._quoted_name:
             return token.text
@@ -261,20 +264,20 @@ class Words:
         return folded(token.text) if self._normalize else token.text
 
     def parameter(self) -> str | None:
-        """Read a parameter such as `$name` if it is next, and return it."""
+        """Read and return a parameter such as `$name` if it is next, or return None."""
         if self.at_end or not self._tokens[self._at].text.startswith("$"):
             return None
         return self._next("a parameter").text
 
     def has_parameters(self) -> bool:
-        """Tell whether a parameter such as `$1` stands anywhere in the statement."""
+        """Return whether the statement has a parameter such as `$1`."""
         return any(
             token.text.startswith("$") and token.token_type not in {self._string, self._quoted_name}
             for token in self._tokens
         )
 
     def names(self) -> tuple[str, ...]:
-        """Read names in parentheses, divided by commas."""
+        """Read a list of names in parentheses, separated by commas."""
         self.expect("(")
         found = [self.name()]
         while self.take(","):
@@ -283,7 +286,7 @@ class Words:
         return tuple(found)
 
     def string(self) -> str:
-        """Read a text literal."""
+        """Read a string literal and return its value."""
         token = self._next("a text in quotes")
         if token.token_type is not self._string:
             self._at -= 1
@@ -291,15 +294,15 @@ class Words:
         return token.text
 
     def number(self) -> int:
-        """Read a whole number."""
-        token = self._next("a whole number")
+        """Read a non-negative integer."""
+        token = self._next("an integer")
         if not token.text.isdecimal():
             self._at -= 1
-            self._fail("a whole number")
+            self._fail("an integer")
         return int(token.text)
 
     def options(self) -> dict[str, str]:
-        """Read `('key' 'value', ...)`; a prefix `format.`, as DataFusion knows it, means nothing here."""
+        """Read `('key' 'value', ...)` as a mapping, without DataFusion's key prefix `format.`."""
         self.expect("(")
         found = {}
         while True:
@@ -313,7 +316,7 @@ class Words:
         return found
 
     def until(self, words: Collection[str]) -> str:
-        """Read on to the first of these words outside parentheses and CASE; return the text read."""
+        """Read up to the first of these words outside parentheses and CASE; return the text read."""
         first, depth, cases = self._at, 0, 0
         while not self.at_end:
             word = self._word(self._at)
@@ -335,11 +338,11 @@ class Words:
         return self.text[self._tokens[first].start : self._tokens[self._at - 1].end + 1]
 
     def rest(self) -> str:
-        """Read everything that is left; return its text."""
+        """Read up to the end, or to an unmatched closing parenthesis; return the text read."""
         return self.until(())
 
     def _word(self, index: int) -> str:
-        """Return a word in capitals; a quoted name or a text is never taken for a keyword."""
+        """Return a token in capitals; empty for a quoted name or a string, which are no keywords."""
         if index >= len(self._tokens):
             return ""
         token = self._tokens[index]
@@ -353,6 +356,6 @@ class Words:
         return self._tokens[self._at - 1]
 
     def _fail(self, wanted: str) -> None:
-        # What stands there instead may be a literal, so only its place is told.
+        # The actual token may be a literal, so the message has only its position.
         msg = f"the statement cannot be read: expected {wanted} at character {self.position + 1}"
         raise StatementError(msg)

@@ -1,4 +1,4 @@
-"""The engine's own methods, whether or not they are replaced: how our code calls past itself."""
+"""Call the engine's own methods, whether or not they are patched."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 __all__ = ["REPLACED", "unpatched"]
 
 REPLACED: dict[tuple[type, str], Callable[..., Any]] = {}
-"""The functions that stood on the engine's classes before ours; empty while nothing is patched."""
+"""The engine's original functions, by class and method name; empty while nothing is patched."""
 
 
 def unpatched(instance: Any, name: str) -> Callable[..., Any]:
-    """Return the bound method of that name past ours.
+    """Return a bound method of an engine object, bypassing the patches.
 
-    While the classes are patched that is the engine's own, also where a subclass overrides it: the
-    subclass has been asked, and has called up to what we stand for.
+    While the classes are patched, this is the engine's method even if a subclass overrides it: the
+    override has run already and has called `super()`, so the engine's method is next.
+
+    Args:
+        instance: the engine object.
+        name: the name of the method.
     """
     if REPLACED:
         for owner in type(instance).__mro__:

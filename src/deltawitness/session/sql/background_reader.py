@@ -1,8 +1,8 @@
-"""A frame's rows as a stream that nothing waits for but its reader.
+"""Run a frame on a background thread and stream its rows, which avoids a deadlock with delta-rs.
 
-delta-rs asks a source for its rows from a thread that its own reads need. A frame over a Delta table
-of many files, sorted or windowed, then waits for that thread, which waits for the frame: neither
-engine goes on. Run by a thread of ours the frame goes on, and hands its batches over.
+delta-rs pulls the rows of a source on a thread that its own reads need. A sorted or windowed frame
+over a Delta table of many files waits for that thread, which waits for the frame. A frame that runs
+on its own thread does not wait for it.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
 
 __all__ = ["read_in_background"]
 
-_AHEAD = 4
-"""Batches that are computed before they are asked for."""
+_MAX_BATCHES_AHEAD = 4
+"""Maximum number of computed batches that wait for the reader."""
 
-_PATIENCE = 0.1
-"""Seconds after which a thread that nobody reads from looks whether anybody still does."""
+_POLL_SECONDS = 0.1
+"""Interval in seconds at which the thread checks for a stop while the queue is full."""
 
-_WAITING = 5.0
-"""Seconds that a write which has failed waits for the batch that is still computed for it."""
+_JOIN_SECONDS = 5.0
+"""Maximum time in seconds that a failed write waits for the thread to finish its current batch."""
 
-_Handed: TypeAlias = "pa.RecordBatch | BaseException | None"
-"""A batch; or why there are no more; or that there are none."""
+_Item: TypeAlias = "pa.RecordBatch | BaseException | None"
+"""A batch, an error that ended the stream, or None at the end of the stream."""
 
 
 @contextmanager
 def read_in_background(frame: DataFrame) -> Iterator[pa.RecordBatchReader]:
-    """Yield a frame's rows as a stream, run by a thread of its own for as long as the block lasts.
+    """Yield a reader of a frame's rows; a background thread runs the frame until the block ends.
 
     Args:
         frame: the frame.
     """
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     with feeding_delta_rs():
-        pump = _Reader(frame)
+        reader = _Reader(frame)
         try:
-            yield pa.RecordBatchReader.from_batches(frame.schema(), pump.batches())
+            yield pa.RecordBatchReader.from_batches(frame.schema(), reader.batches())
         finally:
-            pump.stop()
+            reader.stop()
 
 
 class _Reader:
-    """A thread that runs a frame, and what it hands over.
+    """A thread that runs a frame, and the queue of its batches.
 
     Args:
         frame: the frame.
@@ -61,45 +61,45 @@ class _Reader:
 
     def __init__(self, frame: DataFrame) -> None:
         self._frame = frame
-        self._handed: queue.Queue[_Handed] = queue.Queue(_AHEAD)
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="deltawitness-pump", daemon=True)
+        self._items: queue.Queue[_Item] = queue.Queue(_MAX_BATCHES_AHEAD)
+        self._is_stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="deltawitness-reader", daemon=True)
         self._thread.start()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the batches as they come.
+        """Yield the batches in order.
 
         Raises:
-            BaseException: what the engine raised.
+            BaseException: the error that the engine raised on the thread.
         """
         while True:
-            handed = self._handed.get()
-            if handed is None:
+            item = self._items.get()
+            if item is None:
                 return
-            if isinstance(handed, BaseException):
-                raise handed
-            yield handed
+            if isinstance(item, BaseException):
+                raise item
+            yield item
 
     def stop(self) -> None:
-        """Let the thread end, whether or not it was read to its end; wait for it, but not for ever."""
-        self._is_over.set()
-        self._thread.join(_WAITING)
+        """Stop the thread, even if its batches were not all read, and wait for it up to a time limit."""
+        self._is_stopped.set()
+        self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         try:
             batches: Any = call_frame(self._frame, "execute_stream")
             for batch in batches:
-                if not self._hand(batch.to_pyarrow()):
+                if not self._put(batch.to_pyarrow()):
                     return
-            self._hand(None)
-        except BaseException as error:  # noqa: BLE001 - raised where the rows are asked for
-            self._hand(error)
+            self._put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by the reader of the rows
+            self._put(error)
 
-    def _hand(self, handed: _Handed) -> bool:
-        """Hand something over; return False when nobody asks for it any more."""
-        while not self._is_over.is_set():
+    def _put(self, item: _Item) -> bool:
+        """Put an item into the queue; return False if the thread was stopped instead."""
+        while not self._is_stopped.is_set():
             try:
-                self._handed.put(handed, timeout=_PATIENCE)
+                self._items.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
             return True

@@ -1,9 +1,9 @@
-"""A frame whose declared types are those of its batches.
+"""Return a frame whose schema has the types that its batches have.
 
-DataFusion decides on the types of UNION, CASE and the like after planning. The schema that a frame
-exports is the one of before, its batches are of the one of after: whoever reads them by the exported
-schema, as every Arrow consumer does, reads other numbers. A frame over the optimized plan says the
-truth.
+DataFusion coerces the types of UNION, CASE and similar expressions after planning. A frame exports
+the schema from before the coercion, while its batches have the types from after it. Arrow consumers
+read batches by the exported schema, and so read wrong values. A frame over the optimized plan exports
+the correct schema.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ __all__ = ["coerce"]
 
 
 def coerce(ctx: SessionContext, frame: DataFrame, wanted: pa.Schema | None = None) -> DataFrame:
-    """Return the same rows as a frame that declares what its batches are.
+    """Return the same rows as a frame whose schema has the types of its batches.
 
     Args:
-        ctx: the context that the frame was made with.
+        ctx: the context that created the frame.
         frame: the frame.
-        wanted: the types that the columns are cast to where they are others; the engine's own
-            error when a value is none of them.
+        wanted: a schema whose types the columns are cast to where they differ. The engine raises its
+            own error when a value cannot be cast.
     """
     plan = plan_to_run(frame)
-    truthful: DataFrame = unpatched(ctx, "create_dataframe_from_logical_plan")(plan)
+    planned: DataFrame = unpatched(ctx, "create_dataframe_from_logical_plan")(plan)
     if wanted is None:
-        return truthful
-    given = truthful.schema()
+        return planned
+    given = planned.schema()
     if all(_is_same(one, other) for one, other in zip(given.types, wanted.types, strict=True)):
-        return truthful
+        return planned
     columns = [
-        truthful.col(field.name)
+        planned.col(field.name)
         if _is_same(field.type, target.type)
-        else truthful.col(field.name).cast(target.type).alias(field.name)
+        else planned.col(field.name).cast(target.type).alias(field.name)
         for field, target in zip(given, wanted, strict=True)
     ]
-    cast: DataFrame = unpatched(truthful, "select")(*columns)
+    cast: DataFrame = unpatched(planned, "select")(*columns)
     return cast
 
 
@@ -57,7 +57,7 @@ _KINDS = {
 
 
 def _is_same(given: pa.DataType, wanted: pa.DataType) -> bool:
-    """Tell whether two types are one to delta-rs: text is text, a view of it or not."""
+    """Return whether delta-rs treats two types alike; string and string view, for example, are alike."""
     if given == wanted:
         return True
     return str(given) in _KINDS and _KINDS[str(given)] == _KINDS.get(str(wanted))

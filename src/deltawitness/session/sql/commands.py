@@ -1,7 +1,7 @@
-"""Statements about Delta tables that DataFusion has no plan for: read here, carried out by delta-rs.
+"""Parse the statements on Delta tables that DataFusion cannot plan; delta-rs executes them.
 
 `COPY ... STORED AS DELTATABLE`, `CREATE TABLE ... STORED AS DELTATABLE AS`, `OPTIMIZE`, `VACUUM`,
-`RESTORE` and `DESCRIBE HISTORY`. The forms are those of Delta's own documentation.
+`RESTORE` and `DESCRIBE HISTORY`, in the forms of Delta Lake's documentation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
     "MaintenanceCommand",
     "check_allowed",
     "history_batch",
-    "parsed_command",
+    "parse_command",
     "stores_delta",
 ]
 
@@ -44,8 +44,8 @@ class CopyToDelta:
     """`COPY {table | (query)} TO 'uri' STORED AS DELTATABLE [PARTITIONED BY (...)] [OPTIONS (...)]`.
 
     Attributes:
-        query: the rows, as a SELECT.
-        uri: where to.
+        query: the SELECT that returns the rows.
+        uri: path or URI of the table to write.
         partition_by: columns to partition by.
         options: `mode`, `schema_mode`, and the storage options.
     """
@@ -85,21 +85,21 @@ class MaintenanceCommand:
 
     Attributes:
         title: the statement, without literals.
-        name: the table.
-        act: carries it out; returns the rows of its result.
-        columns: the columns of its result.
-        is_read: it changes nothing.
+        name: the parts of the table's name.
+        execute: runs the command on an open table and returns the rows of its result.
+        columns: the columns of its result, each with its type, `int` or `text`.
+        is_read: the command changes nothing.
     """
 
     title: str
     name: tuple[str, ...]
-    act: Callable[[DeltaTable], list[dict[str, Any]]]
+    execute: Callable[[DeltaTable], list[dict[str, Any]]]
     columns: tuple[tuple[str, str], ...]
     is_read: bool = False
 
     def result(self, rows: list[dict[str, Any]]) -> pa.RecordBatch:
-        """Return the rows as a batch."""
-        import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+        """Return the rows of a result as a batch with the command's columns."""
+        import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
         types = {"int": pa.uint64(), "text": pa.string()}
         schema = pa.schema([(name, types[kind]) for name, kind in self.columns])
@@ -110,12 +110,12 @@ Command = CopyToDelta | CreateDeltaTableAs | DescribeHistory | MaintenanceComman
 
 
 def stores_delta(words: Words) -> bool:
-    """Tell whether a statement speaks of a Delta table to be made."""
+    """Return whether a statement has the clause STORED AS DELTATABLE."""
     return words.contain("STORED", "AS", FACTORY_FORMAT)
 
 
-def parsed_command(text: str, word: str, *, normalize: bool) -> Command | None:
-    """Return the statement if it is one of ours, or None if DataFusion is to plan it.
+def parse_command(text: str, word: str, *, normalize: bool) -> Command | None:
+    """Parse a statement of this module; return None for a statement that DataFusion plans.
 
     Args:
         text: the statement.
@@ -123,7 +123,7 @@ def parsed_command(text: str, word: str, *, normalize: bool) -> Command | None:
         normalize: whether unquoted names are folded to lower case.
 
     Raises:
-        StatementError: it is one of ours, and something is wrong with it.
+        StatementError: it is a statement of this module and is invalid.
     """
     parse = _PARSERS.get(word)
     if parse is None:
@@ -143,15 +143,15 @@ def _optimize(words: Words) -> MaintenanceCommand:
         columns = words.names()
     words.expect_end()
 
-    def act(table: DeltaTable) -> list[dict[str, Any]]:
+    def execute(table: DeltaTable) -> list[dict[str, Any]]:
         optimize = table.optimize
-        said = optimize.z_order(list(columns)) if columns else optimize.compact()
+        metrics = optimize.z_order(list(columns)) if columns else optimize.compact()
         return [
             {
-                "num_files_added": said["numFilesAdded"],
-                "num_files_removed": said["numFilesRemoved"],
-                "partitions_optimized": said["partitionsOptimized"],
-                "total_considered_files": said["totalConsideredFiles"],
+                "num_files_added": metrics["numFilesAdded"],
+                "num_files_removed": metrics["numFilesRemoved"],
+                "partitions_optimized": metrics["partitionsOptimized"],
+                "total_considered_files": metrics["totalConsideredFiles"],
             }
         ]
 
@@ -162,7 +162,7 @@ def _optimize(words: Words) -> MaintenanceCommand:
         "total_considered_files",
     )
     title = f"OPTIMIZE {name[-1]}" + (" ZORDER BY" if columns else "")
-    return MaintenanceCommand(title, name, act, tuple((column, "int") for column in result))
+    return MaintenanceCommand(title, name, execute, tuple((column, "int") for column in result))
 
 
 def _vacuum(words: Words) -> MaintenanceCommand:
@@ -177,11 +177,11 @@ def _vacuum(words: Words) -> MaintenanceCommand:
     dry_run = words.take("DRY", "RUN")
     words.expect_end()
 
-    def act(table: DeltaTable) -> list[dict[str, Any]]:
+    def execute(table: DeltaTable) -> list[dict[str, Any]]:
         return [{"path": path} for path in table.vacuum(hours, dry_run=dry_run)]
 
     title = f"VACUUM {name[-1]}" + (" DRY RUN" if dry_run else "")
-    return MaintenanceCommand(title, name, act, (("path", "text"),), is_read=dry_run)
+    return MaintenanceCommand(title, name, execute, (("path", "text"),), is_read=dry_run)
 
 
 def _restore(words: Words) -> MaintenanceCommand:
@@ -192,44 +192,44 @@ def _restore(words: Words) -> MaintenanceCommand:
     target: int | dt.datetime
     if words.take("TIMESTAMP"):
         words.take("AS", "OF")
-        target = _moment(words.string())
+        target = _parse_timestamp(words.string())
     else:
         words.expect("VERSION")
         words.take("AS", "OF")
         target = words.number()
     words.expect_end()
 
-    def act(table: DeltaTable) -> list[dict[str, Any]]:
+    def execute(table: DeltaTable) -> list[dict[str, Any]]:
         if isinstance(target, dt.datetime):
             check_not_before_first(table, target)
-        said = table.restore(target)
+        metrics = table.restore(target)
         return [
             {
-                "num_removed_files": said["numRemovedFile"],
-                "num_restored_files": said["numRestoredFile"],
+                "num_removed_files": metrics["numRemovedFile"],
+                "num_restored_files": metrics["numRestoredFile"],
             }
         ]
 
     result = ("num_removed_files", "num_restored_files")
     return MaintenanceCommand(
-        f"RESTORE {name[-1]}", name, act, tuple((column, "int") for column in result)
+        f"RESTORE {name[-1]}", name, execute, tuple((column, "int") for column in result)
     )
 
 
-def _moment(text: str) -> dt.datetime:
+def _parse_timestamp(text: str) -> dt.datetime:
     try:
-        moment = dt.datetime.fromisoformat(text)
+        timestamp = dt.datetime.fromisoformat(text)
     except ValueError:
-        msg = "RESTORE: the timestamp is not one of ISO 8601"
+        msg = "RESTORE: the timestamp is not in ISO 8601 format"
         raise StatementError(msg) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=dt.UTC)
 
 
 def _describe(words: Words) -> DescribeHistory | None:
     if not (words.take("DESCRIBE") or words.take("DESC")) or not words.take("HISTORY"):
         return None
     if words.at_end:
-        return None  # a table that is named "history"
+        return None  # DESCRIBE of a table with the name "history"
     name = words.reference()
     limit = words.number() if words.take("LIMIT") else None
     words.expect_end()
@@ -246,7 +246,7 @@ def _copy(words: Words) -> CopyToDelta:
     uri = words.string()
     storage = _storage(words)
     if storage.location is not None:
-        msg = "COPY: where to is said after TO, not by a LOCATION"
+        msg = "COPY takes its target after TO; LOCATION is not supported"
         raise StatementError(msg)
     words.expect_end()
     return CopyToDelta(query, uri, storage.partition_by, storage.options)
@@ -280,7 +280,7 @@ def _create(words: Words) -> CreateDeltaTableAs | None:
 
 
 class _Storage(NamedTuple):
-    """How a new table is to be stored."""
+    """The clauses PARTITIONED BY, LOCATION and OPTIONS of a new table."""
 
     partition_by: tuple[str, ...] = ()
     location: str | None = None
@@ -315,12 +315,17 @@ _PARSERS: dict[str, Callable[[Words], Command | None]] = {
 }
 
 
-# --- what they return -------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------
 
 
 def history_batch(table: DeltaTable, limit: int | None) -> pa.RecordBatch:
-    """Return a table's commits, newest first, under the names that Spark gives them."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    """Return a table's commits, newest first, with the column names of Spark's DESCRIBE HISTORY.
+
+    Args:
+        table: the table.
+        limit: maximum number of commits; None for all.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     schema = pa.schema(
         [
@@ -357,16 +362,19 @@ def _as_text(value: object) -> str | None:
 
 
 def check_allowed(call: SqlCall, kind: str) -> None:
-    """Raise what DataFusion raises where the caller's `SQLOptions` forbid a kind of statement.
+    """Raise DataFusion's error if the caller's `SQLOptions` forbid a kind of statement.
 
     Args:
         call: the statement's call.
         kind: `ddl` or `dml`.
+
+    Raises:
+        Exception: DataFusion's own error.
     """
     if call.options is None:
         return
-    # The options cannot be read from Python, so a statement of that kind that does nothing is
-    # planned under them.
+    # Python cannot read the options, so a statement of that kind without an effect is planned with
+    # them.
     probe = {
         "ddl": "DROP TABLE IF EXISTS deltawitness_probe_of_options",
         "dml": "COPY (SELECT 1) TO 'deltawitness-probe.csv' STORED AS CSV",

@@ -1,4 +1,4 @@
-"""`CREATE EXTERNAL TABLE ... STORED AS DELTATABLE`: an existing table registered, or a new one made."""
+"""`CREATE EXTERNAL TABLE ... STORED AS DELTATABLE`: register an existing table or create a new one."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = ["create_external_table"]
 
 @dataclass(slots=True)
 class CreateTable:
-    """One statement under way, between our reading of it and the engine's call of the factory.
+    """One parsed statement, passed to the table factory that the engine calls while it plans.
 
     Attributes:
-        name: the table's name, as the statement spells it.
+        name: the parts of the table's name in the statement.
         columns: the columns that the statement lists, or None.
         partition_by: columns to partition by.
         options: the statement's options.
-        table: the table, once the factory has it.
-        defaults: SQL of the columns' defaults.
-        error: what the factory raised.
+        table: the table, set by the factory.
+        defaults: SQL of the columns' default values, by column.
+        error: the error that the factory raised.
     """
 
     name: tuple[str, ...]
@@ -47,34 +47,38 @@ class CreateTable:
 
     @property
     def version(self) -> int | None:
-        """The version that is asked for, if one is."""
+        """The version in the options, or None.
+
+        Raises:
+            StatementError: it is not an integer.
+        """
         text = self.options.get("version")
         if text is not None and not text.isdecimal():
-            msg = "OPTIONS: the version must be a whole number"
+            msg = "OPTIONS: the version must be an integer"
             raise StatementError(msg)
         return None if text is None else int(text)
 
 
-_under_way = threading.local()
-"""The engine calls the factory on the thread that called `sql()`."""
+_current = threading.local()
+"""Holds the statement as `creation`; the engine calls the factory on the thread that called `sql()`."""
 
 
 def create_external_table(session: Session, call: SqlCall) -> Any:
-    """Carry out the statement; what it makes is known to the session as a Delta table.
+    """Run the statement and register its table in the session as a Delta table.
 
     Returns:
         The engine's (empty) frame.
 
     Raises:
-        StatementError: its columns and its location do not go together, or it asks for what a
-            Delta table does not have.
+        StatementError: the listed columns differ from those of the table at the location, or the
+            statement uses a feature that Delta tables do not have.
     """
     if not session.has_factory:
         unpatched(call.ctx, "register_table_factory")(FACTORY_FORMAT, _factory())
         session.has_factory = True
-    creation = _read(call)
-    before = getattr(_under_way, "creation", None)
-    _under_way.creation = creation
+    creation = _parse_statement(call)
+    before = getattr(_current, "creation", None)
+    _current.creation = creation
     try:
         frame = call.plan()
     except Exception:
@@ -82,7 +86,7 @@ def create_external_table(session: Session, call: SqlCall) -> Any:
             raise creation.error from None
         raise
     finally:
-        _under_way.creation = before
+        _current.creation = before
     if creation.table is not None:
         session.register(
             call.ctx,
@@ -98,7 +102,7 @@ def create_external_table(session: Session, call: SqlCall) -> Any:
 # --- the statement ---------------------------------------------------------------------------------
 
 
-def _read(call: SqlCall) -> CreateTable:
+def _parse_statement(call: SqlCall) -> CreateTable:
     words = Words(call.text, normalize=call.ctx.enable_ident_normalization())
     words.expect("CREATE")
     words.take("OR", "REPLACE")
@@ -135,7 +139,11 @@ def _in_parentheses(words: Words) -> str:
 
 
 def _partitions(words: Words) -> tuple[tuple[str, ...], list[str]]:
-    """Read partition columns, each a name or, as Hive has it, a name with its type."""
+    """Read the partition columns, each a name or, as in Hive, a name with its type.
+
+    Returns:
+        The names, and the definitions of those that have a type.
+    """
     words.expect("(")
     names, typed = [], []
     while True:
@@ -151,11 +159,12 @@ def _partitions(words: Words) -> tuple[tuple[str, ...], list[str]]:
 
 
 def _schema(ctx: SessionContext, listed: str) -> pa.Schema:
-    """Return the columns of a list as DataFusion understands it: it makes a table of it.
+    """Return the schema of a list of column definitions, as DataFusion parses it.
 
-    In a session of its own, whose time zone is UTC, because a Delta timestamp is one in UTC.
+    A scratch session creates a table with these columns. Its time zone is UTC, because Delta
+    timestamps are in UTC.
     """
-    from datafusion import SessionConfig, SessionContext  # noqa: PLC0415 - heavy, and there already
+    from datafusion import SessionConfig, SessionContext  # noqa: PLC0415 - heavy, already loaded
 
     config = SessionConfig({"datafusion.execution.time_zone": "UTC"})
     normalize = str(ctx.enable_ident_normalization()).lower()
@@ -173,13 +182,17 @@ def _factory() -> Any:
     from datafusion.catalog import Table, TableProviderFactory  # noqa: PLC0415 - heavy
 
     class DeltaTableFactory(TableProviderFactory):
-        """Opens the table that a statement names, or makes it."""
+        """Opens the Delta table of a CREATE EXTERNAL TABLE statement, or creates it."""
 
         def create(self, cmd: Any) -> Table:
-            """Return the table as the engine reads it."""
-            creation: CreateTable | None = getattr(_under_way, "creation", None)
+            """Return a provider over the table of a statement.
+
+            Args:
+                cmd: the engine's `CreateExternalTable`.
+            """
+            creation: CreateTable | None = getattr(_current, "creation", None)
             if creation is None:
-                # Reached through a context that is not observed: an existing table is all there is.
+                # Called through a context that is not observed: only an existing table can be opened.
                 creation = CreateTable((), None, (), _plain_options(cmd.options()))
             try:
                 creation.table = _open_or_create(creation, cmd)
@@ -248,17 +261,17 @@ def _default_sql(expression: Any) -> str:
     try:
         return value_sql(expression, no_column)
     except NotTranslatable as error:
-        msg = "DEFAULT: only literals and arithmetic with them"
+        msg = "DEFAULT supports only literals and arithmetic with them"
         raise StatementError(msg) from error
 
 
 def _check_agreement(creation: CreateTable, table: DeltaTable) -> None:
     if creation.columns is not None:
-        import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+        import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
-        there = pa.schema(table.schema())
+        actual = pa.schema(table.schema())
         listed = pa.schema(delta_schema(creation.columns))
-        if [(f.name, f.type) for f in there] != [(f.name, f.type) for f in listed]:
+        if [(f.name, f.type) for f in actual] != [(f.name, f.type) for f in listed]:
             msg = "the location holds a Delta table with other columns than the statement lists"
             raise StatementError(msg)
     partitions = tuple(table.metadata().partition_columns)
@@ -268,15 +281,15 @@ def _check_agreement(creation: CreateTable, table: DeltaTable) -> None:
 
 
 def delta_schema(schema: pa.Schema) -> Any:
-    """Return an Arrow schema as Delta has it: microseconds are the finest that its readers know."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
-    from deltalake import Schema  # noqa: PLC0415 - heavy, and there already
+    """Return an Arrow schema as a Delta schema, with timestamps in Delta's unit, microseconds."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
+    from deltalake import Schema  # noqa: PLC0415 - heavy, already loaded
 
     return Schema.from_arrow(pa.schema([_in_microseconds(field) for field in schema]))
 
 
 def _in_microseconds(field: pa.Field) -> pa.Field:
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     kind = field.type
     if pa.types.is_timestamp(kind):

@@ -1,12 +1,12 @@
-"""DataFusion's expressions told in the SQL that delta-rs reads, where both mean the same by it.
+"""Translate DataFusion expressions to delta-rs's SQL dialect, where both engines evaluate them alike.
 
-delta-rs evaluates the expressions of UPDATE, DELETE and MERGE itself, from text. What it is given
-here is a small language on purpose: everything else is evaluated by the session instead.
+delta-rs evaluates the expressions of UPDATE, DELETE and MERGE itself, from text. The translated
+subset is small on purpose; the session evaluates every other expression.
 
-Two uses differ. A *value* is computed row by row. A *filter* is also held against file statistics,
-where delta-rs is not to be trusted with more than plain comparisons: `delete("x = NULL")` deletes
-every row, a NaN is outside every minimum and maximum, and a literal of a slightly other type than
-its column raises.
+Values and filters differ. A *value* is computed row by row. A *filter* is also compared with file
+statistics, where delta-rs is correct only for plain comparisons: `delete("x = NULL")` deletes every
+row, a NaN is outside every minimum and maximum, and a literal of a slightly different type than its
+column raises.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["NotTranslatable", "columns_in", "filter_sql", "is_volatile", "value_sql"]
 
 
-class NotTranslatable(Exception):  # noqa: N818 - no error, but the answer "evaluate it in the session"
-    """The expression is none that delta-rs is given."""
+class NotTranslatable(Exception):  # noqa: N818 - a result, no error: evaluate it in the session
+    """The expression has no equivalent in delta-rs's SQL dialect; the session must evaluate it."""
 
 
 NameColumn = Callable[[str | None, str], str]
-"""Returns the SQL of a column, by its relation (as the plan prints it) and its name."""
+"""Returns the SQL of a column, from its relation (as the plan prints it) and its name."""
 
 
-# --- taking expressions apart ----------------------------------------------------------------------
+# --- parts of expressions --------------------------------------------------------------------------
 
 
 def _expression(raw: Any) -> Any:
@@ -42,7 +42,11 @@ def _expression(raw: Any) -> Any:
 
 
 def _decompose(raw: Any) -> tuple[str, Any]:
-    """Return the kind of an expression and the engine's object with its parts."""
+    """Return the kind of an expression and the engine's object with its parts.
+
+    Raises:
+        NotTranslatable: the engine has no Python class for the expression.
+    """
     expression = _expression(raw)
     kind: str = expression.variant_name()
     try:
@@ -52,13 +56,13 @@ def _decompose(raw: Any) -> tuple[str, Any]:
 
 
 def unaliased(raw: Any) -> Any:
-    """Return an expression without the names that were put on it."""
+    """Return an expression without its aliases."""
     kind = _expression(raw).variant_name()
     return unaliased(_expression(raw).to_variant().expr()) if kind == "Alias" else _expression(raw)
 
 
 def column_name(raw: Any) -> str | None:
-    """Return the column that an expression is, or None when it is another expression."""
+    """Return the name of a column expression, or None for another expression."""
     expression = unaliased(raw)
     if expression.variant_name() != "Column":
         return None
@@ -70,10 +74,10 @@ _LEAVES = frozenset({"Literal", "ScalarSubquery", "Exists", "Placeholder", "Scal
 
 
 def columns_in(raw: Any) -> set[str] | None:
-    """Return the names of the columns in an expression, those inside subqueries left out.
+    """Return the names of the columns in an expression, except those inside subqueries.
 
     Returns:
-        None when the expression cannot be looked through.
+        None if the engine does not return the operands of a part of the expression.
     """
     expression = unaliased(raw)
     kind = expression.variant_name()
@@ -83,7 +87,7 @@ def columns_in(raw: Any) -> set[str] | None:
         return set()
     try:
         operands = [part for part in expression.rex_call_operands() if str(part) != str(expression)]
-    except Exception:  # noqa: BLE001 - the engine knows kinds that it does not take apart
+    except Exception:  # noqa: BLE001 - the engine returns no operands for some kinds
         return None
     if kind == "Case":
         operands = _case_parts(expression.to_variant())
@@ -99,9 +103,9 @@ def columns_in(raw: Any) -> set[str] | None:
 
 
 def is_volatile(raw: Any) -> bool:
-    """Tell whether an expression calls a function whose result is another each time.
+    """Return whether an expression calls a volatile function.
 
-    What stands inside a subquery is evaluated once, and does not count.
+    Calls inside a subquery do not count, because a subquery is evaluated once.
     """
     expression = unaliased(raw)
     if expression.variant_name() == "ScalarFunction" and calls_volatile(expression):
@@ -113,7 +117,7 @@ def is_volatile(raw: Any) -> bool:
     else:
         try:
             parts = [p for p in expression.rex_call_operands() if str(p) != str(expression)]
-        except Exception:  # noqa: BLE001 - the engine knows kinds that it does not take apart
+        except Exception:  # noqa: BLE001 - the engine returns no operands for some kinds
             return expression.variant_name() not in {"InSubquery", "Exists"}
     return any(map(is_volatile, parts))
 
@@ -162,21 +166,21 @@ _CAST_TYPES = frozenset(
         "Float32", "Float64", "Boolean", "Utf8", "LargeUtf8", "Utf8View", "Date32",
     }
 )  # fmt: skip
-"""Types that a value is cast to in delta-rs; their names are those of `arrow_cast`."""
+"""The types to which delta-rs may cast a value, by their names in `arrow_cast`."""
 
 _VOLATILE = frozenset({"random()", "uuid()"})
-"""Calls whose every row is another: only delta-rs can put them into the rows that it rewrites."""
+"""Calls with another result for each row: only delta-rs can evaluate them for the rows it rewrites."""
 
 
 def value_sql(raw: Any, column: NameColumn) -> str:
-    """Return the SQL of a value.
+    """Translate an expression that is computed row by row.
 
     Args:
         raw: the expression.
-        column: names its columns.
+        column: returns the SQL of a column.
 
     Raises:
-        NotTold: it holds something that delta-rs is not given.
+        NotTranslatable: a part of the expression has no equivalent in delta-rs.
     """
     expression = unaliased(raw)
     if expression.variant_name() == "ScalarFunction":
@@ -241,7 +245,7 @@ def _case(_: Any, parts: Any, column: NameColumn) -> str:
 def _cast(expression: Any, parts: Any, column: NameColumn) -> str:
     inner = unaliased(parts.expr())
     if inner.variant_name() == "Literal" and inner.python_value().as_py() is None:
-        return "NULL"  # of whatever type the column has that it goes to
+        return "NULL"  # it takes the type of the column that it is assigned to
     kind = cast_type(expression)
     if kind not in _CAST_TYPES:
         raise NotTranslatable(kind)
@@ -262,14 +266,14 @@ _VALUES: dict[str, Callable[[Any, Any, NameColumn], str]] = {
 
 
 def literal_sql(scalar: Any, kind: str) -> str:
-    """Return the SQL of a literal that means the same value of the same type.
+    """Return the SQL of a literal with the same value and the same type.
 
     Args:
         scalar: a pyarrow scalar.
-        kind: its type, as DataFusion calls it.
+        kind: the name of its type in DataFusion.
 
     Raises:
-        NotTold: its type has no literal that both engines read alike.
+        NotTranslatable: the type has no literal that both engines evaluate alike.
 
     >>> import pyarrow as pa
     >>> literal_sql(pa.scalar("it's"), "Utf8")
@@ -304,7 +308,7 @@ def _typed(text: str, kind: str) -> str:
 # --- filters -----------------------------------------------------------------------------------------
 
 _COMPARISONS = {"=": "=", "!=": "!=", "<>": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-"""Comparisons, and what each is with its sides exchanged."""
+"""Each comparison operator, with the operator for swapped operands."""
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -315,15 +319,15 @@ _INTEGER_RANGES = {
 
 
 def filter_sql(raw: Any, schema: pa.Schema) -> str:  # noqa: PLR0911 - one return per kind of expression
-    """Return the SQL of a filter over the table's own columns.
+    """Translate a filter over the table's own columns.
 
     Args:
         raw: the expression.
         schema: the table's columns.
 
     Raises:
-        NotTold: it is more than comparisons of columns with literals of their own type, put
-            together with AND, OR and NOT.
+        NotTranslatable: it has parts other than comparisons of columns with literals of the same
+            type, joined by AND, OR and NOT.
     """
     expression = unaliased(raw)
     kind, parts = _decompose(expression)
@@ -375,8 +379,8 @@ def _filter_between(parts: Any, schema: pa.Schema) -> str:
 
 
 def _nullable(raw: Any, schema: pa.Schema) -> str:
-    """Return a column whose NULLs are counted in a file's statistics: one that is not nested."""
-    import pyarrow.types as pt  # noqa: PLC0415 - heavy, and there already
+    """Return the SQL of a column that is not nested, so that file statistics count its NULLs."""
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy, already loaded
 
     name = column_name(raw)
     if name is None or pt.is_nested(schema.field(name).type):
@@ -406,7 +410,7 @@ def _filter_literal(raw: Any, name: str | None, schema: pa.Schema) -> str:
         raise NotTranslatable(expression.variant_name())
     kind, parts = _decompose(expression)
     if kind == "Cast":
-        # A cast that only makes a text what its column is: DATE '2024-01-01'.
+        # A cast of a string literal to the type of its column: DATE '2024-01-01'.
         if _CAST_FOR.get(str(schema.field(name).type)) != cast_type(expression):
             raise NotTranslatable(kind)
         expression = unaliased(parts.expr())
@@ -417,7 +421,7 @@ def _filter_literal(raw: Any, name: str | None, schema: pa.Schema) -> str:
 
 
 def _literal_for(name: str, value: Any, schema: pa.Schema) -> str:
-    """Return the SQL of a value as a literal of exactly its column's type."""
+    """Return the SQL of a value as a literal of its column's exact type."""
     kind = str(schema.field(name).type)
     if kind in _INTEGER_RANGES and isinstance(value, int) and not isinstance(value, bool):
         type_name, low, high = _INTEGER_RANGES[kind]
@@ -433,11 +437,11 @@ def _literal_for(name: str, value: Any, schema: pa.Schema) -> str:
     raise NotTranslatable(kind)
 
 
-def matched_sql(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return the condition under which two rows agree in every pair of columns, NULL with NULL.
+def null_safe_match(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the condition that two rows are equal in every pair of columns; NULL equals NULL.
 
     Args:
-        pairs: SQL of a column of the one and of the other.
+        pairs: SQL of the columns to compare, one of each row.
     """
-    # Without the parentheses the engine's parser takes the next AND into the comparison.
+    # Without the parentheses the engine's parser makes the next AND a part of the comparison.
     return " AND ".join(f"({one} IS NOT DISTINCT FROM {other})" for one, other in pairs) or "true"

@@ -1,12 +1,12 @@
 """INSERT, UPDATE, DELETE, TRUNCATE and MERGE on a Delta table: DataFusion plans, delta-rs writes.
 
-A statement is what DataFusion's own logical plan says it is. Its rows come from the plan, as a
-stream; its filter and its assignments are handed to delta-rs where delta-rs means the same by them
-(:mod:`deltawitness.session.sql.delta_sql`), and are evaluated by the session elsewhere.
+The statement is read from DataFusion's logical plan. The plan's rows are streamed to delta-rs. The
+filter and the assignments are passed to delta-rs if delta-rs evaluates them alike
+(:mod:`deltawitness.session.sql.delta_sql`); otherwise the session evaluates them.
 
-The plan is the one that DataFusion makes of the text, before optimization: the optimizer moves a
-filter into a join or into the scan, or proves that it is never true. A plan of another shape is
-refused (:mod:`deltawitness.session.sql.plan_shapes`).
+The plan must be the unoptimized plan of the statement's text: the optimizer moves a filter into a
+join or into the scan, or proves that it is never true. A plan of another shape is refused
+(:mod:`deltawitness.session.sql.plan_shapes`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
-from deltawitness.session.core.failed_writes import publishing_after_failure
+from deltawitness.session.core.failed_writes import publish_after_failure
 from deltawitness.session.core.frame_facts import attributes_of_frame
 from deltawitness.session.core.frames import FrameState
 from deltawitness.session.core.private_api import (
@@ -65,18 +65,18 @@ __all__ = ["Dml", "check_same_table", "is_dml", "target_of"]
 
 
 def is_dml(plan: LogicalPlan) -> bool:
-    """Tell whether a plan writes rows to a table."""
+    """Return whether a plan is a DML statement."""
     return is_of_kind(plan, "DmlStatement")
 
 
 def target_of(plan: LogicalPlan, state: FrameState, bound: BoundCall | None) -> Registered | None:
-    """Return the Delta table that a DML plan writes to; None when its target is another table.
+    """Return the Delta table that a DML plan writes; None if its target is not a Delta table.
 
-    The plan prints the target's name without quotes. Where the printed name may be that of two
+    The plan prints the target's name without quotes. If the printed name may be the name of two
     tables, the text of the statement decides.
 
     Raises:
-        StatementError: it cannot be told which of them is meant.
+        StatementError: the text does not decide which table it is.
     """
     printed = plan.to_variant().table_name()
     found = state.snapshot.named(printed)
@@ -93,15 +93,15 @@ def target_of(plan: LogicalPlan, state: FrameState, bound: BoundCall | None) -> 
 
 
 def check_same_table(entry: Registered, table: DeltaTable, made_ns: int) -> None:
-    """Refuse to write a table that was dropped and created again after the statement was made.
+    """Refuse to write a table that was dropped and recreated after the statement was created.
 
     Args:
-        entry: the session's entry of the table when the statement was made.
+        entry: the session's entry of the table when the statement was created.
         table: the table at that location now.
-        made_ns: when the statement was made, in nanoseconds since the epoch.
+        made_ns: when the statement was created, in nanoseconds since the epoch.
 
     Raises:
-        StatementError: the table at the location is another one, and younger than the statement.
+        StatementError: the table at the location is another table, created after the statement.
     """
     metadata = table.metadata()
     if str(metadata.id) == entry.identity:
@@ -117,15 +117,16 @@ def check_same_table(entry: Registered, table: DeltaTable, made_ns: int) -> None
 
 @dataclass(frozen=True, slots=True)
 class Dml:
-    """A DML statement on a Delta table, which runs when its frame is asked for rows.
+    """A DML statement on a Delta table, which runs when its frame's rows are requested.
 
-    It writes the table that its target's name resolved to when it was made, at the newest version.
+    It writes the newest version of the table that the target's name resolved to when the statement
+    was created.
 
     Attributes:
-        frame: the statement's frame, as it was planned.
-        state: what was known then.
-        entry: the table that it writes.
-        bound: the text that it was planned from, with its resolved names.
+        frame: the statement's frame as the engine planned it.
+        state: the state of the frame.
+        entry: the table that the statement writes.
+        bound: the statement's text with its resolved names.
     """
 
     frame: DataFrame
@@ -135,42 +136,46 @@ class Dml:
 
     @property
     def title(self) -> str:
-        """Which statement, on which table."""
+        """The kind of statement and the table's name."""
         kind = dml_kind(unpatched(self.frame, "logical_plan")())
         return f"{_TITLES.get(kind, kind.upper())} {self.entry.name.table}"
 
     def run(self) -> DataFrame:
-        """Carry the statement out on the newest version of the table; return the count of rows."""
+        """Run the statement on the newest version of the table; return the frame with the row count.
+
+        Raises:
+            StatementError: the statement cannot be run, or a table that it uses has changed.
+        """
         session, ctx = self.state.session, self.state.ctx
-        entry = session.served(self.entry)
-        after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+        entry = session.current_entry(self.entry)
+        after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
         with after_failure, session.lease(entry) as table:
             check_same_table(self.entry, table, self.bound.made_ns)
-            now = replace(entry, version=table.version(), identity=str(table.metadata().id))
-            if not now.is_same_version(entry):
+            current = replace(entry, version=table.version(), identity=str(table.metadata().id))
+            if not current.is_same_version(entry):
                 session.publish(ctx, entry, table)
-                entry = now
-            plan, state, planner = self._plan_now(entry, table)
-            count = _Run(ctx, state, entry, table, self.bound, planner).carry_out(plan)
+                entry = current
+            plan, state, planner = self._current_plan(entry, table)
+            count = _Run(ctx, state, entry, table, self.bound, planner).execute(plan)
             session.publish(ctx, entry, table)
         return count_frame(ctx, count)
 
-    def _plan_now(
+    def _current_plan(
         self, entry: Registered, table: DeltaTable
     ) -> tuple[LogicalPlan, FrameState, Planner | None]:
-        """Return the plan over the current versions; the existing one if no version has changed.
+        """Return the plan over the current versions; the existing plan if no version has changed.
 
         Raises:
-            StatementError: the columns of a table have changed since the statement was made.
+            StatementError: the columns of a table have changed since the statement was created.
         """
         plan = unpatched(self.frame, "logical_plan")()
-        has_moved = self.bound.has_moved(plan, self.state.snapshot, entry)
-        if dml_kind(plan) != "Merge" and not has_moved:
+        has_new_version = self.bound.has_new_version(plan, self.state.snapshot, entry)
+        if dml_kind(plan) != "Merge" and not has_new_version:
             return plan, self.state, None
         planner = Planner(self.bound, (entry, table))
-        now = unpatched(planner.frame(), "logical_plan")()
-        check_same_plan(plan, now)
-        return now, self.state._replace(snapshot=planner.snapshot), planner
+        current = unpatched(planner.frame(), "logical_plan")()
+        check_same_plan(plan, current)
+        return current, self.state._replace(snapshot=planner.snapshot), planner
 
 
 _TITLES = {
@@ -182,7 +187,7 @@ _TITLES = {
     "Truncate": "TRUNCATE TABLE",
     "Merge": "MERGE INTO",
 }
-"""What the engine calls a DML plan, and how it is written."""
+"""The SQL keywords of a DML plan, by the engine's name for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +201,12 @@ class _Run:
     bound: BoundCall
     planner: Planner | None
 
-    def carry_out(self, plan: LogicalPlan) -> int:
-        """Write, and return how many rows were inserted, updated or deleted."""
+    def execute(self, plan: LogicalPlan) -> int:
+        """Write, and return the number of inserted, updated and deleted rows.
+
+        Raises:
+            StatementError: the statement is not possible on a Delta table.
+        """
         kind = dml_kind(plan)
         below = wrapped_plan(plan.to_variant().input())
         if kind in {"Append", "Overwrite"}:
@@ -229,7 +238,7 @@ class _Run:
             return stream_into(self.table, coerce(self.ctx, frame, schema), mode)
 
     def _computed_columns(self) -> frozenset[str]:
-        """Return the generated columns that an INSERT does not name: delta-rs computes them."""
+        """Return the generated columns that an INSERT does not name, which delta-rs computes."""
         generated = generated_columns(self.table)
         named = _named_columns(self.bound) if generated else None
         return frozenset() if named is None else generated - named
@@ -237,7 +246,7 @@ class _Run:
     def _merge(self, below: LogicalPlan) -> int:
         assert self.planner is not None
         planner = self.planner.for_parts()
-        merge = Merge.parsed(
+        merge = Merge.parse(
             self.bound.statement,
             normalize=self.ctx.enable_ident_normalization(),
             spelling=planner.spelling(),
@@ -303,14 +312,14 @@ class _Run:
         return [field.name for field in self.table.schema().fields]
 
 
-# --- rows in, count out ------------------------------------------------------------------------------
+# --- row counts --------------------------------------------------------------------------------------
 
 
 def _delete(metrics: dict[str, Any]) -> int:
     return int(metrics["num_deleted_rows"] or 0)
 
 
-# --- plans taken apart -------------------------------------------------------------------------------
+# --- parts of plans ----------------------------------------------------------------------------------
 
 
 def _frame(ctx: SessionContext, plan: Any) -> DataFrame:
@@ -320,10 +329,13 @@ def _frame(ctx: SessionContext, plan: Any) -> DataFrame:
 
 
 def _without_views(ctx: SessionContext, below: LogicalPlan) -> DataFrame | None:
-    """Return the rows of an INSERT without the casts of plain text to views of text.
+    """Return the rows of an INSERT without casts from string or binary to their view types.
 
-    A Delta table is read as views, so DataFusion plans these casts; delta-rs writes plain text, and
-    undoes them. Together they cost a tenth of a write.
+    DataFusion reads the columns of a Delta table as view types and so plans these casts; delta-rs
+    writes the plain types and reverts them. Both casts together cost a tenth of a write.
+
+    Returns:
+        None if the plan is not a projection.
     """
     if not is_of_kind(below, "Projection"):
         return None
@@ -339,10 +351,10 @@ def _without_views(ctx: SessionContext, below: LogicalPlan) -> DataFrame | None:
 
 
 def _without_view(rows: DataFrame, column: Any) -> Any:
-    """Return a column without the cast of plain text to a view of text."""
+    """Return a column without a cast from string or binary to its view type."""
     if column.variant_name() == "Cast" and cast_type(column) in _VIEWS:
         inner = unaliased(column.to_variant().expr())
-        # By the expression, since two tables of a join may have columns of one name.
+        # Select the expression, not the name: two tables of a join may have columns of one name.
         if column_name(inner) is not None:
             (given,) = unpatched(rows, "select")(inner).schema().types
             if str(given) in _PLAIN:
@@ -361,7 +373,8 @@ def _own_column(_: str | None, name: str) -> str:
 def _depends_on(expressions: list[Any], plan: Any, schema: pa.Schema) -> list[str]:
     """Return the columns of the table that expressions depend on, in the table's order.
 
-    A subquery is not looked through, but it tells its outer columns in the plan's text.
+    Outer columns inside a subquery are found in the plan's text. All columns are returned if an
+    expression cannot be inspected.
     """
     found: set[str] = set()
     for expression in expressions:
@@ -380,7 +393,7 @@ def _depends_on(expressions: list[Any], plan: Any, schema: pa.Schema) -> list[st
 def _distinct(
     ctx: SessionContext, rows: DataFrame, depends: list[str], values: list[Any]
 ) -> DataFrame:
-    from datafusion import lit  # noqa: PLC0415 - heavy, and there already
+    from datafusion import lit  # noqa: PLC0415 - heavy, already loaded
 
     keys = [rows.col(name).alias(f"key_{place}") for place, name in enumerate(depends)]
     columns = [*keys, *values] or [lit(1).alias("any")]
@@ -389,15 +402,15 @@ def _distinct(
 
 
 def _check_deterministic(expressions: list[Any]) -> None:
-    """Refuse an expression that is another each time: rows that are alike cannot be told apart.
+    """Refuse volatile expressions: the session evaluates an expression once for all equal rows.
 
     Raises:
-        StatementError: one of them is volatile.
+        StatementError: one of the expressions is volatile.
     """
     if any(e is not None and is_volatile(e) for e in expressions):
         msg = (
             "the statement is not deterministic: delta-rs cannot evaluate it, and the session cannot"
-            " evaluate it once for all rows that are alike"
+            " evaluate it once for all equal rows"
         )
         raise StatementError(msg)
 
@@ -418,7 +431,7 @@ def _words_at_target(bound: BoundCall) -> Words:
         any(words.take("OR", word) for word in _OF_OTHER_DIALECTS)
         words.take("OVERWRITE")
         words.take("INTO")
-        # A table may be called "table".
+        # A table may have the name "table".
         if words.peek("TABLE") and not any(words.peek("TABLE", word) for word in _AFTER_NAME):
             words.take("TABLE")
     elif words.take("TRUNCATE"):
@@ -441,7 +454,7 @@ def _target_in(bound: BoundCall) -> tuple[str, ...]:
 
 
 def _named_columns(bound: BoundCall) -> set[str] | None:
-    """Return the columns that an INSERT names; None when it has no list of columns."""
+    """Return the columns that an INSERT names; None if it has no list of columns."""
     words = _words_at_target(bound)
     words.reference()
     is_query = any(
@@ -454,7 +467,7 @@ def _named_columns(bound: BoundCall) -> set[str] | None:
 
 
 def _with_defaults(frame: DataFrame, entry: Registered, bound: BoundCall) -> DataFrame:
-    """Return the rows of an INSERT with the defaults of the columns that it does not name."""
+    """Return the rows of an INSERT with default values in the columns that it does not name."""
     named = _named_columns(bound)
     if named is None:
         return frame

@@ -1,4 +1,4 @@
-"""Files that DataFusion writes outside Delta, observed: `COPY TO`, `write_parquet` and its kin."""
+"""Observe files that DataFusion writes outside Delta: `COPY TO`, `write_parquet`, `write_csv`, ..."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ __all__ = ["CopyTo", "run_export"]
 T = TypeVar("T")
 
 _inside: ContextVar[bool] = ContextVar("deltawitness_inside_an_export", default=False)
-"""Whether a method that writes files has been called by another one of them."""
+"""Whether an observed export is running: a method that writes files may call another one."""
 
-COUNTED_BYTES = 1 << 28
-"""Bytes of text files that are looked through for their rows; beyond it only files are counted."""
+MAX_COUNTED_BYTES = 1 << 28
+"""Maximum total size in bytes of text files whose rows are counted; above it the count is unknown."""
 
 
 def run_export(
@@ -50,14 +50,14 @@ def run_export(
     *,
     headers: int = 0,
 ) -> T:
-    """Carry out a write of files, and have it observed.
+    """Run a write of files and observe it.
 
     Args:
         frame: the rows.
-        destination: where to.
-        write: writes; its result and its exception leave as they are.
-        rows_in: how many rows the result says were written, if it says so.
-        headers: lines at the start of each text file that are no rows.
+        destination: path or URI that is written.
+        write: runs the write; its result and its exception are unchanged.
+        rows_in: returns the number of written rows from the result, or None.
+        headers: number of header lines in each text file.
     """
     try:
         observer = install_for_proxies()
@@ -74,12 +74,12 @@ def run_export(
     try:
         result = write()
     except BaseException as error:
-        _guarded(observer.fail, in_flight, error)
+        _guard(observer.fail, in_flight, error)
         raise
     finally:
         _inside.reset(token)
     written = _WrittenFiles(location, before, headers)
-    _guarded(_returned, observer, in_flight, written, lambda: rows_in(result))
+    _guard(_record_return, observer, in_flight, written, lambda: rows_in(result))
     return result
 
 
@@ -89,28 +89,28 @@ def _begin(observer: Observer, frame: DataFrame, location: str) -> InFlightWrite
     return observer.begin(intent)
 
 
-def _returned(
+def _record_return(
     observer: Observer,
     in_flight: InFlightWrite,
     written: _WrittenFiles,
-    said: Callable[[], int | None],
+    reported_rows: Callable[[], int | None],
 ) -> None:
-    written.look()
-    rows = said()
+    written.find_written()
+    rows = reported_rows()
     in_flight.exported = lambda: written.metrics(rows)
     observer.finish(in_flight, None, table=None)
 
 
-def _guarded(act: Callable[..., None], *args: Any) -> None:
+def _guard(call: Callable[..., None], *args: Any) -> None:
     try:
-        act(*args)
+        call(*args)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("export", error)
 
 
 @dataclass(frozen=True, slots=True)
 class CopyTo:
-    """`COPY ... TO` files, which runs when its frame is asked for rows."""
+    """`COPY ... TO` files, which runs when its frame's rows are requested."""
 
     frame: DataFrame
     state: FrameState
@@ -118,14 +118,14 @@ class CopyTo:
 
     @property
     def title(self) -> str:
-        """What it would do."""
+        """What the statement does, without its literals."""
         return "COPY TO"
 
     def run(self) -> DataFrame:
-        """Write the files and return the count of rows, as the engine does."""
+        """Write the files and return the frame with the count of rows, as the engine does."""
         frame, state, ctx = self.frame, self.state, self.state.ctx
         if self.bound is not None:
-            frame = self.bound.frame_now(frame, state.snapshot)
+            frame = self.bound.current_frame(frame, state.snapshot)
             state = state_of(frame) or state
         parts = unpatched(frame, "logical_plan")().to_variant()
         rows = unpatched(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(parts.input()))
@@ -138,10 +138,10 @@ class CopyTo:
         return count_frame(ctx, count_in(batches))
 
 
-# --- what is there afterwards ---------------------------------------------------------------------------
+# --- written files --------------------------------------------------------------------------------------
 
 Files = dict[str, tuple[int, int]]
-"""Files below a place, each with its change time and its size."""
+"""Local files by path, each with its mtime in nanoseconds and its size in bytes."""
 
 
 def _local(location: str) -> Path | None:
@@ -156,7 +156,7 @@ def _files(location: str) -> Files:
         return {}
     found = {}
     for path in _below(place):
-        with suppress(FileNotFoundError):  # somebody else has taken it away meanwhile
+        with suppress(FileNotFoundError):  # another process has deleted it
             found[str(path)] = _identity(path)
     return found
 
@@ -174,12 +174,12 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 class _WrittenFiles:
-    """The files that a write left behind at a place.
+    """The files that a write has created or changed at a location.
 
     Args:
-        location: where it wrote.
-        before: what was there before.
-        headers: lines at the start of each text file that are no rows.
+        location: path or URI that was written.
+        before: the files at the location before the write.
+        headers: number of header lines in each text file.
     """
 
     def __init__(self, location: str, before: Files, headers: int) -> None:
@@ -188,18 +188,18 @@ class _WrittenFiles:
         self._before = before
         self._files: Files = {}
 
-    def look(self) -> None:
-        """Take note of what is new, right after the write."""
+    def find_written(self) -> None:
+        """Find new and changed files; for use right after the write."""
         now = _files(self._location)
         self._files = {
             path: identity for path, identity in now.items() if self._before.get(path) != identity
         }
 
     def metrics(self, rows: int | None) -> CommitMetrics:
-        """Return how much was written; an object store is not asked.
+        """Return rows, files and bytes that were written; for an object store, only the rows.
 
         Args:
-            rows: how many rows, where the engine said so.
+            rows: the number of rows if the engine returned it; None counts them in local files.
         """
         if _local(self._location) is None:
             return CommitMetrics(rows_added=rows)
@@ -213,10 +213,10 @@ class _WrittenFiles:
         for name, identity in self._files.items():
             path = Path(name)
             count = _ROWS.get(path.suffix)
-            if count is None or (size > COUNTED_BYTES and path.suffix != ".parquet"):
+            if count is None or (size > MAX_COUNTED_BYTES and path.suffix != ".parquet"):
                 return None
             if not path.exists() or _identity(path) != identity:
-                return None  # somebody else has been here since
+                return None  # another process has changed the file since
             headers = self._headers if path.suffix == ".csv" else 0
             counts.append(max(count(path) - headers, 0))
         return sum(counts)
@@ -235,7 +235,7 @@ def _lines(path: Path) -> int:
 
 
 def _csv_rows(path: Path) -> int:
-    """Count the line ends outside quotes."""
+    """Return the number of line ends outside quotes."""
     ends, is_quoted = 0, False
     with path.open("rb") as content:
         while chunk := content.read(1 << 20):

@@ -1,6 +1,6 @@
-"""Frames, and rows collected from frames, that a program passes to delta-rs itself.
+"""Recognize frames, and rows collected from frames, that a program passes to delta-rs itself.
 
-Such a write is observed with the same attributes as a write that the session makes.
+Such a write is observed with the same attributes as a write of the session.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["known_frame", "record_export"]
 
 
 def known_frame(source: object) -> KnownSource | None:
-    """Return what is known of a source that a program passes to delta-rs; never raises.
+    """Return attributes and operator metrics of a source that a program passes to delta-rs; never raises.
 
     Args:
-        source: a frame of a session, an Arrow table that its `to_arrow_table` returned, or anything
-            else that delta-rs accepts.
+        source: a frame of a session, an Arrow table that its `to_arrow_table` returned, or any other
+            object that delta-rs accepts.
 
     Returns:
-        None when the source comes from no session.
+        None if the source does not come from an observed session.
     """
     try:
         frame, operators = _frame_of_export(source)
@@ -59,11 +59,11 @@ class _HandedOut(NamedTuple):
 
 
 _handed_out: dict[int, _HandedOut] = {}
-"""By the address of the table, for as long as the table is there."""
+"""The collected tables by their `id()`; an entry is removed when its table is garbage collected."""
 
 
 def record_export(frame: Any, result: object) -> None:
-    """Remember the frame that a program collected rows from; never raises.
+    """Record the frame that a program collected rows from; never raises.
 
     Args:
         frame: the frame.
@@ -79,20 +79,20 @@ def record_export(frame: Any, result: object) -> None:
             record_reads(*reads)
         if type(result).__module__ == "pyarrow.lib":
             key = id(result)
-            known = weakref.ref(result, lambda _: _handed_out.pop(key, None) and None)
-            # Read now: the frame has the metrics of its latest run, and it may run again.
+            table = weakref.ref(result, lambda _: _handed_out.pop(key, None) and None)
+            # Read the metrics now: the frame has only those of its latest run, and may run again.
             operators = operator_metrics(frame) if _captures_operators() else None
-            _handed_out[key] = _HandedOut(known, frame, operators)
+            _handed_out[key] = _HandedOut(table, frame, operators)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the query
         report("session", error)
 
 
 def _frame_of_export(source: object) -> tuple[Any, list[dict[str, Any]] | None]:
-    """Return the frame that an Arrow table came from and its metrics, or the object itself."""
-    known = _handed_out.get(id(source))
-    if known is None or known.table() is not source:
+    """Return the frame that an Arrow table was collected from and its metrics, or the object itself."""
+    handed_out = _handed_out.get(id(source))
+    if handed_out is None or handed_out.table() is not source:
         return source, None
-    return known.frame, known.operators
+    return handed_out.frame, handed_out.operators
 
 
 recognize_sources(known_frame)

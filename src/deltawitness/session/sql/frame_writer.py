@@ -1,4 +1,4 @@
-"""A frame's rows streamed into a Delta table: by handle, by location, by a name of the session."""
+"""Stream a frame's rows into a Delta table, given by handle, by location or by its session name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deltawitness.delta_rs.receipts import receipt_of_creation, receipt_of_handl
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
-from deltawitness.session.core.failed_writes import publishing_after_failure
+from deltawitness.session.core.failed_writes import publish_after_failure
 from deltawitness.session.core.frame_facts import attributes_of_frame
 from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.core.private_api import OVERWRITE_REFUSED, REPLACE_REFUSED
@@ -34,27 +34,27 @@ __all__ = ["rows_written", "stream_into", "write_delta", "write_table"]
 
 
 def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
-    """Stream the frame's rows into an open table, and return how many they were.
+    """Stream a frame's rows into an open table and return their number.
 
     Args:
         table: the table.
         frame: the rows.
         mode: `append` or `overwrite`.
     """
-    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, already loaded
 
-    told = report_if_unreached(table.table_uri, mode, table)
-    with with_operator_metrics(frame) as rows, told:
+    reported = report_if_unreached(table.table_uri, mode, table)
+    with with_operator_metrics(frame) as rows, reported:
         write_deltalake(table, rows, mode=mode)  # type: ignore[call-overload]  # a mode is one of its literals
     written = rows_written(table)
     if written is None:
-        # The engine's own way to the same commit, through the open table.
+        # Fall back to delta-rs's history of the open table, whose last commit is the same.
         written = int(table.history(1)[0]["operationMetrics"]["num_added_rows"])
     return written
 
 
 def rows_written(table: DeltaTable) -> int | None:
-    """Return how many rows the commit that an open table is at has added; None if it does not say."""
+    """Return the number of rows that the commit of an open table's version added; None if unknown."""
     return receipt_of_handle(table).rows
 
 
@@ -75,36 +75,37 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
     commit_properties: CommitProperties | None = None,
     post_commithook_properties: PostCommitHookProperties | None = None,
 ) -> WriteResult:
-    """Run the frame and write its rows as a Delta table; they stream, and are never collected.
+    """Run the frame and stream its rows into a Delta table, without collecting them.
 
-    The write is observed with the frame's plan, its schema and the Delta tables that it reads. A
-    table that the session has registered at this location is served at its new version at once.
+    The write is observed with the frame's plan, its schema and the Delta tables that it reads. If the
+    session has registered a table at this location, it serves the new version.
 
     Args:
         frame: the rows.
-        uri: where the table lies or is to be made.
-        mode: `error`, `append`, `overwrite` or `ignore`, when there is a table.
+        uri: path or URI of the table; the table is created if it does not exist.
+        mode: what to do if the table exists: `error`, `append`, `overwrite` or `ignore`.
         partition_by: columns to partition a new table by.
-        schema_mode: `merge` or `overwrite`, as `write_deltalake` takes it.
-        predicate: which rows an overwrite replaces.
-        storage_options: as `write_deltalake` takes them.
+        schema_mode: `merge` or `overwrite`, as in `write_deltalake`.
+        predicate: selects the rows that an overwrite replaces.
+        storage_options: as in `write_deltalake`.
         configuration: properties of a new table.
         name: a new table's name in its metadata.
         description: a new table's description.
-        target_file_size: bytes per file to aim at.
-        writer_properties: delta-rs' `WriterProperties`.
-        commit_properties: delta-rs' `CommitProperties`; its metadata wins over ours.
-        post_commithook_properties: delta-rs' `PostCommitHookProperties`.
+        target_file_size: target size of each file in bytes.
+        writer_properties: delta-rs's `WriterProperties`.
+        commit_properties: delta-rs's `CommitProperties`; its metadata takes precedence over ours.
+        post_commithook_properties: delta-rs's `PostCommitHookProperties`.
 
     Returns:
-        The version that was committed and the rows that were written; `skipped` when mode
-        `ignore` found a table.
+        The committed version and the number of written rows; `skipped` is true if the mode is
+        `ignore` and the table exists.
 
     Raises:
         StatementError: the mode is none of the four.
+        DeltaError: the mode is `error` and the table exists.
     """
     with report_if_unreached(uri, mode):
-        location, write_mode = os.fspath(uri), _checked_mode(mode)
+        location, write_mode = os.fspath(uri), _parse_mode(mode)
     columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
     arguments = {
         "partition_by": columns or None,
@@ -123,11 +124,11 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
     with report_if_unreached(uri, mode):
         if state is None:
             return _write(rows, location, write_mode, options, arguments)
-        with publishing_after_failure(state.session, state.ctx, location, options):
+        with publish_after_failure(state.session, state.ctx, location, options):
             return _write(rows, location, write_mode, options, arguments)
 
 
-def _checked_mode(mode: str) -> WriteMode:
+def _parse_mode(mode: str) -> WriteMode:
     try:
         return WriteMode(mode)
     except ValueError:
@@ -142,7 +143,7 @@ def _write(
     options: dict[str, str] | None,
     arguments: Mapping[str, Any],
 ) -> WriteResult:
-    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, and there already
+    from deltalake import write_deltalake  # noqa: PLC0415 - heavy, already loaded
 
     state = state_of(frame)
     handles = HandleCache() if state is None else state.session.handles
@@ -152,13 +153,13 @@ def _write(
         facts = attributes_of_frame(frame, state, schema=source.schema())
         if table is not None and mode is WriteMode.IGNORE:
             with observe_write(facts):
-                write_deltalake(table, source, mode="ignore")  # which looks at neither
+                write_deltalake(table, source, mode="ignore")  # reads neither argument
             return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
-        told = report_if_unreached(uri, mode.value, table)
+        reported = report_if_unreached(uri, mode.value, table)
         receipt_id = new_id()
         if table is None:
             given["commit_properties"] = with_receipt_id(given.get("commit_properties"), receipt_id)
-        with observe_write(facts), with_operator_metrics(source) as rows, told:
+        with observe_write(facts), with_operator_metrics(source) as rows, reported:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
         if table is not None:
@@ -173,7 +174,7 @@ def _write(
 
 
 def _publish(frame: DataFrame, uri: str, table: DeltaTable) -> None:
-    """Have the session serve the table at its new version, where it is registered."""
+    """Serve the table's new version in the frame's session, under each name it is registered under."""
     state = state_of(frame)
     if state is not None:
         state.session.publish_location(state.ctx, uri, table)
@@ -197,15 +198,15 @@ def write_table(
     Args:
         frame: the rows.
         name: the table's name in the session.
-        write_options: how; an insert operation of APPEND or OVERWRITE. Its partition columns do not
-            count: a Delta table has its own.
+        write_options: the insert operation, APPEND or OVERWRITE. Partition columns are ignored: a
+            Delta table has its own.
 
     Returns:
-        False when the name stands for no Delta table: the engine is to write it.
+        False if no Delta table is registered under the name, so that the engine must write it.
 
     Raises:
-        StatementError: the table was registered at a fixed version, or the options ask for what
-            is not possible on a Delta table.
+        StatementError: the table was registered at a fixed version, or an option is not possible on a
+            Delta table.
     """
     state = state_of(frame)
     if state is None:
@@ -215,7 +216,7 @@ def write_table(
     if entry is None:
         return False
     with report_if_unreached(entry.uri, None):
-        session.checked_writable(entry)
+        session.require_writable(entry)
         mode = _mode_of(write_options)
     rows = _rows_of(frame)
     with report_if_unreached(entry.uri, mode):
@@ -224,12 +225,12 @@ def write_table(
 
 
 def _insert(rows: DataFrame, state: FrameState, entry: Registered, mode: str) -> None:
-    """Write rows to a registered table, by position."""
+    """Write rows to a registered table; columns are assigned by position."""
     session, ctx = state.session, state.ctx
     target = unpatched(ctx, "table")(entry.name.sql()).schema()
     target = _columns_for(session, entry, target, len(rows.schema()))
-    rows = _aligned(rows, target)
-    after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+    rows = _with_names_of(rows, target)
+    after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
     with after_failure, session.lease(entry) as table:
         with observe_write(attributes_of_frame(rows, state, schema=target)):
             stream_into(table, coerce(ctx, rows, target), mode)
@@ -237,22 +238,26 @@ def _insert(rows: DataFrame, state: FrameState, entry: Registered, mode: str) ->
 
 
 def _columns_for(session: Session, entry: Registered, target: pa.Schema, given: int) -> pa.Schema:
-    """Return the columns that so many columns of a frame are written to.
+    """Return the table's columns that a frame with `given` columns is written to.
 
-    They are all columns of the table; or those that are not generated, where the frame has as many.
+    These are all columns, or the columns that are not generated if the frame has as many of them.
     """
     if given >= len(target):
         return target
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     with session.lease(entry) as table:
         generated = generated_columns(table)
-    kept = [field for field in target if field.name not in generated]
-    return pa.schema(kept) if len(kept) == given else target
+    fields = [field for field in target if field.name not in generated]
+    return pa.schema(fields) if len(fields) == given else target
 
 
-def _aligned(rows: DataFrame, target: pa.Schema) -> DataFrame:
-    """Return the rows under the names of the table's columns: DataFusion inserts by position."""
+def _with_names_of(rows: DataFrame, target: pa.Schema) -> DataFrame:
+    """Return the rows with the names of the table's columns, because DataFusion inserts by position.
+
+    Raises:
+        StatementError: the frame has another number of columns than the table.
+    """
     wanted, given = target.names, rows.schema().names
     if len(wanted) != len(given):
         msg = f"write_table: the table has {len(wanted)} columns, the frame {len(given)}"
@@ -265,26 +270,29 @@ def _aligned(rows: DataFrame, target: pa.Schema) -> DataFrame:
 
 
 def _rows_of(frame: DataFrame) -> DataFrame:
-    """Return the frame of the rows: a statement's frame is run, and its result is what is written."""
+    """Return the frame whose rows are written: for a statement's frame, run it and return its result."""
     state = state_of(frame)
     return frame if state is None or state.pending is None else state.pending.run()
 
 
 def _mode_of(options: DataFrameWriteOptions | None) -> str:
-    """Return the save mode that write options ask for.
+    """Return the save mode of write options.
 
-    They cannot be read from Python, so an empty table in a session of its own is written with
-    them: the engine names what it cannot do there.
+    Python cannot read the options, so an empty in-memory table in a scratch session is written with
+    them: the engine's error names the requested operation.
+
+    Raises:
+        StatementError: the options ask for REPLACE or for a sort order.
     """
     if options is None:
         return "append"
-    from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy, already loaded
 
     scratch = SessionContext()
     unpatched(scratch, "sql")("CREATE TABLE probe AS SELECT 1 AS probe WHERE false")
     try:
         unpatched(unpatched(scratch, "table")("probe"), "write_table")("probe", options)
-    except Exception as error:  # noqa: BLE001 - what the engine refuses is the answer
+    except Exception as error:  # noqa: BLE001 - the error shows which operation the options ask for
         text = str(error)
         if OVERWRITE_REFUSED in text:
             return "overwrite"

@@ -1,6 +1,6 @@
 """Generated columns of a Delta table: delta-rs computes those that the written rows do not have.
 
-DataFusion knows no generated columns. It plans an INSERT with a NULL for each column that the
+DataFusion does not support generated columns. It plans an INSERT with a NULL for each column that the
 statement does not name, and delta-rs would check that NULL against the column's expression.
 """
 
@@ -36,17 +36,17 @@ def generated_columns(table: DeltaTable) -> frozenset[str]:
 def without_columns(
     frame: DataFrame, schema: pa.Schema, columns: Collection[str]
 ) -> tuple[DataFrame, pa.Schema]:
-    """Return a frame, and the schema that its rows are written with, without these columns.
+    """Return a frame and its target schema without these columns.
 
     Args:
         frame: the rows.
-        schema: the types that the rows are to have.
-        columns: names of columns of the frame.
+        schema: the types with which the rows are written.
+        columns: names of the columns to remove.
     """
     if not columns:
         return frame, schema
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
-    kept = [field for field in schema if field.name not in columns]
-    selected: DataFrame = unpatched(frame, "select")(*(frame.col(field.name) for field in kept))
-    return selected, pa.schema(kept)
+    fields = [field for field in schema if field.name not in columns]
+    selected: DataFrame = unpatched(frame, "select")(*(frame.col(field.name) for field in fields))
+    return selected, pa.schema(fields)

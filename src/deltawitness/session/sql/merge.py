@@ -1,7 +1,7 @@
-"""MERGE INTO on a Delta table: handed to delta-rs as it is, or evaluated by the session first.
+"""MERGE INTO on a Delta table: translated for delta-rs if possible, else evaluated by the session.
 
-Each expression of the statement is planned once more by itself, so that DataFusion alone says what a
-name in it means.
+Each expression of the statement is planned once more by itself, so that DataFusion alone resolves the
+names in it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ __all__ = ["execute_merge"]
 
 
 def execute_merge(merge: Merge, planner: Planner, table: DeltaTable, source: DataFrame) -> int:
-    """Carry a MERGE out, and return how many rows it inserted, updated and deleted.
+    """Run a MERGE and return the number of inserted, updated and deleted rows.
 
     Args:
         merge: the statement.
-        planner: plans its parts, with its names and its parameters.
+        planner: plans parts of the statement with its resolved names and its parameters.
         table: the table, at the version that the session serves.
-        source: the rows of its source.
+        source: the rows of the source.
+
+    Raises:
+        StatementError: the session cannot evaluate the statement.
     """
     try:
         condition, changes = _translate(merge, planner, _schema_of(table))
     except NotTranslatable:
-        return EvaluatedMerge(merge, planner, table, source).carry_out()
+        return EvaluatedMerge(merge, planner, table, source).execute()
     return changed_rows(apply_changes(table, coerce(planner.ctx, source), condition, changes))
 
 
@@ -46,14 +49,14 @@ def _schema_of(table: DeltaTable) -> list[str]:
 
 
 def _translate(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str, list[Change]]:
-    """Return the statement's condition and changes in the SQL that delta-rs reads.
+    """Return the statement's condition and changes in delta-rs's SQL dialect.
 
     Raises:
-        NotTold: it holds an expression that delta-rs is not given.
+        NotTranslatable: an expression or a clause has no equivalent in delta-rs.
     """
     kinds = {clause.kind for clause in merge.clauses}
     if "not matched by source" in kinds and "matched" not in kinds:
-        # delta-rs would write a row once for each row of the source that it matches.
+        # delta-rs would write a target row once for each source row that it matches.
         raise NotTranslatable(merge.clauses[0].kind)
     joined = f"{merge.target_sql()} CROSS JOIN {merge.source_sql()}"
     scopes = {
@@ -63,7 +66,7 @@ def _translate(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str,
     }
     sides = _sides(merge, planner)
     target = planner.frame(f"SELECT * FROM {merge.target}").schema()
-    (condition,) = _translated(planner, joined, [(merge.condition, None)], sides)
+    (condition,) = _translate_expressions(planner, joined, [(merge.condition, None)], sides)
     changes = []
     for clause in merge.clauses:
         if clause.action == "nothing":
@@ -74,15 +77,18 @@ def _translate(merge: Merge, planner: Planner, columns: list[str]) -> tuple[str,
         ]
         if clause.condition is not None:
             wanted.append((clause.condition, None))
-        told = _translated(planner, scopes[clause.kind], wanted, sides)
-        only_if = told.pop() if clause.condition is not None else None
-        values = dict(zip(assigned, told, strict=True))
+        sql = _translate_expressions(planner, scopes[clause.kind], wanted, sides)
+        only_if = sql.pop() if clause.condition is not None else None
+        values = dict(zip(assigned, sql, strict=True))
         changes.append(Change(clause.action, values, only_if, clause.kind == "matched"))
     return condition, changes
 
 
 def _sides(merge: Merge, planner: Planner) -> Callable[[str | None, str], str]:
-    """Return what names a column of the target or the source in the SQL for delta-rs."""
+    """Return a function that names a column of the target or the source in the SQL for delta-rs.
+
+    The function raises `NotTranslatable` for a column of another relation.
+    """
     relations: dict[str | None, str] = {}
     for sql, alias in ((merge.target_sql(), TARGET), (merge.source_sql(), SOURCE)):
         for expression in plan_expressions(planner, f"SELECT * FROM {sql}"):
@@ -97,31 +103,31 @@ def _sides(merge: Merge, planner: Planner) -> Callable[[str | None, str], str]:
     return column
 
 
-def _translated(
+def _translate_expressions(
     planner: Planner,
     scope: str,
     texts: list[tuple[str, Any]],
     column: Callable[[str | None, str], str],
 ) -> list[str]:
-    """Return expressions in the SQL that delta-rs reads.
+    """Return expressions in delta-rs's SQL dialect.
 
     Args:
         planner: plans parts of the statement.
-        scope: the FROM clause in which they have their meaning.
+        scope: the FROM clause that the expressions refer to.
         texts: the expressions, each with the type of the column that it is assigned to, or None.
-        column: names their columns.
+        column: returns the SQL of a column.
 
     Raises:
-        NotTold: delta-rs is not given one of them, or would have to cast it: it takes the text of
-            a timestamp for another moment.
+        NotTranslatable: an expression has no equivalent in delta-rs, or delta-rs would have to cast
+            it; delta-rs casts the text of a timestamp to another time than DataFusion.
     """
     if not texts:
         return []
-    listed = ", ".join(f"({text}) AS told_{place}" for place, (text, _) in enumerate(texts))
+    listed = ", ".join(f"({text}) AS expression_{place}" for place, (text, _) in enumerate(texts))
     query = f"SELECT {listed} FROM {scope}"
     given = coerce(planner.ctx, planner.frame(query)).schema()
     for field, (_, wanted) in zip(given, texts, strict=True):
-        if wanted is not None and not _agree(field.type, wanted):
+        if wanted is not None and not _is_widening(field.type, wanted):
             raise NotTranslatable(str(field.type))
     expressions = plan_expressions(planner, query)
     for expression, (_, wanted) in zip(expressions, texts, strict=True):
@@ -130,9 +136,9 @@ def _translated(
     return [value_sql(expression, column) for expression in expressions]
 
 
-def _agree(given: pa.DataType, wanted: pa.DataType) -> bool:
-    """Tell whether a value of the one type is one of the other, or becomes one by widening."""
-    import pyarrow.types as pt  # noqa: PLC0415 - heavy, and there already
+def _is_widening(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Return whether values of a type can be assigned to another type unchanged or by widening."""
+    import pyarrow.types as pt  # noqa: PLC0415 - heavy, already loaded
 
     if pt.is_null(given) or given == wanted:
         return True

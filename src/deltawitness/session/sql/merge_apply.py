@@ -1,8 +1,8 @@
-"""Changes that the session has worked out, applied to a Delta table as one MERGE.
+"""Apply changes that the session has computed to a Delta table, as one MERGE of delta-rs.
 
-Delta has no row numbers. What stands in for one is the columns that a change depends on: rows that
-agree in them are changed alike, so each combination of their values is one row of the source, and
-it matches every row of the table that has these values, NULL with NULL.
+Delta has no row numbers. The columns that a change depends on are the key instead: rows with equal
+values in them change alike. Each combination of their values is one row of the source, and it matches
+every row of the table with these values; NULL equals NULL.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.session.core.tokens import quote_identifier
-from deltawitness.session.sql.delta_sql import matched_sql
+from deltawitness.session.sql.delta_sql import null_safe_match
 from deltawitness.session.sql.plan_metrics import with_operator_metrics
 
 if TYPE_CHECKING:
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 __all__ = ["SOURCE", "TARGET", "Change", "apply_changes", "changed_rows"]
 
 TARGET, SOURCE = "deltawitness_target", "deltawitness_source"
-"""Aliases of the two sides of a MERGE, in every expression that delta-rs is given."""
+"""Aliases of target and source in the expressions that are passed to delta-rs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happens to the rows that one clause is about.
+    """One WHEN clause of the MERGE that is passed to delta-rs.
 
     Attributes:
         action: `update`, `delete` or `insert`.
-        values: for each column of the table that gets a value, its SQL.
-        condition: SQL that must hold besides; None for all rows.
-        is_matched: whether the rows are in the table and in the source, else only in one of them.
+        values: SQL of the assigned values, by column of the table.
+        condition: SQL of the clause's own condition; None for all rows.
+        is_matched: true for rows in both table and source, false for rows in only one of them.
     """
 
     action: str
@@ -46,16 +46,16 @@ class Change:
 def apply_changes(
     table: DeltaTable, source: DataFrame, condition: str, changes: Sequence[Change]
 ) -> dict[str, Any]:
-    """Carry the changes out, in order: the first that applies to a row decides.
+    """Apply the changes in one MERGE; the first change that applies to a row is used.
 
     Args:
-        table: the table; it is at the version that the changes were worked out from.
-        source: the rows to match with, of the types that they say they are.
+        table: the table, at the version that the changes were computed from.
+        source: the source rows; the batches have the types of the schema (see `coerce`).
         condition: SQL of the match, with the aliases :data:`TARGET` and :data:`SOURCE`.
-        changes: what happens to whom.
+        changes: the changes, in order.
 
     Returns:
-        The engine's metrics.
+        The metrics of delta-rs.
     """
     with with_operator_metrics(source) as rows:
         merger = table.merge(rows, condition, source_alias=SOURCE, target_alias=TARGET)
@@ -65,19 +65,19 @@ def apply_changes(
 
 
 def changed_rows(metrics: Mapping[str, Any]) -> int:
-    """Return how many rows a MERGE inserted, updated and deleted."""
+    """Return the number of rows that a MERGE inserted, updated and deleted, from its metrics."""
     names = ("inserted", "updated", "deleted")
     return sum(int(metrics.get(f"num_target_rows_{name}") or 0) for name in names)
 
 
 def matching(columns: Sequence[str], source_columns: Sequence[str]) -> str:
-    """Return the condition under which a row of the table has the values of a source row.
+    """Return the condition that a row of the table equals a source row in the given columns.
 
     Args:
         columns: columns of the table.
-        source_columns: the same of the source, in this order.
+        source_columns: the source's columns, in the same order.
     """
-    return matched_sql(
+    return null_safe_match(
         (f"{TARGET}.{quote_identifier(column)}", f"{SOURCE}.{quote_identifier(other)}")
         for column, other in zip(columns, source_columns, strict=True)
     )

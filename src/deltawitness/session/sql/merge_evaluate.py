@@ -1,4 +1,4 @@
-"""A MERGE whose expressions the session evaluates, because delta-rs is not given them."""
+"""A MERGE whose expressions the session evaluates, because they cannot be translated for delta-rs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan_expressions(planner: Planner, text: str) -> list[Any]:
     """Return the expressions that a query selects, as DataFusion planned them.
 
     Raises:
-        NotTold: the plan is no plain selection.
+        NotTranslatable: the plan's outermost node is not a projection.
     """
     parts = unpatched(planner.frame(text), "logical_plan")().to_variant()
     if type(parts).__name__ != "Projection":
@@ -47,9 +47,9 @@ def plan_expressions(planner: Planner, text: str) -> list[Any]:
 class EvaluatedMerge:
     """A MERGE whose expressions the session evaluates.
 
-    The session joins target and source and works out, for each clause, which rows it is about and
-    which values they get. What delta-rs then merges is that list: a row for each change, with the
-    number of its clause, and the columns of the target that the change depends on as its key.
+    The session joins target and source, and computes for each clause the rows that it applies to and
+    their new values. delta-rs then merges this list of changes. Each row of the list has the number of
+    its clause, and as its key the columns of the target that the change depends on.
     """
 
     merge: Merge
@@ -57,29 +57,29 @@ class EvaluatedMerge:
     table: DeltaTable
     source: DataFrame
     row: str = field(default_factory=lambda: f"deltawitness_row_{new_id()}")
-    """The column of a number for each row of the source: two rows that are alike are still two."""
+    """The name of a column that numbers the source rows, so that equal rows stay distinct."""
 
-    def carry_out(self) -> int:
-        """Work the changes out, apply them, and return how many rows they changed."""
+    def execute(self) -> int:
+        """Compute the changes, apply them, and return the number of changed rows."""
         if self._may_differ_between_reads():
-            return self._over_kept_rows()
-        return self._carry_out()
+            return self._execute_over_cached_rows()
+        return self._execute()
 
     def _may_differ_between_reads(self) -> bool:
-        """Tell whether the source is a query that is read more than once."""
+        """Return whether the source is a query that more than one clause reads."""
         branches = [clause for clause in self.merge.clauses if clause.action != "nothing"]
         return self.merge.source.startswith("(") and len(branches) > 1
 
-    def _over_kept_rows(self) -> int:
-        """Carry it out over the rows of the source as they are now, kept under a name of their own."""
+    def _execute_over_cached_rows(self) -> int:
+        """Read the source once, register its rows under a new name, and run the MERGE over them."""
         name = f"deltawitness_rows_{new_id()}"
         rows = unpatched(coerce(self.planner.ctx, self.source), "cache")()
         self.planner.register_rows(name, rows)
         source = self.merge.spelling.quote_identifier(name)
         merge = replace(self.merge, source=source, source_alias=self._source_name())
-        return EvaluatedMerge(merge, self.planner, self.table, self.source)._carry_out()  # noqa: SLF001 - its own class
+        return EvaluatedMerge(merge, self.planner, self.table, self.source)._execute()  # noqa: SLF001 - its own class
 
-    def _carry_out(self) -> int:
+    def _execute(self) -> int:
         target = self.planner.frame(f"SELECT * FROM {self.merge.target}").schema()
         numbered = [
             (number, clause)
@@ -89,7 +89,7 @@ class EvaluatedMerge:
         if not numbered:
             return 0
         is_about_target = any(clause.kind != "not matched" for _, clause in numbered)
-        keys = [name for name in target.names if is_about_target and self._may_matter(name)]
+        keys = [name for name in target.names if is_about_target and self._may_be_used(name)]
         assigned = [
             name
             for name in target.names
@@ -100,8 +100,8 @@ class EvaluatedMerge:
         ]
         source = functools.reduce(lambda one, other: unpatched(one, "union")(other), branches)
         changes = [self._change(number, clause, target.names) for number, clause in numbered]
-        # A condition that never holds, and that delta-rs does not take for one: it must still
-        # notice a row that another writer inserts meanwhile.
+        # This condition is never true, but delta-rs must not recognize that: it must still detect
+        # rows that another writer inserts concurrently.
         condition = self._condition(keys) if is_about_target else f"({SOURCE}.clause < 0)"
         return changed_rows(apply_changes(self.table, source, condition, changes))
 
@@ -122,17 +122,17 @@ class EvaluatedMerge:
         match = matching(keys, [f"key_{place}" for place in range(len(keys))])
         return f"({SOURCE}.clause IN ({about_target})) AND {match}"
 
-    def _may_matter(self, name: str) -> bool:
-        """Tell whether a column of the target may play a part; in doubt it does."""
+    def _may_be_used(self, name: str) -> bool:
+        """Return whether a clause may use a column of the target; True in doubt."""
         if self.planner.named:
-            return True  # what stands for a name is not in the text
+            return True  # a frame that replaces a `$name` is not in the text
         return name.lower() in self.merge.clauses_text.lower() or '"' in name
 
     def _branch(
         self, number: int, clause: Clause, target: pa.Schema, keys: list[str], assigned: list[str]
     ) -> DataFrame:
-        """Return the changes of one clause, their values already of the types of their columns."""
-        from datafusion import col  # noqa: PLC0415 - heavy, and there already
+        """Return the changes of one clause, with values cast to the types of their columns."""
+        from datafusion import col  # noqa: PLC0415 - heavy, already loaded
 
         rows = self.planner.frame(self._branch_sql(number, clause, target.names, keys, assigned))
         types = {f"key_{place}": target.field(name).type for place, name in enumerate(keys)}
@@ -150,7 +150,7 @@ class EvaluatedMerge:
         texts = [*clause.values, *([clause.condition] if clause.condition else [])]
         if not texts:
             return
-        listed = ", ".join(f"({text}) AS told_{place}" for place, text in enumerate(texts))
+        listed = ", ".join(f"({text}) AS expression_{place}" for place, text in enumerate(texts))
         joined = f"{self.merge.target_sql()} CROSS JOIN {self.merge.source_sql()}"
         scope = joined if clause.kind == "matched" else self.merge.target_sql()
         if any(map(is_volatile, plan_expressions(self.planner, f"SELECT {listed} FROM {scope}"))):
@@ -162,17 +162,17 @@ class EvaluatedMerge:
     def _branch_sql(
         self, number: int, clause: Clause, columns: list[str], keys: list[str], assigned: list[str]
     ) -> str:
-        """Return the query of the changes of one clause."""
+        """Return the SQL query for the changes of one clause."""
         has_target = clause.kind != "not matched"
         values = clause.assigned(columns)
-        # Rows that match twice are deleted once; only with values it matters which row gives them.
-        # Rows that are inserted are told apart always: two that are alike are still two.
-        tells_rows_apart = clause.kind == "not matched" or (
+        # A row that matches two source rows is deleted once; for an update the source row matters.
+        # Inserted rows are always distinguished: two equal source rows insert two rows.
+        is_row_distinguished = clause.kind == "not matched" or (
             clause.kind == "matched" and not self._only_deletes()
         )
         number_of_row = self.merge.spelling.quote_identifier(self.row)
         row = f"{self._source_name()}.{number_of_row}"
-        row = row if tells_rows_apart else "CAST(NULL AS BIGINT)"
+        row = row if is_row_distinguished else "CAST(NULL AS BIGINT)"
         listed = [f"CAST({number} AS INT) AS clause", f"{row} AS source_row"]
         for place, name in enumerate(keys):
             column = f"{self._target_name()}.{self.merge.spelling.quote_identifier(name)}"
@@ -185,7 +185,7 @@ class EvaluatedMerge:
         return f"{query} WHERE {self._where(number)}"
 
     def _only_deletes(self) -> bool:
-        """Tell whether all that happens to matched rows is that they are deleted, without a condition."""
+        """Return whether the only clause for matched rows is a DELETE without a condition."""
         matched = [clause for clause in self.merge.clauses if clause.kind == "matched"]
         return [(c.action, c.condition) for c in matched] == [("delete", None)]
 
@@ -200,14 +200,14 @@ class EvaluatedMerge:
                 return f"{target} LEFT ANTI JOIN {source} ON ({on})"
 
     def _where(self, number: int) -> str:
-        """Return when a clause applies: its own condition holds, and no earlier one's of its kind."""
+        """Return the condition of a clause: its own holds, and that of no earlier clause of its kind."""
         clause = self.merge.clauses[number]
         earlier = [c for c in self.merge.clauses[:number] if c.kind == clause.kind]
-        # No dialect is without 1 = 1; some have no word for true.
+        # 1 = 1 is valid in every dialect; the literal true is not.
         terms = [f"({c.condition or '1 = 1'}) IS NOT TRUE" for c in earlier]
         own = f"({clause.condition or '1 = 1'})"
         if "select" not in own.lower():
-            # Without it the engine joins on an equality in the filter as null-safely as in ON.
+            # Without IS TRUE the engine uses an equality in the filter as a null-safe join key.
             own += " IS TRUE"
         return " AND ".join([own, *terms])
 
@@ -215,7 +215,11 @@ class EvaluatedMerge:
         return self.merge.target_alias or self.merge.target
 
     def _source_name(self) -> str:
-        """Return what the statement's expressions call the source."""
+        """Return the name of the source in the statement's expressions.
+
+        Raises:
+            StatementError: the source is a query without an alias.
+        """
         if self.merge.source_name is None:
             msg = "MERGE INTO: a query as the source needs an alias"
             raise StatementError(msg)

@@ -1,6 +1,6 @@
-"""MERGE INTO as a text: cut at its keywords into its clauses, which DataFusion does not hand out.
+"""Parse MERGE INTO into its clauses, at its keywords, because DataFusion's plan does not expose them.
 
-DataFusion has planned the whole statement before anything here runs, so the text is a valid one.
+DataFusion has planned the statement before it is parsed here, so the text is valid.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Clause:
 
     Attributes:
         kind: `matched`, `not matched` or `not matched by source`.
-        condition: its text after AND, or None.
+        condition: the text after AND, or None.
         action: `update`, `delete`, `insert` or `nothing`.
-        columns: the columns that get a value; None means all of the table's, in their order.
-        values: the texts of the values.
+        columns: the assigned columns; None means all columns of the table, in order.
+        values: the texts of the assigned values.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Clause:
     values: tuple[str, ...] = ()
 
     def assigned(self, columns: list[str]) -> dict[str, str]:
-        """Return the text of the value of each column that the clause gives one.
+        """Return the text of the assigned value, by column.
 
         Args:
             columns: the columns of the target.
@@ -45,18 +45,18 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """A MERGE statement, cut into its parts; each is the text that stands in the statement.
+    """A parsed MERGE statement; each part is a piece of the statement's text.
 
     Attributes:
-        target: the table.
-        target_alias: its alias, or None.
-        source: a table, or a query in parentheses.
-        source_alias: its alias, or None.
-        condition: what stands after ON.
-        source_name: what the expressions call the source; None for a query without an alias.
+        target: the name of the table.
+        target_alias: the alias of the target, or None.
+        source: the name of a table, or a query in parentheses.
+        source_alias: the alias of the source, or None.
+        source_name: the name of the source in expressions; None for a query without an alias.
+        condition: the condition after ON.
         clauses: the WHEN clauses, in order.
-        clauses_text: all from ON to the end.
-        spelling: how the session's dialect spells names.
+        clauses_text: the text from ON to the end.
+        spelling: how the session's dialect quotes names.
     """
 
     target: str
@@ -70,18 +70,18 @@ class Merge:
     spelling: Spelling = GENERIC
 
     @classmethod
-    def parsed(cls, text: str, *, normalize: bool = True, spelling: Spelling = GENERIC) -> Merge:
-        """Cut the text of a statement.
+    def parse(cls, text: str, *, normalize: bool = True, spelling: Spelling = GENERIC) -> Merge:
+        """Parse the text of a statement.
 
         Args:
             text: a MERGE statement that DataFusion has planned.
             normalize: whether unquoted names are folded to lower case.
-            spelling: how the session's dialect spells names and texts.
+            spelling: how the session's dialect quotes names and strings.
 
         Raises:
-            StatementError: it has a clause that delta-rs has no counterpart of.
+            StatementError: it has a clause that delta-rs does not support.
 
-        >>> Merge.parsed("MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE").clauses
+        >>> Merge.parse("MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE").clauses
         (Clause(kind='matched', condition=None, action='delete', columns=(), values=()),)
         """
         words = Words(text, normalize=normalize, spelling=spelling)
@@ -94,7 +94,7 @@ class Merge:
         source_alias = _alias(words)
         source_name = source_alias
         if source.startswith("$"):
-            # The engine makes up a name for a frame, so that it needs an alias to be called by.
+            # The engine generates a name for a frame, so expressions need an alias to refer to it.
             source_name = source_alias = source_alias or spelling.quote_identifier(
                 f"frame_{new_id()}"
             )
@@ -121,23 +121,23 @@ class Merge:
         )
 
     def with_defaults(self, defaults: Mapping[str, str]) -> Merge:
-        """Return the statement whose INSERT clauses give the columns that they leave out defaults.
+        """Return the statement with default values added to its INSERT clauses for missing columns.
 
         Args:
-            defaults: SQL of the defaults, by column.
+            defaults: SQL of the default values, by column.
         """
-        return replace(self, clauses=tuple(_completed(each, defaults) for each in self.clauses))
+        return replace(self, clauses=tuple(_with_defaults(each, defaults) for each in self.clauses))
 
     def target_sql(self) -> str:
-        """Return the target as a FROM clause names it."""
+        """Return the target with its alias, for a FROM clause."""
         return self.target if self.target_alias is None else f"{self.target} AS {self.target_alias}"
 
     def source_sql(self) -> str:
-        """Return the source as a FROM clause names it."""
+        """Return the source with its alias, for a FROM clause."""
         return self.source if self.source_alias is None else f"{self.source} AS {self.source_alias}"
 
 
-def _completed(clause: Clause, defaults: Mapping[str, str]) -> Clause:
+def _with_defaults(clause: Clause, defaults: Mapping[str, str]) -> Clause:
     if clause.action != "insert" or clause.columns is None:
         return clause
     missing = [name for name in defaults if name not in clause.columns]

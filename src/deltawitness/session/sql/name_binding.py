@@ -1,10 +1,10 @@
-"""Name resolution of a statement, recorded when the statement is made.
+"""Record the resolved names of a statement when the statement is created.
 
-DataFusion resolves every name of a statement while it plans it. A plan over Delta tables has to be
-planned again when one of the tables has a new version, and by then a name may resolve to another
-table, view, function or default schema. A :class:`BoundCall` records the resolved tables, views,
-functions and settings, and plans the text again in a scratch session that holds exactly these. Only
-the versions of its Delta tables are the current ones.
+DataFusion resolves the names of a statement while it plans the statement. A statement over Delta
+tables is planned again when one of the tables has a new version, and by then a name may resolve to
+another table, view, function or default schema. A :class:`BoundCall` records the resolved tables,
+views, functions and settings. It plans the text again in a scratch session that holds exactly these,
+with the current versions of the Delta tables.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.frames import FrameState, PlainQuery, attach_state, state_of
-from deltawitness.session.core.private_api import KEEP_AS_WRITTEN, VIEW_OF_FRAME
+from deltawitness.session.core.private_api import UNOPTIMIZED, VIEW_OF_FRAME
 from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import reads_urls
@@ -46,7 +46,7 @@ class BoundTable(NamedTuple):
 
     Attributes:
         entry: the table, at the version that the session served.
-        provider: what the engine read it through.
+        provider: the engine's table provider of that version.
     """
 
     entry: Registered
@@ -55,9 +55,9 @@ class BoundTable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BoundCall:
-    """The text of a statement, and what its names resolved to when it was made.
+    """The text of a statement, and what its names resolved to when it was created.
 
-    It may record more names than the statement uses: every word of the text that is a table's name.
+    It may hold more names than the statement uses: every word of the text that is a table's name.
 
     Attributes:
         call: the statement, its parameters copied.
@@ -65,15 +65,15 @@ class BoundCall:
         config: the session's settings.
         default: the default catalog and schema.
         tables: Delta tables.
-        views: views that show the new versions of Delta tables.
+        views: views that follow new versions of Delta tables.
         below: the Delta tables that these views read, at the versions that the session served.
-        providers: every other table.
-        reads_information_schema: it may read the tables that describe the session.
-        late: names that a cache owns; they are resolved when the text is planned.
+        providers: all other tables.
+        reads_information_schema: the statement may read `information_schema`.
+        cache_names: names of a cache; they are resolved when the text is planned.
         functions: functions, each with the method that registers it.
         prepare: the PREPARE statement that an EXECUTE statement refers to.
         is_name: the text is a table's name, as `SessionContext.table` takes it.
-        made_ns: when it was made, in nanoseconds since the epoch.
+        made_ns: when the statement was created, in nanoseconds since the epoch.
     """
 
     call: SqlCall
@@ -85,7 +85,7 @@ class BoundCall:
     below: tuple[Registered, ...]
     providers: Mapping[TableName, Table]
     reads_information_schema: bool = False
-    late: frozenset[TableName] = frozenset()
+    cache_names: frozenset[TableName] = frozenset()
     functions: tuple[tuple[str, Any], ...] = ()
     prepare: str | None = None
     is_name: bool = False
@@ -93,14 +93,14 @@ class BoundCall:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The Delta tables that the names resolved to, at the versions of that moment."""
+        """The Delta tables that the names resolved to, at their versions when they were resolved."""
         entries = {entry.name: entry for entry in self.below}
         entries |= {name: bound.entry for name, bound in self.tables.items()}
         return Snapshot(entries, self.default)
 
     @property
     def statement(self) -> str:
-        """The text of the statement itself: of an EXECUTE statement, the one that was prepared."""
+        """The text of the statement; for EXECUTE, the text of the prepared statement."""
         if self.prepare is None:
             return self.call.text
         words = Words(self.prepare)
@@ -108,7 +108,7 @@ class BoundCall:
         words.expect("AS")
         return words.rest()
 
-    def knows(self, name: TableName) -> bool:
+    def resolves(self, name: TableName) -> bool:
         """Return whether a name in the text resolved to a table or a view."""
         return name in self.tables or name in self.views or name in self.providers
 
@@ -126,58 +126,64 @@ class BoundCall:
 
     __call__ = frame
 
-    def frame_now(self, frame: DataFrame, snapshot: Snapshot) -> DataFrame:
+    def current_frame(self, frame: DataFrame, snapshot: Snapshot) -> DataFrame:
         """Return the statement's frame over the current versions; `frame` if no version has changed.
 
         Args:
-            frame: the frame that was planned when the statement was made.
-            snapshot: the Delta tables of that moment.
+            frame: the frame that was planned when the statement was created.
+            snapshot: the Delta tables when it was planned.
 
         Raises:
             StatementError: the columns of a table have changed.
         """
         plan = unpatched(frame, "logical_plan")()
-        if not self.has_moved(plan, snapshot):
+        if not self.has_new_version(plan, snapshot):
             return frame
-        now = self.frame()
-        check_same_plan(plan, unpatched(now, "logical_plan")())
-        return now
+        current = self.frame()
+        check_same_plan(plan, unpatched(current, "logical_plan")())
+        return current
 
-    def has_moved(
+    def has_new_version(
         self, plan: LogicalPlan, snapshot: Snapshot, target: Registered | None = None
     ) -> bool:
         """Return whether the version of a Delta table that a plan reads has changed.
 
         Args:
             plan: the statement's plan.
-            snapshot: the Delta tables when the statement was made.
-            target: the table that the statement writes, at its current version; the version that the
-                session serves when None.
+            snapshot: the Delta tables when the plan was created.
+            target: the table that the statement writes, at its current version; None uses the version
+                that the session serves.
         """
         for read in (*scanned_names(plan.display_indent(), snapshot), *self.below):
             is_target = target is not None and read.name == target.name
-            now = target if is_target and target is not None else self.session.served(read)
-            if not now.is_same_version(read):
+            current = (
+                target if is_target and target is not None else self.session.current_entry(read)
+            )
+            if not current.is_same_version(read):
                 return True
         return False
 
     def bind(self) -> BoundCall:
-        """Return the statement: its names are resolved."""
+        """Return this object: its names are resolved already."""
         return self
 
     def view(self, create: str, name: TableName) -> Table:
-        """Return the view that a CREATE VIEW statement makes, over the current versions.
+        """Return the view of a CREATE VIEW statement, planned over the current versions.
 
         Args:
-            create: the statement, which replaces a view of the same name.
+            create: the text of the statement with OR REPLACE.
             name: the view's name.
         """
         planner = Planner(self)
         planner.sql(create)
         return planner.provider(name)
 
-    def executed(self, call: SqlCall) -> BoundCall:
-        """Return an EXECUTE statement of this PREPARE statement, with its resolved names."""
+    def for_execute(self, call: SqlCall) -> BoundCall:
+        """Return an EXECUTE of this PREPARE statement, with the names resolved by PREPARE.
+
+        Args:
+            call: the call of the EXECUTE statement.
+        """
         call = call._replace(named=self.call.named)
         return replace(self, call=call, prepare=self.call.text)
 
@@ -192,9 +198,9 @@ def bind(
 
     Args:
         session: the state of the session.
-        call: the statement; its texts for `$name` are in it already.
-        config: the settings that it is planned with; the current ones when None.
-        default: the default catalog and schema; the current ones when None.
+        call: the statement, with the texts for `$name` inlined.
+        config: the settings to plan with; None for the current settings.
+        default: the default catalog and schema; None for the current ones.
     """
     ctx = call.ctx
     default = default or session.default_of(ctx)
@@ -202,12 +208,12 @@ def bind(
     views: dict[TableName, View] = {}
     below: dict[TableName, Registered] = {}
     providers: dict[TableName, Table] = {}
-    late = set()
-    with session.exchanging:
+    cache_names = set()
+    with session.swap_lock:
         for name in _names_in(call.text, session, ctx, default):
             entry, view = session.snapshot.get(name), session.view(name)
-            if name in session.upstream or name in session.lent:
-                late.add(name)
+            if session.cache_links.owns(name):
+                cache_names.add(name)
             elif view is not None:
                 views[name] = view
                 below.update((e.name, e) for e in session.snapshot if view.reads_table(e))
@@ -225,7 +231,7 @@ def bind(
         below=tuple(below.values()),
         providers=providers,
         reads_information_schema=INFORMATION_SCHEMA in call.text.lower(),
-        late=frozenset(late),
+        cache_names=frozenset(cache_names),
         functions=tuple(_functions_in(call.text, session, ctx)),
     )
 
@@ -233,14 +239,14 @@ def bind(
 _WORD = re.compile(r"[\w$#@]+(?:-[\w$#@]+)*")
 _PART_OF_WORD = re.compile(r"[\w$#@]+")
 _QUOTED = re.compile(r"""(?=("(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\[\]]*\]))""")
-"""Every place where a quoted name may begin: what is inside of a text or a comment is not known here."""
+"""Every possible quoted name, including those inside strings and comments, which are not recognized."""
 
 
 def _words_in(text: str) -> set[str]:
-    """Return every word of a text that may be a name, also in texts and comments.
+    """Return every word of a text that may be a name, also inside strings and comments.
 
-    Unquoted words are returned as they stand and folded, whatever the session's settings say: a name
-    too many does no harm.
+    Unquoted words are returned both unchanged and folded, for any setting of the session. Names that
+    the statement does not use do no harm.
     """
     words = {*_WORD.findall(text), *_PART_OF_WORD.findall(text)}
     words |= {folded(word) for word in words}
@@ -255,19 +261,19 @@ def _names_in(
 ) -> Iterator[TableName]:
     """Yield every table and view of the session that a text may name."""
     words, lower = _words_in(text), text.lower()
-    known = {*session.snapshot.entries, *session.views, *session.upstream, *session.lent}
-    # Those whose state is kept are looked for as plain text: no spelling of a name hides them.
-    yield from (name for name in known if any(each in lower for each in _spellings(name.table)))
+    recorded = {*session.snapshot.entries, *session.views, *session.cache_links.names}
+    # Recorded names are searched as substrings, so that no spelling of a name hides them.
+    yield from (name for name in recorded if any(each in lower for each in _spellings(name.table)))
     exists = unpatched(ctx, "table_exist")
     for catalog, schema in _schemas_in(text, words, ctx, default):
         for word in words:
             name = TableName(catalog, schema, word)
-            if name not in known and exists(name.sql()):
+            if name not in recorded and exists(name.sql()):
                 yield name
 
 
 def _spellings(name: str) -> set[str]:
-    """Return how a text may spell a name, in lower case: a quote inside of it is doubled."""
+    """Return the possible spellings of a name in a text, in lower case; a quote in it is doubled."""
     lower = name.lower()
     return {lower, lower.replace('"', '""'), lower.replace("`", "``"), lower.replace("]", "]]")}
 
@@ -275,7 +281,7 @@ def _spellings(name: str) -> set[str]:
 def _schemas_in(
     text: str, words: set[str], ctx: SessionContext, default: tuple[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the default schema, and those that a text may name."""
+    """Yield the default schema and every other schema that a text may name."""
     yield default
     if "." not in text:
         return
@@ -293,13 +299,14 @@ def _provider(ctx: SessionContext, name: TableName) -> Table:
 INFORMATION_SCHEMA = "information_schema"
 
 _KINDS = (("udfs", "udf"), ("udafs", "udaf"), ("udwfs", "udwf"))
-"""How a context lists, returns and (after `register_`) takes each kind of function."""
+"""The methods of a context that list and return each kind of function; `register_` plus the second
+registers one."""
 
 
 @cache
 def _engine_functions() -> Mapping[str, frozenset[str]]:
-    """Return the names of the engine's own functions, by their kind."""
-    from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+    """Return the names of DataFusion's built-in functions, by kind."""
+    from datafusion import SessionContext  # noqa: PLC0415 - heavy, already loaded
 
     plain = SessionContext()
     return {kind: frozenset(getattr(plain, listed)()) for listed, kind in _KINDS}
@@ -310,13 +317,13 @@ def _functions_in(text: str, session: Session, ctx: SessionContext) -> Iterator[
     if session.earlier_functions is None:
         listed = {name for listing, _ in _KINDS for name in getattr(ctx, listing)()}
         session.earlier_functions = listed.difference(*_engine_functions().values())
-    of_program = called & (session.functions | session.earlier_functions)
+    user_defined = called & (session.functions | session.earlier_functions)
     for _, kind in _KINDS:
-        for name in (called & _engine_functions()[kind]) | of_program:
+        for name in (called & _engine_functions()[kind]) | user_defined:
             try:
                 function = getattr(ctx, kind)(name)
             except KeyError:
-                continue  # it is a function of another kind
+                continue  # a function of another kind
             yield f"register_{kind}", function
     for function in session.table_functions:
         yield "register_udtf", function
@@ -326,12 +333,12 @@ def _functions_in(text: str, session: Session, ctx: SessionContext) -> Iterator[
 
 
 class Planner:
-    """Plans texts with the resolved names of a statement, at the versions that the session serves.
+    """Plans texts with the resolved names of a statement, over the versions that the session serves.
 
     Args:
         bound: the resolved names.
-        target: the open table that the statement writes, and its entry; it is read at the version
-            that it is open at.
+        target: the entry and the open table that the statement writes; the table is read at the
+            version at which it is open.
 
     Raises:
         StatementError: the statement reads `information_schema`, whose content has changed.
@@ -340,17 +347,17 @@ class Planner:
     def __init__(
         self, bound: BoundCall, target: tuple[Registered, DeltaTable] | None = None
     ) -> None:
-        from datafusion import SessionContext  # noqa: PLC0415 - heavy, and there already
+        from datafusion import SessionContext  # noqa: PLC0415 - heavy, already loaded
 
         if bound.reads_information_schema:
             msg = (
-                "the statement reads information_schema, and has to be planned again, with the names of"
-                " when it was made: write what it reads of information_schema to a table first"
+                "the statement reads information_schema and must be planned again with the names that"
+                " existed when it was made: write what it reads of information_schema to a table first"
             )
             raise StatementError(msg)
         self.bound = bound
         self.ctx = bound.call.ctx
-        self._scratch = SessionContext(bound.config.set(*KEEP_AS_WRITTEN))
+        self._scratch = SessionContext(bound.config.set(*UNOPTIMIZED))
         if reads_urls(self.ctx):
             self._scratch = unpatched(self._scratch, "enable_url_table")()
         if bound.session.has_spark_functions:
@@ -358,9 +365,9 @@ class Planner:
         for method, function in bound.functions:
             unpatched(self._scratch, method)(function)
         tables = {n: self._register(n, table, target) for n, table in bound.tables.items()}
-        below = {entry.name: bound.session.served(entry) for entry in bound.below}
+        below = {entry.name: bound.session.current_entry(entry) for entry in bound.below}
         self.snapshot = Snapshot({**below, **tables}, bound.default)
-        for name, provider in self._others():
+        for name, provider in self._other_tables():
             self.register(name, provider)
         if bound.prepare is not None:
             self.sql(bound.prepare)
@@ -371,13 +378,13 @@ class Planner:
         return self.bound.call.named
 
     def spelling(self) -> Spelling:
-        """Return how the session's dialect spells names: the setting itself cannot be read."""
+        """Return the session's dialect, found by planning probes: Python cannot read the setting."""
         name, text = self._selected("""\"name\", 'a\\b'""")
         return Spelling(
             quote='"' if name.variant_name() == "Column" else "`",
             has_escapes=text.python_value().as_py() != "a\\b",
-            has_hash_comments=self._takes("SELECT 1 # a comment"),
-            has_bare_dashes=not self._takes("SELECT 1 --2 3"),
+            has_hash_comments=self._accepts("SELECT 1 # a comment"),
+            has_bare_dashes=not self._accepts("SELECT 1 --2 3"),
         )
 
     def _selected(self, texts: str) -> list[Any]:
@@ -386,7 +393,7 @@ class Planner:
         )()
         return [unaliased(each) for each in plan.to_variant().projections()]
 
-    def _takes(self, text: str) -> bool:
+    def _accepts(self, text: str) -> bool:
         try:
             self.sql(text)
         except Exception:  # noqa: BLE001 - the dialect's parser has no such comment
@@ -394,11 +401,11 @@ class Planner:
         return True
 
     def for_parts(self) -> Planner:
-        """Return the planner for texts cut out of the statement, which have its parameters.
+        """Return a planner for parts of the statement's text, with the values of its parameters.
 
         Raises:
-            StatementError: the statement was prepared, and it does not say of which types its
-                parameters are: a part alone does not show that.
+            StatementError: the statement was prepared without the types of its parameters; they cannot
+                be inferred from a part of the statement.
         """
         if self.bound.prepare is None:
             return self
@@ -407,7 +414,11 @@ class Planner:
         return _Parts(self, call)
 
     def _values_of_execute(self) -> dict[str, Any] | None:
-        """Return the values of EXECUTE, cast to the types that PREPARE declares."""
+        """Return the values of EXECUTE, cast to the types that PREPARE declares; None without parameters.
+
+        Raises:
+            StatementError: PREPARE declares no types.
+        """
         assert self.bound.prepare is not None
         if not Words(self.bound.statement).has_parameters():
             return None
@@ -423,25 +434,27 @@ class Planner:
         types = [words.until({","})]
         while words.take(","):
             types.append(words.until({","}))
-        given = Words(self.bound.call.text)
-        given.expect("EXECUTE")
-        given.name()
+        execute = Words(self.bound.call.text)
+        execute.expect("EXECUTE")
+        execute.name()
         columns = ", ".join(f"${place} AS v{place}" for place in range(1, len(types) + 1))
         self.sql(f"PREPARE deltawitness_values({', '.join(types)}) AS SELECT {columns}")
-        (batch,) = unpatched(self.frame(f"EXECUTE deltawitness_values{given.rest()}"), "collect")()
+        (batch,) = unpatched(
+            self.frame(f"EXECUTE deltawitness_values{execute.rest()}"), "collect"
+        )()
         return {str(place): column[0] for place, column in enumerate(batch.columns, 1)}
 
     def frame(self, text: str | None = None) -> DataFrame:
-        """Return the statement, or another text with its names and parameters, as a frame.
+        """Plan the statement, or another text with its names and parameters, and return its frame.
 
-        The frame is one of the statement's own session, which runs it.
+        The frame belongs to the statement's session, which runs it.
         """
         plan = unpatched(self.sql(text), "logical_plan")()
         frame: DataFrame = unpatched(self.ctx, "create_dataframe_from_logical_plan")(plan)
         return frame
 
     def sql(self, text: str | None = None) -> DataFrame:
-        """Plan the statement, or another text, without a check of what it may do."""
+        """Plan the statement or another text in the scratch session, without the caller's options."""
         call = self.bound.call
         if self.bound.is_name and text is None:
             frame: DataFrame = unpatched(self._scratch, "table")(call.text)
@@ -449,7 +462,7 @@ class Planner:
         return call._replace(ctx=self._scratch, options=None).plan(text)
 
     def provider(self, name: TableName) -> Table:
-        """Return the table of a name."""
+        """Return the table provider of a name in the scratch session."""
         return _provider(self._scratch, name)
 
     def register(self, name: TableName, provider: Table) -> None:
@@ -458,45 +471,45 @@ class Planner:
         unpatched(self._scratch, "register_table")(name.sql(), provider)
 
     def register_rows(self, name: str, frame: DataFrame) -> None:
-        """Register a frame's rows under a name in the default schema."""
+        """Register a frame's rows under a name in the default schema of the scratch session."""
         view = unpatched(frame, "into_view")()
         self.register(TableName(*self.bound.default, name), view)
 
-    def _others(self) -> Iterator[tuple[TableName, Table]]:
+    def _other_tables(self) -> Iterator[tuple[TableName, Table]]:
         session = self.bound.session
         yield from self.bound.providers.items()
         for name, view in self.bound.views.items():
-            yield name, session.view_now(self.ctx, view)
-        for name in self.bound.late:
+            yield name, session.current_view(self.ctx, view)
+        for name in self.bound.cache_names:
             if unpatched(self.ctx, "table_exist")(name.sql()):
                 yield name, _provider(self.ctx, name)
 
     def _register(
         self, name: TableName, bound: BoundTable, target: tuple[Registered, DeltaTable] | None
     ) -> Registered:
-        """Register a Delta table at its current version; return its entry."""
-        entry, provider = self._at_its_version(bound, target)
+        """Register a Delta table at its current version in the scratch session; return its entry."""
+        entry, provider = self._current_table(bound, target)
         self.register(name, provider)
         return entry if entry.name == name else replace(entry, name=name)
 
-    def _at_its_version(
+    def _current_table(
         self, bound: BoundTable, target: tuple[Registered, DeltaTable] | None
     ) -> tuple[Registered, Table]:
-        from deltawitness.session.core.table_providers import provider_of  # noqa: PLC0415 - heavy, and there already
+        from deltawitness.session.core.table_providers import provider_of  # noqa: PLC0415 - heavy, already loaded
 
         session = self.bound.session
-        with session.exchanging:
-            now = session.served(bound.entry)
-            if target is not None and now.table_id == target[0].table_id and not now.fixed:
+        with session.swap_lock:
+            current = session.current_entry(bound.entry)
+            if target is not None and current.table_id == target[0].table_id and not current.fixed:
                 wanted, table = target
-                if not now.is_same_version(wanted):
+                if not current.is_same_version(wanted):
                     return wanted, provider_of(table)
-            if now.is_same_version(bound.entry):
-                return now, bound.provider
-            return now, session.provider_now(self.ctx, now)
+            if current.is_same_version(bound.entry):
+                return current, bound.provider
+            return current, session.current_provider(self.ctx, current)
 
     def _make_schema(self, name: TableName) -> None:
-        from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, and there already
+        from datafusion.catalog import Catalog, Schema  # noqa: PLC0415 - heavy, already loaded
 
         if name.catalog not in unpatched(self._scratch, "catalog_names")():
             memory = Catalog.memory_catalog()
@@ -507,13 +520,13 @@ class Planner:
 
 
 class _Parts(Planner):
-    """Plans texts cut out of a prepared statement, with the values that it is executed with."""
+    """Plans parts of a prepared statement's text, with the values of its EXECUTE."""
 
     def __init__(self, planner: Planner, call: SqlCall) -> None:
         self.bound = replace(planner.bound, call=call, prepare=None)
         self.ctx = planner.ctx
         self.snapshot = planner.snapshot
-        self._scratch = planner._scratch  # noqa: SLF001 - a planner is made of another one
+        self._scratch = planner._scratch  # noqa: SLF001 - shares the scratch session of another planner
 
 
 def reads_of_named(call: SqlCall) -> tuple[InputVersion, ...]:
@@ -521,8 +534,8 @@ def reads_of_named(call: SqlCall) -> tuple[InputVersion, ...]:
     return tuple(
         read
         for value in call.named.values()
-        if (known := state_of(value)) is not None
-        for read in known.inputs(unpatched(value, "logical_plan")().display_indent())
+        if (state := state_of(value)) is not None
+        for read in state.inputs(unpatched(value, "logical_plan")().display_indent())
     )
 
 
@@ -530,7 +543,7 @@ def check_same_plan(made: Any, now: Any) -> None:
     """Refuse a statement whose plan has changed in more than the versions of its tables.
 
     Args:
-        made: the plan when the statement was made.
+        made: the plan when the statement was created.
         now: the current plan of the same text.
 
     Raises:
@@ -550,16 +563,16 @@ def check_same_plan(made: Any, now: Any) -> None:
 
 @dataclass(slots=True)
 class TextOrigin:
-    """Plans a query again over the current versions; resolves its names when that is first needed.
+    """Plans a query again over the current versions; resolves its names on first use.
 
-    Most frames are never planned again: resolving names for each would cost more than it is worth.
+    Names are not resolved for every query, because most frames are never planned again.
 
     Attributes:
         session: the state of the session.
         call: the query.
-        epoch: what `session.epoch` was before the query was planned.
-        config: the session's settings of then.
-        default: the default catalog and schema of then.
+        epoch: `session.epoch` before the query was planned.
+        config: the session's settings when the query was planned.
+        default: the default catalog and schema when the query was planned.
         is_name: the text is a table's name, as `SessionContext.table` takes it.
     """
 
@@ -572,7 +585,7 @@ class TextOrigin:
     _bound: BoundCall | None = field(default=None, init=False)
 
     def bind(self) -> BoundCall:
-        """Resolve the query's names, if that is not done yet.
+        """Resolve the query's names, unless they are resolved already.
 
         Raises:
             StatementError: a name may resolve to something else than when the query was planned.
@@ -594,6 +607,6 @@ class TextOrigin:
 
     @classmethod
     def of_query(cls, query: PlainQuery) -> TextOrigin:
-        """Return the origin of a query of plain text."""
+        """Return the origin of the frame of plain SQL text."""
         call = SqlCall(query.ctx, query.text)
         return cls(query.session, call, query.epoch, query.config, query.snapshot.default)

@@ -1,15 +1,15 @@
-"""The plan shapes below an UPDATE or a DELETE that can be executed: those that DataFusion plans from text.
+"""The shapes of UPDATE and DELETE plans that can be executed: those that DataFusion plans from text.
 
-An optimized plan may express the same with other nodes: the filter as a join, inside the scan, or
-folded to an empty relation, and without the columns that no expression reads. Such a plan is refused,
-because a shape that is not recognized completely could change other rows.
+An optimized plan may express the same statement with other nodes: the filter as a join, inside the
+scan, or folded to an empty relation, and without the columns that no expression reads. Such a plan is
+refused: executing a shape that is not completely recognized could change other rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.private_api import is_of_kind, wrapped_plan
@@ -22,31 +22,46 @@ __all__ = ["DeleteShape", "UpdateShape"]
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteShape:
-    """`[Filter] <- TableScan`; the scan may have an alias.
+class _Shape:
+    """The plan of the rows that a statement changes.
 
     Attributes:
-        rows: the plan of the rows that are deleted.
+        rows: the plan.
         filter: the predicate, or None.
     """
 
     rows: LogicalPlan
     filter: Any
 
-    statement: ClassVar[str] = "DELETE FROM"
+    statement: ClassVar[str]
 
     @classmethod
-    def of(cls, plan: LogicalPlan, table: str, columns: Sequence[str]) -> DeleteShape:
-        """Read the plan below a DELETE.
+    def of(cls, plan: LogicalPlan, table: str, columns: Sequence[str]) -> Self:
+        """Parse the plan below the DML node.
 
         Args:
             plan: the plan.
-            table: the target's name.
-            columns: the target's columns.
+            table: the name of the target table.
+            columns: the columns of the target table.
 
         Raises:
-            StatementError: the plan is of another shape.
+            StatementError: the plan has another shape.
         """
+        return cls._parse(plan, table, columns)
+
+    @classmethod
+    def _parse(cls, plan: LogicalPlan, table: str, columns: Sequence[str]) -> Self:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteShape(_Shape):
+    """`[Filter] <- TableScan`; the scan may have an alias."""
+
+    statement: ClassVar[str] = "DELETE FROM"
+
+    @classmethod
+    def _parse(cls, plan: LogicalPlan, table: str, columns: Sequence[str]) -> Self:
         if is_of_kind(plan, "Limit"):
             msg = "DELETE with LIMIT is not possible on a Delta table, whose rows have no order"
             raise StatementError(msg)
@@ -54,33 +69,19 @@ class DeleteShape:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateShape:
+class UpdateShape(_Shape):
     """`Projection <- [Filter] <- TableScan`; the scan may have an alias.
 
     Attributes:
-        rows: the plan of the rows that are updated.
-        filter: the predicate, or None.
-        assigned: the new values, by column; those of columns that stay as they are, left out.
+        assigned: the new values, by column; without columns that keep their value.
     """
 
-    rows: LogicalPlan
-    filter: Any
     assigned: dict[str, Any]
 
     statement: ClassVar[str] = "UPDATE"
 
     @classmethod
-    def of(cls, plan: LogicalPlan, table: str, columns: Sequence[str]) -> UpdateShape:
-        """Read the plan below an UPDATE.
-
-        Args:
-            plan: the plan.
-            table: the target's name.
-            columns: the target's columns.
-
-        Raises:
-            StatementError: the plan is of another shape.
-        """
+    def _parse(cls, plan: LogicalPlan, table: str, columns: Sequence[str]) -> Self:
         if not is_of_kind(plan, "Projection"):
             raise _other_shape(cls.statement, table)
         parts = plan.to_variant()
@@ -94,8 +95,8 @@ class UpdateShape:
 
 
 def _name(raw: Any) -> str | None:
-    """Return the name that a projection gives its expression: an alias, or a column's own."""
-    from datafusion.expr import Expr  # noqa: PLC0415 - heavy, and there already
+    """Return the output name of an expression in a projection: its alias, or the name of a column."""
+    from datafusion.expr import Expr  # noqa: PLC0415 - heavy, already loaded
 
     expression = raw if isinstance(raw, Expr) else Expr(raw)
     if expression.variant_name() == "Alias":
@@ -116,8 +117,13 @@ def _filter_over_scan(plan: Any, statement: str, table: str, columns: Sequence[s
         raise _other_shape(statement, table)
     scan = plan.to_variant()
     read = [name for _, name in scan.projection()]
-    is_whole = not read or read == list(columns)
-    if scan.fqn()[-1] != table or scan.filters() or scan.fetch() is not None or not is_whole:
+    reads_all_columns = not read or read == list(columns)
+    if (
+        scan.fqn()[-1] != table
+        or scan.filters()
+        or scan.fetch() is not None
+        or not reads_all_columns
+    ):
         raise _other_shape(statement, table)
     return filter_
 

@@ -1,4 +1,4 @@
-"""Where a SQL statement goes: to DataFusion as it is, or to delta-rs when its frame is run."""
+"""Route a SQL statement to DataFusion, or to delta-rs when its frame is run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.internal_errors import report
 from deltawitness.observe.write_context import NO_ATTRIBUTES
 from deltawitness.semconv import Operation
-from deltawitness.session.core.failed_writes import publishing_after_failure
+from deltawitness.session.core.failed_writes import publish_after_failure
 from deltawitness.session.core.filter_fallback import call_frame
 from deltawitness.session.core.frames import (
     FrameState,
@@ -23,7 +23,12 @@ from deltawitness.session.core.frames import (
     replan,
     state_of,
 )
-from deltawitness.session.core.private_api import LIST_OF_FILES, dml_kind, is_of_kind, wrapped_plan
+from deltawitness.session.core.private_api import (
+    FILE_CACHE_LIMIT,
+    dml_kind,
+    is_of_kind,
+    wrapped_plan,
+)
 from deltawitness.session.core.snapshot import Registered, Snapshot
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import Session
@@ -37,7 +42,7 @@ from deltawitness.session.sql.commands import (
     MaintenanceCommand,
     check_allowed,
     history_batch,
-    parsed_command,
+    parse_command,
     stores_delta,
 )
 from deltawitness.session.sql.counts import count_frame, count_in
@@ -56,45 +61,49 @@ if TYPE_CHECKING:
 __all__ = ["route", "run_sql"]
 
 _QUERIES = frozenset({"SELECT", "WITH", "VALUES", "(", "SHOW"})
-"""First words of statements that only read, whatever comes after."""
+"""First words of statements that only read."""
 
 _DEFINITIONS = frozenset({"CREATE", "DROP", "SET", "RESET", "PREPARE", "DEALLOCATE"})
-"""First words of statements that DataFusion carries out while it plans them."""
+"""First words of statements that DataFusion executes while it plans them."""
 
 
 def run_sql(session: Session, call: SqlCall) -> DataFrame:
     """Return the frame of a statement.
 
+    Args:
+        session: the state of the session.
+        call: the statement's call.
+
     Raises:
-        StatementError: it is a statement about Delta tables that cannot be carried out.
+        StatementError: the statement is one on Delta tables that cannot be run.
     """
     if call.named:
         refuse_statements(*call.named.values())
-        call = call.spelled()
+        call = call.with_inlined_texts()
     word = first_word(call.text)
     if word not in _QUERIES:
-        command = parsed_command(call.text, word, normalize=call.ctx.enable_ident_normalization())
+        command = parse_command(call.text, word, normalize=call.ctx.enable_ident_normalization())
         if command is not None:
-            return _commanded(session, call, command)
+            return _run_command(session, call, command)
     session.freshen(call.ctx)
     if word in _DEFINITIONS:
-        return _defined(session, call, word)
+        return _run_definition(session, call, word)
     if word == "INSERT":
-        call = call.with_numbers()
+        call = call.with_numbered_parameters()
     if word == "EXECUTE":
-        return _executed(session, call)
+        return _run_execute(session, call)
     is_read = word in _QUERIES or word == "EXPLAIN"
     snapshot, epoch = session.snapshot, session.epoch
-    # A statement that writes may run long after it was made: its names are resolved at once.
+    # A statement that writes may run long after it was created, so its names are resolved now.
     bound = None if is_read else bind(session, call)
-    frame: DataFrame = session.reading(call.plan)
+    frame: DataFrame = session.plan_with_retry(call.plan)
     reads = reads_of_named(call) if call.named else ()
     origin = _origin(session, call, snapshot, epoch) if bound is None else bound
     state = FrameState(call.ctx, session, snapshot, reads, origin)
     if word in _QUERIES:
-        return attach_state(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
+        return attach_state(frame, state)  # type: ignore[no-any-return]  # returns its argument
     if word == "EXPLAIN":
-        return _explained(frame, state)
+        return _run_explain(frame, state)
     return route(frame, state, bound)
 
 
@@ -102,27 +111,33 @@ def _origin(session: Session, call: SqlCall, snapshot: Snapshot, epoch: int) -> 
     return TextOrigin(session, call, epoch, session.config_of(call.ctx), snapshot.default)
 
 
-def _explained(frame: DataFrame, state: FrameState) -> DataFrame:
+def _run_explain(frame: DataFrame, state: FrameState) -> DataFrame:
     plan = unpatched(frame, "logical_plan")()
     if is_of_kind(plan, "Analyze"):
         inside = wrapped_plan(plan.to_variant().input()[0])
         if is_dml(inside) and target_of(inside, state, None) is not None:
-            msg = "EXPLAIN ANALYZE would run the statement, and is not possible for writes to Delta"
+            msg = (
+                "EXPLAIN ANALYZE of a write to a Delta table is not supported, because it would run the"
+                " statement: use EXPLAIN"
+            )
             raise StatementError(msg)
-    return attach_state(frame, state)  # type: ignore[no-any-return]  # the frame that it was given
+    return attach_state(frame, state)  # type: ignore[no-any-return]  # returns its argument
 
 
 def route(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -> DataFrame:
-    """Return the frame with the statement that it stands for, as its own plan says it.
+    """Attach a state to a frame, with a pending statement if the frame's plan is a DML or COPY.
 
     Args:
         frame: a frame as the engine planned it.
-        state: what is known of it.
-        bound: the text that it was planned from, with its resolved names; None if unknown.
+        state: the state of the frame, without a pending statement.
+        bound: the text that the frame was planned from, with its resolved names; None if unknown.
+
+    Returns:
+        The same frame.
 
     Raises:
-        StatementError: it writes a table with the name of a Delta table of the session, and its text
-            is not known: the plan may mean another table, and may have been optimized.
+        StatementError: the plan writes a table with the name of a Delta table of the session, and its
+            text is unknown: the plan may write another table and may have been optimized.
     """
     plan = unpatched(frame, "logical_plan")()
     pending: Statement | None = None
@@ -137,12 +152,14 @@ def route(frame: DataFrame, state: FrameState, bound: BoundCall | None = None) -
             )
             raise StatementError(msg)
         else:
-            pending = Dml(frame, state, state.session.checked_writable(entry), bound)
+            pending = Dml(frame, state, state.session.require_writable(entry), bound)
     elif is_of_kind(plan, "CopyTo"):
         pending = CopyTo(frame, state, bound)
     tracked = None if pending is None else _track(pending, plan)
-    known = FrameState(state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked)
-    return attach_state(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
+    full_state = FrameState(
+        state.ctx, state.session, state.snapshot, state.reads, state.origin, tracked
+    )
+    return attach_state(frame, full_state)  # type: ignore[no-any-return]  # returns its argument
 
 
 _OPERATIONS = {
@@ -151,11 +168,11 @@ _OPERATIONS = {
     "Truncate": Operation.DELETE,
     "Merge": Operation.MERGE,
 }
-"""What a DML plan does that is no WRITE, by what the engine calls it."""
+"""The operations of DML plans other than WRITE, by the engine's name for the plan."""
 
 
 _MODES = {"Append": "append", "Overwrite": "overwrite"}
-"""The save mode of a DML plan that is a WRITE."""
+"""The save modes of DML plans that are a WRITE, by the engine's name for the plan."""
 
 
 def _track(pending: Statement, plan: LogicalPlan) -> TrackedStatement:
@@ -170,7 +187,7 @@ def _track(pending: Statement, plan: LogicalPlan) -> TrackedStatement:
 
 @dataclass(frozen=True, slots=True)
 class EngineDml:
-    """A DML statement on a table that is none of Delta: the engine runs it itself."""
+    """A DML statement on a table that is not a Delta table; the engine runs it."""
 
     frame: DataFrame
     state: FrameState
@@ -178,23 +195,23 @@ class EngineDml:
 
     @property
     def title(self) -> str:
-        """Which statement, on which table."""
+        """The kind of statement and the table's name."""
         return f"DML on {unpatched(self.frame, 'logical_plan')().to_variant().table_name()}"
 
     def run(self) -> DataFrame:
-        """Run it, once, and return the frame of its result."""
+        """Run the statement once and return the frame of its result."""
         frame = self.frame
         if self.bound is not None:
-            frame = self.bound.frame_now(frame, self.state.snapshot)
+            frame = self.bound.current_frame(frame, self.state.snapshot)
         batches = call_frame(frame, "collect")
         return count_frame(self.state.ctx, count_in(batches))
 
 
-# --- statements that DataFusion carries out while it plans them ------------------------------------------
+# --- statements that DataFusion executes while it plans them ---------------------------------------------
 
 
-def _defined(session: Session, call: SqlCall, word: str) -> DataFrame:
-    # The names of prepared statements are folded whatever the session's settings say.
+def _run_definition(session: Session, call: SqlCall, word: str) -> DataFrame:
+    # DataFusion folds the names of prepared statements for any setting of the session.
     is_prepared = word in {"PREPARE", "DEALLOCATE"}
     normalize = is_prepared or call.ctx.enable_ident_normalization()
     words = Words(call.text, normalize=normalize)
@@ -208,7 +225,7 @@ def _defined(session: Session, call: SqlCall, word: str) -> DataFrame:
 
 
 def _is_readable(words: Words) -> bool:
-    """Return whether a definition names what it defines in a spelling that is read."""
+    """Return whether the name in a CREATE or DROP statement can be parsed in the default spelling."""
     try:
         _kind_and_name(words)
     except StatementError:
@@ -230,24 +247,24 @@ def _kind_and_name(words: Words) -> tuple[str, ...]:
 def _execute_statement(session: Session, call: SqlCall, word: str, words: Words) -> DataFrame:
     # A view or a prepared statement reads what its names resolve to before it is created.
     bound = bind(session, call) if word in {"CREATE", "PREPARE"} else None
-    with session.preparing if word in {"PREPARE", "DEALLOCATE"} else nullcontext():
-        frame: DataFrame = session.reading(call.plan)
+    with session.prepare_lock if word in {"PREPARE", "DEALLOCATE"} else nullcontext():
+        frame: DataFrame = session.plan_with_retry(call.plan)
         try:
             if bound is None:
-                _NOTES[word](session, call, words)
+                _RECORDERS[word](session, call, words)
             elif word == "CREATE":
-                _note_create(session, bound, words)
+                _record_create(session, bound, words)
             else:
-                _note_prepare(session, bound, words)
+                _record_prepare(session, bound, words)
         except StatementError:
-            session.note_change()
-            session.forget_what_is_gone(call.ctx)  # a form that we do not read
-        except Exception as error:  # noqa: BLE001 - the statement has been carried out
+            session.record_change()
+            session.forget_missing(call.ctx)  # a form that the parser does not support
+        except Exception as error:  # noqa: BLE001 - the statement has been executed
             report("session", error)
     return frame
 
 
-def _note_create(session: Session, bound: BoundCall, words: Words) -> None:
+def _record_create(session: Session, bound: BoundCall, words: Words) -> None:
     call = bound.call
     words.expect("CREATE")
     or_replace_at = words.position
@@ -256,19 +273,19 @@ def _note_create(session: Session, bound: BoundCall, words: Words) -> None:
     words.take("EXTERNAL")
     is_view = words.take("VIEW")
     if not is_view and not words.take("TABLE"):
-        session.note_change()
+        session.record_change()
         return
     if_not_exists = words.take("IF", "NOT", "EXISTS")
     name = session.full_name(call.ctx, words.reference())
     if is_view:
         insertion = "" if is_replacing else "OR REPLACE "
         text = call.text[:or_replace_at] + insertion + call.text[or_replace_at:]
-        session.note_view(call.ctx, name, lambda _: bound.view(text, name))
-    elif not (if_not_exists and bound.knows(name)):
+        session.record_view(call.ctx, name, lambda _: bound.view(text, name))
+    elif not (if_not_exists and bound.resolves(name)):
         session.forget(name)
 
 
-def _note_drop(session: Session, call: SqlCall, words: Words) -> None:
+def _record_drop(session: Session, call: SqlCall, words: Words) -> None:
     words.expect("DROP")
     is_schema = words.take("SCHEMA")
     if not is_schema and not (words.take("TABLE") or words.take("VIEW")):
@@ -285,7 +302,7 @@ def _note_drop(session: Session, call: SqlCall, words: Words) -> None:
             return
 
 
-def _note_set(session: Session, call: SqlCall, words: Words) -> None:
+def _record_set(session: Session, call: SqlCall, words: Words) -> None:
     del words
     text = call.text.lower()
     session.forget_config()
@@ -293,64 +310,64 @@ def _note_set(session: Session, call: SqlCall, words: Words) -> None:
         session.forget_default()
     if "time_zone" in text or "time zone" in text:
         session.time_zones += 1
-    if LIST_OF_FILES in text:
-        session.list_of_files = call.text
+    if FILE_CACHE_LIMIT in text:
+        session.file_cache_statement = call.text
 
 
-def _note_prepare(session: Session, bound: BoundCall, words: Words) -> None:
+def _record_prepare(session: Session, bound: BoundCall, words: Words) -> None:
     words.expect("PREPARE")
     session.prepared[words.name()] = bound
 
 
-def _note_deallocate(session: Session, call: SqlCall, words: Words) -> None:
+def _record_deallocate(session: Session, call: SqlCall, words: Words) -> None:
     del call
     words.expect("DEALLOCATE")
     words.take("PREPARE")
     session.prepared.pop(words.name(), None)
 
 
-def _executed(session: Session, call: SqlCall) -> DataFrame:
-    """Return the frame of EXECUTE, over the versions that the session serves.
+def _run_execute(session: Session, call: SqlCall) -> DataFrame:
+    """Return the frame of EXECUTE over the versions that the session serves.
 
-    The engine stores the optimized plan of PREPARE. The plan that it returns only validates the
-    statement; what is executed is planned from the text of PREPARE.
+    The engine stores the optimized plan of PREPARE. Its plan of EXECUTE is used only to validate the
+    statement; the frame is planned from the text of PREPARE.
     """
     ctx = call.ctx
     words = Words(call.text)
     words.expect("EXECUTE")
     name = words.name()
-    with session.preparing:
+    with session.prepare_lock:
         prepared = session.prepared.get(name)
-        frame: DataFrame = session.reading(call.plan)
+        frame: DataFrame = session.plan_with_retry(call.plan)
     if prepared is None:
-        # It was prepared before the session was observed.
+        # The statement was prepared before the session was observed.
         return route(frame, FrameState(ctx, session, session.snapshot))
-    bound = prepared.executed(call)
+    bound = prepared.for_execute(call)
     state = FrameState(ctx, session, prepared.snapshot)
-    if bound.tables or bound.views or bound.late:
+    if bound.tables or bound.views or bound.cache_names:
         frame = bound.frame()
         state = state_of(frame) or state
     return route(frame, state, bound)
 
 
-_NOTES: dict[str, Callable[[Session, SqlCall, Words], None]] = {
-    "DROP": _note_drop,
-    "SET": _note_set,
-    "RESET": _note_set,
-    "DEALLOCATE": _note_deallocate,
+_RECORDERS: dict[str, Callable[[Session, SqlCall, Words], None]] = {
+    "DROP": _record_drop,
+    "SET": _record_set,
+    "RESET": _record_set,
+    "DEALLOCATE": _record_deallocate,
 }
 
 
 # --- statements that DataFusion has no plan for --------------------------------------------------------
 
 
-def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
+def _run_command(session: Session, call: SqlCall, command: Command) -> DataFrame:
     state = FrameState(call.ctx, session, session.snapshot)
     match command:
         case DescribeHistory():
-            entry = session.registered(call.ctx, command.name)
+            entry = session.registered_table(call.ctx, command.name)
             with session.lease(entry) as table:
-                return _over(state, history_batch(table, command.limit))
+                return _frame_over(state, history_batch(table, command.limit))
         case CreateDeltaTableAs():
             check_allowed(call, "ddl")
             return _create_as(session, call, command, state)
@@ -359,26 +376,26 @@ def _commanded(session: Session, call: SqlCall, command: Command) -> DataFrame:
             rows = run_sql(session, _query_in(call, command.query))
             bind_origin(rows)
             copy = TrackedStatement(CopyRows(rows, command, state), Operation.WRITE)
-            return _waiting(state, count_frame(call.ctx, 0), copy)
+            return _pending_frame(state, count_frame(call.ctx, 0), copy)
         case MaintenanceCommand():
             check_allowed(call, "dml")
-            entry = session.registered(call.ctx, command.name)
+            entry = session.registered_table(call.ctx, command.name)
             if not command.is_read:
-                session.checked_writable(entry)
-            empty = _over(state, command.result([]))
+                session.require_writable(entry)
+            empty = _frame_over(state, command.result([]))
             operation = Operation(command.title.partition(" ")[0])
-            kept = TrackedStatement(
-                MaintenanceResultFrame(command, state, entry),
+            tracked = TrackedStatement(
+                MaintenanceStatement(command, state, entry),
                 operation,
                 is_read=command.is_read,
                 target=entry.uri,
             )
-            return _waiting(state, empty, kept)
+            return _pending_frame(state, empty, tracked)
 
 
 def _query_in(call: SqlCall, query: str) -> SqlCall:
-    """Return the call of the query inside a statement: it may read, and nothing else."""
-    from datafusion import SQLOptions  # noqa: PLC0415 - heavy, and there already
+    """Return the call of the query inside a statement, with options that allow only queries."""
+    from datafusion import SQLOptions  # noqa: PLC0415 - heavy, already loaded
 
     only_queries = (
         SQLOptions()
@@ -389,20 +406,20 @@ def _query_in(call: SqlCall, query: str) -> SqlCall:
     return SqlCall(call.ctx, query, only_queries, call.param_values, call.named)
 
 
-def _over(state: FrameState, batch: Any) -> DataFrame:
-    """Return a frame over rows that are there."""
+def _frame_over(state: FrameState, batch: Any) -> DataFrame:
+    """Return a frame over a batch in memory."""
     frame: DataFrame = attach_state(unpatched(state.ctx, "read_batches")([batch]), state)
     return frame
 
 
-def _waiting(state: FrameState, frame: DataFrame, pending: PendingPlan) -> DataFrame:
-    known = FrameState(state.ctx, state.session, state.snapshot, pending=pending)
-    return attach_state(frame, known)  # type: ignore[no-any-return]  # the frame that it was given
+def _pending_frame(state: FrameState, frame: DataFrame, pending: PendingPlan) -> DataFrame:
+    full_state = FrameState(state.ctx, state.session, state.snapshot, pending=pending)
+    return attach_state(frame, full_state)  # type: ignore[no-any-return]  # returns its argument
 
 
 @dataclass(frozen=True, slots=True)
 class CopyRows:
-    """`COPY ... TO ... STORED AS DELTATABLE`, which runs when its frame is asked for rows."""
+    """`COPY ... TO ... STORED AS DELTATABLE`, which runs when its frame's rows are requested."""
 
     rows: DataFrame
     command: CopyToDelta
@@ -410,11 +427,11 @@ class CopyRows:
 
     @property
     def title(self) -> str:
-        """What it would do."""
+        """What the statement does, without its literals."""
         return self.command.title
 
     def run(self) -> DataFrame:
-        """Write the table and return the count of rows."""
+        """Write the table and return the frame with the count of rows."""
         written = write_delta(replan(self.rows), self.command.uri, **_write_arguments(self.command))
         return count_frame(self.state.ctx, written.rows or 0)
 
@@ -441,7 +458,7 @@ def _create_as(
     name = session.full_name(ctx, command.name)
     if unpatched(ctx, "table_exist")(name.sql()):
         if command.if_not_exists:
-            return _over(state, _nothing())
+            return _frame_over(state, _empty_batch())
         if not command.or_replace:
             msg = f"the table {command.name[-1]} already exists"
             raise StatementError(msg)
@@ -454,18 +471,18 @@ def _create_as(
         session.forget(name)
     table = DeltaTable(command.uri, storage_options=arguments["storage_options"])
     session.register(ctx, name, table)
-    return _over(FrameState(ctx, session, session.snapshot), _nothing())
+    return _frame_over(FrameState(ctx, session, session.snapshot), _empty_batch())
 
 
-def _nothing() -> Any:
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+def _empty_batch() -> Any:
+    import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
     return pa.RecordBatch.from_pylist([], schema=pa.schema([]))
 
 
 @dataclass(frozen=True, slots=True)
-class MaintenanceResultFrame:
-    """OPTIMIZE, VACUUM or RESTORE, which runs when its frame is asked for rows."""
+class MaintenanceStatement:
+    """OPTIMIZE, VACUUM or RESTORE, which runs when its frame's rows are requested."""
 
     command: MaintenanceCommand
     state: FrameState
@@ -474,17 +491,21 @@ class MaintenanceResultFrame:
 
     @property
     def title(self) -> str:
-        """Which statement, on which table."""
+        """The kind of statement and the table's name."""
         return self.command.title
 
     def run(self) -> DataFrame:
-        """Carry it out and return what the engine says of it."""
+        """Run the command and return a frame of its metrics.
+
+        Raises:
+            StatementError: the table was dropped and recreated after the statement was created.
+        """
         session, ctx = self.state.session, self.state.ctx
         entry = self.entry
-        after_failure = publishing_after_failure(session, ctx, entry.uri, entry.storage_options)
+        after_failure = publish_after_failure(session, ctx, entry.uri, entry.storage_options)
         with after_failure, session.lease(entry) as table, observe_write(NO_ATTRIBUTES):
             check_same_table(entry, table, self.made_ns)
-            rows = self.command.act(table)
+            rows = self.command.execute(table)
             if not self.command.is_read:
                 session.publish(ctx, entry, table)
-        return _over(FrameState(ctx, session, session.snapshot), self.command.result(rows))
+        return _frame_over(FrameState(ctx, session, session.snapshot), self.command.result(rows))

@@ -1,8 +1,8 @@
 """Operator metrics of a frame that a program itself passes to delta-rs as the source of a write.
 
-delta-rs reads such a frame as an Arrow C stream, and DataFusion leaves the metrics of a plan that runs
-as a C stream out of reach. So the frame is exported as a C stream over a copy of it, which runs by the
-method that the engine's own export uses, and whose metrics can be read.
+delta-rs reads such a frame as an Arrow C stream, and DataFusion does not expose the metrics of a plan
+that runs as a C stream. Therefore the exported C stream reads a copy of the frame. The copy runs by the
+method that the engine's own export uses, and its metrics can be read.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class FrameMetrics:
     """The operator metrics of one source of one write.
 
     Args:
-        plan_hash: of the source's plan, by which the write is found.
-        operators: the metrics, where the source has run already; None where it runs as it is read.
+        plan_hash: the hash of the source's plan, which identifies the write.
+        operators: the metrics of a source that has run already; None for one that runs when read.
     """
 
     def __init__(self, plan_hash: str | None, operators: Operators | None = None) -> None:
@@ -42,24 +42,24 @@ class FrameMetrics:
         self._is_read = False
 
     def export(self, frame: DataFrame, call: Callable[..., Any]) -> Any:
-        """Return a frame as an Arrow C stream that is measured as it is read.
+        """Return a frame as an Arrow C stream whose operator metrics are available after reading.
 
         Args:
             frame: the frame.
-            call: the engine's own export. It runs where the stream cannot be measured, and raises
-                what is wrong with the frame.
+            call: the engine's own export, used if the stream cannot be measured; it raises the
+                engine's error for an invalid frame.
         """
         try:
             state = state_of(frame)
             is_first = self._frame is None
             copy = coerce(state.ctx, frame) if state is not None and is_first else None
-            # A stream of other types than the frame declares would be another one for delta-rs.
+            # delta-rs must get the types that the frame declares.
             if copy is None or copy.schema() != frame.schema():
                 return call()
             partitions = call_frame(copy, "execute_stream_partitioned")
-        except Exception:  # noqa: BLE001 - the engine's own export says what is wrong
+        except Exception:  # noqa: BLE001 - the engine's own export raises its error
             return call()
-        import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+        import pyarrow as pa  # noqa: PLC0415 - heavy, already loaded
 
         self._frame = copy
         batches = self._batches(partitions)
@@ -75,7 +75,7 @@ class FrameMetrics:
         """Record the metrics as a diagnostics artifact, if the source was read to its end; never raises.
 
         Args:
-            observer: has the sink for diagnostics.
+            observer: the observer with the sink for diagnostics.
         """
         try:
             operators = self._operators
@@ -90,12 +90,12 @@ class FrameMetrics:
 def stream_call(
     frame: DataFrame, call: Callable[..., Any], requested_schema: object | None
 ) -> Callable[..., Any]:
-    """Return what exports a frame as an Arrow C stream here and now.
+    """Return the function that exports a frame as an Arrow C stream: measured if possible.
 
     Args:
         frame: the frame.
         call: the engine's own export.
-        requested_schema: the schema that the consumer asks for; the engine alone can give it.
+        requested_schema: the schema that the consumer requests; only the engine's export supports one.
     """
     metrics = current_source_metrics()
     if not isinstance(metrics, FrameMetrics) or requested_schema is not None:

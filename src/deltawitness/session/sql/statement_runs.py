@@ -1,29 +1,23 @@
-"""How often the statement of a frame has run: shown when somebody looks at it, warned of when it repeats.
+"""Track the runs of a frame's statement: for the display of the frame, and to warn when it runs again.
 
-The frame of a statement runs it each time that it is asked for rows, as the engine does. A second
-`collect()` inserts the rows again, which is hardly ever meant.
+A statement runs each time its frame's rows are requested, as in DataFusion. A second `collect()` of an
+INSERT inserts the rows again, which is rarely intended.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import warnings
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import wrapt
-
-import deltawitness
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import RepeatedStatementWarning, StatementError
 from deltawitness.observe import Observer, current_observer, flush
 from deltawitness.observe.write_watch import watch_writes
 from deltawitness.semconv import Operation
 from deltawitness.session.sql.write_facts import report_if_unreached
+from deltawitness.stack_level import stack_level_of_program
 
 if TYPE_CHECKING:
     from datafusion import DataFrame
@@ -34,18 +28,18 @@ __all__ = ["Statement", "TrackedStatement"]
 
 
 class Statement(Protocol):
-    """A statement that can be run, any number of times."""
+    """A statement that can be run any number of times."""
 
     @property
     def title(self) -> str:
-        """What it does, without a literal."""
+        """What the statement does, without its literals."""
 
     def run(self) -> DataFrame:
-        """Carry the statement out and return the frame of its result."""
+        """Run the statement and return the frame of its result."""
 
 
 SECONDS_FOR_DELIVERY = 1.0
-"""How long to wait until it is known whether a write that failed has landed all the same."""
+"""Maximum time in seconds to wait for the observation that tells whether a failed write has landed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +48,8 @@ class FailedRun:
 
     Attributes:
         exception: the name of the exception's class.
-        writes: the writes that reached the engine; None for one of which nothing is known.
-        is_observed: a write that had reached the engine would be among them.
+        writes: the writes that reached the engine; None for a write that could not be observed.
+        is_observed: every write that reaches the engine is in `writes`.
     """
 
     exception: str
@@ -63,7 +57,7 @@ class FailedRun:
     is_observed: bool
 
     def landed(self) -> Landed:
-        """Return whether a commit of the run is in the table's log all the same."""
+        """Return whether a commit of the failed run is in the table's log."""
         if not self.writes:
             return Landed.NO if self.is_observed else Landed.UNKNOWN
         if any(write is not None and write.event is None for write in self.writes):
@@ -72,32 +66,32 @@ class FailedRun:
         return next((each for each in (Landed.YES, Landed.UNKNOWN) if each in found), Landed.NO)
 
     def __str__(self) -> str:
-        told = {
+        texts = {
             Landed.YES: f"failed with {self.exception}, but its commit has landed",
             Landed.UNKNOWN: f"failed with {self.exception}, and may have landed",
             Landed.NO: f"failed with {self.exception}",
         }
-        return told[self.landed()]
+        return texts[self.landed()]
 
 
 def _landed(write: InFlightWrite | None) -> Landed:
     if write is None or write.event is None:
         return Landed.UNKNOWN
     outcome = write.event.outcome
-    # A write that succeeded before something after it failed has landed.
+    # A write that succeeded has landed, even if a later step of the run failed.
     return outcome.landed if isinstance(outcome, Failed) else Landed.YES
 
 
 class TrackedStatement:
-    """The statement of a frame, and its runs; frames that are derived from the frame share it.
+    """The statement of a frame and its runs; frames that are derived from the frame share it.
 
     Args:
         statement: the statement.
-        operation: what it does, for the metric that counts repetitions.
-        is_read: it changes nothing, and may be run as often as anybody likes.
-        target: where the Delta table lies that it writes. Where it is given, a run that fails before
-            delta-rs is called is recorded as a write that failed.
-        mode: save mode of such a run.
+        operation: the operation, for the metric that counts repeated runs.
+        is_read: the statement changes nothing; repeated runs do not warn.
+        target: path or URI of the Delta table that it writes. If set, a run that fails before
+            delta-rs is called is recorded as a failed write.
+        mode: save mode of such a failed write.
     """
 
     def __init__(
@@ -123,12 +117,12 @@ class TrackedStatement:
 
     @property
     def title(self) -> str:
-        """What the statement does, without a literal."""
+        """What the statement does, without its literals."""
         return self._statement.title
 
     @property
     def status(self) -> str:
-        """What the statement does, and what has happened to it so far."""
+        """The title and the runs so far, for displaying the frame."""
         with self._lock:
             running, succeeded = self._running, self._succeeded
             failure = self._failures[-1] if self._has_failed_last else None
@@ -143,8 +137,8 @@ class TrackedStatement:
             return f"{self.title}: not run yet; collect() or show() runs it"
         return f"{self.title}: {', '.join(happened)}; collect() or show() runs it again"
 
-    def anew(self) -> TrackedStatement:
-        """Return the same statement as one of another frame, which has not run yet."""
+    def unrun_copy(self) -> TrackedStatement:
+        """Return the statement for another frame, without the runs of this one."""
         return TrackedStatement(
             self._statement,
             self._operation,
@@ -156,12 +150,12 @@ class TrackedStatement:
     def run(self) -> DataFrame:
         """Run the statement and return the frame of its result.
 
-        A run after one that succeeded, that landed though it raised, or that is still under way is a
-        repetition. The first one warns, before the engine is reached: where warnings are errors,
-        none is carried out.
+        A run is a repetition if an earlier run succeeded, raised after its commit landed, or is still
+        running. The first repetition warns before the engine is called; if a filter turns the warning
+        into an error, the statement does not run.
 
         Raises:
-            RepeatedStatementWarning: it is a repetition, and a filter makes warnings errors.
+            RepeatedStatementWarning: the run is a repetition, and a filter makes warnings errors.
         """
         if self._begin():
             try:
@@ -173,7 +167,7 @@ class TrackedStatement:
             _count(self._operation)
         with watch_writes(is_part=False) as writes:
             try:
-                frame = self._carry_out()
+                frame = self._execute()
             except BaseException as error:
                 is_refused = isinstance(error, StatementError)
                 is_observed = is_refused or _observer() is not None
@@ -189,14 +183,14 @@ class TrackedStatement:
             self._has_failed_last = False
         return frame
 
-    def _carry_out(self) -> DataFrame:
+    def _execute(self) -> DataFrame:
         if self._target is None:
             return self._statement.run()
         with report_if_unreached(self._target, self._mode, operation=self._operation):
             return self._statement.run()
 
     def _begin(self) -> bool:
-        """Take note that a run begins, and return whether it is a repetition."""
+        """Record the start of a run; return whether it is a repetition that may change data."""
         has_landed = any(failure.landed() is Landed.YES for failure in self._failures)
         with self._lock:
             is_repetition = has_landed or self._succeeded > 0 or self._running > 0
@@ -213,33 +207,14 @@ class TrackedStatement:
             " other call that asks its frame for rows runs it; keep the result of the first call"
         )
         try:
-            warnings.warn(message, RepeatedStatementWarning, stacklevel=_level_of_the_program())
+            warnings.warn(message, RepeatedStatementWarning, stacklevel=stack_level_of_program())
         except BaseException:
             self._has_warned = False
             raise
 
 
-@cache
-def _library_folders() -> tuple[str, ...]:
-    """Return the folders of the modules that stand between a program and its statement."""
-    import datafusion  # noqa: PLC0415 - this module is imported while the engine is (see frame_view)
-
-    modules = deltawitness, datafusion, wrapt
-    return tuple(f"{Path(str(module.__file__)).parent}{os.sep}" for module in modules)
-
-
-def _level_of_the_program() -> int:
-    """Return how many calls the program's own line is above the caller of this function."""
-    level, libraries = 1, _library_folders()
-    frame = sys._getframe(1)  # noqa: SLF001 - what `warnings` itself counts by
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(libraries):
-        frame = frame.f_back
-        level += 1
-    return level
-
-
 def _observer() -> Observer | None:
-    """Return what observes a write that is made here and now."""
+    """Return the observer if observation is on, or None."""
     observer = current_observer()
     return observer if observer is not None and observer.is_on() else None
 

@@ -1,4 +1,4 @@
-"""What a session says of a write that it makes: its plan, its schema and what it reads."""
+"""Observe the delta-rs calls of a session with the attributes of the write: plan, schema, inputs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["observe_write", "report_if_unreached"]
 
 
 @contextmanager
-def observe_write(facts: WriteAttributes) -> Iterator[None]:
-    """Let the delta-rs calls inside the block be observed with these facts."""
+def observe_write(attributes: WriteAttributes) -> Iterator[None]:
+    """Observe the delta-rs calls inside the block with these attributes."""
     try:
         install_for_proxies()
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)
-    with write_context(facts):
+    with write_context(attributes):
         yield
 
 
@@ -38,16 +38,16 @@ def report_if_unreached(
     table: DeltaTable | None = None,
     operation: Operation = Operation.WRITE,
 ) -> Iterator[None]:
-    """Record a write that fails inside the block before the engine is given it.
+    """Record a write that fails inside the block before it reaches delta-rs.
 
-    The table cannot be opened, a statement is refused, a frame cannot be planned: what fails there
-    passes no seam.
+    Such a failure passes no instrumented call of delta-rs: the table cannot be opened, a statement
+    is refused, or a frame cannot be planned.
 
     Args:
-        location: of the table.
+        location: path or URI of the table.
         mode: save mode.
         table: the table, if it is open.
-        operation: what the write is to do.
+        operation: the operation of the write.
     """
     clock = time.perf_counter_ns()
     with watch_writes() as writes:
