@@ -281,7 +281,7 @@ def only_notes(folder: Path) -> None:
     recorder = Recorder(Settings(cache_root=str(folder), drain_interval=3600))
     context = RunContext("r", "bench")
     for number in range(1000):
-        recorder.note(str(number), context, "{}")
+        recorder.record_provisional(str(number), context, "{}")
     os._exit(0)
 
 
@@ -359,7 +359,7 @@ def drains(rounds: int, _: int, folder: Path) -> None:
         spool.rotate()
         paths = [segment.path for segment in spool.sealed()]
         started = time.perf_counter()
-        done = Drain(LedgerRoot(str(folder / f"ledger-{number}")), tail=64).own(paths)
+        done = Drain(LedgerRoot(str(folder / f"ledger-{number}")), tail=64).drain_segments(paths)
         rates.append(done.operations / (time.perf_counter() - started))
     for version_ in range(20):
         metadata = {"write_id": f"w-{version_}"}
@@ -373,13 +373,13 @@ def drains(rounds: int, _: int, folder: Path) -> None:
     for number in range(unwhole):
         at = number % 20
         note = {"_mark": f"w-{at}", "_base": at - 1, "_version": at, "table_uri": str(folder / "t")}
-        spool.note(
+        spool.append_provisional(
             f"n-{number}",
             as_json({**json.loads(rows[number][1]), **note, "write_id": f"n-{number}"}),
         )
     spool.rotate(is_last=True)
     started = time.perf_counter()
-    done = Drain(LedgerRoot(str(folder / "ledger-notes")), tail=64).own(
+    done = Drain(LedgerRoot(str(folder / "ledger-notes")), tail=64).drain_segments(
         [segment.path for segment in spool.sealed()]
     )
     rate = done.operations / (time.perf_counter() - started)
@@ -427,7 +427,7 @@ def queries(rounds: int, _: int, folder: Path) -> None:
     for state in ("as drained", "after upkeep"):
         if state == "after upkeep":
             optimize(root, INVENTORY)
-        opened = root.opened(INVENTORY)
+        opened = root.open_table(INVENTORY)
         files = 0 if opened is None else len(opened.file_uris())
         for way, ask in (("inventory().filter()", frame), ("register(), SQL", sql)):
             found, taken = set(), []

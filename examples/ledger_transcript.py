@@ -84,7 +84,11 @@ def entry(line: str, folder: str, mask: Mask) -> str:
     done = subprocess.run(  # noqa: S603 - the lines above
         program_and_arguments,
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if "DELTAWITNESS" not in name},
+        env={
+            name: value
+            for name, value in os.environ.items()
+            if "DELTAWITNESS" not in name and name != "COLUMNS"
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,4 +1,4 @@
-"""An artifact comes back as what it was, and is written once."""
+"""An artifact is loaded with its original type and content, and identical content is written once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ NESTED = pa.table(
 
 @pytest.fixture
 def cache(tmp_path):
-    """A cache in a session."""
     return DeltaCache(ObservedSessionContext(), tmp_path)
 
 
@@ -63,8 +62,8 @@ def versions(tmp_path, name):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_it_comes_back_as_what_it_was(payload, cache, tmp_path):
-    """With its types, its order and its metadata; in another session as well."""
+def test_an_artifact_keeps_its_type_order_and_metadata(payload, cache, tmp_path):
+    """An artifact keeps its types, row order and metadata, also when another session loads it."""
     cache.artifact("made", payload)
     for each in (cache, DeltaCache(ObservedSessionContext(), tmp_path)):
         back = each.load_artifact("made")
@@ -75,16 +74,16 @@ def test_it_comes_back_as_what_it_was(payload, cache, tmp_path):
 
 
 @pytest.mark.slow
-def test_bytes_that_are_large_come_back_in_order(cache):
-    """They are cut in parts."""
+def test_large_bytes_are_loaded_in_order(cache):
+    """Large bytes are stored in parts and loaded in order."""
     payload = b"".join(number.to_bytes(4, "big") for number in range(10 << 20))
     assert len(payload) > 32 << 20
     cache.artifact("large", payload)
     assert cache.load_artifact("large") == payload
 
 
-def test_what_is_like_bytes_comes_back_as_bytes(cache):
-    """And a mapping as a dict."""
+def test_bytes_like_payloads_are_loaded_as_bytes(cache):
+    """A bytes-like payload is loaded as bytes, and a mapping as a dict."""
     for payload in (bytearray(b"ab"), memoryview(b"ab")):
         cache.artifact("made", payload)
         assert cache.load_artifact("made") == b"ab"
@@ -103,23 +102,23 @@ def test_what_is_like_bytes_comes_back_as_bytes(cache):
     ],
     ids=("nan", "inf", "int key", "tuple", "set", "object", "datetime"),
 )
-def test_what_would_not_come_back_is_refused(payload, cache, tmp_path):
-    """Before anything is written."""
+def test_a_payload_that_would_change_in_json_is_refused(payload, cache, tmp_path):
+    """A payload that would not survive the round trip is refused before anything is written."""
     with pytest.raises(ConfigurationError, match="an artifact"):
         cache.artifact("made", payload)
     assert not (tmp_path / "cache_artifacts").exists()
 
 
-def test_what_holds_itself_is_refused(cache):
-    """As anything else that JSON cannot hold."""
+def test_a_payload_that_contains_itself_is_refused(cache):
+    """A payload that contains itself is refused, like any other that is not JSON-serializable."""
     payload: list[object] = []
     payload.append(payload)
     with pytest.raises(ConfigurationError, match="an artifact"):
         cache.artifact("made", payload)
 
 
-def test_the_same_is_written_once(cache, tmp_path):
-    """However its rows are cut in chunks; another one of that name is another version."""
+def test_an_equal_payload_is_written_once(cache, tmp_path):
+    """The same table in other chunks writes no version; another table under the name writes one."""
     cache.artifact("made", pa.table({"a": [1, 2, 3]}))
     chunked = pa.concat_tables([pa.table({"a": [1]}), pa.table({"a": [2, 3]})])
     cache.artifact("made", chunked)
@@ -129,8 +128,8 @@ def test_the_same_is_written_once(cache, tmp_path):
     assert cache.load_artifact("made") == pa.table({"a": [1, 2, 4]})
 
 
-def test_the_type_is_part_of_it(cache):
-    """`1`, `True`, `"1"` and `b"1"` are four."""
+def test_the_type_is_part_of_the_payload(cache):
+    """`1`, `True`, `"1"` and `b"1"` are four different payloads."""
     for payload in (1, True, "1", b"1"):
         cache.artifact("made", payload)
         assert (cache.load_artifact("made"), type(cache.load_artifact("made"))) == (
@@ -139,16 +138,16 @@ def test_the_type_is_part_of_it(cache):
         )
 
 
-def test_the_session_knows_no_artifact(cache):
-    """Neither does its name take the name of a table, nor the other way round."""
+def test_an_artifact_is_not_registered_in_the_session(cache):
+    """An artifact is not registered in the session, so a table can have the same name."""
     ctx = ObservedSessionContext()
     ctx.from_pydict({"a": [1]}, name="made")
     DeltaCache(ctx, cache._root.uri).artifact("made", {"a": 1})
     assert ctx.table("made").to_pydict() == {"a": [1]}
 
 
-def test_what_is_not_there_is_no_artifact(cache):
-    """Never kept, or invalidated."""
+def test_loading_an_absent_artifact_is_an_error(cache):
+    """Loading an artifact that was never stored, or is invalidated, is an error."""
     with pytest.raises(CacheError, match="there is no artifact made"):
         cache.load_artifact("made")
     cache.artifact("made", {"a": 1})
@@ -159,17 +158,17 @@ def test_what_is_not_there_is_no_artifact(cache):
     assert cache.load_artifact("made") == {"a": 1}
 
 
-def test_one_that_cannot_be_kept_is_an_error(tmp_path):
-    """There is no computed result to return in its place."""
+def test_an_artifact_that_cannot_be_written_is_an_error(tmp_path):
+    """An artifact that cannot be written raises, because there is no computed result to return instead."""
     (tmp_path / "cache_artifacts").write_text("in the way")
     cache = DeltaCache(ObservedSessionContext(), tmp_path)
-    with pytest.raises(CacheError, match="made could not be kept"):
+    with pytest.raises(CacheError, match="made could not be written"):
         cache.artifact("made", {"a": 1}, policy=CachePolicy("p"))
 
 
 @pytest.mark.slow
-def test_what_was_kept_is_not_held_in_memory(cache):
-    """Neither by the session, which would know it as a table for ever, nor by the cache."""
+def test_a_payload_is_not_held_in_memory(cache):
+    """Neither the session nor the cache keeps a reference to the payload of an artifact."""
     for number in range(3):
         cache.artifact("rows", pa.table({"n": pa.array(range(number, 100_000))}))
     gc.collect()

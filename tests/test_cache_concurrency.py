@@ -1,4 +1,4 @@
-"""Many ask for one entry: it is computed once, nobody sees half of it, and a death leaves nothing half."""
+"""Concurrent requests for one entry: one computation, no partial reads, and recovery after a kill."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from programs import cache_crowd
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a table of three rows."""
+    """A folder with a Delta table of three rows."""
     write_deltalake(tmp_path / "t", pa.table({"id": [1, 2, 2]}))
     return tmp_path
 
@@ -32,14 +32,14 @@ def commits(folder, name="shared"):
 
 
 def computations(folder):
-    """Return how often the view was computed; the function is called once for each partition of it."""
+    """Return how often the view was computed: its function is called once per partition."""
     path = folder / "computed"
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 @pytest.mark.slow
 def test_eight_processes_compute_an_absent_view_once(folder, say):
-    """All have its rows, one has written them."""
+    """Eight processes that request an absent view get its rows; one process computes and writes them."""
     processes = 8
     barrier = PROCESSES.Barrier(processes)
     results = results_of(cache_crowd.ask, [(str(folder), barrier)] * processes)
@@ -50,13 +50,13 @@ def test_eight_processes_compute_an_absent_view_once(folder, say):
 
 @pytest.mark.parametrize("is_one_session", [True, False], ids=["one session", "a session each"])
 def test_sixteen_threads_compute_an_absent_view_once(folder, is_one_session):
-    """Over one session, or each over its own."""
+    """Sixteen threads, with one shared session or a session each, compute an absent view once."""
     barrier = Barrier(16)
-    shared = cache_crowd.opened(folder)
+    shared = cache_crowd.open_cache(folder)
     cache_crowd.register_noted(shared[0], folder / "computed")
 
     def ask(_):
-        ctx, cache = shared if is_one_session else cache_crowd.opened(folder)
+        ctx, cache = shared if is_one_session else cache_crowd.open_cache(folder)
         if not is_one_session:
             cache_crowd.register_noted(ctx, folder / "computed")
         barrier.wait(60)
@@ -69,8 +69,8 @@ def test_sixteen_threads_compute_an_absent_view_once(folder, is_one_session):
 
 
 def test_tasks_compute_an_absent_view_once(folder):
-    """Of an event loop, each in a thread."""
-    ctx, cache = cache_crowd.opened(folder)
+    """Tasks of an event loop, each in a thread, compute an absent view once."""
+    ctx, cache = cache_crowd.open_cache(folder)
     cache_crowd.register_noted(ctx, folder / "computed")
 
     def ask():
@@ -84,12 +84,12 @@ def test_tasks_compute_an_absent_view_once(folder):
     assert (commits(folder), computations(folder)) == ({"WRITE": 1}, 1)
 
 
-def test_threads_that_ask_for_other_things_do_not_wait_for_each_other(folder):
-    """Two views that need each other's threads are both computed."""
+def test_threads_that_compute_different_views_do_not_block_each_other(folder):
+    """Two views whose computations wait for each other's threads are both computed."""
     both = Barrier(2)
 
     def ask(name):
-        ctx, cache = cache_crowd.opened(folder)
+        ctx, cache = cache_crowd.open_cache(folder)
         cache_crowd.register_noted(ctx, folder / name, lambda: both.wait(60))
         cache.view(name, "SELECT noted(id) AS id FROM t", functions={"noted": "1"})
 
@@ -101,14 +101,14 @@ def test_threads_that_ask_for_other_things_do_not_wait_for_each_other(folder):
 @pytest.mark.parametrize(
     ("moment", "computed"), [("looking", 0), ("computing", 1), ("committing", 1)]
 )
-def test_the_next_one_computes_what_a_killed_one_left(folder, moment, computed):
-    """Its lock went with it; what it had committed is served, and nothing is half."""
+def test_the_next_process_recovers_from_a_killed_one(folder, moment, computed):
+    """After a kill the next process gets the lock, serves what was committed, and finds nothing partial."""
     process, begun = started(cache_crowd.ask_and_die, str(folder), moment)
     assert begun.poll(60)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert computations(folder) == computed
-    ctx, cache = cache_crowd.opened(folder)
+    ctx, cache = cache_crowd.open_cache(folder)
     cache_crowd.register_noted(ctx, folder / "computed")
     frame = cache.view("shared", cache_crowd.QUERY, functions={"noted": "1"})
     assert frame.sort("id").to_pydict() == RESULT
@@ -117,8 +117,8 @@ def test_the_next_one_computes_what_a_killed_one_left(folder, moment, computed):
 
 
 @pytest.mark.slow
-def test_two_machines_race_and_both_are_right(folder, size, say):
-    """Without a lock that both see, one commit of each moment wins and no result is old."""
+def test_two_machines_race_without_stale_results(folder, size, say):
+    """Without a common lock, one of two concurrent commits wins and no machine returns a stale result."""
     rounds = size(8, 60)
     results = results_of(cache_crowd.race, [(str(folder), n, rounds) for n in range(2)])
     assert [wrong for wrong, _ in results] == [[], []]
@@ -127,20 +127,20 @@ def test_two_machines_race_and_both_are_right(folder, size, say):
 
 
 @pytest.mark.slow
-def test_readers_never_see_half(folder, size, say):
-    """While the input changes and the view is made anew."""
+def test_readers_never_get_partial_results(folder, size, say):
+    """Readers get complete results while the input changes and the view is recomputed."""
     rounds, begun, stop = size(8, 60), PROCESSES.Barrier(4), PROCESSES.Event()
     readers = [started(cache_crowd.read, str(folder), begun, stop) for _ in range(3)]
     begun.wait(60)
     for number in range(rounds):
         write_deltalake(folder / "t", pa.table({"id": list(range(number))}), mode="append")
-        _, cache = cache_crowd.opened(folder)
+        _, cache = cache_crowd.open_cache(folder)
         cache.view("wide", "SELECT id, count(*) OVER () AS n FROM t")
     stop.set()
     results = [receiving.recv() for _, receiving in readers]
     for process, _ in readers:
         process.join(60)
-    assert [(half, seen) for half, _, seen in results] == [([], {})] * 3
+    assert [(partial, seen) for partial, _, seen in results] == [([], {})] * 3
     reads = sum(reads for _, reads, _ in results)
     assert reads >= 6
     say(f"cache: {reads} reads beside {rounds} rewrites: none saw half of a result")

@@ -1,4 +1,4 @@
-"""Whatever has become of an entry or of its storage: the result is right, told once, and nothing is deleted."""
+"""A damaged entry or a failing storage: the result is right, reported once, and nothing is deleted."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ TRUTH = {"id": [1, 2], "x": [3, 4]}
 
 
 @pytest.fixture
-def opened(tmp_path):
-    """Open the cache of the folder, in a session of its own."""
+def open_cache(tmp_path):
+    """Open the cache of the folder, in a new session."""
     write_deltalake(tmp_path / "t", pa.table({"id": [1, 2], "x": [3, 4]}))
 
-    def opened(**more):
+    def open_cache(**more):
         ctx = ObservedSessionContext()
         ctx.register_delta("t", tmp_path / "t")
         return DeltaCache(ctx, tmp_path / "cache", **more)
 
-    return opened
+    return open_cache
 
 
 def entry(tmp_path):
@@ -42,8 +42,8 @@ def newest(folder):
     return max((folder / "_delta_log").glob("*.json"))
 
 
-def rewritten(path, change):
-    """Change the lines of a commit."""
+def rewrite_commit(path, change):
+    """Rewrite the `commitInfo` of a commit file."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
         if "commitInfo" in line:
@@ -69,17 +69,17 @@ def empty_the_log(folder):
 
 
 def lose_the_log(folder):
-    # A folder of that name that is no table any more is none: it is absent, and its files stay.
+    # A folder without a Delta log is not a table: the entry is absent and its files stay.
     shutil.rmtree(folder / "_delta_log")
 
 
-def garble_what_it_was_made_from(folder):
+def garble_the_fingerprint(folder):
     def garble(info):
         for key in info:
             if "entry" in key:
                 info[key] = "{"
 
-    rewritten(newest(folder), garble)
+    rewrite_commit(newest(folder), garble)
 
 
 def write_over_it(folder):
@@ -91,13 +91,13 @@ def delete_from_it(folder):
 
 
 DAMAGES = {
-    remove_a_file: "damaged: a file of it is missing or damaged",
-    truncate_a_file: "damaged: a file of it is missing or damaged",
+    remove_a_file: "damaged: a data file is missing or has another size",
+    truncate_a_file: "damaged: a data file is missing or has another size",
     break_the_log: "damaged: its table cannot be opened",
     empty_the_log: "damaged: its table cannot be opened",
-    garble_what_it_was_made_from: "damaged: what its table says of it cannot be read",
-    write_over_it: "damaged: somebody else has written it (WRITE)",
-    delete_from_it: "damaged: somebody else has written it (DELETE)",
+    garble_the_fingerprint: "damaged: the entry's commit metadata is unreadable",
+    write_over_it: "damaged: another writer changed its table (WRITE)",
+    delete_from_it: "damaged: another writer changed its table (DELETE)",
 }
 
 
@@ -107,9 +107,9 @@ def files_under(folder):
 
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_what_is_damaged_is_computed_anew_and_kept_aside(damage, opened, tmp_path):
-    """Also by a session that has served it; it is told once, and served again afterwards."""
-    cache = opened()
+def test_a_damaged_entry_is_quarantined_and_recomputed(damage, open_cache, tmp_path):
+    """A damaged entry is quarantined, reported once and recomputed, also in a session that had served it."""
+    cache = open_cache()
     cache.view("kept", QUERY)
     damage(entry(tmp_path))
     left = files_under(tmp_path / "cache")
@@ -123,50 +123,50 @@ def test_what_is_damaged_is_computed_anew_and_kept_aside(damage, opened, tmp_pat
     (aside,) = entry(tmp_path).parent.glob(".kept.aside-*")
     assert aside.is_dir()
     assert str(cache.explain("kept")) == "kept: hit"
-    assert opened().view("kept", QUERY).to_pydict() == TRUTH
+    assert open_cache().view("kept", QUERY).to_pydict() == TRUTH
     assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
 
 
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_what_is_damaged_is_an_error_where_the_policy_says_so(damage, opened, tmp_path):
-    """And is left as it is."""
-    opened().view("kept", QUERY)
+def test_a_damaged_entry_raises_with_on_error_raise(damage, open_cache, tmp_path):
+    """With `on_error="raise"` a damaged entry raises and its files stay unchanged."""
+    open_cache().view("kept", QUERY)
     damage(entry(tmp_path))
     left = files_under(tmp_path / "cache")
     strict = CachePolicy("strict", on_error="raise")
     with pytest.raises(CacheError, match="kept: "):
-        opened().view("kept", QUERY, policy=strict)
+        open_cache().view("kept", QUERY, policy=strict)
     assert files_under(tmp_path / "cache") == left
 
 
-def test_an_entry_without_a_log_is_absent(opened, tmp_path):
-    """Its files stay where they are."""
-    opened().view("kept", QUERY)
+def test_an_entry_without_a_log_is_absent(open_cache, tmp_path):
+    """A folder without a Delta log is an absent entry; its files are not deleted."""
+    open_cache().view("kept", QUERY)
     lose_the_log(entry(tmp_path))
     left = files_under(tmp_path / "cache")
-    assert opened().view("kept", QUERY).to_pydict() == TRUTH
+    assert open_cache().view("kept", QUERY).to_pydict() == TRUTH
     assert left - files_under(tmp_path / "cache") == Counter()
 
 
-def test_rows_that_two_have_ordered_at_once_are_not_served(opened, tmp_path):
-    """Two compactions from one version double every row, and both commit."""
-    cache = opened()
+def test_rows_doubled_by_concurrent_compactions_are_not_served(open_cache, tmp_path):
+    """Two concurrent compactions of one version both commit and double the rows: the entry is damaged."""
+    cache = open_cache()
     cache.view("kept", QUERY)
     write_deltalake(entry(tmp_path), pa.table({"id": [1], "x": [1]}), mode="append")
     one, other = DeltaTable(entry(tmp_path)), DeltaTable(entry(tmp_path))
     one.optimize.compact()
     other.optimize.compact()
-    # As if the append had been the entry's own commit.
+    # Make the append look like the entry's own commit.
     rows = DeltaTable(entry(tmp_path)).to_pyarrow_table()
     assert len(rows) == 6
-    told = newest_with_entry(entry(tmp_path))
-    rewritten(
+    metadata = newest_with_entry(entry(tmp_path))
+    rewrite_commit(
         entry(tmp_path) / "_delta_log" / f"{1:020}.json",
-        lambda info: info.update(told, operationMetrics={"num_added_rows": 3}),
+        lambda info: info.update(metadata, operationMetrics={"num_added_rows": 3}),
     )
-    assert [str(r) for r in opened_reasons(opened)] == [
-        "damaged: it holds other rows than were kept"
+    assert [str(r) for r in reasons_in_new_session(open_cache)] == [
+        "damaged: its row count differs from its commit"
     ]
 
 
@@ -178,66 +178,66 @@ def newest_with_entry(folder):
     return {key: value for key, value in info.items() if "entry" in key}
 
 
-def opened_reasons(opened):
-    cache = opened()
-    cache._recipes = opened_recipe(cache)
+def reasons_in_new_session(open_cache):
+    cache = open_cache()
+    cache._definitions = definitions_of(cache)
     return cache.explain("kept").reasons
 
 
-def opened_recipe(cache):
+def definitions_of(cache):
     from deltawitness.cache.entries.definitions import define_view
     from deltawitness.cache.entries.policy import VIEW_DELTA_STAGING
     from deltawitness.semconv import CacheScope
 
-    recipe = define_view(
+    definition = define_view(
         cache._ctx, "kept", QUERY, policy=VIEW_DELTA_STAGING, functions={}, version=None
     )
-    return {(CacheScope.VIEW, "kept"): recipe}
+    return {(CacheScope.VIEW, "kept"): definition}
 
 
-def test_what_another_release_has_kept_is_written_over(opened, tmp_path):
-    """With fields that this one does not know: it is not damaged, and not true either."""
-    opened().view("kept", QUERY)
+def test_an_entry_of_another_release_is_overwritten(open_cache, tmp_path):
+    """An entry with unknown fields, from another release, is a miss and is overwritten; it is not damaged."""
+    open_cache().view("kept", QUERY)
 
-    def of_tomorrow(info):
+    def add_unknown_field(info):
         for key in [key for key in info if "entry" in key]:
-            known = json.loads(info[key])
-            known["fingerprint"]["weather"] = "fine"
-            info[key] = json.dumps(known)
+            stored = json.loads(info[key])
+            stored["fingerprint"]["weather"] = "fine"
+            info[key] = json.dumps(stored)
 
-    rewritten(newest(entry(tmp_path)), of_tomorrow)
-    assert [str(r) for r in opened_reasons(opened)] == [
-        "it was kept by another release of deltawitness"
+    rewrite_commit(newest(entry(tmp_path)), add_unknown_field)
+    assert [str(r) for r in reasons_in_new_session(open_cache)] == [
+        "it was written by another release of deltawitness"
     ]
-    assert opened().view("kept", QUERY).to_pydict() == TRUTH
+    assert open_cache().view("kept", QUERY).to_pydict() == TRUTH
     assert DeltaTable(entry(tmp_path)).version() == 1
     assert list(entry(tmp_path).parent.glob(".*")) == []
 
 
 @pytest.mark.parametrize("engine", ["datafusion", "deltalake"])
-def test_what_another_release_of_an_engine_has_computed_is_computed_anew(engine, opened, tmp_path):
-    """It may compute otherwise, or read a table otherwise."""
-    opened().view("kept", QUERY)
+def test_an_entry_of_another_engine_release_is_a_miss(engine, open_cache, tmp_path):
+    """An entry computed by another engine release is a miss: that release may compute differently."""
+    open_cache().view("kept", QUERY)
     now = f"datafusion {version('datafusion')}, deltalake {version('deltalake')}"
     before = now.replace(f"{engine} {version(engine)}", f"{engine} 1.0.0")
 
-    def of_yesterday(info):
-        known = json.loads(info["cache_entry"])
-        assert known["fingerprint"]["engine"] == now
-        known["fingerprint"]["engine"] = before
-        info["cache_entry"] = json.dumps(known)
+    def set_engine(info):
+        stored = json.loads(info["cache_entry"])
+        assert stored["fingerprint"]["engine"] == now
+        stored["fingerprint"]["engine"] = before
+        info["cache_entry"] = json.dumps(stored)
 
-    rewritten(newest(entry(tmp_path)), of_yesterday)
-    (reason,) = opened_reasons(opened)
+    rewrite_commit(newest(entry(tmp_path)), set_engine)
+    (reason,) = reasons_in_new_session(open_cache)
     assert str(reason) == f"release changed: {before} -> {now}"
 
 
 @pytest.mark.internal_errors
-def test_a_cache_that_cannot_be_written_returns_what_was_computed(opened, tmp_path):
-    """Told; and the name stands for it, so that views over it are right as well."""
+def test_a_cache_that_cannot_be_written_returns_the_computed_result(open_cache, tmp_path):
+    """A failed write is reported; the name is registered for the result, so that views over it are right."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_views").write_text("in the way")
-    cache = opened()
+    cache = open_cache()
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
     assert [component for component, _ in internal_errors.seen()] == ["cache"]
     assert cache.view("over", "SELECT sum(x) AS s FROM kept").to_pydict() == {"s": [7]}
@@ -254,9 +254,9 @@ def test_a_cache_that_cannot_be_written_returns_what_was_computed(opened, tmp_pa
 
 
 @pytest.mark.internal_errors
-def test_a_cache_that_was_removed_in_the_middle_is_made_again(opened, tmp_path):
-    """Between two asks of one session, which has served from it."""
-    cache = opened()
+def test_a_cache_deleted_between_requests_is_created_again(open_cache, tmp_path):
+    """A cache deleted between two requests of a session is created again."""
+    cache = open_cache()
     cache.view("kept", QUERY)
     shutil.rmtree(tmp_path / "cache")
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
@@ -267,9 +267,9 @@ def test_a_cache_that_was_removed_in_the_middle_is_made_again(opened, tmp_path):
     ("value", "error"),
     [("1 / (x - x)", r"[Dd]ivide by zero"), ("TIMESTAMP '1500-01-01'", "Overflow")],
 )
-def test_a_result_that_cannot_be_computed_is_the_engines_error(value, error, opened, tmp_path):
-    """While it runs, or while it is planned; nothing is kept, and the lock is free afterwards."""
-    cache = opened()
+def test_an_error_of_the_query_is_raised(value, error, open_cache, tmp_path):
+    """An error of the query, in planning or execution, is raised; nothing is stored, the lock is released."""
+    cache = open_cache()
     for _ in range(2):
         with pytest.raises(Exception, match=error):
             cache.view("kept", f"SELECT {value} AS y FROM t").to_pydict()
@@ -277,9 +277,9 @@ def test_a_result_that_cannot_be_computed_is_the_engines_error(value, error, ope
 
 
 @pytest.mark.slow
-def test_a_full_disk_costs_the_entry_only(opened, tmp_path):
-    """What was half written is in no commit; it is kept once there is room again."""
-    opened()
+def test_a_full_disk_loses_the_entry_only(open_cache, tmp_path):
+    """On a full disk the result is returned and no partial commit exists; later the entry is stored."""
+    open_cache()
     ((found, components, explained),) = results_of(
         cache_crowd.ask_on_a_full_disk, [(str(tmp_path),)]
     )

@@ -1,4 +1,4 @@
-"""The lock of an entry is held by one thread of one process, and by nobody on its behalf."""
+"""The lock of an entry is held by one thread of one process, and never by a forked child."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def is_held(folder):
-    """Tell whether some process holds the lock of an entry."""
+    """Return whether some process holds the lock of an entry."""
     with (folder / "entry.lock").open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -26,29 +26,29 @@ def is_held(folder):
 
 
 def forked(act):
-    """Do something in a child, and end it there; return a pipe that it waits at before, and its id."""
-    waits, says = os.pipe()
+    """Fork a child that waits for a pipe, runs `act` and exits; return the pipe and the child's id."""
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            os.close(says)
-            os.read(waits, 1)
+            os.close(write_end)
+            os.read(read_end, 1)
             status = act()
         finally:
             os._exit(status)
-    os.close(waits)
-    return says, child
+    os.close(read_end)
+    return write_end, child
 
 
-def status_of(says, child):
-    """Let a child go on, and return what it ends with."""
-    os.close(says)
+def status_of(write_end, child):
+    """Close the pipe so that the child continues, and return its exit code."""
+    os.close(write_end)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_whoever_holds_it_may_ask_for_it_again(tmp_path):
-    """And holds it until the outermost block is left."""
+def test_the_lock_is_reentrant(tmp_path):
+    """The lock is re-entrant for its holder, and is held until the outermost block ends."""
     seen = []
 
     def ask():
@@ -64,8 +64,8 @@ def test_whoever_holds_it_may_ask_for_it_again(tmp_path):
     assert seen == [True, True, False]
 
 
-def test_a_child_that_was_born_meanwhile_does_not_hold_it(tmp_path):
-    """It lives on when its parent is done, and nobody waits for it; nor does it end what its parent holds."""
+def test_a_forked_child_does_not_hold_the_lock(tmp_path):
+    """A child forked while the lock is held neither keeps it after the parent nor releases it for the parent."""
     with entry_lock(tmp_path, "entry"):
         ends = forked(lambda: 0)
         at_once = forked(lambda: 7 if is_held(tmp_path) else 0)
@@ -75,18 +75,18 @@ def test_a_child_that_was_born_meanwhile_does_not_hold_it(tmp_path):
     assert status_of(*ends) == 0
 
 
-def test_a_child_can_hold_it_after_its_parent(tmp_path):
-    """Also one that was born in the block, and leaves it as its parent does."""
+def test_a_forked_child_can_take_the_lock_after_its_parent(tmp_path):
+    """A child can take the lock after its parent, also if it was forked inside the block."""
 
     def ask():
         with entry_lock(tmp_path, "entry"):
             return 7 if is_held(tmp_path) else 0
 
     with entry_lock(tmp_path, "entry"):
-        asks = forked(ask)
+        waiting = forked(ask)
         leaving = os.fork()
     if leaving == 0:
         os._exit(0)
     assert os.waitpid(leaving, 0)[1] == 0
     assert not is_held(tmp_path)
-    assert status_of(*asks) == 7
+    assert status_of(*waiting) == 7

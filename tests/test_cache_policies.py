@@ -1,4 +1,4 @@
-"""How an entry is laid out is what its policy says, also when the policy becomes another one."""
+"""The files of an entry follow its policy, also after the policy has changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ QUERY = (
 
 @pytest.fixture
 def cache(tmp_path):
-    """A cache in a session."""
     return DeltaCache(ObservedSessionContext(), tmp_path)
 
 
@@ -37,8 +36,8 @@ def rows(frame):
 
 
 @pytest.mark.slow
-def test_partitions_come_and_go_with_the_policy(cache, tmp_path):
-    """An entry that is true is served as it lies; made anew, it is laid out by the policy of then."""
+def test_partitions_follow_the_policy(cache, tmp_path):
+    """A valid entry is served with its partitions; recomputed, it gets those of the current policy."""
     expected = rows(cache.view("seen", QUERY))
     for columns in (("part",), ("part", "x"), (), ("x",)):
         policy = CachePolicy("laid_out", partition_by=columns)
@@ -61,8 +60,8 @@ def test_partitions_come_and_go_with_the_policy(cache, tmp_path):
         "-0.5",
     ],
 )
-def test_an_entry_is_served_whatever_the_values_of_its_partitions(value, cache, tmp_path):
-    """Escaped in the names of its folders and once more in its log, they are looked for where they lie."""
+def test_escaped_partition_values_are_served(value, cache, tmp_path):
+    """Partition values that are escaped in folder names, and again in the log, do not damage an entry."""
     query = f"SELECT {value} AS part, 7 AS id"
     policy = CachePolicy("laid_out", partition_by="part")
     expected = cache.view("plain", query).to_pydict()
@@ -71,8 +70,8 @@ def test_an_entry_is_served_whatever_the_values_of_its_partitions(value, cache, 
     assert table(tmp_path).version() == 0
 
 
-def test_files_are_ordered_by_the_policy(cache, tmp_path):
-    """By a second commit on top, which leaves the entry what it is."""
+def test_zorder_by_sorts_the_files(cache, tmp_path):
+    """`zorder_by` sorts the files in a second commit, and the entry stays a hit."""
     policy = CachePolicy("ordered", zorder_by=("x",))
     expected = rows(cache.view("other", QUERY))
     assert rows(cache.view("seen", QUERY, policy=policy)) == expected
@@ -85,8 +84,8 @@ def test_files_are_ordered_by_the_policy(cache, tmp_path):
     assert table(tmp_path).version() == 1
 
 
-def test_files_are_as_large_as_the_policy_aims_at(cache, tmp_path):
-    """At some times the rows."""
+def test_files_have_the_target_size(cache, tmp_path):
+    """`target_file_size` decides how many files a large result gets."""
     query = QUERY.replace("1000)", "300000)")
     cache.view("seen", query, policy=CachePolicy("small", target_file_size=200_000))
     assert len(files(tmp_path)) > 1
@@ -106,8 +105,8 @@ def test_files_are_as_large_as_the_policy_aims_at(cache, tmp_path):
         ("uncompressed", "UNCOMPRESSED"),
     ],
 )
-def test_files_are_compressed_as_the_policy_says(given, found, cache, tmp_path):
-    """By what Parquet says of them."""
+def test_files_have_the_compression_of_the_policy(given, found, cache, tmp_path):
+    """The compression in the Parquet metadata is that of the policy."""
     more = {} if given is None else {"compress": given}
     cache.view("seen", QUERY, policy=CachePolicy("packed", **more))
     (file,) = files(tmp_path)
@@ -119,19 +118,19 @@ def test_files_are_compressed_as_the_policy_says(given, found, cache, tmp_path):
     [
         ({"partition_by": "nowhere"}, "partition_by names columns that the result does not have"),
         ({"zorder_by": ("id", "nowhere")}, "zorder_by names columns that the result does not have"),
-        ({"partition_by": ("part", "id", "x")}, "leaves no column that is no partition"),
-        ({"partition_by": "part", "zorder_by": "part"}, "a column of zorder_by is one of"),
+        ({"partition_by": ("part", "id", "x")}, "must leave at least one column"),
+        ({"partition_by": "part", "zorder_by": "part"}, "a column cannot be in both zorder_by and"),
     ],
 )
 def test_a_policy_that_does_not_fit_the_result_is_refused(policy, message, cache, tmp_path):
-    """Before anything is written."""
+    """A policy with columns that the result lacks is refused before anything is written."""
     with pytest.raises(ConfigurationError, match=message):
         cache.view("seen", QUERY, policy=CachePolicy("wrong", **policy))
     assert not (tmp_path / "cache_views").exists()
 
 
 def test_columns_keep_their_order(cache, tmp_path):
-    """Also where only that has changed; nothing is set aside for it."""
+    """A result that differs only in column order is stored in its order, and nothing is quarantined."""
     for names in ("part, id, x", "x, id, part", "id, x, part"):
         query = f"SELECT {names} FROM ({QUERY})"
         for _ in range(2):
@@ -150,14 +149,14 @@ def test_columns_keep_their_order(cache, tmp_path):
     ],
     ids=lambda column: str(column.type),
 )
-def test_types_that_delta_has_no_word_for_are_computed_each_time(column, tmp_path):
-    """And it is no error of anybody's."""
+def test_types_that_delta_lacks_are_computed_on_each_request(column, tmp_path):
+    """A result with a type that Delta lacks is computed on each request, without an error."""
     ctx = ObservedSessionContext()
     ctx.from_arrow(pa.table({"a": column}), name="m")
     cache = DeltaCache(ctx, tmp_path)
     for _ in range(2):
         assert cache.view("seen", "SELECT * FROM m").to_pydict() == {"a": column.to_pylist()}
-    assert "Delta has no type for a column of it: " in str(cache.explain("seen"))
+    assert "Delta has no column type for " in str(cache.explain("seen"))
 
 
 @pytest.mark.parametrize(
@@ -178,8 +177,8 @@ def test_types_that_delta_has_no_word_for_are_computed_each_time(column, tmp_pat
     ],
     ids=lambda column: str(column.type),
 )
-def test_values_come_back_as_they_were(column, tmp_path):
-    """From the entry as from the computation."""
+def test_values_are_unchanged(column, tmp_path):
+    """The stored result has the same values as the computed one."""
     ctx = ObservedSessionContext()
     ctx.from_arrow(pa.table({"a": column}), name="m")
     cache = DeltaCache(ctx, tmp_path)

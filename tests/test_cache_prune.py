@@ -1,4 +1,4 @@
-"""Pruning lets go of the rows of old entries and of the files of old versions, and of nothing else."""
+"""`prune` deletes rows of expired entries and files of replaced versions, and nothing else."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def cache(tmp_path, ctx):
     return DeltaCache(ctx, tmp_path / "root")
 
 
-def move_on(tmp_path):
+def append_row(tmp_path):
     write_deltalake(tmp_path / "facts", pa.table({"id": [100]}), mode="append")
 
 
 def later(**span):
-    """A clock that is ahead."""
+    """Set the clock ahead."""
     return fixed_clock(now_ns() + int(timedelta(**span).total_seconds() * 1e9))
 
 
@@ -60,7 +60,7 @@ def files_of(tmp_path, name, folder="cache_views"):
 
 
 def age_versions(tmp_path, name, days):
-    """Have the log of an entry say that its versions were replaced so long ago."""
+    """Rewrite the log of an entry, so that its versions were replaced some days ago."""
     for path in (tmp_path / "root/cache_views" / name / "_delta_log").glob("*.json"):
         actions = [json.loads(line) for line in path.read_text().splitlines()]
         for action in actions:
@@ -69,8 +69,8 @@ def age_versions(tmp_path, name, days):
         path.write_text("\n".join(map(json.dumps, actions)) + "\n")
 
 
-def test_nothing_is_old_without_a_retention(tmp_path, cache):
-    """However long ago it was kept."""
+def test_an_entry_without_a_retention_is_not_pruned(tmp_path, cache):
+    """An entry without a retention is never pruned."""
     cache.view("view", QUERY)
     with later(days=5000):
         assert cache.prune() == PruneResult()
@@ -78,24 +78,22 @@ def test_nothing_is_old_without_a_retention(tmp_path, cache):
 
 
 @pytest.mark.parametrize("span", [timedelta(0), timedelta(days=-1)])
-def test_no_time_at_all_is_refused(span, cache):
-    """It is taken neither for none given nor for all that there is."""
+def test_older_than_must_be_positive(span, cache):
+    """`older_than` of zero or less is refused."""
     cache.view("view", QUERY)
-    with pytest.raises(
-        ConfigurationError, match=r"^prune: older_than must be longer than nothing$"
-    ):
+    with pytest.raises(ConfigurationError, match=r"^prune: older_than must be greater than zero$"):
         cache.prune(older_than=span)
     assert cache.explain("view").result == "hit"
 
 
-def test_the_longest_retention_is_for_ever(cache):
-    """The engine's clock does not reach so far."""
+def test_the_longest_retention_never_expires(cache):
+    """`timedelta.max` as retention never expires, although it overflows the engine's clock."""
     cache.view("view", QUERY, policy=CachePolicy("for_ever", retention=timedelta.max))
     assert cache.prune() == PruneResult()
 
 
-def test_an_entry_older_than_its_retention_loses_its_rows(tmp_path, cache):
-    """And its files and its plan; asked for again it is a miss that says so, and is kept anew."""
+def test_an_expired_entry_loses_its_rows(tmp_path, cache):
+    """An expired entry loses its rows, files and plan; it is then a miss with the reason `pruned`."""
     cache.view("view", QUERY, policy=WEEKLY)
     with later(days=6):
         assert cache.prune() == PruneResult()
@@ -112,7 +110,7 @@ def test_an_entry_older_than_its_retention_loses_its_rows(tmp_path, cache):
 
 
 def test_every_kind_of_entry_is_pruned(tmp_path, cache):
-    """By the age that is asked for, in place of any retention."""
+    """`older_than` prunes views, datasets, artifacts and snapshots, whatever their retention."""
     cache.view("view", QUERY)
     cache.dataset("dataset", tmp_path / "facts")
     cache.artifact("artifact", {"a": 1})
@@ -128,15 +126,15 @@ def test_every_kind_of_entry_is_pruned(tmp_path, cache):
 
 
 def test_an_entry_without_rows_is_pruned_as_well(tmp_path, cache):
-    """There is nothing to delete, and it says so all the same."""
+    """An expired entry without rows is marked as pruned, although DELETE commits nothing."""
     cache.view("empty", "SELECT id FROM facts WHERE id > 1000")
     with later(days=2):
         assert cache.prune(older_than=DAY).entries == ("empty",)
     assert str(cache.explain("empty")) == "empty: miss (pruned)"
 
 
-def test_a_policy_prunes_what_was_kept_under_its_name(tmp_path, cache):
-    """By its own retention, whatever it was then."""
+def test_a_policy_prunes_the_entries_with_its_name(tmp_path, cache):
+    """`prune(policy)` prunes entries stored under that name, by the retention of the given policy."""
     cache.view("one", QUERY, policy=CachePolicy("short"))
     cache.view("other", QUERY, policy=CachePolicy("long"))
     with later(days=2):
@@ -145,11 +143,11 @@ def test_a_policy_prunes_what_was_kept_under_its_name(tmp_path, cache):
 
 
 def test_old_versions_of_a_live_entry_lose_their_files(tmp_path, cache):
-    """Those that were replaced longer ago than its retention; what is served stays."""
+    """Files of versions replaced longer ago than the retention are deleted; the entry stays a hit."""
     cache.view("view", QUERY, policy=WEEKLY)
     (old,) = files_of(tmp_path, "view")
     for _ in range(2):
-        move_on(tmp_path)
+        append_row(tmp_path)
         cache.view("view", QUERY, policy=WEEKLY)
     assert len(files_of(tmp_path, "view")) == 3
     assert cache.prune() == PruneResult()
@@ -162,12 +160,12 @@ def test_old_versions_of_a_live_entry_lose_their_files(tmp_path, cache):
     assert cache.prune() == PruneResult()
 
 
-def test_plans_go_with_the_versions_that_they_made(tmp_path, cache):
-    """Those of versions that were replaced within the retention stay, as their files do."""
+def test_plans_are_deleted_with_their_versions(tmp_path, cache):
+    """Plans are deleted with the files of their versions; plans within the retention stay."""
     for _ in range(2):
         cache.view("view", QUERY, policy=WEEKLY)
-        move_on(tmp_path)
-    with later(days=30):  # so that it is young when the others are old
+        append_row(tmp_path)
+    with later(days=30):  # stays within the retention when the others expire
         cache.view("view", QUERY, policy=WEEKLY)
     plans = tmp_path / "root/cache_views/view" / PLAN_DIRECTORY
     for days in (0, 6):
@@ -181,8 +179,8 @@ def test_plans_go_with_the_versions_that_they_made(tmp_path, cache):
     assert plan.exists()
 
 
-def test_half_a_plan_goes_with_the_rows(tmp_path, cache):
-    """It is what a process has left that was killed, with the literals of its query."""
+def test_a_partial_plan_file_is_deleted(tmp_path, cache):
+    """A temporary plan file that a killed process left is deleted: it contains literals of the query."""
     cache.view("view", QUERY, policy=WEEKLY)
     (plan,) = (tmp_path / "root/cache_views/view" / PLAN_DIRECTORY).iterdir()
     plan.with_suffix(".4711").write_text("SELECT 'secr")
@@ -192,8 +190,8 @@ def test_half_a_plan_goes_with_the_rows(tmp_path, cache):
 
 
 @pytest.mark.internal_errors
-def test_what_is_damaged_is_never_touched(tmp_path, cache):
-    """Nor what somebody else has written; the others are pruned all the same."""
+def test_damaged_entries_are_not_touched(tmp_path, cache):
+    """Damaged entries and entries changed by another writer are not touched; the others are pruned."""
     for name in ("broken", "foreign", "well"):
         cache.view(name, QUERY)
     views = tmp_path / "root/cache_views"
@@ -216,8 +214,8 @@ def test_what_is_damaged_is_never_touched(tmp_path, cache):
 
 
 @pytest.mark.internal_errors
-def test_what_was_set_aside_goes_when_that_is_asked_for(tmp_path, cache):
-    """And is old enough by then."""
+def test_quarantined_entries_are_deleted_on_request(tmp_path, cache):
+    """Quarantined entries are deleted only with `set_aside=True`, and only if they are old enough."""
     cache.view("view", QUERY)
     views = tmp_path / "root/cache_views"
     (views / "view" / files_of(tmp_path, "view")[0]).unlink()
@@ -238,8 +236,8 @@ def test_what_was_set_aside_goes_when_that_is_asked_for(tmp_path, cache):
 
 
 @pytest.mark.internal_errors
-def test_one_that_cannot_be_pruned_is_told_and_left(tmp_path, cache, monkeypatch):
-    """The others are pruned all the same."""
+def test_an_entry_that_cannot_be_pruned_is_reported(tmp_path, cache, monkeypatch):
+    """An entry that cannot be pruned is reported and left; the others are pruned."""
     for name in ("one", "two"):
         cache.view(name, QUERY)
     log = tmp_path / "root/cache_views/one/_delta_log"
@@ -252,8 +250,8 @@ def test_one_that_cannot_be_pruned_is_told_and_left(tmp_path, cache, monkeypatch
 
 
 @pytest.mark.slow
-def test_it_waits_for_whoever_computes_the_entry(tmp_path, cache):
-    """On this machine: the lock is that of the entry."""
+def test_prune_waits_for_the_lock_of_an_entry(tmp_path, cache):
+    """`prune` waits for the lock of an entry that another process holds."""
     cache.view("view", QUERY)
     with locks.entry_lock(tmp_path / "root/cache_locks", "view.view"):
         started = subprocess.Popen(
@@ -281,8 +279,8 @@ PRUNE = """
 
 
 @pytest.mark.slow
-def test_pruning_and_asking_at_once_never_gives_another_result(tmp_path, size):
-    """Processes that prune without end, beside one that asks: each answer is right, computed or kept."""
+def test_pruning_during_requests_never_changes_results(tmp_path, size):
+    """With two processes that prune in a loop, every request returns the right rows, computed or stored."""
     write_deltalake(tmp_path / "facts", pa.table({"id": range(10)}))
     stop = tmp_path / "stop"
     pruning = [
@@ -310,7 +308,7 @@ PRUNE_ON = """
     from pathlib import Path
     from deltawitness import DeltaCache, ObservedSessionContext
     cache = DeltaCache(ObservedSessionContext(), sys.argv[1] + "/root")
-    signal.alarm(3600)  # so that it does not outlive an interrupted test
+    signal.alarm(3600)  # ends the process after an interrupted test
     while not Path(sys.argv[2]).exists():
         assert not cache.prune(older_than=timedelta(microseconds=1)).failed
 """
@@ -326,7 +324,7 @@ ASK = """
         try:
             found = frame.to_pydict()
         except Exception as error:
-            # Its files went between being served and being read: an error, and no wrong rows.
+            # Its files were deleted before they were read: an error, not wrong rows.
             assert "not found" in str(error).lower() or "no such file" in str(error).lower(), error
         else:
             assert found == {"total": [45]}, found
@@ -334,26 +332,26 @@ ASK = """
 """
 
 
-def test_the_ledger_knows_of_it(tmp_path, ctx):
-    """A delete and a vacuum, under the entry's policy and scope."""
+def test_a_prune_is_in_the_ledger(tmp_path, ctx):
+    """A prune is a DELETE and a VACUUM in the ledger, under the entry's policy and scope."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "root")))
     cache = DeltaCache(ctx, tmp_path / "root")
     cache.view("view", QUERY, policy=WEEKLY)
     with later(days=8):
         cache.prune()
     rows = Ledger(tmp_path / "root").inventory().filter("table_name = 'view'")
-    told = rows.select(
+    recorded = rows.select(
         "operation", "cache_operation", "scope", "policy", "result", "rows_deleted"
     ).to_pylist()
     shared = {"scope": "view", "policy": "weekly", "result": "write"}
-    assert [row for row in told if row["cache_operation"] in {"delete", "vacuum"}] == [
+    assert [row for row in recorded if row["cache_operation"] in {"delete", "vacuum"}] == [
         shared | {"operation": "DELETE", "cache_operation": "delete", "rows_deleted": 1},
         shared | {"operation": "VACUUM", "cache_operation": "vacuum", "rows_deleted": 0},
     ]
 
 
-def test_no_version_of_a_pruned_entry_can_be_read_again(tmp_path, cache):
-    """That is what it is for; its log says what it was."""
+def test_no_version_of_a_pruned_entry_can_be_read(tmp_path, cache):
+    """The rows of a pruned entry cannot be read in any version; its log still has the history."""
     cache.view("view", QUERY)
     with later(days=2):
         cache.prune(older_than=DAY)

@@ -1,4 +1,4 @@
-"""Why an entry is not served is told in a sentence without a path or a literal, and kept in the ledger."""
+"""A miss has reasons without paths and literals, in `explain` and in the ledger."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Place:
     """A session with inputs of every kind, and a cache.
 
     Args:
-        folder: where they lie.
+        folder: folder of the tables, files and the cache.
     """
 
     def __init__(self, folder):
@@ -53,7 +53,7 @@ class Place:
     def overwrite(self, **columns):
         write_deltalake(self.t, pa.table(columns), mode="overwrite", schema_mode="overwrite")
 
-    def told(self, name="seen"):
+    def reasons_of(self, name="seen"):
         explanation = self.cache.explain(name)
         assert str(explanation) == str(explanation.name) + ": " + explanation.result.value + (
             f" ({'; '.join(map(str, explanation.reasons))})" if explanation.reasons else ""
@@ -66,16 +66,16 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-def test_nothing_has_changed(place):
-    """Then it is a hit, with the version that is served."""
+def test_an_unchanged_entry_is_a_hit(place):
+    """An unchanged entry is a hit with the served version."""
     place.view("SELECT * FROM t")
     explanation = place.cache.explain("seen")
     assert (explanation.result.value, explanation.version, explanation.reasons) == ("hit", 0, ())
 
 
-def test_what_a_cache_was_not_asked_for_it_cannot_explain(place):
-    """It does not know how it is made."""
-    with pytest.raises(CacheError, match="seen: this cache was not asked for it yet"):
+def test_explain_needs_an_earlier_request(place):
+    """`explain` of a name that was not requested before raises: its definition is not available."""
+    with pytest.raises(CacheError, match="seen: call view"):
         place.cache.explain("seen")
 
 
@@ -83,7 +83,7 @@ def append(place):
     write_deltalake(place.t, pa.table({"id": [5], "x": [5]}), mode="append")
 
 
-def make_anew(place):
+def recreate(place):
     import shutil
 
     shutil.rmtree(place.t)
@@ -100,12 +100,12 @@ def drop(place):
 
 CHANGES = [
     (append, "SELECT * FROM t", [("input_changed", "input changed: t 0 -> 1")]),
-    (make_anew, "SELECT * FROM t", [("input_changed", "input changed: t was made anew")]),
+    (recreate, "SELECT * FROM t", [("input_changed", "input changed: t was recreated")]),
     (
         add_and_retype,
         "SELECT * FROM t",
         [
-            ("plan_changed", "plan changed: it is another query"),
+            ("plan_changed", "plan changed: the query changed"),
             ("schema_changed", "schema changed: added more; retyped x int64 -> double"),
             ("input_changed", "input changed: t 0 -> 1"),
         ],
@@ -114,7 +114,7 @@ CHANGES = [
         drop,
         "SELECT * FROM t",
         [
-            ("plan_changed", "plan changed: it is another query"),
+            ("plan_changed", "plan changed: the query changed"),
             ("schema_changed", "schema changed: dropped x"),
             ("input_changed", "input changed: t 0 -> 1"),
         ],
@@ -161,13 +161,13 @@ CHANGES = [
 @pytest.mark.parametrize(
     ("change", "query", "reasons"), CHANGES, ids=[reasons[-1][1] for *_, reasons in CHANGES]
 )
-def test_what_has_changed_is_told(change, query, reasons, place):
-    """In a sentence for each; the next ask makes it anew, and then it is a hit."""
+def test_each_changed_input_is_a_reason(change, query, reasons, place):
+    """Each change of an input is a reason; the next request recomputes the entry, and then it is a hit."""
     place.view(query)
     change(place)
-    assert place.told() == reasons
+    assert place.reasons_of() == reasons
     place.view(query)
-    assert place.told() == []
+    assert place.reasons_of() == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_has_changed_is_told(change, query, reasons, place):
             {"query": "SELECT id, x FROM t"},
             {"query": "SELECT x, id FROM t"},
             [
-                ("plan_changed", "plan changed: it is another query"),
+                ("plan_changed", "plan changed: the query changed"),
                 ("schema_changed", "schema changed: the order or the nullability of its columns"),
             ],
         ),
@@ -200,15 +200,15 @@ def test_what_has_changed_is_told(change, query, reasons, place):
             {"query": "SELECT id FROM t"},
             {"query": "SELECT id FROM u"},
             [
-                ("plan_changed", "plan changed: it is another query"),
+                ("plan_changed", "plan changed: the query changed"),
                 ("input_changed", "input changed: u was not read before"),
-                ("input_changed", "input changed: t is not read any more"),
+                ("input_changed", "input changed: t is no longer read"),
             ],
         ),
     ],
 )
-def test_what_the_program_asks_otherwise_is_told(first, then, reasons, place):
-    """By the same sentences; the ask itself is what `explain` looks at."""
+def test_each_changed_argument_is_a_reason(first, then, reasons, place):
+    """A changed query, version or function version is a reason of the miss."""
     place.view(**first)
     kept = place.cache._entry("view", "seen").fingerprint
     place.view(**then)
@@ -223,54 +223,60 @@ def test_what_the_program_asks_otherwise_is_told(first, then, reasons, place):
     [
         (
             "SELECT random() AS r",
-            "random() gives another result each time: give the policy a max_age",
+            "random() is volatile: set max_age in the cache policy",
         ),
-        ("SELECT same(id) AS id FROM t", "same() is the program's own: give it a version"),
+        (
+            "SELECT same(id) AS id FROM t",
+            "same() is a user-defined function: pass its version in functions=",
+        ),
         (
             "SELECT 'secret(1)' AS s FROM t",
-            "it may call a function of the program's own: give it a version",
+            "it may call a user-defined function: pass its version in functions=",
         ),
-        ("SELECT t.id, u.id FROM t, u", "two of its columns have one name: give them others"),
+        (
+            "SELECT t.id, u.id FROM t, u",
+            "two columns have the same name (case is ignored): rename one",
+        ),
     ],
 )
-def test_what_cannot_be_kept_is_told(query, reason, place):
-    """It is computed each time."""
+def test_an_uncacheable_result_has_a_reason(query, reason, place):
+    """A result that cannot be cached is computed on each request, with the reason."""
     for _ in range(2):
         place.view(query)
-        assert place.told() == [("uncacheable", reason)]
+        assert place.reasons_of() == [("uncacheable", reason)]
     assert place.cache.list() == []
 
 
-def test_an_age_is_told(place):
-    """By a clock that the test has."""
+def test_an_expired_entry_has_its_age_as_reason(place):
+    """An entry older than `max_age` is a miss with its age."""
     hourly, now = CachePolicy("hourly", max_age=timedelta(hours=1)), 1_800_000_000
     with fixed_clock(now * 10**9):
         place.view("SELECT random() AS r", policy=hourly)
-        assert place.told() == []
+        assert place.reasons_of() == []
     with fixed_clock((now + 3600) * 10**9):
-        assert place.told() == []
+        assert place.reasons_of() == []
     with fixed_clock((now + 3602) * 10**9):
-        assert place.told() == [("expired", "policy expired: 3602 s old, at most 3600 s")]
+        assert place.reasons_of() == [("expired", "policy expired: 3602 s old, at most 3600 s")]
 
 
-def test_reasons_hold_no_path_and_no_literal(place, tmp_path):
-    """Also of names that are paths or hold whatever there is."""
-    place.ctx.from_pydict({"k": [1]}, name="/home/ann/secret.csv")
-    secrets = ("ann", "secret", str(tmp_path))
+def test_reasons_have_no_paths_and_no_literals(place, tmp_path):
+    """Reasons never show names that are paths or arbitrary text."""
+    place.ctx.from_pydict({"k": [1]}, name="/home/xavier/secret.csv")
+    secrets = ("xavier", "secret", str(tmp_path))
     for query in (
-        'SELECT * FROM "/home/ann/secret.csv"',
+        'SELECT * FROM "/home/xavier/secret.csv"',
         "SELECT 'secret' AS s, random() AS r",
-        'SELECT * FROM t WHERE x = (SELECT max(k) FROM "/home/ann/secret.csv") + 77',
+        'SELECT * FROM t WHERE x = (SELECT max(k) FROM "/home/xavier/secret.csv") + 77',
     ):
         place.view(query)
-        place.ctx.deregister_table("/home/ann/secret.csv")
-        place.ctx.from_pydict({"k": [2]}, name="/home/ann/secret.csv")
+        place.ctx.deregister_table("/home/xavier/secret.csv")
+        place.ctx.from_pydict({"k": [2]}, name="/home/xavier/secret.csv")
         text = str(place.cache.explain("seen"))
         assert not any(secret in text for secret in secrets), text
 
 
 def test_every_operation_is_a_span_and_a_row(tmp_path):
-    """A read with its result, key and reason; a write with what its commit carries."""
+    """A read has a row with result, key and reason; a write has one with the metadata of its commit."""
     telemetry = InMemoryTelemetry.create()
     DeltaLakeInstrumentor().instrument(
         settings=Settings(cache_root=str(tmp_path / "cache"), drain_interval=3600),
@@ -284,12 +290,12 @@ def test_every_operation_is_a_span_and_a_row(tmp_path):
     place.view("SELECT random() AS r", name="never")
     place.cache.artifact("made", {"a": 1})
     place.cache.artifact("made", {"a": 1})
-    told = [
+    reasons_of = [
         (span.name, span.attributes["cache.scope"], span.attributes["cache.result"])
         for span in telemetry.spans()
         if span.name.startswith("cache.")
     ]
-    assert told == [
+    assert reasons_of == [
         ("cache.read", "view", "miss"),
         ("cache.write", "view", "write"),
         ("cache.read", "view", "hit"),
@@ -310,7 +316,15 @@ def test_every_operation_is_a_span_and_a_row(tmp_path):
     key = info["cache_key"]
     assert (info["cache_policy"], info["cache_scope"]) == ("view_delta_staging", "view")
     assert [tuple(row.values()) for row in rows[:4]] == [
-        ("read", "view", "view_delta_staging", "miss", "absent: it was never kept", key, None),
+        (
+            "read",
+            "view",
+            "view_delta_staging",
+            "miss",
+            "absent: nothing is stored under this name",
+            key,
+            None,
+        ),
         ("write", "view", "view_delta_staging", "write", None, key, 0),
         ("read", "view", "view_delta_staging", "hit", None, key, 0),
         (
@@ -318,7 +332,7 @@ def test_every_operation_is_a_span_and_a_row(tmp_path):
             "view",
             "view_delta_staging",
             "miss",
-            "random() gives another result each time: give the policy a max_age",
+            "random() is volatile: set max_age in the cache policy",
             None,
             None,
         ),
@@ -331,8 +345,8 @@ def test_every_operation_is_a_span_and_a_row(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a/b", "../a", "a" * 129, "ü", None])
-def test_a_name_that_is_none_is_refused(name, place):
-    """Before anything is computed."""
+def test_an_invalid_name_is_refused(name, place):
+    """An invalid name is refused before anything is computed."""
     for act in (
         lambda: place.cache.view(name, "SELECT 1 AS a"),
         lambda: place.cache.dataset(name, pa.table({"a": [1]})),
@@ -343,15 +357,15 @@ def test_a_name_that_is_none_is_refused(name, place):
     assert place.cache.list() == []
 
 
-def test_a_name_that_is_taken_is_refused(place):
-    """The session's own tables stay what they are."""
-    with pytest.raises(ConfigurationError, match="knows another table under the name t"):
+def test_a_taken_name_is_refused(place):
+    """An entry cannot take the name of a table of the session."""
+    with pytest.raises(ConfigurationError, match="the session has another table named t"):
         place.cache.view("t", "SELECT 1 AS a")
     assert place.ctx.table("t").count() == 2
 
 
 def test_a_view_that_reads_itself_is_refused(place):
-    """It would never be true."""
+    """A view that reads itself is refused: it could never be valid."""
     place.view("SELECT 1 AS a")
     with pytest.raises(ConfigurationError, match="the view seen reads itself"):
         place.view("SELECT a + 1 AS a FROM seen")

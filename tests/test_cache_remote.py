@@ -1,4 +1,4 @@
-"""A cache on S3-compatible storage serves what it has kept, and is as true as a local one."""
+"""A cache on S3-compatible storage serves its entries with the same guarantees as a local one."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def opened(server, root, tmp_path):
-    """Open the cache in a session of its own, over a remote and a local table."""
+def open_cache(server, root, tmp_path):
+    """Open the cache in a new session, over a remote and a local table."""
     there, here = f"s3://lake/{tmp_path.name}/there", tmp_path / "here"
     write_deltalake(there, pa.table({"id": [1, 2], "x": [3, 4]}), storage_options=server.options)
     write_deltalake(here, pa.table({"id": [2, 3]}))
 
-    def opened():
+    def open_cache():
         ctx = ObservedSessionContext()
         ctx.register_delta("there", there, storage_options=server.options)
         ctx.register_delta("here", here)
         settings = Settings(spool_dir=str(tmp_path / "spools"))
         return ctx, DeltaCache(ctx, root, server.options, settings=settings)
 
-    return opened
+    return open_cache
 
 
 QUERY = "SELECT there.id, x FROM there JOIN here ON there.id = here.id"
 
 
-def test_a_remote_entry_is_kept_and_served(opened, server, tmp_path):
-    """In this session and in another, with views over it; inputs are seen to change."""
+def test_a_remote_entry_is_stored_and_served(open_cache, server, tmp_path):
+    """A remote entry is served in this and another session, with views over it; input changes are detected."""
     for _ in range(2):
-        ctx, cache = opened()
+        ctx, cache = open_cache()
         assert cache.view("seen", QUERY).to_pydict() == {"id": [2], "x": [4]}
         assert ctx.sql("SELECT x + 1 AS y FROM seen WHERE id = 2").to_pydict() == {"y": [5]}
         assert str(cache.explain("seen")) == "seen: hit"
@@ -61,9 +61,9 @@ def test_a_remote_entry_is_kept_and_served(opened, server, tmp_path):
     assert [entry.version for entry in cache.list()] == [0, 1]
 
 
-def test_an_empty_result_and_partitions_are_served(opened):
-    """As they are from a local entry."""
-    _, cache = opened()
+def test_an_empty_result_and_partitions_are_served(open_cache):
+    """An empty result and a partitioned one are served from remote entries."""
+    _, cache = open_cache()
     policy = CachePolicy("parts", partition_by="id")
     for query in (QUERY, f"{QUERY} WHERE x > 100"):
         expected = {"id": [], "x": []} if "100" in query else {"id": [2], "x": [4]}
@@ -72,11 +72,11 @@ def test_an_empty_result_and_partitions_are_served(opened):
             assert frame.select("id", "x").to_pydict() == expected
 
 
-def test_artifacts_and_datasets_are_kept(opened, server, tmp_path):
-    """A Delta table on the server is staged as well."""
-    _, cache = opened()
+def test_artifacts_and_datasets_are_stored(open_cache, server, tmp_path):
+    """Artifacts and datasets are stored remotely, also a dataset of a remote Delta table."""
+    _, cache = open_cache()
     cache.artifact("made", {"a": [1, None]})
-    assert opened()[1].load_artifact("made") == {"a": [1, None]}
+    assert open_cache()[1].load_artifact("made") == {"a": [1, None]}
     source = f"s3://lake/{tmp_path.name}/there"
     for _ in range(2):
         frame = cache.dataset("staged", source, storage_options=server.options)
@@ -89,9 +89,9 @@ def test_artifacts_and_datasets_are_kept(opened, server, tmp_path):
 
 
 @pytest.mark.internal_errors
-def test_a_damaged_remote_entry_is_computed_and_left(opened, server, root):
-    """On an object store nothing can be moved out of the way: it is computed each time."""
-    _, cache = opened()
+def test_a_damaged_remote_entry_is_recomputed_and_not_moved(open_cache, server, root):
+    """A damaged remote entry cannot be quarantined: its result is computed on each request."""
+    _, cache = open_cache()
     cache.view("seen", QUERY)
     entry = f"{root}/cache_views/seen"
     rows = pa.table({"id": [9], "x": [9]})
@@ -103,8 +103,8 @@ def test_a_damaged_remote_entry_is_computed_and_left(opened, server, root):
 
 
 @pytest.mark.internal_errors
-def test_a_storage_that_does_not_answer_costs_the_entry_only(tmp_path, server):
-    """The result is computed, and it is told."""
+def test_an_unreachable_storage_loses_the_entry_only(tmp_path, server):
+    """If the storage does not answer, the result is computed and the failure is reported."""
     ctx = ObservedSessionContext()
     ctx.from_pydict({"k": [1]}, name="m")
     options = server.options | {

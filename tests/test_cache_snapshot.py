@@ -1,4 +1,4 @@
-"""A session's metadata is kept as Delta tables, and written again only when it has changed."""
+"""Metadata of a session is stored as Delta tables, and written only when it has changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def has_schema(request):
 
 
 def session(tmp_path, *, has_schema=False):
-    """A session with a Delta table, a table in memory and a view."""
+    """A session with a Delta table, an in-memory table and a view."""
     if not (tmp_path / "lake").exists():
         write_deltalake(tmp_path / "lake", pa.table({"id": [1, 2], "name": ["a", None]}))
     ctx = ObservedSessionContext(SessionConfig().with_information_schema(enabled=has_schema))
@@ -42,7 +42,7 @@ def session(tmp_path, *, has_schema=False):
 
 
 def rows(tmp_path, part, name="session"):
-    """What a part holds, by the name of what it tells of."""
+    """The rows of a part, by the name of what they describe."""
     table = DeltaTable(tmp_path / f"root/cache_metadata/{name}_{part}").to_pyarrow_table()
     return table.to_pylist()
 
@@ -52,7 +52,7 @@ def results(kept):
 
 
 def test_each_part_is_a_table(tmp_path, has_schema):
-    """With or without an information schema, the same is told."""
+    """Each part is a table with the same content, with or without an information schema."""
     kept = DeltaCache(session(tmp_path, has_schema=has_schema), tmp_path / "root").snapshot()
     assert [snapshot.name for snapshot in kept] == [f"session_{part}" for part in PARTS]
     assert results(kept) == ["write"] * 4
@@ -91,7 +91,7 @@ def test_each_part_is_a_table(tmp_path, has_schema):
 
 
 def test_tables_and_columns_are_those_of_the_information_schema(tmp_path):
-    """What the engine itself says of them, where it does."""
+    """Tables and columns equal those in the engine's information schema, if the session has one."""
     ctx = session(tmp_path, has_schema=True)
     DeltaCache(ctx, tmp_path / "root").snapshot(["tables", "columns"])
     outside = "WHERE table_schema <> 'information_schema'"
@@ -107,16 +107,16 @@ def test_tables_and_columns_are_those_of_the_information_schema(tmp_path):
 
 
 def test_settings_are_those_of_the_session(tmp_path, has_schema):
-    """What was set, and whether it has an information schema, though it is asked by another."""
+    """Settings are those of the session, including its information schema setting."""
     ctx = session(tmp_path, has_schema=has_schema)
     ctx.sql("SET datafusion.execution.batch_size = 4321").collect()
     DeltaCache(ctx, tmp_path / "root").snapshot("settings")
-    told = {row["name"]: row["value"] for row in rows(tmp_path, "settings")}
-    assert told["datafusion.execution.batch_size"] == "4321"
-    assert told["datafusion.catalog.information_schema"] == str(has_schema).lower()
+    values = {row["name"]: row["value"] for row in rows(tmp_path, "settings")}
+    assert values["datafusion.execution.batch_size"] == "4321"
+    assert values["datafusion.catalog.information_schema"] == str(has_schema).lower()
     if has_schema:
         frame = ctx.sql("SELECT name, value FROM information_schema.df_settings")
-        assert told == {row["name"]: row["value"] for row in frame.to_pylist()}
+        assert values == {row["name"]: row["value"] for row in frame.to_pylist()}
 
 
 @pytest.mark.parametrize(
@@ -132,22 +132,22 @@ def test_settings_are_those_of_the_session(tmp_path, has_schema):
         ("datafusion.execution.batch_size", "8192", "8192"),
     ],
 )
-def test_no_secret_is_kept(name, value, kept):
-    """A value is masked by its name, a location loses its credentials."""
-    from deltawitness.cache.kinds.session_metadata import _masked
+def test_secrets_are_masked(name, value, kept):
+    """Secret settings are masked by their name, and locations lose their credentials."""
+    from deltawitness.cache.kinds.session_metadata import _mask
 
-    assert _masked(name, value) == kept
+    assert _mask(name, value) == kept
 
 
-def test_nothing_is_written_where_nothing_has_changed(tmp_path):
-    """Also by another session that is alike; and each part by itself."""
+def test_an_unchanged_part_is_not_written(tmp_path):
+    """An unchanged part is not written, also by another session with the same metadata."""
     ctx = session(tmp_path)
     cache = DeltaCache(ctx, tmp_path / "root")
     first = cache.snapshot()
     assert results(cache.snapshot()) == ["noop"] * 4
     assert results(DeltaCache(session(tmp_path), tmp_path / "root").snapshot()) == ["noop"] * 4
     write_deltalake(tmp_path / "lake", pa.table({"id": [3], "name": ["c"]}), mode="append")
-    assert results(cache.snapshot()) == ["noop"] * 4  # it is not served yet
+    assert results(cache.snapshot()) == ["noop"] * 4  # not served yet
     ctx.refresh()
     again = cache.snapshot()
     assert results(again) == ["noop", "noop", "noop", "write"]
@@ -160,8 +160,8 @@ def test_nothing_is_written_where_nothing_has_changed(tmp_path):
     assert results(cache.snapshot()) == ["write", "write", "noop", "noop"]
 
 
-def test_the_order_in_which_tables_came_makes_no_difference(tmp_path):
-    """The content is the same."""
+def test_the_order_of_registrations_does_not_count(tmp_path):
+    """The order of registrations does not change the content hash."""
     write_deltalake(tmp_path / "lake", pa.table({"id": [1]}))
     found = []
     for names in (["a", "b"], ["b", "a"]):
@@ -173,7 +173,7 @@ def test_the_order_in_which_tables_came_makes_no_difference(tmp_path):
 
 
 def test_tables_without_a_name_are_left_out(tmp_path):
-    """The engine calls them otherwise each time."""
+    """Tables with generated names are left out, because the names differ between sessions."""
     ctx = session(tmp_path)
     cache = DeltaCache(ctx, tmp_path / "root")
     cache.snapshot()
@@ -181,8 +181,8 @@ def test_tables_without_a_name_are_left_out(tmp_path):
     assert results(cache.snapshot()) == ["noop"] * 4
 
 
-def test_snapshots_of_several_names_are_kept_apart(tmp_path):
-    """And are entries of the cache."""
+def test_snapshots_with_different_names_are_separate_entries(tmp_path):
+    """Snapshots with different names are separate entries of the cache."""
     cache = DeltaCache(session(tmp_path), tmp_path / "root")
     cache.snapshot(["inputs"], name="before")
     cache.snapshot(["inputs"], name="after")
@@ -192,11 +192,11 @@ def test_snapshots_of_several_names_are_kept_apart(tmp_path):
     ]
 
 
-def test_what_is_no_part_and_no_name_is_refused(tmp_path):
-    """Before anything is written."""
+def test_an_unknown_part_or_invalid_name_is_refused(tmp_path):
+    """An unknown part or an invalid name is refused before anything is written."""
     cache = DeltaCache(session(tmp_path), tmp_path / "root")
     with pytest.raises(
-        ConfigurationError, match="'views' is no part of the metadata: one of tables"
+        ConfigurationError, match="'views' is not a part of the metadata: choose from tables"
     ):
         cache.snapshot(["tables", "views"])
     with pytest.raises(ConfigurationError, match="name"):
@@ -204,8 +204,8 @@ def test_what_is_no_part_and_no_name_is_refused(tmp_path):
     assert not (tmp_path / "root").exists()
 
 
-def test_the_registry_has_a_row_for_each(tmp_path):
-    """With what is kept where, and the run that took it."""
+def test_the_registry_has_a_row_for_each_snapshot(tmp_path):
+    """The ledger's registry has a row per snapshot, with its location and its run."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "root")))
     cache = DeltaCache(session(tmp_path), tmp_path / "root")
     with run("nightly") as context:
@@ -243,8 +243,8 @@ def test_the_registry_has_a_row_for_each(tmp_path):
     ]
 
 
-def test_each_is_a_span_with_its_result(tmp_path):
-    """And says nothing of what it holds."""
+def test_each_snapshot_is_a_span_with_its_result(tmp_path):
+    """Each snapshot is a span with its result and without its content."""
     telemetry = InMemoryTelemetry.create()
     cache = DeltaCache(session(tmp_path), tmp_path / "root")
     use_providers(telemetry.tracer_provider, telemetry.meter_provider)
@@ -253,7 +253,7 @@ def test_each_is_a_span_with_its_result(tmp_path):
         cache.snapshot(["inputs"])
     finally:
         use_providers(None, None)
-    told = [
+    values = [
         {name: value for name, value in span.attributes.items() if name.startswith("cache.")}
         for span in telemetry.spans()
         if span.name == "cache.snapshot"
@@ -264,13 +264,13 @@ def test_each_is_a_span_with_its_result(tmp_path):
         "cache.operation": "snapshot",
         "cache.name": "session_inputs",
     }
-    assert told == [shared | {"cache.result": result} for result in ("write", "noop")]
+    assert values == [shared | {"cache.result": result} for result in ("write", "noop")]
     assert str(tmp_path) not in str([dict(span.attributes) for span in telemetry.spans()])
 
 
 @pytest.mark.internal_errors
-def test_a_damaged_snapshot_is_set_aside_and_taken_anew(tmp_path):
-    """Nothing is deleted."""
+def test_a_damaged_snapshot_is_quarantined_and_written_again(tmp_path):
+    """A damaged snapshot is quarantined and written again; nothing is deleted."""
     cache = DeltaCache(session(tmp_path), tmp_path / "root")
     cache.snapshot("tables")
     folder = tmp_path / "root/cache_metadata"
@@ -282,8 +282,8 @@ def test_a_damaged_snapshot_is_set_aside_and_taken_anew(tmp_path):
 
 
 @pytest.mark.internal_errors
-def test_one_that_cannot_be_written_is_an_error_in_the_registry(tmp_path):
-    """And is raised."""
+def test_a_failed_snapshot_is_an_error_in_the_registry(tmp_path):
+    """A snapshot that cannot be written raises, and is an error row in the registry."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "root")))
     cache = DeltaCache(session(tmp_path), tmp_path / "root")
     (tmp_path / "root").mkdir(exist_ok=True)

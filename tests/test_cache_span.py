@@ -1,4 +1,4 @@
-"""A cache span tells one cache operation as a span and two metrics, and never changes it."""
+"""A cache span records one operation as a span and two metrics, and never changes the operation."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ READ = {"cache_policy": "nightly", "cache_scope": "view", "operation": "read"}
 
 @pytest.fixture
 def telemetry():
-    """Providers in memory, used by cache spans for the test."""
+    """In-memory providers for cache spans."""
     created = InMemoryTelemetry.create()
     use_providers(created.tracer_provider, created.meter_provider)
     yield created
     use_providers(None, None)
 
 
-def told(telemetry, name):
+def metric_attributes(telemetry, name):
     return [dict(point.attributes) for point in telemetry.metric_points()[name]]
 
 
 def test_a_span_has_the_operation_the_run_and_the_callers_attributes(telemetry):
-    """And the two metrics have the bounded part of it."""
+    """A span has the operation, the run and the caller's attributes; the metrics have the bounded ones."""
     with (
         run("nightly") as context,
         cache_span(
@@ -57,22 +57,22 @@ def test_a_span_has_the_operation_the_run_and_the_callers_attributes(telemetry):
         "warm": True,
         "deltawitness.run.id": context.run_id,
     }
-    assert told(telemetry, "cache.operation.count") == [bounded]
-    assert told(telemetry, "cache.operation.duration") == [bounded]
+    assert metric_attributes(telemetry, "cache.operation.count") == [bounded]
+    assert metric_attributes(telemetry, "cache.operation.duration") == [bounded]
 
 
 @pytest.mark.parametrize("operation", list(CacheOperation))
-def test_the_result_that_nobody_set_is_a_hit_for_a_read_and_a_write_otherwise(operation, telemetry):
-    """For every operation of the closed set."""
+def test_the_default_result_is_hit_for_reads_and_write_otherwise(operation, telemetry):
+    """The default result is `hit` for a read and `write` for every other operation."""
     with cache_span("x", cache_policy="p", cache_scope="view", operation=operation):
         pass
-    (attributes,) = told(telemetry, "cache.operation.count")
+    (attributes,) = metric_attributes(telemetry, "cache.operation.count")
     expected = "hit" if operation is CacheOperation.READ else "write"
     assert (attributes["cache.operation"], attributes["cache.result"]) == (operation, expected)
 
 
-def test_the_last_result_that_was_set_counts(telemetry):
-    """One operation, one count."""
+def test_the_last_result_counts(telemetry):
+    """Only the last result is counted."""
     with cache_span(SPAN_CACHE_READ, **READ) as (_, set_result):
         set_result("miss")
         set_result("noop")
@@ -80,8 +80,8 @@ def test_the_last_result_that_was_set_counts(telemetry):
     assert (point.value, point.attributes["cache.result"]) == (1, "noop")
 
 
-def test_an_exception_is_told_by_type_and_leaves_as_it_was(telemetry):
-    """Also when a result had been set; it is no span event, and its text is redacted."""
+def test_an_exception_is_recorded_by_type_and_raised_unchanged(telemetry):
+    """An exception sets the error type and redacted text, also after a result was set, and is raised unchanged."""
     error = PermissionError(13, "Permission denied: '/home/ann/x'")
     with (
         pytest.raises(PermissionError) as raised,
@@ -96,8 +96,8 @@ def test_an_exception_is_told_by_type_and_leaves_as_it_was(telemetry):
     assert span.status.status_code is StatusCode.ERROR
     assert "/home" not in (span.status.description or "")
     assert span.attributes["error.type"] == "permission_denied"
-    (counted,) = told(telemetry, "cache.operation.count")
-    (timed,) = told(telemetry, "cache.operation.duration")
+    (counted,) = metric_attributes(telemetry, "cache.operation.count")
+    (timed,) = metric_attributes(telemetry, "cache.operation.duration")
     assert counted["cache.result"] == "error"
     assert timed == counted | {"error.type": "permission_denied"}
 
@@ -106,16 +106,16 @@ def test_an_exception_is_told_by_type_and_leaves_as_it_was(telemetry):
     ("interrupt", "error_type"),
     [(KeyboardInterrupt, "interrupted"), (StopIteration, "_OTHER")],
 )
-def test_an_interrupt_is_told_and_goes_on(interrupt, error_type, telemetry):
-    """Not every error is an ordinary one."""
+def test_an_interrupt_is_recorded_and_raised(interrupt, error_type, telemetry):
+    """A `KeyboardInterrupt` is recorded and raised unchanged."""
     with pytest.raises(interrupt), cache_span(SPAN_CACHE_READ, **READ):
         raise interrupt
     (span,) = telemetry.spans()
     assert span.attributes["error.type"] == error_type
 
 
-def test_an_error_that_cannot_say_what_it_is_leaves_as_it_was(telemetry):
-    """Its own `__str__` raising does not take its place."""
+def test_an_exception_whose_str_raises_is_raised_unchanged(telemetry):
+    """An exception whose `__str__` raises is raised unchanged."""
 
     class Mute(Exception):
         def __str__(self):
@@ -137,7 +137,7 @@ def test_an_error_that_cannot_say_what_it_is_leaves_as_it_was(telemetry):
     ],
 )
 def test_scope_and_operation_outside_the_closed_sets_open_no_span(wrong, allowed, telemetry):
-    """The error lists what is allowed."""
+    """An unknown scope or operation raises an error that lists the allowed ones, and opens no span."""
     with pytest.raises(ConfigurationError, match=allowed), cache_span("x", **READ | wrong):
         pytest.fail("the block must not run")
     assert telemetry.spans() == []
@@ -145,18 +145,18 @@ def test_scope_and_operation_outside_the_closed_sets_open_no_span(wrong, allowed
 
 
 def test_a_result_outside_the_closed_set_is_refused(telemetry):
-    """Where it is set."""
+    """`set_result` refuses an unknown result."""
     with (
         pytest.raises(ConfigurationError, match="write, hit, miss, noop, error"),
         cache_span(SPAN_CACHE_READ, **READ) as (_, set_result),
     ):
         set_result("perhaps")
-    (counted,) = told(telemetry, "cache.operation.count")
+    (counted,) = metric_attributes(telemetry, "cache.operation.count")
     assert counted["cache.result"] == "error"
 
 
-def test_nothing_the_caller_adds_can_hide_or_leak(telemetry):
-    """Our attributes win over the caller's; text is redacted, in lists and by name, too."""
+def test_attributes_of_the_caller_neither_override_nor_leak(telemetry):
+    """Our attributes win over the caller's, and the caller's texts are redacted, also in lists and by name."""
     with cache_span(
         "read /home/ann/x",
         **READ,
@@ -176,8 +176,8 @@ def test_nothing_the_caller_adds_can_hide_or_leak(telemetry):
     assert span.attributes["password"] == "[secret]"
 
 
-def test_spans_nest_and_exemplars_point_to_their_own(telemetry):
-    """The duration's exemplar leads to the span that it was measured in."""
+def test_spans_nest_and_exemplars_have_their_own_span(telemetry):
+    """The exemplar of a duration has the id of the span that was measured."""
     with cache_span("outer", **READ) as (outer, _), cache_span("inner", **READ) as (inner, _):
         assert trace.get_current_span() is inner
     assert [(s.name, s.parent and s.parent.span_id) for s in telemetry.spans()] == [
@@ -193,36 +193,33 @@ def test_spans_nest_and_exemplars_point_to_their_own(telemetry):
     assert point.exemplars
 
 
-def test_without_an_sdk_the_block_runs_all_the_same():
-    """The API's own no-op span is yielded."""
+def test_the_block_runs_without_an_sdk():
+    """Without an SDK the block runs with the no-op span of the API."""
     with cache_span(SPAN_CACHE_READ, **READ) as (span, set_result):
         set_result("miss")
     assert not span.is_recording()
 
 
 class BrokenSampler(Sampler):
-    """Raises when a span starts."""
+    """A sampler that raises when a span starts."""
 
     def should_sample(self, *args, **kwargs):
-        """Raise."""
         raise RuntimeError
 
     def get_description(self):
-        """Return its name."""
         return "broken"
 
 
 class BrokenProcessor(SpanProcessor):
-    """Raises when a span ends."""
+    """A processor that raises when a span ends."""
 
     def on_end(self, span):
-        """Raise."""
         raise RuntimeError
 
 
 @pytest.mark.internal_errors
 def test_a_broken_sdk_does_not_reach_the_caller(telemetry):
-    """Neither at the start nor at the end; the caller's own exception stays the caller's."""
+    """An SDK that raises at the start or end of a span does not reach the caller or replace its exception."""
     ending = TracerProvider(shutdown_on_exit=False)
     ending.add_span_processor(BrokenProcessor())
     for provider in (TracerProvider(sampler=BrokenSampler(), shutdown_on_exit=False), ending):
@@ -237,7 +234,7 @@ def test_a_broken_sdk_does_not_reach_the_caller(telemetry):
 
 @pytest.mark.internal_errors
 def test_a_broken_meter_does_not_reach_the_caller(telemetry):
-    """It is counted as an error of ours."""
+    """A meter that raises is counted as an internal error and does not reach the caller."""
 
     class Broken:
         def get_meter(self, *args, **kwargs):

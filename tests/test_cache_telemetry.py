@@ -1,4 +1,4 @@
-"""Spans, log records and diagnostics of a cache say which entry, which version, and why it was not served."""
+"""Cache spans, log records and diagnostics have the entry, its version and the reasons of a miss."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOUNDED = {
 
 @pytest.fixture
 def memory():
-    """Telemetry in memory, of a process whose diagnostics are kept in memory too."""
+    """In-memory telemetry and diagnostics."""
     memory_diagnostics().clear()
     created = InMemoryTelemetry.create()
     DeltaLakeInstrumentor().instrument(
@@ -63,8 +63,8 @@ def folder_of(tmp_path, name, scope="views"):
     return tmp_path / "root" / f"cache_{scope}" / name
 
 
-def test_a_miss_and_a_hit_say_entry_version_and_reason(cache, memory, tmp_path):
-    """The key is told as its hash, which is the one in the commit."""
+def test_a_miss_and_a_hit_have_entry_version_and_reason(cache, memory, tmp_path):
+    """A miss and a hit have entry, version and reason; the key is the hash in the commit."""
     cache.view("big", "SELECT id FROM t WHERE id > 1")
     miss, write = last(memory, "cache.read"), last(memory, "cache.write")
     assert (miss["cache.name"], miss["cache.result"]) == ("big", "miss")
@@ -95,7 +95,7 @@ def test_each_kind_of_change_is_a_member_of_the_closed_list(cache, memory, sourc
     assert last(memory, "cache.read")["cache.miss.reason"] == ("invalidated",)
 
 
-def test_a_log_record_says_what_the_span_says(cache, memory):
+def test_a_log_record_has_the_attributes_of_the_span(cache, memory):
     cache.view("big", "SELECT id FROM t")
     (span,) = spans_of(memory, "cache.read")
     records = [
@@ -109,7 +109,7 @@ def test_a_log_record_says_what_the_span_says(cache, memory):
 
 
 def test_an_exemplar_leads_to_the_entry_and_metrics_stay_bounded(cache, memory):
-    """Through the span of the operation: instruments are given no name, no key and no version."""
+    """An exemplar refers to the operation's span; metrics have no name, key or version."""
     cache.view("big", "SELECT id FROM t")
     points = memory.metric_points()["cache.operation.duration"]
     spans = {span.context.span_id: span for span in memory.spans()}
@@ -169,7 +169,7 @@ def test_a_damaged_artifact_is_an_error_and_a_diagnostic(cache, memory, tmp_path
     assert error["error.type"]
     ((name, told),) = memory_diagnostics().events
     assert (name, told["name"], told["scope"]) == ("cache.damaged", "model", "artifact")
-    assert "missing or damaged" in told["reason"]
+    assert "missing or has another size" in told["reason"]
 
 
 def test_invalidating_is_a_span_and_its_commit_is_that_of_the_policy(cache, memory, tmp_path):
@@ -219,7 +219,7 @@ def test_verifying_is_a_span_with_its_verdict(cache, memory, source):
 
 
 def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, source):
-    """As every read has; a run's hits and misses are those of its reads alone."""
+    """Verifying and loading have rows in the ledger; hits and misses of a run count its reads only."""
     from deltawitness import Ledger, run
     from deltawitness.ledger.tables.arrow import query
     from deltawitness.ledger.tables.schema import INVENTORY, RUNS
@@ -238,7 +238,7 @@ def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, 
     ledger.drain()
     DeltaLakeInstrumentor().uninstrument()
     rows = query(
-        ledger.root.opened(INVENTORY),
+        ledger.root.open_table(INVENTORY),
         "SELECT cache_operation, result, table_name, version, reason FROM ledger"
         " WHERE cache_operation IN ('verify', 'read') ORDER BY event_time",
     ).to_pylist()
@@ -250,13 +250,13 @@ def test_a_verification_and_a_loaded_artifact_have_rows_in_the_ledger(tmp_path, 
     ]
     assert rows[1]["reason"] == "reproducible"
     (told,) = query(
-        ledger.root.opened(RUNS), f"SELECT * FROM ledger WHERE run_id = '{context.run_id}'"
+        ledger.root.open_table(RUNS), f"SELECT * FROM ledger WHERE run_id = '{context.run_id}'"
     ).to_pylist()
     assert (told["reads"], told["hits"], told["misses"]) == (3, 1, 2)
 
 
 @pytest.mark.internal_errors
-def test_a_damaged_entry_is_told_to_the_diagnostics_sink(cache, tmp_path):
+def test_a_damaged_entry_is_a_diagnostic(cache, tmp_path):
     cache.view("big", "SELECT id FROM t")
     for file in folder_of(tmp_path, "big").glob("*.parquet"):
         file.unlink()
@@ -268,13 +268,13 @@ def test_a_damaged_entry_is_told_to_the_diagnostics_sink(cache, tmp_path):
                 "name": "big",
                 "scope": "view",
                 "policy": "view_delta_staging",
-                "reason": "a file of it is missing or damaged",
+                "reason": "a data file is missing or has another size",
             },
         )
     ]
 
 
-def test_a_result_that_cannot_be_kept_is_told_with_the_reason(cache):
+def test_an_uncacheable_result_is_a_diagnostic_with_the_reason(cache):
     cache.view("now", "SELECT random() AS r")
     ((name, told),) = memory_diagnostics().events
     assert (name, told["name"]) == ("cache.uncacheable", "now")
@@ -282,7 +282,7 @@ def test_a_result_that_cannot_be_kept_is_told_with_the_reason(cache):
 
 
 @pytest.mark.internal_errors
-def test_a_fallback_to_computing_is_told_without_paths(cache, monkeypatch, tmp_path):
+def test_a_fallback_is_a_diagnostic_without_paths(cache, monkeypatch, tmp_path):
     from deltawitness.cache import read_through
 
     def fail(*_, **__):
@@ -301,7 +301,7 @@ def test_a_fallback_to_computing_is_told_without_paths(cache, monkeypatch, tmp_p
     assert len(memory_diagnostics().events) == 1
 
 
-def test_settings_of_a_caches_own_decide_where_its_diagnostics_go(tmp_path):
+def test_settings_of_a_cache_choose_its_diagnostics_sink(tmp_path):
     memory_diagnostics().clear()
     settings = Settings(diagnostics_sink="memory")
     cache = DeltaCache(ObservedSessionContext(), tmp_path / "root", settings=settings)

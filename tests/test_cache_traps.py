@@ -1,4 +1,4 @@
-"""What reads the same and is another thing: none of it is taken for a hit."""
+"""Inputs that look the same in a plan but differ are never a hit."""
 
 from __future__ import annotations
 
@@ -21,41 +21,39 @@ from deltawitness.exceptions import ConfigurationError
 
 @pytest.fixture
 def ctx():
-    """A session."""
     return ObservedSessionContext()
 
 
 @pytest.fixture
 def cache(ctx, tmp_path):
-    """A cache of the session."""
     return DeltaCache(ctx, tmp_path / "cache")
 
 
 def seen(cache, query, **more):
-    """Ask, and return what is given and whether it would be served next time."""
+    """Request a view; return its rows and whether it would be a hit next time."""
     found = cache.view("seen", query, **more).to_pydict()
     return found, cache.explain("seen").result.value
 
 
-def remember(ctx, name, **columns):
+def replace_table(ctx, name, **columns):
     if ctx.table_exist(name):
         ctx.deregister_table(name)
     ctx.from_pydict(columns, name=name)
 
 
-def test_a_view_shows_what_its_names_meant_when_it_was_made(ctx, cache):
-    """And so the name's new content is no proof of what the view gives."""
-    remember(ctx, "m", k=[1])
+def test_a_view_reads_the_tables_it_was_created_over(ctx, cache):
+    """A view reads the earlier table of a name, so the name's current content does not decide the hit."""
+    replace_table(ctx, "m", k=[1])
     ctx.sql("CREATE VIEW v AS SELECT * FROM m")
     assert seen(cache, "SELECT * FROM v") == ({"k": [1]}, "hit")
-    remember(ctx, "m", k=[2])
+    replace_table(ctx, "m", k=[2])
     assert seen(cache, "SELECT * FROM v") == ({"k": [1]}, "hit")
     ctx.sql("CREATE OR REPLACE VIEW v AS SELECT * FROM m")
     assert seen(cache, "SELECT * FROM v") == ({"k": [2]}, "hit")
 
 
-def test_a_view_over_a_table_that_was_let_go_is_not_kept(ctx, cache, tmp_path):
-    """Until it is made again: its name stands for another table now, which it does not read."""
+def test_a_view_over_a_replaced_table_is_not_cached(ctx, cache, tmp_path):
+    """A view over a replaced table is not cached until it is created again."""
     for name, value in (("one", 1), ("two", 2)):
         write_deltalake(tmp_path / name, pa.table({"k": [value]}))
     ctx.register_delta("t", tmp_path / "one")
@@ -64,14 +62,16 @@ def test_a_view_over_a_table_that_was_let_go_is_not_kept(ctx, cache, tmp_path):
     ctx.deregister_table("t")
     ctx.register_delta("t", tmp_path / "two")
     assert seen(cache, "SELECT * FROM v") == ({"k": [1]}, "miss")
-    assert "the view v reads a table that the session has let go of" in str(cache.explain("seen"))
+    assert "the view v reads a table that was replaced or deregistered" in str(
+        cache.explain("seen")
+    )
     ctx.sql("CREATE OR REPLACE VIEW v AS SELECT * FROM t")
     assert seen(cache, "SELECT * FROM v") == ({"k": [2]}, "hit")
 
 
 @pytest.mark.parametrize("way", ["a table of a frame", "a session that was plain"])
-def test_a_view_that_stays_at_a_version_is_not_kept(way, tmp_path):
-    """The session does not make it again, and its text is that of one that does."""
+def test_a_view_at_a_fixed_version_is_not_cached(way, tmp_path):
+    """A view that the session cannot refresh is not cached, although its plan text looks like a refreshed one."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
     ctx = SessionContext()
     if way == "a session that was plain":
@@ -94,21 +94,24 @@ def test_a_view_that_stays_at_a_version_is_not_kept(way, tmp_path):
     assert seen(cache, "SELECT * FROM v ORDER BY k") == ({"k": [1, 2, 2]}, "hit")
 
 
-def given(ctx, name, *values):
-    """Register a table in memory by a way that the session is not told of."""
+def register_unobserved(ctx, name, *values):
+    """Register an in-memory table past the observed session."""
     ctx.register_record_batches(name, [[pa.record_batch({"k": values})]])
 
 
-def test_two_tables_that_a_plan_calls_by_one_name_are_both_looked_at(ctx, cache):
-    """Table b of schema a and table "a.b", a recursive query, a view over what another program shows."""
+def test_two_tables_with_one_name_in_the_plan_are_both_inputs(ctx, cache):
+    """Two tables with the same name in the plan text are both inputs.
+
+    For example table b of schema a and table "a.b", a recursive query, and a view over another schema.
+    """
     ctx.sql("CREATE SCHEMA a")
-    given(ctx, "a.b", 1)
-    given(ctx, '"a.b"', 10)
+    register_unobserved(ctx, "a.b", 1)
+    register_unobserved(ctx, '"a.b"', 10)
     both = 'SELECT x.k + y.k AS k FROM a.b AS x CROSS JOIN "a.b" AS y ORDER BY 1'
     assert seen(cache, both) == ({"k": [11]}, "hit")
     ctx.sql('INSERT INTO "a.b" VALUES (11)').collect()
     assert seen(cache, both) == ({"k": [11, 12]}, "hit")
-    given(ctx, "m", 10)
+    register_unobserved(ctx, "m", 10)
     ctx.sql("CREATE VIEW v AS SELECT k FROM m")
     recursive = (
         "WITH RECURSIVE m AS (SELECT 1 AS k UNION ALL SELECT k + 1 FROM m WHERE k < 2)"
@@ -119,8 +122,8 @@ def test_two_tables_that_a_plan_calls_by_one_name_are_both_looked_at(ctx, cache)
     assert seen(cache, recursive) == ({"k": [11, 12, 21, 22]}, "hit")
 
 
-def test_what_a_temporary_view_computes_is_not_told(ctx, cache, tmp_path):
-    """It is scanned as a table is, and no plan of a query over it shows what is inside."""
+def test_a_temporary_view_that_computes_is_not_cached(ctx, cache, tmp_path):
+    """A temporary view is not cached: it is scanned like a table, and no plan shows what it computes."""
     pq.write_table(pa.table({"k": [1, 3]}), tmp_path / "p.parquet")
     ctx.register_parquet("p", tmp_path / "p.parquet")
     table = ctx.table("p")
@@ -134,11 +137,11 @@ def test_what_a_temporary_view_computes_is_not_told(ctx, cache, tmp_path):
             ctx.deregister_table("v")
         ctx.register_table("v", frame.into_view(temporary=True))
         cache.view("seen", "SELECT k FROM v")
-        assert "nobody can tell whether v has changed" in str(cache.explain("seen"))
+        assert "cannot detect changes of v" in str(cache.explain("seen"))
 
 
 class Changing(SchemaProvider):
-    """A schema of the program's own, in which a name stands now for this, now for that."""
+    """A user-defined schema in which a name resolves to different tables over time."""
 
     def __init__(self, **tables):
         self.shown = None
@@ -154,10 +157,10 @@ class Changing(SchemaProvider):
         return self.tables[self.shown] if name == "t" else None
 
 
-def test_a_view_over_a_schema_of_the_programs_own_is_looked_at(ctx, cache):
-    """Nobody tells the session that a name in it stands for another table."""
-    given(ctx, "one", 1)
-    given(ctx, "two", 2)
+def test_a_view_over_a_user_defined_schema_is_read_again(ctx, cache):
+    """A view over a user-defined schema is read again: the session gets no event when its table changes."""
+    register_unobserved(ctx, "one", 1)
+    register_unobserved(ctx, "two", 2)
     schema = Changing(**{name: ctx.catalog().schema().table(name) for name in ("one", "two")})
     ctx.catalog().register_schema("s", schema)
     for shown in ("one", "two"):
@@ -176,24 +179,24 @@ def test_a_view_over_a_schema_of_the_programs_own_is_looked_at(ctx, cache):
         "SELECT k FROM m WHERE k = (SELECT max(k) FROM v)",
     ],
 )
-def test_what_a_view_reads_inside_of_a_subquery_counts(query, ctx, cache):
-    """Where the query calls by the same name what the name stands for now."""
+def test_the_tables_of_a_view_in_a_subquery_count(query, ctx, cache):
+    """A view in a subquery may read an earlier table of a name that the query also uses."""
     for value in (1, 3):
-        remember(ctx, "m", k=[value])
+        replace_table(ctx, "m", k=[value])
         ctx.sql("CREATE OR REPLACE VIEW v AS SELECT k FROM m")
-        remember(ctx, "m", k=[1, 2, 3])
+        replace_table(ctx, "m", k=[1, 2, 3])
         assert seen(cache, query)[0] == {"k": [value]}
 
 
-def test_a_view_of_another_default_schema_is_not_kept(ctx, cache, tmp_path):
-    """Its plan calls by one name what the query calls by the same, and is another table."""
+def test_a_view_of_another_default_schema_is_not_cached(ctx, cache, tmp_path):
+    """A view created under another default schema is not cached: equal names in its plan are other tables."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
-    reason = "was made under another default schema"
+    reason = "was created under another default schema"
     for schema in ("s1", "s2"):
         ctx.sql(f"CREATE SCHEMA {schema}")
         ctx.sql(f"SET datafusion.catalog.default_schema = '{schema}'")
         ctx.register_delta("t", tmp_path / "t")
-        given(ctx, "m", 1)
+        register_unobserved(ctx, "m", 1)
         if schema == "s1":
             ctx.sql("CREATE VIEW over_t AS SELECT k FROM t")
             ctx.sql("CREATE VIEW over_m AS SELECT k FROM m")
@@ -210,20 +213,20 @@ def test_a_view_of_another_default_schema_is_not_kept(ctx, cache, tmp_path):
         assert seen(cache, f"SELECT k FROM {view} ORDER BY k") == ({"k": [1, 2]}, "hit")
 
 
-def test_a_frame_means_what_its_names_stood_for_when_it_was_made(ctx, cache):
-    """As it does without a cache; a query in text means what its names stand for when it is asked."""
-    remember(ctx, "m", k=[1, 2])
+def test_a_frame_keeps_the_tables_it_was_created_over(ctx, cache):
+    """A frame keeps its tables, as without a cache; SQL text resolves its names on each request."""
+    replace_table(ctx, "m", k=[1, 2])
     frame = ctx.table("m").filter(col("k") > lit(1))
     assert seen(cache, frame) == ({"k": [2]}, "hit")
-    remember(ctx, "m", k=[3])
+    replace_table(ctx, "m", k=[3])
     assert frame.to_pydict() == {"k": [2]}
     assert seen(cache, frame)[0] == {"k": [2]}
     assert seen(cache, ctx.table("m").filter(col("k") > lit(1))) == ({"k": [3]}, "hit")
     assert seen(cache, "SELECT * FROM m WHERE k > 1") == ({"k": [3]}, "hit")
 
 
-def test_names_that_are_exchanged_are_seen(ctx, cache, tmp_path):
-    """Of Delta tables, of tables in other schemas, and of files."""
+def test_swapped_names_are_detected(ctx, cache, tmp_path):
+    """Swapping the names of two Delta tables, in-memory tables or files is detected."""
     for name, value in (("one", 1), ("two", 2)):
         write_deltalake(tmp_path / name, pa.table({"k": [value]}))
         pq.write_table(pa.table({"k": [value]}), tmp_path / f"{name}.parquet")
@@ -244,7 +247,7 @@ def test_names_that_are_exchanged_are_seen(ctx, cache, tmp_path):
 
 
 def test_one_table_at_two_versions_is_two_inputs(ctx, cache, tmp_path):
-    """Whichever of them moves."""
+    """One table at two versions is two inputs, and a change of either is detected."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
     ctx.register_delta("old", tmp_path / "t", version=0)
     ctx.register_delta("new", tmp_path / "t")
@@ -257,8 +260,8 @@ def test_one_table_at_two_versions_is_two_inputs(ctx, cache, tmp_path):
     assert seen(cache, query) == ({"n": [0]}, "hit")
 
 
-def test_a_table_that_was_put_back_is_another_one(tmp_path):
-    """From a copy, and written since: the version is there again, with other rows."""
+def test_a_table_restored_from_a_copy_is_another_input(tmp_path):
+    """A table restored from a copy and written since is another input, although the version number is equal."""
     table = tmp_path / "t"
     write_deltalake(table, pa.table({"k": [1]}))
     shutil.copytree(table, tmp_path / "copy")
@@ -273,8 +276,8 @@ def test_a_table_that_was_put_back_is_another_one(tmp_path):
         shutil.copytree(tmp_path / "copy", table)
 
 
-def test_what_a_plan_does_not_print_counts(ctx, cache):
-    """Rows of VALUES after the fifth, ends of a series, quotes inside of literals."""
+def test_details_that_plans_do_not_print_count(ctx, cache):
+    """VALUES after the fifth row, bounds of a series and quotes in literals are part of the fingerprint."""
     for last in (6, 7):
         assert seen(cache, f"VALUES (1), (2), (3), (4), (5), ({last})") == (
             {"column1": [1, 2, 3, 4, 5, last]},
@@ -291,35 +294,37 @@ def test_what_a_plan_does_not_print_counts(ctx, cache):
     assert seen(cache, rows)[1] == "miss"
 
 
-def test_what_a_frame_does_with_nulls_counts(ctx, cache):
-    """Its plan prints no word of it: of UNNEST, and of EXCEPT, which prints as a join does."""
+def test_the_null_handling_of_a_frame_counts(ctx, cache):
+    """The null handling of UNNEST and EXCEPT is part of the fingerprint, although plans do not print it."""
     ctx.from_pydict({"a": [1, None], "l": [[1], None]}, name="m")
     frame = ctx.table("m").select("a")
     without = {"left_on": "a", "right_on": "a", "how": "anti", "coalesce_duplicate_keys": False}
     lists = ctx.table("m")
-    for asked, expected in (
+    for query, expected in (
         (frame.except_all(frame.alias("m")), []),
         (frame.join(frame.alias("m"), **without), [None]),
         (lists.unnest_columns("l"), [1, None]),
         (lists.unnest_columns("l", preserve_nulls=False), [1]),
     ):
-        found, result = seen(cache, asked)
+        found, result = seen(cache, query)
         assert (sorted(found["a"], key=str), result) == (expected, "hit")
 
 
 @pytest.mark.parametrize("one", [["a, b"], [None], [1.0], {"k": ["a, b"]}])
-def test_a_literal_that_a_plan_does_not_tell_exactly_is_not_kept(one, ctx, cache):
-    """Members of a list are printed without quotes and types, and NULL as nothing."""
-    remember(ctx, "m", k=[1])
+def test_a_literal_that_plans_print_inexactly_is_not_cached(one, ctx, cache):
+    """A list or struct literal is not cached: plans print its members without quotes, types and NULL."""
+    replace_table(ctx, "m", k=[1])
     frame = ctx.table("m").select(lit(pa.scalar(one)).alias("l"))
     assert seen(cache, frame) == ({"l": [one]}, "miss")
-    assert "a list, a struct or a map that it does not tell" in str(cache.explain("seen"))
+    assert "the plan text is not exact for a list, struct or map literal" in str(
+        cache.explain("seen")
+    )
     assert seen(cache, frame, version="1") == ({"l": [one]}, "hit")
     assert seen(cache, "SELECT ['a, b'] AS l") == ({"l": [["a, b"]]}, "hit")
 
 
-def test_files_are_read_as_they_are_registered(ctx, cache, tmp_path):
-    """By another delimiter, with or without a header."""
+def test_the_options_of_files_count(ctx, cache, tmp_path):
+    """The delimiter and the header of a CSV are part of the fingerprint."""
     (tmp_path / "a.csv").write_text("1;2,3\n4;5,6\n")
     schema = pa.schema([("a", pa.string()), ("b", pa.string())])
     found = []
@@ -338,7 +343,7 @@ def test_files_are_read_as_they_are_registered(ctx, cache, tmp_path):
 
 @pytest.mark.slow
 def test_every_file_of_a_large_directory_counts(ctx, cache, tmp_path):
-    """Also those that a plan does not print, hidden ones, and those with odd names."""
+    """All files of a directory are inputs, also those that plans omit, hidden ones and odd names."""
     (tmp_path / "p").mkdir()
 
     def write(name, value):
@@ -360,9 +365,9 @@ def test_every_file_of_a_large_directory_counts(ctx, cache, tmp_path):
     )
 
 
-def test_a_function_under_the_name_of_a_built_in_is_the_programs_own(ctx, cache):
-    """As is an aggregate, and a function of a frame that is registered nowhere."""
-    remember(ctx, "m", k=[-1])
+def test_a_function_that_replaces_a_built_in_is_user_defined(ctx, cache):
+    """A user-defined function with a built-in name, or one not registered, needs a version."""
+    replace_table(ctx, "m", k=[-1])
     assert seen(cache, "SELECT abs(k) AS a FROM m") == ({"a": [1]}, "hit")
     ctx.register_udf(udf(lambda v: v, [pa.int64()], pa.int64(), "immutable", "abs"))
     assert seen(cache, "SELECT abs(k) AS a FROM m") == ({"a": [-1]}, "miss")
@@ -373,7 +378,7 @@ def test_a_function_under_the_name_of_a_built_in_is_the_programs_own(ctx, cache)
 
 
 class Sum(Accumulator):
-    """A sum."""
+    """An aggregate that sums."""
 
     def __init__(self):
         self.total = 0
@@ -391,34 +396,34 @@ class Sum(Accumulator):
         return pa.scalar(self.total)
 
 
-def test_sources_of_python_are_not_seen_through(ctx, cache):
-    """A dataset of Arrow's, a table function, an aggregate: each needs a version."""
-    remember(ctx, "m", k=[1, 2])
+def test_python_sources_need_a_version(ctx, cache):
+    """An Arrow dataset, a table function and a Python aggregate each need a version."""
+    replace_table(ctx, "m", k=[1, 2])
     ctx.register_udaf(udaf(Sum, pa.int64(), pa.int64(), [pa.int64()], "immutable", "summed"))
     assert seen(cache, "SELECT summed(k) AS s FROM m") == ({"s": [3]}, "miss")
     assert seen(cache, "SELECT summed(k) AS s FROM m", functions={"summed": "1"})[1] == "hit"
     ctx.register_dataset("d", ds.dataset(pa.table({"k": [1]})))
     assert seen(cache, "SELECT * FROM d") == ({"k": [1]}, "miss")
-    assert "nobody can tell whether d has changed" in str(cache.explain("seen"))
+    assert "cannot detect changes of d" in str(cache.explain("seen"))
     assert seen(cache, "SELECT * FROM d", version="1")[1] == "hit"
     ctx.register_udtf(udtf(lambda: Table(ds.dataset(pa.table({"k": [1]}))), "made"))
     assert seen(cache, "SELECT * FROM made()") == ({"k": [1]}, "miss")
 
 
 @pytest.mark.slow
-def test_a_table_in_memory_that_is_large_needs_a_version(ctx, cache):
-    """64 MiB are hashed."""
+def test_a_large_in_memory_table_needs_a_version(ctx, cache):
+    """An in-memory table of more than 64 MiB is not hashed, and needs a version."""
     ctx.from_arrow(pa.table({"k": pa.array(range(9 << 20))}), name="large")
     query = "SELECT count(*) AS n FROM large WHERE k > 1"
     assert seen(cache, query)[1] == "miss"
-    reason = "large holds more than 64 MiB in memory: give it a version"
+    reason = "large holds more than 64 MiB in memory: pass version="
     assert reason in str(cache.explain("seen"))
     assert seen(cache, query, version="1")[1] == "hit"
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.string_view()])
-def test_a_table_in_memory_is_its_rows_however_they_are_cut(kind, ctx, cache):
-    """Into batches as the session's settings have it; and texts that share a buffer count once."""
+def test_the_batches_of_an_in_memory_table_do_not_count(kind, ctx, cache):
+    """The hash of an in-memory table depends on neither batch sizes nor shared string buffers."""
     table = pa.table({"k": pa.array([f"{n:01000}" for n in range(20_000)], kind)})
     ctx.from_arrow(table, name="m")
     query = "SELECT count(k) AS n FROM m"
@@ -431,8 +436,8 @@ def test_a_table_in_memory_is_its_rows_however_they_are_cut(kind, ctx, cache):
 
 
 def test_settings_that_change_a_result_count(ctx, cache):
-    """Those that do not, do not."""
-    remember(ctx, "m", at=["2020-01-01T00:00:00"])
+    """Settings that change a result are part of the fingerprint; other settings are not."""
+    replace_table(ctx, "m", at=["2020-01-01T00:00:00"])
     query = "SELECT date_part('hour', to_timestamp(at)) AS h FROM m"
     assert seen(cache, query) == ({"h": [0]}, "hit")
     ctx.sql("SET datafusion.execution.time_zone = '+05:00'")
@@ -442,27 +447,29 @@ def test_settings_that_change_a_result_count(ctx, cache):
         assert str(cache.explain("seen")) == "seen: hit"
 
 
-def test_what_was_planned_in_another_time_zone_is_not_kept(ctx, cache):
-    """A view and a frame keep that of when they were made, and their plans do not tell it."""
-    remember(ctx, "m", at=["2020-01-01T00:00:00"])
+def test_plans_of_another_time_zone_are_not_cached(ctx, cache):
+    """A view or frame created under another time zone is not cached: it keeps that zone invisibly."""
+    replace_table(ctx, "m", at=["2020-01-01T00:00:00"])
     hour = "SELECT date_part('hour', to_timestamp(at)) AS h FROM m"
     ctx.sql(f"CREATE VIEW v AS {hour}")
     assert seen(cache, "SELECT h FROM v") == ({"h": [0]}, "hit")
     ctx.sql("SET TIME ZONE = '+05:00'")
     assert seen(cache, "SELECT h FROM v") == ({"h": [0]}, "miss")
-    assert "the view v was made before the session had its time zone" in str(cache.explain("seen"))
+    assert "the view v was created before the session's time zone was set" in str(
+        cache.explain("seen")
+    )
     since = functions.to_timestamp(col("at"))
     frame = ctx.table("m").select(functions.date_part("hour", since).alias("h"))
     assert seen(cache, frame) == ({"h": [0]}, "miss")
-    assert "bound to another time zone: ask with SQL text" in str(cache.explain("seen"))
+    assert "may use another time zone: pass the query as SQL text" in str(cache.explain("seen"))
     ctx.sql(f"CREATE OR REPLACE VIEW v AS {hour}")
     for query in ("SELECT h FROM v", hour):
         assert seen(cache, query) == ({"h": [19]}, "hit")
 
 
-def test_a_name_of_the_query_itself_is_no_table(ctx, cache):
-    """Even if it is that of the entry, or of another one."""
-    remember(ctx, "m", k=[1])
+def test_a_cte_may_have_the_name_of_an_entry(ctx, cache):
+    """A CTE may have the name of the entry, or of another table."""
+    replace_table(ctx, "m", k=[1])
     recursive = (
         "WITH RECURSIVE seen AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM seen WHERE n < 3)"
         " SELECT max(n) AS top FROM seen"
@@ -477,8 +484,8 @@ def test_a_name_of_the_query_itself_is_no_table(ctx, cache):
             assert seen(cache, query) == ({"k": [1]}, "hit")
 
 
-def test_views_over_cached_views_are_as_new_as_those(ctx, cache, tmp_path):
-    """Through several, through a plain view, and where one of them cannot be kept."""
+def test_cached_views_that_a_query_reads_are_refreshed(ctx, cache, tmp_path):
+    """Cached views that a query reads are refreshed, also through plain views and uncached ones."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
     ctx.register_delta("t", tmp_path / "t")
     cache.view("one", "SELECT k FROM t")
@@ -487,7 +494,7 @@ def test_views_over_cached_views_are_as_new_as_those(ctx, cache, tmp_path):
     query = "SELECT max(k) AS top FROM plain WHERE k > (SELECT min(k) FROM one)"
     assert seen(cache, query) == ({"top": [3]}, "hit")
     write_deltalake(tmp_path / "t", pa.table({"k": [2]}), mode="append")
-    assert str(cache.explain("seen")) == "seen: miss (input changed: one is to be made anew)"
+    assert str(cache.explain("seen")) == "seen: miss (input changed: one must be recomputed)"
     assert seen(cache, query) == ({"top": [4]}, "hit")
     cache.view("one", "SELECT k + 0 * random() AS k FROM t")
     write_deltalake(tmp_path / "t", pa.table({"k": [3]}), mode="append")
@@ -498,7 +505,7 @@ def test_views_over_cached_views_are_as_new_as_those(ctx, cache, tmp_path):
 
 
 def test_a_stream_is_read_once(ctx, cache):
-    """And is staged whole; the same rows are a hit. The session knows of no table but the entry."""
+    """A stream is read once and staged completely; equal rows are a hit; only the entry is registered."""
     table = pa.table({"k": [1, 2, 3]})
     for source in (table.to_reader(), table, table.to_reader(), table.to_batches()[0]):
         assert cache.dataset("staged", source).to_pydict() == {"k": [1, 2, 3]}
@@ -510,7 +517,7 @@ def test_a_stream_is_read_once(ctx, cache):
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "json", "arrow"])
 def test_a_dataset_of_each_format_is_staged_and_served(ending, cache, tmp_path):
-    """A file, and a directory of such files."""
+    """A file and a directory of each format are staged and served."""
     table = pa.table({"k": [1, 2]})
     folder = tmp_path / "source"
     folder.mkdir()
@@ -539,8 +546,8 @@ def test_a_dataset_of_each_format_is_staged_and_served(ending, cache, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a?", "*", "a%201", "a#1"])
-def test_a_dataset_is_the_file_of_that_name_and_no_pattern(name, cache, tmp_path):
-    """Also where another one would match it, as file and as directory."""
+def test_a_dataset_path_is_not_a_glob(name, cache, tmp_path):
+    """A path with glob characters means the file or directory with exactly that name."""
     for other, value in (("a1", 1), ("a 1", 1), (name, 2)):
         folder = tmp_path / "lake" / other
         folder.mkdir(parents=True)
@@ -553,8 +560,8 @@ def test_a_dataset_is_the_file_of_that_name_and_no_pattern(name, cache, tmp_path
     assert cache.dataset("staged", folder).to_pydict() == {"k": [30]}
 
 
-def test_what_is_no_source_is_refused(cache, tmp_path):
-    """Nothing is there, nothing is known, or there is too much of it."""
+def test_an_invalid_source_is_refused(cache, tmp_path):
+    """A missing path, an unknown format and several formats are refused."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "both").mkdir()
     (tmp_path / "both" / "a.csv").write_text("k\n1\n")
@@ -568,7 +575,7 @@ def test_what_is_no_source_is_refused(cache, tmp_path):
 
 @pytest.mark.slow
 def test_the_key_is_the_same_in_another_process(ctx, cache, tmp_path):
-    """Whatever names the engine gives to what has none."""
+    """The fingerprint does not depend on names that the engine generates."""
     write_deltalake(tmp_path / "t", pa.table({"k": [1]}))
     script = f"""if True:
         import pyarrow as pa

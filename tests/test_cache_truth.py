@@ -1,4 +1,4 @@
-"""A hit is true: whatever has changed, a cache returns what a computation of now would."""
+"""A hit is valid: after any change, the cache returns what a new computation would."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from helpers.cache_world import QUERIES, SWAP, SWAPPED, World, content
 pytestmark = pytest.mark.slow
 
 STEPS = 25
-"""Asks of one world."""
+"""Requests per world."""
 
 
 class Asking:
-    """Asks a world's cache, and compares.
+    """Sends requests to the cache of a world, and compares the results.
 
     Args:
         world: the world.
@@ -29,7 +29,7 @@ class Asking:
         self.below = "SELECT id, x FROM t"
 
     def ask(self, name, query):
-        """Ask for a view, and return whether nothing was written for it."""
+        """Request a view, and return whether an existing entry was served without a write."""
         world = self.world
         before = self.version(name)
         frame = world.cache.view(name, query, functions={"shift": str(world.shift)})
@@ -38,14 +38,14 @@ class Asking:
         return before is not None and self.version(name) == before
 
     def ask_for_frame(self, name, query):
-        """Ask with a frame that was made some time ago."""
+        """Request a view by a frame that was created earlier."""
         frame = self.world.frames[query]
-        # A frame means the table in memory that it was made over, whatever has its name now.
+        # A frame keeps the in-memory table that it was created over.
         expected = content(frame) if query in self.world.bound_frames else None
         self.compare(query, content(self.world.cache.view(name, frame)), expected)
 
     def ask_for_dataset(self):
-        """Ask for one of the sources outside."""
+        """Request a dataset of one of the external sources."""
         world = self.world
         source, query = world.random.choice(
             (
@@ -59,7 +59,7 @@ class Asking:
         assert found == world.truth(query, self.below), (query, world.done)
 
     def ask_under_each_schema(self):
-        """Ask for one text where its names stand for one table, and where they stand for another."""
+        """Request one SQL text under two default schemas, in which its names are other tables."""
         world = self.world
         name, query = world.random.choice(tuple(SWAP)), "SELECT id FROM {}"
         for schema, meant in world.random.sample([("public", name), (SWAPPED, SWAP[name])], 2):
@@ -78,9 +78,9 @@ class Asking:
         assert found == expected, (query, world.done)
 
     def is_plain(self, query):
-        """Tell whether the session itself gives what a new one would.
+        """Return whether the session itself returns what a new session would.
 
-        A view keeps what its names meant when it was made, and the engine keeps statistics of files.
+        A view keeps the tables it was created over, and the engine caches file statistics.
         """
         world = self.world
         reads_files = "files" in query or (" v" in query and "files" in world.view)
@@ -94,7 +94,7 @@ class Asking:
 
 
 def live(folder, seed, steps):
-    """Let a world live for some steps; return what was counted."""
+    """Run a world for some steps, and return the counts."""
     chance = random.Random(seed)
     world = World(folder, chance)
     asking = Asking(world)
@@ -128,11 +128,11 @@ def live(folder, seed, steps):
 
 
 def again(asking, name, query):
-    """Ask again where nothing has changed: nothing is written, here or in another session."""
+    """Repeat an unchanged request, here or in a new session, and count it as a hit if nothing was written."""
     if asking.world.random.random() < 0.3:
         was_plain = asking.is_plain(query)
         asking.world.enter()
-        # What it reads of the cache is to be known in the new session.
+        # The new session needs the cached view that the query reads.
         asking.ask("below", asking.below)
         if not was_plain:
             asking.ask(name, query)
@@ -142,8 +142,8 @@ def again(asking, name, query):
         assert not asking.is_plain(query), asking.world.cache.explain(name)
 
 
-def test_what_a_cache_returns_is_what_is_there_now(tmp_path, size, say):
-    """Over random changes of inputs, plans, schemas, files, memory, functions and settings."""
+def test_results_equal_a_new_computation(tmp_path, size, say):
+    """Results equal a new computation after random changes of inputs, plans, schemas, functions and settings."""
     cases, counts, seed = size(150, 5000), Counter(), 0
     while counts["asked"] < cases:
         folder = tmp_path / str(seed)

@@ -1,4 +1,4 @@
-"""What is kept is made again over the versions that it was made from, and held against what is kept."""
+"""`verify` recomputes entries from the recorded versions of their inputs, and compares the rows."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ROWS = pa.table(
 
 @pytest.fixture
 def lake(tmp_path):
-    """Two tables."""
+    """A folder with two Delta tables."""
     write_deltalake(tmp_path / "facts", ROWS)
     write_deltalake(tmp_path / "names", pa.table({"part": range(4), "name": list("abcd")}))
     return tmp_path
 
 
 def session(lake):
-    """A session that knows the two tables, and one of them at its first version as well."""
+    """A session with the two tables, and one of them at its first version as well."""
     ctx = ObservedSessionContext()
     ctx.register_delta("facts", lake / "facts")
     ctx.register_delta("names", lake / "names")
@@ -56,19 +56,19 @@ def cache(lake, ctx):
     return DeltaCache(ctx, lake / "root")
 
 
-def elsewhere(lake):
-    """The cache as another session has it, which knows nothing."""
+def in_new_session(lake):
+    """The cache in another session, without tables and definitions."""
     return DeltaCache(ObservedSessionContext(), lake / "root")
 
 
-def move_on(lake):
-    """Have both tables hold something else."""
+def change_tables(lake):
+    """Append to one table and update the other."""
     write_deltalake(lake / "facts", ROWS.slice(0, 10), mode="append")
     DeltaTable(lake / "names").update(updates={"name": "'z'"}, predicate="part = 1")
 
 
-def told(verified):
-    """What came out, with the reason."""
+def verdict_of(verified):
+    """The verdict and the reason."""
     return verified.verdict.value, verified.reason
 
 
@@ -88,96 +88,96 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_a_query_is_made_again_after_its_inputs_have_moved_on(name, lake, cache):
-    """In its own session, and in one that knows nothing: over the versions that it was made from."""
+def test_a_query_is_recomputed_at_the_recorded_versions(name, lake, cache):
+    """A query is recomputed at the recorded versions, in its own session and in an empty one."""
     kept = cache.view(name, QUERIES[name]).count()
-    assert told(cache.verify(name)) == ("reproducible", None)
-    move_on(lake)
-    for asked in (cache, elsewhere(lake)):
+    assert verdict_of(cache.verify(name)) == ("reproducible", None)
+    change_tables(lake)
+    for asked in (cache, in_new_session(lake)):
         verified = asked.verify(name)
-        assert told(verified) == ("reproducible", None)
+        assert verdict_of(verified) == ("reproducible", None)
         assert (verified.rows_kept, verified.rows_now, verified.version) == (kept, kept, 0)
 
 
-def test_a_frame_is_made_again(lake, ctx, cache):
-    """Its plan is kept as Substrait, in place of a text."""
+def test_a_frame_is_recomputed_from_substrait(lake, ctx, cache):
+    """A view defined by a frame is recomputed from its Substrait plan."""
     frame = ctx.table("facts").filter("part = 2").select("id", "x")
     assert cache.view("frame", frame).count() == 25
-    move_on(lake)
-    assert told(cache.verify("frame")) == ("reproducible", None)
-    assert told(elsewhere(lake).verify("frame")) == ("reproducible", None)
+    change_tables(lake)
+    assert verdict_of(cache.verify("frame")) == ("reproducible", None)
+    assert verdict_of(in_new_session(lake).verify("frame")) == ("reproducible", None)
 
 
-def test_a_view_of_the_session_is_followed_to_its_tables(lake, ctx, cache):
-    """Another session does not know the view, and the plan holds what it stands for."""
+def test_a_stored_plan_contains_the_views_of_the_session(lake, ctx, cache):
+    """A stored plan contains the content of the session's views, which another session lacks."""
     ctx.sql("CREATE VIEW even AS SELECT id, part FROM facts WHERE id % 2 = 0")
     assert cache.view("count", "SELECT part, count(*) AS n FROM even GROUP BY part").count() == 2
-    move_on(lake)
-    assert told(cache.verify("count")) == ("reproducible", None)
-    assert told(elsewhere(lake).verify("count")) == ("reproducible", None)
+    change_tables(lake)
+    assert verdict_of(cache.verify("count")) == ("reproducible", None)
+    assert verdict_of(in_new_session(lake).verify("count")) == ("reproducible", None)
 
 
-def test_a_view_over_another_kept_view_is_made_again(lake, cache):
-    """What is kept is a Delta table like any other."""
+def test_a_view_over_a_cached_view_is_recomputed(lake, cache):
+    """A cached view is an input like any other Delta table."""
     cache.view("sums", QUERIES["sum"])
     cache.view("top", "SELECT max(total) AS m FROM sums")
-    assert told(cache.verify("top")) == ("reproducible", None)
-    assert told(elsewhere(lake).verify("top")) == ("reproducible", None)
+    assert verdict_of(cache.verify("top")) == ("reproducible", None)
+    assert verdict_of(in_new_session(lake).verify("top")) == ("reproducible", None)
 
 
-def test_names_in_other_catalogs_and_quotes_mean_the_same(lake, cache, ctx):
-    """Whatever they are called."""
+def test_quoted_names_and_other_catalogs_are_resolved(lake, cache, ctx):
+    """Names in other catalogs and quoted names resolve to the same tables."""
     ctx.register_delta('"Facts of ""A"""', lake / "facts")
     cache.view("quoted", 'SELECT count(*) AS n FROM "Facts of ""A"""')
-    move_on(lake)
-    assert told(elsewhere(lake).verify("quoted")) == ("reproducible", None)
+    change_tables(lake)
+    assert verdict_of(in_new_session(lake).verify("quoted")) == ("reproducible", None)
 
 
-def test_settings_that_count_are_those_of_the_session(lake):
-    """A moment of a session's own time zone is the same in a session that has none."""
+def test_the_recorded_settings_are_used(lake):
+    """The recorded time zone is used in a session that has none."""
     ctx = session(lake)
     ctx.sql("SET datafusion.execution.time_zone = '+05:00'").collect()
     cache = DeltaCache(ctx, lake / "root")
     cache.view("zone", "SELECT id, CAST('2024-02-29T00:00:00' AS TIMESTAMPTZ) AS t FROM facts")
-    move_on(lake)
-    assert told(cache.verify("zone")) == ("reproducible", None)
-    assert told(elsewhere(lake).verify("zone")) == ("reproducible", None)
+    change_tables(lake)
+    assert verdict_of(cache.verify("zone")) == ("reproducible", None)
+    assert verdict_of(in_new_session(lake).verify("zone")) == ("reproducible", None)
 
 
-def test_functions_in_place_of_the_engines_own_are_there_again(lake):
-    """Those of Spark, where the session had them."""
+def test_spark_functions_are_enabled_again(lake):
+    """Spark functions are enabled again if the recorded session had them."""
     ctx = session(lake)
     ctx.enable_spark_functions()
     cache = DeltaCache(ctx, lake / "root")
     cache.view("spark", "SELECT id, ceil(x) AS up FROM facts")
-    move_on(lake)
-    assert told(cache.verify("spark")) == ("reproducible", None)
-    assert told(elsewhere(lake).verify("spark")) == ("reproducible", None)
+    change_tables(lake)
+    assert verdict_of(cache.verify("spark")) == ("reproducible", None)
+    assert verdict_of(in_new_session(lake).verify("spark")) == ("reproducible", None)
 
 
-def test_a_dataset_is_staged_again(lake, cache):
-    """From a Delta table at its version, and from files that are what they were."""
+def test_a_dataset_is_recomputed(lake, cache):
+    """A dataset is recomputed from a Delta table at its version, and from unchanged files."""
     pq.write_table(ROWS, lake / "rows.parquet")
     cache.dataset("files", lake / "rows.parquet")
     cache.dataset("table", lake / "facts")
-    move_on(lake)
-    for asked in (cache, elsewhere(lake)):
-        assert [told(asked.verify(name)) for name in ("files", "table")] == [
+    change_tables(lake)
+    for asked in (cache, in_new_session(lake)):
+        assert [verdict_of(asked.verify(name)) for name in ("files", "table")] == [
             ("reproducible", None)
         ] * 2
 
 
-# --- it differs ----------------------------------------------------------------------------------------------
+# --- verdict: differs ----------------------------------------------------------------------------------------
 
 
 def register(ctx, act, kind=None):
-    """Have a function of the program's own called `f`."""
+    """Register a user-defined function `f`."""
     kind = kind or pa.int64()
     ctx.register_udf(udf(act, [kind], kind, "immutable", "f"))
 
 
-def with_changed_function(lake, query, before, after, kind=None):
-    """Keep a view, change what its function does, not its version, and verify."""
+def verify_with_changed_function(lake, query, before, after, kind=None):
+    """Store a view, change its function without a new version, and verify."""
     ctx = session(lake)
     register(ctx, before, kind)
     DeltaCache(ctx, lake / "root").view("view", query, functions={"f": "1"})
@@ -189,8 +189,8 @@ def with_changed_function(lake, query, before, after, kind=None):
 
 
 def test_what_differs_is_named(lake):
-    """The columns, and no other; and how many rows there are."""
-    verified = with_changed_function(
+    """A difference names exactly the columns that differ, and the number of rows."""
+    verified = verify_with_changed_function(
         lake,
         "SELECT id, f(id) AS g FROM facts",
         lambda a: a,
@@ -198,21 +198,21 @@ def test_what_differs_is_named(lake):
     )
     assert (verified.verdict, verified.columns) == (Verdict.DIFFERS, ("g",))
     assert (verified.rows_kept, verified.rows_now) == (100, 100)
-    assert str(verified) == "view 0: differs (g; 100 rows kept, 100 now)"
+    assert str(verified) == "view 0: differs (g; 100 rows stored, 100 recomputed)"
 
 
 def test_other_rows_are_counted(lake):
-    """Where there are more or fewer, every column holds something else."""
-    verified = with_changed_function(
+    """With more or fewer rows, every column differs."""
+    verified = verify_with_changed_function(
         lake, "SELECT id, part FROM facts WHERE f(id) < 50", lambda a: a, lambda a: pc.add(a, 1)
     )
     assert (verified.verdict, verified.columns) == (Verdict.DIFFERS, ("id", "part"))
     assert (verified.rows_kept, verified.rows_now) == (50, 49)
 
 
-def test_values_that_stand_in_other_rows_are_a_difference(lake):
-    """Though each column holds what it held."""
-    verified = with_changed_function(
+def test_values_combined_into_other_rows_are_a_difference(lake):
+    """Equal columns whose values are combined into other rows are a difference."""
+    verified = verify_with_changed_function(
         lake, "SELECT id, f(id) AS g FROM facts", lambda a: a, lambda a: pc.subtract(99, a)
     )
     assert (verified.verdict, verified.columns) == (Verdict.DIFFERS, ())
@@ -224,8 +224,8 @@ def test_values_that_stand_in_other_rows_are_a_difference(lake):
     [(1e-12, "reproducible", ("g",), ()), (1e-6, "differs", (), ("g",))],
 )
 def test_the_order_of_a_sum_is_no_difference(off_by, verdict, rounded, columns, lake):
-    """Floats that differ by a billionth at most are the same, and it is said."""
-    verified = with_changed_function(
+    """Floats that differ by at most 1e-9 are equal, and are reported as rounded."""
+    verified = verify_with_changed_function(
         lake,
         "SELECT CAST(id AS VARCHAR) AS t, f(x) AS g, [id, NULL] AS l FROM facts",
         lambda a: a,
@@ -235,51 +235,51 @@ def test_the_order_of_a_sum_is_no_difference(off_by, verdict, rounded, columns, 
     assert (verified.verdict, verified.rounded, verified.columns) == (verdict, rounded, columns)
 
 
-# --- nobody can tell -----------------------------------------------------------------------------------------
+# --- verdict: cannot_tell ---------------------------------------------------------------------------------------
 
 
 def reason(verified):
     assert verified.verdict is Verdict.CANNOT_TELL
-    assert (verified.columns, verified.rounded) == ((), ()) or "each time" in verified.reason
+    assert (verified.columns, verified.rounded) == ((), ()) or "volatile" in verified.reason
     return verified.reason
 
 
-def test_a_function_that_is_not_at_hand(lake, ctx, cache):
-    """In another session; and at another version in its own."""
+def test_a_missing_function_cannot_be_reproduced(lake, ctx, cache):
+    """A function that the session lacks, or has in another version, cannot be reproduced."""
     register(ctx, lambda a: a)
     query = "SELECT f(id) AS g FROM facts"
     cache.view("view", query, functions={"f": "1"})
-    move_on(lake)
-    assert told(cache.verify("view")) == ("reproducible", None)
-    assert (
-        reason(elsewhere(lake).verify("view"))
-        == "a function of the program's own: f 1 is not at hand"
-    )
+    change_tables(lake)
+    assert verdict_of(cache.verify("view")) == ("reproducible", None)
+    assert reason(in_new_session(lake).verify("view")) == "user-defined function missing: f 1"
 
 
-def test_a_call_that_gives_another_result_each_time(lake, cache):
-    """Unless it makes no difference."""
+def test_a_volatile_function_cannot_be_reproduced(lake, cache):
+    """A volatile function cannot be reproduced, unless the rows are equal anyway."""
     hourly = CachePolicy("hourly", max_age=timedelta(hours=1))
     cache.view("drawn", "SELECT id, random() AS r FROM facts", policy=hourly)
-    assert reason(cache.verify("drawn")) == "random() gives another result each time"
+    assert reason(cache.verify("drawn")) == "random() is volatile"
     cache.view("certain", "SELECT id FROM facts WHERE random() < 2", policy=hourly)
-    assert told(elsewhere(lake).verify("certain")) == ("reproducible", None)
+    assert verdict_of(in_new_session(lake).verify("certain")) == ("reproducible", None)
 
 
-def test_a_table_in_memory(lake, ctx, cache):
-    """It is looked at in its session, and is no part of another."""
+def test_an_in_memory_table_needs_its_session(lake, ctx, cache):
+    """An in-memory table can be read in its session only."""
     ctx.from_arrow(pa.table({"part": [1]}), name="wanted")
     cache.view("view", "SELECT id FROM facts JOIN wanted USING (part)")
-    move_on(lake)
-    assert told(cache.verify("view")) == ("reproducible", None)
-    assert reason(elsewhere(lake).verify("view")) == "a source that only its session knows: wanted"
+    change_tables(lake)
+    assert verdict_of(cache.verify("view")) == ("reproducible", None)
+    assert (
+        reason(in_new_session(lake).verify("view"))
+        == "inputs available only in the original session: wanted"
+    )
     ctx.deregister_table("wanted")
     ctx.from_arrow(pa.table({"part": [2]}), name="wanted")
     assert "wanted" in reason(cache.verify("view"))
 
 
-def test_files_that_have_changed_or_are_gone(lake, ctx, cache):
-    """Of a view, and of a dataset."""
+def test_changed_or_missing_files_cannot_be_reproduced(lake, ctx, cache):
+    """Changed or missing files of a view or a dataset cannot be reproduced."""
     path = lake / "rows.parquet"
     pq.write_table(ROWS, path)
     ctx.register_parquet("rows", path)
@@ -287,81 +287,87 @@ def test_files_that_have_changed_or_are_gone(lake, ctx, cache):
     cache.dataset("dataset", path)
     pq.write_table(ROWS.slice(0, 50), path)
     assert "changed" in reason(cache.verify("view"))
-    for asked in (cache, elsewhere(lake)):
+    for asked in (cache, in_new_session(lake)):
         assert reason(asked.verify("dataset")) == "input changed: file changed: rows.parquet"
     path.unlink()
     assert (
-        reason(elsewhere(lake).verify("dataset")) == "input gone: its files are not where they were"
+        reason(in_new_session(lake).verify("dataset"))
+        == "input gone: its source files are missing or of another format"
     )
     assert cache.verify("view").verdict is Verdict.CANNOT_TELL
 
 
-def test_a_version_that_was_vacuumed(lake, cache):
-    """The log still knows it, and its files are gone."""
+def test_a_vacuumed_version_cannot_be_reproduced(lake, cache):
+    """A version that is still in the log but whose files were vacuumed cannot be reproduced."""
     cache.view("view", QUERIES["sum"])
-    move_on(lake)
+    change_tables(lake)
     DeltaTable(lake / "facts").optimize.compact()
     DeltaTable(lake / "facts").vacuum(0, dry_run=False, enforce_retention_duration=False)
-    for asked in (cache, elsewhere(lake)):
+    for asked in (cache, in_new_session(lake)):
         assert (
             reason(asked.verify("view"))
-            == "version vacuumed: files of facts 0 are not there any more"
+            == "version vacuumed: data files of facts version 0 are missing"
         )
 
 
-def test_a_version_that_the_log_has_forgotten(lake, cache):
-    """After a checkpoint, and its clean-up."""
+def test_a_version_without_a_commit_cannot_be_reproduced(lake, cache):
+    """A version whose commit was cleaned up after a checkpoint cannot be reproduced."""
     cache.view("view", QUERIES["sum"])
-    move_on(lake)
+    change_tables(lake)
     table = DeltaTable(lake / "facts")
     table.create_checkpoint()
     os.remove(lake / "facts/_delta_log/00000000000000000000.json")
-    assert reason(elsewhere(lake).verify("view")) == "version gone: facts has no version 0 any more"
+    assert (
+        reason(in_new_session(lake).verify("view")) == "version gone: facts no longer has version 0"
+    )
 
 
-def test_an_input_that_is_gone(lake, cache):
-    """Deleted, or made anew in the same place."""
+def test_a_deleted_or_recreated_input_cannot_be_reproduced(lake, cache):
+    """An input that was deleted or recreated cannot be reproduced."""
     cache.view("view", QUERIES["sum"])
     shutil.move(lake / "facts", lake / "away")
-    assert reason(elsewhere(lake).verify("view")) == "input gone: facts is not where it was"
+    assert (
+        reason(in_new_session(lake).verify("view")) == "input gone: the table facts does not exist"
+    )
     write_deltalake(lake / "facts", ROWS)
-    assert reason(elsewhere(lake).verify("view")) == "input gone: facts was made anew"
+    assert reason(in_new_session(lake).verify("view")) == "input gone: facts was recreated"
 
 
-def test_an_input_that_was_put_back_from_a_copy(lake, cache):
-    """It is the same table, and has the version again, with other rows in it."""
+def test_an_input_restored_from_a_copy_cannot_be_reproduced(lake, cache):
+    """An input restored from a copy has the same version number with other rows: it cannot be reproduced."""
     shutil.copytree(lake / "facts", lake / "copy")
-    move_on(lake)
+    change_tables(lake)
     cache.view("view", QUERIES["sum"])
     shutil.rmtree(lake / "facts")
     shutil.move(lake / "copy", lake / "facts")
     write_deltalake(lake / "facts", ROWS.slice(3, 4), mode="append")
-    assert reason(elsewhere(lake).verify("view")) == "input gone: facts has another version 1 now"
-
-
-def test_a_stream_can_be_read_only_once(lake, cache):
-    """The session that has read it holds it; another cannot have it."""
-    cache.dataset("stream", pa.RecordBatchReader.from_batches(ROWS.schema, ROWS.to_batches()))
-    assert told(cache.verify("stream")) == ("reproducible", None)
     assert (
-        reason(elsewhere(lake).verify("stream")) == "its source was a stream, or a table in memory"
+        reason(in_new_session(lake).verify("view"))
+        == "input gone: version 1 of facts now has other content"
     )
 
 
-def test_what_no_plan_makes(lake, cache):
-    """An artifact, and the metadata of a session."""
+def test_a_stream_needs_its_session(lake, cache):
+    """A dataset of a stream can be reproduced only in the session that still has its rows."""
+    cache.dataset("stream", pa.RecordBatchReader.from_batches(ROWS.schema, ROWS.to_batches()))
+    assert verdict_of(cache.verify("stream")) == ("reproducible", None)
+    assert (
+        reason(in_new_session(lake).verify("stream"))
+        == "its source was a stream or an in-memory table"
+    )
+
+
+def test_entries_without_a_plan(lake, cache):
+    """Artifacts and metadata snapshots have no plan to run again."""
     cache.artifact("model", {"a": 1})
     cache.snapshot(["inputs"])
-    assert reason(cache.verify("model")) == "an artifact is made by its program alone"
-    assert (
-        reason(cache.verify("session_inputs"))
-        == "a session's metadata is made by the session alone"
-    )
+    assert reason(cache.verify("model")) == "an artifact has no plan to run again"
+    assert reason(cache.verify("session_inputs")) == "a metadata snapshot has no plan to run again"
 
 
 @pytest.mark.internal_errors
-def test_an_entry_that_is_invalidated_or_damaged(lake, cache):
-    """It is what it is; nothing is raised, and nothing is changed."""
+def test_an_invalidated_or_damaged_entry(lake, cache):
+    """An invalidated or damaged entry gives `cannot_tell`, raises nothing and changes nothing."""
     cache.view("view", QUERIES["sum"])
     cache.invalidate("view")
     assert reason(cache.verify("view")) == "it was invalidated"
@@ -371,8 +377,8 @@ def test_an_entry_that_is_invalidated_or_damaged(lake, cache):
     assert reason(cache.verify("view")).startswith("damaged: ")
 
 
-def test_an_entry_that_there_is_not(cache):
-    """Is an error, as a wrong name is."""
+def test_an_absent_entry_is_an_error(cache):
+    """Verifying an absent entry or an invalid name raises."""
     with pytest.raises(CacheError, match="there is no entry nothing"):
         cache.verify("nothing")
 
@@ -384,8 +390,8 @@ def plans(lake, scope="cache_views"):
     return sorted((lake / "root" / scope).glob(f"*/{PLAN_DIRECTORY}/*"))
 
 
-def test_a_plan_lies_with_its_entry_and_nowhere_else(lake, cache):
-    """For its owner to read; its literals are in no other file, and none is left half written."""
+def test_a_plan_is_only_in_the_folder_of_its_entry(lake, cache):
+    """A plan is in its entry's folder only, readable for its owner, and complete; no other file has its literals."""
     cache.view(
         "view",
         "SELECT id FROM facts WHERE id <> 31415926 AND part IN (SELECT part FROM names WHERE name <> 'canary')",
@@ -402,48 +408,48 @@ def test_a_plan_lies_with_its_entry_and_nowhere_else(lake, cache):
             assert b"31415926" not in content
 
 
-def test_no_plan_is_kept_when_that_is_switched_off(lake, ctx):
-    """Then only the session that made it can tell."""
+def test_plans_can_be_switched_off(lake, ctx):
+    """Without stored plans, only the session with the definition can verify an entry."""
     cache = DeltaCache(ctx, lake / "root", settings=Settings(keep_plans=False))
     cache.view("view", QUERIES["sum"])
     assert plans(lake) == []
-    move_on(lake)
-    assert told(cache.verify("view")) == ("reproducible", None)
-    assert reason(elsewhere(lake).verify("view")) == "its plan was not kept"
+    change_tables(lake)
+    assert verdict_of(cache.verify("view")) == ("reproducible", None)
+    assert reason(in_new_session(lake).verify("view")) == "no plan was stored"
 
 
-def test_a_plan_that_cannot_be_read_is_said(lake, cache):
-    """Of a later release, or damaged."""
+def test_an_unreadable_plan_is_the_reason(lake, cache):
+    """A plan of a later release or a damaged plan is the reason of `cannot_tell`."""
     cache.view("view", QUERIES["sum"])
     (path,) = plans(lake)
     for content in ('{"format":2}', "{", '{"format":1,"later":true}', ""):
         path.write_text(content)
-        assert reason(elsewhere(lake).verify("view")) == "its plan cannot be read"
+        assert reason(in_new_session(lake).verify("view")) == "its plan cannot be read"
 
 
-def test_the_plan_of_each_content_is_kept(lake, cache):
-    """Each version of an entry is verified by its own."""
+def test_each_version_has_its_own_plan(lake, cache):
+    """Each version of an entry is verified with its own plan."""
     cache.view("view", "SELECT count(*) AS n FROM facts")
-    move_on(lake)
+    change_tables(lake)
     cache.view("view", "SELECT count(*) + 1 AS n FROM facts")
     assert len(plans(lake)) == 2
     from deltawitness.cache.verify.verifier import Verifier
 
     uri = str(lake / "root/cache_views/view")
     verifier = Verifier(LedgerRoot(str(lake / "root")))
-    found = [verifier.version("view", CacheScope.VIEW, uri, version) for version in (0, 1)]
-    assert [told(each) for each in found] == [("reproducible", None)] * 2
+    found = [verifier.verify_version("view", CacheScope.VIEW, uri, version) for version in (0, 1)]
+    assert [verdict_of(each) for each in found] == [("reproducible", None)] * 2
 
 
 @pytest.mark.internal_errors
-def test_a_plan_that_cannot_be_kept_takes_nothing_from_the_result(lake, cache):
-    """It is reported."""
+def test_an_entry_is_stored_without_a_plan_that_cannot_be_written(lake, cache):
+    """A plan that cannot be written is reported; the entry is stored without it."""
     path = lake / "root/cache_views/view"
     path.mkdir(parents=True)
     (path / PLAN_DIRECTORY).write_text("in the way")
     assert cache.view("view", QUERIES["sum"]).count() == 4
     assert cache.explain("view").result == "hit"
-    assert reason(elsewhere(lake).verify("view")) == "its plan was not kept"
+    assert reason(in_new_session(lake).verify("view")) == "no plan was stored"
 
 
 OTHER_PROCESS = """
@@ -456,12 +462,12 @@ OTHER_PROCESS = """
 
 
 @pytest.mark.slow
-def test_another_process_makes_it_again(lake, ctx, cache):
-    """With nothing but the cache and the tables."""
+def test_another_process_verifies_an_entry(lake, ctx, cache):
+    """Another process verifies an entry with only the cache and the tables."""
     names = ["sum", "joined", "both"]
     for name in names:
         cache.view(name, QUERIES[name])
-    move_on(lake)
+    change_tables(lake)
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(OTHER_PROCESS), str(lake / "root"), *names],
         capture_output=True,
@@ -475,10 +481,10 @@ def test_another_process_makes_it_again(lake, ctx, cache):
     ]
 
 
-def test_nothing_is_written_by_looking(lake, cache):
-    """No commit, no file, neither of the entry nor of its inputs."""
+def test_verifying_writes_nothing(lake, cache):
+    """Verifying writes no commit and no file, neither of the entry nor of its inputs."""
     cache.view("view", QUERIES["joined"])
-    move_on(lake)
+    change_tables(lake)
 
     def everything():
         return {
@@ -488,5 +494,5 @@ def test_nothing_is_written_by_looking(lake, cache):
         }
 
     before = everything()
-    assert told(cache.verify("view")) == ("reproducible", None)
+    assert verdict_of(cache.verify("view")) == ("reproducible", None)
     assert everything() == before

@@ -1,4 +1,4 @@
-"""A cache on an object store is made again, pruned and told of as one on a disk."""
+"""Entries on an object store are verified, pruned and recorded like local ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cache_of(server):
 
 @pytest.mark.slow
 def test_a_remote_cache_is_verified_snapshotted_and_pruned(server):
-    """Its plans lie beside it; credentials are in none of what is kept."""
+    """Plans are stored next to remote entries, and no stored file contains credentials."""
     write_deltalake("s3://lake/facts", pa.table({"id": [1, 2, 3]}), storage_options=server.options)
     ctx = ObservedSessionContext()
     ctx.register_delta("facts", "s3://lake/facts", storage_options=server.options)

@@ -140,7 +140,7 @@ def test_ls_tells_every_entry(place):
     (path,) = (place / ".deltawitness/cache_artifacts/model").glob("*.parquet")
     path.unlink()
     line = shown("cache", "ls")
-    assert "view │ sums │ nightly │ 1" in line
+    assert "view sums nightly 1" in line
     assert "damaged: " in line
 
 
@@ -160,7 +160,7 @@ def test_why_tells_what_it_was_made_from_and_how_it_was_found(place):
     assert [(read["job"], read["result"], read["reason"]) for read in why["reads"]] == [
         ("inner", "miss", "input changed: facts 0 -> 1"),
         ("load", "hit", None),
-        ("load", "miss", "absent: it was never kept"),
+        ("load", "miss", "absent: nothing is stored under this name"),
     ]
     assert [read["reason"] for read in told("cache", "why", "sums", "--limit", 1)["reads"]] == [
         "input changed: facts 0 -> 1"
@@ -179,7 +179,7 @@ def test_why_tells_the_state_of_an_entry(place):
     shown("cache", "prune", "--older-than", "0.001s")
     assert told("cache", "why", "sums")["entries"][0]["state"] == "pruned"
     shutil.rmtree(place / ".deltawitness/cache_views/sums")
-    assert shown("cache", "why", "sums").startswith("sums is not there any more")
+    assert shown("cache", "why", "sums").startswith("sums no longer exists")
     assert complaint("cache", "why", "nothing") == "there is no entry nothing"
     assert "name" in complaint("cache", "why", "../x", code=2)
 
@@ -251,7 +251,7 @@ def test_verify_makes_an_entry_again(place):
     assert shown("cache", "verify", "sums") == "sums 1: reproducible (2 rows)"
     assert (
         shown("cache", "verify", "chosen")
-        == "chosen 0: cannot tell (a source that only its session knows: wanted)"
+        == "chosen 0: cannot tell (inputs available only in the original session: wanted)"
     )
     assert complaint("cache", "verify", "nothing") == "there is no entry nothing"
 
@@ -275,7 +275,10 @@ def test_an_entry_that_differs_is_a_failure(place):
     harmed(place, 1)
     found = told("cache", "verify", "sums", code=1)
     assert (found["verdict"], found["columns"]) == ("differs", ["total"])
-    assert shown("cache", "verify", "sums", code=1) == "sums 1: differs (total; 2 rows kept, 2 now)"
+    assert (
+        shown("cache", "verify", "sums", code=1)
+        == "sums 1: differs (total; 2 rows stored, 2 recomputed)"
+    )
 
 
 def test_a_run_is_verified_with_the_runs_that_were_opened_in_it(place, run_id):
@@ -285,12 +288,12 @@ def test_a_run_is_verified_with_the_runs_that_were_opened_in_it(place, run_id):
         (write["name"], write["version"], write["verdict"], write["reason"])
         for write in found["writes"]
     ] == [
-        ("facts", 0, "cannot_tell", "its plan was not kept"),
+        ("facts", 0, "cannot_tell", "no plan was stored"),
         ("sums", 0, "reproducible", None),
-        ("facts", 1, "cannot_tell", "its plan was not kept"),
+        ("facts", 1, "cannot_tell", "no plan was stored"),
         ("sums", 1, "reproducible", None),
-        ("chosen", 0, "cannot_tell", "a source that only its session knows: wanted"),
-        ("model", 0, "cannot_tell", "an artifact is made by its program alone"),
+        ("chosen", 0, "cannot_tell", "inputs available only in the original session: wanted"),
+        ("model", 0, "cannot_tell", "an artifact has no plan to run again"),
     ]
     assert {name: found[name] for name in ("run_id", "reproducible", "differs", "cannot_tell")} == {
         "run_id": run_id,
@@ -309,12 +312,12 @@ def test_a_run_of_which_something_differs_is_a_failure(own):
     harmed(own, 0)
     found = told("verify", run_id, code=1)
     assert (found["differs"], found["reproducible"]) == (1, 1)
-    assert "sums 0: differs (total; 2 rows kept, 2 now)" in shown("verify", run_id, code=1)
+    assert "sums 0: differs (total; 2 rows stored, 2 recomputed)" in shown("verify", run_id, code=1)
     shown("cache", "prune", "--older-than", "0.001s")
     reasons = {
         write["reason"] for write in told("verify", run_id)["writes"] if write["name"] == "sums"
     }
-    assert reasons == {"version vacuumed: what it held is not there any more, or damaged"}
+    assert reasons == {"version vacuumed: its data files are missing or damaged"}
 
 
 def test_an_input_that_is_gone_is_said(own):
@@ -324,7 +327,7 @@ def test_an_input_that_is_gone_is_said(own):
     reasons = {
         write["reason"] for write in told("verify", run_id)["writes"] if write["name"] == "sums"
     }
-    assert reasons == {"input gone: facts is not where it was"}
+    assert reasons == {"input gone: the table facts does not exist"}
 
 
 def test_without_plans_nobody_can_tell(tmp_path, monkeypatch):
@@ -336,7 +339,7 @@ def test_without_plans_nobody_can_tell(tmp_path, monkeypatch):
     reasons = {
         write["reason"] for write in told("verify", run_id)["writes"] if write["name"] == "sums"
     }
-    assert reasons == {"its plan was not kept"}
+    assert reasons == {"no plan was stored"}
     assert not list(tmp_path.rglob("_plans"))
 
 

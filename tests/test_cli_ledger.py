@@ -270,10 +270,8 @@ def test_runs_are_listed_newest_first(here):
     rows = told("runs")
     assert [row["job"] for row in rows] == ["killed", "inner", "middle", "nested", "load"]
     assert set(rows[0]) == {*RUNS.schema.names, "processes"} - {PARTITION, "is_part"}
-    shown = ask("runs").stdout.splitlines()
-    assert [line.split("│")[2].strip() for line in shown if "│" in line] == [
-        row["job"] for row in rows
-    ]
+    shown = ask("runs").stdout.splitlines()[1:]
+    assert [line.split()[1] for line in shown] == [row["job"] for row in rows]
 
 
 def test_runs_are_told_apart(here):
@@ -317,7 +315,7 @@ def test_a_run_is_shown_with_the_runs_that_were_opened_in_it(here):
     lines = [(line["table"], line["operations"], line["rows_added"]) for line in shown["tables"]]
     assert lines == [("top", 1, 1), ("middle", 1, 1), ("inner", 2, 2)]
     text = ask("show", nested["run_id"]).stdout
-    assert "nested  ok  writes 1, rows added 1; with its runs writes 4, rows added 4" in text
+    assert "nested  ok  writes 1, rows added 1; with its child runs writes 4, rows added 4" in text
     assert "└── middle  ok  writes 1, rows added 1  middle-1" in text
     assert "    └── inner  ok  writes 2, rows added 2  inner-1" in text
 
@@ -328,7 +326,7 @@ def test_an_inner_run_is_shown_by_itself(here):
     assert shown["total"]["writes"] == 3
     assert shown["run"]["attributes"] == [{"name": "shard", "value": "3"}]
     text = ask("show", "middle").stdout
-    assert f"opened in run {shown['run']['parent_run_id']}" in text
+    assert f"child of run {shown['run']['parent_run_id']}" in text
     assert "shard: 3" in text
 
 
@@ -379,8 +377,8 @@ def test_writes_are_listed_newest_first(here):
     )
     assert set(rows[0]) == set(INVENTORY.schema.names) - {PARTITION}
     shown = ask("writes", "--limit", "100").stdout
-    assert shown.count("│ WRITE ") == 12
-    assert shown.count("│ DELETE ") == 1
+    assert shown.count("  WRITE ") == 12
+    assert shown.count("  DELETE ") == 1
 
 
 def test_writes_are_told_apart(here):
@@ -388,7 +386,11 @@ def test_writes_are_told_apart(here):
     flights = here / "lake/flights"
     for spelling in ("flights", "lake/flights", flights, flights.as_uri(), table_id(flights)):
         assert len(told("writes", "--table", spelling)) == 5, spelling
-    assert told("writes", "--table", "flight") == []
+    assert len(told("writes", "--table", table_id(flights)[:9])) == 5
+    assert complaint("writes", "--table", "flight").startswith(
+        "--table: the ledger has no table 'flight'; it has "
+    )
+    assert complaint("writes", "--run", "nosuch") == "--run: no run begins with nosuch"
     assert len(told("writes", "--result", "error")) == 1
     assert len(told("writes", "--run", "inner-1")) == 2
     assert len(told("writes", "--table", "flights", "--limit", "2")) == 2
@@ -398,7 +400,9 @@ def test_writes_are_told_apart(here):
 
 def test_a_quote_in_a_name_is_a_quote(here):
     """What is asked for is no part of a query's text."""
-    assert told("writes", "--table", "it's' OR '1'='1") == []
+    said = complaint("writes", "--table", "it's' OR '1'='1")
+    assert said.startswith("--table: the ledger has no table ")
+    assert complaint("writes", "--run", "x' OR '1'='1") == "--run: no run begins with x' OR '1'='1"
 
 
 # --- audit ---------------------------------------------------------------------------------------------
@@ -484,7 +488,7 @@ def test_an_applied_reconcile_makes_the_ledger_whole(lake):
     assert told("reconcile", "--all")["is_clean"]
     assert told("reconcile", "--all", "--full")["commits"] == 9
     assert len(told("writes", "--limit", "100")) == 9
-    assert "the ledger says what the logs say" in ask("reconcile", "--all").stdout
+    assert "the ledger agrees with the logs" in ask("reconcile", "--all").stdout
 
 
 def test_a_reconcile_tells_of_tables_that_cannot_be_read(lake):
@@ -495,7 +499,7 @@ def test_a_reconcile_tells_of_tables_that_cannot_be_read(lake):
 
 def test_a_reconcile_says_of_which_tables(lake):
     """Some, or all; not neither and not both."""
-    assert complaint("reconcile", code=2) == "reconcile: name tables, or give --all"
+    assert complaint("reconcile", code=2) == "reconcile: expected either table paths or --all"
     complaint("reconcile", "lake/top", "--all", code=2)
     assert "no ledger at" in complaint("reconcile", "--all")
 
@@ -539,14 +543,14 @@ def test_what_a_dead_process_left_is_drained(tmp_path, monkeypatch):
         env={**os.environ, Env.CACHE_ROOT.value: ".deltawitness", Env.DRAIN_INTERVAL.value: "600"},
     )
     assert done.returncode == -signal.SIGKILL
-    assert complaint("runs").endswith("; what waits for one is carried by `deltawitness drain`")
+    assert complaint("runs").endswith("; spools wait to be imported: run `deltawitness drain`")
     assert not (tmp_path / ".deltawitness/cache_ledgers").exists()
     drained = ask("drain")
     assert (drained.exit_code, drained.stdout) == (
         0,
-        "4 operations, 1 run and 0 snapshots of processes that are gone: 1\n",
+        "imported 4 operations, 1 run and 0 snapshots of 1 dead process\n",
     )
-    assert ask("drain").stdout == "nothing waits\n"
+    assert ask("drain").stdout == "no spools to import\n"
     assert told("drain")["operations"] == 0
     assert [row["status"] for row in told("runs")] == ["abandoned"]
 
@@ -562,7 +566,7 @@ def test_what_cannot_be_drained_is_told_by_the_exit_code(tmp_path, monkeypatch):
     done = ask("drain")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1] == (
-        "deltawitness: what 1 processes left could not be carried, and waits"
+        "deltawitness: the spools of 1 dead processes could not be imported and stay where they are"
     )
     assert "Traceback" not in done.stderr
 
@@ -582,7 +586,7 @@ def test_a_good_ledger_is_verified(here):
     done = ask("ledger", "verify")
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
-        *("cache_inventory_v1: 13 rows", "cache_run_summary_v1: 5 rows", "nothing is wrong"),
+        *("cache_inventory_v1: 13 rows", "cache_run_summary_v1: 5 rows", "no problems found"),
     ]
     verification = told("ledger", "verify")
     assert (verification["is_good"], verification["findings"]) == (True, [])

@@ -22,7 +22,6 @@ VALID = {
 
 INVALID = {
     Env.DIAGNOSTICS_SINK: ("file", "otel, memory, both, none"),
-    Env.TABLE_ID_KEY: ("", "non-empty"),
     Env.USER_METADATA: ("maybe", "true, false"),
     Env.DELIVERY_INTERVAL: ("0", "greater than 0"),
     Env.QUEUE_SIZE: ("many", "whole number"),

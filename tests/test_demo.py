@@ -98,7 +98,7 @@ def test_a_late_batch_has_exactly_the_views_computed_anew_that_depend_on_it(tmp_
     reads = [row for row in ledger.inventory().to_pylist() if row["operation"] == "READ"]
     reasons = [row["reason"] for row in reads if row["result"] == "miss"]
     assert sorted(reasons) == [
-        *["absent: it was never kept"] * 6,
+        *["absent: nothing is stored under this name"] * 6,
         "input changed: delays_by_carrier 0 -> 1",
         *["input changed: flights 21 -> 22"] * 2,
     ]

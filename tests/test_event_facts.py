@@ -34,7 +34,7 @@ FACTS = [
     "deltawitness.observe.ledger_sink.provisional_text",
     "deltawitness.observe.ledger_sink.intent_text",
     "deltawitness.ledger.tables.write_rows.ledger_uri",
-    "deltawitness.ledger.tables.write_rows.place_part",
+    "deltawitness.ledger.tables.write_rows.process_columns",
     "deltawitness.ledger.tables.write_rows.message_for_ledger",
     "deltawitness.telemetry.spans.event_attributes",
 ]

@@ -15,7 +15,7 @@ import pytest
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY
 from helpers.ledger_parts import rows_of
-from helpers.ledger_truth import assert_told_at_most_once, untold
+from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
 
 pytestmark = pytest.mark.slow
 
@@ -143,9 +143,9 @@ def test_a_fork_is_as_it_would_be_without_us(outcomes, case):
     ledger = Ledger(folder / "cache")
     ledger.drain()
     tables = list((folder / "lake").iterdir())
-    assert_told_at_most_once(ledger.root, *tables)
+    assert_recorded_at_most_once(ledger.root, *tables)
     if way != "uninstrumented":
-        assert untold(ledger.root, *tables) == set()
+        assert unrecorded_commits(ledger.root, *tables) == set()
     assert list(ledger.spools.iterdir()) == []
     operations = [row["operation"] for row in rows_of(ledger.root, INVENTORY, "operation")]
     assert operations.count("COPY") == EXPORTS.get(way, 0) + EXPORTS.get(kind, 0)

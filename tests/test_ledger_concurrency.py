@@ -1,4 +1,4 @@
-"""Many processes keep one ledger, and drain at once: every row is there, once."""
+"""Concurrent processes with one ledger: every operation gets exactly one row."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from deltawitness import Ledger, Settings
 from deltawitness.ledger.spool.reader import adopt
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from helpers.ledger_parts import left_behind, rows_of, write_ids
-from helpers.ledger_truth import assert_told_at_most_once, commits_of, untold
+from helpers.ledger_truth import assert_recorded_at_most_once, commits_of, unrecorded_commits
 from helpers.new_processes import PROCESSES, results_of
 from programs import ledger_crowd
 
 
 def made(*tables, options=None):
-    """Make tables of one version that nobody has observed."""
+    """Create tables of one version without observation."""
     for table in tables:
         write_deltalake(str(table), pa.table({"x": [0]}), storage_options=options)
 
 
 @pytest.mark.slow
 def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
-    """Nobody fails because of the ledger, no row is lost or doubled, each run is one row."""
+    """No write of concurrent writers fails, no row is lost or duplicated, each run is one row."""
     processes, writes, tables = size((8, 25, 4), (16, 200, 8))
     places = [tmp_path / f"t{number}" for number in range(tables)]
     made(*places)
@@ -36,7 +36,7 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     results = results_of(
         ledger_crowd.write_many,
         [
-            # They begin at different tables.
+            # They start with different tables.
             (settings, [str(place) for place in places], None, range(number, number + writes))
             for number in range(processes)
         ],
@@ -46,8 +46,8 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     ledger = Ledger(cache)
     left = ledger.drain()
     assert ledger.inventory().count() == processes * writes
-    assert_told_at_most_once(ledger.root, *places)
-    assert untold(ledger.root, *places) == {
+    assert_recorded_at_most_once(ledger.root, *places)
+    assert unrecorded_commits(ledger.root, *places) == {
         commit for commit, write_id in commits_of(*places).items() if write_id is None
     }
     runs = rows_of(ledger.root, RUNS, "run_id, job, status, writes, dropped")
@@ -63,16 +63,16 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
 
 
 def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
-    """They begin at the same moment, over the same spools of the dead."""
+    """Eight drains that start together over the same abandoned spools append each record once."""
     spools, count = size(10, 100), size(8, 16)
     root = tmp_path / "cache"
     left_behind(root / "cache_spool", spools)
     barrier = PROCESSES.Barrier(count)
     results = results_of(
-        ledger_crowd.drain_when_told, [(str(root), root / "cache_spool", barrier)] * count
+        ledger_crowd.drain_at_barrier, [(str(root), root / "cache_spool", barrier)] * count
     )
     ledger = Ledger(root)
-    ledger.drain()  # one that met too many others has left its spool
+    ledger.drain()  # a writer with too many conflicts has left its spool
     assert sorted(write_ids(ledger.root, INVENTORY)) == sorted(
         f"w-{number}" for number in range(spools)
     )
@@ -84,7 +84,7 @@ def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
 
 
 def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
-    """A spool that was drained, deleted and put back from a copy is known by its mark."""
+    """A spool that is restored from a copy after its drain adds no rows."""
     ledger = Ledger(tmp_path / "cache")
     left_behind(ledger.spools, 1)
     shutil.copytree(ledger.spools, tmp_path / "copy")
@@ -96,7 +96,7 @@ def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
 
 
 def test_ledgers_that_share_a_spool_folder_are_kept_apart(tmp_path):
-    """What waits for one is not drained into the other."""
+    """With a shared spool folder, the records of one ledger are not drained into another."""
     one, other = (
         Ledger(settings=Settings(cache_root=str(tmp_path / name), spool_dir=str(tmp_path / "s")))
         for name in ("one", "other")

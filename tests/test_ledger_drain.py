@@ -1,4 +1,4 @@
-"""A drain carries each operation into the ledger exactly once, whoever dies, races or was faster."""
+"""A drain appends each record to the ledger exactly once, after deaths, races and retries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deltalake import DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from deltawitness.ledger.drain import drain as drain_module
-from deltawitness.ledger.drain.drain import SETTLE, Drain, DrainResult, append
+from deltawitness.ledger.drain.drain import GRACE, Drain, DrainResult, append
 from deltawitness.ledger.spool.reader import adopt, spool_app_id
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.arrow import operation_rows
@@ -54,23 +54,23 @@ def spools(tmp_path):
 
 
 def dead_spool(spools, *lines):
-    """Leave the spool of a process that is gone, and return its folder."""
+    """Create the spool of a dead process and return its folder."""
     spool = spool_in(spools)
     for kind, key, row in lines:
-        if kind is RecordKind.NOTE:
-            spool.note(key, as_json(row))
+        if kind is RecordKind.PROVISIONAL:
+            spool.append_provisional(key, as_json(row))
         else:
             spool.append(kind, key, as_json(row))
     home = spool.home
-    spool._let_go()
+    spool._release_home()
     return home
 
 
-# --- each exactly once ------------------------------------------------------------------------------------
+# --- exactly once ------------------------------------------------------------------------------------
 
 
 def test_what_is_drained_is_in_the_tables(root, drain, spools):
-    """Operations, runs and snapshots go each into its table, in one commit each, with the spool's mark."""
+    """Records are appended in one commit per table, with the spool's application transaction."""
     spool = spool_in(spools)
     spool.append(RecordKind.RUN_START, "run-1", as_json(run_started()))
     spool.append(RecordKind.ROW, "w-1", as_json(operation_row("w-1")))
@@ -81,7 +81,7 @@ def test_what_is_drained_is_in_the_tables(root, drain, spools):
         RecordKind.SNAPSHOT, "s", as_json({"event_time": now_us(), "snapshot": "s", "rows": 3})
     )
     spool.rotate()
-    assert drain.own([segment.path for segment in spool.sealed()]) == DrainResult(
+    assert drain.drain_segments([segment.path for segment in spool.sealed()]) == DrainResult(
         1, 1, 1, segments=1
     )
     assert write_ids(root, INVENTORY) == ["w-1"]
@@ -90,56 +90,56 @@ def test_what_is_drained_is_in_the_tables(root, drain, spools):
     ]
     assert rows_of(root, SNAPSHOTS, "snapshot, rows") == [{"snapshot": "s", "rows": 3}]
     marks = [
-        root.opened(table).transaction_version(spool_app_id(spool.home))
+        root.open_table(table).transaction_version(spool_app_id(spool.home))
         for table in (INVENTORY, RUNS, SNAPSHOTS)
     ]
     assert marks == [1, 1, 1]
-    assert [root.opened(table).version() for table in (INVENTORY, RUNS, SNAPSHOTS)] == [1, 1, 1]
+    assert [root.open_table(table).version() for table in (INVENTORY, RUNS, SNAPSHOTS)] == [1, 1, 1]
 
 
 def test_the_same_segments_again_are_nothing(root, drain, spools):
-    """A drain that died before it deleted its segments is repeated without an effect."""
+    """A repeated drain of the same segments has no effect."""
     paths = sealed_rows(spool_in(spools), operation_row("w-1"))
-    assert [drain.own(paths).operations for _ in range(3)] == [1, 0, 0]
-    assert (write_ids(root, INVENTORY), root.opened(INVENTORY).version()) == (["w-1"], 1)
+    assert [drain.drain_segments(paths).operations for _ in range(3)] == [1, 0, 0]
+    assert (write_ids(root, INVENTORY), root.open_table(INVENTORY).version()) == (["w-1"], 1)
 
 
 def test_of_several_segments_only_the_new_ones_are_carried(root, drain, spools):
-    """The mark of a spool says up to which segment it is in the table."""
+    """Segments up to the number in the spool's application transaction are not appended again."""
     spool = spool_in(spools)
     first = sealed_rows(spool, operation_row("w-1"))
-    drain.own(first)
+    drain.drain_segments(first)
     both = sealed_rows(spool, operation_row("w-2"))
-    assert (len(both), drain.own(both).operations) == (2, 1)
+    assert (len(both), drain.drain_segments(both).operations) == (2, 1)
     assert write_ids(root, INVENTORY) == ["w-1", "w-2"]
 
 
 def test_a_mark_of_one_table_is_none_of_another(root, drain, spools, monkeypatch):
-    """A drain that dies between two tables leaves the second one to the next."""
+    """If a drain dies between two tables, the next drain appends only to the second one."""
     spool = spool_in(spools)
     spool.append(RecordKind.ROW, "w-1", as_json(operation_row("w-1")))
     spool.append(RecordKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
     spool.rotate()
     paths = [segment.path for segment in spool.sealed()]
     with monkeypatch.context() as dying:
-        dying.setattr(Drain, "_carry_runs", lambda *_: 1 / 0)
+        dying.setattr(Drain, "_append_runs", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            drain.own(paths)
-    assert drain.own(paths) == DrainResult(0, 1, 0, segments=1)
+            drain.drain_segments(paths)
+    assert drain.drain_segments(paths) == DrainResult(0, 1, 0, segments=1)
     assert (write_ids(root, INVENTORY), len(rows_of(root, RUNS))) == (["w-1"], 1)
 
 
 def test_several_spools_go_into_one_commit(root, drain, spools):
-    """Whose segments come together is told by a mark each; one that was drained is left out."""
+    """Spools in one commit have an application transaction each; drained segments are left out."""
     ours, others = spool_in(spools), spool_in(spools)
     mine, theirs = (
         sealed_rows(ours, operation_row("w-1")),
         sealed_rows(others, operation_row("w-2")),
     )
-    drain.own(mine)
+    drain.drain_segments(mine)
     more = sealed_rows(ours, operation_row("w-3"))
-    assert drain.own([*more, *theirs]).operations == 2
-    opened = root.opened(INVENTORY)
+    assert drain.drain_segments([*more, *theirs]).operations == 2
+    opened = root.open_table(INVENTORY)
     assert (opened.version(), write_ids(root, INVENTORY)) == (2, ["w-1", "w-2", "w-3"])
     assert [opened.transaction_version(spool_app_id(spool.home)) for spool in (ours, others)] == [
         2,
@@ -150,7 +150,7 @@ def test_several_spools_go_into_one_commit(root, drain, spools):
 def test_a_commit_that_landed_although_the_engine_raised_is_not_made_again(
     root, spools, monkeypatch
 ):
-    """After an error the mark is read anew before anything is written."""
+    """After an error the application transaction is read again before the next attempt."""
     paths = sealed_rows(spool_in(spools), operation_row("w-1"))
     raised = []
 
@@ -163,14 +163,14 @@ def test_a_commit_that_landed_although_the_engine_raised_is_not_made_again(
 
     monkeypatch.setattr("deltalake.write_deltalake", landing)
     monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
-    Drain(root, tail=64).own(paths)
+    Drain(root, tail=64).drain_segments(paths)
     assert (raised, write_ids(root, INVENTORY)) == ([True], ["w-1"])
 
 
 def test_who_comes_second_looks_again(root, spools, monkeypatch):
-    """Of two that carry the same segment from the same version one commits, the other finds its mark."""
+    """Of two drains of one segment from the same table version, only one appends it."""
     paths = sealed_rows(spool_in(spools), operation_row("w-1"))
-    root.made(INVENTORY)
+    root.open_or_create(INVENTORY)
     monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
     look, overtaken = drain_module.without_recorded, []
 
@@ -178,22 +178,22 @@ def test_who_comes_second_looks_again(root, spools, monkeypatch):
         found = look(*arguments)
         if not overtaken:
             overtaken.append(True)
-            Drain(root, tail=64).own(paths)
+            Drain(root, tail=64).drain_segments(paths)
         return found
 
     monkeypatch.setattr(drain_module, "without_recorded", looked_too_early)
-    assert Drain(root, tail=64).own(paths).operations == 0
+    assert Drain(root, tail=64).drain_segments(paths).operations == 0
     assert write_ids(root, INVENTORY) == ["w-1"]
 
 
 def carry(uri, folder, number, start, counts):
-    """Drain what the dead have left, together with others."""
+    """Drain abandoned spools, concurrently with others."""
     start.wait()
-    counts[number] = Drain(LedgerRoot(uri), tail=64).all_dead(folder).operations
+    counts[number] = Drain(LedgerRoot(uri), tail=64).drain_abandoned(folder).operations
 
 
 def test_racing_drains_carry_everything_once(root, spools, size):
-    """Threads that drain the same spools at once, one of them always twice, lose and double nothing."""
+    """Threads that drain the same spools concurrently lose and duplicate no row."""
     number = size(8, 40)
     for spool in range(number):
         dead_spool(spools, (RecordKind.ROW, f"w-{spool}", operation_row(f"w-{spool}")))
@@ -213,21 +213,21 @@ def test_racing_drains_carry_everything_once(root, spools, size):
 
 
 def own_process(uri, folder, name, barrier):
-    """Drain some segments of one's own, one by one, while others do the same."""
+    """Drain this process's segments one by one, concurrently with other processes."""
     spool = spool_in(folder)
     drain = Drain(LedgerRoot(uri), tail=64)
     barrier.wait()
     for number in range(5):
         paths = sealed_rows(spool, operation_row(f"{name}-{number}"))
-        drain.own(paths)
-        drain.own(paths)
-        spool.forget(spool.sealed())
+        drain.drain_segments(paths)
+        drain.drain_segments(paths)
+        spool.delete(spool.sealed())
     spool.close()
 
 
 @pytest.mark.slow
 def test_processes_share_a_ledger(root, spools, size):
-    """Processes that begin the same ledger at once find every row of theirs in it, once."""
+    """Processes that create the same ledger concurrently each find all of their rows in it once."""
     number = size(3, 16)
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(number, timeout=60)
@@ -248,7 +248,7 @@ def test_processes_share_a_ledger(root, spools, size):
 
 
 def test_a_conflict_is_tried_again_only_so_often(root, monkeypatch):
-    """An append that always meets others is given up, and its error is the engine's own."""
+    """An append that conflicts at every attempt raises the engine's error."""
     tried = []
 
     def refused(*_args, **_kwargs):
@@ -264,7 +264,7 @@ def test_a_conflict_is_tried_again_only_so_often(root, monkeypatch):
 
 
 def test_an_error_that_stays_is_not_tried_again(root, monkeypatch):
-    """What no second attempt can heal is raised at once."""
+    """An error that is not transient is raised without a retry."""
     tried = []
 
     def refused(_table):
@@ -278,14 +278,14 @@ def test_an_error_that_stays_is_not_tried_again(root, monkeypatch):
 
 
 def test_without_marks_nothing_is_committed(root):
-    """Rows are only ever appended together with a mark."""
+    """Rows without an application transaction are not committed."""
     assert append(root, INVENTORY, lambda _: (INVENTORY.schema.empty_table(), {})) == (0, 0)
 
 
 def test_the_ledgers_own_commits_say_what_they_are(root, drain, spools):
-    """Commits to the ledger carry its scope, and no run and no write id."""
-    drain.own(sealed_rows(spool_in(spools), operation_row("w-1")))
-    written, made = root.opened(INVENTORY).history()
+    """Commits to the ledger have its scope, and no run id and no write id."""
+    drain.drain_segments(sealed_rows(spool_in(spools), operation_row("w-1")))
+    written, made = root.open_table(INVENTORY).history()
     keys = ("cache_scope", "cache_operation", "cache_policy", "write_id", "run_id")
     assert [[commit.get(key) for key in keys] for commit in (made, written)] == [
         ["ledger", "create", "ledger", None, None],
@@ -297,53 +297,53 @@ def test_the_ledgers_own_commits_say_what_they_are(root, drain, spools):
 
 
 def test_much_is_carried_in_several_commits(root, drain, spools, monkeypatch):
-    """Segments go into one commit until they are too many bytes; nothing is left behind."""
+    """Segments beyond `BATCH_BYTES` are appended in several commits."""
     spool = spool_in(spools, segment_bytes=1)
     for number in range(5):
         sealed_rows(spool, operation_row(f"w-{number}"))
     paths = [segment.path for segment in spool.sealed()]
     monkeypatch.setattr(drain_module, "BATCH_BYTES", 2 * paths[0].stat().st_size)
-    assert drain.own(paths) == DrainResult(operations=5, segments=5)
-    assert root.opened(INVENTORY).version() == 3
+    assert drain.drain_segments(paths) == DrainResult(operations=5, segments=5)
+    assert root.open_table(INVENTORY).version() == 3
     assert len(write_ids(root, INVENTORY)) == 5
 
 
 def test_nothing_to_drain_makes_no_table(root, drain, spools):
-    """Segments without operations leave the ledger as it is."""
-    assert drain.own([]) == DrainResult()
+    """A drain of segments without operations creates no table and no commit."""
+    assert drain.drain_segments([]) == DrainResult()
     home = dead_spool(spools, (RecordKind.RUN_START, "r", run_started("r")))
     [dead] = adopt(spools)
-    drain._root.made(RUNS)
+    drain._root.open_or_create(RUNS)
     dead.segments[0].write_bytes(b"")
-    assert drain.dead(dead) == DrainResult(adopted=1, segments=1)
-    assert (root.opened(INVENTORY), home.exists()) == (None, False)
+    assert drain.drain_spools(dead) == DrainResult(adopted=1, segments=1)
+    assert (root.open_table(INVENTORY), home.exists()) == (None, False)
 
 
 def test_an_empty_spool_is_just_deleted(drain, spools):
-    """A process that died before its first segment leaves a folder and a lock."""
+    """A spool with a lock file but no segment is deleted."""
     spool = spool_in(spools)
-    spool._settled_down()
-    spool._let_go()
-    assert drain.all_dead(spools) == DrainResult(adopted=1)
+    spool._create_home()
+    spool._release_home()
+    assert drain.drain_abandoned(spools) == DrainResult(adopted=1)
     assert list(spools.iterdir()) == []
 
 
 @pytest.mark.parametrize("is_drained_between", [False, True])
 def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_between):
-    """Of a process that was killed while a thread went on after its run, only that is counted anew."""
+    """If a process dies while a thread writes after its run's end, only those writes are abandoned."""
     spool, started = spool_in(spools), run_started()
     assert spool.append(RecordKind.ROW, "in-time", as_json(operation_row("in-time")))
     ended = started | {"end_time": now_us(), "status": "ok", "writes": 1}
     assert spool.append(RecordKind.RUN_END, "run-1", as_json(ended))
     spool.rotate()
     if is_drained_between:
-        drain.own([segment.path for segment in spool.sealed()])
-        spool.forget(spool.sealed())
+        drain.drain_segments([segment.path for segment in spool.sealed()])
+        spool.delete(spool.sealed())
     late = operation_row("late", event_time=ended["end_time"] - 5, duration_ms=3.0)
     assert spool.append(RecordKind.RUN_START, "run-1", as_json(started | {"is_part": True}))
     assert spool.append(RecordKind.ROW, "late", as_json(late))
-    spool._let_go()
-    drain.all_dead(spools)
+    spool._release_home()
+    drain.drain_abandoned(spools)
     assert sorted(write_ids(root, INVENTORY)) == ["in-time", "late"]
     assert rows_of(root, RUNS, "status, writes", "is_part") == [
         {"status": "ok", "writes": 1},
@@ -353,34 +353,34 @@ def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_b
 
 @pytest.mark.slow
 def test_many_short_lives_cost_few_commits(root, drain, spools):
-    """Spools of processes that are gone are carried together; each run is told for itself."""
+    """Spools of dead processes are drained in one batch, with rows for each run."""
     left_behind(spools, 100)
-    assert drain.all_dead(spools) == DrainResult(100, 200, segments=100, adopted=100)
+    assert drain.drain_abandoned(spools) == DrainResult(100, 200, segments=100, adopted=100)
     assert sorted(write_ids(root, INVENTORY)) == sorted(f"w-{number}" for number in range(100))
-    told = rows_of(root, RUNS, "run_id, status, writes")
-    assert {run["run_id"]: (run["status"], run["writes"]) for run in told} == {
+    recorded = rows_of(root, RUNS, "run_id, status, writes")
+    assert {run["run_id"]: (run["status"], run["writes"]) for run in recorded} == {
         **{f"open-{number}": ("abandoned", 1) for number in range(100)},
         **{f"ended-{number}": ("ok", None) for number in range(100)},
     }
-    assert (root.opened(INVENTORY).version(), root.opened(RUNS).version()) == (2, 2)
+    assert (root.open_table(INVENTORY).version(), root.open_table(RUNS).version()) == (2, 2)
     assert list(spools.iterdir()) == []
 
 
 @pytest.mark.internal_errors
 def test_a_spool_that_cannot_be_read_keeps_no_other_out(root, drain, spools):
-    """Of those that are carried together, the one that cannot be stays where it is."""
+    """An unreadable spool remains, and the other spools of its batch are drained."""
     left_behind(spools, 3)
     bad = sorted(spools.iterdir())[1]
     [segment] = bad.glob("*.seg")
     segment.unlink()
     segment.mkdir()
-    assert drain.all_dead(spools) == DrainResult(2, 4, segments=2, adopted=2)
+    assert drain.drain_abandoned(spools) == DrainResult(2, 4, segments=2, adopted=2)
     assert len(write_ids(root, INVENTORY)) == 2
     assert list(spools.iterdir()) == [bad]
 
 
 def test_a_row_that_no_column_can_hold_keeps_no_other_out(root, drain, spools):
-    """What is no row of the table is passed over and counted, like a line that was damaged."""
+    """A row that does not fit the table is skipped and counted as damaged."""
     spool = spool_in(spools)
     sealed_rows(
         spool,
@@ -395,40 +395,40 @@ def test_a_row_that_no_column_can_hold_keeps_no_other_out(root, drain, spools):
         assert spool.append(RecordKind.SNAPSHOT, name, as_json(row))
     spool.rotate()
     paths = [segment.path for segment in spool.sealed()]
-    assert drain.own(paths) == DrainResult(1, 0, 1, segments=2, damaged=5)
+    assert drain.drain_segments(paths) == DrainResult(1, 0, 1, segments=2, damaged=5)
     assert write_ids(root, INVENTORY) == ["whole"]
     assert rows_of(root, SNAPSHOTS, "snapshot") == [{"snapshot": "good"}]
-    assert drain.own(paths) == DrainResult(segments=2, damaged=5)
+    assert drain.drain_segments(paths) == DrainResult(segments=2, damaged=5)
 
 
 def test_rows_of_a_run_lie_together(root, drain, spools):
-    """Within a file rows are ordered by run, so that its statistics tell which runs are in it."""
+    """Rows in a file are sorted by run, so that file statistics are selective."""
     spool = spool_in(spools)
-    drain.own(
+    drain.drain_segments(
         sealed_rows(
             spool,
             *(operation_row(f"w-{n}", run_id=f"r-{n % 2}", event_time=now_us()) for n in range(6)),
         )
     )
-    table = pa.table(root.opened(INVENTORY).scan())
+    table = pa.table(root.open_table(INVENTORY).scan())
     assert table["run_id"].to_pylist() == ["r-0"] * 3 + ["r-1"] * 3
 
 
 def test_lines_that_cannot_be_read_are_counted(root, drain, spools):
-    """A damaged line costs itself only."""
+    """A damaged record does not affect the other records."""
     spool = spool_in(spools)
     paths = sealed_rows(spool, operation_row("w-1"), operation_row("w-2"))
     content = paths[0].read_bytes()
     paths[0].write_bytes(content.replace(b"w-1", b"w-9", 1))
-    assert drain.own(paths) == DrainResult(1, segments=1, damaged=1)
+    assert drain.drain_segments(paths) == DrainResult(1, segments=1, damaged=1)
     assert write_ids(root, INVENTORY) == ["w-2"]
 
 
-# --- the dead ----------------------------------------------------------------------------------------------
+# --- dead processes ----------------------------------------------------------------------------------------------
 
 
 def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
-    """Its rows, its notes completed from the log, and its runs, closed as abandoned with their counts."""
+    """A dead process's rows are appended, its records completed, and its runs closed as abandoned."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1, 2]}))
     noted = operation_row(
         "w-2", table_uri=str(tmp_path / "t"), _mark="no-such-id", _version=0, table_id="t-2"
@@ -438,11 +438,11 @@ def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
         (RecordKind.RUN_START, "run-1", run_started()),
         (RecordKind.ROW, "w-1", operation_row("w-1", rows_added=3, table_id="t-1", version=1)),
         (RecordKind.ROW, "w-0", operation_row("w-0", pid=8)),
-        (RecordKind.NOTE, "w-2", noted),
+        (RecordKind.PROVISIONAL, "w-2", noted),
         (RecordKind.RUN_START, "run-2", run_started("run-2")),
         (RecordKind.RUN_END, "run-2", {**run_started("run-2"), "status": "ok"}),
     )
-    assert drain.all_dead(spools) == DrainResult(3, 2, segments=1, adopted=1)
+    assert drain.drain_abandoned(spools) == DrainResult(3, 2, segments=1, adopted=1)
     runs = rows_of(
         root,
         RUNS,
@@ -462,7 +462,7 @@ def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
 
 
 def test_runs_are_abandoned_by_the_last_segment_only(root, drain, spools, monkeypatch):
-    """A run that an older segment says is open may have ended in a later one."""
+    """A run that is open in an older segment is not abandoned if a later segment has its end."""
     monkeypatch.setattr(drain_module, "BATCH_BYTES", 1)
     runs = [(RecordKind.RUN_START, "run-1", as_json(run_started()))]
     spool = spool_in(spools, open_runs=lambda: list(runs))
@@ -471,15 +471,15 @@ def test_runs_are_abandoned_by_the_last_segment_only(root, drain, spools, monkey
     runs.clear()
     spool.append(RecordKind.RUN_END, "run-1", as_json({**run_started(), "status": "ok"}))
     spool.rotate()
-    spool._let_go()
-    drain.all_dead(spools)
+    spool._release_home()
+    drain.drain_abandoned(spools)
     assert rows_of(root, RUNS, "status") == [{"status": "ok"}]
 
 
 def test_an_abandoned_run_of_a_process_that_wrote_nothing(root, drain, spools):
-    """A run that died before its first write is told too, with counts of nothing."""
+    """A run that died before its first write gets a row with zero counts."""
     dead_spool(spools, (RecordKind.RUN_START, "run-1", run_started()))
-    drain.all_dead(spools)
+    drain.drain_abandoned(spools)
     assert rows_of(root, RUNS, "status, writes, tables_touched") == [
         {"status": "abandoned", "writes": 0, "tables_touched": 0}
     ]
@@ -487,15 +487,15 @@ def test_an_abandoned_run_of_a_process_that_wrote_nothing(root, drain, spools):
 
 @pytest.mark.internal_errors
 def test_a_spool_that_cannot_be_drained_does_not_keep_others_from_it(root, drain, spools):
-    """Trouble with one dead process is told, and the others are drained."""
+    """An error with one abandoned spool is reported, and the other spools are drained."""
     broken = dead_spool(spools, (RecordKind.ROW, "w-1", operation_row("w-1")))
     (broken / "00000002.seg").mkdir()
     dead_spool(spools, (RecordKind.ROW, "w-2", operation_row("w-2")))
-    assert drain.all_dead(spools) == DrainResult(1, segments=1, adopted=1)
+    assert drain.drain_abandoned(spools) == DrainResult(1, segments=1, adopted=1)
     assert (write_ids(root, INVENTORY), broken.exists()) == (["w-2"], True)
 
 
-# --- late ones ---------------------------------------------------------------------------------------------
+# --- late operations ---------------------------------------------------------------------------------------------
 
 
 def reconciled(root, *ids, age=0.0):
@@ -510,34 +510,37 @@ def reconciled(root, *ids, age=0.0):
 
 
 def test_a_late_operation_that_a_reconcile_has_found_is_not_doubled(root, drain, spools):
-    """Operations that waited long are looked up among the reconciled ones, and leave the shared mark."""
-    late = now_us() - int(2 * SETTLE * 1e6)
-    reconciled(root, "w-1", "other", age=2 * SETTLE)
+    """Operations older than `GRACE` are compared with reconciled rows before they are appended."""
+    late = now_us() - int(2 * GRACE * 1e6)
+    reconciled(root, "w-1", "other", age=2 * GRACE)
     paths = sealed_rows(
         spool_in(spools), *(operation_row(f"w-{n}", event_time=late) for n in range(3))
     )
-    assert drain.own(paths).operations == 2
+    assert drain.drain_segments(paths).operations == 2
     assert sorted(write_ids(root, INVENTORY)) == ["other", "w-0", "w-1", "w-2"]
-    assert root.opened(INVENTORY).transaction_version(LATE_APP_ID) == 1
+    assert root.open_table(INVENTORY).transaction_version(LATE_APP_ID) == 1
 
 
 def test_when_all_late_operations_are_known_only_the_mark_is_left(root, drain, spools):
-    """A segment of which nothing is new is marked as drained all the same."""
+    """A segment without new rows is committed as drained nevertheless."""
     reconciled(root, "w-1")
     spool = spool_in(spools)
-    paths = sealed_rows(spool, operation_row("w-1", event_time=now_us() - int(2 * SETTLE * 1e6)))
-    assert [drain.own(paths).operations, drain.own(paths).operations] == [0, 0]
-    assert root.opened(INVENTORY).transaction_version(spool_app_id(spool.home)) == 1
+    paths = sealed_rows(spool, operation_row("w-1", event_time=now_us() - int(2 * GRACE * 1e6)))
+    assert [drain.drain_segments(paths).operations, drain.drain_segments(paths).operations] == [
+        0,
+        0,
+    ]
+    assert root.open_table(INVENTORY).transaction_version(spool_app_id(spool.home)) == 1
 
 
 def test_young_operations_are_not_looked_up(root, drain, spools):
-    """An operation that no reconcile may have touched yet costs no query and no shared mark."""
-    drain.own(sealed_rows(spool_in(spools), operation_row("w-1")))
-    assert root.opened(INVENTORY).transaction_version(LATE_APP_ID) is None
+    """Operations younger than `GRACE` cause no query and no shared application transaction."""
+    drain.drain_segments(sealed_rows(spool_in(spools), operation_row("w-1")))
+    assert root.open_table(INVENTORY).transaction_version(LATE_APP_ID) is None
 
 
 def test_a_late_drain_and_a_reconcile_cannot_both_commit(root, drain, spools, monkeypatch):
-    """Whoever comes second with the shared mark looks again, and finds what the first has added."""
+    """A late drain and a reconcile conflict; the second one reads the table again."""
     monkeypatch.setattr(drain_module, "FIRST_WAIT", 0.0)
     looked = drain_module._without_reconciled
     raced = []
@@ -557,23 +560,25 @@ def test_a_late_drain_and_a_reconcile_cannot_both_commit(root, drain, spools, mo
         return found
 
     monkeypatch.setattr(drain_module, "_without_reconciled", overtaken)
-    late = now_us() - int(2 * SETTLE * 1e6)
+    late = now_us() - int(2 * GRACE * 1e6)
     assert (
-        drain.own(sealed_rows(spool_in(spools), operation_row("w-1", event_time=late))).operations
+        drain.drain_segments(
+            sealed_rows(spool_in(spools), operation_row("w-1", event_time=late))
+        ).operations
         == 0
     )
     assert write_ids(root, INVENTORY) == ["w-1"]
 
 
-# --- upkeep ------------------------------------------------------------------------------------------------
+# --- maintenance ------------------------------------------------------------------------------------------------
 
 
 def test_a_table_is_due_after_so_many_commits(root, drain, spools, monkeypatch):
-    """Whoever makes the commit with the round number looks after the table."""
-    monkeypatch.setattr(drain_module, "MAINTAINED_EVERY", 2)
+    """The drain that makes every `COMMITS_PER_MAINTENANCE`th commit has to maintain the table."""
+    monkeypatch.setattr(drain_module, "COMMITS_PER_MAINTENANCE", 2)
     spool = spool_in(spools)
     due = []
     for number in range(4):
-        drain.own(sealed_rows(spool, operation_row(f"w-{number}"))[number:])
+        drain.drain_segments(sealed_rows(spool, operation_row(f"w-{number}"))[number:])
         due.append([table.alias for table in drain.due])
     assert due == [[], ["inventory"], ["inventory"], ["inventory", "inventory"]]

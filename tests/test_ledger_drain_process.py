@@ -11,8 +11,8 @@ import time
 import pytest
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, forks, internal_errors, run
+from deltawitness.ledger.drain import drain_thread
 from deltawitness.ledger.drain import process as module
-from deltawitness.ledger.drain import recorder as recorder_module
 from deltawitness.ledger.drain.process import (
     DrainProcess,
     DrainReply,
@@ -52,15 +52,15 @@ def request(cache, **more):
     )
 
 
-def tell(recorder, *names):
-    """Have a recorder keep whole rows."""
+def append_rows(recorder, *names):
+    """Append final rows to a recorder's spool."""
     for name in names:
         assert recorder._spool.append(RecordKind.ROW, name, as_json(operation_row(name)))
 
 
 @pytest.fixture
 def helpers(monkeypatch):
-    """Every helper that is started in this process."""
+    """Return the list of the helpers started in this process."""
     made = []
 
     class Counted(DrainProcess):
@@ -68,26 +68,26 @@ def helpers(monkeypatch):
             super().__init__(asked)
             made.append(asked)
 
-    monkeypatch.setattr(recorder_module, "DrainProcess", Counted)
+    monkeypatch.setattr(drain_thread, "DrainProcess", Counted)
     return made
 
 
 @pytest.fixture
 def unused(monkeypatch):
-    """A process that has not used delta-rs."""
+    """Pretend that this process has not used delta-rs."""
     monkeypatch.setattr(forks, "_has_used_delta_rs", False)
 
 
 @pytest.mark.slow
 def test_a_helper_drains_what_it_is_asked_to(tmp_path, helpers):
-    """The segments of the process, and the spools of dead ones; each row is there once."""
+    """A helper drains the process's segments and abandoned spools, with one row per operation."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     left_behind(recorder.spools, 2)
-    tell(recorder, "a", "b")
+    append_rows(recorder, "a", "b")
     assert recorder.drain()
-    tell(recorder, "c")
+    append_rows(recorder, "c")
     assert recorder.drain()
-    assert recorder.drain()  # nothing waits
+    assert recorder.drain()  # nothing to drain
     assert len(helpers) == 2
     assert sorted(write_ids(recorder.root, INVENTORY)) == ["a", "b", "c", "w-0", "w-1"]
     assert recorder.pending == 0
@@ -98,7 +98,7 @@ def test_a_helper_drains_what_it_is_asked_to(tmp_path, helpers):
 
 
 def test_the_same_in_this_process(tmp_path):
-    """What the helper does with a request."""
+    """`drain_request` drains the requested segments and abandoned spools."""
     spool = spool_in(tmp_path / "cache_spool")
     left_behind(tmp_path / "cache_spool")
     (path,) = sealed_rows(spool, operation_row("a"))
@@ -111,11 +111,11 @@ def test_the_same_in_this_process(tmp_path):
 
 @pytest.mark.internal_errors
 def test_what_goes_wrong_in_the_helper_is_told(tmp_path):
-    """A ledger that cannot be written keeps the segments; the process counts the error as its own."""
+    """If the ledger cannot be written, the segments remain and the process reports the error."""
     (tmp_path / "cache_ledgers").write_text("a file is in the way")
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     left_behind(recorder.spools)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
     assert not recorder.drain()
     assert recorder.pending == 1
     assert internal_errors.seen() == {("drain", "HelperError"): 1}
@@ -126,7 +126,7 @@ def test_what_goes_wrong_in_the_helper_is_told(tmp_path):
 
 @pytest.mark.internal_errors
 def test_what_goes_wrong_beside_a_drain_is_told(tmp_path):
-    """A spool of a dead process that cannot be drained is reported, and keeps nothing else from it."""
+    """An abandoned spool that cannot be drained is reported, and everything else is drained."""
     spools = tmp_path / "cache_spool"
     left_behind(spools, 2)
     bad = min(spools.iterdir())
@@ -141,10 +141,10 @@ def test_what_goes_wrong_beside_a_drain_is_told(tmp_path):
 
 
 def test_an_engine_that_panics_is_an_error_of_the_drain(tmp_path, monkeypatch):
-    """Whatever ends a drain in the helper is answered."""
+    """A panic of the engine in the helper is returned as the drain's error."""
 
     class Panic(BaseException):
-        """What Rust's panics are in Python."""
+        """Like the exception of a Rust panic, which is no `Exception`."""
 
     def drained(*_):
         raise Panic("at the disco")
@@ -154,7 +154,7 @@ def test_an_engine_that_panics_is_an_error_of_the_drain(tmp_path, monkeypatch):
 
 
 def test_secrets_go_through_standard_input(tmp_path, monkeypatch):
-    """Neither the command line nor the environment of a helper holds the storage options."""
+    """Neither the command line nor the environment of a helper contains the storage options."""
     started = []
 
     class Recorded(subprocess.Popen):
@@ -171,7 +171,7 @@ def test_secrets_go_through_standard_input(tmp_path, monkeypatch):
 
 
 def test_a_helper_is_no_child_of_the_program(tmp_path):
-    """No wait of the program finds it, and a terminal's signals reach the program alone."""
+    """The program's `wait` calls do not find the helper, and terminal signals do not reach it."""
     (tmp_path / "cache_spool").mkdir()
     helper = DrainProcess(request(tmp_path))
     reading = os.dup(helper._answer.fileno())
@@ -187,14 +187,14 @@ def test_a_helper_is_no_child_of_the_program(tmp_path):
 
 
 def test_a_helper_that_takes_its_time_is_not_waited_for(tmp_path):
-    """It goes on, and ends by itself."""
+    """After the timeout the helper continues and ends by itself."""
     helper = DrainProcess(request(tmp_path))
-    with pytest.raises(HelperError, match="takes its time"):
+    with pytest.raises(HelperError, match="within the timeout"):
         helper.wait(0.0)
 
 
 def test_a_helper_is_not_instrumented(tmp_path, monkeypatch):
-    """Whatever instruments Python processes by the environment leaves it alone."""
+    """A sitecustomize and environment variables do not instrument the helper."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
@@ -208,7 +208,7 @@ def test_a_helper_is_not_instrumented(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("executable", ["", "/usr/sbin/uwsgi"])
 def test_a_program_that_embeds_python(monkeypatch, executable):
-    """Its executable is no interpreter; the one that belongs to the installation is."""
+    """For an executable that embeds Python, the installation's interpreter is used."""
     monkeypatch.setattr(sys, "executable", executable)
     found = interpreter()
     assert found is not None
@@ -219,20 +219,20 @@ def test_a_program_that_embeds_python(monkeypatch, executable):
 
 @pytest.mark.internal_errors
 def test_without_an_interpreter_the_end_of_the_process_drains(tmp_path, monkeypatch):
-    """Until then what was told waits in the spool."""
+    """Without an interpreter records wait in the spool until the process drains at its exit."""
     monkeypatch.setattr(module, "interpreter", lambda: None)
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
     assert not recorder.drain()
     assert internal_errors.seen() == {("drain", "HelperError"): 1}
-    recorder.is_exiting = True
+    recorder.drains.is_exiting = True
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
     assert list(recorder.spools.iterdir()) == []
 
 
 def test_an_interpreter_that_cannot_be_started(tmp_path, monkeypatch):
-    """Is an error like any other of a helper."""
+    """An interpreter that cannot be started is a `HelperError`."""
     monkeypatch.setattr(module, "interpreter", lambda: str(tmp_path / "python"))
     with pytest.raises(HelperError, match="cannot be started"):
         DrainProcess(request(tmp_path))
@@ -244,7 +244,7 @@ def test_an_interpreter_that_cannot_be_started(tmp_path, monkeypatch):
 
 
 def test_a_program_that_writes_nothing_starts_no_helper(tmp_path, unused, helpers):
-    """Neither when it is instrumented nor at its end."""
+    """A program without writes starts no helper, neither during instrumentation nor at its end."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
     DeltaLakeInstrumentor().uninstrument()
     assert helpers == []
@@ -252,7 +252,7 @@ def test_a_program_that_writes_nothing_starts_no_helper(tmp_path, unused, helper
 
 @pytest.mark.slow
 def test_short_runs_share_a_helper(tmp_path, unused, helpers):
-    """The first of them waits for one; the others are drained at the end, and every run is a row."""
+    """Of several short runs only the first waits for a helper, and every run gets a row."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
     for _ in range(30):
         with run("short"):
@@ -266,8 +266,8 @@ def test_short_runs_share_a_helper(tmp_path, unused, helpers):
 def test_a_run_of_some_seconds_does_not_wait_where_the_last_drain_was_just_now(
     tmp_path, unused, helpers, monkeypatch
 ):
-    """A helper is started for it, and goes on beside the program."""
-    monkeypatch.setattr(recorder_module, "HELPER_SHARE", 1000.0)
+    """Shortly after a drain, the end of a long run starts a helper without waiting for it."""
+    monkeypatch.setattr(drain_thread, "HELPER_SHARE", 1000.0)
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
     with run("first"):
         pass
@@ -284,12 +284,12 @@ def test_a_run_of_some_seconds_does_not_wait_where_the_last_drain_was_just_now(
 
 @pytest.mark.slow
 def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, helpers):
-    """So that the program never has a child it does not know while it waits for one of its own."""
+    """Only operations start helpers, so that a program waiting for children has no unknown one."""
     recorder = Recorder(
         Settings(cache_root=str(tmp_path), drain_interval=0.1), may_use_engine=lambda: False
     )
-    tell(recorder, "a")
-    recorder._attend()
+    append_rows(recorder, "a")
+    recorder.drains.after_operation()
     time.sleep(1.5)
     assert helpers == []
     assert recorder.pending == 1
@@ -306,15 +306,15 @@ def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, hel
 
 @pytest.mark.internal_errors
 def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
-    """A drain is left to the next operation; at the end it is made without a thread, and in time."""
+    """Without threads a drain is left to the next operation; the last one runs in the caller's thread."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
 
     def start(_):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(recorder_module.threading.Thread, "start", start)
-    recorder._is_helper_due = True
+    monkeypatch.setattr(drain_thread.threading.Thread, "start", start)
+    recorder.drains._is_helper_due = True
     recorder.begin()
     assert internal_errors.seen() == {("drain", "RuntimeError"): 1}
     recorder.close(None, timeout=30)
@@ -322,12 +322,12 @@ def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
 
 
 def test_once_the_program_has_used_delta_rs_it_drains_itself(tmp_path, unused, helpers):
-    """No helper is started any more."""
+    """After the program has used delta-rs, no helper is started."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=forks.has_used_delta_rs)
-    tell(recorder, "a")
+    append_rows(recorder, "a")
     assert recorder.drain()
     forks.mark_delta_rs_used()
-    tell(recorder, "b")
+    append_rows(recorder, "b")
     assert recorder.drain()
     assert len(helpers) == 1
     assert sorted(write_ids(recorder.root, INVENTORY)) == ["a", "b"]
@@ -335,10 +335,10 @@ def test_once_the_program_has_used_delta_rs_it_drains_itself(tmp_path, unused, h
 
 
 def test_a_process_that_dies_of_a_signal_drains_itself(tmp_path, helpers):
-    """It may be waiting for any child meanwhile."""
+    """A process that a signal terminates starts no helper: it may be waiting for any child."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
-    tell(recorder, "a")
-    recorder.is_terminated = True
+    append_rows(recorder, "a")
+    recorder.drains.is_terminated = True
     recorder.close(None, timeout=30)
     assert helpers == []
     assert write_ids(recorder.root, INVENTORY) == ["a"]
@@ -359,14 +359,14 @@ except ChildProcessError:
 
 
 def test_the_first_process_of_a_container_keeps_no_zombie(tmp_path):
-    """There the helper becomes a child of the program after all, and is waited for."""
+    """As PID 1 the program becomes the helper's parent, and the helper is reaped."""
     command = [sys.executable, "-c", SUBREAPER, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (ended.stdout, ended.stderr) == ("none left\n", "")
 
 
 def test_a_program_may_ignore_the_end_of_its_children(tmp_path):
-    """The answer of a helper does not depend on how its start ended."""
+    """A program that ignores SIGCHLD still gets the helper's reply."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         assert DrainProcess(request(tmp_path)).wait().error is None

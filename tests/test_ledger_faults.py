@@ -1,4 +1,4 @@
-"""Faults planted into ledgers: `reconcile` and `ledger verify` report each of them, and nothing else."""
+"""Faults injected into ledgers: `reconcile` and `ledger verify` report each, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from helpers.ledger_parts import one, rows_of
 pytestmark = pytest.mark.slow
 
 PHANTOM = 90
-"""A version that no log here reaches, and those after it."""
+"""A version beyond the end of every log here."""
 
 
 class World:
-    """A few tables with an observed history, and the ledger of it, still without a fault.
+    """A few tables with observed writes, and their ledger, in which faults are injected.
 
     Attributes:
         ledger: the ledger.
-        rows: the rows of its inventory, to be changed before they are written back.
-        expected: what a reconcile must find: kind and write id, or kind and version.
-        problems: what `ledger verify` must find, by kind.
+        rows: the rows of its inventory; changed in memory, then written back.
+        expected: the expected findings of a reconcile: kind and write id, or kind and version.
+        problems: the expected problems of `ledger verify`, by kind.
     """
 
     def __init__(self, folder, chance):
@@ -77,7 +77,7 @@ class World:
         cache.snapshot(["tables"])
 
     def _take(self):
-        """Return a row to plant a fault with; its table is not to be made anew any more."""
+        """Return a row for a fault; its table is not recreated afterwards."""
         row = self.unused.pop()
         self.faulty.add(row["table_uri"])
         return row
@@ -85,14 +85,14 @@ class World:
     # --- faults --------------------------------------------------------------------------------------
 
     def doubled(self):
-        """A row is there twice."""
+        """A row is duplicated."""
         row = self._take()
         self.rows.append(dict(row))
         self.expected["differing", Difference.DOUBLED, row["write_id"]] += 1
         self.problems["doubled_operation"] += 1
 
     def doubled_as_another(self):
-        """A second row, of the same run and moment, names the version of a write that has its row."""
+        """A second row, of the same run and time, names the version of a write that has its row."""
         row = self._take()
         self.rows.append(row | {"write_id": (name := new_id())})
         self.expected["differing", Difference.OTHER_WRITE, name] += 1
@@ -137,7 +137,7 @@ class World:
             return
         row["version"] = self.chance.choice(others)
         row["versions"] = [row["version"]]
-        self.expected["differing", Difference.UNTOLD_COMMIT, row["write_id"]] += 1
+        self.expected["differing", Difference.MISSING_COMMIT, row["write_id"]] += 1
         self.problems["differing_row"] += 1
 
     def of_another_table(self):
@@ -147,7 +147,7 @@ class World:
             (
                 found
                 for found in self.unused
-                # A table that was made later could not have been meant: the row is an earlier one's.
+                # Not a table that was created later: the row would belong to its predecessor.
                 if found["table_uri"] != row["table_uri"]
                 and found["versions"] == row["versions"]
                 and found["event_time"] < row["event_time"]
@@ -163,17 +163,17 @@ class World:
         self.problems["differing_row"] += 1
 
     def foreign(self):
-        """Somebody who is not observed commits."""
+        """A process that is not observed commits."""
         table = self.chance.choice(self.tables)
         write_deltalake(table, one(7), mode="append")
         self.expected["foreign", DeltaTable(table).version()] += 1
         self.faulty.add(f"file://{table}")
 
     def recreated(self):
-        """A table is made anew in the place of another, at once, by somebody who is not observed."""
+        """A process that is not observed recreates a table at the same location, at once."""
         uri = f"file://{self.tables[-1]}"
         if uri in self.faulty or len(self.tables) == 1:
-            return  # it has faults already, which would be gone with it
+            return  # recreating it would remove the faults that it has already
         self.unused = [row for row in self.unused if row["table_uri"] != uri]
         table = self.tables.pop()
         shutil.rmtree(table)
@@ -182,10 +182,10 @@ class World:
             self.expected["foreign", number] += 1
 
     def write_back(self):
-        """Make the inventory anew from the rows as they are now."""
+        """Recreate the inventory from the changed rows."""
         location = self.ledger.root.uri_of(INVENTORY)
         shutil.rmtree(location)
-        self.ledger.root.made(INVENTORY)
+        self.ledger.root.open_or_create(INVENTORY)
         rows = pa.Table.from_pylist(self.rows, INVENTORY.schema)
         write_deltalake(location, rows, mode="append", partition_by=[PARTITION])
 
@@ -208,7 +208,7 @@ FAULTS = [
 
 
 def found_by(plan):
-    """Return what a reconcile has found, as the world spells what it expects."""
+    """Return the findings of a reconcile in the form of `World.expected`."""
     found = Counter()
     for write in plan.missing:
         found["missing", write.write_id] += 1
@@ -222,12 +222,12 @@ def found_by(plan):
 
 
 def check(world, faults):
-    """Plant faults, and assert that exactly they are found."""
+    """Inject faults, and assert that exactly these are found."""
     for fault in faults:
         if fault in {"foreign", "recreated"} or world.unused:
             getattr(world, fault)()
     world.write_back()
-    # Named, since a table that has lost all of its rows is not known to the inventory.
+    # Tables are passed, because the inventory does not name a table that has lost all its rows.
     logs = world.folder.rglob("_delta_log")
     tables = [str(log.parent) for log in logs if "cache_ledgers" not in log.parts]
     plan = world.ledger.reconcile(tables, full=True)
@@ -244,13 +244,13 @@ def check(world, faults):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_by_itself(tmp_path, fault):
-    """One fault is one finding of its kind."""
+    """A single fault is reported as one finding of its kind."""
     check(World(tmp_path, random.Random(3)), [fault])
 
 
 @pytest.mark.timeout(1800)
 def test_faults_in_random_ledgers(tmp_path, size, say):
-    """Whatever faults a ledger has, each is found, and nothing else is reported."""
+    """Every fault of a random combination is reported, and nothing else."""
     count, planted = size(10, 150), Counter()
     for seed in range(count):
         chance = random.Random(seed)

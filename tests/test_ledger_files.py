@@ -1,4 +1,4 @@
-"""A query for one run reads the files that it is in, and finds whatever the table holds."""
+"""A query for one run reads only files that may contain it, and finds every matching row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRST_US = 1_700_000_000_000_000
 
 @pytest.fixture
 def root(tmp_path):
-    """A ledger of six files: two runs on each of three days, and a row without a run on the last."""
+    """A ledger of six files: two runs on each of three days; a row of the last day has no run."""
     root, spool = LedgerRoot(str(tmp_path / "cache")), spool_in(tmp_path / "spools")
     for number in range(6):
         rows = [
@@ -37,20 +37,20 @@ def root(tmp_path):
         ]
         if number == 5:
             rows[0]["run_id"] = None
-        Drain(root, tail=1).own(sealed_rows(spool, *rows))
-        spool.forget(spool.sealed())
+        Drain(root, tail=1).drain_segments(sealed_rows(spool, *rows))
+        spool.delete(spool.sealed())
     return root
 
 
 def files_for(root, condition):
-    """Return how many files a query reads, besides the one without rows that is always there."""
-    dataset = dataset_of(root, INVENTORY, root.opened(INVENTORY))
+    """Return the number of files that a query reads, without the empty file of the dataset."""
+    dataset = dataset_of(root, INVENTORY, root.open_table(INVENTORY))
     return len(list(dataset.get_fragments(filter=condition))) - 1
 
 
 def test_only_files_that_may_hold_it_are_read(root):
-    """Statistics of runs and the day of the partition tell which files a query has to read."""
-    # Its own, and the one in which a row has no run.
+    """Queries by run or day skip files by their statistics and partitions."""
+    # The run's own file, and the one with a row without a run.
     assert files_for(root, pc.field("run_id") == "run-3") == 2
     assert files_for(root, pc.field("run_id") == "run-9") == 1
     day = datetime.fromtimestamp(FIRST_US / 1e6, UTC)
@@ -79,7 +79,7 @@ CONDITIONS = [
 @pytest.mark.parametrize("is_local", [True, False])
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_query_finds_what_the_table_holds(root, condition, is_local, monkeypatch):
-    """Whatever is asked for, the answer is that of the engine's own reader, on any storage."""
+    """Any query returns what delta-rs' own reader returns, on local and other storage."""
     if not is_local:
         monkeypatch.setattr("deltawitness.ledger.tables.dataset.local_path", lambda _: None)
     ctx = SessionContext()
@@ -94,20 +94,22 @@ def test_a_query_finds_what_the_table_holds(root, condition, is_local, monkeypat
 
 
 def test_a_table_without_statistics_is_read_whole(tmp_path):
-    """A writer that tells nothing of its files takes nothing from the answers."""
+    """If files have no statistics, all of them are read."""
     root = LedgerRoot(str(tmp_path / "cache"))
     blind = {**CONFIGURATION, "delta.dataSkippingNumIndexedCols": "0"}
     DeltaTable.create(
         root.uri_of(INVENTORY), INVENTORY.schema, partition_by=[PARTITION], configuration=blind
     )
-    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "spools"), operation_row("w-1")))
+    Drain(root, tail=1).drain_segments(
+        sealed_rows(spool_in(tmp_path / "spools"), operation_row("w-1"))
+    )
     assert files_for(root, pc.field("run_id") == "run-9") == 1
     found = Ledger(root.uri).inventory().filter("run_id = 'run-1'").select("write_id").to_pydict()
     assert found == {"write_id": ["w-1"]}
 
 
 def test_a_row_without_a_time_is_found(root):
-    """A row that has no day lies in a partition of its own, and is not lost."""
+    """A row without a date is in a null partition, and queries find it."""
     row = operation_rows([b'{"write_id":"w-timeless"}'])
     write_deltalake(root.uri_of(INVENTORY), row, mode="append")
     frame = Ledger(root.uri).inventory()

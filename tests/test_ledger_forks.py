@@ -1,4 +1,4 @@
-"""A forked child tells in a spool of its own, and takes nothing of its parent's."""
+"""A forked child records in its own spool, and leaves its parent's spool unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import pytest
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import RUNS
 from helpers.ledger_parts import rows_of
-from helpers.ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
+from helpers.ledger_truth import (
+    assert_recorded_at_most_once,
+    assert_runs_are_closed,
+    unrecorded_commits,
+)
 from helpers.new_processes import results_of
 from programs import ledger_forks
 
@@ -22,11 +26,11 @@ def tables(tmp_path):
     return [str(tmp_path / f"t{number}") for number in range(4)]
 
 
-def made_whole(ledger, tables):
-    """Drain, and say what must hold then."""
+def drain_and_check(ledger, tables):
+    """Drain, reconcile, and assert that every operation and run has its row."""
     ledger.drain()
-    assert_told_at_most_once(ledger.root, *tables)
-    assert untold(ledger.root, *tables) == set()
+    assert_recorded_at_most_once(ledger.root, *tables)
+    assert unrecorded_commits(ledger.root, *tables) == set()
     assert_runs_are_closed(ledger.root)
     assert list(ledger.spools.iterdir()) == []
     assert ledger.verify().is_good
@@ -42,10 +46,10 @@ def parts(ledger):
 
 
 def test_children_of_a_process_that_has_not_written_write(ledger, tables):
-    """They take part in its run; since they leave at once, their parts are closed by whoever adopts them."""
+    """Forked children join the parent's run; parts of those that exit at once are closed as abandoned."""
     (result,) = results_of(ledger_forks.children_that_write, [(str(ledger.root.uri), tables)])
     assert result == ([0, 0, 0], {})
-    made_whole(ledger, tables)
+    drain_and_check(ledger, tables)
     assert parts(ledger) == [
         ("family", False, "ok", 1),
         *[("family", True, "abandoned", 1)] * 3,
@@ -55,10 +59,10 @@ def test_children_of_a_process_that_has_not_written_write(ledger, tables):
 
 
 def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
-    """They cannot use the engine that it has used, but they tell, and it adopts what they told."""
+    """Children cannot use an engine that their parent has used; the parent drains their records."""
     (result,) = results_of(ledger_forks.children_of_a_writer, [(str(ledger.root.uri), tables)])
     assert result == ([0, 0, 0], True, {})
-    made_whole(ledger, tables[:1])
+    drain_and_check(ledger, tables[:1])
     assert parts(ledger) == [*[("child", False, "ok", 0)] * 3, ("parent", False, "ok", 2)]
     assert ledger.inventory().count() == 2 + 3
 
@@ -66,10 +70,10 @@ def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.slow
 def test_the_processes_of_a_pool(ledger, tables, method):
-    """They end well, so that each tells its part of the run, however they were started."""
+    """Pool workers exit normally, so each records its part of the run, with any start method."""
     (result,) = results_of(ledger_forks.pool, [(method, str(ledger.root.uri), tables)])
     assert result == {}
-    made_whole(ledger, tables)
+    drain_and_check(ledger, tables)
     (whole,) = ledger.runs().select("job", "writes", "status").to_arrow_table().to_pylist()
     assert whole == {"job": "pool", "writes": 4, "status": "ok"}
     assert {(is_part, status) for _, is_part, status, writes in parts(ledger) if writes} == {

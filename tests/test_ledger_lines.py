@@ -1,4 +1,4 @@
-"""A line of a spool is whole or it is passed over; it never spoils the lines beside it."""
+"""Records of a spool: a damaged one is skipped and does not affect the others."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ def as_line(kind, key, body):
 
 
 @given(TOLD)
-def test_what_is_encoded_is_decoded(told):
-    """Any lines come back as they were told, in order."""
-    content = b"".join(encode(*line) for line in told)
-    assert decode(content) == Records(tuple(as_line(*line) for line in told))
+def test_what_is_encoded_is_decoded(records):
+    """Encoded records are decoded unchanged, in order."""
+    content = b"".join(encode(*line) for line in records)
+    assert decode(content) == Records(tuple(as_line(*line) for line in records))
 
 
 @given(TOLD, st.data())
-def test_a_cut_takes_only_the_line_that_it_is_in(told, data):
-    """Wherever the end is cut off, each line before the cut is whole, and nothing counts as damaged."""
-    lines = [encode(*line) for line in told]
+def test_a_cut_takes_only_the_line_that_it_is_in(records, data):
+    """Truncation at any byte keeps all earlier records, and counts none as damaged."""
+    lines = [encode(*line) for line in records]
     content = b"".join(lines)
     cut = data.draw(st.integers(0, len(content)))
-    whole, length = 0, 0
-    while whole < len(lines) and length + len(lines[whole]) <= cut:
-        length += len(lines[whole])
-        whole += 1
-    expected = Records(tuple(as_line(*line) for line in told[:whole]), 0, torn=cut > length)
+    complete, length = 0, 0
+    while complete < len(lines) and length + len(lines[complete]) <= cut:
+        length += len(lines[complete])
+        complete += 1
+    expected = Records(tuple(as_line(*line) for line in records[:complete]), 0, torn=cut > length)
     assert decode(content[:cut]) == expected
 
 
 @given(st.lists(st.tuples(KINDS, KEYS, BODIES), min_size=1, max_size=12), st.data())
-def test_a_damaged_byte_takes_at_most_two_lines(told, data):
-    """A byte that was changed spoils its own line, and the next one when it was the break between them."""
-    lines = [encode(*line) for line in told]
+def test_a_damaged_byte_takes_at_most_two_lines(records, data):
+    """A changed byte damages its record, and the next one if it was the line break between them."""
+    lines = [encode(*line) for line in records]
     content = bytearray(b"".join(lines))
     at = data.draw(st.integers(0, len(content) - 1))
     content[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[at]))
     found = decode(bytes(content))
-    kept = [as_line(*line) for line in told]
+    expected_records = [as_line(*line) for line in records]
     hit = next(n for n in range(len(lines)) if sum(map(len, lines[: n + 1])) > at)
-    untouched = kept[:hit] + kept[hit + 2 :]
-    assert [line for line in untouched if line not in found.whole] == []
-    assert [line for line in found.whole if line not in kept] == []
+    untouched = expected_records[:hit] + expected_records[hit + 2 :]
+    assert [line for line in untouched if line not in found.valid] == []
+    assert [line for line in found.valid if line not in expected_records] == []
 
 
 def test_a_line_of_the_right_sum_and_the_wrong_form_is_damaged():
-    """A checksum that fits does not make a line of what has no kind, no id or no ASCII in it."""
+    """A line with a valid checksum but without a kind, an id or ASCII text is damaged."""
     from zlib import crc32
 
     contents = [b"onlykind", b"N key", "ä k {}".encode(), b"N \xff {}"]
@@ -67,5 +67,5 @@ def test_a_line_of_the_right_sum_and_the_wrong_form_is_damaged():
 
 
 def test_empty_lines_are_nothing():
-    """Line breaks alone neither tell nor spoil anything."""
+    """Empty lines are ignored."""
     assert decode(b"") == decode(b"\n\n") == Records(())

@@ -1,4 +1,4 @@
-"""However a program ends, each of its runs is a row that says how."""
+"""However a program ends, each of its runs gets a row with its status."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, internal_error
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.tables.schema import RUNS
 from helpers.ledger_parts import one, rows_of
-from helpers.ledger_truth import assert_told_at_most_once, untold
+from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
 
 PROGRAM = Path(__file__).parent / "programs" / "ledger_lives.py"
 
 ENDINGS = {
-    # How it ends, and the job, status, error and writes of each run; None is the program's own run.
+    # Exit status, and job, status, error and writes of each run; None is the process's implicit run.
     "implicit": (0, [("ledger_lives", "ok", None, 2)]),
     "nested": (
         0,
@@ -51,12 +51,12 @@ ENDINGS = {
     "children": (0, [("family", "ok", None, 5)]),
 }
 
-TOLD_BY_ITSELF = ENDINGS.keys() - {"disappears", "dies_inside_run"}
+DRAINED_BY_ITSELF = ENDINGS.keys() - {"disappears", "dies_inside_run"}
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
-    """Every program, run at the same time as the others; by name its folder and how it ended."""
+    """Run every program concurrently; return its folder and exit status by name."""
     running = {}
     for name in (*ENDINGS, "daemon"):
         folder = tmp_path_factory.mktemp(name)
@@ -76,34 +76,34 @@ def ended(tmp_path_factory):
 @pytest.mark.parametrize("life", ENDINGS)
 @pytest.mark.slow
 def test_the_runs_of_a_program(ended, life):
-    """Their statuses and counts are told, whoever tells them; each commit is a row of its run."""
+    """Every run has a row with its status and counts, and each commit is counted in its run."""
     folder, process, (_, errors) = ended[life]
     code, expected = ENDINGS[life]
     assert process.returncode == code, errors.decode()
     assert b"failed with" not in errors
     ledger = Ledger(folder / "cache")
-    if life not in TOLD_BY_ITSELF:
+    if life not in DRAINED_BY_ITSELF:
         assert ledger.inventory().count() == 0
     ledger.drain()
     runs = (
         ledger.runs().select("job", "status", "error_type", "writes").to_arrow_table().to_pylist()
     )
     assert sorted(tuple(row.values()) for row in runs) == sorted(expected)
-    assert_told_at_most_once(ledger.root, folder / "t")
-    assert untold(ledger.root, folder / "t") == set()
+    assert_recorded_at_most_once(ledger.root, folder / "t")
+    assert unrecorded_commits(ledger.root, folder / "t") == set()
     assert ledger.inventory().count() == sum(writes for *_, writes in expected)
     assert list(ledger.spools.iterdir()) == []
 
 
-@pytest.mark.parametrize("life", sorted(TOLD_BY_ITSELF))
+@pytest.mark.parametrize("life", sorted(DRAINED_BY_ITSELF))
 def test_a_program_that_ends_tells_everything_itself(ended, life):
-    """Nothing is left for the next drain."""
+    """A program that exits normally leaves nothing for the next drain."""
     folder, *_ = ended[life]
     assert not any((folder / "cache/cache_spool").iterdir())
 
 
 def test_runs_know_the_run_that_they_were_opened_in(ended):
-    """Down to the innermost."""
+    """Nested runs have their parents' ids, down to the innermost."""
     folder, *_ = ended["nested"]
     rows = rows_of(Ledger(folder / "cache").root, RUNS, "run_id, parent_run_id, job")
     jobs = {row["run_id"]: row["job"] for row in rows}
@@ -116,7 +116,7 @@ def test_runs_know_the_run_that_they_were_opened_in(ended):
 
 
 def test_a_child_takes_part_in_the_run_of_its_parent(ended):
-    """A row for each process, and one run that is their sum."""
+    """A run with a child process has a row per process, and its frame shows their sum."""
     folder, *_ = ended["children"]
     ledger = Ledger(folder / "cache")
     parts = rows_of(ledger.root, RUNS, "is_part, writes, rows_added, status", "is_part")
@@ -132,13 +132,13 @@ def test_a_child_takes_part_in_the_run_of_its_parent(ended):
 
 
 def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
-    """What it wrote until then is told; what it did after that is in the log."""
+    """A daemon thread's writes up to the process's end have rows; the log has later ones."""
     folder, *_ = ended["daemon"]
     ledger = Ledger(folder / "cache")
     ledger.drain()
-    assert_told_at_most_once(ledger.root, folder / "t")
+    assert_recorded_at_most_once(ledger.root, folder / "t")
     ledger.reconcile([folder / "t"]).apply()
-    assert untold(ledger.root, folder / "t") == set()
+    assert unrecorded_commits(ledger.root, folder / "t") == set()
     statuses = rows_of(ledger.root, RUNS, "job, status")
     assert {row["job"] for row in statuses} == {"endless"}
 
@@ -160,7 +160,7 @@ def test_a_write_in_a_run_starts_no_implicit_run_after_a_read_in_another(tmp_pat
 
 
 def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
-    """Of a hundred calls of a job only a few wait for a drain, and every run is a row."""
+    """Of a hundred short runs only a few wait for a drain, and every run gets a row."""
     drains: list[float] = []
     write_deltalake(str(tmp_path / "t"), one(0))
     table = DeltaTable(tmp_path / "t")
@@ -173,7 +173,7 @@ def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
         DeltaLakeInstrumentor().instrument(settings=settings)
         ledger = recorder_of(Ledger(settings=settings).root) if settings.cache_root else None
         if ledger is not None:
-            ledger.on_drain = lambda took, _: drains.append(took)
+            ledger.drains.on_drain = lambda took, _: drains.append(took)
         begun = time.monotonic()
         for _ in range(100):
             job()
@@ -195,19 +195,19 @@ def test_many_short_runs_do_not_wait_for_the_ledger(tmp_path, say):
 
 @pytest.mark.internal_errors
 def test_runs_do_not_wait_for_a_ledger_that_cannot_be_had(tmp_path):
-    """One of them does; from then on it is tried in the background, ever more rarely."""
+    """If the ledger is unreachable, one run waits; later drains are retried in the background."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")
     settings = Settings(cache_root=str(tmp_path / "cache"))
     DeltaLakeInstrumentor().instrument(settings=settings)
     recorder = recorder_of(Ledger(settings=settings).root)
     waited = []
-    recorder.drain_in_time = lambda timeout: waited.append(timeout) or recorder.drain()
+    recorder.drains.drain_in_time = lambda timeout: waited.append(timeout) or recorder.drain()
     for _ in range(5):
         with run("nightly"):
             write_deltalake(str(tmp_path / "t"), one(1), mode="append")
     assert len(waited) == 1
     assert {component for component, _ in internal_errors.seen()} == {"drain"}
-    del recorder.drain_in_time
+    del recorder.drains.drain_in_time
     (tmp_path / "cache" / "cache_ledgers").unlink()
     assert Ledger(tmp_path / "cache").runs().count() == 5

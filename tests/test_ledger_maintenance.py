@@ -1,4 +1,4 @@
-"""The ledger looks after itself under a lease that one holds at a time, and never changes a row by it."""
+"""Maintenance of the ledger's tables holds an exclusive lease and changes no row."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def root(tmp_path):
     root = LedgerRoot(str(tmp_path / "cache"))
     spool = spool_in(tmp_path / "spools")
     for number in range(10):
-        Drain(root, tail=1).own(
+        Drain(root, tail=1).drain_segments(
             sealed_rows(spool, operation_row(f"w-{number}", versions=[number], rows_added=number))
         )
-        spool.forget(spool.sealed())
+        spool.delete(spool.sealed())
     return root
 
 
 def mark(root):
-    return root.opened(INVENTORY).transaction_version(LEASE_APP_ID)
+    return root.open_table(INVENTORY).transaction_version(LEASE_APP_ID)
 
 
 # --- the lease ------------------------------------------------------------------------------------------
 
 
 def test_a_lease_is_taken_and_given_back(root):
-    """Who holds the lease has the newest table; afterwards it is free again, also after an error."""
+    """The lease yields the newest table, and is free afterwards, also after an error."""
     with lease(root, INVENTORY) as opened:
         assert (opened.version(), mark(root)) == (11, 1)
     assert mark(root) == 2
@@ -51,7 +51,7 @@ def test_a_lease_is_taken_and_given_back(root):
 
 
 def test_a_fresh_lease_is_not_broken(root):
-    """While one holds the lease nobody else gets it."""
+    """A lease that is held and has not expired cannot be taken."""
     with lease(root, INVENTORY):
         with lease(root, INVENTORY) as second:
             assert second is None
@@ -59,13 +59,13 @@ def test_a_fresh_lease_is_not_broken(root):
 
 
 def test_a_lease_of_a_table_that_is_not_there(root):
-    """There is nothing to hold where there is no table."""
+    """The lease of a missing table yields None."""
     with lease(root, RUNS) as opened:
         assert opened is None
 
 
 def test_the_lease_of_a_dead_holder_is_broken(root, monkeypatch):
-    """After its time a lease is taken over; the old holder, should it live, does not free the new one's."""
+    """An expired lease is taken over; its old holder does not release the new one."""
     old = maintenance._acquire(root, INVENTORY)
     with monkeypatch.context() as later:
         later.setattr(maintenance, "LEASE_SECONDS", -10.0)
@@ -78,12 +78,12 @@ def test_the_lease_of_a_dead_holder_is_broken(root, monkeypatch):
 
 
 def test_a_lease_older_than_the_log_has_expired(tmp_path):
-    """Where the log does not know any more when it was taken, that was long ago."""
+    """A lease whose commit is no longer in the log has expired."""
     assert maintenance._is_expired(open_log(str(tmp_path / "none")))
 
 
 def test_who_is_slower_does_not_get_it(root, monkeypatch):
-    """Two that saw the lease free both try, and only one commit is made."""
+    """Of two processes that saw the lease free, only one commits it."""
     leave = maintenance._write_lease
     first = []
 
@@ -98,14 +98,14 @@ def test_who_is_slower_does_not_get_it(root, monkeypatch):
 
 
 def test_trouble_in_taking_it_is_raised(root, monkeypatch):
-    """What is no race is an error of whoever asked."""
+    """An error other than a conflict is raised."""
     monkeypatch.setattr(maintenance, "_write_lease", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), lease(root, INVENTORY):
         pass
 
 
 def try_lease(uri, start, tried, got):
-    """Try to get the lease when all do, and hold it until all have tried."""
+    """Try to take the lease concurrently with others, and hold it until all have tried."""
     start.wait()
     with lease(LedgerRoot(uri), INVENTORY) as opened:
         tried.wait()
@@ -114,7 +114,7 @@ def try_lease(uri, start, tried, got):
 
 @pytest.mark.slow
 def test_one_of_many_processes_gets_it(root, size):
-    """Of many processes that want the lease at the same moment exactly one has it."""
+    """Of many concurrent processes exactly one gets the lease."""
     number = size(3, 16)
     context = multiprocessing.get_context("spawn")
     start, tried = (context.Barrier(number, timeout=60) for _ in range(2))
@@ -131,23 +131,23 @@ def test_one_of_many_processes_gets_it(root, size):
     assert mark(root) == 2
 
 
-# --- upkeep --------------------------------------------------------------------------------------------
+# --- maintenance --------------------------------------------------------------------------------------------
 
 
 def test_compaction_keeps_every_row(root):
-    """Many small files become one, and each row is what it was."""
+    """Compaction merges small files into one and changes no row."""
     before = rows_of(root, INVENTORY, order="write_id")
     assert optimize(root, INVENTORY) == MaintenanceResult(
         "cache_inventory_v1", is_done=True, files_added=1, files_removed=10
     )
     assert rows_of(root, INVENTORY, order="write_id") == before
     assert len(before) == 10
-    assert len(root.opened(INVENTORY).file_uris()) == 1
+    assert len(root.open_table(INVENTORY).file_uris()) == 1
     assert list(find_duplicate_rewrites(open_log(root.uri_of(INVENTORY)))) == []
 
 
 def test_the_ledger_maintains_all_its_tables(root):
-    """Tables that are there are compacted, others are let be; a second time finds nothing to do."""
+    """Existing tables are compacted and missing ones skipped; a second call finds nothing to do."""
     ledger = Ledger(root.uri)
     first, second = ledger.optimize(), ledger.optimize()
     assert [(done.table, done.is_done, done.files_removed) for done in first] == [
@@ -159,15 +159,15 @@ def test_the_ledger_maintains_all_its_tables(root):
 
 
 def test_nothing_is_compacted_while_another_is_at_it(root):
-    """Without the lease nothing is touched."""
+    """Without the lease nothing is changed."""
     with lease(root, INVENTORY):
-        version = root.opened(INVENTORY).version()
+        version = root.open_table(INVENTORY).version()
         assert optimize(root, INVENTORY) == MaintenanceResult("cache_inventory_v1", is_done=False)
-        assert root.opened(INVENTORY).version() == version
+        assert root.open_table(INVENTORY).version() == version
 
 
 def test_old_files_are_deleted_after_the_retention(root, monkeypatch):
-    """What compaction replaced stays for readers, until it is old enough."""
+    """Files that compaction replaced are deleted only after their retention."""
     monkeypatch.setattr(maintenance, "RETENTION_HOURS", 24 * 365)
     assert optimize(root, INVENTORY).files_deleted == 0
     uri = root.uri_of(INVENTORY)
@@ -181,7 +181,7 @@ def test_old_files_are_deleted_after_the_retention(root, monkeypatch):
 
 @pytest.mark.internal_errors
 def test_trouble_with_upkeep_is_told_and_no_more(root, monkeypatch):
-    """A drain that looks after a table does not fail by it."""
+    """An error of maintenance is reported and does not fail the drain."""
     monkeypatch.setattr(maintenance, "_acquire", lambda *_: 1 / 0)
     maintain(root, INVENTORY)
     assert internal_errors.seen() == {("maintenance", "ZeroDivisionError"): 1}
@@ -204,7 +204,7 @@ def ids(uri):
 
 
 def test_two_compactions_at_once_double_every_row_and_are_found(table):
-    """What deltalake 1.6.6 does from two handles of one version is seen in the log, with the version to restore."""
+    """Two compactions from one version duplicate rows (deltalake 1.6.6), and the log shows it."""
     first, second = DeltaTable(table), DeltaTable(table)
     first.optimize.compact()
     second.optimize.compact()
@@ -220,7 +220,7 @@ def test_two_compactions_at_once_double_every_row_and_are_found(table):
 
 
 def test_nothing_else_is_taken_for_it(table):
-    """Compactions one after the other, deletes, restores and vacuums double nothing."""
+    """Successive compactions, deletes, restores and vacuums are not reported as duplicates."""
     DeltaTable(table).optimize.compact()
     write_deltalake(table, one(10), mode="append")
     DeltaTable(table).optimize.compact()
@@ -235,7 +235,7 @@ def test_nothing_else_is_taken_for_it(table):
 
 
 def test_only_the_versions_that_are_asked_for_are_looked_at(table):
-    """A search may begin late in the log; what it does not see it does not find."""
+    """Only the given versions are checked for duplicates."""
     handles = [DeltaTable(table), DeltaTable(table)]
     for handle in handles:
         handle.optimize.compact()

@@ -1,4 +1,4 @@
-"""The ledger as a session sees it: whole when it is empty, older, newer, or told by many processes."""
+"""The ledger's frames in a session: empty, older and newer tables; runs of several processes."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def ledger(tmp_path):
     return Ledger(tmp_path / "cache")
 
 
-def tell(ledger, *rows):
-    """Put operations into the inventory."""
-    Drain(ledger.root, tail=1).own(sealed_rows(spool_in(ledger.spools), *rows))
+def append_operations(ledger, *rows):
+    """Append operations to the inventory."""
+    Drain(ledger.root, tail=1).drain_segments(sealed_rows(spool_in(ledger.spools), *rows))
 
 
-def tell_runs(ledger, *rows):
-    """Put rows of runs into the ledger, as so many processes would."""
+def append_runs(ledger, *rows):
+    """Append rows of runs, each from its own process."""
     spool = spool_in(ledger.spools)
     for row in rows:
         spool.append(RecordKind.RUN_END, row["run_id"], as_json(row))
     spool.rotate()
-    Drain(ledger.root, tail=1).own([segment.path for segment in spool.sealed()])
+    Drain(ledger.root, tail=1).drain_segments([segment.path for segment in spool.sealed()])
 
 
 # --- frames ---------------------------------------------------------------------------------------------
 
 
 def test_an_empty_ledger_has_all_its_columns(ledger):
-    """Before anything was told, the tables are there, empty, and nothing is made by looking."""
+    """Without any record the frames are empty with all columns, and reading creates no table."""
     frames = [ledger.inventory(), ledger.runs(), ledger.snapshots()]
     assert [frame.count() for frame in frames] == [0, 0, 0]
     assert frames[0].schema().names == INVENTORY.schema.names
@@ -52,9 +52,9 @@ def test_an_empty_ledger_has_all_its_columns(ledger):
 
 
 def test_rows_are_read_as_they_were_told(ledger):
-    """Counts, lists and structs come back with their values and Arrow's plain types."""
+    """Counts, lists and structs have their recorded values and plain Arrow types."""
     inputs = [{"table_id": "i", "uri": "s3://b/t", "version": 4}]
-    tell(ledger, operation_row("w-1", versions=[3, 4], inputs=inputs, rows_added=2))
+    append_operations(ledger, operation_row("w-1", versions=[3, 4], inputs=inputs, rows_added=2))
     table = (
         ledger.inventory().select("write_id", "versions", "inputs", "rows_added").to_arrow_table()
     )
@@ -66,7 +66,7 @@ def test_rows_are_read_as_they_were_told(ledger):
 
 
 def test_columns_that_an_older_release_did_not_have_are_null(ledger):
-    """A ledger of an older release is read with every column of this one."""
+    """A frame has the columns of this release; those that an older ledger lacks are null."""
     older = pa.schema(
         [
             column
@@ -84,7 +84,7 @@ def test_columns_that_an_older_release_did_not_have_are_null(ledger):
 
 
 def test_columns_of_a_newer_release_are_seen(ledger):
-    """What a newer release has added is shown after the known columns."""
+    """Columns that a newer release added follow the known ones."""
     rows = operation_rows([as_json(operation_row("w-1")).encode()])
     write_deltalake(
         ledger.root.uri_of(INVENTORY),
@@ -97,7 +97,7 @@ def test_columns_of_a_newer_release_are_seen(ledger):
 
 
 def test_snapshots_are_rows_of_their_own(ledger):
-    """The registry of snapshots is read like the others."""
+    """The snapshot registry has a frame."""
     rows = pa.Table.from_pylist(
         [{"event_time": now_us(), "snapshot": "s", "rows": 3}], json_schema(SNAPSHOTS)
     )
@@ -110,8 +110,8 @@ def test_snapshots_are_rows_of_their_own(ledger):
 
 
 def test_a_damaged_table_is_an_error_of_who_asks(ledger):
-    """A ledger that cannot be read is not taken for an empty one."""
-    tell(ledger, operation_row("w-1"))
+    """Reading a damaged table raises; it is not treated as empty."""
+    append_operations(ledger, operation_row("w-1"))
     log = ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log"
     (log / "00000000000000000001.json").write_text("{nonsense")
     with pytest.raises(Exception, match=r"(?i)json|expected|parse"):
@@ -122,7 +122,7 @@ def test_a_damaged_table_is_an_error_of_who_asks(ledger):
 
 
 def ended(run_id, pid, **more):
-    """Return the row of a run of which a process tells."""
+    """Return the row of a run as recorded by one process."""
     return {
         **run_started(run_id, pid=pid),
         "status": "ok",
@@ -133,8 +133,8 @@ def ended(run_id, pid, **more):
 
 
 def test_a_run_of_several_processes_is_one_row(ledger):
-    """Counts are summed, times span all, tables are told once, and the rest is as its opener tells it."""
-    tell_runs(
+    """A run's row sums counts, spans all times, and has the opener's other values."""
+    append_runs(
         ledger,
         ended(
             "run-1",
@@ -170,7 +170,7 @@ def test_a_run_of_several_processes_is_one_row(ledger):
     row = rows["run-1"]
     times = [row[name].timestamp() * 1e6 for name in ("start_time", "end_time")]
     assert times == [1000, 9600]
-    told = (
+    recorded = (
         "job",
         "status",
         "error_type",
@@ -182,7 +182,7 @@ def test_a_run_of_several_processes_is_one_row(ledger):
         "tables_touched",
         "dropped",
     )
-    assert {name: row[name] for name in told} == {
+    assert {name: row[name] for name in recorded} == {
         "job": "nightly",
         "status": "ok",
         "error_type": None,
@@ -201,16 +201,16 @@ def test_a_run_of_several_processes_is_one_row(ledger):
 
 
 def test_a_run_that_only_parts_tell_of(ledger):
-    """Where the opener kept no ledger, the run is told by those that took part in it."""
-    tell_runs(ledger, ended("run-1", 2, is_part=True, job="worker", writes=1))
+    """If the opener had no ledger, a run's row is the sum of the other processes' parts."""
+    append_runs(ledger, ended("run-1", 2, is_part=True, job="worker", writes=1))
     assert ledger.runs().select("job", "processes", "writes").to_pylist() == [
         {"job": "worker", "processes": 1, "writes": 1}
     ]
 
 
 def test_a_run_that_was_told_twice_by_one_process_is_one_process(ledger):
-    """A run under one id that was opened again is summed, and its last opening tells how it ended."""
-    tell_runs(
+    """Two openings of one run id in a process count as one process, with the last status."""
+    append_runs(
         ledger,
         ended("run-1", 1, writes=1, end_time=5),
         ended("run-1", 1, writes=2, end_time=6, status="error"),
@@ -231,7 +231,7 @@ write_deltalake(sys.argv[2], pa.table({"x": [1]}), mode="append")
 
 @pytest.mark.slow
 def test_a_child_process_adds_to_its_parents_run(ledger, tmp_path):
-    """What a program started in a run writes is counted in that run."""
+    """Writes of a program that was started in a run count in that run."""
     import os
 
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
@@ -240,9 +240,9 @@ def test_a_child_process_adds_to_its_parents_run(ledger, tmp_path):
         environment = {**os.environ, **opened.environment()}
         arguments = [sys.executable, "-c", CHILD, ledger.root.uri, str(tmp_path / "t")]
         assert subprocess.run(arguments, env=environment).returncode == 0
-    told = ledger.runs().filter(col("run_id") == lit(opened.run_id)).to_pylist()
+    recorded = ledger.runs().filter(col("run_id") == lit(opened.run_id)).to_pylist()
     assert [
-        (row["job"], row["processes"], row["writes"], row["tables_touched"]) for row in told
+        (row["job"], row["processes"], row["writes"], row["tables_touched"]) for row in recorded
     ] == [("nightly", 2, 2, 1)]
 
 
@@ -251,13 +251,13 @@ def test_a_child_process_adds_to_its_parents_run(ledger, tmp_path):
 
 @pytest.mark.parametrize("kind", [SessionContext, ObservedSessionContext])
 def test_a_session_has_the_ledger_as_a_schema(ledger, kind):
-    """After registering, SQL reads all three tables; registering again shows what has come since."""
+    """`register` makes all three tables available to SQL; a second call shows newer rows."""
     ctx = kind()
     ctx.from_pydict({"x": [1]}, name="inventory")
     ledger.register(ctx)
     assert ctx.sql("SELECT * FROM cache_ledger.inventory").count() == 0
-    tell(ledger, operation_row("w-1"))
-    tell_runs(ledger, ended("run-1", 1, writes=1))
+    append_operations(ledger, operation_row("w-1"))
+    append_runs(ledger, ended("run-1", 1, writes=1))
     ledger.register(ctx)
     assert ctx.sql(
         "SELECT write_id, event_date IS NULL AS dateless FROM cache_ledger.inventory"
@@ -269,7 +269,7 @@ def test_a_session_has_the_ledger_as_a_schema(ledger, kind):
 
 
 def test_reading_drains_what_this_process_has_told(tmp_path):
-    """A program sees its own last write in the ledger, whatever the interval."""
+    """Reading drains this process's spool first, whatever the drain interval."""
     DeltaLakeInstrumentor().instrument(
         settings=Settings(cache_root=str(tmp_path / "c"), drain_interval=3600)
     )
@@ -282,7 +282,7 @@ def test_reading_drains_what_this_process_has_told(tmp_path):
 
 
 def test_the_ledger_of_the_environment(tmp_path, monkeypatch):
-    """Without arguments the ledger is that of the settings, or under the working directory."""
+    """Without arguments the ledger is that of the settings, or in the working directory."""
     monkeypatch.chdir(tmp_path)
     assert Ledger().root == LedgerRoot(str(tmp_path / ".deltawitness"))
     assert Ledger().spools == tmp_path / ".deltawitness" / "cache_spool"
@@ -296,9 +296,9 @@ def test_the_ledger_of_the_environment(tmp_path, monkeypatch):
 
 
 def test_another_engine_reads_it(ledger):
-    """The ledger is plain Delta: any reader sees its rows."""
+    """The ledger is a plain Delta table that other readers can open."""
     duckdb = pytest.importorskip("duckdb")
-    tell(ledger, operation_row("w-1", rows_added=3))
+    append_operations(ledger, operation_row("w-1", rows_added=3))
     scanned = pa.table(DeltaTable(ledger.root.uri_of(INVENTORY)).scan())
     assert duckdb.sql("SELECT write_id, rows_added FROM scanned").fetchall() == [("w-1", 3)]
     assert scanned.num_rows == 1

@@ -1,4 +1,4 @@
-"""Writes that a reconcile finds in logs give rows of their runs, marked as reconstructed."""
+"""Runs of reconciled writes get rows with the status `reconstructed`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ledger(tmp_path):
 
 
 def observed_elsewhere(tmp_path, table, *numbers, job="nightly"):
-    """Write in one run with a ledger of another place, and return the run's id."""
+    """Write in one run with another ledger, and return the run's id."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "elsewhere")))
     with run(job) as context:
         for number in numbers:
@@ -43,7 +43,7 @@ def runs_in(ledger):
 
 
 def test_a_run_is_reconstructed_from_its_writes(ledger, tmp_path, table):
-    """The counts are those of the writes, the interval is theirs; what no commit says is null."""
+    """A reconstructed run has its writes' counts and time span; columns without data are null."""
     run_id = observed_elsewhere(tmp_path, table, 1, 2, 3)
     assert ledger.reconcile([table]).apply() == 3
     (row,) = rows_of(ledger.root, RUNS)
@@ -67,7 +67,7 @@ def test_a_second_reconcile_adds_no_run(ledger, tmp_path, table):
 
 
 def test_further_writes_of_a_reconstructed_run_are_a_part_of_it(ledger, tmp_path, table):
-    """As when its tables are reconciled one after the other: together they are the run."""
+    """Tables that are reconciled one after the other add up to one run."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "elsewhere")))
     other = str(tmp_path / "u")
     with run("nightly") as context:
@@ -80,7 +80,7 @@ def test_further_writes_of_a_reconstructed_run_are_a_part_of_it(ledger, tmp_path
 
 
 def test_a_run_that_has_a_row_keeps_it_alone(ledger, tmp_path, table):
-    """Its process has counted the write whose row was lost."""
+    """A run with a row of its process gets no other row: that row counts the lost write already."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
     with run("nightly") as context:
         write_deltalake(table, one(1))
@@ -124,19 +124,19 @@ def test_a_run_that_this_process_has_open_is_left_to_it(ledger, tmp_path, table)
 
 
 def test_what_a_process_tells_later_takes_its_place(ledger, tmp_path, table):
-    """A spool of another machine may come late: the run is not counted twice."""
+    """A run that another machine's spool records later replaces the reconstructed one."""
     run_id = observed_elsewhere(tmp_path, table, 1, 2)
     ledger.reconcile([table]).apply()
     assert runs_in(ledger)[run_id]["status"] == "reconstructed"
     (known,) = rows_of(Ledger(str(tmp_path / "elsewhere")).root, RUNS)
-    told = {
+    recorded = {
         name: value
         for name, value in known.items()
         if name in {"run_id", "job", "is_part", "status", "writes", "rows_added"}
     }
     times = {"start_time": 1_700_000_000_000_000, "end_time": 1_700_000_001_000_000}
     spool = spool_in(ledger.spools)
-    spool.append(RecordKind.RUN_END, run_id, as_json({**told, **times}))
+    spool.append(RecordKind.RUN_END, run_id, as_json({**recorded, **times}))
     spool.close()
     ledger.drain()
     row = runs_in(ledger)[run_id]

@@ -1,4 +1,4 @@
-"""A ledger held against the logs of tables is made whole by them: every commit once, and nothing else."""
+"""Reconcile: every commit in the logs of tables gets exactly one row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from deltawitness import (
     suppressed,
 )
 from deltawitness.hashing import table_id
-from deltawitness.ledger.drain.drain import SETTLE, append
+from deltawitness.ledger.drain.drain import GRACE, append
 from deltawitness.ledger.reconcile.findings import (
     Difference,
     DifferingRow,
@@ -71,7 +71,7 @@ NOT_IN_COMMITS = {
     "datafusion_version",
     "source",
 }
-"""Columns that only the process itself could tell."""
+"""Columns that only the observing process can record."""
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ def ledger(cache):
 
 
 def observe(cache, **options):
-    """Observe the writes of this process into a ledger."""
+    """Record the writes of this process in a ledger."""
     settings = Settings(cache_root=cache, **options.pop("settings", {}))
     DeltaLakeInstrumentor().instrument(settings=settings, **options)
 
 
 def observed_elsewhere(tmp_path, table, count):
-    """Write so often with a ledger of another place: commits with our metadata, and no row here."""
+    """Write several times with another ledger: commits with our metadata, and no row here."""
     observe(str(tmp_path / "elsewhere"))
     for number in range(count):
         write_deltalake(table, one(number), mode="append")
@@ -112,8 +112,8 @@ def info_of(table, version):
     return next(json.loads(line)["commitInfo"] for line in lines if "commitInfo" in line)
 
 
-def lay_commit(table, version, *lines):
-    """Put a commit into a log as another engine would: whole lines, or actions."""
+def add_commit(table, version, *lines):
+    """Add a commit of another engine to a log, from raw lines or actions."""
     texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     commit_file(table, version).write_bytes(b"\n".join(texts) + b"\n")
 
@@ -122,12 +122,12 @@ def now_ms():
     return time.time_ns() // 1_000_000
 
 
-def told(ledger, columns="write_id, versions, source"):
+def inventory_rows(ledger, columns="write_id, versions, source"):
     return rows_of(ledger.root, INVENTORY, columns, order="version")
 
 
-def told_versions(ledger, table=None):
-    """Return every version that any row tells of, those told twice twice."""
+def recorded_versions(ledger, table=None):
+    """Return every version in the inventory, once per row that names it."""
     rows = rows_of(ledger.root, INVENTORY, "table_uri, versions")
     here = [row for row in rows if table is None or row["table_uri"] == ledger_uri(table)]
     return sorted(version for row in here for version in row["versions"] or ())
@@ -138,11 +138,11 @@ def add_row(ledger, **row):
     return append(ledger.root, INVENTORY, lambda _: (rows, {f"test/{row['write_id']}": 1}))
 
 
-# --- a lost ledger made anew -----------------------------------------------------------------------------
+# --- rebuilding a lost ledger -----------------------------------------------------------------------------
 
 
 def many_operations(folder):
-    """Commit in every way that delta-rs has, and in those of a session."""
+    """Commit with every operation of delta-rs and of a session."""
     table, rows = f"{folder}/t", pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]})
     write_deltalake(table, rows)
     write_deltalake(table, rows, mode="append")
@@ -192,7 +192,7 @@ def many_operations(folder):
 
 
 def rebuilt(ledger, tables):
-    """Delete the ledger and make it anew; return the rows of before and after by write id."""
+    """Delete the ledger and rebuild it; return the rows before and after by write id."""
     before = {row["write_id"]: row for row in ledger.inventory().to_pylist()}
     DeltaLakeInstrumentor().uninstrument()
     shutil.rmtree(ledger.root.uri)
@@ -203,7 +203,7 @@ def rebuilt(ledger, tables):
 
 
 def test_a_ledger_made_anew_says_what_the_commits_hold(tmp_path, cache, ledger, say):
-    """Every column that a commit holds is as it was observed; what made no commit has no row."""
+    """A rebuilt row has every value that its commit contains; operations without a commit have none."""
     observe(cache, tracer_provider=TracerProvider())
     with run("nightly"):
         many_operations(tmp_path / "lake")
@@ -213,9 +213,9 @@ def test_a_ledger_made_anew_says_what_the_commits_hold(tmp_path, cache, ledger, 
     columns = set(INVENTORY.schema.names) - NOT_IN_COMMITS
     for name, row in after.items():
         spelled = dict(before[name])
-        if row["schema_hash"] is None:  # the commits of some ways to write do not hold it
+        if row["schema_hash"] is None:  # commits of some operations do not contain it
             spelled["schema_hash"] = None
-        # Where an input lies is told to the ledger alone.
+        # Locations of inputs are in the ledger only.
         spelled["inputs"] = spelled["inputs"] and [
             {**read, "uri": None} for read in spelled["inputs"]
         ]
@@ -237,20 +237,20 @@ def test_a_ledger_made_anew_says_what_the_commits_hold(tmp_path, cache, ledger, 
 
 
 def test_the_tables_of_a_lost_ledger_are_made_anew(tmp_path, ledger, table):
-    """Applying a plan makes all three tables where there are none."""
+    """Applying a plan creates all three tables if they are missing."""
     observed_elsewhere(tmp_path, table, 1)
     assert ledger.reconcile([table]).apply() == 1
     assert [row["status"] for row in rows_of(ledger.root, RUNS)] == ["reconstructed"]
     assert rows_of(ledger.root, SNAPSHOTS) == []
-    assert all(ledger.root.opened(kind) is not None for kind in (INVENTORY, RUNS, SNAPSHOTS))
+    assert all(ledger.root.open_table(kind) is not None for kind in (INVENTORY, RUNS, SNAPSHOTS))
 
 
 def test_ids_of_tables_are_keyed_as_in_telemetry(tmp_path, cache, table):
-    """With a key for table ids, the rows of a reconcile have the ids that observed rows have."""
+    """With a table id key, reconciled rows have the same table ids as observed rows."""
     observed_elsewhere(tmp_path, table, 1)
     ledger = Ledger(cache, settings=Settings(table_id_key=b"k", table_names="none"))
     ledger.reconcile([table]).apply()
-    assert told(ledger, "table_id, table_name") == [
+    assert inventory_rows(ledger, "table_id, table_name") == [
         {"table_id": table_id(table, key=b"k"), "table_name": None}
     ]
 
@@ -259,7 +259,7 @@ def test_ids_of_tables_are_keyed_as_in_telemetry(tmp_path, cache, table):
 
 
 def test_what_is_observed_is_not_found_again(cache, ledger, table):
-    """A ledger that holds what was written is clean, and applying its plan appends nothing."""
+    """With all writes recorded the plan is clean, and applying it appends nothing."""
     observe(cache)
     write_deltalake(table, one(1))
     write_deltalake(table, one(2), mode="overwrite")
@@ -268,11 +268,11 @@ def test_what_is_observed_is_not_found_again(cache, ledger, table):
     assert (plan.counts, plan.is_clean) == (CLEAN, True)
     assert (plan.tables, plan.commits) == ((ledger_uri(table),), 4)
     assert plan.apply() == 0
-    assert [row["source"] for row in told(ledger)] == ["observed"] * 3
+    assert [row["source"] for row in inventory_rows(ledger)] == ["observed"] * 3
 
 
 def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, table):
-    """It gets the row that its process would have told, once."""
+    """A missing commit gets the row that its process would have recorded, once."""
     observed_elsewhere(tmp_path, table, 2)
     plan = ledger.reconcile([table])
     info = info_of(table, 1)
@@ -287,7 +287,7 @@ def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, tabl
     )
     assert plan.counts == {**CLEAN, "missing": 2}
     assert (plan.apply(), plan.apply()) == (2, 0)
-    assert told(ledger)[1] == {
+    assert inventory_rows(ledger)[1] == {
         "write_id": info["write_id"],
         "versions": [1],
         "source": "reconciled",
@@ -296,7 +296,7 @@ def test_a_commit_with_our_metadata_and_no_row_is_missing(tmp_path, ledger, tabl
 
 
 def test_commits_of_others_are_foreign(ledger, table):
-    """They get rows with the engine's name, and an id that is made of what they hold."""
+    """Foreign commits get rows with the engine's name and an id from a hash of the commit."""
     write_deltalake(table, one(1))
     DeltaTable(table).delete("x = 1")
     spark = {
@@ -307,11 +307,11 @@ def test_commits_of_others_are_foreign(ledger, table):
         "operationMetrics": {"numFiles": "1", "numOutputRows": "7"},
     }
     add = {"path": "a.parquet", "size": 10, "dataChange": True, "stats": '{"numRecords":7}'}
-    lay_commit(table, 2, {"commitInfo": spark}, {"add": add})
+    add_commit(table, 2, {"commitInfo": spark}, {"add": add})
     plan = ledger.reconcile([table])
     assert plan.counts == {**CLEAN, "foreign": 3}
     assert plan.apply() == 3
-    rows = told(ledger, "*")
+    rows = inventory_rows(ledger, "*")
     assert [row["operation"] for row in rows] == ["WRITE", "DELETE", "CREATE TABLE AS SELECT"]
     assert [row["cache_operation"] for row in rows] == ["write", "delete", "create"]
     expected = {
@@ -337,18 +337,18 @@ def test_commits_of_others_are_foreign(ledger, table):
 
 
 def test_metadata_without_a_write_id_is_kept_with_a_foreign_commit(ledger, table):
-    """A program that stamps its commits itself has its policy told, whatever else it may have put there."""
+    """A commit that the program stamped itself gets a row with its policy, despite invalid metadata."""
     stamped = {"cache_policy": "nightly", "cache_scope": "nowhere", "cache_key": "/home/ann/k"}
     write_deltalake(table, one(1), commit_properties=CommitProperties(custom_metadata=stamped))
     ledger.reconcile([table]).apply()
-    (row,) = told(ledger, "policy, scope, key, run_id")
+    (row,) = inventory_rows(ledger, "policy, scope, key, run_id")
     assert (row["policy"], row["scope"], row["run_id"]) == ("nightly", "dataset", None)
     assert row["key"].startswith("key:")
 
 
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_a_write_whose_caller_gave_its_own_id_is_known(cache, ledger, table, mirrored):
-    """By the mirrored metadata, or because an operation was observed that made the version then."""
+    """A commit with a caller's id is matched by mirrored metadata, or by version and time."""
     observe(cache, settings={"user_metadata": mirrored})
     own = CommitProperties(custom_metadata={"write_id": "callers-own"})
     write_deltalake(table, one(1), commit_properties=own)
@@ -361,7 +361,7 @@ def test_a_write_whose_caller_gave_its_own_id_is_known(cache, ledger, table, mir
 
 
 def test_a_table_made_anew_within_a_moment_is_another_table(cache, ledger, table):
-    """A row of the same version, a second before, tells nothing of a write of another run."""
+    """A row of the same version one second earlier does not cover a recreated table's commit."""
     observe(cache)
     write_deltalake(table, one(0))
     DeltaLakeInstrumentor().uninstrument()
@@ -375,7 +375,7 @@ def test_a_table_made_anew_within_a_moment_is_another_table(cache, ledger, table
 
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_a_callers_id_is_no_id_of_a_row(tmp_path, ledger, table, mirrored):
-    """It may be that of many commits: the row has ours where the commit holds it, else one of its content."""
+    """The row of a commit with a caller's id has our id from the commit, else a hash of the commit."""
     observe(str(tmp_path / "elsewhere"), settings={"user_metadata": mirrored})
     own = CommitProperties(custom_metadata={"write_id": "/home/ann"})
     for number in range(2):
@@ -383,7 +383,7 @@ def test_a_callers_id_is_no_id_of_a_row(tmp_path, ledger, table, mirrored):
     DeltaLakeInstrumentor().uninstrument()
     assert ledger.reconcile([table]).counts == {**CLEAN, "missing": 2}
     ledger.reconcile([table]).apply()
-    first = told(ledger)[0]["write_id"]
+    first = inventory_rows(ledger)[0]["write_id"]
     if mirrored:
         assert first == json.loads(info_of(table, 0)["userMetadata"])["write_id"]
     else:
@@ -392,18 +392,18 @@ def test_a_callers_id_is_no_id_of_a_row(tmp_path, ledger, table, mirrored):
 
 
 def test_a_table_copied_elsewhere_adds_no_second_row(tmp_path, ledger, table):
-    """A write id is told once, although two logs hold its commit."""
+    """A write id in the logs of two tables gets one row."""
     observed_elsewhere(tmp_path, table, 2)
     shutil.copytree(table, f"{table}-copy")
     assert ledger.reconcile([table, f"{table}-copy"]).apply() == 2
-    assert told_versions(ledger) == [0, 1]
+    assert recorded_versions(ledger) == [0, 1]
 
 
-# --- which tables ----------------------------------------------------------------------------------------
+# --- selection of tables ----------------------------------------------------------------------------------------
 
 
 def test_tables_are_named_in_any_way(tmp_path, ledger, monkeypatch):
-    """Paths, relative ones, URIs, globs and open tables in any spelling are each looked at once."""
+    """Tables given as paths, relative paths, URIs, globs or open tables are each compared once."""
     for name in ("a", "b", "c"):
         write_deltalake(f"{tmp_path}/lake/{name}", one(1))
     Path(tmp_path, "lake", "no table").mkdir()
@@ -417,7 +417,7 @@ def test_tables_are_named_in_any_way(tmp_path, ledger, monkeypatch):
 
 
 def test_a_table_that_cannot_be_read_does_not_stop_the_others(tmp_path, ledger, table):
-    """It is a finding of the plan, told without its path."""
+    """An unreadable table is a finding of the plan, without its path in the text."""
     write_deltalake(table, one(1))
     broken = tmp_path / "broken" / "_delta_log"
     broken.mkdir(parents=True)
@@ -433,35 +433,35 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others(tmp_path, ledger, 
 
 
 def test_a_known_table_that_is_gone_is_no_finding(cache, ledger, table):
-    """Without names, a table that was deleted is told as gone; files that are no table are not asked for."""
+    """Without given tables, a deleted table is reported as gone; exports are not compared."""
     observe(cache)
     write_deltalake(table, one(1))
     ctx = ObservedSessionContext()
     ctx.sql(f"COPY (SELECT 1 AS x) TO '{table}-files/' STORED AS PARQUET").collect()
     DeltaLakeInstrumentor().uninstrument()
-    assert len(told(ledger)) == 2
+    assert len(inventory_rows(ledger)) == 2
     shutil.rmtree(table)
     plan = ledger.reconcile()
     assert (plan.counts, plan.tables, plan.gone) == (CLEAN, (), (ledger_uri(table),))
 
 
 def test_the_ledgers_own_tables_are_left_out(tmp_path, cache, ledger, table):
-    """However they are named: its commits are no operations."""
+    """The ledger's own tables are skipped, however they are named."""
     observed_elsewhere(tmp_path, table, 1)
     ledger.reconcile([table]).apply()
     assert ledger.reconcile([f"{cache}/**", f"{cache}/cache_ledgers/*"]).tables == ()
 
 
-# --- rows that are not so --------------------------------------------------------------------------------
+# --- contradictory rows --------------------------------------------------------------------------------
 
 
 def test_a_row_without_its_version_is_a_phantom(cache, ledger, table):
-    """Where the log reaches over it; what clean-up took from the beginning of a log is no phantom."""
+    """A row whose version is missing within the log's range is a phantom."""
     observe(cache)
     for number in range(4):
         write_deltalake(table, one(number), mode="append")
     DeltaLakeInstrumentor().uninstrument()
-    ids = [row["write_id"] for row in told(ledger)]
+    ids = [row["write_id"] for row in inventory_rows(ledger)]
     for version in (0, 2, 3):
         commit_file(table, version).unlink()
     plan = ledger.reconcile()
@@ -471,17 +471,17 @@ def test_a_row_without_its_version_is_a_phantom(cache, ledger, table):
     )
     assert plan.counts == {**CLEAN, "phantom": 2}
     assert plan.apply() == 0
-    assert len(told(ledger)) == 4
+    assert len(inventory_rows(ledger)) == 4
 
 
 def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
-    """Its commit was replaced: the commit is foreign, and the row is told."""
+    """If another write replaced a row's commit, the commit is foreign and the row differs."""
     observe(cache)
     for number in range(2):
         write_deltalake(table, one(number), mode="append")
     DeltaLakeInstrumentor().uninstrument()
-    row = told(ledger)[1]
-    lay_commit(table, 1, {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "WRITE"}})
+    row = inventory_rows(ledger)[1]
+    add_commit(table, 1, {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "WRITE"}})
     plan = ledger.reconcile()
     assert plan.differing == (
         DifferingRow(ledger_uri(table), row["write_id"], Difference.OTHER_WRITE, "write", (1,), ()),
@@ -493,23 +493,23 @@ def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
     "says", [{"result": "noop"}, {"result": "error", "landed": "unknown"}, {"result": "write"}]
 )
 def test_a_row_that_does_not_tell_of_its_commit_differs(tmp_path, ledger, table, says):
-    """The log holds a commit of a write that says it made none, or not which; it gets no second row."""
+    """A row that omits a commit of its write differs, and no second row is added."""
     observed_elsewhere(tmp_path, table, 1)
     write_id = info_of(table, 0)["write_id"]
     add_row(ledger, write_id=write_id, table_uri=ledger_uri(table), **says)
     plan = ledger.reconcile()
     assert plan.differing == (
         DifferingRow(
-            ledger_uri(table), write_id, Difference.UNTOLD_COMMIT, says["result"], (), (0,)
+            ledger_uri(table), write_id, Difference.MISSING_COMMIT, says["result"], (), (0,)
         ),
     )
     assert plan.counts == {**CLEAN, "differing": 1}
     plan.apply()
-    assert len(told(ledger)) == 1
+    assert len(inventory_rows(ledger)) == 1
 
 
 def test_rows_of_a_table_that_lay_there_before_are_its_own(cache, ledger, table):
-    """A table made anew in the same place is compared with its own rows, and reconciled from its start."""
+    """A recreated table is compared with its own rows only, and reconciled from version 0."""
     observe(cache)
     for number in range(3):
         write_deltalake(table, one(number), mode="append")
@@ -518,31 +518,33 @@ def test_rows_of_a_table_that_lay_there_before_are_its_own(cache, ledger, table)
     shutil.rmtree(table)
     later = {"commitInfo": {"timestamp": now_ms() + 60_000, "operation": "CREATE TABLE"}}
     Path(table, "_delta_log").mkdir(parents=True)
-    lay_commit(table, 0, later, {"metaData": {"id": "another"}})
+    add_commit(table, 0, later, {"metaData": {"id": "another"}})
     plan = ledger.reconcile()
     assert (plan.counts, plan.commits) == ({**CLEAN, "foreign": 1}, 1)
     assert (plan.apply(), ledger.reconcile(full=True).counts) == (1, CLEAN)
 
 
-# --- logs as they are found ------------------------------------------------------------------------------
+# --- unusual logs ------------------------------------------------------------------------------
 
 
 def test_logs_that_other_readers_fail_on_are_reconciled(ledger, table):
-    """Doubled keys, broken lines, counts and times that no column holds: every commit gets its row."""
+    """Commits with duplicate keys, damaged lines or out-of-range numbers all get rows."""
     write_deltalake(table, one(1))
     doubled = b'{"commitInfo":{"operation":"WRITE","timestamp":1700000000000,"operation":"x"}}'
-    lay_commit(table, 1, doubled)
-    lay_commit(table, 2, b'{"commitInfo":{"operation"', b'{"add":{"path":')
-    lay_commit(table, 3, {"add": {"path": "a", "size": 1, "modificationTime": 1_700_000_000_000}})
-    lay_commit(table, 4, b"")
+    add_commit(table, 1, doubled)
+    add_commit(table, 2, b'{"commitInfo":{"operation"', b'{"add":{"path":')
+    add_commit(table, 3, {"add": {"path": "a", "size": 1, "modificationTime": 1_700_000_000_000}})
+    add_commit(table, 4, b"")
     huge = {"num_added_rows": 10**30, "num_added_files": 2}
     half = {"operation": "WRITE", "timestamp": 10**18, "engineInfo": "\ud800", "write_id": ["x"]}
-    lay_commit(table, 5, {"commitInfo": {**half, "operationMetrics": huge, "inputs": [3, {}]}})
-    lay_commit(
+    add_commit(table, 5, {"commitInfo": {**half, "operationMetrics": huge, "inputs": [3, {}]}})
+    add_commit(
         table, 6, {"commitInfo": {"operation": "WRITE", "traceparent": "00-0-0", "timestamp": True}}
     )
     assert ledger.reconcile([table]).apply() == 7
-    rows = told(ledger, "version, operation, rows_added, files_added, engine, event_time, trace_id")
+    rows = inventory_rows(
+        ledger, "version, operation, rows_added, files_added, engine, event_time, trace_id"
+    )
     by_version = {row["version"]: row for row in rows}
     early = dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=dt.UTC)
     assert (by_version[1]["operation"], by_version[1]["event_time"]) == ("WRITE", early)
@@ -558,13 +560,13 @@ def test_logs_that_other_readers_fail_on_are_reconciled(ledger, table):
 
 
 def test_a_second_pass_reads_only_what_is_new(tmp_path, ledger, table):
-    """How far a table was read is remembered with the rows; a full pass reads all of it again."""
+    """The watermark is committed with the rows; a full pass ignores it."""
     observed_elsewhere(tmp_path, table, 3)
     assert ledger.reconcile([table]).apply() == 3
-    version = ledger.root.opened(INVENTORY).version()
+    version = ledger.root.open_table(INVENTORY).version()
     nothing = ledger.reconcile([table])
     assert (nothing.commits, nothing.is_clean, nothing.apply()) == (0, True, 0)
-    assert ledger.root.opened(INVENTORY).version() == version
+    assert ledger.root.open_table(INVENTORY).version() == version
     write_deltalake(table, one(4), mode="append")
     tail = ledger.reconcile([table])
     assert (tail.commits, tail.apply()) == (1, 1)
@@ -572,31 +574,31 @@ def test_a_second_pass_reads_only_what_is_new(tmp_path, ledger, table):
 
 
 def test_nothing_missing_moves_the_mark_all_the_same(cache, ledger, table):
-    """A plan without rows to append leaves its mark in an empty commit, once."""
+    """A plan without rows to append commits its watermark once, in an empty commit."""
     observe(cache)
     write_deltalake(table, one(1))
     DeltaLakeInstrumentor().uninstrument()
     plan = ledger.reconcile()
-    before = ledger.root.opened(INVENTORY).version()
+    before = ledger.root.open_table(INVENTORY).version()
     assert (plan.is_clean, plan.apply(), plan.apply()) == (True, 0, 0)
-    assert ledger.root.opened(INVENTORY).version() == before + 1
+    assert ledger.root.open_table(INVENTORY).version() == before + 1
     assert ledger.reconcile().commits == 0
 
 
 def test_a_bound_in_time_leaves_the_mark_where_it_was(ledger, table):
-    """What lies before it is neither found nor taken for looked at."""
+    """With `since`, earlier commits are not reported, and the watermark does not advance."""
     write_deltalake(table, one(1))
     write_deltalake(table, one(2), mode="append")
-    lay_commit(table, 2, {"commitInfo": {"timestamp": now_ms() + 3_600_000, "operation": "WRITE"}})
+    add_commit(table, 2, {"commitInfo": {"timestamp": now_ms() + 3_600_000, "operation": "WRITE"}})
     since = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30)
     assert ledger.reconcile([table], since=since).apply() == 1
-    assert told_versions(ledger) == [2]
+    assert recorded_versions(ledger) == [2]
     assert ledger.reconcile([table]).apply() == 2
-    assert told_versions(ledger) == [0, 1, 2]
+    assert recorded_versions(ledger) == [0, 1, 2]
 
 
 def test_a_log_without_its_beginning_is_told_from_its_checkpoint(ledger, table):
-    """The table's id and name are found there, and the second pass reads nothing."""
+    """Without commit 0 the table's id and name are read from the checkpoint."""
     write_deltalake(table, one(0), name="orders")
     for number in range(1, 4):
         write_deltalake(table, one(number), mode="append")
@@ -606,12 +608,15 @@ def test_a_log_without_its_beginning_is_told_from_its_checkpoint(ledger, table):
     for version in range(3):
         commit_file(table, version).unlink()
     assert ledger.reconcile([table]).apply() == 3
-    assert told(ledger, "version, table_name")[0] == {"version": 3, "table_name": "orders"}
+    assert inventory_rows(ledger, "version, table_name")[0] == {
+        "version": 3,
+        "table_name": "orders",
+    }
     assert ledger.reconcile([table]).commits == 0
 
 
 def test_a_log_cut_short_is_read_anew(ledger, table):
-    """When a table lies there as it was earlier, what was read later means nothing any more."""
+    """If a log is shorter than its watermark, the watermark is ignored."""
     for number in range(3):
         write_deltalake(table, one(number), mode="append")
     ledger.reconcile([table]).apply()
@@ -622,32 +627,32 @@ def test_a_log_cut_short_is_read_anew(ledger, table):
 
 
 def test_progress_is_told(ledger, table):
-    """By table, with how many commits have been read and how many there are."""
+    """`progress` gets the table, the number of commits read and their total."""
     write_deltalake(table, one(1))
     write_deltalake(table, one(2), mode="append")
     seen = []
-    ledger.reconcile([table], progress=lambda *told: seen.append(told))
+    ledger.reconcile([table], progress=lambda *progress: seen.append(progress))
     uri = ledger_uri(table)
     assert (seen[0], seen[-1]) == ((uri, 0, 2), (uri, 2, 2))
 
 
-# --- others at the same time -----------------------------------------------------------------------------
+# --- concurrency -----------------------------------------------------------------------------
 
 
 def test_two_plans_of_the_same_time_append_once(tmp_path, ledger, table):
-    """The second looks again at what is there by then, and has nothing left to do."""
+    """Of two plans with the same findings, the second one appends nothing."""
     observed_elsewhere(tmp_path, table, 2)
     write_deltalake(table, one(3), mode="append")
     plans = [ledger.reconcile([table]) for _ in range(2)]
     write_deltalake(table, one(4), mode="append")
     plans.append(ledger.reconcile([table]))
     assert [plan.apply() for plan in plans] == [3, 0, 1]
-    assert told_versions(ledger) == [0, 1, 2, 3]
-    assert ledger.root.opened(INVENTORY).transaction_version(LATE_APP_ID) == 2
+    assert recorded_versions(ledger) == [0, 1, 2, 3]
+    assert ledger.root.open_table(INVENTORY).transaction_version(LATE_APP_ID) == 2
     assert ledger.reconcile([table]).commits == 0
 
 
-def reconcile_when_told(cache, tables, start, done):
+def reconcile_on_event(cache, tables, start, done):
     ledger = Ledger(cache)
     start.wait()
     done.put(ledger.reconcile(tables).apply())
@@ -660,7 +665,7 @@ def reconcile_when_told(cache, tables, start, done):
 def test_processes_that_reconcile_at_once_append_each_commit_once(
     tmp_path, cache, ledger, say, size
 ):
-    """Whoever is first appends, and the others drop what is there by then."""
+    """Of concurrent reconciles the first appends, and the others drop rows that exist by then."""
     tables = [f"{tmp_path}/lake/{number}" for number in range(3)]
     for table in tables:
         observed_elsewhere(tmp_path, table, 10)
@@ -668,42 +673,40 @@ def test_processes_that_reconcile_at_once_append_each_commit_once(
     count = size(4, 16)
     start, done = PROCESSES.Barrier(count, timeout=60), PROCESSES.Queue()
     arguments = (cache, tables, start, done)
-    processes = [
-        PROCESSES.Process(target=reconcile_when_told, args=arguments) for _ in range(count)
-    ]
+    processes = [PROCESSES.Process(target=reconcile_on_event, args=arguments) for _ in range(count)]
     for process in processes:
         process.start()
     appended_by = [done.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
     assert sum(appended_by) == 33
-    assert told_versions(ledger) == sorted(3 * list(range(11)))
+    assert recorded_versions(ledger) == sorted(3 * list(range(11)))
     say(f"reconcile: {count} processes at once, rows appended by each: {sorted(appended_by)}")
 
 
 @pytest.mark.slow
 def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger, table):
-    """With another process alive in the spool, what is younger than a minute waits for the next pass."""
+    """While another process is alive, commits younger than a minute are left for a later pass."""
     observed_elsewhere(tmp_path, table, 2)
-    old = now_ms() - int(2 * SETTLE * 1000)
-    lay_commit(table, 2, {"commitInfo": {"timestamp": old, "operation": "WRITE"}})
+    old = now_ms() - int(2 * GRACE * 1000)
+    add_commit(table, 2, {"commitInfo": {"timestamp": old, "operation": "WRITE"}})
     program = [sys.executable, PROGRAMS / "ledger_idler.py", ledger.root.uri]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         plan = ledger.reconcile([table])
         assert (plan.counts, plan.unsettled) == ({**CLEAN, "foreign": 1}, 2)
         assert plan.apply() == 1
-        # What was left alone is looked at again, although a later commit has its row.
+        # A commit that was skipped is read again, although a later one has a row.
         assert ledger.reconcile([table]).commits == 3
         other.communicate()
     assert ledger.reconcile([table]).apply() == 2
-    assert told_versions(ledger, table) == [0, 1, 2]
+    assert recorded_versions(ledger, table) == [0, 1, 2]
 
 
-def lay_old_commit(table, version, write_id):
-    """Put a commit of a write into a log that is too old to be left alone for its age."""
-    old = now_ms() - int(2 * SETTLE * 1000)
-    lay_commit(
+def add_old_commit(table, version, write_id):
+    """Add a commit that is older than `GRACE` to a log."""
+    old = now_ms() - int(2 * GRACE * 1000)
+    add_commit(
         table,
         version,
         {
@@ -720,43 +723,45 @@ def lay_old_commit(table, version, write_id):
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
-    """However old its commit is, and also when the commit carries another id than the row will have."""
+    """A spooled write is left to its drain at any age, also if its commit has the caller's id."""
     write_deltalake(table, one(0))
     ledger.reconcile([table]).apply()
     write_id = "00000000-0000-7000-8000-000000000001"
-    began = lay_old_commit(table, 1, "callers-own" if marked else write_id)
+    began = add_old_commit(table, 1, "callers-own" if marked else write_id)
     told_later = {"table_uri": ledger_uri(table), "version": 1, "event_time": began}
     spool = spool_in(ledger.spools)
     if marked:
-        spool.note(write_id, as_json(operation_row(write_id, _mark="callers-own", **told_later)))
+        spool.append_provisional(
+            write_id, as_json(operation_row(write_id, _mark="callers-own", **told_later))
+        )
     else:
         spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, **told_later)))
     plan = ledger.reconcile([table])
     assert (plan.counts, plan.unsettled, plan.apply()) == (CLEAN, 1, 0)
     assert ledger.reconcile([table]).commits == 1
-    spool._let_go()
+    spool._release_home()
     assert ledger.reconcile([table]).is_clean
-    assert [row["source"] for row in told(ledger)][1:] == ["observed"]
+    assert [row["source"] for row in inventory_rows(ledger)][1:] == ["observed"]
 
 
 def test_a_process_that_tells_late_adds_nothing(ledger, table):
-    """Once an old commit has been reconciled, the row that comes after all is not appended."""
+    """A row that is drained after its commit was reconciled is not appended."""
     write_deltalake(table, one(0))
     write_id = "00000000-0000-7000-8000-000000000001"
-    began = lay_old_commit(table, 1, write_id)
+    began = add_old_commit(table, 1, write_id)
     assert ledger.reconcile([table]).apply() == 2
     spool = spool_in(ledger.spools)
     spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, event_time=began)))
-    spool._let_go()
+    spool._release_home()
     assert ledger.drain().operations == 0
-    assert [row["source"] for row in told(ledger)] == ["reconciled", "reconciled"]
+    assert [row["source"] for row in inventory_rows(ledger)] == ["reconciled", "reconciled"]
 
 
 @pytest.mark.slow
 def test_threads_that_write_while_another_reconciles_are_told_once(
     tmp_path, cache, ledger, say, size
 ):
-    """A write of this very process is not missing while it is under way."""
+    """A write in progress in this process is not reported as missing."""
     observe(cache, settings={"drain_interval": 0.05})
     tables, count = [f"{tmp_path}/lake/{number}" for number in range(3)], size(40, 400)
 
@@ -773,14 +778,14 @@ def test_threads_that_write_while_another_reconciles_are_told_once(
         passes += 1
     DeltaLakeInstrumentor().uninstrument()
     assert ledger.reconcile([f"{tmp_path}/lake/*"], full=True).is_clean
-    assert [told_versions(ledger, table) for table in tables] == 3 * [list(range(count))]
+    assert [recorded_versions(ledger, table) for table in tables] == 3 * [list(range(count))]
     assert early == 0
     say(f"reconcile: {passes} passes while three threads made {3 * count} commits")
 
 
 @pytest.mark.slow
 def test_a_process_that_is_stopped_anywhere_is_told_once(cache, ledger, table, say, size):
-    """Stopped before, in and after its first commit while others reconcile: each commit has one row."""
+    """A process that is stopped around its first commit while others reconcile gets one row."""
     program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300))]
     left = found = 0
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
@@ -794,7 +799,7 @@ def test_a_process_that_is_stopped_anywhere_is_told_once(cache, ledger, table, s
     assert writer.returncode == 0
     ledger.reconcile([table]).apply()
     there = [int(path.stem) for path in sorted(Path(table, "_delta_log").glob("*.json"))]
-    assert told_versions(ledger) == there
+    assert recorded_versions(ledger) == there
     assert ledger.reconcile([table], full=True).is_clean
     say(
         f"reconcile: {len(there)} commits of stopped processes, {left} left alone, {found} appended early"

@@ -1,4 +1,4 @@
-"""The recorder of a process: what it keeps, when it drains, what a run's row says, and how it ends."""
+"""The recorder of a process: records, drains, rows of runs, forks, and its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from deltawitness import (
     run,
 )
 from deltawitness.ledger.drain import drain as drain_module
-from deltawitness.ledger.drain import recorder as recorder_module
+from deltawitness.ledger.drain import drain_thread, open_runs
 from deltawitness.ledger.drain.recorder import Recorder, recorder_of
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
 from deltawitness.observe import current_observer
@@ -54,14 +54,14 @@ def observed(tmp_path):
 
 
 def drained(recorder):
-    """Return an event that is set by the next drain."""
-    done, told = threading.Event(), recorder.on_drain
+    """Return an event that the next drain sets."""
+    done, previous = threading.Event(), recorder.drains.on_drain
 
     def on_drain(seconds, error):
-        told(seconds, error)
+        previous(seconds, error)
         done.set()
 
-    recorder.on_drain = on_drain
+    recorder.drains.on_drain = on_drain
     return done
 
 
@@ -69,11 +69,11 @@ def runs_of(recorder, columns):
     return rows_of(recorder.root, RUNS, columns, "start_time, run_id")
 
 
-# --- what waits, and when it is drained --------------------------------------------------------------------
+# --- drains --------------------------------------------------------------------
 
 
 def test_writes_are_pending_until_they_are_drained(observed, table):
-    """What was written waits in the spool, and is in the ledger after a drain, not before."""
+    """A write is in the spool until a drain appends it to the ledger."""
     recorder = observed()
     assert (recorder.pending, recorder.home) == (0, None)
     for number in range(3):
@@ -88,7 +88,7 @@ def test_writes_are_pending_until_they_are_drained(observed, table):
 
 
 def test_many_events_make_a_drain_come_early(observed, table):
-    """After so many events a drain does not wait for its interval."""
+    """After `drain_events` operations a drain starts before its interval has passed."""
     recorder = observed(drain_events=3)
     done = drained(recorder)
     write_deltalake(table, one(0))
@@ -100,7 +100,7 @@ def test_many_events_make_a_drain_come_early(observed, table):
 
 
 def test_a_drain_comes_by_itself(observed, table):
-    """After the interval what waits is drained, without anybody asking."""
+    """After the interval a drain starts by itself."""
     recorder = observed(drain_interval=0.05)
     done = drained(recorder)
     write_deltalake(table, one(0))
@@ -108,7 +108,7 @@ def test_a_drain_comes_by_itself(observed, table):
 
 
 class Clock(threading.Event):
-    """An event that is never set, and remembers for how long it was waited for."""
+    """An event that is never set, and records the timeouts of its waits."""
 
     def __init__(self, most, end):
         super().__init__()
@@ -123,34 +123,34 @@ class Clock(threading.Event):
 
 @pytest.mark.slow
 def test_failing_drains_come_ever_more_rarely(tmp_path, monkeypatch):
-    """The pause doubles with each failure up to a minute, and is the interval again after a success."""
+    """The pause doubles with each failure up to a minute, and is reset after a success."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=5))
     answers = iter([False, False, False, False, False, True, True])
-    monkeypatch.setattr(recorder, "drain", lambda: next(answers))
-    monkeypatch.setattr(recorder_module.random, "uniform", lambda _, high: high)
-    recorder._wake = clock = Clock(8, lambda: setattr(recorder, "_closed", True))
-    recorder._work()
+    monkeypatch.setattr(recorder.drains, "drain", lambda: next(answers))
+    monkeypatch.setattr(drain_thread.random, "uniform", lambda _, high: high)
+    recorder.drains._wake = clock = Clock(8, lambda: setattr(recorder.drains, "_is_closed", True))
+    recorder.drains._work()
     assert clock.waited == [5, 10, 20, 40, 60, 60, 5, 5]
 
 
 def test_a_drain_waits_for_a_pause_between_writes(tmp_path, monkeypatch):
-    """While a write is under way a drain waits, polling gently even when it was called for, but not forever."""
+    """A drain polls for a pause between writes, also if requested, until its timeout."""
     looks = iter([True, True, True, False])
     recorder = Recorder(Settings(cache_root=str(tmp_path)), is_busy=lambda: next(looks))
     slept = []
-    monkeypatch.setattr(recorder_module.time, "sleep", slept.append)
-    recorder._wake.set()
-    recorder._wait_for_quiet()
-    assert slept == [recorder_module.QUIET_POLL] * 3
-    monkeypatch.setattr(recorder_module, "PATIENCE", -1.0)
+    monkeypatch.setattr(drain_thread.time, "sleep", slept.append)
+    recorder.drains._wake.set()
+    recorder.drains._wait_for_quiet()
+    assert slept == [drain_thread.QUIET_POLL] * 3
+    monkeypatch.setattr(drain_thread, "QUIET_TIMEOUT", -1.0)
     looks = iter([True])
-    recorder._wait_for_quiet()
+    recorder.drains._wait_for_quiet()
     assert len(slept) == 3
 
 
 @pytest.mark.internal_errors
 def test_what_could_not_be_drained_is_tried_again(observed, table, tmp_path):
-    """A ledger that cannot be written keeps everything in the spool, and takes it when it can."""
+    """If the ledger cannot be written, records remain in the spool for a later drain."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")
     recorder = observed()
@@ -165,34 +165,36 @@ def test_what_could_not_be_drained_is_tried_again(observed, table, tmp_path):
 
 @pytest.mark.internal_errors
 def test_an_engine_that_panics_does_not_end_the_drain(tmp_path, monkeypatch):
-    """Whatever a drain dies of is told; what the program itself is ended by goes on."""
+    """A panic of the engine is reported; KeyboardInterrupt is raised to the program."""
 
     class PanicException(BaseException):
-        """What Rust's panics are in Python."""
+        """Like the exception of a Rust panic, which is no `Exception`."""
 
     recorder = Recorder(Settings(cache_root=str(tmp_path)))
     monkeypatch.setattr(
-        recorder, "_drain", lambda _: (_ for _ in ()).throw(PanicException("at the disco"))
+        recorder.drains, "_drain", lambda _: (_ for _ in ()).throw(PanicException("at the disco"))
     )
     assert recorder.drain() is False
     assert internal_errors.seen() == {("drain", PanicException.__qualname__): 1}
-    monkeypatch.setattr(recorder, "_drain", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        recorder.drains, "_drain", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         recorder.drain()
 
 
 def test_a_drain_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
-    """Who asks for a drain in time gets an answer in time."""
+    """`drain_in_time` returns after its timeout even if the drain hangs."""
     recorder, release = Recorder(Settings(cache_root=str(tmp_path))), threading.Event()
-    monkeypatch.setattr(recorder, "_drain", release.wait)
-    assert recorder.drain_in_time(0.01) is False
+    monkeypatch.setattr(recorder.drains, "_drain", release.wait)
+    assert recorder.drains.drain_in_time(0.01) is False
     release.set()
-    assert recorder.drain_in_time(30) is True
+    assert recorder.drains.drain_in_time(30) is True
 
 
 @pytest.mark.internal_errors
 def test_lines_that_were_damaged_are_told(observed, table):
-    """A damaged line in a segment of its own is reported by the drain that passes over it."""
+    """A damaged record in this process's segment is skipped and reported by the drain."""
     recorder = observed()
     write_deltalake(table, one(0))
     flush()
@@ -205,7 +207,7 @@ def test_lines_that_were_damaged_are_told(observed, table):
 
 @pytest.mark.internal_errors
 def test_a_segment_that_somebody_deleted_is_counted_as_dropped(observed, table):
-    """Operations whose segment is gone are told as dropped, and the next ones are kept."""
+    """Operations of a deleted segment are counted as dropped, and later ones are recorded."""
     telemetry = InMemoryTelemetry.create()
     recorder = observed(telemetry.providers())
     write_deltalake(table, one(0))
@@ -225,7 +227,7 @@ def test_a_segment_that_somebody_deleted_is_counted_as_dropped(observed, table):
 @pytest.mark.internal_errors
 @pytest.mark.slow
 def test_a_full_spool_drops_and_says_so(observed, table, tmp_path):
-    """What no longer fits is counted in the metric and in the run's row; the writes are as ever."""
+    """Operations beyond the spool's limit are counted in the metric and in the run's row."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")
     telemetry = InMemoryTelemetry.create()
@@ -250,7 +252,7 @@ def test_a_full_spool_drops_and_says_so(observed, table, tmp_path):
 
 @pytest.mark.internal_errors
 def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
-    """While nothing can be drained ends of runs wait, but not without end; then all goes on as before."""
+    """While the spool is full, a limited number of run ends waits for the next drain."""
     (tmp_path / "cache_ledgers").write_text("a file is in the way")
     dropped = []
     recorder = Recorder(
@@ -261,35 +263,35 @@ def test_a_spool_that_is_full_of_runs_recovers(tmp_path):
     def opened_and_ended(number):
         context = RunContext(f"r-{number}", "job")
         recorder.run_started(context)
-        recorder.operation(context, READ)
+        recorder.record_operation(context, READ)
         recorder.run_ended(context, None)
 
     for number in range(1000):
         opened_and_ended(number)
-    assert len(recorder._runs) == recorder_module.UNTOLD_KEPT
+    assert len(recorder.run_ids) == open_runs.MAX_UNRECORDED
     assert dropped
     (tmp_path / "cache_ledgers").unlink()
     assert [recorder.drain() for _ in range(20)] == [True] * 20
-    assert recorder._runs == {}
+    assert recorder.run_ids == ()
     opened_and_ended("last")
     assert recorder.drain()
-    told = {row["run_id"] for row in runs_of(recorder, "run_id")}
-    assert {"r-0", "r-999", "r-last"} <= told
+    recorded = {row["run_id"] for row in runs_of(recorder, "run_id")}
+    assert {"r-0", "r-999", "r-last"} <= recorded
     assert "r-last" in {row["run_id"] for row in rows_of(recorder.root, INVENTORY, "run_id")}
     recorder.close(None, timeout=60)
 
 
 @pytest.mark.slow
 def test_a_table_is_looked_after_by_policy(observed, table, monkeypatch):
-    """Every so many commits to a table of the ledger the drain compacts it, if the settings let it."""
-    monkeypatch.setattr(drain_module, "MAINTAINED_EVERY", 3)
+    """Every `COMMITS_PER_MAINTENANCE` commits the drain compacts the table, if enabled."""
+    monkeypatch.setattr(drain_module, "COMMITS_PER_MAINTENANCE", 3)
     for is_kept_up in (False, True):
         recorder = observed(ledger_maintenance=is_kept_up)
         for number in range(6):
             write_deltalake(table, one(number), mode="append")
             flush()
             recorder.drain()
-        files = len(recorder.root.opened(INVENTORY).file_uris())
+        files = len(recorder.root.open_table(INVENTORY).file_uris())
         DeltaLakeInstrumentor().uninstrument()
         assert (files < 6) is is_kept_up
         assert len(rows_of(recorder.root, INVENTORY)) == 6
@@ -301,7 +303,7 @@ def test_a_table_is_looked_after_by_policy(observed, table, monkeypatch):
 
 
 def test_the_row_of_a_run(observed, table, tmp_path):
-    """A run's row says who, when, how it ended and what its operations add up to."""
+    """A run's row has its identity, times, status and the sums of its operations."""
     recorder = observed()
     with run("nightly", attributes={"shard": "3", "api_token": "hunter2"}) as opened:
         write_deltalake(table, one(0))
@@ -370,7 +372,7 @@ def test_the_row_of_a_run(observed, table, tmp_path):
 
 
 def test_runs_inside_each_other(observed, table):
-    """Each run has its own row and its own operations; the outermost one's end drains them all."""
+    """Nested runs have their own rows and operations; the end of the outermost drains them all."""
     recorder = observed()
     with run("outer") as outer:
         write_deltalake(table, one(0))
@@ -397,7 +399,7 @@ def test_runs_inside_each_other(observed, table):
 
 
 def test_a_parent_run_that_wrote_nothing_has_a_row(observed, table):
-    """A run opened in the implicit run of the process, once anything belonged to that, names a row."""
+    """The implicit run of the process has a row if another run was opened in it."""
     recorder = observed()
     implicit = current_run()
     for number in range(2):
@@ -413,7 +415,7 @@ def test_a_parent_run_that_wrote_nothing_has_a_row(observed, table):
 
 
 def test_a_parent_run_that_was_open_before_has_a_row(observed, table):
-    """A run that was opened before its process was observed has a row when another was opened in it."""
+    """A run that was open before instrumentation has a row if another run was opened in it."""
     with run("before") as before:
         recorder = observed()
         with run("inner"):
@@ -427,7 +429,7 @@ def test_a_parent_run_that_was_open_before_has_a_row(observed, table):
 
 @pytest.mark.parametrize(("code", "status"), [(0, "ok"), (None, "ok"), (3, "error")])
 def test_leaving_a_run_by_exit(observed, table, code, status):
-    """A program that exits with 0 inside a run has ended well."""
+    """A run that ends by `sys.exit(0)` has the status `ok`."""
     recorder = observed()
     with pytest.raises(SystemExit), run("nightly"):
         write_deltalake(table, one(0))
@@ -436,7 +438,7 @@ def test_leaving_a_run_by_exit(observed, table, code, status):
 
 
 def test_a_run_without_operations_is_a_row(observed):
-    """A run that wrote nothing is told too."""
+    """A run without writes has a row."""
     recorder = observed()
     with run("nothing"):
         pass
@@ -446,31 +448,31 @@ def test_a_run_without_operations_is_a_row(observed):
 
 
 def test_a_run_that_was_open_before_anybody_looked(observed, table):
-    """A run that was opened before the library was switched on ends when it ends."""
+    """A run that was open before instrumentation gets its row when it ends."""
     with run("early"):
         recorder = observed()
         write_deltalake(table, one(0))
     assert runs_of(recorder, "job, writes, is_part") == [
         {"job": "early", "writes": 1, "is_part": False}
     ]
-    assert recorder._runs == {}
+    assert recorder.run_ids == ()
 
 
 def test_a_run_that_ends_while_a_drain_begins_is_told_once(tmp_path):
-    """The drain looks for ends that there was no room for; one that is just being told is none."""
+    """A drain records only ends that the spool had no room for, not one that is being recorded."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
     for number in range(200):
         ending = RunContext(f"r-{number}", "job")
         recorder.run_started(ending)
-        opened = recorder._runs[ending.run_id]
+        opened = recorder._runs._runs[ending.run_id]
         begun = threading.Barrier(2, timeout=60)
 
         def look(opened=opened, begun=begun):
             begun.wait()
             deadline = time.monotonic() + 10
-            while opened.ended is None:
+            while opened.end_row is None:
                 assert time.monotonic() < deadline
-            recorder._tell_end(opened)
+            recorder._runs._record_end(opened)
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -482,7 +484,7 @@ def test_a_run_that_ends_while_a_drain_begins_is_told_once(tmp_path):
 
 
 def test_a_write_after_the_end_of_its_run_does_not_end_it_anew(observed, table):
-    """A thread that outlives its run adds to what the run has written, not to how it ended."""
+    """A write after its run's end adds to the counts and does not change the status."""
     recorder = observed()
     with pytest.raises(ValueError), run("nightly"):
         there = contextvars.copy_context()
@@ -495,26 +497,26 @@ def test_a_write_after_the_end_of_its_run_does_not_end_it_anew(observed, table):
         {"status": "error", "writes": 1, "is_part": False},
         {"status": "ok", "writes": 1, "is_part": True},
     ]
-    told = Ledger(recorder.root.uri).runs().select("status", "writes", "processes").to_pylist()
-    assert told == [{"status": "error", "writes": 2, "processes": 1}]
+    recorded = Ledger(recorder.root.uri).runs().select("status", "writes", "processes").to_pylist()
+    assert recorded == [{"status": "error", "writes": 2, "processes": 1}]
 
 
 def test_a_worker_that_takes_part_in_many_runs_keeps_few_of_them_open(tmp_path):
-    """Each segment tells of the open runs anew: those that others close are told before they are many."""
+    """At most `MAX_OPEN_PARTS` runs of other processes stay open in a process."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
     runs = [RunContext(f"r-{number}", "job", is_joined=True) for number in range(1000)]
     for joined in (*runs, runs[0]):
-        recorder.operation(joined, READ)
-    assert len(recorder._runs) == recorder_module.PARTS_KEPT
+        recorder.record_operation(joined, READ)
+    assert len(recorder.run_ids) == open_runs.MAX_OPEN_PARTS
     recorder.close(None, timeout=60)
-    told = Ledger(tmp_path).runs().select("run_id", "reads").to_pylist()
-    assert {run["run_id"]: run["reads"] for run in told} == {
+    recorded = Ledger(tmp_path).runs().select("run_id", "reads").to_pylist()
+    assert {run["run_id"]: run["reads"] for run in recorded} == {
         joined.run_id: 2 if joined is runs[0] else 1 for joined in runs
     }
 
 
 def test_threads_count_together(tmp_path):
-    """A run's sums are whole, however many threads add to them at a time."""
+    """Concurrent threads lose no counts of a run."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
     shared = RunContext("r-1", "job")
     recorder.run_started(shared)
@@ -524,7 +526,7 @@ def test_threads_count_together(tmp_path):
         threads = [
             threading.Thread(
                 target=lambda: [
-                    recorder._count(shared, READ | {"rows_added": 1}) for _ in range(5000)
+                    recorder._runs.add(shared, READ | {"rows_added": 1}) for _ in range(5000)
                 ]
             )
             for _ in range(4)
@@ -535,12 +537,12 @@ def test_threads_count_together(tmp_path):
             thread.join()
     finally:
         sys.setswitchinterval(before)
-    assert recorder._runs["r-1"].tally.columns()["rows_added"] == 20_000
+    assert recorder._runs._runs["r-1"].tally.columns()["rows_added"] == 20_000
 
 
 @pytest.mark.internal_errors
 def test_where_no_thread_can_be_had_nothing_is_lost(observed, table, monkeypatch):
-    """A machine that gives no thread for now: the program goes on, and the next write tries again."""
+    """If no drain thread can be started, the program continues and the next write tries again."""
     recorder = observed(drain_interval=0.1)
     start = threading.Thread.start
 
@@ -562,14 +564,14 @@ def test_where_no_thread_can_be_had_nothing_is_lost(observed, table, monkeypatch
 
 
 def test_a_run_that_nobody_recorded_is_no_row(observed):
-    """The end of a run that this recorder has never heard of tells nothing."""
+    """The end of an unknown run adds no row."""
     recorder = observed()
     recorder.run_ended(RunContext("unheard-of", "x"), None)
     assert recorder.pending == 0
 
 
 def test_one_run_id_opened_twice_inside_itself(observed, table):
-    """A run entered again inside itself ends with its outermost block, as one row."""
+    """A run that is re-entered ends with its outermost block, as one row."""
     recorder = observed()
     with run("nightly", run_id="r-1"), run("nightly", run_id="r-1"):
         write_deltalake(table, one(0))
@@ -577,7 +579,7 @@ def test_one_run_id_opened_twice_inside_itself(observed, table):
 
 
 def test_the_implicit_run_ends_with_the_process_or_the_library(observed, table):
-    """Writes outside any run belong to the process's own, which is told at the end."""
+    """Writes outside of any run belong to the implicit run, which ends with the instrumentation."""
     recorder = observed()
     write_deltalake(table, one(0))
     recorder.drain()
@@ -589,7 +591,7 @@ def test_the_implicit_run_ends_with_the_process_or_the_library(observed, table):
 
 
 def test_a_process_that_takes_part_in_a_run(observed, table, monkeypatch):
-    """In a process that was handed a run, the row says that it only took part."""
+    """In a process that joined a run, the run's row is a part."""
     monkeypatch.setenv("DELTAWITNESS_RUN_ID", "r-parent")
     monkeypatch.setenv("DELTAWITNESS_JOB", "nightly")
     assert run_from_environment(os.environ).is_joined
@@ -603,25 +605,25 @@ def test_a_process_that_takes_part_in_a_run(observed, table, monkeypatch):
 
 @pytest.mark.internal_errors
 def test_a_run_whose_start_cannot_be_kept_is_no_trouble(tmp_path):
-    """On a disk that takes nothing a run opens and closes as ever; that nothing is kept is told."""
+    """If the disk is full, runs open and close without an error, and the problem is reported."""
     (tmp_path / "cache_spool").write_text("a file is in the way")
     dropped = []
     recorder = Recorder(Settings(cache_root=str(tmp_path)), on_drop=dropped.append)
     context = RunContext("r-1", "nightly")
     recorder.run_started(context)
-    recorder.operation(context, {"result": "hit", "cache_operation": "read"})
-    recorder.snapshot("s", {})
+    recorder.record_operation(context, {"result": "hit", "cache_operation": "read"})
+    recorder.record_snapshot("s", {})
     recorder.run_ended(context, None)
     recorder.close(None, timeout=1)
     assert dropped == ["spool", "spool"]
     assert set(internal_errors.seen()) >= {("spool", "OSError"), ("spool", "NotADirectoryError")}
 
 
-# --- operations that are no writes --------------------------------------------------------------------------
+# --- operations other than writes --------------------------------------------------------------------------
 
 
 def test_reads_of_a_cache_are_rows(observed):
-    """Reads and snapshots of a cache are in the inventory with their result; its writes tell themselves."""
+    """Reads and snapshots of a cache have rows; its writes are observed as writes."""
     telemetry = InMemoryTelemetry.create()
     recorder = observed(telemetry.providers())
     with run("nightly") as opened:
@@ -633,8 +635,8 @@ def test_reads_of_a_cache_are_rows(observed):
         ):
             with cache_span(
                 f"cache.{operation}", cache_policy="views", cache_scope="view", operation=operation
-            ) as (_, told):
-                told(result)
+            ) as (_, set_result):
+                set_result(result)
         with (
             pytest.raises(OSError, match="gone"),
             cache_span(
@@ -643,7 +645,7 @@ def test_reads_of_a_cache_are_rows(observed):
         ):
             raise OSError("gone")
     rows = rows_of(recorder.root, INVENTORY, order="event_time")
-    told = (
+    recorded = (
         "run_id",
         "job",
         "operation",
@@ -663,7 +665,7 @@ def test_reads_of_a_cache_are_rows(observed):
         "source": "observed",
         "pid": os.getpid(),
     }
-    assert [{name: row[name] for name in told} for row in rows] == [
+    assert [{name: row[name] for name in recorded} for row in rows] == [
         {
             **common,
             "operation": "READ",
@@ -703,14 +705,14 @@ def test_reads_of_a_cache_are_rows(observed):
 
 
 def test_what_a_read_is_said_to_be_is_kept_without_secrets(tmp_path):
-    """Location, key and message as the ledger keeps those of a write, whatever the cache says."""
+    """Location, key and message of a cache read are redacted like those of a write."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
     said = {
         "table_uri": "s3a://key:hidden@b/t/?sig=x",
         "key": "customer 4711",
         "error_message": "can't read /home/ann/x, errno 13, token=hunter2",
     }
-    recorder.operation(RunContext("r-1", "job"), READ | said)
+    recorder.record_operation(RunContext("r-1", "job"), READ | said)
     assert [
         (row["table_uri"], row["key"], row["error_message"])
         for path in recorder.home.glob("*.open")
@@ -720,7 +722,7 @@ def test_what_a_read_is_said_to_be_is_kept_without_secrets(tmp_path):
 
 
 def test_reads_outside_of_any_run_belong_to_the_process(observed):
-    """A read without a run is one of the process's implicit run."""
+    """A read outside of any run belongs to the implicit run of the process."""
     recorder = observed()
     with cache_span("cache.read", cache_policy="p", cache_scope="view", operation="read"):
         pass
@@ -731,7 +733,7 @@ def test_reads_outside_of_any_run_belong_to_the_process(observed):
 
 
 def test_without_a_ledger_nobody_listens_to_reads(tmp_path):
-    """Once the library is switched off, reads are told to nobody."""
+    """After instrumentation has ended, reads are not recorded."""
     from deltawitness.telemetry import cache_spans
 
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
@@ -743,9 +745,9 @@ def test_without_a_ledger_nobody_listens_to_reads(tmp_path):
 
 
 def test_snapshots_are_rows_of_the_registry(observed):
-    """A snapshot of any name is in its table, with what was told of it."""
+    """A snapshot with any name has a row with its values in the registry."""
     recorder = observed()
-    recorder.snapshot(
+    recorder.record_snapshot(
         "daily ü \ud800", {"event_time": now_us(), "run_id": "r", "rows": 3, "result": "write"}
     )
     recorder.drain()
@@ -755,7 +757,7 @@ def test_snapshots_are_rows_of_the_registry(observed):
 
 
 def test_policy_scope_and_key_of_a_write(observed, table):
-    """What the program said around a write is in its row, the key as a hash."""
+    """The policy, scope and key of a write context are in the row, the key as a hash."""
     recorder = observed()
     with cache_context(policy="views", scope="view", key="customer=17"):
         write_deltalake(table, one(0))
@@ -766,11 +768,11 @@ def test_policy_scope_and_key_of_a_write(observed, table):
     assert row == {"policy": "views", "scope": "view", "key": key_hash("customer=17")}
 
 
-# --- its end ----------------------------------------------------------------------------------------------
+# --- close and fork ----------------------------------------------------------------------------------------------
 
 
 def test_the_end_tells_everything_and_leaves_nothing(observed, table, tmp_path):
-    """Switching the library off drains what waits, closes the runs and gives the folder up."""
+    """Uninstrumenting drains, ends the open runs and deletes the spool."""
     recorder = observed()
     assert recorder_of(recorder.root) is recorder
     write_deltalake(table, one(0))
@@ -786,27 +788,27 @@ def test_the_end_tells_everything_and_leaves_nothing(observed, table, tmp_path):
 
 
 def test_a_process_that_told_nothing_leaves_nothing(observed, tmp_path):
-    """A program that writes nothing leaves no folder behind."""
+    """A program without writes leaves no folder."""
     observed()
     DeltaLakeInstrumentor().uninstrument()
     assert not (tmp_path / "cache").exists()
 
 
 def test_what_comes_after_the_end_is_left_to_the_next(observed, table):
-    """An operation that is told to a closed recorder is in a spool that the next drain adopts."""
+    """An operation after `close` is in a spool that the next drain adopts."""
     recorder = observed()
     write_deltalake(table, one(0))
     DeltaLakeInstrumentor().uninstrument()
-    recorder.operation(
+    recorder.record_operation(
         current_run(), {"event_time": now_us(), "result": "hit", "cache_operation": "read"}
     )
     assert len(rows_of(recorder.root, INVENTORY)) == 1
-    recorder._spool._let_go()
+    recorder._spool._release_home()
     assert Ledger(recorder.root.uri).drain().operations == 1
 
 
 def test_an_ending_process_drains_as_an_error_if_it_is_one(observed, table):
-    """The runs that are open when the process is ended by an error ended with it."""
+    """If an error ends the process, its open runs have the status `error`."""
     recorder = observed()
     write_deltalake(table, one(0))
     flush()
@@ -817,20 +819,20 @@ def test_an_ending_process_drains_as_an_error_if_it_is_one(observed, table):
 
 
 def test_a_forked_child_tells_and_does_not_drain(observed, table):
-    """A child that was forked keeps what it does in a spool of its own, for others to drain."""
+    """A forked child records in its own spool, and other processes drain it."""
     recorder = observed()
     write_deltalake(table, one(0))
     flush()
     pid = os.fork()
     if pid == 0:
         try:
-            recorder.operation(
+            recorder.record_operation(
                 RunContext("r-child", "x"),
                 {"event_time": now_us(), "result": "hit", "cache_operation": "read"},
             )
             recorder.close(None, timeout=1)
             os._exit(0 if (recorder.drain(), recorder.is_open) == (False, False) else 1)
-        except BaseException:  # noqa: BLE001 - a child must not come back into the test
+        except BaseException:  # noqa: BLE001 - the child must not continue the test
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     recorder.drain()
@@ -848,11 +850,11 @@ def test_a_forked_child_tells_and_does_not_drain(observed, table):
 
 
 def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
-    """A fork waits for the end of a drain; one that did so in vain is the last to wait."""
-    monkeypatch.setattr(recorder_module, "PATIENCE", 0.5)
+    """A fork waits for a running drain; after a timeout later forks do not wait."""
+    monkeypatch.setattr(drain_thread, "QUIET_TIMEOUT", 0.5)
     recorder = Recorder(Settings(cache_root=str(tmp_path)))
     waited = []
-    with recorder._unforkable:
+    with recorder.drains._unforkable:
         for _ in range(3):
             begun = time.monotonic()
             recorder.before_fork()
@@ -860,11 +862,11 @@ def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
             waited.append(time.monotonic() - begun)
     assert [seconds >= 0.5 for seconds in waited] == [True, False, False]
     assert recorder.drain()
-    assert not recorder._is_hanging
+    assert not recorder.drains._is_hanging
 
 
 def test_a_ledger_is_known_by_whatever_link_leads_there(observed, table, tmp_path):
-    """What this process has told is drained before its ledger is read by another name."""
+    """A ledger opened through a symbolic link drains this process's spool before reading."""
     recorder = observed()
     write_deltalake(table, one(0))
     (tmp_path / "link").symlink_to(tmp_path / "cache")
@@ -873,7 +875,7 @@ def test_a_ledger_is_known_by_whatever_link_leads_there(observed, table, tmp_pat
 
 
 def test_metrics_tell_what_waits_and_how_long_drains_take(observed, table):
-    """`deltawitness.spool.pending` counts what waits, `deltawitness.drain.duration` each drain."""
+    """`deltawitness.spool.pending` and `deltawitness.drain.duration` measure the spool and drains."""
     telemetry = InMemoryTelemetry.create()
     recorder = observed(telemetry.providers())
     for number in range(2):
@@ -890,7 +892,7 @@ def test_metrics_tell_what_waits_and_how_long_drains_take(observed, table):
 
 @pytest.mark.internal_errors
 def test_failing_drains_say_why_in_their_metric(observed, table, tmp_path):
-    """A drain that fails is counted under the kind of its error, and nothing else about it."""
+    """The metric of a failed drain has its error type and no other detail."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")
     telemetry = InMemoryTelemetry.create()

@@ -1,4 +1,4 @@
-"""A ledger on S3-compatible storage, kept by many processes: exact, readable, and whole after a death."""
+"""A ledger on S3-compatible storage, shared by many processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from datafusion import SessionContext
 from deltalake import write_deltalake
 
 from deltawitness import Ledger, Settings
-from helpers.ledger_truth import assert_runs_are_closed, assert_told_at_most_once, untold
+from helpers.ledger_truth import (
+    assert_recorded_at_most_once,
+    assert_runs_are_closed,
+    unrecorded_commits,
+)
 from helpers.new_processes import results_of, started
 from helpers.remote_parts import running_server
 from programs import ledger_crowd, ledger_writer
@@ -29,7 +33,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def settings(server, tmp_path, request):
-    """A ledger on the server, what waits for it on the local disk."""
+    """Settings of a ledger on the server, with spools on the local disk."""
     return {
         "cache_root": f"s3://lake/{request.node.name.replace('[', '-').strip(']')}/cache",
         "storage_options": server.options,
@@ -39,7 +43,7 @@ def settings(server, tmp_path, request):
 
 @pytest.mark.parametrize("where", ["local", "remote"])
 def test_eight_writers_share_a_remote_ledger(settings, size, say, where):
-    """Nobody fails because of the ledger, every commit is a row, each run is one."""
+    """Concurrent writers fail in no write, every commit gets a row, and each run is one row."""
     processes, writes = 8, size(3, 50)
     is_local = where == "local"
     folder = settings["spool_dir"] if is_local else settings["cache_root"]
@@ -81,7 +85,7 @@ def test_eight_writers_share_a_remote_ledger(settings, size, say, where):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_writer_that_is_killed_is_told_by_the_next(settings, tmp_path, seed):
-    """Another process drains what it has left, and what it could not tell is found in the log."""
+    """A killed writer's spool is drained by another process; a reconcile finds the other commits."""
     arguments = str(tmp_path), settings, seed, None
     writer, begun = started(ledger_writer.write_until_killed, *arguments)
     assert begun.poll(60)
@@ -92,12 +96,12 @@ def test_a_writer_that_is_killed_is_told_by_the_next(settings, tmp_path, seed):
     places = [tmp_path / name for name in ledger_writer.TABLES]
     tables = [table for table in places if any(table.glob("_delta_log/*.json"))]
     ledger.drain()
-    assert_told_at_most_once(ledger.root, *tables)
+    assert_recorded_at_most_once(ledger.root, *tables)
     assert_runs_are_closed(ledger.root)
     plan = ledger.reconcile(tables)
     plan.apply()
-    assert_told_at_most_once(ledger.root, *tables)
-    # Processes on other machines may keep this ledger: what is young may be theirs to tell.
-    assert len(untold(ledger.root, *tables)) == plan.unsettled
+    assert_recorded_at_most_once(ledger.root, *tables)
+    # Processes on other machines may use this ledger and may still record young commits.
+    assert len(unrecorded_commits(ledger.root, *tables)) == plan.unsettled
     assert ledger.verify().is_good
     assert list(Path(settings["spool_dir"]).glob("**/*.seg")) == []

@@ -1,4 +1,4 @@
-"""A row says what is known of an operation: whole from its event, or as much as a note and the log tell."""
+"""Rows of operations, from finished events, or from provisional records and the log."""
 
 from __future__ import annotations
 
@@ -88,14 +88,14 @@ OUTCOMES = {
 }
 
 
-# --- whole rows ------------------------------------------------------------------------------------
+# --- final rows ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.values(), ids=list(OUTCOMES))
 def test_the_row_of_each_outcome(outcome, expected):
-    """A row has what the event knows under the columns' names, and nothing of what it does not know."""
-    told = event(outcome, trace_id="0" * 31 + "1", span_id="0" * 15 + "2", table_id="t-1")
-    row = json.loads(as_json(event_row(told, redact(told, Config()), "/lake/t")))
+    """A row has the event's values in their columns, and omits unknown ones."""
+    written = event(outcome, trace_id="0" * 31 + "1", span_id="0" * 15 + "2", table_id="t-1")
+    row = json.loads(as_json(event_row(written, redact(written, Config()), "/lake/t")))
     assert row == {
         "event_time": START // 1000,
         "run_id": "run-1",
@@ -121,12 +121,12 @@ def test_the_row_of_each_outcome(outcome, expected):
 
 @pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.values(), ids=list(OUTCOMES))
 def test_the_row_of_each_outcome_fits_the_table(outcome, expected):
-    """Every row is one of the inventory's, its times and lists of the right types."""
-    told = event(
+    """Every row converts to the inventory's schema, times and lists included."""
+    written = event(
         outcome,
         intent=WriteIntent(Operation.MERGE, CacheOperation.MERGE, inputs=(InputVersion("i", 4),)),
     )
-    line = as_json(event_row(told, redact(told, Config()), None)).encode()
+    line = as_json(event_row(written, redact(written, Config()), None)).encode()
     [row] = operation_rows([line]).to_pylist()
     assert {name: row[name] for name in expected} == expected
     assert row["event_date"].isoformat() == "2023-11-14"
@@ -134,7 +134,7 @@ def test_the_row_of_each_outcome_fits_the_table(outcome, expected):
 
 
 def test_hashes_inputs_and_keys_of_an_intent():
-    """What an intent knows is in the row: hashes as they are, the key as a hash, inputs with their place."""
+    """A row has the intent's hashes unchanged, its key as a hash, its inputs with locations."""
     intent = WriteIntent(
         Operation.WRITE,
         CacheOperation.WRITE,
@@ -145,8 +145,10 @@ def test_hashes_inputs_and_keys_of_an_intent():
         plan_shape_hash="ps",
         inputs=(InputVersion("raw-id", 4, "s3://key:secret@bucket/in?sig=x"),),
     )
-    told = event(intent=intent)
-    row = event_row(told, redact(told, Config(table_id_key=b"k")), "s3://key:secret@bucket/t?sig=x")
+    written = event(intent=intent)
+    row = event_row(
+        written, redact(written, Config(table_id_key=b"k")), "s3://key:secret@bucket/t?sig=x"
+    )
     keyed = table_id("s3://key:secret@bucket/in?sig=x", key=b"k")
     expected = {
         "policy": "views",
@@ -161,9 +163,9 @@ def test_hashes_inputs_and_keys_of_an_intent():
 
 
 def test_a_write_without_a_thread_or_a_place():
-    """What is not known is left out."""
-    told = event(thread=None)
-    row = json.loads(as_json(event_row(told, redact(told, Config()), None)))
+    """Unknown values are omitted."""
+    written = event(thread=None)
+    row = json.loads(as_json(event_row(written, redact(written, Config()), None)))
     assert {"thread", "table_uri", "table_id", "key", "inputs"} & set(row) == set()
 
 
@@ -174,11 +176,11 @@ def test_a_write_without_a_thread_or_a_place():
     )
 )
 def test_any_text_can_be_carried_into_the_table(texts):
-    """Whatever text gets into a row, half surrogate pairs and zero characters too, Arrow reads it back."""
+    """Any text can be read back by Arrow, including lone surrogates and NUL characters."""
     line = as_json(operation_row("w", **texts))
     assert line.isascii()
     [row] = operation_rows([line.encode()]).to_pylist()
-    told = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
+    expected = {name: text.encode("utf-8", "replace").decode() for name, text in texts.items()}
     paired = {
         name: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         for name, text in texts.items()
@@ -187,21 +189,21 @@ def test_any_text_can_be_carried_into_the_table(texts):
         name: len(text) for name, text in paired.items()
     }
     assert {name: row[name] for name in texts if texts[name].isprintable()} == {
-        name: told[name] for name in texts if texts[name].isprintable()
+        name: expected[name] for name in texts if texts[name].isprintable()
     }
 
 
 def test_a_duration_of_nanoseconds_is_a_number():
-    """Figures that Python spells with an exponent are figures for Arrow too."""
+    """Arrow parses numbers that Python formats with an exponent."""
     [row] = operation_rows([as_json(operation_row("w", duration_ms=10 / 1e6)).encode()]).to_pylist()
     assert row["duration_ms"] == 1e-05
 
 
-# --- notes completed from the log of the table -------------------------------------------------------
+# --- provisional records completed from the log -------------------------------------------------------
 
 
 class Noted:
-    """A table with real commits, and the notes of writes to it as their own threads left them."""
+    """A table with real commits, and provisional records of writes to it."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -225,7 +227,7 @@ class Noted:
             RunContext("run-1", "nightly"),
             **{
                 "write_id": write_id,
-                "mark": write_id,
+                "commit_write_id": write_id,
                 "started_at": START,
                 "duration_ns": 1_500_000,
                 "trace_id": None,
@@ -268,7 +270,7 @@ ZEROS_OF_A_WRITE = {name: 0 for name in ZEROS if name != "bytes_added"}
 
 
 def outcome_of(row):
-    """Return what a row says beyond what the note itself knew."""
+    """Return the columns of a row that its provisional record did not contain."""
     return {
         name: value
         for name, value in row.items()
@@ -277,15 +279,15 @@ def outcome_of(row):
 
 
 def test_a_note_of_a_commit_becomes_its_whole_row(table):
-    """Version, metrics and schema hash come from the commit; what the note knew stays."""
+    """Version, metrics and schema hash come from the commit; values of the record remain."""
     table.commit("w-0")
     table.commit("w-1", rows=3)
     row = row_of_provisional(table.note(base=0, version=1), 64)
     assert {name: row[name] for name in KNOWN_OF_THE_NOTE} == KNOWN_OF_THE_NOTE
     assert row["table_uri"] == f"file://{table.path}"
-    told = outcome_of(row)
-    sizes = {name: told.pop(name) for name in ("bytes_added", "execution_ms")}
-    assert told == ZEROS_OF_A_WRITE | {
+    expected = outcome_of(row)
+    sizes = {name: expected.pop(name) for name in ("bytes_added", "execution_ms")}
+    assert expected == ZEROS_OF_A_WRITE | {
         "result": "write",
         "version": 1,
         "versions": [1],
@@ -299,7 +301,7 @@ def test_a_note_of_a_commit_becomes_its_whole_row(table):
 
 @pytest.mark.parametrize("base", [None, 0])
 def test_a_commit_whose_version_nobody_knew_is_found(table, base):
-    """A note of a write by URI knows no version: the log is searched for its id."""
+    """If the record has no version (a write by URI), the log is searched for its write id."""
     for write_id in ("w-0", "w-1", "w-2"):
         table.commit(write_id)
     row = row_of_provisional(table.note(base=base), 64)
@@ -307,7 +309,7 @@ def test_a_commit_whose_version_nobody_knew_is_found(table, base):
 
 
 def test_several_versions_of_one_operation(table):
-    """An operation of two commits, as VACUUM is, has both in its row."""
+    """An operation with two commits, such as VACUUM, has both versions in its row."""
     table.commit("w-0")
     metadata = CommitProperties(custom_metadata={"write_id": "w-1"})
     handle = DeltaTable(table.path)
@@ -323,14 +325,14 @@ def test_several_versions_of_one_operation(table):
 
 
 def test_a_write_that_others_overtook(table):
-    """A commit of another between base and version is not taken for its own."""
+    """Another write's commit between base and version is not counted."""
     for write_id in ("w-0", "other", "w-1"):
         table.commit(write_id)
     assert row_of_provisional(table.note(base=0, version=2), 64)["versions"] == [2]
 
 
 def test_a_note_of_nothing(table):
-    """A write that made no commit is a noop, with the reason it told or the one that the log tells."""
+    """A write without a commit is a noop, with the recorded reason or the one from the log."""
     table.commit("w-0")
     idle = table.note(base=0, more={"_idle": "dry_run"})
     assert outcome_of(row_of_provisional(idle, 64)) == ZEROS | {
@@ -350,30 +352,30 @@ FAILURE = {"error_type": "schema_mismatch", "exception_type": "builtins.ValueErr
 
 
 @pytest.mark.parametrize(
-    ("committed", "told"),
+    ("committed", "expected"),
     [("w-1", {"landed": "yes", "version": 1, "versions": [1]}), ("other", {"landed": "no"})],
 )
-def test_a_note_of_a_failure_is_looked_up(table, committed, told):
-    """Whether a write that raised has landed is told by the log."""
+def test_a_note_of_a_failure_is_looked_up(table, committed, expected):
+    """The log decides whether a failed write has landed."""
     table.commit("w-0")
     table.commit(committed)
     row = row_of_provisional(table.note(base=0, more=FAILURE), 64)
     counts = {name: row.pop(name) for name in (*ZEROS, "execution_ms", "retries") if name in row}
-    assert outcome_of(row) == {"result": "error", **FAILURE, **told}
+    assert outcome_of(row) == {"result": "error", **FAILURE, **expected}
     assert (counts["rows_added"], counts["files_added"]) == (
-        (1, 1) if "versions" in told else (0, 0)
+        (1, 1) if "versions" in expected else (0, 0)
     )
 
 
 def test_a_failure_that_is_known_not_to_have_landed(table):
-    """What the caller's thread knew for sure is not looked up again."""
+    """If the record says whether a failed write landed, the log is not read."""
     table.commit("w-1")
     row = row_of_provisional(table.note(more={**FAILURE, "landed": "no"}), 64)
     assert outcome_of(row) == ZEROS | {"result": "error", **FAILURE, "landed": "no"}
 
 
 def test_a_note_of_an_export(table):
-    """Files that are no Delta table have no log to be found in."""
+    """An export has no log to search."""
     row = row_of_provisional(table.note(operation=Operation.COPY, more={"_exported": True}), 64)
     assert outcome_of(row) | {"operation": row["operation"]} == {
         "operation": "COPY",
@@ -382,7 +384,7 @@ def test_a_note_of_an_export(table):
 
 
 def test_a_write_without_a_table(table):
-    """A failure before the engine knew where to may have no location at all."""
+    """A record without a location is completed without a log."""
     note = table.note(more=FAILURE)
     del note["table_uri"]
     assert outcome_of(row_of_provisional(note, 64)) == {
@@ -393,42 +395,42 @@ def test_a_write_without_a_table(table):
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "expected"),
     [
         ({"base": 0, "version": 1}, {"result": "write", "version": 1, "versions": [1]}),
         ({"base": 0}, {"result": "noop", "reason": "not_found"}),
         ({"more": FAILURE}, {"result": "error", **FAILURE, "landed": "unknown"}),
     ],
 )
-def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, facts, told):
-    """With the log out of reach the row says what the note knew."""
+def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, facts, expected):
+    """If the log cannot be read, the row has the values of the record."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "_delta_log").mkdir()
     for number in range(3):
         (tmp_path / "t" / "_delta_log" / f"{number:020d}.json").mkdir()
-    assert outcome_of(row_of_provisional(table.note(**facts), 64)) == told
+    assert outcome_of(row_of_provisional(table.note(**facts), 64)) == expected
 
 
 def test_a_table_that_is_gone(table):
-    """A commit whose table was deleted meanwhile is still told, by its version."""
+    """If the table was deleted meanwhile, the row has the recorded version."""
     row = row_of_provisional(table.note(base=0, version=1), 64)
     assert outcome_of(row) == {"result": "write", "version": 1, "versions": [1]}
 
 
 def test_a_note_keeps_its_trace(table):
-    """The trace that a write belongs to is in its note."""
+    """The row has the record's trace and span id."""
     row = row_of_provisional(table.note(trace_id="a" * 32, span_id="b" * 16), 64)
     assert (row["trace_id"], row["span_id"]) == ("a" * 32, "b" * 16)
 
 
 def test_the_id_that_the_caller_gave_the_commit(table):
-    """A commit that carries the caller's own write id is found by that one."""
+    """A commit with the caller's write id is found by that id."""
     table.commit('the "caller\'s"')
-    row = row_of_provisional(table.note(mark='the "caller\'s"'), 64)
+    row = row_of_provisional(table.note(commit_write_id='the "caller\'s"'), 64)
     assert (row["write_id"], row["versions"]) == ("w-1", [0])
 
 
-# --- nothing in it that may not be ------------------------------------------------------------------------
+# --- redaction ------------------------------------------------------------------------
 
 CANARIES = {
     "password": "hunter2hunter2",
@@ -439,13 +441,13 @@ CANARIES = {
 }
 
 
-def whole_text(folder):
-    """Return all bytes of the files in a folder."""
+def all_bytes(folder):
+    """Return the bytes of all files in a folder."""
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def provoke(lake):
-    """Make writes whose names, keys, errors and threads hold what must not get out."""
+    """Make writes with secrets in names, keys, errors and threads."""
     named = f"worker {CANARIES['path']}/x password={CANARIES['password']}"
     attributes = {"api_token": CANARIES["token"], "note": f"see {CANARIES['path']}/y"}
     with (
@@ -487,7 +489,7 @@ def provoke(lake):
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("waits", ["in the spool", "in the ledger"])
 def test_no_secret_no_path_and_no_row_gets_into_the_ledger(tmp_path, waits):
-    """Credentials, keys, rows and paths in errors, names and threads are in no segment and no table."""
+    """Credentials, keys, rows and paths in errors and names are in no segment and no table."""
     lake = str(tmp_path / "lake")
     root = tmp_path / "root"
     DeltaLakeInstrumentor().instrument(
@@ -497,46 +499,48 @@ def test_no_secret_no_path_and_no_row_gets_into_the_ledger(tmp_path, waits):
         (root).mkdir()
         (root / "cache_ledgers").write_text("in the way: nothing can be drained")
     provoke(lake)
-    told = whole_text(root / "cache_spool")
+    expected = all_bytes(root / "cache_spool")
     if waits == "in the ledger":
         Ledger(root).drain()
         rows = [rows_of(LedgerRoot(str(root)), table) for table in TABLES]
-        told = repr(rows).encode() + whole_text(root)
+        expected = repr(rows).encode() + all_bytes(root)
         assert [len(of) for of in rows[:2]] == [6, 1]
         assert {row["error_type"] for row in rows[0] if row["result"] == "error"} > {
             "constraint_violation"
         }
     DeltaLakeInstrumentor().uninstrument()
-    assert len(told) > 5000
-    assert [name for name, canary in CANARIES.items() if canary.encode() in told] == []
+    assert len(expected) > 5000
+    assert [name for name, canary in CANARIES.items() if canary.encode() in expected] == []
 
 
 @pytest.mark.parametrize("column", ["job", "policy", "thread"])
 def test_the_only_place_of_a_location_is_its_column(column):
-    """A job, a policy and a thread tell nothing of where a table lies; the message of an error may."""
+    """Job, policy and thread contain no location; an error message may."""
     failure = Failed(
         ErrorType.OTHER, "builtins.OSError", "cannot read /lake/t/part-1.parquet", Landed.NO
     )
     intent = WriteIntent(
         Operation.WRITE, CacheOperation.WRITE, table_uri="/lake/t", policy="of /lake/t"
     )
-    told = event(failure, run=RunContext("r", "job of /lake/t"), intent=intent, thread="of /lake/t")
-    row = event_row(told, redact(told, Config()), "/lake/t")
+    written = event(
+        failure, run=RunContext("r", "job of /lake/t"), intent=intent, thread="of /lake/t"
+    )
+    row = event_row(written, redact(written, Config()), "/lake/t")
     assert "/lake" not in row[column]
-    assert replace(told, outcome=failure) == told
+    assert replace(written, outcome=failure) == written
     assert row["table_uri"] == "file:///lake/t"
 
 
 def test_the_columns_of_a_row_are_those_of_the_table():
-    """No row tells what the table has no column for."""
+    """A row has no member without a column in the table."""
     names = set(INVENTORY.schema.names)
     for outcome, _ in OUTCOMES.values():
-        told = event(outcome)
-        assert set(event_row(told, redact(told, Config()), "/t")) - names == set()
+        written = event(outcome)
+        assert set(event_row(written, redact(written, Config()), "/t")) - names == set()
 
 
 def test_a_relative_location_means_what_it_means_now(tmp_path, monkeypatch):
-    """A program may have gone to another folder meanwhile."""
+    """A relative location is made absolute at once, as the working directory may change."""
     for name in ("one", "other"):
         folder = tmp_path / name
         folder.mkdir()

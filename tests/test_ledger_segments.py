@@ -1,4 +1,4 @@
-"""What waits is read as it was told; the spools of the dead are found, those of the living left alone."""
+"""Reading spools: contents of segments, and adoption of the spools of dead processes only."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import threading
 
 from deltawitness.ledger.spool.reader import (
     adopt,
-    live_write_ids,
     read_segment,
     segments_of,
     spool_app_id,
+    spooled_write_ids,
 )
 from deltawitness.ledger.spool.records import RecordKind, encode
 from helpers.ledger_parts import lines_of, spool_in
 
 
 def written(folder, *lines, name="v1-dead/00000003.seg"):
-    """Lay a segment down as a process that is gone has left it."""
+    """Create a segment as a dead process leaves it."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     (path.parent / "owner.lock").touch()
@@ -27,28 +27,32 @@ def written(folder, *lines, name="v1-dead/00000003.seg"):
 
 
 def test_a_segment_tells_each_operation_once(tmp_path):
-    """A row takes the place of its note; a note without one is kept; other kinds go where they belong."""
+    """A final row replaces its provisional record; a record without a row remains."""
     path = written(
         tmp_path,
         (RecordKind.RUN_START, "r-1", '{"run_id":"r-1"}'),
         (RecordKind.RUN_START, "r-2", '{"run_id":"r-2"}'),
-        (RecordKind.NOTE, "a", '{"id":"a"}'),
-        (RecordKind.NOTE, "b", '{"id":"b"}'),
+        (RecordKind.PROVISIONAL, "a", '{"id":"a"}'),
+        (RecordKind.PROVISIONAL, "b", '{"id":"b"}'),
         (RecordKind.ROW, "a", '{"whole":"a"}'),
         (RecordKind.SNAPSHOT, "s", '{"snapshot":"s"}'),
         (RecordKind.RUN_END, "r-1", '{"ended":"r-1"}'),
     )
-    told = read_segment(path)
-    assert (told.app_id, told.number, told.damaged) == ("deltawitness/spool/v1-dead", 3, 0)
-    assert [line.body for line in told.rows] == [b'{"whole":"a"}']
-    assert told.notes == [{"id": "b"}]
-    assert told.runs == [{"ended": "r-1"}]
-    assert told.open_runs == {"r-2": {"run_id": "r-2"}}
-    assert told.snapshots == [{"snapshot": "s"}]
+    contents = read_segment(path)
+    assert (contents.app_id, contents.number, contents.damaged) == (
+        "deltawitness/spool/v1-dead",
+        3,
+        0,
+    )
+    assert [line.body for line in contents.rows] == [b'{"whole":"a"}']
+    assert contents.provisional == [{"id": "b"}]
+    assert contents.runs == [{"ended": "r-1"}]
+    assert contents.open_runs == {"r-2": {"run_id": "r-2"}}
+    assert contents.snapshots == [{"snapshot": "s"}]
 
 
 def test_what_cannot_be_read_is_counted(tmp_path):
-    """Lines without their checksum and kinds that nobody knows are damaged; a torn end is no damage."""
+    """Records with a wrong checksum or unknown kind are damaged; an incomplete last line is not."""
     line = b'N x {"y":1}'
     from zlib import crc32
 
@@ -56,24 +60,24 @@ def test_what_cannot_be_read_is_counted(tmp_path):
     path = written(
         tmp_path, b"00000000 " + line + b"\n", unknown, (RecordKind.ROW, "a", "{}"), b"0000"
     )
-    told = read_segment(path)
-    assert (told.damaged, [row.key for row in told.rows]) == (2, ["a"])
+    contents = read_segment(path)
+    assert (contents.damaged, [row.key for row in contents.rows]) == (2, ["a"])
 
 
 def test_the_spool_of_a_living_process_is_not_adopted(tmp_path):
-    """Only a folder whose lock is free, and that of another, is adopted, oldest segment first."""
+    """Only another process's folder with a free lock is adopted, with its oldest segment first."""
     alive = spool_in(tmp_path)
     alive.append(RecordKind.ROW, "alive", "{}")
     for number in (10, 9, 11):
         written(tmp_path, name=f"v1-dead/{number:08d}.seg")
     [dead] = adopt(tmp_path)
     assert [path.name for path in dead.segments] == ["00000009.seg", "00000010.seg", "00000011.seg"]
-    dead.forget()
+    dead.delete()
     assert (list(adopt(tmp_path)), alive.home.exists()) == ([], True)
 
 
 def test_while_a_spool_is_adopted_nobody_else_adopts_it(tmp_path):
-    """Two drains at once never have the same spool."""
+    """Two concurrent drains never adopt the same spool."""
     written(tmp_path)
     mine = adopt(tmp_path)
     assert next(mine).home.name == "v1-dead"
@@ -87,7 +91,7 @@ def test_while_a_spool_is_adopted_nobody_else_adopts_it(tmp_path):
 
 
 def test_only_spools_that_can_be_read_whole_are_adopted(tmp_path):
-    """Folders of other revisions, half-made ones and ones without a lock stay what they are."""
+    """Folders of other formats, half-created ones, and ones without a lock file are ignored."""
     written(tmp_path, name="v2-newer/00000001.seg")
     written(tmp_path, name=".new-v1-x/00000001.seg")
     (tmp_path / "v1-no-lock").mkdir()
@@ -95,10 +99,10 @@ def test_only_spools_that_can_be_read_whole_are_adopted(tmp_path):
 
 
 def test_no_folder_holds_no_spools(tmp_path):
-    """A ledger that nobody has told anything has nothing that waits."""
+    """A missing spool folder has no segments and no write ids."""
     (tmp_path / "file").touch()
     for folder in (tmp_path / "none", tmp_path / "file"):
-        assert (list(adopt(folder)), list(segments_of(folder)), live_write_ids(folder)) == (
+        assert (list(adopt(folder)), list(segments_of(folder)), spooled_write_ids(folder)) == (
             [],
             [],
             (set(), False),
@@ -106,16 +110,16 @@ def test_no_folder_holds_no_spools(tmp_path):
 
 
 def test_operations_that_wait_are_known_to_others(tmp_path):
-    """Ids of notes and rows are told, of the living and the dead, and whether somebody lives."""
-    written(tmp_path, (RecordKind.NOTE, "a", "{}"), (RecordKind.RUN_START, "r", "{}"))
-    assert live_write_ids(tmp_path) == ({"a"}, False)
+    """`spooled_write_ids` returns the ids in all spools, and whether a process is alive."""
+    written(tmp_path, (RecordKind.PROVISIONAL, "a", "{}"), (RecordKind.RUN_START, "r", "{}"))
+    assert spooled_write_ids(tmp_path) == ({"a"}, False)
     alive = spool_in(tmp_path)
     alive.append(RecordKind.ROW, "b", "{}")
-    assert live_write_ids(tmp_path) == ({"a", "b"}, True)
+    assert spooled_write_ids(tmp_path) == ({"a", "b"}, True)
 
 
 def test_a_segment_that_is_sealed_meanwhile_is_read_all_the_same(tmp_path):
-    """Between the listing and the reading a segment may be renamed, or drained and deleted."""
+    """A segment that is renamed or deleted between listing and reading raises no error."""
     from deltawitness.ledger.spool.reader import _write_ids
 
     path = written(tmp_path, (RecordKind.ROW, "a", "{}"))
@@ -125,7 +129,7 @@ def test_a_segment_that_is_sealed_meanwhile_is_read_all_the_same(tmp_path):
 
 
 def test_the_application_id_is_that_of_the_folder(tmp_path):
-    """The mark of a spool in the ledger is its folder's name, which no other spool ever has."""
+    """A spool's application id contains its folder's unique name."""
     spool = spool_in(tmp_path)
     spool.append(RecordKind.ROW, "a", json.dumps({"pid": os.getpid()}))
     assert spool_app_id(spool.home) == f"deltawitness/spool/{spool.home.name}"

@@ -1,4 +1,4 @@
-"""The spool keeps what is told it, whatever happens to the disk, the folder and the process."""
+"""The spool loses and duplicates no record, whatever happens to disk, folder and process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from helpers.ledger_parts import lines_of, spool_in
 
 
 def ids_in(path):
-    """Return the ids of the operations that a segment tells, each note that has a row once."""
-    told = read_segment(path)
-    return [line.key for line in told.rows] + [note["id"] for note in told.notes]
+    """Return the ids of the operations in a segment, one for a provisional record and its row."""
+    contents = read_segment(path)
+    return [line.key for line in contents.rows] + [record["id"] for record in contents.provisional]
 
 
 def as_note(number):
@@ -37,43 +37,43 @@ def files_of(spool):
 
 
 def die(spool):
-    """Let go of everything without a word, as the kernel does for a process that was killed."""
+    """Close descriptors and release locks, as the kernel does for a killed process."""
     descriptors = [
         segment.descriptor
-        for segment in (*spool._waiting, *([spool._active] if spool._active else []))
+        for segment in (*spool._retired, *([spool._active] if spool._active else []))
     ]
     for descriptor in (*descriptors, *([] if spool._owner is None else [spool._owner])):
         os.close(descriptor)
 
 
-# --- nothing lost, nothing doubled -------------------------------------------------------------------
+# --- exactly once -------------------------------------------------------------------
 
 
 class Life:
-    """Spools that live and die in one folder, and a count of what should be found in the end."""
+    """A state machine of spools in one folder that counts which operations must be found."""
 
     def __init__(self, folder, segment_bytes):
         self.folder, self.segment_bytes = folder, segment_bytes
         self.spool = spool_in(folder, segment_bytes=segment_bytes)
         self.number = 0
-        self.told, self.found = Counter(), Counter()
+        self.recorded, self.found = Counter(), Counter()
         self.open = []
 
     def note(self):
         self.number += 1
         key = str(self.number)
-        self.open.append((self.spool.note(key, as_note(key)), key))
-        self.told[key] += 1
+        self.open.append((self.spool.append_provisional(key, as_note(key)), key))
+        self.recorded[key] += 1
 
     def settle(self):
         if self.open:
             segment, key = self.open.pop(0)
-            assert self.spool.settle(segment, key, as_note(key))
+            assert self.spool.append_row(segment, key, as_note(key))
 
     def row(self):
         self.number += 1
         assert self.spool.append(RecordKind.ROW, str(self.number), "{}")
-        self.told[str(self.number)] += 1
+        self.recorded[str(self.number)] += 1
 
     def rotate(self):
         self.spool.rotate()
@@ -83,14 +83,14 @@ class Life:
         ready = self.spool.sealed()
         for segment in ready:
             self.found.update(ids_in(segment.path))
-        self.spool.forget(ready)
+        self.spool.delete(ready)
         self.adopt()
 
     def adopt(self):
         for dead in adopt(self.folder, self.spool.home):
             for path in dead.segments:
                 self.found.update(ids_in(path))
-            dead.forget()
+            dead.delete()
 
     def killed(self):
         die(self.spool)
@@ -99,7 +99,7 @@ class Life:
 
     def killed_in_a_line(self):
         self.number += 1
-        segment = self.spool.note(str(self.number), as_note(self.number))
+        segment = self.spool.append_provisional(str(self.number), as_note(self.number))
         length = len(f"01234567 N {self.number} {as_note(self.number)}\n")
         os.truncate(segment.path, segment.path.stat().st_size - 1 - self.number % (length - 1))
         self.killed()
@@ -115,22 +115,22 @@ STEPS = ["note", "settle", "row", "rotate", "drain", "killed", "killed_in_a_line
 
 @given(st.lists(st.sampled_from(STEPS), max_size=40), st.sampled_from([1, 150, 1 << 20]))
 def test_every_whole_line_is_found_exactly_once(steps, segment_bytes):
-    """Whatever notes, rows, rotations, drains and deaths follow each other, nothing whole is lost or doubled."""
+    """Any sequence of records, rotations, drains and deaths keeps each complete record once."""
     with tempfile.TemporaryDirectory() as folder:
         life = Life(Path(folder) / "spool", segment_bytes)
         for step in steps:
             getattr(life, step)()
         life.killed()
         life.adopt()
-        assert life.found == life.told
+        assert life.found == life.recorded
         assert list((Path(folder)).glob("spool/*")) == []
 
 
-# --- its folder -----------------------------------------------------------------------------------------
+# --- folder -----------------------------------------------------------------------------------------
 
 
 def test_nothing_is_made_before_the_first_line(tmp_path):
-    """A process that tells nothing leaves no folder."""
+    """A process without records creates no folder."""
     spool = spool_in(tmp_path / "s")
     spool.rotate()
     spool.close()
@@ -138,18 +138,18 @@ def test_nothing_is_made_before_the_first_line(tmp_path):
 
 
 def test_what_is_told_is_for_the_user_alone(tmp_path):
-    """Folder and segments can be read by nobody else."""
+    """Folder and segments are readable by their owner only."""
     spool = spool_in(tmp_path / "s")
-    segment = spool.note("a", "{}")
+    segment = spool.append_provisional("a", "{}")
     assert stat.S_IMODE(spool.home.stat().st_mode) == 0o700
     assert stat.S_IMODE(segment.path.stat().st_mode) == 0o600
     assert spool.home.name.startswith("v1-")
 
 
 def test_a_line_is_in_the_file_when_the_call_returns(tmp_path):
-    """Nothing is buffered in the process, and nothing is synced to the disk."""
+    """A record is in the file when the call returns, without a buffer and without a sync."""
     spool = spool_in(tmp_path)
-    segment = spool.note("a", '{"x":1}')
+    segment = spool.append_provisional("a", '{"x":1}')
     assert lines_of(segment.path) == [("N", "a", {"x": 1})]
 
 
@@ -157,59 +157,61 @@ def test_a_line_is_in_the_file_when_the_call_returns(tmp_path):
 
 
 def test_a_segment_waits_for_the_rows_of_its_notes(tmp_path):
-    """A segment is closed to new notes by a rotation, and sealed with the row of its last one."""
+    """A rotation retires a segment, and its last missing row seals it."""
     spool = spool_in(tmp_path)
-    first, second = spool.note("a", "{}"), spool.note("b", "{}")
+    first, second = spool.append_provisional("a", "{}"), spool.append_provisional("b", "{}")
     spool.rotate()
-    later = spool.note("c", "{}")
+    later = spool.append_provisional("c", "{}")
     assert (first, later.number, spool.sealed()) == (second, 2, [])
-    spool.settle(first, "a", "{}")
+    spool.append_row(first, "a", "{}")
     assert (spool.sealed(), files_of(spool)) == ([], ["00000001.open", "00000002.open"])
-    spool.settle(first, "b", "{}")
+    spool.append_row(first, "b", "{}")
     assert (spool.sealed(), files_of(spool)) == ([first], ["00000001.seg", "00000002.open"])
 
 
 def test_segments_are_drained_in_their_order(tmp_path):
-    """A sealed segment waits for an older one that is still being written."""
+    """A sealed segment is not drained before an older one that is still being written."""
     spool = spool_in(tmp_path)
-    first = spool.note("a", "{}")
+    first = spool.append_provisional("a", "{}")
     spool.rotate()
-    second = spool.note("b", "{}")
-    spool.settle(second, "b", "{}")
+    second = spool.append_provisional("b", "{}")
+    spool.append_row(second, "b", "{}")
     spool.rotate()
     assert (second.is_sealed, spool.sealed()) == (True, [])
-    spool.settle(first, "a", "{}")
+    spool.append_row(first, "a", "{}")
     assert spool.sealed() == [first, second]
 
 
 def test_a_row_that_does_not_come_is_not_waited_for_longer(tmp_path, monkeypatch):
-    """After its patience a segment is sealed with the note, which then stands for the row."""
+    """After `ROW_TIMEOUT` a segment is sealed with the provisional record only."""
     spool = spool_in(tmp_path)
-    segment = spool.note("a", "{}")
+    segment = spool.append_provisional("a", "{}")
     spool.rotate()
-    monkeypatch.setattr(spool_module, "PATIENCE", -1.0)
+    monkeypatch.setattr(spool_module, "ROW_TIMEOUT", -1.0)
     spool.rotate()
     assert spool.sealed() == [segment]
-    assert spool.settle(segment, "a", '{"late":1}')
+    assert spool.append_row(segment, "a", '{"late":1}')
     assert lines_of(segment.path) == [("N", "a", {})]
 
 
 def test_a_large_segment_is_closed_at_once(tmp_path):
-    """A segment takes no new notes once it has its size."""
+    """A segment that has reached its size takes no more provisional records."""
     spool = spool_in(tmp_path, segment_bytes=100)
-    numbers = [spool.note(str(n), '{"x":"' + "x" * 60 + '"}').number for n in range(4)]
+    numbers = [
+        spool.append_provisional(str(n), '{"x":"' + "x" * 60 + '"}').number for n in range(4)
+    ]
     assert numbers == [1, 1, 2, 2]
 
 
 def test_a_row_without_a_note_is_told_all_the_same(tmp_path):
-    """A row whose note could not be kept is a line of its own."""
+    """A row whose provisional record could not be written is appended by itself."""
     spool = spool_in(tmp_path)
-    assert spool.settle(None, "a", "{}")
+    assert spool.append_row(None, "a", "{}")
     assert spool.pending == 1
 
 
 def test_every_segment_begins_with_the_runs_that_are_open(tmp_path):
-    """Whichever segment is the last, it says which runs were open; those lines are no events."""
+    """Every segment starts with the open runs, which do not count as pending."""
     runs = [(RecordKind.RUN_START, "r", '{"run":1}')]
     spool = spool_in(tmp_path, open_runs=lambda: list(runs))
     spool.append(RecordKind.RUN_START, "r", '{"run":1}')
@@ -229,58 +231,61 @@ def test_every_segment_begins_with_the_runs_that_are_open(tmp_path):
 
 
 def test_pending_counts_events_until_they_are_drained(tmp_path):
-    """Notes, rows, runs and snapshots are pending from their line on, wherever their segment is."""
+    """Provisional records, rows, runs and snapshots are pending until their segment is drained."""
     spool = spool_in(tmp_path)
-    note = spool.note("a", "{}")
+    note = spool.append_provisional("a", "{}")
     for kind in (RecordKind.ROW, RecordKind.RUN_END, RecordKind.SNAPSHOT):
         spool.append(kind, "b", "{}")
     spool.rotate()
-    spool.note("c", "{}")
+    spool.append_provisional("c", "{}")
     assert spool.pending == 5
-    spool.settle(note, "a", "{}")
-    spool.forget(spool.sealed())
+    spool.append_row(note, "a", "{}")
+    spool.delete(spool.sealed())
     assert spool.pending == 1
 
 
-# --- limits and troubles ---------------------------------------------------------------------------------
+# --- limits and errors ---------------------------------------------------------------------------------
 
 
 def test_the_oldest_are_kept_when_it_is_full(tmp_path):
-    """Beyond its limit the spool drops what comes new, counts it, and takes lines again once drained."""
+    """A full spool drops and counts new records, and takes records again after a drain."""
     errors = []
     spool = Spool(tmp_path, limit=400, on_error=errors.append)
     body = '{"x":"' + "x" * 70 + '"}'
     kept = [spool.append(RecordKind.ROW, str(n), body) for n in range(6)]
     assert kept == [True, True, True, True, False, False]
-    assert spool.note("n", body) is None
+    assert spool.append_provisional("n", body) is None
     assert (spool.dropped, [error.errno for error in errors]) == (2, [errno.EDQUOT] * 3)
     spool.rotate()
-    spool.forget(spool.sealed())
+    spool.delete(spool.sealed())
     assert spool.append(RecordKind.ROW, "7", body)
 
 
 def test_a_run_that_cannot_be_told_is_no_dropped_operation(tmp_path):
-    """Only what would have been a row counts as dropped."""
+    """Records of runs do not count as dropped operations."""
     spool = Spool(tmp_path, limit=1, on_error=lambda _: None)
     assert not spool.append(RecordKind.RUN_START, "r", "{}")
     assert spool.dropped == 0
 
 
 def test_a_place_where_there_can_be_no_folder_is_told_and_tried_again(tmp_path, monkeypatch):
-    """A spool that cannot be opened costs one look a second, and works as soon as it can."""
+    """A spool that cannot be created is reported, and retried once a second."""
     (tmp_path / "s").write_text("a file is in the way")
     errors = []
     spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
-    assert [spool.note("a", "{}"), spool.append(RecordKind.ROW, "b", "{}")] == [None, False]
+    assert [spool.append_provisional("a", "{}"), spool.append(RecordKind.ROW, "b", "{}")] == [
+        None,
+        False,
+    ]
     assert [type(error) for error in errors] == [NotADirectoryError]
     (tmp_path / "s").unlink()
     monkeypatch.setattr(spool, "_not_before", 0.0)
-    assert spool.note("c", "{}") is not None
+    assert spool.append_provisional("c", "{}") is not None
 
 
 @contextmanager
 def files_at_most(size):
-    """Have the kernel refuse what would make a file larger: it takes a part, then nothing."""
+    """Limit the file size, so that a write is partial and later ones fail."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -290,7 +295,7 @@ def files_at_most(size):
 
 
 def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
-    """On a disk that fills up in the middle of a line, the lines before and after it stay whole."""
+    """A partial write on a full disk is truncated; the records around it are valid."""
     errors = []
     spool = Spool(tmp_path, limit=1 << 30, on_error=errors.append)
     body = '{"x":"' + "x" * 300_000 + '"}'
@@ -300,7 +305,7 @@ def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
     assert [error.errno for error in errors] == [errno.ENOSPC, errno.ENOSPC]
     assert spool.append(RecordKind.ROW, "later", body)
     lines = decode(spool._active.path.read_bytes())
-    assert ([line.key for line in lines.whole], lines.damaged, lines.torn) == (
+    assert ([line.key for line in lines.valid], lines.damaged, lines.torn) == (
         ["0", "1", "2", "later"],
         0,
         False,
@@ -309,36 +314,36 @@ def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
 
 
 def test_a_row_that_the_disk_refuses_leaves_its_note(tmp_path):
-    """A write whose row cannot be written is told by its note, and its segment does not wait for it."""
+    """If a row cannot be written, its provisional record remains and its segment does not wait."""
     spool = Spool(tmp_path, limit=1 << 30, on_error=lambda _: None)
-    segment = spool.note("a", "{}")
+    segment = spool.append_provisional("a", "{}")
     with files_at_most(segment.size):
-        assert spool.settle(segment, "a", '{"x":1}')
+        assert spool.append_row(segment, "a", '{"x":1}')
     spool.rotate()
     assert [line[:2] for line in lines_of(spool.sealed()[0].path)] == [("N", "a")]
 
 
 def test_what_was_deleted_below_it_is_saved(tmp_path):
-    """When somebody deletes the folder, what is in the open segments goes into a new one."""
+    """If the folder is deleted, the content of open segments is copied to a new folder."""
     spool = spool_in(tmp_path / "s")
-    waiting = spool.note("a", "{}")
+    waiting = spool.append_provisional("a", "{}")
     spool.rotate()
-    spool.note("b", "{}")
+    spool.append_provisional("b", "{}")
     old = spool.home
     shutil.rmtree(tmp_path / "s")
     spool.rotate()
     assert (spool.home == old, files_of(spool)) == (False, ["00000001.open", "00000002.open"])
-    spool.settle(waiting, "a", '{"x":1}')
+    spool.append_row(waiting, "a", '{"x":1}')
     assert [lines_of(segment.path) for segment in spool.sealed()] == [
         [("N", "a", {}), ("R", "a", {"x": 1})]
     ]
 
 
 def test_what_cannot_be_saved_is_told(tmp_path):
-    """When the folder was deleted and there can be no other, that is told and nothing is raised."""
+    """If no new folder can be created either, the error is reported and not raised."""
     errors = []
     spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
-    spool.note("a", "{}")
+    spool.append_provisional("a", "{}")
     shutil.rmtree(tmp_path / "s")
     (tmp_path / "s").write_text("a file is in the way")
     spool.rotate()
@@ -346,7 +351,7 @@ def test_what_cannot_be_saved_is_told(tmp_path):
 
 
 def test_a_segment_that_cannot_be_renamed_is_read_as_it_stands(tmp_path):
-    """Sealing needs no rename to work: the file just keeps its name."""
+    """A segment that cannot be renamed is sealed under its old name."""
     spool = spool_in(tmp_path)
     spool.append(RecordKind.ROW, "a", "{}")
     (spool.home / "00000001.seg").mkdir()
@@ -355,25 +360,25 @@ def test_a_segment_that_cannot_be_renamed_is_read_as_it_stands(tmp_path):
     assert [segment.path.name for segment in spool.sealed()] == ["00000001.open"]
 
 
-# --- its end -----------------------------------------------------------------------------------------
+# --- close and fork -----------------------------------------------------------------------------------------
 
 
 def test_a_closed_spool_in_which_nothing_is_left_goes(tmp_path):
-    """A process that has drained all leaves no folder behind."""
+    """A spool that is closed after a complete drain is deleted."""
     spool = spool_in(tmp_path)
     spool.append(RecordKind.ROW, "a", "{}")
     spool.rotate()
-    spool.forget(spool.sealed())
+    spool.delete(spool.sealed())
     spool.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_closed_spool_leaves_what_waits_to_whoever_adopts_it(tmp_path):
-    """What was not drained stays in the folder, notes without rows included, and is free to be adopted."""
+    """Pending records, also provisional ones, remain after close, and the spool can be adopted."""
     spool = spool_in(tmp_path, open_runs=lambda: [(RecordKind.RUN_START, "r", "{}")])
     spool.append(RecordKind.ROW, "a", "{}")
     spool.rotate()
-    spool.note("b", as_note("b"))
+    spool.append_provisional("b", as_note("b"))
     spool.close()
     assert [[ids_in(path) for path in found.segments] for found in adopt(tmp_path)] == [
         [["a"], ["b"]]
@@ -381,12 +386,12 @@ def test_a_closed_spool_leaves_what_waits_to_whoever_adopts_it(tmp_path):
 
 
 def test_a_forked_child_begins_its_own(tmp_path):
-    """A child writes into a folder of its own, and the parent's segments stay the parent's."""
+    """A forked child writes to its own folder and does not touch the parent's segments."""
     spool = spool_in(tmp_path)
     spool.append(RecordKind.ROW, "parent", "{}")
-    waiting = spool.note("waiting", '{"id":"waiting"}')
+    waiting = spool.append_provisional("waiting", '{"id":"waiting"}')
     spool.rotate()
-    spool.note("open", '{"id":"open"}')
+    spool.append_provisional("open", '{"id":"open"}')
     spool.before_fork()
     pid = os.fork()
     if pid == 0:
@@ -394,12 +399,12 @@ def test_a_forked_child_begins_its_own(tmp_path):
             spool.after_fork_in_child()
             spool.append(RecordKind.ROW, "child", "{}")
             os._exit(0 if spool.pending == 1 else 1)
-        except BaseException:  # noqa: BLE001 - a child must not come back into the test
+        except BaseException:  # noqa: BLE001 - the child must not continue the test
             os._exit(2)
     spool.after_fork_in_parent()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     [child] = adopt(tmp_path, spool.home)
     assert [ids_in(path) for path in child.segments] == [["child"]]
-    spool.settle(waiting, "waiting", "{}")
-    spool.note("after", "{}")
+    spool.append_row(waiting, "waiting", "{}")
+    spool.append_provisional("after", "{}")
     assert sorted(ids_in(spool.sealed()[0].path)) == ["parent", "waiting"]

@@ -1,4 +1,4 @@
-"""Whatever happens to the ledger's storage, the program goes on, and what can be told is told."""
+"""Failures of the ledger's storage: the program continues and no recordable data is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from helpers.ledger_parts import (
     spool_in,
     write_ids,
 )
-from helpers.ledger_truth import assert_told_at_most_once, untold
+from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
 from helpers.new_processes import results_of
 from programs import ledger_crowd
 
@@ -53,7 +53,7 @@ def ledger(cache):
 
 @pytest.fixture
 def observed(cache):
-    """Start to observe with settings; nothing is drained unless it is asked for."""
+    """Instrument with settings that drain only on request."""
 
     def start(**settings):
         settings = {"cache_root": str(cache), "drain_interval": 3600.0, **settings}
@@ -63,7 +63,7 @@ def observed(cache):
 
 
 def write(table, count=3):
-    """Write a few times; have it delivered."""
+    """Write several times and flush."""
     for number in range(count):
         write_deltalake(str(table), one(number), mode="append")
     flush()
@@ -71,29 +71,29 @@ def write(table, count=3):
 
 @contextmanager
 def mounted(place, *options):
-    """Mount something for the block."""
+    """Mount a file system for the block."""
     place.mkdir(exist_ok=True, parents=True)
     if subprocess.run(["mount", *options, place], check=False).returncode != 0:
         pytest.skip("this machine does not let us mount")
     try:
         yield
     finally:
-        DeltaLakeInstrumentor().uninstrument()  # it holds files open
+        DeltaLakeInstrumentor().uninstrument()  # close its open files
         subprocess.run(["umount", place], check=True)
 
 
 def small(place):
-    """Mount a disk of one mebibyte."""
+    """Mount a file system of 1 MiB."""
     return mounted(place, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
 
 
 def remounted(place, how):
-    """Make a mounted place writable (`rw`) or not (`ro`)."""
+    """Remount a file system read-write (`rw`) or read-only (`ro`)."""
     subprocess.run(["mount", "-o", f"remount,bind,{how}", place], check=True)
 
 
 def fill(place):
-    """Leave no byte on a disk; return the file that holds them all."""
+    """Fill a disk; return the file that takes the space."""
     ballast = place / "ballast"
     with ballast.open("wb", buffering=0) as content, pytest.raises(OSError, match="No space"):
         for size in (1 << 16, 1 << 12, 1):
@@ -108,7 +108,7 @@ def fill(place):
 
 
 def components():
-    """Return which of our parts have failed."""
+    """Return the names of the library's components that have reported errors."""
     return {component for component, _ in internal_errors.seen()}
 
 
@@ -117,7 +117,7 @@ def components():
 
 @pytest.mark.slow
 def test_the_whole_cache_root_is_removed(observed, cache, table, ledger):
-    """What was still open in the spool is told after it; what was in the ledger is found in the log."""
+    """After the cache root is deleted, the open segment is drained; a reconcile restores the rest."""
     observed()
     write(table)
     ledger.drain()
@@ -126,12 +126,12 @@ def test_the_whole_cache_root_is_removed(observed, cache, table, ledger):
     write(table)
     assert ledger.inventory().count() == 6
     assert ledger.reconcile([table]).apply() == 3
-    assert_told_at_most_once(ledger.root, table)
-    assert untold(ledger.root, table) == set()
+    assert_recorded_at_most_once(ledger.root, table)
+    assert unrecorded_commits(ledger.root, table) == set()
 
 
 def test_the_tables_of_the_ledger_are_removed(observed, cache, table, ledger):
-    """They are made anew with the next drain, and whole again with the next reconcile."""
+    """Deleted tables are recreated by the next drain, and completed by the next reconcile."""
     observed()
     write(table)
     ledger.drain()
@@ -139,13 +139,13 @@ def test_the_tables_of_the_ledger_are_removed(observed, cache, table, ledger):
     write(table)
     assert ledger.inventory().count() == 3
     assert ledger.reconcile([table]).apply() == 3
-    assert untold(ledger.root, table) == set()
+    assert unrecorded_commits(ledger.root, table) == set()
     assert ledger.verify().is_good
 
 
 @pytest.mark.internal_errors
 def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
-    """It is counted as dropped and said; the log still has it."""
+    """Operations of a deleted segment are reported as dropped; a reconcile finds them."""
     observed()
     write(table)
     recorder = recorder_of(ledger.root)
@@ -155,7 +155,7 @@ def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
     assert ledger.inventory().count() == 3
     assert internal_errors.seen() == {("spool", "FileNotFoundError"): 1}
     assert ledger.reconcile([table]).apply() == 3
-    assert untold(ledger.root, table) == set()
+    assert unrecorded_commits(ledger.root, table) == set()
 
 
 # --- read-only ---------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
 @pytest.mark.internal_errors
 @pytest.mark.slow
 def test_a_read_only_cache_root(observed, cache, table, ledger):
-    """Writes go on and are counted as dropped; once it is writable, new ones are told, and the log has the rest."""
+    """On a read-only root writes succeed and count as dropped; a reconcile finds them."""
     cache.mkdir()
     with mounted(cache, "--bind", cache):
         remounted(cache, "ro")
@@ -175,7 +175,7 @@ def test_a_read_only_cache_root(observed, cache, table, ledger):
         assert DeltaTable(table).version() == 2
         assert components() == {"spool"}
         remounted(cache, "rw")
-        time.sleep(1.05)  # a spool that could not be opened is not tried at each write
+        time.sleep(1.05)  # a spool that failed to open is retried once a second
         with run("later"):
             write(table)
         assert ledger.inventory().count() == 3
@@ -184,13 +184,13 @@ def test_a_read_only_cache_root(observed, cache, table, ledger):
             {"job": "later", "status": "ok", "dropped": 3},
         ]
         assert ledger.reconcile([table]).apply() == 3
-        assert untold(ledger.root, table) == set()
+        assert unrecorded_commits(ledger.root, table) == set()
 
 
 @NEEDS_MOUNT
 @pytest.mark.internal_errors
 def test_a_read_only_ledger_beside_a_good_spool(observed, tmp_path, cache, table):
-    """Everything waits in the spool and is told once the ledger can be written."""
+    """With a read-only ledger records wait in the spool until it is writable."""
     cache.mkdir()
     with mounted(cache, "--bind", cache):
         observed(spool_dir=str(tmp_path / "spool"))
@@ -212,7 +212,7 @@ def test_a_read_only_ledger_beside_a_good_spool(observed, tmp_path, cache, table
 @pytest.mark.internal_errors
 @pytest.mark.slow
 def test_a_full_disk_below_the_ledger(observed, tmp_path, cache, table):
-    """Drains fail and say so; with room again, everything is told once."""
+    """Drains on a full disk fail and are reported; with free space everything is appended once."""
     with small(cache):
         spool = str(tmp_path / "spool")
         observed(spool_dir=spool)
@@ -227,8 +227,8 @@ def test_a_full_disk_below_the_ledger(observed, tmp_path, cache, table):
         assert recorder_of(ledger.root).pending == 20
         ballast.unlink()
         assert (ledger.inventory().count(), ledger.runs().count()) == (18, 5)
-        assert_told_at_most_once(ledger.root, table)
-        assert untold(ledger.root, table) == set()
+        assert_recorded_at_most_once(ledger.root, table)
+        assert unrecorded_commits(ledger.root, table) == set()
         assert ledger.verify().is_good
 
 
@@ -236,7 +236,7 @@ def test_a_full_disk_below_the_ledger(observed, tmp_path, cache, table):
 @pytest.mark.internal_errors
 @pytest.mark.slow
 def test_a_full_disk_below_the_spool(observed, tmp_path, cache, table):
-    """What was told before is drained; what could not be told is counted, and found in the log."""
+    """With a full spool disk, new records count as dropped; a reconcile finds their commits."""
     spools = tmp_path / "spool"
     with small(spools):
         observed(spool_dir=str(spools))
@@ -244,29 +244,29 @@ def test_a_full_disk_below_the_spool(observed, tmp_path, cache, table):
         with run("full"):
             write(table)
             ballast = fill(spools)
-            # What is left of the last page may still take a line.
+            # The rest of the last page may still hold a record.
             write(table, 12)
             ballast.unlink()
             write(table)
         assert components() == {"spool"}
-        told = ledger.inventory().count()
+        recorded = ledger.inventory().count()
         (row,) = rows_of(ledger.root, RUNS, "dropped, writes")
-        assert row == {"dropped": 18 - told, "writes": 18}
-        assert 6 <= told < 18
-        assert ledger.reconcile([table]).apply() == 18 - told
-        assert_told_at_most_once(ledger.root, table)
-        assert untold(ledger.root, table) == set()
+        assert row == {"dropped": 18 - recorded, "writes": 18}
+        assert 6 <= recorded < 18
+        assert ledger.reconcile([table]).apply() == 18 - recorded
+        assert_recorded_at_most_once(ledger.root, table)
+        assert unrecorded_commits(ledger.root, table) == set()
 
 
 @pytest.mark.internal_errors
 @pytest.mark.slow
 def test_a_spool_at_its_limit(observed, table, ledger):
-    """The oldest are kept, the rest is counted; after a drain there is room again."""
+    """At its limit the spool keeps the oldest records and counts the others; a drain makes room."""
     observed(spool_limit=1 << 16)
     with run("much"):
         write(table, 60)
         recorder = recorder_of(ledger.root)
-        recorder.settle_all()
+        recorder.await_rows()
         kept = recorder.pending
         assert 20 < kept < 60
         recorder.drain()
@@ -277,7 +277,7 @@ def test_a_spool_at_its_limit(observed, table, ledger):
     assert versions == [*range(kept), 60]
     assert internal_errors.seen().keys() == {("spool", "OSError")}
     assert ledger.reconcile([table]).apply() == 60 - kept
-    assert untold(ledger.root, table) == set()
+    assert unrecorded_commits(ledger.root, table) == set()
 
 
 # --- the clock ---------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_a_spool_at_its_limit(observed, table, ledger):
 @pytest.mark.parametrize("hours", [1, 24 * 400])
 @pytest.mark.slow
 def test_a_clock_that_jumps_back(observed, table, ledger, hours):
-    """Between two writes of a run, and between two drains: each row is there once, each run ends."""
+    """If the clock jumps back between writes and drains, each row is there once and each run ends."""
     observed()
     back = hours * 3_600_000_000_000
     with run("before"):
@@ -302,14 +302,14 @@ def test_a_clock_that_jumps_back(observed, table, ledger, hours):
         {"job": "back", "status": "ok"},
         {"job": "before", "status": "ok"},
     ]
-    assert_told_at_most_once(ledger.root, table)
+    assert_recorded_at_most_once(ledger.root, table)
     plan = ledger.reconcile([table], full=True)
     assert (plan.is_clean, plan.unsettled) == (True, 0)
 
 
 @pytest.mark.parametrize("days", [-400, -20, 400])
 def test_a_spool_is_told_once_whatever_the_clock_said(tmp_path, ledger, days):
-    """The engine forgets marks after a month, of its own clock; what comes back after it is known all the same."""
+    """A spool that is restored after its application transaction expired adds no rows."""
     then = time.time_ns() + days * 86_400_000_000_000
     left_behind(ledger.spools, start_time=then // 1000)
     shutil.copytree(ledger.spools, tmp_path / "copy")
@@ -326,15 +326,15 @@ def test_a_spool_is_told_once_whatever_the_clock_said(tmp_path, ledger, days):
 
 
 def segment_left_behind(ledger, ids=("w-0", "w-1", "w-2")):
-    """Return the only segment of a dead process that told of these operations."""
+    """Return the only segment of a dead process with these operations."""
     spool = spool_in(ledger.spools)
     (path,) = sealed_rows(spool, *map(operation_row, ids))
-    spool._let_go()  # as a process does that dies
+    spool._release_home()  # like the death of its process
     return path
 
 
 def test_a_line_that_was_damaged(ledger):
-    """The lines beside it are told, and the drain says how many were not."""
+    """Records next to a damaged one are drained; the drain reports the damaged ones."""
     path = segment_left_behind(ledger)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[1].replace(b"w-1", b"w-7", 1) + lines[2])
@@ -346,7 +346,7 @@ def test_a_line_that_was_damaged(ledger):
 
 @pytest.mark.parametrize("left", [0, 1, 100])
 def test_a_segment_that_was_cut_off(ledger, left):
-    """Whole lines before the cut are told; an empty segment tells nothing."""
+    """Complete records of a truncated segment are drained; an empty segment adds nothing."""
     path = segment_left_behind(ledger)
     content = path.read_bytes()
     first = content.index(b"\n") + 1
@@ -359,7 +359,7 @@ def test_a_segment_that_was_cut_off(ledger, left):
 @pytest.mark.internal_errors
 @pytest.mark.slow
 def test_damage_beside_a_program_is_said_once(observed, table, ledger):
-    """A program that adopts damaged spools says so in one line, and tells its own writes."""
+    """A program that adopts damaged spools reports them in one line, and records its own writes."""
     for number in range(3):
         path = segment_left_behind(ledger, [f"w-{number}"])
         path.write_bytes(path.read_bytes() + b"00000000 R w-9 {}\n")
@@ -372,7 +372,7 @@ def test_damage_beside_a_program_is_said_once(observed, table, ledger):
 
 
 def test_what_does_not_belong_there_is_left_alone(observed, table, ledger):
-    """Files and folders of other names in the folder of spools, and in a spool, are no trouble."""
+    """Other files and folders in the spool folder, and in a spool, are ignored."""
     home = segment_left_behind(ledger).parent
     (home / "notes.seg").write_text("not a number")
     (home / "00000009.txt").write_text("not a segment")
@@ -392,7 +392,7 @@ def test_what_does_not_belong_there_is_left_alone(observed, table, ledger):
 @pytest.mark.parametrize("damaged", [INVENTORY, RUNS], ids=lambda table: table.alias)
 @pytest.mark.slow
 def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
-    """The program goes on, its rows wait, what is wrong is said; made whole, the table gets them once."""
+    """With a damaged table the program continues; after a repair its rows are appended once."""
     observed()
     with run("good"):
         write(table)
@@ -412,13 +412,13 @@ def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
     log.write_text(content)
     assert (ledger.inventory().count(), ledger.runs().count()) == (12, 4)
     assert recorder.pending == 0
-    assert_told_at_most_once(ledger.root, table)
+    assert_recorded_at_most_once(ledger.root, table)
     assert ledger.verify().is_good
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_the_spool_of_another_user_is_left_alone():
-    """Who may not read it drains what is his own; who may, drains it."""
+    """A process drains another user's spool only if it has permission."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         ledger = Ledger(f"{folder}/cache")
@@ -430,7 +430,7 @@ def test_the_spool_of_another_user_is_left_alone():
             ledger_crowd.write_as, [(NOBODY, {"cache_root": ledger.root.uri}, f"{folder}/t")]
         )
         assert result == {}
-        assert ledger.root.opened(INVENTORY).version() == 1
+        assert ledger.root.open_table(INVENTORY).version() == 1
         (home,) = ledger.spools.iterdir()
         assert home.stat().st_uid == 0
         assert ledger.inventory().count() == 1

@@ -1,4 +1,4 @@
-"""Sums that add up: a run's row is the sum of its operations, of the metrics and of the commits."""
+"""Sums: a run's row equals the sums over its operations, the metrics and the commits."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ CHANGES = {
 
 
 class Program:
-    """A program of random operations on a few tables, in runs inside runs.
+    """Random operations on a few tables, in nested runs.
 
     Attributes:
-        folder: where its tables lie.
+        folder: the folder of its tables.
         tables: their locations.
     """
 
@@ -157,7 +157,7 @@ class Program:
 
     def restores(self):
         table = self.table
-        # Of an earlier version a VACUUM may have deleted files.
+        # A VACUUM may have deleted files of an earlier version.
         first = self.whole.get(table.table_uri, 0)
         if table.version() > first:
             table.restore(self.chance.randint(first, table.version() - 1))
@@ -228,21 +228,21 @@ def actions_of(path):
 
 
 def assert_rows_are_those_of_commits(rows, folder):
-    """Say that every commit has its row, and that files and bytes are those of its actions."""
-    told = {}
+    """Assert that every commit has a row with the files and bytes of its actions."""
+    recorded = {}
     for row in rows:
         if row["cache_operation"] not in {"read", "snapshot"}:
             for version in row["versions"] or ():
-                told.setdefault((row["table_uri"], version), []).append(row)
+                recorded.setdefault((row["table_uri"], version), []).append(row)
     commits = {}
     for table in tables_below(folder):
         for path in sorted((table / "_delta_log").glob("*.json")):
             commits[ledger_uri(str(table)), int(path.stem)] = actions_of(path)
-    assert told.keys() == commits.keys()
-    assert {len(here) for here in told.values()} <= {1}
+    assert recorded.keys() == commits.keys()
+    assert {len(here) for here in recorded.values()} <= {1}
     sums = {}
     for commit, actions in commits.items():
-        [row] = told[commit]
+        [row] = recorded[commit]
         [info] = actions["commitInfo"]
         assert info["write_id"] == row["write_id"]
         total = sums.setdefault(row["write_id"], Counter())
@@ -257,7 +257,7 @@ def assert_rows_are_those_of_commits(rows, folder):
 
 
 def assert_rows_make_the_content(rows, tables):
-    """Say that what rows were added and deleted is what a table holds, where every count is known."""
+    """Assert that added and deleted rows add up to a table's content where counts are known."""
     checked = 0
     for table in tables:
         here = [
@@ -275,7 +275,7 @@ def assert_rows_make_the_content(rows, tables):
 
 
 def assert_runs_are_the_sums_of_rows(rows, runs):
-    """Say that every count of a run's row is that of its operations."""
+    """Assert that every count of a run's row is the sum over its operations."""
     by_run = {}
     for row in rows:
         by_run.setdefault(row["run_id"], []).append(row)
@@ -304,13 +304,13 @@ def assert_runs_are_the_sums_of_rows(rows, runs):
 
 
 def assert_metrics_are_the_sums_of_rows(rows, points):
-    """Say that the counters hold what the rows of commits and exports hold."""
-    told = Counter()
+    """Assert that the counters equal the sums over the rows of commits and exports."""
+    recorded = Counter()
     for name in ("delta.commit.rows", "delta.commit.files", "delta.commit.size"):
         for point in points.get(name, ()):
-            told[CHANGES[name, point.attributes["delta.change"]]] += point.value
+            recorded[CHANGES[name, point.attributes["delta.change"]]] += point.value
     commits = [row for row in rows if row["operation"] != "COPY"]
-    assert told == Counter(
+    assert recorded == Counter(
         {name: total for name in CHANGES.values() if (total := _sum(commits, name))}
     )
     exported = {
@@ -334,7 +334,7 @@ def _sum(rows, name):
 
 
 def observed(folder, chance, program=Program):
-    """Carry out a random program, and return it with its rows, runs and metrics."""
+    """Run a random program; return it with its rows, runs and metrics."""
     telemetry = InMemoryTelemetry.create()
     settings = Settings(cache_root=str(folder / "cache"))
     DeltaLakeInstrumentor().instrument(settings=settings, **telemetry.providers())
@@ -351,7 +351,7 @@ def observed(folder, chance, program=Program):
 
 
 def assert_reconciled_alike(ledger, rows, folder):
-    """Say that a ledger made anew from the logs holds the same counts."""
+    """Assert that a ledger rebuilt from the logs has the same counts."""
     shutil.rmtree(ledger.root.uri)
     tables = [str(path) for path in tables_below(folder)]
     ledger.reconcile(tables, full=True).apply()
@@ -366,7 +366,7 @@ def assert_reconciled_alike(ledger, rows, folder):
 
 @pytest.fixture
 def world(tmp_path):
-    """Carry out operations in one run, and return the rows, the run's row and the metrics."""
+    """Run operations in one run; return the rows, the run's row and the metrics."""
 
     def carried_out(*names):
         class Fixed(Program):
@@ -389,7 +389,7 @@ def world(tmp_path):
 
 
 def test_a_write_that_failed_and_landed_counts(world):
-    """Its rows, files and bytes are in its row, its run's row and the metrics; its result is an error."""
+    """A failed write that landed is counted in its row, its run's row and the metrics."""
     rows, run, points = world("lands_and_fails")
     first, failed = rows
     assert (failed["result"], failed["landed"], failed["versions"]) == ("error", "yes", [1])
@@ -401,14 +401,14 @@ def test_a_write_that_failed_and_landed_counts(world):
 
 
 def test_a_write_that_failed_and_did_not_land_counts_nothing(world):
-    """What it changed is known: nothing; its table was not touched."""
+    """A failed write that did not land has counts of zero, and its table is not touched."""
     [failed], run, _ = world("fails")
     assert (failed["landed"], failed["rows_added"], failed["files_added"]) == ("no", 0, 0)
     assert (run["errors"], run["tables_touched"], run["table_ids"]) == (1, 0, [])
 
 
 def test_reads_and_operations_of_nothing_touch_no_table(world):
-    """A table that was read, or in which nothing matched, is not one of the tables touched."""
+    """A table that was only read, or in which no row matched, does not count as touched."""
     rows, run, _ = world("looks", "looks", "deletes_nothing", "checkpoints")
     assert [(row["cache_operation"], row["result"]) for row in rows] == [
         ("read", "miss"),
@@ -423,7 +423,7 @@ def test_reads_and_operations_of_nothing_touch_no_table(world):
 
 
 def test_a_snapshot_counts_once(world):
-    """Its own row and that of the write in it are one write, and one operation each in the metrics."""
+    """A snapshot and its write count as one write, and as one operation each in the metrics."""
     rows, run, points = world("snapshots")
     assert sorted(row["cache_operation"] for row in rows) == ["snapshot", "write"]
     assert (run["writes"], run["snapshots"], run["tables_touched"]) == (1, 1, 1)
@@ -434,7 +434,7 @@ def test_a_snapshot_counts_once(world):
 
 
 def test_an_export_has_its_location(world, tmp_path):
-    """The row of files written outside Delta names where they are, and no version; no table is touched."""
+    """The row of an export has its location and no version, and touches no table."""
     [row], run, _ = world("exports")
     location = tmp_path / "lake" / "out1"
     assert (row["operation"], row["table_uri"]) == ("COPY", ledger_uri(str(location)))
@@ -444,7 +444,7 @@ def test_an_export_has_its_location(world, tmp_path):
 
 
 def test_a_vacuum_counts_no_file_that_a_delete_has_removed(world):
-    """A run that deletes and vacuums removed each file once."""
+    """A run that deletes and vacuums counts each removed file once."""
     rows, run, _ = world("deletes_all", "vacuums_all")
     deleted, vacuumed = rows
     assert deleted["files_removed"] == run["files_removed"] > 0 == deleted["files_deleted"]
@@ -455,7 +455,7 @@ def test_a_vacuum_counts_no_file_that_a_delete_has_removed(world):
 
 @pytest.mark.timeout(3000)
 def test_sums_of_random_programs(tmp_path, size, say):
-    """Runs, operations, metrics and commits agree, and a ledger made anew from the logs with them."""
+    """Runs, operations, metrics and commits agree, also with a ledger rebuilt from the logs."""
     count, contents, done = size(12, 500), 0, Counter()
     for seed in range(count):
         folder = tmp_path / str(seed)
@@ -472,4 +472,4 @@ def test_sums_of_random_programs(tmp_path, size, say):
             raise
         shutil.rmtree(folder)
     say(f"sums: {count} random programs, {done.total()} operations of {len(done)} kinds, 0 broken")
-    say(f"sums: rows of {contents} tables told exactly what they held")
+    say(f"sums: rows of {contents} tables recorded exactly what they held")

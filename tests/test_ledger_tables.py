@@ -1,4 +1,4 @@
-"""The ledger's tables: described column by column, made as they are meant to be, growing only at the end."""
+"""Schemas of the ledger's tables: documented, created as configured, extended at the end."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ result: string
 witness_version: string
 """,
 }
-"""Columns and types of the first release. To these lists may only be appended, and nothing of them may
-ever change: older and newer releases write to the same tables."""
+"""Columns and types of the first release. Only append to these lists and never change an element:
+older and newer releases write to the same tables."""
 
 
 COMMENTS = {
@@ -141,7 +141,7 @@ COMMENTS = {
     "cache_run_summary_v1": "14321ea54f69a225",
     "cache_snapshot_registry_v1": "58731ecaab95592f",
 }
-"""The beginnings of hashes of the comments of these columns."""
+"""Prefixes of the hashes of the comments of these columns."""
 
 
 @pytest.fixture
@@ -151,21 +151,21 @@ def root(tmp_path):
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
 def test_a_schema_only_grows_at_its_end(table):
-    """Every column of the first release is there, of the same type, at the same place."""
+    """Every column of the first release has the same type and position."""
     frozen = FROZEN[table.name].strip().splitlines()
     assert [f"{column.name}: {column.type}" for column in table.schema][: len(frozen)] == frozen
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
 def test_no_comment_of_the_first_release_changes(table):
-    """The engine refuses rows whose comment of a column is another than the table's."""
+    """Column comments never change: delta-rs refuses rows with a different column comment."""
     frozen = FROZEN[table.name].strip().splitlines()
     comments = [column.metadata[b"comment"] for column in table.schema][: len(frozen)]
     assert sha256(b"\n".join(comments)).hexdigest().startswith(COMMENTS[table.name])
 
 
 def test_rows_of_the_first_release_and_of_this_one_are_in_one_table(root):
-    """A table that either has made takes the rows of the other: columns come with the newer one's."""
+    """A table that either release created takes the rows of both."""
     count = len(FROZEN["cache_inventory_v1"].strip().splitlines())
     first = pa.schema(list(INVENTORY.schema)[:count])
     row = rows_from(INVENTORY, [operation_row("w-1", rows_served=2)])
@@ -180,17 +180,17 @@ def test_rows_of_the_first_release_and_of_this_one_are_in_one_table(root):
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
 def test_every_column_says_what_it_is(table, root):
-    """Each column has a comment, that of the schema being the one in the made table's metadata."""
+    """Each column has a comment, which is the one in the created table's metadata."""
     comments = {column.name: column.metadata[b"comment"].decode() for column in table.schema}
     assert [name for name, comment in comments.items() if len(comment) < 4] == []
-    fields = root.made(table).schema().fields
+    fields = root.open_or_create(table).schema().fields
     assert {field.name: field.metadata["comment"] for field in fields} == comments
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
 def test_a_made_table_is_what_it_is_meant_to_be(table, root):
-    """A new table is append-only, partitioned by day, named and described, with its own retention."""
-    metadata = root.made(table).metadata()
+    """A new table is append-only, partitioned by day, named, described, with its own retention."""
+    metadata = root.open_or_create(table).metadata()
     assert (metadata.name, metadata.description) == (table.name, table.description)
     assert metadata.partition_columns == [PARTITION]
     assert metadata.configuration == {
@@ -204,17 +204,17 @@ def test_a_made_table_is_what_it_is_meant_to_be(table, root):
 
 
 def test_a_table_is_made_once(root):
-    """Making a table that is there opens it; opening one that is not makes nothing."""
-    assert root.opened(RUNS) is None
-    assert [root.made(RUNS).version(), root.made(RUNS).version()] == [0, 0]
-    assert root.opened(RUNS).history()[0]["operation"] == "CREATE TABLE"
+    """`open_or_create` opens an existing table; `open_table` creates none."""
+    assert root.open_table(RUNS) is None
+    assert [root.open_or_create(RUNS).version(), root.open_or_create(RUNS).version()] == [0, 0]
+    assert root.open_table(RUNS).history()[0]["operation"] == "CREATE TABLE"
 
 
 def test_rows_of_the_ledger_cannot_be_deleted(root, tmp_path):
-    """No tool deletes from an append-only table, this engine included."""
-    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
+    """Deletes from the append-only tables fail."""
+    Drain(root, tail=1).drain_segments(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
     with pytest.raises(Exception, match=r"(?i)append"):
-        root.opened(INVENTORY).delete()
+        root.open_table(INVENTORY).delete()
 
 
 @pytest.mark.parametrize(
@@ -227,14 +227,14 @@ def test_rows_of_the_ledger_cannot_be_deleted(root, tmp_path):
     ],
 )
 def test_where_a_ledger_lies(uri, is_local):
-    """A root is local or not, and its tables lie below it."""
+    """A root is local or remote, and its tables are below it."""
     root = LedgerRoot(uri, {"aws_secret_access_key": "hunter2"})
     assert root.is_local is is_local
     assert root.uri_of(SNAPSHOTS) == f"{uri.rstrip('/')}/cache_ledgers/cache_snapshot_registry_v1"
     assert "hunter2" not in repr(root)
 
 
-# --- releases beside each other --------------------------------------------------------------------------
+# --- several releases --------------------------------------------------------------------------
 
 
 def test_a_newer_release_has_added_a_column(root, tmp_path):
@@ -243,12 +243,12 @@ def test_a_newer_release_has_added_a_column(root, tmp_path):
     DeltaTable.create(
         root.uri_of(INVENTORY), newer, partition_by=[PARTITION], configuration=CONFIGURATION
     )
-    Drain(root, tail=1).own(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
+    Drain(root, tail=1).drain_segments(sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1")))
     assert rows_of(root, INVENTORY, "write_id, mood") == [{"write_id": "w-1", "mood": None}]
 
 
 def test_an_older_release_has_made_the_table(root, tmp_path):
-    """A column that the table does not have yet comes with the first row of this release."""
+    """A column that an older release's table lacks is added with the first row of this release."""
     older = pa.schema(
         [column for column in INVENTORY.schema if column.name not in {"engine", "landed"}]
     )
@@ -257,7 +257,7 @@ def test_an_older_release_has_made_the_table(root, tmp_path):
     )
     old = operation_rows([as_json(operation_row("w-0")).encode()]).select(older.names)
     write_deltalake(root.uri_of(INVENTORY), old, mode="append")
-    Drain(root, tail=1).own(
+    Drain(root, tail=1).drain_segments(
         sealed_rows(spool_in(tmp_path / "s"), operation_row("w-1", engine="delta-rs"))
     )
     assert rows_of(root, INVENTORY, "write_id, engine, landed") == [
@@ -270,11 +270,11 @@ def test_an_older_release_has_made_the_table(root, tmp_path):
 
 
 def test_rows_are_told_without_partition_and_with_whole_microseconds():
-    """What a spool tells is the table's columns, times as numbers, the day left to be derived."""
-    told = json_schema(SNAPSHOTS)
-    assert told.names == SNAPSHOTS.schema.names[1:]
-    assert told.field("event_time").type == pa.int64()
-    rows = pa.Table.from_pylist([{"event_time": 86_400_000_000 * 2 - 1, "snapshot": "s"}], told)
+    """The JSON schema has integer times and no partition column, which is derived."""
+    recorded = json_schema(SNAPSHOTS)
+    assert recorded.names == SNAPSHOTS.schema.names[1:]
+    assert recorded.field("event_time").type == pa.int64()
+    rows = pa.Table.from_pylist([{"event_time": 86_400_000_000 * 2 - 1, "snapshot": "s"}], recorded)
     [row] = with_partition(SNAPSHOTS, rows).to_pylist()
     assert (row[PARTITION].isoformat(), row["event_time"].isoformat()) == (
         "1970-01-02",
@@ -283,12 +283,12 @@ def test_rows_are_told_without_partition_and_with_whole_microseconds():
 
 
 def test_no_lines_are_no_rows():
-    """Nothing told is an empty table of the right columns."""
+    """No lines convert to an empty table with all columns."""
     assert operation_rows([]).schema == INVENTORY.schema
 
 
 def test_what_is_not_known_here_is_left_out():
-    """A member of a row that the table has no column for is no error."""
+    """A member of a JSON row without a column is ignored."""
     [row] = operation_rows(
         [as_json(operation_row("w-1", unheard_of={"a": [1]})).encode()]
     ).to_pylist()
@@ -297,7 +297,7 @@ def test_what_is_not_known_here_is_left_out():
 
 
 def test_a_row_may_be_as_long_as_it_likes():
-    """A row longer than a reader's block is a row."""
+    """A row longer than the JSON reader's default block is read."""
     [row] = operation_rows(
         [as_json(operation_row("w-1", error_message="x" * (3 << 20))).encode()]
     ).to_pylist()
@@ -305,10 +305,10 @@ def test_a_row_may_be_as_long_as_it_likes():
 
 
 def test_a_query_gives_text_as_text(root):
-    """Results are of Arrow's plain types, so that they compare with rows that were told."""
-    root.made(INVENTORY)
+    """Query results have plain Arrow string types, so that they compare with converted rows."""
+    root.open_or_create(INVENTORY)
     text = quote_literal("it's")
     found = query(
-        root.opened(INVENTORY), f"SELECT write_id, version FROM ledger WHERE job = {text}"
+        root.open_table(INVENTORY), f"SELECT write_id, version FROM ledger WHERE job = {text}"
     )
     assert found.schema == pa.schema([("write_id", pa.string()), ("version", pa.int64())])

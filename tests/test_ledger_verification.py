@@ -1,4 +1,4 @@
-"""A ledger can be checked: what must hold of it does, or a finding says what does not, and where."""
+"""Integrity checks of a ledger: findings say what is wrong, and where."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ def ledger(tmp_path):
     return Ledger(tmp_path / "cache")
 
 
-def tell(ledger, *rows, runs=()):
-    """Carry operations and runs into the ledger, as one process more each time."""
+def append_records(ledger, *rows, runs=()):
+    """Append operations and runs to the ledger, as a further process."""
     spool = spool_in(ledger.spools)
     for row in runs:
         spool.append(RecordKind.RUN_END, row["run_id"], as_json(row))
-    Drain(ledger.root, tail=1).own(sealed_rows(spool, *rows))
+    Drain(ledger.root, tail=1).drain_segments(sealed_rows(spool, *rows))
     spool.rotate()
-    spool.forget(spool.sealed())
+    spool.delete(spool.sealed())
     spool.close()
 
 
 def test_nothing_is_wrong_with_an_empty_ledger(ledger):
-    """Where nothing was told, nothing is missing."""
+    """An empty ledger has no findings."""
     assert ledger.verify() == IntegrityResult((), {}, 0)
     assert ledger.verify().is_good
 
 
 def test_a_good_ledger(ledger):
-    """Rows are counted by table, and what waits is counted once, by its note or its row."""
-    tell(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
+    """Rows are counted by table; a waiting operation counts once, with or without its final row."""
+    append_records(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
     waiting = spool_in(ledger.spools)
-    waiting.settle(waiting.note("w-3", "{}"), "w-3", "{}")
-    waiting.note("w-4", "{}")
+    waiting.append_row(waiting.append_provisional("w-3", "{}"), "w-3", "{}")
+    waiting.append_provisional("w-4", "{}")
     assert ledger.verify() == IntegrityResult(
         (), {"cache_inventory_v1": 2, "cache_run_summary_v1": 1}, 2
     )
 
 
 def test_an_operation_that_is_there_twice(ledger):
-    """Each write id is in the inventory once, or it is told which is not."""
+    """A write id with several rows is a finding."""
     for _ in range(2):
-        tell(ledger, operation_row("w-1"), operation_row("w-2"), operation_row("w-2"))
+        append_records(ledger, operation_row("w-1"), operation_row("w-2"), operation_row("w-2"))
     found = ledger.verify()
     assert not found.is_good
     assert sorted(found.findings, key=lambda finding: finding.text) == [
@@ -66,18 +66,18 @@ def test_an_operation_that_is_there_twice(ledger):
 
 
 def test_a_run_that_is_there_twice(ledger):
-    """The row of a run and process is there once; further processes have rows of their own."""
+    """Two rows of one run and process are a finding; rows of further processes are not."""
     row = {**run_started(), "end_time": 5}
-    tell(ledger, runs=[row, {**row, "pid": 8}])
+    append_records(ledger, runs=[row, {**row, "pid": 8}])
     assert ledger.verify().is_good
-    tell(ledger, runs=[row])
+    append_records(ledger, runs=[row])
     assert ledger.verify().findings == (
         Finding(Problem.DOUBLED_RUN, "cache_run_summary_v1", "run_id run-1 is there 2 times"),
     )
 
 
 def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
-    """Its implicit run goes on, and has a row for each time that it was observed."""
+    """The implicit run has a row per instrumentation of the process, which is no finding."""
     for number in range(2):
         DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
         write_deltalake(tmp_path / "t", one(number), mode="append")
@@ -91,9 +91,9 @@ def test_a_process_that_is_instrumented_again_is_not_doubled(ledger, tmp_path):
 
 
 def test_rows_that_two_compactions_have_doubled(ledger):
-    """The pattern of two compactions at once is found in the ledger's own tables."""
+    """Concurrent compactions of the ledger's own tables are a finding."""
     for number in range(3):
-        tell(ledger, operation_row(f"w-{number}"))
+        append_records(ledger, operation_row(f"w-{number}"))
     handles = [DeltaTable(ledger.root.uri_of(INVENTORY)) for _ in range(2)]
     for handle in handles:
         handle.optimize.compact()
@@ -106,10 +106,10 @@ def test_rows_that_two_compactions_have_doubled(ledger):
 
 
 def test_lines_that_are_damaged(ledger):
-    """Damage in what waits is told with its place; a line that is only cut off is none."""
+    """Damaged records in a spool are a finding; an incomplete last line is not."""
     waiting = spool_in(ledger.spools)
-    segment = waiting.note("w-1", "{}")
-    waiting.note("w-2", "{}")
+    segment = waiting.append_provisional("w-1", "{}")
+    waiting.append_provisional("w-2", "{}")
     content = segment.path.read_bytes().replace(b"w-1", b"w-9") + b"0123"
     segment.path.write_bytes(content)
     where = f"{waiting.home.name}/00000001.open"
@@ -118,8 +118,8 @@ def test_lines_that_are_damaged(ledger):
 
 
 def test_a_table_that_cannot_be_read(ledger):
-    """Damage to one table is told without where it lies, and the others are checked all the same."""
-    tell(ledger, operation_row("w-1"), runs=[run_started()])
+    """A damaged table is a finding without its location, and the other tables are checked."""
+    append_records(ledger, operation_row("w-1"), runs=[run_started()])
     shutil.rmtree(ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log")
     (ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log").mkdir()
     (
@@ -138,9 +138,9 @@ def test_a_table_that_cannot_be_read(ledger):
 
 
 def test_a_segment_that_was_drained_meanwhile(ledger, monkeypatch):
-    """What is gone between the listing and the reading waits no more."""
+    """A segment that is deleted between listing and reading does not count as waiting."""
     waiting = spool_in(ledger.spools)
-    segment = waiting.note("w-1", "{}")
+    segment = waiting.append_provisional("w-1", "{}")
     gone = segment.path.with_suffix(".seg")
     monkeypatch.setattr(
         "deltawitness.ledger.integrity.segments_of", lambda _: iter([gone, segment.path])

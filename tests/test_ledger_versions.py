@@ -1,6 +1,6 @@
-"""Releases that know different columns append to one ledger, in any order and at the same time.
+"""Releases with different columns append to one ledger, in any order and concurrently.
 
-No older release exists yet: see `programs/ledger_release.py` for how there is one here.
+No older release exists yet; `programs/ledger_release.py` simulates one.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import pytest
 
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
-from helpers.ledger_truth import assert_told_at_most_once, untold
+from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
 from helpers.new_processes import PROCESSES, started
 from programs import ledger_release
 from programs.ledger_release import LATER
 
 
 class Releases:
-    """Processes of two releases with one ledger, each with a table of its own."""
+    """Processes of two releases with one ledger, each with its own table."""
 
     def __init__(self, folder, names):
         self.ledger = Ledger(folder / "cache")
         self.tables = [folder / name for name in names]
         self._processes = []
         for name, table in zip(names, self.tables, strict=True):
-            told, tell = PROCESSES.Pipe(duplex=False)
-            arguments = name, str(folder / "cache"), str(table), told
-            process, results = started(ledger_release.write_when_told, *arguments)
+            recorded, tell = PROCESSES.Pipe(duplex=False)
+            arguments = name, str(folder / "cache"), str(table), recorded
+            process, results = started(ledger_release.write_on_message, *arguments)
             self._processes.append((process, tell, results))
 
     def write(self, *numbers):
-        """Have processes write at the same time; each says that nothing of ours failed."""
+        """Make processes write concurrently; assert that none reports an internal error."""
         for number in numbers:
             self._processes[number][1].send("write")
         for number in numbers:
@@ -48,7 +48,7 @@ class Releases:
 
 @contextmanager
 def releases(folder, *names):
-    """Start processes of two releases, and end them."""
+    """Start processes of two releases, and end them after the test."""
     both = Releases(folder, names)
     try:
         yield both
@@ -66,7 +66,7 @@ PAIRS = [
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 @pytest.mark.slow
 def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
-    """One after the other and both at once: every row is there, with nulls where its release knew nothing."""
+    """After successive and concurrent writes every row is there, with nulls in unknown columns."""
     together = size(2, 40)
     with releases(tmp_path, first, second) as both:
         for turn in range(4):
@@ -78,8 +78,8 @@ def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
     runs = ledger.runs().to_arrow_table().to_pylist()
     assert Counter(row["job"] for row in inventory) == expected
     assert Counter(row["job"] for row in runs) == expected
-    assert_told_at_most_once(ledger.root, *both.tables)
-    assert untold(ledger.root, *both.tables) == set()
+    assert_recorded_at_most_once(ledger.root, *both.tables)
+    assert unrecorded_commits(ledger.root, *both.tables) == set()
     known_to_all = {name for name, _, _ in INVENTORY.columns} - LATER
     for row in inventory:
         assert known_to_all <= row.keys()
@@ -96,10 +96,10 @@ def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
 
 
 def test_tables_gain_columns_once_and_lose_none(tmp_path):
-    """The first row of a newer release adds its columns; rows of older ones leave them be."""
+    """The first row of a newer release adds its columns; older releases do not remove them."""
 
     def columns(table):
-        return {field.name for field in both.ledger.root.opened(table).schema().fields}
+        return {field.name for field in both.ledger.root.open_table(table).schema().fields}
 
     everything = {name for name, _, _ in INVENTORY.columns}
     with releases(tmp_path, "older", "newer") as both:

@@ -31,6 +31,7 @@ class EventLine:
     trace_id: str | None
     span_id: str | None
     pid: int | None
+    mode: str | None = None
 
     @classmethod
     def of(cls, event: WriteEvent) -> EventLine:
@@ -57,6 +58,7 @@ class EventLine:
             trace_id=event.trace_id,
             span_id=event.span_id,
             pid=event.pid,
+            mode=event.intent.mode,
         )
 
 

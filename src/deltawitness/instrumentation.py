@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from deltawitness.events import WriteSink
     from deltawitness.observe.observer import RequestHook, ResponseHook
     from deltawitness.session.patches import DataFusionPatches
+
+_logger = logging.getLogger(__name__)
 
 __all__ = ["DataFusionInstrumentor", "DeltaLakeInstrumentor"]
 
@@ -80,7 +83,7 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
         sinks: Sequence[WriteSink] = (),
         request_hook: RequestHook | None = None,
         response_hook: ResponseHook | None = None,
-        **_: Any,
+        **others: Any,
     ) -> None:
         """Replace the seams.
 
@@ -92,8 +95,9 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
             sinks: get every finished write, redacted, on the delivery thread.
             request_hook: `(span, instance, args, kwargs)`, on the delivery thread.
             response_hook: `(span, instance, response)`, on the delivery thread.
-            **_: what other instrumentors take, passed over as the convention asks.
+            **others: keywords of other instrumentors; a log line names them once.
         """
+        _warn_of_unknown_keywords(others)
         with _claimed(self):
             providers = loadable_providers(tracer_provider, meter_provider, logger_provider)
             install(
@@ -145,14 +149,16 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
         """Return the engine versions whose plans and methods are known."""
         return ("datafusion >= 55, < 56", "deltalake >= 1.6.6, < 1.7")
 
-    def _instrument(self, **_: Any) -> None:
+    def _instrument(self, **others: Any) -> None:
         """Patch the plain classes.
 
         Args:
-            **_: what other instrumentors take; providers, settings and sinks are those of
+            **others: keywords of other instrumentors; providers, settings and sinks are those of
                 :class:`DeltaLakeInstrumentor`, or the global ones without it.
         """
         from deltawitness.session.patches import DataFusionPatches  # noqa: PLC0415 - heavy
+
+        _warn_of_unknown_keywords(others.keys() - _DELTA_RS_KEYWORDS)
 
         with _claimed(self):
             install_for_proxies()
@@ -166,6 +172,22 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
             self._patches = None
         if not DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
             uninstall()
+
+
+_DELTA_RS_KEYWORDS = {
+    *("tracer_provider", "meter_provider", "logger_provider", "settings", "sinks"),
+    *("request_hook", "response_hook"),
+}
+"""Keywords of :class:`DeltaLakeInstrumentor`, which a program may give to every instrumentor alike."""
+
+_named: set[str] = set()
+"""Unknown keywords that a log line of this process has named."""
+
+
+def _warn_of_unknown_keywords(names: Iterable[str]) -> None:
+    for name in sorted(set(names) - _named):
+        _named.add(name)
+        _logger.warning("instrument(): unknown keyword %r is ignored", name)
 
 
 @contextmanager

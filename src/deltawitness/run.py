@@ -160,8 +160,9 @@ def cache_context_from_environment(environ: Mapping[str, str]) -> CacheContext:
     Raises:
         ConfigurationError: the scope is not one of the closed set.
     """
-    policy, scope = environ.get(Env.CACHE_POLICY), environ.get(Env.CACHE_SCOPE)
-    key = environ.get(Env.CACHE_KEY)
+    policy, scope, key = (
+        environ.get(name) or None for name in (Env.CACHE_POLICY, Env.CACHE_SCOPE, Env.CACHE_KEY)
+    )
     if not (policy or scope or key):
         return NO_CACHE_CONTEXT
     try:
@@ -173,7 +174,7 @@ def cache_context_from_environment(environ: Mapping[str, str]) -> CacheContext:
 
 
 def run_from_environment(environ: Mapping[str, str]) -> RunContext:
-    run_id = environ.get(Env.RUN_ID)
+    run_id = environ.get(Env.RUN_ID) or None
     if run_id is not None and not _RUN_ID_FORM.fullmatch(run_id):
         msg = f"{Env.RUN_ID}: expected 1 to 128 letters, digits or '._:-'"
         raise ConfigurationError(msg)
@@ -195,7 +196,14 @@ def _is_forced(environ: Mapping[str, str]) -> bool:
 
 
 def _program_name() -> str:
-    program = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))[0]  # noqa: PTH119, PTH122 - text, not a file
+    """Return the name of the program: of its module for `-m`, of its script, else `python`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return str(spec.name).removesuffix(".__main__")
+    first = sys.argv[0] if sys.argv else ""
+    if first == "-m" and first in sys.orig_argv[:-1]:  # before the module runs
+        return sys.orig_argv[sys.orig_argv.index(first) + 1]
+    program = os.path.splitext(os.path.basename(first))[0]  # noqa: PTH119, PTH122 - text, not a file
     return program if program and not program.startswith("-") else "python"
 
 
@@ -261,6 +269,9 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         if run_id is not None and not _RUN_ID_FORM.fullmatch(run_id):
             msg = "run: run_id must be 1 to 128 letters, digits or '._:-'"
             raise ConfigurationError(msg)
+        if attributes is not None and not isinstance(attributes, Mapping):
+            msg = f"run: attributes must be a mapping of text to text, not {type(attributes).__name__}"
+            raise ConfigurationError(msg)
         self._job = job
         self._attributes = MappingProxyType({str(k): str(v) for k, v in (attributes or {}).items()})
         self._run_id = run_id
@@ -271,7 +282,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
     def __enter__(self) -> RunContext:
         parent = _run.get() or _process_run
         run_id = self._run_id or new_id()
-        parent_id = parent.run_id if parent else os.environ.get(Env.RUN_ID)
+        parent_id = parent.run_id if parent else os.environ.get(Env.RUN_ID) or None
         if parent is not None and parent_id == run_id:
             parent_id = parent.parent_run_id
         context = RunContext(

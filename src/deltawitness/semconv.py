@@ -492,6 +492,8 @@ class Env(StrEnum):
     """Keep a row in the ledger for each Delta table that a session registers (`true`, `false`)."""
     CAPTURE_PLAN_METRICS = "DELTAWITNESS_CAPTURE_PLAN_METRICS"
     """Leave the operator metrics of the plan that fed a write as a diagnostics artifact (`true`, `false`)."""
+    ROOT = "DELTAWITNESS_ROOT"
+    """Another name of `DELTAWITNESS_CACHE_ROOT`."""
     CACHE_ROOT = "DELTAWITNESS_CACHE_ROOT"
     """Where the ledger lies, a path or a URI; without it none is kept, but for `deltawitness run`."""
     LEDGER = "DELTAWITNESS_LEDGER"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,6 +17,8 @@ from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
 __all__ = ["DiagnosticsChoice", "LedgerMessages", "ReservedKeys", "Settings", "TableNames"]
 
 E = TypeVar("E", bound=StrEnum)
+
+_logger = logging.getLogger(__name__)
 
 
 class DiagnosticsChoice(StrEnum):
@@ -159,7 +162,7 @@ class Settings:
         capture_queries: a span per query (`DELTAWITNESS_CAPTURE_QUERIES`).
         capture_registrations: a row per registered table (`DELTAWITNESS_CAPTURE_REGISTRATIONS`).
         capture_plan_metrics: operator metrics of writes (`DELTAWITNESS_CAPTURE_PLAN_METRICS`).
-        cache_root: where the ledger lies (`DELTAWITNESS_CACHE_ROOT`).
+        cache_root: where the ledger lies (`DELTAWITNESS_ROOT` or `DELTAWITNESS_CACHE_ROOT`).
         ledger: keep one when there is a cache root (`DELTAWITNESS_LEDGER`).
         ledger_maintenance: compact and vacuum it (`DELTAWITNESS_LEDGER_MAINTENANCE`).
         ledger_messages: what it keeps of an error's text (`DELTAWITNESS_LEDGER_MESSAGES`).
@@ -231,15 +234,76 @@ class Settings:
         """Return the settings that the environment asks for; what it does not say is the default.
 
         Args:
-            environ: the variables to read, by default those of this process.
+            environ: the variables to read, by default those of this process; an empty one counts as
+                not set.
+
+        Raises:
+            ConfigurationError: a value is not allowed; the message names the variable.
         """
-        variables = os.environ if environ is None else environ
+        if environ is None:
+            _warn_of_unknown_variables(os.environ)
+        variables = _with_root_alias(os.environ if environ is None else environ)
         given = {
             setting.name: _parsed(setting.metadata, text)
             for setting in fields(cls)
-            if (text := variables.get(setting.metadata["variable"])) is not None
+            if (text := variables.get(setting.metadata["variable"]))
         }
         return cls(**given)
+
+    @classmethod
+    def or_from_env(cls, settings: Self | None) -> Self:
+        """Return the settings of a caller, or those of the environment when there are none.
+
+        Args:
+            settings: the caller's argument of this name.
+
+        Raises:
+            ConfigurationError: it is of another type, or a variable has a value that is not allowed.
+        """
+        if settings is None:
+            return cls.from_env()
+        if isinstance(settings, cls):
+            return settings
+        msg = f"settings: expected deltawitness.Settings(...), not {type(settings).__name__}"
+        raise ConfigurationError(msg)
+
+
+def _with_root_alias(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the variables with the value of `DELTAWITNESS_ROOT` under its older name as well."""
+    root, cache_root = variables.get(Env.ROOT), variables.get(Env.CACHE_ROOT)
+    if not root or root == cache_root:
+        return variables
+    if cache_root:
+        msg = f"{Env.ROOT} and {Env.CACHE_ROOT} name different locations: unset one of them"
+        raise ConfigurationError(msg)
+    return {**variables, Env.CACHE_ROOT: root}
+
+
+_PREFIX = "DELTAWITNESS_"
+_COLLECTOR = "DELTAWITNESS_COLLECTOR_"
+"""Prefix of the variables of the Collector's configurations, which no setting has."""
+
+_named: set[str] = set()
+"""Unknown variables that a warning of this process has named."""
+
+
+def _warn_of_unknown_variables(variables: Mapping[str, str]) -> None:
+    """Log one line for each variable with our prefix that no setting has.
+
+    Processes that `deltawitness run` starts log nothing: the command has done it.
+    """
+    known = {name.value for name in Env}
+    ours = {name for name in variables if name.startswith(_PREFIX)}
+    unknown = {name for name in ours if not name.startswith(_COLLECTOR)} - known - _named
+    if not unknown or variables.get(Env.ACTIVATE):
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 - for this case alone
+
+    for name in sorted(unknown):
+        similar = get_close_matches(name, known, n=1, cutoff=0.8)
+        hint = f": did you mean {similar[0]}?" if similar else ""
+        _logger.warning("unknown environment variable %s is ignored%s", name, hint)
+    _named.update(unknown)
 
 
 def state_folder() -> Path:

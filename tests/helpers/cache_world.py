@@ -1,4 +1,4 @@
-"""A small world for a cache: tables, files, memory and functions that change at random, and the truth."""
+"""Tables, files, in-memory tables and functions that change at random, and their true query results."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ QUERIES = (
 
 SWAPPED = "swapped"
 SWAP = {"t": "u", "u": "t"}
-"""A schema in which each of two names stands for the other's table."""
+"""A schema in which each of two names is the other's table."""
 
 
 class World:
     """Everything that a query may read, and a session with a cache over it.
 
     Args:
-        folder: where it lies.
-        random: decides what happens.
+        folder: folder of the tables, files and the cache.
+        random: random generator that chooses the changes.
     """
 
     def __init__(self, folder, random):
@@ -87,11 +87,11 @@ class World:
     # --- content ---------------------------------------------------------------------------------------
 
     def uri(self, name):
-        """Return where a Delta table lies."""
+        """Return the location of a Delta table."""
         return str(self.folder / name)
 
     def rows(self):
-        """Return rows of random columns."""
+        """Return rows with random columns."""
         count = self.random.randint(0, 4)
         ids = [self.random.randint(0, 5) for _ in range(count)]
         kind = self.random.choice(TYPES)
@@ -107,7 +107,7 @@ class World:
         write_deltalake(self.uri(name), self.rows(), mode="overwrite", schema_mode="overwrite")
 
     def like(self, name):
-        """Return rows that fit a table."""
+        """Return rows with the schema of a table."""
         schema = pa.schema(DeltaTable(self.uri(name)).schema().to_arrow())
         found = self.rows()
         return pa.table(
@@ -120,7 +120,7 @@ class World:
         )
 
     def add_file(self):
-        """Put a new file into the directory."""
+        """Add a new file to the directory."""
         self.serial += 1
         path = self.folder / "files" / f"{self.serial:04}.parquet"
         self.write_file(path)
@@ -136,13 +136,13 @@ class World:
     # --- sessions --------------------------------------------------------------------------------------
 
     def enter(self):
-        """Begin a new session, with a cache of its own at the same place."""
+        """Start a new session, with a new cache object at the same place."""
         self.ctx = ObservedSessionContext()
         for name in ("t", "u"):
             self.ctx.register_delta(name, self.uri(name))
         self.ctx.register_delta("fixed", self.uri("t"), version=self.fixed)
         self.ctx.register_delta("either", self.uri(self.either))
-        # Where the same names stand for each other's tables.
+        # In this schema each name is the other's table.
         self.ctx.sql(f"CREATE SCHEMA {SWAPPED}")
         for name, meant in SWAP.items():
             self.ctx.register_delta(f"{SWAPPED}.{name}", self.uri(meant))
@@ -162,7 +162,7 @@ class World:
         self.bound_frames = set()
 
     def furnish(self, ctx):
-        """Give a session everything that is no Delta table."""
+        """Register everything that is not a Delta table in a session."""
         ctx.register_parquet("files", str(self.folder / "files"))
         ctx.register_csv("lines", str(self.folder / "lines.csv"), delimiter=";")
         ctx.from_pydict(self.memory, name="m")
@@ -183,7 +183,7 @@ class World:
         )
 
     def truth(self, query, below):
-        """Return what a query gives in a bare new session over what is there now."""
+        """Return the result of a query in a new unobserved session over the current inputs."""
         ctx = datafusion.SessionContext()
         for name in ("t", "u"):
             ctx.register_table(name, DeltaTable(self.uri(name)))
@@ -193,10 +193,10 @@ class World:
         ctx.sql(f"CREATE VIEW below AS {below}")
         return content(ctx.sql(query))
 
-    # --- what happens ----------------------------------------------------------------------------------
+    # --- changes ---------------------------------------------------------------------------------------
 
     def change(self, query=None):
-        """Let something happen: anything, or what a query has to do with."""
+        """Apply a random change, any of them or one that is relevant to a query."""
         known = [whats for word, whats in RELEVANT.items() if query is not None and word in query]
         what = self.random.choice(self.random.choice(known or [CHANGES]))
         what(self)
@@ -204,7 +204,7 @@ class World:
 
 
 def content(frame):
-    """Return the names of a frame's columns and its rows, in whatever order they come."""
+    """Return the column names and the multiset of rows of a frame."""
     table = frame.to_arrow_table()
     columns = [table[i].to_pylist() for i in range(table.num_columns)]
     return tuple(table.column_names), Counter(map(repr, zip(*columns, strict=True)))
@@ -264,7 +264,7 @@ def compact(world):
     DeltaTable(world.uri(some_table(world))).optimize.compact()
 
 
-def make_anew(world):
+def recreate(world):
     shutil.rmtree(world.uri("u"))
     world.write("u")
 
@@ -285,7 +285,7 @@ def change_file_in_place(world):
     world.write_file(path)
     if world.random.random() < 0.3 and path.stat().st_size == before.st_size:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        # The engine keeps statistics by size and time, so that this session itself is wrong now.
+        # The engine caches statistics by size and mtime: this session returns stale results now.
         world.is_session_old = True
 
 
@@ -370,7 +370,7 @@ CHANGES = (
     overwrite,
     restore,
     compact,
-    make_anew,
+    recreate,
     new_file,
     remove_file,
     change_file_in_place,
@@ -390,7 +390,7 @@ CHANGES = (
 
 RELEVANT = {
     " t": (insert_here, append_elsewhere, delete_elsewhere, update_elsewhere, overwrite, restore),
-    " u": (make_anew, append_in_another_session, overwrite, update_elsewhere),
+    " u": (recreate, append_in_another_session, overwrite, update_elsewhere),
     " v": (other_view, other_memory, overwrite),
     "files": (new_file, remove_file, change_file_in_place),
     "lines": (change_lines,),
@@ -400,4 +400,4 @@ RELEVANT = {
     "either": (other_binding,),
     "fixed": (other_fixed_version,),
 }
-"""What changes a query's result, by a word of it."""
+"""Changes that may alter the result of a query, by a word in its text."""

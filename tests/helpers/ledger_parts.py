@@ -1,4 +1,4 @@
-"""What the tests of the ledger share: rows and segments as a program leaves them, tables as they are."""
+"""Helpers for tests of the ledger: rows, segments, spools and table contents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deltawitness.run import RunContext
 from deltawitness.semconv import CacheOperation, Operation
 
 START = 1_700_000_000_000_000_000
-"""2023-11-14, nanoseconds."""
+"""2023-11-14, in nanoseconds since the Unix epoch."""
 
 
 def now_us():
@@ -24,7 +24,7 @@ def now_us():
 
 
 def operation_row(write_id, **more):
-    """Return a whole row of the inventory, young enough that no reconcile has looked for it."""
+    """Return a final row of the inventory with the current time."""
     return {
         "event_time": now_us(),
         "run_id": "run-1",
@@ -40,7 +40,7 @@ def operation_row(write_id, **more):
 
 
 def run_started(run_id="run-1", **more):
-    """Return what a spool says of an open run."""
+    """Return the start row of an open run."""
     return {
         "run_id": run_id,
         "job": "nightly",
@@ -53,7 +53,7 @@ def run_started(run_id="run-1", **more):
 
 
 def event(outcome=None, **more):
-    """Return a write of which everything is known."""
+    """Return a complete write event."""
     intent = more.pop("intent", None) or WriteIntent(
         Operation.WRITE, CacheOperation.WRITE, mode="append"
     )
@@ -73,7 +73,7 @@ def event(outcome=None, **more):
 
 
 def spool_in(folder, **options):
-    """Return a spool whose errors are errors of the test."""
+    """Return a spool whose errors fail the test."""
 
     def fail(error):
         raise error
@@ -82,7 +82,7 @@ def spool_in(folder, **options):
 
 
 def sealed_rows(spool, *rows):
-    """Tell rows, and return the paths of the segments that wait."""
+    """Append rows to a spool, and return the paths of its sealed segments."""
     for row in rows:
         assert spool.append(RecordKind.ROW, row["write_id"], as_json(row))
     spool.rotate()
@@ -90,7 +90,7 @@ def sealed_rows(spool, *rows):
 
 
 def left_behind(spools, count=1, **more):
-    """Leave spools of dead processes, each with an operation, a run that ended and one that did not."""
+    """Create spools of dead processes, each with an operation, an ended run and an open run."""
     for number in range(count):
         spool = spool_in(spools)
         for kind, name in ((RecordKind.RUN_START, "open"), (RecordKind.RUN_END, "ended")):
@@ -104,8 +104,8 @@ def left_behind(spools, count=1, **more):
 
 
 def rows_of(root, table, columns="*", order="1"):
-    """Return the rows of one of the ledger's tables, as it lies there."""
-    opened = root.opened(table)
+    """Return the rows of one of the ledger's tables, unprocessed."""
+    opened = root.open_table(table)
     return (
         []
         if opened is None
@@ -114,17 +114,17 @@ def rows_of(root, table, columns="*", order="1"):
 
 
 def write_ids(root, table):
-    """Return the ids of all operations in the inventory, doubled ones doubled."""
+    """Return the write ids of all rows in the inventory, duplicates included."""
     return [row["write_id"] for row in rows_of(root, table, "write_id")]
 
 
 def lines_of(path):
-    """Return a segment's lines as kind, id and row, checksums left aside."""
-    told = []
+    """Return a segment's records as kind, id and row, without checksums."""
+    records = []
     for line in path.read_bytes().splitlines():
         _, kind, key, body = line.split(b" ", 3)
-        told.append((kind.decode(), key.decode(), json.loads(body)))
-    return told
+        records.append((kind.decode(), key.decode(), json.loads(body)))
+    return records
 
 
 def one(value):

@@ -1,4 +1,4 @@
-"""What the logs of tables say was written, against what a ledger says of it."""
+"""Compare the logs of tables with the rows of a ledger."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ def commits_of(*tables):
     return found
 
 
-def told_of(root):
+def recorded_writes(root):
     """Return the write ids that the inventory has for each commit, by location and version."""
-    told = {}
+    recorded = {}
     for row in rows_of(root, INVENTORY):
         for version in row["versions"] or ():
-            told.setdefault((row["table_uri"], version), []).append(row["write_id"])
-    return told
+            recorded.setdefault((row["table_uri"], version), []).append(row["write_id"])
+    return recorded
 
 
-def assert_told_at_most_once(root, *tables):
-    """Say that every operation is there once, and that every version told of is one of the log."""
+def assert_recorded_at_most_once(root, *tables):
+    """Assert that every operation has one row, and every version in the inventory is in the log."""
     ids = Counter(row["write_id"] for row in rows_of(root, INVENTORY, "write_id"))
     assert [write_id for write_id, times in ids.items() if times > 1] == []
     landed = commits_of(*tables)
-    told = told_of(root)
-    assert {commit: ids for commit, ids in told.items() if ids != [landed.get(commit)]} == {}
+    recorded = recorded_writes(root)
+    assert {commit: ids for commit, ids in recorded.items() if ids != [landed.get(commit)]} == {}
 
 
-def untold(root, *tables):
-    """Return the commits that the inventory does not hold."""
-    return commits_of(*tables).keys() - told_of(root).keys()
+def unrecorded_commits(root, *tables):
+    """Return the commits that the inventory does not contain."""
+    return commits_of(*tables).keys() - recorded_writes(root).keys()
 
 
 def assert_runs_are_closed(root):
-    """Say that every run that wrote has one row for each process that it ran in."""
+    """Assert that every run with writes has one row per process."""
     rows = rows_of(root, RUNS, "run_id, host, pid")
     closed = Counter((row["run_id"], row["host"], row["pid"]) for row in rows)
     assert [run for run, times in closed.items() if times > 1] == []

@@ -1,4 +1,4 @@
-"""Processes that share a cache: they ask for one view, change its input, read it, and die."""
+"""Processes that share a cache: they request one view, change its input, read it, and get killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deltawitness import DeltaCache, ObservedSessionContext, Settings, internal_
 QUERY = "SELECT noted(id) AS id, count(*) AS n FROM t GROUP BY 1"
 
 
-def opened(folder, *, spools=None):
+def open_cache(folder, *, spools=None):
     """Return a session over the table `t` of a folder, and the folder's cache."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", f"{folder}/t")
@@ -25,7 +25,7 @@ def opened(folder, *, spools=None):
 
 
 def register_noted(ctx, path, act=None):
-    """Register a function that leaves a line in a file for each computation."""
+    """Register a function that appends a line to a file on each computation."""
 
     def noted(values):
         with open(path, "a") as file:
@@ -38,8 +38,8 @@ def register_noted(ctx, path, act=None):
 
 
 def ask(folder, barrier, connection):
-    """Ask for one view at the same moment as others; send its rows."""
-    ctx, cache = opened(folder)
+    """Request one view at the same time as others, and send its rows."""
+    ctx, cache = open_cache(folder)
     register_noted(ctx, f"{folder}/computed")
     barrier.wait(60)
     found = cache.view("shared", QUERY, functions={"noted": "1"}).sort("id").to_pydict()
@@ -47,13 +47,13 @@ def ask(folder, barrier, connection):
 
 
 def ask_and_die(folder, moment, connection):
-    """Ask for a view, and be killed before its rows are written, between, or after the commit."""
-    ctx, cache = opened(folder)
+    """Request a view, and get killed before its rows are written, during, or after the commit."""
+    ctx, cache = open_cache(folder)
     register_noted(ctx, f"{folder}/computed", die if moment == "computing" else None)
     if moment == "looking":
-        cache._keeper._write = lambda *_: die()
+        cache._read_through._write = lambda *_: die()
     if moment == "committing":
-        cache._keeper._keep_plan = lambda *_: die()
+        cache._read_through._store_plan = lambda *_: die()
     connection.send("begun")
     cache.view("shared", QUERY, functions={"noted": "1"})
 
@@ -63,12 +63,11 @@ def die():
 
 
 def race(folder, number, rounds, connection):
-    """Take turns with another machine: change the input, ask, compare with what was read."""
+    """Take turns with another machine: change the input, request the view, compare with the rows read."""
     wrong = []
-    ctx, cache = opened(folder, spools=f"{folder}/machine{number}")
-    # Locks of another machine are none here.
-
-    cache._keeper._locks = Path(f"{folder}/locks{number}")
+    ctx, cache = open_cache(folder, spools=f"{folder}/machine{number}")
+    # A separate lock folder, like on another machine.
+    cache._read_through._locks = Path(f"{folder}/locks{number}")
     for turn in range(rounds):
         write_deltalake(f"{folder}/t", pa.table({"id": [number]}), mode="append")
         frame = cache.view("shared", "SELECT count(*) AS n FROM t")
@@ -80,21 +79,21 @@ def race(folder, number, rounds, connection):
 
 
 def read(folder, begun, stop, connection):
-    """Read a view again and again while others make it anew; send what was no whole result."""
-    half, reads = [], 0
-    _, cache = opened(folder)
+    """Read a view in a loop while others recompute it, and send the partial results."""
+    partial, reads = [], 0
+    _, cache = open_cache(folder)
     begun.wait(60)
     while not stop.is_set() or reads < 2:
         found = cache.view("wide", "SELECT id, count(*) OVER () AS n FROM t").to_pydict()
         if found["n"] != [len(found["n"])] * len(found["n"]):
-            half.append(found)
+            partial.append(found)
         reads += 1
-    connection.send((half, reads, internal_errors.seen()))
+    connection.send((partial, reads, internal_errors.seen()))
 
 
 def ask_on_a_full_disk(folder, connection):
-    """Ask where no file can grow beyond some bytes: what is written fails in the middle."""
-    _, cache = opened(folder)
+    """Request a view while no file can grow beyond 1000 bytes, so that the write fails in the middle."""
+    _, cache = open_cache(folder)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
     query = "SELECT value AS id, value * 7919 % 1000 AS x FROM generate_series(1, 10000)"

@@ -1,4 +1,4 @@
-"""One of many processes that write to the same tables and keep the same ledger."""
+"""One of many processes that write to the same tables with the same ledger."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DATA = pa.table({"x": [1, 2]})
 
 
 def write_many(settings, tables, options, turns, results):
-    """Write many times, one table after the other; send what happened.
+    """Write many times to alternating tables, and send the results.
 
     Args:
         settings: of the instrumentor, as keywords.
-        tables: locations of tables that are there.
+        tables: locations of existing tables.
         options: storage options of the tables.
-        turns: a number for each write: which table it is to.
-        results: is sent the count of writes, the errors, and what failed of the library's own.
+        turns: a number for each write, which selects the table.
+        results: receives the number of writes, their errors, and the library's internal errors.
     """
     DeltaLakeInstrumentor().instrument(settings=Settings(**settings))
     written, errors = 0, []
@@ -44,17 +44,17 @@ def write_many(settings, tables, options, turns, results):
     results.send((written, errors, internal_errors.seen()))
 
 
-def drain_when_told(root, spools, barrier, results):
-    """Drain what dead processes have left, all at once with others."""
+def drain_at_barrier(root, spools, barrier, results):
+    """Drain abandoned spools, concurrently with others."""
     barrier.wait(60)
-    done = Drain(LedgerRoot(root), tail=64).all_dead(spools)
+    done = Drain(LedgerRoot(root), tail=64).drain_abandoned(spools)
     results.send((done.operations, done.runs, internal_errors.seen()))
 
 
 def write_as(user, settings, table, results):
-    """Write once as another user; send what failed of the library's own."""
+    """Write once as another user, and send the library's internal errors."""
     with tempfile.TemporaryDirectory() as folder:
-        # All that is imported late is imported now: the other user may not be let at it.
+        # Import lazy modules now: the other user may not be able to read them.
         _write_once({"cache_root": folder}, f"{folder}/t")
     os.setuid(user)
     _write_once(settings, table)
@@ -62,7 +62,7 @@ def write_as(user, settings, table, results):
 
 
 def _write_once(settings, table):
-    # The other user may not be let at what is installed, and so not see which version it is.
+    # The other user may not be able to read the metadata of installed packages.
     DeltaLakeInstrumentor().instrument(settings=Settings(**settings), skip_dep_check=True)
     with run("crowd"):
         write_deltalake(table, DATA)

@@ -1,4 +1,4 @@
-"""Processes that fork while they keep a ledger, and what they saw of it."""
+"""Processes with a ledger that fork."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def recorder(cache):
 
 
 def forked(act):
-    """Have a child do something and leave at once, without any handler."""
+    """Run a function in a forked child that exits without any handler; return its exit code."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -42,7 +42,7 @@ def observed(cache):
 
 
 def children_that_write(cache, tables, results):
-    """Fork from a process that has not used the engine yet: the children write, and leave at once."""
+    """Fork from a process that has not used the engine; the children write and exit at once."""
     observed(cache)
     with run("family"):
         codes = [forked(lambda table=table: write(table)) for table in tables[1:]]
@@ -52,7 +52,7 @@ def children_that_write(cache, tables, results):
 
 
 def children_of_a_writer(cache, tables, results):
-    """Fork from a process that has written and told: the children tell, each of a run of its own."""
+    """Fork from a process that has flushed writes; each child records a read in its own run."""
     observed(cache)
     with run("parent"):
         write(tables[0])
@@ -62,7 +62,7 @@ def children_of_a_writer(cache, tables, results):
 
         def child():
             with run("child"):
-                kept.operation(current_run(), READ)
+                kept.record_operation(current_run(), READ)
             assert not kept.drain()
             assert kept.home.name != before[0]
 
@@ -81,7 +81,7 @@ READ = {
     "policy": "p",
     "result": "hit",
 }
-"""What a cache tells of a read."""
+"""The row of a cache read."""
 
 
 def _content(home):

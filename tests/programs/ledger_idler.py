@@ -1,4 +1,4 @@
-"""Writes once with a ledger, says so, and lives on until its input is closed."""
+"""Write once with a ledger, print that, and live until the standard input is closed."""
 
 from __future__ import annotations
 

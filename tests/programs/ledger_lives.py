@@ -1,4 +1,4 @@
-"""Programs that end in every way that there is; the ledger is kept where the environment says.
+"""Programs that end in different ways; the environment configures the ledger.
 
 python ledger_lives.py LIFE TABLE
 """
@@ -31,7 +31,7 @@ def implicit():
 
 
 def nested():
-    """Runs inside of runs, each with writes of its own."""
+    """Write in nested runs."""
     with run("outer"):
         write()
         with run("inner"):
@@ -43,48 +43,48 @@ def nested():
 
 
 def raises():
-    """An error that nobody handles, in the middle of a run."""
+    """Raise an unhandled exception inside a run."""
     with run("failing"):
         write()
         raise LookupError
 
 
 def raises_outside():
-    """An error that nobody handles, outside of any run."""
+    """Raise an unhandled exception outside of any run."""
     write()
     raise LookupError
 
 
 def leaves_well():
-    """Leave by exit, as one that has succeeded."""
+    """Call `sys.exit(0)` inside a run."""
     with run("leaving"):
         write()
         sys.exit(0)
 
 
 def leaves_badly():
-    """Leave by exit, as one that has failed."""
+    """Call `sys.exit(3)` inside a run."""
     with run("leaving"):
         write()
         sys.exit(3)
 
 
 def disappears():
-    """End at once, with a run open."""
+    """Call `os._exit` inside a run."""
     with run("gone"):
         write(2)
         os._exit(0)
 
 
 def dies_inside_run():
-    """Die by a signal whose default is to end the process, and that nobody tells of."""
+    """Die inside a run of a signal without a handler."""
     with run("gone"):
         write(2)
         os.kill(os.getpid(), signal.SIGHUP)
 
 
 def tasks():
-    """Runs of tasks that take turns on one thread."""
+    """Write in the runs of interleaved asyncio tasks."""
 
     async def task(number):
         async with run(f"task-{number}"):
@@ -101,7 +101,7 @@ def tasks():
 
 
 def thread():
-    """The main thread is done while another one still writes."""
+    """Write in a thread after the main thread has ended."""
 
     def late():
         threading.main_thread().join()
@@ -112,7 +112,7 @@ def thread():
 
 
 def daemon():
-    """The process ends while a thread that nobody waits for is in the middle of its writes."""
+    """End the process while a daemon thread writes."""
     begun = threading.Event()
 
     def forever():
@@ -126,7 +126,7 @@ def daemon():
 
 
 def children():
-    """Programs that are started in a run take part in it."""
+    """Start programs inside a run; they join it."""
     with run("family"):
         write()
         environment = {**os.environ, **current_run().environment()}

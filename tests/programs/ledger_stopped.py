@@ -1,7 +1,7 @@
-"""Forks processes that each write once to one table with a ledger, while they are stopped and go on.
+"""Fork processes that each write once to one table with a ledger, for a test that stops them.
 
-The first write of a process is the delicate one: nobody has heard of it before. Right before it, each
-child prints its id.
+Before its first write, a process has no spool that others could see. Right before it, each child
+prints its process id.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from deltawitness import DeltaLakeInstrumentor, Settings
 from deltawitness.ledger.drain import drain, maintenance
 
 LOADED = (drain, maintenance)
-"""Loaded once, and not in each child."""
+"""Imported once in the parent, not in each child."""
 
 
 def child(root, table):
-    """Write once, and leave as a program does that is done."""
+    """Write once, and exit like a finished program."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=root, drain_interval=0.1))
     rows = pa.table({"x": [1]})
     os.write(1, b"%d\n" % os.getpid())
@@ -30,7 +30,7 @@ def child(root, table):
 
 
 def main(root, table, count):
-    """Start one after the other; the engine is loaded here, and used only in them."""
+    """Start the children one after the other; the engine is imported here and used only in them."""
     for _ in range(int(count)):
         pid = os.fork()
         if pid == 0:

@@ -1,7 +1,7 @@
-"""Writes to local tables until it is killed, by somebody else or by itself at a chosen moment.
+"""Write to local tables until killed, by another process or by itself at a chosen step.
 
-Started as a process of its own by the fault tests; the moments are those at which a death would hurt
-most, and the death is real: SIGKILL, with whatever locks, open files and threads there are.
+The fault tests start it as a process. The steps are those at which a death has the most
+consequences; the death is a SIGKILL with all locks, open files and threads in place.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Settings, run
 from deltawitness.ledger.drain import drain, maintenance
 from deltawitness.ledger.drain.drain import Drain
+from deltawitness.ledger.drain.open_runs import OpenRuns
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.reader import AbandonedSpool
 from deltawitness.ledger.spool.writer import Spool
@@ -31,13 +32,13 @@ OPERATIONS = ("append",) * 5 + ("delete", "merge", "optimize", "failing")
 
 
 def rows(count=3):
-    """Return a few rows with random keys, so that merges and deletes find something."""
+    """Return a few rows with random keys, so that merges and deletes match some."""
     keys = pa.array([random.randrange(50) for _ in range(count)], pa.int64())
     return pa.table({"key": keys, "text": [f"row {key}" for key in keys.to_pylist()]})
 
 
 def write(folder, rng):
-    """Write once, in one of the ways that there are."""
+    """Make one random write."""
     table = f"{folder}/{rng.choice(TABLES)}"
     match rng.choice(OPERATIONS) if Path(table, "_delta_log").exists() else "append":
         case "append":
@@ -58,19 +59,19 @@ def write(folder, rng):
         case "failing":
             try:
                 write_deltalake(table, pa.table({"other": ["x"]}), mode="append")
-            except Exception:  # noqa: BLE001 - that it fails is the point, and told is how
+            except Exception:  # noqa: BLE001 - the write must fail
                 return
 
 
 def write_until_killed(folder, settings, seed, moment, begun):
-    """Write for as long as this process lives.
+    """Write until this process dies.
 
     Args:
-        folder: where the tables lie.
+        folder: the folder of the tables.
         settings: of the instrumentor, as keywords.
-        seed: of what is written.
-        moment: name of the moment to die at; None to wait to be killed.
-        begun: is sent the process id once the first write can come.
+        seed: of the random writes.
+        moment: name of the step to die at; None to wait for a kill.
+        begun: receives the process id right before the first write.
     """
     random.seed(seed)
     rng = random.Random(seed)
@@ -85,23 +86,23 @@ def write_until_killed(folder, settings, seed, moment, begun):
                 inside_the_engine(folder, moment)
 
 
-# --- moments ---------------------------------------------------------------------------------------
+# --- steps to die at ---------------------------------------------------------------------------------------
 
 
 def die():
-    """Die without a word."""
+    """Kill this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_at(owner, name, *, call=1, after=False, if_given=lambda *_: True):
-    """Have a function kill this process at one of its calls.
+    """Replace a function by one that kills this process at one of its calls.
 
     Args:
-        owner: class or module that has it.
+        owner: class or module of the function.
         name: its name.
-        call: at which call, of those that count.
-        after: once it has done its work, not before.
-        if_given: tells whether a call with these arguments counts.
+        call: the number of the call, of those that count.
+        after: die after the call instead of before it.
+        if_given: returns whether a call with these arguments counts.
     """
     original = getattr(owner, name)
     left = [call]
@@ -120,7 +121,7 @@ def die_at(owner, name, *, call=1, after=False, if_given=lambda *_: True):
 
 
 def die_in_a_line(call):
-    """Die with half a line written."""
+    """Die with half a record written."""
     original = Spool._write
     left = [call]
 
@@ -135,31 +136,31 @@ def die_in_a_line(call):
 
 
 def die_deleting(owner, event, *, call=1):
-    """Die while something is deleted.
+    """Die during a deletion.
 
     Args:
-        owner: class whose `forget` deletes it.
-        event: what Python calls the step at which to die, just before it is done.
-        call: how often that step comes.
+        owner: class with the `delete` method.
+        event: the audit event of the step to die at, just before it.
+        call: the number of the event.
     """
-    original = owner.forget
+    original = owner.delete
     left = [call]
 
     def watch(name, _):
-        if name == event:  # to die is an event as well
+        if name == event:  # `os.kill` raises an audit event too
             left[0] -= 1
             if left[0] == 0:
                 die()
 
-    def forget(*args):
+    def delete(*args):
         sys.addaudithook(watch)
         original(*args)
 
-    owner.forget = forget
+    owner.delete = delete
 
 
 def inside_the_engine(folder, moment):
-    """Die while the engine reads what it is to write."""
+    """Die while the engine reads its input."""
     if moment != "inside the engine":
         return
     schema = rows().schema
@@ -173,13 +174,13 @@ def inside_the_engine(folder, moment):
 
 
 def of(table):
-    """Tell of a call with root and table whether it is about that table."""
+    """Return a predicate for calls with root and table: whether the table is this one."""
     return lambda _root, given, *_: given is table
 
 
 def maintain_often():
-    """Have every few commits looked after, so that one can die at it."""
-    drain.MAINTAINED_EVERY = 3
+    """Make every third commit cause maintenance."""
+    drain.COMMITS_PER_MAINTENANCE = 3
 
 
 MOMENTS = {
@@ -188,14 +189,14 @@ MOMENTS = {
     "after the commit, before the note": lambda: die_at(LedgerSink, "note", call=11),
     "at the very first line": lambda: die_in_a_line(1),
     "in the middle of a line": lambda: die_in_a_line(25),
-    "between note and row": lambda: die_at(Recorder, "settle", call=11),
-    "after the row": lambda: die_at(Recorder, "settle", call=11, after=True),
+    "between note and row": lambda: die_at(Recorder, "finalize", call=11),
+    "after the row": lambda: die_at(Recorder, "finalize", call=11, after=True),
     "making the folder of the spool": lambda: die_at(Path, "rename"),
-    "before the end of a run": lambda: die_at(Recorder, "_end", call=2),
-    "after the end of a run": lambda: die_at(Recorder, "_end", call=2, after=True),
+    "before the end of a run": lambda: die_at(OpenRuns, "_finish", call=2),
+    "after the end of a run": lambda: die_at(OpenRuns, "_finish", call=2, after=True),
     "with a new segment still empty": lambda: die_at(Spool, "_new_segment", call=3, after=True),
-    "before anything is drained": lambda: die_at(Drain, "own", call=2),
-    "making a table of the ledger": lambda: die_at(LedgerRoot, "made", after=True),
+    "before anything is drained": lambda: die_at(Drain, "drain_segments", call=2),
+    "making a table of the ledger": lambda: die_at(LedgerRoot, "open_or_create", after=True),
     "draining, before the inventory": lambda: die_at(
         drain, "_append_once", call=2, if_given=of(INVENTORY)
     ),
@@ -205,26 +206,26 @@ MOMENTS = {
     "draining, after the runs": lambda: die_at(
         drain, "_append_once", call=2, after=True, if_given=of(RUNS)
     ),
-    "drained, before the segment is deleted": lambda: die_at(Spool, "forget", call=2),
+    "drained, before the segment is deleted": lambda: die_at(Spool, "delete", call=2),
     "in the middle of deleting segments": lambda: die_deleting(Spool, "os.remove", call=2),
-    "after the segment is deleted": lambda: die_at(Spool, "forget", call=2, after=True),
+    "after the segment is deleted": lambda: die_at(Spool, "delete", call=2, after=True),
     "adopting, before the inventory": lambda: die_at(drain, "_append_once", if_given=of(INVENTORY)),
     "adopting, between the tables": lambda: die_at(
-        Drain, "_carry_runs", if_given=lambda _, batch: batch.abandoned
+        Drain, "_append_runs", if_given=lambda _, batch: batch.abandoned
     ),
-    "adopted, before the spool is deleted": lambda: die_at(AbandonedSpool, "forget"),
+    "adopted, before the spool is deleted": lambda: die_at(AbandonedSpool, "delete"),
     "adopted, with some of the spool deleted": lambda: die_deleting(
         AbandonedSpool, "os.remove", call=2
     ),
     "adopted, with only the folder left": lambda: die_deleting(AbandonedSpool, "os.rmdir"),
     "holding the lease of maintenance": lambda: (
         maintain_often(),
-        die_at(maintenance, "_give_back"),
+        die_at(maintenance, "_release"),
     ),
 }
 
 
 def prepare(moment):
-    """Have this process die at a moment."""
+    """Make this process die at a step."""
     if moment is not None:
         MOMENTS[moment]()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from deltawitness.run import current_cache_context, current_run
 from deltawitness.semconv import ACTIVATE_TOP, Env
 from deltawitness.settings import Settings
 
-__all__ = ["SITE_DIRECTORY", "activate", "is_disabled"]
+__all__ = ["LOADED", "SITE_DIRECTORY", "activate", "is_disabled"]
 
 SITE_DIRECTORY = str(Path(__file__).parent / "site")
 """What must be first on a child's `PYTHONPATH` for it to be activated."""
@@ -42,6 +43,8 @@ def activate() -> None:
     in one line, and the program runs unobserved.
     """
     role = os.environ.get(Env.ACTIVATE)
+    if role:
+        _report_loaded()
     if not role or is_disabled("deltalake"):
         return
     try:
@@ -58,6 +61,18 @@ def activate() -> None:
         import wrapt  # noqa: PLC0415 - only where this process is to be observed
 
         wrapt.register_post_import_hook(lambda _: _observe(settings, is_top=False), "deltalake")
+
+
+LOADED = ".loaded"
+"""Ending of the file beside the events file that says that a process has loaded the library."""
+
+
+def _report_loaded() -> None:
+    """Let `deltawitness run` see that a Python process of the program has loaded the library."""
+    events_file = os.environ.get(Env.EVENTS_FILE)
+    if events_file:
+        with suppress(OSError):
+            os.close(os.open(events_file + LOADED, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 def is_disabled(instrumentation: str) -> bool:

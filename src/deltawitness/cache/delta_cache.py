@@ -1,14 +1,15 @@
-"""`DeltaCache`: what a session has computed, kept as Delta tables and served while it is true."""
+"""`DeltaCache`: stores results of a session as Delta tables, serves them while their inputs are unchanged."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import EntryDefinition, checked_name, define_view
+from deltawitness.cache.entries.listing import SCOPES, CacheEntry, iter_entries
 from deltawitness.cache.entries.policy import (
     DATASET_DELTA_STAGING,
     RUNTIME_ARTIFACT,
@@ -60,11 +61,11 @@ class Explanation:
     """Whether an entry would be served now, and why not.
 
     Attributes:
-        name: its name.
-        scope: what kind of thing it is.
+        name: name of the entry.
+        scope: view, dataset, artifact or metadata.
         result: `hit` or `miss`.
-        reasons: why it is a miss.
-        version: the version that is kept, if there is one.
+        reasons: why it is a miss; empty for a hit.
+        version: the table version that holds the stored entry; None without one.
     """
 
     name: str
@@ -74,39 +75,18 @@ class Explanation:
     version: int | None
 
     def __str__(self) -> str:
-        told = "; ".join(str(reason) for reason in self.reasons)
-        return f"{self.name}: {self.result.value}" + (f" ({told})" if told else "")
-
-
-@dataclass(frozen=True, slots=True)
-class CacheEntry:
-    """An entry of the cache as :meth:`DeltaCache.list` tells it.
-
-    Attributes:
-        scope: what kind of thing it is.
-        name: its name.
-        policy: name of its policy.
-        version: the version that holds it.
-        made_at: when it was kept, in milliseconds since the Unix epoch.
-        problem: why it cannot be served, if it cannot.
-    """
-
-    scope: CacheScope
-    name: str
-    policy: str | None
-    version: int | None
-    made_at: int | None
-    problem: str | None = None
+        reasons = "; ".join(str(reason) for reason in self.reasons)
+        return f"{self.name}: {self.result.value}" + (f" ({reasons})" if reasons else "")
 
 
 class DeltaCache:
-    """Keeps what a session computes as Delta tables, and serves it for as long as it is true.
+    """Stores results of a session as Delta tables, and serves them while their inputs are unchanged.
 
     Args:
         ctx: the session.
-        root: the cache root; that of the settings when None, else `.deltawitness`.
-        storage_options: as for `DeltaTable`; those of the settings when None.
-        settings: how to behave; from the environment when None.
+        root: path or URI of the cache root; None: the one in the settings, or else `.deltawitness`.
+        storage_options: as for `DeltaTable`; None: those in the settings.
+        settings: the settings; None: read them from the environment.
 
     >>> import tempfile
     >>> from deltawitness import DeltaCache, ObservedSessionContext
@@ -127,22 +107,22 @@ class DeltaCache:
         *,
         settings: Settings | None = None,
     ) -> None:
-        known = settings or Settings.from_env()
-        known = replace(
-            known,
-            cache_root=known.cache_root if root is None else str(root),
-            storage_options=storage_options or known.storage_options,
+        resolved = Settings.or_from_env(settings)
+        resolved = replace(
+            resolved,
+            cache_root=resolved.cache_root if root is None else str(root),
+            storage_options=storage_options or resolved.storage_options,
         )
         self._ctx = ctx
-        self._root = root_of(known)
-        self._entries = Entries(self._root, known, has_own_sink=settings is not None)
-        self._locks = lock_folder(known, self._root)
-        self._keeper = ReadThroughCache(
-            plain(ctx), self._entries, self._locks, keep_plans=known.keep_plans
+        self._root = root_of(resolved)
+        self._entries = Entries(self._root, resolved, has_own_sink=settings is not None)
+        self._locks = lock_folder(resolved, self._root)
+        self._read_through = ReadThroughCache(
+            plain(ctx), self._entries, self._locks, keep_plans=resolved.keep_plans
         )
-        self._recipes: dict[tuple[CacheScope, str], EntryDefinition] = {}
+        self._definitions: dict[tuple[CacheScope, str], EntryDefinition] = {}
 
-    # --- keeping -------------------------------------------------------------------------------------
+    # --- entries -------------------------------------------------------------------------------------
 
     def view(
         self,
@@ -153,25 +133,25 @@ class DeltaCache:
         functions: Mapping[str, str] | None = None,
         version: str | None = None,
     ) -> DataFrame:
-        """Return the result of a query: the kept one while it is true, else computed and kept.
+        """Return the result of a query: the stored one while it is valid, otherwise compute and store it.
 
-        It is also registered in the session under its name. The Delta tables that the query reads
-        are read at their newest versions, unless they were registered at a fixed one. Values are
-        kept as Delta has them: times to the microsecond, and no unsigned numbers.
+        The result is also registered in the session under the entry's name. The query reads Delta
+        tables at their newest versions, except those registered at a fixed version. Values are stored
+        with Delta's types: timestamps in microseconds, and no unsigned integers.
 
         Args:
-            name: the entry's name.
+            name: name of the entry.
             query: SQL text of a query, or a frame of the session.
-            policy: how it is kept.
-            functions: versions of the program's own functions in the query, by name; without one
-                the result is computed each time.
-            version: what the program says of sources that cannot be seen to have changed.
+            policy: how the entry is stored and how long it is served.
+            functions: versions of the user-defined functions in the query, by name. A query that calls
+                one without a version is computed on each call.
+            version: a version that the caller gives to inputs whose changes cannot be detected.
 
         Raises:
-            ConfigurationError: the name is none, or taken; the text is no query.
-            StatementError: the frame is that of a statement.
+            ConfigurationError: the name is invalid or taken, or the text is not a query.
+            StatementError: the frame is the result of a statement.
         """
-        return self._keep(
+        return self._get(
             define_view(
                 self._ctx,
                 name,
@@ -191,20 +171,20 @@ class DeltaCache:
         version: str | None = None,
         storage_options: dict[str, str] | None = None,
     ) -> DataFrame:
-        """Return a source from outside, staged as Delta; staged again only when it has changed.
+        """Return an external source staged as a Delta table; it is staged again only when it has changed.
 
         Args:
-            name: the entry's name; the session knows it under this name afterwards.
-            source: a path of Parquet, CSV, JSON or Arrow, a file or a directory; a path or URI of
-                a Delta table; an open Delta table; anything that exports an Arrow stream.
-            policy: how it is kept.
-            version: what the program says of a source that cannot be seen to have changed.
-            storage_options: how a Delta table at a URI is opened.
+            name: name of the entry, and of the table that the session gets.
+            source: path of Parquet, CSV, JSON or Arrow data (a file or a directory); path or URI of a
+                Delta table; an open Delta table; any object that exports an Arrow stream.
+            policy: how the entry is stored and how long it is served.
+            version: a version that the caller gives to a source whose changes cannot be detected.
+            storage_options: options to open a Delta table at a URI.
 
         Raises:
-            ConfigurationError: the name is none, or taken; the source is none of these.
+            ConfigurationError: the name is invalid or taken, or the source is of another kind.
         """
-        return self._keep(
+        return self._get(
             define_dataset(
                 self._ctx,
                 name,
@@ -216,22 +196,21 @@ class DeltaCache:
         )
 
     def artifact(self, name: str, payload: Any, *, policy: CachePolicy = RUNTIME_ARTIFACT) -> None:
-        """Keep what a program has made; nothing is written when the same is kept already.
+        """Store a value; nothing is written when the stored entry already holds the same value.
 
         Args:
-            name: the entry's name.
-            payload: an Arrow table or record batch, bytes, a mapping, or what JSON can hold.
-            policy: how it is kept.
+            name: name of the entry.
+            payload: an Arrow table or record batch, bytes, a mapping, or a JSON-serializable value.
+            policy: how the entry is stored.
 
         Raises:
-            ConfigurationError: the name is none, or it would not come back as what it is.
-            CacheError: it could not be kept.
+            ConfigurationError: the name is invalid, or the payload would not survive the round trip.
+            CacheError: the entry could not be written.
         """
-        recipe = define_artifact(name, payload, policy=policy)
-        self._keep(recipe)
+        self._get(define_artifact(name, payload, policy=policy))
 
     def load_artifact(self, name: str) -> Any:
-        """Return a kept artifact as what it was.
+        """Return a stored artifact with its original type.
 
         Raises:
             CacheError: there is none, or it cannot be read.
@@ -254,101 +233,86 @@ class DeltaCache:
                 columns["key"] = None if entry.fingerprint is None else entry.fingerprint.key
                 return load(entry)
             set_result(CacheResult.MISS)
-            columns["reason"], details[CACHE_MISS_REASON] = str(absence), _kinds(absence)
+            columns["reason"], details[CACHE_MISS_REASON] = str(absence), _reason_kinds(absence)
         msg = f"there is no artifact {name}"
         raise CacheError(msg)
 
     def snapshot(
         self, what: Sequence[str] = EVERYTHING, name: str = "session"
     ) -> builtins.list[MetadataSnapshot]:
-        """Keep what the session knows of itself, each part as a Delta table under `cache_metadata`.
+        """Store the metadata of the session, each part as a Delta table under `cache_metadata`.
 
         `tables` and `columns` are those of its catalogs, `settings` its `datafusion.*` settings,
-        `inputs` the Delta tables that it has registered, with the versions that it serves. Nothing
-        is written where the content is what it was the last time. Values of settings that are
-        secrets are masked. What DataFusion caches of files it does not show to Python.
+        `inputs` its registered Delta tables with the versions that it serves. A part whose content has
+        not changed since the last snapshot is not written. Values of secret settings are masked.
+        DataFusion's file caches are not included: Python cannot read them.
 
         Args:
-            what: the parts.
-            name: of the snapshot; the table of a part is called `<name>_<part>`.
+            what: the parts to store.
+            name: name of the snapshot; the table of a part is named `<name>_<part>`.
 
         Raises:
-            ConfigurationError: there is no such part, or the name is none.
-            Exception: the engine's, when a part cannot be written.
+            ConfigurationError: a part does not exist, or the name is invalid.
+            Exception: of the engine, when a part cannot be written.
         """
         return write_snapshots(plain(self._ctx), self._entries, self._locks, what, name)
 
-    def _keep(self, recipe: EntryDefinition) -> DataFrame:
-        kept = self._keeper.keep(recipe)
-        if recipe.is_shown:  # what an artifact holds is not held here as well
-            self._recipes[recipe.scope, recipe.name] = recipe
+    def _get(self, definition: EntryDefinition) -> DataFrame:
+        frame = self._read_through.get(definition)
+        if definition.is_registered:  # do not keep the payload of an artifact in memory
+            self._definitions[definition.scope, definition.name] = definition
             ctx = plain(self._ctx)
             session = session_of(ctx)
-            name = session.full_name(ctx, (recipe.name,))
-            session.cached_names[name] = partial(self._bring_up, recipe)
+            name = session.full_name(ctx, (definition.name,))
+            session.cache_links.register_entry(name, partial(self._refresh_entry, definition))
         is_observed = isinstance(self._ctx, ObservedSessionContext)
-        return ObservedDataFrame(plain(kept)) if is_observed else plain(kept)
+        return ObservedDataFrame(plain(frame)) if is_observed else plain(frame)
 
-    def _bring_up(self, recipe: EntryDefinition) -> None:
-        """Bring an entry up to date that another one reads; or only look whether it is."""
-        noted = stale_names()
-        if noted is None:
-            self._keeper.keep(recipe)
-        elif not self._keeper.look(recipe).is_hit:
-            noted.append(recipe.name)
+    def _refresh_entry(self, definition: EntryDefinition) -> None:
+        """Refresh an entry that another entry reads; in a dry run only record its name if it is stale."""
+        stale = stale_names()
+        if stale is None:
+            self._read_through.get(definition)
+        elif not self._read_through.lookup(definition).is_hit:
+            stale.append(definition.name)
 
-    # --- asking --------------------------------------------------------------------------------------
+    # --- inspect and maintain ---------------------------------------------------------------------
 
     def explain(self, name: str) -> Explanation:
-        """Return whether the entry would be served now, and why not; nothing is computed.
+        """Return whether an entry would be served now, and why not. Computes nothing.
 
         Args:
-            name: of a view or dataset that this cache was asked for before.
+            name: name of a view or dataset that was requested from this cache object before.
 
         Raises:
-            CacheError: it was not.
+            CacheError: the name was not requested before, so that its definition is not available.
         """
-        found = [recipe for (_, known), recipe in self._recipes.items() if known == name]
+        found = [each for each in self._definitions.values() if each.name == name]
         if not found:
-            msg = f"{name}: this cache was not asked for it yet, and so cannot tell how it is made"
+            msg = f"{name}: call view() or dataset() on this cache first, so that it has the definition"
             raise CacheError(msg)
         with dry_run() as stale:
-            lookup = self._keeper.look(found[-1])
-        return _explained(found[-1], lookup, stale)
+            lookup = self._read_through.lookup(found[-1])
+        return _explanation_of(found[-1], lookup, stale)
 
     def list(self) -> list[CacheEntry]:
-        """Return every entry, whatever state it is in."""
-        return list(self._listed())
-
-    def _listed(self) -> Iterator[CacheEntry]:
-        for scope in _SCOPES:
-            for name in self._entries.names(scope):
-                try:
-                    entry = self._entries.read(scope, name)
-                except DamagedEntryError as damage:
-                    yield CacheEntry(scope, name, None, None, None, f"damaged: {damage}")
-                    continue
-                if entry is not None:
-                    gone = PRUNED if PRUNED in entry.facts else "invalidated"
-                    problem = None if entry.fingerprint is not None else gone
-                    yield CacheEntry(
-                        scope, name, entry.policy, entry.version, entry.made_at, problem
-                    )
+        """Return all entries, also those that cannot be served."""
+        return list(iter_entries(self._entries))
 
     def invalidate(self, name: str) -> None:
-        """Have an entry computed anew when it is asked for next; what it holds stays.
+        """Invalidate an entry, so that the next request recomputes it. Its data files stay.
 
         Raises:
-            CacheError: there is none of that name.
+            CacheError: there is no entry with this name.
         """
-        found = [scope for scope in _SCOPES if self._entry(scope, name) is not None]
+        found = [scope for scope in SCOPES if self._entry(scope, name) is not None]
         if not found:
             msg = f"there is no entry {name}"
             raise CacheError(msg)
         for scope in found:
             entry = self._entry(scope, name)
             if entry is not None:
-                self._keeper.invalidate(scope, name, entry.policy)
+                self._read_through.invalidate(scope, name, entry.policy)
 
     def prune(
         self,
@@ -357,17 +321,18 @@ class DeltaCache:
         older_than: timedelta | None = None,
         set_aside: bool = False,
     ) -> PruneResult:
-        """Let go of the rows of entries that are older than their retention, and of old versions.
+        """Delete the rows of entries past their retention, and vacuum replaced versions of the others.
 
-        An entry is as old as its rows. One that is too old loses them and is a miss the next time;
-        of the others the files of versions that were replaced longer ago are deleted. Entries
-        without a retention stay. What is damaged is never touched.
+        The age of an entry is the age of its rows. An entry past its retention loses its rows and is a
+        miss on the next request. Of the other entries, files of versions that were replaced longer ago
+        than the retention are deleted. Entries without a retention stay. Damaged entries are not
+        touched.
 
         Args:
-            policy: only entries that were kept under a policy of this name, by its retention; when
-                None all of them, each by the retention that it was kept with.
-            older_than: in place of any retention.
-            set_aside: delete as well the damaged entries that were set aside longer ago.
+            policy: prune only entries stored under a policy with this name, by the retention of this
+                object; None: all entries, each by the retention that it was stored with.
+            older_than: use this instead of any retention.
+            set_aside: also delete damaged entries that were quarantined longer ago than the retention.
 
         Raises:
             ConfigurationError: `older_than` is not positive.
@@ -378,75 +343,74 @@ class DeltaCache:
         )
 
     def verify(self, name: str) -> VerifyResult:
-        """Compute an entry anew from the versions that it was made from, and compare; nothing is written.
+        """Recompute an entry from the recorded versions of its inputs, and compare. Writes nothing.
 
         Args:
-            name: of a view or dataset; this cache need not have been asked for it, where its plan
-                was kept with it.
+            name: name of a view or dataset. This cache object need not have its definition if the plan
+                was stored with the entry.
 
         Raises:
-            CacheError: there is none of that name.
+            CacheError: there is no entry with this name.
         """
         verifier = Verifier(
-            self._root, plain(self._ctx), self._recipes, settings=self._entries.settings
+            self._root, plain(self._ctx), self._definitions, settings=self._entries.settings
         )
-        for scope in _SCOPES:
+        for scope in SCOPES:
             try:
                 entry = self._entries.read(scope, checked_name(name))
             except DamagedEntryError as damage:
                 self._entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
                 return VerifyResult(name, scope, None, Verdict.CANNOT_TELL, f"damaged: {damage}")
             if entry is not None:
-                return verifier.version(name, scope, entry.uri, entry.version, policy=entry.policy)
+                return verifier.verify_version(
+                    name, scope, entry.uri, entry.version, policy=entry.policy
+                )
         msg = f"there is no entry {name}"
         raise CacheError(msg)
 
     def _entry(
         self, scope: CacheScope, name: str, details: dict[str, AttributeValue | None] | None = None
     ) -> Entry | None:
-        """Return an entry; what a span says of it is added to the details.
+        """Read an entry, and add its span attributes to `details`.
 
         Raises:
             CacheError: it is damaged.
         """
-        told = {} if details is None else details
+        details = {} if details is None else details
         try:
             entry = self._entries.read(scope, checked_name(name))
         except DamagedEntryError as damage:
-            told[CACHE_MISS_REASON] = [Miss.DAMAGED.value]
+            details[CACHE_MISS_REASON] = [Miss.DAMAGED.value]
             self._entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
             msg = f"{name}: {damage}"
             raise CacheError(msg) from damage
         if entry is not None:
-            told.update(details_of_entry(entry))
+            details.update(details_of_entry(entry))
         return entry
 
 
 def _absence_of(entry: Entry | None) -> Reason | None:
-    """Return why an entry holds nothing to be served; None where it does."""
+    """Return why an entry has nothing to serve; None when it has."""
     if entry is None:
-        return Reason(Miss.ABSENT, "absent: it was never kept")
+        return Reason(Miss.ABSENT, "absent: nothing is stored under this name")
     if entry.fingerprint is None:
-        return Reason(Miss.INVALIDATED, PRUNED if PRUNED in entry.facts else "invalidated")
+        return Reason(Miss.INVALIDATED, PRUNED if PRUNED in entry.properties else "invalidated")
     return None
 
 
-def _kinds(reason: Reason | None) -> list[str] | None:
+def _reason_kinds(reason: Reason | None) -> list[str] | None:
     return None if reason is None else [reason.kind.value]
 
 
-_SCOPES = (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA)
-
-
-def _explained(recipe: EntryDefinition, found: Lookup, stale: list[str]) -> Explanation:
-    above = tuple(
-        Reason(Miss.INPUT_CHANGED, f"input changed: {name} is to be made anew")
+def _explanation_of(definition: EntryDefinition, found: Lookup, stale: list[str]) -> Explanation:
+    upstream = tuple(
+        Reason(Miss.INPUT_CHANGED, f"input changed: {name} must be recomputed")
         for name in dict.fromkeys(stale)
     )
-    reasons = found.reasons + above
+    reasons = found.reasons + upstream
     return Explanation(
-        name=recipe.name,
-        scope=recipe.scope,
+        name=definition.name,
+        scope=definition.scope,
         result=CacheResult.MISS if reasons else CacheResult.HIT,
         reasons=reasons,
         version=None if found.entry is None else found.entry.version,

@@ -1,4 +1,4 @@
-"""The way of an entry: looked for, served if it is true, else computed once, written, served."""
+"""Read-through: serve an entry that is valid; otherwise compute it under the entry lock, store it, serve it."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ __all__ = ["Lookup", "ReadThroughCache"]
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What looking for an entry has found.
+    """The result of a lookup.
 
     Attributes:
-        made: the result as it could be computed now.
-        entry: the entry, whether or not it is to be served.
-        reasons: why it is not to be served; none for a hit.
+        candidate: the frame that would compute the result now, with its fingerprint.
+        entry: the stored entry, valid or not; None without one.
+        reasons: why the entry cannot be served; empty for a hit.
     """
 
-    made: Candidate
+    candidate: Candidate
     entry: Entry | None
     reasons: tuple[Reason, ...]
 
     @property
     def is_hit(self) -> bool:
-        """Whether the entry is to be served."""
+        """Whether the entry can be served."""
         return self.entry is not None and not self.reasons
 
     @property
@@ -79,13 +79,13 @@ class Lookup:
 
 
 class ReadThroughCache:
-    """Keeps entries of a session's results.
+    """Looks up, computes, stores and serves the entries of one session.
 
     Args:
         ctx: the plain context.
-        entries: where they are kept.
-        locks: a local folder for the locks of those who compute.
-        keep_plans: whether the plan of an entry is kept with it.
+        entries: the entry store.
+        locks: local folder for the lock files.
+        keep_plans: store the plan of an entry with it.
     """
 
     def __init__(
@@ -94,210 +94,226 @@ class ReadThroughCache:
         self._ctx = ctx
         self._entries = entries
         self._locks = locks
-        self._keeps_plans = keep_plans
+        self._keep_plans = keep_plans
 
-    def keep(self, recipe: EntryDefinition) -> DataFrame:
-        """Return the result of a recipe: the kept one while it is true, else computed and kept.
+    def get(self, definition: EntryDefinition) -> DataFrame:
+        """Return the result of a definition: the stored one while it is valid, otherwise compute and store it.
 
         Raises:
-            ConfigurationError: the session knows something else under the entry's name.
-            Exception: the engine's, when the result cannot be computed; that of the cache's
-                storage, when the policy says so.
+            ConfigurationError: the session has another table with the entry's name.
+            Exception: of the engine, when the result cannot be computed; of the cache's storage, when
+                the policy has `on_error="raise"`.
         """
-        uri = self._entries.uri_of(recipe.scope, recipe.name)
-        if recipe.is_shown:
-            check_name_is_free(self._ctx, recipe.name, uri)
-        with computing(session_of(self._ctx).full_name(self._ctx, (recipe.name,))):
-            found = self._read(recipe)
+        uri = self._entries.uri_of(definition.scope, definition.name)
+        if definition.is_registered:
+            check_name_is_free(self._ctx, definition.name, uri)
+        with computing(session_of(self._ctx).full_name(self._ctx, (definition.name,))):
+            found = self._read(definition)
             if found.is_hit:
-                return self._serve(recipe, found)
-            if isinstance(found.made.fingerprint, NotCacheable):
-                return self._show(recipe, found.made.frame)
-            check_columns(recipe.policy, found.made.frame.schema().names)
-            with entry_lock(self._locks, f"{recipe.scope.value}.{recipe.name}"):
-                return self._make(recipe, found, uri)
+                return self._serve(definition, found)
+            if isinstance(found.candidate.fingerprint, NotCacheable):
+                return self._register_uncached(definition, found.candidate.frame)
+            check_columns(definition.policy, found.candidate.frame.schema().names)
+            with entry_lock(self._locks, f"{definition.scope.value}.{definition.name}"):
+                return self._compute_locked(definition, found, uri)
 
-    def _make(self, recipe: EntryDefinition, found: Lookup, uri: str) -> DataFrame:
-        """Make an entry, unless whoever held its lock before us has."""
-        if self._has_been_written(recipe, found.entry):
-            found = self.look(recipe)
+    def _compute_locked(self, definition: EntryDefinition, found: Lookup, uri: str) -> DataFrame:
+        """Compute and store an entry under its lock, unless the previous holder of the lock has done so."""
+        if self._has_been_written(definition, found.entry):
+            found = self.lookup(definition)
         if found.is_hit:
-            with self._write_span(recipe, _found_details(found)) as (_, set_result):
+            with self._write_span(definition, _found_details(found)) as (_, set_result):
                 set_result(CacheResult.NOOP)
-            return self._serve(recipe, found)
-        if isinstance(found.made.fingerprint, NotCacheable):
-            return self._show(recipe, found.made.frame)
-        return self._write(recipe, found, uri)
+            return self._serve(definition, found)
+        if isinstance(found.candidate.fingerprint, NotCacheable):
+            return self._register_uncached(definition, found.candidate.frame)
+        return self._write(definition, found, uri)
 
-    def _has_been_written(self, recipe: EntryDefinition, before: Entry | None) -> bool:
-        """Tell whether an entry is another one than it was: to look at its inputs again takes longer."""
+    def _has_been_written(self, definition: EntryDefinition, before: Entry | None) -> bool:
+        """Return whether the entry was written since `before` was read; faster than another full lookup."""
         try:
-            now = self._entries.read(recipe.scope, recipe.name)
+            now = self._entries.read(definition.scope, definition.name)
         except DamagedEntryError:
             return True
         if now is None or before is None:
             return now is not before
         return _identity(now) != _identity(before)
 
-    def _read(self, recipe: EntryDefinition) -> Lookup:
-        told = self._entries.columns_of(recipe.scope, recipe.name)
-        details = self._entries.details_of(recipe.scope, recipe.name)
+    def _read(self, definition: EntryDefinition) -> Lookup:
+        columns = self._entries.columns_of(definition.scope, definition.name)
+        details = self._entries.details_of(definition.scope, definition.name)
         with (
-            cache_context(policy=recipe.policy.name, scope=recipe.scope),
+            cache_context(policy=definition.policy.name, scope=definition.scope),
             cache_span(
                 SPAN_CACHE_READ,
-                cache_policy=recipe.policy.name,
-                cache_scope=recipe.scope,
+                cache_policy=definition.policy.name,
+                cache_scope=definition.scope,
                 operation=CacheOperation.READ,
-                columns=told,
+                columns=columns,
                 details=details,
             ) as (_, set_result),
         ):
-            found = self.look(recipe, is_telling=True)
+            found = self.lookup(definition, diagnose=True)
             set_result(CacheResult.HIT if found.is_hit else CacheResult.MISS)
-            told["reason"] = found.text or None
+            columns["reason"] = found.text or None
             details.update(_found_details(found))
-            if isinstance(found.made.fingerprint, Fingerprint):
-                told["key"] = found.made.fingerprint.key
+            if isinstance(found.candidate.fingerprint, Fingerprint):
+                columns["key"] = found.candidate.fingerprint.key
             if found.entry is not None:
-                told["version"] = found.entry.version
+                columns["version"] = found.entry.version
             if found.is_hit and found.entry is not None:
-                told["rows_served"] = found.entry.rows
+                columns["rows_served"] = found.entry.rows
         return found
 
-    def look(self, recipe: EntryDefinition, *, is_telling: bool = False) -> Lookup:
-        """Return what there is of an entry, and whether it is still true.
+    def lookup(self, definition: EntryDefinition, *, diagnose: bool = False) -> Lookup:
+        """Plan an entry, and compare its fingerprint with the stored one.
 
         Args:
-            recipe: how it is made.
-            is_telling: report what is damaged.
+            definition: what computes the entry.
+            diagnose: record diagnostic events for damaged and uncacheable entries.
 
         Raises:
-            CacheError: it is damaged, and the policy is not to compute in its place.
+            CacheError: the entry is damaged, and the policy has `on_error="raise"`.
         """
-        made = recipe.make()
-        fingerprint = made.fingerprint
+        candidate = definition.make()
+        fingerprint = candidate.fingerprint
         if isinstance(fingerprint, NotCacheable):
-            if is_telling:
-                self._diagnose(DIAGNOSTIC_CACHE_UNCACHEABLE, recipe, fingerprint.reason)
-            return Lookup(made, None, (Reason(Miss.UNCACHEABLE, fingerprint.reason),))
+            if diagnose:
+                self._diagnose(DIAGNOSTIC_CACHE_UNCACHEABLE, definition, fingerprint.reason)
+            return Lookup(candidate, None, (Reason(Miss.UNCACHEABLE, fingerprint.reason),))
         try:
-            entry = self._entries.read(recipe.scope, recipe.name)
+            entry = self._entries.read(definition.scope, definition.name)
         except DamagedEntryError as damage:
-            if is_telling:
+            if diagnose:
                 report("cache", damage)
-                self._diagnose(DIAGNOSTIC_CACHE_DAMAGED, recipe, str(damage))
-            if recipe.policy.on_error is OnError.RAISE:
-                msg = f"{recipe.name}: {damage}"
+                self._diagnose(DIAGNOSTIC_CACHE_DAMAGED, definition, str(damage))
+            if definition.policy.on_error is OnError.RAISE:
+                msg = f"{definition.name}: {damage}"
                 raise CacheError(msg) from damage
-            return Lookup(made, None, (Reason(Miss.DAMAGED, f"damaged: {damage}"),))
-        return Lookup(made, entry, _why_not(entry, fingerprint, recipe))
+            return Lookup(candidate, None, (Reason(Miss.DAMAGED, f"damaged: {damage}"),))
+        return Lookup(candidate, entry, _miss_reasons(entry, fingerprint, definition))
 
-    def _serve(self, recipe: EntryDefinition, found: Lookup) -> DataFrame:
+    def _serve(self, definition: EntryDefinition, found: Lookup) -> DataFrame:
         assert found.entry is not None
-        if not recipe.is_shown:
-            return found.made.frame
-        return register_entry(self._ctx, recipe.name, found.entry.table)
+        if not definition.is_registered:
+            return found.candidate.frame
+        return register_entry(self._ctx, definition.name, found.entry.table)
 
-    def _show(self, recipe: EntryDefinition, frame: DataFrame) -> DataFrame:
-        return register_uncached(self._ctx, recipe.name, frame) if recipe.is_shown else frame
+    def _register_uncached(self, definition: EntryDefinition, frame: DataFrame) -> DataFrame:
+        return (
+            register_uncached(self._ctx, definition.name, frame)
+            if definition.is_registered
+            else frame
+        )
 
-    def _write(self, recipe: EntryDefinition, found: Lookup, uri: str) -> DataFrame:
-        frame, fingerprint = found.made.frame, found.made.fingerprint
+    def _write(self, definition: EntryDefinition, found: Lookup, uri: str) -> DataFrame:
+        frame, fingerprint = found.candidate.frame, found.candidate.fingerprint
         assert isinstance(fingerprint, Fingerprint)
-        context = cache_context(policy=recipe.policy.name, scope=recipe.scope, key=fingerprint.key)
+        context = cache_context(
+            policy=definition.policy.name, scope=definition.scope, key=fingerprint.key
+        )
         details = {**_found_details(found), DELTA_TABLE_VERSION: None}
         try:
-            with context, self._write_span(recipe, details):
+            with context, self._write_span(definition, details):
                 if any(reason.kind is Miss.DAMAGED for reason in found.reasons):
-                    self._entries.set_aside(recipe.scope, recipe.name)
+                    self._entries.quarantine(definition.scope, definition.name)
                 version = write_entry(
                     frame,
                     uri,
-                    recipe,
+                    definition,
                     fingerprint,
                     self._entries.storage_options,
-                    kept=found.entry,
+                    existing=found.entry,
                 )
                 details[DELTA_TABLE_VERSION] = version
-        except Exception as error:  # noqa: BLE001 - raised again where the policy says so
-            again = self._made_elsewhere(recipe)
-            if again is not None:
-                return self._serve(recipe, again)
+        except Exception as error:  # noqa: BLE001 - raised again with `on_error="raise"`
+            other = self._find_concurrent_write(definition)
+            if other is not None:
+                return self._serve(definition, other)
             if is_race_lost(error) or is_error_of_query(error):
                 if is_race_lost(error):
-                    self._tell_fallback(recipe, error)
-                return self._show(recipe, frame)
-            return self._unkept(recipe, frame, error)
-        self._keep_plan(recipe, found, uri, fingerprint.key)
-        return self._serve_written(recipe, frame, fingerprint, version)
+                    self._diagnose_fallback(definition, error)
+                return self._register_uncached(definition, frame)
+            return self._fall_back(definition, frame, error)
+        self._store_plan(definition, found, uri, fingerprint.key)
+        return self._serve_after_write(definition, frame, fingerprint, version)
 
-    def _keep_plan(self, recipe: EntryDefinition, found: Lookup, uri: str, key: str) -> None:
-        if not self._keeps_plans or recipe.scope is CacheScope.ARTIFACT:
+    def _store_plan(self, definition: EntryDefinition, found: Lookup, uri: str, key: str) -> None:
+        if not self._keep_plans or definition.scope is CacheScope.ARTIFACT:
             return
         try:
-            plan = storable_plan(self._ctx, recipe, found.made.frame)
+            plan = storable_plan(self._ctx, definition, found.candidate.frame)
             store_plan(uri, key, plan, self._entries.storage_options)
-        except Exception as error:  # noqa: BLE001 - the entry is as true without
+        except Exception as error:  # noqa: BLE001 - the entry is valid without it
             report("cache", error)
 
     def _write_span(
-        self, recipe: EntryDefinition, details: dict[str, AttributeValue | None]
+        self, definition: EntryDefinition, details: dict[str, AttributeValue | None]
     ) -> AbstractContextManager[tuple[Span, SetResult]]:
-        details.update(self._entries.details_of(recipe.scope, recipe.name))
+        details.update(self._entries.details_of(definition.scope, definition.name))
         return cache_span(
             SPAN_CACHE_WRITE,
-            cache_policy=recipe.policy.name,
-            cache_scope=recipe.scope,
+            cache_policy=definition.policy.name,
+            cache_scope=definition.scope,
             operation=CacheOperation.WRITE,
             details=details,
         )
 
-    def _diagnose(self, event: str, recipe: EntryDefinition, reason: str) -> None:
-        policy = redact_label(recipe.policy.name)
-        self._entries.diagnose(event, recipe.scope, recipe.name, policy=policy, reason=reason)
+    def _diagnose(self, event: str, definition: EntryDefinition, reason: str) -> None:
+        policy = redact_label(definition.policy.name)
+        self._entries.diagnose(
+            event, definition.scope, definition.name, policy=policy, reason=reason
+        )
 
-    def _tell_fallback(self, recipe: EntryDefinition, error: Exception) -> None:
+    def _diagnose_fallback(self, definition: EntryDefinition, error: Exception) -> None:
         text = redact_text(str(error)) or type(error).__name__
-        self._diagnose(DIAGNOSTIC_CACHE_FALLBACK, recipe, text)
+        self._diagnose(DIAGNOSTIC_CACHE_FALLBACK, definition, text)
 
-    def _made_elsewhere(self, recipe: EntryDefinition) -> Lookup | None:
-        """Return what another machine has kept at the same moment, if it has."""
+    def _find_concurrent_write(self, definition: EntryDefinition) -> Lookup | None:
+        """Return a hit if another machine stored a valid entry while our write failed."""
         try:
-            found = self.look(recipe)
-        except Exception:  # noqa: BLE001 - what was raised before is told
+            found = self.lookup(definition)
+        except Exception:  # noqa: BLE001 - the first error is reported
             return None
         return found if found.is_hit else None
 
-    def _unkept(self, recipe: EntryDefinition, frame: DataFrame, error: Exception) -> DataFrame:
-        """Return what was computed where it could not be kept, and say so."""
-        if recipe.policy.on_error is OnError.RAISE:
+    def _fall_back(
+        self, definition: EntryDefinition, frame: DataFrame, error: Exception
+    ) -> DataFrame:
+        """Return the computed result after its write failed, and report the failure."""
+        if definition.policy.on_error is OnError.RAISE:
             raise error
-        if not recipe.is_shown:
-            msg = f"{recipe.name} could not be kept"
+        if not definition.is_registered:
+            msg = f"{definition.name} could not be written"
             raise CacheError(msg) from error
         report("cache", error)
-        self._tell_fallback(recipe, error)
-        return self._show(recipe, frame)
+        self._diagnose_fallback(definition, error)
+        return self._register_uncached(definition, frame)
 
-    def _serve_written(
-        self, recipe: EntryDefinition, frame: DataFrame, fingerprint: Fingerprint, version: int
+    def _serve_after_write(
+        self, definition: EntryDefinition, frame: DataFrame, fingerprint: Fingerprint, version: int
     ) -> DataFrame:
         try:
-            if fingerprint.files and _has_changed(fingerprint, recipe.make().fingerprint):
-                # A file pins no version: what was read may be the one, the other, or half of each.
-                self.invalidate(recipe.scope, recipe.name, recipe.policy.name)
-                return self._show(recipe, frame)
-            entry = self._entries.read(recipe.scope, recipe.name, version)
+            if fingerprint.files and _have_files_changed(
+                fingerprint, definition.make().fingerprint
+            ):
+                # Files have no versions: the write may have read old content, new content, or both.
+                self.invalidate(definition.scope, definition.name, definition.policy.name)
+                return self._register_uncached(definition, frame)
+            entry = self._entries.read(definition.scope, definition.name, version)
             if entry is None or entry.fingerprint != fingerprint:
-                # Another machine has written it at the same moment, perhaps from older inputs.
-                return self._show(recipe, frame)
-        except Exception as error:  # noqa: BLE001 - raised again where the policy says so
-            return self._unkept(recipe, frame, error)
-        return register_entry(self._ctx, recipe.name, entry.table) if recipe.is_shown else frame
+                # Another machine wrote the entry concurrently, perhaps from older inputs.
+                return self._register_uncached(definition, frame)
+        except Exception as error:  # noqa: BLE001 - raised again with `on_error="raise"`
+            return self._fall_back(definition, frame, error)
+        return (
+            register_entry(self._ctx, definition.name, entry.table)
+            if definition.is_registered
+            else frame
+        )
 
     def invalidate(self, scope: CacheScope, name: str, policy: str) -> None:
-        """Have an entry not be served any more; what it holds stays.
+        """Invalidate an entry, so that it is not served. Its data files stay.
 
         Raises:
             LookupError: there is no such entry.
@@ -318,8 +334,8 @@ class ReadThroughCache:
 
 
 def _found_details(found: Lookup) -> dict[str, AttributeValue | None]:
-    """Return what spans and log records say of what was found of an entry."""
-    fingerprint, entry = found.made.fingerprint, found.entry
+    """Return the attributes of a lookup for spans and log records."""
+    fingerprint, entry = found.candidate.fingerprint, found.entry
     key = fingerprint.key if isinstance(fingerprint, Fingerprint) else None
     return {
         CACHE_KEY: None if key is None else key_hash(key),
@@ -333,13 +349,15 @@ def _identity(entry: Entry) -> tuple[object, ...]:
     return entry.version, entry.made_at, entry.fingerprint
 
 
-def _why_not(entry: Entry | None, now: Fingerprint, recipe: EntryDefinition) -> tuple[Reason, ...]:
+def _miss_reasons(
+    entry: Entry | None, now: Fingerprint, definition: EntryDefinition
+) -> tuple[Reason, ...]:
     if entry is None:
-        return (Reason(Miss.ABSENT, "absent: it was never kept"),)
+        return (Reason(Miss.ABSENT, "absent: nothing is stored under this name"),)
     if entry.fingerprint is None:
-        return (Reason(Miss.INVALIDATED, PRUNED if PRUNED in entry.facts else "invalidated"),)
+        return (Reason(Miss.INVALIDATED, PRUNED if PRUNED in entry.properties else "invalidated"),)
     changed = differences(entry.fingerprint, now)
-    limit = recipe.policy.max_age
+    limit = definition.policy.max_age
     age = now_ns() / 1e9 - entry.made_at / 1000
     if limit is not None and abs(age) > limit.total_seconds():
         text = f"policy expired: {age:.0f} s old, at most {limit.total_seconds():.0f} s"
@@ -347,5 +365,5 @@ def _why_not(entry: Entry | None, now: Fingerprint, recipe: EntryDefinition) -> 
     return changed
 
 
-def _has_changed(kept: Fingerprint, now: Fingerprint | NotCacheable) -> bool:
-    return isinstance(now, NotCacheable) or (kept.files, kept.ways) != (now.files, now.ways)
+def _have_files_changed(before: Fingerprint, now: Fingerprint | NotCacheable) -> bool:
+    return isinstance(now, NotCacheable) or (before.files, before.ways) != (now.files, now.ways)

@@ -1,4 +1,4 @@
-"""An entry as a frame of the session, under its name."""
+"""Registers cache entries in the session, under their names."""
 
 from __future__ import annotations
 
@@ -20,89 +20,89 @@ __all__ = ["check_name_is_free", "register_entry", "register_uncached"]
 
 
 def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
-    """See that an entry can be registered under its name.
+    """Check that an entry can be registered under its name.
 
     Args:
         ctx: the plain context.
-        name: the entry's name.
-        uri: where the entry lies.
+        name: name of the entry.
+        uri: location of the entry's table.
 
     Raises:
-        ConfigurationError: the session knows something else under this name.
+        ConfigurationError: the session has another table with this name.
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
-    with session.registration_lock:
-        known = session.snapshot.get(full)
-        is_ours = full in session.uncached_names or (
-            known is not None and known.table_id == table_id(uri)
+    with session.cache_links.registering:
+        registered = session.snapshot.get(full)
+        is_ours = session.cache_links.is_uncached(full) or (
+            registered is not None and registered.table_id == table_id(uri)
         )
         if not is_ours and unpatched(ctx, "table_exist")(full.sql()):
-            msg = f"the session knows another table under the name {name}: choose another name"
+            msg = f"the session has another table named {name}: choose another name"
             raise ConfigurationError(msg)
 
 
 def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
-    """Register an entry's table under its name, and return it as a frame.
+    """Register the table of an entry under the entry's name, and return it as a frame.
 
     Args:
         ctx: the plain context.
-        name: the entry's name.
+        name: name of the entry.
         table: its table, at the version to serve.
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
-    with session.registration_lock:
-        was_lent = full in session.uncached_names
+    with session.cache_links.registering:
+        was_uncached = session.cache_links.is_uncached(full)
         with session.swapping():
-            if was_lent:
+            if was_uncached:
                 _deregister(ctx, session, full)
-            known = session.snapshot.get(full)
-            if known is None:
+            registered = session.snapshot.get(full)
+            if registered is None:
                 session.register(ctx, full, table)
             else:
-                session.publish(ctx, known, table)
-        if was_lent:
+                session.publish(ctx, registered, table)
+        if was_uncached:
             session.replace_readers(ctx, full)
         frame: DataFrame = _call(ctx, "table", full.sql())
     return frame
 
 
 def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:
-    """Let an entry's name stand for what was computed in its place, and could not be kept.
+    """Register a computed result that could not be stored, as a view with the entry's name.
 
     Args:
         ctx: the plain context.
-        name: the entry's name.
-        frame: what was computed.
+        name: name of the entry.
+        frame: the computed result.
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
     rows = plain(frame)
-    with session.registration_lock:
+    with session.cache_links.registering:
         with session.swapping():
-            if full in session.uncached_names or session.snapshot.get(full) is not None:
+            if session.cache_links.is_uncached(full) or session.snapshot.get(full) is not None:
                 _deregister(ctx, session, full)
-            had_been = full in session.rebound
+            was_rebound = full in session.rebound
             try:
                 _call(ctx, "register_view", full.sql(), rows)
-            except Exception:  # noqa: BLE001 - a frame that is no view: two of its columns have one name
+            except Exception:  # noqa: BLE001 - two columns have the same name, which a view refuses
                 if unpatched(ctx, "table_exist")(full.sql()):
                     _deregister(ctx, session, full)
                 return frame
-            if not had_been:
-                session.rebound.discard(full)  # its readers are made again
-        session.uncached_names.add(full)
+            if not was_rebound:
+                session.unmark_rebound(full)  # its readers are planned again below
+        session.cache_links.register_uncached(full)
         session.replace_readers(ctx, full)
     return frame
 
 
 def _deregister(ctx: SessionContext, session: Session, name: TableName) -> None:
     unpatched(ctx, "deregister_table")(name.sql())
-    session.uncached_names.discard(name)
+    session.cache_links.drop_uncached(name)
     session.drop_name(name)
 
 
 def _call(ctx: SessionContext, method: str, *arguments: Any) -> Any:
-    """Call a method of the plain context as the session's own: what it makes is known to it."""
+    """Call a method of the plain context through the session's handler, so that its effects are tracked."""
     return SESSION_HANDLERS[method](ctx, arguments, {})

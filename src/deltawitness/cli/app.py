@@ -26,8 +26,8 @@ from deltawitness.semconv import WITNESS_VERSION
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-ledger = typer.Typer(no_args_is_help=True, help="Look after the ledger itself.")
-cache = typer.Typer(no_args_is_help=True, help="Look after a cache of results.")
+ledger = typer.Typer(no_args_is_help=True, help="Compact and check the ledger.")
+cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
 
 def main() -> None:
@@ -44,10 +44,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="The version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Witness every Delta Lake write that a program makes."""
+    """Observe every Delta Lake write that a program makes."""
 
 
 app.command(

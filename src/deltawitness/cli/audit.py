@@ -41,11 +41,11 @@ REQUIRED = (
     CommitKey.CACHE_RESULT,
     CommitKey.WITNESS_VERSION,
 )
-"""What every witnessed commit carries, whatever else is known of it."""
+"""Keys that every commit of an observed write has."""
 
 
 def audit_command(
-    tables: Annotated[list[str], typer.Argument(help="Where they lie; patterns of paths too.")],
+    tables: Annotated[list[str], typer.Argument(help="Table paths or URIs; globs allowed.")],
     since_version: Annotated[
         int, typer.Option(min=0, metavar="N", help="Only commits from this version on.")
     ] = 0,
@@ -55,9 +55,9 @@ def audit_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Check that every commit carries the standard metadata: 1 when one does not.
+    """Check that every commit has the standard metadata. Exits 1 if any does not.
 
-    The exit code is 2 when a table cannot be read.
+    Exits 2 if a table cannot be read.
     """
     with clearly("the tables cannot be read"):
         audited = list(_audited(tables, since_version, last, root))

@@ -31,8 +31,8 @@ def bench_command(
         str | None,
         typer.Option(
             "--uri",
-            metavar="PLACE",
-            help="Folder or URI below which temporary tables are made, and removed again;"
+            metavar="LOCATION",
+            help="Folder or URI for temporary tables, which are removed at the end;"
             " by default the system's folder for temporary files.",
         ),
     ] = None,

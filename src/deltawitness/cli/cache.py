@@ -1,4 +1,4 @@
-"""`deltawitness cache` and `deltawitness verify`: what is kept, why it is not served, is it true, let it go."""
+"""`deltawitness cache` and `deltawitness verify`: list, explain, prune and verify entries."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from deltawitness.cli.console import (
 from deltawitness.cli.durations import parse_duration
 from deltawitness.cli.ledger_option import (
     RootOption,
-    any_ledger,
     existing_ledger,
+    listed_ledger,
     of_ledger,
     shown_root,
 )
-from deltawitness.cli.ledger_queries import Row, reads_of, written_in
+from deltawitness.cli.ledger_queries import Row, list_reads, rewritable_writes
 from deltawitness.report.cache import print_entries, print_pruned, print_verified, print_why
 
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import DeltaCache
+    from deltawitness.cache.entries.listing import CacheEntry
     from deltawitness.cache.entries.store import Entry
     from deltawitness.cache.verify.verifier import VerifyResult
 
@@ -49,9 +50,9 @@ def ls_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List what a cache holds, in whatever state it is."""
+    """List the entries of a cache, with their state."""
     with _of_cache(root, "read"):
-        entries = [asdict(entry) | _aged(entry.made_at) for entry in _existing(root).list()]
+        entries = [asdict(entry) | _aged(entry.made_at) for entry in _existing_entries(root)]
     if as_json:
         print_json(entries)
     else:
@@ -60,11 +61,11 @@ def ls_command(
 
 def why_command(
     name: Annotated[str, typer.Argument(help="The entry's name.")],
-    limit: Annotated[int, typer.Option(min=1, help="How many of its last reads.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Number of last reads to show.")] = 10,
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Tell what an entry was made from, and why it was served or not when it was asked for."""
+    """Show what an entry was made from, and for its last reads why it was served or not."""
     with _of_cache(root, "read"):
         known = _known(root, name)
         reads = _reads(root, name, limit)
@@ -82,20 +83,20 @@ def prune_command(
         dt.timedelta | None,
         typer.Option(
             parser=parse_duration,
-            metavar="SPAN",
-            help="In place of retentions: a span such as 12h or 7d.",
+            metavar="DURATION",
+            help="Use this age in place of retentions, such as 12h or 7d.",
         ),
     ] = None,
     set_aside: Annotated[
-        bool, typer.Option("--set-aside", help="Delete as well what was set aside as damaged.")
+        bool, typer.Option("--set-aside", help="Also delete quarantined (damaged) entries.")
     ] = False,
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Let go of entries that are older than their retention: 1 when one could not be pruned."""
+    """Delete entries past their retention. Exits 1 if any could not be deleted."""
     with _of_cache(root, "pruned"):
         if set_aside and older_than is None:
-            msg = "--set-aside needs --older-than: what was set aside has no retention"
+            msg = "--set-aside needs --older-than, because quarantined entries have no retention"
             raise CommandError(msg)
         cache = _existing(root)
         with _told_to_the_ledger(root):
@@ -113,7 +114,7 @@ def verify_entry_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Make an entry again from the versions that it was made from, and compare: 1 when it differs."""
+    """Recompute an entry from its input versions and compare. Exits 1 on a difference."""
     with _of_cache(root, "read"):
         verified = _existing(root).verify(name)
     if as_json:
@@ -124,17 +125,17 @@ def verify_entry_command(
 
 
 def verify_run_command(
-    run_id: Annotated[str, typer.Argument(help="The run's id, or how it begins.")],
+    run_id: Annotated[str, typer.Argument(help="Run id, or an unambiguous prefix of it.")],
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Make again what a run has written, where its plan was kept, and compare: 1 when some differs."""
+    """Re-run a run's stored plans and compare the results. Exits 1 on a difference."""
     from deltawitness.cache.verify.verifier import Verifier  # noqa: PLC0415 - heavy
 
     with of_ledger(root, "read"):
-        ledger = existing_ledger(root)
-        whole_id, rows = written_in(ledger, run_id)
-        verified = list(Verifier(ledger.root).writes(rows))
+        ledger = listed_ledger(root)
+        whole_id, rows = rewritable_writes(ledger, run_id)
+        verified = list(Verifier(ledger.root).verify_writes(rows))
     if as_json:
         print_json({"run_id": whole_id, **_counts(verified), "writes": list(map(asdict, verified))})
     else:
@@ -193,17 +194,30 @@ def _existing(root: str | None) -> DeltaCache:
     """Return the cache.
 
     Raises:
-        Complaint: there is none.
+        CommandError: there is none.
     """
     from deltawitness.cache.delta_cache import DeltaCache  # noqa: PLC0415 - heavy
     from deltawitness.session.proxies import ObservedSessionContext  # noqa: PLC0415 - heavy
 
+    _existing_entries(root)
+    return DeltaCache(ObservedSessionContext(), root)
+
+
+def _existing_entries(root: str | None) -> list[CacheEntry]:
+    """Return the entries of the cache.
+
+    Raises:
+        CommandError: there is none.
+    """
+    from deltawitness.cache.entries.listing import iter_entries  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import Entries  # noqa: PLC0415 - heavy
+
     log_to_stderr()
-    cache = DeltaCache(ObservedSessionContext(), root)
-    if not cache.list():
+    entries = list(iter_entries(Entries(listed_ledger(root, is_required=False).root)))
+    if not entries:
         msg = f"there is no cache at {shown_root(root)}"
         raise CommandError(msg)
-    return cache
+    return entries
 
 
 def _known(root: str | None, name: str) -> list[Row]:
@@ -212,7 +226,7 @@ def _known(root: str | None, name: str) -> list[Row]:
     from deltawitness.semconv import CacheScope  # noqa: PLC0415 - heavy
 
     checked_name(name)
-    entries = Entries(any_ledger(root).root)
+    entries = Entries(listed_ledger(root, is_required=False).root)
     known: list[Row] = []
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         try:
@@ -229,7 +243,7 @@ def _told(entry: Entry) -> Row:
     from deltawitness.cache.entries.store import PRUNED  # noqa: PLC0415 - heavy
 
     made_from = entry.fingerprint
-    gone = PRUNED if PRUNED in entry.facts else "invalidated"
+    gone = PRUNED if PRUNED in entry.properties else "invalidated"
     return {
         "name": entry.name,
         "scope": entry.scope.value,
@@ -255,5 +269,5 @@ _READ = ("event_time", "run_id", "job", "result", "reason", "version", "duration
 
 
 def _reads(root: str | None, name: str, limit: int) -> list[Row]:
-    rows = reads_of(any_ledger(root), name, limit)
+    rows = list_reads(listed_ledger(root, is_required=False), name, limit)
     return [{column: row[column] for column in _READ} for row in rows]

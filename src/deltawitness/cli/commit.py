@@ -15,9 +15,9 @@ __all__ = ["commit_command"]
 
 
 def commit_command(
-    table: Annotated[str, typer.Argument(help="Where the table lies.")],
+    table: Annotated[str, typer.Argument(help="Path or URI of the table.")],
     version: Annotated[
-        int | None, typer.Argument(help="Which commit; the last by default.")
+        int | None, typer.Argument(help="Version of the commit; the last by default.")
     ] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from deltawitness.exceptions import ConfigurationError, DeltaWitnessError
 from deltawitness.redaction import message_for_ledger
+from deltawitness.report.tables import UNBOUNDED
 from deltawitness.settings import LedgerMessages
 
 __all__ = [
@@ -48,9 +50,20 @@ class CommandError(Exception):
 
 
 def console(stream: TextIO | None) -> Console:
-    """Return a console that prints text as it is: what is in brackets is no markup."""
+    """Return a console without markup.
+
+    A terminal has its own width, or that of the variable COLUMNS; lines of a pipe have no bound, unless
+    COLUMNS sets one. The variable NO_COLOR leaves out styles.
+    """
     is_terminal = stream is not None and stream.isatty()
-    return Console(file=stream, width=None if is_terminal else 140, markup=False, emoji=False)
+    is_bounded = is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    return Console(
+        file=stream,
+        width=None if is_bounded else UNBOUNDED,
+        markup=False,
+        emoji=False,
+        no_color=bool(os.environ.get("NO_COLOR")),
+    )
 
 
 def print_error(message: str) -> None:
@@ -103,4 +116,4 @@ def _as_text(value: Any) -> str:
     return value.isoformat() if isinstance(value, dt.date) else str(value)
 
 
-JsonOption = typer.Option("--json", help="As JSON.")
+JsonOption = typer.Option("--json", help="Print JSON.")

@@ -33,7 +33,7 @@ def parse_time(text: str) -> dt.datetime:
         given = dt.datetime.fromisoformat(text)
         return given.replace(tzinfo=dt.UTC) if given.tzinfo is None else given.astimezone(dt.UTC)
     except (ValueError, OverflowError):
-        msg = "expected a time such as 2024-02-29T12:00, or a span such as 2h or 7d"
+        msg = "expected a time such as 2024-02-29T12:00, or a duration such as 2h or 7d"
         raise typer.BadParameter(msg) from None
 
 
@@ -55,7 +55,7 @@ def parse_duration(text: str) -> dt.timedelta:
             return dt.timedelta(**{_UNITS[span[2]]: float(span[1])})
     except OverflowError:
         pass
-    msg = "expected a span such as 2h or 7d"
+    msg = "expected a duration such as 2h or 7d"
     raise typer.BadParameter(msg)
 
 
@@ -63,5 +63,5 @@ SinceOption = typer.Option(
     "--since",
     metavar="WHEN",
     parser=parse_time,
-    help="Since a time (ISO 8601, UTC) or for a span such as 2h or 7d.",
+    help="Filter by time: ISO 8601 (UTC), or a duration such as 2h or 7d.",
 )

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from deltawitness.cli.console import CommandError, clearly, log_to_stderr
 from deltawitness.commit.log import local_path, open_log
-from deltawitness.ledger.tables.locations import absolute_root
+from deltawitness.ledger.tables.listing import LedgerListing
+from deltawitness.ledger.tables.locations import absolute_root, root_of, spool_folder
+from deltawitness.ledger.tables.schema import TABLES
 from deltawitness.redaction import strip_credentials
 from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     from deltawitness.ledger.ledger import Ledger
 
-__all__ = ["RootOption", "any_ledger", "existing_ledger", "of_ledger"]
+__all__ = ["RootOption", "any_ledger", "existing_ledger", "listed_ledger", "of_ledger"]
 
 RootOption = typer.Option(
     "--root",
-    metavar="PLACE",
-    help="The cache root; by default DELTAWITNESS_CACHE_ROOT, else .deltawitness here.",
+    metavar="LOCATION",
+    help="Path or URI of the ledger and cache; by default DELTAWITNESS_ROOT, else .deltawitness.",
 )
 
 
 def shown_root(root: str | None) -> str:
-    """Return where a ledger lies, as it may be shown."""
+    """Return the location of a ledger without credentials."""
     where = absolute_root(Settings.from_env()) if root is None else root
     local = local_path(where)
     return strip_credentials(where) if local is None else local
@@ -38,8 +41,8 @@ def of_ledger(root: str | None, done: str) -> Iterator[None]:
     """End the command with one clear line when the block fails.
 
     Args:
-        root: as given on the command line.
-        done: what is done to the ledger in the block, as a participle.
+        root: the value of `--root`.
+        done: a participle for the message, such as `read`.
     """
     with clearly("the settings cannot be read"):
         where = shown_root(root)
@@ -48,40 +51,67 @@ def of_ledger(root: str | None, done: str) -> Iterator[None]:
 
 
 def any_ledger(root: str | None) -> Ledger:
-    """Return the ledger, whether it is there yet or not.
+    """Return the ledger, whether or not it has tables yet.
 
     Raises:
         ConfigurationError: a setting in the environment is invalid.
     """
-    # Imported here: the ledger is heavy, and a program is run without it.
+    # Imported here: it brings DataFusion, pandas and pyarrow, which listings do without.
     from deltawitness.ledger.ledger import Ledger  # noqa: PLC0415 - as said
 
     log_to_stderr()
     return Ledger(root)
 
 
-def existing_ledger(root: str | None, *, or_waiting: bool = False) -> Ledger:
+def existing_ledger(root: str | None, *, or_spools: bool = False) -> Ledger:
     """Return the ledger.
 
     Args:
-        root: as given on the command line.
-        or_waiting: be content with one that has no table yet, when something waits for it.
+        root: the value of `--root`.
+        or_spools: accept a ledger without a table when spools wait to be drained into it.
 
     Raises:
-        Complaint: there is none.
+        CommandError: there is no ledger.
         ConfigurationError: a setting in the environment is invalid.
         OSError: the storage cannot be read.
     """
-    from deltawitness.ledger.spool.reader import segments_of  # noqa: PLC0415 - as above
-    from deltawitness.ledger.tables.schema import TABLES  # noqa: PLC0415 - as above
+    _check_exists(root, or_spools=or_spools)
+    return any_ledger(root)
 
-    ledger = any_ledger(root)
-    place = ledger.root
+
+def listed_ledger(root: str | None, *, is_required: bool = True) -> LedgerListing:
+    """Return the ledger for a command that lists rows.
+
+    Args:
+        root: the value of `--root`.
+        is_required: whether a ledger without tables is an error.
+
+    Raises:
+        CommandError: there is no ledger.
+        ConfigurationError: a setting in the environment is invalid.
+        OSError: the storage cannot be read.
+    """
+    if is_required:
+        _check_exists(root)
+    log_to_stderr()
+    return LedgerListing(root_of(_settings(root)))
+
+
+def _settings(root: str | None) -> Settings:
+    settings = Settings.from_env()
+    return settings if root is None else replace(settings, cache_root=root)
+
+
+def _check_exists(root: str | None, *, or_spools: bool = False) -> None:
+    settings = _settings(root)
+    place = root_of(settings)
     if any(open_log(place.uri_of(table), place.storage_options).versions() for table in TABLES):
-        return ledger
-    is_waiting = any(True for _ in segments_of(ledger.spools))
-    if is_waiting and or_waiting:
-        return ledger
-    hint = "; what waits for one is carried by `deltawitness drain`" if is_waiting else ""
+        return
+    from deltawitness.ledger.spool.reader import segments_of  # noqa: PLC0415 - for this case alone
+
+    has_spools = any(True for _ in segments_of(spool_folder(settings, place)))
+    if has_spools and or_spools:
+        return
+    hint = "; spools wait to be imported: run `deltawitness drain`" if has_spools else ""
     msg = f"there is no ledger at {shown_root(root)}{hint}"
     raise CommandError(msg)

@@ -1,33 +1,35 @@
-"""What the commands ask the ledger, as queries; rows come back as dictionaries."""
+"""The queries of the listing commands; rows come back as dictionaries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
 from deltawitness.cli.console import CommandError
+from deltawitness.hashing import canonical_uri
+from deltawitness.ledger.tables.listing import (
+    LedgerListing,
+    Row,
+    is_in,
+    quote_literal,
+    timestamp_literal,
+)
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.report.summary import RunSummary, SummaryLine
 from deltawitness.semconv import CacheOperation, CacheResult
-
-if TYPE_CHECKING:
-    from datafusion import DataFrame
-    from datafusion.expr import Expr
-
-    from deltawitness.ledger.ledger import Ledger
 
 __all__ = [
     "COUNTS",
     "Row",
     "RunReport",
-    "reads_of",
-    "run_report",
-    "runs_of",
-    "writes_of",
-    "written_in",
+    "find_run_id",
+    "list_reads",
+    "list_runs",
+    "list_writes",
+    "read_run",
+    "rewritable_writes",
+    "similar_run_ids",
 ]
-
-Row = dict[str, Any]
 
 COUNTS = (
     *("reads", "hits", "misses", "writes", "snapshots", "noops", "errors"),
@@ -41,12 +43,16 @@ _SUMMED = (
     *("bytes_added", "bytes_removed", "retries"),
 )
 
-_AMBIGUOUS = 5
-"""Runs that are named when a prefix is that of many."""
+_SHOWN = 5
+"""Ids or names that an error message lists."""
+
+# Times from logs are whole milliseconds: of two at once, the later commit comes first.
+_NEWEST_WRITES = "event_time DESC, version DESC"
+_NEWEST_RUNS = "start_time DESC"
 
 
-def runs_of(
-    ledger: Ledger,
+def list_runs(
+    ledger: LedgerListing,
     *,
     job: str | None = None,
     status: str | None = None,
@@ -54,16 +60,12 @@ def runs_of(
     limit: int,
 ) -> list[Row]:
     """Return finished runs, newest first."""
-    conditions = [
-        *_equal("job", job),
-        *_equal("status", status),
-        *_since("start_time", since),
-    ]
-    return _newest(_filtered(ledger.runs(), conditions), "start_time", limit)
+    conditions = [*_equal("job", job), *_equal("status", status), *_since("start_time", since)]
+    return ledger.rows(RUNS, conditions, order=_NEWEST_RUNS, limit=limit)
 
 
-def writes_of(
-    ledger: Ledger,
+def list_writes(
+    ledger: LedgerListing,
     *,
     table: str | None = None,
     run: str | None = None,
@@ -74,69 +76,76 @@ def writes_of(
     """Return operations, newest first.
 
     Args:
-        ledger: which is asked.
-        table: its name, id or location.
-        run: the beginning of the id of their run.
-        since: not those before it.
-        result: how they ended.
-        limit: how many at most.
-    """
-    from datafusion import functions as f  # noqa: PLC0415 - heavy
+        ledger: the ledger to query.
+        table: the table's name, id (or an unambiguous prefix of it) or location.
+        run: the id of the run, or an unambiguous prefix of it.
+        since: leaves earlier operations out.
+        result: the result of the operations.
+        limit: maximum number of rows.
 
+    Raises:
+        CommandError: the ledger has no such table or run, or the prefix is that of several.
+    """
     conditions = [
         *_since("event_time", since),
         *_equal("result", None if result is None else result.value),
-        *([] if table is None else [_is_table(table)]),
-        *([] if run is None else [f.starts_with(_column("run_id"), _literal(run))]),
+        *([] if run is None else _equal("run_id", find_run_id(ledger, run, "--run: "))),
+        *([] if table is None else [_table_condition(ledger, table)]),
     ]
-    return _newest(_filtered(ledger.inventory(), conditions), "event_time", limit)
+    return ledger.rows(INVENTORY, conditions, order=_NEWEST_WRITES, limit=limit)
 
 
-def reads_of(ledger: Ledger, name: str, limit: int) -> list[Row]:
-    """Return the last times that an entry of a cache was asked for, newest first.
+def list_reads(ledger: LedgerListing, name: str, limit: int) -> list[Row]:
+    """Return the last reads of a cache entry, newest first.
 
     Args:
-        ledger: which is asked.
-        name: the entry's.
-        limit: how many at most.
+        ledger: the ledger to query.
+        name: name of the entry.
+        limit: maximum number of rows.
     """
     conditions = [
         *_equal("cache_operation", CacheOperation.READ.value),
         *_equal("table_name", name),
     ]
-    return _newest(_filtered(ledger.inventory(), conditions), "event_time", limit)
+    return ledger.rows(INVENTORY, conditions, order=_NEWEST_WRITES, limit=limit)
 
 
 _UPKEEP = ("optimize", "vacuum", "checkpoint", "cleanup", "create", "snapshot")
 """Operations that change no row."""
 
 
-def written_in(ledger: Ledger, prefix: str) -> tuple[str, list[Row]]:
-    """Return the id of the one run that begins so, and what was written in it and in its children.
+def rewritable_writes(ledger: LedgerListing, prefix: str) -> tuple[str, list[Row]]:
+    """Return the id of a run, and the writes of rows in it and in its child runs, oldest first.
+
+    Args:
+        ledger: the ledger to query.
+        prefix: the id of the run, or an unambiguous prefix of it.
 
     Raises:
-        Complaint: there is none, or there are several.
+        CommandError: the ledger has no such run, or the prefix is that of several.
     """
-    told = run_report(ledger, prefix)
-    inventory = ledger.inventory()
-    conditions = [
-        _is_in("run_id", [row["run_id"] for row in told.family()]),
-        *_equal("result", CacheResult.WRITE.value),
-        ~_is_in("cache_operation", list(_UPKEEP)),
+    run_id = find_run_id(ledger, prefix)
+    family = [
+        run_id,
+        *(row["run_id"] for rows in _children(ledger, run_id).values() for row in rows),
     ]
-    rows = _filtered(inventory, conditions).sort(_column("event_time").sort()).to_pylist()
-    return told.run["run_id"], [_plain(row) for row in rows]
+    conditions = [
+        is_in("run_id", family),
+        *_equal("result", CacheResult.WRITE.value),
+        f"NOT {is_in('cache_operation', _UPKEEP)}",
+    ]
+    return run_id, ledger.rows(INVENTORY, conditions, order="event_time")
 
 
 # --- one run -----------------------------------------------------------------------------------------
 
 
 class RunReport:
-    """What the ledger tells of one run.
+    """All that the ledger has of one run.
 
     Attributes:
-        run: its row; only its id and job when the ledger has none.
-        children: the rows of the runs that were opened in it, and so on, by the id of their parent.
+        run: its row; of a run without one only its id, its job and its first operation's time.
+        children: the rows of its child runs at any depth, by the id of their parent.
         summary: the operations of all of them, by table.
         failed: the rows of the operations that failed, oldest first.
     """
@@ -150,74 +159,98 @@ class RunReport:
         self.failed = failed
 
     def family(self) -> Iterator[Row]:
-        """Yield the rows of the run and of all that were opened in it."""
+        """Yield the rows of the run and of its child runs."""
         yield self.run
         for rows in self.children.values():
             yield from rows
 
     def total(self) -> dict[str, int]:
-        """Return what the counts of all of them add up to."""
+        """Return the counts, summed over the run and its child runs."""
         return {name: sum(row[name] or 0 for row in self.family()) for name in COUNTS}
 
 
-def run_report(ledger: Ledger, prefix: str) -> RunReport:
-    """Return what the ledger tells of the one run whose id begins so.
+def read_run(ledger: LedgerListing, prefix: str) -> RunReport:
+    """Return all that the ledger has of one run.
+
+    Args:
+        ledger: the ledger to query.
+        prefix: the id of the run, or an unambiguous prefix of it.
 
     Raises:
-        Complaint: there is none, or there are several.
+        CommandError: the ledger has no such run, or the prefix is that of several.
     """
-    inventory, runs = ledger.inventory().cache(), ledger.runs().cache()
-    run_id = _the_one(prefix, runs, inventory)
-    row = next(iter(_filtered(runs, _equal("run_id", run_id)).to_pylist()), None)
-    run = _plain(row) if row is not None else _unfinished(inventory, run_id, runs)
-    children = _children(runs, run_id)
+    run_id = find_run_id(ledger, prefix)
+    found = ledger.rows(RUNS, _equal("run_id", run_id), order=_NEWEST_RUNS)
+    run = found[0] if found else _unfinished_run(ledger, run_id)
+    children = _children(ledger, run_id)
     family = [run_id, *(child["run_id"] for rows in children.values() for child in rows)]
-    mine = _filtered(inventory, [_is_in("run_id", family)])
-    failed = _filtered(mine, _equal("result", CacheResult.ERROR.value))
+    is_of_family = is_in("run_id", family)
+    failed = [is_of_family, *_equal("result", CacheResult.ERROR.value)]
     return RunReport(
         run,
         children,
-        _summary(mine, run),
-        [_plain(row) for row in failed.sort(_column("event_time").sort()).to_pylist()],
+        _summary(ledger, is_of_family, run),
+        ledger.rows(INVENTORY, failed, order="event_time"),
     )
 
 
-def _the_one(prefix: str, *frames: DataFrame) -> str:
-    from datafusion import functions as f  # noqa: PLC0415 - heavy
+def find_run_id(ledger: LedgerListing, prefix: str, option: str = "") -> str:
+    """Return the id of the run that a text identifies.
 
-    wanted = [f.starts_with(_column("run_id"), _literal(prefix))]
-    found: set[str] = set()
-    for frame in frames:
-        ids = _filtered(frame, wanted).select(_column("run_id")).distinct()
-        found |= set(ids.to_pydict()["run_id"])
+    Args:
+        ledger: the ledger to query.
+        prefix: the id, or an unambiguous prefix of it; an id that is also a prefix of others wins.
+        option: starts the error message with the name of the option.
+
+    Raises:
+        CommandError: the ledger has no such run, or the prefix is that of several.
+    """
+    is_wanted = f"starts_with(run_id, {quote_literal(prefix)})"
+    rows = ledger.query(
+        f"SELECT run_id FROM run_parts WHERE {is_wanted}"  # noqa: S608 - quoted above
+        f" UNION SELECT run_id FROM inventory WHERE {is_wanted}"
+    )
+    found: list[str] = sorted(row["run_id"] for row in rows)
     if prefix in found:
         return prefix
     if not found:
-        msg = f"no run begins with {prefix}"
+        msg = f"{option}no run begins with {prefix}"
         raise CommandError(msg)
     if len(found) > 1:
-        first = sorted(found)[:_AMBIGUOUS]
-        more = "" if len(found) == len(first) else ", ..."
-        msg = f"{len(found)} runs begin with {prefix}: {', '.join(first)}{more}"
+        more = "" if len(found) <= _SHOWN else ", ..."
+        msg = f"{option}{len(found)} runs begin with {prefix}: {', '.join(found[:_SHOWN])}{more}"
         raise CommandError(msg)
-    return found.pop()
+    return found[0]
 
 
-def _unfinished(inventory: DataFrame, run_id: str, runs: DataFrame) -> Row:
-    """Return as much of a run's row as its operations tell."""
-    first = _filtered(inventory, _equal("run_id", run_id))
-    row = first.sort(_column("event_time").sort()).limit(1).to_pylist()[0]
-    known = {"run_id": run_id, "job": row["job"], "start_time": row["event_time"]}
-    return _plain(dict.fromkeys(runs.schema().names) | known)
+def similar_run_ids(ledger: LedgerListing, rows: Iterable[Row]) -> list[str]:
+    """Return the ids of all runs that begin as the runs of some rows do: what short ids differ from.
+
+    Args:
+        ledger: the ledger to query.
+        rows: rows of runs or of operations.
+    """
+    starts = is_in("substr(run_id, 1, 13)", {row["run_id"][:13] for row in rows if row["run_id"]})
+    found = ledger.query(
+        f"SELECT run_id FROM run_parts WHERE {starts}"  # noqa: S608 - quoted by is_in
+        f" UNION SELECT run_id FROM inventory WHERE {starts}"
+    )
+    return [row["run_id"] for row in found]
 
 
-def _children(runs: DataFrame, run_id: str) -> dict[str, list[Row]]:
+def _unfinished_run(ledger: LedgerListing, run_id: str) -> Row:
+    """Return as much of a run's row as its operations have."""
+    first = ledger.rows(INVENTORY, _equal("run_id", run_id), order="event_time", limit=1)[0]
+    known = {"run_id": run_id, "job": first["job"], "start_time": first["event_time"]}
+    return dict.fromkeys([*(name for name, *_ in RUNS.columns[1:]), "processes"]) | known
+
+
+def _children(ledger: LedgerListing, run_id: str) -> dict[str, list[Row]]:
     children: dict[str, list[Row]] = {}
     level, seen = [run_id], {run_id}
     while level:
-        found = _filtered(runs, [_is_in("parent_run_id", level)])
-        rows = [_plain(row) for row in found.sort(_column("start_time").sort()).to_pylist()]
-        rows = [row for row in rows if row["run_id"] not in seen]
+        found = ledger.rows(RUNS, [is_in("parent_run_id", level)], order="start_time")
+        rows = [row for row in found if row["run_id"] not in seen]
         for row in rows:
             children.setdefault(row["parent_run_id"], []).append(row)
         level = [row["run_id"] for row in rows]
@@ -225,31 +258,24 @@ def _children(runs: DataFrame, run_id: str) -> dict[str, list[Row]]:
     return children
 
 
-def _summary(operations: DataFrame, run: Row) -> RunSummary:
-    """Return the operations by table, as the summary at the end of a program shows them."""
-    from datafusion import functions as f  # noqa: PLC0415 - heavy
-
-    is_error = _column("result") == _literal(CacheResult.ERROR.value)
-    rows = (
-        operations.aggregate(
-            [_column("table_id"), _column("table_name"), _column("operation")],
-            [
-                f.count(_column("write_id")).alias("operations"),
-                f.count(_column("write_id"), filter=is_error).alias("errors"),
-                f.sum(_column("duration_ms")).alias("milliseconds"),
-                f.min(_column("event_time")).alias("first"),
-                *(f.sum(_column(name)).alias(name) for name in _SUMMED),
-            ],
-        )
-        .sort(_column("first").sort(), _column("operation").sort())
-        .to_pylist()
+def _summary(ledger: LedgerListing, condition: str, run: Row) -> RunSummary:
+    """Return the operations by table, in the order of their first operation."""
+    sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMMED)
+    rows = ledger.query(
+        "SELECT table_id, table_name, operation, mode, count(*) AS operations,"  # noqa: S608 - quoted
+        " count(*) FILTER (WHERE result = 'error') AS errors,"
+        f" sum(duration_ms) AS milliseconds, min(event_time) AS first, {sums}"
+        f" FROM inventory WHERE {condition}"
+        " GROUP BY table_id, table_name, operation, mode ORDER BY first, operation"
     )
     lines: dict[tuple[str, str, str], SummaryLine] = {}
     total = SummaryLine()
     for row in rows:
         line = _line(row)
         name = row["table_name"] or (row["table_id"] or "?")[:8]
-        lines[row["table_id"] or name, name, row["operation"]] = line
+        lines.setdefault((row["table_id"] or name, name, row["operation"]), SummaryLine()).join(
+            line
+        )
         total.join(line)
     tables = {table for table, _, _ in lines}
     return RunSummary(run["run_id"], run["job"], lines, total, len(tables), [])
@@ -257,6 +283,8 @@ def _summary(operations: DataFrame, run: Row) -> RunSummary:
 
 def _line(row: Row) -> SummaryLine:
     line = SummaryLine(row["operations"], row["errors"], (row["milliseconds"] or 0.0) / 1000)
+    if row["mode"] is not None:
+        line.modes[row["mode"]] = None
     line.metrics.update({name: row[name] for name in _SUMMED if row[name]})
     return line
 
@@ -264,60 +292,47 @@ def _line(row: Row) -> SummaryLine:
 # --- parts of queries --------------------------------------------------------------------------------
 
 
-def _plain(row: Row) -> Row:
-    """Return a row without its partition, which is for the storage alone."""
-    return {name: value for name, value in row.items() if name != "event_date"}
+def _equal(name: str, value: str | None) -> list[str]:
+    return [] if value is None else [f"{name} = {quote_literal(value)}"]
 
 
-def _newest(frame: DataFrame, time: str, limit: int) -> list[Row]:
-    # What was read from logs has times of milliseconds: of two at once, the later commit is first.
-    order = [_column(time).sort(ascending=False)]
-    if "version" in frame.schema().names:
-        order.append(_column("version").sort(ascending=False))
-    return [_plain(row) for row in frame.sort(*order).limit(limit).to_pylist()]
-
-
-def _filtered(frame: DataFrame, conditions: Iterable[Expr]) -> DataFrame:
-    for condition in conditions:
-        frame = frame.filter(condition)
-    return frame
-
-
-def _column(name: str) -> Expr:
-    from datafusion import col  # noqa: PLC0415 - heavy
-
-    return col(name)
-
-
-def _literal(value: object) -> Expr:
-    from datafusion import lit  # noqa: PLC0415 - heavy
-
-    return lit(value)
-
-
-def _equal(name: str, value: str | None) -> list[Expr]:
-    return [] if value is None else [_column(name) == _literal(value)]
-
-
-def _since(name: str, moment: datetime | None) -> list[Expr]:
-    if moment is None:
+def _since(name: str, time: datetime | None) -> list[str]:
+    if time is None:
         return []
-    # The days first: they are the partitions, and most are not even looked at.
-    return [
-        _column("event_date") >= _literal(moment.date()),
-        _column(name) >= _literal(moment),
-    ]
+    # The partition column first: it leaves most files unread.
+    return [f"event_date >= DATE '{time.date()}'", f"{name} >= {timestamp_literal(time)}"]
 
 
-def _is_in(name: str, values: list[str]) -> Expr:
-    from datafusion import functions as f  # noqa: PLC0415 - heavy
+def _table_condition(ledger: LedgerListing, table: str) -> str:
+    """Return the predicate for the rows of a table.
 
-    return f.in_list(_column(name), [_literal(value) for value in values])
+    Raises:
+        CommandError: no row of the ledger is of such a table, or the prefix is that of several ids.
+    """
+    exact = (
+        f"table_name = {quote_literal(table)} OR table_id = {quote_literal(table)}"
+        f" OR table_uri = {quote_literal(canonical_uri(table))}"
+    )
+    if ledger.query(f"SELECT 1 AS one FROM inventory WHERE {exact} LIMIT 1"):  # noqa: S608 - quoted
+        return exact
+    prefix = quote_literal(table)
+    rows = ledger.query(
+        f"SELECT DISTINCT table_id FROM inventory WHERE starts_with(table_id, {prefix})"  # noqa: S608
+    )
+    if len(rows) == 1 and table:
+        return f"table_id = {quote_literal(rows[0]['table_id'])}"
+    if len(rows) > 1 and table:
+        msg = f"--table: {len(rows)} table ids begin with {table}: give more of the id"
+        raise CommandError(msg)
+    msg = f"--table: the ledger has no table {table!r}{_known_tables(ledger)}"
+    raise CommandError(msg)
 
 
-def _is_table(text: str) -> Expr:
-    from deltawitness.ledger.tables.write_rows import ledger_uri  # noqa: PLC0415 - as above
-
-    is_named = _column("table_name") == _literal(text)
-    has_id = _column("table_id") == _literal(text)
-    return is_named | has_id | (_column("table_uri") == _literal(ledger_uri(text)))
+def _known_tables(ledger: LedgerListing) -> str:
+    rows = ledger.query(
+        "SELECT table_name, max(event_time) AS last FROM inventory"
+        " WHERE table_name IS NOT NULL GROUP BY table_name ORDER BY last DESC"
+    )
+    names = [row["table_name"] for row in rows]
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f"; it has {', '.join(names[:_SHOWN])}{more}" if names else ""

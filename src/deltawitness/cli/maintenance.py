@@ -19,11 +19,11 @@ def drain_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Carry what processes that are gone left behind into the ledger."""
+    """Import the spools of dead processes into the ledger. Exits 1 if any is left."""
     from deltawitness.ledger.spool.reader import adopt  # noqa: PLC0415 - heavy
 
     with of_ledger(root, "written"):
-        ledger = existing_ledger(root, or_waiting=True)
+        ledger = existing_ledger(root, or_spools=True)
         drained = ledger.drain()
         left = sum(1 for _ in adopt(ledger.spools))
     if as_json:
@@ -31,7 +31,9 @@ def drain_command(
     else:
         print_drained(console(sys.stdout), drained)
     if left:
-        print_error(f"what {left} processes left could not be carried, and waits")
+        print_error(
+            f"the spools of {left} dead processes could not be imported and stay where they are"
+        )
         raise typer.Exit(FAILED)
 
 
@@ -39,7 +41,7 @@ def optimize_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Compact the ledger's tables, and delete the files that nobody needs any more."""
+    """Compact the ledger's tables, and delete files that no version of the last 7 days needs."""
     with of_ledger(root, "maintained"):
         maintained = existing_ledger(root).optimize()
     if as_json:
@@ -52,7 +54,7 @@ def verify_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Check what must hold of the ledger: 1 when something does not."""
+    """Check the ledger for duplicate, contradictory or unreadable rows. Exits 1 if there are any."""
     with of_ledger(root, "read"):
         verification = existing_ledger(root).verify()
     if as_json:

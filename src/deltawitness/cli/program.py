@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,10 +27,37 @@ NOT_EXECUTABLE = 126
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
+_PYTHON = re.compile(r"(python|pypy)[0-9.]*")
+
+_OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "--check-hash-based-pycs"})
+"""Options of the interpreter whose value is the next argument."""
+
+
 def job_name(command: list[str]) -> str:
-    """Return the name of the job that a command line is, when nobody gave it one."""
-    program = next((word for word in command[1:] if not word.startswith("-")), command[0])
-    return Path(program).stem or "program"
+    """Return the default name of the job that a command line runs.
+
+    Of a Python program it is the name of its module or script; of `-c` that of the interpreter, never
+    the text of the program.
+
+    >>> job_name(["python3", "-m", "pk.job"]), job_name(["python", "jobs/load.py", "x"])
+    ('pk.job', 'load')
+    >>> job_name(["python3.11", "-c", "import x"]), job_name(["/usr/bin/env", "./load.sh"])
+    ('python', 'load')
+    """
+    is_python = _PYTHON.fullmatch(Path(command[0]).name) is not None
+    name = "python" if is_python else Path(command[0]).stem or "program"
+    words = iter(command[1:])
+    for word in words:
+        option = word[:1] == "-" and word[1:2] != "-"
+        if is_python and option and word.endswith("m"):
+            return next(words, name)
+        if option and word.endswith("c"):
+            return name
+        if is_python and word in _OPTIONS_WITH_VALUE:
+            next(words, None)
+        elif not word.startswith("-"):
+            return Path(word).stem or name
+    return name
 
 
 @dataclass(frozen=True, slots=True)

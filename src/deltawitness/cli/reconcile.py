@@ -32,28 +32,24 @@ __all__ = ["reconcile_command"]
 
 def reconcile_command(
     tables: Annotated[
-        list[str] | None, typer.Argument(help="Where they lie; patterns of paths too.")
+        list[str] | None, typer.Argument(help="Table paths or URIs; globs allowed.")
     ] = None,
-    all_tables: Annotated[
-        bool, typer.Option("--all", help="All tables that the ledger knows.")
-    ] = False,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Append the rows that are missing.")
-    ] = False,
+    all_tables: Annotated[bool, typer.Option("--all", help="All tables in the ledger.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Append the missing rows.")] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Look at all commits, also those seen before.")
+        bool, typer.Option("--full", help="Read all commits, including those compared before.")
     ] = False,
     since: Annotated[dt.datetime | None, SinceOption] = None,
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Compare the ledger with the logs of tables: 1 when something is missing or wrong.
+    """Compare the ledger with the logs of tables. Exits 1 if rows are missing or wrong.
 
-    With --apply what is missing is appended, and the exit code is 1 when something is wrong still.
+    With --apply, missing rows are appended, and it exits 1 only if rows are wrong.
     """
     with of_ledger(root, "reconciled"):
         if bool(tables) == all_tables:
-            msg = "reconcile: name tables, or give --all"
+            msg = "reconcile: expected either table paths or --all"
             raise CommandError(msg, MISUSED)
         ledger = existing_ledger(root) if all_tables else any_ledger(root)
         with _progress() as progress:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.activation import SITE_DIRECTORY, asks_for_export
+from deltawitness.activation import LOADED, SITE_DIRECTORY, asks_for_export
 from deltawitness.cli.console import MISUSED, console, log_to_stderr, print_error
 from deltawitness.cli.program import job_name, leave_as, run_program
 from deltawitness.cli.run_ledger import RunLedger, run_ledger
@@ -37,19 +37,22 @@ _TRACED_NOT_EXPORTED = {
 def run_command(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
     job: Annotated[
-        str | None, typer.Option(help="Name of the job; the program's by default.")
+        str | None, typer.Option(help="Job name; the script or module name by default.")
     ] = None,
-    quiet: Annotated[bool, typer.Option(help="No summary at the end.")] = False,
-    show_trace: Annotated[bool, typer.Option(help="Print the run's trace as a tree.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Print no summary.")] = False,
+    show_trace: Annotated[bool, typer.Option(help="Print the trace as a tree.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the summary to this file as JSON.")
     ] = None,
-    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Keep no ledger.")] = False,
+    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Write no ledger.")] = False,
 ) -> None:
-    """Run a program with every Delta write observed; its input, output and exit code are its own.
+    """Run a program and observe its Delta writes. Input, output and exit code are the program's.
 
-    What it writes is kept in a ledger under DELTAWITNESS_CACHE_ROOT, else in `.deltawitness`.
+    The ledger of its writes is in DELTAWITNESS_ROOT, else in `.deltawitness`.
     """
+    if command[0].startswith("-"):
+        print_error(f"run: unknown option {command[0]}")
+        raise typer.Exit(MISUSED)
     if json_file is not None:
         _must_be_writable(json_file)
     run_id = new_id()
@@ -68,6 +71,7 @@ def run_command(
         code = ended.code
         run_span = RunSpanExport(supervision.lock, code)
         events = list(read_events(events_file))
+        was_loaded = Path(f"{events_file}{LOADED}").exists()
         log_to_stderr()
         end = ProcessEnd(supervision.lock, ended.pid or 0, run_id, code)
         has_written = ledger.take_over(end, job, has_written=bool(events)) > 0 or bool(events)
@@ -79,7 +83,7 @@ def run_command(
             json_file.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
         if not quiet:
             told = console(sys.stderr)
-            notes = _notes(events, code)
+            notes = _notes(events, code) if was_loaded or ended.pid is None else [_NOT_LOADED]
             if has_written:
                 notes += _ledger_notes(ledger, run_id)
             print_summary(told, summary, notes)
@@ -109,7 +113,23 @@ def _environment(run_id: str, job: str, events_file: Path) -> dict[str, str]:
         Env.RUN_ID.value: run_id,
         Env.JOB.value: job,
         Env.EVENTS_FILE.value: str(events_file),
+        **_service_name(job),
     }
+
+
+_NOT_LOADED = (
+    "nothing was observed: no Python process of the program loaded deltawitness. Run it with the Python"
+    f" that deltawitness is installed in ({sys.executable}), without the options -I, -E and -S"
+)
+
+
+def _service_name(job: str) -> dict[str, str]:
+    """Return the variable that makes the job's name the `service.name`, where nothing else sets it."""
+    attributes = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    names = [pair.partition("=")[0].strip() for pair in attributes.split(",")]
+    if os.environ.get("OTEL_SERVICE_NAME") or "service.name" in names:
+        return {}
+    return {"OTEL_SERVICE_NAME": job}
 
 
 def _notes(events: list[EventLine], code: int) -> list[str]:

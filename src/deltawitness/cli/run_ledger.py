@@ -121,11 +121,16 @@ def run_ledger(*, is_wanted: bool) -> RunLedger:
         return RunLedger()
     root = absolute_root(settings)
     return RunLedger(
-        {Env.CACHE_ROOT.value: root},
+        {name.value: root for name in (Env.CACHE_ROOT, Env.ROOT) if _is_set(name)},
         root,
         spool_folder_of(settings, root),
         OwnFolder(root if settings.cache_root is None else None),
     )
+
+
+def _is_set(name: Env) -> bool:
+    """Return whether the program's environment needs the absolute root under this name."""
+    return name is Env.CACHE_ROOT or bool(os.environ.get(name))
 
 
 def _drain() -> int:
@@ -148,7 +153,7 @@ def _spool_failed_run(spools: Path, end: ProcessEnd, job: str, root: str) -> Non
 
     problems: list[BaseException] = []
     spool = Spool(spools, limit=1 << 20, on_error=problems.append)
-    started = OpenRun(RunContext(end.run_id, job), is_part=False).started(ledger_uri(root))
+    started = OpenRun(RunContext(end.run_id, job), is_part=False).start_row(ledger_uri(root))
     started["pid"] = end.pid
     row = run_row(started, Tally(), status=RunStatus.ABANDONED, end_time=now_ns() // 1000)
     spool.append(RecordKind.RUN_END, end.run_id, as_json(end.row_with_exit(row)))

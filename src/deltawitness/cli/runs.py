@@ -1,4 +1,4 @@
-"""`deltawitness runs` and `deltawitness show`: the runs of the ledger, and all there is on one."""
+"""`deltawitness runs` and `deltawitness show`: the runs of the ledger, and the report of one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
-from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
-from deltawitness.cli.ledger_queries import Row, RunReport, run_report, runs_of
+from deltawitness.cli.ledger_option import RootOption, listed_ledger, of_ledger
+from deltawitness.cli.ledger_queries import Row, RunReport, list_runs, read_run, similar_run_ids
 from deltawitness.report.runs import print_run, print_runs
 from deltawitness.report.summary import summary_lines
 
@@ -29,7 +29,7 @@ def _status(text: str) -> str:
 
 
 def runs_command(
-    job: Annotated[str | None, typer.Option(help="Of this job.")] = None,
+    job: Annotated[str | None, typer.Option(help="Filter by job name.")] = None,
     status: Annotated[
         str | None,
         typer.Option(
@@ -37,45 +37,47 @@ def runs_command(
         ),
     ] = None,
     since: Annotated[dt.datetime | None, SinceOption] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows.")] = 20,
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """List finished runs, newest first."""
     with of_ledger(root, "read"):
-        rows = runs_of(existing_ledger(root), job=job, status=status, since=since, limit=limit)
+        ledger = listed_ledger(root)
+        rows = list_runs(ledger, job=job, status=status, since=since, limit=limit)
+        similar = [] if as_json else similar_run_ids(ledger, rows)
     if as_json:
         print_json(rows)
     else:
-        print_runs(console(sys.stdout), rows)
+        print_runs(console(sys.stdout), rows, similar)
 
 
 def show_command(
-    run_id: Annotated[str, typer.Argument(help="The run's id, or how it begins.")],
+    run_id: Annotated[str, typer.Argument(help="Run id, or an unambiguous prefix of it.")],
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Show one run: the runs opened in it, what was done to which table, and what failed."""
+    """Show one run: its child runs, its operations by table, and what failed."""
     with of_ledger(root, "read"):
-        told = run_report(existing_ledger(root), run_id)
+        report = read_run(listed_ledger(root), run_id)
     if as_json:
-        print_json(_told_json(told))
+        print_json(_report_json(report))
     else:
-        print_run(console(sys.stdout), told)
+        print_run(console(sys.stdout), report)
 
 
-def _told_json(told: RunReport) -> dict[str, Any]:
+def _report_json(report: RunReport) -> dict[str, Any]:
     return {
-        "run": told.run,
-        "children": _children_json(told, told.run["run_id"]),
-        "total": told.total(),
-        "tables": summary_lines(told.summary),
-        "failed": told.failed,
+        "run": report.run,
+        "children": _children_json(report, report.run["run_id"]),
+        "total": report.total(),
+        "tables": summary_lines(report.summary),
+        "failed": report.failed,
     }
 
 
-def _children_json(told: RunReport, run_id: str) -> list[Row]:
+def _children_json(report: RunReport, run_id: str) -> list[Row]:
     return [
-        {**child, "children": _children_json(told, child["run_id"])}
-        for child in told.children.get(run_id, [])
+        {**child, "children": _children_json(report, child["run_id"])}
+        for child in report.children.get(run_id, [])
     ]

@@ -10,31 +10,54 @@ import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
-from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
-from deltawitness.cli.ledger_queries import writes_of
+from deltawitness.cli.ledger_option import RootOption, listed_ledger, of_ledger
+from deltawitness.cli.ledger_queries import list_writes, similar_run_ids
 from deltawitness.report.writes import print_writes
 from deltawitness.semconv import CacheResult
 
 __all__ = ["writes_command"]
 
 
+def _parse_result(text: str) -> CacheResult:
+    """Return a result, also where it is followed by its reason, as in the listing.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    try:
+        return CacheResult(text.partition(":")[0].strip())
+    except ValueError:
+        msg = f"expected one of {', '.join(CacheResult)}"
+        raise typer.BadParameter(msg) from None
+
+
 def writes_command(
     table: Annotated[
-        str | None, typer.Option(help="Of this table: its name, its id or where it lies.")
+        str | None,
+        typer.Option(help="Filter by table: its name, id (or a prefix of it), path or URI."),
     ] = None,
-    run: Annotated[str | None, typer.Option(help="Of this run: its id, or how it begins.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Filter by run: its id, or an unambiguous prefix of it.")
+    ] = None,
     since: Annotated[dt.datetime | None, SinceOption] = None,
-    result: Annotated[CacheResult | None, typer.Option(help="Ended so.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    result: Annotated[
+        CacheResult | None,
+        typer.Option(
+            parser=_parse_result,
+            metavar="RESULT",
+            help=f"Filter by result: {', '.join(CacheResult)}.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows.")] = 20,
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """List what was done to tables, newest first."""
+    """List operations on tables, newest first."""
     with of_ledger(root, "read"):
-        rows = writes_of(
-            existing_ledger(root), table=table, run=run, since=since, result=result, limit=limit
-        )
+        ledger = listed_ledger(root)
+        rows = list_writes(ledger, table=table, run=run, since=since, result=result, limit=limit)
+        similar = [] if as_json else similar_run_ids(ledger, rows)
     if as_json:
         print_json(rows)
     else:
-        print_writes(console(sys.stdout), rows)
+        print_writes(console(sys.stdout), rows, similar)

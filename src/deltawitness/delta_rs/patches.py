@@ -501,7 +501,21 @@ _HAS_DRY_RUN = frozenset({"vacuum", "repair"})
 
 def _position(callable_: Call, name: str) -> int:
     """Return where `name` stands among the parameters, `self` included, as the engine says it."""
-    return list(inspect.signature(callable_).parameters).index(name)
+    return _parameter_names(callable_).index(name)
+
+
+def _parameter_names(callable_: Call) -> list[str]:
+    """Return the names of the parameters of a function or method, `self` included.
+
+    `inspect.signature` compiles the text signature of a built-in function, which for all seams
+    together is a tenth of the time of `instrument()`; a plain list of names needs no compiler.
+    """
+    text = getattr(inspect.unwrap(callable_), "__text_signature__", None) or ""
+    parts = text.removeprefix("(").removesuffix(")").split(", ")
+    names = [part.removeprefix("$").partition("=")[0] for part in parts if part not in {"/", "*"}]
+    if all(name.isidentifier() for name in names):
+        return names
+    return list(inspect.signature(callable_).parameters)
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:

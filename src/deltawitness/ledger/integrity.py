@@ -1,4 +1,4 @@
-"""What must hold of a ledger, checked."""
+"""Integrity checks of a ledger: readable tables, unique rows, and rows that agree with the logs."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ __all__ = ["Finding", "IntegrityResult", "Problem", "check_integrity"]
 
 
 class Problem(StrEnum):
-    """What can be wrong with a ledger."""
+    """The kinds of integrity problems."""
 
     UNREADABLE = "unreadable"
     """A table cannot be opened."""
-    DOUBLED_ROWS = "find_duplicate_rewrites"
-    """Two compactions at once have put rows into a table twice."""
+    DOUBLED_ROWS = "doubled_rows"
+    """Two concurrent compactions wrote the same rows twice."""
     DOUBLED_OPERATION = "doubled_operation"
-    """An operation is in the inventory more than once."""
+    """An operation has more than one row in the inventory."""
     DOUBLED_RUN = "doubled_run"
-    """The row of a run and process is there more than once."""
+    """A run and process has more than one row."""
     DOUBLED_VERSION = "doubled_version"
-    """Two rows of the inventory stand for one commit of a table."""
+    """Two rows of the inventory name the same commit of a table."""
     PHANTOM_ROW = "phantom_row"
-    """A row of the inventory names a version that is not in its table's log."""
+    """A row of the inventory names a version that its table's log does not contain."""
     DIFFERING_ROW = "differing_row"
-    """A row of the inventory names another write's version, or not every version of its own."""
+    """A row of the inventory names another write's version, or omits a version of its own write."""
     DAMAGED_LINES = "damaged_lines"
-    """Lines of a spool do not match their checksum."""
+    """Records of a spool do not match their checksum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong.
+    """One integrity problem.
 
     Attributes:
-        problem: of which kind.
-        where: which table or spool.
-        text: what was seen.
-        write_id: of the row of the inventory that is wrong.
+        problem: its kind.
+        where: name of the table or spool.
+        text: what was found.
+        write_id: of the wrong inventory row; None for other problems.
     """
 
     problem: Problem
@@ -66,13 +66,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class IntegrityResult:
-    """What a check of the ledger has seen.
+    """The result of an integrity check.
 
     Attributes:
-        findings: what is wrong.
-        rows: rows by table.
-        waiting: operations that are not in the ledger yet.
-        unread: tables with rows whose logs could not be read; their rows were not compared.
+        findings: the problems.
+        rows: number of rows by table name.
+        waiting: number of operations in spools that are not drained yet.
+        unread: URIs of tables whose logs could not be read; their rows were not compared.
     """
 
     findings: tuple[Finding, ...]
@@ -82,28 +82,28 @@ class IntegrityResult:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no problem was found."""
         return not self.findings
 
 
 def check_integrity(root: LedgerRoot, spools: Path, settings: Settings) -> IntegrityResult:
-    """Check a ledger: by itself, and its rows against the logs of the tables that they name.
+    """Check a ledger's tables and spools, and compare its rows with the logs of their tables.
 
     Args:
-        root: where it lies.
-        spools: the local folder of what is not in it yet.
+        root: location of the ledger.
+        spools: the local folder of the spools.
         settings: as for a reconcile.
     """
     findings: list[Finding] = []
     rows: dict[str, int] = {}
     for table in TABLES:
         try:
-            opened = root.opened(table)
+            opened = root.open_table(table)
             if opened is not None:
                 rows[table.name] = _count(opened)
                 findings += _doubled_files(root, table)
                 findings += _doubled_keys(opened, table)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from being read is the finding
+        except Exception as error:  # noqa: BLE001 - any failure to read is a finding
             findings.append(Finding(Problem.UNREADABLE, table.name, redact_text(str(error))))
     unread: tuple[str, ...] = ()
     if INVENTORY.name in rows:
@@ -115,14 +115,14 @@ def check_integrity(root: LedgerRoot, spools: Path, settings: Settings) -> Integ
 
 
 def _wrong_rows(plan: ReconcilePlan, findings: Sequence[Finding]) -> Iterator[Finding]:
-    """Yield the rows that the logs contradict; one that is there twice has been found as that."""
-    known = {finding.write_id for finding in findings if finding.write_id is not None}
+    """Yield a finding per row that contradicts a log; skip duplicates already in `findings`."""
+    reported = {finding.write_id for finding in findings if finding.write_id is not None}
     for phantom in plan.phantom:
         text = f"write_id {phantom.write_id}: version {phantom.version} is not in the log"
         yield Finding(Problem.PHANTOM_ROW, INVENTORY.name, text, phantom.write_id)
     for row in plan.differing:
         is_doubled = row.difference is Difference.DOUBLED
-        if is_doubled and row.write_id in known:
+        if is_doubled and row.write_id in reported:
             continue
         problem = Problem.DOUBLED_VERSION if is_doubled else Problem.DIFFERING_ROW
         versions = ", ".join(map(str, row.versions)) or "none"
@@ -132,8 +132,8 @@ def _wrong_rows(plan: ReconcilePlan, findings: Sequence[Finding]) -> Iterator[Fi
 
 _WRONG = {
     Difference.OTHER_WRITE: "another write committed them",
-    Difference.UNTOLD_COMMIT: "the log holds a commit of it that the row does not name",
-    Difference.DOUBLED: "another row stands for the same commit",
+    Difference.MISSING_COMMIT: "the log holds a commit of it that the row does not name",
+    Difference.DOUBLED: "another row names the same commit",
 }
 
 
@@ -178,7 +178,7 @@ def _waiting(spools: Path) -> tuple[int, list[Finding]]:
             lines = decode(path.read_bytes())
         except FileNotFoundError:  # drained meanwhile
             continue
-        ids |= {line.key for line in lines.whole if line.kind in {"N", "R"}}
+        ids |= {line.key for line in lines.valid if line.kind in {"N", "R"}}
         if lines.damaged:
             where = f"{path.parent.name}/{path.name}"
             text = f"{lines.damaged} lines do not match their checksum"

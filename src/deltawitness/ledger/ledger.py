@@ -1,4 +1,4 @@
-"""The ledger as a program asks it: its tables as frames, its upkeep, its truth checked."""
+"""The public class `Ledger`: query, drain, reconcile, maintain and verify a ledger."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """What every run wrote, when, from what and with which result.
+    """The ledger of a cache root: every write, run and metadata snapshot, as Delta tables.
 
-    What this process has told and not drained yet is drained before anything is read.
+    This process's spool is drained before anything is read, so that its own writes are included.
 
     Args:
-        root: the cache root; that of the settings when None.
-        storage_options: as for `DeltaTable`; those of the settings when None.
-        settings: how to behave; from the environment when None.
+        root: the cache root; `settings.cache_root` when None.
+        storage_options: as for `DeltaTable`; `settings.storage_options` when None.
+        settings: the settings; read from the environment when None.
 
     Raises:
         ConfigurationError: a setting in the environment is invalid.
@@ -65,11 +65,11 @@ class Ledger:
         *,
         settings: Settings | None = None,
     ) -> None:
-        known = settings or Settings.from_env()
+        given = Settings.or_from_env(settings)
         self._settings = replace(
-            known,
-            cache_root=known.cache_root if root is None else str(root),
-            storage_options=storage_options or known.storage_options,
+            given,
+            cache_root=given.cache_root if root is None else str(root),
+            storage_options=storage_options or given.storage_options,
         )
         self.root = root_of(self._settings)
         self.spools = spool_folder(self._settings, self.root)
@@ -77,15 +77,15 @@ class Ledger:
     # --- reading -------------------------------------------------------------------------------------
 
     def inventory(self) -> DataFrame:
-        """Return a row per observed operation."""
+        """Return a frame with a row per observed operation."""
         return self._frame(INVENTORY)
 
     def runs(self) -> DataFrame:
-        """Return a row per finished run, the processes that took part in it summed."""
+        """Return a frame with a row per finished run, summed over its processes."""
         return self._frame(RUNS)
 
     def snapshots(self) -> DataFrame:
-        """Return a row per metadata snapshot."""
+        """Return a frame with a row per metadata snapshot."""
         return self._frame(SNAPSHOTS)
 
     def _frame(self, table: LedgerTable) -> DataFrame:
@@ -95,13 +95,13 @@ class Ledger:
         return frame_of(SessionContext(), self.root, table)
 
     def register(self, ctx: SessionContext) -> None:
-        """Put the tables into the schema `cache_ledger` of a session, as they are now.
+        """Register the tables in the schema `cache_ledger` of a session, at their current versions.
 
-        Registering again shows what has come since.
+        Call it again to see later rows.
 
         Args:
-            ctx: the session; `SELECT * FROM cache_ledger.inventory` (`.runs`, `.snapshots`) works
-                there from now on.
+            ctx: the session; afterwards `SELECT * FROM cache_ledger.inventory` (`.runs`,
+                `.snapshots`) works in it.
         """
         from datafusion.catalog import Schema  # noqa: PLC0415 - heavy
 
@@ -114,14 +114,14 @@ class Ledger:
         for table in TABLES:
             schema.register_table(table.alias, frame_of(ctx, self.root, table).into_view())
 
-    # --- upkeep --------------------------------------------------------------------------------------
+    # --- maintenance ---------------------------------------------------------------------------------
 
     def drain(self) -> DrainResult:
-        """Carry what waits into the ledger: of this process, and of those that are gone.
+        """Append the spools of this process and of dead processes to the ledger.
 
         Returns:
-            What was carried by this call; what this process's own drain carries meanwhile is told
-            there.
+            What this call appended from spools of dead processes. The drain of this process's own
+            spool is not counted.
 
         Raises:
             OSError: the ledger's storage cannot be written.
@@ -130,13 +130,13 @@ class Ledger:
         self._drain_own()
         own = recorder_of(self.root)
         drain = Drain(self.root, tail=self._settings.landed_tail)
-        return drain.all_dead(self.spools, None if own is None else own.home)
+        return drain.drain_abandoned(self.spools, None if own is None else own.home)
 
     def _drain_own(self) -> None:
-        mark_delta_rs_used()  # at the program's own request
+        mark_delta_rs_used()  # the program called a method that needs delta-rs
         own = recorder_of(self.root)
         if own is not None:
-            own.settle_all()
+            own.await_rows()
             own.drain()
 
     def reconcile(
@@ -147,18 +147,18 @@ class Ledger:
         full: bool = False,
         progress: Progress | None = None,
     ) -> ReconcilePlan:
-        """Compare the ledger with the logs of tables; nothing is written until the plan is applied.
+        """Compare the ledger with the logs of tables; only `apply()` of the returned plan writes.
 
         Args:
-            tables: URIs, globs of local paths, or open tables; all that the inventory knows when
+            tables: URIs, globs of local paths, or open tables; all tables in the inventory when
                 None.
-            since: commits before it are left out.
-            full: look at all that the logs hold; else only at what has come since the last time.
-            progress: is told now and then of `(table, commits read, of how many)`.
+            since: skip commits before this time.
+            full: read all commits in the logs; otherwise only those since the last reconcile.
+            progress: called now and then with `(table, commits read, total commits)`.
 
         Raises:
-            OSError: the ledger's storage cannot be read; what keeps a table's log from being read
-                is a finding of the plan.
+            OSError: the ledger's storage cannot be read. A log that cannot be read raises nothing;
+                the plan lists its table as unreadable.
             DeltaError: a table of the ledger is damaged.
         """
         self.drain()
@@ -173,7 +173,7 @@ class Ledger:
         )
 
     def optimize(self) -> list[MaintenanceResult]:
-        """Compact the tables and delete what no version of the retention needs.
+        """Compact the ledger's tables and delete files that are past their retention.
 
         Raises:
             OSError: the storage cannot be read or written.
@@ -182,10 +182,10 @@ class Ledger:
         return [optimize(self.root, table) for table in TABLES]
 
     def verify(self) -> IntegrityResult:
-        """Check what must hold of the ledger.
+        """Check the ledger.
 
-        Its tables can be read, no operation and no run is there twice, and every version that a row
-        of the inventory names was committed by that row's write, as the logs of the tables say.
+        Its tables must be readable, no operation and no run may have two rows, and every version in
+        the inventory must have been committed by that row's write, according to the table's log.
         """
         self._drain_own()
         return check_integrity(self.root, self.spools, self._settings)

@@ -80,7 +80,9 @@ class LedgerSink(NullLedgerSink):
     def note(self, write: InFlightWrite, /) -> None:
         """Keep what the caller's thread knows of a write that has ended."""
         try:
-            write.segment = self._recorder.note(write.write_id, write.run, self._text(write))
+            write.segment = self._recorder.record_provisional(
+                write.write_id, write.run, self._text(write)
+            )
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
             report("spool", error)
 
@@ -92,7 +94,7 @@ class LedgerSink(NullLedgerSink):
             self._intent_text(write),
             write.run,
             write_id=write.write_id,
-            mark=write.commit_write_id,
+            commit_write_id=write.commit_write_id,
             started_at=write.started_at,
             duration_ns=write.duration_ns,
             trace_id=format_trace_id(context.trace_id) if is_traced else None,
@@ -118,7 +120,7 @@ class LedgerSink(NullLedgerSink):
         """Keep the whole row of a write."""
         event, told = write.event, write.redacted
         if event is not None and told is not None:
-            self._recorder.settle(write.segment, event, told, write.location)
+            self._recorder.finalize(write.segment, event, told, write.location)
 
     def run_started(self, run: RunContext, /) -> None:
         """Keep that a run is open.

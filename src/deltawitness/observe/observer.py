@@ -141,7 +141,7 @@ class Observer:
         request_hook: RequestHook | None = None,
         response_hook: ResponseHook | None = None,
     ) -> None:
-        self.settings = resolve(settings or Settings.from_env())
+        self.settings = resolve(Settings.or_from_env(settings))
         # An invalid run or scope in the environment is an error now, before any write.
         check_environment()
         current_cache_context()
@@ -162,8 +162,8 @@ class Observer:
         self.recorder = self._recording.recorder
         if self.recorder is not None:
             drains = DrainInstruments(meter_provider, self.recorder)
-            self.recorder.on_drain = drains.record
-            self.recorder.settle_all = self._flush_in_time
+            self.recorder.drains.on_drain = drains.record
+            self.recorder.await_rows = self._flush_in_time
         self._delivery = Delivery(
             self._steps(sinks),
             interval=self.settings.delivery_interval,
@@ -203,7 +203,7 @@ class Observer:
         _observer = self
         self._announce_providers()
         if self.recorder is not None:
-            on_cache_operation(self.recorder.operation)
+            on_cache_operation(self.recorder.record_operation)
         add_run_listener(self)
         # Registered first, so that it runs after every other exit handler of ours.
         atexit.register(restore_interrupt)
@@ -310,7 +310,7 @@ class Observer:
     def _flush_at_exit(self) -> None:
         self._is_exiting = True
         if self.recorder is not None:
-            self.recorder.is_exiting = True
+            self.recorder.drains.is_exiting = True
         # Whoever interrupts the wait gets the exit status that the program has; the rest is drained later.
         with suppress(KeyboardInterrupt):
             self._flush_in_time()
@@ -320,7 +320,7 @@ class Observer:
     def _flush_before_termination(self) -> None:
         """Deliver, export and drain what waits, within the time that SIGTERM leaves."""
         if self.recorder is not None:
-            self.recorder.is_terminated = True
+            self.recorder.drains.is_terminated = True
         self._delivery.flush(TIME_TO_GO)
         self._run_spans.end_all(Terminated())
         with self._exporting_meanwhile():

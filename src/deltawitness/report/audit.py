@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from deltawitness.commit import CommitMetadata
 from deltawitness.report.format import count_of
+from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["AuditResult", "audit_json", "print_audit"]
 
@@ -74,21 +74,26 @@ def print_audit(console: Console, tables: Sequence[AuditResult]) -> None:
     """Print the commits that fail, and how many there were."""
     failing = [(table, *found) for table in tables for found in table.failing]
     if failing:
-        shown = Table()
-        shown.add_column("table", overflow="fold")
-        shown.add_column("version", justify="right")
-        for name in ("operation", "engine"):
-            shown.add_column(name)
-        shown.add_column("missing", overflow="fold")
-        for table, commit, missing in failing:
-            shown.add_row(
+        rows = [
+            (
                 table.table,
                 str(commit.version),
                 commit.operation or "",
                 commit.engine_info or "",
                 ", ".join(missing),
             )
-        console.print(shown, highlight=False)
+            for table, commit, missing in failing
+        ]
+        print_table(console, _COLUMNS, rows)
     commits = sum(table.commits for table in tables)
-    looked_at = f"{count_of(commits, 'commit')} of {count_of(len(tables), 'table')}"
-    console.print(f"{looked_at}: {len(failing)} without the standard metadata", highlight=False)
+    checked = f"{count_of(commits, 'commit')} of {count_of(len(tables), 'table')}"
+    print_line(console, f"{checked}: {len(failing)} without the standard metadata")
+
+
+_COLUMNS = (
+    Column("table", wrap_at=16),
+    Column("version", is_number=True),
+    Column("operation"),
+    Column("engine", wrap_at=10),
+    Column("missing", wrap_at=17),
+)

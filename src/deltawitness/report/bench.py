@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+
+from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
     from deltawitness.bench.measure import BenchLine
@@ -18,17 +19,17 @@ def print_bench(console: Console, lines: Sequence[BenchLine], machine: Mapping[s
     """Print the figures of each variant, and how to read them.
 
     Args:
-        console: where to.
+        console: the console to print on.
         lines: the figures.
-        machine: what they were measured on.
+        machine: the machine that they were measured on.
     """
-    table = Table()
-    for name in ("case", "variant"):
-        table.add_column(name)
-    for name in ("writes", "median", "added", "ratio of medians", "median of ratios"):
-        table.add_column(name, justify="right")
-    for line in lines:
-        table.add_row(
+    columns = [Column("case", wrap_at=12), Column("variant", wrap_at=10)]
+    columns += [
+        Column(name, is_number=True)
+        for name in ("writes", "median", "added", "ratio of medians", "median of ratios")
+    ]
+    rows = [
+        (
             line.case,
             line.variant,
             str(line.writes),
@@ -37,12 +38,12 @@ def print_bench(console: Console, lines: Sequence[BenchLine], machine: Mapping[s
             f"{line.ratio_of_medians:.3f}",
             f"{line.median_of_ratios:.3f}",
         )
-    console.print(table, highlight=False)
-    console.print(
+        for line in lines
+    ]
+    print_table(console, columns, rows)
+    print_line(
+        console,
         "Ratios are over `bare`. `bare again` is the control: another ratio that is no farther from"
         " 1.000 is noise; more --rounds make it smaller.",
-        highlight=False,
-        soft_wrap=True,
     )
-    told = ", ".join(f"{name} {value}" for name, value in machine.items())
-    console.print(told, highlight=False, soft_wrap=True)
+    print_line(console, ", ".join(f"{name} {value}" for name, value in machine.items()))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
-from deltawitness.report.format import count_of, seconds, short_id, size, text, timestamp
+from deltawitness.report.format import count_of, seconds, short_ids, size, text, timestamp
+from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
     from deltawitness.cache.entries.prune import PruneResult
@@ -21,58 +21,71 @@ Row = Mapping[str, Any]
 _MILLISECONDS = 1000
 
 
+_ENTRY_COLUMNS = (
+    Column("scope"),
+    Column("name", wrap_at=12),
+    Column("policy", wrap_at=8),
+    Column("version", is_number=True),
+    Column("made", wrap_at=10, splits_words=False),
+    Column("state", wrap_at=12),
+)
+
+
 def print_entries(console: Console, entries: Sequence[Row]) -> None:
     """Print a line for each entry."""
-    table = Table()
-    for name in ("scope", "name", "policy"):
-        table.add_column(name)
-    table.add_column("version", justify="right")
-    table.add_column("made", no_wrap=True)
-    table.add_column("state")
-    for entry in entries:
-        table.add_row(
+    rows = [
+        [
             text(entry["scope"]),
             entry["name"],
             text(entry["policy"]),
             text(entry["version"]),
             timestamp(entry["made_at"]),
             entry["problem"] or "live",
-        )
-    console.print(table, highlight=False)
+        ]
+        for entry in entries
+    ]
+    print_table(console, _ENTRY_COLUMNS, rows)
+
+
+_READ_COLUMNS = (
+    Column("time", wrap_at=10, splits_words=False),
+    Column("run"),
+    Column("job", wrap_at=8),
+    Column("result"),
+    Column("reason", wrap_at=16),
+    Column("seconds", is_number=True),
+)
 
 
 def print_why(console: Console, name: str, known: Sequence[Row], reads: Sequence[Row]) -> None:
     """Print what an entry was made from, and how it was found when it was asked for."""
     if not known:
-        console.print(f"{name} is not there any more", highlight=False)
+        print_line(console, f"{name} no longer exists")
     for entry in known:
         where = f"{entry['scope']} {name}: {entry['state']}"
         if "policy" in entry:
             age = _span(entry["age_s"])
             where += f", version {entry['version']} of policy {entry['policy']}, {age} old"
-        console.print(where, highlight=False, soft_wrap=True)
+        print_line(console, where)
         for line in _made_from(entry.get("made_from") or {}):
-            console.print(f"  {line}", highlight=False, soft_wrap=True)
+            print_line(console, f"  {line}")
     if not reads:
-        console.print("the ledger knows of no read", highlight=False)
+        print_line(console, "the ledger has no read of it")
         return
-    table = Table()
-    table.add_column("time", no_wrap=True)
-    table.add_column("run", no_wrap=True)
-    for column in ("job", "result", "reason"):
-        table.add_column(column)
-    table.add_column("seconds", justify="right")
-    for read in reads:
-        lasted = read["duration_ms"]
-        table.add_row(
-            timestamp(read["event_time"]),
-            short_id(read["run_id"]),
-            text(read["job"]),
-            text(read["result"]),
-            text(read["reason"]),
-            seconds(None if lasted is None else lasted / _MILLISECONDS),
-        )
-    console.print(table, highlight=False)
+    ids = short_ids(read["run_id"] for read in reads)
+    print_table(console, _READ_COLUMNS, [_read_cells(read, ids) for read in reads])
+
+
+def _read_cells(read: Row, ids: Mapping[str, str]) -> list[str]:
+    milliseconds = read["duration_ms"]
+    return [
+        timestamp(read["event_time"]),
+        ids.get(read["run_id"], ""),
+        text(read["job"]),
+        text(read["result"]),
+        text(read["reason"]),
+        seconds(None if milliseconds is None else milliseconds / _MILLISECONDS),
+    ]
 
 
 def _made_from(known: Row) -> list[str]:
@@ -97,14 +110,14 @@ def _span(count: float) -> str:
 def print_verified(console: Console, verified: Sequence[VerifyResult]) -> None:
     """Print a line for each result that was made again, and a count."""
     for found in verified:
-        console.print(str(found), highlight=False, soft_wrap=True)
+        print_line(console, str(found))
     if len(verified) != 1:
         counts: dict[str, int] = {}
         for found in verified:
             word = found.verdict.value.replace("_", " ")
             counts[word] = counts.get(word, 0) + 1
         told = ", ".join(f"{count} {word}" for word, count in counts.items())
-        console.print(told or "nothing was written", highlight=False)
+        print_line(console, told or "nothing was written")
 
 
 def print_pruned(console: Console, pruned: PruneResult) -> None:
@@ -117,6 +130,6 @@ def print_pruned(console: Console, pruned: PruneResult) -> None:
         ("could not be pruned", pruned.failed),
     ):
         if names:
-            console.print(f"{what}: {', '.join(names)}", highlight=False, soft_wrap=True)
+            print_line(console, f"{what}: {', '.join(names)}")
     freed = size(pruned.bytes) or "0 B"
-    console.print(f"{count_of(pruned.files, 'file')} deleted, {freed}", highlight=False)
+    print_line(console, f"{count_of(pruned.files, 'file')} deleted, {freed}")

@@ -1,4 +1,4 @@
-"""One commit of a table: what the engine says of it, and its metadata."""
+"""One commit of a table: the engine's record of it, and its metadata."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from deltawitness.commit import CommitMetadata
+from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_commit"]
 
+_COLUMNS = (Column("key", wrap_at=12), Column("value", wrap_at=20))
+
 
 def print_commit(console: Console, commit: CommitMetadata) -> None:
-    """Print one commit: what the engine says of it, and its metadata."""
-    table = Table(title=f"version {commit.version}  {commit.operation}", title_justify="left")
-    table.add_column("key")
-    table.add_column("value", overflow="fold")
+    """Print one commit: the engine's record of it, and its metadata."""
+    print_line(console, f"version {commit.version}  {commit.operation}")
+    rows = []
     if commit.timestamp is not None:
-        moment = dt.datetime.fromtimestamp(commit.timestamp / 1000, tz=dt.UTC)
-        table.add_row("committed at", moment.isoformat(timespec="milliseconds"))
-    table.add_row("engine", commit.engine_info or "unknown")
-    _add_rows(table, commit.operation_metrics)
-    table.add_section()
-    _add_rows(table, commit.metadata)
-    console.print(table, highlight=False)
+        time = dt.datetime.fromtimestamp(commit.timestamp / 1000, tz=dt.UTC)
+        rows.append(("committed at", time.isoformat(timespec="milliseconds")))
+    rows.append(("engine", commit.engine_info or "unknown"))
+    rows += [*_sorted(commit.operation_metrics), *_sorted(commit.metadata)]
+    print_table(console, _COLUMNS, rows)
     for problem in commit.problems:
-        console.print(f"problem: {problem}", highlight=False)
+        print_line(console, f"problem: {problem}")
 
 
-def _add_rows(table: Table, values: Mapping[str, Any]) -> None:
-    for name, value in sorted(values.items()):
-        table.add_row(name, str(value))
+def _sorted(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, str(value)) for name, value in sorted(values.items())]

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import Counter
+from collections.abc import Iterable
 
-__all__ = ["count_of", "number", "rows", "seconds", "short_id", "size", "text", "timestamp"]
+__all__ = [
+    "count_of",
+    "number",
+    "operation",
+    "rows",
+    "seconds",
+    "short_ids",
+    "size",
+    "text",
+    "timestamp",
+]
 
 _KIBI = 1024
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -20,13 +32,13 @@ def number(count: int | None) -> str:
     return f"{count:,}" if count else ""
 
 
-def count_of(count: int, noun: str) -> str:
-    """Return a count with what it counts.
+def count_of(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a count with the noun that it counts.
 
-    >>> counted(1, "table"), count_of(1200, "commit")
-    ('1 table', '1,200 commits')
+    >>> count_of(1, "table"), count_of(1200, "commit"), count_of(2, "entry", "entries")
+    ('1 table', '1,200 commits', '2 entries')
     """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
 
 
 def size(count: float) -> str:
@@ -75,11 +87,36 @@ def rows(added: int | None, updated: int | None, deleted: int | None) -> str:
     return " ".join(f"{sign}{count:,}" for sign, count in signs if count)
 
 
-def short_id(run_id: str | None) -> str:
-    """Return as much of a run's id as tells it from others: of ours, the moment that it is made of.
+def operation(name: str | None, mode: str | None) -> str:
+    """Return an operation with its save mode, where it has one.
 
-    >>> short_id("01a2108d-76d3-7f63-9970-41858edc11b4"), short_id("nightly-7")
-    ('01a2108d-76d3', 'nightly-7')
+    >>> operation("WRITE", "overwrite"), operation("DELETE", None)
+    ('WRITE overwrite', 'DELETE')
     """
-    is_ours = run_id is not None and _UUID.fullmatch(run_id)
-    return run_id[:13] if run_id and is_ours else run_id or ""
+    return " ".join(part for part in (name, mode) if part)
+
+
+def short_ids(ids: Iterable[str | None], others: Iterable[str] = ()) -> dict[str, str]:
+    """Return a prefix of each UUID that no other id begins with; other ids stay as they are.
+
+    Of a UUID of version 7 the first 13 characters are its time in milliseconds. All have one length.
+
+    Args:
+        ids: the ids to shorten.
+        others: further ids that must not begin with a prefix.
+
+    >>> short_ids(["01a2108d-76d3-7f63-9970-41858edc11b4", "nightly-7"])
+    {'01a2108d-76d3-7f63-9970-41858edc11b4': '01a2108d-76d3', 'nightly-7': 'nightly-7'}
+    """
+    known = dict.fromkeys(name for name in ids if name)
+    uuids = [name for name in known if _UUID.fullmatch(name)]
+    everything = {*known, *others}
+    for length in _LENGTHS:
+        beginnings = Counter(name[:length] for name in everything)
+        if all(beginnings[name[:length]] == 1 for name in uuids):
+            break
+    return {name: name[:length] if name in uuids else name for name in known}
+
+
+_LENGTHS = (13, 18, 23, 36)
+"""Characters up to a hyphen of a UUID, and all of it."""

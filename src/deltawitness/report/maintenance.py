@@ -1,4 +1,4 @@
-"""What was done for the ledger, and how it is."""
+"""Results of drains, compactions and checks of the ledger."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from deltawitness.report.format import count_of
+from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
     from deltawitness.ledger.drain.drain import DrainResult
@@ -19,47 +19,48 @@ __all__ = ["print_drained", "print_maintained", "print_verification"]
 
 
 def print_drained(console: Console, drained: DrainResult) -> None:
-    """Print what was carried into the ledger."""
+    """Print what a drain imported into the ledger."""
     if not drained.adopted:
-        console.print("nothing waits", highlight=False)
+        print_line(console, "no spools to import")
         return
-    console.print(
-        f"{count_of(drained.operations, 'operation')}, {count_of(drained.runs, 'run')} and"
-        f" {count_of(drained.snapshots, 'snapshot')} of processes that are gone: {drained.adopted}",
-        highlight=False,
+    print_line(
+        console,
+        f"imported {count_of(drained.operations, 'operation')}, {count_of(drained.runs, 'run')} and"
+        f" {count_of(drained.snapshots, 'snapshot')} of"
+        f" {count_of(drained.adopted, 'dead process', 'dead processes')}",
     )
     if drained.damaged:
-        console.print(
-            f"passed over as damaged: {count_of(drained.damaged, 'line')}", highlight=False
-        )
+        print_line(console, f"skipped as damaged: {count_of(drained.damaged, 'line')}")
+
+
+_COLUMNS = (
+    Column("table", wrap_at=20),
+    Column("done", wrap_at=10),
+    *(Column(name, is_number=True) for name in ("files +", "files -", "deleted")),
+)
 
 
 def print_maintained(console: Console, maintained: Sequence[MaintenanceResult]) -> None:
-    """Print what was done to each table."""
-    table = Table()
-    table.add_column("table")
-    table.add_column("done")
-    for name in ("files +", "files -", "deleted"):
-        table.add_column(name, justify="right")
+    """Print what compaction did to each table."""
+    rows: list[tuple[str, ...]] = []
     for done in maintained:
         counts = (done.files_added, done.files_removed, done.files_deleted)
-        told = ("yes", *map(str, counts)) if done.is_done else ("not there, or another is at it",)
-        table.add_row(done.table, *told)
-    console.print(table, highlight=False)
+        if done.is_done:
+            rows.append((done.table, "yes", *map(str, counts)))
+        else:
+            rows.append((done.table, "no table yet, or another process compacts it", "", "", ""))
+    print_table(console, _COLUMNS, rows)
 
 
 def print_verification(console: Console, verification: IntegrityResult) -> None:
-    """Print what is wrong, and how much was looked at."""
+    """Print the problems of a ledger, and the number of rows that were checked."""
     for finding in verification.findings:
-        line = f"{finding.problem.value} in {finding.where}: {finding.text}"
-        console.print(line, highlight=False, soft_wrap=True)
+        print_line(console, f"{finding.problem.value} in {finding.where}: {finding.text}")
     for table, rows in verification.rows.items():
-        console.print(f"{table}: {count_of(rows, 'row')}", highlight=False)
+        print_line(console, f"{table}: {count_of(rows, 'row')}")
     if verification.waiting:
-        console.print(
-            f"waiting to be drained: {count_of(verification.waiting, 'operation')}", highlight=False
-        )
+        print_line(console, f"waiting in spools: {count_of(verification.waiting, 'operation')}")
     for uri in verification.unread:
-        console.print(f"not compared, its log cannot be read: {uri}", highlight=False)
+        print_line(console, f"not compared, the log cannot be read: {uri}")
     if verification.is_good:
-        console.print("nothing is wrong", highlight=False)
+        print_line(console, "no problems found")

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
-from deltawitness.report.format import count_of, text
+from deltawitness.report.format import count_of, short_ids, text
+from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
     from deltawitness.ledger.reconcile.plan import ReconcilePlan
@@ -42,65 +42,73 @@ def plan_json(plan: ReconcilePlan, applied: int | None) -> dict[str, Any]:
 
 
 def print_plan(console: Console, plan: ReconcilePlan, applied: int | None) -> None:
-    """Print what was found, and what was done about it.
+    """Print the findings of a reconcile and the number of rows that it appended.
 
     Args:
-        console: where.
-        plan: what was found.
-        applied: how many rows were appended; None when none were to be.
+        console: the console to print on.
+        plan: the findings.
+        applied: number of appended rows; None without --apply.
     """
     findings = _findings(plan, is_applied=applied is not None)
-    if findings.row_count:
-        console.print(findings, highlight=False)
+    if findings:
+        print_table(console, _COLUMNS, findings)
     counts = ", ".join(f"{count} {kind}" for kind, count in plan.counts.items() if count)
     read = f"{count_of(plan.commits, 'commit')} of {count_of(len(plan.tables), 'table')} read"
-    console.print(f"{read}: {counts or 'the ledger says what the logs say'}", highlight=False)
+    print_line(console, f"{read}: {counts or 'the ledger agrees with the logs'}")
     for uri in plan.gone:
-        console.print(f"gone: {uri}", highlight=False)
+        print_line(console, f"table no longer exists: {uri}")
     if plan.unsettled:
-        console.print(
-            f"left for later, as a process may still tell of it: {count_of(plan.unsettled, 'commit')}",
-            highlight=False,
-        )
+        commits = count_of(plan.unsettled, "commit")
+        print_line(console, f"not compared yet, their process may still record them: {commits}")
     if applied is not None:
-        console.print(f"appended: {count_of(applied, 'row')}", highlight=False)
+        print_line(console, f"appended: {count_of(applied, 'row')}")
     elif plan.missing or plan.foreign:
-        console.print("--apply appends what is missing and what is foreign", highlight=False)
+        print_line(console, "use --apply to append the missing and foreign rows")
 
 
-def _findings(plan: ReconcilePlan, *, is_applied: bool) -> Table:
-    """Return what was found, but for what has been made good."""
-    table = Table()
-    for name in ("finding", "table", "versions", "operation", "what"):
-        table.add_column(name, overflow="fold")
+_COLUMNS = (
+    Column("finding"),
+    Column("table", wrap_at=10),
+    Column("versions", wrap_at=8),
+    Column("operation", wrap_at=9, splits_words=False),
+    Column("details", wrap_at=18),
+)
+
+
+def _findings(plan: ReconcilePlan, *, is_applied: bool) -> list[tuple[str, ...]]:
+    """Return a row for each finding, without those that were repaired."""
+    rows: list[tuple[str, ...]] = []
     gaps = () if is_applied else (("missing", plan.missing), ("foreign", plan.foreign))
+    ids = short_ids([write.run_id for _, writes in gaps for write in writes])
     for kind, unrecorded in gaps:
-        for write in unrecorded[:SHOWN]:
-            who = write.run_id or write.engine
-            table.add_row(
+        rows += [
+            (
                 kind,
                 _name(write.table_uri),
                 _joined(write.versions),
                 text(write.operation),
-                text(who),
+                f"run {ids[write.run_id]}" if write.run_id else text(write.engine),
             )
-        _add_more(table, kind, len(unrecorded))
-    for row in plan.phantom[:SHOWN]:
-        table.add_row("phantom", _name(row.table_uri), str(row.version), "", row.write_id)
-    _add_more(table, "phantom", len(plan.phantom))
+            for write in unrecorded[:SHOWN]
+        ]
+        rows += _more(kind, len(unrecorded))
+    rows += [
+        ("phantom", _name(row.table_uri), str(row.version), "", row.write_id)
+        for row in plan.phantom[:SHOWN]
+    ]
+    rows += _more("phantom", len(plan.phantom))
     for other in plan.differing[:SHOWN]:
-        what = f"{other.difference.value}: the log says {_joined(other.found) or 'nothing'}"
-        table.add_row("differing", _name(other.table_uri), _joined(other.versions), "", what)
-    _add_more(table, "differing", len(plan.differing))
-    for lost in plan.unreadable[:SHOWN]:
-        table.add_row("unreadable", _name(lost.table_uri), "", "", lost.text)
-    _add_more(table, "unreadable", len(plan.unreadable))
-    return table
+        what = f"{other.difference.value}: the log has {_joined(other.found) or 'nothing'}"
+        rows.append(("differing", _name(other.table_uri), _joined(other.versions), "", what))
+    rows += _more("differing", len(plan.differing))
+    rows += [
+        ("unreadable", _name(lost.table_uri), "", "", lost.text) for lost in plan.unreadable[:SHOWN]
+    ]
+    return rows + _more("unreadable", len(plan.unreadable))
 
 
-def _add_more(table: Table, kind: str, count: int) -> None:
-    if count > SHOWN:
-        table.add_row(kind, f"and {count - SHOWN:,} more")
+def _more(kind: str, count: int) -> list[tuple[str, ...]]:
+    return [(kind, f"and {count - SHOWN:,} more", "", "", "")] if count > SHOWN else []
 
 
 def _joined(versions: tuple[int, ...]) -> str:
@@ -108,5 +116,5 @@ def _joined(versions: tuple[int, ...]) -> str:
 
 
 def _name(uri: str) -> str:
-    """Return the end of a location: the whole of it is in the JSON."""
+    """Return the last segment of a location; the JSON has all of it."""
     return uri.rstrip("/").rpartition("/")[2]

@@ -1,16 +1,15 @@
-"""Runs as the ledger tells them: a line for each, and all there is on one."""
+"""Runs in the ledger: a line for each, and the report of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
-from rich.table import Table
-from rich.tree import Tree
 
-from deltawitness.report.format import number, seconds, short_id, text, timestamp
-from deltawitness.report.summary import RunSummary, summary_table
+from deltawitness.report.format import number, operation, seconds, short_ids, text, timestamp
+from deltawitness.report.summary import RunSummary, print_summary_table
+from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = ["print_run", "print_runs"]
 
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 FAILED_SHOWN = 20
-"""Failed operations that are shown of a run."""
+"""Maximum number of failed operations that are printed of a run."""
 
 
 class RunReportView(Protocol):
-    """What is printed of one run: see :class:`deltawitness.cli.ledger_queries.RunReportView`."""
+    """The printed part of :class:`deltawitness.cli.ledger_queries.RunReport`."""
 
     run: dict[str, Any]
     children: dict[str, list[dict[str, Any]]]
@@ -32,31 +31,44 @@ class RunReportView(Protocol):
     failed: list[dict[str, Any]]
 
     def total(self) -> dict[str, int]:
-        """Return what the counts add up to."""
+        """Return the counts, summed over the run and its child runs."""
 
 
-def print_runs(console: Console, rows: Sequence[Row]) -> None:
-    """Print a line for each run."""
-    table = Table()
-    table.add_column("run", no_wrap=True)
-    for name in ("job", "status"):
-        table.add_column(name)
-    table.add_column("started", no_wrap=True)
-    is_cached = any(row["hits"] or row["misses"] for row in rows)
-    asked = ("hits", "misses") if is_cached else ()
-    for name in ("seconds", "writes", *asked, "noops", "errors", "rows +", "tables"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(
-            row["run_id"],
+_COUNTS = ("writes", "hits", "misses", "noops", "errors")
+
+_RUN_COLUMNS = (
+    Column("run"),
+    Column("job", wrap_at=8),
+    Column("status"),
+    Column("started", wrap_at=10, splits_words=False),
+    *(Column(name, is_number=True) for name in ("seconds", *_COUNTS, "rows +", "tables")),
+)
+
+
+def print_runs(console: Console, rows: Sequence[Row], similar_ids: Iterable[str] = ()) -> None:
+    """Print a line for each run.
+
+    Args:
+        console: the console to print on.
+        rows: rows of the runs.
+        similar_ids: ids of other runs, from which the shortened ids have to differ.
+    """
+    if not rows:
+        console.print("no runs", highlight=False)
+        return
+    ids = short_ids((row["run_id"] for row in rows), similar_ids)
+    cells = [
+        [
+            ids[row["run_id"]],
             text(row["job"]),
             text(row["status"]),
             timestamp(row["start_time"]),
             seconds(_duration(row)),
-            *(number(row[name]) for name in ("writes", *asked, "noops", "errors", "rows_added")),
-            number(row["tables_touched"]),
-        )
-    console.print(table, highlight=False)
+            *(number(row[name]) for name in (*_COUNTS, "rows_added", "tables_touched")),
+        ]
+        for row in rows
+    ]
+    print_table(console, _RUN_COLUMNS, cells)
 
 
 def _duration(row: Row) -> float | None:
@@ -65,19 +77,21 @@ def _duration(row: Row) -> float | None:
     return None if start is None or end is None else (end - start).total_seconds()
 
 
-def print_run(console: Console, told: RunReportView) -> None:
-    """Print all there is on one run."""
-    run = told.run
-    console.print(summary_table(told.summary, f"run {run['run_id']}  job {run['job']}"))
+def print_run(console: Console, report: RunReportView) -> None:
+    """Print all that the ledger has of one run."""
+    run = report.run
+    print_line(console, f"run {run['run_id']}  job {run['job']}")
+    print_summary_table(console, report.summary)
     for line in _facts(run):
-        console.print(line, highlight=False)
-    if told.children:
-        total = told.total()
-        tree = Tree(f"{_in_a_line(run)}  {_counted(run)}; with its runs {_counted(total)}")
-        _grow(tree, told, run["run_id"])
-        console.print(tree, highlight=False)
-    if told.failed:
-        _print_failed(console, told.failed, run["run_id"])
+        print_line(console, line)
+    if report.children:
+        ids = short_ids(row["run_id"] for rows in report.children.values() for row in rows)
+        total = _counted(report.total())
+        print_line(console, f"{_in_a_line(run)}  {_counted(run)}; with its child runs {total}")
+        for line in _tree_lines(report, run["run_id"], ids):
+            print_line(console, line)
+    if report.failed:
+        _print_failed(console, report.failed, run["run_id"])
 
 
 def _facts(run: Row) -> list[str]:
@@ -92,9 +106,9 @@ def _facts(run: Row) -> list[str]:
         f"{run['status']}{why}, from {timestamp(run['start_time'])} for {seconds(_duration(run))} s"
     ]
     if run["parent_run_id"]:
-        lines.append(f"opened in run {run['parent_run_id']}")
+        lines.append(f"child of run {run['parent_run_id']}")
     if run["dropped"]:
-        lines.append(f"{run['dropped']} operations could not be told")
+        lines.append(f"{run['dropped']} operations were dropped before they were recorded")
     lines += [f"{entry['name']}: {entry['value']}" for entry in run["attributes"] or []]
     return lines
 
@@ -112,27 +126,42 @@ def _counted(counts: Row) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _grow(tree: Tree, told: RunReportView, run_id: str) -> None:
-    for child in told.children.get(run_id, []):
-        branch = tree.add(f"{_in_a_line(child)}  {_counted(child)}  {short_id(child['run_id'])}")
-        _grow(branch, told, child["run_id"])
+def _tree_lines(
+    report: RunReportView, run_id: str, ids: Mapping[str, str], indent: str = ""
+) -> Iterator[str]:
+    children = report.children.get(run_id, [])
+    for number_, child in enumerate(children, start=1):
+        is_last = number_ == len(children)
+        branch, below = ("└── ", "    ") if is_last else ("├── ", "│   ")
+        name = ids[child["run_id"]]
+        yield f"{indent}{branch}{_in_a_line(child)}  {_counted(child)}  {name}"
+        yield from _tree_lines(report, child["run_id"], ids, indent + below)
+
+
+_FAILED_COLUMNS = (
+    Column("time", wrap_at=10, splits_words=False),
+    Column("table", wrap_at=10),
+    Column("operation", wrap_at=9, splits_words=False),
+    Column("error", wrap_at=12),
+    Column("landed"),
+    Column("message", wrap_at=20),
+)
 
 
 def _print_failed(console: Console, rows: Sequence[Row], run_id: str) -> None:
-    table = Table(title="failed", title_justify="left")
-    for name in ("time", "table", "operation", "error", "landed"):
-        table.add_column(name)
-    table.add_column("message", overflow="fold")
-    for row in rows[:FAILED_SHOWN]:
-        table.add_row(
+    print_line(console, "failed:")
+    cells = [
+        [
             timestamp(row["event_time"]),
             text(row["table_name"]),
-            text(row["operation"]),
+            operation(row["operation"], row["mode"]),
             text(row["error_type"]),
             text(row["landed"]),
             text(row["error_message"]),
-        )
-    console.print(table, highlight=False)
+        ]
+        for row in rows[:FAILED_SHOWN]
+    ]
+    print_table(console, _FAILED_COLUMNS, cells)
     more = len(rows) - FAILED_SHOWN
     if more > 0:
-        console.print(f"{more} more: deltawitness writes --run {run_id} --result error")
+        print_line(console, f"{more} more: deltawitness writes --run {run_id} --result error")

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.tree import Tree
 
 from deltawitness.events_file import EventLine
-from deltawitness.report.format import number, size
+from deltawitness.report.format import count_of, number, operation, size
+from deltawitness.report.tables import Column, print_line, print_table
 
 __all__ = [
     "RunSummary",
     "SummaryLine",
     "print_summary",
+    "print_summary_table",
     "print_trace",
     "summarize",
     "summary_lines",
-    "summary_table",
 ]
 
 _NANOSECONDS = 1e9
@@ -29,12 +29,21 @@ _NANOSECONDS = 1e9
 
 @dataclass(slots=True)
 class SummaryLine:
-    """What was done to one table with one operation."""
+    """The writes to one table with one operation.
+
+    Attributes:
+        operations: how many there were.
+        errors: how many of them failed.
+        seconds: the time of the engine's calls.
+        metrics: their counts, such as `rows_added`.
+        modes: save modes of WRITEs, in the order of the first of each.
+    """
 
     operations: int = 0
     errors: int = 0
     seconds: float = 0.0
     metrics: Counter[str] = field(default_factory=Counter)
+    modes: dict[str, None] = field(default_factory=dict)
 
     def add(self, event: EventLine) -> None:
         """Count one write."""
@@ -42,6 +51,8 @@ class SummaryLine:
         self.errors += event.result == "error"
         self.seconds += event.duration_ns / _NANOSECONDS
         self.metrics.update(event.metrics)
+        if event.mode is not None:
+            self.modes[event.mode] = None
 
     def join(self, other: SummaryLine) -> None:
         """Count what another line has counted."""
@@ -49,6 +60,7 @@ class SummaryLine:
         self.errors += other.errors
         self.seconds += other.seconds
         self.metrics.update(other.metrics)
+        self.modes.update(other.modes)
 
 
 @dataclass(slots=True)
@@ -86,8 +98,8 @@ class RunSummary:
 def summary_lines(summary: RunSummary) -> list[dict[str, Any]]:
     """Return what was done to which table as JSON-able values."""
     return [
-        {"table": table, "operation": operation, **_line_json(line)}
-        for (_, table, operation), line in summary.lines.items()
+        {"table": table, "operation": name, "modes": [*line.modes], **_line_json(line)}
+        for (_, table, name), line in summary.lines.items()
     ]
 
 
@@ -117,26 +129,32 @@ def summarize(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary:
 
 
 def print_summary(console: Console, summary: RunSummary, notes: Sequence[str] = ()) -> None:
-    """Print the table of a run, and what else there is to say of it."""
-    console.print(summary_table(summary, f"run {summary.run_id}  job {summary.job}"))
+    """Print the operations of a run by table, and further notes, each on a line."""
+    print_line(console, f"run {summary.run_id}  job {summary.job}")
+    print_summary_table(console, summary)
     for note in notes:
-        console.print(note, highlight=False)
+        print_line(console, note)
 
 
-def summary_table(summary: RunSummary, title: str) -> Table:
-    """Return the table of what was done to which table."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("table")
-    table.add_column("operation")
-    for name in ("ops", "rows +", "rows ~", "rows -", "files +", "files -", "bytes +", "retries"):
-        table.add_column(name, justify="right")
-    table.add_column("errors", justify="right")
-    table.add_column("seconds", justify="right")
-    for (_, name, operation), line in summary.lines.items():
-        table.add_row(name, operation, *_cells(line))
-    table.add_section()
-    table.add_row(f"{summary.tables} tables", "", *_cells(summary.total))
-    return table
+_COLUMNS = (
+    Column("table", wrap_at=10),
+    Column("operation", wrap_at=9, splits_words=False),
+    *(
+        Column(name, is_number=True)
+        for name in ("ops", "rows +", "rows ~", "rows -", "files +", "files -", "bytes +")
+    ),
+    *(Column(name, is_number=True) for name in ("retries", "errors", "seconds")),
+)
+
+
+def print_summary_table(console: Console, summary: RunSummary) -> None:
+    """Print a row for each table and operation, and their total."""
+    rows = [
+        [name, operation(engine_operation, ", ".join(line.modes)), *_cells(line)]
+        for (_, name, engine_operation), line in summary.lines.items()
+    ]
+    total = [count_of(summary.tables, "table"), "", *_cells(summary.total)]
+    print_table(console, _COLUMNS, rows, total=total)
 
 
 def _cells(line: SummaryLine) -> list[str]:
@@ -167,7 +185,7 @@ def print_trace(console: Console, summary: RunSummary, events: Sequence[EventLin
 
 
 def _trace_line(event: EventLine) -> str:
-    what = f"{event.operation} {event.table or ''}".rstrip()
+    what = f"{operation(event.operation, event.mode)} {event.table or ''}".rstrip()
     versions = ", ".join(f"v{version}" for version in event.versions) or event.result
     error = f"  {event.error_type}" if event.error_type else ""
     counts = ", ".join(

@@ -1,14 +1,14 @@
-"""Operations as the ledger tells them: a line for each."""
+"""Operations in the ledger: a line for each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from deltawitness.report.format import rows, seconds, short_id, text, timestamp
+from deltawitness.report.format import operation, rows, seconds, short_ids, text, timestamp
+from deltawitness.report.tables import Column, print_table
 
 __all__ = ["print_writes"]
 
@@ -16,30 +16,52 @@ Row = Mapping[str, Any]
 
 _MILLISECONDS = 1000
 
+_COLUMNS = (
+    Column("time", wrap_at=10, splits_words=False),
+    Column("run"),
+    Column("table", wrap_at=8),
+    Column("operation", wrap_at=9, splits_words=False),
+    Column("version", is_number=True),
+    Column("result", wrap_at=8),
+    Column("rows", wrap_at=4, splits_words=False),
+    Column("seconds", is_number=True),
+    Column("source"),
+)
 
-def print_writes(console: Console, operations: Sequence[Row]) -> None:
-    """Print a line for each operation."""
-    table = Table()
-    table.add_column("time", no_wrap=True)
-    table.add_column("run", no_wrap=True)
-    for name in ("table", "operation"):
-        table.add_column(name)
-    table.add_column("version", justify="right")
-    for name in ("result", "rows"):
-        table.add_column(name)
-    table.add_column("seconds", justify="right")
-    table.add_column("source")
-    for row in operations:
-        lasted = row["duration_ms"]
-        table.add_row(
-            timestamp(row["event_time"]),
-            short_id(row["run_id"]),
-            row["table_name"] or text(row["table_id"])[:8],
-            text(row["operation"]),
-            text(row["version"]),
-            row["error_type"] or row["reason"] or text(row["result"]),
-            rows(row["rows_added"], row["rows_updated"], row["rows_deleted"]),
-            seconds(None if lasted is None else lasted / _MILLISECONDS),
-            text(row["source"]),
-        )
-    console.print(table, highlight=False)
+
+def print_writes(
+    console: Console, operations: Sequence[Row], similar_ids: Iterable[str] = ()
+) -> None:
+    """Print a line for each operation.
+
+    Args:
+        console: the console to print on.
+        operations: rows of the inventory.
+        similar_ids: ids of other runs, from which the shortened ids have to differ.
+    """
+    if not operations:
+        console.print("no operations", highlight=False)
+        return
+    ids = short_ids((row["run_id"] for row in operations), similar_ids)
+    print_table(console, _COLUMNS, [_cells(row, ids) for row in operations])
+
+
+def _cells(row: Row, ids: Mapping[str, str]) -> list[str]:
+    milliseconds = row["duration_ms"]
+    return [
+        timestamp(row["event_time"]),
+        ids.get(row["run_id"], ""),
+        row["table_name"] or text(row["table_id"])[:8],
+        operation(row["operation"], row["mode"]),
+        text(row["version"]),
+        _result(row),
+        rows(row["rows_added"], row["rows_updated"], row["rows_deleted"]),
+        seconds(None if milliseconds is None else milliseconds / _MILLISECONDS),
+        text(row["source"] if row["source"] != "observed" else None),
+    ]
+
+
+def _result(row: Row) -> str:
+    """Return the result, as `--result` takes it, with the type of the error or the reason."""
+    why = row["error_type"] or row["reason"]
+    return text(row["result"]) + (f": {why}" if why else "")

@@ -288,7 +288,7 @@ class InternalCounters:
             METRIC_INTERNAL_ERRORS, "{error}", "Errors inside deltawitness, beside the writes"
         )
         self._dropped = meter.create_counter(
-            METRIC_EVENTS_DROPPED, "{event}", "Finished writes that could not be told"
+            METRIC_EVENTS_DROPPED, "{event}", "Finished writes dropped before export"
         )
 
     def error(self, component: str) -> None:

@@ -1,4 +1,4 @@
-"""What an entry is made by: a query of the session, or a source outside of it."""
+"""What computes an entry: a query of the session, or a source outside of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.cache.entries.policy import CachePolicy
+from deltawitness.cache.entries.policy import CachePolicy, check_policy
 from deltawitness.cache.fingerprint.dependencies import (
     is_being_computed,
     refresh_view,
@@ -42,20 +42,20 @@ _QUERY = re.compile(
 
 
 def checked_name(name: str) -> str:
-    """Return a name that an entry can have.
+    """Return the name if it is valid for an entry.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not.
     """
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    msg = "a cache entry's name is 1 to 128 letters, digits, '_' or '-', and begins with no digit"
+    msg = "a cache entry's name is 1 to 128 letters, digits, '_' or '-', and begins with a letter or '_'"
     raise ConfigurationError(msg)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A result that could be computed now, and what it would be made from."""
+    """A frame that would compute the result now, with the fingerprint of its inputs."""
 
     frame: DataFrame
     fingerprint: Fingerprint | NotCacheable
@@ -63,32 +63,40 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class EntryDefinition:
-    """How an entry is made.
+    """What computes an entry.
 
     Attributes:
-        scope: what kind of thing it is.
-        name: its name.
-        policy: how it is kept.
-        make: plans it, over what is there now.
-        facts: what else its commit is to say of it.
-        origin: how another process can make it: `sql`, `table` or `path`. It holds literals and
-            locations, and is kept with the entry alone.
+        scope: view, dataset, artifact or metadata.
+        name: name of the entry.
+        policy: how the entry is stored and how long it is served.
+        make: plans the result over the current inputs.
+        properties: further properties for the entry's commit metadata.
+        origin: how another process can compute it: `sql`, `table` or `path`. It contains literals
+            and locations, and is stored with the entry only.
     """
 
     scope: CacheScope
     name: str
     policy: CachePolicy
     make: Callable[[], Candidate]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the type of the policy.
+
+        Raises:
+            ConfigurationError: it is no :class:`CachePolicy`.
+        """
+        check_policy(self.policy)
+
     @property
-    def is_shown(self) -> bool:
-        """Whether the session knows the entry under its name."""
+    def is_registered(self) -> bool:
+        """Whether the entry is registered in the session under its name."""
         return self.scope in {CacheScope.VIEW, CacheScope.DATASET}
 
 
-def define_view(  # noqa: PLR0913 - what a view is, by keyword
+def define_view(  # noqa: PLR0913 - each is an option of a view, by keyword
     ctx: SessionContext,
     name: str,
     query: str | DataFrame,
@@ -97,23 +105,23 @@ def define_view(  # noqa: PLR0913 - what a view is, by keyword
     functions: Mapping[str, str],
     version: str | None,
 ) -> EntryDefinition:
-    """Return the recipe of a view.
+    """Return the definition of a view.
 
     Args:
         ctx: the session.
-        name: the entry's name.
+        name: name of the entry.
         query: SQL text of a query, or a frame.
-        policy: how it is kept.
-        functions: versions of the program's own functions, by name.
-        version: what the program says of what cannot be seen.
+        policy: how the entry is stored and how long it is served.
+        functions: versions of user-defined functions, by name.
+        version: a version that the caller gives to inputs whose changes cannot be detected.
 
     Raises:
-        ConfigurationError: the text is no query.
-        StatementError: the frame is that of a statement.
+        ConfigurationError: the text is not a query.
+        StatementError: the frame is the result of a statement.
     """
     if isinstance(query, str):
         if not _QUERY.match(query):
-            msg = "a view is made by a query: SELECT, WITH, VALUES or TABLE"
+            msg = "a view needs a query: SELECT, WITH, VALUES or TABLE"
             raise ConfigurationError(msg)
     else:
         refuse_statements(query)
@@ -124,7 +132,7 @@ def define_view(  # noqa: PLR0913 - what a view is, by keyword
             frame,
             functions=functions,
             version=version,
-            is_aging=policy.max_age is not None,
+            has_max_age=policy.max_age is not None,
             query=query if isinstance(query, str) else None,
         )
         return Candidate(frame, fingerprint)
@@ -134,27 +142,27 @@ def define_view(  # noqa: PLR0913 - what a view is, by keyword
 
 
 def plan_query(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
-    """Return the frame of a query over what its names mean now, at the newest versions there are.
+    """Plan a query over the current meaning of its names, at the newest versions of its tables.
 
     Args:
         ctx: the session.
-        query: SQL text, or a frame; one over tables at fixed versions stays there.
+        query: SQL text, or a frame. A frame over tables at fixed versions keeps those versions.
 
     Raises:
-        ConfigurationError: it is of a cached view that reads itself.
+        ConfigurationError: a cached view reads itself.
     """
     frame = _frame_of(ctx, query)
     state = state_of(frame)
     if state is None:
         return frame
     done: set[TableName] = set()
-    while _brought_up(frame, state, done):
+    while _refresh_inputs(frame, state, done):
         state.session.freshen(state.ctx)
         frame = _frame_of(ctx, query)
         state = state_of(frame) or state
     if has_files(frame, state.ctx):
-        _forget_lists_of_files(state)
-        frame = _planned_now(frame, state)
+        _clear_file_lists(state)
+        frame = _replan_with_current_settings(frame, state)
     return frame
 
 
@@ -164,34 +172,45 @@ def _frame_of(ctx: SessionContext, query: str | DataFrame) -> DataFrame:
     return frame
 
 
-def _brought_up(frame: DataFrame, state: FrameState, done: set[TableName]) -> bool:
-    """Bring what a frame reads up to date; return whether a name may mean something else now."""
+def _refresh_inputs(frame: DataFrame, state: FrameState, done: set[TableName]) -> bool:
+    """Refresh the tables and cached views that a frame reads.
+
+    Args:
+        frame: the frame.
+        state: its session state.
+        done: names that were refreshed already; new ones are added.
+
+    Returns:
+        Whether a name may resolve to something else now, so that the frame must be planned again.
+    """
     session = state.session
     text = unpatched(frame, "logical_plan")().display_indent()
     tables = {entry.name: entry for entry in scanned_names(text, state.snapshot)}
-    lent = [name for name in uncached_views_in(text, session) if name not in done]
-    for name in dict.fromkeys((*lent, *tables)):
+    uncached = [name for name in uncached_views_in(text, session) if name not in done]
+    for name in dict.fromkeys((*uncached, *tables)):
         if name in done:
             continue
         done.add(name)
-        if name in session.cached_names:
+        if session.cache_links.is_entry(name):
             if is_being_computed(name) and name.table in RECURSION.findall(text):
                 continue
             refresh_view(session, state.ctx, name)
         elif session.snapshot.get(name) is not None:
             session.refresh(state.ctx, tuple(name))
-    return bool(lent) or any(session.current_entry(entry) is not entry for entry in tables.values())
+    return bool(uncached) or any(
+        session.current_entry(entry) is not entry for entry in tables.values()
+    )
 
 
-def _forget_lists_of_files(state: FrameState) -> None:
-    """Have the session look into directories anew: it keeps the list of the files of each."""
+def _clear_file_lists(state: FrameState) -> None:
+    """Clear the session's cache of directory listings, so that new files are found."""
     for statement in (f"SET {FILE_CACHE_LIMIT} = '0K'", state.session.file_cache_statement):
         unpatched(state.ctx, "sql")(statement)
 
 
-def _planned_now(frame: DataFrame, state: FrameState) -> DataFrame:
-    """Return the frame under the session's settings of now: a frame keeps those that it was made with."""
+def _replan_with_current_settings(frame: DataFrame, state: FrameState) -> DataFrame:
+    """Return the frame with the session's current settings: a frame keeps the settings it was created with."""
     plan = unpatched(frame, "logical_plan")()
-    again: DataFrame = unpatched(state.ctx, "create_dataframe_from_logical_plan")(plan)
-    attach_state(again, state)
-    return again
+    replanned: DataFrame = unpatched(state.ctx, "create_dataframe_from_logical_plan")(plan)
+    attach_state(replanned, state)
+    return replanned

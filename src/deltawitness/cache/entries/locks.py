@@ -1,8 +1,8 @@
-"""One computation at a time of each entry: among the threads of a process, and the processes of a machine.
+"""Entry locks: one computation of an entry at a time, among threads and processes of one machine.
 
-The lock of a file is the operating system's: it goes with the process that holds it, so that
-there is no stale one to be broken. A child that is born meanwhile has the open file as well, and
-would go on holding it: it closes it first of all.
+The file lock (`flock`) is released by the operating system when its process ends, so that there are
+no stale locks. A forked child inherits the open descriptor and would keep the lock held: it
+closes inherited descriptors first.
 """
 
 from __future__ import annotations
@@ -20,57 +20,57 @@ __all__ = ["entry_lock"]
 
 
 _guard = threading.RLock()
-"""Held for moments: whenever what is known of locks changes, and while a child is born."""
+"""Held briefly while the registry of locks changes, and during a fork."""
 
 
 class _Locks:
-    """A lock per entry for the threads of this process, and the open files of those of its machine."""
+    """A lock per entry for the threads of this process, and the open lock files."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[threading.RLock, int]] = {}
-        self._mine = threading.local()
+        self._locks_by_key: dict[str, tuple[threading.RLock, int]] = {}
+        self._thread = threading.local()
         self._files: set[int] = set()
 
     @contextmanager
-    def of(self, key: str) -> Iterator[bool]:
-        """Hold the lock of an entry for the block; tell whether this thread held it before."""
+    def hold(self, key: str) -> Iterator[bool]:
+        """Hold the thread lock of an entry for the block; yield whether this thread held it already."""
         with _guard:
-            lock, users = self._held.get(key, (threading.RLock(), 0))
-            self._held[key] = lock, users + 1
+            lock, users = self._locks_by_key.get(key, (threading.RLock(), 0))
+            self._locks_by_key[key] = lock, users + 1
         try:
             with lock:
-                mine = self._mine.__dict__.setdefault("keys", set())
-                is_inside = key in mine
-                mine.add(key)
+                held = self._thread.__dict__.setdefault("keys", set())
+                is_held = key in held
+                held.add(key)
                 try:
-                    yield is_inside
+                    yield is_held
                 finally:
-                    if not is_inside:
-                        mine.discard(key)
+                    if not is_held:
+                        held.discard(key)
         finally:
             with _guard:
-                lock, users = self._held[key]
+                lock, users = self._locks_by_key[key]
                 if users == 1:
-                    del self._held[key]
+                    del self._locks_by_key[key]
                 else:
-                    self._held[key] = lock, users - 1
+                    self._locks_by_key[key] = lock, users - 1
 
-    def opened(self, path: Path) -> int:
-        """Open the file of a lock, so that no child is born between that and its being known here."""
+    def open_file(self, path: Path) -> int:
+        """Open a lock file; no fork can happen between the open and its registration here."""
         with _guard:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             self._files.add(descriptor)
             return descriptor
 
     def close(self, descriptor: int) -> None:
-        """Close the file of a lock; in a child born since it was opened that is done already."""
+        """Close a lock file. Does nothing in a child forked since it was opened: there it is closed already."""
         with _guard:
             if descriptor in self._files:
                 self._files.remove(descriptor)
                 os.close(descriptor)
 
     def close_all(self) -> None:
-        """Close the files of all locks; whoever else has them open goes on holding them."""
+        """Close all lock files. Other processes that have them open keep their locks."""
         for descriptor in self._files:
             os.close(descriptor)
         self._files.clear()
@@ -79,9 +79,9 @@ class _Locks:
 _locks = _Locks()
 
 
-def _forget_locks() -> None:
-    """Let go, in a child, of what its parent's threads hold: not to wait for them, nor hold it for them."""
-    global _locks  # noqa: PLW0603 - as said
+def _reset_in_child() -> None:
+    """Drop all locks in a forked child: neither wait for threads of the parent nor hold locks for them."""
+    global _locks  # noqa: PLW0603 - the registry of this process
     _guard.release()
     _locks.close_all()
     _locks = _Locks()
@@ -90,25 +90,23 @@ def _forget_locks() -> None:
 os.register_at_fork(
     before=_guard.acquire,
     after_in_parent=_guard.release,
-    after_in_child=_forget_locks,
+    after_in_child=_reset_in_child,
 )
 
 
 @contextmanager
 def entry_lock(folder: Path, name: str) -> Iterator[None]:
-    """Be the only one on this machine in the block, of those who ask for the same name.
-
-    Whoever holds the lock may ask for it again inside.
+    """Hold the entry's lock on this machine (threads and processes). Re-entrant for its holder.
 
     Args:
-        folder: a local folder for the files of the locks. Where it cannot be written, only the
-            threads of this process wait for each other.
-        name: the entry.
+        folder: local folder for the lock files. If it cannot be written, the lock works only
+            among the threads of this process.
+        name: name of the entry.
     """
     locks = _locks
-    with locks.of(f"{folder}/{name}") as is_inside:
-        # Opened a second time the file would be another's, for whom it waits for ever.
-        descriptor = None if is_inside else _locked(locks, folder, name)
+    with locks.hold(f"{folder}/{name}") as is_held:
+        # A second open() gets a separate flock and would deadlock with our own.
+        descriptor = None if is_held else _lock_file(locks, folder, name)
         try:
             yield
         finally:
@@ -116,10 +114,10 @@ def entry_lock(folder: Path, name: str) -> Iterator[None]:
                 locks.close(descriptor)
 
 
-def _locked(locks: _Locks, folder: Path, name: str) -> int | None:
+def _lock_file(locks: _Locks, folder: Path, name: str) -> int | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = locks.opened(folder / f"{name}.lock")
+        descriptor = locks.open_file(folder / f"{name}.lock")
     except OSError as error:
         report("cache", error)
         return None

@@ -1,9 +1,9 @@
-"""The plan of what an entry holds, kept with it: how another process can make the same rows again.
+"""Stores the plan of an entry with the entry, so that another process can compute the same rows.
 
-A plan holds what its query does, literals and locations included, and so it goes nowhere but into
-the entry's own folder, readable for its owner alone: no telemetry, no commit and no span has it.
-`DELTAWITNESS_KEEP_PLANS=false` keeps none; credentials are in none. There is a file for each content,
-by the key of what it was made from; `prune` deletes them with the entry's rows.
+A plan contains the query with its literals and locations. It is written only to the entry's folder,
+readable for its owner only; it is in no telemetry, commit or span. Credentials are removed.
+`DELTAWITNESS_KEEP_PLANS=false` stores no plans. There is one file per fingerprint key; `prune`
+deletes it with the entry's rows.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class PlannedTable:
-    """What a name in a plan stands for.
+    """A Delta table that a plan reads.
 
     Attributes:
         name: catalog, schema and table.
-        table_id: of the Delta table.
-        uri: where it lies, without credentials.
+        table_id: id of the Delta table's location.
+        uri: its location, without credentials.
     """
 
     name: TableName
@@ -50,15 +50,15 @@ class PlannedTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPlan:
-    """How the rows of an entry are made again.
+    """How to compute the rows of an entry again.
 
     Attributes:
-        sql: the text of a view's query; None for one that was asked for as a frame.
-        substrait: its plan; None where Substrait has no word for something in it.
-        table: where the Delta table lies that a dataset was read from.
-        path: the file or directory that a dataset was read from.
-        tables: the Delta tables that it reads.
-        default: the catalog and the schema that names without them are looked up in.
+        sql: text of a view's query; None for a view defined by a frame.
+        substrait: the plan as Substrait; None where Substrait cannot express it.
+        table: location of the Delta table that a dataset was read from.
+        path: file or directory that a dataset was read from.
+        tables: the Delta tables that the plan reads.
+        default: default catalog and schema for unqualified names.
     """
 
     sql: str | None = None
@@ -68,60 +68,60 @@ class StoredPlan:
     tables: tuple[PlannedTable, ...] = ()
     default: tuple[str, str] | None = None
 
-    def as_text(self) -> str:
-        """Return it as JSON."""
-        told = {name: value for name, value in asdict(self).items() if value is not None}
+    def to_json(self) -> str:
+        """Return the plan as JSON text."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
         if self.substrait is not None:
-            told["substrait"] = base64.b64encode(self.substrait).decode()
-        return json.dumps({"format": _FORMAT, **told}, separators=(",", ":"))
+            values["substrait"] = base64.b64encode(self.substrait).decode()
+        return json.dumps({"format": _FORMAT, **values}, separators=(",", ":"))
 
     @classmethod
-    def from_text(cls, text: str | bytes) -> StoredPlan:
-        """Return it again.
+    def from_json(cls, text: str | bytes) -> StoredPlan:
+        """Parse the text that `to_json` returned.
 
         Raises:
-            ValueError: it is none, or of a later release.
+            ValueError: it is not a plan, or has the format of a later release.
         """
-        told: dict[str, Any] = json.loads(text)
-        if told.pop("format", None) != _FORMAT:
-            msg = "it was kept by a later release"
+        values: dict[str, Any] = json.loads(text)
+        if values.pop("format", None) != _FORMAT:
+            msg = "the plan was stored by a later release"
             raise ValueError(msg)
         try:
             tables = tuple(
                 PlannedTable(**{**table, "name": TableName(*table["name"])})
-                for table in told.pop("tables", ())
+                for table in values.pop("tables", ())
             )
-            default = told.pop("default", None)
-            plan = told.pop("substrait", None)
+            default = values.pop("default", None)
+            plan = values.pop("substrait", None)
             return cls(
                 tables=tables,
                 default=None if default is None else tuple(default),
                 substrait=None if plan is None else base64.b64decode(plan),
-                **told,
+                **values,
             )
         except (KeyError, TypeError) as error:
-            msg = "it cannot be read"
+            msg = "the plan cannot be parsed"
             raise ValueError(msg) from error
 
 
-def storable_plan(ctx: SessionContext, recipe: EntryDefinition, frame: DataFrame) -> StoredPlan:
-    """Return how a frame is made again.
+def storable_plan(ctx: SessionContext, definition: EntryDefinition, frame: DataFrame) -> StoredPlan:
+    """Return the plan of a frame in the form that is stored.
 
     Args:
         ctx: the plain context.
-        recipe: what it is the result of.
+        definition: the definition that the frame computes.
         frame: the frame.
     """
     state = state_of(frame)
     plan = unpatched(frame, "logical_plan")()
     scanned = [] if state is None else scanned_names(plan.display_indent(), state.snapshot)
     return StoredPlan(
-        sql=recipe.origin.get("sql"),
-        table=ledger_uri(recipe.origin["table"]) if "table" in recipe.origin else None,
-        path=recipe.origin.get("path"),
-        substrait=_substrait(ctx, plan) if recipe.scope is CacheScope.VIEW else None,
+        sql=definition.origin.get("sql"),
+        table=ledger_uri(definition.origin["table"]) if "table" in definition.origin else None,
+        path=definition.origin.get("path"),
+        substrait=_substrait(ctx, plan) if definition.scope is CacheScope.VIEW else None,
         tables=tuple(
-            PlannedTable(each.name, each.table_id, ledger_uri(each.uri)) for each in scanned
+            PlannedTable(table.name, table.table_id, ledger_uri(table.uri)) for table in scanned
         ),
         default=None if state is None else state.snapshot.default,
     )
@@ -132,77 +132,77 @@ def _substrait(ctx: SessionContext, plan: Any) -> bytes | None:
 
     try:
         return bytes(Producer.to_substrait_plan(plan, ctx).encode())
-    except Exception:  # noqa: BLE001 - what it has no word for: UNNEST, WITH RECURSIVE, our functions
+    except Exception:  # noqa: BLE001 - Substrait has no UNNEST, WITH RECURSIVE or user-defined functions
         return None
 
 
-# --- where it lies -----------------------------------------------------------------------------------------
+# --- storage -----------------------------------------------------------------------------------------------
 
 
-def _place(key: str) -> str:
+def _plan_path(key: str) -> str:
     return f"{PLAN_DIRECTORY}/{key.removeprefix('key:')}.json"
 
 
 def store_plan(
     uri: str, key: str, plan: StoredPlan, storage_options: dict[str, str] | None
 ) -> None:
-    """Keep a plan with an entry.
+    """Write a plan into the folder of its entry.
 
     Args:
-        uri: where the entry lies.
-        key: of what it was made from.
+        uri: location of the entry's table.
+        key: key of the entry's fingerprint.
         plan: the plan.
-        storage_options: how the entry is opened.
+        storage_options: options to open the table.
 
     Raises:
         OSError: it cannot be written.
     """
-    content = plan.as_text().encode("utf-8", "surrogatepass")
+    content = plan.to_json().encode("utf-8", "surrogatepass")
     local = local_path(uri)
     if local is None:
-        stream = remote_store(uri, storage_options, ()).open_output_stream(_place(key), None)
+        stream = remote_store(uri, storage_options, ()).open_output_stream(_plan_path(key), None)
         stream.write(content)
         stream.close()
         return
-    path = Path(local, _place(key))
+    path = Path(local, _plan_path(key))
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    half = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    partial = path.with_suffix(f".{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
-    half.replace(path)
+    partial.replace(path)
 
 
 def read_plan(uri: str, key: str, storage_options: dict[str, str] | None) -> StoredPlan | None:
-    """Return the plan that was kept with an entry; None when none was.
+    """Return the stored plan of an entry; None without one.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be parsed.
         OSError: the storage cannot be read.
     """
     local = local_path(uri)
     if local is None:
-        content = read_file(remote_store(uri, storage_options, [_place(key)]), _place(key))
+        content = read_file(remote_store(uri, storage_options, [_plan_path(key)]), _plan_path(key))
     else:
         try:
-            content = Path(local, _place(key)).read_bytes()
+            content = Path(local, _plan_path(key)).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             content = None
-    return None if content is None else StoredPlan.from_text(content)
+    return None if content is None else StoredPlan.from_json(content)
 
 
 def delete_plans(uri: str, keys: frozenset[str]) -> None:
-    """Delete the plans of a local entry but for those of these keys.
+    """Delete the plans of a local entry, except those of the given keys.
 
     Args:
-        uri: where the entry lies; of one on an object store nothing is deleted.
-        keys: of what is still there.
+        uri: location of the entry's table; plans on an object store are not deleted.
+        keys: keys of the fingerprints whose plans stay.
     """
     local = local_path(uri)
     if local is None:
         return
-    kept = {Path(local, _place(key)) for key in keys}
-    # All of them: also the half of one whose process was killed while it wrote.
+    retained = {Path(local, _plan_path(key)) for key in keys}
+    # Also deletes the temporary file of a process that was killed while it wrote.
     for path in Path(local, PLAN_DIRECTORY).glob("*"):
-        if path not in kept:
+        if path not in retained:
             path.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
-"""Letting go of what is kept longer than it should be: rows of old entries, old versions of the others.
+"""Delete expired entries and vacuum replaced versions.
 
-An entry is as old as its rows. One that is older than its retention loses them in one commit, which
-says so, and its files with it; asked for again it is a miss, and computed. Of the others the files of
-versions that were replaced longer ago are deleted. It is done under the entry's lock, so that nobody
-on this machine computes it meanwhile; a frame that was served before and is still read may lose its
-files under it. What is damaged is never touched, and what was set aside only when that is asked for.
+The age of an entry is the age of its rows. An entry past its retention loses its rows in one commit
+that also marks it as pruned, then its files; the next request is a miss and computes it. Of the
+other entries, files of versions that were replaced longer ago are deleted. The entry's lock is held,
+so that no process of this machine computes the entry meanwhile; a frame that was served before and is
+still being read may lose its files. Damaged entries are not touched; quarantined ones only on request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from deltawitness.cache.entries.locks import entry_lock
 from deltawitness.cache.entries.plan_store import delete_plans
-from deltawitness.cache.entries.policy import CachePolicy
+from deltawitness.cache.entries.policy import CachePolicy, check_duration, check_policy
 from deltawitness.cache.entries.store import (
     PRUNED,
     RETENTION,
@@ -33,7 +33,6 @@ from deltawitness.cache.entries.store import (
     entry_metadata,
 )
 from deltawitness.commit.log import local_path
-from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.observe.write_context import NO_ATTRIBUTES
@@ -58,16 +57,16 @@ __all__ = ["PruneResult", "prune"]
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What was let go of.
+    """What `prune` deleted.
 
     Attributes:
-        entries: those that have lost their rows.
-        vacuumed: those of which only old versions have lost their files.
-        set_aside: entries that had been set aside, and are deleted.
-        damaged: those that could not be read, and were left alone.
-        failed: those that could not be pruned, and were left as they were.
-        files: how many files were deleted of tables.
-        bytes: their size, as far as it is known.
+        entries: entries that lost their rows.
+        vacuumed: entries of which only files of replaced versions were deleted.
+        set_aside: quarantined entries that were deleted.
+        damaged: entries that could not be read, and were not touched.
+        failed: entries that could not be pruned.
+        files: number of data files deleted.
+        bytes: their size in bytes, where it could be read.
     """
 
     entries: tuple[str, ...] = ()
@@ -85,7 +84,7 @@ class _Tally:
     files: int = 0
     bytes: int = 0
 
-    def told(self) -> PruneResult:
+    def to_result(self) -> PruneResult:
         names = {kind: tuple(found) for kind, found in self.names.items()}
         return PruneResult(**names, files=self.files, bytes=self.bytes)
 
@@ -98,39 +97,40 @@ def prune(
     older_than: dt.timedelta | None,
     set_aside: bool,
 ) -> PruneResult:
-    """Let go of what is older than it should be.
+    """Delete expired entries and vacuum replaced versions.
 
     Args:
-        entries: the cache's.
-        locks: the local folder of its locks.
-        policy: only what was kept under a policy of this name, and its retention; when None
-            everything, each by the retention that it was kept with.
-        older_than: in place of any retention.
-        set_aside: delete as well what was set aside before that.
+        entries: the entry store.
+        locks: local folder of the lock files.
+        policy: prune only entries stored under a policy with this name, by its retention; None: all
+            entries, each by the retention that it was stored with.
+        older_than: use this instead of any retention.
+        set_aside: also delete quarantined entries that are older.
 
     Raises:
-        ConfigurationError: the length of time is not positive.
+        ConfigurationError: `older_than` is not positive.
         OSError: the storage cannot be listed.
     """
-    if older_than is not None and older_than <= dt.timedelta(0):
-        msg = "prune: older_than must be longer than nothing"
-        raise ConfigurationError(msg)
+    if policy is not None:
+        check_policy(policy)
+    if older_than is not None:
+        check_duration("prune: older_than", older_than)
     tally = _Tally()
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         for name in list(entries.names(scope)):
             with entry_lock(locks, f"{scope.value}.{name}"):
                 try:
-                    _prune_entries(entries, scope, name, policy, older_than, tally)
-                except Exception as error:  # noqa: BLE001 - the others are pruned all the same
+                    _prune_entry(entries, scope, name, policy, older_than, tally)
+                except Exception as error:  # noqa: BLE001 - continue with the other entries
                     report("cache", error)
                     tally.names["failed"].append(name)
         limit = older_than or (None if policy is None else policy.retention)
         if set_aside and limit is not None:
-            tally.names["set_aside"] += _without_aside(entries, scope, limit)
-    return tally.told()
+            tally.names["set_aside"] += _delete_quarantined(entries, scope, limit)
+    return tally.to_result()
 
 
-def _prune_entries(  # noqa: PLR0913, PLR0917 - what it is asked for
+def _prune_entry(  # noqa: PLR0913, PLR0917 - the options of `prune`, an entry, and the result
     entries: Entries,
     scope: CacheScope,
     name: str,
@@ -161,7 +161,7 @@ def _prune_entries(  # noqa: PLR0913, PLR0917 - what it is asked for
             details=details,
         ) as (_, set_result),
     ):
-        if age > limit and PRUNED not in entry.facts:
+        if age > limit and PRUNED not in entry.properties:
             _delete_rows(entry)
             details[DELTA_TABLE_VERSION] = entry.table.version()
             _wait_next_millisecond()
@@ -173,14 +173,14 @@ def _prune_entries(  # noqa: PLR0913, PLR0917 - what it is asked for
             tally.names["vacuumed"].append(name)
         else:
             set_result(CacheResult.NOOP)
-        delete_plans(entry.uri, frozenset(_keys_within(entry, limit)))
+        delete_plans(entry.uri, frozenset(_recent_keys(entry, limit)))
 
 
-def _keys_within(entry: Entry, limit: dt.timedelta) -> Iterator[str]:
-    """Yield the keys of the versions of an entry that are served, or were until no longer ago."""
+def _recent_keys(entry: Entry, limit: dt.timedelta) -> Iterator[str]:
+    """Yield the keys of the current version and of versions replaced within the limit."""
     earliest = now_ns() / 1e6 - limit.total_seconds() * 1000
     replaced_at = math.inf
-    for commit in entry.table.history():  # the newest first
+    for commit in entry.table.history():  # newest first
         key = commit.get(CommitKey.CACHE_KEY.value)
         if key is not None:
             if replaced_at > earliest:
@@ -189,52 +189,55 @@ def _keys_within(entry: Entry, limit: dt.timedelta) -> Iterator[str]:
 
 
 def _own_retention(entry: Entry) -> dt.timedelta | None:
-    known = entry.facts.get(RETENTION)
+    seconds = entry.properties.get(RETENTION)
     try:
-        return None if known is None else dt.timedelta(seconds=float(known))
+        return None if seconds is None else dt.timedelta(seconds=float(seconds))
     except OverflowError:  # `timedelta.max`, rounded
         return None
 
 
 def _delete_rows(entry: Entry) -> None:
-    """Delete the rows of an entry, in the commit that says that it is not to be served any more."""
-    said = entry_metadata(None, entry.policy, {PRUNED: True})
+    """Delete the rows of an entry and mark it as pruned, in one commit."""
+    metadata = entry_metadata(None, entry.policy, {PRUNED: True})
     with observe_write(NO_ATTRIBUTES):
         before = entry.table.version()
-        entry.table.delete(commit_properties=_properties(said))
+        entry.table.delete(commit_properties=_commit_properties(metadata))
         if entry.table.version() == before:
-            _mark(entry.table, said)  # it had no rows
+            _commit_without_rows(entry.table, metadata)  # a delete without rows commits nothing
 
 
-def _mark(table: DeltaTable, said: dict[str, str]) -> None:
+def _commit_without_rows(table: DeltaTable, metadata: dict[str, str]) -> None:
     from deltalake import write_deltalake  # noqa: PLC0415 - heavy
 
-    with suppressed():  # its schema is all that is wanted
-        nothing = table.to_pyarrow_dataset().schema.empty_table()
-    write_deltalake(table, nothing, mode="append", commit_properties=_properties(said))
+    with suppressed():  # only its schema is read
+        no_rows = table.to_pyarrow_dataset().schema.empty_table()
+    write_deltalake(table, no_rows, mode="append", commit_properties=_commit_properties(metadata))
 
 
 def _wait_next_millisecond() -> None:
-    """Wait for the next tick of the engine's clock: what was let go of in this one is not old to it."""
+    """Sleep until the clock shows the next millisecond.
+
+    Vacuum compares with `<` in milliseconds: it would keep files removed in the current one.
+    """
     now = time.time_ns() // 1_000_000
     while time.time_ns() // 1_000_000 == now:
         time.sleep(0.0002)
 
 
-def _properties(said: dict[str, str]) -> CommitProperties:
+def _commit_properties(metadata: dict[str, str]) -> CommitProperties:
     from deltalake import CommitProperties  # noqa: PLC0415 - heavy
 
-    return CommitProperties(custom_metadata=said)
+    return CommitProperties(custom_metadata=metadata)
 
 
 def _vacuum(
     entry: Entry, retention: dt.timedelta, tally: _Tally, storage_options: dict[str, str] | None
 ) -> int:
-    """Delete the files of versions that were replaced longer ago; return how many there were."""
-    hours = math.ceil(retention.total_seconds() / 3600)  # the engine counts in whole hours
+    """Delete the files of versions replaced longer ago than `retention`; return the number of files."""
+    hours = math.ceil(retention.total_seconds() / 3600)  # the engine takes integer hours
     with suppressed():
         old = entry.table.vacuum(hours, dry_run=True, enforce_retention_duration=False)
-    # The log goes on telling of files that were deleted long ago.
+    # A dry run also lists files that an earlier vacuum deleted: count only those that exist.
     sizes = _sizes(entry.uri, old, storage_options)
     if not sizes:
         return 0
@@ -246,7 +249,7 @@ def _vacuum(
 
 
 def _sizes(uri: str, paths: list[str], storage_options: dict[str, str] | None) -> dict[str, int]:
-    """Return the sizes of those files of a table that are there."""
+    """Return the size in bytes of each of these files that exists."""
     if not paths:
         return {}
     folder = local_path(uri)
@@ -260,14 +263,14 @@ def _sizes(uri: str, paths: list[str], storage_options: dict[str, str] | None) -
     return {info.path: info.size or 0 for info in infos if info.type is FileType.File}
 
 
-# --- what was set aside --------------------------------------------------------------------------------------
+# --- quarantined entries -------------------------------------------------------------------------------------
 
 _ASIDE = re.compile(r"\.(.+)\.aside-([0-9a-f]{8})-([0-9a-f]{4})-[0-9a-f-]{22}")
-"""The name of an entry, and the milliseconds since the Unix epoch that begin an id of ours."""
+"""Entry name, and the first 48 bits of a UUIDv7: milliseconds since the Unix epoch."""
 
 
-def _without_aside(entries: Entries, scope: CacheScope, limit: dt.timedelta) -> Iterator[str]:
-    """Delete what was set aside longer ago than a limit, and yield the names."""
+def _delete_quarantined(entries: Entries, scope: CacheScope, limit: dt.timedelta) -> Iterator[str]:
+    """Delete entries that were quarantined longer ago than the limit; yield their names."""
     folder = local_path(entries.folder_of(scope))
     if folder is None or not Path(folder).is_dir():
         return

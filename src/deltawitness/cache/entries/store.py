@@ -1,4 +1,4 @@
-"""The entries of a cache: where they lie, what their tables say of them, how they are written."""
+"""The entry store: where the tables of entries are, and how their commit metadata is parsed."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ __all__ = [
 ]
 
 PRUNED = "pruned"
-"""The fact that an entry has lost its rows to `prune`."""
+"""Property of an entry whose rows were deleted by `prune`."""
 
 RETENTION = "retention_s"
-"""The fact of how long an entry is kept, in seconds: its policy's, when it was written."""
+"""Property with the retention of the entry's policy when it was written, in seconds."""
 
 _FOLDERS = {
     CacheScope.VIEW: "cache_views",
@@ -67,19 +67,19 @@ class DamagedEntryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A kept result.
+    """A stored entry.
 
     Attributes:
-        scope: what kind of thing it is.
-        name: its name.
-        uri: where it lies.
+        scope: view, dataset, artifact or metadata.
+        name: name of the entry.
+        uri: location of its table.
         table: its table, at the version to serve.
-        version: the version that holds it.
-        made_at: milliseconds since the Unix epoch.
-        policy: name of the policy that it was kept under.
-        fingerprint: what it was made from; None when it was invalidated.
-        facts: what else its kind keeps of it.
-        rows: how many it holds, if its files say so.
+        version: the table version that holds it.
+        made_at: when its computation began, in milliseconds since the Unix epoch.
+        policy: name of the policy that it was stored under.
+        fingerprint: fingerprint of its inputs; None when it is invalidated.
+        properties: further properties from its commit metadata.
+        rows: number of rows, if the file statistics have it.
     """
 
     scope: CacheScope
@@ -90,7 +90,7 @@ class Entry:
     made_at: int
     policy: str
     fingerprint: Fingerprint | None
-    facts: dict[str, Any]
+    properties: dict[str, Any]
     rows: int | None = None
 
 
@@ -103,7 +103,7 @@ _HARMLESS = frozenset(
         Operation.UPDATE_TABLE_METADATA,
     }
 )
-"""Commits on top of an entry's own that leave what it holds as it is."""
+"""Operations on top of an entry's commit that do not change its rows."""
 
 
 class Entries:
@@ -111,8 +111,9 @@ class Entries:
 
     Args:
         root: the cache root.
-        settings: which names telemetry may tell, and where diagnostics go; the defaults when None.
-        has_own_sink: whether diagnostics go where these settings say, whatever the process's do.
+        settings: the redaction of table names, and the sink of diagnostics; None: the defaults.
+        has_own_sink: use the diagnostics sink of these settings even if the running observer has
+            another one.
     """
 
     def __init__(
@@ -133,16 +134,16 @@ class Entries:
 
     @property
     def settings(self) -> Settings:
-        """Which names telemetry may tell, and where diagnostics go."""
+        """The redaction of table names, and the sink of diagnostics."""
         return self._settings
 
     def columns_of(self, scope: CacheScope, name: str) -> dict[str, Any]:
-        """Return what the row of an operation says of an entry, whatever becomes of it."""
+        """Return the ledger columns that identify an entry in the row of an operation."""
         where = ledger_uri(self.uri_of(scope, name))
         return {"table_name": name, "table_uri": where, "table_id": table_id(where)}
 
     def details_of(self, scope: CacheScope, name: str) -> dict[str, AttributeValue | None]:
-        """Return what spans and log records say of an entry, whatever becomes of it."""
+        """Return the attributes that identify an entry in spans and log records."""
         uri = self.uri_of(scope, name)
         return {
             CACHE_NAME: table_name_for(uri, name, self._settings.table_names),
@@ -154,40 +155,40 @@ class Entries:
 
         Args:
             event: name of the event.
-            scope: what kind of thing it is.
-            name: its name.
-            properties: what happened, without paths and literals; what is None is left out.
+            scope: view, dataset, artifact or metadata.
+            name: name of the entry.
+            properties: what happened, without paths and literals; None values are left out.
         """
-        told = {"name": name, "scope": scope.value, **properties}
+        fields = {"name": name, "scope": scope.value, **properties}
         try:
-            known = {key: text for key, text in told.items() if text is not None}
-            self._sink().record_event(event, known)
-        except Exception as error:  # noqa: BLE001 - a sink of the program's own may raise
+            present = {key: text for key, text in fields.items() if text is not None}
+            self._sink().record_event(event, present)
+        except Exception as error:  # noqa: BLE001 - a user-defined sink may raise
             report("diagnostics", error)
 
     def uri_of(self, scope: CacheScope, name: str) -> str:
-        """Return where an entry lies or is to be made."""
+        """Return the location of an entry's table, whether or not it exists."""
         return f"{self.folder_of(scope)}/{name}"
 
     def folder_of(self, scope: CacheScope) -> str:
-        """Return where the entries of a scope lie."""
+        """Return the folder of the entries of a scope."""
         return f"{self._root.uri.rstrip('/')}/{_FOLDERS[scope]}"
 
     @property
     def storage_options(self) -> dict[str, str] | None:
-        """How the tables are opened."""
+        """Options to open the tables."""
         return self._root.storage_options
 
     def read(self, scope: CacheScope, name: str, version: int | None = None) -> Entry | None:
-        """Return the entry of a name; None when there is none.
+        """Return the entry with a name; None without one.
 
         Args:
-            scope: what kind of thing it is.
-            name: its name.
-            version: of its table; the newest when None.
+            scope: view, dataset, artifact or metadata.
+            name: name of the entry.
+            version: version of its table; None: the newest.
 
         Raises:
-            Damaged: there is one, and it cannot be served.
+            DamagedEntryError: it exists and cannot be served.
         """
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
         from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - heavy
@@ -202,37 +203,47 @@ class Entries:
             raise DamagedEntryError(msg) from error
         mark_delta_rs_used()
         try:
-            return self._told(scope, name, uri, table)
+            return self._build_entry(scope, name, uri, table)
         except DamagedEntryError:
             raise
         except Exception as error:
             msg = "its table cannot be read"
             raise DamagedEntryError(msg) from error
 
-    def _told(self, scope: CacheScope, name: str, uri: str, table: DeltaTable) -> Entry:
-        commit, known = self._own_commit(uri, table.version())
+    def _build_entry(self, scope: CacheScope, name: str, uri: str, table: DeltaTable) -> Entry:
+        """Build an entry from its table and the commit metadata of its last own commit.
+
+        Raises:
+            DamagedEntryError: the metadata is unreadable, or data files are missing or doubled.
+        """
+        commit, metadata = self._own_commit(uri, table.version())
         try:
-            kept = known.get("fingerprint")
+            fingerprint = metadata.get("fingerprint")
             entry = Entry(
                 scope=scope,
                 name=name,
                 uri=uri,
                 table=table,
                 version=commit.version,
-                made_at=int(known.get("made_at") or commit.timestamp or 0),
-                policy=str(known["policy"]),
-                fingerprint=None if kept is None else Fingerprint.from_json(kept),
-                facts=dict(known.get("facts", {})),
+                made_at=int(metadata.get("made_at") or commit.timestamp or 0),
+                policy=str(metadata["policy"]),
+                fingerprint=None if fingerprint is None else Fingerprint.from_json(fingerprint),
+                properties=dict(metadata.get("facts", {})),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            msg = "what its table says of it cannot be read"
+            msg = "the entry's commit metadata is unreadable"
             raise DamagedEntryError(msg) from error
         check_files(table)
         if entry.fingerprint is not None:
-            entry = replace(entry, rows=_checked_rows(table, commit))
+            entry = replace(entry, rows=_count_rows(table, commit))
         return entry
 
     def _own_commit(self, uri: str, newest: int) -> tuple[CommitMetadata, dict[str, Any]]:
+        """Return the newest commit of the cache in a table's log, with its parsed cache metadata.
+
+        Raises:
+            DamagedEntryError: another writer changed the rows since, or there is no such commit.
+        """
         log = open_log(uri, self.storage_options)
         for version in range(newest, -1, -1):
             raw = log.read(version)
@@ -240,35 +251,37 @@ class Entries:
             if commit is None:
                 break
             if CACHE_ENTRY in commit.metadata:
-                return commit, _parse_entry(commit.metadata[CACHE_ENTRY])
+                return commit, _parse_metadata(commit.metadata[CACHE_ENTRY])
             if commit.operation not in _HARMLESS:
-                msg = f"somebody else has written it ({commit.operation or 'unknown operation'})"
+                msg = (
+                    f"another writer changed its table ({commit.operation or 'unknown operation'})"
+                )
                 raise DamagedEntryError(msg)
-        msg = "its table does not say what it was made from"
+        msg = "its table has no cache metadata"
         raise DamagedEntryError(msg)
 
-    def opened(self, scope: CacheScope, name: str, version: int) -> DeltaTable:
-        """Return the table of an entry at a version."""
+    def open_table(self, scope: CacheScope, name: str, version: int) -> DeltaTable:
+        """Open the table of an entry at a version."""
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
         uri = self.uri_of(scope, name)
         return DeltaTable(uri, version=version, storage_options=self.storage_options)
 
-    def set_aside(self, scope: CacheScope, name: str) -> None:
-        """Move a local entry out of the way, where it is kept; nothing is ever deleted for an error.
+    def quarantine(self, scope: CacheScope, name: str) -> None:
+        """Rename a local damaged entry to a hidden name, so that an error never deletes data.
 
         Raises:
-            OSError: it cannot be moved, or does not lie on this machine.
+            OSError: it cannot be renamed, or is on an object store.
         """
         local = local_path(self.uri_of(scope, name))
         if local is None:
-            msg = f"the entry {name} cannot be written over, nor moved on an object store"
+            msg = f"the entry {name} is damaged and cannot be moved on an object store"
             raise OSError(msg)
         path = Path(local)
         path.rename(path.with_name(f".{name}.aside-{new_id()}"))
 
     def names(self, scope: CacheScope) -> Iterator[str]:
-        """Yield the names of the entries of a scope, in order.
+        """Yield the names of the entries of a scope, sorted.
 
         Raises:
             OSError: the storage cannot be read.
@@ -289,7 +302,7 @@ class Entries:
 
 
 def details_of_entry(entry: Entry) -> dict[str, AttributeValue | None]:
-    """Return what spans and log records say of an entry that was read."""
+    """Return the attributes of an entry that was read, for spans and log records."""
     fingerprint = entry.fingerprint
     return {
         CACHE_POLICY: entry.policy,
@@ -301,73 +314,72 @@ def details_of_entry(entry: Entry) -> dict[str, AttributeValue | None]:
 def entry_metadata(
     fingerprint: Fingerprint | None,
     policy: str,
-    facts: dict[str, Any] | None = None,
+    properties: dict[str, Any] | None = None,
     *,
     made_at: int | None = None,
 ) -> dict[str, str]:
-    """Return what an entry's commit says of it beside the standard metadata.
+    """Return the commit metadata of an entry, in addition to the standard metadata.
 
     Args:
-        fingerprint: what it was made from; None says that it is not to be served any more.
+        fingerprint: fingerprint of its inputs; None: the commit invalidates the entry.
         policy: name of its policy.
-        facts: what else its kind keeps of it.
-        made_at: when its making began, in milliseconds since the Unix epoch.
+        properties: further properties, for example those of an artifact.
+        made_at: when its computation began, in milliseconds since the Unix epoch.
     """
-    known = {
+    metadata = {
         "policy": policy,
         "fingerprint": None if fingerprint is None else fingerprint.as_json(),
-        "facts": facts or {},
+        "facts": properties or {},
         "made_at": made_at,
     }
-    return {CACHE_ENTRY: json.dumps(known, separators=(",", ":"))}
+    return {CACHE_ENTRY: json.dumps(metadata, separators=(",", ":"))}
 
 
-def _parse_entry(text: Any) -> dict[str, Any]:
+def _parse_metadata(text: Any) -> dict[str, Any]:
     try:
-        known: dict[str, Any] = json.loads(text)
-        known["policy"]  # of every release
+        metadata: dict[str, Any] = json.loads(text)
+        metadata["policy"]  # written by every release
     except (KeyError, TypeError, ValueError) as error:
-        msg = "what its table says of it cannot be read"
+        msg = "the entry's commit metadata is unreadable"
         raise DamagedEntryError(msg) from error
-    return known
+    return metadata
 
 
-def _checked_rows(table: DeltaTable, commit: CommitMetadata) -> int | None:
-    """Return how many rows a table holds, if its files say so.
-
-    They must be as many as its commit has written: files may have been ordered since.
+def _count_rows(table: DeltaTable, commit: CommitMetadata) -> int | None:
+    """Return the number of rows in a table's files; None if the file statistics lack it.
 
     Raises:
-        Damaged: it does not: two have ordered them at the same moment, which doubles them.
+        DamagedEntryError: the number differs from what the entry's commit wrote. Two concurrent
+            OPTIMIZE commits double the rows.
     """
     written = commit.operation_metrics.get("num_added_rows")
     counts = table.get_add_actions(flatten=True)["num_records"].to_pylist()
     rows = None if None in counts else sum(counts)
     if isinstance(written, int) and rows is not None and rows != written:
-        msg = "it holds other rows than were kept"
+        msg = "its row count differs from its commit"
         raise DamagedEntryError(msg)
     return rows
 
 
 def check_files(table: DeltaTable) -> None:
-    """Look whether the files of a local table are there, and as long as they were.
+    """Check that the data files of a local table exist and have the size in the log.
 
     Raises:
-        Damaged: one is not.
+        DamagedEntryError: one does not.
     """
     folder = local_path(table.table_uri)
     if folder is None:
         return
     actions = table.get_add_actions(flatten=True)
-    # The log has paths as URIs have them: values of partitions that are no plain words are escaped.
+    # Paths in the log are URL-encoded: partition values with special characters are escaped.
     for path, size in zip(
         actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True
     ):
-        place = os.path.join(folder, unquote(path))  # noqa: PTH118 - of many files
+        file = os.path.join(folder, unquote(path))  # noqa: PTH118 - faster than pathlib for many files
         try:
-            found = os.stat(place).st_size  # noqa: PTH116 - as above
+            found = os.stat(file).st_size  # noqa: PTH116 - as above
         except OSError:
             found = -1
         if found != size:
-            msg = "a file of it is missing or damaged"
+            msg = "a data file is missing or has another size"
             raise DamagedEntryError(msg)

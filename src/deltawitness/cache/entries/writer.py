@@ -1,4 +1,4 @@
-"""A result written as an entry: rows, what they were made from and the standard metadata in one commit."""
+"""Writes entries: rows, fingerprint and standard metadata in one commit."""
 
 from __future__ import annotations
 
@@ -34,107 +34,112 @@ _COMPRESSIONS: dict[str, Compression] = {
     "zstd": "ZSTD",
 }
 
-_NEVER_AGAIN = 0
-"""Retries of the commit that makes a table: one that lost its first version to another's is committed
-again by delta-rs as the second, beside the other's files and not in place of them (seen with 1.6.6)."""
+_NO_RETRIES = 0
+"""Commit retries for the first version of an entry: none. If another process commits version 0 first,
+a retry of delta-rs (seen with 1.6.6) commits our files as version 1 in addition to the other files.
+"""
 
 __all__ = ["check_columns", "invalidate", "is_error_of_query", "is_race_lost", "write_entry"]
 
 
 def check_columns(policy: CachePolicy, names: Sequence[str]) -> None:
-    """See that a result has the columns that a policy names.
+    """Check that a result has the columns that a policy names.
 
     Args:
         policy: the policy.
-        names: the result's columns.
+        names: column names of the result.
 
     Raises:
-        ConfigurationError: it has not, or nothing would be left beside its partitions.
+        ConfigurationError: a column is missing, or all columns are partition columns, or a column
+            is in both `partition_by` and `zorder_by`.
     """
     for field in ("partition_by", "zorder_by"):
         if missing := [name for name in getattr(policy, field) if name not in names]:
             msg = f"CachePolicy: {field} names columns that the result does not have: {missing}"
             raise ConfigurationError(msg)
     if set(names) <= set(policy.partition_by):
-        msg = "CachePolicy: partition_by leaves no column that is no partition"
+        msg = "CachePolicy: partition_by must leave at least one column that is not a partition"
         raise ConfigurationError(msg)
     if set(policy.partition_by) & set(policy.zorder_by):
-        msg = "CachePolicy: a column of zorder_by is one of partition_by"
+        msg = "CachePolicy: a column cannot be in both zorder_by and partition_by"
         raise ConfigurationError(msg)
 
 
 def is_race_lost(error: Exception) -> bool:
-    """Tell whether a write failed because another machine wrote the same entry at the same moment."""
+    """Return whether a write failed because of a concurrent commit to the same entry."""
     from deltalake.exceptions import CommitFailedError  # noqa: PLC0415 - heavy
 
     return isinstance(error, CommitFailedError)
 
 
 def is_error_of_query(error: Exception) -> bool:
-    """Tell whether a write failed because its rows cannot be computed: whoever asks for them is told."""
+    """Return whether a write failed because the query itself fails; the caller gets that error."""
     text = str(error)
     is_planned = type(error) is Exception and text.startswith(ENGINE_ERROR)
     return is_planned or FAILED_SOURCE in text
 
 
-def write_entry(  # noqa: PLR0913 - what an entry is written by, by keyword
+def write_entry(  # noqa: PLR0913 - the parts of one write
     frame: DataFrame,
     uri: str,
-    recipe: EntryDefinition,
+    definition: EntryDefinition,
     fingerprint: Fingerprint,
     storage_options: dict[str, str] | None,
     *,
-    kept: Entry | None = None,
+    existing: Entry | None = None,
 ) -> int:
-    """Write the rows of a frame as an entry, in place of what is there.
+    """Write the rows of a frame as an entry, and replace the previous content.
 
     Args:
         frame: the rows.
-        uri: where the entry lies.
-        recipe: how it is kept.
-        fingerprint: what it was made from.
-        storage_options: how the table is opened.
-        kept: what is there.
+        uri: location of the entry's table.
+        definition: the definition of the entry, with its policy.
+        fingerprint: fingerprint of the inputs.
+        storage_options: options to open the table.
+        existing: the entry that is stored now; None without one.
 
     Returns:
-        The version that holds it.
+        The table version that holds the entry.
+
+    Raises:
+        OSError: the commit is not in the table's log.
     """
     from deltalake import CommitProperties, DeltaTable, WriterProperties  # noqa: PLC0415 - heavy
 
-    policy = recipe.policy
-    # Its age begins before its inputs are read.
+    policy = definition.policy
+    # Taken before the inputs are read, so that max_age counts from then.
     made_at = now_ns() // 1_000_000
-    facts = dict(recipe.facts)
+    properties = dict(definition.properties)
     if policy.retention is not None:
-        facts[RETENTION] = policy.retention.total_seconds()
-    said = entry_metadata(fingerprint, policy.name, facts, made_at=made_at)
-    if kept is not None and _is_laid_out_otherwise(kept, recipe, fingerprint):
-        _repartition(kept, recipe, fingerprint, storage_options)
+        properties[RETENTION] = policy.retention.total_seconds()
+    metadata = entry_metadata(fingerprint, policy.name, properties, made_at=made_at)
+    if existing is not None and _needs_new_layout(existing, definition, fingerprint):
+        _repartition(existing, definition, fingerprint, storage_options)
     result = write_delta(
-        _signed(frame),
+        _without_unsigned(frame),
         uri,
         mode="overwrite",
         schema_mode="overwrite",
         partition_by=policy.partition_by,
         storage_options=storage_options,
         target_file_size=policy.target_file_size,
-        name=recipe.name,
+        name=definition.name,
         writer_properties=WriterProperties(compression=_COMPRESSIONS[policy.compress]),
         commit_properties=CommitProperties(
-            custom_metadata=said, max_commit_retries=_NEVER_AGAIN if kept is None else None
+            custom_metadata=metadata, max_commit_retries=_NO_RETRIES if existing is None else None
         ),
     )
     if result.version is None:
-        msg = "the commit of the entry cannot be found in its table's log"
+        msg = "the commit of the entry is not in its table's log"
         raise OSError(msg)
     version = result.version
     if not policy.zorder_by:
         return version
-    return _ordered(DeltaTable(uri, version, storage_options), recipe)
+    return _zorder(DeltaTable(uri, version, storage_options), definition)
 
 
-def _signed(frame: DataFrame) -> DataFrame:
-    """Return a frame without unsigned columns: Delta has none, and as wide as they are they do not fit."""
+def _without_unsigned(frame: DataFrame) -> DataFrame:
+    """Cast unsigned columns to the next wider signed type: Delta has no unsigned types."""
     wider = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
     fields = [(field.name, wider.get(str(field.type))) for field in frame.schema()]
     if not any(kind for _, kind in fields):
@@ -151,75 +156,81 @@ def _signed(frame: DataFrame) -> DataFrame:
     return signed
 
 
-def _is_laid_out_otherwise(kept: Entry, recipe: EntryDefinition, fingerprint: Fingerprint) -> bool:
-    partitions: list[str] = kept.table.metadata().partition_columns
-    if partitions != list(recipe.policy.partition_by):
+def _needs_new_layout(
+    existing: Entry, definition: EntryDefinition, fingerprint: Fingerprint
+) -> bool:
+    partitions: list[str] = existing.table.metadata().partition_columns
+    if partitions != list(definition.policy.partition_by):
         return True
-    if kept.fingerprint is not None:
-        return kept.fingerprint.schema_hash != fingerprint.schema_hash
-    names = [field.name for field in kept.table.schema().fields]
+    if existing.fingerprint is not None:
+        return existing.fingerprint.schema_hash != fingerprint.schema_hash
+    names = [field.name for field in existing.table.schema().fields]
     is_nested = any("struct<" in column.type for column in fingerprint.columns)
     return is_nested or names != [column.name for column in fingerprint.columns]
 
 
 def _repartition(
-    kept: Entry,
-    recipe: EntryDefinition,
+    existing: Entry,
+    definition: EntryDefinition,
     fingerprint: Fingerprint,
     storage_options: dict[str, str] | None,
 ) -> None:
-    """Replace an entry's table by an empty one that is not served.
+    """Replace the table of an entry by an empty one that is not served.
 
-    To overwrite a schema changes neither the order of columns nor, back to none, the partitions.
+    An overwrite with `schema_mode="overwrite"` changes neither the order of the columns nor a
+    partitioned table back to an unpartitioned one.
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy
     from deltalake import CommitProperties, DeltaTable, Schema  # noqa: PLC0415 - heavy
 
-    # The types are those of the rows, which are written next.
+    # Placeholder types: the write that follows overwrites the schema.
     schema = pa.schema([(column.name, pa.string()) for column in fingerprint.columns])
     with observe_write(NO_ATTRIBUTES):
         DeltaTable.create(
-            kept.uri,
+            existing.uri,
             Schema.from_arrow(schema),
             mode="overwrite",
-            partition_by=list(recipe.policy.partition_by),
-            name=recipe.name,
+            partition_by=list(definition.policy.partition_by),
+            name=definition.name,
             storage_options=storage_options,
             commit_properties=CommitProperties(
-                custom_metadata=entry_metadata(None, recipe.policy.name)
+                custom_metadata=entry_metadata(None, definition.policy.name)
             ),
         )
 
 
-def _ordered(table: DeltaTable, recipe: EntryDefinition) -> int:
-    """Order the files of what was just written; unordered they are as true."""
+def _zorder(table: DeltaTable, definition: EntryDefinition) -> int:
+    """Z-order the files of the entry just written; a failure is reported, the entry is valid without it."""
     try:
         with observe_write(NO_ATTRIBUTES):
-            table.optimize.z_order(list(recipe.policy.zorder_by))
-    except Exception as error:  # noqa: BLE001 - somebody wrote it anew meanwhile, or no such column
+            table.optimize.z_order(list(definition.policy.zorder_by))
+    except Exception as error:  # noqa: BLE001 - a concurrent write, or no such column
         report("cache", error)
     return int(table.version())
 
 
 def invalidate(uri: str, policy: str, storage_options: dict[str, str] | None) -> int:
-    """Commit that an entry is not to be served any more, and return the version of that commit.
+    """Commit that an entry must not be served any more.
 
     Args:
-        uri: where it lies.
+        uri: location of the entry's table.
         policy: name of its policy.
-        storage_options: how the table is opened.
+        storage_options: options to open the table.
+
+    Returns:
+        The version of that commit.
     """
     from deltalake import CommitProperties, DeltaTable, write_deltalake  # noqa: PLC0415 - heavy
 
     table = DeltaTable(uri, storage_options=storage_options)
-    with suppressed():  # its schema is all that is wanted
-        nothing: Any = table.to_pyarrow_dataset().schema.empty_table()
-    said = entry_metadata(None, policy)
+    with suppressed():  # only its schema is read
+        no_rows: Any = table.to_pyarrow_dataset().schema.empty_table()
+    metadata = entry_metadata(None, policy)
     with observe_write(NO_ATTRIBUTES):
         write_deltalake(
             table,
-            nothing,
+            no_rows,
             mode="append",
-            commit_properties=CommitProperties(custom_metadata=said),
+            commit_properties=CommitProperties(custom_metadata=metadata),
         )
     return int(table.version())

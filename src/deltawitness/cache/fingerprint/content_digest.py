@@ -1,4 +1,4 @@
-"""Hashes of what is in a table, however its rows are cut into batches."""
+"""Content hashes of tables in row order, independent of batch sizes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["TooLargeError", "content_hash"]
 
 
 class TooLargeError(Exception):
-    """There is more of it than is to be looked at."""
+    """The content is larger than the limit."""
 
 
 def content_hash(batches: Iterable[pa.RecordBatch], *, limit: int | None = None) -> str:
-    """Return a hash of rows in the order in which they come, types and names included.
+    """Return a hash of rows in their order, with types and column names.
 
     Args:
         batches: the rows.
-        limit: bytes that are looked at.
+        limit: maximum size in bytes; None: no limit.
 
     Raises:
-        TooLarge: there is more than the limit.
+        TooLargeError: the rows are larger than the limit.
     """
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and loaded already
 
     digest = hashlib.sha256(b"content/2\0")
     parts: list[pa.RecordBatch] = []
@@ -40,18 +40,18 @@ def content_hash(batches: Iterable[pa.RecordBatch], *, limit: int | None = None)
             digest.update(str(batch.schema.remove_metadata()).encode("utf-8", "surrogatepass"))
         parts.append(part)
         rows += batch.num_rows
-    digest.update(b"\0%d\0" % rows)  # which is all there is of rows without columns
+    digest.update(b"\0%d\0" % rows)  # rows without columns have no other content
     if parts:
-        # How an engine cuts rows into batches depends on its settings: they are put together again.
-        whole = pa.Table.from_batches(parts).combine_chunks()
-        for batch in whole.to_batches():
+        # Batch sizes depend on the settings of the engine: combine all batches first.
+        table = pa.Table.from_batches(parts).combine_chunks()
+        for batch in table.to_batches():
             digest.update(_as_bytes(batch))
     return digest.hexdigest()[:32]
 
 
 def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return rows whose texts are theirs alone: views share buffers, however few rows they are of."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    """Cast string and binary views to large types, because views of few rows share large buffers."""
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and loaded already
 
     plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
     schema = pa.schema(
@@ -61,9 +61,9 @@ def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _as_bytes(batch: pa.RecordBatch) -> pa.Buffer:
-    import pyarrow as pa  # noqa: PLC0415 - heavy, and there already
+    import pyarrow as pa  # noqa: PLC0415 - heavy, and loaded already
 
-    # Through IPC a slice is cut out of its buffers, and padding is what it always is.
+    # IPC copies only the slice of each buffer, and its padding is deterministic.
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

@@ -1,4 +1,4 @@
-"""Views over cached views: what a query reads of the cache is brought up to date before it is read."""
+"""Views over cached views: a cached view that a query reads is refreshed before the query is planned."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ __all__ = [
     "uncached_views_in",
 ]
 
-_asked: ContextVar[frozenset[TableName]] = ContextVar("asked", default=frozenset())
-_untrue: ContextVar[list[str] | None] = ContextVar("stale_names", default=None)
+_computing: ContextVar[frozenset[TableName]] = ContextVar("computing", default=frozenset())
+_stale: ContextVar[list[str] | None] = ContextVar("stale_names", default=None)
 
 
 def uncached_views_in(text: str, session: Session) -> list[TableName]:
-    """Return the cached views that a plan reads but that could not be kept: they are plain views.
+    """Return the cached views in a plan that could not be stored: the session has them as plain views.
 
     Args:
-        text: the plan's text.
-        session: the session that knows them.
+        text: text of the plan.
+        session: the session that has the views.
     """
     return [
         name
-        for name in tuple(session.uncached_names)
-        if name not in _asked.get()
+        for name in session.cache_links.uncached
+        if name not in _computing.get()
         and any(
             f"SubqueryAlias: {spelling}\n" in text
             for spelling in (name.table, f"{name.schema}.{name.table}", ".".join(name))
@@ -48,63 +48,65 @@ def uncached_views_in(text: str, session: Session) -> list[TableName]:
 
 
 def refresh_view(session: Session, ctx: SessionContext, name: TableName) -> None:
-    """Have a cached view brought up to date.
+    """Refresh a cached view.
 
     Args:
-        session: the session that knows it.
+        session: the session that has the view.
         ctx: a context of that session.
-        name: its name.
+        name: name of the view.
 
     Raises:
-        ConfigurationError: it is being made: it reads itself.
+        ConfigurationError: it is being computed, so that it reads itself.
     """
-    ask = session.cached_names.get(name)
-    if ask is None or is_of_another_default(session, ctx, name):
+    refresh = session.cache_links.refresher(name)
+    if refresh is None or is_of_another_default(session, ctx, name):
         return
-    if name in _asked.get():
+    if name in _computing.get():
         msg = f"the view {name.table} reads itself"
         raise ConfigurationError(msg)
     with computing(name):
-        ask()
+        refresh()
 
 
 def is_of_another_default(session: Session, ctx: SessionContext, name: TableName) -> bool:
-    """Tell whether a cached view was made under another default schema: its query means another now.
+    """Return whether a cached view was created under another default schema.
+
+    Its unqualified names would resolve differently now.
 
     Args:
-        session: the session that knows it.
+        session: the session that has the view.
         ctx: a context of that session.
-        name: its name.
+        name: name of the view.
     """
-    return name in session.cached_names and tuple(name[:2]) != session.default_of(ctx)
+    return session.cache_links.is_entry(name) and tuple(name[:2]) != session.default_of(ctx)
 
 
 def is_being_computed(name: TableName) -> bool:
-    """Tell whether a view is being made around the call."""
-    return name in _asked.get()
+    """Return whether the calling context computes this view."""
+    return name in _computing.get()
 
 
 @contextmanager
 def computing(name: TableName) -> Iterator[None]:
-    """Take note that a view is being made inside the block."""
-    token = _asked.set(_asked.get() | {name})
+    """Mark a view as being computed inside the block."""
+    token = _computing.set(_computing.get() | {name})
     try:
         yield
     finally:
-        _asked.reset(token)
+        _computing.reset(token)
 
 
 @contextmanager
 def dry_run() -> Iterator[list[str]]:
-    """Have nothing computed inside the block; yield the names of what would have to be."""
+    """Compute nothing inside the block; yield a list that collects the names of stale entries."""
     found: list[str] = []
-    token = _untrue.set(found)
+    token = _stale.set(found)
     try:
         yield found
     finally:
-        _untrue.reset(token)
+        _stale.reset(token)
 
 
 def stale_names() -> list[str] | None:
-    """Return where names of what would have to be computed are noted; None where it is computed."""
-    return _untrue.get()
+    """Return the list that a dry run collects stale entry names in; None outside a dry run."""
+    return _stale.get()

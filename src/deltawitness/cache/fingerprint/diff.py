@@ -1,4 +1,4 @@
-"""Why a cached result is not served: what of its fingerprint has changed, told in a sentence."""
+"""Explains why a cached result is not served: the differences of two fingerprints, in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Miss", "Reason", "differences"]
 
 
 class Miss(StrEnum):
-    """The kinds of reasons."""
+    """The kinds of miss reasons."""
 
     ABSENT = "absent"
     PLAN_CHANGED = "plan_changed"
@@ -32,11 +32,11 @@ class Miss(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason.
+    """A reason why an entry is not served.
 
     Attributes:
-        kind: of which kind.
-        text: what was seen, without a path or a literal.
+        kind: the kind.
+        text: what has changed, without paths and literals.
     """
 
     kind: Miss
@@ -46,41 +46,41 @@ class Reason:
         return self.text
 
 
-def differences(kept: Fingerprint, now: Fingerprint) -> tuple[Reason, ...]:
-    """Return what has changed since a result was kept; nothing when it is still true."""
-    if kept.key == now.key:
+def differences(stored: Fingerprint, now: Fingerprint) -> tuple[Reason, ...]:
+    """Return the differences of the stored and the current fingerprint; empty if the entry is valid."""
+    if stored.key == now.key:
         return ()
-    found = tuple(_differences(kept, now))
-    # What another release has written is not the same, whatever it is.
+    found = tuple(_differences(stored, now))
+    # Equal field by field, but with fields of another release (`Fingerprint.unknown`).
     return found or (
-        Reason(Miss.RELEASE_CHANGED, "it was kept by another release of deltawitness"),
+        Reason(Miss.RELEASE_CHANGED, "it was written by another release of deltawitness"),
     )
 
 
-def _differences(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
-    if kept.plan_hash != now.plan_hash:
-        is_shape = kept.plan_shape_hash != now.plan_shape_hash
-        what = "it is another query" if is_shape else "the same query with other literals"
+def _differences(stored: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+    if stored.plan_hash != now.plan_hash:
+        is_shape = stored.plan_shape_hash != now.plan_shape_hash
+        what = "the query changed" if is_shape else "the same query with other literals"
         yield Reason(Miss.PLAN_CHANGED, f"plan changed: {what}")
-    if kept.schema_hash != now.schema_hash:
-        yield Reason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(kept, now)}")
-    yield from _tables_changed(kept, now)
-    yield from _inputs_changed("file", _files(kept), _files(now))
-    yield from _inputs_changed("source", _listed(kept.ways), _listed(now.ways))
-    yield from _inputs_changed("in-memory table", _listed(kept.data), _listed(now.data))
-    yield from _functions_changed(kept, now)
-    if changed := sorted({mark.name for mark in {*kept.settings} ^ {*now.settings}}):
+    if stored.schema_hash != now.schema_hash:
+        yield Reason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(stored, now)}")
+    yield from _tables_changed(stored, now)
+    yield from _inputs_changed("file", _files_by_place(stored), _files_by_place(now))
+    yield from _inputs_changed("source", _by_name(stored.ways), _by_name(now.ways))
+    yield from _inputs_changed("in-memory table", _by_name(stored.data), _by_name(now.data))
+    yield from _functions_changed(stored, now)
+    if changed := sorted({each.name for each in {*stored.settings} ^ {*now.settings}}):
         yield Reason(Miss.SETTING_CHANGED, f"setting changed: {', '.join(changed)}")
-    if kept.engine != now.engine:
-        text = f"release changed: {kept.engine or 'none'} -> {now.engine or 'none'}"
+    if stored.engine != now.engine:
+        text = f"release changed: {stored.engine or 'none'} -> {now.engine or 'none'}"
         yield Reason(Miss.RELEASE_CHANGED, text)
-    if kept.version != now.version:
-        text = f"version changed: {kept.version or 'none'} -> {now.version or 'none'}"
+    if stored.version != now.version:
+        text = f"version changed: {stored.version or 'none'} -> {now.version or 'none'}"
         yield Reason(Miss.VERSION_CHANGED, text)
 
 
-def _columns_changed(kept: Fingerprint, now: Fingerprint) -> str:
-    before = {column.name: column for column in kept.columns}
+def _columns_changed(stored: Fingerprint, now: Fingerprint) -> str:
+    before = {column.name: column for column in stored.columns}
     after = {column.name: column for column in now.columns}
     retyped = [
         f"{name} {before[name].type} -> {column.type}"
@@ -92,38 +92,39 @@ def _columns_changed(kept: Fingerprint, now: Fingerprint) -> str:
         ("dropped", [name for name in before if name not in after]),
         ("retyped", retyped),
     ]
-    told = [f"{what} {', '.join(names)}" for what, names in parts if names]
-    return "; ".join(told) or "the order or the nullability of its columns"
+    changes = [f"{what} {', '.join(names)}" for what, names in parts if names]
+    return "; ".join(changes) or "the order or the nullability of its columns"
 
 
-def _tables_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
-    before = _numbered((mark.table_id, mark.name) for mark in kept.tables)
-    marks = dict(zip(before, kept.tables, strict=True))
-    for key, mark in zip(
-        _numbered((mark.table_id, mark.name) for mark in now.tables), now.tables, strict=True
+def _tables_changed(stored: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+    before = _distinct_keys((each.table_id, each.name) for each in stored.tables)
+    before_by_key = dict(zip(before, stored.tables, strict=True))
+    for key, each in zip(
+        _distinct_keys((each.table_id, each.name) for each in now.tables), now.tables, strict=True
     ):
-        known = marks.pop(key, None)
-        if known is None:
+        previous = before_by_key.pop(key, None)
+        if previous is None:
             yield Reason(
-                Miss.INPUT_CHANGED, f"input changed: {label(mark.name)} was not read before"
+                Miss.INPUT_CHANGED, f"input changed: {label(each.name)} was not read before"
             )
-        elif known.identity != mark.identity:
-            yield Reason(Miss.INPUT_CHANGED, f"input changed: {label(mark.name)} was made anew")
-        elif known.version != mark.version:
-            text = f"input changed: {label(mark.name)} {known.version} -> {mark.version}"
+        elif previous.identity != each.identity:
+            yield Reason(Miss.INPUT_CHANGED, f"input changed: {label(each.name)} was recreated")
+        elif previous.version != each.version:
+            text = f"input changed: {label(each.name)} {previous.version} -> {each.version}"
             yield Reason(Miss.INPUT_CHANGED, text)
-        elif known.commit != mark.commit:
+        elif previous.commit != each.commit:
             text = (
-                f"input changed: {label(mark.name)} was put back, and is another at {mark.version}"
+                f"input changed: {label(each.name)} was restored or recreated;"
+                f" version {each.version} now has other content"
             )
             yield Reason(Miss.INPUT_CHANGED, text)
-    for mark in marks.values():
-        yield Reason(Miss.INPUT_CHANGED, f"input changed: {label(mark.name)} is not read any more")
+    for each in before_by_key.values():
+        yield Reason(Miss.INPUT_CHANGED, f"input changed: {label(each.name)} is no longer read")
 
 
-def _functions_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
-    before = {mark.name: mark.version for mark in kept.functions}
-    after = {mark.name: mark.version for mark in now.functions}
+def _functions_changed(stored: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+    before = {each.name: each.version for each in stored.functions}
+    after = {each.name: each.version for each in now.functions}
     for name in dict.fromkeys((*before, *after)):
         if before.get(name) != after.get(name):
             text = (
@@ -132,8 +133,8 @@ def _functions_changed(kept: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
             yield Reason(Miss.FUNCTION_CHANGED, text)
 
 
-def _numbered(keys: Iterable[Any]) -> list[Any]:
-    """Return keys that differ, also where one is there twice: the first, the second."""
+def _distinct_keys(keys: Iterable[Any]) -> list[Any]:
+    """Number repeated keys: return each key with the count of its earlier occurrences."""
     seen: Counter[Any] = Counter()
     found = []
     for key in keys:
@@ -142,24 +143,26 @@ def _numbered(keys: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _listed(marks: tuple[Any, ...]) -> dict[Any, Any]:
-    return dict(zip(_numbered(mark.name for mark in marks), marks, strict=True))
+def _by_name(parts: tuple[Any, ...]) -> dict[Any, Any]:
+    return dict(zip(_distinct_keys(each.name for each in parts), parts, strict=True))
 
 
-def _files(fingerprint: Fingerprint) -> dict[Any, Any]:
-    return {(mark.place, mark.source): mark for mark in fingerprint.files}
+def _files_by_place(fingerprint: Fingerprint) -> dict[Any, Any]:
+    return {(each.place, each.source): each for each in fingerprint.files}
 
 
 def _inputs_changed(kind: str, before: dict[Any, Any], after: dict[Any, Any]) -> Iterator[Reason]:
-    told = str if kind == "file" else label
-    added = [mark.name for key, mark in after.items() if key not in before]
-    gone = [mark.name for key, mark in before.items() if key not in after]
-    changed = [mark.name for key, mark in after.items() if key in before and before[key] != mark]
+    shown_as = str if kind == "file" else label
+    added = [each.name for key, each in after.items() if key not in before]
+    gone = [each.name for key, each in before.items() if key not in after]
+    changed = [each.name for key, each in after.items() if key in before and before[key] != each]
     for what, names in (("new", added), ("gone", gone), ("changed", changed)):
         if names:
-            shown = ", ".join(map(told, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+            shown = ", ".join(map(shown_as, names[:_SHOWN])) + (
+                ", ..." if len(names) > _SHOWN else ""
+            )
             yield Reason(Miss.INPUT_CHANGED, f"input changed: {kind} {what}: {shown}")
 
 
 _SHOWN = 5
-"""Names of files that a reason tells."""
+"""Maximum number of names in a reason."""

@@ -1,4 +1,4 @@
-"""What changes what a query gives, though its plan reads the same: settings, the engine's release."""
+"""Inputs to the fingerprint that the plan text omits: session settings and engine versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TIME_ZONE", "engine_release", "setting_inputs"]
 
 TIME_ZONE = "datafusion.execution.time_zone"
 
-_COUNTING = (
+_RESULT_SETTINGS = (
     TIME_ZONE,
     "datafusion.execution.enable_ansi_mode",
     "datafusion.execution.listing_table_ignore_subdirectory",
@@ -26,30 +26,30 @@ _COUNTING = (
     "datafusion.spark.",
     "datafusion.sql_parser.",
 )
-"""Settings by the beginnings of their names. Those of speed, memory and printing change no result."""
+"""Prefixes of the settings that change results; those of speed, memory and printing do not."""
 
 
 def setting_inputs(ctx: SessionContext, *, has_spark_functions: bool) -> tuple[SettingInput, ...]:
-    """Return the settings of a session that count and are not the engine's own defaults.
+    """Return the settings of a session that change results and differ from the engine's defaults.
 
     Args:
         ctx: the session.
-        has_spark_functions: functions were put in the place of the engine's own.
+        has_spark_functions: Spark functions replace functions of the engine.
     """
-    usual = _defaults()
-    told = _settings(unpatched(ctx, "copied_config")())
+    defaults = _defaults()
+    settings = _settings(unpatched(ctx, "copied_config")())
     if has_spark_functions:
-        told["functions"] = "spark"
+        settings["functions"] = "spark"
     return tuple(
         SettingInput(name, value)
-        for name, value in sorted(told.items())
-        if usual.get(name) != value
+        for name, value in sorted(settings.items())
+        if defaults.get(name) != value
     )
 
 
 @cache
 def engine_release() -> str:
-    """Return the releases of the engines: another one may compute, or read a Delta table, otherwise."""
+    """Return the releases of the engines: another release may compute or read tables differently."""
     return f"datafusion {version('datafusion')}, deltalake {version('deltalake')}"
 
 
@@ -63,8 +63,8 @@ def _defaults() -> dict[str, str]:
 def _settings(config: SessionConfig) -> dict[str, str]:
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
-    # A session's own settings can be asked for only where it has an information schema.
-    ask = SessionContext(config.with_information_schema(enabled=True))
-    rows = unpatched(ask, "sql")("SELECT name, value FROM information_schema.df_settings")
+    # The settings can be queried only with an information schema.
+    reader = SessionContext(config.with_information_schema(enabled=True))
+    rows = unpatched(reader, "sql")("SELECT name, value FROM information_schema.df_settings")
     found = dict(zip(*unpatched(rows, "to_pydict")().values(), strict=True))
-    return {name: str(value) for name, value in found.items() if name.startswith(_COUNTING)}
+    return {name: str(value) for name, value in found.items() if name.startswith(_RESULT_SETTINGS)}

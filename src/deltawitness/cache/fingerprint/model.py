@@ -1,4 +1,8 @@
-"""What a cached result was made from: as long as that is the same, the result is true."""
+"""The fingerprint of a result: a stored result is valid while its fingerprint is unchanged.
+
+The field names of these classes are part of the stored JSON and of the key: renaming one makes every
+stored entry a miss.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +39,11 @@ class TableInput:
     """A Delta table that was read.
 
     Attributes:
-        table_id: hash of where it lies.
-        name: what the plan calls it.
+        table_id: hash of its location.
+        name: its name in the plan.
         version: the version that was read.
-        identity: the id in its metadata; another one means a table made anew.
-        commit: hash of the version's commit, where it could be read.
+        identity: the id in its metadata; another id means that the table was recreated.
+        commit: hash of the version's commit; empty if it could not be read.
     """
 
     table_id: str
@@ -55,10 +59,10 @@ class FileInput:
 
     Attributes:
         place: hash of its path.
-        name: its name.
-        size: bytes.
-        changed: when it was last changed, in nanoseconds.
-        source: the name of what it is read as.
+        name: file name.
+        size: size in bytes.
+        changed: mtime and ctime in nanoseconds, separated by a dot.
+        source: name of the table that it is read as.
     """
 
     place: str
@@ -70,7 +74,7 @@ class FileInput:
 
 @dataclass(frozen=True, slots=True)
 class SourceInput:
-    """How the files of a source are read: a hash of its schema and options."""
+    """How the files of a table are read: a hash of its schema and options."""
 
     name: str
     way: str
@@ -78,7 +82,7 @@ class SourceInput:
 
 @dataclass(frozen=True, slots=True)
 class SettingInput:
-    """A setting of the session that is not the usual one and changes results."""
+    """A session setting that changes results and differs from its default."""
 
     name: str
     value: str
@@ -86,7 +90,7 @@ class SettingInput:
 
 @dataclass(frozen=True, slots=True)
 class DataInput:
-    """A table in memory that was read, by the hash of what is in it."""
+    """An in-memory table that was read, with a hash of its content."""
 
     name: str
     content: str
@@ -94,7 +98,7 @@ class DataInput:
 
 @dataclass(frozen=True, slots=True)
 class UdfInput:
-    """A function of the program's own that the plan calls, with the version that the program gave it."""
+    """A user-defined function that the plan calls, with the version given by the caller."""
 
     name: str
     version: str
@@ -102,22 +106,22 @@ class UdfInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What a result was made from.
+    """Everything that a result depends on.
 
     Attributes:
-        plan_hash: hash of the plan, literals included; None for a source that has none.
-        plan_shape_hash: the same without literals.
+        plan_hash: hash of the plan, with literals; None for a source without a plan.
+        plan_shape_hash: hash of the plan without literals.
         schema_hash: hash of the result's schema.
-        columns: the result's columns.
-        tables: the Delta tables that were read.
-        files: the files that were read.
-        ways: how they were read.
-        data: the tables in memory that were read.
-        functions: the program's own functions in the plan.
-        settings: the session's settings that count.
-        version: what the program says of what cannot be seen.
-        engine: the release of the engine that computes it.
-        unknown: what another release has written of it and this one does not know.
+        columns: columns of the result.
+        tables: Delta tables that were read.
+        files: files that were read.
+        ways: how the files were read.
+        data: in-memory tables that were read.
+        functions: user-defined functions in the plan.
+        settings: session settings that change results.
+        version: the version that the caller gives to inputs whose changes cannot be detected.
+        engine: releases of the engines that compute the result.
+        unknown: names of JSON fields, written by another release, that this one cannot parse.
 
     >>> Fingerprint(plan_hash="a").key == Fingerprint(plan_hash="b").key
     False
@@ -139,30 +143,30 @@ class Fingerprint:
 
     @property
     def key(self) -> str:
-        """The key of the result: a hash of all of it."""
+        """The key of the result: a hash of all fields."""
         text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return "key:" + hashlib.sha256(f"entry/1\0{text}".encode()).hexdigest()[:32]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON-able values."""
+        """Return the fields as JSON-serializable values."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, known: dict[str, Any]) -> Fingerprint:
-        """Return it again; what another release has written otherwise makes it equal to no other.
+    def from_json(cls, values: dict[str, Any]) -> Fingerprint:
+        """Parse what `as_json` returned. With unknown fields, the result equals no fingerprint of this release.
 
         Raises:
-            TypeError: it is none.
-            AttributeError: it is none.
+            TypeError: the values are not a fingerprint.
+            AttributeError: the values are not a mapping.
         """
-        told = {name: known[name] for name in _PLAIN if name in known}
-        unknown = sorted({*known} - {*_PLAIN, *_PARTS, "unknown"})
+        fields = {name: values[name] for name in _PLAIN if name in values}
+        unknown = sorted({*values} - {*_PLAIN, *_PARTS, "unknown"})
         for name, kind in _PARTS.items():
             try:
-                told[name] = tuple(kind(**part) for part in known.get(name, ()))
+                fields[name] = tuple(kind(**part) for part in values.get(name, ()))
             except TypeError:
                 unknown.append(name)
-        return cls(**told, unknown=(*unknown, *known.get("unknown", ())))
+        return cls(**fields, unknown=(*unknown, *values.get("unknown", ())))
 
 
 _PARTS: dict[str, Any] = {
@@ -179,9 +183,9 @@ _PLAIN = ("plan_hash", "plan_shape_hash", "schema_hash", "version", "engine")
 
 
 def label(name: str) -> str:
-    """Return a name as a reason may tell it: what is no plain name may be a path, or hold anything.
+    """Return a name for a message: a name that is not a plain identifier may be a path or a secret.
 
-    >>> told_name("sales.orders"), label("/data/orders.csv")
+    >>> label("sales.orders"), label("/data/orders.csv")
     ('sales.orders', 'a source')
     """
     parts = name.removesuffix("()").split(".")
@@ -191,6 +195,6 @@ def label(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NotCacheable:
-    """Why nobody could tell whether a kept result were still true."""
+    """Why a result cannot be cached: changes of an input could not be detected."""
 
     reason: str

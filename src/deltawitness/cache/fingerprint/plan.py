@@ -1,4 +1,4 @@
-"""What a frame is made from, read off its plans: Delta tables, files, data in memory, functions."""
+"""Computes the fingerprint of a frame from its plans: Delta tables, files, in-memory data, functions."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ def fingerprint_of(
     *,
     functions: Mapping[str, str],
     version: str | None = None,
-    is_aging: bool = False,
+    has_max_age: bool = False,
     query: str | None = None,
 ) -> Fingerprint | NotCacheable:
-    """Return what a frame is made from, or why that cannot be told.
+    """Return the fingerprint of a frame, or why it cannot be cached.
 
     Args:
         frame: the frame.
-        functions: versions of the program's own functions, by name.
-        version: what the program says of what cannot be seen.
-        is_aging: the result is served for a time only, so that it may depend on the time.
-        query: the text that the frame is of, if it is of one.
+        functions: versions of user-defined functions, by name.
+        version: a version that the caller gives to inputs whose changes cannot be detected.
+        has_max_age: the result expires, so that it may depend on volatile functions.
+        query: SQL text of the frame; None without one.
     """
     state = state_of(frame)
     try:
         _check_schema(frame.schema())
-        sources = collect_inputs(frame, version)
-        text = _full_text(frame, sources)
+        inputs = collect_inputs(frame, version)
+        text = _full_text(frame, inputs)
         settings = _settings(state)
         if query is None and version is None:
-            _check_zone(text, state, settings)
+            _check_time_zone(text, state, settings)
         calls = udf_inputs(
             None if state is None else state.ctx,
             text,
             functions,
             replaced=frozenset() if state is None else frozenset(state.session.functions),
-            is_aging=is_aging,
+            has_max_age=has_max_age,
         )
         return Fingerprint(
-            plan_hash=hash_of_plan_text(text + _exact(query)),
+            plan_hash=hash_of_plan_text(text + _query_hash(query)),
             plan_shape_hash=shape_hash_of_plan_text(text),
             schema_hash=schema_hash(frame.schema()),
             columns=columns_of(frame.schema()),
@@ -68,21 +68,21 @@ def fingerprint_of(
             settings=settings,
             version=version,
             engine=engine_release(),
-            **sources.marks(),
+            **inputs.as_fields(),
         )
     except (UnknownScanError, UnversionedUdfError) as reason:
         return NotCacheable(str(reason))
 
 
 def source_fingerprint(
-    frame: DataFrame, version: str | None, **marks: Any
+    frame: DataFrame, version: str | None, **inputs: Any
 ) -> Fingerprint | NotCacheable:
-    """Return what a frame over a source outside of the session is made from.
+    """Return the fingerprint of a frame over an external source, or why it cannot be cached.
 
     Args:
         frame: the frame.
-        version: what the program says of what cannot be seen.
-        **marks: what it reads.
+        version: a version that the caller gives to inputs whose changes cannot be detected.
+        **inputs: fields of the fingerprint: what the frame reads.
     """
     try:
         _check_schema(frame.schema())
@@ -94,7 +94,7 @@ def source_fingerprint(
         columns=columns_of(schema),
         version=version,
         engine=engine_release(),
-        **marks,
+        **inputs,
     )
 
 
@@ -104,32 +104,32 @@ def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
 
 
 def _check_schema(schema: pa.Schema) -> None:
-    """Look whether a Delta table can have the columns of a result.
+    """Check that a Delta table can have the columns of a result.
 
     Raises:
-        Unknown: it cannot.
+        UnknownScanError: it cannot.
     """
     names = [name.lower() for name in schema.names]
     if len(set(names)) != len(names):
-        msg = "two of its columns have one name: give them others"
+        msg = "two columns have the same name (case is ignored): rename one"
         raise UnknownScanError(msg)
     if not names:
-        msg = "it has no columns"
+        msg = "the result has no columns"
         raise UnknownScanError(msg)
     for field in schema:
-        if _is_foreign(field.type, at_top=True):
-            msg = f"Delta has no type for a column of it: {field.type}"
+        if _lacks_delta_type(field.type, at_top=True):
+            msg = f"Delta has no column type for {field.type}"
             raise UnknownScanError(msg)
 
 
-def _is_foreign(kind: pa.DataType, *, at_top: bool = False) -> bool:
-    """Tell whether Delta has no type for values of a type; unsigned ones are widened, but not inside."""
+def _lacks_delta_type(kind: pa.DataType, *, at_top: bool = False) -> bool:
+    """Return whether Delta has no type for these values; unsigned columns are widened, nested ones not."""
     import pyarrow.types as pt  # noqa: PLC0415 - heavy
 
     if pt.is_dictionary(kind):
-        return _is_foreign(kind.value_type, at_top=at_top)
+        return _lacks_delta_type(kind.value_type, at_top=at_top)
     if kind.num_fields:
-        return any(_is_foreign(kind.field(i).type) for i in range(kind.num_fields))
+        return any(_lacks_delta_type(kind.field(i).type) for i in range(kind.num_fields))
     is_unsigned = pt.is_unsigned_integer(kind) and not at_top
     is_other = (
         pt.is_time(kind)
@@ -148,25 +148,33 @@ def _settings(state: FrameState | None) -> tuple[SettingInput, ...]:
     return setting_inputs(state.ctx, has_spark_functions=state.session.has_spark_functions)
 
 
-def _check_zone(text: str, state: FrameState | None, settings: tuple[SettingInput, ...]) -> None:
-    """See that the calls of a frame are bound to no time zone.
+def _check_time_zone(
+    text: str, state: FrameState | None, settings: tuple[SettingInput, ...]
+) -> None:
+    """Check that no function call of a frame is bound to a time zone.
+
+    A call keeps the time zone that the session had when the call was created, and the plan text
+    does not show it.
 
     Raises:
-        Unknown: they may be: to that of when each was made, which no text of a plan tells.
+        UnknownScanError: a call may be bound to one.
     """
-    is_moved = state is not None and state.session.time_zones > 0
-    has_zone = is_moved or any(mark.name == TIME_ZONE for mark in settings)
+    has_changed_zone = state is not None and state.session.time_zones > 0
+    has_zone = has_changed_zone or any(each.name == TIME_ZONE for each in settings)
     if has_zone and BOUND_TO_ZONE.search(text):
-        msg = "a call in its frame may be bound to another time zone: ask with SQL text"
+        msg = "a function call in the frame may use another time zone: pass the query as SQL text"
         raise UnknownScanError(msg)
 
 
-def _full_text(frame: DataFrame, sources: Inputs) -> str:
-    return "\n".join((plan_text(frame), *sources.unprinted))
+def _full_text(frame: DataFrame, inputs: Inputs) -> str:
+    return "\n".join((plan_text(frame), *inputs.plan_details))
 
 
-def _exact(query: str | None) -> str:
-    """Return what tells apart two queries whose plans print the same: quotes inside of literals."""
+def _query_hash(query: str | None) -> str:
+    """Return a hash of a query with double quotes, else an empty text.
+
+    The plan text does not escape quotes in literals, so different queries can have the same plan text.
+    """
     if query is None or '"' not in query:
         return ""
     return "\n" + hashlib.sha256(query.encode("utf-8", "surrogatepass")).hexdigest()

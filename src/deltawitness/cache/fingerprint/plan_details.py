@@ -1,4 +1,4 @@
-"""What plans differ in that print the same: rows of VALUES, what becomes of nulls, nested literals."""
+"""Plan details that DataFusion's plan text omits: rows of VALUES, null handling, nested literals."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 __all__ = ["check_literals", "null_handling", "values_in"]
 
 _NESTED_LITERAL = re.compile(r"(?<!\w)(?:\w*List(?:View)?\(\[|Struct\(\{|Map\(\[)")
-"""How a literal begins that is printed without the quotes, the types and the nulls of its members."""
+"""The begin of a literal whose members are printed without quotes, types and nulls."""
 
 _UNNEST = re.compile(
     r"^\s*Unnest: lists\[(?!__unnest_placeholder)(.*)\] structs\[(.*)\]$", re.MULTILINE
 )
-"""An UNNEST of a frame's method: that of SQL reads what it has a name of its own for."""
+"""An UNNEST from a frame method; the UNNEST of SQL reads a generated `__unnest_placeholder` column."""
 
 _DEPTH = re.compile(r"\|depth=1(?:, |$)|, |$")
 
 
 def check_literals(text: str) -> None:
-    """See that a plan tells its literals exactly.
+    """Check that the plan text is exact for all literals.
 
     Raises:
-        Unknown: a list, a struct or a map is among them.
+        UnknownScanError: it has a list, struct or map literal.
     """
     if _NESTED_LITERAL.search(text):
-        msg = "its plan holds a list, a struct or a map that it does not tell exactly"
+        msg = "the plan text is not exact for a list, struct or map literal"
         raise UnknownScanError(msg)
 
 
 def values_in(frame: DataFrame) -> list[str]:
-    """Return the rows of VALUES where the plan prints the first five only.
+    """Return the rows of VALUES if the plan text shows only the first five of one.
 
     Raises:
-        Unknown: they are inside of a subquery, where nobody can ask the rest.
+        UnknownScanError: a VALUES is inside a subquery, where its other rows cannot be read.
     """
     plan = unpatched(frame, "logical_plan")()
     lines = [
@@ -49,13 +49,13 @@ def values_in(frame: DataFrame) -> list[str]:
     ]
     if not any(line.endswith("...") for line in lines):
         return []
-    told = _values(plan)
-    if len(told) < len(lines):
-        told = _values(unpatched(frame, "optimized_logical_plan")())
-    if len(told) < len(lines):
-        msg = "it holds a VALUES inside of a subquery that its plan does not tell whole"
+    rows = _values(plan)
+    if len(rows) < len(lines):
+        rows = _values(unpatched(frame, "optimized_logical_plan")())
+    if len(rows) < len(lines):
+        msg = "the plan text does not show all rows of a VALUES inside a subquery"
         raise UnknownScanError(msg)
-    return told
+    return rows
 
 
 def _values(plan: Any) -> list[str]:
@@ -66,14 +66,16 @@ def _values(plan: Any) -> list[str]:
 
 
 def null_handling(ctx: SessionContext, frame: DataFrame) -> Iterator[str]:
-    """Yield what a plan does with nulls: an INTERSECT prints as a join does, to which they are not equal.
+    """Yield the null handling of joins and unnests.
+
+    INTERSECT prints like a join, but treats nulls as equal.
 
     Args:
         ctx: a context of the frame's session.
         frame: the frame.
 
     Raises:
-        Unknown: of an `unnest_columns` it cannot be seen.
+        UnknownScanError: the null handling of an `unnest_columns` cannot be read.
     """
     plan = unpatched(frame, "logical_plan")()
     for at, join in enumerate(nodes_of(plan, "Join")):
@@ -83,26 +85,32 @@ def null_handling(ctx: SessionContext, frame: DataFrame) -> Iterator[str]:
     for at, unnest in enumerate(nodes_of(plan, "Unnest")):
         if _UNNEST.match(unnest.display_indent()):
             printed -= 1
-            yield f"{'nulls' if _keeps_nulls(ctx, unnest) else 'no nulls'} of unnest {at}"
+            yield f"{'nulls' if _preserves_nulls(ctx, unnest) else 'no nulls'} of unnest {at}"
     if printed:
-        msg = "it calls unnest_columns inside of a subquery"
+        msg = "the null handling of an unnest_columns inside a subquery cannot be read"
         raise UnknownScanError(msg)
 
 
-def _keeps_nulls(ctx: SessionContext, unnest: Any) -> bool:
-    """Tell whether an `unnest_columns` keeps the rows without members: it is held against one that does."""
+def _preserves_nulls(ctx: SessionContext, unnest: Any) -> bool:
+    """Return whether an `unnest_columns` keeps rows without members.
+
+    The plan does not show it: the unnest is planned both ways and compared.
+
+    Raises:
+        UnknownScanError: neither plan is equal.
+    """
     match = _UNNEST.match(unnest.display_indent())
     assert match is not None
     (below,) = unnest.inputs()
     source = unpatched(ctx, "create_dataframe_from_logical_plan")(wrapped_plan(below))
     names = [name for part in match.groups() for name in _DEPTH.split(part) if name]
     bare = [name.rpartition(".")[2] for name in names]
-    for keeps in (True, False):
+    for preserve in (True, False):
         try:
-            again = unpatched(source, "unnest_columns")(*bare, preserve_nulls=keeps)
-        except Exception:  # noqa: BLE001 - a name that has to be told in another way
+            again = unpatched(source, "unnest_columns")(*bare, preserve_nulls=preserve)
+        except Exception:  # noqa: BLE001 - a column name that needs quotes
             break
         if unpatched(again, "logical_plan")() == wrapped_plan(unnest):
-            return keeps
-    msg = "of an unnest_columns it cannot be seen what becomes of nulls"
+            return preserve
+    msg = "the null handling of an unnest_columns cannot be read"
     raise UnknownScanError(msg)

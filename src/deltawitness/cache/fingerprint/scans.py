@@ -1,7 +1,7 @@
-"""What the scans of a plan are bound to: the files, the rows in memory or the table behind each.
+"""What the scans of a plan read: files, in-memory rows or tables.
 
-A name in a plan is not enough: a view keeps what its names meant when it was made. So each scan is
-planned by itself, and the engine's physical plan tells what it reads.
+A name in a plan is not enough: a view keeps what its names resolved to when it was created. So each
+scan is planned alone, and the physical plan shows what it reads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class UnknownScanError(Exception):
-    """Something in a plan that cannot be seen to have changed."""
+    """Part of a plan whose changes cannot be detected."""
 
 
 RECURSION = re.compile(r"SubqueryAlias: (.+)\n\s+RecursiveQuery:")
@@ -50,8 +50,8 @@ class Scan:
     """A scan in a plan.
 
     Attributes:
-        name: what the plan calls what it reads.
-        plan: the scan alone.
+        name: name of the table in the plan.
+        plan: logical plan of the scan alone; None if it cannot be extracted from a subquery.
     """
 
     name: str
@@ -59,15 +59,15 @@ class Scan:
 
 
 def scans_of(plan: Any) -> list[Scan]:
-    """Return the scans of a logical plan, but for those inside an expression's subquery."""
+    """Return the scans of a logical plan, except those in subqueries of expressions."""
     return [Scan(_name_of(node), node) for node in nodes_of(plan, "TableScan")]
 
 
 def nodes_of(plan: Any, kind: str) -> Iterator[Any]:
-    """Yield the nodes of a kind of a logical plan, but for those inside an expression's subquery."""
+    """Yield the nodes of one kind in a logical plan, except those in subqueries of expressions."""
     try:
         node = plan.to_variant()
-    except Exception:  # noqa: BLE001 - the engine knows plans that Python has no word for
+    except Exception:  # noqa: BLE001 - a plan node without a Python class
         node = None
     if type(node).__name__ == kind:
         yield plan
@@ -81,7 +81,7 @@ def _name_of(plan: Any) -> str:
 
 
 def shown_names(text: str) -> list[str]:
-    """Return the names of all scans in a plan's text, as often as they are scanned."""
+    """Return the table names of all scans in a plan text, with repeats."""
     return [_shown(match[1]) for match in SCAN.finditer(text)]
 
 
@@ -89,11 +89,11 @@ def _shown(line: str) -> str:
     return line.split(" projection=", maxsplit=1)[0]
 
 
-# --- what is behind a scan ---------------------------------------------------------------------------------
+# --- leaves of a scan -------------------------------------------------------------------------------------
 
 
 class LeafKind:
-    """What a leaf of a physical plan reads, by how its line begins."""
+    """Kinds of leaves of a physical plan, by the prefix of their line."""
 
     FILES = "DataSourceExec: file_groups="
     MEMORY = "DataSourceExec: partitions="
@@ -107,30 +107,30 @@ class LeafKind:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A leaf of a physical plan: where rows come from."""
+    """A leaf of a physical plan: a source of rows."""
 
     line: str
     plan: Any
 
     def is_of(self, kind: str | tuple[str, ...]) -> bool:
-        """Tell whether it is of a kind."""
+        """Return whether the leaf is of a kind."""
         return self.line.startswith(kind)
 
 
-_PASSING_ON = (
+_PASS_THROUGH = (
     "CoalesceBatchesExec",
     "CoalescePartitionsExec",
     "CooperativeExec",
     "RepartitionExec",
 )
-"""Nodes of a physical plan that leave rows as they are."""
+"""Physical plan nodes that do not change rows."""
 
 
 def leaves_of(ctx: SessionContext, scan: Scan) -> tuple[DataFrame, list[Leaf]]:
-    """Return a scan as a frame, and the leaves of its physical plan.
+    """Plan a scan as a frame, and return it with the leaves of its physical plan.
 
-    A temporary view is scanned as a table is: what it computes of its leaves no logical plan tells,
-    and so it is a leaf of its own, of no kind that is known.
+    A temporary view is scanned like a table, and no logical plan shows what it computes. A node that
+    computes something is therefore returned as a leaf of an unknown kind.
 
     Args:
         ctx: the context to plan it in.
@@ -143,7 +143,7 @@ def leaves_of(ctx: SessionContext, scan: Scan) -> tuple[DataFrame, list[Leaf]]:
 def _leaves(plan: Any) -> Iterator[Leaf]:
     line = plan.display().strip()
     below = [] if line.startswith("FFI_ExecutionPlan") else plan.children()
-    if not below or not line.startswith(_PASSING_ON):
+    if not below or not line.startswith(_PASS_THROUGH):
         yield Leaf(line, plan)
     for child in below:
         yield from _leaves(child)
@@ -154,7 +154,7 @@ _FILTERED = re.compile(r", predicate=")
 
 
 def is_computed(scan: Scan, leaf: Leaf) -> bool:
-    """Tell whether a leaf computes more of its files than the scan says: that of a temporary view may.
+    """Return whether a leaf computes more than its scan shows, as that of a temporary view may.
 
     Args:
         scan: the scan.
@@ -173,17 +173,17 @@ _LOCAL_STORE = b"file:///"
 
 
 class UnreadablePlanError(Exception):
-    """A physical plan that does not say what it reads in the way that is known."""
+    """A physical plan whose serialized form is not the expected one."""
 
 
 def read_files(leaf: Leaf) -> tuple[list[str], str]:
     """Return the local files that a leaf reads, and a hash of how it reads them.
 
-    The text of a plan tells only some of the files, and not the delimiter of a CSV; its serialized
-    form tells all (`datafusion.proto`: FileScanExecConf, FileGroup, PartitionedFile).
+    The plan text shows only some of the files, and not the delimiter of a CSV; the serialized plan
+    has all of it (`datafusion.proto`: FileScanExecConf, FileGroup, PartitionedFile).
 
     Raises:
-        Unreadable: it does not say, or they do not lie on this machine.
+        UnreadablePlanError: the plan cannot be parsed, or the files are not local.
     """
     try:
         ((node, content),) = _fields(leaf.plan.to_bytes())
@@ -191,7 +191,7 @@ def read_files(leaf: Leaf) -> tuple[list[str], str]:
         configuration = _fields(next(part for number, part in scan if number == _CONFIGURATION))
         is_local = dict(configuration).get(_STORE) == _LOCAL_STORE
         paths = [
-            _place_of(dict(_fields(file)))
+            _path_of(dict(_fields(file)))
             for number, group in configuration
             if number == _GROUPS
             for part, file in _fields(group)
@@ -209,19 +209,22 @@ def read_files(leaf: Leaf) -> tuple[list[str], str]:
     return list(dict.fromkeys(paths)), _digest(f"{node}{how!r}".encode())
 
 
-def _place_of(file: dict[int, bytes]) -> str:
-    """Return where a file lies that is as large and as old as the plan says.
+def _path_of(file: dict[int, bytes]) -> str:
+    """Return the path of a file whose size and mtime match the plan.
 
-    Some ways to register a file leave its name as it is, others encode it.
+    Depending on how a file was registered, its path in the plan is URL-encoded or not.
+
+    Raises:
+        UnreadablePlanError: no file matches.
     """
     name = "/" + file[_PATH].decode()
-    told = _number(file[_SIZE], 0)[0], _number(file[_CHANGED], 0)[0]
+    expected = _number(file[_SIZE], 0)[0], _number(file[_CHANGED], 0)[0]
     for path in dict.fromkeys((name, unquote(name, errors="surrogateescape"))):
         try:
-            found = os.stat(path)  # noqa: PTH116 - of many files
+            found = os.stat(path)  # noqa: PTH116 - faster than pathlib for many files
         except OSError:
             continue
-        if (found.st_size, found.st_mtime_ns) == told:
+        if (found.st_size, found.st_mtime_ns) == expected:
             return path
     raise UnreadablePlanError
 
@@ -231,14 +234,18 @@ def _digest(content: bytes) -> str:
 
 
 def _fields(message: bytes) -> list[tuple[int, bytes]]:
-    """Return the fields of a Protobuf message: their numbers and contents; a number's is its bytes."""
+    """Parse a Protobuf message into field numbers and raw contents; of a varint its bytes.
+
+    Raises:
+        UnreadablePlanError: the message is truncated.
+    """
     found: list[tuple[int, bytes]] = []
     at = 0
     while at < len(message):
         key, at = _number(message, at)
         kind = key & 7
         start = at
-        if kind == 2:  # noqa: PLR2004 - the wire types of Protobuf
+        if kind == 2:  # noqa: PLR2004 - wire type 2: length-delimited
             length, start = _number(message, at)
             at = start + length
         elif kind == 0:
@@ -257,7 +264,7 @@ def _number(message: bytes, at: int) -> tuple[int, int]:
         byte = message[at]
         value |= (byte & 0x7F) << shift
         at += 1
-        if byte < 0x80:  # noqa: PLR2004 - the last byte of a number
+        if byte < 0x80:  # noqa: PLR2004 - the last byte of a varint
             return value, at
         shift += 7
 
@@ -266,5 +273,5 @@ _SERIES_SIZE = re.compile(r", batch_size=\d+")
 
 
 def series_digest(leaf: Leaf) -> str:
-    """Return a hash of what a series in a plan runs over: its logical plan does not tell."""
+    """Return a hash of the bounds of a series, which the logical plan does not show."""
     return _digest(_SERIES_SIZE.sub("", leaf.line).encode())

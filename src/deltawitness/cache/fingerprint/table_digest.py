@@ -1,23 +1,23 @@
-"""What is in a table, value by value: the same for any order of its rows and any layout of its files.
+"""Order-independent 256-bit content digest of a table.
 
-Every value gets a hash of 256 bits, and a column is told by the sum of those of its values, modulo
-2^64 in each of four lanes: one value that is changed, missing or there once more changes the sum. A
-sum of the hashes of whole rows says as well that the values stand beside each other as they did.
+Per column: the sum, modulo 2^64 in each of four lanes, of the 256-bit hashes of its values; the sum
+changes when a value is changed, missing or repeated. The same sum over the hashes of rows shows
+whether the values are combined into the same rows.
 
-What counts as the same value:
+Which values are equal:
 
-- NULL is itself at every depth: no empty text, no empty list, no struct of NULLs, no NaN;
-- every NaN is the same, whatever its bits; -0.0 is 0.0; the infinities are themselves;
-- a whole number is its value whatever its width, and so is a float; an unsigned number of 64 bits
-  is of a kind of its own;
-- a decimal is its digits at its scale;
-- a moment is its microseconds, with a zone or without one (which zone makes no difference), but one
-  in nanoseconds is of a kind of its own, and so is each unit of a time of day or a duration;
-- text and binary are their bytes, and a text is no binary; a dictionary is what it stands for;
-- a list is its members in their order, a map its entries in their order, a struct its fields in
-  their order, whatever they are called.
+- NULL equals only NULL, at every depth: not an empty text, an empty list, a struct of NULLs or NaN;
+- all NaNs are equal, whatever their bits; -0.0 equals 0.0; the infinities equal themselves;
+- integers are equal by value in all widths, and so are floats; uint64 is a separate kind;
+- decimals are equal by their digits at their scale;
+- timestamps are equal by their microseconds; having a time zone matters, which one does not;
+  timestamps in nanoseconds are a separate kind, and so is each unit of times and durations;
+- text and binary are equal by their bytes, but text never equals binary; a dictionary equals its
+  decoded values;
+- lists are equal by their members in order, maps by their entries in order, structs by their fields
+  in order, whatever the fields' names.
 
-The names of columns count, their order does not.
+Column names count, column order does not.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 CHUNK_ROWS = 1 << 18
-"""Rows that are hashed at once: so many that calls do not count, so few that memory does not."""
+"""Rows per chunk: large enough to amortize calls, small enough for memory."""
 
 THREADS = 4
-"""Chunks that are hashed at the same time."""
+"""Number of chunks that are hashed in parallel."""
 
 _WIDTH = 32
 _LANES = 4
@@ -54,39 +54,39 @@ _NULL = hashlib.sha256(b"census/1 null").digest()
 
 @dataclass(frozen=True, slots=True)
 class TableDigest:
-    """What is in a table.
+    """The content digest of a table.
 
     Attributes:
-        rows: how many.
-        columns: a hash by column, in the order of the columns.
-        whole: a hash of the rows, each as a whole.
+        rows: number of rows.
+        columns: a hash per column, in column order.
+        rows_hash: hash over the rows, independent of their order.
     """
 
     rows: int
     columns: dict[str, str]
-    whole: str
+    rows_hash: str
 
     @property
     def hash(self) -> str:
-        """A hash of all of it."""
+        """A hash of all fields."""
         columns = [part for column in sorted(self.columns.items()) for part in column]
-        return _digest("census/1", str(self.rows), self.whole, *columns)
+        return _digest("census/1", str(self.rows), self.rows_hash, *columns)
 
 
 def digest_table(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> TableDigest:
-    """Return what is in a table, whatever order its rows come in.
+    """Return the content digest of a table, independent of the order of rows.
 
     Args:
-        schema: of the batches.
+        schema: schema of the batches.
         batches: the rows.
 
     Raises:
-        TypeError: a column is of a type whose values cannot be told here.
+        TypeError: a column has a type that cannot be hashed.
 
     >>> import pyarrow as pa
     >>> one = pa.table({"id": [1, 2, 2], "name": ["a", "b", None]})
     >>> other = one.take([2, 0, 1]).select(["name", "id"])
-    >>> census_of(one.schema, one.to_batches()).hash == digest_table(
+    >>> digest_table(one.schema, one.to_batches()).hash == digest_table(
     ...     other.schema, other.to_batches()
     ... ).hash
     True
@@ -118,7 +118,7 @@ def _digest(*parts: str) -> str:
 
 
 def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """Yield the rows in chunks of a good size: engines give thousands of small batches."""
+    """Yield the rows in chunks of `CHUNK_ROWS`: engines return thousands of small batches."""
     chunk: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -136,7 +136,7 @@ def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]
 def _in_parallel(
     pool: ThreadPoolExecutor, act: Callable[[C], T], chunks: Iterable[C]
 ) -> Iterator[T]:
-    """Yield what is made of each chunk; no more of them are read ahead than are worked on."""
+    """Yield the result of each chunk in order; reads at most `THREADS` chunks ahead."""
     waiting: deque[Future[T]] = deque()
     for chunk in chunks:
         waiting.append(pool.submit(act, chunk))
@@ -151,12 +151,12 @@ def _sums(by_name: list[int], chunk: list[pa.RecordBatch]) -> tuple[int, list[li
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     table = pa.Table.from_batches(chunk)
-    hashes = [_hashes(_whole(column)) for column in table.columns]
-    rows = _joined([hashes[at] for at in by_name], table.num_rows)
+    hashes = [_hash_values(_contiguous(column)) for column in table.columns]
+    rows = _hash_rows([hashes[at] for at in by_name], table.num_rows)
     return table.num_rows, [_lane_sums(each) for each in (*hashes, rows)]
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
+def _contiguous(column: pa.ChunkedArray) -> pa.Array:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     found = column.combine_chunks()
@@ -172,51 +172,51 @@ def _lane_sums(hashes: pa.Array) -> list[int]:
         return [0] * _LANES
     words = pa.Array.from_buffers(pa.uint64(), count * _LANES, [None, hashes.buffers()[1]])
     lanes = pa.FixedSizeListArray.from_arrays(words, _LANES)
-    # Sums of whole numbers wrap around, which is what is wanted.
+    # Arrow sums of uint64 wrap around: this is the sum modulo 2^64.
     return [pc.sum(pc.list_element(lanes, lane)).as_py() for lane in range(_LANES)]
 
 
 # --- hashes of values --------------------------------------------------------------------------------------
 
 
-def _hashes(values: pa.Array) -> pa.Array:
-    """Return the hash of each value, as binary of a fixed width without a NULL."""
+def _hash_values(values: pa.Array) -> pa.Array:
+    """Return the hash of each value, as fixed-size binary without NULLs."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.types as pt  # noqa: PLC0415 - heavy
 
     kind = values.type
     if isinstance(kind, pa.BaseExtensionType):
-        return _hashes(values.storage)
+        return _hash_values(values.storage)
     if pt.is_dictionary(kind):
-        return _hashes(values.dictionary_decode())
+        return _hash_values(values.dictionary_decode())
     if pt.is_struct(kind):
-        fields = [_hashes(field) for field in values.flatten()]
-        return _without_nulls(_joined(fields, len(values)), values)
+        fields = [_hash_values(field) for field in values.flatten()]
+        return _fill_null_hash(_hash_rows(fields, len(values)), values)
     if pt.is_map(kind):
         entries = pa.struct([("key", kind.key_type), ("value", kind.item_type)])
-        return _hashes(values.cast(pa.list_(entries)))
+        return _hash_values(values.cast(pa.list_(entries)))
     if pt.is_nested(kind):
-        return _hashes_of_lists(values)
-    return _without_nulls(_sha256(_leaf(values)), values)
+        return _hash_lists(values)
+    return _fill_null_hash(_sha256(_to_bytes(values)), values)
 
 
-def _hashes_of_lists(lists: pa.Array) -> pa.Array:
-    """Return the hash of each list: that of its members' hashes, one after the other."""
+def _hash_lists(lists: pa.Array) -> pa.Array:
+    """Return the hash of each list: the hash of its members' concatenated hashes."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
-    members = _hashes(lists.flatten())
+    members = _hash_values(lists.flatten())
     lengths = pc.list_value_length(lists).cast(pa.int64()).fill_null(0)
     ends = pc.multiply(pc.cumulative_sum(lengths), _WIDTH)
     offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
     joined = pa.Array.from_buffers(
         pa.large_binary(), len(lists), [None, offsets.buffers()[1], members.buffers()[1]]
     )
-    return _without_nulls(_sha256(joined), lists)
+    return _fill_null_hash(_sha256(joined), lists)
 
 
-def _joined(hashes: list[pa.Array], count: int) -> pa.Array:
-    """Return the hash of each row of values: that of their hashes, one after the other."""
+def _hash_rows(hashes: list[pa.Array], count: int) -> pa.Array:
+    """Return the hash of each row: the hash of its values' concatenated hashes."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
@@ -226,7 +226,7 @@ def _joined(hashes: list[pa.Array], count: int) -> pa.Array:
     return _sha256(pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.large_binary())))
 
 
-def _without_nulls(hashes: pa.Array, values: pa.Array) -> pa.Array:
+def _fill_null_hash(hashes: pa.Array, values: pa.Array) -> pa.Array:
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
@@ -236,29 +236,29 @@ def _without_nulls(hashes: pa.Array, values: pa.Array) -> pa.Array:
 
 
 def _sha256(content: pa.Array) -> pa.Array:
-    """Return the hash of each of some bytes; of a NULL it is any.
+    """Return the SHA-256 of each value; that of a NULL is undefined.
 
-    The engine's own function: it hashes ten million values in a second.
+    Uses the engine's function: it hashes ten million values per second.
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy
     from datafusion import SessionConfig, SessionContext, col  # noqa: PLC0415 - heavy
     from datafusion import functions as f  # noqa: PLC0415 - heavy
 
-    # A session of its own, which forgets the bytes with itself.
+    # A separate session: its memory is freed with it.
     ctx = SessionContext(SessionConfig().with_batch_size(max(1, len(content))))
     filled = content.fill_null(b"") if content.null_count else content
     frame = unpatched(ctx, "from_arrow")(pa.table({"content": filled}))
     hashed = unpatched(frame, "select")(f.sha256(col("content")).alias("hash"))
     found = [batch.column(0) for batch in unpatched(hashed, "collect")()]
-    whole = pa.concat_arrays(found) if found else pa.array([], pa.binary())
-    return whole.cast(pa.binary(_WIDTH))
+    hashes = pa.concat_arrays(found) if found else pa.array([], pa.binary())
+    return hashes.cast(pa.binary(_WIDTH))
 
 
 # --- values as bytes -----------------------------------------------------------------------------------------
 
 
-def _leaf(values: pa.Array) -> pa.Array:
-    """Return values as the bytes that tell them."""
+def _to_bytes(values: pa.Array) -> pa.Array:
+    """Return values as their canonical bytes."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.types as pt  # noqa: PLC0415 - heavy
 
@@ -272,11 +272,11 @@ def _leaf(values: pa.Array) -> pa.Array:
         return values.cast(pa.large_string()).cast(wide)
     if pt.is_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
         return values.cast(wide)
-    return _fixed(values).cast(wide)
+    return _fixed_width_bytes(values).cast(wide)
 
 
-def _fixed(values: pa.Array) -> pa.Array:  # noqa: PLR0911 - one return per kind of type
-    """Return values of a fixed width as binary of a fixed width."""
+def _fixed_width_bytes(values: pa.Array) -> pa.Array:  # noqa: PLR0911 - one return per kind of type
+    """Return values of a fixed width as fixed-size binary."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
     import pyarrow.types as pt  # noqa: PLC0415 - heavy
@@ -306,10 +306,10 @@ def _fixed(values: pa.Array) -> pa.Array:  # noqa: PLR0911 - one return per kind
 
 
 def _kind(kind: pa.DataType) -> str:  # noqa: C901, PLR0911 - one return per kind of type
-    """Return of which kind values of a type are; values of two kinds are never the same.
+    """Return the kind of a type; values of different kinds are never equal.
 
     Raises:
-        TypeError: of none that is known.
+        TypeError: the type cannot be hashed.
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.types as pt  # noqa: PLC0415 - heavy
@@ -338,7 +338,7 @@ def _kind(kind: pa.DataType) -> str:  # noqa: C901, PLR0911 - one return per kin
             return name
     if kind == pa.month_day_nano_interval():
         return "interval"
-    msg = f"the content of a column of {kind} cannot be told"
+    msg = f"cannot hash columns of type {kind}"
     raise TypeError(msg)
 
 

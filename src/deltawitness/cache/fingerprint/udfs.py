@@ -1,4 +1,4 @@
-"""The functions that a plan calls: the engine's own, those that never repeat themselves, the program's."""
+"""Functions that a plan calls: built-in, volatile and user-defined ones."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ __all__ = ["UnversionedUdfError", "udf_inputs"]
 
 
 class UnversionedUdfError(Exception):
-    """A call whose result may be another one next time."""
+    """A call whose result cannot be cached: an unversioned user-defined function or a volatile one."""
 
 
 _CALL = re.compile(r"([^\s(),\[\]{}]+)\(")
-"""What stands before a bracket. Literals are looked at as well: where one ends cannot be told from
-the text of a plan, and a call that is not seen would be a result that is not true."""
+"""The text before an opening parenthesis. Literals are searched too: the plan text does not show
+where one ends, and a call that is missed would make a stale result a hit.
+"""
 
-_WORDS_OF_PLANS = re.compile(
+_PLAN_WORDS = re.compile(
     r"(?:TRY_)?CAST|EXISTS|IN|AND|OR|NOT|AS|Filter:|List|LargeList|FixedSizeList|Struct|Map|Dictionary"
     r"|FixedSizeBinary|Time(?:32|64)\w*|Timestamp\w*|Duration\w*|Decimal(?:32|64|128|256)|Interval\w*"
     r"|outer_ref|UNNEST|unnest|depth|Rollup|ROLLUP|CUBE|__unnest_placeholder|Expr|.*:"
@@ -33,7 +34,7 @@ _LITERAL = re.compile(
     r"(?<!\w)(?:Utf8|LargeUtf8|Utf8View|U?Int(?:8|16|32|64)|Float(?:16|32|64)|Boolean|Binary|LargeBinary"
     r"|BinaryView|Date(?:32|64))\((?=[-\d\"]|NULL|true|false|inf|NaN)"
 )
-"""How a literal begins: a function of such a name would be called with something else."""
+"""The begin of a typed literal: a function with such a name would be called with other arguments."""
 _SIGNS = "-+*/%=<>!|&^~#@?$\"':;."
 
 
@@ -43,39 +44,40 @@ def udf_inputs(
     versions: Mapping[str, str],
     *,
     replaced: frozenset[str] = frozenset(),
-    is_aging: bool,
+    has_max_age: bool,
 ) -> Iterator[UdfInput]:
-    """Yield the program's own functions that a plan calls, with the versions that it gave them.
+    """Yield the user-defined functions that a plan calls, with their versions.
 
     Args:
-        ctx: the session, if it is known.
-        text: the plan's text.
-        versions: versions of the program's own functions, by name.
-        replaced: names that the program has registered functions under.
-        is_aging: the result is served for a time only, so that it may depend on the time.
+        ctx: the session; None when it is not known.
+        text: text of the plan.
+        versions: versions of user-defined functions, by name.
+        replaced: names under which the program registered functions.
+        has_max_age: the result expires, so that it may depend on volatile functions.
 
     Raises:
-        Unversioned: one has no version, or gives another result each time.
+        UnversionedUdfError: a user-defined function has no version, or a function is volatile and
+            the result does not expire.
     """
     built_in, volatile = _built_in()
-    own = (_registered(ctx) - built_in) | replaced
+    user_defined = (_registered(ctx) - built_in) | replaced
     called = {token.lstrip(_SIGNS) for token in _CALL.findall(_LITERAL.sub(" ", text))}
-    called |= {name for name in own if f"{name}(" in text}
+    called |= {name for name in user_defined if f"{name}(" in text}
     for name in sorted(called):
-        if not name or (_WORDS_OF_PLANS.fullmatch(name) and name not in own):
+        if not name or (_PLAN_WORDS.fullmatch(name) and name not in user_defined):
             continue
         if name in versions:
             yield UdfInput(name, versions[name])
-        elif name in own:
-            msg = f"{name}() is the program's own: give it a version"
+        elif name in user_defined:
+            msg = f"{name}() is a user-defined function: pass its version in functions="
             raise UnversionedUdfError(msg)
         elif name in volatile:
-            if not is_aging:
-                msg = f"{name}() gives another result each time: give the policy a max_age"
+            if not has_max_age:
+                msg = f"{name}() is volatile: set max_age in the cache policy"
                 raise UnversionedUdfError(msg)
         elif name not in built_in:
-            # It may be what a literal holds, and so it is not told.
-            msg = "it may call a function of the program's own: give it a version"
+            # The name may be part of a literal, so the message does not show it.
+            msg = "it may call a user-defined function: pass its version in functions="
             raise UnversionedUdfError(msg)
 
 
@@ -87,7 +89,7 @@ def _registered(ctx: SessionContext | None) -> frozenset[str]:
 
 @cache
 def _built_in() -> tuple[frozenset[str], frozenset[str]]:
-    """Return the names of the engine's own functions, and of those that do not repeat themselves."""
+    """Return the names of the engine's functions, and of the volatile ones among them."""
     from datafusion import SessionConfig, SessionContext  # noqa: PLC0415 - heavy
 
     bare = SessionContext(SessionConfig().with_information_schema(enabled=True))
@@ -96,7 +98,7 @@ def _built_in() -> tuple[frozenset[str], frozenset[str]]:
         " FROM information_schema.routines GROUP BY routine_name"
     )
     found = dict(zip(*unpatched(rows, "to_pydict")().values(), strict=True))
-    # A series is always the same; what it runs over is looked at as a source.
+    # A series is deterministic; its bounds are an input (`series_digest`).
     series = {"generate_series", "range"}
     names = frozenset(found) | _registered(bare) | series
-    return names, frozenset(n for n, sure in found.items() if not sure) - series
+    return names, frozenset(name for name, is_stable in found.items() if not is_stable) - series

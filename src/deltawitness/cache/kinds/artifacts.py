@@ -1,7 +1,7 @@
-"""Artifacts: what a program makes at run time, kept with its type.
+"""Artifacts: values that a program stores at run time, with their type.
 
-Whatever it is, it is kept as bytes, cut in parts: an Arrow table as Arrow's own stream, so that its
-types, its order and its metadata come back as they were, also those that Delta has no word for.
+The payload is stored as bytes in parts. An Arrow table is stored as an Arrow IPC stream, so that its
+types, row order and metadata are preserved, also types that Delta lacks.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _KIND = "kind"
 _PART = "part"
 _PAYLOAD = "payload"
 _PART_SIZE = 32 << 20
-"""Bytes of one row: neither Arrow nor Parquet is at ease with larger ones."""
+"""Bytes per row: Arrow and Parquet handle much larger values badly."""
 
 
 class ArtifactKind(StrEnum):
-    """What an artifact was before it was kept."""
+    """The original type of an artifact."""
 
     TABLE = "arrow_table"
     BATCH = "arrow_record_batch"
@@ -45,21 +45,21 @@ class ArtifactKind(StrEnum):
 
 
 def define_artifact(name: str, payload: Any, *, policy: CachePolicy) -> EntryDefinition:
-    """Return the recipe of an artifact.
+    """Return the definition of an artifact.
 
     Args:
-        name: the entry's name.
-        payload: an Arrow table or record batch, bytes, a mapping, or anything that JSON can hold.
-        policy: how it is kept.
+        name: name of the entry.
+        payload: an Arrow table or record batch, bytes, a mapping, or a JSON-serializable value.
+        policy: how the entry is stored.
 
     Raises:
-        ConfigurationError: it is none of these, or would not come back as what it is.
+        ConfigurationError: the payload is of another type, or would not survive the round trip.
     """
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
-    kind, content = _content(payload)
-    rows = _cut(content)
-    # In a session of its own: the program's would hold it as a table for as long as it lives.
+    kind, content = _encode(payload)
+    rows = _split(content)
+    # A separate session: the caller's session would hold the table for its lifetime.
     frame = unpatched(SessionContext(), "from_arrow")(rows)
     fingerprint = Fingerprint(
         schema_hash=schema_hash(rows.schema),
@@ -76,21 +76,21 @@ def define_artifact(name: str, payload: Any, *, policy: CachePolicy) -> EntryDef
     )
 
 
-def _content(payload: Any) -> tuple[ArtifactKind, bytes | memoryview]:
+def _encode(payload: Any) -> tuple[ArtifactKind, bytes | memoryview]:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     match payload:
         case pa.Table():
-            return ArtifactKind.TABLE, _stream(payload.combine_chunks())
+            return ArtifactKind.TABLE, _ipc_stream(payload.combine_chunks())
         case pa.RecordBatch():
-            return ArtifactKind.BATCH, _stream(pa.Table.from_batches([payload]))
+            return ArtifactKind.BATCH, _ipc_stream(pa.Table.from_batches([payload]))
         case bytes() | bytearray() | memoryview():
             return ArtifactKind.BYTES, bytes(payload)
         case _:
-            return ArtifactKind.JSON, _as_json(payload).encode()
+            return ArtifactKind.JSON, _to_json(payload).encode()
 
 
-def _stream(table: pa.Table) -> memoryview:
+def _ipc_stream(table: pa.Table) -> memoryview:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     sink = pa.BufferOutputStream()
@@ -99,12 +99,12 @@ def _stream(table: pa.Table) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def _cut(content: bytes | memoryview) -> pa.Table:
+def _split(content: bytes | memoryview) -> pa.Table:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    whole = memoryview(content)
-    starts = range(0, max(len(whole), 1), _PART_SIZE)
-    parts = [bytes(whole[start : start + _PART_SIZE]) for start in starts]
+    payload = memoryview(content)
+    starts = range(0, max(len(payload), 1), _PART_SIZE)
+    parts = [bytes(payload[start : start + _PART_SIZE]) for start in starts]
     return pa.table(
         {
             _PART: pa.array(range(len(parts)), pa.int64()),
@@ -113,49 +113,49 @@ def _cut(content: bytes | memoryview) -> pa.Table:
     )
 
 
-def _as_json(payload: Any) -> str:
+def _to_json(payload: Any) -> str:
     plain = dict(payload) if isinstance(payload, Mapping) else payload
     try:
         text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        msg = f"an artifact is Arrow, bytes, or what JSON can hold: {error}"
+        msg = f"an artifact must be Arrow data, bytes or JSON-serializable: {error}"
         raise ConfigurationError(msg) from None
     if json.loads(text) != plain:
-        # Keys that are no text, tuples: they would come back as something else.
-        msg = "an artifact must come back as what it is: JSON keeps text as keys, and lists"
+        # JSON would change it: non-string keys become strings, tuples become lists.
+        msg = "an artifact must survive JSON: keys must be strings, and sequences lists"
         raise ConfigurationError(msg)
     return text
 
 
 def load(entry: Entry) -> Any:
-    """Return an artifact as what it was.
+    """Return an artifact with its original type.
 
     Raises:
-        CacheError: it is of a kind that this release does not know, or cannot be read.
+        CacheError: its kind is unknown to this release, or it cannot be read.
     """
     try:
-        kind = ArtifactKind(entry.facts.get(_KIND, ""))
+        kind = ArtifactKind(entry.properties.get(_KIND, ""))
     except ValueError:
         msg = f"{entry.name} is an artifact of an unknown kind"
         raise CacheError(msg) from None
     try:
-        return _as(kind, _whole(entry))
+        return _restore(kind, _read_payload(entry))
     except Exception as error:
         msg = f"{entry.name} cannot be read"
         raise CacheError(msg) from error
 
 
-def _whole(entry: Entry) -> bytes:
+def _read_payload(entry: Entry) -> bytes:
     from deltawitness.ledger.tables.arrow import query  # noqa: PLC0415 - heavy
 
     rows = query(entry.table, "SELECT payload FROM ledger ORDER BY part")
-    whole = io.BytesIO()
+    payload = io.BytesIO()
     for part in rows[_PAYLOAD]:
-        whole.write(part.as_buffer())
-    return whole.getvalue()
+        payload.write(part.as_buffer())
+    return payload.getvalue()
 
 
-def _as(kind: ArtifactKind, content: bytes) -> Any:
+def _restore(kind: ArtifactKind, content: bytes) -> Any:
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     match kind:

@@ -1,4 +1,4 @@
-"""Datasets: files, directories and tables from outside, staged as Delta."""
+"""Datasets: external files, directories and tables, staged as Delta."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _READERS: dict[str, str] = {
 }
 
 
-def define_dataset(  # noqa: PLR0913 - what a dataset is, by keyword
+def define_dataset(  # noqa: PLR0913 - each is an option of a dataset, by keyword
     ctx: SessionContext,
     name: str,
     source: Any,
@@ -48,21 +48,21 @@ def define_dataset(  # noqa: PLR0913 - what a dataset is, by keyword
     version: str | None,
     storage_options: dict[str, str] | None,
 ) -> EntryDefinition:
-    """Return the recipe of a dataset.
+    """Return the definition of a dataset.
 
     Args:
         ctx: the session.
-        name: the entry's name.
-        source: a path or URI of a file, directory or Delta table; an open Delta table; anything
+        name: name of the entry.
+        source: path or URI of a file, directory or Delta table; an open Delta table; any object
             that exports an Arrow stream.
-        policy: how it is kept.
-        version: what the program says of a source that cannot be seen to have changed.
-        storage_options: how a Delta table at a URI is opened.
+        policy: how the entry is stored and how long it is served.
+        version: a version that the caller gives to a source whose changes cannot be detected.
+        storage_options: options to open a Delta table at a URI.
 
     Raises:
-        ConfigurationError: the source is none of these.
+        ConfigurationError: the source is of another kind.
     """
-    make = _maker(ctx, source, version, storage_options)
+    make = _candidate_factory(ctx, source, version, storage_options)
     return EntryDefinition(
         CacheScope.DATASET, checked_name(name), policy, make, origin=_origin(source)
     )
@@ -80,7 +80,7 @@ def _origin(source: Any) -> dict[str, str]:
     return {"table" if is_table else "path": str(text if is_table else Path(text).absolute())}
 
 
-def _maker(
+def _candidate_factory(
     ctx: SessionContext,
     source: Any,
     version: str | None,
@@ -89,17 +89,17 @@ def _maker(
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     if isinstance(source, DeltaTable):
-        return lambda: _of_table(ctx, source, version)
+        return lambda: _table_candidate(ctx, source, version)
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         if "://" in text or (Path(text) / "_delta_log").is_dir():
-            return lambda: _of_table(
+            return lambda: _table_candidate(
                 ctx, DeltaTable(text, storage_options=storage_options), version
             )
-        return lambda: _of_files(Path(text), version)
+        return lambda: _files_candidate(Path(text), version)
     if hasattr(source, "__arrow_c_stream__"):
         # A stream can be read only once.
-        return cache(lambda: _of_stream(source, version))
+        return cache(lambda: _stream_candidate(source, version))
     msg = (
         "a dataset's source is a path or URI of Parquet, CSV, JSON, Arrow or Delta, an open Delta"
         f" table, or an Arrow stream, not {type(source).__name__}"
@@ -107,41 +107,41 @@ def _maker(
     raise ConfigurationError(msg)
 
 
-def _of_table(ctx: SessionContext, table: DeltaTable, version: str | None) -> Candidate:
+def _table_candidate(ctx: SessionContext, table: DeltaTable, version: str | None) -> Candidate:
     frame = ctx.read_table(provider_of(table))
     return Candidate(frame, source_fingerprint(frame, version, tables=(table_input(table),)))
 
 
-def _of_files(path: Path, version: str | None) -> Candidate:
+def _files_candidate(path: Path, version: str | None) -> Candidate:
     files = sorted(_files_in(path))
     if not files:
-        msg = "a dataset's source holds no file of a known format"
+        msg = "the dataset's source has no file of a known format"
         raise ConfigurationError(msg)
     readers = {_READERS[file.suffix.lower()] for file in files}
     if len(readers) > 1:
-        msg = "a dataset's source holds files of several formats"
+        msg = "the dataset's source has files of several formats"
         raise ConfigurationError(msg)
     endings = {file.suffix for file in files}
     if len(endings) > 1:
-        msg = "a dataset's source holds files of one format by several endings"
+        msg = "the dataset's source has files of one format with several file extensions"
         raise ConfigurationError(msg)
-    frame = _read(readers.pop(), path, endings.pop())
+    frame = _read_files(readers.pop(), path, endings.pop())
     try:
-        sources = collect_inputs(frame, version)
+        inputs = collect_inputs(frame, version)
     except UnknownScanError as reason:
         return Candidate(frame, NotCacheable(str(reason)))
-    return Candidate(frame, source_fingerprint(frame, version, **sources.marks()))
+    return Candidate(frame, source_fingerprint(frame, version, **inputs.as_fields()))
 
 
 def _files_in(path: Path) -> Iterator[Path]:
     if path.is_file():
         if path.suffix.lower() not in _READERS:
-            msg = f"a file of a dataset ends in one of {', '.join(_READERS)}"
+            msg = f"a dataset file must end in one of {', '.join(_READERS)}"
             raise ConfigurationError(msg)
         yield path
         return
     if not path.is_dir():
-        msg = "a dataset's source is not there"
+        msg = f"dataset: the source {str(path)!r} does not exist"
         raise ConfigurationError(msg)
     for file in path.rglob("*"):
         is_hidden = file.name.startswith((".", "_"))
@@ -149,36 +149,36 @@ def _files_in(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _read(reader: str, path: Path, ending: str) -> DataFrame:
+def _read_files(reader: str, path: Path, ending: str) -> DataFrame:
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
-    # In a session of its own: one that has read the directory before keeps the list of its files.
+    # A separate session: one that read the directory before has its file list cached.
     read = unpatched(SessionContext(), reader)
-    frame: DataFrame = read(_location(path), file_extension=ending)
+    frame: DataFrame = read(_file_uri(path), file_extension=ending)
     return frame
 
 
-def _location(path: Path) -> str:
-    """Return where a path lies, for the engine: of a bare one it takes `[`, `?` and `*` for a pattern."""
-    # As bytes: a name need not be text.
+def _file_uri(path: Path) -> str:
+    """Return a path as a file URI: in a bare path the engine reads `[`, `?` and `*` as a glob."""
+    # As bytes: a file name need not be valid UTF-8.
     where = "file://" + quote(os.fsencode(path.absolute()))
     return f"{where}/" if path.is_dir() else where
 
 
-def _of_stream(source: Any, version: str | None) -> Candidate:
+def _stream_candidate(source: Any, version: str | None) -> Candidate:
     import pyarrow as pa  # noqa: PLC0415 - heavy
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
     table = (
         pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else pa.table(source)
     )
-    # In a session of its own: the program's would hold it as a table for as long as it lives.
+    # A separate session: the caller's session would hold the table for its lifetime.
     frame = unpatched(SessionContext(), "from_arrow")(table)
     if version is not None:
         return Candidate(frame, source_fingerprint(frame, version))
     try:
-        mark = DataInput("source", content_hash(table.to_batches(), limit=DATA_LIMIT))
+        data_input = DataInput("source", content_hash(table.to_batches(), limit=DATA_LIMIT))
     except TooLargeError:
-        reason = f"more than {DATA_LIMIT >> 20} MiB in memory: give it a version"
+        reason = f"more than {DATA_LIMIT >> 20} MiB in memory: pass version="
         return Candidate(frame, NotCacheable(reason))
-    return Candidate(frame, source_fingerprint(frame, None, data=(mark,)))
+    return Candidate(frame, source_fingerprint(frame, None, data=(data_input,)))

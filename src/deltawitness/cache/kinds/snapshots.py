@@ -1,4 +1,4 @@
-"""Snapshots of a session's metadata: each part a Delta table, written when it is another than the last time."""
+"""Snapshots of a session's metadata: one Delta table per part, written only when its content has changed."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ if TYPE_CHECKING:
 __all__ = ["EVERYTHING", "MetadataSnapshot", "write_snapshots"]
 
 EVERYTHING = tuple(PARTS)
-"""The parts of a session's metadata."""
+"""All parts of a session's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataSnapshot:
-    """A part of a session's metadata, as it was kept.
+    """The snapshot of one part of a session's metadata.
 
     Attributes:
-        name: the table's name: that of the snapshot and of the part.
-        result: `write`, or `noop` when the content is what it was the last time.
-        path: where it lies, without credentials.
-        version: the version that holds it.
-        rows: how many.
-        files: how many.
-        schema_hash: hash of its schema.
-        content_hash: hash of its rows, in any order.
+        name: name of the table: snapshot name and part.
+        result: `write`, or `noop` when the content has not changed since the last snapshot.
+        path: location of the table, without credentials.
+        version: the table version that holds it.
+        rows: number of rows.
+        files: number of data files.
+        schema_hash: hash of the schema.
+        content_hash: hash of the rows, independent of their order.
     """
 
     name: str
@@ -73,41 +73,41 @@ class MetadataSnapshot:
 def write_snapshots(
     ctx: SessionContext, entries: Entries, locks: Path, what: Sequence[str], name: str
 ) -> list[MetadataSnapshot]:
-    """Keep parts of a session's metadata.
+    """Write snapshots of parts of a session's metadata.
 
     Args:
         ctx: the plain context.
-        entries: where they are kept.
-        locks: a local folder for the locks of those who write.
+        entries: the entry store.
+        locks: local folder of the lock files.
         what: the parts.
-        name: of the snapshot.
+        name: name of the snapshot.
 
     Raises:
-        ConfigurationError: there is no such part, or the name is none.
-        Exception: the engine's, when one cannot be written; it is in the registry as an error.
+        ConfigurationError: a part does not exist, or the name is invalid.
+        Exception: of the engine, when a part cannot be written; the registry gets an error row.
     """
     parts = [what] if isinstance(what, str) else list(what)
     if unknown := [part for part in parts if part not in PARTS]:
-        msg = f"snapshot: {unknown[0]!r} is no part of the metadata: one of {', '.join(PARTS)}"
+        msg = f"snapshot: {unknown[0]!r} is not a part of the metadata: choose from {', '.join(PARTS)}"
         raise ConfigurationError(msg)
     checked_name(f"{name}_{max(PARTS, key=len)}")
-    return [_kept(ctx, entries, locks, part, f"{name}_{part}") for part in parts]
+    return [_write_part(ctx, entries, locks, part, f"{name}_{part}") for part in parts]
 
 
-def _kept(
+def _write_part(
     ctx: SessionContext, entries: Entries, locks: Path, part: str, name: str
 ) -> MetadataSnapshot:
-    facts = session_metadata(ctx, part)
+    rows = session_metadata(ctx, part)
     where = ledger_uri(entries.uri_of(CacheScope.METADATA, name))
     snapshot = MetadataSnapshot(
         name,
         CacheResult.ERROR,
         where,
         None,
-        facts.num_rows,
+        rows.num_rows,
         None,
-        schema_hash(facts.schema),
-        digest_table(facts.schema, facts.to_batches()).hash,
+        schema_hash(rows.schema),
+        digest_table(rows.schema, rows.to_batches()).hash,
     )
     columns: dict[str, Any] = {
         "table_name": name,
@@ -130,27 +130,29 @@ def _kept(
             ) as (_, set_result),
             entry_lock(locks, f"{CacheScope.METADATA.value}.{name}"),
         ):
-            snapshot = _written(entries, facts, snapshot)
+            snapshot = _write_if_changed(entries, rows, snapshot)
             set_result(snapshot.result)
             columns["version"] = details[DELTA_TABLE_VERSION] = snapshot.version
     finally:
-        _register(snapshot, began)
+        _record_in_ledger(snapshot, began)
     return snapshot
 
 
-def _written(entries: Entries, facts: pa.Table, snapshot: MetadataSnapshot) -> MetadataSnapshot:
+def _write_if_changed(
+    entries: Entries, rows: pa.Table, snapshot: MetadataSnapshot
+) -> MetadataSnapshot:
     name = snapshot.name
     try:
         entry = entries.read(CacheScope.METADATA, name)
     except DamagedEntryError as damage:
         report("cache", damage)
         entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, CacheScope.METADATA, name, reason=str(damage))
-        entries.set_aside(CacheScope.METADATA, name)
+        entries.quarantine(CacheScope.METADATA, name)
         entry = None
     result = CacheResult.NOOP
-    if entry is None or not _holds(entry, snapshot.content_hash):
-        version = _write(entries, facts, snapshot)
-        table = entries.opened(CacheScope.METADATA, name, version)
+    if entry is None or not _has_content(entry, snapshot.content_hash):
+        version = _write(entries, rows, snapshot)
+        table = entries.open_table(CacheScope.METADATA, name, version)
         result = CacheResult.WRITE
     else:
         version, table = entry.version, entry.table
@@ -158,43 +160,43 @@ def _written(entries: Entries, facts: pa.Table, snapshot: MetadataSnapshot) -> M
     return replace(snapshot, result=result, version=version, files=files)
 
 
-def _holds(entry: Entry, content: str) -> bool:
-    known = entry.fingerprint
-    return known is not None and [mark.content for mark in known.data] == [content]
+def _has_content(entry: Entry, content: str) -> bool:
+    fingerprint = entry.fingerprint
+    return fingerprint is not None and [each.content for each in fingerprint.data] == [content]
 
 
-def _write(entries: Entries, facts: pa.Table, snapshot: MetadataSnapshot) -> int:
+def _write(entries: Entries, rows: pa.Table, snapshot: MetadataSnapshot) -> int:
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
-    # In a session of its own: one that is told of would change by being told of.
+    # A separate session: registering the rows would change the session that they describe.
     ctx = SessionContext()
-    frame = unpatched(ctx, "from_arrow")(facts)
+    frame = unpatched(ctx, "from_arrow")(rows)
     fingerprint = Fingerprint(
         schema_hash=snapshot.schema_hash,
-        columns=columns_of(facts.schema),
+        columns=columns_of(rows.schema),
         data=(DataInput("metadata", snapshot.content_hash),),
     )
-    recipe = EntryDefinition(
+    definition = EntryDefinition(
         CacheScope.METADATA, snapshot.name, METADATA_SNAPSHOT, lambda: Candidate(frame, fingerprint)
     )
     uri = entries.uri_of(CacheScope.METADATA, snapshot.name)
-    return write_entry(frame, uri, recipe, fingerprint, entries.storage_options)
+    return write_entry(frame, uri, definition, fingerprint, entries.storage_options)
 
 
-def _register(snapshot: MetadataSnapshot, began: int) -> None:
-    """Leave a row in the ledger's registry of snapshots, if a ledger is kept."""
+def _record_in_ledger(snapshot: MetadataSnapshot, began: int) -> None:
+    """Write a row to the ledger's registry of snapshots, if a ledger is recorded."""
     try:
         observer = current_observer()
         if observer is not None and observer.recorder is not None:
-            observer.recorder.snapshot(snapshot.name, _row(snapshot, began))
+            observer.recorder.record_snapshot(snapshot.name, _row(snapshot, began))
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("ledger", error)
 
 
 def _row(snapshot: MetadataSnapshot, began: int) -> Mapping[str, Any]:
-    told = {name: value for name, value in asdict(snapshot).items() if name != "name"}
+    values = {name: value for name, value in asdict(snapshot).items() if name != "name"}
     return {
-        **told,
+        **values,
         "event_time": began // 1000,
         "run_id": current_run().run_id,
         "result": snapshot.result.value,

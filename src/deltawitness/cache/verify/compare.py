@@ -1,4 +1,4 @@
-"""Whether two results hold the same rows, column by column."""
+"""Compares two results column by column, independent of the order of rows."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare"]
 
 TOLERANCE = 1e-9
-"""How far two floats may lie apart, relative to the larger, that differ by the order of a sum alone."""
+"""Largest relative difference of two floats that is attributed to the order of summation."""
 
 ROUNDING_LIMIT = 20_000_000
-"""Rows of which floats are held against each other one by one."""
+"""Maximum number of rows for the pairwise comparison of floats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How two results compare.
+    """The comparison of two results.
 
     Attributes:
-        kept: rows of the one.
-        now: rows of the other.
-        differing: columns that hold other values; with none named although the results differ, the
-            values stand beside each other in another way.
-        rounded: columns of floats that differ by no more than the order in which they were summed.
-        is_same: whether they hold the same rows, but for what is rounded.
+        stored: number of rows of the stored result.
+        computed: number of rows of the recomputed result.
+        differing: columns with other values; empty although the results differ if each column has
+            the same values but the rows combine them differently.
+        rounded: float columns that differ only within `TOLERANCE`.
+        is_same: whether both hold the same rows, apart from rounding.
     """
 
-    kept: int
-    now: int
+    stored: int
+    computed: int
     differing: tuple[str, ...]
     rounded: tuple[str, ...]
     is_same: bool
 
 
-def compare(kept: DataFrame, now: DataFrame) -> Comparison:
-    """Return how two results compare, whatever order their rows come in.
+def compare(stored: DataFrame, computed: DataFrame) -> Comparison:
+    """Compare two results, independent of the order of rows.
 
-    A sum of floats depends on the order in which an engine adds, and that on how many threads it
-    has: columns of floats that differ by a billionth at most are the same, and said to be rounded.
+    The sum of floats depends on the order of addition, and that on the number of threads: float
+    columns that differ by at most 1e-9 relatively count as equal and are reported as rounded.
 
     Args:
-        kept: the one, whose types are those to compare in.
-        now: the other.
+        stored: the stored result; values are compared in its types.
+        computed: the recomputed result.
 
     Raises:
-        TypeError: a column is of a type whose values cannot be told.
-        Exception: the engine's, when one of them cannot be read.
+        TypeError: a column has a type that cannot be hashed, or the columns differ.
+        Exception: of the engine, when one of the results cannot be read.
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
-    schema = pa.schema(unpatched(kept, "schema")()).remove_metadata()
-    one, other = _digest(kept, schema), _digest(now, schema)
-    differing = _differing(one, other)
-    if one == other:
-        return Comparison(one.rows, other.rows, (), (), is_same=True)
+    schema = pa.schema(unpatched(stored, "schema")()).remove_metadata()
+    left, right = _digest(stored, schema), _digest(computed, schema)
+    differing = _differing_columns(left, right)
+    if left == right:
+        return Comparison(left.rows, right.rows, (), (), is_same=True)
     floats = {field.name for field in schema if pa.types.is_floating(field.type)}
-    may_be_rounded = set(differing) <= floats and one.rows == other.rows <= ROUNDING_LIMIT
-    if differing and may_be_rounded and _are_close(kept, now, schema, differing):
-        return Comparison(one.rows, other.rows, (), differing, is_same=True)
-    return Comparison(one.rows, other.rows, differing, (), is_same=False)
+    may_be_rounded = set(differing) <= floats and left.rows == right.rows <= ROUNDING_LIMIT
+    if differing and may_be_rounded and _are_close(stored, computed, schema, differing):
+        return Comparison(left.rows, right.rows, (), differing, is_same=True)
+    return Comparison(left.rows, right.rows, differing, (), is_same=False)
 
 
 def _digest(frame: DataFrame, schema: pa.Schema) -> TableDigest:
@@ -75,27 +75,27 @@ def _digest(frame: DataFrame, schema: pa.Schema) -> TableDigest:
 
 
 def _cast(frame: DataFrame, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a frame with the columns and types that its rows are kept with.
+    """Yield the batches of a frame, cast to the types of the stored rows.
 
     Raises:
-        TypeError: it has other columns.
+        TypeError: the frame has other columns.
     """
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     if unpatched(frame, "schema")().names != schema.names:
-        msg = "it would have other columns now"
+        msg = "the recomputed result has other columns"
         raise TypeError(msg)
     for batch in unpatched(frame, "execute_stream")():
-        plain = pa.Table.from_batches([batch.to_pyarrow()])
+        sortable = pa.Table.from_batches([batch.to_pyarrow()])
         columns = [
             column if column.type == field.type else column.cast(field.type, safe=False)
-            for column, field in zip(plain.columns, schema, strict=True)
+            for column, field in zip(sortable.columns, schema, strict=True)
         ]
         yield from pa.Table.from_arrays(columns, schema=_nullable(schema)).to_batches()
 
 
 def _sortable(schema: pa.Schema) -> pa.Schema:
-    """Return a schema without views, which Arrow's own functions do not sort."""
+    """Replace string and binary views by large types: Arrow cannot sort views."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
 
     views = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
@@ -110,41 +110,41 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_nullable(nullable=True) for field in schema])
 
 
-def _differing(one: TableDigest, other: TableDigest) -> tuple[str, ...]:
-    return tuple(name for name in one.columns if one.columns[name] != other.columns[name])
+def _differing_columns(left: TableDigest, right: TableDigest) -> tuple[str, ...]:
+    return tuple(name for name in left.columns if left.columns[name] != right.columns[name])
 
 
 def _are_close(
-    kept: DataFrame, now: DataFrame, schema: pa.Schema, rounded: tuple[str, ...]
+    stored: DataFrame, computed: DataFrame, schema: pa.Schema, rounded: tuple[str, ...]
 ) -> bool:
-    """Tell whether the rows are the same, but for small differences in some columns of floats."""
+    """Return whether the rows are equal apart from small differences in the `rounded` columns."""
     import pyarrow as pa  # noqa: PLC0415 - heavy
     import pyarrow.compute as pc  # noqa: PLC0415 - heavy
 
     exact = [name for name in schema.names if name not in rounded]
-    plain = _sortable(schema)
+    sortable = _sortable(schema)
     order = [
         (name, "ascending")
         for name in (*exact, *rounded)
-        if not pa.types.is_nested(plain.field(name).type)
+        if not pa.types.is_nested(sortable.field(name).type)
     ]
     try:
-        one, other = (
-            pa.Table.from_batches(_cast(frame, plain), plain).sort_by(order)
-            for frame in (kept, now)
+        left, right = (
+            pa.Table.from_batches(_cast(frame, sortable), sortable).sort_by(order)
+            for frame in (stored, computed)
         )
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return False  # nothing tells which row belongs to which
-    if not all(one[name].equals(other[name]) for name in exact):
+        return False  # the rows cannot be sorted, so they cannot be paired
+    if not all(left[name].equals(right[name]) for name in exact):
         return False
     for name in rounded:
-        a, b = one[name].cast(pa.float64()), other[name].cast(pa.float64())
+        a, b = left[name].cast(pa.float64()), right[name].cast(pa.float64())
         limit = pc.multiply(pc.max_element_wise(pc.abs(a), pc.abs(b)), TOLERANCE)
         are_finite = pc.and_(pc.is_finite(a), pc.is_finite(b))
         close = pc.and_(are_finite, pc.less_equal(pc.abs(pc.subtract(a, b)), limit))
         same = pc.or_(pc.equal(a, b), pc.and_(pc.is_nan(a), pc.is_nan(b)))
         is_null = pc.and_(pc.is_null(a), pc.is_null(b))
-        good = pc.or_(pc.fill_null(pc.or_(close, same), False), is_null)  # noqa: FBT003 - as the engine has it
+        good = pc.or_(pc.fill_null(pc.or_(close, same), False), is_null)  # noqa: FBT003 - the signature of pyarrow
         if not pc.all(good).as_py():
             return False
     return True

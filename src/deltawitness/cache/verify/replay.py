@@ -1,4 +1,4 @@
-"""A session in which names stand for what they stood for when an entry was made: tables at pinned versions."""
+"""Builds a session with every input table at the version that an entry was computed from, for `verify`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, Tabl
 from deltawitness.cache.fingerprint.plan import fingerprint_of
 from deltawitness.commit.log import open_log
 from deltawitness.redaction import redact_text
+from deltawitness.session.context_handlers import SESSION_HANDLERS
 from deltawitness.session.core.frames import FrameState, attach_state
 from deltawitness.session.core.snapshot import TableName
 from deltawitness.session.core.state import session_of
@@ -25,90 +26,92 @@ if TYPE_CHECKING:
 __all__ = ["NotReproducibleError", "Opener", "pinned_frame", "pinned_table"]
 
 Opener = Callable[[TableInput], "DeltaTable"]
-"""Opens a Delta table at the recorded version; raises :class:`NotReproducibleError` if that is gone."""
+"""Opens a Delta table at its recorded version; raises :class:`NotReproducibleError` if that is gone."""
 
 
 class NotReproducibleError(Exception):
-    """Why the rows of an entry cannot be made again as they were made."""
+    """Why the rows of an entry cannot be computed again from the same inputs."""
 
 
 def pinned_table(
-    mark: TableInput, uri: str, storage_options: Mapping[str, str] | None
+    pinned: TableInput, uri: str, storage_options: Mapping[str, str] | None
 ) -> DeltaTable:
-    """Return a Delta table at the version of its mark.
+    """Open a Delta table at its recorded version.
 
     Args:
-        mark: the table as it was read.
-        uri: where it lies.
-        storage_options: how it is opened.
+        pinned: the recorded table and version.
+        uri: location of the table.
+        storage_options: options to open it.
 
     Raises:
-        Unpinned: there is no such version any more.
+        NotReproducibleError: the table or the version no longer exists, or data files are missing.
     """
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
     from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - heavy
 
     options = None if storage_options is None else dict(storage_options)
     try:
-        table = DeltaTable(uri, version=mark.version, storage_options=options)
+        table = DeltaTable(uri, version=pinned.version, storage_options=options)
     except Exception as error:
         is_gone = isinstance(error, TableNotFoundError) and not open_log(uri, options).versions()
-        gone = f"input gone: {mark.name} is not where it was"
-        forgotten = f"version gone: {mark.name} has no version {mark.version} any more"
-        raise NotReproducibleError(gone if is_gone else forgotten) from error
-    if mark.identity and str(table.metadata().id) != mark.identity:
-        msg = f"input gone: {mark.name} was made anew"
+        gone = f"input gone: the table {pinned.name} does not exist"
+        missing = f"version gone: {pinned.name} no longer has version {pinned.version}"
+        raise NotReproducibleError(gone if is_gone else missing) from error
+    if pinned.identity and str(table.metadata().id) != pinned.identity:
+        msg = f"input gone: {pinned.name} was recreated"
         raise NotReproducibleError(msg)
     try:
         check_files(table)
     except DamagedEntryError:
-        msg = f"version vacuumed: files of {mark.name} {mark.version} are not there any more"
+        msg = f"version vacuumed: data files of {pinned.name} version {pinned.version} are missing"
         raise NotReproducibleError(msg) from None
     return table
 
 
 def pinned_frame(
-    kept: Fingerprint,
+    stored: Fingerprint,
     plan: StoredPlan,
-    opened: Opener,
+    open_table: Opener,
     *,
-    live: SessionContext | None = None,
+    source_ctx: SessionContext | None = None,
     functions: Mapping[str, str] | None = None,
 ) -> DataFrame:
-    """Return the frame that an entry was the result of, over what it was made from.
+    """Return the frame that computes an entry, over the recorded versions of its inputs.
 
     The frame keeps its session alive.
 
     Args:
-        kept: what the entry was made from.
-        plan: how.
-        opened: opens its Delta tables.
-        live: the session that may know its other tables and its functions.
-        functions: the versions that functions of that session have.
+        stored: the fingerprint of the entry.
+        plan: the stored plan.
+        open_table: opens the Delta tables.
+        source_ctx: the session to copy other tables and functions from.
+        functions: versions of the functions in that session, by name.
 
     Raises:
-        Unpinned: it cannot be had.
+        NotReproducibleError: the frame cannot be built over the same inputs.
     """
-    missing = [f for f in kept.functions if (functions or {}).get(f.name) != f.version]
+    missing = [f for f in stored.functions if (functions or {}).get(f.name) != f.version]
     if missing:
-        told = ", ".join(f"{mark.name} {mark.version}" for mark in missing)
-        msg = f"a function of the program's own: {told} is not at hand"
+        shown = ", ".join(f"{each.name} {each.version}" for each in missing)
+        msg = f"user-defined function missing: {shown}"
         raise NotReproducibleError(msg)
-    ctx = _session(kept, plan, opened, live)
-    problem = "its query cannot be planned any more"
+    ctx = _pinned_session(stored, plan, open_table, source_ctx)
+    problem = "the query can no longer be planned"
     for sql, planned in _attempts(ctx, plan):
         try:
             frame = planned()
-        except Exception as error:  # noqa: BLE001 - the engines raise whatever they like
-            problem = f"its query cannot be planned any more: {redact_text(str(error))}"
+        except Exception as error:  # noqa: BLE001 - the engines raise exceptions of any type
+            problem = f"the query can no longer be planned: {redact_text(str(error))}"
             continue
-        now = _inputs_of(frame, kept, sql)
-        if sql is None or now.plan_hash == kept.plan_hash:
+        now = _checked_fingerprint(frame, stored, sql)
+        if sql is None or now.plan_hash == stored.plan_hash:
             return frame
-        problem = "its query means something else in this session"
-    if kept.files or kept.data:
-        names = [mark.name for mark in kept.files] + [mark.name for mark in kept.data]
-        problem = f"a source that only its session knows: {', '.join(dict.fromkeys(names))}"
+        problem = "the query has another plan in this session"
+    if stored.files or stored.data:
+        names = [*(file.name for file in stored.files), *(each.name for each in stored.data)]
+        problem = (
+            f"inputs available only in the original session: {', '.join(dict.fromkeys(names))}"
+        )
     raise NotReproducibleError(problem)
 
 
@@ -118,132 +121,135 @@ def pinned_frame(
 def _attempts(
     ctx: SessionContext, plan: StoredPlan
 ) -> Iterator[tuple[str | None, Callable[[], DataFrame]]]:
-    """Yield the ways to plan it, each with the text that the frame is of."""
+    """Yield the ways to plan it: the SQL text of the frame, if it has one, and a planning function."""
     if plan.table is not None:
-        yield None, lambda: _of_table(ctx)
+        yield None, lambda: _frame_of_table(ctx)
     if (sql := plan.sql) is not None:
-        yield sql, lambda: _known(ctx, unpatched(ctx, "sql")(sql))
+        yield sql, lambda: _attach(ctx, unpatched(ctx, "sql")(sql))
     if (content := plan.substrait) is not None:
-        yield None, lambda: _of_substrait(ctx, content)
+        yield None, lambda: _frame_of_substrait(ctx, content)
 
 
-def _of_table(ctx: SessionContext) -> DataFrame:
+def _frame_of_table(ctx: SessionContext) -> DataFrame:
     (entry,) = session_of(ctx).snapshot
-    return _known(ctx, unpatched(ctx, "table")(entry.name.sql()))
+    return _attach(ctx, unpatched(ctx, "table")(entry.name.sql()))
 
 
-def _of_substrait(ctx: SessionContext, content: bytes) -> DataFrame:
+def _frame_of_substrait(ctx: SessionContext, content: bytes) -> DataFrame:
     from datafusion.substrait import Consumer, Serde  # noqa: PLC0415 - heavy
 
     plan = Consumer.from_substrait_plan(ctx, Serde.deserialize_bytes(content))
-    return _known(ctx, unpatched(ctx, "create_dataframe_from_logical_plan")(plan))
+    return _attach(ctx, unpatched(ctx, "create_dataframe_from_logical_plan")(plan))
 
 
-def _known(ctx: SessionContext, frame: DataFrame) -> DataFrame:
+def _attach(ctx: SessionContext, frame: DataFrame) -> DataFrame:
     session = session_of(ctx)
-    known: DataFrame = attach_state(frame, FrameState(ctx, session, session.snapshot))
-    return known
+    attached: DataFrame = attach_state(frame, FrameState(ctx, session, session.snapshot))
+    return attached
 
 
-def _inputs_of(frame: DataFrame, kept: Fingerprint, sql: str | None) -> Fingerprint:
-    """Return what a frame is made from, if that is what an entry was made from.
+def _checked_fingerprint(frame: DataFrame, stored: Fingerprint, sql: str | None) -> Fingerprint:
+    """Return the fingerprint of a frame, if its inputs are those of the stored fingerprint.
 
     Raises:
-        Unpinned: it is not.
+        NotReproducibleError: they are not.
     """
-    versions = {mark.name: mark.version for mark in kept.functions}
-    now = fingerprint_of(frame, functions=versions, version=kept.version, is_aging=True, query=sql)
+    versions = {each.name: each.version for each in stored.functions}
+    now = fingerprint_of(
+        frame, functions=versions, version=stored.version, has_max_age=True, query=sql
+    )
     if isinstance(now, NotCacheable):
         raise NotReproducibleError(now.reason)
-    _check_commits(kept, now)
-    # The plan may be told in other words, which is looked at elsewhere; columns are compared later.
-    alike = replace(
+    _check_commits(stored, now)
+    # The plan text may differ (`pinned_frame` checks its hash); `compare` checks the columns.
+    expected = replace(
         now,
-        plan_hash=kept.plan_hash,
-        plan_shape_hash=kept.plan_shape_hash,
-        schema_hash=kept.schema_hash,
-        columns=kept.columns,
-        tables=kept.tables if _versions(now) == _versions(kept) else now.tables,
+        plan_hash=stored.plan_hash,
+        plan_shape_hash=stored.plan_shape_hash,
+        schema_hash=stored.schema_hash,
+        columns=stored.columns,
+        tables=stored.tables if _table_versions(now) == _table_versions(stored) else now.tables,
     )
-    if changed := differences(kept, alike):
+    if changed := differences(stored, expected):
         raise NotReproducibleError("; ".join(map(str, changed)))
     return now
 
 
-def _check_commits(kept: Fingerprint, now: Fingerprint) -> None:
-    """See that a version is the one that was read: a table put back from a copy may have it again.
+def _check_commits(stored: Fingerprint, now: Fingerprint) -> None:
+    """Check that each table version has the recorded commit.
+
+    A table restored from a copy can have the same version number with other content.
 
     Raises:
-        Unpinned: it is not.
+        NotReproducibleError: it has not.
     """
-    commits = {(mark.table_id, mark.version): mark.commit for mark in now.tables}
-    for mark in kept.tables:
-        found = commits.get((mark.table_id, mark.version))
-        if found and mark.commit and found != mark.commit:
-            msg = f"input gone: {mark.name} has another version {mark.version} now"
+    commits = {(each.table_id, each.version): each.commit for each in now.tables}
+    for pinned in stored.tables:
+        found = commits.get((pinned.table_id, pinned.version))
+        if found and pinned.commit and found != pinned.commit:
+            msg = f"input gone: version {pinned.version} of {pinned.name} now has other content"
             raise NotReproducibleError(msg)
 
 
-def _versions(fingerprint: Fingerprint) -> set[tuple[str, int]]:
-    return {(mark.table_id, mark.version) for mark in fingerprint.tables}
+def _table_versions(fingerprint: Fingerprint) -> set[tuple[str, int]]:
+    return {(each.table_id, each.version) for each in fingerprint.tables}
 
 
 # --- the session -------------------------------------------------------------------------------------------
 
 
-def _session(
-    kept: Fingerprint, plan: StoredPlan, opened: Opener, live: SessionContext | None
+def _pinned_session(
+    stored: Fingerprint, plan: StoredPlan, open_table: Opener, source_ctx: SessionContext | None
 ) -> SessionContext:
     from datafusion import SessionContext as Plain  # noqa: PLC0415 - heavy
 
-    ctx = Plain(_config(kept, plan))
+    ctx = Plain(_config(stored, plan))
     session = session_of(ctx)
-    if any(setting.name == "functions" for setting in kept.settings):
-        unpatched(ctx, "enable_spark_functions")()
-        session.has_spark_functions = True
-    for name, mark in _named(kept, plan):
-        table = opened(mark)
+    if any(setting.name == "functions" for setting in stored.settings):
+        SESSION_HANDLERS["enable_spark_functions"](ctx, (), {})
+    for name, pinned in _pinned_names(stored, plan):
+        table = open_table(pinned)
         _make_schema(ctx, name)
         session.register(ctx, name, table, fixed=True)
-    if live is not None:
-        _lend(live, ctx)
-        for function in kept.functions:
-            _lend_function(live, ctx, function.name)
+    if source_ctx is not None:
+        _copy_tables(source_ctx, ctx)
+        for function in stored.functions:
+            _copy_function(source_ctx, ctx, function.name)
     return ctx
 
 
-def _config(kept: Fingerprint, plan: StoredPlan) -> SessionConfig:
-    """Return the settings that an entry was made with, as far as they count."""
+def _config(stored: Fingerprint, plan: StoredPlan) -> SessionConfig:
+    """Return a configuration with the settings recorded in the fingerprint."""
     from datafusion import SessionConfig  # noqa: PLC0415 - heavy
 
     config = SessionConfig()
-    for setting in kept.settings:
+    for setting in stored.settings:
         if setting.name.startswith("datafusion."):
             config = config.set(setting.name, setting.value)
     return config if plan.default is None else config.with_default_catalog_and_schema(*plan.default)
 
 
-def _named(kept: Fingerprint, plan: StoredPlan) -> Iterator[tuple[TableName, TableInput]]:
-    """Yield which name stands for which table at which version.
+def _pinned_names(stored: Fingerprint, plan: StoredPlan) -> Iterator[tuple[TableName, TableInput]]:
+    """Yield each table name of the plan, with the recorded table and version.
 
     Raises:
-        Unpinned: the plan does not tell it.
+        NotReproducibleError: the plan has a table that the fingerprint lacks.
     """
     if plan.table is not None:
-        for mark in kept.tables:
-            yield TableName("datafusion", "public", "source"), mark
+        for pinned in stored.tables:
+            yield TableName("datafusion", "public", "source"), pinned
         return
     for planned in plan.tables:
-        yield planned.name, _mark_of(planned, kept)
+        yield planned.name, _input_of(planned, stored)
 
 
-def _mark_of(planned: PlannedTable, kept: Fingerprint) -> TableInput:
-    marks = [mark for mark in kept.tables if mark.table_id == planned.table_id]
+def _input_of(planned: PlannedTable, stored: Fingerprint) -> TableInput:
+    candidates = [pinned for pinned in stored.tables if pinned.table_id == planned.table_id]
     spellings = {planned.name.table, ".".join(planned.name)}
-    named = [mark for mark in marks if mark.name in spellings]
-    for mark in (*named, *marks):
-        return mark
-    msg = f"its plan reads another table as {planned.name.table}"
+    named = [pinned for pinned in candidates if pinned.name in spellings]
+    for pinned in (*named, *candidates):
+        return pinned
+    msg = f"the plan reads another table as {planned.name.table}"
     raise NotReproducibleError(msg)
 
 
@@ -257,37 +263,37 @@ def _make_schema(ctx: SessionContext, name: TableName) -> None:
         catalog.register_schema(name.schema, Schema.memory_schema())
 
 
-def _lend(live: SessionContext, ctx: SessionContext) -> None:
-    """Have a session know the tables of another that are neither Delta tables nor views.
+def _copy_tables(source_ctx: SessionContext, ctx: SessionContext) -> None:
+    """Register the tables of another session that are neither Delta tables nor views.
 
-    A view would read the newest versions; where a plan reads one, it holds what it stands for.
+    Views are left out: they would read the newest versions, and stored plans contain their content.
     """
-    delta = session_of(live).snapshot.entries
-    for catalog in unpatched(live, "catalog_names")():
-        for schema in unpatched(live, "catalog")(catalog).schema_names():
-            known = unpatched(live, "catalog")(catalog).schema(schema)
-            for table in known.names():
+    delta = session_of(source_ctx).snapshot.entries
+    for catalog in unpatched(source_ctx, "catalog_names")():
+        for schema in unpatched(source_ctx, "catalog")(catalog).schema_names():
+            provider = unpatched(source_ctx, "catalog")(catalog).schema(schema)
+            for table in provider.names():
                 name = TableName(catalog, schema, table)
                 _make_schema(ctx, name)
                 if name not in delta and not unpatched(ctx, "table_exist")(name.sql()):
-                    _lend_table(ctx, name, known.table(table))
+                    _copy_table(ctx, name, provider.table(table))
 
 
-def _lend_table(ctx: SessionContext, name: TableName, table: Any) -> None:
+def _copy_table(ctx: SessionContext, name: TableName, table: Any) -> None:
     if table.kind != "view":
         unpatched(ctx, "register_table")(name.sql(), table)
 
 
-_KINDS_OF_FUNCTIONS = ("udf", "udaf", "udwf")
+_FUNCTION_KINDS = ("udf", "udaf", "udwf")
 
 
-def _lend_function(live: SessionContext, ctx: SessionContext, name: str) -> None:
-    for kind in _KINDS_OF_FUNCTIONS:
+def _copy_function(source_ctx: SessionContext, ctx: SessionContext, name: str) -> None:
+    for kind in _FUNCTION_KINDS:
         try:
-            function = unpatched(live, kind)(name)
-        except Exception:  # noqa: BLE001, S112 - it is of another kind
+            function = unpatched(source_ctx, kind)(name)
+        except Exception:  # noqa: BLE001, S112 - a function of another kind
             continue
         unpatched(ctx, f"register_{kind}")(function)
         return
-    msg = f"a function of the program's own: the session does not know {name}"
+    msg = f"user-defined function missing: {name} is not registered in the session"
     raise NotReproducibleError(msg)

@@ -1,11 +1,11 @@
-"""Whether what is kept can be made again: recomputed over the versions that it was made from, and compared.
+"""Verifies stored entries: recompute them from the recorded versions of their inputs, and compare.
 
-The rows of an entry are made once more by its plan, over its Delta inputs at their pinned versions,
-and their content is held against what is kept, column by column, in any order of rows.
+The stored plan runs over its Delta inputs at the recorded versions, and the content is compared with
+the stored rows, column by column, in any row order.
 
-That nobody can tell is an answer of its own: a function of the program's own, a call that gives
-another result each time, a file that has changed, a version that was vacuumed, a stream. A query
-with a LIMIT and no order may differ because any rows are an answer to it.
+The verdict is `cannot_tell` if an input cannot be reproduced: a user-defined function, a volatile
+function, a changed file, a vacuumed version, a stream. A query with LIMIT and without ORDER BY may
+differ, because any rows are a correct answer to it.
 """
 
 from __future__ import annotations
@@ -62,32 +62,32 @@ __all__ = ["Verdict", "Verifier", "VerifyResult"]
 
 
 class Verdict(StrEnum):
-    """What came out."""
+    """The result of a verification."""
 
     REPRODUCIBLE = "reproducible"
-    """The same rows are made again."""
+    """Recomputation gave the same rows."""
     DIFFERS = "differs"
-    """Other rows are made from the same inputs."""
+    """Recomputation from the same inputs gave other rows."""
     CANNOT_TELL = "cannot_tell"
-    """They cannot be made again as they were."""
+    """The rows cannot be recomputed from the same inputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """Whether what is kept can be made again.
+    """The verification of one entry or write.
 
     Attributes:
-        name: of the entry, or of the table that was written.
-        scope: what kind of thing it is.
-        version: the version that holds it.
-        verdict: what came out.
-        reason: why nobody can tell.
-        rows_kept: rows that are kept.
-        rows_now: rows that were made now.
-        columns: those whose content differs; with none named although the results differ, the
-            values stand beside each other in another way.
-        rounded: columns of floats that differ by no more than the order in which they were summed.
-        write_id: of the write, where writes are verified.
+        name: name of the entry, or of the table that was written.
+        scope: view, dataset, artifact or metadata.
+        version: the table version that holds the rows.
+        verdict: the verdict.
+        reason: why the verdict is `cannot_tell`.
+        rows_kept: number of stored rows.
+        rows_now: number of recomputed rows.
+        columns: columns whose content differs; empty although the results differ if each column
+            has the same values but the rows combine them differently.
+        rounded: float columns that differ only by the order of summation.
+        write_id: id of the write, when writes are verified.
     """
 
     name: str | None
@@ -102,19 +102,19 @@ class VerifyResult:
     write_id: str | None = None
 
     def __str__(self) -> str:
-        told = f"{self.name} {self.version}: {self.verdict.value.replace('_', ' ')}"
+        head = f"{self.name} {self.version}: {self.verdict.value.replace('_', ' ')}"
         if self.reason is not None:
-            return f"{told} ({self.reason})"
+            return f"{head} ({self.reason})"
         if self.verdict is Verdict.REPRODUCIBLE:
             more = f", rounded: {', '.join(self.rounded)}" if self.rounded else ""
-            return f"{told} ({self.rows_kept} rows{more})"
+            return f"{head} ({self.rows_kept} rows{more})"
         where = ", ".join(self.columns) or "the same values in other rows"
-        return f"{told} ({where}; {self.rows_kept} rows kept, {self.rows_now} now)"
+        return f"{head} ({where}; {self.rows_kept} rows stored, {self.rows_now} recomputed)"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """What a version of a table holds, as its commit says."""
+    """The entry in a table version, from its commit metadata."""
 
     name: str | None
     scope: CacheScope
@@ -124,45 +124,44 @@ class StoredEntry:
 
 
 class Verifier:
-    """Makes again what was kept, and compares.
+    """Recomputes stored entries and compares the rows.
 
     Args:
-        root: the cache root; its ledger may know where inputs lie.
-        ctx: the plain context of a session that may know more than Delta tables; a session without
-            any when None.
-        recipes: how entries are made in that session.
-        settings: which names telemetry may tell; the defaults when None.
+        root: the cache root; its ledger may have the locations of inputs.
+        ctx: the plain context of a session with further tables and functions; None: without one.
+        definitions: definitions of entries in that session.
+        settings: the redaction of table names; None: the defaults.
     """
 
     def __init__(
         self,
         root: LedgerRoot,
         ctx: SessionContext | None = None,
-        recipes: Mapping[tuple[CacheScope, str], EntryDefinition] | None = None,
+        definitions: Mapping[tuple[CacheScope, str], EntryDefinition] | None = None,
         *,
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings or Settings()
         self._root = root
         self._ctx = ctx
-        self._recipes = recipes or {}
+        self._definitions = definitions or {}
 
-    def writes(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[VerifyResult]:
-        """Verify writes as the ledger's inventory tells them, one after the other.
+    def verify_writes(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[VerifyResult]:
+        """Verify writes of the ledger's inventory one after the other.
 
         Args:
             rows: rows of the inventory.
         """
         for row in rows:
-            known = self.version(
+            result = self.verify_version(
                 row["table_name"],
                 CacheScope(row["scope"]),
                 row["table_uri"],
                 row["version"],
             )
-            yield replace(known, write_id=row["write_id"])
+            yield replace(result, write_id=row["write_id"])
 
-    def version(
+    def verify_version(
         self,
         name: str | None,
         scope: CacheScope,
@@ -171,14 +170,14 @@ class Verifier:
         *,
         policy: str = POLICY_UNMANAGED,
     ) -> VerifyResult:
-        """Verify what a version of a table holds; whatever keeps that from being told is the answer.
+        """Verify the rows in a table version. Never raises: what prevents it is the reason in the result.
 
         Args:
-            name: of the entry or the table.
-            scope: what kind of thing it is.
-            uri: where it lies.
-            version: which version.
-            policy: that it was kept under.
+            name: name of the entry or the table.
+            scope: view, dataset, artifact or metadata.
+            uri: location of the table.
+            version: version of the table.
+            policy: name of the policy that it was stored under.
         """
         where = None if uri is None else ledger_uri(uri)
         columns: dict[str, Any] = {"table_name": name, "table_uri": where, "version": version}
@@ -195,128 +194,134 @@ class Verifier:
             columns=columns,
             details=details,
         ) as (_, set_result):
-            told = self._verified(name, scope, uri, version)
-            # Nothing is served: a run's hits and misses are those of its reads.
+            result = self._verdict_on(name, scope, uri, version)
+            # NOOP: hits and misses of a run count its reads only.
             set_result(CacheResult.NOOP)
-            details[CACHE_VERDICT] = told.verdict.value
-            columns["reason"] = told.verdict.value if told.reason is None else told.reason
-        return told
+            details[CACHE_VERDICT] = result.verdict.value
+            columns["reason"] = result.verdict.value if result.reason is None else result.reason
+        return result
 
-    def _verified(
+    def _verdict_on(
         self, name: str | None, scope: CacheScope, uri: str | None, version: int | None
     ) -> VerifyResult:
         try:
-            kept = self._kept(name, scope, uri, version)
-            with_rows = self._opened(kept)
-            frame = self._made_again(kept)
-            return self._compared(kept, with_rows, frame)
+            stored = self._stored_entry(name, scope, uri, version)
+            table = self._open_table(stored)
+            frame = self._recompute(stored)
+            return self._compare(stored, table, frame)
         except NotReproducibleError as reason:
             text = str(reason)
-        except Exception as error:  # noqa: BLE001 - the engines raise whatever they like
-            text = f"it cannot be made again: {redact_text(str(error)) or type(error).__name__}"
+        except Exception as error:  # noqa: BLE001 - the engines raise exceptions of any type
+            text = f"cannot be recomputed: {redact_text(str(error)) or type(error).__name__}"
         return VerifyResult(name, scope, version, Verdict.CANNOT_TELL, text)
 
-    # --- what is kept ---------------------------------------------------------------------------------
+    # --- stored entry ---------------------------------------------------------------------------------
 
-    def _kept(
+    def _stored_entry(
         self, name: str | None, scope: CacheScope, uri: str | None, version: int | None
     ) -> StoredEntry:
         if uri is None or version is None:
-            msg = "nobody knows where it lies"
+            msg = "its location or version is unknown"
             raise NotReproducibleError(msg)
         raw = open_log(uri, self._root.storage_options).read(version)
         if raw is None:
-            msg = "its commit is not in the log any more"
+            msg = "its commit is no longer in the log"
             raise NotReproducibleError(msg)
-        said = parse_commit(version, raw).metadata.get(CACHE_ENTRY)
-        if said is None:
-            msg = "its plan was not kept"
+        metadata = parse_commit(version, raw).metadata.get(CACHE_ENTRY)
+        if metadata is None:
+            msg = "no plan was stored"
             raise NotReproducibleError(msg)
-        known = json.loads(said)["fingerprint"]
-        if known is None:
+        fingerprint = json.loads(metadata)["fingerprint"]
+        if fingerprint is None:
             msg = "it was invalidated"
             raise NotReproducibleError(msg)
-        return StoredEntry(name, scope, uri, version, Fingerprint.from_json(known))
+        return StoredEntry(name, scope, uri, version, Fingerprint.from_json(fingerprint))
 
-    def _opened(self, kept: StoredEntry) -> DeltaTable:
+    def _open_table(self, stored: StoredEntry) -> DeltaTable:
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
         options = self._root.storage_options
-        table = DeltaTable(kept.uri, version=kept.version, storage_options=options)
+        table = DeltaTable(stored.uri, version=stored.version, storage_options=options)
         try:
             check_files(table)
         except DamagedEntryError:
-            msg = "version vacuumed: what it held is not there any more, or damaged"
+            msg = "version vacuumed: its data files are missing or damaged"
             raise NotReproducibleError(msg) from None
         return table
 
-    # --- making it again --------------------------------------------------------------------------------
+    # --- recompute --------------------------------------------------------------------------------------
 
-    def _made_again(self, kept: StoredEntry) -> DataFrame:
-        """Return the frame that makes the rows of an entry, over what it was made from.
+    def _recompute(self, stored: StoredEntry) -> DataFrame:
+        """Return the frame that computes an entry, over the recorded versions of its inputs.
 
         Raises:
-            Unpinned: it cannot be made as it was.
+            NotReproducibleError: the inputs or the plan are not available.
         """
-        if kept.scope is CacheScope.ARTIFACT:
-            msg = "an artifact is made by its program alone"
+        if stored.scope is CacheScope.ARTIFACT:
+            msg = "an artifact has no plan to run again"
             raise NotReproducibleError(msg)
-        if kept.scope is CacheScope.METADATA:
-            msg = "a session's metadata is made by the session alone"
+        if stored.scope is CacheScope.METADATA:
+            msg = "a metadata snapshot has no plan to run again"
             raise NotReproducibleError(msg)
-        recipe = None if kept.name is None else self._recipes.get((kept.scope, kept.name))
-        made = None if recipe is None else recipe.make()
-        if made is not None and made.fingerprint == kept.fingerprint:
-            return made.frame
+        definition = (
+            None if stored.name is None else self._definitions.get((stored.scope, stored.name))
+        )
+        candidate = None if definition is None else definition.make()
+        if candidate is not None and candidate.fingerprint == stored.fingerprint:
+            return candidate.frame
         functions = {}
-        if made is not None and isinstance(made.fingerprint, Fingerprint):
-            functions = {mark.name: mark.version for mark in made.fingerprint.functions}
-        plan = self._plan(kept, recipe)
-        if kept.scope is CacheScope.DATASET and plan.path is None and plan.table is None:
-            msg = "its source was a stream, or a table in memory"
+        if candidate is not None and isinstance(candidate.fingerprint, Fingerprint):
+            functions = {each.name: each.version for each in candidate.fingerprint.functions}
+        plan = self._plan(stored, definition)
+        if stored.scope is CacheScope.DATASET and plan.path is None and plan.table is None:
+            msg = "its source was a stream or an in-memory table"
             raise NotReproducibleError(msg)
         if plan.path is not None:
-            return _staged(plan.path, kept)
+            return _dataset_frame(plan.path, stored)
         return pinned_frame(
-            kept.fingerprint, plan, partial(self._input, plan), live=self._ctx, functions=functions
+            stored.fingerprint,
+            plan,
+            partial(self._open_input, plan),
+            source_ctx=self._ctx,
+            functions=functions,
         )
 
-    def _plan(self, kept: StoredEntry, recipe: EntryDefinition | None) -> StoredPlan:
+    def _plan(self, stored: StoredEntry, definition: EntryDefinition | None) -> StoredPlan:
         try:
-            plan = read_plan(kept.uri, kept.fingerprint.key, self._root.storage_options)
+            plan = read_plan(stored.uri, stored.fingerprint.key, self._root.storage_options)
         except (OSError, ValueError) as error:
             msg = "its plan cannot be read"
             raise NotReproducibleError(msg) from error
         if plan is not None:
             return plan
-        if recipe is not None and self._ctx is not None:
-            made = recipe.make()
-            now = made.fingerprint
-            if isinstance(now, Fingerprint) and now.plan_hash == kept.fingerprint.plan_hash:
-                return storable_plan(self._ctx, recipe, made.frame)
-        msg = "its plan was not kept"
+        if definition is not None and self._ctx is not None:
+            candidate = definition.make()
+            now = candidate.fingerprint
+            if isinstance(now, Fingerprint) and now.plan_hash == stored.fingerprint.plan_hash:
+                return storable_plan(self._ctx, definition, candidate.frame)
+        msg = "no plan was stored"
         raise NotReproducibleError(msg)
 
     # --- inputs -------------------------------------------------------------------------------------------
 
-    def _input(self, plan: StoredPlan, mark: TableInput) -> DeltaTable:
+    def _open_input(self, plan: StoredPlan, table_input: TableInput) -> DeltaTable:
         if self._ctx is not None:
             for entry in session_of(self._ctx).snapshot:
-                if entry.table_id == mark.table_id:
-                    return pinned_table(mark, entry.uri, entry.storage_options)
-        told = {table.table_id: table.uri for table in plan.tables}
+                if entry.table_id == table_input.table_id:
+                    return pinned_table(table_input, entry.uri, entry.storage_options)
+        uris = {table.table_id: table.uri for table in plan.tables}
         if plan.table is not None:
-            told[table_id(plan.table)] = plan.table
-        uri = told.get(mark.table_id) or self._places.get(mark.table_id)
+            uris[table_id(plan.table)] = plan.table
+        uri = uris.get(table_input.table_id) or self._ledger_uris.get(table_input.table_id)
         if uri is None:
-            msg = f"input gone: nobody knows where {mark.name} lies"
+            msg = f"input gone: the location of {table_input.name} is unknown"
             raise NotReproducibleError(msg)
-        return pinned_table(mark, uri, self._root.storage_options)
+        return pinned_table(table_input, uri, self._root.storage_options)
 
     @cached_property
-    def _places(self) -> dict[str, str]:
-        """Where tables lie, as the ledger knows it, by the id of their location."""
-        inventory = self._root.opened(INVENTORY)
+    def _ledger_uris(self) -> dict[str, str]:
+        """Locations of tables in the ledger, by the id of the location."""
+        inventory = self._root.open_table(INVENTORY)
         if inventory is None:
             return {}
         found = query(
@@ -326,59 +331,59 @@ class Verifier:
         )
         return {table_id(uri): uri for uri in found["uri"].to_pylist() if uri is not None}
 
-    # --- comparing ------------------------------------------------------------------------------------------
+    # --- compare --------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _compared(kept: StoredEntry, table: DeltaTable, frame: DataFrame) -> VerifyResult:
+    def _compare(stored: StoredEntry, table: DeltaTable, frame: DataFrame) -> VerifyResult:
         from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
-        reader = SessionContext()  # held, as what it reads does not hold it
+        reader = SessionContext()  # keep a reference: the frame does not keep its session alive
         found = compare(unpatched(reader, "read_table")(provider_of(table)), frame)
-        told = VerifyResult(
-            kept.name,
-            kept.scope,
-            kept.version,
+        result = VerifyResult(
+            stored.name,
+            stored.scope,
+            stored.version,
             Verdict.REPRODUCIBLE if found.is_same else Verdict.DIFFERS,
-            rows_kept=found.kept,
-            rows_now=found.now,
+            rows_kept=found.stored,
+            rows_now=found.computed,
             columns=found.differing,
             rounded=found.rounded,
         )
-        reason = None if found.is_same else _restless(frame, kept.fingerprint)
+        reason = None if found.is_same else _nondeterminism(frame, stored.fingerprint)
         if reason is None:
-            return told
-        return replace(told, verdict=Verdict.CANNOT_TELL, reason=reason)
+            return result
+        return replace(result, verdict=Verdict.CANNOT_TELL, reason=reason)
 
 
-def _restless(frame: DataFrame, kept: Fingerprint) -> str | None:
-    """Return why a frame may give another result each time."""
-    versions = {mark.name: mark.version for mark in kept.functions}
-    now = fingerprint_of(frame, functions=versions, version=kept.version)
+def _nondeterminism(frame: DataFrame, stored: Fingerprint) -> str | None:
+    """Return why a frame may give another result on each run; None if it does not."""
+    versions = {each.name: each.version for each in stored.functions}
+    now = fingerprint_of(frame, functions=versions, version=stored.version)
     return now.reason.partition(":")[0] if isinstance(now, NotCacheable) else None
 
 
-def _staged(path: str, kept: StoredEntry) -> DataFrame:
-    """Return the frame of a dataset's files, if they are what they were.
+def _dataset_frame(path: str, stored: StoredEntry) -> DataFrame:
+    """Return the frame over a dataset's files, if they have not changed.
 
     Raises:
-        Unpinned: they are not.
+        NotReproducibleError: they have changed or are missing.
     """
     from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
     try:
-        made = define_dataset(
+        candidate = define_dataset(
             SessionContext(),
-            kept.name or "",
+            stored.name or "",
             path,
             policy=DATASET_DELTA_STAGING,
-            version=kept.fingerprint.version,
+            version=stored.fingerprint.version,
             storage_options=None,
         ).make()
     except DeltaWitnessError:
-        msg = "input gone: its files are not where they were"
+        msg = "input gone: its source files are missing or of another format"
         raise NotReproducibleError(msg) from None
-    if isinstance(made.fingerprint, NotCacheable):
-        raise NotReproducibleError(made.fingerprint.reason)
-    if changed := differences(kept.fingerprint, made.fingerprint):
+    if isinstance(candidate.fingerprint, NotCacheable):
+        raise NotReproducibleError(candidate.fingerprint.reason)
+    if changed := differences(stored.fingerprint, candidate.fingerprint):
         raise NotReproducibleError("; ".join(map(str, changed)))
-    return made.frame
+    return candidate.frame

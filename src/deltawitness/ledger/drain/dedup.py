@@ -1,8 +1,8 @@
-"""What of a batch is not in a table yet: by the marks that drains leave, and by the rows where marks go.
+"""Deduplicate a batch: by application transactions, and by rows once transactions may have expired.
 
-The engine forgets a mark after the table's `setTransactionRetentionDuration`, by the clock of whoever
-left it and that of whoever asks. So what is older than a part of it, or was told by a clock that was
-far off, is also looked for among the rows.
+delta-rs drops an application transaction after the table's `setTransactionRetentionDuration`,
+measured with the clocks of its writer and its reader. So rows older than half of that time, also
+rows with a wrong clock, are also compared with the table's rows.
 """
 
 from __future__ import annotations
@@ -24,34 +24,40 @@ if TYPE_CHECKING:
 
 __all__ = ["without_recorded"]
 
-SURE_FOR = timedelta(days=15)
-"""For so long the mark of a segment is surely there: half of the tables' retention."""
+TRANSACTION_LIFETIME = timedelta(days=15)
+"""For this long the application transaction of a segment certainly exists: half of the tables'
+transaction retention."""
 
-TOLD_APART_BY = {
+KEY_COLUMNS = {
     INVENTORY.name: ("write_id",),
     RUNS.name: ("run_id", "host", "pid", "start_time"),
     SNAPSHOTS.name: ("run_id", "snapshot", "event_time"),
 }
-"""The columns that tell one row from any other."""
+"""The columns that identify a row, by table."""
 
 
 def without_recorded(
     opened: DeltaTable, table: LedgerTable, parts: Sequence[tuple[SegmentContents, pa.Table]]
 ) -> tuple[list[pa.Table], dict[str, int]]:
-    """Return the rows that are not in a table yet, and the marks that they will leave there.
+    """Return the rows that a table does not contain, and the application transactions to commit.
 
     Args:
-        opened: the table as it is now.
-        table: which one it is.
+        opened: the table at its current version.
+        table: its definition.
         parts: the rows of each segment.
+
+    Returns:
+        The rows by segment, and the new transaction versions by application id.
     """
     fresh: list[pa.Table] = []
-    marks: dict[str, int] = {}
-    for told, rows in parts:
-        if told.number > (opened.transaction_version(told.app_id) or 0):
-            fresh.append(_without_known(opened, table, rows) if _is_old(rows) else rows)
-            marks[told.app_id] = max(told.number, marks.get(told.app_id, 0))
-    return fresh, marks
+    transactions: dict[str, int] = {}
+    for contents, rows in parts:
+        if contents.number > (opened.transaction_version(contents.app_id) or 0):
+            fresh.append(_drop_present(opened, table, rows) if _is_old(rows) else rows)
+            transactions[contents.app_id] = max(
+                contents.number, transactions.get(contents.app_id, 0)
+            )
+    return fresh, transactions
 
 
 def _first_day(rows: pa.Table) -> datetime:
@@ -61,19 +67,19 @@ def _first_day(rows: pa.Table) -> datetime:
 
 def _is_old(rows: pa.Table) -> bool:
     now = datetime.fromtimestamp(now_ns() / 1e9, tz=UTC)
-    return rows.num_rows > 0 and now - _first_day(rows) > SURE_FOR
+    return rows.num_rows > 0 and now - _first_day(rows) > TRANSACTION_LIFETIME
 
 
-def _without_known(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
-    columns = TOLD_APART_BY[table.name]
+def _drop_present(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
+    columns = KEY_COLUMNS[table.name]
     runs = ", ".join(quote_literal(run_id) for run_id in rows["run_id"].unique().to_pylist())
-    known = query(
+    present = query(
         opened,
         f"SELECT {', '.join(columns)} FROM ledger WHERE run_id IN ({runs})"
         f" AND {PARTITION} >= {quote_literal(_first_day(rows).date().isoformat())}",
     )
-    there = set(_keys(known, columns))
-    return rows.filter(pa.array([key not in there for key in _keys(rows, columns)], pa.bool_()))
+    keys = set(_keys(present, columns))
+    return rows.filter(pa.array([key not in keys for key in _keys(rows, columns)], pa.bool_()))
 
 
 def _keys(rows: pa.Table, columns: Sequence[str]) -> list[tuple[object, ...]]:

@@ -1,9 +1,9 @@
-"""Segments into the ledger's tables, each exactly once.
+"""Append segments to the ledger's tables, each exactly once.
 
-The mark of a spool is an application transaction: its id and the number of its last segment that
-is in the table. It is committed with the rows themselves, read through the same handle that the rows are
-then written through, and read again after every conflict. So a segment whose process dies, or whose
-commit landed although the engine raised, is either in the table with its mark, or in neither.
+Each spool has an application transaction in each table: its id, and the number of the last segment
+in the table. It is committed together with the rows, read from the same table handle that the rows
+are then written through, and read again after every conflict. So if a process dies, or a commit
+lands although the engine raised, a segment is in the table with its transaction, or neither is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from deltawitness.ledger.drain.dedup import without_recorded
 from deltawitness.ledger.spool.reader import (
     AbandonedSpool,
     SegmentContents,
-    adopt_together,
+    adopt_batches,
     read_segment,
 )
 from deltawitness.ledger.spool.supervisor import ProcessEnd
@@ -57,42 +57,42 @@ from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["SETTLE", "Drain", "DrainResult", "append"]
+__all__ = ["GRACE", "Drain", "DrainResult", "append"]
 
 T = TypeVar("T")
 Row = dict[str, Any]
 Rows = Callable[["DeltaTable"], "tuple[pa.Table, Mapping[str, int]]"]
 
 ATTEMPTS = 12
-"""How often an append is tried before its segments are left for the next drain."""
+"""Attempts of an append before its segments are left for the next drain."""
 
 FIRST_WAIT = 0.02
 LONGEST_WAIT = 5.0
-"""Seconds between two attempts: up to the first, doubled each time, up to the longest; how much of it
-is waited is left to chance, so that those who met do not meet again."""
+"""Bounds in seconds of the wait between two attempts; it doubles each time. The wait is a random
+share of it, so that processes in conflict do not conflict again."""
 
-SETTLE = 60.0
-"""Seconds after which an operation that is still on its way into the ledger may have been found in
-the log by a reconcile: younger ones are left alone there, older ones are looked up here."""
+GRACE = 60.0
+"""Seconds after which a reconcile may add the row of an operation whose drain is still pending. A
+reconcile skips younger commits; a drain looks up older operations before it appends them."""
 
-MAINTAINED_EVERY = 100
-"""Commits to a table of the ledger after which whoever made the last one looks after it."""
+COMMITS_PER_MAINTENANCE = 100
+"""Number of commits to a table after which the process of the last one maintains it."""
 
 BATCH_BYTES = 64 << 20
-"""Bytes of segments that go into one commit."""
+"""Bytes of segments that are committed together."""
 
 
 @dataclass(slots=True)
 class DrainResult:
-    """What a drain has carried into the ledger.
+    """What a drain appended to the ledger.
 
     Attributes:
         operations: rows of the inventory.
         runs: rows of the run summary.
         snapshots: rows of the snapshot registry.
-        segments: segments that are done with.
-        adopted: spools of dead processes among them.
-        damaged: lines that could not be read.
+        segments: number of drained segments.
+        adopted: number of spools of dead processes that were drained and deleted.
+        damaged: number of records that could not be read.
     """
 
     operations: int = 0
@@ -108,24 +108,24 @@ class DrainResult:
 
 @dataclass(slots=True)
 class Batch:
-    """What goes into the tables together."""
+    """Segments that are appended together."""
 
-    told: list[SegmentContents] = field(default_factory=list)
+    contents: list[SegmentContents] = field(default_factory=list)
     abandoned: list[SegmentContents] = field(default_factory=list)
-    """The last segments of dead processes: the runs that they say are open never ended."""
+    """The last segments of dead processes: their open runs were abandoned."""
     emptied: list[AbandonedSpool] = field(default_factory=list)
-    """The spools of dead processes that hold nothing more than this."""
+    """The spools of dead processes whose last segments are in this batch."""
 
 
 class Drain:
-    """Carries segments into the tables of a ledger.
+    """Appends segments to the tables of a ledger.
 
     Args:
-        root: where the ledger lies.
-        tail: versions of a table's log to look through for the commit of a note without a row.
+        root: location of the ledger.
+        tail: number of versions of a table's log to search for the commit of a provisional record.
 
     Attributes:
-        due: tables that have had so many commits that they are worth maintaining.
+        due: tables that have had enough commits to be maintained.
     """
 
     def __init__(self, root: LedgerRoot, *, tail: int) -> None:
@@ -133,24 +133,30 @@ class Drain:
         self._tail = tail
         self.due: list[LedgerTable] = []
 
-    def own(self, paths: Sequence[Path]) -> DrainResult:
-        """Drain sealed segments of a process that lives; their files are the caller's to delete.
+    def drain_segments(self, paths: Sequence[Path]) -> DrainResult:
+        """Drain sealed segments of a live process. The caller deletes their files.
+
+        Args:
+            paths: paths of the segments, oldest first.
 
         Raises:
             OSError: a segment or the ledger's storage cannot be read or written.
-            DeltaError: a table of the ledger is damaged, or too many write to it.
+            DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
         """
         done = DrainResult()
         for paths_of_batch in _batches(paths):
-            done += self._carry(Batch([read_segment(path) for path in paths_of_batch]))
+            done += self._write_batch(Batch([read_segment(path) for path in paths_of_batch]))
         return done
 
-    def dead(self, *spools: AbandonedSpool) -> DrainResult:
-        """Drain the spools of dead processes, and delete them.
+    def drain_spools(self, *spools: AbandonedSpool) -> DrainResult:
+        """Drain and delete the spools of dead processes.
+
+        Args:
+            spools: the spools; the caller holds their locks.
 
         Raises:
             OSError: a segment or the ledger's storage cannot be read or written.
-            DeltaError: a table of the ledger is damaged, or too many write to it.
+            DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
         """
         done = DrainResult()
         batch, size = Batch(), 0
@@ -159,138 +165,147 @@ class Drain:
             end = ProcessEnd.read_from(spool.home)
             for path in spool.segments:
                 if size >= BATCH_BYTES:
-                    done += self._carry(batch)
+                    done += self._write_batch(batch)
                     batch, size = Batch(), 0
-                told = read_segment(path)
+                contents = read_segment(path)
                 if end is not None:
-                    told.process_end = end
-                    told.runs = [end.row_with_exit(run) for run in told.runs]
-                # Not the last one's alone: the process may have died before it had told them there.
-                told.open_runs = open_runs = told.open_after(open_runs)
-                batch.told.append(told)
+                    contents.process_end = end
+                    contents.runs = [end.row_with_exit(run) for run in contents.runs]
+                # Carried over: the process may have died before it repeated them in the last one.
+                contents.open_runs = open_runs = contents.runs_open_after(open_runs)
+                batch.contents.append(contents)
                 size += path.stat().st_size
-            batch.abandoned += batch.told[-1:] if spool.segments else []
+            batch.abandoned += batch.contents[-1:] if spool.segments else []
             batch.emptied.append(spool)
-        return done + self._carry(batch)
+        return done + self._write_batch(batch)
 
-    def all_dead(self, folder: Path, besides: Path | None = None) -> DrainResult:
-        """Drain the spools of all dead processes; one that cannot be drained stays and is told.
+    def drain_abandoned(self, folder: Path, exclude: Path | None = None) -> DrainResult:
+        """Drain the spools of all dead processes; report and keep those that cannot be drained.
 
         Args:
-            folder: where the spools of all processes lie.
-            besides: the one of this process.
+            folder: the folder of all spools.
+            exclude: the spool of this process.
         """
         done = DrainResult()
-        for spools in adopt_together(folder, besides):
+        for spools in adopt_batches(folder, exclude):
             try:
-                done += self.dead(*spools)
-            except Exception:  # noqa: BLE001 - whose fault it is, is seen one by one
-                done += self._each_dead(spools)
+                done += self.drain_spools(*spools)
+            except Exception:  # noqa: BLE001 - draining them one by one reports the faulty one
+                done += self._drain_one_by_one(spools)
         return done
 
-    def _each_dead(self, spools: Sequence[AbandonedSpool]) -> DrainResult:
+    def _drain_one_by_one(self, spools: Sequence[AbandonedSpool]) -> DrainResult:
         done = DrainResult()
         for spool in spools:
             if not spool.home.exists():
-                continue  # one of those that were drained before the one that cannot be
+                continue  # drained before the faulty one
             try:
-                done += self.dead(spool)
-            except Exception as error:  # noqa: BLE001 - the others are drained all the same
+                done += self.drain_spools(spool)
+            except Exception as error:  # noqa: BLE001 - the others are drained nevertheless
                 report("drain", error)
         return done
 
-    def _carry(self, batch: Batch) -> DrainResult:
+    def _write_batch(self, batch: Batch) -> DrainResult:
         with suppressed():
-            operations = self._carry_operations(batch.told)
-            runs = self._carry_runs(batch)
-            snapshots = self._carry_rows(
-                SNAPSHOTS, [(told, told.snapshots) for told in batch.told if told.snapshots]
+            operations = self._append_operations(batch.contents)
+            runs = self._append_runs(batch)
+            snapshots = self._append_rows(
+                SNAPSHOTS,
+                [(segment, segment.snapshots) for segment in batch.contents if segment.snapshots],
             )
         for spool in batch.emptied:
-            spool.forget()
+            spool.delete()
         return DrainResult(
             operations,
             runs,
             snapshots,
-            segments=len(batch.told),
+            segments=len(batch.contents),
             adopted=len(batch.emptied),
-            damaged=sum(told.damaged for told in batch.told),
+            damaged=sum(segment.damaged for segment in batch.contents),
         )
 
     # --- the inventory ---------------------------------------------------------------------------------
 
-    def _carry_operations(self, batch: Sequence[SegmentContents]) -> int:
-        # Made once, before the loop: looking for the commit of a note may take a while.
+    def _append_operations(self, batch: Sequence[SegmentContents]) -> int:
+        # Built once, before the retries: searching a log for a commit may take a while.
         parts = [
-            (told, _valid_rows(told, operation_rows, self._lines(told)))
-            for told in batch
-            if told.rows or told.notes
+            (segment, _valid_rows(segment, operation_rows, self._json_rows(segment)))
+            for segment in batch
+            if segment.rows or segment.provisional
         ]
         if not parts:
             return 0
         oldest = min(map(_oldest, [rows for _, rows in parts if rows.num_rows]), default=0)
 
         def rows(table: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-            fresh, marks = without_recorded(table, INVENTORY, parts)
-            # Runs together, so that the statistics of a file tell which runs are in it.
+            fresh, transactions = without_recorded(table, INVENTORY, parts)
+            # Sorted by run, so that file statistics are selective.
             found = pa.concat_tables([_EMPTY, *fresh]).sort_by(
                 [("run_id", "ascending"), ("event_time", "ascending")]
             )
-            # Asked at each attempt, and with room for what the commit takes and for clocks.
-            if found.num_rows and now_ns() // 1000 - oldest > SETTLE * 1e6 / 2:
+            # Checked at each attempt; half of GRACE allows for the commit's duration and for clocks.
+            if found.num_rows and now_ns() // 1000 - oldest > GRACE * 1e6 / 2:
                 found = _without_reconciled(table, found)
-                marks = {**marks, LATE_APP_ID: (table.transaction_version(LATE_APP_ID) or 0) + 1}
-            return found, marks
+                transactions = {
+                    **transactions,
+                    LATE_APP_ID: (table.transaction_version(LATE_APP_ID) or 0) + 1,
+                }
+            return found, transactions
 
         return self._append(INVENTORY, rows)
 
-    def _lines(self, told: SegmentContents) -> list[bytes]:
-        completed = (as_json(row_of_provisional(note, self._tail)).encode() for note in told.notes)
-        return [*(line.body for line in told.rows), *completed]
+    def _json_rows(self, segment: SegmentContents) -> list[bytes]:
+        completed = (
+            as_json(row_of_provisional(record, self._tail)).encode()
+            for record in segment.provisional
+        )
+        return [*(record.body for record in segment.rows), *completed]
 
     # --- runs and snapshots -----------------------------------------------------------------------------
 
-    def _carry_runs(self, batch: Batch) -> int:
-        ends = [(told, told.runs) for told in batch.told]
+    def _append_runs(self, batch: Batch) -> int:
+        ends = [(segment, segment.runs) for segment in batch.contents]
         ends += zip(batch.abandoned, self._abandoned(batch), strict=True)
-        return self._carry_rows(RUNS, ends)
+        return self._append_rows(RUNS, ends)
 
     def _abandoned(self, batch: Batch) -> Iterator[list[Row]]:
-        """Yield the rows of the runs that each of the last segments has left open."""
-        left = [run for told in batch.abandoned for run in told.open_runs.values()]
-        tallies: dict[_Part, Tally] = {}
+        """Yield the rows of abandoned runs for each last segment of a dead process."""
+        left = [run for segment in batch.abandoned for run in segment.open_runs.values()]
+        tallies: dict[_RunKey, Tally] = {}
         if left:
-            ended = _ends_of(self._root.opened(RUNS), left)
-            for run in (run for told in batch.told for run in told.runs):
-                ended[_part(run)] = max(run.get("end_time") or 0, ended.get(_part(run), 0))
-            tallies = _tallies_of(self._root.opened(INVENTORY), left, ended)
+            ended = _last_ends(self._root.open_table(RUNS), left)
+            for run in (run for segment in batch.contents for run in segment.runs):
+                ended[_run_key(run)] = max(run.get("end_time") or 0, ended.get(_run_key(run), 0))
+            tallies = _tallies_of(self._root.open_table(INVENTORY), left, ended)
         at = now_ns() // 1000
-        for told in batch.abandoned:
+        for segment in batch.abandoned:
             rows = [
-                run_row(run, tallies[_part(run)], status=RunStatus.ABANDONED, end_time=at)
-                for run in told.open_runs.values()
+                run_row(run, tallies[_run_key(run)], status=RunStatus.ABANDONED, end_time=at)
+                for run in segment.open_runs.values()
             ]
-            end = told.process_end
+            end = segment.process_end
             yield rows if end is None else [end.row_with_exit(run) for run in rows]
 
-    def _carry_rows(
-        self, table: LedgerTable, told: Sequence[tuple[SegmentContents, list[Row]]]
+    def _append_rows(
+        self, table: LedgerTable, rows_by_segment: Sequence[tuple[SegmentContents, list[Row]]]
     ) -> int:
         parts = [
-            (of, _valid_rows(of, partial(rows_from, table), rows)) for of, rows in told if rows
+            (segment, _valid_rows(segment, partial(rows_from, table), rows))
+            for segment, rows in rows_by_segment
+            if rows
         ]
         if not parts:
             return 0
 
         def rows(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-            fresh, marks = without_recorded(opened, table, parts)
-            return pa.concat_tables([table.schema.empty_table(), *fresh]), marks
+            fresh, transactions = without_recorded(opened, table, parts)
+            return pa.concat_tables([table.schema.empty_table(), *fresh]), transactions
 
         return self._append(table, rows)
 
     def _append(self, table: LedgerTable, rows: Rows) -> int:
         count, version = append(self._root, table, rows)
-        if count and version % MAINTAINED_EVERY == 0:
+        if count and version % COMMITS_PER_MAINTENANCE == 0:
             self.due.append(table)
         return count
 
@@ -299,10 +314,10 @@ _EMPTY = INVENTORY.schema.empty_table()
 
 
 def _valid_rows(
-    told: SegmentContents, make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]
+    segment: SegmentContents, make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]
 ) -> pa.Table:
     found, bad = valid_rows(make, rows)
-    told.damaged += bad
+    segment.damaged += bad
     return found
 
 
@@ -323,33 +338,34 @@ def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def append(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
-    """Append rows to a table of the ledger exactly once.
+    """Append rows to a table of the ledger exactly once; retry after conflicts.
 
     Args:
-        root: where the ledger lies.
-        table: which table.
-        rows: returns the rows that are still to be appended to the table as it now is, and the
-            marks (application id to version) to leave; no marks means that nothing is to be done.
+        root: location of the ledger.
+        table: the table.
+        rows: given the open table, returns the rows that it does not contain yet and the
+            application transactions (id to version) to commit with them; without transactions
+            nothing is committed.
 
     Returns:
-        How many rows were appended, and the version of the table then.
+        The number of appended rows, and the table's version.
 
     Raises:
-        DeltaError: it failed, or others kept committing in between, as often as it was tried.
+        DeltaError: the append failed, or conflicted at every attempt.
         OSError: the storage cannot be read or written.
     """
     for attempt in itertools.count(1):
         try:
             return _append_once(root, table, rows)
         except Exception as error:
-            if attempt == ATTEMPTS or classify(error) not in _PASSING:
+            if attempt == ATTEMPTS or classify(error) not in _TRANSIENT:
                 raise
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
         time.sleep(random.uniform(0, wait))  # noqa: S311 - nothing is encrypted
-    raise AssertionError  # the loop ends by itself
+    raise AssertionError  # unreachable: the loop has no end
 
 
-_PASSING = frozenset(
+_TRANSIENT = frozenset(
     {
         ErrorType.COMMIT_CONFLICT,
         ErrorType.CONCURRENT_TRANSACTION,
@@ -357,15 +373,15 @@ _PASSING = frozenset(
         ErrorType.STORAGE_UNREACHABLE,
     }
 )
-"""Errors that may be gone at the next attempt."""
+"""Errors that may not recur at the next attempt."""
 
 
 def _append_once(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
     from deltalake import Transaction, write_deltalake  # noqa: PLC0415 - heavy
 
-    opened = root.made(table)
-    fresh, marks = rows(opened)
-    if not marks:
+    opened = root.open_or_create(table)
+    fresh, transactions = rows(opened)
+    if not transactions:
         return 0, opened.version()
     milliseconds = now_ns() // 1_000_000
     write_deltalake(
@@ -375,39 +391,45 @@ def _append_once(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int,
         schema_mode="merge",
         commit_properties=commit_properties(
             CacheOperation.WRITE,
-            [Transaction(app_id, at, milliseconds) for app_id, at in marks.items()],
+            [Transaction(app_id, at, milliseconds) for app_id, at in transactions.items()],
         ),
     )
     return int(fresh.num_rows), opened.version()
 
 
 def _oldest(rows: pa.Table) -> int:
-    """Return when the oldest operation began, in microseconds since the Unix epoch."""
+    """Return the earliest start of the operations, in microseconds since the Unix epoch."""
     return int(pc.min(rows["event_time"].cast(pa.int64())).as_py() or 0)
 
 
 def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:
-    """Return the rows without those that a reconcile has found in the tables' logs meanwhile."""
-    # A day earlier, since a clock that is set back between start and commit puts the commit before it.
+    """Drop rows whose writes a reconcile has added to the inventory meanwhile."""
+    # A day earlier: if the clock was set back meanwhile, the commit is dated before the start.
     since = pc.min(rows[PARTITION]).as_py() - timedelta(days=1)
-    known = query(
+    reconciled = query(
         table,
         f"SELECT write_id FROM ledger WHERE source = {quote_literal(Source.RECONCILED)}"
         f" AND {PARTITION} >= {quote_literal(since.isoformat())}",
     )["write_id"]
-    return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=known.combine_chunks())))
+    return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=reconciled.combine_chunks())))
 
 
-_Part = tuple[object, object, object]
+_RunKey = tuple[object, object, object]
 
 
-def _part(row: Row) -> _Part:
-    """Return what the operations that one process has made in one run have in common."""
+def _run_key(row: Row) -> _RunKey:
+    """Return what identifies the part of a run in one process."""
     return row["run_id"], row["host"], row["pid"]
 
 
 def _rows_of_runs(table: DeltaTable | None, columns: str, started: Sequence[Row]) -> list[Row]:
-    """Return what a table of the ledger has of some runs."""
+    """Query rows of some runs from a table of the ledger.
+
+    Args:
+        table: the table; None when it does not exist.
+        columns: further columns to select.
+        started: start rows of the runs.
+    """
     if table is None:
         return []
     first = min(run["start_time"] for run in started)
@@ -421,30 +443,30 @@ def _rows_of_runs(table: DeltaTable | None, columns: str, started: Sequence[Row]
     return rows
 
 
-def _ends_of(table: DeltaTable | None, started: Sequence[Row]) -> dict[_Part, int]:
-    """Return when each run was last told to have ended in the same process, in microseconds."""
-    ends: dict[_Part, int] = {}
+def _last_ends(table: DeltaTable | None, started: Sequence[Row]) -> dict[_RunKey, int]:
+    """Return the last recorded end of each run in its process, in microseconds since the epoch."""
+    ends: dict[_RunKey, int] = {}
     for row in _rows_of_runs(table, "end_time", started):
-        ends[_part(row)] = max(_microseconds(row["end_time"]), ends.get(_part(row), 0))
+        ends[_run_key(row)] = max(_microseconds(row["end_time"]), ends.get(_run_key(row), 0))
     return ends
 
 
 def _tallies_of(
-    table: DeltaTable | None, started: Sequence[Row], ended: Mapping[_Part, int]
-) -> dict[_Part, Tally]:
-    """Return what the operations of each run add up to that the process has made and not told so far.
+    table: DeltaTable | None, started: Sequence[Row], ended: Mapping[_RunKey, int]
+) -> dict[_RunKey, Tally]:
+    """Tally the operations of each run's process that no recorded end of the run includes.
 
     Args:
         table: the inventory.
-        started: the runs.
-        ended: when they were told to have ended: a thread may have gone on after that.
+        started: start rows of the runs.
+        ended: recorded ends; a thread may have gone on writing after one.
     """
-    tallies = {_part(run): Tally() for run in started}
+    tallies = {_run_key(run): Tally() for run in started}
     columns = f"event_time, duration_ms, {', '.join(TALLIED)}"
     for row in _rows_of_runs(table, columns, started):
-        tally = tallies.get(_part(row))
+        tally = tallies.get(_run_key(row))
         end = _microseconds(row["event_time"]) + (row["duration_ms"] or 0.0) * 1000
-        if tally is not None and end >= ended.get(_part(row), 0):
+        if tally is not None and end >= ended.get(_run_key(row), 0):
             tally.add(row)
     return tallies
 

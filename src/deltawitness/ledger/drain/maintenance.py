@@ -1,9 +1,9 @@
-"""The ledger's own upkeep: small files into large ones, and what nobody needs any more deleted.
+"""Maintenance of the ledger's tables: compact small files, delete files past their retention.
 
-Two compactions of one table that start from the same version both commit, and every row is there
-twice (delta-rs 1.6.6). So whoever compacts holds a lease, a mark in the table's own log: an odd
-version of it is held, an even one is free. It works wherever the ledger lies, because taking it is a
-commit that only one of two can make.
+Two compactions of one table that start from the same version both commit, and every row is then
+there twice (delta-rs 1.6.6). So a compaction holds a lease, an application transaction in the
+table's own log: at an odd version the lease is held, at an even one it is free. This works on any
+storage, because only one of two concurrent commits can take it.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 __all__ = ["MaintenanceResult", "lease", "maintain", "optimize"]
 
 LEASE_SECONDS = 3600.0
-"""Seconds after which the holder of a lease is taken to be dead."""
+"""Seconds after which a lease expires, because its holder must be dead."""
 
 RETENTION_HOURS = 168
-"""Hours that a file which no version needs any more is kept: a reader may still be at it."""
+"""Hours that an unreferenced file is retained for readers of older versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceResult:
-    """What the upkeep of one table did.
+    """The result of maintaining one table.
 
     Attributes:
         table: its name.
-        is_done: whether it was done; not while another process is at it.
+        is_done: False if another process was maintaining it, or there is no table.
         files_added: files that compaction wrote.
         files_removed: files that compaction replaced.
         files_deleted: files that were deleted from the storage.
@@ -62,19 +62,19 @@ class MaintenanceResult:
 
 
 def maintain(root: LedgerRoot, table: LedgerTable) -> None:
-    """Look after one table; trouble is told, and is no trouble of the caller's."""
+    """Maintain one table; report errors instead of raising them."""
     try:
         optimize(root, table)
-    except Exception as error:  # noqa: BLE001 - the next one to come by tries again
+    except Exception as error:  # noqa: BLE001 - the next maintenance tries again
         report("maintenance", error)
 
 
 def optimize(root: LedgerRoot, table: LedgerTable) -> MaintenanceResult:
-    """Compact one table and delete what no version of the retention needs.
+    """Compact one table and delete its unreferenced files past their retention.
 
     Args:
-        root: where the ledger lies.
-        table: which table.
+        root: location of the ledger.
+        table: the table.
 
     Raises:
         OSError: the storage cannot be read or written.
@@ -102,42 +102,42 @@ def optimize(root: LedgerRoot, table: LedgerTable) -> MaintenanceResult:
 
 @contextmanager
 def lease(root: LedgerRoot, table: LedgerTable) -> Iterator[DeltaTable | None]:
-    """Hold the right to maintain a table for the block.
+    """Hold the maintenance lease of a table for the block.
 
     Args:
-        root: where the ledger lies.
-        table: which table.
+        root: location of the ledger.
+        table: the table.
 
     Yields:
-        The table at its newest version, or None when there is none, or another has the lease.
+        The table at its newest version; None if it does not exist or another process has the lease.
     """
     taken = _acquire(root, table)
     if taken is None:
         yield None
         return
     try:
-        yield root.opened(table)
+        yield root.open_table(table)
     finally:
         _release(root, table, taken)
 
 
 def _acquire(root: LedgerRoot, table: LedgerTable) -> int | None:
-    """Take the lease; return its mark, or None when another holds it or was faster."""
-    opened = root.opened(table)
+    """Take the lease; return its version, or None if another process holds it or was faster."""
+    opened = root.open_table(table)
     if opened is None:
         return None
-    known = opened.transaction_version(LEASE_APP_ID) or 0
-    if known % 2 and not _is_expired(open_log(root.uri_of(table), root.storage_options)):
+    current = opened.transaction_version(LEASE_APP_ID) or 0
+    if current % 2 and not _is_expired(open_log(root.uri_of(table), root.storage_options)):
         return None
-    # From an odd one whose holder is dead to the next odd one.
-    mark = known + 2 if known % 2 else known + 1
+    # From an expired (odd) version to the next odd one.
+    version = current + 2 if current % 2 else current + 1
     try:
-        _write_lease(opened, table, mark)
+        _write_lease(opened, table, version)
     except Exception as error:
         if classify(error) in {ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION}:
             return None
         raise
-    return mark
+    return version
 
 
 def _release(root: LedgerRoot, table: LedgerTable, taken: int) -> None:
@@ -148,10 +148,10 @@ def _release(root: LedgerRoot, table: LedgerTable, taken: int) -> None:
     append(root, table, free)
 
 
-def _write_lease(opened: DeltaTable, table: LedgerTable, mark: int) -> None:
+def _write_lease(opened: DeltaTable, table: LedgerTable, version: int) -> None:
     from deltalake import Transaction, write_deltalake  # noqa: PLC0415 - heavy
 
-    transaction = Transaction(LEASE_APP_ID, mark, now_ns() // 1_000_000)
+    transaction = Transaction(LEASE_APP_ID, version, now_ns() // 1_000_000)
     write_deltalake(
         opened,
         table.schema.empty_table(),
@@ -162,16 +162,16 @@ def _write_lease(opened: DeltaTable, table: LedgerTable, mark: int) -> None:
 
 
 def _is_expired(log: CommitLog) -> bool:
-    """Tell whether the lease was taken so long ago that its holder must be dead."""
+    """Return whether the lease was taken so long ago that its holder must be dead."""
     oldest = now_ns() // 1_000_000 - LEASE_SECONDS * 1000
     for version in reversed(log.versions()):
         raw = log.read(version) or b""
         made = parse_commit(version, raw).timestamp
         if made is not None and made < oldest:
             return True
-        if _LEASE_MARK in raw:
+        if _LEASE_TRANSACTION in raw:
             return False
     return True
 
 
-_LEASE_MARK = f'"appId":"{LEASE_APP_ID}"'.encode()
+_LEASE_TRANSACTION = f'"appId":"{LEASE_APP_ID}"'.encode()

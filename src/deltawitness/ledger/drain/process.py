@@ -1,16 +1,16 @@
-"""A drain in a process of its own, for a program that has not used delta-rs itself.
+"""Drain in a helper process, for programs that have not used delta-rs themselves.
 
-A drain uses delta-rs, and once a process has used it, its forked children cannot. So while the program
-has not used it, a helper process drains: the same interpreter, started for one drain.
+A drain uses delta-rs, and after a process has used it, its forked children cannot. So until the
+program has used delta-rs, a helper process drains: the same interpreter, started for one drain.
 
-The helper forks at its very start and goes on in the child, in a session of its own. It is then no child
-of the program, which may wait for children of its own, and no signal of the terminal reaches it. The
-process that was started is a child of the program for some 10 ms, and has ended when the start returns. The
-helper ends after its drain, also where the program has ended meanwhile, and after `LONGEST_LIFE` seconds
-in any case.
+The helper forks at its very start and continues in the child, in its own session. It is then no
+child of the program, which may wait for its children, and terminal signals do not reach it. The
+process that was started is a child of the program for some 10 ms and has ended when the start
+returns. The helper ends after its drain, even if the program has ended meanwhile, and after
+`LONGEST_LIFE` seconds in any case.
 
-What it needs to know, credentials among it, goes through its standard input; nothing is on its command
-line. It answers with two lines of JSON: its process id, and a :class:`DrainReply`.
+The request, which may contain credentials, goes through its standard input; nothing is on its
+command line. It answers with two lines of JSON: its process id, and a :class:`DrainReply`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from deltawitness.semconv import Env
 __all__ = ["DrainProcess", "DrainReply", "DrainRequest", "HelperError", "answer"]
 
 LONGEST_LIFE = 600
-"""Seconds after which a helper ends, whatever it waits for; what it has not drained is drained later."""
+"""Seconds after which a helper ends; what it has not drained is drained later."""
 
 START_TIMEOUT = 30.0
 """Seconds that the start of an interpreter may take."""
@@ -56,7 +56,8 @@ sys.path[:] = request.pop("python_path")
 from deltawitness.ledger.drain.process import answer
 answer(request, answers)
 """
-"""What the helper runs: what modules print while they are imported is no answer."""
+"""The program of the helper. Its standard output is redirected first, so that output of imported
+modules does not mix with its answers."""
 
 _NOT_INHERITED = (
     Env.ACTIVATE,
@@ -65,7 +66,7 @@ _NOT_INHERITED = (
     Env.JOB,
     Env.TRACEPARENT,
 )
-"""Variables that make a process observed, or part of a run."""
+"""Environment variables that would make the helper observed, or part of a run."""
 
 
 class HelperError(Exception):
@@ -74,15 +75,15 @@ class HelperError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DrainRequest:
-    """What a helper is to drain.
+    """The request to a helper process.
 
     Attributes:
         root: the cache root.
-        storage_options: how it is opened.
-        spools: the folder of the spools of all processes.
-        home: the spool of the process that asks; None when it has none.
-        segments: names of the sealed segments in it, oldest first.
-        tail: versions of a table's log to search for the commit of a note without a row.
+        storage_options: as for `DeltaTable`.
+        spools: the folder of all spools.
+        home: the spool of the requesting process; None when it has none.
+        segments: names of its sealed segments, oldest first.
+        tail: number of versions of a table's log to search for the commit of a provisional record.
         maintain: whether to maintain tables that are due.
     """
 
@@ -97,12 +98,12 @@ class DrainRequest:
 
 @dataclass(frozen=True, slots=True)
 class DrainReply:
-    """How the drain of a helper ended.
+    """The result of a helper's drain.
 
     Attributes:
-        damaged: lines that could not be read.
-        problems: what went wrong beside the drain, as component and text.
-        error: why the segments of the process that asks are not drained; None when they are.
+        damaged: number of records that could not be read.
+        problems: other errors, as component and text.
+        error: why the segments of the requesting process are not drained; None when they are.
     """
 
     damaged: int = 0
@@ -110,25 +111,26 @@ class DrainReply:
     error: str | None = None
 
 
-# --- the process that asks -----------------------------------------------------------------------
+# --- the requesting process ----------------------------------------------------------------------
 
 
 class DrainProcess:
-    """A helper that has been started.
+    """A helper process that has been started.
 
-    No fork may happen while one is made: the child would keep the pipes of the helper open.
+    The caller must prevent forks while it is created: a forked child would hold the helper's pipes
+    open.
 
     Args:
-        request: what it is to drain.
+        request: what to drain.
 
     Raises:
-        HelperError: no helper can be started here.
+        HelperError: no helper can be started.
     """
 
     def __init__(self, request: DrainRequest) -> None:
         python = interpreter()
         if python is None:
-            msg = "there is no Python interpreter that could be started"
+            msg = "no Python interpreter found to start a helper process"
             raise HelperError(msg)
         try:
             self._start(python, request)
@@ -137,9 +139,9 @@ class DrainProcess:
             raise HelperError(msg) from error
 
     def _start(self, python: str, request: DrainRequest) -> None:
-        # Neither PYTHONPATH nor a sitecustomize: the helper must not be instrumented by anybody.
-        with suppressed():  # it takes part in no run
-            starter = subprocess.Popen(  # noqa: S603 - our own code, by this very interpreter
+        # Isolated from PYTHONPATH and sitecustomize, which could instrument the helper.
+        with suppressed():  # not part of any run
+            starter = subprocess.Popen(  # noqa: S603 - our own code and interpreter
                 [python, "-I", "-S", "-c", _CODE],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -147,7 +149,7 @@ class DrainProcess:
                 start_new_session=True,
                 env=_environment(),
             )
-        if starter.stdin is None or starter.stdout is None:  # only for the type checker
+        if starter.stdin is None or starter.stdout is None:  # for the type checker
             raise AssertionError
         self._answer = starter.stdout
         python_path = [path for path in sys.path if isinstance(path, str) and path]
@@ -166,33 +168,33 @@ class DrainProcess:
         """Wait until the helper has drained.
 
         Args:
-            timeout: seconds; None waits for as long as the helper lives.
+            timeout: seconds; None waits until the helper ends.
 
         Raises:
-            HelperError: it died, or takes longer; it goes on then.
+            HelperError: it died, or the timeout passed; in that case it continues.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._answer:
             lines = self._lines(deadline)
         pid = int(lines[0]) if lines and lines[0].isdigit() else None
         if pid is not None:
-            # Its new parent is this process where that is the first one of a container.
+            # As PID 1 of a container, this process is the parent of the orphaned helper.
             with suppress(OSError):
                 os.waitpid(pid, 0)
-        if len(lines) < 2:  # noqa: PLR2004 - as the module says
+        if len(lines) < 2:  # noqa: PLR2004 - see the module's docstring
             msg = "the helper process ended before its drain"
             raise HelperError(msg)
         return DrainReply(**json.loads(lines[1]))
 
     def _lines(self, deadline: float | None) -> list[bytes]:
-        """Return the lines that the helper answers with; fewer when it died."""
+        """Return the lines of the helper's answer; fewer than two if it died."""
         descriptor, content = self._answer.fileno(), b""
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        while content.count(b"\n") < 2:  # noqa: PLR2004 - as the module says
+        while content.count(b"\n") < 2:  # noqa: PLR2004 - see the module's docstring
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
             if not poll.poll(left):
-                msg = "the helper process takes its time"
+                msg = "the helper process has not finished within the timeout"
                 raise HelperError(msg)
             more = os.read(descriptor, 1 << 16)
             if not more:
@@ -210,20 +212,25 @@ def _environment() -> dict[str, str]:
 
 
 def answer(request: dict[str, Any], answers: int) -> None:
-    """Drain as the request asks, write to a file descriptor how it ended, and end the process."""
+    """Run the helper: drain as requested, write the reply to a file descriptor, end the process.
+
+    Args:
+        request: the members of a :class:`DrainRequest`.
+        answers: the file descriptor.
+    """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(LONGEST_LIFE)
     sys.meta_path.insert(0, _NoPandas())
     reply = drain_request(DrainRequest(**request))
-    with suppress(OSError):  # who asked is gone
+    with suppress(OSError):  # the requesting process is gone
         os.write(answers, json.dumps(asdict(reply)).encode() + b"\n")
-    # Nothing is left to do: the threads of the engine are not waited for.
+    # Do not wait for the engine's threads.
     os._exit(0)
 
 
 def drain_request(request: DrainRequest) -> DrainReply:
-    """Drain the segments that are named, then the spools of dead processes; never raises."""
+    """Drain the requested segments, then the spools of dead processes; never raises."""
     problems: list[tuple[str, str]] = []
     log, handler = logging.getLogger("deltawitness"), _ProblemCollector(problems)
     log.addHandler(handler)
@@ -236,7 +243,7 @@ def drain_request(request: DrainRequest) -> DrainReply:
 
 
 def _result_of(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainReply:
-    from deltawitness.ledger.drain.drain import Drain  # noqa: PLC0415 - heavy, and for the helper only
+    from deltawitness.ledger.drain.drain import Drain  # noqa: PLC0415 - heavy
     from deltawitness.ledger.drain.maintenance import maintain  # noqa: PLC0415 - as above
     from deltawitness.ledger.tables.schema import LedgerRoot  # noqa: PLC0415 - as above
 
@@ -244,8 +251,8 @@ def _result_of(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainR
     root = LedgerRoot(request.root, None if options is None else dict(options))
     drain = Drain(root, tail=request.tail)
     home = None if request.home is None else Path(request.home)
-    done = drain.own([home / name for name in request.segments] if home else [])
-    done += drain.all_dead(Path(request.spools), home)
+    done = drain.drain_segments([home / name for name in request.segments] if home else [])
+    done += drain.drain_abandoned(Path(request.spools), home)
     if request.maintain:
         for table in drain.due:
             maintain(root, table)
@@ -253,22 +260,22 @@ def _result_of(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainR
 
 
 class _ProblemCollector(logging.Handler):
-    """Collects what is logged, as component and text."""
+    """A log handler that collects warnings and errors as component and text."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
         super().__init__(logging.WARNING)
         self._problems = problems
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Collect one record."""
+        """Collect one log record."""
         component = record.args[0] if isinstance(record.args, tuple) and record.args else "drain"
         self._problems.append((str(component), record.getMessage()))
 
 
 class _NoPandas(MetaPathFinder):
-    """Keeps pyarrow from importing pandas, which takes longer than the drain and is not needed."""
+    """An import hook that hides pandas from pyarrow: importing it takes longer than the drain."""
 
     def find_spec(self, fullname: str, *_: object) -> None:
-        """Refuse pandas; say nothing of other modules."""
+        """Raise for pandas; ignore other modules."""
         if fullname == "pandas":
             raise ModuleNotFoundError(name=fullname)

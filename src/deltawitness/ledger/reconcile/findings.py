@@ -1,4 +1,4 @@
-"""What a reconcile finds: writes without a row, rows without a write, and rows that say otherwise."""
+"""Findings of a reconcile: writes without a row, rows without a commit, and contradictory rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Difference", "DifferingRow", "PhantomRow", "UnreadableTable", "Unrec
 
 @dataclass(frozen=True, slots=True)
 class UnrecordedWrite:
-    """A write in a table's log that no row of the inventory tells of.
+    """A write in a table's log that has no row in the inventory.
 
     Attributes:
-        table_uri: where the table lies.
-        write_id: the id of its row; of a commit without one, made from what the commit holds.
-        versions: what it committed.
-        operation: what it says it did.
-        run_id: the run that made it, when it was witnessed.
-        engine: what made it, as it calls itself.
-        committed_at: when, if the commit says so.
+        table_uri: location of the table.
+        write_id: the write id of its row; a hash of the commit if the commit has none of ours.
+        versions: the versions it committed.
+        operation: its operation, according to the commit.
+        run_id: its run, if it was observed.
+        engine: the engine, as it names itself.
+        committed_at: time of the commit, if the commit has one.
     """
 
     table_uri: str
@@ -34,12 +34,12 @@ class UnrecordedWrite:
 
 @dataclass(frozen=True, slots=True)
 class PhantomRow:
-    """A row whose version is not in the table's log, although the log reaches over it.
+    """A row whose version is missing from the table's log, although the log covers that range.
 
     Attributes:
-        table_uri: where the table lies.
-        write_id: the row's.
-        version: the version that it tells of.
+        table_uri: location of the table.
+        write_id: write id of the row.
+        version: the missing version.
     """
 
     table_uri: str
@@ -51,24 +51,26 @@ class Difference(StrEnum):
     """How a row and the log differ."""
 
     OTHER_WRITE = "other_write"
-    """The row's version was committed by another write."""
-    UNTOLD_COMMIT = "untold_commit"
-    """The log holds a commit of the write that the row does not tell of."""
+    """Another write committed the row's version."""
+    MISSING_COMMIT = "untold_commit"
+    """The log contains a commit of the write that the row does not name."""
+    UNTOLD_COMMIT = MISSING_COMMIT
+    """The former name of `MISSING_COMMIT`."""
     DOUBLED = "doubled"
-    """Another row stands for the same commit."""
+    """Another row names the same commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class DifferingRow:
-    """A row that says otherwise than the log.
+    """A row that contradicts the log.
 
     Attributes:
-        table_uri: where the table lies.
-        write_id: the row's.
+        table_uri: location of the table.
+        write_id: write id of the row.
         difference: how they differ.
-        result: how the write ended, as the row says.
-        versions: what it committed, as the row says.
-        found: what it committed, as the log says.
+        result: the write's result, according to the row.
+        versions: the versions it committed, according to the row.
+        found: the versions it committed, according to the log.
     """
 
     table_uri: str
@@ -84,8 +86,8 @@ class UnreadableTable:
     """A table whose log cannot be read.
 
     Attributes:
-        table_uri: where it lies, or what was asked for.
-        text: what was seen.
+        table_uri: its location, or the caller's text that matches no table.
+        text: the error.
     """
 
     table_uri: str

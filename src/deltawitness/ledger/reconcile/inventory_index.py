@@ -1,4 +1,4 @@
-"""What the inventory knows of a table: which writes have rows, and what these say."""
+"""Index of the inventory's rows of a table, by write id and by version."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["IndexedRow", "InventoryIndex", "index_inventory", "indexed_ids", "newest_versions"]
 
 CLOCK_SKEW = 2_000_000
-"""Microseconds by which a commit may lie outside of its operation's interval: engines round."""
+"""Microseconds by which a commit's time may lie outside of its operation's interval, because
+engines round times."""
 
-ASKED_BY_NAME = 1000
-"""Ids up to which a query names them; for more, all are read."""
+MAX_NAMED_IDS = 1000
+"""Up to this number of ids a query lists them; for more, all rows are read and filtered."""
 
 _COLUMNS = (
     "write_id",
@@ -41,14 +42,18 @@ _UNCOMMITTED = ", ".join(
     sorted(quote_literal(operation.value) for operation in UNCOMMITTED_OPERATIONS)
 )
 _COMMITTING = f"coalesce(cache_operation, '') NOT IN ({_UNCOMMITTED})"
-"""Rows that can stand for commits: a read of a cache names the version that it read, and made none."""
+"""Rows of operations that commit. A read of a cache entry names the version it read, but committed
+none."""
 
 _QUERY = f"SELECT {', '.join(_COLUMNS)} FROM ledger WHERE {_COMMITTING}"
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedRow:
-    """A row of the inventory, as far as it is compared with a log."""
+    """A row of the inventory, with the columns that are compared with a log.
+
+    `start` and `end` are microseconds since the Unix epoch.
+    """
 
     write_id: str
     run_id: str | None
@@ -60,10 +65,10 @@ class IndexedRow:
     is_observed: bool
 
     def may_have_made(self, commit: Commit) -> bool:
-        """Return whether it may stand for a commit that carries its run and its time, but not its id.
+        """Return whether the row may describe a commit with its run and time but another write id.
 
-        A caller may have put a write id of its own in the place of ours. A commit that carries an id
-        of our form is the commit of the write with that id, and of no other.
+        A caller may have set its own write id instead of ours. A commit with an id of our form
+        belongs to the write with that id only.
         """
         if not self.is_observed or commit.is_named or commit.time is None:
             return False
@@ -73,13 +78,13 @@ class IndexedRow:
 
 
 class InventoryIndex:
-    """The rows of a table and those of some writes.
+    """Rows of a table, and rows of some writes, indexed by write id and by version.
 
     Args:
         rows: in any order.
 
     Attributes:
-        rows: the same.
+        rows: the rows.
         ids: their write ids.
     """
 
@@ -93,17 +98,17 @@ class InventoryIndex:
 
     @property
     def by_id(self) -> Mapping[str, Sequence[IndexedRow]]:
-        """The rows of each write id; a ledger without faults has one."""
+        """The rows of each write id; exactly one in a ledger without errors."""
         found: dict[str, list[IndexedRow]] = {}
         for row in self.rows:
             found.setdefault(row.write_id, []).append(row)
         return found
 
     def covers(self, uri: str, commit: Commit) -> bool:
-        """Tell whether a row tells of a commit.
+        """Return whether a commit has a row.
 
-        By a write id, or, since a caller may have put its own in the place of ours, because an
-        operation of the same run was observed that made this version at this time.
+        Matches by write id. Since a caller may have set its own write id, a row also matches if it
+        was observed in the same run and names this version at this time.
         """
         if not self.ids.isdisjoint(commit.ids):
             return True
@@ -112,7 +117,7 @@ class InventoryIndex:
 
 
 def indexed_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
-    """Return the ids of the writes to a table that have rows."""
+    """Return the write ids in the inventory of a table's writes."""
     if inventory is None:
         return set()
     sql = f"SELECT write_id FROM ledger WHERE table_uri = {quote_literal(uri)} AND {_COMMITTING}"
@@ -120,7 +125,7 @@ def indexed_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
 
 
 def newest_versions(inventory: DeltaTable | None) -> dict[str, int]:
-    """Return the highest version of each table that any row of a commit names."""
+    """Return the highest version that the inventory has for each table, by table URI."""
     if inventory is None:
         return {}
     sql = (
@@ -133,13 +138,13 @@ def newest_versions(inventory: DeltaTable | None) -> dict[str, int]:
 def index_inventory(
     inventory: DeltaTable | None, uri: str, ids: Iterable[str], *, since: int = 0
 ) -> InventoryIndex:
-    """Return what the inventory knows of a table, and of some writes wherever they went.
+    """Index the inventory's rows of a table, and of some writes to any table.
 
     Args:
-        inventory: None when there is none yet.
+        inventory: None if it does not exist.
         uri: of the table.
         ids: of the writes.
-        since: of the table, only rows of this version and later ones.
+        since: of the table's rows, only those with this version or a later one.
     """
     if inventory is None:
         return InventoryIndex(())
@@ -151,7 +156,7 @@ def index_inventory(
 
 def _named(inventory: DeltaTable, ids: set[str]) -> pa.Table:
     """Return the rows of some writes."""
-    if len(ids) > ASKED_BY_NAME:
+    if len(ids) > MAX_NAMED_IDS:
         found = query(inventory, _QUERY)
         return found.filter(
             pc.is_in(found["write_id"], value_set=pa.array(ids, found["write_id"].type))
@@ -170,7 +175,7 @@ def _rows(found: pa.Table) -> list[IndexedRow]:
             table_uri=table_uri,
             start=start or 0,
             end=(start or 0) + int((duration or 0) * 1000),
-            # A read names the version that it was served, which another write has made.
+            # A read names the version it was served, which another write committed.
             versions=()
             if operation in UNCOMMITTED_OPERATIONS
             else tuple(versions or (() if version is None else (version,))),

@@ -1,4 +1,4 @@
-"""A table's log as a reconcile reads it: each commit reduced to what a row needs, the rest let go."""
+"""Read a table's log for a reconcile, reducing each commit to what its row needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deltawitness.commit.outcome import RawCommit, metrics_of
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.events import CommitMetrics
 from deltawitness.ledger.reconcile.targets import Target
-from deltawitness.ledger.tables.operation_names import metrics_named_as
+from deltawitness.ledger.tables.operation_names import metrics_operation_of
 from deltawitness.semconv import CommitKey
 
 __all__ = [
@@ -31,28 +31,29 @@ __all__ = [
 ]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""`(table, done, of)`: is told now and then how many of a table's commits have been read."""
+"""`(table, done, of)`: called now and then with the number of commits read of a table's log."""
 
 FOREIGN = "foreign:"
-"""What the id of a row begins with whose commit has none of ours: a caller's own may be that of many."""
+"""Prefix of the write id of a commit without one of ours. A caller's own id may be on many
+commits."""
 
 READERS = 16
 """Threads that read a remote log."""
 
-TOLD_EVERY = 200
-"""Commits after which progress is told."""
+COMMITS_PER_PROGRESS = 200
+"""Commits between two calls of `progress`."""
 
 LONGEST_GAP = 1000
-"""Versions that a listing may leave out in a row and are asked for all the same."""
+"""Longest gap of versions in a listing whose commits are read nevertheless."""
 
 _LATEST_MS = 253_402_300_799_999
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VERSION_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-"""The form of the ids that this library makes; a caller's own UUID is seldom of it."""
+"""The form of the ids that this library creates (UUIDv7); a caller's own UUID rarely has it."""
 
 
 class _Unknown:
-    """The name of a table before the first commit that was read."""
+    """The table's name before the first commit that was read, not looked up yet."""
 
 
 UNKNOWN = _Unknown()
@@ -60,16 +61,16 @@ UNKNOWN = _Unknown()
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit, as far as a row is made of it.
+    """One commit, reduced to what its row needs.
 
     Attributes:
         info: its `commitInfo`.
-        row_id: the write id that its row has when it is made from the log.
-        ids: every write id that it answers to.
-        is_witnessed: whether it carries our metadata.
-        is_named: whether it carries a write id of our form, so that it belongs to that write alone.
-        time: milliseconds since the Unix epoch, if anything in it says so.
-        metrics: its own; not looked at when a row was known to tell of it.
+        row_id: the write id of its row, if the row is made from the log.
+        ids: every write id that identifies it.
+        is_witnessed: whether it has our metadata.
+        is_named: whether it has a write id of our form, and so belongs to that write only.
+        time: milliseconds since the Unix epoch; None if the commit has no time.
+        metrics: its metrics; empty if the commit has a row already.
         name: the table's name in its metadata before this commit.
     """
 
@@ -84,26 +85,27 @@ class Commit:
 
     @property
     def version(self) -> int:
-        """The version that it made."""
+        """The version of the commit."""
         return self.info.version
 
 
 @dataclass(slots=True)
 class LogRead:
-    """What was read of a table's log.
+    """The part of a table's log that was read.
 
     Attributes:
         target: the table.
-        guid: the id in its metadata, which another table in its place does not have.
-        born: milliseconds of commit 0, when the log still has it.
-        start: the first version that was to be read.
-        versions: what the log holds, below `start` as well.
-        commits: the commits from there on, ascending.
+        guid: the id in the table's metadata; another table at the same location has another id.
+        created_ms: time of commit 0 in milliseconds since the Unix epoch; of the table's creation
+            when commit 0 is gone; None if unknown.
+        start: the first version to read.
+        versions: the versions in the log, including those before `start`.
+        commits: the commits from `start` on, ascending.
     """
 
     target: Target
     guid: str | None
-    born: int | None
+    created_ms: int | None
     start: int
     versions: list[int]
     commits: list[Commit] = field(default_factory=list)
@@ -119,9 +121,9 @@ class LogRead:
 
 
 def _name_at(target: Target, version: int) -> str | None:
-    """Return the name that a table had before a version, or at it where that is gone.
+    """Return the table's name before a version, or at it if the earlier version is gone.
 
-    A local log is looked through backwards: the engine reads all of it from its checkpoint on.
+    A local log is searched backwards, because delta-rs would read all of it from its checkpoint on.
     """
     log = target.log()
     earlier = reversed([v for v in log.versions() if v < version])
@@ -139,7 +141,7 @@ def _name_opened(target: Target, version: int) -> str | None:
         try:
             table = DeltaTable(target.location, at, storage_options=target.storage_options)
             return table.metadata().name
-        except Exception:  # noqa: BLE001, S112 - a name is no reason to fail
+        except Exception:  # noqa: BLE001, S112 - the name is optional
             continue
     return None
 
@@ -150,10 +152,10 @@ def _name_in(metadata: dict[str, Any]) -> str | None:
 
 
 def versions_in(log: CommitLog) -> list[int]:
-    """Return the versions of a log, in order.
+    """Return the versions of a log, ascending, with short gaps filled.
 
-    A directory that is listed while commits come in may show a later one and not the one before it,
-    so short gaps are counted in: whether there is a commit is seen when it is read.
+    Listing a directory during commits can return a later version without an earlier one. Whether a
+    version in a gap exists is found when it is read.
     """
     listed = [version for version in log.versions() if version < 1 << 63]
     filled = listed[:1]
@@ -164,15 +166,18 @@ def versions_in(log: CommitLog) -> list[int]:
 
 
 def read_log(
-    found: LogRead, log: CommitLog, known: Callable[[frozenset[str]], bool], progress: Progress
+    found: LogRead,
+    log: CommitLog,
+    is_recorded: Callable[[frozenset[str]], bool],
+    progress: Progress,
 ) -> None:
-    """Read the commits of a table from where it is to begin.
+    """Read the commits of a table from `found.start` on.
 
     Args:
-        found: takes what is read.
+        found: receives the commits.
         log: the table's log.
-        known: tells whether a row is known already, so that none will be made.
-        progress: is told how far it is.
+        is_recorded: returns whether a commit with these write ids has a row, so that none is made.
+        progress: called with the number of commits read.
 
     Raises:
         OSError: the storage cannot be read.
@@ -181,11 +186,11 @@ def read_log(
     wanted = [version for version in found.versions if version >= found.start]
     name: str | _Unknown | None = None if found.start == 0 and wanted[:1] == [0] else UNKNOWN
     for done, (version, raw) in enumerate(_contents(log, wanted)):
-        if done % TOLD_EVERY == 0:
+        if done % COMMITS_PER_PROGRESS == 0:
             progress(uri, done, len(wanted))
         if raw is None:
             continue
-        found.commits.append(_commit(uri, version, raw, name, known))
+        found.commits.append(_commit(uri, version, raw, name, is_recorded))
         metadata = first_action(raw, "metaData")
         if metadata is not None:
             name = _name_in(metadata)
@@ -205,9 +210,9 @@ def _contents(log: CommitLog, versions: list[int]) -> Iterator[tuple[int, bytes 
 
 
 def _batched(versions: list[int]) -> Iterator[list[int]]:
-    """Yield a few at a time, so that no more than those are held as they were read."""
-    for start in range(0, len(versions), TOLD_EVERY):
-        yield versions[start : start + TOLD_EVERY]
+    """Yield small batches, which bounds how many raw commits are in memory."""
+    for start in range(0, len(versions), COMMITS_PER_PROGRESS):
+        yield versions[start : start + COMMITS_PER_PROGRESS]
 
 
 def _commit(
@@ -215,7 +220,7 @@ def _commit(
     version: int,
     raw: bytes,
     name: str | _Unknown | None,
-    known: Callable[[frozenset[str]], bool],
+    is_recorded: Callable[[frozenset[str]], bool],
 ) -> Commit:
     info = parse_commit(version, raw)
     own = _own_id(info)
@@ -228,39 +233,42 @@ def _commit(
         is_witnessed=own is not None or CommitKey.WITNESS_VERSION in info.witness,
         is_named=any(_VERSION_7.fullmatch(name) for name in info.write_ids),
         time=time_of(info, raw),
-        metrics=CommitMetrics() if known(ids) else _metrics(info, raw),
+        metrics=CommitMetrics() if is_recorded(ids) else _metrics(info, raw),
         name=name,
     )
 
 
 def _own_id(info: CommitMetadata) -> str | None:
-    """Return the id that we have given to a write; from the mirror where the caller has put its own."""
+    """Return the write id of ours in a commit; its mirror where the caller has set another id."""
     flat = info.metadata.get(CommitKey.WRITE_ID)
-    # What is not the flat one is the mirrored one, which is ours.
-    said = sorted(info.write_ids, key=lambda name: name == flat)
-    return next((name for name in said if _ID.fullmatch(name)), None)
+    # The id other than the flat one is the mirrored one, which is ours.
+    ids = sorted(info.write_ids, key=lambda name: name == flat)
+    return next((name for name in ids if _ID.fullmatch(name)), None)
 
 
 def _foreign_id(uri: str, version: int, raw: bytes) -> str:
-    """Return an id made of what a commit holds: found again, and no other commit's."""
+    """Return a write id from a hash of a commit's location, version and content.
+
+    A later reconcile gets the same id, and no other commit has it.
+    """
     place = f"{uri}\0{version}\0".encode("utf-8", "surrogatepass")
     return FOREIGN + sha256(place + raw).hexdigest()[:32]
 
 
 def _metrics(info: CommitMetadata, raw: bytes) -> CommitMetrics:
-    operation = metrics_named_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
+    operation = metrics_operation_of(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
     try:
         return metrics_of(operation, [RawCommit(info.version, raw)])
     except (
         ValueError,
         TypeError,
         AttributeError,
-    ):  # damaged actions: the commit stands all the same
+    ):  # damaged actions: the commit counts, without metrics
         return CommitMetrics()
 
 
 def time_of(info: CommitMetadata, raw: bytes) -> int | None:
-    """Return the milliseconds of a commit; those of its files where it does not say so itself."""
+    """Return a commit's time in milliseconds, else the newest time of its files."""
     if _is_time(info.timestamp):
         return info.timestamp
     lines = [line for line in raw.splitlines() if line.startswith((b'{"add"', b'{"remove"'))]
@@ -277,10 +285,10 @@ def _is_time(value: object) -> TypeGuard[int]:
 
 
 def first_action(raw: bytes, kind: str) -> dict[str, Any] | None:
-    """Return the first action of a kind in a commit, if there is one that can be read."""
-    mark = f'"{kind}"'.encode()
-    lines: Iterable[bytes] = raw.splitlines() if mark in raw else ()
-    found = (_content(line) for line in lines if mark in line[: len(mark) + 4])
+    """Return the first readable action of a kind in a commit; None if there is none."""
+    marker = f'"{kind}"'.encode()
+    lines: Iterable[bytes] = raw.splitlines() if marker in raw else ()
+    found = (_content(line) for line in lines if marker in line[: len(marker) + 4])
     return next((action for action in found if action), None)
 
 

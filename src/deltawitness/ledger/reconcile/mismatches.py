@@ -1,4 +1,4 @@
-"""Rows of the inventory held against a log: versions that are not there, or are another write's."""
+"""Find inventory rows whose version is absent from the table's log or belongs to another write."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from deltawitness.ledger.reconcile.log_reader import Commit, LogRead
 __all__ = ["differing_rows", "phantom_rows"]
 
 
-def phantom_rows(found: LogRead, known: InventoryIndex, since: int | None) -> Iterator[PhantomRow]:
-    """Yield the rows whose versions the log does not hold, although it reaches over them.
+def phantom_rows(found: LogRead, index: InventoryIndex, since: int | None) -> Iterator[PhantomRow]:
+    """Yield rows whose versions are missing from the log, although the log covers their range.
 
     Args:
-        found: what was read of the table.
-        known: what the inventory says of it.
-        since: milliseconds; rows of earlier operations are left out.
+        found: the log that was read.
+        index: the rows of the table.
+        since: milliseconds since the Unix epoch; rows of operations that ended earlier are skipped.
     """
     suspects = [
         (row, version)
-        for row in _rows_of(found, known, since)
-        for version in _beyond(row, found.start, found.versions)
+        for row in _rows_of(found, index, since)
+        for version in _missing_versions(row, found.start, found.versions)
     ]
     if not suspects:
         return
-    # Looked at again: the row may have come after the log was read, or the log's beginning be gone.
+    # List again: the commit may be newer than the first listing, or the log's start was cleaned up.
     now = found.target.log().versions()
     for row, version in suspects:
-        if version in _beyond(row, found.start, now):
+        if version in _missing_versions(row, found.start, now):
             yield PhantomRow(found.target.uri, row.write_id, version)
 
 
-def _beyond(row: IndexedRow, start: int, versions: list[int]) -> list[int]:
+def _missing_versions(row: IndexedRow, start: int, versions: list[int]) -> list[int]:
     held = set(versions)
     first = max(start, versions[0]) if versions else start
     return [version for version in row.versions if version >= first and version not in held]
 
 
 def differing_rows(
-    found: LogRead, known: InventoryIndex, since: int | None
+    found: LogRead, index: InventoryIndex, since: int | None
 ) -> Iterator[DifferingRow]:
-    """Yield the rows that say otherwise than the log.
+    """Yield the rows that contradict the log, each once.
 
-    Each is yielded once: as another write's, as one that lacks a commit of its write, or, where
-    several rows stand for one commit, as doubled, all of them but one.
+    The order of checks: rows that omit a commit of their write, rows that name another write's
+    commit, then duplicates (all but one of the rows that name one commit).
 
     Args:
-        found: what was read of the table.
-        known: what the inventory says of it, and of its writes.
-        since: milliseconds; rows of earlier operations are left out.
+        found: the log that was read.
+        index: the rows of the table, and of the writes in its log.
+        since: milliseconds since the Unix epoch; rows of operations that ended earlier are skipped.
     """
-    here = list(_rows_of(found, known, since))
+    here = list(_rows_of(found, index, since))
     versions_of: dict[str, list[int]] = {}
     for commit in found.commits:
         for name in commit.ids:
             versions_of.setdefault(name, []).append(commit.version)
     doubled = _doubled(found, here)
-    others = _others(found, here)
-    by_id = known.by_id
-    for row in known.rows:
+    others = _of_other_writes(found, here)
+    by_id = index.by_id
+    for row in index.rows:
         own = tuple(versions_of.get(row.write_id, ()))
-        if _lacks(row, own, by_id[row.write_id], found.target.uri):
-            difference = Difference.UNTOLD_COMMIT
+        if _omits_commit(row, own, by_id[row.write_id], found.target.uri):
+            difference = Difference.MISSING_COMMIT
         elif id(row) in others:
             difference = Difference.OTHER_WRITE
         elif id(row) in doubled:
@@ -75,11 +75,19 @@ def differing_rows(
         )
 
 
-def _lacks(row: IndexedRow, own: tuple[int, ...], same: Sequence[IndexedRow], uri: str) -> bool:
-    """Return whether the log holds a commit of a row's write that the row does not name.
+def _omits_commit(
+    row: IndexedRow, own: tuple[int, ...], same: Sequence[IndexedRow], uri: str
+) -> bool:
+    """Return whether the log contains a commit of a row's write that the row does not name.
 
-    A row with the id of a write to another table is compared with that table's log, as long as the
-    commit has its row.
+    A row of another table with the same write id counts only if no row of this table names the
+    commit.
+
+    Args:
+        row: the row.
+        own: the versions in the log with the row's write id.
+        same: all rows with the row's write id.
+        uri: the table of the log.
     """
     missing = set(own) - set(row.versions)
     if not missing or row.table_uri == uri:
@@ -88,28 +96,27 @@ def _lacks(row: IndexedRow, own: tuple[int, ...], same: Sequence[IndexedRow], ur
     return not missing <= named
 
 
-def _stands_for(row: IndexedRow, commit: Commit) -> bool:
+def _may_describe(row: IndexedRow, commit: Commit) -> bool:
     return row.write_id in commit.ids or row.may_have_made(commit)
 
 
-def _others(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
-    """Return the identities of the rows that name a version which another write committed."""
+def _of_other_writes(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
+    """Return the `id()`s of the rows that name a version which another write committed."""
     commits = {commit.version: commit for commit in found.commits}
     return {
         id(row)
         for row in rows
         if any(
-            version in commits and not _stands_for(row, commits[version])
+            version in commits and not _may_describe(row, commits[version])
             for version in row.versions
         )
     }
 
 
 def _doubled(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
-    """Return the identities of the rows beyond the first that stand for one commit.
+    """Return the `id()`s of duplicates: all but the first row that names a commit.
 
-    The first is the one with the commit's own id; among equals the one that was observed, and then
-    the earliest.
+    The first is the row with the commit's own write id; then an observed row; then the earliest.
     """
     named: dict[int, list[IndexedRow]] = {}
     for row in rows:
@@ -117,25 +124,26 @@ def _doubled(found: LogRead, rows: Sequence[IndexedRow]) -> set[int]:
             named.setdefault(version, []).append(row)
     doubled: set[int] = set()
     for commit in found.commits:
-        standing = [row for row in named.get(commit.version, ()) if _stands_for(row, commit)]
+        candidates = [row for row in named.get(commit.version, ()) if _may_describe(row, commit)]
 
         def rank(row: IndexedRow, ids: frozenset[str] = commit.ids) -> tuple[bool, bool, int]:
             return row.write_id not in ids, not row.is_observed, row.start
 
-        doubled |= {id(row) for row in sorted(standing, key=rank)[1:]}
+        doubled |= {id(row) for row in sorted(candidates, key=rank)[1:]}
     return doubled
 
 
-def _rows_of(found: LogRead, known: InventoryIndex, since: int | None) -> Iterator[IndexedRow]:
-    """Yield the rows that tell of this very table, not of one that lay here before.
+def _rows_of(found: LogRead, index: InventoryIndex, since: int | None) -> Iterator[IndexedRow]:
+    """Yield the rows of this table, without those of an earlier table at the same location.
 
-    Operations on the earlier table had ended when this one was made. The slack is that of a
-    timestamp in milliseconds: with more, a table made anew at once is taken for the earlier one.
+    Operations on the earlier table had ended when this one was created. The tolerance is 1 ms, the
+    resolution of commit times; with a larger one, a table that is recreated at once would be taken
+    for the earlier one.
     """
-    born = None if found.born is None else (found.born - 1) * 1000
+    created_ms = None if found.created_ms is None else (found.created_ms - 1) * 1000
     first = None if since is None else since * 1000
-    for row in known.rows:
+    for row in index.rows:
         if row.table_uri != found.target.uri:
             continue
-        if (born is None or row.end >= born) and (first is None or row.end >= first):
+        if (created_ms is None or row.end >= created_ms) and (first is None or row.end >= first):
             yield row

@@ -1,4 +1,4 @@
-"""What a reconcile would do, and doing it: rows appended exactly once, marks moved."""
+"""The plan of a reconcile: its findings, and `apply()` to append the missing rows exactly once."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ __all__ = ["ReconcilePlan"]
 
 @dataclass(frozen=True, slots=True)
 class ReconcilePlan:
-    """How the ledger and the logs of tables compare, and what would make the ledger whole.
+    """The differences between the ledger and the logs of tables.
 
-    Phantom and differing rows, and tables that cannot be read, are only told: the ledger is
-    append-only.
+    Phantom and differing rows, and unreadable tables, are only reported: the ledger is append-only.
 
     Attributes:
-        missing: commits with our metadata whose writes have no row; :meth:`apply` gives them one.
-        foreign: commits without, by other engines or unobserved; :meth:`apply` gives them rows.
+        missing: writes with our metadata but without a row; :meth:`apply` appends rows for them.
+        foreign: writes without our metadata (other engines, unobserved processes); :meth:`apply`
+            appends rows for them.
         phantom: rows whose versions are not in the log.
-        differing: rows that say otherwise than the log.
+        differing: rows that contradict the log.
         unreadable: tables whose logs cannot be read.
-        tables: those that were looked at.
-        gone: tables that the inventory knows and that are there no more.
-        commits: how many were read.
-        unsettled: how many were left for a later pass: their processes may be about to tell of them.
+        tables: the tables that were compared.
+        gone: tables in the inventory that no longer exist.
+        commits: number of commits read.
+        unsettled: number of commits left for a later reconcile, because their processes may still
+            record them.
     """
 
     missing: tuple[UnrecordedWrite, ...]
@@ -60,12 +61,12 @@ class ReconcilePlan:
     _root: LedgerRoot = field(repr=False)
     _rows: pa.Table = field(repr=False)
     _writes: Sequence[Write] = field(repr=False)
-    _marks: Mapping[str, int] = field(repr=False)
+    _watermarks: Mapping[str, int] = field(repr=False)
     _spools: Path = field(repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How much was found of each kind."""
+        """The number of findings of each kind."""
         return {
             "missing": len(self.missing),
             "foreign": len(self.foreign),
@@ -76,54 +77,57 @@ class ReconcilePlan:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the ledger and the logs say the same."""
+        """Whether the ledger and the logs agree."""
         return not any(self.counts.values())
 
     def apply(self) -> int:
-        """Append the rows of what is missing and foreign, each once, whoever else does the same.
+        """Append rows for the missing and foreign writes, exactly once.
 
-        Runs of these writes that no process has told of get a row as well, `reconstructed`.
+        Runs of these writes that no process recorded get a row too, with the status
+        `reconstructed`.
 
         Returns:
-            How many rows of writes were appended: less than were found when others were faster.
+            The number of rows of writes that were appended; rows that a concurrent process appended
+            first are not counted.
 
         Raises:
             OSError: the ledger's storage cannot be written.
-            DeltaError: a table of the ledger is damaged, or too many write to it.
+            DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
         """
-        if not self._marks and not self._rows.num_rows:
+        if not self._watermarks and not self._rows.num_rows:
             return 0
         with suppressed():
             for table in TABLES:
-                self._root.made(table)
+                self._root.open_or_create(table)
             found: list[pa.Table] = []
 
-            def left(inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
-                rows, marks = self._left(inventory)
+            def still_missing(inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
+                rows, transactions = self._still_missing(inventory)
                 found[:] = [rows]
-                return rows, marks
+                return rows, transactions
 
-            count = append(self._root, INVENTORY, left)[0]
+            count = append(self._root, INVENTORY, still_missing)[0]
             if count:
                 append_runs_from_log(self._root, self._spools, found[0])
             return count
 
-    def _left(self, inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
-        """Return what is not in the inventory by now, and the marks to leave."""
+    def _still_missing(self, inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
+        """Return the rows that the inventory lacks, and the application transactions to commit."""
         rows = self._rows.filter(pa.array(self._are_new(inventory), pa.bool_()))
-        marks = {
-            app_id: mark
-            for app_id, mark in self._marks.items()
-            if mark > (inventory.transaction_version(app_id) or 0)
+        transactions = {
+            app_id: version
+            for app_id, version in self._watermarks.items()
+            if version > (inventory.transaction_version(app_id) or 0)
         }
         if rows.num_rows:
-            # Two that add what they found, or one and a late drain: the second must look again.
-            marks[LATE_APP_ID] = (inventory.transaction_version(LATE_APP_ID) or 0) + 1
-        return rows, marks
+            # Makes concurrent reconciles, or a reconcile and a late drain, conflict: the second one
+            # reads the inventory again.
+            transactions[LATE_APP_ID] = (inventory.transaction_version(LATE_APP_ID) or 0) + 1
+        return rows, transactions
 
     def _are_new(self, inventory: DeltaTable) -> list[bool]:
         ids: dict[str, set[str]] = {}
         for write in self._writes:
             ids.setdefault(write.uri, set()).update(write.ids)
-        known = {uri: index_inventory(inventory, uri, ids[uri]) for uri in ids}
-        return [not write.is_told(known[write.uri]) for write in self._writes]
+        indexes = {uri: index_inventory(inventory, uri, ids[uri]) for uri in ids}
+        return [not write.is_recorded(indexes[write.uri]) for write in self._writes]

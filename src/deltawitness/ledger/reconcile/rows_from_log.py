@@ -1,4 +1,4 @@
-"""From the commits of a write to its row of the inventory: all that they hold."""
+"""Rows of the inventory from the commits of a write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deltawitness.ledger.reconcile.log_reader import Commit
 from deltawitness.ledger.reconcile.targets import Target
 from deltawitness.ledger.tables.operation_names import (
     cache_operation_of,
-    metrics_named_as,
+    metrics_operation_of,
     operation_of,
 )
 from deltawitness.ledger.tables.schema import Source
@@ -30,11 +30,11 @@ _TRACEPARENT = re.compile(
 )
 _PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ENGINE_LENGTH = 200
-_BEYOND = 1 << 63
-"""The first count that no column holds; an engine may have said anything."""
+_COUNT_LIMIT = 1 << 63
+"""Counts from this one on do not fit an int64 column; a log may contain any number."""
 
-_MAKING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
-"""Operations that do not look at what is there: the table has no other name than its place."""
+_CREATING = frozenset({Operation.CREATE_TABLE, Operation.CONVERT})
+"""Operations that ignore an existing table: the table is named by its location only."""
 
 _MODES = {"errorifexists": "error"}
 
@@ -42,13 +42,13 @@ _MODES = {"errorifexists": "error"}
 def row_from_log(
     commits: Sequence[Commit], target: Target, name: str | None, settings: Settings
 ) -> Row:
-    """Return the row of a write as its commits tell it.
+    """Return the row of a write from its commits.
 
     Args:
-        commits: all of the write, ascending.
+        commits: all commits of the write, ascending.
         target: the table.
         name: the table's name in its metadata when the write began.
-        settings: whether table ids are keyed, and which names may be told.
+        settings: whether table ids are keyed, and which table names may be recorded.
     """
     first, info = commits[0], commits[0].info
     said = info.witness
@@ -56,7 +56,7 @@ def row_from_log(
     versions = [commit.version for commit in commits]
     trace = _TRACEPARENT.fullmatch(_text(said.get(CommitKey.TRACEPARENT)) or "")
     key = _text(said.get(CommitKey.CACHE_KEY))
-    named = None if operation in _MAKING else name
+    named = None if operation in _CREATING else name
     return {
         "event_time": now_ns() // 1000 if first.time is None else first.time * 1000,
         "run_id": _plain(said.get(CommitKey.RUN_ID)),
@@ -91,9 +91,9 @@ def row_from_log(
 
 def _metrics(commits: Sequence[Commit]) -> dict[str, int]:
     info = commits[0].info
-    operation = metrics_named_as(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
-    told = together(operation, [commit.metrics for commit in commits]).known()
-    return {name: count for name, count in told.items() if abs(count) < _BEYOND}
+    operation = metrics_operation_of(info.operation, info.witness.get(CommitKey.CACHE_OPERATION))
+    counts = together(operation, [commit.metrics for commit in commits]).known()
+    return {name: count for name, count in counts.items() if abs(count) < _COUNT_LIMIT}
 
 
 def _inputs(said: object) -> list[Row] | None:
@@ -106,12 +106,12 @@ def _inputs(said: object) -> list[Row] | None:
 
 
 def _count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _BEYOND
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _COUNT_LIMIT
     return value if is_count and isinstance(value, int) else None
 
 
 def _mode(said: object) -> str | None:
-    """Return a save mode as a caller spells it.
+    """Return a save mode in the spelling of `write_deltalake`.
 
     >>> _mode("ErrorIfExists"), _mode("Append"), _mode(None)
     ('error', 'append', None)
@@ -126,7 +126,7 @@ def _scope(said: object) -> str:
 
 
 def _text(said: object) -> str | None:
-    # Half a surrogate pair is no text that a column could hold.
+    # A string column cannot hold a lone surrogate.
     return said.encode("utf-8", "replace").decode() if isinstance(said, str) else None
 
 
@@ -136,6 +136,6 @@ def _label(said: object) -> str | None:
 
 
 def _plain(said: object) -> str | None:
-    """Return an id or a hash; a caller may have put anything in its place."""
+    """Return an id or a hash; redact a text of any other form, which a caller may have set."""
     text = _text(said)
     return text if text is None or _PLAIN.fullmatch(text) else redact_text(text)

@@ -1,8 +1,8 @@
-"""Rows of runs from the operations that a reconcile has found in the logs of tables.
+"""Rows of runs from operations that a reconcile found in the logs of tables.
 
-A commit carries the id of its run, and nothing else of it: when it was opened and closed, how it
-ended, its job and its attributes are lost with the process that could tell. The row says what the
-run's rebuilt operations add up to, and has the status `reconstructed`.
+A commit has the id of its run and nothing else of it: start, end, status, job and attributes are
+lost with the process that could have recorded them. The row has the sums over the run's rebuilt
+operations, and the status `reconstructed`.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ Row = dict[str, Any]
 
 
 def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -> int:
-    """Append a row for each run of some rebuilt operations of which no process has told, or will.
+    """Append rows for runs of rebuilt operations that no process has recorded or will record.
 
-    A run that has a row of its own already keeps it alone: that row counts the operations of its
-    process, whether or not their rows had reached the ledger. Further operations of a run that was
-    reconstructed before are one more part of it.
+    A run with a row of a process gets no further row: that row counts the operations of its
+    process, whether or not their rows had reached the ledger. Later operations of a reconstructed
+    run get another row, as a part of the run.
 
     Args:
-        root: where the ledger lies.
-        spools: the local folder of what is not in it yet.
+        root: location of the ledger.
+        spools: the local folder of all spools.
         operations: rows of the inventory that a reconcile has just appended.
 
     Returns:
-        How many rows were appended.
+        The number of appended rows.
 
     Raises:
         OSError: the ledger's storage cannot be read or written.
-        DeltaError: a table of the ledger is damaged, or too many write to it.
+        DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
     """
     rows = _rows_of_runs(operations, ledger_uri(root.uri))
     for run_id in _waiting_runs(root, spools):
@@ -58,9 +58,9 @@ def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -
         return 0
 
     def missing(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-        known = _recorded_runs(opened, rows)
-        fresh = [row for run_id, row in rows.items() if run_id not in known]
-        # Two that reconcile at the same moment: the second must look again.
+        recorded = _recorded_runs(opened, rows)
+        fresh = [row for run_id, row in rows.items() if run_id not in recorded]
+        # Makes concurrent reconciles conflict: the second one reads the table again.
         late = (opened.transaction_version(LATE_APP_ID) or 0) + 1
         return rows_from(RUNS, fresh), {LATE_APP_ID: late} if fresh else {}
 
@@ -68,7 +68,7 @@ def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -
 
 
 def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
-    """Return the row of each run that some operations name, by its id."""
+    """Return a row for each run of some operations, by run id."""
     times = operations["event_time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     tallies: dict[str, Tally] = {}
     spans: dict[str, tuple[int, int]] = {}
@@ -86,7 +86,7 @@ def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
         run_id: run_row(
             {
                 "run_id": run_id,
-                # Whoever opened it has told nothing; should it do so after all, its row counts.
+                # If the opener records the run later, its row takes precedence.
                 "is_part": True,
                 "start_time": spans[run_id][0],
                 "cache_root": cache_root,
@@ -101,19 +101,19 @@ def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
 
 
 def _waiting_runs(root: LedgerRoot, spools: Path) -> set[str]:
-    """Return the ids of runs that a process on this machine has open, or has yet to tell of."""
+    """Return the ids of runs that a process on this machine has open or has not drained yet."""
     own = recorder_of(root)
     waiting = set() if own is None else set(own.run_ids)
     kinds = {RecordKind.RUN_START.value, RecordKind.RUN_END.value}
     for path in segments_of(spools):
         with suppress(FileNotFoundError):  # drained meanwhile
-            lines = decode(path.read_bytes()).whole
+            lines = decode(path.read_bytes()).valid
             waiting |= {line.key for line in lines if line.kind in kinds}
     return waiting
 
 
 def _recorded_runs(opened: DeltaTable, run_ids: Iterable[str]) -> set[str]:
-    """Return which of some runs have a row that a process has told."""
+    """Return those of some runs that have a row of a process."""
     names = ", ".join(map(quote_literal, run_ids))
     found = query(
         opened,

@@ -1,12 +1,15 @@
-"""The ledger against the logs of tables: what is missing, what is foreign, what is not so.
+"""Compare the ledger with the logs of tables, and build a reconcile plan.
 
-The order of looking is what keeps a write from getting two rows. First the logs are read; then it is
-seen which processes live and what waits in their spools; then the inventory. A process makes its
-spool before its first commit, so the maker of a commit that was read either lives when the spools are
-looked at, or will never tell more than is there by then. What it has told is in its spool, or it was
-in the inventory before the spool was empty. What it has yet to tell, it tells soon: a young commit is
-left alone while its maker may live. And should an old one be told after all, the drain that carries
-it looks for what has been reconciled, and its commit conflicts with one that reconciles meanwhile.
+The order of reads prevents two rows for one write: (1) the logs, (2) which processes live and what
+their spools contain, (3) the inventory.
+
+* A process creates its spool before its first commit. So the writer of a commit read in (1) either
+  lives at (2), or will record nothing beyond what its spool contains then.
+* What it has recorded is in its spool, or was in the inventory before the spool was emptied.
+* A live process records a commit soon. So commits younger than `GRACE` are skipped while their
+  writer may live.
+* If an older commit is recorded after all, the drain checks the inventory for reconciled rows, and
+  its commit conflicts with a concurrent reconcile through an application transaction.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.ids_and_clock import now_ns
-from deltawitness.ledger.drain.drain import SETTLE
+from deltawitness.ledger.drain.drain import GRACE
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.reconcile.findings import (
     DifferingRow,
@@ -40,7 +43,7 @@ from deltawitness.ledger.reconcile.rows_from_log import row_from_log
 from deltawitness.ledger.reconcile.targets import Target, targets_of
 from deltawitness.ledger.reconcile.watermarks import app_id, incarnation_of, watermark_of
 from deltawitness.ledger.reconcile.writes import Write, writes_of
-from deltawitness.ledger.spool.reader import live_write_ids
+from deltawitness.ledger.spool.reader import spooled_write_ids
 from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
 from deltawitness.ledger.tables.write_rows import as_json
@@ -52,11 +55,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ReconcilePlan", "plan_of"]
 
-WORTH_A_LOOK = 100
-"""Commits beyond which it is seen beforehand which of them have rows, and need not be measured."""
+MANY_COMMITS = 100
+"""Number of commits above which the recorded ones are looked up first, to skip computing their
+metrics."""
 
 
-def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
+def plan_of(  # noqa: PLR0913 - keyword-only options
     root: LedgerRoot,
     spools: Path,
     tables: Iterable[str | os.PathLike[str] | DeltaTable] | None = None,
@@ -69,21 +73,21 @@ def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
     """Compare a ledger with the logs of tables.
 
     Args:
-        root: where the ledger lies.
-        spools: the local folder of what is not in it yet.
-        tables: URIs, globs of local paths, or open tables; all that the inventory knows when None.
-        since: commits before it are left out.
-        full: look at all that the logs hold, whatever has been reconciled before.
-        progress: is told now and then of `(table, commits read, of how many)`.
-        settings: whether table ids are keyed, and which names may be told.
+        root: location of the ledger.
+        spools: the local folder of all spools.
+        tables: URIs, globs of local paths, or open tables; all tables in the inventory when None.
+        since: skip commits before this time.
+        full: read the logs from version 0 instead of the watermarks.
+        progress: called now and then with `(table, commits read, total commits)`.
+        settings: whether table ids are keyed, and which table names may be recorded.
 
     Raises:
         OSError: the ledger's storage cannot be read.
         DeltaError: the inventory is damaged.
     """
-    before = root.opened(INVENTORY)
+    before = root.open_table(INVENTORY)
     targets, unreadable = targets_of(root, before, tables)
-    looked = ReconcileScan(
+    scan = ReconcileScan(
         root=root,
         settings=settings,
         spools=spools,
@@ -91,31 +95,31 @@ def plan_of(  # noqa: PLR0913 - what to look at, and how, by keyword
         unreadable=unreadable,
     )
     for target in targets:
-        looked.read(target, before, full=full, progress=progress or _unrecorded_commits)
-    waiting, has_grace = _is_under_way(root, spools)
-    # Anew: what left a spool before it was looked at is in there only now.
-    inventory = root.opened(INVENTORY)
-    looked.newest = newest_versions(inventory)
-    for found in looked.logs:
-        looked.compare(found, inventory, waiting, has_grace=has_grace)
-    return looked.plan()
+        scan.read(target, before, full=full, progress=progress or _ignore_progress)
+    waiting, has_grace = _writes_in_progress(root, spools)
+    # Opened again: it now has the rows that were drained before the spools were read.
+    inventory = root.open_table(INVENTORY)
+    scan.newest = newest_versions(inventory)
+    for found in scan.logs:
+        scan.compare(found, inventory, waiting, has_grace=has_grace)
+    return scan.plan()
 
 
-def _unrecorded_commits(table: str, done: int, of: int) -> None:
-    """Tell nobody."""
+def _ignore_progress(table: str, done: int, of: int) -> None:
+    """Do nothing: the default for `progress`."""
 
 
-def _is_under_way(root: LedgerRoot, spools: Path) -> tuple[set[str], bool]:
-    """Return the ids of what waits in the spools, and whether more may be told of young commits."""
+def _writes_in_progress(root: LedgerRoot, spools: Path) -> tuple[set[str], bool]:
+    """Return the write ids in all spools, and whether processes may still record young commits."""
     own = recorder_of(root)
     is_writing = own is not None and own.is_writing
-    waiting, has_owner = live_write_ids(spools, None if own is None else own.home)
+    waiting, has_owner = spooled_write_ids(spools, None if own is None else own.home)
     return waiting, has_owner or is_writing or not root.is_local
 
 
 @dataclass(slots=True)
 class ReconcileScan:
-    """What is seen while one table after the other is looked at."""
+    """The state of a comparison, table by table."""
 
     root: LedgerRoot
     settings: Settings
@@ -131,7 +135,7 @@ class ReconcileScan:
     foreign: list[UnrecordedWrite] = field(default_factory=list)
     phantom: list[PhantomRow] = field(default_factory=list)
     differing: list[DifferingRow] = field(default_factory=list)
-    marks: dict[str, int] = field(default_factory=dict)
+    watermarks: dict[str, int] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
     _planned: set[str] = field(default_factory=set)
 
@@ -140,29 +144,29 @@ class ReconcileScan:
     def read(
         self, target: Target, inventory: DeltaTable | None, *, full: bool, progress: Progress
     ) -> None:
-        """Read a table's log; one that cannot be read is a finding, and the others go on."""
+        """Read a table's log; record a table that cannot be read as a finding."""
         try:
             log = target.log()
             versions = versions_in(log)
             if not versions:
-                self._miss(target)
+                self._record_missing_log(target)
                 return
-            life = incarnation_of(target, log, versions)
-            start = 0 if full else watermark_of(inventory, target.uri, life.guid)
+            incarnation = incarnation_of(target, log, versions)
+            start = 0 if full else watermark_of(inventory, target.uri, incarnation.guid)
             if start > versions[-1] + 1:
-                start = 0  # the log is shorter than it was: none of the old marks means anything
-            found = LogRead(target, life.guid, life.born, start, versions)
-            is_long = versions[-1] - start > WORTH_A_LOOK
+                start = 0  # the log is shorter than at the watermark, which is invalid
+            found = LogRead(target, incarnation.guid, incarnation.created_ms, start, versions)
+            is_long = versions[-1] - start > MANY_COMMITS
             rows = indexed_ids(inventory, target.uri) if is_long else set()
             read_log(found, log, lambda ids: not rows.isdisjoint(ids), progress)
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from being read is the finding
+        except Exception as error:  # noqa: BLE001 - any failure to read is a finding
             text = redact_text(str(error), location=target.location)
             self.unreadable.append(UnreadableTable(target.uri, text))
         else:
             self.logs.append(found)
 
-    def _miss(self, target: Target) -> None:
-        if target.is_asked:
+    def _record_missing_log(self, target: Target) -> None:
+        if target.is_requested:
             self.unreadable.append(UnreadableTable(target.uri, "there is no Delta log"))
         else:
             self.gone.append(target.uri)
@@ -177,26 +181,33 @@ class ReconcileScan:
         *,
         has_grace: bool,
     ) -> None:
-        """Compare what was read of a table with the inventory."""
+        """Compare the log of a table with the inventory.
+
+        Args:
+            found: the log that was read.
+            inventory: the inventory; None if it does not exist.
+            waiting: write ids in spools.
+            has_grace: whether to skip young commits, because their processes may still record them.
+        """
         uri, now = found.target.uri, now_ns() // 1_000_000
         writes = writes_of(uri, found.commits)
         ids = {name for write in writes for name in write.ids}
         is_tail = found.start > 0
         if not writes and is_tail and self.newest.get(uri, -1) < found.start:
-            return  # neither a commit nor a row that names one has come since
-        known = index_inventory(inventory, uri, ids, since=found.start)
-        settled_up_to = found.versions[-1] + 1
+            return  # no new commits, and no new rows
+        index = index_inventory(inventory, uri, ids, since=found.start)
+        reconciled_up_to = found.versions[-1] + 1
         for write in writes:
-            if write.is_told(known) or write.row_id in self._planned:
+            if write.is_recorded(index) or write.row_id in self._planned:
                 continue
-            if write.is_of(waiting) or (has_grace and write.is_younger(SETTLE, now)):
+            if write.is_of(waiting) or (has_grace and write.is_younger(GRACE, now)):
                 self.unsettled += len(write.commits)
-                settled_up_to = min(settled_up_to, write.versions[0])
+                reconciled_up_to = min(reconciled_up_to, write.versions[0])
             elif self.since is None or not write.is_before(self.since):
                 self._add(write, found)
-        self._mark(found, settled_up_to)
-        self.phantom += phantom_rows(found, known, self.since)
-        self.differing += differing_rows(found, known, self.since)
+        self._advance_watermark(found, reconciled_up_to)
+        self.phantom += phantom_rows(found, index, self.since)
+        self.differing += differing_rows(found, index, self.since)
 
     def _add(self, write: Write, found: LogRead) -> None:
         name = found.name_before(write.commits[0])
@@ -206,15 +217,15 @@ class ReconcileScan:
         self.rows.append(as_json(row).encode())
         (self.missing if write.is_witnessed else self.foreign).append(_unrecorded(write, row))
 
-    def _mark(self, found: LogRead, settled_up_to: int) -> None:
-        # With a lower bound in time, what lies below it has not been looked at.
-        if self.since is None and found.guid is not None and settled_up_to > found.start:
-            self.marks[app_id(found.target.uri, found.guid)] = settled_up_to
+    def _advance_watermark(self, found: LogRead, reconciled_up_to: int) -> None:
+        # With `since`, older commits have not been compared.
+        if self.since is None and found.guid is not None and reconciled_up_to > found.start:
+            self.watermarks[app_id(found.target.uri, found.guid)] = reconciled_up_to
 
-    # --- what comes of it ----------------------------------------------------------------------------
+    # --- the plan ------------------------------------------------------------------------------------
 
     def plan(self) -> ReconcilePlan:
-        """Return what was seen."""
+        """Return the plan."""
         return ReconcilePlan(
             missing=tuple(self.missing),
             foreign=tuple(self.foreign),
@@ -228,7 +239,7 @@ class ReconcileScan:
             _root=self.root,
             _rows=operation_rows(self.rows),
             _writes=self.writes,
-            _marks=self.marks,
+            _watermarks=self.watermarks,
             _spools=self.spools,
         )
 

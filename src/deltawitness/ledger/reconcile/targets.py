@@ -1,4 +1,4 @@
-"""Which tables a reconcile looks at, each in the spelling of the ledger and as it can be opened."""
+"""Select the tables of a reconcile, each with its URI in the ledger and the location to open it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = ["Target", "targets_of"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A table to look at.
+    """A table to compare.
 
     Attributes:
-        uri: where it lies, as the ledger spells it.
-        location: where it lies, as it is opened.
+        uri: its location in the ledger's spelling.
+        location: its location as passed to delta-rs.
         storage_options: as for `DeltaTable`.
-        is_asked: whether the caller named it; else the inventory did.
+        is_requested: whether the caller named it; otherwise the inventory did.
     """
 
     uri: str
     location: str
     storage_options: dict[str, str] | None = field(default=None, repr=False)
-    is_asked: bool = True
+    is_requested: bool = True
 
     def log(self) -> CommitLog:
         """Return its log; nothing is read yet."""
@@ -49,16 +49,20 @@ def targets_of(
     inventory: DeltaTable | None,
     tables: Iterable[str | os.PathLike[str] | DeltaTable] | None,
 ) -> tuple[list[Target], list[UnreadableTable]]:
-    """Return the tables to look at, each once, and what was asked for and names none.
+    """Return the tables to compare, each once, and the requested texts that match no table.
 
     Args:
-        root: where the ledger lies; its own tables are left out.
-        inventory: names the tables when the caller does not.
+        root: location of the ledger; its own tables are left out.
+        inventory: supplies the tables if the caller names none.
         tables: URIs, globs of local paths, or open tables.
     """
     unreadable: list[UnreadableTable] = []
     found: dict[str, Target] = {}
-    named = _known(root, inventory) if tables is None else _asked(root, tables, unreadable)
+    named = (
+        _from_inventory(root, inventory)
+        if tables is None
+        else _from_caller(root, tables, unreadable)
+    )
     for target in named:
         if not _is_ledgers_own(root, target.uri):
             found.setdefault(target.uri, target)
@@ -69,7 +73,7 @@ def _is_ledgers_own(root: LedgerRoot, uri: str) -> bool:
     return uri.startswith(f"{ledger_uri(root.uri)}/{LEDGER_DIRECTORY}/")
 
 
-def _known(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
+def _from_inventory(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
     if inventory is None:
         return
     others = ", ".join(
@@ -81,10 +85,10 @@ def _known(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
         f" AND (operation IS NULL OR operation NOT IN ({others}))",
     )["table_uri"]
     for uri in sorted(uris.to_pylist()):
-        yield Target(uri, uri, _options_for(root, uri), is_asked=False)
+        yield Target(uri, uri, _options_for(root, uri), is_requested=False)
 
 
-def _asked(
+def _from_caller(
     root: LedgerRoot,
     tables: Iterable[str | os.PathLike[str] | DeltaTable],
     unreadable: list[UnreadableTable],
@@ -102,7 +106,7 @@ def _asked(
 
 
 def _locations(text: str) -> Iterator[str]:
-    """Yield the locations that a text names: itself, or those that it matches as a pattern."""
+    """Yield the locations that a text names: the text itself, or tables that match it as a glob."""
     path = local_path(text)
     if path is None:
         yield text
@@ -120,7 +124,7 @@ def _is_table(path: str) -> bool:
 
 
 def _options_for(root: LedgerRoot, location: str) -> dict[str, str] | None:
-    """Return how to reach a table: as the ledger itself when it lies beside it, else as it is."""
+    """Return the ledger's storage options for a table on the same storage, else None."""
     theirs, ours = (urlsplit(ledger_uri(uri)) for uri in (location, root.uri))
     is_beside = (theirs.scheme, theirs.netloc) == (ours.scheme, ours.netloc)
     return root.storage_options if is_beside else None

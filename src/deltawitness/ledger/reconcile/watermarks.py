@@ -1,7 +1,7 @@
-"""How far a table's log has been reconciled: a mark in the inventory, for each life of the table.
+"""Watermarks: up to which version a table's log has been reconciled, per table incarnation.
 
-The mark is an application transaction beside the rows themselves. Its id names the table by where it
-lies and by the id in its metadata, so that a table made anew in the same place begins anew.
+A watermark is an application transaction in the inventory, committed with the rows. Its id contains
+the table's location and the id in its metadata, so that a recreated table starts at version 0.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ __all__ = ["TableIncarnation", "app_id", "incarnation_of", "watermark_of"]
 
 
 def app_id(uri: str, guid: str) -> str:
-    """Return the application id of a table's mark.
+    """Return the application id of a table's watermark.
 
     Args:
-        uri: where it lies.
+        uri: location of the table.
         guid: the id in its metadata.
     """
     return f"{RECONCILE_APP_ID_PREFIX}{table_id(uri)}/{guid}"
 
 
 def watermark_of(inventory: DeltaTable | None, uri: str, guid: str | None) -> int:
-    """Return the first version that has not been reconciled."""
+    """Return the first version of a table that has not been reconciled."""
     if inventory is None or guid is None:
         return 0
     return inventory.transaction_version(app_id(uri, guid)) or 0
@@ -45,24 +45,25 @@ def watermark_of(inventory: DeltaTable | None, uri: str, guid: str | None) -> in
 
 @dataclass(frozen=True, slots=True)
 class TableIncarnation:
-    """What tells a table from another in the same place.
+    """Identity of a table at a location; it differs after the table is dropped and recreated.
 
     Attributes:
-        guid: the id in its metadata, if it can be found.
-        born: milliseconds of commit 0; of the creation that its metadata names when commit 0 is gone.
+        guid: the id in its metadata; None if unknown.
+        created_ms: time of commit 0 in milliseconds since the Unix epoch, or of the creation in its
+            metadata when commit 0 is gone; None if unknown.
     """
 
     guid: str | None
-    born: int | None
+    created_ms: int | None
 
 
 def incarnation_of(target: Target, log: CommitLog, versions: list[int]) -> TableIncarnation:
-    """Return which table lies there, without opening it where that can be helped.
+    """Return the incarnation of a table, if possible without opening it.
 
     Args:
         target: the table.
         log: its log.
-        versions: what it holds.
+        versions: the versions in the log.
     """
     first = log.read(0) if versions[:1] == [0] else None
     metadata = None if first is None else first_action(first, "metaData")
@@ -87,12 +88,12 @@ def _in_checkpoint(target: Target) -> TableIncarnation | None:
             ]
         )
         return next((found for name in names if (found := _incarnation_in(target, name))), None)
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, the engine may know better
+    except Exception:  # noqa: BLE001 - the engine may still open it
         return None
 
 
 def _incarnation_in(target: Target, name: str) -> TableIncarnation | None:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - only for logs whose beginning is gone
+    import pyarrow.parquet as pq  # noqa: PLC0415 - only for logs without commit 0
 
     file = pq.ParquetFile(io.BytesIO(_log_file(target, name)))
     read = file.read(columns=["metaData.id", "metaData.createdTime"])
@@ -125,5 +126,5 @@ def _opened(target: Target) -> TableIncarnation | None:
         table = DeltaTable(target.location, storage_options=target.storage_options)
         metadata = table.metadata()
         return TableIncarnation(str(metadata.id), metadata.created_time)
-    except Exception:  # noqa: BLE001 - without it the table is read whole each time
+    except Exception:  # noqa: BLE001 - without it the log is read from its start each time
         return None

@@ -1,4 +1,4 @@
-"""Commits put together to the writes that made them."""
+"""Group the commits of a log by write."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from deltawitness.ledger.reconcile.log_reader import Commit
 
 __all__ = ["Write", "writes_of"]
 
-FARTHEST_AHEAD_MS = 86_400_000
-"""Milliseconds that a commit may seem to come from the future before its clock is not believed."""
+MAX_CLOCK_AHEAD_MS = 86_400_000
+"""Milliseconds that a commit may lie in the future; the time of a later one is taken as wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write as a log holds it.
+    """A write in a log.
 
     Attributes:
-        uri: the table, as the ledger spells it.
-        commits: its commits, ascending: several of a VACUUM or an OPTIMIZE.
+        uri: the table, in the ledger's spelling.
+        commits: its commits, ascending; a VACUUM or an OPTIMIZE has several.
     """
 
     uri: str
@@ -29,50 +29,50 @@ class Write:
 
     @property
     def ids(self) -> frozenset[str]:
-        """Every write id that it answers to."""
+        """Every write id that identifies it."""
         return frozenset().union(*(commit.ids for commit in self.commits))
 
     @property
     def row_id(self) -> str:
-        """The write id of its row when it is made from the log."""
+        """The write id of its row, if the row is made from the log."""
         return self.commits[0].row_id
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """What it committed."""
+        """The versions it committed."""
         return tuple(commit.version for commit in self.commits)
 
     @property
     def is_witnessed(self) -> bool:
-        """Whether it carries our metadata."""
+        """Whether it has our metadata."""
         return self.commits[0].is_witnessed
 
-    def is_told(self, known: InventoryIndex) -> bool:
-        """Tell whether a row tells of it."""
-        return any(known.covers(self.uri, commit) for commit in self.commits)
+    def is_recorded(self, index: InventoryIndex) -> bool:
+        """Return whether it has a row."""
+        return any(index.covers(self.uri, commit) for commit in self.commits)
 
     def is_of(self, ids: AbstractSet[str]) -> bool:
-        """Tell whether it is one of some writes."""
+        """Return whether its write ids include any of some ids."""
         return not ids.isdisjoint(self.ids)
 
     def is_younger(self, seconds: float, now: int) -> bool:
-        """Tell whether a commit of it is less than so many seconds old.
+        """Return whether any of its commits is younger than some seconds.
 
         Args:
-            seconds: how many.
+            seconds: the age.
             now: milliseconds since the Unix epoch.
         """
         ages = [now - commit.time for commit in self.commits if commit.time is not None]
-        return any(-FARTHEST_AHEAD_MS < age < seconds * 1000 for age in ages)
+        return any(-MAX_CLOCK_AHEAD_MS < age < seconds * 1000 for age in ages)
 
     def is_before(self, time: int) -> bool:
-        """Tell whether all of it was committed before a time in milliseconds."""
+        """Return whether all of its commits are older than a time in milliseconds."""
         times = [commit.time for commit in self.commits if commit.time is not None]
         return bool(times) and max(times) < time
 
 
 def writes_of(uri: str, commits: Iterable[Commit]) -> list[Write]:
-    """Return the writes of some commits, in the order of their first ones."""
+    """Group commits into writes, in the order of their first commits."""
     groups: dict[str, list[Commit]] = {}
     for commit in commits:
         groups.setdefault(commit.row_id, []).append(commit)

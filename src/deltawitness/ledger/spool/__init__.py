@@ -1,5 +1,6 @@
-"""The spool: a local, append-only journal of each process, drained into the ledger later.
+"""The spool: a local, append-only journal per process, drained into the ledger later.
 
-`provisional` builds the record of a write while its thread waits, `records` encodes it, `writer`
-appends it, `reader` finds the segments to drain, `supervisor` adds how the process ended.
+`provisional` builds the record of a write on its caller's thread, `records` encodes records,
+`writer` appends them, `reader` finds the segments to drain, and `supervisor` adds how the process
+ended.
 """

@@ -1,7 +1,7 @@
-"""The note of a write: what its own thread can say of it, put together in a few microseconds.
+"""Provisional records of writes, built on the caller's thread in a few microseconds.
 
-Most of a note is the same for all writes of one kind to one table, and all writes of one run; these
-parts are made once, as text, and joined with the few figures of the single write.
+Most of a record is the same for all writes of one kind to one table, and for all writes of a run.
+These parts are encoded once as JSON text and joined with the few values of each write.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ import os
 from functools import lru_cache
 
 from deltawitness.events import InputVersion, WriteIntent
-from deltawitness.ledger.tables.write_rows import as_json, intent_part, ledger_uri, place_part
+from deltawitness.ledger.tables.write_rows import (
+    as_json,
+    intent_columns,
+    ledger_uri,
+    process_columns,
+)
 from deltawitness.redaction import redact_label
 from deltawitness.run import RunContext
 
@@ -19,14 +24,14 @@ __all__ = ["intent_text", "provisional_text"]
 
 
 def intent_text(intent: WriteIntent, location: str | None, table_id: str | None) -> str:
-    """Return the part of a note that is the same for all writes of an intent, as JSON members.
+    """Return the JSON members that all provisional records of an intent share.
 
     Args:
-        intent: what they mean to do.
-        location: where the table lies, absolute.
-        table_id: its id.
+        intent: the intent of the writes.
+        location: the table's absolute location.
+        table_id: the table's id.
     """
-    row = intent_part(intent) | {
+    row = intent_columns(intent) | {
         "table_uri": None if location is None else ledger_uri(location),
         "table_id": table_id,
         "inputs": _versions(intent.inputs),
@@ -41,16 +46,16 @@ def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None
 
 @lru_cache(maxsize=64)
 def _run_text(run_id: str, job: str, pid: int) -> str:
-    row = {"run_id": run_id, "job": redact_label(job), **place_part(), "pid": pid}
+    row = {"run_id": run_id, "job": redact_label(job), **process_columns(), "pid": pid}
     return as_json(row)[1:-1]
 
 
-def provisional_text(  # noqa: PLR0913 - the figures of one write, by keyword
+def provisional_text(  # noqa: PLR0913 - keyword-only values of one write
     intent: str,
     run: RunContext,
     *,
     write_id: str,
-    mark: str,
+    commit_write_id: str,
     started_at: int,
     duration_ns: int,
     trace_id: str | None,
@@ -60,27 +65,27 @@ def provisional_text(  # noqa: PLR0913 - the figures of one write, by keyword
     version: int | None,
     more: dict[str, object] | None = None,
 ) -> str:
-    """Return a note as JSON.
+    """Return a provisional record as JSON.
 
     Args:
-        intent: what :func:`intent_text` gave for it.
-        run: the run that it belongs to.
-        write_id: its id.
-        mark: the id that its commit carries.
+        intent: the text that :func:`intent_text` returned for the write's intent.
+        run: the run of the write.
+        write_id: id of the write.
+        commit_write_id: the write id in its commit; differs from `write_id` if the caller set one.
         started_at: nanoseconds since the Unix epoch.
         duration_ns: nanoseconds that the engine's call took.
         trace_id: 32 hex digits.
         span_id: 16 hex digits.
         thread: name of the calling thread.
         base: the table's version before the call.
-        version: the table's version after it.
-        more: what only some writes have: an error, a reason for no commit.
+        version: the table's version after the call.
+        more: further members: an error, or the reason for no commit.
     """
-    marked = f'"{mark}"' if mark is write_id else json.dumps(mark)
+    quoted = f'"{commit_write_id}"' if commit_write_id is write_id else json.dumps(commit_write_id)
     text = (
         f'{{{intent},{_run_text(run.run_id, run.job, os.getpid())},"write_id":"{write_id}",'
         f'"event_time":{started_at // 1000},"duration_ms":{duration_ns / 1e6},'
-        f'"thread":{_label_text(thread)},"_mark":{marked}'
+        f'"thread":{_label_text(thread)},"_mark":{quoted}'
     )
     if trace_id is not None:
         text += f',"trace_id":"{trace_id}","span_id":"{span_id}"'

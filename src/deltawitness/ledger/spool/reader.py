@@ -1,4 +1,4 @@
-"""What waits to be drained: the sealed segments of this process, and the spools of dead ones."""
+"""Readers of spools: segments to drain, spools of dead processes, and ids of spooled writes."""
 
 from __future__ import annotations
 
@@ -27,88 +27,93 @@ from deltawitness.semconv import SPOOL_APP_ID_PREFIX
 __all__ = [
     "SegmentContents",
     "adopt",
-    "adopt_together",
-    "has_dead",
-    "live_write_ids",
+    "adopt_batches",
+    "has_abandoned",
     "read_segment",
     "segments_of",
     "spool_app_id",
+    "spooled_write_ids",
 ]
 
 Row = dict[str, Any]
 
-MADE_WITHIN = 3600.0
-"""Seconds in which the folder of a spool is surely made."""
+CREATION_TIMEOUT = 3600.0
+"""Seconds after which the folder of a spool that is still being created belongs to a dead
+process."""
 
-TOGETHER = 64
-"""Spools of dead processes that are drained together, so that many short ones cost few commits."""
+SPOOLS_PER_BATCH = 64
+"""Spools of dead processes that are drained together, to save commits."""
 
 
 def spool_app_id(home: Path) -> str:
-    """Return the application id that a spool's segments are marked with in the ledger's tables."""
+    """Return the application id that a spool's segments have in the ledger's tables."""
     return f"{SPOOL_APP_ID_PREFIX}{home.name}"
 
 
 @dataclass(slots=True)
 class SegmentContents:
-    """What one segment tells.
+    """The records of one segment.
 
     Attributes:
-        app_id: of its spool.
-        number: its place in the spool.
-        rows: rows of the inventory, as JSON.
-        notes: notes whose rows are missing.
+        app_id: application id of its spool.
+        number: its number in the spool.
+        rows: final rows of the inventory, as JSON.
+        provisional: provisional records without a final row.
         runs: rows of runs that ended.
-        open_runs: runs that it says are open, by id.
+        open_runs: runs that were still open at the end of the segment, by id.
         snapshots: rows of the snapshot registry.
-        damaged: lines that did not match their checksum.
-        process_end: how the process ended, where another process has seen it.
+        damaged: number of records that did not match their checksum, or do not fit their table.
+        process_end: how the process ended, if a supervisor recorded it.
     """
 
     app_id: str
     number: int
     rows: list[Record] = field(default_factory=list)
-    notes: list[Row] = field(default_factory=list)
+    provisional: list[Row] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
     open_runs: dict[str, Row] = field(default_factory=dict)
     snapshots: list[Row] = field(default_factory=list)
     damaged: int = 0
     process_end: ProcessEnd | None = None
 
-    def open_after(self, before: Mapping[str, Row]) -> dict[str, Row]:
-        """Return the runs that are open at its end, given those that were open before it."""
+    def runs_open_after(self, before: Mapping[str, Row]) -> dict[str, Row]:
+        """Return the runs that are open after this segment.
+
+        Args:
+            before: the runs that were open before it, by id.
+        """
         ended = {run["run_id"] for run in self.runs}
         going_on = {run_id: row for run_id, row in before.items() if run_id not in ended}
         return going_on | self.open_runs
 
 
 def read_segment(path: Path) -> SegmentContents:
-    """Return what a segment tells.
+    """Read a segment.
 
     Raises:
         OSError: it cannot be read.
     """
     lines = decode(path.read_bytes())
-    told = SegmentContents(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
-    notes: dict[str, Record] = {}
-    for line in lines.whole:
+    contents = SegmentContents(spool_app_id(path.parent), int(path.stem), damaged=lines.damaged)
+    pending: dict[str, Record] = {}
+    for line in lines.valid:
         match line.kind:
-            case RecordKind.NOTE:
-                notes[line.key] = line
+            case RecordKind.PROVISIONAL:
+                pending[line.key] = line
             case RecordKind.ROW:
-                notes.pop(line.key, None)
-                told.rows.append(line)
+                pending.pop(line.key, None)
+                contents.rows.append(line)
             case RecordKind.RUN_START:
-                told.open_runs[line.key] = json.loads(line.body)
+                contents.open_runs[line.key] = json.loads(line.body)
             case RecordKind.RUN_END:
-                told.open_runs.pop(line.key, None)
-                told.runs.append(json.loads(line.body))
+                contents.open_runs.pop(line.key, None)
+                contents.runs.append(json.loads(line.body))
             case RecordKind.SNAPSHOT:
-                told.snapshots.append(json.loads(line.body))
+                contents.snapshots.append(json.loads(line.body))
             case _:
-                told.damaged += 1
-    told.notes = [json.loads(line.body) for line in notes.values()]
-    return told
+                contents.damaged += 1
+    contents.provisional = [json.loads(line.body) for line in pending.values()]
+    return contents
 
 
 # --- other processes ---------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ def read_segment(path: Path) -> SegmentContents:
 
 @dataclass(frozen=True, slots=True)
 class AbandonedSpool:
-    """The spool of a process that is gone, ours for as long as its lock is held.
+    """The spool of a dead process. Its lock must be held while it is used.
 
     Attributes:
         home: its folder.
@@ -126,8 +131,8 @@ class AbandonedSpool:
     home: Path
     segments: Sequence[Path]
 
-    def forget(self) -> None:
-        """Delete it, once all of it is in the ledger."""
+    def delete(self) -> None:
+        """Delete the spool, after all of it has been drained."""
         delete_spool(self.home)
 
 
@@ -139,7 +144,10 @@ def _segments_in(home: Path) -> list[Path]:
 
 
 def _is_half_deleted(home: Path) -> bool:
-    """Tell whether somebody died while deleting a spool: it has had its lock since it could be seen."""
+    """Return whether the deletion of a spool was interrupted: it has no lock file and no segments.
+
+    The lock file is created before the folder gets its final name, and deleted last.
+    """
     try:
         return not (home / OWNER_LOCK).exists() and not _segments_in(home)
     except OSError:  # gone, or of another user
@@ -148,28 +156,33 @@ def _is_half_deleted(home: Path) -> bool:
 
 def _is_old(home: Path) -> bool:
     with suppress(OSError):
-        return time.time() - home.stat().st_mtime > MADE_WITHIN
+        return time.time() - home.stat().st_mtime > CREATION_TIMEOUT
     return False
 
 
-def _homes(folder: Path, besides: Path | None) -> list[Path]:
+def _spools_in(folder: Path, exclude: Path | None) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if path.name.startswith(REVISION)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(path for path in found if path != besides)
+    return sorted(path for path in found if path != exclude)
 
 
 def segments_of(folder: Path) -> Iterator[Path]:
-    """Yield the segments of all spools, whoever they belong to."""
-    for home in _homes(folder, None):
+    """Yield the segments of all spools in a folder, of live and dead processes."""
+    for home in _spools_in(folder, None):
         with suppress(FileNotFoundError):  # drained and deleted meanwhile
             yield from _segments_in(home)
 
 
 @contextmanager
-def _owned(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
-    """Hold the lock of a spool for the block; tell whether it could be had."""
+def _try_lock(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
+    """Lock a spool for the block; yield whether that succeeded.
+
+    Args:
+        home: the folder of the spool.
+        how: the `flock` operation.
+    """
     try:
         descriptor = os.open(home / OWNER_LOCK, os.O_RDWR)
     except OSError:  # drained and deleted meanwhile, or of another user
@@ -177,7 +190,7 @@ def _owned(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
         return
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-        # Whoever held it before may have deleted it.
+        # A previous holder of the lock may have deleted the spool.
         yield (home / OWNER_LOCK).exists()
     except BlockingIOError:
         yield False
@@ -185,40 +198,42 @@ def _owned(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def adopt(folder: Path, besides: Path | None = None) -> Iterator[AbandonedSpool]:
-    """Yield the spools whose processes are gone, one after the other, each locked meanwhile.
+def adopt(folder: Path, exclude: Path | None = None) -> Iterator[AbandonedSpool]:
+    """Yield the spools of dead processes one by one, each locked until the next.
 
     Args:
-        folder: where the spools of all processes lie.
-        besides: the one of this process.
+        folder: the folder of all spools.
+        exclude: the spool of this process.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    for spools in adopt_together(folder, besides, most=1):
+    for spools in adopt_batches(folder, exclude, most=1):
         yield from spools
 
 
-def adopt_together(
-    folder: Path, besides: Path | None = None, *, most: int = TOGETHER
+def adopt_batches(
+    folder: Path, exclude: Path | None = None, *, most: int = SPOOLS_PER_BATCH
 ) -> Iterator[list[AbandonedSpool]]:
-    """Yield the spools whose processes are gone, some at a time, all of these locked meanwhile.
+    """Yield the spools of dead processes in batches, each batch locked until the next.
+
+    Also deletes folders whose creation or deletion was interrupted.
 
     Args:
-        folder: where the spools of all processes lie.
-        besides: the one of this process.
-        most: how many at a time.
+        folder: the folder of all spools.
+        exclude: the spool of this process.
+        most: the size of a batch.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    homes = _homes(folder, besides)
+    homes = _spools_in(folder, exclude)
     for few in (homes[first : first + most] for first in range(0, len(homes), most)):
         with ExitStack() as locks:
             ours = [
                 home
                 for home in few
-                if locks.enter_context(_owned(home)) and not is_supervised(home)
+                if locks.enter_context(_try_lock(home)) and not is_supervised(home)
             ]
             if ours:
                 yield [AbandonedSpool(home, _segments_in(home)) for home in ours]
@@ -226,42 +241,42 @@ def adopt_together(
             if home not in ours and _is_half_deleted(home):
                 delete_spool(home)
     for home in folder.glob(f"{NEW}*"):
-        if _is_old(home):  # its process died before it could be seen
+        if _is_old(home):  # its process died before the rename
             delete_spool(home)
 
 
-def has_dead(folder: Path, besides: Path | None = None) -> bool:
-    """Return whether a drain has something to do for processes that are gone; reads no segment.
+def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
+    """Return whether there are spools of dead processes to drain or delete; reads no segment.
 
     Args:
-        folder: where the spools of all processes lie.
-        besides: the one of this process.
+        folder: the folder of all spools.
+        exclude: the spool of this process.
 
     Raises:
         OSError: a folder cannot be read.
     """
-    for home in _homes(folder, besides):
-        with _owned(home) as is_ours:
+    for home in _spools_in(folder, exclude):
+        with _try_lock(home) as is_ours:
             if (is_ours and not is_supervised(home)) or _is_half_deleted(home):
                 return True
     return any(map(_is_old, folder.glob(f"{NEW}*")))
 
 
-def live_write_ids(folder: Path, besides: Path | None = None) -> tuple[set[str], bool]:
-    """Return the ids of operations that wait in any spool, and whether any of them has an owner.
+def spooled_write_ids(folder: Path, exclude: Path | None = None) -> tuple[set[str], bool]:
+    """Return the write ids in all spools, and whether any spool belongs to a live process.
 
     Args:
-        folder: where the spools of all processes lie.
-        besides: the one of this process, which is no owner here.
+        folder: the folder of all spools.
+        exclude: the spool of this process, which does not count as live.
     """
     waiting: set[str] = set()
     has_owner = False
-    for home in _homes(folder, None):
-        if home != besides:
-            # Shared, so that those who only look do not take each other for owners.
-            with _owned(home, fcntl.LOCK_SH) as is_free:
+    for home in _spools_in(folder, None):
+        if home != exclude:
+            # A shared lock, so that two readers do not take each other for the owner.
+            with _try_lock(home, fcntl.LOCK_SH) as is_free:
                 has_owner = has_owner or not is_free
-        with suppress(OSError):  # drained and deleted while we look: in the ledger now
+        with suppress(OSError):  # drained and deleted meanwhile: in the ledger now
             for path in _segments_in(home):
                 waiting |= _write_ids(path)
     return waiting, has_owner
@@ -271,19 +286,19 @@ def _write_ids(path: Path) -> set[str]:
     try:
         lines = decode(path.read_bytes())
     except FileNotFoundError:
-        # Sealed and so renamed, or drained and deleted.
+        # Renamed because it was sealed, or drained and deleted.
         sealed = path.with_suffix(SEALED)
         if path.suffix == SEALED or not sealed.exists():
             return set()
         return _write_ids(sealed)
-    kinds = {RecordKind.NOTE.value, RecordKind.ROW.value}
-    ids = {line.key for line in lines.whole if line.kind in kinds}
-    return ids | {mark for line in lines.whole if (mark := _other_write_id(line))}
+    kinds = {RecordKind.PROVISIONAL.value, RecordKind.ROW.value}
+    ids = {line.key for line in lines.valid if line.kind in kinds}
+    return ids | {other for line in lines.valid if (other := _other_write_id(line))}
 
 
 def _other_write_id(line: Record) -> str | None:
-    """Return the id that a write's commit carries when its caller has put another in place of ours."""
-    if line.kind != RecordKind.NOTE or b'"_mark":"%b"' % line.key.encode() in line.body:
+    """Return the write id that the caller set in the commit instead of ours, if any."""
+    if line.kind != RecordKind.PROVISIONAL or b'"_mark":"%b"' % line.key.encode() in line.body:
         return None
-    mark = json.loads(line.body).get("_mark")
-    return mark if isinstance(mark, str) else None
+    write_id = json.loads(line.body).get("_mark")
+    return write_id if isinstance(write_id, str) else None

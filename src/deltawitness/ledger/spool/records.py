@@ -1,8 +1,8 @@
-"""The lines of a spool segment: each says what it is, of whom, and proves that it is whole.
+"""Records of a spool segment: one line each, with a kind, an id and a checksum.
 
-A line is `<crc32> <kind> <id> <json>`, where the checksum covers the rest. A process may die in the
-middle of one, a disk may fill up in the middle of one, and a file may be damaged later: what does
-not match its checksum is passed over and counted, and the lines beside it still stand.
+A line is `<crc32> <kind> <id> <json>`; the checksum covers the text after it. A process that dies,
+a full disk or later damage can leave a partial line. Lines that do not match their checksum are
+skipped and counted; the other lines remain valid.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ __all__ = ["Record", "RecordKind", "Records", "decode", "encode"]
 
 
 class RecordKind(StrEnum):
-    """What a line tells."""
+    """The kinds of records."""
 
-    NOTE = "N"
-    """A write has ended: what its own thread knew of it."""
+    PROVISIONAL = "N"
+    """Provisional record of a write that has ended, from the caller's thread."""
     ROW = "R"
-    """The whole row of an operation; it takes the place of the note of the same id."""
+    """Final row of an operation; replaces the provisional record with the same id."""
     RUN_START = "S"
-    """A run is open; told again at the head of each segment until it ends."""
+    """A run is open; repeated at the head of each segment until the run ends."""
     RUN_END = "E"
-    """The whole row of a run that has ended."""
+    """Row of a run that has ended."""
     SNAPSHOT = "M"
-    """The whole row of a metadata snapshot."""
+    """Row of a metadata snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line, its JSON still as it was written."""
+    """One record; `body` is its JSON, not parsed."""
 
     kind: str
     key: str
@@ -40,28 +40,28 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a segment holds.
+    """The decoded content of a segment.
 
     Attributes:
-        whole: its lines, in order.
-        damaged: how many lines in it did not match their checksum.
-        torn: whether its end was cut off in the middle of a line.
+        valid: its records, in order.
+        damaged: number of lines that did not match their checksum.
+        torn: whether the last line is incomplete.
     """
 
-    whole: tuple[Record, ...]
+    valid: tuple[Record, ...]
     damaged: int = 0
     torn: bool = False
 
 
 def encode(kind: RecordKind, key: str, body: str) -> bytes:
-    r"""Return a line.
+    r"""Return a record as a line.
 
     Args:
-        kind: what it tells.
-        key: of which write or run; without blanks.
-        body: JSON without line breaks, in ASCII.
+        kind: its kind.
+        key: id of the write or run; without spaces.
+        body: JSON in ASCII, without line breaks.
 
-    >>> encode(RecordKind.NOTE, "w-1", "{}")
+    >>> encode(RecordKind.PROVISIONAL, "w-1", "{}")
     b'2b5b947e N w-1 {}\n'
     """
     content = f"{kind.value} {key} {body}".encode("ascii")
@@ -69,12 +69,12 @@ def encode(kind: RecordKind, key: str, body: str) -> bytes:
 
 
 def decode(content: bytes) -> Records:
-    r"""Return what is whole in the content of a segment.
+    r"""Decode the content of a segment; skip and count damaged lines.
 
-    >>> decode(encode(RecordKind.NOTE, "w-1", "{}") + b"00000000 N w-2 {}\n00ff").damaged
+    >>> decode(encode(RecordKind.PROVISIONAL, "w-1", "{}") + b"00000000 N w-2 {}\n00ff").damaged
     1
     """
-    whole: list[Record] = []
+    valid: list[Record] = []
     damaged = 0
     texts = content.split(b"\n")
     tail = texts.pop()
@@ -83,8 +83,8 @@ def decode(content: bytes) -> Records:
         if line is None:
             damaged += 1
         else:
-            whole.append(line)
-    return Records(tuple(whole), damaged, torn=bool(tail))
+            valid.append(line)
+    return Records(tuple(valid), damaged, torn=bool(tail))
 
 
 def _parse_record(text: bytes) -> Record | None:

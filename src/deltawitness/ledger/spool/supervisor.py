@@ -1,10 +1,10 @@
-"""The process that waits for another and sees how it ends: `deltawitness run` and its program.
+"""How a supervisor (`deltawitness run`) adds a program's exit status to the program's spool.
 
-A program cannot see its own exit code, and says nothing when a signal or `os._exit()` ends it. So
-the program leaves the row of its run in its spool, and the command puts a file beside it that says
-how the program ended; whoever drains the spool then adds that to the row. Until there is such a file,
-a symbolic link in the spool names a file that the command holds a lock on: nobody drains that spool.
-When the command dies the lock is free, and the next drain takes the row as it is.
+A program cannot see its own exit code, and records nothing when a signal or `os._exit()` ends it.
+So the program leaves the row of its run in its spool, and the supervisor writes a file next to it
+that says how the program ended; the drain adds that to the row. Until the file exists, a symbolic
+link in the spool names a file that the supervisor holds a lock on, and no process drains the spool.
+If the supervisor dies, the lock is free and the next drain uses the row unchanged.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["SUPERVISOR_LINK", "ProcessEnd", "Supervision", "is_supervised"]
 Row = dict[str, Any]
 
 SUPERVISOR_LINK = "supervisor"
-"""Name of the link in a spool."""
+"""Name of the symbolic link in a spool to the supervisor's lock file."""
 
 PROCESS_END = "process_end.json"
-"""Name of the file in a spool that says how its process has ended."""
+"""Name of the file in a spool that says how its process ended."""
 
 
 def is_supervised(home: Path) -> bool:
-    """Return whether a process that lives is yet to write how the owner of a spool has ended.
+    """Return whether a live supervisor has yet to record how the owner of a spool ended.
 
     Args:
         home: the folder of the spool.
@@ -53,10 +53,10 @@ def is_supervised(home: Path) -> bool:
 
 
 class Supervision:
-    """The lock that a process holds while it waits for the one that it has started.
+    """The lock that a supervisor holds until its child process has ended.
 
     Args:
-        path: a file of its own, which is made.
+        path: the lock file; it is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,11 +66,11 @@ class Supervision:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variable that tells the child who waits for it."""
+        """The environment variable that names the supervisor and its lock to the child."""
         return {Env.SUPERVISOR.value: f"{os.getpid()}:{self.lock}"}
 
     def close(self) -> None:
-        """Leave what is not drained to others."""
+        """Release the lock, so that other processes may drain the child's spools."""
         with suppress(OSError):
             os.close(self._descriptor)
 
@@ -83,12 +83,12 @@ class Supervision:
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """How a process that was waited for has ended.
+    """How a supervised process ended.
 
     Attributes:
-        lock: that its spools name.
+        lock: the supervisor's lock file, which the process's spools link to.
         pid: its process id.
-        run_id: the run that is its own.
+        run_id: the run of the process.
         exit_code: its exit code; -N when signal N ended it.
     """
 
@@ -98,10 +98,10 @@ class ProcessEnd:
     exit_code: int
 
     def write_to(self, folder: Path) -> bool:
-        """Write how the process ended into its spools; return whether it has any.
+        """Write the process's end into each of its spools; return whether it has any.
 
         Args:
-            folder: where the spools of all processes lie.
+            folder: the folder of all spools.
         """
         content = json.dumps({name: getattr(self, name) for name in self.__slots__})
         is_written = False
@@ -116,7 +116,7 @@ class ProcessEnd:
 
     @classmethod
     def read_from(cls, home: Path) -> ProcessEnd | None:
-        """Return how the owner of a spool ended; None where nobody has seen it.
+        """Return how the owner of a spool ended; None if no supervisor recorded it.
 
         Args:
             home: the folder of the spool.
@@ -127,11 +127,11 @@ class ProcessEnd:
             return None
 
     def row_with_exit(self, row: Mapping[str, Any]) -> Row:
-        """Return the row of a run with what is known of the process's end.
+        """Return a run's row with the exit code, and the status that follows from it.
 
         Args:
-            row: of any run of the process. That of its own run gets the exit code, and the status
-                that follows from it. Another that was open at the end stays abandoned.
+            row: the row of any run of the process. Only the process's own run gets a new status;
+                other runs that were open at the end stay abandoned.
         """
         if row.get("pid") != self.pid:
             return dict(row)

@@ -1,10 +1,10 @@
-"""A local, append-only journal of finished writes, drained to Delta later.
+"""The spool of this process: an append-only local journal, drained into the ledger later.
 
-Each process has a folder of its own under the spool's folder, and holds a lock on it for as long as
-it lives: a folder whose lock is free belongs to a process that is gone, and the next drain adopts
-it. In the folder are segments. Lines go to the open one; a drain seals it, carries it into the
-ledger and deletes it. Nothing is ever synced to the disk: what the kernel has taken survives the
-death of the process, and what a power cut takes is in the Delta log still.
+Each process has a folder in the spool folder and holds a lock on it for as long as it lives. A
+folder whose lock is free belongs to a dead process, and the next drain adopts it. The folder
+contains segments. Records are appended to the open segment; a drain seals it, appends its content
+to the ledger and deletes it. Nothing is synced to disk: data that the kernel has accepted survives
+the death of the process, and writes lost in a power cut are still in the Delta logs.
 """
 
 from __future__ import annotations
@@ -30,49 +30,59 @@ __all__ = ["NEW", "OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool"
 T = TypeVar("T")
 
 REVISION = "v1-"
-"""What the folder of a spool begins with: a drain adopts only the spools that it can read whole, so
-that a line of a newer release is not cut down to the columns that an older one knows."""
+"""Prefix of a spool's folder. A drain adopts only spools of a format that it knows, so that an old
+release does not reduce records of a newer one to the columns it knows."""
 
 NEW = ".new-"
-"""What the name of a folder begins with while it is made."""
+"""Prefix of a folder that is still being created."""
 
 OWNER_LOCK = "owner.lock"
 OPEN = ".open"
 SEALED = ".seg"
 
 SEGMENT_BYTES = 4 << 20
-"""Bytes after which a segment is sealed."""
+"""Size at which a segment is sealed."""
 
-PATIENCE = 30.0
-"""Seconds that a segment waits for the rows of its notes before it is sealed without them."""
+ROW_TIMEOUT = 30.0
+"""Seconds that a retired segment waits for missing final rows before it is sealed without them."""
 
 RETRY = 1.0
-"""Seconds until a spool that could not be opened is tried again."""
+"""Seconds before a spool that could not be opened is tried again."""
 
 
 class Segment:
-    """A file of lines.
+    """A file of records.
 
     Attributes:
-        number: its place in the spool, from 1 on.
-        path: where it lies.
-        size: bytes in it, besides what it says of open runs at its head.
-        lines: operations told in it.
-        awaited: notes in it whose rows are still to come.
-        since: monotonic seconds when it stopped to take new notes; None while it takes them.
-        is_sealed: whether it takes nothing any more.
+        number: its number in the spool, from 1.
+        path: its path.
+        descriptor: its open file descriptor.
+        size: bytes in it, without the records of open runs at its head.
+        operations: number of operations recorded in it.
+        missing_rows: provisional records in it whose final rows have not been appended.
+        retired_at: monotonic seconds when it stopped taking provisional records; None before.
+        is_sealed: whether it takes no more records.
     """
 
-    __slots__ = ("awaited", "descriptor", "is_sealed", "lines", "number", "path", "since", "size")
+    __slots__ = (
+        "descriptor",
+        "is_sealed",
+        "missing_rows",
+        "number",
+        "operations",
+        "path",
+        "retired_at",
+        "size",
+    )
 
     def __init__(self, number: int, path: Path, descriptor: int) -> None:
         self.number = number
         self.path = path
         self.descriptor = descriptor
         self.size = 0
-        self.lines = 0
-        self.awaited = 0
-        self.since: float | None = None
+        self.operations = 0
+        self.missing_rows = 0
+        self.retired_at: float | None = None
         self.is_sealed = False
 
 
@@ -80,14 +90,15 @@ class Spool:
     """The journal of this process.
 
     Args:
-        folder: where the spools of all processes lie.
-        limit: bytes that may wait; beyond it new lines are dropped and the old ones kept.
-        segment_bytes: bytes after which a segment is sealed.
-        on_error: is told of a spool that cannot be written.
-        open_runs: returns the lines, as kind, id and JSON, that each new segment begins with.
+        folder: the folder of all spools.
+        limit: maximum bytes waiting to be drained; beyond it new records are dropped.
+        segment_bytes: size at which a segment is sealed.
+        on_error: called with each error of writing the spool.
+        open_runs: returns the records (kind, id, JSON) that each new segment begins with.
 
     Attributes:
-        dropped: events that could not be told.
+        folder: the folder of all spools.
+        dropped: number of events that could not be recorded.
     """
 
     def __init__(
@@ -99,7 +110,7 @@ class Spool:
         on_error: Callable[[BaseException], None],
         open_runs: Callable[[], Iterable[tuple[RecordKind, str, str]]] = tuple,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._limit = limit
         self._segment_bytes = segment_bytes
         self._on_error = on_error
@@ -113,76 +124,94 @@ class Spool:
         self._owner: int | None = None
         self._number = 0
         self._active: Segment | None = None
-        self._waiting: list[Segment] = []
+        self._retired: list[Segment] = []
         self._sealed: list[Segment] = []
         self._size = 0
         self._not_before = 0.0
 
-    # --- what a write calls ------------------------------------------------------------------------
+    # --- appending ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Make the folder of this process, so that others see that it lives, before it commits."""
+        """Create and lock this process's folder.
+
+        Called before the process's first commit, so that a reconcile sees that its writer is alive.
+        """
         if self._home is None:
             with self._lock:
                 if self._home is None and time.monotonic() >= self._not_before:
-                    self._trying(self._settled_down)
+                    self._attempt(self._create_home)
 
-    def note(self, key: str, body: str) -> Segment | None:
-        """Append a note, whose row is awaited in the same segment; None when it cannot be kept."""
-        with self._lock:
-            segment = self._append(RecordKind.NOTE, key, body)
-            if segment is not None:
-                segment.awaited += 1
-                segment.lines += 1
-            return segment
+    def append_provisional(self, key: str, body: str) -> Segment | None:
+        """Append the provisional record of a write.
 
-    def settle(self, segment: Segment | None, key: str, body: str) -> bool:
-        """Append the row of a note; once its segment is sealed, the note stands for it.
+        The final row is expected in the same segment.
 
         Args:
-            segment: what :meth:`note` returned.
-            key: the id of the write.
+            key: id of the write.
+            body: the record as JSON.
+
+        Returns:
+            The segment; None if the record could not be written.
+        """
+        with self._lock:
+            segment = self._append(RecordKind.PROVISIONAL, key, body)
+            if segment is not None:
+                segment.missing_rows += 1
+                segment.operations += 1
+            return segment
+
+    def append_row(self, segment: Segment | None, key: str, body: str) -> bool:
+        """Append the final row of a write to the segment of its provisional record.
+
+        If that segment is sealed already, the row is not written and the provisional record
+        remains.
+
+        Args:
+            segment: the return value of :meth:`append_provisional`.
+            key: id of the write.
             body: the row as JSON.
 
         Returns:
-            Whether the write is told, by its row or by its note.
+            Whether the write is recorded, by its row or its provisional record.
         """
         with self._lock:
             if segment is None:
                 return self.append(RecordKind.ROW, key, body)
             if not segment.is_sealed:
-                segment.awaited -= 1
+                segment.missing_rows -= 1
                 self._write(segment, encode(RecordKind.ROW, key, body))
-                if segment.since is not None and segment.awaited == 0:
+                if segment.retired_at is not None and segment.missing_rows == 0:
                     self._seal(segment)
             return True
 
     def append(
-        self, kind: RecordKind, key: str, body: str, *, when_kept: Callable[[], object] = bool
+        self, kind: RecordKind, key: str, body: str, *, on_appended: Callable[[], object] = bool
     ) -> bool:
-        """Append a line that is whole in itself; tell whether it is kept.
+        """Append a record without a later counterpart; return whether it was written.
 
         Args:
-            kind: what it tells.
-            key: of which write or run.
+            kind: its kind.
+            key: id of the write or run.
             body: its JSON.
-            when_kept: is called before anything else can come into the spool.
+            on_appended: called under the spool's lock, before any other record can be appended.
         """
         with self._lock:
             segment = self._append(kind, key, body)
             if segment is None:
                 self.dropped += kind not in {RecordKind.RUN_START, RecordKind.RUN_END}
                 return False
-            segment.lines += kind is not RecordKind.RUN_START
-            when_kept()
+            segment.operations += kind is not RecordKind.RUN_START
+            on_appended()
             return True
 
     def _append(self, kind: RecordKind, key: str, body: str) -> Segment | None:
         line = encode(kind, key, body)
         if self._size + len(line) > self._limit:
-            self._on_error(OSError(errno.EDQUOT, "the spool holds as much as it may"))
+            self._on_error(
+                OSError(errno.EDQUOT, "the spool is full: DELTAWITNESS_SPOOL_LIMIT is reached")
+            )
             return None
-        segment = self._active or self._opened()
+        segment = self._active or self._open_segment()
         if segment is None or not self._write(segment, line):
             return None
         if segment.size >= self._segment_bytes:
@@ -199,7 +228,7 @@ class Spool:
         self._size += written
         if written == len(line):
             return True
-        # A full disk took a part: what is torn must not be taken for the start of the next line.
+        # A full disk took only a part: cut it off, so that the next record starts on a new line.
         with suppress(OSError):
             os.ftruncate(segment.descriptor, os.fstat(segment.descriptor).st_size - written)
             segment.size -= written
@@ -207,23 +236,23 @@ class Spool:
         self._on_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         return False
 
-    def _opened(self) -> Segment | None:
-        """Return a new open segment, or None where there can be none now."""
+    def _open_segment(self) -> Segment | None:
+        """Open a new segment; return None if that is not possible now."""
         if time.monotonic() < self._not_before:
             return None
-        segment = self._trying(self._new_segment)
+        segment = self._attempt(self._new_segment)
         if segment is None:
             return None
         self._active = segment
         size = self._size
         for kind, key, body in self._open_runs():
             self._write(segment, encode(kind, key, body))
-        # Told anew at each head, these count for nothing: a spool that many open runs fill could
-        # tell the end of none of them.
+        # Not counted against the limit: records of many open runs could otherwise fill the spool,
+        # and no end of a run could be recorded.
         segment.size, self._size = 0, size
         return segment
 
-    def _trying(self, make: Callable[[], T]) -> T | None:
+    def _attempt(self, make: Callable[[], T]) -> T | None:
         try:
             return make()
         except OSError as error:
@@ -232,68 +261,68 @@ class Spool:
             return None
 
     def _new_segment(self) -> Segment:
-        home = self._home or self._settled_down()
+        home = self._home or self._create_home()
         number = self._number + 1
         path = home / f"{number:08d}{OPEN}"
-        # Readable, so that what is in it can be saved when somebody deletes the folder.
+        # Readable, so that its content can be copied if the folder is deleted.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
         segment = Segment(number, path, os.open(path, flags, 0o600))
         self._number = number
         return segment
 
-    def _settled_down(self) -> Path:
-        """Make the folder of this process, locked before anybody can see it."""
+    def _create_home(self) -> Path:
+        """Create this process's folder under a temporary name, lock it and rename it into place."""
         name = f"{REVISION}{new_id()}"
-        new = self._folder / f"{NEW}{name}"
+        new = self.folder / f"{NEW}{name}"
         new.mkdir(parents=True, mode=0o700)
         descriptor = os.open(new / OWNER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock = supervisor_lock()
         if lock is not None:
             (new / SUPERVISOR_LINK).symlink_to(lock)
-        home = new.rename(self._folder / name)
+        home = new.rename(self.folder / name)
         self._home, self._owner, self._number = home, descriptor, 0
         return home
 
-    # --- what a drain calls ----------------------------------------------------------------------------
+    # --- draining ----------------------------------------------------------------------------------
 
     @property
     def home(self) -> Path | None:
-        """The folder of this process; None before the first line."""
+        """The folder of this process; None before the first record."""
         return self._home
 
     @property
     def pending(self) -> int:
-        """Operations that are told here and not yet drained."""
+        """Number of recorded operations that are not drained yet."""
         with self._lock:
             here = [self._active] if self._active else []
-            return sum(segment.lines for segment in (*here, *self._waiting, *self._sealed))
+            return sum(segment.operations for segment in (*here, *self._retired, *self._sealed))
 
     def rotate(self, *, is_last: bool = False) -> None:
-        """Close what is open to new notes, and seal what waits for nothing any more.
+        """Retire the open segment, and seal retired segments that wait for no more rows.
 
         Args:
-            is_last: seal also what still waits, and begin no new segment for open runs.
+            is_last: also seal segments with missing rows, and open no new segment for open runs.
         """
         with self._lock:
-            self._save_what_was_deleted()
-            if self._active is not None and self._active.lines:
+            self._rescue_segments()
+            if self._active is not None and self._active.operations:
                 self._retire(self._active)
-            is_told = self._active is not None or not (self._waiting or self._sealed)
-            if not is_last and not is_told and any(True for _ in self._open_runs()):
-                # Before the old one can go: whenever the process dies, a segment is left that tells
-                # which runs were open.
-                self._opened()
-            for segment in list(self._waiting):
-                waits = time.monotonic() - (segment.since or 0.0)
-                if segment.awaited <= 0 or is_last or waits > PATIENCE:
+            has_open_runs = self._active is not None or not (self._retired or self._sealed)
+            if not is_last and not has_open_runs and any(True for _ in self._open_runs()):
+                # Before the old segment is deleted: whenever the process dies, a segment with the
+                # open runs remains.
+                self._open_segment()
+            for segment in list(self._retired):
+                waits = time.monotonic() - (segment.retired_at or 0.0)
+                if segment.missing_rows <= 0 or is_last or waits > ROW_TIMEOUT:
                     self._seal(segment)
 
     def _retire(self, segment: Segment) -> None:
-        segment.since = time.monotonic()
+        segment.retired_at = time.monotonic()
         self._active = None
-        self._waiting.append(segment)
-        if segment.awaited <= 0:
+        self._retired.append(segment)
+        if segment.missing_rows <= 0:
             self._seal(segment)
 
     def _seal(self, segment: Segment) -> None:
@@ -301,23 +330,23 @@ class Spool:
             return
         segment.is_sealed = True
         os.close(segment.descriptor)
-        self._waiting.remove(segment)
-        with suppress(OSError):  # read as it stands, should the disk refuse
+        self._retired.remove(segment)
+        with suppress(OSError):  # an open segment can be drained under its old name too
             segment.path = segment.path.rename(segment.path.with_suffix(SEALED))
         self._sealed.append(segment)
 
     def sealed(self) -> list[Segment]:
         """Return the segments that can be drained, oldest first.
 
-        Only those that no older one is still being written before: the ledger remembers the number
-        of the last drained segment, and takes all before it for drained.
+        A sealed segment after one that is still being written is left out: the ledger stores only
+        the number of the last drained segment and takes all before it as drained.
         """
         with self._lock:
-            first = min((waiting.number for waiting in self._waiting), default=self._number + 1)
+            first = min((waiting.number for waiting in self._retired), default=self._number + 1)
             ready = [segment for segment in self._sealed if segment.number < first]
             return sorted(ready, key=lambda segment: segment.number)
 
-    def forget(self, segments: Iterable[Segment]) -> None:
+    def delete(self, segments: Iterable[Segment]) -> None:
         """Delete segments that have been drained."""
         with self._lock:
             for segment in segments:
@@ -326,15 +355,15 @@ class Spool:
                 with suppress(OSError):
                     segment.path.unlink()
 
-    def _save_what_was_deleted(self) -> None:
-        """Write the open segments anew when somebody deleted the folder below them."""
+    def _rescue_segments(self) -> None:
+        """Copy the open segments to a new folder if this process's folder was deleted."""
         if self._home is None or (self._home / OWNER_LOCK).exists():
             return
-        lost = [*self._waiting, *([self._active] if self._active else [])]
-        kept = [(segment, _content(segment)) for segment in lost]
-        self._let_go()
+        lost = [*self._retired, *([self._active] if self._active else [])]
+        contents = [(segment, _content(segment)) for segment in lost]
+        self._release_home()
         try:
-            for segment, content in kept:
+            for segment, content in contents:
                 new = self._new_segment()
                 os.write(new.descriptor, content)
                 os.close(segment.descriptor)
@@ -343,52 +372,52 @@ class Spool:
         except OSError as error:
             self._on_error(error)
 
-    def _let_go(self) -> None:
+    def _release_home(self) -> None:
         if self._owner is not None:
             os.close(self._owner)
         self._home = self._owner = None
 
     def close(self) -> None:
-        """Give the folder up; if nothing is left in it, it goes."""
+        """Seal all segments and release the folder; delete it if nothing is left to drain."""
         with self._lock:
             self.rotate(is_last=True)
             if self._active is not None:
                 self._retire(self._active)
-            for segment in list(self._waiting):
+            for segment in list(self._retired):
                 self._seal(segment)
-            home, is_empty = self._home, not any(segment.lines for segment in self._sealed)
+            home, is_empty = self._home, not any(segment.operations for segment in self._sealed)
             if home is not None and is_empty:
                 delete_spool(home)
-            self._let_go()
+            self._release_home()
             self._sealed.clear()
             self._size = 0
 
     # --- fork --------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Let no line be in the middle of being written."""
+        """Hold the lock over a fork, so that no record is half written in the child."""
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Release the lock after a fork."""
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin a spool of its own: the parent's is the parent's."""
+        """Close the parent's files and start with an empty spool."""
         here = [self._active] if self._active else []
-        for segment in (*here, *self._waiting):
-            # A number that was closed and used again by the program is not ours to close; these
-            # are still open, as the parent holds them.
+        for segment in (*here, *self._retired):
+            # Only segments that are not sealed: their descriptors are open. The program may have
+            # reused the descriptor number of a sealed one.
             os.close(segment.descriptor)
-        self._let_go()
+        self._release_home()
         self.dropped = 0
         self._reset()
 
 
 def delete_spool(home: Path) -> None:
-    """Delete the folder of a spool that has nothing more to tell.
+    """Delete the folder of a drained spool.
 
-    The lock goes last: whoever dies before that leaves a spool that can be adopted again.
+    The lock file goes last: an interrupted deletion leaves a spool that can be adopted again.
     """
     with suppress(OSError):
         for path in sorted(home.iterdir()):

@@ -1,1 +1,1 @@
-"""The tables of the ledger: schemas, locations, rows made from events, and frames to query them."""
+"""The tables of the ledger: schemas, locations, rows from events, and frames to query them."""

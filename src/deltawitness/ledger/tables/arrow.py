@@ -1,4 +1,4 @@
-"""Rows between JSON, Arrow and the ledger's tables."""
+"""Conversions of the ledger's rows between JSON and Arrow, and queries over its tables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def json_schema(table: LedgerTable) -> pa.Schema:
-    """Return a table's schema as rows are told: times as whole microseconds, and no partition."""
+    """Return the schema of a table's JSON rows: int64 microseconds for times, no partition."""
     return pa.schema(
         [
             column.with_type(pa.int64()) if pa.types.is_timestamp(column.type) else column
@@ -41,51 +41,56 @@ def json_schema(table: LedgerTable) -> pa.Schema:
 
 
 def with_partition(table: LedgerTable, rows: pa.Table) -> pa.Table:
-    """Return rows as they were told with the types of the table, and with their partition.
+    """Add the partition column to rows and cast them to the table's schema.
+
+    The partition is the UTC date of the table's first time column.
 
     Args:
-        table: whose rows they are.
-        rows: of the schema that :func:`json_schema` gives.
+        table: the table of the rows.
+        rows: rows in the schema of :func:`json_schema`.
     """
     first_time = next(column.name for column in table.schema if pa.types.is_timestamp(column.type))
-    # Dates are those of UTC: the zone is dropped, not converted to that of the machine.
+    # UTC dates: drop the time zone without converting to the local one.
     days = rows[first_time].cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
     return rows.append_column(PARTITION, days).select(table.schema.names).cast(table.schema)
 
 
 def operation_rows(lines: Sequence[bytes]) -> pa.Table:
-    """Return rows of the inventory.
+    """Parse rows of the inventory from JSON.
 
     Args:
-        lines: each row as JSON; columns that are not known here are left out.
+        lines: each row as a JSON object; unknown columns are ignored.
     """
     if not lines:
         return INVENTORY.schema.empty_table()
     content = b"\n".join(lines)
-    told = pj.read_json(
+    rows = pj.read_json(
         io.BytesIO(content),
-        # In one block, because a row may be longer than a block of the default size.
+        # One block, because a row may be longer than the default block size.
         read_options=pj.ReadOptions(use_threads=False, block_size=len(content) + 1),
         parse_options=pj.ParseOptions(
             explicit_schema=json_schema(INVENTORY), unexpected_field_behavior="ignore"
         ),
     )
-    return with_partition(INVENTORY, told)
+    return with_partition(INVENTORY, rows)
 
 
 def rows_from(table: LedgerTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return rows of any of the ledger's tables as they were told; what is not known is left out."""
+    """Convert Python rows to the schema of a ledger table; missing columns are null."""
     return with_partition(table, pa.Table.from_pylist(rows, json_schema(table)))
 
 
 def valid_rows(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tuple[pa.Table, int]:
-    """Return those rows that the table's columns can hold and that have a date, and how many cannot be told.
+    """Convert rows, leaving out those that do not fit the table's columns or have no date.
 
-    A single row with a text where a count belongs must not keep all others out of the ledger.
+    One invalid row (text in a count column, for example) must not block the others.
 
     Args:
-        make: makes rows of the table.
-        rows: as they were told.
+        make: converts rows to an Arrow table.
+        rows: the rows.
+
+    Returns:
+        The converted rows and the number of rows left out.
     """
     try:
         made = make(rows)
@@ -95,14 +100,14 @@ def valid_rows(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tu
         middle = len(rows) // 2
         parts = [valid_rows(make, part) for part in (rows[:middle], rows[middle:])]
         return pa.concat_tables(part for part, _ in parts), sum(bad for _, bad in parts)
-    whole = made.filter(pc.is_valid(made[PARTITION]))
-    return whole, made.num_rows - whole.num_rows
+    valid = made.filter(pc.is_valid(made[PARTITION]))
+    return valid, made.num_rows - valid.num_rows
 
 
 def query(table: DeltaTable, sql: str) -> pa.Table:
-    """Return what a query over one of the ledger's tables says.
+    """Run a query over one of the ledger's tables and return the rows.
 
-    The engine's own query builder is used, because it reads tables on object stores as well.
+    Uses delta-rs' own query builder because it also reads tables on object stores.
 
     Args:
         table: registered as `ledger`.
@@ -110,10 +115,10 @@ def query(table: DeltaTable, sql: str) -> pa.Table:
     """
     from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
-    with suppressed():  # the program has not read this table
+    with suppressed():  # this is not a read of the program
         builder = QueryBuilder().register("ledger", table)
     found = pa.table(builder.execute(sql).read_all())
-    # The reader gives views of text, which Arrow's own functions do not compare with text.
+    # The reader returns string views, which Arrow's compute functions do not compare with strings.
     plain = [
         column.with_type(pa.string()) if pa.types.is_string_view(column.type) else column
         for column in found.schema
@@ -122,7 +127,7 @@ def query(table: DeltaTable, sql: str) -> pa.Table:
 
 
 def quote_literal(text: str) -> str:
-    """Return a text as a literal of SQL.
+    """Return a text as a SQL string literal.
 
     >>> quote_literal("it's")
     "'it''s'"

@@ -1,4 +1,4 @@
-"""The ledger's tables as a session sees them, whatever release made them and wherever they lie."""
+"""The ledger's tables as DataFusion frames, in the schema of this release."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ __all__ = ["frame_of"]
 
 
 def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:
-    """Return a table of the ledger with every column that this release knows, and those it does not.
+    """Return a frame of a ledger table.
 
-    A run is one row, whatever number of processes took part in it.
+    It has all columns of this release (null where the table lacks them) and then any further
+    columns of the table. A run is one row, however many processes took part in it.
 
     Args:
-        ctx: the session that the frame is of.
-        root: where the ledger lies.
-        table: which table.
+        ctx: the session of the frame.
+        root: location of the ledger.
+        table: the table.
 
     Raises:
         OSError: the storage cannot be read.
@@ -34,48 +35,53 @@ def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataF
     frame = _raw_frame(ctx, root, table)
     there = set(frame.schema().names)
     extra = [name for name in frame.schema().names if name not in table.schema.names]
-    whole = frame.select(
-        *(_column(column, column.name in there) for column in table.schema),
-        *(_quoted(name) for name in extra),
+    completed = frame.select(
+        *(_column_or_null(column, column.name in there) for column in table.schema),
+        *(_quoted_column(name) for name in extra),
     )
-    return _one_row_per_run(_parts_by_process(whole)) if table is RUNS else whole
+    return _one_row_per_run(_without_superseded(completed)) if table is RUNS else completed
 
 
 def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:
     from datafusion.catalog import Table  # noqa: PLC0415 - heavy
 
-    opened = root.opened(table)
+    opened = root.open_table(table)
     if opened is None:
-        # Without a name, so that the session's own tables stay what they are.
+        # Not registered by name, so that the session's tables do not change.
         return ctx.from_arrow(table.schema.empty_table())
     return ctx.read_table(Table(dataset_of(root, table, opened)))
 
 
-def _column(column: pa.Field, is_there: bool) -> Expr:
+def _column_or_null(column: pa.Field, is_there: bool) -> Expr:
     from datafusion import lit  # noqa: PLC0415 - heavy
 
-    return _quoted(column.name) if is_there else lit(None).cast(column.type).alias(column.name)
+    return (
+        _quoted_column(column.name) if is_there else lit(None).cast(column.type).alias(column.name)
+    )
 
 
-def _quoted(name: str) -> Expr:
+def _quoted_column(name: str) -> Expr:
     from datafusion import col  # noqa: PLC0415 - heavy
 
     return col(f'"{name}"')
 
 
-def _parts_by_process(runs: DataFrame) -> DataFrame:
-    """Return the rows of runs without reconstructed ones of runs that a process has told of after all."""
+def _without_superseded(runs: DataFrame) -> DataFrame:
+    """Drop reconstructed rows of runs that also have a row from a process."""
     from datafusion import functions as f  # noqa: PLC0415 - heavy
     from datafusion import lit  # noqa: PLC0415 - heavy
 
-    is_rebuilt = f.coalesce(_quoted("status") == lit(RunStatus.RECONSTRUCTED.value), lit(False))  # noqa: FBT003 - a literal
-    told = runs.filter(~is_rebuilt)
-    ids = told.select(_quoted("run_id")).distinct()
-    return told.union(runs.filter(is_rebuilt).join(ids, on="run_id", how="anti"))
+    is_rebuilt = f.coalesce(
+        _quoted_column("status") == lit(RunStatus.RECONSTRUCTED.value),
+        lit(False),  # noqa: FBT003 - a literal
+    )
+    recorded = runs.filter(~is_rebuilt)
+    ids = recorded.select(_quoted_column("run_id")).distinct()
+    return recorded.union(runs.filter(is_rebuilt).join(ids, on="run_id", how="anti"))
 
 
-_FIRST = (PARTITION, "start_time")
-_OF_THE_OPENER = (
+_MINIMA = (PARTITION, "start_time")
+_OPENER_COLUMNS = (
     *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid"),
     "exit_code",
 )
@@ -84,35 +90,35 @@ _VERSIONS = ("python_version", "deltalake_version", "datafusion_version", "witne
 
 
 def _one_row_per_run(frame: DataFrame) -> DataFrame:
-    """Return the rows of a run's processes as one: counts summed, the rest as its opener tells it."""
+    """Aggregate a run's rows: sum the counts, take the other columns from the run's opener."""
     from datafusion import functions as f  # noqa: PLC0415 - heavy
 
-    # Last the process that opened the run; of several openings under one id, the last.
+    # The opener's row sorts last; of several openings under one id, the latest.
     order: list[Expr | SortExpr | str] = [
-        _quoted("is_part").sort(ascending=False),
-        _quoted("end_time").sort(),
+        _quoted_column("is_part").sort(ascending=False),
+        _quoted_column("end_time").sort(),
     ]
 
     def last(name: str) -> Expr:
-        return f.last_value(_quoted(name), order_by=order).alias(name)
+        return f.last_value(_quoted_column(name), order_by=order).alias(name)
 
     def joined(name: str) -> Expr:
-        return f.flatten(f.array_agg(_quoted(name)))
+        return f.flatten(f.array_agg(_quoted_column(name)))
 
     sums = [
-        f.sum(_quoted(column.name)).alias(column.name)
+        f.sum(_quoted_column(column.name)).alias(column.name)
         for column in RUNS.schema
         if column.type == pa.int64() and column.name not in _NOT_SUMMED
     ]
-    process = f.concat_ws(":", _quoted("host"), _quoted("pid").cast(pa.string()))
+    process = f.concat_ws(":", _quoted_column("host"), _quoted_column("pid").cast(pa.string()))
     table_ids = f.array_distinct(joined("table_ids"))
     text_list = RUNS.schema.field("table_ids").type
     return frame.aggregate(
-        [_quoted("run_id")],
+        [_quoted_column("run_id")],
         [
-            *(f.min(_quoted(name)).alias(name) for name in _FIRST),
-            f.max(_quoted("end_time")).alias("end_time"),
-            *(last(name) for name in (*_OF_THE_OPENER, *_VERSIONS)),
+            *(f.min(_quoted_column(name)).alias(name) for name in _MINIMA),
+            f.max(_quoted_column("end_time")).alias("end_time"),
+            *(last(name) for name in (*_OPENER_COLUMNS, *_VERSIONS)),
             f.count(process, distinct=True).alias("processes"),
             *sums,
             joined("operations").alias("operations"),

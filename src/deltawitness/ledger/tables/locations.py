@@ -1,4 +1,4 @@
-"""Where a ledger and what waits for it lie, from the settings."""
+"""Locations of a ledger, its spools and its locks, from the settings."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = [
 
 
 def is_enabled(settings: Settings) -> bool:
-    """Tell whether a ledger is to be kept."""
+    """Return whether the settings enable a ledger."""
     return settings.ledger and settings.cache_root is not None
 
 
 def absolute_root(settings: Settings) -> str:
-    """Return the cache root of these settings, whatever the working directory will be."""
+    """Return the cache root of the settings, as an absolute path or URI."""
     given = settings.cache_root or DEFAULT_CACHE_ROOT
     return given if "://" in given else str(Path(given).absolute())
 
 
 def resolve(settings: Settings) -> Settings:
-    """Return the settings with folders that mean the same in another working directory."""
+    """Return the settings with `cache_root` and `spool_dir` made absolute."""
     root, spool = settings.cache_root, settings.spool_dir
     return replace(
         settings,
@@ -47,24 +47,24 @@ def resolve(settings: Settings) -> Settings:
 
 
 def root_of(settings: Settings) -> LedgerRoot:
-    """Return where the ledger of these settings lies, whatever the working directory will be."""
-    # Imported here: it is heavy, and where a ledger lies is asked also by those who do not open it.
-    from deltawitness.ledger.tables.schema import LedgerRoot  # noqa: PLC0415 - as said
+    """Return the location of the settings' ledger, independent of the working directory."""
+    # Imported here: it is heavy, and callers often need the location without opening the ledger.
+    from deltawitness.ledger.tables.schema import LedgerRoot  # noqa: PLC0415 - as above
 
     return LedgerRoot(absolute_root(settings), settings.storage_options)
 
 
 def spool_folder(settings: Settings, root: LedgerRoot) -> Path:
-    """Return the local folder of what is not in the ledger yet."""
+    """Return the local folder of the spools of a ledger."""
     return spool_folder_of(settings, root.uri)
 
 
 def spool_folder_of(settings: Settings, root: str) -> Path:
-    """Return the local folder of what is not in the ledger at a cache root yet.
+    """Return the local folder of the spools of the ledger at a cache root.
 
-    Under a local cache root, so that whoever has the one has the other; for one on an object store
-    in the user's own folder for state. Where many roots share a place, one for each: a drain adopts
-    whatever is in its folder.
+    Under a local cache root, so that every process with access to the root can drain them. For a
+    remote root, in the user's state folder. In a shared folder each root has a folder, because a
+    drain adopts every spool in its folder.
     """
     if settings.spool_dir is not None:
         return Path(settings.spool_dir).absolute() / table_id(root)
@@ -75,7 +75,7 @@ def spool_folder_of(settings: Settings, root: str) -> Path:
 
 
 def lock_folder(settings: Settings, root: LedgerRoot) -> Path:
-    """Return the local folder of the locks of those who compute an entry of a cache."""
+    """Return the local folder of the entry locks of a cache."""
     local = local_path(root.uri)
     if local is not None:
         return Path(local) / LOCK_DIRECTORY

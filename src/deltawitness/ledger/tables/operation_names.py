@@ -1,11 +1,11 @@
-"""Operations as any engine's log spells them, in our words."""
+"""Map operation names in the logs of any engine to our operations."""
 
 from __future__ import annotations
 
 from deltawitness.commit.private_api import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.semconv import CacheOperation, Operation
 
-__all__ = ["cache_operation_of", "metrics_named_as", "operation_of"]
+__all__ = ["cache_operation_of", "metrics_operation_of", "operation_of"]
 
 _SPELLINGS = {operation.value: operation for operation in Operation} | {
     "VACUUM START": Operation.VACUUM,
@@ -32,7 +32,7 @@ _FIRST_WORDS = {
     "UPDATE": CacheOperation.ALTER,
     "UPGRADE": CacheOperation.ALTER,
 }
-"""What other engines do, by the first word of their name for it."""
+"""Operations of other engines, by the first word of their name in the log."""
 
 _REPLACING = {
     "REPLACE COLUMNS": CacheOperation.ALTER,
@@ -40,7 +40,7 @@ _REPLACING = {
     "REPLACE TABLE AS SELECT": CacheOperation.CREATE,
 }
 
-_MEASURED_AS = {
+_METRICS_LIKE = {
     CacheOperation.WRITE: Operation.WRITE,
     CacheOperation.MERGE: Operation.MERGE,
     CacheOperation.UPDATE: Operation.UPDATE,
@@ -55,7 +55,7 @@ _MEASURED_AS = {
 
 
 def operation_of(text: str | None) -> Operation | None:
-    """Return the operation that a log means, or None when it is none that we know.
+    """Return the operation of a name in a log; None for an unknown name.
 
     >>> operation_of("VACUUM END"), operation_of("STREAMING UPDATE")
     (<Operation.VACUUM: 'VACUUM'>, None)
@@ -63,32 +63,32 @@ def operation_of(text: str | None) -> Operation | None:
     return None if text is None else _SPELLINGS.get(text)
 
 
-def cache_operation_of(text: str | None, told: object = None) -> CacheOperation:
-    """Return an operation in the cache layer's words; what is not known is taken for a write.
+def cache_operation_of(text: str | None, recorded: object = None) -> CacheOperation:
+    """Return the cache operation of a commit; an unknown one counts as a write.
 
     Args:
-        text: as the log spells it.
-        told: what the commit's metadata says it is.
+        text: the operation's name in the log.
+        recorded: the cache operation in the commit's metadata, if any.
 
     >>> cache_operation_of("RENAME COLUMN").value, cache_operation_of("STREAMING UPDATE").value
     ('alter', 'write')
     """
-    if isinstance(told, str) and told in set(CacheOperation):
-        return CacheOperation(told)
-    known = operation_of(text)
-    if known in _CACHE_OPERATIONS:
-        return _CACHE_OPERATIONS[known]
+    if isinstance(recorded, str) and recorded in set(CacheOperation):
+        return CacheOperation(recorded)
+    operation = operation_of(text)
+    if operation in _CACHE_OPERATIONS:
+        return _CACHE_OPERATIONS[operation]
     if text is None:
         return CacheOperation.WRITE
     return _REPLACING.get(text) or _FIRST_WORDS.get(text.partition(" ")[0], CacheOperation.WRITE)
 
 
-def metrics_named_as(text: str | None, told: object = None) -> Operation:
-    """Return the operation of ours whose metrics those of a commit can be read as.
+def metrics_operation_of(text: str | None, recorded: object = None) -> Operation:
+    """Return the operation whose metric names fit a commit's metrics.
 
     Args:
-        text: as the log spells it.
-        told: what the commit's metadata says it is.
+        text: the operation's name in the log.
+        recorded: the cache operation in the commit's metadata, if any.
     """
-    known = operation_of(text)
-    return known or _MEASURED_AS.get(cache_operation_of(text, told), Operation.ADD_COLUMNS)
+    operation = operation_of(text)
+    return operation or _METRICS_LIKE.get(cache_operation_of(text, recorded), Operation.ADD_COLUMNS)

@@ -1,4 +1,4 @@
-"""Runs as the ledger tells them: open ones counted as they go, finished ones as a row."""
+"""Rows of the run summary: tallies of open runs, and the row of a finished run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from deltawitness.ledger.tables.write_rows import place_part, python_version
+from deltawitness.ledger.tables.write_rows import process_columns, python_version
 from deltawitness.redaction import redacted_run
 from deltawitness.run import RunContext
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS, CacheOperation, CacheResult
@@ -24,9 +24,9 @@ class RunStatus(StrEnum):
     OK = "ok"
     ERROR = "error"
     ABANDONED = "abandoned"
-    """Its process died without a word."""
+    """Its process died without recording an end."""
     RECONSTRUCTED = "reconstructed"
-    """No process has told of it; its writes were found in the logs of tables."""
+    """No process recorded the run; its writes were found in the logs of tables."""
 
 
 _SUMS = (
@@ -44,7 +44,7 @@ _SUMS = (
 )
 
 TALLIED = ("cache_operation", "result", "table_id", "version", *_SUMS)
-"""The columns of the inventory that a tally looks at."""
+"""The columns of the inventory that a tally reads."""
 
 _COUNTED_BY_RESULT = {
     CacheResult.HIT.value: "hits",
@@ -57,7 +57,7 @@ _COUNTED_BY_RESULT = {
 _UNCOMMITTED = frozenset(operation.value for operation in UNCOMMITTED_OPERATIONS)
 
 _SNAPSHOT = CacheOperation.SNAPSHOT.value
-"""A snapshot that was written has a row beside that of its write, which is the one that counts."""
+"""A written snapshot also has a row of its write, and only that row counts as a write."""
 
 _COUNTED_BY_OPERATION = {
     CacheOperation.READ.value: "reads",
@@ -67,7 +67,7 @@ _COUNTED_BY_OPERATION = {
 
 @dataclass(slots=True)
 class Tally:
-    """What the operations of a run add up to.
+    """Counts and sums over the operations of a run.
 
     >>> tally = Tally()
     >>> tally.add({"cache_operation": "write", "result": "write", "rows_added": 3})
@@ -80,18 +80,18 @@ class Tally:
     tables: dict[str, None] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count an operation by its row in the inventory."""
+        """Add an operation, given its row in the inventory."""
         self.operations[row["cache_operation"], row["result"]] += 1
         for name in _SUMS:
             self.sums[name] += row.get(name) or 0
         table = row.get("table_id")
-        # A read names the version that it read, and a snapshot that of the write in it.
+        # For a read `version` is the version read, for a snapshot that of its write.
         is_commit = row.get("version") is not None and row["cache_operation"] not in _UNCOMMITTED
         if table is not None and is_commit:
             self.tables[table] = None
 
     def columns(self) -> Row:
-        """Return the columns of the run's row that count."""
+        """Return the count columns of the run's row."""
         counts = Counter(dict.fromkeys(("reads", "snapshots", *_COUNTED_BY_RESULT.values()), 0))
         for (operation, result), count in self.operations.items():
             is_counted_within = operation == _SNAPSHOT and result == CacheResult.WRITE
@@ -113,33 +113,34 @@ class Tally:
 
 @dataclass(slots=True)
 class OpenRun:
-    """A run that this process is in.
+    """A run that is open in this process.
 
     Attributes:
         context: the run.
-        is_part: whether it was opened elsewhere, and this process takes part in it.
-        depth: how often it is open here, one inside the other; 0 when nobody here will close it.
-        tally: its operations so far, as far as they were this process's.
-        ended: its row, when it has ended and could not be told yet.
-        error: what ended it, where its row is written only when the process ends.
+        is_part: whether another process opened it.
+        depth: number of nested openings in this process; 0 when no code of this process will close
+            it.
+        tally: this process's operations of the run so far.
+        end_row: its row, once it has ended but the spool could not take the row yet.
+        error: the exception that ended it, when its row is written only at the end of the process.
     """
 
     context: RunContext
     is_part: bool
     depth: int = 0
     tally: Tally = field(default_factory=Tally)
-    ended: Row | None = None
+    end_row: Row | None = None
     error: BaseException | None = None
 
     @property
     def is_open_part(self) -> bool:
-        """Whether this process takes part in it, and nobody here will close it."""
-        return self.is_part and self.depth <= 0 and self.ended is None
+        """Whether another process opened it and no code of this process will close it."""
+        return self.is_part and self.depth <= 0 and self.end_row is None
 
-    def started(self, cache_root: str) -> Row:
-        """Return the columns that are known while it is open."""
+    def start_row(self, cache_root: str) -> Row:
+        """Return the columns that are known while the run is open."""
         run = redacted_run(self.context)
-        place = place_part()
+        place = process_columns()
         del place["engine"]
         return {
             "run_id": run.run_id,
@@ -156,7 +157,7 @@ class OpenRun:
         }
 
 
-def run_row(  # noqa: PLR0913 - what there is to say at the end, by keyword
+def run_row(  # noqa: PLR0913 - keyword-only
     started: Row,
     tally: Tally,
     *,
@@ -169,13 +170,13 @@ def run_row(  # noqa: PLR0913 - what there is to say at the end, by keyword
     """Return the row of a run that has ended.
 
     Args:
-        started: what was known while it was open.
+        started: its columns from :meth:`OpenRun.start_row`.
         tally: its operations.
         status: how it ended.
-        end_time: when, in microseconds since the Unix epoch.
-        error_type: class of what ended it.
-        dropped: operations of the process that could not be told.
-        exit_code: of the process, where the run's end says it.
+        end_time: microseconds since the Unix epoch.
+        error_type: class name of the exception that ended it.
+        dropped: operations of the process that were dropped before they reached the spool.
+        exit_code: of the process, if the run's end determines it.
     """
     return {
         **started,

@@ -1,7 +1,7 @@
-"""The three tables of the ledger: what they hold, where they lie, how they are opened and appended to.
+"""The ledger's three tables: their schemas and locations, and functions to open and create them.
 
-They are append-only, and their schemas only ever gain columns. A release that knows fewer columns
-than a table has leaves them null; one that knows more adds them with its first row.
+The tables are append-only and their schemas only gain columns. A release that does not know a
+column leaves it null; one that has a new column adds it with its first row.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class Source(StrEnum):
     """How a row came into the inventory."""
 
     OBSERVED = "observed"
-    """The process that wrote told it."""
+    """Recorded by the process that made the write."""
     RECONCILED = "reconciled"
-    """It was read from the table's log later."""
+    """Added by a reconcile from the table's log."""
 
 
 PARTITION = "event_date"
 
 
 class ColumnKind(StrEnum):
-    """What a column holds; its Arrow type is made when it is needed, because pyarrow is heavy."""
+    """The type of a column; its Arrow type is built on demand, as importing pyarrow is slow."""
 
     DAY = "day"
     TIME = "time"
-    """A moment, in microseconds."""
+    """A timestamp in microseconds, UTC."""
     TEXT = "text"
     TEXTS = "texts"
     COUNT = "count"
@@ -62,11 +62,11 @@ class ColumnKind(StrEnum):
     NUMBER = "number"
     FLAG = "flag"
     INPUTS = "inputs"
-    """Tables at a version."""
+    """Tables with the versions that were read."""
     TALLIES = "tallies"
     """Counts by operation and result."""
     FACTS = "facts"
-    """Names with values."""
+    """Name-value pairs."""
 
 
 @cache
@@ -100,12 +100,12 @@ CONFIGURATION = {
     "delta.deletedFileRetentionDuration": "interval 7 days",
     "delta.setTransactionRetentionDuration": "interval 30 days",
 }
-"""Checkpoints are close together, because every drain opens the table anew; the marks of drained
-spools are kept far longer than any spool waits."""
+"""Checkpoints are frequent because every drain opens the table. Application transactions of drained
+spools are retained far longer than a spool waits."""
 
 
 Column: TypeAlias = tuple[str, ColumnKind, str]
-"""Name, what it holds, and a comment; none of them may change once it has been released."""
+"""Name, type and comment of a column; none may change once released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ class LedgerTable:
     """One table of the ledger.
 
     Attributes:
-        name: its folder and its name in the metadata.
+        name: its folder and its name in the Delta metadata.
         alias: its name in the schema `cache_ledger` of a session.
-        description: what a row of it is.
+        description: the meaning of a row.
         columns: its columns; the partition column is the first.
     """
 
@@ -126,7 +126,7 @@ class LedgerTable:
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema of its columns, each with its comment."""
+        """The Arrow schema of its columns, with their comments."""
         return _schema(self.columns)
 
 
@@ -231,8 +231,8 @@ RUNS = LedgerTable(
         ),
         ("start_time", ColumnKind.TIME, "when it was opened"),
         ("end_time", ColumnKind.TIME, "when it ended; of an abandoned run, when that was found"),
-        # The text is of the first release, and stays: a schema with another comment for a column does
-        # not merge with that of a table which is there. The status may be `reconstructed` as well.
+        # The comment is that of the first release and must not change: a schema with another column
+        # comment does not merge with an existing table's. The status may also be `reconstructed`.
         ("status", ColumnKind.TEXT, "ok, error or abandoned"),
         ("error_type", ColumnKind.TEXT, "class of what ended it"),
         *((name, ColumnKind.COUNT, f"operations counted as {name}") for name in _COUNTS),
@@ -300,22 +300,22 @@ TABLES = (INVENTORY, RUNS, SNAPSHOTS)
 COUNT_MEANINGS: Mapping[str, str] = {
     **METRIC_MEANINGS,
     "rows_served": "rows of the entry that a cache hit served",
-    "reads": "times that an entry of a cache was asked for, however that ended",
+    "reads": "reads of cache entries, with any result",
     "hits": "reads that were served from the cache",
     "misses": "reads that were computed",
     "writes": "operations that committed or exported; a snapshot counts by the write in it",
-    "snapshots": "parts of metadata snapshots, however they ended",
-    "noops": "operations that ended well and committed nothing",
-    "errors": "operations that failed, whether or not they landed",
-    "tables_touched": "tables with a commit by the run, also of a failed write that landed",
+    "snapshots": "parts of metadata snapshots, with any result",
+    "noops": "operations that succeeded without a commit",
+    "errors": "operations that failed, including those whose commit landed",
+    "tables_touched": "tables with a commit by the run, including failed writes that landed",
 }
-"""What the columns that count mean. A column's comment says it shorter and must stay as it is: the
-engine refuses rows whose comment of a column is another than the table's."""
+"""The meaning of the count columns, in more words than their comments. Comments of released columns
+must not change: delta-rs refuses rows whose column comment differs from the table's."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerRoot:
-    """Where a ledger lies, and how to get there.
+    """The location of a ledger and the storage options to open it.
 
     Attributes:
         uri: the cache root.
@@ -330,15 +330,15 @@ class LedgerRoot:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on a disk of this machine."""
+        """Whether it is on a local file system."""
         return canonical_uri(self.uri).startswith("file://")
 
     def uri_of(self, table: LedgerTable) -> str:
-        """Return where a table lies."""
+        """Return the location of a table."""
         return f"{self.uri.rstrip('/')}/{LEDGER_DIRECTORY}/{table.name}"
 
-    def opened(self, table: LedgerTable) -> DeltaTable | None:
-        """Return the table at its newest version, or None when there is none yet.
+    def open_table(self, table: LedgerTable) -> DeltaTable | None:
+        """Open a table at its newest version; return None if it does not exist.
 
         Raises:
             OSError: the storage cannot be read.
@@ -352,11 +352,11 @@ class LedgerRoot:
         except TableNotFoundError:
             return None
 
-    def made(self, table: LedgerTable) -> DeltaTable:
-        """Return the table at its newest version; make it when there is none yet."""
+    def open_or_create(self, table: LedgerTable) -> DeltaTable:
+        """Open a table at its newest version; create it if it does not exist."""
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
-        return self.opened(table) or DeltaTable.create(
+        return self.open_table(table) or DeltaTable.create(
             self.uri_of(table),
             schema=table.schema,
             mode="ignore",
@@ -372,11 +372,11 @@ class LedgerRoot:
 def commit_properties(
     operation: CacheOperation, transactions: Sequence[Transaction] = ()
 ) -> CommitProperties:
-    """Return what a commit to the ledger's own tables says of itself.
+    """Return the properties of a commit to one of the ledger's tables.
 
     Args:
-        operation: what is done.
-        transactions: the marks of what is thereby drained.
+        operation: recorded in the commit's metadata.
+        transactions: application transactions to commit with it.
     """
     from deltalake import CommitProperties  # noqa: PLC0415 - heavy
 
@@ -393,4 +393,5 @@ def commit_properties(
 
 
 COMMIT_RETRIES = 3
-"""Attempts that the engine makes at once, before a drain waits and looks anew."""
+"""Commit retries inside delta-rs, without a wait; afterwards a drain waits and reads the table
+again."""

@@ -1,9 +1,9 @@
-"""From a finished write to a row of the inventory; from a note without a row to as much as is left.
+"""Rows of the inventory, from finished writes and from provisional records.
 
-A row is a JSON object of the inventory's columns, times as microseconds since the Unix epoch. A note
-is what the caller's own thread could say of a write for a microsecond or two: a row of its own, and
-under names with an underscore what is needed to find the rest in the table's log. Neither holds
-anything that the ledger may not: text is redacted, keys are hashed, locations carry no credentials.
+A row is a JSON object of the inventory's columns; times are microseconds since the Unix epoch. A
+provisional record is what the caller's thread can record within a few microseconds: columns of the
+row, and under names with an underscore what is needed to find the commit in the table's log. Both
+are redacted: error texts are redacted, keys hashed, locations without credentials.
 """
 
 from __future__ import annotations
@@ -46,7 +46,14 @@ from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.semconv import WITNESS_VERSION, CacheResult, Operation
 from deltawitness.settings import LedgerMessages
 
-__all__ = ["as_json", "event_row", "intent_part", "ledger_uri", "place_part", "row_of_provisional"]
+__all__ = [
+    "as_json",
+    "event_row",
+    "intent_columns",
+    "ledger_uri",
+    "process_columns",
+    "row_of_provisional",
+]
 
 Row = dict[str, Any]
 
@@ -55,23 +62,23 @@ _NANOSECONDS_PER_MS = 1e6
 
 
 def as_json(row: Mapping[str, Any]) -> str:
-    """Return a row as one line of JSON, without what is not known."""
-    known = {name: value for name, value in row.items() if value is not None}
-    text = json.dumps(known, separators=(",", ":"))
-    return text if _SURROGATE not in text else _without_halves(text)
+    """Return a row as one line of JSON, without null columns."""
+    present = {name: value for name, value in row.items() if value is not None}
+    text = json.dumps(present, separators=(",", ":"))
+    return text if _SURROGATE not in text else _replace_lone_surrogates(text)
 
 
 _SURROGATE = "\\ud"
 
 
-def _without_halves(text: str) -> str:
-    """Return JSON without halves of surrogate pairs, which JSON may spell and Arrow does not take."""
-    whole = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
-    return json.dumps(json.loads(whole), separators=(",", ":"))
+def _replace_lone_surrogates(text: str) -> str:
+    """Replace lone surrogates in JSON: JSON can spell them, Arrow rejects them."""
+    replaced = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace")
+    return json.dumps(json.loads(replaced), separators=(",", ":"))
 
 
 def ledger_uri(location: str) -> str:
-    """Return a location as the ledger keeps it: absolute, in one spelling, without credentials.
+    """Return a location in the ledger's spelling: absolute, canonical, without credentials.
 
     >>> ledger_uri("s3a://key:secret@bucket/t/?sig=x")
     's3://bucket/t'
@@ -81,22 +88,22 @@ def ledger_uri(location: str) -> str:
     return canonical_uri(location)
 
 
-# --- whole rows ------------------------------------------------------------------------------------
+# --- final rows -----------------------------------------------------------------------------------
 
 
 def event_row(
     event: WriteEvent,
-    told: WriteEvent,
+    redacted: WriteEvent,
     location: str | None,
     messages: LedgerMessages = LedgerMessages.SAFE,
 ) -> Row:
-    """Return the row of a write.
+    """Return the row of a finished write.
 
     Args:
         event: the full record.
-        told: the same, fit to leave the process.
-        location: the table's location, absolute.
-        messages: what is kept of an error's text.
+        redacted: `event` after redaction.
+        location: the table's absolute location.
+        messages: how much of an error's text to record.
     """
     return {
         "event_time": event.started_at // _MICROSECONDS,
@@ -104,28 +111,30 @@ def event_row(
         "write_id": event.write_id,
         "trace_id": event.trace_id,
         "span_id": event.span_id,
-        "job": told.run.job,
-        **intent_part(told.intent),
+        "job": redacted.run.job,
+        **intent_columns(redacted.intent),
         "result": event.result.value,
         "table_uri": None
         if location is None
         else fact("ledger", lambda: ledger_uri(location), None),
-        "table_id": told.table_id,
-        "inputs": fact("ledger", lambda: _inputs(event.intent.inputs, told.intent.inputs), None),
+        "table_id": redacted.table_id,
+        "inputs": fact(
+            "ledger", lambda: _inputs(event.intent.inputs, redacted.intent.inputs), None
+        ),
         "run_inputs": fact(
-            "ledger", lambda: _inputs(event.intent.run_inputs, told.intent.run_inputs), None
+            "ledger", lambda: _inputs(event.intent.run_inputs, redacted.intent.run_inputs), None
         ),
         "duration_ms": event.duration_ns / _NANOSECONDS_PER_MS,
-        **_outcome_part(event, messages),
+        **_outcome_columns(event, messages),
         "thread": fact("ledger", lambda: _thread(event), None),
-        **fact("ledger", place_part, {}),
+        **fact("ledger", process_columns, {}),
         "pid": event.pid,
         "source": Source.OBSERVED.value,
     }
 
 
-def intent_part(intent: WriteIntent) -> Row:
-    """Return the columns that say what a write means to do."""
+def intent_columns(intent: WriteIntent) -> Row:
+    """Return the columns that describe what a write intends to do."""
     return {
         "operation": intent.operation.value,
         "cache_operation": intent.cache_operation.value,
@@ -141,7 +150,7 @@ def intent_part(intent: WriteIntent) -> Row:
 
 
 def _inputs(
-    reads: tuple[InputVersion, ...], redacted: tuple[InputVersion, ...]
+    reads: tuple[InputVersion, ...], redacted_reads: tuple[InputVersion, ...]
 ) -> list[Row] | None:
     return [
         {
@@ -149,7 +158,7 @@ def _inputs(
             "uri": None if read.uri is None else ledger_uri(read.uri),
             "version": read.version,
         }
-        for read, named in zip(reads, redacted, strict=True)
+        for read, named in zip(reads, redacted_reads, strict=True)
     ] or None
 
 
@@ -157,7 +166,7 @@ def _thread(event: WriteEvent) -> str | None:
     return None if event.thread is None else redact_label(event.thread)
 
 
-def _outcome_part(event: WriteEvent, messages: LedgerMessages) -> Row:
+def _outcome_columns(event: WriteEvent, messages: LedgerMessages) -> Row:
     match event.outcome:
         case Committed() as committed:
             return _versions(committed.versions) | committed.metrics.known()
@@ -182,9 +191,9 @@ def _versions(versions: tuple[int, ...]) -> Row:
     return {"version": versions[-1], "versions": list(versions)} if versions else {}
 
 
-def place_part() -> Row:
-    """Return the columns that say where an operation was observed, and with which versions."""
-    return {"host": _host(), "pid": os.getpid(), **versions_part()}
+def process_columns() -> Row:
+    """Return the columns that describe the observing process: host, pid and library versions."""
+    return {"host": _host(), "pid": os.getpid(), **version_columns()}
 
 
 @cache
@@ -193,8 +202,8 @@ def _host() -> str:
 
 
 @cache
-def versions_part() -> Mapping[str, str | None]:
-    """Return the columns that say which libraries were at work."""
+def version_columns() -> Mapping[str, str | None]:
+    """Return the columns with the versions of the engine and the libraries."""
     return {
         "engine": f"delta-rs:py-{_version_of('deltalake')}",
         "deltalake_version": _version_of("deltalake"),
@@ -205,7 +214,7 @@ def versions_part() -> Mapping[str, str | None]:
 
 @cache
 def python_version() -> str:
-    """Return the version of Python that runs."""
+    """Return the running Python's version."""
     return platform.python_version()
 
 
@@ -217,75 +226,79 @@ def _version_of(package: str) -> str | None:
         return None
 
 
-# --- notes without a row -------------------------------------------------------------------------
+# --- provisional records without a final row -----------------------------------------------------
 
 
-def row_of_provisional(note: Row, tail: int) -> Row:
-    """Return the row of a write whose process died before it could tell it whole.
+def row_of_provisional(provisional: Row, tail: int) -> Row:
+    """Return the row of a write whose process died before recording the final row.
 
-    The commit is looked for in the table's log; where that cannot be read, the row holds what the
-    note knew.
+    Searches the table's log for the commit; if the log cannot be read, the row holds what the
+    provisional record says.
 
     Args:
-        note: what the caller's thread had told.
-        tail: versions of the log to look through for a commit whose version is not known.
+        provisional: the provisional record.
+        tail: number of versions of the log to search when the record has no version.
     """
-    row = {name: value for name, value in note.items() if not name.startswith("_")}
+    row = {name: value for name, value in provisional.items() if not name.startswith("_")}
     row["source"] = Source.OBSERVED.value
     try:
-        return row | _found(note, tail)
-    except Exception:  # noqa: BLE001 - a log that cannot be read takes nothing from the note
-        return row | _as_recorded(note)
+        return row | _completed_from_log(provisional, tail)
+    except Exception:  # noqa: BLE001 - without the log, use the record alone
+        return row | _completed_without_log(provisional)
 
 
-def _found(note: Row, tail: int) -> Row:
-    if "_idle" in note or "_exported" in note or note.get("table_uri") is None:
-        return _as_recorded(note)
-    log, mark, base = open_log(note["table_uri"]), note["_mark"], note.get("_base")
-    if "error_type" in note:
-        if "landed" in note:
-            return _as_recorded(note)
-        answer, own = landed(log, mark, base, tail)
+def _completed_from_log(provisional: Row, tail: int) -> Row:
+    if "_idle" in provisional or "_exported" in provisional or provisional.get("table_uri") is None:
+        return _completed_without_log(provisional)
+    log, write_id, base = (
+        open_log(provisional["table_uri"]),
+        provisional["_mark"],
+        provisional.get("_base"),
+    )
+    if "error_type" in provisional:
+        if "landed" in provisional:
+            return _completed_without_log(provisional)
+        answer, own = landed(log, write_id, base, tail)
         return {
             "result": CacheResult.ERROR.value,
             "landed": answer.value,
             **_versions(tuple(commit.version for commit in own)),
-            **failed_metrics(Operation(note["operation"]), answer, own).known(),
+            **failed_metrics(Operation(provisional["operation"]), answer, own).known(),
         }
-    after = note.get("_version")
+    after = provisional.get("_version")
     if after is not None:
         first = 0 if base is None else base + 1
-        commits = find_commits(log, mark, range(first, after + 1))
+        commits = find_commits(log, write_id, range(first, after + 1))
     else:
-        commits = search_commits(log, mark, base, tail).commits
-    return _committed(note, commits) if commits else _as_recorded(note)
+        commits = search_commits(log, write_id, base, tail).commits
+    return _committed(provisional, commits) if commits else _completed_without_log(provisional)
 
 
-def _committed(note: Row, commits: list[RawCommit]) -> Row:
+def _committed(provisional: Row, commits: list[RawCommit]) -> Row:
     last = parse_commit(commits[-1].version, commits[-1].content)
     return {
         "result": CacheResult.WRITE.value,
         **_versions(tuple(commit.version for commit in commits)),
-        **metrics_of(Operation(note["operation"]), commits).known(),
-        "schema_hash": note.get("schema_hash") or last.witness.get("schema_hash"),
+        **metrics_of(Operation(provisional["operation"]), commits).known(),
+        "schema_hash": provisional.get("schema_hash") or last.witness.get("schema_hash"),
     }
 
 
-def _as_recorded(note: Row) -> Row:
-    """Return what follows from the note alone."""
-    if "error_type" in note:
-        answer = Landed(note.get("landed", Landed.UNKNOWN.value))
+def _completed_without_log(provisional: Row) -> Row:
+    """Return the result columns that follow from the provisional record alone."""
+    if "error_type" in provisional:
+        answer = Landed(provisional.get("landed", Landed.UNKNOWN.value))
         return {
             "result": CacheResult.ERROR.value,
             "landed": answer.value,
-            **failed_metrics(Operation(note["operation"]), answer, ()).known(),
+            **failed_metrics(Operation(provisional["operation"]), answer, ()).known(),
         }
-    if "_exported" in note:
+    if "_exported" in provisional:
         return {"result": CacheResult.WRITE.value}
-    after = note.get("_version")
-    if "_idle" not in note and after is not None and after != note.get("_base"):
+    after = provisional.get("_version")
+    if "_idle" not in provisional and after is not None and after != provisional.get("_base"):
         return {"result": CacheResult.WRITE.value, **_versions((after,))}
-    reason = note.get("_idle", NoCommitReason.NOT_FOUND.value)
+    reason = provisional.get("_idle", NoCommitReason.NOT_FOUND.value)
     is_found = reason != NoCommitReason.NOT_FOUND.value
     counts = UNCHANGED.known() if is_found else {}
     return {"result": CacheResult.NOOP.value, "reason": reason, **counts}

@@ -187,7 +187,7 @@ def _reads_versions(frame: Any, state: FrameState) -> bool:
     """Return whether a frame reads Delta tables or names of a cache: only these have versions."""
     text = unpatched(frame, "logical_plan")().display_indent()
     return bool(state.inputs(text)) or any(
-        name.table in text for name in tuple(state.session.uncached_names)
+        name.table in text for name in state.session.cache_links.uncached
     )
 
 

@@ -63,7 +63,7 @@ def _record(observer: Observer, entry: Registered) -> None:
             attributes[DB_COLLECTION_NAME] = name
         span.add_event(EVENT_TABLE_REGISTERED, attributes)
     if settings.capture_registrations and observer.recorder is not None:
-        observer.recorder.operation(current_run(), _row(entry, name, span))
+        observer.recorder.record_operation(current_run(), _row(entry, name, span))
 
 
 def _row(entry: Registered, name: str | None, span: trace.Span) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
+from deltawitness.session.core.cache_links import CacheLinks
 from deltawitness.session.core.private_api import FILE_CACHE_LIMIT, NAME_UNKNOWN
 from deltawitness.session.core.registrations import record_registration
 from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
@@ -111,13 +112,8 @@ class Session:
         """The number of times that the session's time zone was set."""
         self.file_cache_statement = f"SET {FILE_CACHE_LIMIT} = '1M'"
         """The SET statement with the current size of the session's cache of directory listings."""
-        self.seen_files: dict[tuple[str, str], tuple[int, str]] = {}
-        """Size and times of the files that a cache has fingerprinted, by format and location."""
-        self.registration_lock = threading.RLock()
-        self.cached_names: dict[TableName, Callable[[], None]] = {}
-        """Names under which a cache registers its entries, each with the function that refreshes it."""
-        self.uncached_names: set[TableName] = set()
-        """Names under which a cache has registered a result that it could not store."""
+        self.cache_links = CacheLinks()
+        """The names that caches own in the session, and the files that they read."""
 
     # --- names -------------------------------------------------------------------------------------
 
@@ -318,6 +314,11 @@ class Session:
                 self._stale_views.pop(name, None)
                 self._view_defaults.pop(name, None)
                 self._view_time_zones.pop(name, None)
+
+    def unmark_rebound(self, name: TableName) -> None:
+        """Remove a name from `rebound`, because all views that read it are planned again."""
+        with self._lock:
+            self.rebound.discard(name)
 
     def drop_name(self, name: TableName) -> None:
         """Drop a name that is about to be registered again; the caller replaces the views that read it."""
@@ -550,7 +551,7 @@ class Session:
         text = unpatched(frame, "logical_plan")().display_indent()
         tables = scanned_names(text, self.snapshot)
         uncached = {
-            each for each in tuple(self.uncached_names) if f"SubqueryAlias: {each.table}\n" in text
+            each for each in self.cache_links.uncached if f"SubqueryAlias: {each.table}\n" in text
         }
         reads = dict.fromkeys(uncached - {name}) | {entry.name: entry.table_id for entry in tables}
         default = self.default_of(ctx)

@@ -212,7 +212,7 @@ def bind(
     with session.swap_lock:
         for name in _names_in(call.text, session, ctx, default):
             entry, view = session.snapshot.get(name), session.view(name)
-            if name in session.cached_names or name in session.uncached_names:
+            if session.cache_links.owns(name):
                 cache_names.add(name)
             elif view is not None:
                 views[name] = view
@@ -261,12 +261,7 @@ def _names_in(
 ) -> Iterator[TableName]:
     """Yield every table and view of the session that a text may name."""
     words, lower = _words_in(text), text.lower()
-    recorded = {
-        *session.snapshot.entries,
-        *session.views,
-        *session.cached_names,
-        *session.uncached_names,
-    }
+    recorded = {*session.snapshot.entries, *session.views, *session.cache_links.names}
     # Recorded names are searched as substrings, so that no spelling of a name hides them.
     yield from (name for name in recorded if any(each in lower for each in _spellings(name.table)))
     exists = unpatched(ctx, "table_exist")

@@ -116,7 +116,10 @@ def _run_explain(frame: DataFrame, state: FrameState) -> DataFrame:
     if is_of_kind(plan, "Analyze"):
         inside = wrapped_plan(plan.to_variant().input()[0])
         if is_dml(inside) and target_of(inside, state, None) is not None:
-            msg = "EXPLAIN ANALYZE would run the statement, and is not possible for writes to Delta"
+            msg = (
+                "EXPLAIN ANALYZE of a write to a Delta table is not supported, because it would run the"
+                " statement: use EXPLAIN"
+            )
             raise StatementError(msg)
     return attach_state(frame, state)  # type: ignore[no-any-return]  # returns its argument
 

@@ -1,0 +1,389 @@
+"""The drain thread of a process: when its spool is drained, and in which process."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from deltawitness.forks import importing
+from deltawitness.ids_and_clock import now_ns
+from deltawitness.internal_errors import report
+from deltawitness.ledger.drain.open_runs import OpenRuns
+from deltawitness.ledger.drain.process import DrainProcess, DrainRequest, HelperError
+from deltawitness.ledger.spool.reader import has_abandoned
+from deltawitness.ledger.spool.writer import Segment, Spool
+from deltawitness.ledger.tables.schema import LedgerRoot
+from deltawitness.run import RunContext
+from deltawitness.settings import Settings
+
+__all__ = ["DrainThread"]
+
+LONGEST_PAUSE = 60.0
+"""Maximum seconds between two drains after repeated failures."""
+
+QUIET_POLL = 0.05
+"""Seconds between two checks for a pause between writes."""
+
+BETWEEN_DRAINS = 1.0
+"""Minimum seconds between two drains that ends of runs cause."""
+
+HELPER_START_TIMEOUT = 5.0
+"""Seconds that an operation waits for the start of a helper process."""
+
+HELPER_SHARE = 5.0
+"""Length of the pause after a drain in a helper process, as a multiple of the drain's duration."""
+
+RUN_END_TIMEOUT = 10.0
+"""Seconds that the end of a run waits for its drain; the drain itself continues."""
+
+QUIET_TIMEOUT = 2.0
+"""Seconds that a drain waits for a pause between writes."""
+
+
+class DrainThread:
+    """Drains the spool of a process: at intervals, after many operations, and at the end of runs.
+
+    Args:
+        spool: the spool of the process.
+        runs: its open runs, whose ends are recorded before a drain.
+        root: location of the ledger.
+        settings: frequency of drains, and whether they maintain tables.
+        is_busy: returns whether a write is in progress.
+        on_drop: called with a component's name for each operation that could not be recorded.
+        may_use_engine: returns whether a drain may use delta-rs in this process; while it may not,
+            a helper process drains.
+
+    Attributes:
+        on_drain: called after each drain with its seconds and the error that ended it.
+        is_exiting: whether the process is about to exit. If no helper process can be started then,
+            the process drains itself.
+        is_terminated: whether a signal is about to end the process. It then drains itself: the
+            program may be waiting for its children, and a helper would briefly be one of them.
+        is_child: whether this is a forked child, whose spool other processes drain.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only parts of the recorder
+        self,
+        *,
+        spool: Spool,
+        runs: OpenRuns,
+        root: LedgerRoot,
+        settings: Settings,
+        is_busy: Callable[[], bool],
+        on_drop: Callable[[str], None],
+        may_use_engine: Callable[[], bool],
+    ) -> None:
+        self._spool = spool
+        self._runs = runs
+        self._root = root
+        self._settings = settings
+        self._is_busy = is_busy
+        self._on_drop = on_drop
+        self._may_use_engine = may_use_engine
+        self.on_drain: Callable[[float, BaseException | None], None] = lambda *_: None
+        self.is_exiting = False
+        self.is_terminated = False
+        self.is_child = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._starting = threading.Lock()
+        self._draining = threading.Lock()
+        # Held while no fork may happen: during a drain in this process, and the start of a helper.
+        self._unforkable = threading.Lock()
+        self._wake = threading.Event()
+        self._is_helper_due = False
+        self._helper_started = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._since_drain = 0
+        self._is_failing = self._is_hanging = False
+        self._helper_pause = 0.0
+        self._drained_at = -BETWEEN_DRAINS
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it drains: it is not closed, and this is not a forked child."""
+        return not self._is_closed and not self.is_child
+
+    # --- what starts a drain -------------------------------------------------------------------------
+
+    def before_operation(self) -> None:
+        """Start a helper process if one is due."""
+        if self._is_helper_due and not self._draining.locked():
+            # Before the operation: while its row is missing, earlier rows cannot be drained.
+            self._start_helper()
+
+    def after_operation(self) -> None:
+        """Count an operation, and wake the thread after `drain_events` of them."""
+        self._since_drain += 1
+        if self._thread is None:
+            self._start()
+        elif self._since_drain >= self._settings.drain_events and not self._wake.is_set():
+            self._wake.set()
+
+    def after_run(self, run: RunContext) -> None:
+        """Drain after the end of a run: at once if it was the outermost run, else soon.
+
+        In a series of short runs only the first waits for its drain. None waits while drains fail,
+        because each would wait until its timeout.
+        """
+        if self._spool.home is None:
+            return
+        if self._runs.has_entered or self._is_failing:
+            self._drain_soon()
+        elif self._is_due_after(run, max(BETWEEN_DRAINS, self._helper_pause)):
+            if not self.drain_in_time(RUN_END_TIMEOUT):
+                self._is_failing = True
+            self._drained_at = time.monotonic()
+        elif self._is_due_after(run, BETWEEN_DRAINS) and not self._draining.locked():
+            self._start_helper()
+        else:
+            self._drain_soon()
+
+    def _is_due_after(self, run: RunContext, pause: float) -> bool:
+        """Return whether the run, or the time since the last drain, was longer than a pause."""
+        lasted = (now_ns() - run.started_at) / 1e9
+        return lasted > pause or time.monotonic() > self._drained_at + pause
+
+    def _drain_soon(self) -> None:
+        if self._thread is None:
+            self._start()
+        if not self._is_failing:  # otherwise at the pace of the retries
+            self._wake.set()
+
+    def _start_helper(self) -> None:
+        """Start a drain in a helper process, and return once the helper has been started.
+
+        Called on a thread of the program, between two of its calls: for a moment the process has a
+        child that the program does not know of, and the program must not be waiting for any child
+        then.
+        """
+        self._is_helper_due = False
+        self._drained_at = time.monotonic()
+        self._helper_started.clear()
+        thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no new threads
+            report("drain", error)
+        else:
+            self._helper_started.wait(HELPER_START_TIMEOUT)
+
+    def _start(self) -> None:
+        # A forked child cannot use an engine that its parent has used: others drain its spool.
+        if self.is_child or self._is_closed or not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="deltawitness-drain", daemon=True)
+                thread.start()
+                self._thread = thread
+        except RuntimeError as error:  # no new threads; the next operation tries again
+            report("drain", error)
+        finally:
+            self._starting.release()
+
+    # --- the thread ----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        pause = interval = self._settings.drain_interval
+        while not self._is_closed:
+            # Between 50 % and 100 % of it, so that processes started together drift apart.
+            self._wake.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing is encrypted
+            self._wake.clear()
+            if self._is_closed:
+                return
+            self._wait_between()
+            self._wait_for_quiet()
+            is_done = self.drain() if self._may_use_engine() else self._request_helper()
+            self._drained_at = time.monotonic()
+            pause = interval if is_done else min(LONGEST_PAUSE, 2 * max(pause, interval))
+
+    def _request_helper(self) -> bool:
+        """Make the next operation start a helper; return whether the last drain succeeded."""
+        self._is_helper_due = self._since_drain > 0
+        return not self._is_failing
+
+    def _wait_between(self) -> None:
+        between = max(min(BETWEEN_DRAINS, self._settings.drain_interval), self._helper_pause)
+        while time.monotonic() < self._drained_at + between and not self._is_closed:
+            time.sleep(min(between, QUIET_POLL))
+
+    def _wait_for_quiet(self) -> None:
+        deadline = time.monotonic() + QUIET_TIMEOUT
+        while self._is_busy() and not self._is_closed and time.monotonic() < deadline:
+            # Not a wait on the event, which may stay set while writes are in progress.
+            time.sleep(QUIET_POLL)
+
+    # --- a drain -------------------------------------------------------------------------------------
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Drain all spooled records now; return whether that succeeded.
+
+        Errors are reported, not raised: records that cannot be drained stay in the spool for the
+        next drain.
+
+        Args:
+            timeout: seconds to wait for a helper process; None waits until it ends.
+        """
+        if self.is_child:
+            return False
+        started = time.perf_counter()
+        problem: BaseException | None = None
+        try:
+            with self._draining:
+                self._drain(timeout)
+        except (KeyboardInterrupt, SystemExit):
+            raise  # meant for the program, if it called the drain itself
+        except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
+            problem = error
+            report("drain", error)
+        finally:
+            self._helper_started.set()
+        self._is_failing, self._is_hanging = problem is not None, False
+        self.on_drain(time.perf_counter() - started, problem)
+        return problem is None
+
+    def drain_in_time(self, timeout: float) -> bool:
+        """Drain on another thread; return whether the drain ended within the timeout in seconds."""
+        thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no new threads, as during shutdown in newer Python versions
+            return not self._is_failing and self.drain(timeout)
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def _drain(self, timeout: float | None) -> None:
+        self._since_drain = 0
+        self._runs.record_ends()
+        self._spool.rotate(is_last=self._is_closed)
+        segments = [
+            segment for segment in self._spool.sealed() if not self._drop_if_deleted(segment)
+        ]
+        if not segments and not has_abandoned(self._spool.folder, self._spool.home):
+            return  # nothing to drain
+        is_here = self._may_use_engine() or self.is_terminated
+        helper = None if is_here else self._start_helper_process(segments)
+        if helper is None:
+            self._drain_here(segments)
+        else:
+            self._await_helper(helper, segments, timeout)
+
+    def _drain_here(self, segments: list[Segment]) -> None:
+        with self._unforkable:
+            # Imported here: importing Arrow is slow, and a process without writes does not need it.
+            with importing():
+                from deltawitness.ledger.drain.drain import Drain  # noqa: PLC0415 - as above
+                from deltawitness.ledger.drain.maintenance import maintain  # noqa: PLC0415 - as above
+            self._helper_pause = 0.0
+            drain = Drain(self._root, tail=self._settings.landed_tail)
+            done = drain.drain_segments([segment.path for segment in segments])
+            self._spool.delete(segments)
+            done += drain.drain_abandoned(self._spool.folder, self._spool.home)
+            self._report_damaged(done.damaged)
+            if self._settings.ledger_maintenance and not self._is_closed:
+                for table in drain.due:
+                    maintain(self._root, table)
+
+    def _start_helper_process(self, segments: list[Segment]) -> DrainProcess | None:
+        """Start a helper process that drains: the program has not used delta-rs, and may fork.
+
+        Returns:
+            The helper; None if none can be started and the process is exiting, so that no fork
+            follows.
+
+        Raises:
+            HelperError: none can be started.
+        """
+        home = self._spool.home
+        request = DrainRequest(
+            root=self._root.uri,
+            storage_options=self._root.storage_options,
+            spools=str(self._spool.folder),
+            home=None if home is None else str(home),
+            segments=[segment.path.name for segment in segments],
+            tail=self._settings.landed_tail,
+            maintain=self._settings.ledger_maintenance and not self._is_closed,
+        )
+        try:
+            with self._unforkable:
+                return DrainProcess(request)
+        except HelperError:
+            if self.is_exiting:
+                return None
+            raise
+        finally:
+            self._helper_started.set()
+
+    def _await_helper(
+        self, helper: DrainProcess, segments: list[Segment], timeout: float | None
+    ) -> None:
+        """Wait for a helper; delete the segments that it has drained.
+
+        Raises:
+            HelperError: it could not drain them; they stay in the spool.
+        """
+        started = time.monotonic()
+        reply = helper.wait(timeout)
+        self._helper_pause = HELPER_SHARE * (time.monotonic() - started)
+        for component, problem in reply.problems:
+            report(component, HelperError(problem))
+        if reply.error is not None:
+            raise HelperError(reply.error)
+        self._spool.delete(segments)
+        self._report_damaged(reply.damaged)
+
+    def _report_damaged(self, lines: int) -> None:
+        if lines:
+            report("spool", ValueError(f"{lines} damaged records were skipped"))
+
+    def _drop_if_deleted(self, segment: Segment) -> bool:
+        """Return whether a segment's file is deleted; if so, count its operations as dropped.
+
+        A reconcile can restore the rows of the writes in it.
+        """
+        if segment.path.exists():
+            return False
+        report("spool", FileNotFoundError("a segment was deleted before it was drained"))
+        for _ in range(segment.operations):
+            self._on_drop("spool")
+        self._spool.delete([segment])
+        return True
+
+    # --- close and fork ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the thread; a running drain goes on."""
+        self._is_closed = True
+        self._wake.set()
+
+    def reopen(self) -> None:
+        """Continue after :meth:`close`; the next operation starts the thread."""
+        if self._thread is not None:
+            self._thread.join(QUIET_TIMEOUT)
+            self._thread = self._thread if self._thread.is_alive() else None
+        self._is_closed = False
+        self._wake.clear()
+
+    def before_fork(self) -> None:
+        """Wait for a drain in this process to end.
+
+        After a drain that exceeded the timeout, later forks do not wait for it.
+        """
+        self._fork_lock = self._unforkable
+        self._held = self._fork_lock.acquire(timeout=0 if self._is_hanging else QUIET_TIMEOUT)
+        self._is_hanging = not self._held
+
+    def after_fork_in_parent(self) -> None:
+        """Allow drains again."""
+        if self._held:
+            self._fork_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Never drain here: the engine cannot be used in a forked child."""
+        self.is_child = True
+        self._reset()

@@ -1,0 +1,216 @@
+"""Read rows of the ledger for listings: through delta-rs alone, which starts in a tenth of a second.
+
+:mod:`deltawitness.ledger.tables.frames` returns the same tables as DataFusion frames, and imports DataFusion,
+pandas and pyarrow for them. Here a query of SQL runs in the engine that delta-rs has built in, and rows
+come back as dictionaries.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.ledger.tables.schema import (
+    INVENTORY,
+    PARTITION,
+    RUNS,
+    ColumnKind,
+    LedgerRoot,
+    LedgerTable,
+)
+from deltawitness.run import suppressed
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["LedgerListing", "Row", "is_in", "quote_literal", "timestamp_literal"]
+
+Row = dict[str, Any]
+
+_SQL_TYPES = {
+    ColumnKind.DAY: "DATE",
+    ColumnKind.TIME: "TIMESTAMP",
+    ColumnKind.TEXT: "VARCHAR",
+    ColumnKind.COUNT: "BIGINT",
+    ColumnKind.NUMBER: "DOUBLE",
+    ColumnKind.FLAG: "BOOLEAN",
+}
+"""SQL types of the columns that hold one value; lists have none that a cast accepts."""
+
+_SOURCES = {INVENTORY.alias: "inventory_table", RUNS.alias: "runs_table"}
+"""Names under which the tables are registered; their aliases name the queries over them."""
+
+
+@dataclass
+class LedgerListing:
+    """The inventory and the runs of a ledger at one version each, queried with SQL.
+
+    The queries name two tables: `inventory`, a row per operation, and `runs`, a row per run with the
+    counts of its processes summed.
+
+    Attributes:
+        root: location of the ledger.
+    """
+
+    root: LedgerRoot
+
+    def query(self, sql: str) -> list[Row]:
+        """Return the rows of a query; columns that a table of an older release lacks are null.
+
+        Args:
+            sql: a query over `inventory` and `runs`.
+
+        Raises:
+            OSError: the storage cannot be read.
+            DeltaError: a table of the ledger is damaged.
+        """
+        from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
+
+        with suppressed():  # these reads are not inputs of the program
+            builder = QueryBuilder()
+            for table, opened in self._opened.items():
+                if opened is not None:
+                    builder.register(_SOURCES[table.alias], opened)
+            found = builder.execute(f"WITH {self._views} {sql}").read_all()
+        columns = [column.to_pylist() for column in found.columns]
+        return [
+            dict(zip(found.schema.names, values, strict=True))
+            for values in zip(*columns, strict=True)
+        ]
+
+    def rows(
+        self,
+        table: LedgerTable,
+        conditions: Iterable[str] = (),
+        *,
+        order: str,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Return rows of the inventory or of the runs, without the partition column.
+
+        Args:
+            table: `INVENTORY` or `RUNS`.
+            conditions: SQL predicates that all hold.
+            order: the ORDER BY clause.
+            limit: maximum number of rows.
+        """
+        where = " AND ".join(f"({condition})" for condition in conditions) or "true"
+        end = "" if limit is None else f" LIMIT {limit}"
+        found = self.query(f"SELECT * FROM {table.alias} WHERE {where} ORDER BY {order}{end}")
+        if table is RUNS:
+            return [{name: row.get(name) for name in _RUN_COLUMNS} for row in found]
+        names = dict.fromkeys([name for name, *_ in table.columns] + self._present(table))
+        return [{name: row.get(name) for name in names if name != PARTITION} for row in found]
+
+    @cached_property
+    def _opened(self) -> dict[LedgerTable, DeltaTable | None]:
+        return {table: self.root.open_table(table) for table in (INVENTORY, RUNS)}
+
+    def _present(self, table: LedgerTable) -> list[str]:
+        opened = self._opened[table]
+        return [] if opened is None else [field.name for field in opened.schema().fields]
+
+    @cached_property
+    def _views(self) -> str:
+        raw = ", ".join(
+            f"{name} AS ({self._select(table)})"
+            for name, table in ((INVENTORY.alias, INVENTORY), ("run_parts", RUNS))
+        )
+        return f"{raw}, {self._runs_view()}"
+
+    def _select(self, table: LedgerTable) -> str:
+        """Return the query of a table with every column of this release that has one value."""
+        present = self._present(table)
+        columns = [f'"{name}"' for name in present]
+        columns += [
+            f'CAST(NULL AS {_SQL_TYPES[kind]}) AS "{name}"'
+            for name, kind, _ in table.columns
+            if name not in present and kind in _SQL_TYPES
+        ]
+        source = f"FROM {_SOURCES[table.alias]}" if present else "WHERE false"
+        return f"SELECT {', '.join(columns)} {source}"
+
+    def _runs_view(self) -> str:
+        """Return the query that sums the processes of a run, as `frames.frame_of` does.
+
+        Reconstructed rows count only for runs without a row of their own processes. What cannot be
+        summed comes from the process that opened the run.
+        """
+        present = self._present(RUNS)
+        columns = [
+            "run_id",
+            *(f"min({name}) AS {name}" for name in (PARTITION, "start_time")),
+            "max(end_time) AS end_time",
+            *(f"last_value({name} ORDER BY {_LAST}) AS {name}" for name in _OF_THE_OPENER),
+            "count(DISTINCT concat_ws(':', host, CAST(pid AS VARCHAR))) AS processes",
+            *(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMMED),
+        ]
+        if "attributes" in present:
+            columns.append(f"last_value(attributes ORDER BY {_LAST}) AS attributes")
+        if "operations" in present:
+            columns.append("flatten(array_agg(operations)) AS operations")
+        ids = "array_distinct(flatten(array_agg(table_ids)))"
+        if "table_ids" in present:
+            columns += [
+                f"{ids} AS table_ids",
+                f"CAST(cardinality({ids}) AS BIGINT) AS tables_touched",
+            ]
+        is_rebuilt = "coalesce(status = 'reconstructed', false)"
+        return (
+            f"recorded AS (SELECT * FROM run_parts WHERE NOT {is_rebuilt}),"
+            f" parts AS (SELECT * FROM recorded UNION ALL SELECT * FROM run_parts"
+            f" WHERE {is_rebuilt} AND run_id NOT IN (SELECT run_id FROM recorded)),"
+            f" runs AS (SELECT {', '.join(columns)} FROM parts GROUP BY run_id)"
+        )
+
+
+_LAST = "is_part DESC, end_time"
+"""Last the process that opened the run; of several openings under one id, the last."""
+
+_OF_THE_OPENER = (
+    *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid", "exit_code"),
+    *("python_version", "deltalake_version", "datafusion_version", "witness_version"),
+)
+
+_SUMMED = tuple(
+    name
+    for name, kind, _ in RUNS.columns
+    if kind is ColumnKind.COUNT and name not in {"pid", "tables_touched", "exit_code"}
+)
+
+_RUN_COLUMNS = (
+    *(name for name, *_ in RUNS.columns if name not in {PARTITION, "is_part"}),
+    "processes",
+)
+
+
+def quote_literal(text: str) -> str:
+    """Return a text as a literal of SQL.
+
+    >>> quote_literal("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
+
+
+def timestamp_literal(time: dt.datetime) -> str:
+    """Return a time as a literal of SQL.
+
+    >>> print(timestamp_literal(dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)))
+    arrow_cast('2024-02-29T12:00:00+00:00', 'Timestamp(Microsecond, Some("UTC"))')
+    """
+    text = time.astimezone(dt.UTC).isoformat()
+    return f"arrow_cast('{text}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+
+
+def is_in(name: str, values: Iterable[str]) -> str:
+    """Return the predicate that a column has one of some values; false when there are none.
+
+    >>> is_in("run_id", ["a", "b"])
+    "run_id IN ('a', 'b')"
+    """
+    literals = ", ".join(map(quote_literal, values))
+    return f"{name} IN ({literals})" if literals else "false"

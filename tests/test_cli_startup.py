@@ -1,0 +1,125 @@
+"""What a command imports: a listing reads the ledger without pandas, pyarrow and DataFusion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from deltawitness import Ledger
+from deltawitness.ledger.tables.listing import LedgerListing
+from deltawitness.ledger.tables.run_rows import RunStatus
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.semconv import Env
+
+PROGRAM = """
+    import pyarrow as pa
+    from datafusion import SessionContext
+    from deltalake import write_deltalake
+    from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, run
+    write_deltalake("flights", pa.table({"x": [1, 2]}))
+    with run("inner", run_id="inner-1", attributes={"shard": "3"}):
+        write_deltalake("flights", pa.table({"x": [3]}), mode="append")
+    ctx = ObservedSessionContext()
+    ctx.register_delta("flights", "flights")
+    cache = DeltaCache(ctx)
+    cache.view("long", ctx.sql("SELECT * FROM flights WHERE x > 1"), policy=CachePolicy("p")).collect()
+"""
+
+LISTINGS = [
+    ["runs"],
+    ["show", "inner"],
+    ["writes", "--table", "flights"],
+    ["writes", "--json"],
+    ["cache", "ls"],
+    ["cache", "why", "long"],
+    ["commit", "flights"],
+]
+
+HEAVY = (
+    *("pandas", "pyarrow", "numpy", "datafusion", "sqlglot", "duckdb", "polars"),
+    *("deltawitness.ledger.drain.drain", "deltawitness.ledger.ledger"),
+    *("deltawitness.cache.delta_cache", "deltawitness.session.proxies"),
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a ledger and a cache."""
+    folder = tmp_path_factory.mktemp("place")
+    command = [sys.executable, "-m", "deltawitness", "run", "--", sys.executable, "-c"]
+    done = subprocess.run(
+        [*command, textwrap.dedent(PROGRAM)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("command", LISTINGS, ids=" ".join)
+def test_a_listing_imports_neither_pandas_nor_the_drain(command, place):
+    """A command that lists rows starts without an engine besides delta-rs."""
+    program = f"""
+        import sys
+        from deltawitness.cli import main
+        sys.argv = ["deltawitness", *{command!r}]
+        try:
+            main()
+        except SystemExit as end:
+            print(sorted({{*{HEAVY!r}}} & {{*sys.modules}}), file=sys.stderr)
+            raise
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=place,
+        env=os.environ | {Env.CACHE_ROOT.value: ".deltawitness"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert done.stdout
+
+
+def test_instrument_imports_no_engine_beyond_delta_rs():
+    """`instrument()` loads neither pyarrow nor DataFusion nor what only a drain needs."""
+    heavy = {*HEAVY, "opentelemetry.sdk", "rich", "typer"}
+    program = f"""
+        import sys, deltawitness
+        deltawitness.DeltaLakeInstrumentor().instrument()
+        print(sorted({heavy!r} & {{*sys.modules}}))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_listings_have_the_rows_of_the_frames(place):
+    """The queries of the listings return what the DataFusion frames of `Ledger` return."""
+    ledger = Ledger(place / ".deltawitness")
+    listing = LedgerListing(ledger.root)
+    for table, frame in ((RUNS, ledger.runs()), (INVENTORY, ledger.inventory())):
+        rows = listing.rows(table, order="run_id")
+        expected = [
+            {name: value for name, value in row.items() if name != "event_date"}
+            for row in frame.to_pylist()
+        ]
+        assert len(rows) > 1
+
+        def by_text(row):
+            return repr(sorted(row.items()))
+
+        assert sorted(rows, key=by_text) == sorted(expected, key=by_text)
+
+
+def test_listings_know_the_status_of_reconstructed_runs(place):
+    """The query names the status that `RunStatus` has."""
+    views = LedgerListing(Ledger(place / ".deltawitness").root)._views
+    assert f"'{RunStatus.RECONSTRUCTED}'" in views

@@ -1,0 +1,142 @@
+"""Errors and warnings name the option, variable or path that is wrong, and what to do."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from deltawitness import (
+    CachePolicy,
+    DeltaCache,
+    DeltaLakeInstrumentor,
+    Ledger,
+    ObservedSessionContext,
+    Settings,
+    run,
+    settings,
+)
+from deltawitness import instrumentation as instrumentation_module
+from deltawitness.cli.program import job_name
+from deltawitness.exceptions import ConfigurationError, StatementError
+from deltawitness.semconv import Env
+
+
+@pytest.fixture
+def cache(tmp_path):
+    write_deltalake(tmp_path / "t", pa.table({"x": [1]}))
+    ctx = ObservedSessionContext()
+    ctx.register_delta("t", tmp_path / "t")
+    return DeltaCache(ctx, tmp_path / "cache")
+
+
+def test_a_policy_is_a_cache_policy(cache):
+    """The name of a policy in its place is an error that shows the right call."""
+    said = r"^policy: expected CachePolicy\('hourly'\), not str$"
+    with pytest.raises(ConfigurationError, match=said):
+        cache.view("v", "SELECT * FROM t", policy="hourly")
+    with pytest.raises(ConfigurationError, match=said):
+        cache.prune(policy="hourly")
+
+
+def test_durations_are_timedeltas(cache):
+    """A number has no unit."""
+    with pytest.raises(ConfigurationError, match=r"max_age must be a datetime\.timedelta .* not 5"):
+        CachePolicy("p", max_age=5)
+    with pytest.raises(ConfigurationError, match="max_age must be greater than zero"):
+        CachePolicy("p", max_age=timedelta(0))
+    with pytest.raises(ConfigurationError, match=r"older_than must be a datetime\.timedelta"):
+        cache.prune(older_than=5)
+
+
+def test_settings_are_settings(tmp_path):
+    """A dictionary in their place is an error wherever they are an argument."""
+    said = r"^settings: expected deltawitness\.Settings\(\.\.\.\), not dict$"
+    for make in (
+        lambda: Ledger(tmp_path, settings={}),
+        lambda: DeltaCache(ObservedSessionContext(), tmp_path, settings={}),
+        lambda: DeltaLakeInstrumentor().instrument(settings={}),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            make()
+
+
+def test_attributes_are_a_mapping():
+    """Text in their place is an error of `run`."""
+    with pytest.raises(ConfigurationError, match="attributes must be a mapping"):
+        run("job", attributes="abc")
+
+
+def test_a_missing_source_is_named(cache, tmp_path):
+    """The error of a dataset has the path."""
+    with pytest.raises(ConfigurationError, match=r"nosuch\.parquet' does not exist"):
+        cache.dataset("d", tmp_path / "nosuch.parquet").collect()
+
+
+def test_explain_analyze_of_a_write_says_what_to_use(cache):
+    """EXPLAIN is possible, and EXPLAIN ANALYZE of a DELETE names it."""
+    ctx = cache._ctx
+    assert ctx.sql("EXPLAIN DELETE FROM t WHERE x = 1").to_pydict()["plan_type"]
+    with pytest.raises(StatementError, match=r"use EXPLAIN$"):
+        ctx.sql("EXPLAIN ANALYZE DELETE FROM t WHERE x = 1")
+
+
+def test_an_empty_variable_is_not_set():
+    """For every setting."""
+    empty = {variable.value: "" for variable in Env}
+    assert Settings.from_env(empty) == Settings()
+
+
+def test_the_root_has_two_names():
+    """Either is enough; two locations are an error that names both."""
+    for name in (Env.ROOT, Env.CACHE_ROOT):
+        assert Settings.from_env({name.value: "x"}).cache_root == "x"
+    both = {Env.ROOT.value: "x", Env.CACHE_ROOT.value: "x"}
+    assert Settings.from_env(both).cache_root == "x"
+    with pytest.raises(ConfigurationError, match=r"^DELTAWITNESS_ROOT and DELTAWITNESS_CACHE_ROOT"):
+        Settings.from_env(both | {Env.ROOT.value: "y"})
+
+
+def test_unknown_variables_are_named_once(monkeypatch, caplog):
+    """With a similar name, if there is one; the Collector's variables are none of ours."""
+    monkeypatch.setattr(settings, "_named", set())
+    monkeypatch.delenv(Env.ACTIVATE, raising=False)
+    monkeypatch.setenv("DELTAWITNESS_QUEUE_SIZ", "1")
+    monkeypatch.setenv("DELTAWITNESS_COLLECTOR_LOG_LEVEL", "info")
+    for _ in range(2):
+        Settings.from_env()
+    (record,) = [known for known in caplog.records if known.levelno == logging.WARNING]
+    assert record.getMessage() == (
+        "unknown environment variable DELTAWITNESS_QUEUE_SIZ is ignored:"
+        " did you mean DELTAWITNESS_QUEUE_SIZE?"
+    )
+
+
+def test_unknown_keywords_of_instrument_are_named_once(monkeypatch, caplog):
+    """Other instrumentors' keywords are no error."""
+    monkeypatch.setattr(instrumentation_module, "_named", set())
+    for _ in range(2):
+        instrumentor = DeltaLakeInstrumentor()
+        instrumentor.instrument(setings=Settings())
+        instrumentor.uninstrument()
+    said = [known.getMessage() for known in caplog.records if "keyword" in known.getMessage()]
+    assert said == ["instrument(): unknown keyword 'setings' is ignored"]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["python", "-m", "pk.job", "x"], "pk.job"),
+        (["/usr/bin/python3.11", "-Im", "pk.job"], "pk.job"),
+        (["python", "-W", "error", "-X", "dev", "jobs/load.py"], "load"),
+        (["python", "-c", "secret = 'text of the program'"], "python"),
+        (["bash", "-c", "python load.py"], "bash"),
+        (["./load.sh", "--fast"], "load"),
+    ],
+)
+def test_a_job_is_named_after_its_module_or_script(command, name):
+    """Never after the text of the program."""
+    assert job_name(command) == name
