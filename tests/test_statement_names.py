@@ -143,7 +143,7 @@ def test_names_in_brackets_are_names(make, drop):
 
 @pytest.mark.slow
 def test_a_reader_waits_for_a_view_that_is_being_replaced(ctx, make):
-    """A reader waits while a view is replaced, and so sees earlier writes of its own thread."""
+    """A reader waits while a view is replaced, and so sees earlier writes of the same thread."""
     ctx.register_delta("t", make("t", id=[0]))
     union = " UNION ALL ".join(["SELECT id FROM t"] * 40)
     ctx.sql(f"CREATE VIEW v AS SELECT count(*) AS n FROM ({union})")
