@@ -132,7 +132,7 @@ def test_listeners_are_told_in_order_and_with_the_error():
         def run_started(self, context):
             told.append((self.name, "start", current_run() is context))
 
-        def run_settling(self, context):
+        def run_ending(self, context):
             told.append((self.name, "settle", current_run() is context))
 
         def run_ended(self, context, error):
@@ -301,7 +301,7 @@ def test_a_listener_that_waits_does_not_hold_up_the_event_loop():
         def run_started(self, context):
             pass
 
-        def run_settling(self, context):
+        def run_ending(self, context):
             settled_on.append(threading.current_thread())
 
         def run_ended(self, context, error):

@@ -1,6 +1,7 @@
-"""Every Delta write, witnessed: commit metadata, spans, metrics and logs.
+"""Observe every Delta write: commit metadata, spans, metrics, logs and a ledger.
 
-PYTEST_DONT_REWRITE: an observed process imports this package before pytest, which would warn of it.
+PYTEST_DONT_REWRITE: an observed process imports this package before pytest does; without this word
+pytest warns that it can no longer rewrite the package's assertions.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Not on demand as the others: the module of the same name would take the function's place.
+# Imported eagerly: an import of the module `deltawitness.run` would otherwise replace the function `run`.
 from deltawitness.run import CacheContext, RunContext, cache_context, current_run, run, suppressed
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: the engines are heavy, and most need one."""
+    """Import a public name on first access: most names need an engine, which is slow to import."""
     if name == "__version__":
         from deltawitness.semconv import WITNESS_VERSION  # noqa: PLC0415 - as the others
 

@@ -11,7 +11,7 @@ from deltawitness.activation import is_disabled
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.internal_errors import report
 from deltawitness.propagation.environment import child_environment
-from deltawitness.run import adopt_run, current_run, run, unhandled
+from deltawitness.run import adopt_run, current_run, run, unhandled_error
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 from deltawitness.settings import Settings
 from deltawitness.telemetry.providers import complain
@@ -60,7 +60,7 @@ def _open_run() -> None:
     context = scope.__enter__()
     adopt_run(context)
     os.environ.update(child_environment(), **{Env.ACTIVATE.value: ACTIVATE_CHILD})
-    atexit.register(lambda: scope.__exit__(None, unhandled(), None))
+    atexit.register(lambda: scope.__exit__(None, unhandled_error(), None))
 
 
 def _configure_sdk() -> None:

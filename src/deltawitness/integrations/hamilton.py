@@ -28,7 +28,7 @@ from deltawitness.run import (
     RunContext,
     current_cache_context,
     run,
-    taking_part,
+    use_run,
 )
 from deltawitness.semconv import RUN_HAMILTON_ID
 from deltawitness.telemetry.spans import parent_context
@@ -256,7 +256,7 @@ class _Node:
     def entered(cls, name: str, task_id: str | None, execution: _Execution) -> _Node:
         """Enter the run and open the node's span here and now."""
         inside = ExitStack()
-        inside.enter_context(taking_part(execution.run, execution.cache))
+        inside.enter_context(use_run(execution.run, execution.cache))
         observer = current_observer()
         span = None
         if observer is not None:

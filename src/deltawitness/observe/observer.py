@@ -59,7 +59,7 @@ from deltawitness.run import (
     current_run,
     is_suppressed,
     remove_run_listener,
-    unhandled,
+    unhandled_error,
 )
 from deltawitness.semconv import (
     POLICY_UNMANAGED,
@@ -282,7 +282,7 @@ class Observer:
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             report("run", error)
 
-    def run_settling(self, run: RunContext) -> None:
+    def run_ending(self, run: RunContext) -> None:
         """Deliver what waits, so that a run's telemetry is whole when the run is over."""
         with _interruptible(run):
             self._flush_in_time()
@@ -315,7 +315,7 @@ class Observer:
         with suppress(KeyboardInterrupt):
             self._flush_in_time()
         with suppress(KeyboardInterrupt):
-            self._recording.close(unhandled(), timeout=self._flush_timeout())
+            self._recording.close(unhandled_error(), timeout=self._flush_timeout())
 
     def _flush_before_termination(self) -> None:
         """Deliver, export and drain what waits, within the time that SIGTERM leaves."""

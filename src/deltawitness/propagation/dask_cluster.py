@@ -26,7 +26,7 @@ from deltawitness.run import (
     current_cache_context,
     current_run,
     parse_scope,
-    taking_part,
+    use_run,
 )
 from deltawitness.telemetry.spans import parent_context
 
@@ -104,7 +104,7 @@ def _of_submitter(worker: Any, key: Any) -> Any:
 def _taking_part(run: RunContext, cache: CacheContext) -> Iterator[None]:
     token = otel_context.attach(parent_context(run, otel_context.Context()))
     try:
-        with taking_part(run, cache):
+        with use_run(run, cache):
             yield
     finally:
         otel_context.detach(token)

@@ -16,7 +16,7 @@ from deltawitness.propagation.environment import child_environment
 from deltawitness.run import (
     CacheContext,
     RunContext,
-    called_in,
+    call_in_run,
     current_cache_context,
     current_run,
 )
@@ -77,7 +77,7 @@ class InRunOfSender:
         # A forked worker inherits the spans that were open at the fork, and they are not its own.
         token = otel_context.attach(parent_context(run, otel_context.Context()))
         try:
-            return called_in(run, self.cache, self.function, *args, **kwargs)
+            return call_in_run(run, self.cache, self.function, *args, **kwargs)
         finally:
             otel_context.detach(token)
 
