@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.telemetry.metrics import metric_views
 
-_HOMES = {
+_MODULES = {
     "CacheCommitMetadataRequest": "commit",
     "CacheEntry": "cache.delta_cache",
     "CachePolicy": "cache.entries.policy",
@@ -252,7 +252,7 @@ def __getattr__(name: str) -> Any:
 
         return WITNESS_VERSION
     new_name = _ALIASES.get(name, name)
-    home = _HOMES.get(new_name)
+    home = _MODULES.get(new_name)
     if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
