@@ -38,7 +38,7 @@ from typing import Any, Self
 Turn = Callable[[], float]
 """Does once what is measured, and returns its milliseconds."""
 
-WARMING = 2
+WARM_UP_ROUNDS = 2
 """First rounds, which are not counted."""
 
 TABLES = ("flights", "airlines", "planes")
@@ -329,10 +329,10 @@ def run_case(case: Case, rounds: int, lake: Path, folder: Path) -> dict[str, lis
             name: stack.enter_context(Worker(case, name, lake, folder / str(number)))
             for number, name in enumerate(names)
         }
-        for number in range(rounds + WARMING):
+        for number in range(rounds + WARM_UP_ROUNDS):
             for name in random.sample(names, len(names)):
                 figure = workers[name].turn()
-                if number >= WARMING:
+                if number >= WARM_UP_ROUNDS:
                     figures[name].append(figure)
     return figures
 

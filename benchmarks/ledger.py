@@ -38,7 +38,7 @@ LOG = 10
 REOPEN_EVERY = 20
 """Writes after which a table is laid anew and opened again, so that its log keeps its length."""
 
-WARMING = 5
+WARM_UP_ROUNDS = 5
 """First rounds, which are not counted."""
 
 
@@ -154,11 +154,11 @@ def taking_turns(
         processes.append(process)
         pipes[variant] = ours
     taken: dict[str, list[float]] = {variant: [] for variant in variants}
-    for number in range(rounds + WARMING):
+    for number in range(rounds + WARM_UP_ROUNDS):
         for variant in random.sample(variants, len(variants)):
             pipes[variant].send(True)  # noqa: FBT003 - "go on"
             microseconds = pipes[variant].recv()
-            if number >= WARMING:
+            if number >= WARM_UP_ROUNDS:
                 taken[variant].append(microseconds)
     for pipe in pipes.values():
         pipe.send(False)  # noqa: FBT003 - "that was all"

@@ -36,7 +36,7 @@ DAYS = 1_000
 
 FILES = 10
 
-WARMING = 3
+WARM_UP_ROUNDS = 3
 """First rounds, which are not counted."""
 
 
@@ -136,14 +136,14 @@ CASES = [
 
 def run_case(case: Case, readers: Mapping[str, Read], rounds: int) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {name: [] for name in readers}
-    for number in range(rounds + WARMING):
+    for number in range(rounds + WARM_UP_ROUNDS):
         for name in random.sample(list(readers), len(readers)):
             started = time.perf_counter_ns()
             rows = readers[name](case.sql)
             taken = (time.perf_counter_ns() - started) / 1e6
             if rows != case.rows:
                 sys.exit(f"{case.name}: {name} gave {rows} rows, not {case.rows}")
-            if number >= WARMING:
+            if number >= WARM_UP_ROUNDS:
                 figures[name].append(taken)
     return figures
 

@@ -35,7 +35,7 @@ from typing import Any, Self
 Turn = Callable[[], float]
 """Does once what is measured, and returns the figure."""
 
-WARMING = 3
+WARM_UP_ROUNDS = 3
 """First rounds, which are not counted."""
 
 REMAKE_EVERY = 20
@@ -315,7 +315,7 @@ def run_case(case: Case, rounds: int, folder: Path) -> dict[str, list[float]]:
             kept = dict.fromkeys(names, stack.enter_context(Worker(case, names, folder)))
         elif case.processes == "each":
             kept = {n: stack.enter_context(Worker(case, [n], folder)) for n in names}
-        warming = WARMING if kept else 0
+        warming = WARM_UP_ROUNDS if kept else 0
         for number in range(rounds + warming):
             for name in random.sample(names, len(names)):
                 if kept:

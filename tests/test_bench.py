@@ -171,7 +171,7 @@ def test_the_rounds_of_a_case_are_interleaved_and_the_first_are_not_counted(tmp_
         SMALL.variants, 2
     )
     counts = {DeltaTable(tmp_path / str(n) / "1").version() for n in range(len(SMALL.variants))}
-    assert counts == {measure.WARMING + 2 + 1}
+    assert counts == {measure.WARM_UP_ROUNDS + 2 + 1}
 
 
 def test_the_figures_are_ratios_over_the_base():

@@ -34,7 +34,7 @@ from deltawitness import (
     run,
 )
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.integrations.hamilton import ENDED_KEPT, DeltaWitnessAdapter
+from deltawitness.integrations.hamilton import MAX_ENDED, DeltaWitnessAdapter
 from deltawitness.testing import InMemoryTelemetry
 
 ONE = pa.table({"id": [1]})
@@ -491,9 +491,9 @@ def test_only_a_few_executions_are_remembered(telemetry):
         return 1
 
     built, adapter = driver_of(one)
-    for _ in range(ENDED_KEPT + 3):
+    for _ in range(MAX_ENDED + 3):
         built.execute(["one"])
-    assert len(adapter._executions) == ENDED_KEPT
+    assert len(adapter._executions) == MAX_ENDED
     assert not any(execution.nodes for execution in adapter._executions.values())
 
 
