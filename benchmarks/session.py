@@ -305,7 +305,7 @@ def run_case(case: Case, rounds: int, folder: Path) -> dict[str, list[float]]:
         process.start()
         process.join()
         if process.exitcode:
-            sys.exit(f"{case.name}: its source could not be laid")
+            sys.exit(f"{case.name}: its source could not be created")
     names = list(case.variants)
     figures: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:

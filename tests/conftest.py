@@ -1,4 +1,4 @@
-"""What every test starts from: nothing instrumented, no run open, no error of ours unnoticed."""
+"""Fixtures and hooks of all tests: clean state before and after each test, and time limits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STDERR = pytest.StashKey[int]()
 
 
 def bound_of(item):
-    """The seconds that a test may take, 0 for no bound: its mark's, else the default of the run."""
+    """Return a test's time limit in seconds: of its timeout marker, else the run's default; 0 is no limit."""
     marker = item.get_closest_marker("timeout")
     if marker is not None:
         return marker.args[0]
@@ -45,7 +45,7 @@ def bound_of(item):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Give each test more time at full size."""
+    """Raise the time limit of each test at full size."""
     if IS_LONG:
         for item in items:
             item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)
@@ -55,8 +55,8 @@ def pytest_collection_modifyitems(items):
 def watched(item):
     """Print the stack of each thread and end the run if the block takes longer than the test may.
 
-    The watchdog of faulthandler is a native thread that needs no interpreter. It also ends a test
-    that hangs in native code, where the handler of pytest-timeout's signal never runs.
+    faulthandler's watchdog is a native thread that needs no interpreter. So it also ends a test that
+    hangs in native code, where the handler of pytest-timeout's signal never runs.
     """
     bound = bound_of(item)
     if bound:
@@ -70,42 +70,42 @@ def watched(item):
 
 
 def pytest_configure(config):
-    """Keep the error output of the run: while a test runs, that output is captured."""
+    """Duplicate the error output of the run, because the original is captured while a test runs."""
     config.stash[STDERR] = os.dup(2)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item):
-    """Watch the fixtures of a test."""
+    """Limit the time of a test's fixtures."""
     with watched(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item):
-    """Watch a test."""
+    """Limit the time of a test."""
     with watched(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item):
-    """Watch the end of the fixtures, which pytest-timeout does not bound once the test has failed."""
+    """Limit the end of the fixtures, which pytest-timeout does not after the test has failed."""
     with watched(item):
         return (yield)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
-    """Bound the exit of the process, which waits for the threads that tests have left running."""
+    """Limit the exit of the process, which waits for the threads that tests have left running."""
     faulthandler.dump_traceback_later(GRACE_S, exit=True, file=config.stash[STDERR])
 
 
 @pytest.fixture(autouse=True)
 def clean_process(monkeypatch, request):
-    """Undo what a test instrumented; fail a test beside which something of ours failed unnoticed.
+    """Undo instrumentation after a test, and fail the test if deltawitness reported internal errors.
 
-    A test that provokes our own errors says so with the marker `internal_errors`.
+    A test that provokes internal errors has the marker `internal_errors`.
     """
     for variable in Env:
         monkeypatch.delenv(variable, raising=False)
@@ -124,7 +124,7 @@ def clean_process(monkeypatch, request):
 
 @pytest.fixture
 def size():
-    """How large a fault or property test is: the fair size of CI, or the full one."""
+    """The size of fault and property tests: the reduced one of CI, or the full one."""
     return lambda fair, full: full if IS_LONG else fair
 
 
@@ -133,11 +133,11 @@ SAID = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def say(request):
-    """Print a line at the end of the run, whatever is captured: how much a fault test has done."""
+    """Print a line at the end of the run, despite capturing: the amount of work of a fault test."""
     return request.config.stash.setdefault(SAID, []).append
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print what was said."""
+    """Print the lines of `say`."""
     for line in terminalreporter.config.stash.get(SAID, []):
         terminalreporter.write_line(line)
