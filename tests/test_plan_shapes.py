@@ -1,4 +1,4 @@
-"""The plans below an UPDATE and a DELETE that are carried out, and those that are refused."""
+"""Plans of UPDATE and DELETE that are supported, and plans that are rejected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def below(plan):
 
 @pytest.mark.parametrize("table", ["t", "public.t", "datafusion.public.t", "t AS x"])
 def test_the_plan_of_a_text_is_read(ctx, table):
-    """With a filter, without one, and with the new values by column."""
+    """The filter and the new values by column are read, also without a filter."""
     update = below(ctx.sql(f"UPDATE {table} SET b = 'z' WHERE a = 1 OR b IS NULL").logical_plan())
     shape = UpdateShape.of(update, "t", COLUMNS)
     assert list(shape.assigned) == ["b"]
@@ -54,7 +54,7 @@ OPTIMIZED = [
 
 @pytest.mark.parametrize("statement", OPTIMIZED)
 def test_an_optimized_plan_is_refused(ctx, statement):
-    """It may say the same with other nodes, or without the columns that nobody reads."""
+    """An optimized plan may have other nodes, or lack unused columns."""
     plan = below(ctx.sql(statement).optimized_logical_plan())
     kind = DeleteShape if statement.startswith("DELETE") else UpdateShape
     with pytest.raises(StatementError, match="not one that DataFusion makes of a statement's text"):
@@ -62,7 +62,7 @@ def test_an_optimized_plan_is_refused(ctx, statement):
 
 
 def test_columns_are_those_of_the_table(ctx):
-    """A plan that leaves one out, or names another one, is refused."""
+    """A plan that lacks a column or has another one is rejected."""
     plan = below(ctx.sql("UPDATE t SET b = 'z'").logical_plan())
     for columns in (["a"], ["a", "b", "c"], ["a", "c"]):
         with pytest.raises(StatementError, match="UPDATE t"):
@@ -70,7 +70,7 @@ def test_columns_are_those_of_the_table(ctx):
 
 
 def test_a_plan_over_another_table_is_refused(ctx):
-    """The scan must be the target's."""
+    """The scan must be of the target table."""
     plan = below(ctx.sql("DELETE FROM t WHERE a = 1").logical_plan())
     with pytest.raises(StatementError, match="DELETE FROM u"):
         DeleteShape.of(plan, "u", COLUMNS)

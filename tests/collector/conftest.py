@@ -1,4 +1,4 @@
-"""The tests of this folder talk to real Collector processes."""
+"""Fixtures of the tests that run real Collector processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what needs a Collector where there is none and none can be built."""
+    """Skip tests that need a Collector if there is none and none can be built."""
     if OTELCOL is not None:
         return
     missing = pytest.mark.skip(
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def backend():
-    """A backend that is up."""
+    """A running backend."""
     one = Backend().up()
     yield one
     one.down()
@@ -33,7 +33,7 @@ def backend():
 
 @pytest.fixture
 def collector(tmp_path):
-    """Start Collectors; they are stopped at the end."""
+    """A function that starts Collectors; they are stopped at the end of the test."""
     started = []
 
     def start(config, name="collector", **settings):

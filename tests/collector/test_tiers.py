@@ -1,4 +1,4 @@
-"""Two gateways behind an agent: no trace is split, and the counts add up."""
+"""Two gateways behind an agent get complete traces, and the counts add up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pair(key, value):
 
 
 def part_of_each_trace(number):
-    """One span of every trace, the root last: the spans of a trace come in requests of their own."""
+    """Return one span of every trace, the root last: the spans of a trace are sent in separate requests."""
     by_service = {}
     for trace in range(TRACES):
         span = Span(
@@ -97,7 +97,7 @@ def tiers(collector):
 
 
 def test_no_trace_is_split_and_counts_are_exact(tiers, say):
-    """A trace that fails is kept whole by the one gateway that has all of it."""
+    """A failing trace is kept complete by the one gateway that has all its spans."""
     agent, gateways, backends = tiers
     with grpc.insecure_channel(f"127.0.0.1:{agent.ports['GRPC']}") as channel:
         for number in range(SPANS):

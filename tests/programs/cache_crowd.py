@@ -1,4 +1,4 @@
-"""Processes that share a cache: they ask for one view, change its input, read it, and die."""
+"""Processes that share a cache: they read one view, change its input, and die."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def opened(folder, *, spools=None):
 
 
 def register_noted(ctx, path, act=None):
-    """Register a function that leaves a line in a file for each computation."""
+    """Register a function that appends a line to a file for each computation."""
 
     def noted(values):
         with open(path, "a") as file:
@@ -38,7 +38,7 @@ def register_noted(ctx, path, act=None):
 
 
 def ask(folder, barrier, connection):
-    """Ask for one view at the same moment as others; send its rows."""
+    """Read a view at the same time as other processes; send its rows."""
     ctx, cache = opened(folder)
     register_noted(ctx, f"{folder}/computed")
     barrier.wait(60)
@@ -47,7 +47,7 @@ def ask(folder, barrier, connection):
 
 
 def ask_and_die(folder, moment, connection):
-    """Ask for a view, and be killed before its rows are written, between, or after the commit."""
+    """Read a view, and be killed before its rows are written, before the commit, or after it."""
     ctx, cache = opened(folder)
     register_noted(ctx, f"{folder}/computed", die if moment == "computing" else None)
     if moment == "looking":
@@ -63,7 +63,7 @@ def die():
 
 
 def race(folder, number, rounds, connection):
-    """Take turns with another machine: change the input, ask, compare with what was read."""
+    """Alternate with another machine: change the input, read the view, compare it with the input."""
     wrong = []
     ctx, cache = opened(folder, spools=f"{folder}/machine{number}")
     # Locks of another machine are none here.
@@ -80,7 +80,7 @@ def race(folder, number, rounds, connection):
 
 
 def read(folder, begun, stop, connection):
-    """Read a view again and again while others make it anew; send what was no whole result."""
+    """Read a view repeatedly while other processes recompute it; send the incomplete results."""
     half, reads = [], 0
     _, cache = opened(folder)
     begun.wait(60)
@@ -93,7 +93,7 @@ def read(folder, begun, stop, connection):
 
 
 def ask_on_a_full_disk(folder, connection):
-    """Ask where no file can grow beyond some bytes: what is written fails in the middle."""
+    """Read a view with a limit on the size of files, so that writing the entry fails half-way."""
     _, cache = opened(folder)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))

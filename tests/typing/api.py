@@ -1,4 +1,4 @@
-"""What a type checker sees of the public API; checked, and never run."""
+"""The public API as a type checker sees it. This file is checked, and never run."""
 
 from __future__ import annotations
 
