@@ -112,7 +112,7 @@ def clean_process(monkeypatch, request):
     forget_process_run()
     forget_caller_keys()
     internal_errors.forget()
-    forks.mark_delta_rs_used()  # tests read and write tables without being observed
+    forks.mark_delta_rs_used()  # tests use delta-rs without observation, as a program may
     yield
     if DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
         DeltaLakeInstrumentor().uninstrument()

@@ -89,7 +89,7 @@ MODULES = [
 @pytest.mark.parametrize("role", ["top", "child", "opentelemetry-instrument"])
 def test_any_import_may_be_the_first(role, tmp_path, size):
     """Importing any public name first, at full size any module, leaves both engines patched once."""
-    # The launchers differ in how they activate, not in what a name imports: one gets them all.
+    # A name imports the same modules under any launcher, so only one launcher gets all names.
     names = size(NAMES if role == "top" else NAMES[::6], NAMES + MODULES)
     program = [sys.executable, "-c", textwrap.dedent(IMPORTS), " ".join(names)]
     variables = {}

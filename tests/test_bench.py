@@ -215,7 +215,7 @@ def test_a_benchmark_that_is_terminated_removes_its_tables(tmp_path):
     deadline = time.monotonic() + 60
     while not list(tmp_path.rglob("*.parquet")):
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # the files are what is waited for
+        time.sleep(0.05)  # the loop polls for the files
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []

@@ -424,7 +424,7 @@ def test_uninstrument_puts_every_original_object_back(order, table, caplog):
     fusion, delta = DataFusionInstrumentor(), DeltaLakeInstrumentor()
     fusion.instrument()
     if order == "one twice":
-        fusion.instrument()  # which warns, and does nothing
+        fusion.instrument()  # logs a warning, and does nothing
     if order == "across":
         delta.instrument()
     assert attributes() != before

@@ -60,7 +60,7 @@ def runs_of(folder):
 
 
 SUPERVISED = {
-    # What replaces the program, and its run: status, exit code, error, processes, writes.
+    # The replacing call, and the run: status, exit code, error, processes, writes.
     "another program that writes": (REPLACED, "write('u')", ("ok", 0, None, 1, 2)),
     "and fails": (REPLACED, "write('u'); raise LookupError", ("error", 1, "LookupError", 1, 2)),
     "one that is not observed": (

@@ -31,7 +31,7 @@ write_deltalake("t", pa.table({"x": [1]}), mode="append")
 """
 
 ENDINGS = {
-    # How a program ends, its exit code as subprocess has it, and the error type of its run.
+    # The last statement of a program, its exit code as in subprocess, and the error type of its run.
     "pass": (0, None),
     "sys.exit(0)": (0, None),
     "sys.exit(7)": (7, "SystemExit"),
@@ -61,7 +61,7 @@ def test_a_program_ends_as_bare_and_its_run_says_how(ending, tmp_path):
     """Exit code or signal and the output are those of the bare program, and the run's row has the status."""
     (tmp_path / "bare").mkdir()
     (tmp_path / "observed").mkdir()
-    # The write makes no difference to how the plain program ends, and takes most of its time.
+    # Without the write, which takes most of the time and does not influence the exit of the plain program.
     alone = [sys.executable, "-c", f"import atexit, os, signal, sys\n{ending}"]
     bare = subprocess.run(alone, cwd=tmp_path / "bare", capture_output=True, text=True, check=False)
     folder = tmp_path / "observed"
@@ -93,7 +93,7 @@ def test_a_shell_loop_stops_at_an_interrupt_of_a_terminal(tmp_path):
         os.execvp("bash", ["bash", "-c", command])
     output = b""
     is_sent = False
-    with suppress(OSError):  # a terminal that is gone
+    with suppress(OSError):  # the terminal is closed
         while chunk := os.read(terminal, 4096):
             output += chunk
             if b"ready" in output and not is_sent:
@@ -272,7 +272,7 @@ def test_a_program_whose_command_is_killed_loses_no_row(tmp_path):
         running.kill()
         running.wait()
         running.stdin.close()
-        # The program holds the lock of its spool until it has ended.
+        # The program holds the lock of its spool until it ends.
         with open(spool / "owner.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
     ledger = Ledger(tmp_path / ".deltawitness")

@@ -16,7 +16,8 @@ from ledger_parts import rows_of
 FOLDER = Path(__file__).parents[2] / "shared" / "foreign-tables"
 
 pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="needs the folder ../shared/foreign-tables beside the repository"
+    not FOLDER.is_dir(),
+    reason=f"needs tables of other writers in a folder {FOLDER.name} outside the repository",
 )
 
 COUNTS = {

@@ -219,7 +219,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     [
         # The files of an export are counted on the delivery thread.
         "forking.instrument(); forking.export('e')",
-        # A drain in the process itself.
+        # Drain in the process itself.
         "forking.instrument(drain_interval=0.1); mark_delta_rs_used(); forking.export('e')",
     ],
 )

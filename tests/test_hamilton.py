@@ -288,7 +288,7 @@ def test_each_execution_is_a_run_and_one_inside_a_node_is_its_child(telemetry, t
     runs = runs_of(tmp_path)
     assert len(runs) == 4
     process = current_run().run_id
-    # The implicit run of the process is a parent only where it had begun before.
+    # The implicit run of the process is the parent only if it has started before.
     outermost = {None, process}
     assert {i for i, row in runs.items() if row["parent_run_id"] in outermost} == seen
     assert {row["parent_run_id"] for row in runs.values()} - outermost == seen
@@ -300,7 +300,7 @@ def shards(count: int) -> Parallelizable[int]:
 
 
 def kept(shards: int, lake: str, meeting: threading.Barrier) -> str:
-    meeting.wait(timeout=20)  # all of them are at work at one time
+    meeting.wait(timeout=20)  # wait until all nodes run concurrently
     write_deltalake(f"{lake}/shard{shards}", ONE)
     return threading.current_thread().name
 
@@ -417,7 +417,7 @@ def test_an_unpickled_adapter_knows_the_open_runs_and_no_more():
     again = pickle.loads(pickle.dumps(adapter))
     assert again._executions["h-1"].run.run_id == adapter.last_run.run_id
     assert again._executions["h-1"].run.is_joined
-    again.run_after_graph_execution(error=None, run_id="h-1")  # it is not its own to close
+    again.run_after_graph_execution(error=None, run_id="h-1")  # must not close the run
     adapter.run_after_graph_execution(error=None, run_id="h-1")
 
 

@@ -86,7 +86,7 @@ class Receiver(ThreadingHTTPServer):
                     )
 
     def _take_metric(self, metric):
-        # Cumulative: of each series only the last point counts. A process starts its own.
+        # Points are cumulative: use the last one of each series. Each process has separate series.
         if metric.name == "db.client.operation.duration":
             for point in metric.histogram.data_points:
                 key = (

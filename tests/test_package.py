@@ -31,7 +31,7 @@ def test_the_public_names_are_sorted_and_all_there():
 def test_a_name_that_is_not_there_is_pythons_own_error():
     """An unknown name raises `AttributeError`, as in any module."""
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        deltawitness.nothing  # noqa: B018 - looking it up is the test
+        deltawitness.nothing  # noqa: B018 - the look-up is tested
 
 
 def test_importing_the_package_imports_no_engine():

@@ -25,7 +25,7 @@ def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
     try:
         assert receiving.poll(60), "the engines wait for each other"
         files = sorted_writes.FILES
-        # 8 is joined with each 7, as many as there are files and one; the rest with one another.
+        # There are files + 1 sevens: 8 is joined with each of them, and each with 6; other ids have one match.
         joined = (files - 1) + 2 * files
         assert receiving.recv() == [2 * files, 1 + joined + 2 * files, 1 + files]
         process.join(60)

@@ -231,7 +231,7 @@ def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
         ):
             data = pa.table({"id": [1]})
             write_deltalake(place / "flights", data)
-            with pytest.raises(Exception):  # noqa: B017 - the engine decides on the class
+            with pytest.raises(Exception):  # noqa: B017 - the class depends on the engine
                 write_deltalake(place / "flights", pa.table({"id": [canary]}), mode="append")
         told = [span.to_json() for span in telemetry.spans()]
         told += [record.to_json() for record in telemetry.log_records()]

@@ -219,7 +219,7 @@ def test_a_full_disk_is_told_and_nothing_landed(tmp_path):
 
 
 WORDS = [
-    # Each is what some other kind of error says.
+    # Each is a text that matches another type of error.
     "forbidden",
     "403 Forbidden",
     "access denied",
@@ -396,6 +396,6 @@ def test_a_table_that_cannot_be_opened_has_no_commit_and_a_row_that_names_it(
 def test_what_is_no_location_is_none(tmp_path):
     """An invalid location may contain data, so it is not recorded."""
     with capture_writes() as writes:
-        with pytest.raises(Exception):  # noqa: B017 - the engine's own
+        with pytest.raises(Exception):  # noqa: B017 - the class depends on the engine
             write_deltalake(DATA, DATA)
         assert [event.intent.table_uri for event in writes] in ([], [None], [""])

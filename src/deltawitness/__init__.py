@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         WriteResult,
     )
     from deltawitness.propagation import run_environment
-    from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the name that packaging expects
+    from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
     from deltawitness.semconv import CacheScope, ErrorType
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (

@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items):
     if OTELCOL is not None:
         return
     missing = pytest.mark.skip(
-        reason="no Collector: no Go to build one (make collector) and no OTELCOL_BIN"
+        reason="needs a Collector: set OTELCOL_BIN, or run `make collector` (needs Go)"
     )
     for item in items:
         if item.path.is_relative_to(HERE):

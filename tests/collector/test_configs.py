@@ -97,7 +97,7 @@ def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
         elif receiver == "span_metrics":
             assert pipeline["processors"] == ["redaction"]
         else:
-            # What is handed on inside was redacted where it came in.
+            # Data from another pipeline were redacted where they were received.
             assert (receiver, pipeline["processors"]) == ("forward/sampling", ["tail_sampling"])
 
 

@@ -26,7 +26,7 @@ SEND_TIMEOUT_S = 30.0
 
 QUEUE_IN_MEMORY = {
     "processors": {
-        # Collect garbage at each check: by default up to 30 s pass until freed memory is noticed.
+        # Collect garbage at each check: by default it takes up to 30 s until freed memory is measured.
         "memory_limiter": {
             "min_gc_interval_when_soft_limited": "0s",
             "max_gc_interval_when_soft_limited": "0s",
@@ -142,7 +142,7 @@ def test_a_full_memory_pushes_back_and_recovers(collector, backend, caplog, say)
 
     def refusal(send):
         nonlocal accepted
-        # Their fillers alone are twice the limit.
+        # The fillers alone are twice the memory limit.
         assert accepted < 4000, "the memory limit has no effect"
         status = send(one, batch(accepted, 50, FILLER))
         accepted += 0 if status else 50
@@ -165,7 +165,7 @@ def test_a_full_memory_pushes_back_and_recovers(collector, backend, caplog, say)
 
     with futures.ThreadPoolExecutor(1) as pool:
         exported = pool.submit(until, is_exported, "an export that was refused at first")
-        # The limiter checks once a second: what is freed between two checks is filled again.
+        # The limiter checks once per second: memory that is freed between two checks is filled again.
         until(lambda: refusal(over_grpc) and is_retried(), "a refusal of the SDK's spans")
         backend.is_refusing = False
         until(lambda: not refusal(over_grpc), "the sender to be accepted again over gRPC")

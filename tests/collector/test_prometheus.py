@@ -30,7 +30,7 @@ ALERTS = CONFIGS / "alerts"
 DASHBOARDS = sorted((CONFIGS / "dashboards").glob("*.json"))
 needs_prometheus = pytest.mark.skipif(
     PROMETHEUS is None or PROMTOOL is None,
-    reason="no Prometheus: no Debian package to be had (make collector) and no PROMETHEUS_BIN",
+    reason="needs Prometheus: set PROMETHEUS_BIN, or run `make collector` (Debian package)",
 )
 
 KEYWORDS = {"by", "unless", "offset", "or"}
@@ -101,7 +101,7 @@ def observed_program(one, folder):
     cache = DeltaCache(session)
     for _ in range(2):
         cache.view("orders_view", "SELECT x, x + 1 AS y FROM orders").collect()
-    # Hard to provoke at will: counted through the library's own counters, by their own names.
+    # Hard to provoke: increment the library's counters directly.
     InternalCounters(meters).error("spans")
     InternalCounters(meters).dropped("delivery")
     meters.get_meter(SCOPE_NAME).create_counter(METRIC_COMMIT_RETRIES, "{retry}").add(

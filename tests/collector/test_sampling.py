@@ -54,7 +54,7 @@ def write(folder, fast, slow, failed, forced):
     """Make writes of the four kinds, each in a separate trace."""
     rows, table = pa.table({"x": [1]}), str(folder / "orders")
     write_deltalake(table, rows)
-    # A new table each 50 writes: an append grows dearer with the log.
+    # A new table for each 50 writes: an append gets slower with the length of the log.
     for number in range(fast - 1):
         write_deltalake(str(folder / f"orders_{number // 50}"), rows, mode="append")
     for _ in range(slow):
@@ -80,7 +80,7 @@ def test_what_matters_is_kept_whole_and_all_is_counted(
     one = collector(
         "config.yaml",
         BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",
-        # Longer than the SDK waits for more spans: a decision follows the root of its trace.
+        # Longer than the SDK gathers spans, so that a trace is decided after its root has arrived.
         DECISION_WAIT="30s",
         DECISION_WAIT_AFTER_ROOT="1s",
         SPANMETRICS_FLUSH="1s",
@@ -134,7 +134,7 @@ def test_what_matters_is_kept_whole_and_all_is_counted(
         )
 
     until(lambda: decided() == len(by_trace), "a decision on each trace")
-    # What is still queued when it stops stays on disk.
+    # Data that are queued when the Collector stops stay on disk.
     until(lambda: one.queued("traces") == 0, "an empty queue")
     until(lambda: must <= {span.trace_id for span in backend.spans()}, "what matters")
     one.stop()

@@ -66,8 +66,7 @@ def race(folder, number, rounds, connection):
     """Alternate with another machine: change the input, read the view, compare it with the input."""
     wrong = []
     ctx, cache = opened(folder, spools=f"{folder}/machine{number}")
-    # Locks of another machine are none here.
-
+    # A separate lock folder: locks of another machine have no effect here.
     cache._keeper._locks = Path(f"{folder}/locks{number}")
     for turn in range(rounds):
         write_deltalake(f"{folder}/t", pa.table({"id": [number]}), mode="append")

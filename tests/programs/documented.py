@@ -218,7 +218,7 @@ refused = {
 for name, act in refused.items():
     try:
         act()
-    except Exception as error:  # noqa: BLE001 - which one it is, is printed
+    except Exception as error:  # noqa: BLE001 - its class is printed
         print(name, type(error).__name__, str(error).splitlines()[0])
 
 # --- functions of the program ----------------------------------------------------------------------------

@@ -32,7 +32,7 @@ ROWS = pa.table({"x": [1]})
 
 
 def write(name):
-    """Append a row to a table; return `True`, or the class name of the error."""
+    """Append a row to a table; return `written`, or the class name of the error."""
     try:
         write_deltalake(FOLDER / "lake" / name, ROWS, mode="append")
     except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
@@ -132,7 +132,7 @@ def waiting():
         with in_run(name):
             child = os.fork()
             if child == 0:
-                time.sleep(5)  # until drains come by time
+                time.sleep(5)  # so that drains start by the interval
                 os._exit(write(name) != "written")
             left.add(child)
             export(name)
@@ -297,7 +297,7 @@ def flushed():
         flush()
 
 
-# In these the program itself has used delta-rs: its children cannot, whether we are there or not.
+# Here the program itself has used delta-rs, so its children cannot, with or without deltawitness.
 
 
 def used_by_program():
@@ -338,7 +338,7 @@ def main():
     globals()[way]()
     print(json.dumps(globals()[kind]()))
     sys.stdout.flush()
-    if way == "exported":  # and then it is told to go
+    if way == "exported":  # the parent is ended by SIGTERM right after the export
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
 

@@ -24,4 +24,4 @@ ctx.refresh("t")
 assert_type(ObservedSessionContext.global_ctx(), ObservedSessionContext)
 DataFusionInstrumentor().instrument()
 
-ctx.register_delta(3, nonsense=True)  # type: ignore[call-arg, arg-type]  # it is told
+ctx.register_delta(3, nonsense=True)  # type: ignore[call-arg, arg-type]  # must be an error
