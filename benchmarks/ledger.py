@@ -1,10 +1,10 @@
-"""What keeping a ledger costs the caller, the drain and the reader, with an A/A control and the bars.
+"""Measure the cost of a ledger for the caller, the drain and the reader, with an A/A control and limits.
 
     python benchmarks/ledger.py [--rounds N] [--case NAME]
 
-Writes are measured in a process for each variant; all run at the same time and take turns write by
-write, in random order, so that what the machine does meanwhile hits all alike. Notes, drains and
-queries are measured in a new process each, alone.
+Writes are measured in a process per variant. The processes run at the same time and alternate after each
+write, in random order, so that other load on the machine affects all variants equally. Records, drains
+and queries are each measured in a new process, alone.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Write = Callable[[Any, pa.Table], None]
 
 TEN = pa.table({"id": list(range(10)), "name": [f"row {i}" for i in range(10)]})
 LOG = 10
-"""Commits in the log of a table that is written to."""
+"""Commits in the log of the written table."""
 
 REOPEN_EVERY = 20
-"""Writes after which a table is laid anew and opened again, so that its log keeps its length."""
+"""Writes after which the table is replaced by a copy of the original, to limit the length of its log."""
 
-WARMING = 5
-"""First rounds, which are not counted."""
+WARM_UP_ROUNDS = 5
+"""Number of rounds at the start that are not measured."""
 
 
 def seen(text: str, limit: float, figure: float, unit: str, *, at_least: bool = False) -> None:
@@ -52,7 +52,7 @@ def seen(text: str, limit: float, figure: float, unit: str, *, at_least: bool = 
 
 
 def instrumented(**settings: Any) -> Write:
-    """Spans, metrics and logs to batching processors that export to nowhere."""
+    """Instrument with batching processors for spans, metrics and logs, and exporters that discard them."""
     from deltalake import write_deltalake
     from overhead import sdk
 
@@ -71,7 +71,7 @@ def with_ledger(folder: Path) -> Write:
 
 
 def hand_written(folder: Path, *, by_handle: bool) -> Write:
-    """The obvious way to keep a ledger: a row appended to a Delta table after each write."""
+    """Return a write with a hand-written ledger: append a row to a Delta table after each write."""
     from deltalake import DeltaTable, write_deltalake
 
     from deltawitness.run import suppressed
@@ -110,7 +110,7 @@ VARIANTS: dict[str, Callable[[Path], Write]] = {
 
 
 def work(variant: str, original: Path, folder: Path, writes: int, pipe: Connection) -> None:
-    """One variant's process: writes when it is told to, and says how long it took."""
+    """Run the process of a variant: write once per request, and send the microseconds."""
     from deltalake import DeltaTable
 
     folder.mkdir()
@@ -131,10 +131,10 @@ def work(variant: str, original: Path, folder: Path, writes: int, pipe: Connecti
     os._exit(0)
 
 
-def taking_turns(
+def measure_writes(
     variants: list[str], rounds: int, writes: int, folder: Path
 ) -> dict[str, list[float]]:
-    """Return the microseconds of each round, by variant."""
+    """Run the variants interleaved, and return the microseconds of each round by variant."""
     from deltalake import DeltaTable, write_deltalake
 
     original = folder / "original"
@@ -154,11 +154,11 @@ def taking_turns(
         processes.append(process)
         pipes[variant] = ours
     taken: dict[str, list[float]] = {variant: [] for variant in variants}
-    for number in range(rounds + WARMING):
+    for number in range(rounds + WARM_UP_ROUNDS):
         for variant in random.sample(variants, len(variants)):
             pipes[variant].send(True)  # noqa: FBT003 - "go on"
             microseconds = pipes[variant].recv()
-            if number >= WARMING:
+            if number >= WARM_UP_ROUNDS:
                 taken[variant].append(microseconds)
     for pipe in pipes.values():
         pipe.send(False)  # noqa: FBT003 - "that was all"
@@ -168,10 +168,10 @@ def taking_turns(
 
 
 def writes(rounds: int, each: int, folder: Path) -> None:
-    """A write with a ledger, beside one without, and beside the hand-written ones."""
-    # A drain falls into many in a row; the hand-written ways would only make that slow.
+    """Compare a write with a ledger to one without, and to the hand-written ledgers."""
+    # A series of writes includes drains; the hand-written variants would only make it slow.
     variants = list(VARIANTS) if each == 1 else list(VARIANTS)[:3]
-    taken = taking_turns(variants, rounds, each, folder)
+    taken = measure_writes(variants, rounds, each, folder)
     base = taken["without"]
     added: dict[str, float] = {}
     print(
@@ -190,7 +190,7 @@ def writes(rounds: int, each: int, folder: Path) -> None:
     ratio = statistics.median(taken["with ledger"]) / statistics.median(base)
     seen("write with ledger over without", 1.05, ratio, "")
     for variant in variants[3:]:
-        # What recording takes around a write cannot be less than what it takes alone.
+        # Limit the noise: recording cannot take less time around a write than it takes alone.
         times = added[variant] / max(added["with ledger"], LEAST_US)
         seen(f"cheaper than {variant}", 10, times, "times", at_least=True)
 
@@ -202,7 +202,7 @@ LEAST_US = 30.0
 
 
 def notes(rounds: int, _: int, folder: Path) -> None:
-    """What recording takes of the caller's thread, in a hot loop and right after real writes."""
+    """Measure recording on the caller's thread, in a hot loop and right after real writes."""
     from deltalake import DeltaTable, write_deltalake
 
     from deltawitness import DeltaLakeInstrumentor, Settings, run
@@ -216,7 +216,7 @@ def notes(rounds: int, _: int, folder: Path) -> None:
     observer = current_observer()
     assert observer is not None
     recording: Any = observer._recording  # noqa: SLF001 - what is measured
-    kept: list[Any] = []
+    recorded: list[Any] = []
     cold: list[float] = []
 
     class Timed:
@@ -227,7 +227,7 @@ def notes(rounds: int, _: int, folder: Path) -> None:
             started = time.perf_counter_ns()
             recording.append_provisional(in_flight)
             cold.append((time.perf_counter_ns() - started) / 1e3)
-            kept.append(in_flight)
+            recorded.append(in_flight)
 
     observer._recording = Timed()  # noqa: SLF001 - as above
     write_deltalake(folder / "t", TEN)
@@ -235,7 +235,7 @@ def notes(rounds: int, _: int, folder: Path) -> None:
         table = DeltaTable(folder / "t")
         for _ in range(max(200, rounds)):
             write_deltalake(table, TEN, mode="append")
-    hot = [_per_note(recording, kept) for _ in range(40)]
+    hot = [_per_note(recording, recorded) for _ in range(40)]
     print("\n| a note on the caller's thread | median | 95 % |\n|---|---|---|")
     for text, figures in (("hot loop", hot), ("right after a real write", cold)):
         print(
@@ -246,7 +246,7 @@ def notes(rounds: int, _: int, folder: Path) -> None:
     seen("recording per event, right after a real write", 30, statistics.median(cold), "us")
     syncs = synced(folder)
     if syncs is not None:
-        seen("calls of fsync and its kin in 1,000 notes", 0, syncs, "calls")
+        seen("calls of fsync and similar in 1,000 notes", 0, syncs, "calls")
     os._exit(0)
 
 
@@ -261,19 +261,19 @@ SYNCS = "fsync,fdatasync,sync,syncfs,sync_file_range,msync"
 
 
 def synced(folder: Path) -> int | None:
-    """Return how often a process that only takes notes syncs; None where strace is not there."""
+    """Return the number of sync calls of a process that only records; None without strace."""
     if shutil.which("strace") is None:
         return None
-    told = folder / "strace"
+    trace = folder / "strace"
     program = [sys.executable, __file__, "--only-notes", str(folder / "traced")]
-    subprocess.run(["strace", "-f", "-e", f"trace={SYNCS}", "-o", told, *program], check=True)  # noqa: S603, S607 - our own program
+    subprocess.run(["strace", "-f", "-e", f"trace={SYNCS}", "-o", trace, *program], check=True)  # noqa: S603, S607 - our own program
     return sum(
-        "sync(" in line or "sync_file_range(" in line for line in told.read_text().splitlines()
+        "sync(" in line or "sync_file_range(" in line for line in trace.read_text().splitlines()
     )
 
 
 def only_notes(folder: Path) -> None:
-    """A thousand notes, and nothing else."""
+    """Write a thousand records, and nothing else."""
     from deltawitness import Settings
     from deltawitness.ledger.drain.recorder import Recorder
     from deltawitness.run import RunContext
@@ -289,7 +289,7 @@ def only_notes(folder: Path) -> None:
 
 
 def operations(count: int, runs: int, start_us: int, step_us: int) -> Iterator[dict[str, Any]]:
-    """Yield rows as a fleet of jobs makes them."""
+    """Yield rows as many jobs write them."""
     from deltawitness.ids_and_clock import new_id
 
     clock = start_us
@@ -336,7 +336,7 @@ def operations(count: int, runs: int, start_us: int, step_us: int) -> Iterator[d
 
 
 def drains(rounds: int, _: int, folder: Path) -> None:
-    """How many events a drain carries in a second."""
+    """Measure the events per second of a drain."""
     from deltalake import CommitProperties, write_deltalake
 
     from deltawitness.ledger.drain.drain import Drain
@@ -399,7 +399,7 @@ COMMITS = 500
 
 
 def queries(rounds: int, _: int, folder: Path) -> None:
-    """One run's rows out of a million, as drains have left the inventory and after its upkeep."""
+    """Query one run's rows out of a million, before and after maintenance of the inventory."""
     from datafusion import SessionContext, col, lit
 
     from deltawitness import Ledger
@@ -446,7 +446,7 @@ def queries(rounds: int, _: int, folder: Path) -> None:
 
 
 def inventory(root: Any) -> list[str]:
-    """Fill an inventory as drains do, from a month of runs, and return the runs."""
+    """Fill an inventory with a month of runs, by appends as drains make them, and return the run ids."""
     from deltawitness.ledger.drain.drain import append
     from deltawitness.ledger.tables.arrow import operation_rows
     from deltawitness.ledger.tables.schema import INVENTORY
@@ -463,8 +463,8 @@ def inventory(root: Any) -> list[str]:
             rows = operation_rows(batch).sort_by(
                 [("run_id", "ascending"), ("event_time", "ascending")]
             )
-            mark = len(run_ids)
-            append(root, INVENTORY, lambda _, rows=rows, mark=mark: (rows, {"bench": mark}))  # type: ignore[misc]  # mypy does not see benchmarks
+            number = len(run_ids)
+            append(root, INVENTORY, lambda _, rows=rows, number=number: (rows, {"bench": number}))  # type: ignore[misc]  # mypy does not see benchmarks
             batch = []
     return list(run_ids)
 
@@ -481,7 +481,7 @@ CASES: list[tuple[str, Callable[[int, int, Path], None], int]] = [
 
 
 def alone(case: Callable[[int, int, Path], None], rounds: int, each: int) -> None:
-    """Run one case in a process of its own, and in a folder of its own."""
+    """Run one case in a new process, with a new folder."""
     with tempfile.TemporaryDirectory() as folder:
         process = multiprocessing.get_context("spawn").Process(
             target=case, args=(rounds, each, Path(folder))

@@ -1,9 +1,9 @@
-"""What observing a write costs: pairs in one run, interleaved, ratios of medians, with an A/A control.
+"""Measure the overhead of observing a write: interleaved variants, ratios of medians, an A/A control.
 
     python benchmarks/overhead.py [--rounds N] [--json FILE] [--case NAME]
 
-The method and the variants are those of `deltawitness bench` (`deltawitness.bench`); the cases here
-are more, and their tables have logs of a set length, which a table copied on a local disk can have.
+The method and the variants are those of `deltawitness bench` (`deltawitness.bench`). There are more cases
+here, and their tables are copies of local templates with logs of a fixed length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from deltawitness.bench.measure import Case, machine, run_case, summary
 from deltawitness.bench.worker import rows, sdk
 
-__all__ = ["sdk"]  # of the other benchmarks as well
+__all__ = ["sdk"]  # the other benchmarks import it from here
 
 TEN = ("bare", "bare again", "imported", "no SDK", "all signals", "hand-written")
 BY_URI = (*TEN, "pipeline")
@@ -40,7 +40,7 @@ CASES = [
 
 
 def template(case: Case, folder: Path) -> Path:
-    """A table with a log of the case's length, made once and copied."""
+    """Create a table with a log of the case's length, to be copied for each variant."""
     from deltalake import DeltaTable, write_deltalake
 
     place, data = folder / "template", rows(case.rows).slice(0, 10)

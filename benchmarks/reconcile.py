@@ -1,12 +1,11 @@
-"""What it costs to make a ledger whole from a table's log: the first pass, and one over nothing new.
+"""Measure reconciling a ledger with a table's log: the first pass, and a second pass without new commits.
 
     python benchmarks/reconcile.py [--commits N] [--rounds N]
 
-The table has a real first commit and a real append; the commits after it are written into the log
-directly, each a copy of the append with an id, a file name and a time of its own, because ten
-thousand real ones would take minutes and a reconcile reads nothing but the log. Each round is a
-process of its own, pinned to one core, with a ledger that is not there yet; in it the engine has been
-loaded before anything is timed.
+The table has a real first commit and a real append. Further commits are written into the log directly, as
+copies of the append with a distinct id, file name and time: ten thousand real ones would take minutes, and
+a reconcile reads only the log. Each round runs in a new process, pinned to one core, with no ledger yet.
+The engine is loaded before anything is timed.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Bar:
-    """What a case is held to, in seconds."""
+    """The limit of a case, in seconds."""
 
     case: str
     text: str
@@ -53,7 +52,7 @@ OTHERS = {
 
 
 def lay_table(place: Path, commits: int) -> None:
-    """Make a table of so many commits, as the process of a writer would have left it."""
+    """Create a table with that many commits, as a writer process would."""
     import pyarrow as pa
     from deltalake import write_deltalake
 
@@ -72,7 +71,7 @@ def lay_table(place: Path, commits: int) -> None:
 
 
 def copied(lines: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    """Return the actions of the append with an id, a time and a file of their own."""
+    """Return the actions of the append with a new id, time and file name."""
     info = dict(next(line["commitInfo"] for line in lines if "commitInfo" in line))
     add = dict(next(line["add"] for line in lines if "add" in line))
     write_id = f"00000000-0000-7000-8000-{number:012d}"
@@ -95,7 +94,7 @@ def lay_in_process(place: Path, commits: int) -> None:
 
 
 def measure(place: Path, root: Path, pipe: Connection) -> None:
-    """Take the figures of a round, in seconds."""
+    """Measure a round, in seconds."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import deltalake
     import pyarrow.json

@@ -1,10 +1,10 @@
-"""What reading a table on an object store costs: pairs in one process, interleaved, and the bars.
+"""Measure reading a table on an object store: interleaved variants in one process, with limits.
 
     python benchmarks/remote.py [--rounds N] [--case NAME]
 
-Everything is measured against `deltalake.QueryBuilder` alone, given the same statement over the same
-table on the same S3-compatible server on loopback. The variants take turns in random order, so that
-what the machine does meanwhile hits all alike. The rows are read as a stream and dropped.
+The base is `deltalake.QueryBuilder` with the same statement, on the same table of the same S3-compatible
+server on loopback. The variants alternate in random order, so that other load on the machine affects all
+of them equally. The rows are read as a stream and dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 Read = Callable[[str], int]
-"""Runs a statement, and returns how many rows it gave."""
+"""Runs a statement, and returns the number of rows."""
 
 ROWS = 4_000_000
 
@@ -36,8 +36,8 @@ DAYS = 1_000
 
 FILES = 10
 
-WARMING = 3
-"""First rounds, which are not counted."""
+WARM_UP_ROUNDS = 3
+"""Number of rounds at the start that are not measured."""
 
 
 # --- the table -----------------------------------------------------------------------------------------
@@ -49,12 +49,12 @@ def table_on_server() -> Iterator[tuple[str, dict[str, str]]]:
     from helpers.remote_parts import running_server
 
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder)) as server:
-        lay("s3://lake/scanned", server.options)
+        create_table("s3://lake/scanned", server.options)
         yield "s3://lake/scanned", server.options
 
 
-def lay(uri: str, options: dict[str, str]) -> None:
-    """Lay a table of four million rows down: integers, floats, text, and two columns to ask by."""
+def create_table(uri: str, options: dict[str, str]) -> None:
+    """Create a table of four million rows: integers, floats, text, and two columns to filter by."""
     import numpy as np
     import pyarrow as pa
     from deltalake import write_deltalake
@@ -112,7 +112,7 @@ VARIANTS: Mapping[str, Callable[[str, dict[str, str]], Read]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A statement, how many rows it gives, and what the session is held to: a ratio of medians."""
+    """A statement, its number of rows, and the session's limit: a ratio of medians."""
 
     name: str
     sql: str
@@ -136,14 +136,14 @@ CASES = [
 
 def run_case(case: Case, readers: Mapping[str, Read], rounds: int) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {name: [] for name in readers}
-    for number in range(rounds + WARMING):
+    for number in range(rounds + WARM_UP_ROUNDS):
         for name in random.sample(list(readers), len(readers)):
             started = time.perf_counter_ns()
             rows = readers[name](case.sql)
             taken = (time.perf_counter_ns() - started) / 1e6
             if rows != case.rows:
                 sys.exit(f"{case.name}: {name} gave {rows} rows, not {case.rows}")
-            if number >= WARMING:
+            if number >= WARM_UP_ROUNDS:
                 figures[name].append(taken)
     return figures
 

@@ -1,14 +1,13 @@
-"""What an observed session costs: pairs in one run, interleaved, with an A/A control and the bars.
+"""Measure the overhead of an observed session: interleaved variants, with an A/A control and limits.
 
     python benchmarks/session.py [--rounds N] [--case NAME]
 
-Everything is measured against DataFusion's own session and delta-rs' own `write_deltalake`. The
-variants take turns in random order, so that what the machine does meanwhile hits all alike, and a
-ratio of a round compares what was measured in the same round. What differs by microseconds is
-measured in one process; what writes, in a process for each variant, so that a bare write is never
-near an observed session; what takes memory, in a new process each time.
+The base is DataFusion's own session and delta-rs' own `write_deltalake`. The variants alternate in random
+order, so that other load on the machine affects all of them equally, and a ratio compares measurements of
+the same round. Differences of microseconds are measured in one process; writes in a process per variant,
+so that a bare write never runs next to an observed session; memory in a new process each time.
 
-This process imports no engine: on Linux a child's peak of memory starts at that of its parent.
+This process imports no engine: on Linux a child's peak memory starts at that of its parent.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ from pathlib import Path
 from typing import Any, Self
 
 Turn = Callable[[], float]
-"""Does once what is measured, and returns the figure."""
+"""Runs the measured call once, and returns the measurement."""
 
-WARMING = 3
-"""First rounds, which are not counted."""
+WARM_UP_ROUNDS = 3
+"""Number of rounds at the start that are not measured."""
 
 REMAKE_EVERY = 20
-"""Writes after which a table is laid anew, so that its log stays short."""
+"""Writes after which a table is created again, to limit the length of its log."""
 
 SOURCE = "src.parquet"
-"""The rows of the memory case: a file, so that they are resident in no process."""
+"""The rows of the memory case: a file, so that no process holds them in memory."""
 
 
 # --- sessions ------------------------------------------------------------------------------------------
@@ -61,7 +60,7 @@ def observed() -> Any:
 
 
 def observed_sdk() -> Any:
-    """A session in a process that exports all signals, as in production."""
+    """Return a session in a process that exports all signals, as in production."""
     from overhead import sdk
 
     from deltawitness import DeltaLakeInstrumentor
@@ -123,7 +122,7 @@ def million() -> Any:
 
 
 def by_location(ctx: Any, place: Path) -> Callable[[], object]:
-    """What the statement stands for: a query, and its frame written by the table's location."""
+    """The equivalent of the statement without SQL writes: run the query, and write its frame by URI."""
     from deltalake import write_deltalake
 
     return lambda: write_deltalake(str(place), ctx.sql("SELECT * FROM src"), mode="append")
@@ -136,7 +135,7 @@ def by_statement(ctx: Any, place: Path) -> Callable[[], object]:
 
 
 def inserted(ctx: Any, write_to: Callable[[Any, Path], Callable[[], object]], folder: Path) -> Turn:
-    """Append a million rows; both the query and the write are timed, the making of tables is not."""
+    """Append a million rows. The query and the write are timed, creating tables is not."""
     from deltalake import write_deltalake
 
     data = million()
@@ -163,7 +162,7 @@ def inserted(ctx: Any, write_to: Callable[[Any, Path], Callable[[], object]], fo
 # --- memory: figures are megabytes ---------------------------------------------------------------------
 
 
-def lay_source(folder: Path) -> None:
+def create_source(folder: Path) -> None:
     rows = "SELECT value AS id, value * 0.5 AS amount, 'row ' || value AS name FROM range(10000000)"
     plain().sql(f"COPY ({rows}) TO '{folder / SOURCE}' STORED AS PARQUET").collect()
 
@@ -189,7 +188,7 @@ def peak(ctx: Any, write_to: Callable[[Any, Path], Callable[[], object]], folder
 
 @dataclass(frozen=True)
 class Bar:
-    """What a variant is held to: a ratio of medians, or what it adds to the base."""
+    """The limit of a variant: a ratio of medians, or a difference to the base."""
 
     text: str
     limit: float
@@ -199,7 +198,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured: how variants are prepared, in which processes, and how often."""
+    """A measured case: the preparation of its variants, their processes, and the number of rounds."""
 
     name: str
     unit: str
@@ -208,9 +207,9 @@ class Case:
     """`one` for all variants, one for `each`, or a `new` one for each turn."""
     bar: Bar
     rounds: float = 1.0
-    """Share of the rounds that were asked for."""
-    lay: Callable[[Path], None] | None = None
-    """Lays what all variants read."""
+    """Fraction of the requested rounds."""
+    create_data: Callable[[Path], None] | None = None
+    """Creates the data that all variants read."""
 
 
 def call(name: str, act: Callable[[Any], Turn], bar: Bar) -> Case:
@@ -249,7 +248,7 @@ CASES = [
     call("df.schema()", schema, Bar("df.schema(), us added", 2.0, adds=True)),
     call("df.limit(1)", limit, Bar("df.limit(1), us added", 2.0, adds=True)),
     write("INSERT of 1 M rows", "ms", inserted, processes="each", bar=Bar("INSERT of 1 M rows, ratio", 1.05)),
-    write("INSERT of 10 M rows, peak memory", "MB", peak, processes="new", rounds=0.05, lay=lay_source, bar=Bar("memory of an INSERT of 10 M rows, ratio", 1.1)),
+    write("INSERT of 10 M rows, peak memory", "MB", peak, processes="new", rounds=0.05, create_data=create_source, bar=Bar("memory of an INSERT of 10 M rows, ratio", 1.1)),
 ]  # fmt: skip
 
 
@@ -261,7 +260,7 @@ def named(name: str) -> Case:
 
 
 def serve(case: str, variants: list[str], folder: Path, pipe: Connection) -> None:
-    """The process of some variants: takes the turn that it is told to, and answers the figure."""
+    """Run the process of some variants: measure the requested variant, and send the result."""
     turns = {variant: named(case).variants[variant](folder) for variant in variants}
     while (variant := pipe.recv()) is not None:
         pipe.send(turns[variant]())
@@ -292,38 +291,38 @@ class Worker:
 
 
 def prepare(case: str, folder: Path) -> None:
-    lay = named(case).lay
-    if lay is not None:
-        lay(folder)
+    create_data = named(case).create_data
+    if create_data is not None:
+        create_data(folder)
     os._exit(0)
 
 
 def run_case(case: Case, rounds: int, folder: Path) -> dict[str, list[float]]:
-    if case.lay is not None:
+    if case.create_data is not None:
         process = multiprocessing.get_context("spawn").Process(
             target=prepare, args=(case.name, folder)
         )
         process.start()
         process.join()
         if process.exitcode:
-            sys.exit(f"{case.name}: its source could not be laid")
+            sys.exit(f"{case.name}: its source could not be created")
     names = list(case.variants)
     figures: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
-        kept: dict[str, Worker] = {}
+        workers: dict[str, Worker] = {}
         if case.processes == "one":
-            kept = dict.fromkeys(names, stack.enter_context(Worker(case, names, folder)))
+            workers = dict.fromkeys(names, stack.enter_context(Worker(case, names, folder)))
         elif case.processes == "each":
-            kept = {n: stack.enter_context(Worker(case, [n], folder)) for n in names}
-        warming = WARMING if kept else 0
-        for number in range(rounds + warming):
+            workers = {n: stack.enter_context(Worker(case, [n], folder)) for n in names}
+        warm_up = WARM_UP_ROUNDS if workers else 0
+        for number in range(rounds + warm_up):
             for name in random.sample(names, len(names)):
-                if kept:
-                    figure = kept[name].turn(name)
+                if workers:
+                    figure = workers[name].turn(name)
                 else:
                     with Worker(case, [name], folder) as worker:
                         figure = worker.turn(name)
-                if number >= warming:
+                if number >= warm_up:
                     figures[name].append(figure)
     return figures
 
@@ -333,7 +332,7 @@ def run_case(case: Case, rounds: int, folder: Path) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Line:
-    """One variant's line of the table."""
+    """The line of one variant in the table of results."""
 
     case: Case
     variant: str

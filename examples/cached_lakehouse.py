@@ -1,6 +1,6 @@
-"""Views of the lakehouse, kept in a cache: all computed, then all served, then only what has changed.
+"""Cache views of the lakehouse: compute all of them, serve all of them, then recompute the changed ones.
 
-It reads the tables that lakehouse.py has made, which must have run before.
+Run lakehouse.py first: it creates the tables.
 
     python examples/cached_lakehouse.py [DIRECTORY]
 """
@@ -41,19 +41,21 @@ def session(lake: Path) -> ObservedSessionContext:
 
 
 def ask(cache: DeltaCache, title: str) -> None:
-    """Ask for every view, and say of each whether it was there, and why not."""
+    """Query every view, and print whether the cache served it, or why it did not."""
     with run(title):
         print(f"{title}:")
         for name, query in VIEWS.items():
-            is_kept = any(entry.name == name for entry in cache.list())
-            told = str(cache.explain(name)) if is_kept else f"{name}: miss (absent)"
+            is_cached = any(entry.name == name for entry in cache.list())
+            explanation = str(cache.explain(name)) if is_cached else f"{name}: miss (absent)"
             started = time.perf_counter()
             rows = cache.view(name, query).count()
-            print(f"  {told}; {rows:,} rows in {(time.perf_counter() - started) * 1e3:.0f} ms")
+            print(
+                f"  {explanation}; {rows:,} rows in {(time.perf_counter() - started) * 1e3:.0f} ms"
+            )
 
 
 def diverted(flights: pa.Table) -> pa.Table:
-    """Flights that left and did not come where they were to: told late, and not in the lake yet."""
+    """Return the flights that departed but did not reach their destination."""
     has_left, has_arrived = pc.is_valid(flights["dep_time"]), pc.is_valid(flights["air_time"])
     return flights.filter(pc.and_(has_left, pc.invert(has_arrived)))
 

@@ -1,10 +1,10 @@
-"""A program that dies in the middle: a week of orders, and on Thursday the kernel kills it.
+"""A program that is killed half-way: it writes a week of orders, and is killed on Thursday after a commit.
 
-It writes a Delta table with delta-rs, and knows of nothing else. It is killed right after a commit.
+It writes a Delta table with delta-rs, without any code for observation.
 
     python examples/killed_run.py TABLE [FOLDER]
 
-FOLDER is deleted a moment before: what a program keeps there is lost with it.
+FOLDER is deleted just before the kill, with everything in it.
 """
 
 from __future__ import annotations

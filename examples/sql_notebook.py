@@ -1,11 +1,11 @@
-"""A notebook-style script: a year of flights in Delta tables, written and read by SQL alone.
+"""A notebook-style script: write and read a year of flights in Delta tables with SQL only.
 
-Run it cell by cell in an editor that knows `# %%`, or as a whole:
+Run it cell by cell in an editor that supports `# %%`, or as a script:
 
     python examples/sql_notebook.py [DIRECTORY]
 """
 
-# %% One import is all that differs from a program of plain DataFusion.
+# %% The import of the session is the only difference from a program with plain DataFusion.
 from __future__ import annotations
 
 import shutil
@@ -23,7 +23,7 @@ lake = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-output/notebook").absolu
 shutil.rmtree(lake, ignore_errors=True)
 ctx = SessionContext()
 
-# %% A table made by SQL, filled from a file that DataFusion reads.
+# %% Create a table with SQL, and fill it from a registered Arrow table.
 ctx.from_arrow(read("flights"), name="raw")
 ctx.sql(f"""
     CREATE EXTERNAL TABLE flights (
@@ -35,12 +35,12 @@ load = ctx.sql("""
     INSERT INTO flights (month, day, carrier, flight, origin, dest, dep_delay, arr_delay)
     SELECT month, day, carrier, flight, origin, dest, dep_delay, arr_delay FROM raw
 """)
-load  # a look shows what it would do, and inserts nothing
+load  # displaying the frame shows the statement and inserts nothing
 
-# %% It runs when it is asked to, once.
+# %% show() and collect() run the statement, once.
 load.show()
 
-# %% Corrections, by SQL that delta-rs alone cannot evaluate.
+# %% Corrections in SQL that delta-rs alone cannot evaluate.
 ctx.from_arrow(read("airlines"), name="airlines")
 ctx.sql("UPDATE flights SET status = 'cancelled' WHERE dep_delay IS NULL").show()
 ctx.sql("""
@@ -62,7 +62,7 @@ ctx.sql("""
     WHEN NOT MATCHED THEN INSERT (carrier, late_flights) VALUES (s.carrier, s.n)
 """).show()
 
-# %% Frames go the same way.
+# %% DataFrames can write as well.
 with run("worst-routes") as this_run:
     worst = (
         ctx.table("late")
@@ -73,12 +73,12 @@ with run("worst-routes") as this_run:
     worst.show()
     worst.write_delta(lake / "worst_routes")
 
-# %% What a commit says of itself: the run that made it, and from what.
+# %% The metadata of a commit: the run that made it, and its input tables.
 commit = read_commit_metadata(lake / "worst_routes")
 assert commit.run_id == this_run.run_id
 print("made by run of job", this_run.job, "from", len(commit.metadata["inputs"]), "Delta table")
 
-# %% Maintenance, history, and back again.
+# %% Maintenance, history and restore.
 ctx.sql("OPTIMIZE flights ZORDER BY (carrier, dest)").show()
 ctx.sql("DESCRIBE HISTORY flights").select("version", "operation").show()
 ctx.sql("RESTORE flights TO VERSION 1").collect()

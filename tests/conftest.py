@@ -1,4 +1,4 @@
-"""What every test starts from: nothing instrumented, no run open, no error of ours unnoticed."""
+"""Fixtures and hooks of all tests: clean state before and after each test, and time limits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IGNORED = pytest.StashKey[list[int]]()
 
 
 def bound_of(item):
-    """The seconds that a test may take, 0 for no bound: its mark's, else the default of the run."""
+    """Return a test's time limit in seconds: of its timeout marker, else the run's default; 0 is no limit."""
     marker = item.get_closest_marker("timeout")
     if marker is not None:
         return marker.args[0]
@@ -95,8 +95,8 @@ def pytest_collection_modifyitems(items):
 def watched(item):
     """Print the stack of each thread and end the run if the block takes longer than the test may.
 
-    The watchdog of faulthandler is a native thread that needs no interpreter. It also ends a test
-    that hangs in native code, where the handler of pytest-timeout's signal never runs.
+    faulthandler's watchdog is a native thread that needs no interpreter. So it also ends a test that
+    hangs in native code, where the handler of pytest-timeout's signal never runs.
     """
     bound = bound_of(item)
     if bound:
@@ -136,21 +136,21 @@ def pytest_configure_node(node):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item):
-    """Watch the fixtures of a test."""
+    """Limit the time of a test's fixtures."""
     with watched(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item):
-    """Watch a test."""
+    """Limit the time of a test."""
     with watched(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item):
-    """Watch the end of the fixtures, which pytest-timeout does not bound once the test has failed."""
+    """Limit the end of the fixtures, which pytest-timeout does not after the test has failed."""
     with watched(item):
         return (yield)
 
@@ -168,16 +168,16 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(autouse=True)
 def clean_process(monkeypatch, request):
-    """Undo what a test instrumented; fail a test beside which something of ours failed unnoticed.
+    """Undo instrumentation after a test, and fail the test if deltawitness reported internal errors.
 
-    A test that provokes our own errors says so with the marker `internal_errors`.
+    A test that provokes internal errors has the marker `internal_errors`.
     """
     for variable in Env:
         monkeypatch.delenv(variable, raising=False)
     forget_process_run()
     reset_caller_key_warnings()
     internal_errors.forget()
-    forks.mark_delta_rs_used()  # tests read and write tables without being observed
+    forks.mark_delta_rs_used()  # tests use delta-rs without observation, as a program may
     yield
     if DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
         DeltaLakeInstrumentor().uninstrument()
@@ -189,7 +189,7 @@ def clean_process(monkeypatch, request):
 
 @pytest.fixture
 def size():
-    """How large a fault or property test is: the fair size of CI, or the full one."""
+    """The size of fault and property tests: the reduced one of CI, or the full one."""
     return lambda fair, full: full if IS_LONG else fair
 
 
@@ -198,7 +198,7 @@ SAID = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def say(request):
-    """Print a line at the end of the run, whatever is captured: how much a fault test has done."""
+    """Print a line at the end of the run, despite capturing: the amount of work of a fault test."""
     return request.config.stash.setdefault(SAID, []).append
 
 

@@ -1,4 +1,4 @@
-"""Programs under `deltawitness run`: whatever they import first, and whatever OpenTelemetry is told."""
+"""Programs under `deltawitness run`, with any first import and any OpenTelemetry setting."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LAUNCHERS = {"run": RUN, "opentelemetry-instrument": [str(BIN / "opentelemetry-i
 
 
 def execute(command, folder, **variables):
-    """Run a command in a folder that is the root of its ledger, with no telemetry unless it is asked for."""
+    """Run a command in a folder that is the root of its ledger, without telemetry unless requested."""
     quiet = dict.fromkeys(EXPORTERS, "none")
     environment = {**os.environ, **quiet, Env.CACHE_ROOT: str(folder / "root"), **variables}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def write_ids(folder):
-    """The write ids of the ledger, each of which is in one commit of the tables beside it."""
+    """Return the write ids in the ledger. Each must be in one commit of the tables next to it."""
     rows = Ledger(str(folder / "root")).inventory().to_pydict()["write_id"]
     commits = [
         commit.write_id
@@ -90,8 +90,8 @@ MODULES = [
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("role", ["top", "child", "opentelemetry-instrument"])
 def test_any_import_may_be_the_first(role, tmp_path, size):
-    """Each public name, and at full size each module: both engines are patched afterwards, once."""
-    # The launchers differ in how they activate, not in what a name imports: one gets them all.
+    """Importing any public name first, at full size any module, leaves both engines patched once."""
+    # A name imports the same modules under any launcher, so only one launcher gets all names.
     names = size(NAMES if role == "top" else NAMES[::6], NAMES + MODULES)
     program = [sys.executable, "-c", textwrap.dedent(IMPORTS), " ".join(names)]
     variables = {}
@@ -106,7 +106,7 @@ def test_any_import_may_be_the_first(role, tmp_path, size):
 
 
 def test_the_modules_that_patch_an_engine_do_not_import_it():
-    """They are imported by a hook that runs in the middle of an import of the engine."""
+    """The modules run in an import hook, in the middle of an import of the engine."""
     program = """
         import sys
         import deltawitness.instrumentation, deltawitness.session.patches
@@ -138,7 +138,7 @@ WRONG = {
 
 @pytest.mark.parametrize("variable", WRONG)
 def test_a_wrong_setting_of_opentelemetry_leaves_commits_and_ledger_as_they_are(variable, tmp_path):
-    """One line names it."""
+    """The program prints one line that names the setting."""
     command = [*RUN, sys.executable, "-c", textwrap.dedent(WRITES), "t"]
     done = execute(command, tmp_path, **WRONG[variable])
     assert done.returncode == 0
@@ -149,7 +149,7 @@ def test_a_wrong_setting_of_opentelemetry_leaves_commits_and_ledger_as_they_are(
 
 
 def test_a_list_of_disabled_instrumentations_may_have_spaces_and_a_star(tmp_path):
-    """As OpenTelemetry's own command reads it."""
+    """The variable is parsed as OpenTelemetry's own command parses it."""
     for word in ("requests , deltalake", "*"):
         command = [*RUN, sys.executable, "-c", textwrap.dedent(WRITES), "t"]
         execute(command, tmp_path, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=word)
@@ -175,7 +175,7 @@ SUITE = """
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_suite_in_an_observed_process_uses_our_fixtures(launcher, tmp_path):
-    """With warnings as errors; its own observation goes on around them."""
+    """The fixtures work with warnings as errors, and observation continues outside them."""
     (tmp_path / "test_suite.py").write_text(textwrap.dedent(SUITE))
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     command = [*LAUNCHERS[launcher], sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -186,7 +186,7 @@ def test_a_suite_in_an_observed_process_uses_our_fixtures(launcher, tmp_path):
 
 
 def test_a_program_that_is_replaced_by_another_goes_on_in_its_run(tmp_path):
-    """What it wrote before is delivered, and what the other writes is of the same run."""
+    """Writes before `os.exec*` are delivered, and writes of the new program belong to the same run."""
     other = textwrap.dedent(WRITES)
     program = textwrap.dedent(WRITES) + textwrap.dedent(
         f"""
@@ -233,7 +233,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_children_of_children_are_observed_in_every_form_of_a_program(launcher, form, tmp_path):
-    """A module, a file, an archive."""
+    """Grandchildren of a module, a file and an archive are observed."""
     text = textwrap.dedent(NESTED)
     (tmp_path / "program.py").write_text(text)
     if form == "a zipapp":
@@ -253,7 +253,7 @@ def test_children_of_children_are_observed_in_every_form_of_a_program(launcher, 
 
 
 def test_a_module_of_ours_that_is_loaded_again_observes_once(tmp_path):
-    """By reload, or by a new import."""
+    """After a reload or a second import, each write is observed once."""
     program = """
         import importlib, sys
         import deltawitness.instrumentation as instrumentation

@@ -1,4 +1,4 @@
-"""`deltawitness bench` measures on the user's own storage, and leaves nothing there."""
+"""`deltawitness bench` measures on the user's storage, and removes everything that it creates."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def complaint_of(done):
 
 
 def test_the_table_holds_each_variant_and_the_control(tmp_path):
-    """What was there before stays, what the benchmark made is gone, and no ledger is kept."""
+    """Existing files stay, files of the benchmark are removed, and no ledger is written."""
     (tmp_path / "mine.txt").write_text("kept")
     root = tmp_path / "root"
     environment = {"DELTAWITNESS_CACHE_ROOT": str(root), "DELTAWITNESS_ACTIVATE": "1"}
@@ -70,7 +70,7 @@ def objects(server, uri="s3://lake"):
 
 
 def test_a_benchmark_on_an_object_store_removes_its_objects_alone(server):
-    """The credentials are those of the setting; they are in no command line and in no output."""
+    """Credentials come from the setting, and are in no command line and no output."""
     write_deltalake("s3://lake/below/t", pa.table({"x": [1]}), storage_options=server.options)
     before = objects(server)
     done = bench(
@@ -88,7 +88,7 @@ def test_a_benchmark_on_an_object_store_removes_its_objects_alone(server):
 
 
 def test_tables_are_made_anew_on_an_object_store_as_on_a_disk(server):
-    """The old one is removed, so that a long benchmark needs no more space than a short one."""
+    """The old table is removed, so that a long benchmark needs no more space than a short one."""
     with temporary_place("s3://lake/renewed", server.options) as place:
         case = Case(name="c", rows=3, by="uri", variants=("bare",))
         times = run_case(case, 40, place, storage_options=server.options)
@@ -127,7 +127,7 @@ def test_a_bucket_that_is_not_there_is_one_line(server):
 
 
 def test_a_delta_table_is_no_place_for_other_tables(tmp_path, server):
-    """A vacuum of it would delete them, and they would be files that are not its own."""
+    """A VACUUM of the Delta table would delete the benchmark's files as unreferenced."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1]}))
     with pytest.raises(ConfigurationError, match="is a Delta table"):
         check_location(str(tmp_path / "t"), None)
@@ -155,7 +155,7 @@ def test_without_the_sdk_the_command_says_what_to_install(tmp_path, monkeypatch)
 
 
 def test_only_the_observed_variant_is_witnessed(tmp_path):
-    """The bare process does not even load the package."""
+    """The bare process does not import the package."""
     case = Case(name="c", rows=3, by="handle", variants=("bare", "observed", "hand-written"))
     run_case(case, 1, str(tmp_path))
     last = {
@@ -173,7 +173,7 @@ def test_the_rounds_of_a_case_are_interleaved_and_the_first_are_not_counted(tmp_
         SMALL.variants, 2
     )
     counts = {DeltaTable(tmp_path / str(n) / "1").version() for n in range(len(SMALL.variants))}
-    assert counts == {measure.WARMING + 2 + 1}
+    assert counts == {measure.WARM_UP_ROUNDS + 2 + 1}
 
 
 def test_the_figures_are_ratios_over_the_base():
@@ -193,7 +193,7 @@ def test_what_a_variant_raises_is_told_without_its_location(tmp_path):
 
 
 def test_a_bare_write_is_refused_where_every_process_is_instrumented(tmp_path, monkeypatch):
-    """As under `opentelemetry-instrument`: the base of all ratios would be observed."""
+    """Under `opentelemetry-instrument` the base of all ratios would be observed, so the benchmark fails."""
     (tmp_path / "sitecustomize.py").write_text(
         "from deltawitness import DeltaLakeInstrumentor; DeltaLakeInstrumentor().instrument()"
     )
@@ -217,7 +217,7 @@ def test_a_benchmark_that_is_terminated_removes_its_tables(tmp_path):
     deadline = time.monotonic() + 60
     while not list(tmp_path.rglob("*.parquet")):
         assert time.monotonic() < deadline
-        time.sleep(0.05)  # the files are what is waited for
+        time.sleep(0.05)  # the loop polls for the files
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []

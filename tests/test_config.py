@@ -1,4 +1,4 @@
-"""Settings are checked before anything is written, and say what is allowed."""
+"""Settings are validated before anything is written, and errors name the valid values."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ INVALID = {
 
 @pytest.mark.parametrize("variable", VALID)
 def test_each_variable_sets_its_field(variable):
-    """Text becomes the field's own type."""
+    """The text of a variable is converted to the field's type."""
     text, name, expected = VALID[variable]
     assert getattr(Settings.from_env({variable: text}), name) == expected
 
 
 @pytest.mark.parametrize("variable", INVALID)
 def test_each_invalid_value_is_an_error_that_names_variable_and_values(variable):
-    """One clear error, and the value itself, which may be a secret, is not repeated."""
+    """The message does not contain the invalid value, which may be a secret."""
     text, allowed = INVALID[variable]
     with pytest.raises(ConfigurationError, match=f"{variable}: expected.*{allowed}"):
         Settings.from_env({variable: text})
 
 
 def test_values_given_in_code_follow_the_same_rules():
-    """An argument is checked as a variable is."""
+    """An argument is validated as a variable is."""
     assert Settings(table_id_key=b"k").table_id_key == b"k"
     with pytest.raises(ConfigurationError, match="DELTAWITNESS_QUEUE_SIZE"):
         Settings(queue_size=0)
@@ -56,6 +56,6 @@ def test_values_given_in_code_follow_the_same_rules():
 
 
 def test_without_variables_the_defaults_hold():
-    """And the key is not shown."""
+    """The defaults apply, and `repr()` does not show the table id key."""
     assert Settings.from_env({}) == Settings()
     assert "secret" not in repr(Settings(table_id_key=b"secret"))

@@ -1,4 +1,4 @@
-"""Sessions write Delta with no change of the program, and stop doing so without a trace."""
+"""Instrumented sessions write Delta tables without changes to the program; uninstrument restores them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PATCHED = (SessionContext, DataFrame, Catalog, Schema)
 
 @contextmanager
 def observed():
-    """DataFusion's own classes, patched for the block."""
+    """DataFusion's classes, patched for the block."""
     instrumentor = DataFusionInstrumentor()
     instrumentor.instrument()
     try:
@@ -54,7 +54,7 @@ def observed():
 
 @pytest.fixture
 def instrumented():
-    """Patch DataFusion's own classes for the test."""
+    """Patch DataFusion's classes for the test."""
     with observed() as instrumentor:
         yield instrumentor
 
@@ -72,7 +72,7 @@ def table(tmp_path):
 
 @pytest.fixture
 def ctx(table, instrumented):
-    """A plain session that knows the table as `t`."""
+    """A plain session with the table registered as `t`."""
     context = SessionContext()
     context.register_delta("t", table)
     return context
@@ -100,7 +100,7 @@ STATEMENTS = {
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_plain_session_writes_delta_by_sql(name, ctx, table, captured_writes):
-    """One event, one commit that carries its ids, the engine's own count."""
+    """A write gives one event, one commit with the event's ids, and the engine's count."""
     statement, count, operation, left = STATEMENTS[name]
     assert type(ctx) is SessionContext
     assert ctx.sql(statement).to_pydict() == {"count": [count]}
@@ -114,7 +114,7 @@ def test_a_plain_session_writes_delta_by_sql(name, ctx, table, captured_writes):
 
 
 def test_a_statement_runs_at_the_terminal_call(ctx, table, captured_writes):
-    """Once each time, and not when somebody looks at its frame."""
+    """It runs once per call, and not when its frame is displayed."""
     frame = ctx.sql("INSERT INTO t VALUES (4, 'x')")
     assert "not run yet" in repr(frame)
     assert "not run yet" in frame._repr_html_()
@@ -129,7 +129,7 @@ def test_a_statement_runs_at_the_terminal_call(ctx, table, captured_writes):
 
 @pytest.mark.parametrize("name", TERMINAL)
 def test_each_terminal_call_runs_a_statement_once(name, ctx, table, captured_writes, capsys):
-    """Also one that is made of another one in the engine."""
+    """A terminal method that calls another one in the engine runs it once, too."""
     frame = ctx.sql("INSERT INTO t VALUES (4, 'x')")
     called = getattr(frame, name)(*(["count"] if name == "collect_column" else []))
     if name == "__aiter__":
@@ -145,7 +145,7 @@ async def _exhausted(batches):
 
 
 def test_a_frame_is_written_by_name_and_by_location(ctx, table, tmp_path, captured_writes):
-    """`write_table`, `write_delta`; what was read is told."""
+    """`write_table` and `write_delta` record the inputs of the write."""
     frame = ctx.table("t").filter("id > 1")
     frame.write_table("t")
     result = frame.write_delta(tmp_path / "new", partition_by="word")
@@ -163,7 +163,7 @@ def test_a_frame_is_written_by_name_and_by_location(ctx, table, tmp_path, captur
 
 
 def test_registered_tables_are_refreshed_fixed_and_deregistered(ctx, table, captured_writes):
-    """The extras are there, and mean what they mean on an observed session."""
+    """The added methods behave as on an observed session."""
     write_deltalake(table, rows(4), mode="append")
     assert ctx.table("t").count() == 3
     ctx.refresh("t")
@@ -178,7 +178,7 @@ def test_registered_tables_are_refreshed_fixed_and_deregistered(ctx, table, capt
 
 
 def test_delta_tables_of_schemas_and_statements_are_written(table, instrumented, captured_writes):
-    """`Schema.register_table`, `CREATE EXTERNAL TABLE`, a catalog's schema."""
+    """`Schema.register_table`, `CREATE EXTERNAL TABLE` and a catalog's schema give writable tables."""
     ctx = SessionContext()
     ctx.sql("CREATE SCHEMA s")
     ctx.catalog().schema("s").register_table("t", DeltaTable(table))
@@ -194,7 +194,7 @@ def test_delta_tables_of_schemas_and_statements_are_written(table, instrumented,
 
 
 def test_a_table_in_memory_is_written_as_ever(instrumented, captured_writes):
-    """By the engine, with no event."""
+    """DataFusion writes it, without an event."""
     ctx = SessionContext()
     ctx.from_pydict({"id": [1]}, "m")
     frame = ctx.sql("INSERT INTO m VALUES (2)")
@@ -205,7 +205,7 @@ def test_a_table_in_memory_is_written_as_ever(instrumented, captured_writes):
 
 
 def test_exported_files_are_told_once(ctx, tmp_path, captured_writes):
-    """Whichever of the engine's own methods calls which."""
+    """An export is one event, whichever of DataFusion's methods call each other."""
     frame = ctx.table("t")
     frame.write_parquet(tmp_path / "a.parquet")
     frame.write_parquet_with_options(tmp_path / "b.parquet", ParquetWriterOptions())
@@ -219,7 +219,7 @@ def test_exported_files_are_told_once(ctx, tmp_path, captured_writes):
 
 
 def test_an_export_with_writer_options_is_told_once(ctx, tmp_path, captured_writes):
-    """`write_parquet` with options ends in `write_parquet_with_options`, which is observed, too."""
+    """`write_parquet` with options calls `write_parquet_with_options`, which is observed, too."""
     ctx.table("t").write_parquet(tmp_path / "a.parquet", ParquetWriterOptions())
     assert len(captured_writes) == 1
 
@@ -238,7 +238,7 @@ QUERIES = {
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_query_has_as_many_spans_as_through_the_proxy(name, ctx, table, capsys):
-    """Where queries are captured: one for each time that rows go to the program."""
+    """With captured queries there is one span for each time that rows are returned to the program."""
     telemetry = InMemoryTelemetry.create()
     DeltaLakeInstrumentor().instrument(
         settings=Settings(capture_queries=True), **telemetry.providers()
@@ -256,7 +256,7 @@ def test_a_query_has_as_many_spans_as_through_the_proxy(name, ctx, table, capsys
 
 
 def test_a_context_made_before_writes_delta(table, captured_writes):
-    """The class is the same object: its contexts have the methods, too."""
+    """Patching the class gives existing contexts the methods."""
     ctx = SessionContext()
     ctx.from_pydict({"id": [7], "word": ["x"]}, "m")
     with observed():
@@ -268,7 +268,7 @@ def test_a_context_made_before_writes_delta(table, captured_writes):
 
 
 def test_a_frame_made_before_is_written_and_read(table, tmp_path, captured_writes, capsys):
-    """It is of no known session, and so reads nothing that is known."""
+    """An existing frame has no known session, so its writes have no inputs."""
     ctx = SessionContext()
     ctx.register_table("t", DeltaTable(table))
     frame = ctx.table("t").filter("id > 1").select("id")
@@ -283,7 +283,7 @@ def test_a_frame_made_before_is_written_and_read(table, tmp_path, captured_write
 
 
 def test_a_frame_of_the_modules_own_functions_is_written(tmp_path, instrumented, captured_writes):
-    """`datafusion.read_csv` and its kin have no session of the program's."""
+    """`datafusion.read_csv` and similar functions use no session of the program."""
     import datafusion
 
     (tmp_path / "rows.csv").write_text("id\n1\n2\n")
@@ -294,7 +294,7 @@ def test_a_frame_of_the_modules_own_functions_is_written(tmp_path, instrumented,
 def test_a_delta_table_that_was_registered_before_is_written_once_it_is_registered_again(
     table, captured_writes
 ):
-    """The engine does not tell which table it has under a name; until then the error is its own."""
+    """DataFusion does not reveal which Delta table a name has; before that it raises its own error."""
     ctx = SessionContext()
     ctx.register_table("t", DeltaTable(table))
     with observed():
@@ -308,7 +308,7 @@ def test_a_delta_table_that_was_registered_before_is_written_once_it_is_register
 
 
 def test_a_frame_made_while_it_was_on_is_a_plain_one_afterwards(table, captured_writes):
-    """A statement that was not run is the engine's own again, which has no word for it."""
+    """A statement that has not run is passed to DataFusion, which rejects it."""
     with observed():
         ctx = SessionContext()
         ctx.register_delta("t", table)
@@ -329,7 +329,7 @@ ORDERS = {
 
 @pytest.fixture(params=ORDERS)
 def both(request):
-    """Both instrumentors, in either order; what delta-rs' own tells is returned."""
+    """Apply both instrumentors in either order; return the events of delta-rs' own."""
     told, made = [], [instrumentor() for instrumentor in ORDERS[request.param]]
     for each in made:
         each.instrument(sinks=[told.append])
@@ -340,13 +340,13 @@ def both(request):
 
 
 def delivered(told):
-    """What was told, as operation and versions, once it is delivered."""
+    """Return the delivered events as operation and versions."""
     current_observer().flush()
     return [(event.intent.operation.value, event.outcome.versions) for event in told]
 
 
 def test_both_instrumentors_tell_each_write_once(table, both):
-    """By SQL, by frame, by the delta-rs API."""
+    """Writes by SQL, by frame and by the delta-rs API are one event each."""
     ctx = SessionContext()
     ctx.register_delta("t", table)
     ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
@@ -364,7 +364,7 @@ def test_both_instrumentors_tell_each_write_once(table, both):
 
 
 def test_an_observed_context_beside_both_instrumentors_tells_each_write_once(table, both, tmp_path):
-    """It runs a statement once, though the class below it is patched."""
+    """It runs a statement once, although its base class is patched."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table)
     frame = ctx.sql("INSERT INTO t VALUES (4, 'x')")
@@ -386,7 +386,7 @@ def test_an_observed_context_beside_both_instrumentors_tells_each_write_once(tab
 
 
 def test_a_proxy_over_a_patched_context_writes_once(ctx, table, captured_writes):
-    """The one session, whichever handle is used."""
+    """Proxy and patched context share one session."""
     proxy = ObservedSessionContext(ctx)
     proxy.sql("INSERT INTO t VALUES (4, 'x')").collect()
     ctx.sql("INSERT INTO t VALUES (5, 'x')").collect()
@@ -396,7 +396,7 @@ def test_a_proxy_over_a_patched_context_writes_once(ctx, table, captured_writes)
 
 
 def test_alone_it_observes_what_sessions_write_and_nothing_else(ctx, table):
-    """A write of the rest of the program has no stamp."""
+    """A delta-rs write outside a session has no commit metadata of ours."""
     ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
     write_deltalake(table, rows(5), mode="append")
     assert read_commit_metadata(table, 1).write_id is not None
@@ -407,24 +407,24 @@ def test_alone_it_observes_what_sessions_write_and_nothing_else(ctx, table):
 
 
 def attributes():
-    """Every attribute of the patched classes, as the object that it is."""
+    """Return every attribute of the patched classes, as the object itself."""
     return {(owner, name): value for owner in PATCHED for name, value in vars(owner).items()}
 
 
 def seams():
-    """Every attribute of delta-rs where a write may be observed, as the object that it is."""
+    """Return every attribute of delta-rs that may be patched, as the object itself."""
     owners = [RawDeltaTable, *{importlib.import_module(seam.module) for seam in FUNCTION_SEAMS}]
     return {(owner, name): value for owner in owners for name, value in vars(owner).items()}
 
 
 @pytest.mark.parametrize("order", ["in turn", "one twice", "across"])
 def test_uninstrument_puts_every_original_object_back(order, table, caplog):
-    """The same objects, and nothing beside them."""
+    """The attributes are the same objects, and there are no others."""
     before = attributes()
     fusion, delta = DataFusionInstrumentor(), DeltaLakeInstrumentor()
     fusion.instrument()
     if order == "one twice":
-        fusion.instrument()  # which warns, and does nothing
+        fusion.instrument()  # logs a warning, and does nothing
     if order == "across":
         delta.instrument()
     assert attributes() != before
@@ -441,7 +441,7 @@ def test_uninstrument_puts_every_original_object_back(order, table, caplog):
 
 
 def test_uninstrument_leaves_nothing_in_delta_rs(table):
-    """Where it is the only one that observes."""
+    """delta-rs is restored if no other instrumentor is active."""
     before = seams()
     with observed():
         ctx = SessionContext()
@@ -452,7 +452,7 @@ def test_uninstrument_leaves_nothing_in_delta_rs(table):
 
 
 def test_uninstrument_leaves_the_other_instrumentor_alone(table, captured_writes):
-    """Each takes away what it brought."""
+    """Each instrumentor removes only its own patches."""
     with observed():
         pass
     write_deltalake(table, rows(4), mode="append")
@@ -460,7 +460,7 @@ def test_uninstrument_leaves_the_other_instrumentor_alone(table, captured_writes
 
 
 def test_sessions_are_observed_when_the_other_instrumentor_is_taken_away(ctx, table):
-    """The stamp is there, with the plan."""
+    """Commits still have our metadata, with the plan's hash."""
     delta = DeltaLakeInstrumentor()
     delta.instrument()
     delta.uninstrument()
@@ -469,7 +469,7 @@ def test_sessions_are_observed_when_the_other_instrumentor_is_taken_away(ctx, ta
 
 
 def test_it_is_put_on_again(table, captured_writes):
-    """As often as a program likes."""
+    """A program can instrument and uninstrument repeatedly."""
     for number in (4, 5):
         with observed():
             ctx = SessionContext()
@@ -480,7 +480,7 @@ def test_it_is_put_on_again(table, captured_writes):
 
 
 def test_an_engine_without_an_observed_method_is_left_as_it_is(monkeypatch):
-    """All is replaced, or nothing."""
+    """Either all methods are patched or none."""
     monkeypatch.delattr(Schema, "register_table")
     before = attributes()
     with pytest.raises(AttributeError, match="register_table"):
@@ -492,7 +492,7 @@ def test_an_engine_without_an_observed_method_is_left_as_it_is(monkeypatch):
 def test_a_program_that_subclasses_a_session_is_observed(
     wrapped, table, instrumented, captured_writes
 ):
-    """Its own methods come first, and what they call on is observed."""
+    """Methods of the subclass come first, and the methods that they call are observed."""
 
     class Own(SessionContext):
         def sql(self, query, *args, **kwargs):
@@ -506,7 +506,7 @@ def test_a_program_that_subclasses_a_session_is_observed(
 
 
 def test_an_observed_context_goes_on_when_it_is_taken_away(table, captured_writes):
-    """The proxy needs no patch."""
+    """The proxy does not depend on the patches."""
     with observed():
         ctx = ObservedSessionContext()
         ctx.register_delta("t", table)
@@ -523,7 +523,7 @@ def _insert(uri):
 
 @pytest.mark.slow
 def test_a_spawned_child_is_as_instrumented_as_its_parent(table, instrumented, captured_writes):
-    """In the parent's run."""
+    """The child writes in its parent's run."""
     with run("nightly") as context:
         child = multiprocessing.get_context("spawn").Process(target=_insert, args=(table,))
         child.start()
@@ -536,7 +536,7 @@ def test_a_spawned_child_is_as_instrumented_as_its_parent(table, instrumented, c
 
 
 def test_it_is_an_entry_point():
-    """By its engine's name, with engines that are the installed ones."""
+    """The entry point has the engine's name, and its requirements are the installed versions."""
     (point,) = importlib.metadata.entry_points(
         group="opentelemetry_instrumentor", name="datafusion"
     )
@@ -560,7 +560,7 @@ UNCHANGED = textwrap.dedent(
 
 @pytest.mark.slow
 def test_opentelemetry_instrument_finds_it(table):
-    """A program that knows nothing of us writes Delta by SQL, and its commit names its trace."""
+    """An unchanged program writes Delta by SQL, and its commit has its trace."""
     done = subprocess.run(
         [
             Path(sys.executable).parent / "opentelemetry-instrument",
@@ -589,7 +589,7 @@ def test_opentelemetry_instrument_finds_it(table):
 
 @pytest.mark.slow
 def test_an_environment_that_disables_it_leaves_sessions_plain(table):
-    """By the name of the entry point."""
+    """The variable has the name of the entry point."""
     done = subprocess.run(
         [
             Path(sys.executable).parent / "opentelemetry-instrument",

@@ -1,4 +1,4 @@
-"""What DataFusion does not promise and we rely on: a new release that moves it fails here."""
+"""Contract tests of undocumented DataFusion behaviour: a release that changes it fails here."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from helpers.remote_parts import running_server
 
 @pytest.fixture
 def ctx(tmp_path):
-    """A session that knows a Delta table `t` and a Delta table with a name that needs quotes."""
+    """A session with a Delta table `t` and a Delta table whose name needs quotes."""
     write_deltalake(tmp_path / "t", pa.table({"id": [1, 2]}))
     context = SessionContext()
     context.register_table("t", DeltaTable(tmp_path / "t"))
@@ -58,7 +58,7 @@ def scans(ctx, sql):
 
 
 def test_a_plans_text_names_what_it_scans(ctx):
-    """Bare, qualified and quoted names, subqueries, and the inside of views."""
+    """Bare, qualified and quoted names, subqueries and the inside of views are in the text."""
     ctx.sql("CREATE VIEW v AS SELECT id FROM t")
     assert scans(ctx, "SELECT * FROM t WHERE id IN (SELECT id FROM public.t)") == ["public.t", "t"]
     assert scans(ctx, 'SELECT * FROM "A.b c"') == ["A.b c"]
@@ -66,7 +66,7 @@ def test_a_plans_text_names_what_it_scans(ctx):
 
 
 def test_a_subquery_marks_the_columns_of_the_outer_query(ctx):
-    """In the plan's text."""
+    """Outer references are visible in the plan's text."""
     plan = ctx.sql("SELECT * FROM t WHERE EXISTS (SELECT 1 FROM t AS o WHERE o.id = t.id)")
     assert f"{OUTER_REFERENCE}t.id)" in plan.logical_plan().display_indent()
 
@@ -84,7 +84,7 @@ def test_a_subquery_marks_the_columns_of_the_outer_query(ctx):
     ],
 )
 def test_a_dml_plan_says_what_it_does(ctx, sql, kind):
-    """MERGE by the error that its missing word raises."""
+    """The kind of a MERGE is in the error for its missing Python class."""
     plan = ctx.sql(sql).logical_plan()
     assert is_of_kind(plan, "DmlStatement")
     assert dml_kind(plan) == kind
@@ -92,13 +92,13 @@ def test_a_dml_plan_says_what_it_does(ctx, sql, kind):
 
 
 def test_a_cast_tells_its_type_in_its_text(ctx):
-    """And nowhere else."""
+    """The type of a cast is only in its text."""
     node = ctx.sql("SELECT CAST(id AS VARCHAR) FROM t").logical_plan().to_variant()
     assert cast_type(Expr(node.projections()[0])) == "Utf8View"
 
 
 def test_a_node_hands_out_plans_that_a_context_takes(ctx):
-    """Once they are wrapped."""
+    """The plans have to be wrapped first."""
     node = ctx.sql("SELECT id FROM t WHERE id = 1").logical_plan().to_variant()
     frame = ctx.create_dataframe_from_logical_plan(wrapped_plan(node.input()[0]))
     assert frame.to_pydict() == {"id": [1]}
@@ -109,7 +109,7 @@ def test_a_node_hands_out_plans_that_a_context_takes(ctx):
     [(InsertOp.OVERWRITE, OVERWRITE_REFUSED), (InsertOp.REPLACE, REPLACE_REFUSED)],
 )
 def test_an_in_memory_table_names_the_insert_operation_that_it_refuses(operation, text):
-    """Which is how write options are read."""
+    """Write options are read from this error."""
     ctx = SessionContext()
     ctx.sql("CREATE TABLE m AS SELECT 1 AS x WHERE false")
     with pytest.raises(Exception, match=text):
@@ -119,27 +119,27 @@ def test_an_in_memory_table_names_the_insert_operation_that_it_refuses(operation
 
 @pytest.mark.parametrize("plan", [lambda c: c.sql("SELECT * FROM nope"), lambda c: c.table("nope")])
 def test_an_unknown_name_is_told_in_known_words(ctx, plan):
-    """Which is how a reader knows that a table may just be being exchanged."""
+    """By this error a reader detects that a table may be being replaced at that time."""
     with pytest.raises((ValueError, KeyError)) as raised:
         plan(ctx)
     assert any(text in str(raised.value) for text in NAME_UNKNOWN)
 
 
 def test_delta_rs_takes_a_null_predicate_for_none(tmp_path):
-    """The reason why it is given no literal NULL: DELETE WHERE id = NULL empties the table."""
+    """So delta-rs gets no literal NULL: DELETE WHERE id = NULL empties the table."""
     write_deltalake(tmp_path / "t", pa.table({"id": [1, 2]}))
     assert DeltaTable(tmp_path / "t").delete("id = NULL")["num_deleted_rows"] == 2
 
 
 def test_delta_rs_does_not_find_nan_by_statistics(tmp_path):
-    """The reason why it is given no filter over floats."""
+    """So delta-rs gets no filter over floats."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1.5, float("nan")]}))
     table = DeltaTable(tmp_path / "t")
     assert table.delete("x = arrow_cast('NaN', 'Float64')")["num_deleted_rows"] == 0
 
 
 def test_frames_contexts_and_catalogs_take_attributes():
-    """Which is where what is known of them lies."""
+    """The state of sessions and frames is stored in attributes."""
     ctx = SessionContext()
     for owner in (ctx, ctx.sql("SELECT 1"), ctx.catalog(), ctx.catalog().schema()):
         owner._deltawitness_probe = 1
@@ -147,7 +147,7 @@ def test_frames_contexts_and_catalogs_take_attributes():
 
 
 def test_a_volatile_function_says_so(ctx):
-    """In the error that its missing class raises; the program's own functions as the engine's."""
+    """The volatility is in the error for the missing Python class, for UDFs and for built-in functions."""
     for volatility in ("volatile", "immutable"):
         ctx.register_udf(udf(lambda x: x, [pa.int64()], pa.int64(), volatility, f"f_{volatility}"))
     sql = "SELECT random(), abs(id), f_volatile(id), f_immutable(id) FROM t"
@@ -156,7 +156,7 @@ def test_a_volatile_function_says_so(ctx):
 
 
 def test_a_table_stands_for_another_of_a_class_of_ours(ctx):
-    """It holds one thing, which is the engine's."""
+    """A `Table` wraps exactly one object, which is the engine's."""
 
     class Own(Table):
         __slots__ = ()
@@ -166,7 +166,7 @@ def test_a_table_stands_for_another_of_a_class_of_ours(ctx):
 
 
 def test_an_optimized_plan_declares_what_its_batches_are(ctx):
-    """The plan as it was made does not, where types are decided on late."""
+    """The plan before optimization does not, where types are decided late."""
     mixed = ctx.sql("SELECT CAST(1 AS INT) AS x UNION ALL SELECT 3000000000")
     assert mixed.schema().field("x").type == pa.int32()
     truthful = ctx.create_dataframe_from_logical_plan(mixed.optimized_logical_plan())
@@ -175,7 +175,7 @@ def test_an_optimized_plan_declares_what_its_batches_are(ctx):
 
 
 def test_the_factory_is_called_on_the_thread_that_plans(tmp_path):
-    """Which is how it knows the statement that it is called for."""
+    """By the thread the factory finds the statement that it is called for."""
     threads = []
 
     class Factory(TableProviderFactory):
@@ -191,7 +191,7 @@ def test_the_factory_is_called_on_the_thread_that_plans(tmp_path):
 
 
 def test_planning_a_copy_under_options_writes_nothing(tmp_path):
-    """Which is how a statement of ours asks whether it is allowed."""
+    """Planning shows whether our statement is allowed."""
     context = SessionContext()
     context.sql(f"COPY (SELECT 1) TO '{tmp_path}/x.csv' STORED AS CSV", SQLOptions())
     assert list(tmp_path.iterdir()) == []
@@ -203,7 +203,7 @@ def test_planning_a_copy_under_options_writes_nothing(tmp_path):
 
 
 def test_what_a_scan_reads_is_told_by_its_physical_plan(ctx, tmp_path):
-    """How the leaves begin that a cache tells apart, and where a file's path, size and time stand."""
+    """The leaves of a plan have distinct prefixes, and contain path, size and time of each file."""
     (tmp_path / "p").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p" / "a.parquet")
     ctx.register_parquet("files", tmp_path / "p")
@@ -225,7 +225,7 @@ def test_what_a_scan_reads_is_told_by_its_physical_plan(ctx, tmp_path):
 
 
 def test_a_session_remembers_what_lies_in_a_directory(ctx, tmp_path):
-    """Until its list is told to be of no size, and another."""
+    """The session caches a directory listing until the size limit of its list cache is set to 0 and back."""
     (tmp_path / "p").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p" / "a.parquet")
     ctx.register_parquet("files", tmp_path / "p")
@@ -238,21 +238,21 @@ def test_a_session_remembers_what_lies_in_a_directory(ctx, tmp_path):
 
 
 def test_a_source_that_fails_is_told_from_a_table_that_does(ctx, tmp_path):
-    """By the engine's text."""
+    """The engine's text distinguishes them."""
     ctx.from_pydict({"a": [0]}, name="m")
     with pytest.raises(Exception, match=FAILED_SOURCE):
         write_deltalake(tmp_path / "failed", ctx.sql("SELECT 1 / a AS b FROM m"))
 
 
 def test_a_query_that_cannot_be_planned_is_an_error_of_no_class(ctx):
-    """And begins as none of delta-rs does."""
+    """It is a plain exception, whose text has a prefix that delta-rs does not use."""
     with pytest.raises(Exception, match=f"^{ENGINE_ERROR}") as error:
         ctx.sql("SELECT TIMESTAMP '1500-01-01' AS b FROM t").to_pydict()
     assert type(error.value) is Exception
 
 
 def test_calls_are_bound_to_the_time_zone_when_they_are_planned():
-    """A view keeps the one that the session had; its text is the same under another."""
+    """A view keeps the session's time zone of its creation, and its text is the same under another."""
     shown = []
     for zones in ([], ["+05:00"]):
         ctx = SessionContext()
@@ -268,7 +268,7 @@ def test_calls_are_bound_to_the_time_zone_when_they_are_planned():
 
 
 def test_prepare_keeps_a_plan_as_written_where_nothing_is_optimized():
-    """And EXECUTE casts its values to the types that the statement asks for."""
+    """EXECUTE casts its values to the types that the statement declares."""
     config = SessionConfig().set(*UNOPTIMIZED)
     ctx = SessionContext(config)
     ctx.from_pydict({"id": [1, 2]}, name="t")
@@ -282,7 +282,7 @@ def test_prepare_keeps_a_plan_as_written_where_nothing_is_optimized():
 
 
 def test_a_session_is_made_like_another_one(ctx):
-    """From a copy of its settings, its tables and its functions."""
+    """A new session can copy another one's settings, tables and functions."""
     ctx.sql("SET datafusion.sql_parser.dialect = 'mysql'")
     shout = udf(lambda values: values, [pa.int64()], pa.int64(), "immutable", "shout")
     ctx.register_udf(shout)
@@ -295,7 +295,7 @@ def test_a_session_is_made_like_another_one(ctx):
 
 
 def test_a_frame_that_stands_for_a_parameter_gets_a_name(ctx):
-    """One that is another each time."""
+    """The name is random."""
     frame = ctx.table("t")
     texts = [
         ctx.sql("SELECT * FROM $rows", rows=frame).logical_plan().display_indent() for _ in range(2)
@@ -305,7 +305,7 @@ def test_a_frame_that_stands_for_a_parameter_gets_a_name(ctx):
 
 
 def test_a_scan_tells_its_name_what_it_reads_and_what_was_put_into_it(ctx):
-    """Its projection is empty where nobody has optimized it."""
+    """Its projection is empty in a plan that is not optimized."""
     plan = ctx.sql("DELETE FROM public.t WHERE id = 1").logical_plan()
     scan = plan.to_variant().input().to_variant().input()[0].to_variant()
     assert (scan.fqn(), scan.projection(), scan.filters(), scan.fetch()) == (
@@ -324,7 +324,7 @@ def test_a_scan_tells_its_name_what_it_reads_and_what_was_put_into_it(ctx):
 
 @pytest.mark.slow
 def test_the_engines_provider_does_not_read_an_object_store(tmp_path):
-    """The reason for `deltawitness.scan`: where this fails, `provider_of` can hand on remote tables."""
+    """This is why `deltawitness.scan` exists: if this fails, `provider_of` can pass on remote tables."""
     with running_server(tmp_path) as server:
         write_deltalake("s3://lake/t", pa.table({"x": [1, 2]}), storage_options=server.options)
         context = SessionContext()
@@ -334,7 +334,7 @@ def test_the_engines_provider_does_not_read_an_object_store(tmp_path):
 
 
 def test_the_engines_provider_does_not_read_deletion_vectors(tmp_path):
-    """The same reason for tables on a disk."""
+    """This is why local tables with deletion vectors use `deltawitness.scan` as well."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1, 2]}))
     delete_rows(tmp_path / "t", [[0]])
     context = SessionContext()
@@ -344,7 +344,7 @@ def test_the_engines_provider_does_not_read_deletion_vectors(tmp_path):
 
 
 class Probe(ds.Dataset):
-    """A dataset of three rows that takes note of what it is asked for, and filters nothing."""
+    """A dataset of three rows that records the requests it gets, and filters nothing."""
 
     def __init__(self):
         self.filters = []
@@ -364,7 +364,7 @@ class Probe(ds.Dataset):
 
 
 class Rows:
-    """What a probe hands out."""
+    """The scanner of a probe."""
 
     def __init__(self, schema, columns):
         self.projected_schema = pa.schema([schema.field(name) for name in columns])
@@ -382,7 +382,7 @@ def probed():
 
 
 def test_a_dataset_alone_applies_the_filters_that_it_is_handed(probed):
-    """So that it must apply them exactly; those that are not expressions of Arrow's stay above it."""
+    """It has to apply them exactly; filters without an Arrow expression stay in the plan above it."""
     context, probe = probed
     assert len(context.sql("SELECT s FROM t WHERE i > 5").to_pylist()) == 3
     assert context.sql("SELECT s FROM t WHERE i > 5 AND i % 2 = 0").to_pylist() == []
@@ -409,14 +409,14 @@ def test_a_dataset_alone_applies_the_filters_that_it_is_handed(probed):
     ],
 )
 def test_a_filter_reaches_a_dataset_node_by_node(probed, condition, sql):
-    """Which is how it can be turned back into SQL that means the same."""
+    """So it can be translated back to SQL with the same meaning."""
     context, probe = probed
     context.sql(f"SELECT i FROM t WHERE {condition}").execution_plan()
     assert [to_sql(parse_filter(each)) for each in probe.filters] == [sql]
 
 
 def test_a_constant_filter_before_others_cannot_be_joined_to_them(probed):
-    """Where this fails, `filter_fallback` can go; without the optimizer's rule the filter stays above."""
+    """If this fails, remove `filter_fallback`; without the optimizer's rule the filter stays in the plan."""
     context, probe = probed
     frame = context.sql("SELECT i FROM t WHERE i = NULL AND x > 1")
     assert CONSTANT_FILTER.search(frame.optimized_logical_plan().display_indent())
@@ -430,7 +430,7 @@ def test_a_constant_filter_before_others_cannot_be_joined_to_them(probed):
 
 
 def test_a_limit_keeps_filters_from_the_scan_of_a_query_builder(tmp_path):
-    """Without it, files are skipped by statistics that do not know NaN."""
+    """Without a limit, files are skipped by statistics that ignore NaN."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1.0, float("nan")]}))
     builder = QueryBuilder().register("t", DeltaTable(tmp_path / "t"))
 
@@ -442,7 +442,7 @@ def test_a_limit_keeps_filters_from_the_scan_of_a_query_builder(tmp_path):
 
 
 def test_a_query_builder_keeps_the_version_that_it_was_given(tmp_path):
-    """Whatever becomes of the handle."""
+    """Later changes of the handle do not matter."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1]}))
     opened = DeltaTable(tmp_path / "t")
     builder = QueryBuilder().register("t", opened)

@@ -1,4 +1,4 @@
-"""A process that replaces its program by `os.exec*`: delivered before, and one run before and after."""
+"""A process that replaces its program by `os.exec*` delivers its writes first, and continues its run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def runs_of(folder):
 
 
 SUPERVISED = {
-    # What replaces the program, and its run: status, exit code, error, processes, writes.
+    # The replacing call, and the run: status, exit code, error, processes, writes.
     "another program that writes": (REPLACED, "write('u')", ("ok", 0, None, 1, 2)),
     "and fails": (REPLACED, "write('u'); raise LookupError", ("error", 1, "LookupError", 1, 2)),
     "one that is not observed": (
@@ -78,7 +78,7 @@ SUPERVISED = {
 
 @pytest.mark.parametrize("kind", SUPERVISED)
 def test_a_run_goes_on_in_the_program_that_follows(kind, tmp_path):
-    """One run of one process, with all writes and the exit code of the last program."""
+    """There is one run of one process, with all writes and the exit code of the last program."""
     text, following, told = SUPERVISED[kind]
     done = execute(program(text, following), tmp_path, is_supervised=True)
     assert (done.returncode, runs_of(tmp_path)) == (told[1], [told]), done.stderr
@@ -92,20 +92,20 @@ def test_a_run_goes_on_in_the_program_that_follows(kind, tmp_path):
     ],
 )
 def test_a_run_goes_on_without_the_command_as_well(following, told, tmp_path):
-    """Where the program that follows is observed."""
+    """The run continues if the following program is observed in another way."""
     execute(program(REPLACED, following), tmp_path, is_supervised=False)
     assert runs_of(tmp_path) == [told]
 
 
 def test_a_program_that_nobody_observes_leaves_an_ended_run_and_no_spool(tmp_path):
-    """All of it is in the ledger before the exec; a run that is open then ends there."""
+    """Everything is in the ledger before the exec, and an open run ends there."""
     text = "\nwith run('inner'):\n    write('t')\n    os.execv('/bin/true', ['true'])"
     done = execute(program(text), tmp_path, is_supervised=False)
     assert (done.returncode, runs_of(tmp_path)) == (0, [("ok", None, None, 1, 1)])
 
 
 def test_an_exec_in_a_forked_child_leaves_the_run_to_its_parent(tmp_path):
-    """The program that the child becomes takes part in the run as another process."""
+    """The new program of the child joins the run as another process."""
     text = """
     write('t')
     if (child := os.fork()) == 0:
@@ -143,7 +143,7 @@ with run("nightly"):
 
 
 def test_spans_are_exported_before_the_program_is_replaced(tmp_path):
-    """Of the writes, and of the runs that are open."""
+    """The spans of writes and of open runs are exported."""
     text = EXPORTING.replace("HANGING", "ToFile()")
     done = execute(program(text), tmp_path, is_supervised=False)
     assert done.returncode == 0, done.stderr
@@ -151,7 +151,7 @@ def test_spans_are_exported_before_the_program_is_replaced(tmp_path):
 
 
 def test_an_exporter_that_hangs_does_not_hold_the_exec_back(tmp_path):
-    """For longer than the few seconds that a flush before a SIGTERM has."""
+    """The exec waits no longer than the few seconds that a flush before a SIGTERM may take."""
     text = EXPORTING.replace("HANGING", "Hanging()")
     command = program(f"import time\nstarted = time.time()\n{text}")
     script = "print(time.time() - started, flush=True)\n    os.execv"
@@ -168,7 +168,7 @@ def test_an_exporter_that_hangs_does_not_hold_the_exec_back(tmp_path):
 
 @pytest.fixture
 def ledger(tmp_path):
-    """This process observed, with a ledger."""
+    """Observe this process with a ledger."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path / "root")))
     yield Ledger(tmp_path / "root")
     DeltaLakeInstrumentor().uninstrument()
@@ -176,7 +176,7 @@ def ledger(tmp_path):
 
 @pytest.mark.parametrize("kind", ["a missing file", "a folder", "a file that is no program"])
 def test_an_exec_that_fails_leaves_the_program_as_it_was(kind, ledger, tmp_path):
-    """The same error; what the program writes later is in the same run, which is still open."""
+    """The error is the same, and later writes belong to the same open run."""
     path = tmp_path / "program"
     if kind == "a folder":
         path.mkdir()
@@ -201,7 +201,7 @@ def test_an_exec_that_fails_leaves_the_program_as_it_was(kind, ledger, tmp_path)
 
 
 def test_the_span_of_a_run_ends_once_where_an_exec_fails(tmp_path):
-    """At the exec that the file system did not refuse; the run goes on in its trace."""
+    """The span ends at the exec of an executable file, and the run continues in its trace."""
     telemetry = InMemoryTelemetry.create()
     path = tmp_path / "program"
     path.write_bytes(b"\x00\x01\x02")
@@ -219,7 +219,7 @@ def test_the_span_of_a_run_ends_once_where_an_exec_fails(tmp_path):
 
 
 def test_exec_takes_the_arguments_that_the_functions_take():
-    """By name as well, and the errors of wrong ones are the engine's."""
+    """Arguments can be given by name, and wrong ones raise the original error."""
     DeltaLakeInstrumentor().instrument()
     try:
         shown = "import json, os; print(json.dumps(os.environ.get('GIVEN')))"

@@ -1,4 +1,4 @@
-"""A program ends as it would have without us, and the row of its run says how it ended."""
+"""A program ends as without deltawitness, and the row of its run has its exit code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ write_deltalake("t", pa.table({"x": [1]}), mode="append")
 """
 
 ENDINGS = {
-    # How a program ends, its exit code as subprocess has it, and the error type of its run.
+    # The last statement of a program, its exit code as in subprocess, and the error type of its run.
     "pass": (0, None),
     "sys.exit(0)": (0, None),
     "sys.exit(7)": (7, "SystemExit"),
@@ -60,10 +60,10 @@ def observed(folder, program, *options):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_program_ends_as_bare_and_its_run_says_how(ending, tmp_path):
-    """Exit code or signal, streams, and one row with the status that follows."""
+    """Exit code or signal and the output are those of the bare program, and the run's row has the status."""
     (tmp_path / "bare").mkdir()
     (tmp_path / "observed").mkdir()
-    # The write makes no difference to how the plain program ends, and takes most of its time.
+    # Without the write, which takes most of the time and does not influence the exit of the plain program.
     alone = [sys.executable, "-c", f"import atexit, os, signal, sys\n{ending}"]
     bare = subprocess.run(alone, cwd=tmp_path / "bare", capture_output=True, text=True, check=False)
     folder = tmp_path / "observed"
@@ -84,7 +84,7 @@ def test_a_program_ends_as_bare_and_its_run_says_how(ending, tmp_path):
 
 
 def test_a_shell_loop_stops_at_an_interrupt_of_a_terminal(tmp_path):
-    """The shell sees that the program died of SIGINT, through the command, in a pty."""
+    """In a pty, the shell sees through the command that the program died of SIGINT."""
     text = PROGRAM + "print('ready', flush=True); signal.pause()"
     command = f"for i in 1 2 3; do '{sys.executable}' -m deltawitness run --quiet -- "
     command += f"'{sys.executable}' -c \"$TEXT\"; done; echo went on"
@@ -95,7 +95,7 @@ def test_a_shell_loop_stops_at_an_interrupt_of_a_terminal(tmp_path):
         os.execvp("bash", ["bash", "-c", command])
     output = b""
     is_sent = False
-    with suppress(OSError):  # a terminal that is gone
+    with suppress(OSError):  # the terminal is closed
         while chunk := os.read(terminal, 4096):
             output += chunk
             if b"ready" in output and not is_sent:
@@ -109,7 +109,7 @@ def test_a_shell_loop_stops_at_an_interrupt_of_a_terminal(tmp_path):
 
 
 def test_an_interrupt_while_the_engine_writes_ends_the_program_as_bare(tmp_path):
-    """The write that was under way is in the ledger, with whether it landed."""
+    """The interrupted write has a ledger row that says whether it landed."""
     text = """
     import os, signal, sys, threading
     import pyarrow as pa
@@ -137,7 +137,7 @@ def test_an_interrupt_while_the_engine_writes_ends_the_program_as_bare(tmp_path)
 
 
 def test_a_shell_that_fails_after_its_programs_is_a_failed_run(tmp_path):
-    """The command sees the shell's exit code; no process that observes does."""
+    """Only the command sees the shell's exit code; no observed process does."""
     (tmp_path / "app.py").write_text(PROGRAM)
     done = observed(tmp_path, ["sh", "-c", f"{sys.executable} app.py; exit 3"])
     assert done.returncode == 3, done.stderr
@@ -151,7 +151,7 @@ def test_a_shell_that_fails_after_its_programs_is_a_failed_run(tmp_path):
 
 
 def test_an_open_run_of_a_program_that_dies_is_abandoned_with_the_exit_code(tmp_path):
-    """Its own end was never reached; that of the process was seen."""
+    """The run's end was not recorded, but the command saw the exit code of the process."""
     text = PROGRAM + textwrap.dedent("""
     from deltawitness import run
     with run("inner"):
@@ -173,7 +173,7 @@ def test_an_open_run_of_a_program_that_dies_is_abandoned_with_the_exit_code(tmp_
 def test_a_run_that_sys_exit_leaves_has_the_exit_code(
     tmp_path, code, status, kept, delta_telemetry
 ):
-    """Also one that is not the program's own, and its span says the same."""
+    """Explicit runs have the exit code too, and so do their spans."""
     with suppress(SystemExit), run("leaving"):
         sys.exit(code)
     (span,) = delta_telemetry.spans()
@@ -203,13 +203,13 @@ def test_a_run_that_sys_exit_leaves_has_the_exit_code(
     ],
 )
 def test_the_exit_code_that_an_exception_stands_for(error, ends_process, code):
-    """As CPython and the operating system make it."""
+    """The codes are those of CPython and the operating system."""
     assert exit_code_of(error, ends_process=ends_process) == code
     assert is_failure(error) is (error is not None)
 
 
 def test_an_interrupt_that_was_shown_in_a_console_ends_nothing(tmp_path):
-    """`code.interact()` leaves it in `sys.last_value`, and the program goes on to a good end."""
+    """`code.interact()` sets `sys.last_value`, and the program goes on and succeeds."""
     text = (
         PROGRAM + "import code; code.InteractiveInterpreter().runsource('raise KeyboardInterrupt')"
     )
@@ -217,7 +217,7 @@ def test_an_interrupt_that_was_shown_in_a_console_ends_nothing(tmp_path):
 
 
 def test_the_interrupt_is_restored_after_every_exit_handler_of_ours():
-    """Exit handlers run last in, first out."""
+    """The handler that restores it is registered first, because exit handlers run in reverse order."""
     text = """
     import atexit
     from deltawitness import DeltaLakeInstrumentor
@@ -238,7 +238,7 @@ def test_the_interrupt_is_restored_after_every_exit_handler_of_ours():
 
 
 def test_a_spool_whose_supervisor_lives_is_left_to_it(tmp_path):
-    """Another process's drain would write the run without its exit code."""
+    """A drain of another process would record the run without its exit code."""
     home = tmp_path / "v1-home"
     home.mkdir()
     assert not is_supervised(home)
@@ -260,7 +260,7 @@ def test_a_spool_whose_supervisor_lives_is_left_to_it(tmp_path):
 
 
 def test_a_program_whose_command_is_killed_loses_no_row(tmp_path):
-    """The next drain takes the row of its run, without an exit code."""
+    """The next drain imports the run's row, without an exit code."""
     text = PROGRAM + "print('ready', flush=True); sys.stdin.read(); sys.exit(7)"
     command = [sys.executable, "-m", "deltawitness", "run", "--quiet", "--"]
     with subprocess.Popen(
@@ -274,7 +274,7 @@ def test_a_program_whose_command_is_killed_loses_no_row(tmp_path):
         running.kill()
         running.wait()
         running.stdin.close()
-        # The program holds the lock of its spool until it has ended.
+        # The program holds the lock of its spool until it ends.
         with open(spool / "owner.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
     ledger = Ledger(tmp_path / ".deltawitness")
@@ -284,7 +284,7 @@ def test_a_program_whose_command_is_killed_loses_no_row(tmp_path):
 
 
 def test_the_commands_show_the_exit_code(tmp_path):
-    """As a column of --json, and in the text of `show`."""
+    """The exit code is a column of `--json`, and in the text of `show`."""
     observed(tmp_path, [sys.executable, "-c", PROGRAM + "sys.exit(7)"])
     command = [sys.executable, "-m", "deltawitness"]
     listed = subprocess.run(

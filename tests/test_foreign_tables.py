@@ -1,4 +1,4 @@
-"""Tables that Spark and others wrote: their commits become rows with every count that they hold."""
+"""Commits of Spark and other writers become ledger rows with every count that the commits have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from helpers.ledger_parts import rows_of
 FOLDER = Path(__file__).parents[2] / "shared" / "foreign-tables"
 
 pytestmark = pytest.mark.skipif(
-    not FOLDER.is_dir(), reason="needs the folder ../shared/foreign-tables beside the repository"
+    not FOLDER.is_dir(),
+    reason=f"needs tables of other writers in a folder {FOLDER.name} outside the repository",
 )
 
 COUNTS = {
@@ -46,7 +47,7 @@ def commits_of(table):
 
 
 def expected_of(info, lines):
-    """Return the counts that a commit holds: its engine's, and those of its actions."""
+    """Return the counts of a commit: those of its engine, and those of its actions."""
     said = info.get("operationMetrics") or {}
     names = COUNTS.get(info.get("operation"), {})
     found = {name: int(said[key]) for name, key in names.items() if key in said}
@@ -58,7 +59,7 @@ def expected_of(info, lines):
 
 
 def test_counts_of_other_writers(tmp_path, say):
-    """Rows, files and durations of every commit are those that it holds under its engine's names."""
+    """Rows, files and durations are those of the commit, under the names of its engine."""
     tables = sorted({path.parent for path in FOLDER.rglob("_delta_log")})
     copies = {}
     for number, table in enumerate(tables):

@@ -1,4 +1,4 @@
-"""A program that forks does after it what it would do without us, and each commit is one row."""
+"""A program that forks behaves as without deltawitness, and each commit has one ledger row."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ CASES = [
 
 
 def ended(case, folder):
-    """Run a program; return how it ended, what it printed, and what it complained of.
+    """Run a program; return its exit code, output and error output.
 
-    The last part of a case is how: `library`, `command`, or `bare`.
+    The last part of a case is the launch mode: `library`, `command`, or `bare`.
     """
     way, _, how = case
     folder.mkdir()
@@ -108,7 +108,7 @@ def ended(case, folder):
 
 @pytest.fixture(scope="module")
 def outcomes(request, tmp_path_factory):
-    """How each program of the tests that run has ended, by its case; three of them run at a time."""
+    """Return the results of the programs of all selected tests by case, running three at a time."""
     cases = {item.callspec.params["case"] for item in request.session.items if _is_of_forks(item)}
     cases |= {bare_of(case) for case in cases}
     folders = {case: tmp_path_factory.mktemp("-".join(case)) / "f" for case in cases}
@@ -118,21 +118,21 @@ def outcomes(request, tmp_path_factory):
 
 
 def _is_of_forks(item):
-    """Whether a test of the run is one of this file's that take a program: other files have cases too."""
+    """Return whether a test is one of this file that runs a program; other files have cases too."""
     return item.path == Path(__file__) and "case" in getattr(
         getattr(item, "callspec", None), "params", ()
     )
 
 
 def bare_of(case):
-    """Return the case that does the same without us."""
+    """Return the case that runs the same program without deltawitness."""
     way, kind, _ = case
     return BARE.get(way, "instrumented"), kind, "bare"
 
 
 @pytest.mark.parametrize("case", CASES, ids=map("-".join, CASES))
 def test_a_fork_is_as_it_would_be_without_us(outcomes, case):
-    """The children write or fail as those of the bare program, and every commit has one row."""
+    """The children succeed or fail as those of the bare program, and every commit has one row."""
     folder, end = outcomes[case]
     code, written, errors = end.result()
     assert (code, written) == outcomes[bare_of(case)][1].result()[:2], errors
@@ -153,7 +153,7 @@ def test_a_fork_is_as_it_would_be_without_us(outcomes, case):
 
 
 def output_of(code, *arguments):
-    """Return what a program prints that must end well."""
+    """Return the output of a program that must succeed."""
     ended = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
@@ -185,7 +185,7 @@ print(sorted(name for name in names if name.startswith("tokio")))
 
 
 def test_nothing_of_ours_starts_an_engine(tmp_path):
-    """Neither an import, an instrumentor, a session nor a run makes a runtime of delta-rs or DataFusion."""
+    """An import, an instrumentor, a session or a run starts no runtime of delta-rs or DataFusion."""
     assert output_of(EVERYTHING, tmp_path / "cache") == ["[]"]
     assert Ledger(tmp_path / "cache").runs().count() == 1
 
@@ -221,12 +221,12 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     [
         # The files of an export are counted on the delivery thread.
         "forking.instrument(); forking.export('e')",
-        # A drain in the process itself.
+        # Drain in the process itself.
         "forking.instrument(drain_interval=0.1); mark_delta_rs_used(); forking.export('e')",
     ],
 )
 def test_a_fork_waits_for_an_import_of_ours(tmp_path, work):
-    """Else the module would be locked in the child for ever."""
+    """Otherwise the module would stay locked in the child forever."""
     assert output_of(SLOW_IMPORT.replace("IN_TURN", work), tmp_path) == ["0"]
 
 
@@ -258,7 +258,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_a_lock_of_ours_that_is_held_at_a_fork_is_free_in_the_child():
-    """Whoever held it is not there to release it."""
+    """The thread that holds the lock does not exist in the child."""
     assert output_of(LOCKED) == ["0"]
 
 
@@ -278,7 +278,7 @@ assert os.wait()[0] == child
 
 
 def test_a_program_that_waits_for_children_dies_of_a_signal(tmp_path):
-    """It sees no child of ours before it is gone, and its export is a row."""
+    """The program does not see deltawitness's helper process as a child, and its export has a row."""
     program = subprocess.Popen(
         [sys.executable, "-c", WAITS, tmp_path],
         cwd=PROGRAM.parent,

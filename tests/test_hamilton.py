@@ -1,4 +1,4 @@
-"""Apache Hamilton: an execution is a run, a node is a span, and what a node writes belongs to both."""
+"""Apache Hamilton: an execution is a run, a node is a span, and a node's writes belong to both."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from deltawitness import (
     run,
 )
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.integrations.hamilton import ENDED_KEPT, DeltaWitnessAdapter
+from deltawitness.integrations.hamilton import MAX_ENDED, DeltaWitnessAdapter
 from deltawitness.testing import InMemoryTelemetry
 
 ONE = pa.table({"id": [1]})
@@ -42,7 +42,7 @@ ONE = pa.table({"id": [1]})
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Hamilton logs every error of a node in full, which is not what is tested."""
+    """Silence Hamilton's log of node errors."""
     logging.disable(logging.ERROR)
     yield
     logging.disable(logging.NOTSET)
@@ -50,7 +50,7 @@ def quiet():
 
 @pytest.fixture
 def telemetry(tmp_path):
-    """The process observed with a ledger, and telemetry in memory."""
+    """Observe the process with a ledger, and collect telemetry in memory."""
     created = InMemoryTelemetry.create()
     DeltaLakeInstrumentor().instrument(
         **created.providers(), settings=Settings(cache_root=str(tmp_path / "cache"))
@@ -59,13 +59,13 @@ def telemetry(tmp_path):
 
 
 def module_of(*functions, name="nightly_flights"):
-    """A module of these functions, in place of one of that name."""
+    """Return a module with these functions, replacing one of that name."""
     sys.modules.pop(name, None)
     return ad_hoc_utils.create_temporary_module(*functions, module_name=name)
 
 
 def driver_of(*functions, adapters=(), adapter=None, name="nightly_flights"):
-    """A driver of a graph of these functions."""
+    """Return a driver for a graph of these functions."""
     module = module_of(*functions, name=name)
     adapter = adapter or DeltaWitnessAdapter()
     built = driver.Builder().with_modules(module).with_adapters(*adapters, adapter).build()
@@ -99,7 +99,7 @@ def parent_of(span, spans):
 
 
 def test_an_execution_is_a_run_a_node_is_a_span_and_its_writes_are_below_it(telemetry, tmp_path):
-    """One trace, and the ledger's row of the run says what was done in it."""
+    """The spans are one trace, and the run's row in the ledger counts the writes."""
     built, adapter = driver_of(raw, clean)
     assert built.execute(["clean"], inputs={"lake": str(tmp_path)}) == {"clean": 3}
     spans = telemetry.spans()
@@ -125,7 +125,7 @@ def test_an_execution_is_a_run_a_node_is_a_span_and_its_writes_are_below_it(tele
 
 
 def test_a_nodes_span_says_what_the_conventions_have_names_for_and_no_value(telemetry, tmp_path):
-    """Nor a path: neither those that it takes nor those that it returns."""
+    """A span has no path and no value, neither of arguments nor of results."""
 
     def place(lake: str) -> str:
         return f"{lake}/canary"
@@ -145,7 +145,7 @@ def test_a_nodes_span_says_what_the_conventions_have_names_for_and_no_value(tele
 
 
 def test_the_run_carries_the_id_that_hamilton_gave_and_the_attributes_given(telemetry, tmp_path):
-    """By the one, its own interface is found; the others are the program's."""
+    """The id finds the execution in Hamilton's UI, and the attributes are the program's."""
     built, adapter = driver_of(raw, adapter=DeltaWitnessAdapter(attributes={"shard": "3"}))
     built.execute(["raw"], inputs={"lake": str(tmp_path)})
     attributes = adapter.last_run.attributes
@@ -155,7 +155,7 @@ def test_the_run_carries_the_id_that_hamilton_gave_and_the_attributes_given(tele
 
 
 def test_the_job_is_the_one_given_else_the_modules_of_the_graph(telemetry):
-    """And a name of last resort where no module has one of its own."""
+    """The fallback is `hamilton`, if no module has a meaningful name."""
 
     def one() -> int:
         return 1
@@ -178,7 +178,7 @@ def test_the_job_is_the_one_given_else_the_modules_of_the_graph(telemetry):
 
 
 class NodeFailed(Exception):
-    """An error of a node, with what must not leave the process."""
+    """An error of a node, with a text that must not be exported."""
 
 
 def failing(lake: str) -> int:
@@ -192,7 +192,7 @@ def after(failing: int) -> int:
 
 
 def test_an_error_of_a_node_leaves_as_it_is_and_is_told(telemetry, tmp_path):
-    """The node's span has its type and none of its words, the run its status."""
+    """The node's span has the type of the error and not its text, and the run has the status."""
     built, adapter = driver_of(failing, after)
     with pytest.raises(NodeFailed) as raised:
         built.execute(["after"], inputs={"lake": str(tmp_path)})
@@ -210,7 +210,7 @@ def test_an_error_of_a_node_leaves_as_it_is_and_is_told(telemetry, tmp_path):
 
 
 def test_an_error_of_the_engine_is_of_its_type_on_the_span_of_the_node(telemetry, tmp_path):
-    """The same that the write's own span tells."""
+    """The node's span has the same error type as the write's span."""
 
     def twice(lake: str) -> int:
         write_deltalake(f"{lake}/t", ONE)
@@ -225,7 +225,7 @@ def test_an_error_of_the_engine_is_of_its_type_on_the_span_of_the_node(telemetry
 
 
 def test_an_interrupt_is_told_though_hamilton_tells_its_hooks_of_success(telemetry, tmp_path):
-    """Its hooks are given no error that is no `Exception`."""
+    """Hamilton passes only subclasses of `Exception` to its hooks."""
 
     def interrupted() -> int:
         raise KeyboardInterrupt
@@ -238,7 +238,7 @@ def test_an_interrupt_is_told_though_hamilton_tells_its_hooks_of_success(telemet
 
 
 def test_an_execution_while_an_error_is_handled_is_no_failure(telemetry, tmp_path):
-    """That error is another one's."""
+    """The exception that is being handled does not belong to the execution."""
     built, adapter = driver_of(raw)
     try:
         {}["absent"]
@@ -249,7 +249,7 @@ def test_an_execution_while_an_error_is_handled_is_no_failure(telemetry, tmp_pat
 
 
 def test_an_input_that_is_missing_ends_the_run_with_an_error(telemetry, tmp_path):
-    """No node was executed."""
+    """The run fails without any node span."""
     built, adapter = driver_of(raw)
     with pytest.raises(Exception, match="lake"):
         built.execute(["raw"])
@@ -258,7 +258,7 @@ def test_an_input_that_is_missing_ends_the_run_with_an_error(telemetry, tmp_path
 
 
 def test_where_the_program_was_it_is_again_afterwards(telemetry, tmp_path):
-    """Its own run is the parent of the execution's, and its policy that of the writes in it."""
+    """The program's run is the parent and its policy applies to writes; both are current again afterwards."""
     built, adapter = driver_of(raw)
     with run("program") as outer, cache_context(policy="nightly_views", scope="view"):
         built.execute(["raw"], inputs={"lake": str(tmp_path)})
@@ -272,7 +272,7 @@ def test_where_the_program_was_it_is_again_afterwards(telemetry, tmp_path):
 
 
 def test_each_execution_is_a_run_and_one_inside_a_node_is_its_child(telemetry, tmp_path):
-    """With one adapter for all of them."""
+    """One adapter serves nested executions."""
     adapter = DeltaWitnessAdapter()
     inner, _ = driver_of(raw, adapter=adapter, name="inner")
 
@@ -288,7 +288,7 @@ def test_each_execution_is_a_run_and_one_inside_a_node_is_its_child(telemetry, t
     runs = runs_of(tmp_path)
     assert len(runs) == 4
     process = current_run().run_id
-    # The implicit run of the process is a parent only where it had begun before.
+    # The implicit run of the process is the parent only if it has started before.
     outermost = {None, process}
     assert {i for i, row in runs.items() if row["parent_run_id"] in outermost} == seen
     assert {row["parent_run_id"] for row in runs.values()} - outermost == seen
@@ -300,7 +300,7 @@ def shards(count: int) -> Parallelizable[int]:
 
 
 def kept(shards: int, lake: str, meeting: threading.Barrier) -> str:
-    meeting.wait(timeout=20)  # all of them are at work at one time
+    meeting.wait(timeout=20)  # wait until all nodes run concurrently
     write_deltalake(f"{lake}/shard{shards}", ONE)
     return threading.current_thread().name
 
@@ -311,7 +311,7 @@ def threads(kept: Collect[str]) -> set:
 
 @pytest.mark.parametrize("is_carried", [True, False], ids=["carried", "by itself"])
 def test_nodes_in_the_threads_of_a_pool_belong_to_the_run(telemetry, tmp_path, is_carried):
-    """Four at a time, each write below the span of its node, whether or not pools carry the run."""
+    """Each write is below its node's span, four nodes at a time, with and without propagation to pools."""
     if not is_carried:
         DeltaLakeInstrumentor()._propagation.uninstall()
     module = module_of(shards, kept, threads, name="pool")
@@ -339,7 +339,7 @@ def test_nodes_in_the_threads_of_a_pool_belong_to_the_run(telemetry, tmp_path, i
 
 
 def test_nodes_that_are_submitted_to_threads_belong_to_the_run(telemetry, tmp_path):
-    """Hamilton's `FutureAdapter`: each node in a pool's thread, its inputs awaited there."""
+    """Hamilton's `FutureAdapter` runs each node in a pool's thread, which waits for its inputs."""
     built, adapter = driver_of(raw, clean, adapters=[FutureAdapter()])
     assert built.execute(["clean"], inputs={"lake": str(tmp_path)}) == {"clean": 3}
     spans = telemetry.spans()
@@ -349,7 +349,7 @@ def test_nodes_that_are_submitted_to_threads_belong_to_the_run(telemetry, tmp_pa
 
 
 def test_a_node_that_outlives_its_execution_still_belongs_to_its_run(telemetry, tmp_path):
-    """Another one has failed, and the pool goes on with what it has begun."""
+    """After another node failed, the pool finishes the nodes that it has started."""
     may_write, has_written = threading.Event(), threading.Event()
 
     def broken() -> int:
@@ -378,7 +378,7 @@ def test_a_node_that_outlives_its_execution_still_belongs_to_its_run(telemetry, 
 
 
 class SpawningExecutor(executors.MultiProcessingExecutor):
-    """Hamilton's own forks, and the engine does not live in a forked process."""
+    """An executor of spawned processes: Hamilton's forks, and delta-rs fails in a forked process."""
 
     def create_pool(self):
         return ProcessPoolExecutor(self.max_tasks, mp_context=get_context("spawn"))
@@ -411,19 +411,19 @@ def test_nodes_in_other_processes_take_part_in_the_run(telemetry, tmp_path):
 
 
 def test_an_unpickled_adapter_knows_the_open_runs_and_no_more():
-    """Values and clients of the program are not taken along."""
+    """Values and clients of the program are not pickled."""
     adapter = DeltaWitnessAdapter("nightly", attributes={"shard": "3"}, instrument=False)
     assert pickle.loads(pickle.dumps(adapter))._executions == {}
     adapter.run_before_graph_execution(graph=None, run_id="h-1")
     again = pickle.loads(pickle.dumps(adapter))
     assert again._executions["h-1"].run.run_id == adapter.last_run.run_id
     assert again._executions["h-1"].run.is_joined
-    again.run_after_graph_execution(error=None, run_id="h-1")  # it is not its own to close
+    again.run_after_graph_execution(error=None, run_id="h-1")  # must not close the run
     adapter.run_after_graph_execution(error=None, run_id="h-1")
 
 
 def test_nodes_of_an_asynchronous_driver_belong_to_the_run(telemetry, tmp_path):
-    """And what they write is below their spans, whatever else the loop does meanwhile."""
+    """Their writes are below their spans, while other tasks run on the event loop."""
 
     async def first(lake: str) -> int:
         await asyncio.sleep(0)
@@ -450,7 +450,7 @@ def test_nodes_of_an_asynchronous_driver_belong_to_the_run(telemetry, tmp_path):
 
 
 class Broken(lifecycle.NodeExecutionHook):
-    """Another adapter, which fails before a node."""
+    """An adapter whose hook fails before a node."""
 
     def run_before_node_execution(self, **_):
         raise NodeFailed("before the node")
@@ -460,7 +460,7 @@ class Broken(lifecycle.NodeExecutionHook):
 
 
 def test_a_hook_of_another_adapter_that_fails_leaves_no_span_open(telemetry, tmp_path):
-    """Hamilton then tells nobody that the node is over."""
+    """In that case Hamilton does not call the hooks for the end of the node."""
     adapter = DeltaWitnessAdapter()
     built = driver.Builder().with_modules(module_of(raw)).with_adapters(adapter, Broken()).build()
     before = current_run()
@@ -473,7 +473,7 @@ def test_a_hook_of_another_adapter_that_fails_leaves_no_span_open(telemetry, tmp
 
 @pytest.mark.internal_errors
 def test_an_error_of_ours_stays_with_us(telemetry, tmp_path, monkeypatch):
-    """The execution and its values are what they are without us."""
+    """The execution and its values are the same as without the adapter."""
     from deltawitness.telemetry.task_spans import TaskSpans
 
     def broken(*_):
@@ -486,20 +486,20 @@ def test_an_error_of_ours_stays_with_us(telemetry, tmp_path, monkeypatch):
 
 
 def test_only_a_few_executions_are_remembered(telemetry):
-    """However many a process makes."""
+    """The number of remembered executions is bounded."""
 
     def one() -> int:
         return 1
 
     built, adapter = driver_of(one)
-    for _ in range(ENDED_KEPT + 3):
+    for _ in range(MAX_ENDED + 3):
         built.execute(["one"])
-    assert len(adapter._executions) == ENDED_KEPT
+    assert len(adapter._executions) == MAX_ENDED
     assert not any(execution.nodes for execution in adapter._executions.values())
 
 
 def test_the_adapter_observes_a_process_that_nothing_observes(tmp_path):
-    """One line is enough; where it is not to, there is a run all the same, and no span."""
+    """The adapter instruments the process; with `instrument=False` there is a run and no span."""
     asked, _ = driver_of(raw, adapter=DeltaWitnessAdapter(instrument=False))
     asked.execute(["raw"], inputs={"lake": str(tmp_path / "bare")})
     assert not DeltaLakeInstrumentor().is_instrumented_by_opentelemetry

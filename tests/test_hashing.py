@@ -1,4 +1,4 @@
-"""Hashes are the same in every process, and differ where the thing differs."""
+"""Hashes are the same in every process, and differ for different inputs."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("what", DIFFERENT)
 def test_a_schema_that_differs_has_another_hash(what):
-    """Every part of it counts."""
+    """Each part of a schema changes the hash."""
     hashes = {schema_hash(schema) for schema in DIFFERENT.values()} | {schema_hash(BASE)}
     assert schema_hash(DIFFERENT[what]) != schema_hash(BASE)
     assert len(hashes) == len(DIFFERENT) + 1
 
 
 def test_metadata_of_a_schema_does_not_count():
-    """At no level."""
+    """Metadata does not change the hash, at any level of nesting."""
     noted = pa.schema(
         [pa.field("id", pa.int64(), metadata={"a": "b"}), BASE.field(1)], metadata={"c": "d"}
     )
@@ -61,7 +61,7 @@ def test_metadata_of_a_schema_does_not_count():
 
 
 def test_a_schema_is_found_wherever_it_is(tmp_path):
-    """Tables, frames, readers, delta tables: whatever exports an Arrow schema."""
+    """Tables, frames, readers and Delta tables export an Arrow schema."""
     table = pa.table({"id": pa.array([1], pa.int64())})
     write_deltalake(tmp_path, table)
     frame = SessionContext().from_arrow(table)
@@ -73,14 +73,14 @@ def test_a_schema_is_found_wherever_it_is(tmp_path):
 
 
 def test_what_has_no_schema_is_a_clear_error():
-    """It names the type."""
+    """The message names the type of the object."""
     with pytest.raises(TypeError, match="int exports no Arrow schema"):
         schema_hash(7)
 
 
 @pytest.fixture
 def ctx():
-    """A session with one table under an anonymous and one under a given name."""
+    """A session with an anonymous and a named table."""
     context = SessionContext()
     context.from_arrow(pa.table({"a": [1]}), name="t")
     return context
@@ -99,7 +99,7 @@ def ctx():
     ],
 )
 def test_literals_count_in_the_plan_hash_and_not_in_the_shape(one, other, ctx):
-    """The same query with other values has the same shape."""
+    """A query with other values has the same shape hash and another plan hash."""
     first, second = ctx.sql(one), ctx.sql(other)
     assert plan_hash(first) != plan_hash(second)
     assert plan_shape_hash(first) == plan_shape_hash(second)
@@ -111,14 +111,14 @@ def test_literals_count_in_the_plan_hash_and_not_in_the_shape(one, other, ctx):
     ["SELECT a + 1 FROM t", "SELECT a FROM t", "SELECT a AS b FROM t", "SELECT max(a) FROM t"],
 )
 def test_another_query_has_another_shape(other, ctx):
-    """Columns, aliases and functions count."""
+    """Columns, aliases and functions change the shape hash."""
     assert plan_shape_hash(ctx.sql("SELECT * FROM t WHERE a > 1")) != plan_shape_hash(
         ctx.sql(other)
     )
 
 
 def test_anonymous_tables_do_not_make_a_difference():
-    """`from_arrow` gives a random name."""
+    """`from_arrow` gives a random table name, which does not change the hash."""
     table = pa.table({"a": [1]})
     hashes = {plan_hash(SessionContext().from_arrow(table)) for _ in range(3)}
     assert len(hashes) == 1
@@ -140,7 +140,7 @@ print(table_id("/data/t"), table_id("s3://b/t", key=b"k"))
 
 @pytest.mark.slow
 def test_hashes_are_equal_across_processes_hash_seeds_and_folders(tmp_path):
-    """Three processes with three seeds in three folders."""
+    """Three processes with different hash seeds and folders give the same hashes."""
     said = set()
     for seed in ("0", "1", "4711"):
         folder = tmp_path / seed
@@ -161,7 +161,7 @@ def test_hashes_are_equal_across_processes_hash_seeds_and_folders(tmp_path):
 
 
 def test_the_spelling_of_a_local_table_makes_no_difference(tmp_path, monkeypatch):
-    """Path, text, URI, relative, doubled slashes, the engine's own spelling."""
+    """A `Path`, text, a URI, a relative path, doubled slashes and the engine's spelling give one id."""
     place = tmp_path / "a b" / "tête"
     write_deltalake(place, pa.table({"x": [1]}))
     monkeypatch.chdir(tmp_path / "a b")
@@ -191,7 +191,7 @@ def test_the_spelling_of_a_local_table_makes_no_difference(tmp_path, monkeypatch
     ],
 )
 def test_the_spelling_of_a_remote_table_makes_no_difference(one, other):
-    """Scheme aliases, case of the host, credentials, query."""
+    """Scheme aliases, case of the host, credentials and query give one id."""
     assert table_id(one) == table_id(other)
 
 
@@ -206,12 +206,12 @@ def test_the_spelling_of_a_remote_table_makes_no_difference(one, other):
     ],
 )
 def test_different_tables_have_different_ids(one, other):
-    """What is another place is another table."""
+    """Different locations give different ids."""
     assert table_id(one) != table_id(other)
 
 
 def test_a_key_changes_the_id():
-    """And another key changes it again."""
+    """A key changes the id, and another key changes it again."""
     ids = {table_id("/t"), table_id("/t", key=b"a"), table_id("/t", key=b"b")}
     assert len(ids) == 3
     assert {len(known) for known in ids} == {32}
@@ -223,7 +223,7 @@ def test_a_key_changes_the_id():
     )
 )
 def test_a_canonical_location_stays_as_it_is(segments):
-    """Idempotent for any path, and the same as the path's own URI."""
+    """The function is idempotent for any path, and equals the result for the path's URI."""
     path = "/" + "/".join(segments).replace("\0", "0")
     canonical = canonical_uri(path)
     assert canonical_uri(canonical) == canonical

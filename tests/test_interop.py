@@ -1,7 +1,7 @@
-"""Programs of other libraries that end in delta-rs: run by OpenTelemetry's own command, unchanged.
+"""Programs of other libraries that write with delta-rs, run unchanged by `opentelemetry-instrument`.
 
-Each program writes the table `t` below its first argument and knows nothing of deltawitness. What
-cannot live beside our own pins runs in an environment of its own, made from the same lock file.
+Each program writes the table `t` below its first argument, without any code for observation. A library
+that conflicts with the pins of the project runs in a separate environment from the same lock file.
 """
 
 import os
@@ -92,7 +92,7 @@ def instrumented(library: str) -> list[str]:
 
 @pytest.mark.parametrize("library", PROGRAMS)
 def test_commits_of_other_libraries_are_stamped_with_no_change_of_the_program(library, tmp_path):
-    """Each commit has our metadata, and names a trace that was exported."""
+    """Each commit has our metadata, with an exported trace."""
     done = subprocess.run(
         [*instrumented(library), "-c", textwrap.dedent(PROGRAMS[library]), str(tmp_path)],
         capture_output=True,

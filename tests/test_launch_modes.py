@@ -1,4 +1,4 @@
-"""One write is one commit, one ledger row, one span and one metric point, however a process was started.
+"""One write gives one commit, one ledger row, one span and one metric point in any process.
 
 Each test runs one program that writes a table by each start method, in one launch mode.
 """
@@ -52,7 +52,7 @@ COMBINED = {
 
 
 class Receiver(ThreadingHTTPServer):
-    """Takes spans and metrics by OTLP over HTTP."""
+    """A server that receives spans and metrics by OTLP over HTTP."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -88,7 +88,7 @@ class Receiver(ThreadingHTTPServer):
                     )
 
     def _take_metric(self, metric):
-        # Cumulative: of each series only the last point counts. A process starts its own.
+        # Points are cumulative: use the last one of each series. Each process has separate series.
         if metric.name == "db.client.operation.duration":
             for point in metric.histogram.data_points:
                 key = (
@@ -103,7 +103,7 @@ class Receiver(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers every export."""
+    """Responds to every export."""
 
     def do_POST(self):
         self.server.take(self.path, self.rfile.read(int(self.headers["Content-Length"])))
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver():
-    """A receiver of OTLP on a port of its own."""
+    """An OTLP receiver on a free port."""
     with Receiver() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -127,7 +127,7 @@ def receiver():
 
 
 def check(mode, tmp_path, receiver):
-    """Run the program in a mode, and compare what each place has of each write."""
+    """Run the program in a launch mode, and compare the number of records of each write in all outputs."""
     command, launch = mode
     environment = {
         **os.environ,
@@ -173,13 +173,13 @@ def check(mode, tmp_path, receiver):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_write_is_everywhere_once(mode, tmp_path, receiver):
-    """In each launch mode, by each start method."""
+    """Each launch mode and each start method gives one record per write."""
     check(MODES[mode], tmp_path, receiver)
 
 
 @pytest.mark.parametrize("mode", COMBINED)
 def test_each_write_is_everywhere_once_in_combined_modes(mode, tmp_path, receiver, size):
-    """Two launchers around one program."""
+    """Two nested launchers give one record per write."""
     if not size(0, 1):
         pytest.skip("at full size")
     check(COMBINED[mode], tmp_path, receiver)

@@ -1,4 +1,4 @@
-"""The package says what it is, shows what is public, and is cheap to import."""
+"""The package has one version, exports its public names, and is fast to import."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_version_is_one():
-    """In the project's file, in the code, and on every commit."""
+    """The project file, the code and every commit have the same version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == WITNESS_VERSION == deltawitness.__version__
 
 
 def test_the_public_names_are_sorted_and_all_there():
-    """Each of them can be imported."""
+    """Each public name can be imported."""
     assert sorted(deltawitness.__all__) == deltawitness.__all__ == dir(deltawitness)
     assert [name for name in deltawitness.__all__ if not hasattr(deltawitness, name)] == []
 
 
 def test_a_name_that_is_not_there_is_pythons_own_error():
-    """As of any module."""
+    """An unknown name raises `AttributeError`, as in any module."""
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        deltawitness.nothing  # noqa: B018 - looking it up is the test
+        deltawitness.nothing  # noqa: B018 - the look-up is tested
 
 
 def test_importing_the_package_imports_no_engine():
-    """Nor an SDK: what is heavy comes with what needs it."""
+    """The import loads no engine and no OpenTelemetry SDK."""
     heavy = ["pyarrow", "deltalake", "datafusion", "sqlglot", "opentelemetry.sdk", "typer", "rich"]
     program = f"import sys, deltawitness; print([n for n in {heavy} if n in sys.modules])"
     out = subprocess.run(
@@ -45,7 +45,7 @@ def test_importing_the_package_imports_no_engine():
 
 
 def test_the_entry_points_are_there():
-    """`opentelemetry-instrument` and pytest find us."""
+    """`opentelemetry-instrument` and pytest find the package by its entry points."""
     (instrumentor,) = entry_points(group="opentelemetry_instrumentor", name="deltalake")
     assert instrumentor.load() is deltawitness.DeltaLakeInstrumentor
     (plugin,) = entry_points(group="pytest11", name="deltawitness")
@@ -53,7 +53,7 @@ def test_the_entry_points_are_there():
 
 
 def test_the_wheel_holds_what_it_must(tmp_path):
-    """The type marker, and the folder that activates a process."""
+    """The wheel has the type marker, and the folder that activates a process."""
     import zipfile
 
     subprocess.run(

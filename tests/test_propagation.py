@@ -1,4 +1,4 @@
-"""The run, the trace and the settings go along to the workers of process pools and to children."""
+"""The run, the trace and the settings are propagated to threads, process pools and child processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from deltawitness.settings import TableNames
 
 
 def here(_=None):
-    """What a worker says of where it runs."""
+    """Return the run, the policy and the trace of a worker."""
     return current_run().run_id, current_cache_context().policy
 
 
@@ -53,7 +53,7 @@ def instrumented():
 @pytest.mark.usefixtures("instrumented")
 @pytest.mark.slow
 def test_a_worker_is_on_the_run_of_each_task(method):
-    """And not on the one in which the pool was made."""
+    """A worker does not use the run in which the pool was created."""
     context = multiprocessing.get_context(method)
     with run("one") as one, ProcessPoolExecutor(1, mp_context=context) as pool:
         assert pool.submit(here).result(60)[0] == one.run_id
@@ -77,14 +77,14 @@ def test_a_worker_is_on_the_run_of_each_task(method):
 )
 @pytest.mark.usefixtures("instrumented")
 def test_every_call_of_a_pool_takes_the_run_along(call):
-    """Each of those that hand a function over."""
+    """Each method of a pool that sends a function to a worker sends the run."""
     with multiprocessing.get_context("fork").Pool(1) as pool, run("later") as later:
         assert call(pool) == [(later.run_id, None)]
 
 
 @pytest.mark.slow
 def test_a_spawned_child_has_the_settings_of_its_parent(tmp_path):
-    """Those given in code, too."""
+    """The child also has settings that were given in code."""
     DeltaLakeInstrumentor().instrument(
         settings=Settings(user_metadata=False, table_id_key=b"\xff\x00")
     )
@@ -100,13 +100,13 @@ def test_a_spawned_child_has_the_settings_of_its_parent(tmp_path):
 
 
 def test_a_setting_given_as_text_is_the_member_it_names():
-    """Also where it names the default."""
+    """Text becomes the enum member, also if it names the default."""
     assert Settings(table_names="path").table_names is TableNames.PATH
     assert Settings(table_names="none").table_names is TableNames.NONE
 
 
 def seen_in(start):
-    """The run, the policy and the trace of a thread that `start` starts with a function."""
+    """Return the run, the policy and the trace in a thread that `start` starts."""
     seen, done = [], threading.Event()
 
     def look():
@@ -120,7 +120,7 @@ def seen_in(start):
 
 
 class Subclass(threading.Thread):
-    """A thread with a `run` of its own, which does not call the one that it overrides."""
+    """A thread class that overrides `run` without calling the original."""
 
     def __init__(self, function):
         super().__init__()
@@ -166,7 +166,7 @@ THREADS = {
 @pytest.mark.parametrize("kind", THREADS)
 @pytest.mark.usefixtures("instrumented")
 def test_a_thread_works_in_the_run_that_started_it(kind, beside):
-    """Alone, and beside OpenTelemetry's instrumentation of threads; outside of a run in none."""
+    """A thread has its starter's run, with and without OpenTelemetry's instrumentation of threads."""
     restore = instrumented_threading() if beside else lambda: None
     span = trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))
     try:
@@ -180,7 +180,7 @@ def test_a_thread_works_in_the_run_that_started_it(kind, beside):
 
 @pytest.mark.usefixtures("instrumented")
 def test_a_thread_is_left_as_it_was():
-    """Its attributes, its errors, and the error of starting it twice."""
+    """A thread's attributes and errors are unchanged, and so is the error of starting it twice."""
     with run("nightly"):
         thread = threading.Thread(target=lambda: None)
         before = set(vars(thread))
@@ -194,7 +194,7 @@ def test_a_thread_is_left_as_it_was():
 
 @pytest.mark.usefixtures("instrumented")
 def test_a_pools_thread_is_not_left_in_the_run_that_started_it():
-    """A later task outside of any run is in none."""
+    """A later task that is submitted outside any run has no explicit run."""
     with ThreadPoolExecutor(1) as pool:
         with run("nightly") as context:
             assert pool.submit(here).result(30)[0] == context.run_id
@@ -209,7 +209,7 @@ SHOWING = [sys.executable, "-S", "-c", SHOW]
 
 
 def in_child(start):
-    """What a forked child prints that `start` replaces by another program."""
+    """Return the output of a forked child that `start` replaces by another program."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -225,7 +225,7 @@ def in_child(start):
 
 
 def spawned(flags_of_call):
-    """What a program prints that is started by a call with a descriptor for its output."""
+    """Return the output of a program started by a call that takes a descriptor for its output."""
     reading, writing = os.pipe()
     child = flags_of_call([(os.POSIX_SPAWN_DUP2, writing, 1)])
     os.close(writing)
@@ -267,7 +267,7 @@ CHILDREN = {
 @pytest.mark.parametrize("kind", CHILDREN)
 @pytest.mark.usefixtures("instrumented")
 def test_a_child_gets_the_run_and_the_policy(kind, tmp_path):
-    """However it is started, if its environment is that of this process or was made from it."""
+    """Every way to start a child passes them on, if its environment is that of this process or a copy."""
     with run("nightly") as context, cache_context(policy="p q"):
         said = CHILDREN[kind](tmp_path / "out")
     assert said == f"{context.run_id} p q\n"
@@ -282,7 +282,7 @@ def test_a_child_gets_the_run_and_the_policy(kind, tmp_path):
 )
 @pytest.mark.usefixtures("instrumented")
 def test_an_environment_that_the_caller_has_made_is_left_alone(environment, said):
-    """It holds what the caller wants it to hold."""
+    """An environment that is not a copy of this process's is unchanged."""
     with run("nightly"), cache_context(policy="p"):
         assert run_with(env=environment) == said
         chosen = run_with(env={**os.environ, Env.RUN_ID.value: "mine"})
@@ -291,7 +291,7 @@ def test_an_environment_that_the_caller_has_made_is_left_alone(environment, said
 
 @pytest.mark.usefixtures("instrumented")
 def test_os_system_is_what_it_was():
-    """Its status, its errors, its pickle; a command with nothing to add is passed on as it is."""
+    """Status, errors and pickling are unchanged; a command without variables to add is passed on unchanged."""
     with run("nightly"):
         assert os.waitstatus_to_exitcode(os.system("exit 7")) == 7
         assert os.waitstatus_to_exitcode(os.system(b"exit 8")) == 8
@@ -303,7 +303,7 @@ def test_os_system_is_what_it_was():
 
 
 def test_propagation_puts_everything_back():
-    """Also twice in a row, and where another library has wrapped a call in between."""
+    """Every function is restored after two installations, also if another library wrapped it in between."""
     places = [
         (threading.Thread, "start"),
         (_thread, "start_new_thread"),
@@ -324,7 +324,7 @@ def test_propagation_puts_everything_back():
 
 
 def test_a_wrapper_of_another_library_stays_and_carries_nothing_once_we_are_off(monkeypatch):
-    """What it wraps is ours, and passes on."""
+    """After `uninstall` the wrapped replacement calls the original and propagates nothing."""
     DeltaLakeInstrumentor().instrument()
     ours = threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", lambda self, **_: ours(self))
@@ -336,7 +336,7 @@ def test_a_wrapper_of_another_library_stays_and_carries_nothing_once_we_are_off(
 
 
 def test_the_environment_of_a_run_is_there_without_instrumentation(monkeypatch):
-    """With the settings of this process, for workers that something else starts."""
+    """`run_environment()` also has the settings of this process, for workers that are started in other ways."""
     monkeypatch.setenv(Env.CACHE_ROOT, "/lake")
     with run("nightly") as context, cache_context(policy="p", scope="view", key="k"):
         variables = run_environment()
@@ -352,7 +352,7 @@ def test_the_environment_of_a_run_is_there_without_instrumentation(monkeypatch):
 
 @pytest.mark.slow
 def test_workers_of_joblib_are_observed_and_on_the_run_of_each_task(tmp_path):
-    """They are processes that joblib starts in its own way, and reuses."""
+    """The library joblib starts its worker processes itself, and reuses them."""
     joblib = pytest.importorskip("joblib")
     DeltaLakeInstrumentor().instrument()
     for job in ("one", "two"):
@@ -370,7 +370,7 @@ def test_workers_of_joblib_are_observed_and_on_the_run_of_each_task(tmp_path):
 @pytest.mark.usefixtures("instrumented")
 @pytest.mark.slow
 def test_tasks_of_dask_are_on_the_run_of_their_caller(scheduler):
-    """On each scheduler of one machine."""
+    """The caller's run is the task's, on each single-machine scheduler."""
     dask = pytest.importorskip("dask")
     with run("nightly") as context, cache_context(policy="p"):
         (said,) = dask.compute(dask.delayed(here)(), scheduler=scheduler, num_workers=1)
@@ -413,7 +413,7 @@ SUBMITTED = {
 
 @pytest.mark.slow
 def test_a_task_of_a_dask_cluster_is_in_the_run_of_its_submitter(tmp_path):
-    """Not in the run in which the worker was started; with its policy and its trace."""
+    """The task has the submitter's run, policy and trace, not those in which the worker was started."""
     distributed = pytest.importorskip("distributed")
     DeltaLakeInstrumentor().instrument()
     parent = trace.set_span_in_context(
@@ -447,5 +447,5 @@ def test_a_task_of_a_dask_cluster_is_in_the_run_of_its_submitter(tmp_path):
 
 
 def trace_here():
-    """The trace in which a task runs."""
+    """Return the trace id of a task."""
     return trace.get_current_span().get_span_context().trace_id

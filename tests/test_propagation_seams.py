@@ -1,4 +1,4 @@
-"""What the standard library and worker pools do not document, and propagation relies on."""
+"""Contract tests of undocumented names in the standard library and in worker pools for propagation."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def installed(modules):
 
 
 def test_the_environment_of_popen_is_where_it_was():
-    """Callers may give it by position."""
+    """`env` is at the expected position, for callers that pass it by position."""
     assert list(inspect.signature(subprocess.Popen).parameters)[POPEN_ENV] == "env"
 
 
 def test_a_thread_calls_the_run_of_its_instance():
-    """And looks it up when it begins."""
+    """A starting thread looks up `run` on its instance."""
     seen = []
     thread = threading.Thread()
     thread.run = lambda: seen.append(1)
@@ -47,7 +47,7 @@ def test_a_thread_calls_the_run_of_its_instance():
 
 @pytest.mark.parametrize("name", THREAD_STARTERS)
 def test_a_thread_object_does_not_start_by_the_names_of_the_low_level_module(name, monkeypatch):
-    """Otherwise its function would be bound twice."""
+    """`Thread.start` does not call the replaced functions of `_thread`, which would bind its function twice."""
     monkeypatch.setattr(_thread, name, None)
     thread = threading.Thread()
     thread.start()
@@ -55,7 +55,7 @@ def test_a_thread_object_does_not_start_by_the_names_of_the_low_level_module(nam
 
 
 def test_every_exec_and_spawn_ends_in_two_functions(monkeypatch):
-    """They are looked up in `os` when they are called."""
+    """They are looked up as globals of `os` at each call."""
     seen = []
     for name in EXECUTABLES:
         monkeypatch.setattr(os, name, lambda path, *rest: seen.append(path))
@@ -66,25 +66,25 @@ def test_every_exec_and_spawn_ends_in_two_functions(monkeypatch):
 
 
 def test_the_calls_of_a_pool_are_there():
-    """Each of those that hand a function to workers."""
+    """Each method that sends functions to workers exists."""
     assert [name for name in POOL_CALLS if not hasattr(multiprocessing.pool.Pool, name)] == []
 
 
 @pytest.mark.parametrize("module", installed(SPAWN_MODULES))
 def test_a_spawned_child_is_prepared_by_a_dict(module):
-    """Its values are unpickled before anything else."""
+    """The child unpickles the values of the dict before anything else."""
     assert isinstance(importlib.import_module(module).get_preparation_data("name"), dict)
 
 
 @pytest.mark.parametrize("module", installed(WORKER_POOLS))
 def test_other_worker_pools_submit_as_the_standard_one(module):
-    """The function comes first."""
+    """The function is the first argument."""
     submit = importlib.import_module(module).ProcessPoolExecutor.submit
     assert list(inspect.signature(submit).parameters)[:2] == ["self", "fn"]
 
 
 def test_a_dask_client_submits_and_a_worker_runs_by_one_method_each():
-    """The client reads the annotations there; the worker runs a coroutine with the key of the task."""
+    """The client reads the annotations in its method, and the worker's is a coroutine with the task's key."""
     pytest.importorskip("distributed")
     (module, owner, name), (_, _, execute) = GRAPH_SUBMISSION, TASK_EXECUTION
     client = getattr(importlib.import_module(module), owner)

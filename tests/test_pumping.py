@@ -1,4 +1,4 @@
-"""A write of a frame over Delta tables of many files goes on, ends, and leaves nothing behind."""
+"""Writes of frames over Delta tables with many files complete, and leave no thread behind."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def pumps():
 
 @pytest.mark.slow
 def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
-    """Where both engines would wait for each other for ever; so it is another process that does it."""
+    """Without the background reader both engines would deadlock, so the write runs in another process."""
     process, receiving = started(sorted_writes.write_each_way, str(tmp_path))
     try:
         assert receiving.poll(60), "the engines wait for each other"
         files = sorted_writes.FILES
-        # 8 is joined with each 7, as many as there are files and one; the rest with one another.
+        # There are files + 1 sevens: 8 is joined with each of them, and each with 6; other ids have one match.
         joined = (files - 1) + 2 * files
         assert receiving.recv() == [2 * files, 1 + joined + 2 * files, 1 + files]
         process.join(60)
@@ -36,7 +36,7 @@ def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
 
 
 def test_the_rows_come_in_order_and_once():
-    """As the frame gives them, of the types that it says."""
+    """The rows have the order and the types of the frame."""
     frame = SessionContext().sql("SELECT value AS a, 'x' AS b FROM generate_series(1, 100000)")
     with read_in_background(frame) as rows:
         table = rows.read_all()
@@ -46,7 +46,7 @@ def test_the_rows_come_in_order_and_once():
 
 
 def test_a_stream_that_nobody_reads_ends_with_the_block():
-    """Its thread as well."""
+    """The reader's thread ends as well."""
     frame = SessionContext().sql("SELECT * FROM generate_series(1, 10000000)")
     with read_in_background(frame) as rows:
         rows.read_next_batch()
@@ -55,7 +55,7 @@ def test_a_stream_that_nobody_reads_ends_with_the_block():
 
 
 def test_an_error_of_the_frame_is_raised_where_the_rows_are_asked_for(tmp_path):
-    """And by the write, which commits nothing."""
+    """The write raises the error as well, and commits nothing."""
 
     def fail(values):
         msg = "no rows today"
@@ -73,7 +73,7 @@ def test_an_error_of_the_frame_is_raised_where_the_rows_are_asked_for(tmp_path):
 
 
 def test_an_error_of_the_table_is_raised_at_once(tmp_path):
-    """The frame is not run to its end for it."""
+    """The frame is not read to its end first."""
     ctx = ObservedSessionContext()
     write_deltalake(tmp_path / "t", pa.table({"id": [1]}))
     ctx.register_delta("t", tmp_path / "t")

@@ -1,4 +1,4 @@
-"""Nothing that leaves the process holds a path, a credential, a row or a SQL literal."""
+"""No exported text contains a path, a credential, a row or a SQL literal."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ TEMPLATES = [
 
 @given(st.sampled_from(TEMPLATES), CANARY)
 def test_no_canary_survives_in_free_text(template, canary):
-    """Wherever a person or an engine puts it."""
+    """A secret is removed at every position of a text."""
     assert canary not in redact_text(template.format(c=canary))
 
 
 @given(st.text())
 def test_any_text_is_reduced_to_one_short_line(text):
-    """Never raises, and doing it again adds nothing."""
+    """Redaction never raises and is idempotent."""
     told = redact_text(text)
     assert len(told) <= 300
     assert "\n" not in told
@@ -75,7 +75,7 @@ def test_any_text_is_reduced_to_one_short_line(text):
     "text", ["'" * 100_000, "/" * 100_000, "a@" * 50_000, "x=" * 50_000, "+-" * 50_000, "(" * 10**6]
 )
 def test_long_hostile_text_is_cut_before_it_is_looked_at(text):
-    """What the patterns see is bounded, whatever came in."""
+    """The patterns process a bounded number of characters, whatever the input."""
     assert len(redact_text(text)) <= 300
 
 
@@ -88,7 +88,7 @@ def test_long_hostile_text_is_cut_before_it_is_looked_at(text):
     ],
 )
 def test_what_is_harmless_stays_readable(text):
-    """An error must still say what went wrong."""
+    """An error text without user data still describes the error."""
     assert redact_text(text) == text
 
 
@@ -104,7 +104,7 @@ def test_what_is_harmless_stays_readable(text):
     ],
 )
 def test_plain_labels_stay(label):
-    """Jobs and policies keep their names."""
+    """Plain names of jobs and policies are unchanged."""
     assert redact_label(label) == label
 
 
@@ -113,12 +113,12 @@ def test_plain_labels_stay(label):
     st.sampled_from(["/home/{c}", "s3://b/{c}", "{c}@example.com", "x = '{c}'", "token={c}"]),
 )
 def test_labels_that_hold_more_are_redacted(canary, template):
-    """A job named after a path does not tell the path."""
+    """A job that is named after a path does not reveal the path."""
     assert canary not in redact_label(template.format(c=canary))
 
 
 def event(canary):
-    """An event with a canary in every place that a program can reach."""
+    """Return an event with a canary in every field that a program can set."""
     return WriteEvent(
         write_id="w",
         run=RunContext(
@@ -145,7 +145,7 @@ def event(canary):
 
 @given(CANARY)
 def test_no_canary_survives_in_an_event(canary):
-    """In no field, keyed or not, and redacting again changes nothing."""
+    """No field has a canary, with and without a table id key, and redaction is idempotent."""
     for settings in (Settings(), Settings(table_id_key=b"k")):
         told = redact(event(canary), settings)
         assert canary not in repr(told)
@@ -153,7 +153,7 @@ def test_no_canary_survives_in_an_event(canary):
 
 
 def test_a_key_keys_the_table_ids():
-    """Of the table itself, and of what was read for it."""
+    """The key applies to the id of the table and to the ids of its inputs."""
     plain, keyed = (
         redact(event("c"), settings) for settings in (Settings(), Settings(table_id_key=b"k"))
     )
@@ -184,7 +184,7 @@ def test_a_key_keys_the_table_ids():
     ],
 )
 def test_a_tables_name_is_told_when_it_is_a_plain_one(uri, name, mode, expected):
-    """The last segment of a location, unless it tells a person or a secret."""
+    """The last segment of a location is the name, unless it reveals a person or a secret."""
     assert table_name_for(uri, name, mode) == expected
 
 
@@ -197,12 +197,12 @@ def test_a_tables_name_is_told_when_it_is_a_plain_one(uri, name, mode, expected)
     ],
 )
 def test_credentials_are_stripped_from_a_location(uri, expected):
-    """What stays is where the table lies."""
+    """The location of the table itself remains."""
     assert strip_credentials(uri) == expected
 
 
 def test_payloads_keep_their_shape():
-    """Depth and width are bounded, secrets masked by their key, other things told by their class."""
+    """Depth and width are bounded, secrets are masked by key, and other objects become their class name."""
     deep = {"a": {"b": {"c": {"d": {"e": {"f": {"g": 1}}}}}}}
     assert redact_value({"n": 1.5, "ok": True, "no": None}) == {"n": 1.5, "ok": True, "no": None}
     assert redact_value({"api_key": "x", "token_count": 7}) == {
@@ -218,7 +218,7 @@ def test_payloads_keep_their_shape():
 @given(CANARY)
 @pytest.mark.slow
 def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
-    """Through the real pipeline: spans, metrics, log records, commit keys."""
+    """Spans, metrics, log records and commit keys of the real pipeline have no canary."""
     from deltawitness import DeltaLakeInstrumentor
     from deltawitness.testing import InMemoryTelemetry
 
@@ -232,7 +232,7 @@ def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
         ):
             data = pa.table({"id": [1]})
             write_deltalake(place / "flights", data)
-            with pytest.raises(Exception):  # noqa: B017 - the engine decides on the class
+            with pytest.raises(Exception):  # noqa: B017 - the class depends on the engine
                 write_deltalake(place / "flights", pa.table({"id": [canary]}), mode="append")
         told = [span.to_json() for span in telemetry.spans()]
         told += [record.to_json() for record in telemetry.log_records()]
@@ -258,7 +258,7 @@ PLACE = "/data/Patient John Doe records/t"
     ],
 )
 def test_a_location_with_blanks_is_found_in_every_spelling(told):
-    """No pattern can tell where it ends, but the event knows it."""
+    """A pattern cannot find the end of such a path, but the event has the location."""
     text = redact_text(told, location=PLACE)
     assert not any(word in text for word in ("Patient", "John", "Doe", "records"))
     assert text.split()[0] == told.split()[0]
@@ -281,14 +281,14 @@ def test_a_location_with_blanks_is_found_in_every_spelling(told):
     ],
 )
 def test_literals_without_quotes_are_reduced_too(told):
-    """As the engines write them."""
+    """Literals are masked in the form in which the engines write them."""
     text = redact_text(told)
     assert not any(word in text for word in ("Alice", "Smith", "6789"))
     assert text
 
 
 def test_payloads_named_as_data_are_not_told():
-    """A count of rows is no row."""
+    """A member that is named as data is masked, but a number of rows is not."""
     payload = {
         "rows": [["Alice", 42]],
         "predicate": "alice",
@@ -304,7 +304,7 @@ def test_payloads_named_as_data_are_not_told():
 
 
 def test_a_real_error_does_not_tell_where_the_table_lies(tmp_path, delta_telemetry):
-    """A data file that is gone, below a folder with blanks in its name."""
+    """The error of a missing data file in a folder with blanks in its name does not reveal the path."""
     table = tmp_path / "Patient John Doe records" / "t"
     write_deltalake(table, pa.table({"i": [1, 2]}))
     for file in table.glob("*.parquet"):
@@ -318,7 +318,7 @@ def test_a_real_error_does_not_tell_where_the_table_lies(tmp_path, delta_telemet
 
 
 def test_a_location_of_one_word_leaves_the_words_of_a_message_alone():
-    """A table may be called as a letter or a word of the text is."""
+    """The name of a table may be a letter or a word that also occurs in the message."""
     told = "the request is forbidden"
     assert redact_text(told, location="s3://bucket/t") == told
     assert redact_text(told, location="/request") == told
@@ -326,7 +326,7 @@ def test_a_location_of_one_word_leaves_the_words_of_a_message_alone():
 
 @pytest.mark.parametrize(("known", "secret"), CANARIES.items(), ids=CANARIES)
 def test_what_the_collector_masks_never_leaves_the_process(known, secret):
-    """The library and its Collector know the same secrets."""
+    """The library masks every secret that the reference Collector masks."""
     assert known in secret
     assert known not in redact_text(secret)
 
@@ -342,7 +342,7 @@ WORDS_OF_A_SOURCE = {
 
 
 class SourceError(ValueError):
-    """An error of a program's own."""
+    """An exception class of the program."""
 
 
 @pytest.mark.parametrize("kind", [ValueError, SourceError])
@@ -350,7 +350,7 @@ class SourceError(ValueError):
 def test_the_words_of_a_source_that_raises_leave_only_as_its_type(
     what, kind, tmp_path, delta_telemetry
 ):
-    """In no span, log record or metric; the type stands for them."""
+    """Spans, log records and metrics have the type of the exception and not its text."""
 
     def batches():
         yield pa.record_batch({"a": [1]})
@@ -374,7 +374,7 @@ def test_the_words_of_a_source_that_raises_leave_only_as_its_type(
 
 
 def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
-    """The error's type is an attribute; its text may be data."""
+    """The span has the error's type as an attribute, and not its text, which may be data."""
 
     def task():
         raise LookupError("no row for Zqann")
@@ -417,13 +417,13 @@ def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
     ],
 )
 def test_the_ledger_keeps_what_helps(text, kept):
-    """Numbers, errno, paths and apostrophes; no previews of rows, and no secrets."""
+    """The ledger's text has numbers, errno, paths and apostrophes, but no previews of rows and no secrets."""
     assert message_for_ledger(text, LedgerMessages.SAFE) == kept
     assert message_for_ledger(kept, LedgerMessages.SAFE) == kept
 
 
 def test_what_the_ledger_keeps_can_be_chosen():
-    """All of it but secrets, or nothing."""
+    """`full` removes only secrets, and `type` removes everything."""
     text = "1 rows failed validation check.\nPreview of invalid data:\n| Ann | token=hunter2 |"
     full = message_for_ledger(text, LedgerMessages.FULL)
     assert "| Ann |" in full
@@ -434,7 +434,7 @@ def test_what_the_ledger_keeps_can_be_chosen():
 
 @given(st.text())
 def test_a_message_for_the_ledger_is_one_line_in_every_mode(text):
-    """Never raises, and is never longer than the column shows."""
+    """The function never raises, and the text is never longer than the limit."""
     for mode in (LedgerMessages.FULL, LedgerMessages.SAFE):
         kept = message_for_ledger(text, mode)
         assert len(kept) <= 1000
@@ -446,7 +446,7 @@ def test_a_message_for_the_ledger_is_one_line_in_every_mode(text):
     ["'" * 100_000, "/" * 100_000, "a@" * 50_000, "x=" * 50_000, "+-" * 50_000, "a://" * 50_000],
 )
 def test_long_hostile_text_is_cut_before_the_ledger_looks_at_it(text):
-    """What the patterns see is bounded."""
+    """The patterns process a bounded number of characters."""
     assert len(message_for_ledger(text, LedgerMessages.SAFE)) <= 1000
 
 
@@ -454,7 +454,7 @@ def test_long_hostile_text_is_cut_before_the_ledger_looks_at_it(text):
     ("mode", "expected"), [("safe", "[rows]"), ("full", "Zqann"), ("type", None)]
 )
 def test_a_failed_write_is_in_the_ledger_as_the_setting_says(mode, expected, tmp_path):
-    """The row keeps the error's type in every mode."""
+    """The row has the error's type in every mode."""
     uri = str(tmp_path / "t")
     write_deltalake(uri, pa.table({"id": [1], "name": ["a"]}))
     DeltaTable(uri).alter.add_constraint({"small": "id < 100"})

@@ -1,4 +1,4 @@
-"""RESTORE ... TO TIMESTAMP goes to the version of that moment, and is refused where there was none."""
+"""RESTORE ... TO TIMESTAMP restores the version of that time, and is rejected if there was none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MINUTE = dt.timedelta(minutes=1)
 
 
 def rewrite(uri, version, **info):
-    """Give a commit other timestamps of its own; None takes one away."""
+    """Set timestamps of a commit; None removes one."""
     path = uri / commit_path(version)
     actions = [json.loads(line) for line in path.read_text().splitlines()]
     for action in actions:
@@ -35,12 +35,12 @@ def rewrite(uri, version, **info):
 
 
 def touch(uri, version, moment):
-    """Let a commit's file be of a moment."""
+    """Set the modification time of a commit's file."""
     os.utime(uri / commit_path(version), (moment.timestamp(), moment.timestamp()))
 
 
 def stamp(uri, version, moment):
-    """Let a commit, and its file, be of a moment."""
+    """Set the time of a commit and of its file."""
     rewrite(uri, version, timestamp=round(moment.timestamp() * 1000))
     touch(uri, version, moment)
 
@@ -78,7 +78,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_moment_since_the_first_version_is_restored(uri, moment):
-    """With any zone; without one it is UTC. Delta-rs by itself goes to the same version."""
+    """Any time zone is accepted, UTC is the default, and delta-rs alone restores the same version."""
     with_zone = dt.datetime.fromisoformat(moment)
     if with_zone.tzinfo is None:
         with_zone = with_zone.replace(tzinfo=dt.UTC)
@@ -99,7 +99,7 @@ def test_a_moment_since_the_first_version_is_restored(uri, moment):
     ],
 )
 def test_a_moment_before_the_first_version_is_refused(uri, moment):
-    """Where delta-rs by itself goes to version 0; nothing is written, and one failure is told."""
+    """delta-rs alone would restore version 0; here nothing is written, and one failed write is observed."""
     said = r"the timestamp is before the table's first version: version 0 is of 2024-03-01T12:00:00"
     with capture_writes() as events, pytest.raises(StatementError, match=said):
         restore(uri, moment)
@@ -112,13 +112,13 @@ def test_a_moment_before_the_first_version_is_refused(uri, moment):
 
 
 def test_a_moment_after_the_last_version_is_the_engines_error(uri):
-    """There is nothing to restore."""
+    """delta-rs raises because there is nothing to restore."""
     with pytest.raises(DeltaError, match="should be less"):
         restore(uri, FIRST + 9 * MINUTE)
 
 
 def test_a_log_that_was_cleaned_up_begins_later(uri):
-    """Its first version is the first one whose commit is still there."""
+    """The first version is the first one that still has a commit file."""
     DeltaTable(uri).create_checkpoint()
     for version in (4, 5):
         write_deltalake(uri, pa.table({"id": [version]}), mode="append")
@@ -134,7 +134,7 @@ def test_a_log_that_was_cleaned_up_begins_later(uri):
 
 
 def test_a_log_that_the_engine_cleans_up_begins_later(uri):
-    """By its own retention."""
+    """The log is cleaned up by its retention."""
     table = DeltaTable(uri)
     table.alter.set_table_properties({"delta.logRetentionDuration": "interval 1 days"})
     table.create_checkpoint()
@@ -149,7 +149,7 @@ HOUR = dt.timedelta(hours=1)
 
 @pytest.mark.parametrize("clock", ["commit", "file"])
 def test_clocks_that_differ_are_left_to_the_engine(uri, clock):
-    """A moment that is not before the first version by one of them is taken, as delta-rs takes it."""
+    """A time that is not before the first version by one of the clocks is passed to delta-rs."""
     if clock == "commit":
         rewrite(uri, 0, timestamp=round((FIRST - HOUR).timestamp() * 1000))
     touch(uri, 0, FIRST - (clock == "file") * HOUR)
@@ -159,7 +159,7 @@ def test_clocks_that_differ_are_left_to_the_engine(uri, clock):
 
 
 def test_the_timestamp_that_the_history_shows_is_taken(tmp_path):
-    """Of the first version, although its file is written later."""
+    """The first version's timestamp is used, even if its file is written later."""
     for version in range(3):
         write_deltalake(tmp_path / "t", pa.table({"id": [version]}), mode="append")
     first = DeltaTable(tmp_path / "t").history()[-1]["timestamp"]
@@ -169,7 +169,7 @@ def test_the_timestamp_that_the_history_shows_is_taken(tmp_path):
 
 
 def test_in_commit_timestamps_count(uri):
-    """They are the table's own clock. Delta-rs writes no table that needs them: that is its own error."""
+    """They are the table's clock. delta-rs cannot write a table that requires them, and raises its own error."""
     for version in range(4):
         ict = round((FIRST - HOUR + version * MINUTE).timestamp() * 1000)
         rewrite(uri, version, inCommitTimestamp=ict, timestamp=None)
@@ -194,7 +194,7 @@ def test_in_commit_timestamps_count(uri):
 
 
 def test_a_commit_that_says_nothing_of_itself_has_the_time_of_its_file(uri):
-    """Other writers leave out what they like."""
+    """Other writers may omit the `commitInfo` or its timestamp."""
     path = uri / commit_path(0)
     lines = [line for line in path.read_text().splitlines() if not line.startswith('{"commitInfo"')]
     path.write_text("\n".join(lines) + "\n")
@@ -205,7 +205,7 @@ def test_a_commit_that_says_nothing_of_itself_has_the_time_of_its_file(uri):
 
 
 def test_a_version_is_restored_whatever_its_time(uri):
-    """RESTORE ... TO VERSION looks at no clock."""
+    """RESTORE ... TO VERSION uses no timestamps."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", uri)
     ctx.sql("RESTORE t TO VERSION AS OF 0").collect()

@@ -1,4 +1,4 @@
-"""Every write belongs to a run, wherever it is made."""
+"""Every write belongs to a run, in any context."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ from deltawitness.semconv import CacheScope, Env
 
 
 def test_without_a_run_there_is_the_process_run():
-    """It is the same each time, and named after the program."""
+    """The implicit run is the same at each call, and has the program's name as its job."""
     assert current_run() is current_run()
     assert current_run().parent_run_id is None
     assert current_run().job
 
 
 def test_a_run_is_current_inside_its_block_only():
-    """Before and after, another one is."""
     outside = current_run()
     with run("nightly", attributes={"shard": 3}) as inside:
         assert current_run() is inside
@@ -43,20 +42,20 @@ def test_a_run_is_current_inside_its_block_only():
 
 
 def test_nested_runs_keep_their_parent():
-    """Each knows the one it was opened in."""
+    """An inner run has the id of the enclosing run as its parent id."""
     with run("a") as a, run("b") as b:
         assert (a.parent_run_id, b.parent_run_id) == (None, a.run_id)
 
 
 def test_a_run_with_a_process_run_behind_it_has_it_as_parent():
-    """A run inside a process that has one already."""
+    """An explicit run has the process's implicit run as its parent, if that has started."""
     process = current_run()
     with run("a") as a:
         assert a.parent_run_id == process.run_id
 
 
 def test_each_call_of_a_decorated_function_is_a_run_of_its_own():
-    """Plain and async functions alike."""
+    """Each call of a decorated function, plain or async, opens a new run."""
 
     @run("job")
     def plain():
@@ -74,7 +73,7 @@ def test_each_call_of_a_decorated_function_is_a_run_of_its_own():
 
 
 def test_async_blocks_and_tasks_carry_the_run():
-    """A task started inside a run belongs to it."""
+    """A task that is started inside a run belongs to it."""
 
     async def job():
         async with run("nightly") as context:
@@ -85,7 +84,7 @@ def test_async_blocks_and_tasks_carry_the_run():
 
 
 def test_what_is_ambient_can_be_made_so_in_another_thread():
-    """The run, the policy and the suppression hold in the block, and no longer."""
+    """The run, the cache context and the suppression apply inside the block and not after it."""
     seen = []
 
     def look():
@@ -108,7 +107,7 @@ def test_what_is_ambient_can_be_made_so_in_another_thread():
 
 
 def test_a_process_inherits_the_cache_context_of_its_environment(monkeypatch):
-    """A block of its own adds to it; a scope that is none is one clear error."""
+    """A block merges with the inherited context, and an invalid scope raises one clear error."""
     for name, value in ((Env.CACHE_POLICY, "p"), (Env.CACHE_SCOPE, "view"), (Env.CACHE_KEY, "k")):
         monkeypatch.setenv(name, value)
     context = current_cache_context()
@@ -122,7 +121,7 @@ def test_a_process_inherits_the_cache_context_of_its_environment(monkeypatch):
 
 
 def test_listeners_are_told_in_order_and_with_the_error():
-    """Last in, first out at the end, inside the run."""
+    """Listeners start in order and end in reverse order, inside the run, with the error of the block."""
     told = []
 
     class Listener:
@@ -132,7 +131,7 @@ def test_listeners_are_told_in_order_and_with_the_error():
         def run_started(self, context):
             told.append((self.name, "start", current_run() is context))
 
-        def run_settling(self, context):
+        def run_ending(self, context):
             told.append((self.name, "settle", current_run() is context))
 
         def run_ended(self, context, error):
@@ -164,26 +163,26 @@ def test_listeners_are_told_in_order_and_with_the_error():
 
 @pytest.mark.parametrize("job", ["", None, 7])
 def test_a_run_needs_a_name(job):
-    """A job without a name is nobody's."""
+    """An empty job name is rejected."""
     with pytest.raises(ConfigurationError, match="job name"):
         run(job)
 
 
 @pytest.mark.parametrize("run_id", ["", "a b", "x" * 129, "a/b"])
 def test_a_given_run_id_is_checked(run_id):
-    """It goes into logs, environments and file names."""
+    """A run id must be safe for logs, environment variables and file names."""
     with pytest.raises(ConfigurationError, match="run_id"):
         run("job", run_id=run_id)
 
 
 def test_a_given_run_id_is_kept():
-    """A scheduler's id is the run's."""
+    """A run id of a scheduler becomes the id of the run."""
     with run("job", run_id="airflow:1") as context:
         assert context.run_id == "airflow:1"
 
 
 def test_cache_contexts_merge_from_outside_in():
-    """What is left out is inherited."""
+    """An argument that is left out is inherited."""
     with cache_context(policy="p", key="k"), cache_context(scope="view"):
         context = current_cache_context()
         assert (context.policy, context.scope, context.key) == ("p", CacheScope.VIEW, "k")
@@ -192,13 +191,13 @@ def test_cache_contexts_merge_from_outside_in():
 
 @pytest.mark.parametrize("facts", [{"scope": "table"}, {"policy": ""}])
 def test_a_cache_context_outside_the_closed_sets_is_refused(facts):
-    """Before anything is written."""
+    """An invalid scope or an empty policy raises on entry, before anything is written."""
     with pytest.raises(ConfigurationError), cache_context(**facts):
         pass
 
 
 def test_a_child_process_joins_the_run_by_environment():
-    """Run and job are those of the parent, the trace context is taken over."""
+    """The child has its parent's run id, job and trace context."""
     program = (
         "from deltawitness import current_run; r = current_run(); "
         "print(r.run_id, r.job, r.traceparent)"
@@ -213,14 +212,14 @@ def test_a_child_process_joins_the_run_by_environment():
 
 
 def test_an_invalid_run_id_in_the_environment_is_a_clear_error(monkeypatch):
-    """It names the variable."""
+    """The message names the variable."""
     monkeypatch.setenv(Env.RUN_ID, "not a run")
     with pytest.raises(ConfigurationError, match="DELTAWITNESS_RUN_ID"):
         current_run()
 
 
 def test_ids_are_uuids_of_version_7_and_sort_by_time():
-    """RFC 9562: version and variant bits, milliseconds first."""
+    """Ids have the version and variant bits of RFC 9562 and start with the milliseconds."""
     first, second = uuid.UUID(new_id()), uuid.UUID(new_id())
     assert (first.version, first.variant) == (7, uuid.RFC_4122)
     assert first.int >> 80 <= second.int >> 80
@@ -228,7 +227,7 @@ def test_ids_are_uuids_of_version_7_and_sort_by_time():
 
 
 def test_fixed_sources_are_put_back():
-    """After the block, ids and times are the system's again."""
+    """After the block, ids and times come from the system again."""
     with fixed(ids=lambda: "one", clock=lambda: 7):
         assert (new_id(), now_ns()) == ("one", 7)
     assert new_id() != "one"
@@ -236,7 +235,7 @@ def test_fixed_sources_are_put_back():
 
 
 def test_a_run_can_be_entered_again_inside_itself():
-    """Each time it is a run of its own, and afterwards all is as before."""
+    """Each entry opens a new run, and each exit restores the previous one."""
     before, again = current_run(), run("again")
     with again as outer:
         with again as inner:
@@ -247,7 +246,7 @@ def test_a_run_can_be_entered_again_inside_itself():
 
 
 def test_tasks_that_share_a_run_object_keep_their_runs_apart():
-    """The one that began first may end first."""
+    """The task that entered first may also exit first."""
     shared = run("shared", run_id="scheduler-1")
 
     async def task(entered, leave):
@@ -270,7 +269,7 @@ def test_tasks_that_share_a_run_object_keep_their_runs_apart():
 
 
 def test_a_generator_cannot_be_a_run():
-    """It would be current for whoever runs between its steps."""
+    """A run around a generator would be current for its consumer between two items."""
 
     def steps():
         yield
@@ -284,7 +283,7 @@ def test_a_generator_cannot_be_a_run():
 
 
 def test_a_run_with_the_id_of_the_run_around_it_is_not_its_own_parent():
-    """As under `deltawitness run`, where program and command are one run."""
+    """Under `deltawitness run` the program's run has the same id as the run around it."""
     with (
         run("outer", run_id="r-0"),
         run("command", run_id="r-1"),
@@ -294,14 +293,14 @@ def test_a_run_with_the_id_of_the_run_around_it_is_not_its_own_parent():
 
 
 def test_a_listener_that_waits_does_not_hold_up_the_event_loop():
-    """Others go on while a run settles."""
+    """Other tasks continue while a listener waits for a run to end."""
     settled_on = []
 
     class Listener:
         def run_started(self, context):
             pass
 
-        def run_settling(self, context):
+        def run_ending(self, context):
             settled_on.append(threading.current_thread())
 
         def run_ended(self, context, error):
@@ -327,7 +326,7 @@ def test_a_listener_that_waits_does_not_hold_up_the_event_loop():
 
 
 def test_a_forced_run_says_so_to_runs_inside_it_and_to_child_processes(monkeypatch):
-    """So that a tail sampler keeps all of its traces."""
+    """`force_sample` is inherited, so that a tail sampler keeps all traces of the run."""
     with run("outer", force_sample=True) as outer, run("inner") as inner:
         assert outer.force_sample
         assert inner.force_sample

@@ -1,4 +1,4 @@
-"""The engine's texts still mean what we take them for: each kind is provoked in the real engine."""
+"""Error types are derived from the engine's texts; each type is provoked in the real engine."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ PROVOKED = {
 
 @pytest.mark.parametrize("what", PROVOKED)
 def test_each_kind_of_error_is_told_from_the_engines_own_text(what, tmp_path):
-    """And no row, path or literal of it survives redaction."""
+    """Each text gives its type, and its redacted form has no row, path or literal."""
     act, expected = PROVOKED[what]
     uri = tmp_path / "flights"
     write_deltalake(uri, DATA)
@@ -154,12 +154,12 @@ def test_each_kind_of_error_is_told_from_the_engines_own_text(what, tmp_path):
     ],
 )
 def test_what_has_no_telling_text_is_told_by_its_class(error, expected):
-    """The fallback of the conventions stands at the end."""
+    """Without a matching text the class decides, and the last fallback is `_OTHER`."""
     assert classify(error) is expected
 
 
 def test_an_error_that_cannot_be_printed_has_a_kind_all_the_same():
-    """Nothing of ours raises here."""
+    """An exception whose `__str__` raises is classified."""
 
     class Mute(ValueError):
         def __str__(self):
@@ -169,7 +169,7 @@ def test_an_error_that_cannot_be_printed_has_a_kind_all_the_same():
 
 
 def test_a_directory_that_cannot_be_written_is_told(tmp_path):
-    """A file stands where the table should be; root is not stopped by permissions."""
+    """The provocation is a file in place of the table, because permissions do not stop root."""
     (tmp_path / "file").write_text("")
     with pytest.raises(Exception) as raised:
         write_deltalake(tmp_path / "file" / "table", DATA)
@@ -199,7 +199,7 @@ with capture_writes() as writes:
 )
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_nothing_landed(tmp_path):
-    """A tmpfs of one mebibyte, two million rows."""
+    """Writing two million rows to a tmpfs of one mebibyte gives `storage_full`, without a commit."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(
@@ -220,7 +220,7 @@ def test_a_full_disk_is_told_and_nothing_landed(tmp_path):
 
 
 WORDS = [
-    # Each is what some other kind of error says.
+    # Each is a text that matches another type of error.
     "forbidden",
     "403 Forbidden",
     "access denied",
@@ -333,7 +333,7 @@ HOSTILE = {
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize("what", HOSTILE)
 def test_names_and_rows_do_not_decide_the_kind_of_an_error(what, word, tmp_path):
-    """Folder, columns, rows and literals say what another kind of error would say."""
+    """Folders, columns, rows and literals that contain texts of other types do not change the type."""
     act, expected = HOSTILE[what]
     uri = str(tmp_path / word / "t" / word)
     with capture_writes() as writes:
@@ -344,10 +344,10 @@ def test_names_and_rows_do_not_decide_the_kind_of_an_error(what, word, tmp_path)
 
 
 def test_an_error_of_the_program_is_classified_by_its_class_alone():
-    """Whatever its text says, and wherever the engine calls the program back."""
+    """The text of the program's exception does not matter, in any callback of the engine."""
 
     class Refused(PermissionError):
-        """An error of the program's own."""
+        """An exception class of the program."""
 
     def source():
         raise OSError("No space left on device")
@@ -371,7 +371,7 @@ UNOPENED = {
 def test_a_table_that_cannot_be_opened_has_no_commit_and_a_row_that_names_it(
     what, tmp_path, monkeypatch
 ):
-    """Nothing reached the engine: `landed` is no, and the row has the table's location and id."""
+    """`landed` is `no`, and the row has the table's location and id."""
     monkeypatch.chdir(tmp_path)
     write_deltalake("c", DATA)
     (tmp_path / "c/_delta_log" / f"{0:020d}.json").write_text("{broken")
@@ -395,8 +395,8 @@ def test_a_table_that_cannot_be_opened_has_no_commit_and_a_row_that_names_it(
 
 
 def test_what_is_no_location_is_none(tmp_path):
-    """Whatever a program gives in its place may hold data."""
+    """An invalid location may contain data, so it is not recorded."""
     with capture_writes() as writes:
-        with pytest.raises(Exception):  # noqa: B017 - the engine's own
+        with pytest.raises(Exception):  # noqa: B017 - the class depends on the engine
             write_deltalake(DATA, DATA)
         assert [event.intent.table_uri for event in writes] in ([], [None], [""])

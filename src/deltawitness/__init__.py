@@ -1,6 +1,7 @@
-"""Every Delta write, witnessed: commit metadata, spans, metrics and logs.
+"""Observe every Delta write: commit metadata, spans, metrics, logs and a ledger.
 
-PYTEST_DONT_REWRITE: an observed process imports this package before pytest, which would warn of it.
+PYTEST_DONT_REWRITE: an observed process imports this package before pytest does; without this word
+pytest warns that it can no longer rewrite the package's assertions.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Not on demand as the others: the module of the same name would take the function's place.
+# Imported eagerly: an import of the module `deltawitness.run` would otherwise replace the function `run`.
 from deltawitness.run import CacheContext, RunContext, cache_context, current_run, run, suppressed
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
         WriteResult,
     )
     from deltawitness.propagation import run_environment
-    from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the name that packaging expects
+    from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
     from deltawitness.semconv import CacheScope, ErrorType
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
@@ -85,7 +86,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.telemetry.metrics import metric_views
 
-_HOMES = {
+_MODULES = {
     "CacheCommitMetadataRequest": "commit",
     "CacheEntry": "cache.delta_cache",
     "CachePolicy": "cache.entries.policy",
@@ -245,13 +246,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: the engines are heavy, and most need one."""
+    """Import a public name on first access: most names need an engine, which is slow to import."""
     if name == "__version__":
         from deltawitness.semconv import WITNESS_VERSION  # noqa: PLC0415 - as the others
 
         return WITNESS_VERSION
     new_name = _ALIASES.get(name, name)
-    home = _HOMES.get(new_name)
+    home = _MODULES.get(new_name)
     if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

@@ -1,9 +1,17 @@
-"""Finished writes wait here and are delivered off the caller's thread, in order, between writes.
+"""Deliver finished writes on a background thread, in order, between writes.
 
-Making telemetry costs more than the write's own thread should pay, and costs it most while a write
-runs. So a daemon thread takes the finished writes in small batches when no write is under way, and
-never waits longer than a bound for that. A step that hangs is given up: another thread goes on
-with the next step, and the caller never notices.
+Creating telemetry takes too long for the write's thread, and slows the program most while a write runs.
+So a daemon thread delivers finished writes in batches while no write is active; it waits at most
+`MAX_WAIT` seconds for that. If a step hangs, another thread continues with the next step.
+
+States of the thread::
+
+    none --submit, flush--> gathering --items--> waiting for a pause --pause or MAX_WAIT--> delivering
+    delivering --queue empty--> gathering --no item for IDLE_AFTER--> idle --submit, flush--> gathering
+    delivering --step hangs--> abandoned: a new thread starts in its place, and this one ends on return
+    any state --close--> delivering --queue empty--> none
+
+A flush or a close skips the waiting for a pause.
 """
 
 from __future__ import annotations
@@ -21,26 +29,27 @@ __all__ = ["Delivery", "Step"]
 
 T = TypeVar("T")
 
-LINGER = 5.0
-"""Seconds that the thread looks for items of its own accord after the last one, so that a program
-that writes again and again does not have to wake it each time."""
+IDLE_AFTER = 5.0
+"""Seconds without items after which the thread stops polling, and has to be woken. A program that writes
+more often than that does not pay for waking it."""
 
-PATIENCE = 1.0
-"""Seconds that deliveries wait for a pause between writes before they go on beside one."""
+MAX_WAIT = 1.0
+"""Seconds to wait for a pause between writes before delivering during a write."""
 
 
 QUIET_POLL = 0.01
-"""Seconds between two looks for a pause: each look takes the interpreter from the write."""
+"""Seconds between two checks for a pause. Each check takes the interpreter lock from the write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[T]):
-    """One thing done with each item.
+    """One function that is called with each item.
 
     Attributes:
-        component: its name in error counts and logs.
-        act: the thing.
-        vital: a hang costs the one item only; otherwise the step is left out until it returns.
+        component: name of the step in error counts and logs.
+        act: the function.
+        vital: whether the step runs for further items after it has hung for one. Any other step is
+            skipped until the hanging call returns.
     """
 
     component: str
@@ -49,7 +58,7 @@ class Step(Generic[T]):
 
 
 class _Pending(Generic[T]):
-    """An item and the step it has come to; or, without an item, a mark that a flush waits for."""
+    """A queued item and the index of its next step; or, without an item, the sentinel of a flush."""
 
     __slots__ = ("item", "reached", "step")
 
@@ -63,13 +72,14 @@ class Delivery(Generic[T]):
     """Runs every item through the steps, exactly once, in the order of submission.
 
     Args:
-        steps: what is done with each item.
-        interval: seconds that items gather before they are worked off.
-        capacity: items that may wait; beyond it new ones are dropped.
-        step_timeout: seconds after which a step is taken to hang.
-        is_busy: tells whether a write is under way.
-        on_error: is told of a step that raised or hung.
-        on_drop: is told of an item that was dropped, or that a given-up step did not see.
+        steps: functions that are called with each item, in this order.
+        interval: seconds to gather items before they are delivered.
+        capacity: maximum number of queued items; further items are dropped.
+        step_timeout: seconds after which a step counts as hanging.
+        is_busy: returns whether a write is active.
+        on_error: called with the component and the error of a step that raised or hung.
+        on_drop: called with the component for an item that was dropped, or that skipped an abandoned
+            step.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, all by keyword
@@ -91,7 +101,7 @@ class Delivery(Generic[T]):
         self._on_error = on_error
         self._on_drop = on_drop
         self._queue: deque[_Pending[T]] = deque()
-        self._given_up: set[int] = set()
+        self._abandoned: set[int] = set()
         self._reset()
         _deliveries.add(self)
 
@@ -107,56 +117,56 @@ class Delivery(Generic[T]):
         self._current: tuple[_Pending[T], float] | None = None
 
     def submit(self, item: T) -> None:
-        """Take an item; costs the caller a microsecond and never blocks or raises."""
+        """Queue an item for delivery. Takes about a microsecond, never blocks and never raises."""
         if len(self._queue) >= self._capacity:
             self._on_drop("delivery")
             return
         self._queue.append(_Pending(item))
-        self._attend()
+        self._ensure_delivering()
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until what was submitted before has been delivered.
+        """Wait until all items that were submitted before the call are delivered.
 
         Args:
-            timeout: seconds to wait at most; None waits as long as no step hangs.
+            timeout: maximum seconds to wait; None waits without limit (hanging steps are abandoned).
 
         Returns:
-            Whether it was all delivered in time.
+            Whether all of them were delivered in time.
         """
         if threading.current_thread() is self._thread:
             return False
-        mark: _Pending[T] = _Pending(None)
-        reached = mark.reached
-        self._queue.append(mark)
+        sentinel: _Pending[T] = _Pending(None)
+        reached = sentinel.reached
+        self._queue.append(sentinel)
         self._hurry.set()
-        self._attend()
+        self._ensure_delivering()
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not reached.wait(self._patience(deadline)):  # type: ignore[union-attr]  # a mark has its event
-            self._give_up_what_hangs()
-            self._attend()
+        while not reached.wait(self._wait_seconds(deadline)):  # type: ignore[union-attr]  # a sentinel has an event
+            self._abandon_hanging_step()
+            self._ensure_delivering()
             if deadline is not None and time.monotonic() >= deadline:
                 return False
         return True
 
     def close(self, timeout: float | None = None) -> bool:
-        """Deliver what waits, then end the thread."""
+        """Deliver the queued items, then end the thread. Return whether all were delivered in time."""
         delivered = self.flush(timeout)
         self._closed = True
         self._wake.set()
         self._hurry.set()
         return delivered
 
-    def _patience(self, deadline: float | None) -> float:
+    def _wait_seconds(self, deadline: float | None) -> float:
         step = min(self._step_timeout, 0.25)
         return step if deadline is None else max(0.0, min(step, deadline - time.monotonic()))
 
-    def _attend(self) -> None:
+    def _ensure_delivering(self) -> None:
         if self._thread is None:
             self._start()
         elif self._idle:
             self._wake.set()
         elif self._is_overdue():
-            self._give_up_what_hangs()
+            self._abandon_hanging_step()
 
     def _is_overdue(self) -> bool:
         current = self._current
@@ -172,7 +182,7 @@ class Delivery(Generic[T]):
                     self._thread.start()
                 except (
                     RuntimeError
-                ) as error:  # no more threads can be had; the next item tries again
+                ) as error:  # the thread limit is reached; the next item tries again
                     self._thread = None
                     self._on_error("delivery", error)
 
@@ -181,39 +191,39 @@ class Delivery(Generic[T]):
             self._wait_for_work()
             if not self._closed:
                 self._wait_for_quiet()
-            self._work_off(turn)
+            self._deliver_queue(turn)
             if self._closed and not self._queue:
-                # A write that ends after this is submitted to a thread of its own.
+                # An item that is submitted after this starts a new thread.
                 self._thread = None
                 return
 
     def _wait_for_work(self) -> None:
-        lingering_until = time.monotonic() + LINGER
+        idle_at = time.monotonic() + IDLE_AFTER
         while not self._closed:
             self._hurry.wait(self._interval)
             if self._queue or self._closed:
                 return
             self._hurry.clear()
-            if time.monotonic() >= lingering_until:
+            if time.monotonic() >= idle_at:
                 self._sleep()
-                lingering_until = time.monotonic() + LINGER
+                idle_at = time.monotonic() + IDLE_AFTER
 
     def _sleep(self) -> None:
         self._idle = True
-        # An item may have come in between: its submitter saw a thread that was not idle yet.
+        # An item may have been queued just before: its submitter saw a thread that was not yet idle.
         if not self._queue and not self._closed:
             self._wake.wait()
         self._idle = False
         self._wake.clear()
 
     def _wait_for_quiet(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + MAX_WAIT
         while self._is_busy() and not self._closed and time.monotonic() < deadline:
             if self._hurry.wait(min(self._interval, QUIET_POLL)):
                 return
 
-    def _work_off(self, turn: int) -> None:
-        deadline = time.monotonic() + PATIENCE
+    def _deliver_queue(self, turn: int) -> None:
+        deadline = time.monotonic() + MAX_WAIT
         while self._turn == turn and self._queue:
             if self._is_busy() and not self._hurry.is_set() and time.monotonic() < deadline:
                 self._wait_for_quiet()
@@ -231,60 +241,60 @@ class Delivery(Generic[T]):
                 pending.reached.set()
                 return
             while pending.step < len(self._steps) and self._turn == turn:
-                self._take_step(pending, turn)
+                self._run_step(pending, turn)
 
-    def _take_step(self, pending: _Pending[T], turn: int) -> None:
+    def _run_step(self, pending: _Pending[T], turn: int) -> None:
         index = pending.step
         step = self._steps[index]
-        if index in self._given_up:
+        if index in self._abandoned:
             self._on_drop(step.component)
             pending.step += 1
             return
         self._current = pending, time.monotonic()
         try:
-            step.act(pending.item)  # type: ignore[arg-type]  # an item that is no mark
-        except Exception as error:  # noqa: BLE001 - whatever a sink raises ends here
+            step.act(pending.item)  # type: ignore[arg-type]  # not a sentinel
+        except Exception as error:  # noqa: BLE001 - a sink's error must not end the thread
             self._on_error(step.component, error)
         with self._lock:
             if self._turn != turn:
-                # Given up as hanging, and now it has returned: it may be called again.
-                self._given_up.discard(index)
+                # The step was abandoned as hanging and has now returned: it can be called again.
+                self._abandoned.discard(index)
                 return
             self._current = None
             pending.step += 1
 
-    def _give_up_what_hangs(self) -> None:
+    def _abandon_hanging_step(self) -> None:
         with self._lock:
             if self._current is None or not self._is_overdue():
                 return
             pending = self._current[0]
             step = self._steps[pending.step]
             if not step.vital:
-                self._given_up.add(pending.step)
+                self._abandoned.add(pending.step)
             pending.step += 1
             self._current = None
             self._turn += 1
             self._thread = None
-            # The hanging thread keeps the old lock for as long as it hangs.
+            # The hanging thread holds the old lock until it returns.
             self._delivering = threading.Lock()
             self._queue.appendleft(pending)
         self._on_error(step.component, TimeoutError("the step did not return in time"))
         self._start()
 
     def before_fork(self) -> None:
-        """Wait for a delivery under way."""
-        # No fork in the middle of a delivery: the child would inherit the exporters' held locks.
+        """Wait for the active delivery to finish, for at most `MAX_WAIT` seconds."""
+        # In a fork during a delivery the child would inherit locked locks of the exporters.
         self._fork_lock = self._delivering
-        self._held = self._fork_lock.acquire(timeout=PATIENCE)
+        self._held = self._fork_lock.acquire(timeout=MAX_WAIT)
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Continue to deliver."""
         if self._held:
             self._fork_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Start anew, with nothing."""
-        # What waits belongs to the parent, which delivers it.
+        """Reset to an empty queue without a thread."""
+        # The parent delivers the items that were queued before the fork.
         self._queue.clear()
         self._reset()
 

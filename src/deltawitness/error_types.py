@@ -1,7 +1,7 @@
-"""The closed set of `error.type`, told from the class and the text of what the engine raised.
+"""Classify an engine's exception as one of the closed set of `error.type`, by its class and its text.
 
-delta-rs has five exception classes and raises a bare `OSError` or `Exception` for the rest: the
-reason is in the text. `tests/test_taxonomy.py` provokes each in the real engine.
+delta-rs has five exception classes and raises a plain `OSError` or `Exception` for everything else, with
+the reason in the text. `tests/test_taxonomy.py` provokes each type in the real engine.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from deltawitness.semconv import ErrorType
 __all__ = ["classify", "error_text_of", "is_programs_own"]
 
 _TEXT_READ = 8192
-"""Characters of an error's text that are looked at: the reason comes first, rows of data after."""
+"""Characters of an error's text that are searched: the reason comes first, rows of data follow."""
 
 _INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
-# What of an engine's text is user data. What is left are its own words.
+# User data in an engine's text. The rest is the engine's own message.
 _USER_DATA: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), mark)
-    for pattern, mark in (
+    (re.compile(pattern), placeholder)
+    for pattern, placeholder in (
         (r"\x1b\[[0-9;]*[A-Za-z]", ""),
-        # A preview of rows, and a table: everything from there on.
+        # A preview of rows, and a table: everything from there to the end.
         (r"(?is)(?<=preview of invalid data).*", " "),
         (r"(?s)\+-[-+]*\+.*", " "),
         (r"(?s)[\u250c\u2502].*", " "),
-        # The columns that there are, to the end: their names stand without quotes.
+        # The list of existing columns, to the end: their names have no quotes.
         (r"(?is)\bvalid fields are .*", " "),
         (r"(?is)(?<=\bno field named )[^\n]*?(?=\.\s|\.?$)", "?"),
-        # Literals and identifiers; an apostrophe inside a word is none.
+        # Literals and identifiers; an apostrophe inside a word does not start one.
         (r"(?s)(?<!\w)'(?:[^'\\]|''|\\.)*(?:'(?!\w)|$)", "?"),
         (r"(?s)\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
         (r"(?s)`[^`]*(?:`|$)", "?"),
@@ -41,7 +41,7 @@ _USER_DATA: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
-# The pattern that is found first in the text decides: an engine says what is wrong, and then shows data.
+# The earliest match in the text decides: an engine names the error first, and then shows data.
 _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE))
     for kind, pattern in (
@@ -128,7 +128,7 @@ _TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
     )
 )
 
-# What stands in front of many a reason, or may mean anything: counts where none of those is found.
+# Ambiguous texts, and prefixes of various reasons; used where none of the patterns above matches.
 _WEAK_TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE))
     for kind, pattern in (
@@ -149,7 +149,7 @@ _PLAIN_CLASSES = {
     "PanicException": ErrorType.ENGINE_PANIC,
     "SchemaMismatchError": ErrorType.SCHEMA_MISMATCH,
 }
-"""Classes that say it all."""
+"""Exception classes that determine the type regardless of the text."""
 
 _CLASSES = {
     "ArrowInvalid": ErrorType.INVALID_ARGUMENT,
@@ -157,17 +157,17 @@ _CLASSES = {
     "DeltaProtocolError": ErrorType.PROTOCOL_UNSUPPORTED,
     "TableNotFoundError": ErrorType.TABLE_NOT_FOUND,
 }
-"""Classes that count when the text says nothing."""
+"""Exception classes that determine the type where the text matches no pattern."""
 
 
 def classify(error: BaseException, text: str | None = None) -> ErrorType:
-    """Return the kind of an engine's error, from the closed set.
+    """Return the type of an engine's exception, from the closed set.
 
-    Only the engine's own words decide: rows, names, paths and quoted text are cut out first.
+    Rows, names, paths and quoted text are removed first, so that user data does not influence the type.
 
     Args:
-        error: what was raised; it is not changed.
-        text: its text, where the caller has already cut out what it knows to be user data.
+        error: the exception; not changed.
+        text: its text after the caller has removed known user data; the exception's own text when None.
 
     >>> classify(OSError(28, "No space left on device")).value
     'storage_full'
@@ -181,22 +181,23 @@ def classify(error: BaseException, text: str | None = None) -> ErrorType:
         return _PLAIN_CLASSES[name]
     kind = None
     if _is_engines(type(error).__module__):
-        kind = _from_text(_own_words(error_text_of(error) if text is None else text))
+        kind = _from_text(_without_user_data(error_text_of(error) if text is None else text))
     return kind or _CLASSES.get(name) or _from_base(error)
 
 
 def error_text_of(error: BaseException) -> str:
-    """Return an error's text; empty when it cannot say what it is."""
+    """Return an exception's text; empty when its `__str__` raises."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - an error that cannot say what it is still has a class
+    except Exception:  # noqa: BLE001 - the exception still has a class
         return ""
 
 
 def is_programs_own(error: BaseException) -> bool:
-    """Return whether the program raised an error, and not an engine or this library.
+    """Return whether the program raised an exception, and not an engine or deltawitness.
 
-    Of a class of its own, or inside a function that an engine has called back: its text may be data.
+    The program raised it if its class is not one of :data:`ENGINE_PACKAGES`, or if its innermost frame is
+    in the program: in a function that an engine called. The text of such an exception may be data.
     """
     if not _is_engines(type(error).__module__):
         return True
@@ -212,20 +213,20 @@ def _is_engines(module: str) -> bool:
     return module.partition(".")[0] in ENGINE_PACKAGES
 
 
-def _own_words(text: str) -> str:
-    """Return an engine's text without what is user data."""
-    words = text[:_TEXT_READ]
-    for pattern, mark in _USER_DATA:
-        words = pattern.sub(mark, words)
-    return words
+def _without_user_data(text: str) -> str:
+    """Return an engine's text without user data."""
+    message = text[:_TEXT_READ]
+    for pattern, placeholder in _USER_DATA:
+        message = pattern.sub(placeholder, message)
+    return message
 
 
-def _from_text(words: str) -> ErrorType | None:
+def _from_text(message: str) -> ErrorType | None:
     for texts in (_TEXTS, _WEAK_TEXTS):
         found = [
             (match.start(), place, kind)
             for place, (kind, pattern) in enumerate(texts)
-            if (match := pattern.search(words))
+            if (match := pattern.search(message))
         ]
         if found:
             return min(found)[2]

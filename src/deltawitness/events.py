@@ -1,4 +1,4 @@
-"""What is known of one write: what was meant, how it ended, and the record that every sink reads."""
+"""The record of one write: its intent, its outcome, and the event that every sink receives."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ __all__ = [
 ENGINE_PACKAGES = frozenset(
     {"builtins", "deltalake", "_internal", "pyarrow", "arro3", "datafusion", "deltawitness"}
 )
-"""Packages whose exceptions hold an engine's words, or ours; the text of any other is the program's own."""
+"""Packages whose exceptions have texts of an engine or of deltawitness; other texts are the program's."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputVersion:
-    """A Delta table that a write was made from, at the version that was read."""
+    """A Delta table that a write read from, and the version that it read."""
 
     table_id: str
     version: int
@@ -53,23 +53,23 @@ class InputVersion:
 
 @dataclass(frozen=True, slots=True)
 class WriteIntent:
-    """What a write means to do, known before the engine starts.
+    """Parameters of a write, determined before the engine starts.
 
     Attributes:
         operation: the engine's operation.
-        cache_operation: the same in the cache layer's words.
-        table_uri: where to, without credentials; never leaves the process as it stands.
-        table_name: the table's logical name, if it has one that may be told.
+        cache_operation: the operation in the terms of the cache.
+        table_uri: location of the target, without credentials; removed before export.
+        table_name: the table's name, if the settings allow to export it.
         mode: save mode of a WRITE, as the engine names it (`append`, `overwrite`, ...).
         policy: name of the cache policy.
-        scope: what kind of thing is kept.
-        cache_key: the caller's key; only its hash leaves the process.
+        scope: kind of the written object.
+        cache_key: the caller's key; only its hash is exported.
         schema_hash: hash of the written schema (:func:`deltawitness.hashing.schema_hash`).
-        plan_hash: hash of the plan that makes the rows, literals included.
-        plan_shape_hash: the same without literals.
-        inputs: the Delta tables that were read for it, as its plan says.
-        run_inputs: the Delta tables that the run had read before, where no plan says what was read;
-            inferred.
+        plan_hash: hash of the plan that produces the rows, literals included.
+        plan_shape_hash: hash of the same plan without literals.
+        inputs: the Delta tables that the plan of the write reads.
+        run_inputs: for a write without a plan, the Delta tables that its run had read before. The
+            write was not necessarily made from all of them.
     """
 
     operation: Operation
@@ -89,28 +89,28 @@ class WriteIntent:
 
 METRIC_MEANINGS: Mapping[str, str] = {
     "rows_added": "rows that the commit added to the table; of an export, rows written",
-    "rows_updated": "rows that the commit changed in place of others",
-    "rows_deleted": "rows that the commit took out of the table",
-    "rows_copied": "rows that the commit wrote again as they were",
-    "files_added": "data files that the commit added, as its add actions say, or an export wrote;"
-    " change data files do not count",
-    "files_removed": "data files that the commit took out of the table, as its remove actions say",
+    "rows_updated": "rows that the commit updated",
+    "rows_deleted": "rows that the commit deleted from the table",
+    "rows_copied": "rows that the commit rewrote unchanged",
+    "files_added": "data files in the commit's add actions, or files that an export wrote;"
+    " change data files are not counted",
+    "files_removed": "data files in the commit's remove actions",
     "bytes_added": "size of the files in files_added",
-    "bytes_removed": "size of the files in files_removed, where the remove actions say it",
-    "retries": "attempts to commit beyond the first",
-    "execution_ms": "milliseconds, as the engine says",
-    "files_deleted": "files that a VACUUM deleted from the storage; earlier commits removed them",
-    "bytes_deleted": "size of the files that a VACUUM set out to delete",
+    "bytes_removed": "size of the files in files_removed, where the remove actions have a size",
+    "retries": "attempts to commit after the first",
+    "execution_ms": "milliseconds, as reported by the engine",
+    "files_deleted": "files that a VACUUM deleted from storage; earlier commits had removed them",
+    "bytes_deleted": "size of the files that a VACUUM started to delete",
 }
-"""What each count of a write means, in every operation."""
+"""Definition of each count of a write, for all operations."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitMetrics:
-    """What a write changed, under one naming for all operations; None is "not known".
+    """Counts of what a write changed, with the same names for all operations. None means unknown.
 
-    What each count means is in :data:`METRIC_MEANINGS`. Rows, files and retries are counts, sizes are
-    bytes, `execution_ms` is milliseconds.
+    :data:`METRIC_MEANINGS` defines each field. Rows, files and retries are counts, sizes are bytes,
+    `execution_ms` is milliseconds.
     """
 
     rows_added: int | None = None
@@ -127,7 +127,7 @@ class CommitMetrics:
     bytes_deleted: int | None = None
 
     def known(self) -> dict[str, int]:
-        """Return only what the engine said.
+        """Return the fields that are not None.
 
         >>> CommitMetrics(rows_added=3).known()
         {'rows_added': 3}
@@ -148,12 +148,12 @@ UNCHANGED = CommitMetrics(
     files_deleted=0,
     bytes_deleted=0,
 )
-"""The counts of an operation that is known to have changed nothing."""
+"""The counts of an operation that changed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The write made one commit, or several of one operation (VACUUM START and END)."""
+    """The write made one commit, or two commits of one operation (VACUUM START and VACUUM END)."""
 
     versions: tuple[int, ...]
     metrics: CommitMetrics = field(default_factory=CommitMetrics)
@@ -170,16 +170,16 @@ class NoCommitReason(StrEnum):
     NOTHING_TO_DO = "nothing_to_do"
     DRY_RUN = "dry_run"
     NOT_A_COMMIT = "not_a_commit"
-    """The operation makes none by nature: checkpoint, log clean-up, manifest."""
+    """The operation never makes a commit: checkpoint, log clean-up, manifest."""
     TABLE_EXISTS = "table_exists"
-    """Mode `ignore` on a table that is there."""
+    """Mode `ignore` on a table that exists."""
     NOT_FOUND = "not_found"
-    """The engine reported success, and no commit of this write could be found in the log."""
+    """The engine reported success, but no commit of this write was found in the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoCommit:
-    """The write ended well and changed nothing in the log."""
+    """The write succeeded and made no commit."""
 
     reason: NoCommitReason
     metrics: CommitMetrics = field(default_factory=CommitMetrics)
@@ -187,10 +187,10 @@ class NoCommit:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The write made files that are no Delta table; there is no log that it could commit to.
+    """The write made files outside any Delta table, so there is no log and no commit.
 
     Attributes:
-        metrics: rows, files and bytes added, as far as they are known.
+        metrics: rows, files and bytes that were added, where known.
 
     >>> Exported(CommitMetrics(rows_added=3, files_added=1)).metrics.known()
     {'rows_added': 3, 'files_added': 1}
@@ -200,7 +200,7 @@ class Exported:
 
 
 class Landed(StrEnum):
-    """After an exception: is the commit in the log all the same?"""
+    """Whether a write that raised has made its commit nevertheless."""
 
     YES = "yes"
     NO = "no"
@@ -212,15 +212,15 @@ class Failed:
     """The engine raised.
 
     Attributes:
-        error_type: the closed taxonomy.
+        error_type: type of the error, from a closed set.
         exception_type: qualified name of the exception's class.
-        message: its text; goes through redaction before it leaves the process.
-        landed: whether the commit is in the log all the same.
-        version: the last version it landed as, when `landed` is yes.
-        metrics: what it changed, when it landed; zeros when it did not.
-        versions: every version it landed as.
-        is_programs_own: whether the program raised it (a source that yields rows): its words may be
-            data, and leave the process only as the exception's type.
+        message: text of the exception; redacted before export.
+        landed: whether the commit is in the log nevertheless.
+        version: the last committed version, when `landed` is yes.
+        metrics: counts of the commit when it landed; zeros when it did not.
+        versions: every committed version, when `landed` is yes.
+        is_programs_own: whether the program raised the exception, for example in a source of rows.
+            Its text may be data, so only the exception's type is exported.
     """
 
     error_type: ErrorType
@@ -233,26 +233,26 @@ class Failed:
     is_programs_own: bool = False
 
     def __post_init__(self) -> None:
-        """Let the version stand for all of them where no more were given."""
+        """Set `versions` from `version` if only the latter is given."""
         if self.version is not None and not self.versions:
             object.__setattr__(self, "versions", (self.version,))
 
 
 WriteOutcome: TypeAlias = Committed | NoCommit | Exported | Failed
-"""How a write ended; take it apart with `match`."""
+"""Outcome of a write; distinguish the classes with `match`."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteEvent:
-    """One observed write, built once, in one place, and read by every sink.
+    """One observed write. It is built once and passed to every sink.
 
     Attributes:
-        write_id: UUIDv7, also in the commit.
-        run: the run that made it.
-        intent: what was meant.
-        outcome: how it ended.
-        started_at: nanoseconds since the Unix epoch.
-        duration_ns: nanoseconds that the engine's call took.
+        write_id: UUIDv7; also in the commit metadata.
+        run: the run that made the write.
+        intent: parameters of the write.
+        outcome: result of the write.
+        started_at: start in nanoseconds since the Unix epoch.
+        duration_ns: duration of the engine's call in nanoseconds.
         trace_id: 32 hex digits, or None without a trace.
         span_id: 16 hex digits, or None without a trace.
         table_id: stable id of the table (:func:`deltawitness.hashing.table_id`).
@@ -274,7 +274,7 @@ class WriteEvent:
 
     @property
     def result(self) -> CacheResult:
-        """The outcome in the cache layer's words."""
+        """The outcome as a result of the cache (`cache.result`)."""
         match self.outcome:
             case Committed() | Exported():
                 return CacheResult.WRITE
@@ -285,4 +285,4 @@ class WriteEvent:
 
 
 WriteSink: TypeAlias = Callable[[WriteEvent], None]
-"""Receives each finished write exactly once, in order, off the caller's thread."""
+"""Called with each finished write exactly once, in order, on the delivery thread."""

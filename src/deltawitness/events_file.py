@@ -1,4 +1,4 @@
-"""A file that the processes of one program append a line to per write: how a summary sees them all."""
+"""The events file: each process of a program appends a JSON line per write, for the run's summary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EventLine", "EventsFile", "read_events"]
 
 @dataclass(frozen=True, slots=True)
 class EventLine:
-    """What a summary needs of one write; nothing in it tells a path or a secret."""
+    """The fields of one write that a summary needs. They contain no paths and no secrets."""
 
     operation: str
     table: str | None
@@ -35,7 +35,7 @@ class EventLine:
 
     @classmethod
     def of(cls, event: WriteEvent) -> EventLine:
-        """Return the line of a redacted event."""
+        """Return the line of an event, which must be redacted."""
         outcome = event.outcome
         versions: tuple[int, ...] = ()
         match outcome:
@@ -63,17 +63,17 @@ class EventLine:
 
 
 class EventsFile:
-    """A sink that appends each write as a line of JSON, whole or not at all.
+    """A sink that appends each write to a file as a line of JSON, with one `write()` per line.
 
     Args:
-        path: the file; it is opened anew for each line, so that a forked child shares no position.
+        path: the file. It is opened for each line, so that forked children share no file position.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
 
     def __call__(self, event: WriteEvent) -> None:
-        """Append the line of a redacted event."""
+        """Append the line of an event, which must be redacted."""
         line = json.dumps(asdict(EventLine.of(event)), separators=(",", ":")) + "\n"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -83,11 +83,11 @@ class EventsFile:
 
 
 def read_events(path: str | os.PathLike[str]) -> Iterator[EventLine]:
-    """Yield the lines of an events file; a line that a dying process left torn is passed over."""
+    """Yield the lines of an events file; skip a line that a dying process left incomplete."""
     with Path(path).open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
-                known = json.loads(line)
-                yield EventLine(**{**known, "versions": tuple(known["versions"])})
+                values = json.loads(line)
+                yield EventLine(**{**values, "versions": tuple(values["versions"])})
             except (ValueError, TypeError, KeyError):
                 continue

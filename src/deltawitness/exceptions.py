@@ -1,16 +1,16 @@
-"""The errors deltawitness raises itself; an engine's own error always leaves unmodified.
+"""Errors and warnings that deltawitness raises itself. Errors of the engines pass through unmodified.
 
 ::
 
     DeltaWitnessError
     ├── ConfigurationError      (ValueError)   a setting or environment variable is wrong
-    ├── MetadataKeyError        (ValueError)   a commit key of ours would break a reader
+    ├── MetadataKeyError        (ValueError)   a commit key would break a reader of the log
     ├── WriteRequestError       (ValueError)   a pipeline request that cannot be written
-    ├── StatementError          (ValueError)   a SQL statement that cannot be carried out on Delta
+    ├── StatementError          (ValueError)   a SQL statement that cannot run on a Delta table
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 
-Its warnings are :class:`RepeatedStatementWarning` and :class:`CommitKeyWarning`, both a `UserWarning`.
+The warnings are :class:`RepeatedStatementWarning` and :class:`CommitKeyWarning`, both a `UserWarning`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class DeltaWitnessError(Exception):
-    """Base of every error that deltawitness raises on its own account."""
+    """Base of every error that deltawitness raises itself."""
 
 
 class ConfigurationError(DeltaWitnessError, ValueError):
@@ -37,34 +37,34 @@ class ConfigurationError(DeltaWitnessError, ValueError):
 
 
 class MetadataKeyError(DeltaWitnessError, ValueError):
-    """A commit metadata key that delta-rs or another reader of the log would choke on."""
+    """A commit metadata key that delta-rs rejects or that another reader of the log fails on."""
 
 
 class WriteRequestError(DeltaWitnessError, ValueError):
-    """A write request that cannot be carried out as it stands; nothing was written."""
+    """A write request is invalid; nothing was written."""
 
 
 class StatementError(DeltaWitnessError, ValueError):
-    """A SQL statement or a frame's write that cannot be carried out on a Delta table; nothing was written."""
+    """A SQL statement, or a write of a DataFrame, cannot run on a Delta table; nothing was written."""
 
 
 class CommitNotFoundError(DeltaWitnessError, LookupError):
-    """The asked-for version is not in the table's log."""
+    """The requested version is not in the table's log."""
 
 
 class CacheError(DeltaWitnessError, RuntimeError):
-    """A cache entry that cannot be read or written, where the policy is to say so."""
+    """A cache entry cannot be read or written, and the cache policy is to raise."""
 
 
 class CommitKeyWarning(UserWarning):
-    """A key of a caller's commit metadata that breaks readers of the Delta log, once for each key.
+    """A key of the caller's commit metadata breaks readers of the Delta log. Issued once per key.
 
-    It is given before the engine is reached: a filter that makes it an error prevents the write.
+    It is issued before the engine is called: a warnings filter that raises it prevents the write.
     """
 
 
 class RepeatedStatementWarning(UserWarning):
-    """A statement that writes has run before and is run again by the same frame, once for each frame.
+    """The same DataFrame runs its writing statement a second time. Issued once per DataFrame.
 
-    It is given before the engine is reached: a filter that makes it an error prevents the second run.
+    It is issued before the engine is called: a warnings filter that raises it prevents the second run.
     """

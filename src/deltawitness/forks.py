@@ -1,9 +1,9 @@
-"""What a fork takes away from a child, and how our own work in the parent leaves the child whole.
+"""Make sure that deltawitness's work in a process does not break the children that the program forks.
 
-delta-rs makes its runtime at the first call that needs one and remembers the process; from then on each
-call in a forked child raises "Forked process detected". A module that another thread is importing at the
-moment of the fork stays locked in the child for ever. Neither may happen because of us, when the program
-itself has done nothing of the kind.
+delta-rs creates its runtime at the first call that needs one and stores the process id; from then on each
+delta-rs call in a forked child raises "Forked process detected". And a module that another thread is
+importing during a fork stays locked in the child forever. So while the program has not used delta-rs,
+deltawitness does not either, and a fork waits for imports of deltawitness.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ __all__ = [
     "reset_in_child",
 ]
 
-IMPORT_PATIENCE = 30.0
-"""Seconds that a fork waits for an import of ours. No import takes that long; but an import that waits for
-the thread that forks must not stop that thread for ever."""
+IMPORT_TIMEOUT = 30.0
+"""Seconds that a fork waits for an import of deltawitness. An import is faster than that, unless it waits
+for the thread that forks: the timeout ends such a deadlock."""
 
 _has_used_delta_rs = False
 _import_lock = threading.RLock()
@@ -32,15 +32,15 @@ _is_import_lock_held = False
 def has_used_delta_rs() -> bool:
     """Return whether the program itself has used delta-rs in this process.
 
-    While this is False, work of ours that needs delta-rs must not run in this process.
+    While the result is False, deltawitness must not call delta-rs in this process.
     """
     return _has_used_delta_rs
 
 
 def mark_delta_rs_used() -> None:
-    """Remember that the program has used delta-rs in this process: call it where delta-rs has answered.
+    """Record that the program has used delta-rs in this process.
 
-    Never call it for work that the program has not asked for.
+    Call it after a delta-rs call of the program, never after a call that deltawitness made for itself.
     """
     global _has_used_delta_rs  # noqa: PLW0603 - one runtime of the engine per process
     _has_used_delta_rs = True
@@ -48,25 +48,25 @@ def mark_delta_rs_used() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Hold back a fork of the process while a thread of ours imports something in the block."""
+    """Delay forks of the process while the block imports modules on a thread of deltawitness."""
     with _import_lock:
         yield
 
 
 def reset_in_child(name: str, namespace: dict[str, object], make: Callable[[], object]) -> None:
-    """Replace a lock of a module by a new one in each forked child: its holder may be gone there.
+    """Replace a module's lock by a new one in each forked child, where the holder's thread does not exist.
 
     Args:
-        name: the global variable that holds the lock.
+        name: the global variable of the lock.
         namespace: the module's `globals()`.
-        make: makes the new lock.
+        make: creates the new lock.
     """
     os.register_at_fork(after_in_child=lambda: namespace.__setitem__(name, make()))
 
 
 def _before_fork() -> None:
     global _is_import_lock_held  # noqa: PLW0603 - between the two handlers of one fork
-    _is_import_lock_held = _import_lock.acquire(timeout=IMPORT_PATIENCE)
+    _is_import_lock_held = _import_lock.acquire(timeout=IMPORT_TIMEOUT)
 
 
 def _after_fork_in_parent() -> None:

@@ -1,4 +1,4 @@
-"""Hashes that are the same in every process: of a schema, of a plan, of a table's location."""
+"""Hashes of schemas, plans and table locations. They are the same in every process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAFE_IN_PATH = "/-._~!$&'()*+,;=:@"
 
 
 def _digest(kind: str, text: str) -> str:
-    # The kind and its version are part of what is hashed, so that a better form gets new values.
+    # The kind is part of the input and has a version, so that a changed text form gets other hashes.
     return hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
@@ -35,14 +35,14 @@ def _digest(kind: str, text: str) -> str:
 
 
 def schema_hash(schema: object) -> str:
-    """Return the hash of a schema: names, order, types and nullability count, metadata does not.
+    """Return the hash of a schema: of its names, order, types and nullability, without metadata.
 
     Args:
-        schema: anything that exports an Arrow schema (`__arrow_c_schema__`), or has one as
+        schema: an object that exports an Arrow schema (`__arrow_c_schema__`), or has one as
             `.schema`: a pyarrow, arro3, polars or delta-rs schema or table, a DataFusion DataFrame.
 
     Raises:
-        TypeError: it exports no Arrow schema.
+        TypeError: the object exports no Arrow schema.
 
     >>> import pyarrow as pa
     >>> one = pa.schema([pa.field("id", pa.int64(), metadata={"note": "x"})])
@@ -53,11 +53,11 @@ def schema_hash(schema: object) -> str:
         arrow = _arrow_schema(schema)
     except TypeError:
         raise
-    except Exception:  # noqa: BLE001 - Arrow's own errors, of a type that pyarrow does not take
+    except Exception:  # noqa: BLE001 - Arrow raises its own errors for a type that pyarrow rejects
         return _hash_of_fields(_foreign_field_text(field) for field in _foreign_fields(schema))
     try:
         return _schema_hash(arrow.remove_metadata())
-    except TypeError:  # a type that pyarrow cannot hash, and so cannot be remembered
+    except TypeError:  # pyarrow cannot hash some types, so lru_cache cannot cache them
         return _schema_hash.__wrapped__(arrow)
 
 
@@ -72,7 +72,7 @@ def _hash_of_fields(fields: Iterable[str]) -> str:
 
 def _arrow_schema(source: Any) -> pa.Schema:
     with importing():
-        import pyarrow as pa  # noqa: PLC0415 - heavy, loaded when a schema is at hand
+        import pyarrow as pa  # noqa: PLC0415 - slow; loaded when there is a schema
         import pyarrow.types  # noqa: PLC0415 - as above
 
     if isinstance(source, pa.Schema):
@@ -90,10 +90,10 @@ def _arrow_schema(source: Any) -> pa.Schema:
 
 
 def _foreign_fields(source: Any) -> list[Any]:
-    """Return the fields of a schema that pyarrow does not take as a whole.
+    """Return the fields of a schema that pyarrow cannot import.
 
-    It refuses an extension type that it knows with another storage type, such as `arrow.uuid` over
-    plain binary, which is how delta-rs stores it.
+    pyarrow rejects a known extension type with an unexpected storage type, such as the `arrow.uuid`
+    over plain binary that delta-rs stores.
     """
     inner = source
     while not hasattr(inner, "field") and getattr(inner, "schema", None) is not None:
@@ -102,25 +102,25 @@ def _foreign_fields(source: Any) -> list[Any]:
 
 
 def _foreign_field_text(field: Any) -> str:
-    """Return the text of a field: of its storage, and the name of its extension type around it."""
+    """Return the text of a field: its storage type inside the name of its extension type."""
     import pyarrow as pa  # noqa: PLC0415 - as in _arrow_schema
 
     nullability = "" if field.nullable else "!"
     try:
         return _field_text(pa.field(field))
     except pa.ArrowException:
-        known = {_text(name): _text(value) for name, value in (field.metadata or {}).items()}
+        metadata = {_text(name): _text(value) for name, value in (field.metadata or {}).items()}
     try:
         storage = _type_text(pa.field(field.with_metadata({})).type)
     except pa.ArrowException:  # the extension type is inside another type
         storage = " ".join(str(field.type).split())
-    extension = known.get(_EXTENSION_NAME)
+    extension = metadata.get(_EXTENSION_NAME)
     kind = storage if extension is None else f"{extension}<{storage}>"
     return f"{field.name!r}:{kind}{nullability}"
 
 
 _EXTENSION_NAME = "ARROW:extension:name"
-"""Metadata key of a field that names its extension type, as the Arrow specification has it."""
+"""Metadata key of a field for the name of its extension type, from the Arrow specification."""
 
 
 def _text(value: str | bytes) -> str:
@@ -172,15 +172,15 @@ _LITERAL_TYPES = re.compile(
 
 
 def plan_hash(frame: Any) -> str:
-    """Return the hash of the plan that makes a frame's rows; its literals count.
+    """Return the hash of a DataFrame's plan, including its literals.
 
     Args:
         frame: a DataFusion `DataFrame`, or its `LogicalPlan`.
 
-    The text of the plan is hashed (`LogicalPlan.display_indent`), its anonymous table names
-    numbered by first appearance. DataFusion prints no more than the first rows of a VALUES list,
-    and does not print the files that a scan reads: two plans that differ there only have the same
-    hash, so whoever needs to tell them apart must hash the values or the files as well.
+    The hash is made from the plan's text (`LogicalPlan.display_indent`), in which anonymous table
+    names are numbered by first appearance. DataFusion prints only the first rows of a VALUES list
+    and does not print the files of a scan, so plans that differ only there have the same hash. To
+    distinguish them, hash the values or the files as well.
 
     >>> from datafusion import SessionContext
     >>> ctx = SessionContext()
@@ -191,7 +191,7 @@ def plan_hash(frame: Any) -> str:
 
 
 def plan_shape_hash(frame: Any) -> str:
-    """Return the hash of a plan without its literals: the same query with other values.
+    """Return the hash of a DataFrame's plan without its literals: equal for a query with other values.
 
     Args:
         frame: a DataFusion `DataFrame`, or its `LogicalPlan`.
@@ -205,17 +205,17 @@ def plan_shape_hash(frame: Any) -> str:
 
 
 def hash_of_plan_text(text: str) -> str:
-    """Return the hash of a plan by its text (:func:`plan_text`), literals included."""
+    """Return the hash of a plan's text (:func:`plan_text`), literals included."""
     return _digest("plan/1", text)
 
 
 def shape_hash_of_plan_text(text: str) -> str:
-    """Return the hash of a plan by its text (:func:`plan_text`), literals left out."""
+    """Return the hash of a plan's text (:func:`plan_text`) without its literals."""
     return _digest("plan-shape/1", without_literals(text))
 
 
 def plan_text(frame: Any) -> str:
-    """Return the text of a plan that its hashes are made of; it holds literals, so it stays here.
+    """Return the text of a plan for its hashes. The text has literals, so do not export it.
 
     Args:
         frame: a DataFusion `DataFrame`, or its `LogicalPlan`.
@@ -230,7 +230,7 @@ def plan_text(frame: Any) -> str:
 
 
 def without_literals(text: str) -> str:
-    """Return the text of a plan with a mark in place of each literal."""
+    """Return the text of a plan with `?` in place of each literal."""
 
     def masked(match: re.Match[str]) -> str:
         token = match[0]
@@ -246,13 +246,12 @@ def without_literals(text: str) -> str:
 
 
 def canonical_uri(uri: str | os.PathLike[str]) -> str:
-    """Return one spelling of a table's location, whatever spelling it came in.
+    """Return the canonical URI of a table's location, for any spelling of it.
 
-    Trailing and doubled slashes, `file://` or a plain or relative path, `s3a://` and its like,
-    the case of scheme and host and percent-encoding make no difference, nor do `.` and `..` in a
-    local path (in an object store they are names like any other). Credentials,
-    query and fragment are no part of a location. Symbolic links are not followed: where they
-    lead may change, and asking costs a look at the disk.
+    These are normalized: trailing and doubled slashes, `file://` URIs and plain or relative paths,
+    aliases of a scheme (`s3a://`), the case of scheme and host, percent-encoding, and `.` and `..` in
+    a local path (an object store uses them as names). Credentials, query and fragment are removed.
+    Symbolic links are not resolved: their target may change, and resolving reads the disk.
 
     Args:
         uri: a URI or a local path.
@@ -277,7 +276,7 @@ def _local(path: str) -> str:
 def _remote(text: str) -> str:
     parts = urlsplit(text)
     scheme = _ALIASES.get(parts.scheme.lower(), parts.scheme.lower())
-    # In abfs://container@account the part before the @ is the container, no credential.
+    # In abfs://container@account the part before the @ is the container, not a credential.
     host = parts.netloc if scheme in _CONTAINER_SCHEMES else parts.netloc.rpartition("@")[2]
     if scheme in _CONTAINER_SCHEMES and ":" in host.rpartition("@")[0]:
         host = host.rpartition("@")[2]
@@ -289,17 +288,17 @@ _CONTAINER_SCHEMES = frozenset({"abfs", "wasb"})
 
 
 def table_id(uri: str | os.PathLike[str], *, key: bytes | None = None) -> str:
-    """Return the stable id of a table: the hash of where it lies.
+    """Return the stable id of a table: the hash of its canonical location.
 
     Args:
         uri: the location, in any spelling.
-        key: a secret; with it the id cannot be found by guessing locations.
+        key: a secret that keys the hash, so that an id cannot be found by hashing guessed locations.
 
     >>> table_id("/data/t/") == table_id("file:///data/t")
     True
     """
     text = os.fspath(uri)
-    # Where a relative path leads depends on the working directory, so it is not remembered by text.
+    # A relative path depends on the working directory, so its text cannot be the key of the lru_cache.
     if not text.startswith("/") and ":" not in text:
         text = canonical_uri(text)
     return _table_id(text, key)

@@ -1,4 +1,4 @@
-"""Where ids and times come from: the system's, unless a test fixes them."""
+"""Ids and times: from the system, or from functions that a test sets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 __all__ = ["fixed", "new_id", "now_ns"]
 
 
-# Seeded from the system, and of its own: a program that seeds `random` must not repeat our ids.
-_random = random.Random(os.urandom(32))  # noqa: S311 - ids are told from another, not kept secret
+# A separate generator: a program that seeds `random` must not make our ids repeat.
+_random = random.Random(os.urandom(32))  # noqa: S311 - ids have to be unique, not secret
 os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 
@@ -31,7 +31,7 @@ _clock: Callable[[], int] = time.time_ns
 
 
 def new_id() -> str:
-    """Return a new UUIDv7 as text: sortable by time, unique across machines.
+    """Return a new UUIDv7 as text, sortable by time and unique across machines.
 
     Source: RFC 9562, section 5.7 (48 bits of milliseconds, 74 random bits).
 
@@ -50,7 +50,7 @@ def now_ns() -> int:
 def fixed(
     *, ids: Callable[[], str] | None = None, clock: Callable[[], int] | None = None
 ) -> Iterator[None]:
-    """Take ids and times from the given functions inside the block, process-wide; for tests.
+    """Use the given functions for ids and times inside the block, in all threads. For tests.
 
     >>> with fixed(ids=lambda: "id-1", clock=lambda: 0):
     ...     new_id(), now_ns()

@@ -1,4 +1,4 @@
-"""Instrumentors for programs that are not to be changed: `opentelemetry-instrument` finds them here."""
+"""OpenTelemetry instrumentors for delta-rs and DataFusion; `opentelemetry-instrument` loads them as well."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["DataFusionInstrumentor", "DeltaLakeInstrumentor"]
 
 
 class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentelemetry-instrumentation is untyped
-    """Observes every delta-rs write of the process without a change at the call sites.
+    """Observes every delta-rs write of the process, without changes to the program.
 
     >>> instrumentor = DeltaLakeInstrumentor()
     >>> instrumentor.instrument()
@@ -47,30 +47,30 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
     _inherited = False
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return the engine versions whose seams are known."""
+        """Return the engine versions whose patched functions are tested."""
         return ("deltalake >= 1.6.6, < 1.7",)
 
     def instrument(self, **kwargs: Any) -> None:
         """Observe every write from now on.
 
         Args:
-            **kwargs: those of :meth:`_instrument`.
+            **kwargs: the arguments of :meth:`_instrument`.
 
         Raises:
             ConfigurationError: a setting in the environment is invalid; nothing was changed.
         """
         if self._inherited:
-            # A spawned child was instrumented as its parent is; its own program knows better.
+            # A spawned child has its parent's instrumentation; a call by its program replaces it.
             self.uninstrument()
         super().instrument(**kwargs)
 
     def uninstrument(self, **kwargs: Any) -> None:
-        """Observe nothing from now on, also where only pipelines were observed."""
+        """Stop observing, also if only pipelines were observed."""
         super().uninstrument(**kwargs)
         uninstall()
 
     def mark_inherited(self) -> None:
-        """Let the next :meth:`instrument` take over, as the program's own word."""
+        """Record that the parent's settings are in use, so that the next :meth:`instrument` replaces them."""
         self._inherited = True
 
     def _instrument(  # noqa: PLR0913 - what an instrumentor takes, by keyword
@@ -85,20 +85,20 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
         response_hook: ResponseHook | None = None,
         **others: Any,
     ) -> None:
-        """Replace the seams.
+        """Patch delta-rs, create the observer, and install propagation.
 
         Args:
-            tracer_provider: where spans go; the global provider when None.
-            meter_provider: where metrics go; the global provider when None.
-            logger_provider: where log records go; the global provider when None.
-            settings: how to behave; from the environment when None.
-            sinks: get every finished write, redacted, on the delivery thread.
-            request_hook: `(span, instance, args, kwargs)`, on the delivery thread.
-            response_hook: `(span, instance, response)`, on the delivery thread.
+            tracer_provider: provider for spans; the global provider when None.
+            meter_provider: provider for metrics; the global provider when None.
+            logger_provider: provider for log records; the global provider when None.
+            settings: the settings; from the environment when None.
+            sinks: called with every finished write, redacted, on the delivery thread.
+            request_hook: called with `(span, instance, args, kwargs)` on the delivery thread.
+            response_hook: called with `(span, instance, response)` on the delivery thread.
             **others: keywords of other instrumentors; a log line names them once.
         """
         _warn_of_unknown_keywords(others)
-        with _claimed(self):
+        with _set_instrumented(self):
             providers = loadable_providers(tracer_provider, meter_provider, logger_provider)
             install(
                 lambda: Observer(
@@ -115,7 +115,7 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
             self._propagation.install()
 
     def _uninstrument(self, **_: Any) -> None:
-        """Put every original back and deliver what waits."""
+        """Restore every original function and deliver the queued writes."""
         self._inherited = False
         if self._propagation is not None:
             self._propagation.uninstall()
@@ -124,11 +124,11 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
 
 
 class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentelemetry-instrumentation is untyped
-    """Lets every `datafusion.SessionContext` of the process write Delta tables, observed.
+    """Adds observed Delta writes to every `datafusion.SessionContext` of the process.
 
-    What :class:`deltawitness.ObservedSessionContext` does with another import, this does with none.
-    The delta-rs writes of sessions are observed; those of the rest of the program are where
-    :class:`DeltaLakeInstrumentor` is on as well.
+    Patched sessions behave as :class:`deltawitness.ObservedSessionContext` does, without changes to the
+    program. Delta writes of sessions are observed; other delta-rs writes of the program are observed
+    only if :class:`DeltaLakeInstrumentor` is active as well.
 
     >>> import tempfile
     >>> from datafusion import SessionContext
@@ -146,27 +146,27 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
     _patches: DataFusionPatches | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return the engine versions whose plans and methods are known."""
+        """Return the engine versions whose plans and patched methods are tested."""
         return ("datafusion >= 55, < 56", "deltalake >= 1.6.6, < 1.7")
 
     def _instrument(self, **others: Any) -> None:
-        """Patch the plain classes.
+        """Patch the classes of DataFusion.
 
         Args:
-            **others: keywords of other instrumentors; providers, settings and sinks are those of
-                :class:`DeltaLakeInstrumentor`, or the global ones without it.
+            **others: keywords of other instrumentors. Providers, settings and sinks are those of
+                :class:`DeltaLakeInstrumentor`, or the global providers and the environment's settings.
         """
         from deltawitness.session.patches import DataFusionPatches  # noqa: PLC0415 - heavy
 
         _warn_of_unknown_keywords(others.keys() - _DELTA_RS_KEYWORDS)
 
-        with _claimed(self):
+        with _set_instrumented(self):
             install_for_proxies()
             self._patches = DataFusionPatches()
             self._patches.install()
 
     def _uninstrument(self, **_: Any) -> None:
-        """Put every original method back, and those of delta-rs where nothing else wants them."""
+        """Restore every original method; those of delta-rs only if its own instrumentor is off."""
         if self._patches is not None:
             self._patches.uninstall()
             self._patches = None
@@ -191,11 +191,11 @@ def _warn_of_unknown_keywords(names: Iterable[str]) -> None:
 
 
 @contextmanager
-def _claimed(instrumentor: BaseInstrumentor) -> Iterator[None]:
-    """Let an instrumentor count as instrumented while it instruments.
+def _set_instrumented(instrumentor: BaseInstrumentor) -> Iterator[None]:
+    """Set an instrumentor's flag before it instruments, and reset it if the block raises.
 
-    It imports an engine then. Post-import hooks of that engine, such as those of `deltawitness run`, ask
-    the instrumentor whether they have anything to do.
+    Instrumenting imports an engine. Post-import hooks of that engine, such as those of
+    `deltawitness run`, check the flag so that they do not instrument a second time.
     """
     instrumentor._is_instrumented_by_opentelemetry = True  # noqa: SLF001 - BaseInstrumentor sets it afterwards
     try:
@@ -206,25 +206,25 @@ def _claimed(instrumentor: BaseInstrumentor) -> Iterator[None]:
 
 
 def _sinks_of_environment() -> tuple[WriteSink, ...]:
-    """Return the sink that `deltawitness run` asks each process of a program for."""
+    """Return the sink for the events file of `deltawitness run`, if its variable is set."""
     path = os.environ.get(Env.EVENTS_FILE)
     return (EventsFile(path),) if path else ()
 
 
 def join_parent(variables: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """Make a spawned child of `multiprocessing` observe as its parent does, in the parent's run.
+    """Instrument a spawned child of `multiprocessing` as its parent, and join the parent's run.
 
     Args:
-        variables: what :func:`deltawitness.propagation.environment.child_environment` returned in the parent.
-        settings: how the parent's observer behaves; none when there is none.
+        variables: result of :func:`deltawitness.propagation.environment.child_environment` in the parent.
+        settings: settings of the parent's observer by name; empty when the parent has none.
     """
     os.environ.update(variables)
     adopt_run(run_from_environment(os.environ))
     instrumentor = DeltaLakeInstrumentor()
     sessions = settings.get(SESSIONS, False)
-    known = {name: value for name, value in settings.items() if name != SESSIONS}
+    fields = {name: value for name, value in settings.items() if name != SESSIONS}
     if not instrumentor.is_instrumented_by_opentelemetry:
-        instrumentor.instrument(settings=Settings(**known) if known else None)
+        instrumentor.instrument(settings=Settings(**fields) if fields else None)
         instrumentor.mark_inherited()
     if sessions and not DataFusionInstrumentor().is_instrumented_by_opentelemetry:
         DataFusionInstrumentor().instrument()

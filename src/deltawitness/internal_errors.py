@@ -1,4 +1,4 @@
-"""The one place where errors of our own end: counted, logged once per kind, never raised."""
+"""Handling of deltawitness's own errors: count them, log each kind once, never raise them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _listener: Callable[[str], None] | None = None
 
 
 def report(component: str, error: BaseException) -> None:
-    """Take note of an error of ours; the write that it happened beside is unaffected.
+    """Count and log an error of deltawitness. The observed write is unaffected.
 
     Args:
-        component: which part it happened in, from a closed set.
-        error: what happened; only its redacted text is logged, once per component and class.
+        component: the component in which the error occurred, from a closed set.
+        error: the error. Its redacted text is logged once per component and class.
     """
     kind = component, type(error).__qualname__
     with _lock:
@@ -40,33 +40,33 @@ def report(component: str, error: BaseException) -> None:
 
 
 def fact(component: str, gather: Callable[[], T], otherwise: T) -> T:
-    """Return one fact of an event; where it cannot be had, report the error and go on without it.
+    """Return the result of `gather()`; if it raises, report the error and return `otherwise`.
 
     Args:
-        component: which part the fact belongs to.
-        gather: returns the fact; may raise anything.
-        otherwise: stands for a fact that cannot be had.
+        component: the component to report the error for.
+        gather: computes one value of an event; may raise anything.
+        otherwise: value of the event if `gather` raises.
     """
     try:
         return gather()
-    except Exception as error:  # noqa: BLE001 - the event is worth more than any of its facts
+    except Exception as error:  # noqa: BLE001 - an event without one value is better than no event
         report(component, error)
         return otherwise
 
 
 def on_internal_error(listener: Callable[[str], None] | None) -> None:
-    """Have `listener` told the component of each error: how metrics come to count them."""
+    """Set the function that is called with the component of each error. Metrics count errors by it."""
     global _listener  # noqa: PLW0603 - one counter per process
     _listener = listener
 
 
 def seen() -> dict[tuple[str, str], int]:
-    """Return how often which component failed with which class of error; for tests."""
+    """Return the number of errors by component and class name. For tests."""
     with _lock:
         return dict(_seen)
 
 
 def forget() -> None:
-    """Start counting and logging anew; for tests."""
+    """Reset the counts, so that the next error of each kind is logged. For tests."""
     with _lock:
         _seen.clear()

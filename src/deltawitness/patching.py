@@ -1,4 +1,4 @@
-"""Replaces functions of other packages in place, never twice, and puts the originals back."""
+"""Replace functions of other packages in place and restore them. A replacement is never wrapped again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["Replacements", "unpatched"]
 
 Call = Callable[..., Any]
 
-_MARK = "_deltawitness_replacement"
-"""Attribute of each function of ours that stands in place of another: itself, and that other."""
+_ATTRIBUTE = "_deltawitness_replacement"
+"""Attribute of each replacement: a tuple of the replacement itself and the original function."""
 
 
 class Replacements:
@@ -22,13 +22,13 @@ class Replacements:
         self._replaced: list[tuple[Any, str, Call, Call]] = []
 
     def replace(self, owner: Any, name: str, make: Callable[[Call], Call]) -> None:
-        """Replace a function, or another object, by one that has its name, signature and documentation.
+        """Replace an attribute. A function gets the original's name, signature and documentation.
 
         Args:
-            owner: the class or module whose attribute it is.
+            owner: the class or module that has the attribute.
             name: the attribute.
-            make: returns the replacement; it is given the original. That is the function of the other
-                package, also where a function of ours stands in its place already.
+            make: called with the original, returns the replacement. The original is the function of the
+                other package even when the attribute already holds a replacement of ours.
 
         Raises:
             AttributeError: the owner has no such attribute.
@@ -37,17 +37,17 @@ class Replacements:
         replacement = make(original)
         if isinstance(replacement, FunctionType):
             functools.update_wrapper(replacement, original)
-        setattr(replacement, _MARK, (replacement, original))
+        setattr(replacement, _ATTRIBUTE, (replacement, original))
         if isinstance(owner, ModuleType) and isinstance(replacement, FunctionType):
-            # pickle looks for a function where it says that it is
+            # pickle finds a function by its __module__ and name.
             replacement.__module__ = owner.__name__
         setattr(owner, name, replacement)
         self._replaced.append((owner, name, original, replacement))
 
     def restore(self) -> None:
-        """Put every original back, in reverse order.
+        """Restore every original, in reverse order.
 
-        A wrapper that somebody else has put around a replacement of ours stays where it is.
+        An attribute that no longer holds our replacement, such as another package's wrapper of it, stays.
         """
         while self._replaced:
             owner, name, original, replacement = self._replaced.pop()
@@ -56,10 +56,10 @@ class Replacements:
 
 
 def unpatched(function: Call) -> Call:
-    """Return the function that a replacement of ours stands for; any other function as it is."""
-    mark = getattr(function, _MARK, None)
-    # functools.wraps copies attributes: a wrapper of somebody else's has the mark of what it wraps.
-    while mark is not None and mark[0] is function:
-        function = mark[1]
-        mark = getattr(function, _MARK, None)
+    """Return the original of a replacement of ours; any other function is returned unchanged."""
+    pair = getattr(function, _ATTRIBUTE, None)
+    # functools.wraps copies attributes: another package's wrapper has the pair of what it wraps.
+    while pair is not None and pair[0] is function:
+        function = pair[1]
+        pair = getattr(function, _ATTRIBUTE, None)
     return function

@@ -1,32 +1,33 @@
-"""How a process ends: the exit code that an exception stands for, and an interrupt that stays one."""
+"""The end of a process: exit code of an exception, and death by SIGINT after a KeyboardInterrupt."""
 
 from __future__ import annotations
 
 import signal
 from contextlib import suppress
 
-from deltawitness.run import unhandled
+from deltawitness.run import unhandled_error
 
 __all__ = ["Terminated", "cause_of", "exit_code_of", "is_failure", "restore_interrupt"]
 
 _BYTE = 0xFF
 _LONGEST = (1 << 63) - 1
-"""What CPython's `long` holds; it exits with -1 for more."""
+"""Maximum of CPython's `long`; for a larger exit code CPython exits with -1."""
 
 
 class Terminated(BaseException):
-    """Ends the runs of a process that SIGTERM ends; it is never raised."""
+    """The error that runs end with when SIGTERM ends their process. It is passed on and never raised."""
 
 
 def exit_code_of(error: BaseException | None, *, ends_process: bool) -> int | None:
-    """Return the exit code that an exception gives the process; None when it does not say.
+    """Return the exit code that an exception gives its process; None when it determines none.
 
     Args:
-        error: what ended a run.
-        ends_process: whether nothing can catch it any more: the run is that of the whole process.
+        error: the exception that ended a run; None for a run without an error.
+        ends_process: whether the exception ends the process: the run is that of the process, so
+            nothing can catch the exception any more.
 
     Returns:
-        The code as the operating system reports it, -N for a process that signal N ends.
+        The code as the operating system reports it; -N for a process that signal N ends.
 
     >>> exit_code_of(SystemExit("no input"), ends_process=False)
     1
@@ -48,16 +49,16 @@ def exit_code_of(error: BaseException | None, *, ends_process: bool) -> int | No
 
 
 def is_failure(error: BaseException | None) -> bool:
-    """Return whether a run that this ended has failed; `sys.exit()` and `sys.exit(0)` are no failure."""
+    """Return whether a run that ended with `error` has failed. `sys.exit()` and `sys.exit(0)` are successes."""
     return error is not None and exit_code_of(error, ends_process=False) != 0
 
 
 def cause_of(exit_code: int, *, has_run_handlers: bool) -> str | None:
-    """Return the type of the error that ended a process in which no exception was seen; None when unknown.
+    """Return the error type of a process that failed without a recorded exception; None when unknown.
 
     Args:
-        exit_code: as `subprocess` has it, -N for a process that signal N ended; not 0.
-        has_run_handlers: whether the process ran its exit handlers, so that `os._exit()` is ruled out.
+        exit_code: the non-zero exit code as `subprocess` reports it; -N when signal N ended the process.
+        has_run_handlers: whether the process ran its exit handlers, which rules out `os._exit()`.
 
     >>> cause_of(-9, has_run_handlers=False), cause_of(7, has_run_handlers=True)
     ('SIGKILL', 'SystemExit')
@@ -71,19 +72,19 @@ def cause_of(exit_code: int, *, has_run_handlers: bool) -> str | None:
 
 
 def restore_interrupt() -> None:
-    """Let a process that an unhandled KeyboardInterrupt ends die of SIGINT, as it would have.
+    """Make a process that an unhandled KeyboardInterrupt ends die of SIGINT, as without deltawitness.
 
-    CPython notes an unhandled KeyboardInterrupt in a flag, and dies of the signal at the very end
-    when it is set. Every `exec()` of text clears the flag, also one in an exit handler: importing
-    a dataclass or a named tuple is enough. An `exec()` that raises the exception sets it again.
+    CPython sets a flag for an unhandled KeyboardInterrupt and, when the flag is set at the very end,
+    kills itself with SIGINT. Every `exec()` of text clears the flag, also in an exit handler, where an
+    import of a dataclass or a named tuple calls it. An `exec()` that raises KeyboardInterrupt sets it.
     """
-    error = unhandled()
+    error = unhandled_error()
     if type(error) is KeyboardInterrupt and _has_ended_main(error):
         with suppress(KeyboardInterrupt):
             exec("raise KeyboardInterrupt")  # noqa: S102 - a constant
 
 
 def _has_ended_main(error: BaseException) -> bool:
-    """Return whether nothing called the outermost frame: `code.interact()` sets `last_value` too."""
+    """Return whether the outermost frame has no caller. `code.interact()` also sets `sys.last_value`."""
     traceback = error.__traceback__
     return traceback is not None and traceback.tb_frame.f_back is None

@@ -1,4 +1,4 @@
-"""The processes around this one: the command that waits for it, and interpreters that it may start."""
+"""Related processes: the `deltawitness run` that waits for this one, and an interpreter to start."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ __all__ = ["interpreter", "supervisor_lock"]
 
 
 def supervisor_lock() -> str | None:
-    """Return the path of the lock of the command that waits for this process; None when none does.
+    """Return the lock path of the `deltawitness run` that waits for this process; None without one.
 
-    A process that the program starts inherits the variable, but has another parent.
+    The variable has the command's process id. A process that the program starts inherits the variable
+    but has another parent, so for it the result is None.
     """
     pid, _, lock = os.environ.get(Env.SUPERVISOR, "").partition(":")
     return lock if lock and pid == str(os.getppid()) else None
 
 
 def interpreter() -> str | None:
-    """Return the path of a Python interpreter like this one; None where this one is part of a program."""
+    """Return the path of this Python interpreter; None in a frozen program, or when none is found."""
     if getattr(sys, "frozen", False):
         return None
     candidates = [

@@ -1,7 +1,7 @@
 """A pytest plugin: the fixtures `captured_writes`, `fixed_ids` and `delta_telemetry`.
 
-Imports ours only when a fixture is asked for: pytest loads it for every test suite it is installed
-beside.
+The fixtures import deltawitness when a test uses them: pytest loads this module in every environment
+that deltawitness is installed in.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ __all__ = ["captured_writes", "delta_telemetry", "fixed_ids"]
 
 @pytest.fixture
 def captured_writes(request: pytest.FixtureRequest) -> Iterator[CapturedWrites]:
-    """Every Delta write that the test makes."""
+    """Collect every Delta write that the test makes."""
     if "delta_telemetry" in request.fixturenames:
-        request.getfixturevalue("delta_telemetry")  # it brings its own providers, so it goes first
+        request.getfixturevalue(
+            "delta_telemetry"
+        )  # instruments with its own providers, so it is first
     from deltawitness.testing import capture_writes  # noqa: PLC0415 - see the module
 
     with capture_writes() as captured:
@@ -30,7 +32,7 @@ def captured_writes(request: pytest.FixtureRequest) -> Iterator[CapturedWrites]:
 
 @pytest.fixture
 def fixed_ids() -> Iterator[None]:
-    """Run and write ids that count up from 1."""
+    """Make run ids and write ids count up from 1."""
     from deltawitness import testing  # noqa: PLC0415 - see the module
 
     with testing.fixed_ids():
@@ -39,7 +41,7 @@ def fixed_ids() -> Iterator[None]:
 
 @pytest.fixture
 def delta_telemetry() -> Iterator[InMemoryTelemetry]:
-    """Every span, metric and log record of the Delta writes that the test makes."""
+    """Collect every span, metric and log record of the Delta writes that the test makes."""
     from deltawitness.testing import capture_telemetry  # noqa: PLC0415 - see the module
 
     with capture_telemetry() as memory:

@@ -1,7 +1,7 @@
-"""The one place where paths, SQL, rows and secrets are made fit to leave the process.
+"""Redact paths, SQL, rows and secrets before anything is exported. All exported text passes through here.
 
-Text is reduced, never trusted: what looks like a path, a URI, a literal, a credential or a preview
-of rows is replaced by a mark. The patterns are linear and the text is cut before they run.
+Whatever looks like a path, a URI, a literal, a credential or a preview of rows is replaced by a
+placeholder. The patterns run in linear time, and the text is truncated before they run.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ __all__ = [
 ]
 
 TEXT_LIMIT = 300
-"""Characters of free text that may leave the process."""
+"""Maximum length in characters of exported free text."""
 
 _READ_LIMIT = 8192
-"""Characters of free text that are looked at."""
+"""Characters of a text that are processed; the rest is dropped."""
 
-CAST_MARK = "cast value ? "
+CAST_PLACEHOLDER = "cast value ? "
 
-_MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), mark)
-    for pattern, mark in (
+_PLACEHOLDERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), placeholder)
+    for pattern, placeholder in (
         (r"\x1b\[[0-9;]*[A-Za-z]", ""),
-        # A preview of rows: everything from its first line on.
+        # A preview of rows: everything from its first line to the end.
         (r"(?is)preview of invalid data.*", "[rows]"),
         (r"(?s)\+-[-+]*\+.*", "[rows]"),
         (r"(?s)[┌│].*", "[rows]"),
         (r"(?m)^\s*\|.*\|\s*$", "[rows]"),
         (r"(?is)\b(?:in row|rows?|values?)\s*:?\s*\[.*?(?:\]|$)", "[rows]"),
-        # A pattern that is shown with a mark under its fault: everything from there on.
+        # A regular expression shown with a caret under its error: everything from there to the end.
         (r"(?is)regex(?:p)? parse error:.*", "regex parse error: ?"),
         (r"(?is)\bdid not compile:.*", "did not compile: ?"),
-        # A literal without quotes, between the engine's own words; it may hold them itself.
-        (r"(?is)\bcast (?:value|string)\s.{0,2000}\s(?=to value of \w+ type)", CAST_MARK),
-        (r"(?is)\bcast (?:value|string)\s.{0,2000}?\s(?=to\b)", CAST_MARK),
+        # A literal without quotes between words of the engine; the literal may contain the same words.
+        (r"(?is)\bcast (?:value|string)\s.{0,2000}\s(?=to value of \w+ type)", CAST_PLACEHOLDER),
+        (r"(?is)\bcast (?:value|string)\s.{0,2000}?\s(?=to\b)", CAST_PLACEHOLDER),
         (r"(?s)\$([A-Za-z_]*)\$.*?(?:\$\1\$|$)", "?"),
         (r"(?s)-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", "[secret]"),
         (r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_.-]+", "[secret]"),
         (r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}", "[secret]"),
         (r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b", "[secret]"),
-        # Tokens that are known by how they begin.
+        # Access tokens that have a known prefix.
         (
             (
                 r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
@@ -71,7 +71,7 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             ),
             "[secret]",
         ),
-        # Any URI, whole, with the credentials and the query that it may hold.
+        # Any URI, including its credentials and its query.
         (r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*", "[uri]"),
         (r"(?i)\bfile:[^\s\"'`<>|]+", "[uri]"),
         (
@@ -85,11 +85,11 @@ _MARKS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?i)\b(?:sig|signature)%3d[^\s\"'&]+", "[secret]"),
         (r"(?i)[?&](?:sig|sv|se|sp|sr|st|x-[a-z]+-[a-z-]+)=[^\s\"'&]+", "[secret]"),
         (r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,253}\.[A-Za-z]{2,24}\b", "[email]"),
-        # SQL and error literals between quotes; a doubled or an escaped quote goes on.
-        # After an escaped one nobody knows where it ends: in some dialects that is the end, in some not.
+        # Literals between quotes in SQL and errors; a doubled quote does not end a literal. A backslash
+        # before a quote ends the literal in some dialects and not in others: drop the rest of the text.
         (r"(?s)'(?:[^'\\]|''|\\[^'])*(?:'|\\'.*|$)", "?"),
         (r"\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
-        # To the end of the line: nothing says where a path with blanks ends.
+        # To the end of the line: the end of a path with blanks cannot be recognized.
         (r"(?<![\w])[A-Za-z]:\\[^\n\"'<>|]*", "[path]"),
         (r"\\\\[^\s\"'<>|]+", "[path]"),
         (r"(?<![\w<])(?:~|\.{1,2})?/[^\s\"'`<>|,;:)\]}]*", "[path]"),
@@ -105,7 +105,7 @@ _SECRET_NAME = re.compile(
     r"(?i)passw(?:or)?d|passwd|secret|token|credential|api[_-]?key|access[_-]?key|eyJ[A-Za-z0-9_-]{8}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|[A-Za-z0-9+/_-]{40,}|[0-9a-f]{24,}"
 )
-_HOMES = frozenset({"home", "Users", "users", "Documents and Settings"})
+_HOME_PARENTS = frozenset({"home", "Users", "users", "Documents and Settings"})
 _SECRET_KEY = re.compile(
     r"(?i)passw(?:or)?d|passwd|secret|token|credential|authorization|cookie|api[_-]?key"
     r"|access[_-]?key|account[_-]?key|private[_-]?key|(?:^|[._-])sas(?:$|[._-])|connection[_-]?string"
@@ -118,15 +118,15 @@ _DATA_KEY = re.compile(
 
 
 def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
-    """Return the event as it may leave the process.
+    """Return a copy of an event that is safe to export.
 
     Args:
-        event: the full record, which stays as it is.
-        settings: whether table ids are keyed.
+        event: the full event; not changed.
+        settings: provides the key for table ids, if one is set.
 
     Returns:
-        The same event without locations, its cache key hashed, its texts reduced, its table id
-        keyed when a key is set. Redacting it again changes nothing.
+        The event without locations and thread name, with a hashed cache key, redacted texts, and
+        table ids that are keyed when a key is set. The function is idempotent.
     """
     return replace(
         event,
@@ -139,7 +139,7 @@ def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
 
 
 def redacted_run(run: RunContext) -> RunContext:
-    """Return the run with its job and its attributes as they may leave the process."""
+    """Return a copy of a run with a redacted job name and redacted attributes."""
     attributes = {
         redact_label(name): redact_named(name, value) for name, value in run.attributes.items()
     }
@@ -147,7 +147,7 @@ def redacted_run(run: RunContext) -> RunContext:
 
 
 def redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
-    """Return what a write means to do as it may leave the process."""
+    """Return a copy of a write's intent without location, with redacted policy, cache key and inputs."""
     key = intent.cache_key
     inputs, run_inputs = (
         tuple(
@@ -170,7 +170,7 @@ def _redacted_outcome(outcome: WriteOutcome, location: str | None) -> WriteOutco
     if not isinstance(outcome, Failed):
         return outcome
     if outcome.is_programs_own:
-        # Its type stands beside it, in `exception_type`.
+        # `exception_type` remains.
         return replace(outcome, message="")
     message = without_source_words(outcome.message)
     return replace(outcome, message=redact_text(message, location=location))
@@ -183,7 +183,7 @@ _TRACEBACK = re.compile(
 
 
 def without_source_words(text: str) -> str:
-    """Return an engine's text without what the source of a write said, but for its exception's type.
+    """Remove the error text of a source of rows from an engine's text; keep the exception's type.
 
     >>> without_source_words("Arrow error: C Data interface error: Invalid: no age for Ann")
     'Arrow error: the source of the rows failed'
@@ -196,9 +196,9 @@ def without_source_words(text: str) -> str:
     return f"{text[: found.start()]}the source of the rows failed{kind}"
 
 
-def _keyed(known: str | None, uri: str | None, settings: Settings) -> str | None:
+def _keyed(unkeyed: str | None, uri: str | None, settings: Settings) -> str | None:
     if settings.table_id_key is None or uri is None:
-        return known
+        return unkeyed
     return table_id(uri, key=settings.table_id_key)
 
 
@@ -207,7 +207,7 @@ _HASHED = re.compile(r"key:[0-9a-f]{32}")
 
 @lru_cache(maxsize=1024)
 def key_hash(cache_key: str) -> str:
-    """Return what stands for a cache key outside the process: its hash, marked as one.
+    """Return the exported form of a cache key: `key:` and 32 hex digits of its SHA-256. Idempotent.
 
     >>> key_hash("k") == key_hash(key_hash("k"))
     True
@@ -221,9 +221,9 @@ def redact_text(text: str, *, location: str | None = None) -> str:
     """Return free text without literals, rows, paths, URIs, credentials and e-mail addresses.
 
     Args:
-        text: any text; what is beyond the first 8,192 characters is not looked at and is dropped.
-        location: of the table that the text is about, found in it in any spelling: no pattern can
-            tell where a path with blanks ends.
+        text: any text; characters after the first 8,192 are dropped.
+        location: location of the table that the text is about. Its spellings are replaced first,
+            because no pattern can recognize the end of a path with blanks.
 
     Returns:
         One line of at most 300 characters.
@@ -231,31 +231,32 @@ def redact_text(text: str, *, location: str | None = None) -> str:
     >>> redact_text("cannot read /home/ann/t/part-1.parquet: id = 'x' and n > 3")
     'cannot read [path]: id = ? and n > ?'
     """
-    # Half a surrogate pair is no text that an exporter could encode.
+    # An exporter cannot encode a lone surrogate.
     reduced = without_location(text[:_READ_LIMIT].encode("utf-8", "replace").decode(), location)
-    for pattern, mark in _MARKS:
-        reduced = pattern.sub(mark, reduced)
+    for pattern, placeholder in _PLACEHOLDERS:
+        reduced = pattern.sub(placeholder, reduced)
     line = " ".join(reduced.split())
     return line if len(line) <= TEXT_LIMIT else line[: TEXT_LIMIT - 1] + "…"
 
 
 def without_location(text: str, location: str | None) -> str:
-    """Return a text in which a location, in any spelling, is a `/`: a path with blanks has no end."""
+    """Replace each spelling of a location in a text by `/`. The patterns cannot match paths with blanks."""
     for spelling in () if location is None else _spellings(location):
         text = text.replace(spelling, "/")
     return text
 
 
 def message_for_ledger(text: str, mode: LedgerMessages) -> str | None:
-    """Return an error's text as the ledger and the terminal show it, which lie beside the data.
+    """Return an error's text for the ledger and the terminal, which stay next to the data.
 
     Args:
-        text: any text; what is beyond the first 8,192 characters is dropped.
-        mode: `safe` keeps numbers, paths and quoted names, without previews of rows, values that
-            could not be cast, and secrets; `full` keeps all but secrets; `type` keeps nothing.
+        text: any text; characters after the first 8,192 are dropped.
+        mode: `safe` removes secrets, previews of rows, e-mail addresses and values that could not be
+            cast, and leaves numbers, paths and quoted names; `full` removes only secrets; `type`
+            removes everything.
 
     Returns:
-        One line of at most 1,000 characters; None where there is nothing to keep.
+        One line of at most 1,000 characters; None when `mode` is `type`.
 
     >>> message_for_ledger("expected 1 column, got 2: can't read /data/t", LedgerMessages.SAFE)
     "expected 1 column, got 2: can't read /data/t"
@@ -264,21 +265,23 @@ def message_for_ledger(text: str, mode: LedgerMessages) -> str | None:
         return None
     reduced = text[:_READ_LIMIT].encode("utf-8", "replace").decode()
     reduced = _URI.sub(_uri_without_credentials, reduced)
-    for pattern, mark in _LOCAL_MARKS[mode]:
-        reduced = pattern.sub(mark, reduced)
+    for pattern, placeholder in _LEDGER_PLACEHOLDERS[mode]:
+        reduced = pattern.sub(placeholder, reduced)
     line = " ".join(reduced.split())
     return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"
 
 
 MESSAGE_LIMIT = 1000
-"""Characters of an error's text that the ledger keeps."""
+"""Maximum length in characters of an error's text in the ledger."""
 
 _URI = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*")
 _ALWAYS_MASKED = frozenset({"", "[secret]"})
-_LOCAL_MARKS = {
-    LedgerMessages.FULL: tuple(entry for entry in _MARKS if entry[1] in _ALWAYS_MASKED),
+_LEDGER_PLACEHOLDERS = {
+    LedgerMessages.FULL: tuple(entry for entry in _PLACEHOLDERS if entry[1] in _ALWAYS_MASKED),
     LedgerMessages.SAFE: tuple(
-        entry for entry in _MARKS if entry[1] in _ALWAYS_MASKED | {"[rows]", "[email]", CAST_MARK}
+        entry
+        for entry in _PLACEHOLDERS
+        if entry[1] in _ALWAYS_MASKED | {"[rows]", "[email]", CAST_PLACEHOLDER}
     ),
 }
 
@@ -292,25 +295,29 @@ def _uri_without_credentials(found: re.Match[str]) -> str:
 
 @lru_cache(maxsize=256)
 def _spellings(location: str) -> tuple[str, ...]:
-    """Return how an engine may write a location and the folders that it lies in, longest first."""
+    """Return the spellings an engine may use for a location and its parent folders, longest first."""
     path = urlsplit(location).path if "://" in location else location
     plain = unquote(path).strip("/")
     segments = plain.split("/")
     folders = ["/".join(segments[:end]) for end in range(len(segments), 0, -1)]
-    # A single word may be a word of the message; with a blank in it, it is none.
-    told = [folder for folder in folders if "/" in folder or " " in folder]
-    ways = {way for folder in told for way in (folder, quote(folder), quote(folder, safe="/ "))}
-    as_it_stands = path.strip("/")
-    if "/" in as_it_stands or " " in as_it_stands:
-        ways.add(as_it_stands)
-    return tuple(sorted(ways, key=len, reverse=True))
+    # A single word may also be a word of the message; a name with a slash or a blank is not.
+    distinct = [folder for folder in folders if "/" in folder or " " in folder]
+    spellings = {
+        spelling
+        for folder in distinct
+        for spelling in (folder, quote(folder), quote(folder, safe="/ "))
+    }
+    unquoted = path.strip("/")
+    if "/" in unquoted or " " in unquoted:
+        spellings.add(unquoted)
+    return tuple(sorted(spellings, key=len, reverse=True))
 
 
 @lru_cache(maxsize=1024)
 def redact_label(label: str) -> str:
-    """Return a name that a person gave (a job, a policy) as it may leave the process.
+    """Return a name that a user chose, such as of a job or a policy, in a form that is safe to export.
 
-    A plain name stays what it is, digits included; anything else is treated as free text.
+    A plain name is unchanged, digits included; anything else is redacted as free text.
 
     >>> redact_label("nightly-load_2024.1"), redact_label("/home/ann/job")
     ('nightly-load_2024.1', '[path]')
@@ -322,17 +329,17 @@ def redact_label(label: str) -> str:
 
 
 def redact_named(name: str, value: str) -> str:
-    """Return a value that is known by a name: a secret's is masked, another's is a label or text."""
+    """Redact a named value: mask it if its name is that of a secret, else redact it as a label."""
     return "[secret]" if _SECRET_KEY.search(name) else redact_label(value)
 
 
 def redact_value(value: object, *, depth: int = 6, width: int = 64) -> Any:
-    """Return a structured payload as it may leave the process.
+    """Return a copy of a structured payload that is safe to export.
 
     Args:
-        value: mappings, sequences and scalars; anything else is told by its class only.
-        depth: how deep it is followed.
-        width: how many members of each mapping or sequence are kept.
+        value: mappings, sequences and scalars; any other object is replaced by its class name.
+        depth: number of levels that are copied.
+        width: number of members that are copied of each mapping or sequence.
 
     >>> redact_value({"rows": 3, "password": "x", "files": ["/home/ann/a"]})
     {'rows': 3, 'password': '[secret]', 'files': ['[path]']}
@@ -345,7 +352,7 @@ def redact_value(value: object, *, depth: int = 6, width: int = 64) -> Any:
         case Mapping() if depth > 0:
             return {
                 redact_label(str(name)): (
-                    _mark_for(str(name), member)
+                    _placeholder_for(str(name), member)
                     or redact_value(member, depth=depth - 1, width=width)
                 )
                 for name, member in list(value.items())[:width]
@@ -358,10 +365,10 @@ def redact_value(value: object, *, depth: int = 6, width: int = 64) -> Any:
             return f"[{type(value).__name__}]"
 
 
-def _mark_for(name: str, member: object) -> str | None:
-    """Return what stands for a member whose name says that it is a secret, or data, or SQL."""
+def _placeholder_for(name: str, member: object) -> str | None:
+    """Return the placeholder of a member whose name is that of a secret, of data or of SQL, else None."""
     if member is None or isinstance(member, int | float):
-        return None  # a count of rows is no row
+        return None  # a number of rows is not a row
     if _SECRET_KEY.search(name):
         return "[secret]"
     return "[rows]" if _DATA_KEY.fullmatch(name) else None
@@ -369,7 +376,7 @@ def _mark_for(name: str, member: object) -> str | None:
 
 @lru_cache(maxsize=4096)
 def strip_credentials(uri: str) -> str:
-    """Return a location as it may be kept on this machine: no user, password, query or fragment.
+    """Return a location without user, password, query and fragment, for storage on this machine.
 
     >>> strip_credentials("s3://key:secret@bucket/t?sig=x")
     's3://bucket/t'
@@ -380,7 +387,7 @@ def strip_credentials(uri: str) -> str:
         return uri
     parts = urlsplit(uri)
     user, _, host = parts.netloc.rpartition("@")
-    # In abfss://container@account the part before the @ is the container, no credential.
+    # In abfss://container@account the part before the @ is the container, not a credential.
     is_container = parts.scheme.lower() in _CONTAINER_SCHEMES and user and ":" not in user
     netloc = parts.netloc if is_container else host
     return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
@@ -393,16 +400,16 @@ _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 def table_name_for(
     uri: str | None, metadata_name: str | None, mode: TableNames = TableNames.PATH
 ) -> str | None:
-    """Return the name of a table that may be told.
+    """Return the name of a table for telemetry.
 
     Args:
-        uri: where it lies.
-        metadata_name: the name set in its metadata, which wins.
-        mode: which of the two may be told.
+        uri: location of the table.
+        metadata_name: the name in the table's metadata; it has precedence.
+        mode: which of the two sources may be used.
 
     Returns:
-        None when there is no name, when it is no plain identifier, looks like a secret, or is a
-        person's home folder.
+        None when there is no name, or when the name is not a plain identifier, looks like a secret,
+        or is a user's home folder.
 
     >>> table_name_for("s3://bucket/lake/flights/", None)
     'flights'
@@ -422,6 +429,10 @@ def table_name_for(
 def _last_segment(uri: str) -> str | None:
     path = unquote(urlsplit(strip_credentials(uri)).path if "://" in uri else uri)
     segments = [segment for segment in re.split(r"[/\\]", path) if segment not in {"", "."}]
-    if not segments or (len(segments) > 1 and segments[-2] in _HOMES) or segments == ["root"]:
+    if (
+        not segments
+        or (len(segments) > 1 and segments[-2] in _HOME_PARENTS)
+        or segments == ["root"]
+    ):
         return None
     return segments[-1]

@@ -1,8 +1,8 @@
-"""Which run a write belongs to: carried by context variables, and by environment to other processes.
+"""The run that a write belongs to. Context variables hold it; environment variables pass it to processes.
 
-A run is what OpenLineage calls a run: one execution of a named job. With no explicit run open, a
-process-wide implicit one answers, so that every write has a run. An explicit run opened inside
-another keeps it as its parent.
+A run is what OpenLineage calls a run: one execution of a named job. Each process has an implicit run,
+which is the current one where no explicit run is open, so every write has a run. An explicit run that
+is opened inside another has it as its parent.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ class RunContext:
     """One execution of a job.
 
     Attributes:
-        run_id: UUIDv7 of the run (or the id that the parent process handed down).
-        job: name of the job that runs.
-        parent_run_id: the run it was opened in, if any.
+        run_id: UUIDv7 of the run, or the id from `DELTAWITNESS_RUN_ID`.
+        job: name of the job.
+        parent_run_id: id of the enclosing run; None for a run without one.
         started_at: nanoseconds since the Unix epoch.
-        attributes: the caller's own facts about the run.
-        traceparent: W3C trace context that the process was started with, if any.
-        is_joined: whether another process opened it and this one takes part in it.
-        is_process: whether it is opened around the whole process, for it and not by it.
-        force_sample: whether a tail sampler shall keep its traces, whatever they say.
+        attributes: the caller's attributes of the run.
+        traceparent: W3C trace context that the process was started with; None without one.
+        is_joined: whether another process opened the run and this process participates in it.
+        is_process: whether deltawitness opened the run around the entire process.
+        force_sample: whether a tail sampler shall keep the run's traces regardless of their content.
     """
 
     run_id: str
@@ -84,7 +84,7 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True)
 class CacheContext:
-    """The ambient policy, scope and key of the writes inside a :func:`cache_context`."""
+    """Policy, scope and key of the writes inside a :func:`cache_context`."""
 
     policy: str | None = None
     scope: CacheScope | None = None
@@ -92,19 +92,22 @@ class CacheContext:
 
 
 class RunListener(Protocol):
-    """Is told when an explicit run opens and closes; what it raises is its own to catch."""
+    """Callbacks for the opening and closing of explicit runs.
+
+    A listener must catch its own exceptions: one that it raises reaches the program.
+    """
 
     def run_started(self, run: RunContext, /) -> None:
-        """Take note that `run` has opened; called inside it."""
+        """Handle the start of a run. The run is the current one during the call."""
 
-    def run_settling(self, run: RunContext, /) -> None:
-        """Wait for what `run` left to do, if it can be waited for; an event loop calls it aside."""
+    def run_ending(self, run: RunContext, /) -> None:
+        """Wait for the pending work of a run before it ends. `async with` calls it in a worker thread."""
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
-        """Take note that `run` is closing, with the error that ended it; called inside it."""
+        """Handle the end of a run and the error that ended it. The run is still the current one."""
 
     def run_closed(self, run: RunContext, /) -> None:
-        """Store what is known of `run`, which is over; an event loop calls it aside."""
+        """Store the results of a run that has ended. `async with` calls it in a worker thread."""
 
 
 NO_CACHE_CONTEXT = CacheContext()
@@ -119,10 +122,10 @@ reset_in_child("_process_run_lock", globals(), threading.Lock)
 
 
 def current_run() -> RunContext:
-    """Return the run that a write made here and now would belong to; there always is one.
+    """Return the run of the calling context: the innermost explicit run, else the process's implicit run.
 
     Raises:
-        ConfigurationError: the environment names a run id that is none, or a flag that is neither.
+        ConfigurationError: the environment variable of the run id or of the sampling flag is invalid.
 
     >>> with run("nightly") as r:
     ...     current_run() is r
@@ -132,17 +135,17 @@ def current_run() -> RunContext:
 
 
 def check_environment() -> None:
-    """Check what the environment says of this process's run, without starting it.
+    """Validate the environment variables of this process's implicit run, without starting the run.
 
     Raises:
-        ConfigurationError: it names a run id that is none, or a flag that is neither.
+        ConfigurationError: the environment variable of the run id or of the sampling flag is invalid.
     """
     if _process_run is None:
         run_from_environment(os.environ)
 
 
 def started_process_run() -> RunContext | None:
-    """Return the implicit run of this process, if anything has belonged to it so far."""
+    """Return the implicit run of this process; None when it has not started."""
     return _process_run
 
 
@@ -155,10 +158,10 @@ def _start_process_run() -> RunContext:
 
 
 def cache_context_from_environment(environ: Mapping[str, str]) -> CacheContext:
-    """Return the cache context that a parent process has handed down by its environment.
+    """Return the cache context that a parent process has set in environment variables.
 
     Raises:
-        ConfigurationError: the scope is not one of the closed set.
+        ConfigurationError: the scope is not a :class:`CacheScope`.
     """
     policy, scope, key = (
         environ.get(name) or None for name in (Env.CACHE_POLICY, Env.CACHE_SCOPE, Env.CACHE_KEY)
@@ -166,11 +169,11 @@ def cache_context_from_environment(environ: Mapping[str, str]) -> CacheContext:
     if not (policy or scope or key):
         return NO_CACHE_CONTEXT
     try:
-        known = CacheScope(scope) if scope else None
+        parsed = CacheScope(scope) if scope else None
     except ValueError:
         msg = f"{Env.CACHE_SCOPE}: expected one of {', '.join(CacheScope)}"
         raise ConfigurationError(msg) from None
-    return CacheContext(policy or None, known, key or None)
+    return CacheContext(policy or None, parsed, key or None)
 
 
 def run_from_environment(environ: Mapping[str, str]) -> RunContext:
@@ -208,19 +211,19 @@ def _program_name() -> str:
 
 
 def adopt_run(context: RunContext) -> None:
-    """Make `context` the implicit run of this process: how a spawned child joins its parent's run."""
+    """Set the implicit run of this process. A spawned child joins its parent's run by it."""
     global _process_run, _process_cache
     with _process_run_lock:
         _process_run, _process_cache = context, None
 
 
 def is_process_run(context: RunContext) -> bool:
-    """Tell whether `context` is the implicit run of this process, which ends with it."""
+    """Return whether `context` is the implicit run of this process, which ends with the process."""
     return _process_run is not None and _process_run.run_id == context.run_id
 
 
 def forget_process_run() -> None:
-    """Forget the implicit run, so that the next write starts one from the environment; for tests."""
+    """Drop the implicit run, so that the next write starts one from the environment. For tests."""
     global _process_run, _process_cache  # noqa: PLW0603 - see _start_process_run
     with _process_run_lock:
         _process_run = _process_cache = None
@@ -231,15 +234,15 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
 
     Args:
         job: name of the job; the same for every execution of it.
-        attributes: facts about this run, as text; they go to spans and logs, never to metrics.
-        run_id: an id given from outside (a scheduler's), else a new UUIDv7.
-        force_sample: mark every span of the run, and of the runs inside it, so that the reference
-            Collector's tail sampling keeps their traces.
+        attributes: text attributes of this run; exported on spans and logs, never on metrics.
+        run_id: an external id, such as a scheduler's; a new UUIDv7 when None.
+        force_sample: set `deltawitness.sample.force` on every span of the run and of the runs inside
+            it, so that the reference Collector's tail sampling keeps their traces.
 
     Raises:
-        ConfigurationError: the job name is empty, or the run id is not 1 to 128 letters,
-            digits or `._:-`, or a generator function is decorated: it runs when somebody else is
-            at work, so that a run around it would take the writes in between as well.
+        ConfigurationError: the job name is empty; the run id is not 1 to 128 letters, digits or
+            `._:-`; or a generator function is decorated. A generator is suspended between its items,
+            so a run around it would also include the writes that its consumer makes in between.
 
     >>> with run("nightly", attributes={"shard": "3"}) as outer:
     ...     with run("load") as inner:
@@ -276,7 +279,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         self._attributes = MappingProxyType({str(k): str(v) for k, v in (attributes or {}).items()})
         self._run_id = run_id
         self._force_sample = force_sample
-        # The same object may be entered again inside itself, and by several tasks at a time.
+        # The same object may be entered again inside its own block, and by several tasks at once.
         self._open: list[tuple[RunContext, Token[RunContext | None]]] = []
 
     def __enter__(self) -> RunContext:
@@ -305,19 +308,19 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        context, token = self._leaving()
+        context, token = self._pop_open()
         try:
             for listener in reversed(_listeners):
-                listener.run_settling(context)
+                listener.run_ending(context)
         finally:
             _close(context, token, error)
         for listener in reversed(_listeners):
             listener.run_closed(context)
 
-    def _leaving(self) -> tuple[RunContext, Token[RunContext | None]]:
-        here = _run.get()
-        of_here = [entry for entry in self._open if entry[0] is here]
-        entry = of_here[-1] if of_here else self._open[-1]
+    def _pop_open(self) -> tuple[RunContext, Token[RunContext | None]]:
+        current = _run.get()
+        matching = [entry for entry in self._open if entry[0] is current]
+        entry = matching[-1] if matching else self._open[-1]
         self._open.remove(entry)
         return entry
 
@@ -330,19 +333,19 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        import asyncio  # noqa: PLC0415 - a tenth of our import time, and there already where this runs
+        import asyncio  # noqa: PLC0415 - a tenth of our import time; already imported where this runs
 
-        context, token = self._leaving()
+        context, token = self._pop_open()
         try:
             for listener in reversed(_listeners):
-                await asyncio.to_thread(listener.run_settling, context)
+                await asyncio.to_thread(listener.run_ending, context)
         finally:
             _close(context, token, error)
         for listener in reversed(_listeners):
             await asyncio.to_thread(listener.run_closed, context)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Wrap `function`, plain or async, so that each call is a run of its own."""
+        """Wrap a plain or async function so that each call opens a new run."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             msg = "run: a generator function cannot be a run; open one inside it, or around its use"
             raise ConfigurationError(msg)
@@ -385,21 +388,24 @@ def _close(
         _run.reset(token)
 
 
-def called_in(
+def call_in_run(
     context: RunContext,
     cache: CacheContext,
     function: Callable[P, R],
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> R:
-    """Return what `function` returns when it is called in a run that was opened elsewhere."""
-    with taking_part(context, cache):
+    """Call `function` with `context` as the current run and `cache` as the cache context."""
+    with use_run(context, cache):
         return function(*args, **kwargs)
 
 
 @contextmanager
-def taking_part(context: RunContext, cache: CacheContext) -> Iterator[None]:
-    """Let the block take part in a run that was opened elsewhere."""
+def use_run(context: RunContext, cache: CacheContext) -> Iterator[None]:
+    """Make `context` the current run and `cache` the cache context of the block.
+
+    The run was opened elsewhere: listeners are not called, and the end of the block does not end it.
+    """
     tokens = _run.set(context), _cache.set(cache)
     try:
         yield
@@ -409,15 +415,15 @@ def taking_part(context: RunContext, cache: CacheContext) -> Iterator[None]:
 
 
 def add_run_listener(listener: RunListener) -> None:
-    """Tell `listener` of every explicit run from now on, in order of adding."""
-    global _listeners  # noqa: PLW0603 - replaced whole, so that a run in progress sees a stable tuple
+    """Call `listener` for every explicit run from now on. Listeners are called in the order of adding."""
+    global _listeners  # noqa: PLW0603 - a new tuple, so that a run in progress iterates over a stable one
     _listeners = (*_listeners, listener)
 
 
 def remove_run_listener(listener: RunListener) -> None:
-    """Stop telling `listener`; unknown listeners are no error."""
+    """Remove a listener; one that was not added is ignored."""
     global _listeners  # noqa: PLW0603 - see add_run_listener
-    _listeners = tuple(known for known in _listeners if known is not listener)
+    _listeners = tuple(other for other in _listeners if other is not listener)
 
 
 @contextmanager
@@ -427,17 +433,17 @@ def cache_context(
     scope: CacheScope | str | None = None,
     key: str | None = None,
 ) -> Iterator[CacheContext]:
-    """Give the writes inside the block a policy, scope and cache key without touching their calls.
+    """Set the policy, scope and cache key of the writes inside the block.
 
-    What is left out is inherited from the block around it.
+    An argument that is None is inherited from the enclosing block.
 
     Args:
         policy: name of the policy (`cache.policy`).
         scope: one of `view`, `dataset`, `artifact`, `metadata`, `ledger`.
-        key: the cache key; only its hash leaves the process.
+        key: the cache key; only its hash is exported.
 
     Raises:
-        ConfigurationError: the scope is not one of the closed set, or the policy is empty.
+        ConfigurationError: the scope is not one of these, or the policy is empty.
 
     >>> with cache_context(policy="nightly_views", scope="view"):
     ...     current_cache_context().policy
@@ -464,10 +470,10 @@ def _merged(
 
 
 def parse_scope(scope: CacheScope | str) -> CacheScope:
-    """Return `scope` as a member of the closed set.
+    """Return `scope` as a :class:`CacheScope`.
 
     Raises:
-        ConfigurationError: it is not one; the message lists them.
+        ConfigurationError: there is no such scope; the message lists the scopes.
     """
     try:
         return CacheScope(scope)
@@ -477,10 +483,10 @@ def parse_scope(scope: CacheScope | str) -> CacheScope:
 
 
 def current_cache_context() -> CacheContext:
-    """Return the ambient policy, scope and key.
+    """Return the policy, scope and key of the calling context, else those of the environment.
 
     Raises:
-        ConfigurationError: the environment names a scope that is none.
+        ConfigurationError: the scope in the environment is invalid.
     """
     context = _cache.get()
     return _inherited_cache_context() if context is NO_CACHE_CONTEXT else context
@@ -495,7 +501,7 @@ def _inherited_cache_context() -> CacheContext:
 
 @contextmanager
 def suppressed() -> Iterator[None]:
-    """Leave the writes inside the block unobserved: neither stamped nor reported.
+    """Do not observe the writes inside the block: no commit metadata, no telemetry, no ledger row.
 
     >>> with suppressed():
     ...     is_suppressed()
@@ -509,23 +515,26 @@ def suppressed() -> Iterator[None]:
 
 
 def is_suppressed() -> bool:
-    """Tell whether writes made here and now go unobserved."""
+    """Return whether writes of the calling context are not observed."""
     return _suppressed.get()
 
 
-def unhandled() -> BaseException | None:
-    """Return the error that ends the process; one that a prompt has shown is long past."""
+def unhandled_error() -> BaseException | None:
+    """Return the unhandled exception that ends the process; None when there is none.
+
+    An interactive prompt (`sys.ps1`) shows an exception and goes on, so there the result is None.
+    """
     return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
 
 
 @dataclass(frozen=True, slots=True)
 class Ambient:
-    """The run, the cache context and the suppression of a thread, for another one to take over.
+    """Run, cache context and suppression of one thread, to be set in another thread.
 
     Attributes:
-        run: the explicit run; None outside of any.
+        run: the explicit run; None when none is open.
         cache: the cache context.
-        is_suppressed: whether writes go unobserved.
+        is_suppressed: whether writes are not observed.
     """
 
     run: RunContext | None
@@ -534,17 +543,17 @@ class Ambient:
 
     @classmethod
     def current(cls) -> Self:
-        """Return those of here and now."""
+        """Return the values of the calling context."""
         return cls(_run.get(), _cache.get(), _suppressed.get())
 
     @property
     def is_empty(self) -> bool:
-        """Whether they are those of a new thread."""
+        """Whether all values are the defaults, as in a new thread."""
         return self.run is None and self.cache is NO_CACHE_CONTEXT and not self.is_suppressed
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make them those of the block."""
+        """Set the values for the block, and reset them at its end."""
         tokens = _run.set(self.run), _cache.set(self.cache), _suppressed.set(self.is_suppressed)
         try:
             yield

@@ -1,12 +1,12 @@
-"""Every name deltawitness gives to anything: attributes, instruments, events, variables, commit keys.
+"""All names that deltawitness emits or reads: attributes, instruments, events, variables, commit keys.
 
-No other module spells one of these strings. Where a name comes from a specification, the line
-above it says which.
+No other module repeats these strings. Where a name is from a specification, the comment above it names
+the specification.
 
 * `db.*`, `error.*`, `exception.*`: OpenTelemetry semantic conventions 1.44, database client
   spans, metrics and exceptions (https://opentelemetry.io/docs/specs/semconv/database/).
 * `cicd.*`: the CI/CD registry of the same conventions (release candidate).
-* `delta.*`, `cache.*`, `deltawitness.*`: ours, for what the conventions have no name for.
+* `delta.*`, `cache.*`, `deltawitness.*`: names of deltawitness, where the conventions have none.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from enum import StrEnum
 from typing import Final
 
 WITNESS_VERSION: Final = "0.1.0"
-"""The version of this library, also stamped on each commit as `witness_version`."""
+"""The version of this library; also the commit key `witness_version` of each observed commit."""
 
 SCOPE_NAME: Final = "deltawitness"
 """Instrumentation scope of the tracer, meter and logger."""
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-"""Schema URL of the conventions that our telemetry follows."""
+"""Schema URL of the semantic conventions that the telemetry follows."""
 
 DB_SYSTEM_DELTALAKE: Final = "deltalake"
-"""`db.system.name` of a commit: a custom value, lowercase and without version, as the spec asks."""
+"""`db.system.name` of a commit: a custom value, lowercase and without version, as specified."""
 
 DB_SYSTEM_DATAFUSION: Final = "datafusion"
 """`db.system.name` of a query, and of files that DataFusion writes."""
@@ -34,7 +34,7 @@ DB_SYSTEM_DATAFUSION: Final = "datafusion"
 
 
 class CacheScope(StrEnum):
-    """What kind of thing a write keeps (`cache.scope`)."""
+    """Kind of the object that a write stores (`cache.scope`)."""
 
     VIEW = "view"
     DATASET = "dataset"
@@ -44,7 +44,7 @@ class CacheScope(StrEnum):
 
 
 class CacheOperation(StrEnum):
-    """What is done to a cached thing (`cache.operation`)."""
+    """Operation on a stored object (`cache.operation`)."""
 
     WRITE = "write"
     MERGE = "merge"
@@ -75,14 +75,14 @@ UNCOMMITTED_OPERATIONS: Final = frozenset(
         CacheOperation.REGISTER,
     }
 )
-"""Operations that make no commit of their own: their rows name a version that another write made."""
+"""Operations that make no commit: their ledger rows have a version that another write committed."""
 
 OPERATION_REGISTER: Final = CacheOperation.REGISTER.value.upper()
-"""The `operation` of the ledger's row of a table that was registered in a session."""
+"""The `operation` of a ledger row about a table that was registered in a session."""
 
 
 class CacheResult(StrEnum):
-    """How it ended (`cache.result`)."""
+    """Result of an operation (`cache.result`)."""
 
     WRITE = "write"
     HIT = "hit"
@@ -92,7 +92,7 @@ class CacheResult(StrEnum):
 
 
 class Operation(StrEnum):
-    """The engine's operation (`db.operation.name`), spelled as the Delta log spells it where it does."""
+    """The engine's operation (`db.operation.name`), spelled as in the Delta log if it is recorded there."""
 
     WRITE = "WRITE"
     MERGE = "MERGE"
@@ -118,13 +118,13 @@ class Operation(StrEnum):
     COMPACT_LOGS = "COMPACT LOGS"
     GENERATE = "GENERATE"
     COPY = "COPY"
-    """DataFusion wrote files that are no Delta table: `COPY TO`, `write_parquet` and its kin."""
+    """DataFusion wrote files outside any Delta table: `COPY TO`, `write_parquet`, `write_csv`, ..."""
     SELECT = "SELECT"
-    """A query whose rows went to the program."""
+    """A query that returned rows to the program."""
 
 
 def system_of(operation: Operation) -> str:
-    """Return the `db.system.name` of an operation: which engine carries it out.
+    """Return the `db.system.name` of an operation: the engine that runs it.
 
     >>> system_of(Operation.MERGE), system_of(Operation.SELECT)
     ('deltalake', 'datafusion')
@@ -134,7 +134,7 @@ def system_of(operation: Operation) -> str:
 
 
 class ErrorType(StrEnum):
-    """The closed taxonomy of `error.type`, derived from the engine's class and text."""
+    """The closed set of values of `error.type`, derived from an exception's class and text."""
 
     COMMIT_CONFLICT = "commit_conflict"
     CONCURRENT_TRANSACTION = "concurrent_transaction"
@@ -161,24 +161,24 @@ class ErrorType(StrEnum):
     INTERRUPTED = "interrupted"
     ENGINE_PANIC = "engine_panic"
     OTHER = "_OTHER"
-    """Fallback of the OpenTelemetry conventions for an error outside the known set."""
+    """Fallback of the OpenTelemetry conventions for an error outside the set."""
 
 
 POLICY_UNMANAGED: Final = "unmanaged"
-"""`cache.policy` of a plain write that no policy was named for."""
+"""`cache.policy` of a write without a policy."""
 
 POLICY_OVERFLOW: Final = "_other"
-"""`cache.policy` on metrics once the cap of distinct policies is reached."""
+"""`cache.policy` on metrics for further policies after :data:`POLICY_CAP` distinct ones."""
 
 POLICY_CAP: Final = 64
-"""How many distinct policies metrics tell apart before :data:`POLICY_OVERFLOW`."""
+"""Maximum number of distinct policies on metrics, before :data:`POLICY_OVERFLOW`."""
 
 
-# --- commit keys (design decision 7) ---------------------------------------------------------------
+# --- commit keys -----------------------------------------------------------------------------------
 
 
 class CommitKey(StrEnum):
-    """The flat keys that a witnessed commit carries in its `commitInfo`."""
+    """The flat keys in the `commitInfo` of an observed commit."""
 
     RUN_ID = "run_id"
     WRITE_ID = "write_id"
@@ -197,13 +197,13 @@ class CommitKey(StrEnum):
 
 
 CACHE_ENTRY: Final = "cache_entry"
-"""The commit key under which a cache keeps what an entry was made from, as JSON."""
+"""The commit key in which a cache stores the inputs of an entry, as JSON."""
 
 RECEIPT_ID: Final = "receipt_id"
-"""The commit key by which a write that creates a table finds its own commit: delta-rs names no version."""
+"""The commit key by which a write that creates a table finds its commit: delta-rs returns no version."""
 
 USER_METADATA: Final = "userMetadata"
-"""The one commit key that Spark, Databricks and Trino show in DESCRIBE HISTORY."""
+"""The only commit key that Spark, Databricks and Trino show in DESCRIBE HISTORY."""
 
 RESERVED_COMMIT_KEYS: Final = frozenset(
     {
@@ -230,15 +230,15 @@ RESERVED_COMMIT_KEYS: Final = frozenset(
         USER_METADATA,
     }
 )
-"""Keys that we never emit of our own accord: delta-rs rejects or replaces them, or Spark's typed
-`CommitInfo` reader fails on a value of another type. The caller's own are passed through."""
+"""Keys that deltawitness never adds: delta-rs rejects or replaces them, or Spark's typed `CommitInfo`
+reader fails on a value of another type. Those of the caller are passed through."""
 
 
 BREAKING_COMMIT_KEYS: Final = frozenset(
     {"dataChange", "inCommitTimestamp", "job", "lastManifestCommit", "notebook", "tags", "txnId"}
 )
-"""Those of the reserved keys that delta-rs writes as a caller gives them, although other readers
-expect a number, a boolean, a map, a structure or a transaction's id there: a warning, or refused."""
+"""The reserved keys that delta-rs writes unchanged although other readers expect a number, a boolean,
+a map, a struct or a transaction id. `DELTAWITNESS_RESERVED_KEYS` selects how they are handled."""
 
 
 # --- span and log attributes ------------------------------------------------------------------------
@@ -259,7 +259,7 @@ EXCEPTION_MESSAGE: Final = "exception.message"
 
 # OpenTelemetry process registry, development; on the span of a run
 PROCESS_EXIT_CODE: Final = "process.exit.code"
-"""Exit code that a run gave its process; -N where signal N ended it."""
+"""Exit code of a run's process; -N when signal N ended the process."""
 
 # OpenTelemetry CI/CD registry, release candidate; spans and logs only
 CICD_PIPELINE_NAME: Final = "cicd.pipeline.name"
@@ -273,11 +273,11 @@ CACHE_OPERATION: Final = "cache.operation"
 CACHE_RESULT: Final = "cache.result"
 CACHE_KEY: Final = "cache.key"
 CACHE_NAME: Final = "cache.name"
-"""Name of the entry, as far as tables may be named in telemetry."""
+"""Name of the entry, if the setting for table names allows it."""
 CACHE_MISS_REASON: Final = "cache.miss.reason"
-"""Why an entry was not served: members of the closed set `deltawitness.cache.reasons.Miss`."""
+"""Why an entry was not served: values of `deltawitness.Miss`."""
 CACHE_VERDICT: Final = "cache.verdict"
-"""What a verification found: a member of the closed set `deltawitness.cache.verification.Verdict`."""
+"""Result of a verification: a value of `deltawitness.Verdict`."""
 CACHE_SCHEMA_HASH: Final = "cache.schema.hash"
 CACHE_PLAN_HASH: Final = "cache.plan.hash"
 CACHE_PLAN_SHAPE_HASH: Final = "cache.plan.shape.hash"
@@ -286,23 +286,23 @@ RUN_ID: Final = "deltawitness.run.id"
 RUN_PARENT_ID: Final = "deltawitness.run.parent.id"
 RUN_ATTRIBUTE_PREFIX: Final = "deltawitness.run.attribute."
 FORCE_SAMPLE: Final = "deltawitness.sample.force"
-"""True on every span of a run whose traces a tail sampler shall keep whole."""
+"""True on every span of a run whose complete traces a tail sampler shall keep."""
 RUN_HAMILTON_ID: Final = "hamilton.run.id"
-"""The run attribute that holds the id which Apache Hamilton gives to an execution."""
+"""The run attribute for the id of an Apache Hamilton execution."""
 WRITE_ID: Final = "deltawitness.write.id"
 COMPONENT: Final = "deltawitness.component"
-"""Which part of ours an internal error or a drop came from: a closed set of component names."""
+"""The component of an internal error or of a dropped event, from a closed set."""
 EVENT_KIND: Final = "deltawitness.event.kind"
 PAYLOAD: Final = "deltawitness.payload"
 PAYLOAD_TRUNCATED: Final = "deltawitness.payload.truncated"
 LANDED: Final = "deltawitness.landed"
-"""After a failure: did the commit land all the same (`yes`, `no`, `unknown`)?"""
+"""Whether a failed write has made its commit nevertheless (`yes`, `no`, `unknown`)."""
 
 DELTA_TABLE_ID: Final = "delta.table.id"
 DELTA_TABLE_VERSION: Final = "delta.table.version"
 DELTA_WRITE_MODE: Final = "delta.write.mode"
 DELTA_CHANGE: Final = "delta.change"
-"""What a row, file or byte count counts: `added`, `updated`, `deleted`, `copied`, `removed`."""
+"""Kind of change that a row, file or byte count is for: `added`, `updated`, `deleted`, `copied`, `removed`."""
 DELTA_COMMIT_ROWS_ADDED: Final = "delta.commit.rows.added"
 DELTA_COMMIT_ROWS_UPDATED: Final = "delta.commit.rows.updated"
 DELTA_COMMIT_ROWS_DELETED: Final = "delta.commit.rows.deleted"
@@ -315,15 +315,15 @@ DELTA_COMMIT_FILES_DELETED: Final = "delta.commit.files.deleted"
 DELTA_COMMIT_BYTES_DELETED: Final = "delta.commit.size.deleted"
 DELTA_COMMIT_RETRIES: Final = "delta.commit.retries"
 DELTA_INPUTS: Final = "delta.inputs"
-"""The Delta tables a write was made from, each as `table_id@version`."""
+"""The Delta tables that a write read from, each as `table_id@version`."""
 DELTA_RUN_INPUTS: Final = "delta.run_inputs"
-"""The Delta tables that the run had read before a write whose own inputs are not known, each as
-`table_id@version`: inferred, the write need not be made from all of them."""
+"""For a write with unknown inputs: the Delta tables that its run had read before, each as
+`table_id@version`. The write was not necessarily made from all of them."""
 
 EXPORT_ROWS: Final = "deltawitness.export.rows"
 EXPORT_FILES: Final = "deltawitness.export.files"
 EXPORT_SIZE: Final = "deltawitness.export.size"
-"""Bytes of the files that were written outside Delta."""
+"""Bytes of files that were written outside any Delta table."""
 
 
 # --- instruments -------------------------------------------------------------------------------------
@@ -358,29 +358,29 @@ RETURNED_ROWS_BUCKETS: Final = (
 CACHE_DURATION_BUCKETS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 )  # fmt: skip
-"""Seconds; a longer scale, because merges and optimizes take minutes."""
+"""Seconds; a longer range, because MERGE and OPTIMIZE take minutes."""
 
 
 # --- events (OpenTelemetry log records with an event name) --------------------------------------------
 
 EVENT_WRITE: Final = "deltawitness.write"
-"""One per write, inside the write's span context."""
+"""Log record per write, in the write's span context."""
 EVENT_CACHE: Final = "deltawitness.cache"
-"""One per operation of a cache, inside the operation's span context."""
+"""Log record per cache operation, in the operation's span context."""
 EVENT_TABLE_REGISTERED: Final = "deltawitness.table.registered"
-"""An event of the current span: a session has registered a Delta table."""
+"""Event on the current span: a session registered a Delta table."""
 # OpenTelemetry database conventions, development
 EVENT_EXCEPTION: Final = "db.client.operation.exception"
 EVENT_ARTIFACT: Final = "deltawitness.artifact"
 EVENT_DIAGNOSTIC: Final = "deltawitness.diagnostic"
 DIAGNOSTIC_CACHE_DAMAGED: Final = "cache.damaged"
-"""Name of the diagnostic event of an entry that cannot be read."""
+"""Diagnostic event for an entry that cannot be read."""
 DIAGNOSTIC_CACHE_FALLBACK: Final = "cache.fallback"
-"""Name of the diagnostic event of a result that was computed and could not be kept."""
+"""Diagnostic event for a result that was computed but could not be stored."""
 DIAGNOSTIC_CACHE_UNCACHEABLE: Final = "cache.uncacheable"
-"""Name of the diagnostic event of a result that cannot be kept, with the reason."""
+"""Diagnostic event for a result that cannot be cached, with the reason."""
 ARTIFACT_PLAN_METRICS: Final = "plan_metrics"
-"""Name of the artifact that holds the operator metrics of the plan that fed a write."""
+"""Artifact with the operator metrics of the plan that produced the rows of a write."""
 
 
 # --- span names of the cache layer -----------------------------------------------------------------
@@ -396,34 +396,36 @@ SPAN_CACHE_VERIFY: Final = "cache.verify"
 # --- the ledger -----------------------------------------------------------------------------------------
 
 LEDGER_DIRECTORY: Final = "cache_ledgers"
-"""Folder under the cache root that holds the ledger's tables."""
+"""Folder under the cache root for the ledger's tables."""
 
 SPOOL_DIRECTORY: Final = "cache_spool"
-"""Folder under a local cache root that holds what is not in the ledger yet."""
+"""Folder under a local cache root for the spools: records that are not yet in the ledger."""
 
 PLAN_DIRECTORY: Final = "_plans"
-"""Folder of a cache's entry that holds its plans; Delta's readers and VACUUM leave it alone."""
+"""Folder in a cache entry for its plans; readers of Delta tables and VACUUM ignore it."""
 
 LOCK_DIRECTORY: Final = "cache_locks"
-"""Folder under a local cache root that holds the locks of entries that are being computed."""
+"""Folder under a local cache root for the locks of entries that are being computed."""
 
 SPOOL_APP_ID_PREFIX: Final = "deltawitness/spool/"
-"""Application id, before the spool's name: the number of its last segment that is in a table."""
+"""Prefix of a Delta application id, followed by the name of a spool; the version is the number of the
+last segment of that spool in the table."""
 
 RECONCILE_APP_ID_PREFIX: Final = "deltawitness/reconcile/"
-"""Application id, before the table's ids: the number of its commits that have been reconciled."""
+"""Prefix of a Delta application id, followed by the ids of a table; the version is the number of
+commits of that table that are reconciled."""
 
 LATE_APP_ID: Final = "deltawitness/late"
-"""Application id of what must not be appended by two at a time: late segments, what a reconcile adds."""
+"""Delta application id of appends that must not run concurrently: late segments, and reconciled rows."""
 
 LEASE_APP_ID: Final = "deltawitness/lease"
-"""Application id of the right to maintain a table: odd is held, even is free."""
+"""Delta application id of the lease for a table's maintenance: an odd version is held, an even one free."""
 
 LEDGER_SCHEMA: Final = "cache_ledger"
-"""Schema of a session that the ledger's tables are registered in."""
+"""Schema of a session in which the ledger's tables are registered."""
 
 DEFAULT_CACHE_ROOT: Final = ".deltawitness"
-"""Cache root of `deltawitness run` and of the other commands, in the working directory."""
+"""Default cache root of `deltawitness run` and the other commands, in the working directory."""
 
 
 # --- environment variables ----------------------------------------------------------------------------
@@ -431,88 +433,88 @@ DEFAULT_CACHE_ROOT: Final = ".deltawitness"
 
 TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
-"""What a variable that is a flag may say, in any case."""
+"""Values of environment variables that are flags, in upper or lower case."""
 
 
 ACTIVATE_TOP: Final = "top"
-"""Value of the activation variable for the process that `deltawitness run` itself starts."""
+"""Value of `DELTAWITNESS_ACTIVATE` for the process that `deltawitness run` starts."""
 
 ACTIVATE_CHILD: Final = "child"
-"""Its value for the processes which that one starts."""
+"""Value of `DELTAWITNESS_ACTIVATE` for the children of that process."""
 
 
 class Env(StrEnum):
-    """Every environment variable of ours; `Settings.from_env` and the run context read them."""
+    """Every environment variable of deltawitness; `Settings.from_env` and the run context read them."""
 
     RUN_ID = "DELTAWITNESS_RUN_ID"
-    """Run that this process belongs to; set for child processes."""
+    """Id of the run of this process; set for child processes."""
     JOB = "DELTAWITNESS_JOB"
-    """Job name of that run."""
+    """Job name of the run of this process; set for child processes."""
     CACHE_POLICY = "DELTAWITNESS_CACHE_POLICY"
-    """Policy of the writes of this process that name none; set for child processes."""
+    """Default policy of the writes of this process; set for child processes."""
     CACHE_SCOPE = "DELTAWITNESS_CACHE_SCOPE"
-    """Scope of the same writes: `view`, `dataset`, `artifact`, `metadata` or `ledger`."""
+    """Default scope of the writes of this process: `view`, `dataset`, `artifact`, `metadata` or `ledger`."""
     CACHE_KEY = "DELTAWITNESS_CACHE_KEY"
-    """Cache key of the same writes; only its hash leaves the process."""
+    """Default cache key of the writes of this process; only its hash is exported."""
     FORCE_SAMPLE = "DELTAWITNESS_FORCE_SAMPLE"
-    """Mark the spans of this process's runs, so that a tail sampler keeps their traces (`true`, `false`)."""
+    """Set an attribute on the runs' spans that makes a tail sampler keep their traces (`true`, `false`)."""
     TRACEPARENT = "TRACEPARENT"
     """W3C trace context of the parent process."""
     ACTIVATE = "DELTAWITNESS_ACTIVATE"
     """Set by `deltawitness run`: instrument this process and its children at start."""
     EVENTS_FILE = "DELTAWITNESS_EVENTS_FILE"
-    """Set by `deltawitness run`: where each process appends a line per write, for the summary."""
+    """Set by `deltawitness run`: the file to which each process appends a line per write, for the summary."""
     SUPERVISOR = "DELTAWITNESS_SUPERVISOR"
-    """Set by `deltawitness run`: its process id and the lock that it holds while it waits for the program."""
+    """Set by `deltawitness run`: its process id and the lock that it holds while the program runs."""
     REPLACED_PID = "DELTAWITNESS_REPLACED_PID"
-    """Set at `os.exec*`: the process id, by which the new program continues the run of the process."""
+    """Set at `os.exec*`: the process id, by which the new program recognizes and continues the run."""
     DIAGNOSTICS_SINK = "DELTAWITNESS_DIAGNOSTICS_SINK"
     """`otel`, `memory`, `both` or `none`."""
     TABLE_ID_KEY = "DELTAWITNESS_TABLE_ID_KEY"
     """Secret that keys the hash of table ids in telemetry."""
     USER_METADATA = "DELTAWITNESS_USER_METADATA"
-    """Mirror our keys to `userMetadata` (`true`, `false`)."""
+    """Copy the commit keys of deltawitness to `userMetadata` (`true`, `false`)."""
     RESERVED_KEYS = "DELTAWITNESS_RESERVED_KEYS"
-    """What is done about a caller's commit key that breaks readers of the log: `warn`, `refuse` or `ignore`."""
+    """Handling of a caller's commit key that breaks readers of the log: `warn`, `refuse` or `ignore`."""
     REUSE_HANDLES = "DELTAWITNESS_REUSE_HANDLES"
     """Reuse open table handles for writes by URI in zero-touch mode (`true`, `false`)."""
     DELIVERY_INTERVAL = "DELTAWITNESS_DELIVERY_INTERVAL"
-    """Seconds that finished writes may wait before their telemetry is made."""
+    """Seconds to gather finished writes before their telemetry is created."""
     QUEUE_SIZE = "DELTAWITNESS_QUEUE_SIZE"
-    """Finished writes that may wait for delivery; beyond it they are counted as dropped."""
+    """Maximum number of queued finished writes; further ones are counted as dropped."""
     SINK_TIMEOUT = "DELTAWITNESS_SINK_TIMEOUT"
-    """Seconds after which a sink that does not return is given up."""
+    """Seconds after which a sink that does not return is skipped."""
     LANDED_TAIL = "DELTAWITNESS_LANDED_TAIL"
-    """Versions to look through for a failed write's commit."""
+    """Number of versions that are searched for a failed write's commit."""
     TABLE_NAMES = "DELTAWITNESS_TABLE_NAMES"
-    """Where a table's name in telemetry comes from: `path`, `metadata` or `none`."""
+    """Source of a table's name in telemetry: `path`, `metadata` or `none`."""
     CAPTURE_QUERIES = "DELTAWITNESS_CAPTURE_QUERIES"
-    """Make a span for each query over Delta tables whose rows go to the program (`true`, `false`)."""
+    """Make a span for each query of Delta tables that returns rows to the program (`true`, `false`)."""
     CAPTURE_REGISTRATIONS = "DELTAWITNESS_CAPTURE_REGISTRATIONS"
-    """Keep a row in the ledger for each Delta table that a session registers (`true`, `false`)."""
+    """Add a row to the ledger for each Delta table that a session registers (`true`, `false`)."""
     CAPTURE_PLAN_METRICS = "DELTAWITNESS_CAPTURE_PLAN_METRICS"
-    """Leave the operator metrics of the plan that fed a write as a diagnostics artifact (`true`, `false`)."""
+    """Emit the operator metrics of a write's plan as a diagnostic artifact (`true`, `false`)."""
     ROOT = "DELTAWITNESS_ROOT"
     """Another name of `DELTAWITNESS_CACHE_ROOT`."""
     CACHE_ROOT = "DELTAWITNESS_CACHE_ROOT"
-    """Where the ledger lies, a path or a URI; without it none is kept, but for `deltawitness run`."""
+    """Path or URI of the cache root. Without it there is no ledger, except under `deltawitness run`."""
     LEDGER = "DELTAWITNESS_LEDGER"
-    """Keep a ledger under the cache root (`true`, `false`)."""
+    """Write a ledger under the cache root (`true`, `false`)."""
     LEDGER_MAINTENANCE = "DELTAWITNESS_LEDGER_MAINTENANCE"
-    """Compact and vacuum the ledger's tables from time to time while draining (`true`, `false`)."""
+    """Compact and vacuum the ledger's tables periodically while draining (`true`, `false`)."""
     LEDGER_MESSAGES = "DELTAWITNESS_LEDGER_MESSAGES"
-    """What the ledger keeps of an error's text: `full`, `safe` (no rows, no secrets) or `type` (nothing)."""
+    """Error texts in the ledger: `full` (no secrets), `safe` (no rows, no secrets) or `type` (no text)."""
     STORAGE_OPTIONS = "DELTAWITNESS_STORAGE_OPTIONS"
-    """Storage options of the cache root as a JSON object, beside what the engine reads itself (`AWS_...`)."""
+    """Storage options of the cache root as a JSON object, in addition to the engine's variables (`AWS_...`)."""
     SPOOL_DIR = "DELTAWITNESS_SPOOL_DIR"
-    """Local folder for what is not in the ledger yet; under a local cache root by default."""
+    """Local folder for records that are not yet in the ledger; by default under a local cache root."""
     SPOOL_LIMIT = "DELTAWITNESS_SPOOL_LIMIT"
-    """Bytes that a process may have waiting for the ledger; beyond it new events are counted as dropped."""
+    """Maximum bytes of a process's spool; further events are counted as dropped."""
     DRAIN_INTERVAL = "DELTAWITNESS_DRAIN_INTERVAL"
-    """Seconds between two drains of a process into the ledger."""
+    """Seconds between two drains of a process's spool into the ledger."""
     DRAIN_EVENTS = "DELTAWITNESS_DRAIN_EVENTS"
-    """Events after which a process drains before its interval is over."""
+    """Number of events after which a process drains before the interval has passed."""
     KEEP_PLANS = "DELTAWITNESS_KEEP_PLANS"
-    """Keep the plan of each cache entry beside it, for `verify`; it holds literals (`true`, `false`)."""
+    """Store the plan of each cache entry with it, for `verify`; plans have literals (`true`, `false`)."""
     REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"
-    """Let `repr()` of an un-run DML frame run it, as plain DataFusion does (`true`, `false`)."""
+    """Run a DML frame that has not run when `repr()` is called, as DataFusion does (`true`, `false`)."""

@@ -1,4 +1,4 @@
-"""Settings: a frozen value, given as an argument or read once from the environment."""
+"""The settings of deltawitness: an immutable object, passed as an argument or read from the environment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 class DiagnosticsChoice(StrEnum):
-    """Where diagnostics artifacts and events go."""
+    """Destination of diagnostic artifacts and events."""
 
     OTEL = "otel"
     MEMORY = "memory"
@@ -31,36 +31,36 @@ class DiagnosticsChoice(StrEnum):
 
 
 class ReservedKeys(StrEnum):
-    """What is done about a caller's commit key that breaks readers of the Delta log."""
+    """Handling of a caller's commit key that breaks readers of the Delta log."""
 
     WARN = "warn"
-    """The write goes on, with one warning for each key."""
+    """Continue the write, and warn once per key."""
     REFUSE = "refuse"
-    """The write does not reach the engine."""
+    """Raise before the engine is called."""
     IGNORE = "ignore"
-    """The write goes on."""
+    """Continue the write."""
 
 
 class TableNames(StrEnum):
-    """Where a table's name in telemetry comes from."""
+    """Source of a table's name in telemetry."""
 
     PATH = "path"
-    """The name set in the table's metadata, else the last segment of its location."""
+    """The name in the table's metadata, else the last segment of its location."""
     METADATA = "metadata"
-    """Only the name set in the table's metadata."""
+    """The name in the table's metadata."""
     NONE = "none"
-    """Telemetry names no table; its id is still there."""
+    """No name: telemetry has only the table's id."""
 
 
 class LedgerMessages(StrEnum):
-    """What the ledger keeps of the text of an error."""
+    """Redaction of error texts in the ledger."""
 
     FULL = "full"
-    """All of it but secrets: rows that the engine shows, too."""
+    """The full text without secrets. It may contain rows that the engine shows."""
     SAFE = "safe"
-    """No rows, no values that could not be cast, no secrets."""
+    """The text without rows, without values that could not be cast, and without secrets."""
     TYPE = "type"
-    """Nothing; the error's type and the exception's class are columns of their own."""
+    """No text; separate columns have the error's type and the exception's class."""
 
 
 def _one_of(choices: type[E]) -> Callable[[str], E]:
@@ -146,36 +146,38 @@ def _setting(variable: Env, parse: Callable[[str], Any], default: Any, **options
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How deltawitness behaves; every field has an environment variable of the same meaning.
+    """The settings of deltawitness; each field has an environment variable.
 
     Attributes:
-        diagnostics_sink: where diagnostics go (`DELTAWITNESS_DIAGNOSTICS_SINK`).
+        diagnostics_sink: destination of diagnostics (`DELTAWITNESS_DIAGNOSTICS_SINK`).
         table_id_key: secret that keys table ids in telemetry (`DELTAWITNESS_TABLE_ID_KEY`).
-        user_metadata: mirror our keys to `userMetadata` (`DELTAWITNESS_USER_METADATA`).
-        reserved_keys: a caller's keys that break readers (`DELTAWITNESS_RESERVED_KEYS`).
+        user_metadata: copy our commit keys to `userMetadata` (`DELTAWITNESS_USER_METADATA`).
+        reserved_keys: a caller's commit keys that break readers (`DELTAWITNESS_RESERVED_KEYS`).
         reuse_handles: reuse open handles for writes by URI (`DELTAWITNESS_REUSE_HANDLES`).
-        delivery_interval: seconds a finished write may wait (`DELTAWITNESS_DELIVERY_INTERVAL`).
-        queue_size: finished writes that may wait (`DELTAWITNESS_QUEUE_SIZE`).
-        sink_timeout: seconds until a hanging sink is given up (`DELTAWITNESS_SINK_TIMEOUT`).
+        delivery_interval: seconds to gather finished writes (`DELTAWITNESS_DELIVERY_INTERVAL`).
+        queue_size: maximum number of queued finished writes (`DELTAWITNESS_QUEUE_SIZE`).
+        sink_timeout: seconds until a hanging sink is skipped (`DELTAWITNESS_SINK_TIMEOUT`).
         landed_tail: versions searched for a failed write's commit (`DELTAWITNESS_LANDED_TAIL`).
-        table_names: where table names come from (`DELTAWITNESS_TABLE_NAMES`).
-        capture_queries: a span per query (`DELTAWITNESS_CAPTURE_QUERIES`).
-        capture_registrations: a row per registered table (`DELTAWITNESS_CAPTURE_REGISTRATIONS`).
-        capture_plan_metrics: operator metrics of writes (`DELTAWITNESS_CAPTURE_PLAN_METRICS`).
-        cache_root: where the ledger lies (`DELTAWITNESS_ROOT` or `DELTAWITNESS_CACHE_ROOT`).
-        ledger: keep one when there is a cache root (`DELTAWITNESS_LEDGER`).
-        ledger_maintenance: compact and vacuum it (`DELTAWITNESS_LEDGER_MAINTENANCE`).
-        ledger_messages: what it keeps of an error's text (`DELTAWITNESS_LEDGER_MESSAGES`).
-        storage_options: of the cache root (`DELTAWITNESS_STORAGE_OPTIONS`).
-        spool_dir: what is not in the ledger yet (`DELTAWITNESS_SPOOL_DIR`).
-        spool_limit: bytes that may wait there (`DELTAWITNESS_SPOOL_LIMIT`).
+        table_names: source of table names in telemetry (`DELTAWITNESS_TABLE_NAMES`).
+        capture_queries: make a span per query (`DELTAWITNESS_CAPTURE_QUERIES`).
+        capture_registrations: add a ledger row per registered table
+            (`DELTAWITNESS_CAPTURE_REGISTRATIONS`).
+        capture_plan_metrics: collect operator metrics of writes (`DELTAWITNESS_CAPTURE_PLAN_METRICS`).
+        cache_root: path or URI of the cache root, with the ledger (`DELTAWITNESS_ROOT` or
+            `DELTAWITNESS_CACHE_ROOT`).
+        ledger: write a ledger when there is a cache root (`DELTAWITNESS_LEDGER`).
+        ledger_maintenance: compact and vacuum the ledger (`DELTAWITNESS_LEDGER_MAINTENANCE`).
+        ledger_messages: redaction of error texts in the ledger (`DELTAWITNESS_LEDGER_MESSAGES`).
+        storage_options: storage options of the cache root (`DELTAWITNESS_STORAGE_OPTIONS`).
+        spool_dir: local folder of records not yet in the ledger (`DELTAWITNESS_SPOOL_DIR`).
+        spool_limit: maximum bytes of a process's spool (`DELTAWITNESS_SPOOL_LIMIT`).
         drain_interval: seconds between two drains (`DELTAWITNESS_DRAIN_INTERVAL`).
-        drain_events: events that make a drain come early (`DELTAWITNESS_DRAIN_EVENTS`).
-        keep_plans: keep plans with the entries of a cache (`DELTAWITNESS_KEEP_PLANS`).
-        repr_runs_dml: looking at a DML frame runs it (`DELTAWITNESS_REPR_RUNS_DML`).
+        drain_events: number of events that start a drain early (`DELTAWITNESS_DRAIN_EVENTS`).
+        keep_plans: store the plans of cache entries (`DELTAWITNESS_KEEP_PLANS`).
+        repr_runs_dml: run a DML frame on `repr()` (`DELTAWITNESS_REPR_RUNS_DML`).
 
     Raises:
-        ConfigurationError: a value is not allowed; the message names the variable and what is.
+        ConfigurationError: a value is invalid; the message has the variable and the valid values.
 
     >>> Settings(delivery_interval=0.05).delivery_interval
     0.05
@@ -219,10 +221,10 @@ class Settings:
     repr_runs_dml: bool = _setting(Env.REPR_RUNS_DML, _flag, False)  # noqa: FBT003 - the default
 
     def __post_init__(self) -> None:
-        """Hold values given in code to the same rules as those of the environment."""
+        """Validate values given in code by the rules for environment variables."""
         for setting in fields(self):
             value = getattr(self, setting.name)
-            # Text may equal the member of an enum that it names, and is not that member.
+            # A string equals the enum member with that value but has another type: parse it.
             if value == setting.default and type(value) is type(setting.default):
                 continue
             if isinstance(value, bytes) and value:
@@ -231,14 +233,14 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Return the settings that the environment asks for; what it does not say is the default.
+        """Return the settings from environment variables; a setting without a variable has its default.
 
         Args:
-            environ: the variables to read, by default those of this process; an empty one counts as
-                not set.
+            environ: the variables to read; those of this process when None. An empty
+                variable counts as not set.
 
         Raises:
-            ConfigurationError: a value is not allowed; the message names the variable.
+            ConfigurationError: a value is invalid; the message has the variable and the valid values.
         """
         if environ is None:
             _warn_of_unknown_variables(os.environ)
@@ -307,14 +309,14 @@ def _warn_of_unknown_variables(variables: Mapping[str, str]) -> None:
 
 
 def state_folder() -> Path:
-    """Return the user's folder for state that outlives a program (XDG Base Directory, 0.8)."""
+    """Return the user's folder for persistent state (XDG Base Directory 0.8, `XDG_STATE_HOME`)."""
     given = os.environ.get("XDG_STATE_HOME")
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
     return Path(given) if given else Path(home, ".local", "state")
 
 
 def _as_text(value: object) -> str:
-    """Return a value given in code as the environment would spell it."""
+    """Return a value given in code as the text of its environment variable."""
     match value:
         case bytes():
             return value.decode()

@@ -1,6 +1,6 @@
-"""For tests of programs that write Delta: captured writes, fixed ids and clock, telemetry in memory.
+"""Helpers for tests of programs that write Delta tables: captured writes, fixed ids, in-memory telemetry.
 
-The pytest plugin :mod:`deltawitness.pytest_plugin` makes fixtures of them.
+The pytest plugin :mod:`deltawitness.pytest_plugin` provides them as fixtures.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ __all__ = [
 
 
 class CapturedWrites:
-    """The writes observed so far, in order; reading them waits for those under delivery."""
+    """The observed writes, in order. Reading them first waits for the delivery of finished writes."""
 
     def __init__(self) -> None:
         self._events: list[WriteEvent] = []
         self._lock = threading.Lock()
 
     def __call__(self, event: WriteEvent) -> None:
-        """Take a finished write: this is a sink."""
+        """Add a finished write. The object is used as a sink."""
         with self._lock:
             self._events.append(event)
 
     @property
     def events(self) -> list[WriteEvent]:
-        """Every write that is finished by now, unredacted."""
+        """All finished writes, unredacted."""
         flush()
         with self._lock:
             return list(self._events)
@@ -69,7 +69,7 @@ class CapturedWrites:
 
 @contextmanager
 def capture_writes() -> Iterator[CapturedWrites]:
-    """Collect the writes made inside the block, instrumenting for its duration if nothing else did.
+    """Collect the writes inside the block. Instruments delta-rs for the block if it is not instrumented.
 
     >>> import pyarrow as pa, tempfile
     >>> from deltalake import write_deltalake
@@ -82,21 +82,21 @@ def capture_writes() -> Iterator[CapturedWrites]:
 
     captured = CapturedWrites()
     instrumentor = DeltaLakeInstrumentor()
-    ours = not instrumentor.is_instrumented_by_opentelemetry
-    if ours:
+    is_ours = not instrumentor.is_instrumented_by_opentelemetry
+    if is_ours:
         instrumentor.instrument()
-    watching = current_observer()
-    if watching is None:
+    observer = current_observer()
+    if observer is None:
         msg = "deltalake is marked as instrumented, but nothing observes it"
         raise RuntimeError(msg)
-    flush()  # what was written before the block is not in it
-    watching.add_sink(captured)
+    flush()  # so that writes from before the block are not captured
+    observer.add_sink(captured)
     try:
         yield captured
     finally:
         flush()
-        watching.remove_sink(captured)
-        if ours:
+        observer.remove_sink(captured)
+        if is_ours:
             instrumentor.uninstrument()
 
 
@@ -104,7 +104,7 @@ def capture_writes() -> Iterator[CapturedWrites]:
 def fixed_clock(
     start_ns: int = 1_700_000_000_000_000_000, step_ns: int = 1_000_000
 ) -> Iterator[None]:
-    """Let time start at `start_ns` and move by `step_ns` (nanoseconds) at each look at it."""
+    """Use a clock that starts at `start_ns` and advances by `step_ns` at each reading (nanoseconds)."""
     ticks = itertools.count(start_ns, step_ns)
     with ids_and_clock.fixed(clock=lambda: next(ticks)):
         yield
@@ -112,7 +112,7 @@ def fixed_clock(
 
 @contextmanager
 def fixed_ids(form: str = "00000000-0000-7000-8000-{:012d}") -> Iterator[None]:
-    """Let run and write ids count up from 1 in the given form.
+    """Use run and write ids that count up from 1, formatted by `form`.
 
     >>> from deltawitness.run import run
     >>> with fixed_ids(), run("nightly") as r:
@@ -126,12 +126,12 @@ def fixed_ids(form: str = "00000000-0000-7000-8000-{:012d}") -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class InMemoryTelemetry:
-    """OpenTelemetry SDK providers that keep everything in memory.
+    """OpenTelemetry SDK providers that store all telemetry in memory.
 
     Attributes:
-        tracer_provider: give it to `instrument()`.
-        meter_provider: likewise.
-        logger_provider: likewise.
+        tracer_provider: argument of `instrument()`.
+        meter_provider: argument of `instrument()`.
+        logger_provider: argument of `instrument()`.
     """
 
     tracer_provider: TracerProvider
@@ -143,7 +143,7 @@ class InMemoryTelemetry:
 
     @classmethod
     def create(cls) -> InMemoryTelemetry:
-        """Make the providers.
+        """Create the providers.
 
         Raises:
             ImportError: the OpenTelemetry SDK is not installed (extra `otel`).
@@ -174,7 +174,7 @@ class InMemoryTelemetry:
         return cls(tracer_provider, meter_provider, logger_provider, spans, reader, logs)
 
     def spans(self) -> list[ReadableSpan]:
-        """Return the finished spans, in the order in which they ended."""
+        """Return the finished spans in the order of their ends."""
         flush()
         return list(self._spans.get_finished_spans())
 
@@ -184,7 +184,7 @@ class InMemoryTelemetry:
         return list(self._logs.get_finished_logs())
 
     def metric_points(self) -> dict[str, list[Any]]:
-        """Return the data points of every instrument that has any, by instrument name."""
+        """Return the data points by instrument name, for instruments that have data points."""
         flush()
         data = self._metrics.get_metrics_data()
         if data is None:
@@ -207,10 +207,10 @@ class InMemoryTelemetry:
 
 @contextmanager
 def capture_telemetry() -> Iterator[InMemoryTelemetry]:
-    """Collect the telemetry of the writes made inside the block, instrumenting for its duration if needed.
+    """Collect the telemetry of the writes inside the block. Instruments delta-rs for the block if needed.
 
-    In a process that is observed already, as under `deltawitness run`, the telemetry of the block is
-    collected in place of being exported; its writes are stamped and recorded as those around it.
+    In a process that is already observed, as under `deltawitness run`, the telemetry of the block is
+    collected instead of exported; commit metadata and ledger rows are written as outside the block.
 
     Raises:
         ImportError: the OpenTelemetry SDK is not installed (extra `otel`).
@@ -218,9 +218,9 @@ def capture_telemetry() -> Iterator[InMemoryTelemetry]:
     from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy, and a plugin is always imported
 
     memory = InMemoryTelemetry.create()
-    instrumentor, watching = DeltaLakeInstrumentor(), current_observer()
-    if instrumentor.is_instrumented_by_opentelemetry and watching is not None:
-        with watching.exporting_to(**memory.providers()):
+    instrumentor, observer = DeltaLakeInstrumentor(), current_observer()
+    if instrumentor.is_instrumented_by_opentelemetry and observer is not None:
+        with observer.exporting_to(**memory.providers()):
             yield memory
         return
     instrumentor.instrument(**memory.providers())

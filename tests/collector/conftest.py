@@ -1,4 +1,4 @@
-"""The tests of this folder talk to real Collector processes."""
+"""Fixtures of the tests that run real Collector processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ HERE = Path(__file__).parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests of this folder; skip them where there is no Collector and none can be built."""
+    """Mark the tests of this folder; skip them if there is no Collector and none can be built."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.collector)
     if OTELCOL is not None:
         return
     missing = pytest.mark.skip(
-        reason="no Collector: no Go to build one (make collector) and no OTELCOL_BIN"
+        reason="needs a Collector: set OTELCOL_BIN, or run `make collector` (needs Go)"
     )
     for item in items:
         if item.path.is_relative_to(HERE):
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def backend():
-    """A backend that is up."""
+    """A running backend."""
     one = Backend().up()
     yield one
     one.down()
@@ -37,7 +37,7 @@ def backend():
 
 @pytest.fixture
 def collector(tmp_path):
-    """Start Collectors; they are stopped at the end."""
+    """A function that starts Collectors; they are stopped at the end of the test."""
     started = []
 
     def start(config, name="collector", **settings):

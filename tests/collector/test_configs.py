@@ -24,7 +24,7 @@ OTHER = {
 
 
 def other(default):
-    """A value that differs from the default and is of its kind."""
+    """Return a valid value that differs from the default."""
     if default in OTHER:
         return OTHER[default]
     if re.fullmatch(r"\d+", default):
@@ -52,14 +52,14 @@ def cases():
 
 @pytest.mark.parametrize("config", CONFIG_FILES)
 def test_a_configuration_is_valid_with_its_defaults(config, tmp_path):
-    """On a machine that sets nothing but where the queue lies."""
+    """Only the variable for the queue's folder is set."""
     done = validate(config, **{f"{PREFIX}QUEUE_DIR": str(tmp_path)})
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("config", "name", "default"), list(cases()))
 def test_a_configuration_is_valid_with_each_variable_set(config, name, default, tmp_path):
-    """To something else than its default."""
+    """Each variable has a value other than its default."""
     value = other(default)
     assert value != default
     if name.endswith(("_DIR", "CA_FILE")):
@@ -69,7 +69,7 @@ def test_a_configuration_is_valid_with_each_variable_set(config, name, default, 
 
 
 def test_a_wrong_value_is_refused(tmp_path):
-    """That validation can fail."""
+    """The validation can fail."""
     done = validate(
         "config.yaml", **{f"{PREFIX}QUEUE_DIR": str(tmp_path), f"{PREFIX}SLOW_MS": "soon"}
     )
@@ -78,7 +78,7 @@ def test_a_wrong_value_is_refused(tmp_path):
 
 @pytest.mark.parametrize("config", CONFIG_FILES)
 def test_a_configuration_listens_on_this_machine_alone(config):
-    """By default; what listens for others is a choice."""
+    """By default each receiver listens on loopback only."""
     for name, default in VARIABLE.findall((CONFIGS / config).read_text()):
         if name.endswith(("ENDPOINT", "SELF_HOST")):
             assert default.split(":")[0] == "localhost", name
@@ -86,7 +86,7 @@ def test_a_configuration_listens_on_this_machine_alone(config):
 
 @pytest.mark.parametrize("config", CONFIG_FILES)
 def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
-    """What comes in from outside is limited, then redacted; what span metrics make is redacted again."""
+    """External input is limited, then redacted; the output of span metrics is redacted again."""
     read = yaml.safe_load((CONFIGS / config).read_text())
     assert not [name for name in read["processors"] if name.startswith("batch")]
     first = ["memory_limiter", "transform/stash", "redaction", "transform/unstash"]
@@ -97,12 +97,12 @@ def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
         elif receiver == "span_metrics":
             assert pipeline["processors"] == ["redaction"]
         else:
-            # What is handed on inside was redacted where it came in.
+            # Data from another pipeline were redacted where they were received.
             assert (receiver, pipeline["processors"]) == ("forward/sampling", ["tail_sampling"])
 
 
 def test_the_strict_list_names_every_attribute_of_ours():
-    """An attribute that is added to the library is added to the list."""
+    """An attribute that is added to the library has to be added to the list."""
     read = yaml.safe_load((CONFIGS / "config.yaml").read_text())
     allowed = set(read["processors"]["redaction/strict"]["allowed_keys"])
     source = Path(semconv.__file__).read_text().split("# --- span and log attributes")[1]
@@ -114,7 +114,7 @@ def test_the_strict_list_names_every_attribute_of_ours():
 
 
 def test_the_builder_takes_exactly_the_components_that_are_used():
-    """No more in the binary than the configurations and their tests need."""
+    """The binary has no component beyond those of the configurations and their tests."""
     built = yaml.safe_load((CONFIGS / "builder-config.yaml").read_text())
     of = {
         kind: {entry["gomod"].split()[0].rsplit("/", 1)[1] for entry in built[kind]}

@@ -1,4 +1,4 @@
-"""A backend that is down, a Collector that is killed, a memory that is full: nothing queued is lost."""
+"""Queued data survive a backend that is down, a Collector that is killed, and full memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEND_TIMEOUT_S = 30.0
 
 QUEUE_IN_MEMORY = {
     "processors": {
-        # Collect garbage at each check: by default up to 30 s pass until freed memory is noticed.
+        # Collect garbage at each check: by default it takes up to 30 s until freed memory is measured.
         "memory_limiter": {
             "min_gc_interval_when_soft_limited": "0s",
             "max_gc_interval_when_soft_limited": "0s",
@@ -44,7 +44,7 @@ QUEUE_IN_MEMORY = {
 
 
 def batch(first, count, filler=b""):
-    """Spans that are kept, each of a trace of its own.
+    """Return spans that the sampling keeps, each of a separate trace.
 
     The filler is an attribute of a link, which no processor reads: large spans cost no redaction.
     """
@@ -67,7 +67,7 @@ def batch(first, count, filler=b""):
 
 
 def test_what_was_queued_survives_an_outage_and_a_kill(collector, backend, size, say):
-    """Backend down, spans queued, collector killed; both come back: every span is there."""
+    """Spans queued while the backend is down arrive after the Collector was killed and both are up again."""
     count = size(500, 5000)
     backend.down()
     one = collector(
@@ -90,7 +90,7 @@ def test_what_was_queued_survives_an_outage_and_a_kill(collector, backend, size,
 
 
 def of_the_sdk():
-    """One span that is kept, as the SDK ended it."""
+    """Return one sampled span, as the SDK ended it."""
     ended, tracers = InMemorySpanExporter(), TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(ended))
     with tracers.get_tracer("test").start_as_current_span("SDK") as span:
@@ -99,7 +99,7 @@ def of_the_sdk():
 
 
 def over_grpc(one, request):
-    """Send spans over gRPC; return the status with which they are refused, None if they are accepted."""
+    """Send spans over gRPC; return the status of a rejection, None if they are accepted."""
     with grpc.insecure_channel(f"127.0.0.1:{one.ports['GRPC']}") as channel:
         try:
             TraceServiceStub(channel).Export(request, timeout=SEND_TIMEOUT_S)
@@ -109,7 +109,7 @@ def over_grpc(one, request):
 
 
 def over_http(one, request):
-    """Send spans over HTTP; return the status with which they are refused, None if they are accepted."""
+    """Send spans over HTTP; return the status of a rejection, None if they are accepted."""
     posted = urllib.request.Request(
         f"http://127.0.0.1:{one.ports['HTTP']}/v1/traces",
         data=request.SerializeToString(),
@@ -123,10 +123,10 @@ def over_http(one, request):
 
 
 def test_a_full_memory_pushes_back_and_recovers(collector, backend, caplog, say):
-    """Above the memory limit spans are refused with a status that the SDK retries, below it none is lost.
+    """Above the memory limit spans are rejected with a status that the SDK retries; below it none is lost.
 
-    The memory is full because the backend takes nothing and the queue is in memory. It stays full
-    until the test opens the backend: the speed of the machine does not matter.
+    The memory is full because the backend accepts nothing and the queue is in memory. It stays full until
+    the test opens the backend, so the speed of the machine does not matter.
     """
     backend.is_refusing = True
     one = collector(
@@ -142,7 +142,7 @@ def test_a_full_memory_pushes_back_and_recovers(collector, backend, caplog, say)
 
     def refusal(send):
         nonlocal accepted
-        # Their fillers alone are twice the limit.
+        # The fillers alone are twice the memory limit.
         assert accepted < 4000, "the memory limit has no effect"
         status = send(one, batch(accepted, 50, FILLER))
         accepted += 0 if status else 50
@@ -165,7 +165,7 @@ def test_a_full_memory_pushes_back_and_recovers(collector, backend, caplog, say)
 
     with futures.ThreadPoolExecutor(1) as pool:
         exported = pool.submit(until, is_exported, "an export that was refused at first")
-        # The limiter checks once a second: what is freed between two checks is filled again.
+        # The limiter checks once per second: memory that is freed between two checks is filled again.
         until(lambda: refusal(over_grpc) and is_retried(), "a refusal of the SDK's spans")
         backend.is_refusing = False
         until(lambda: not refusal(over_grpc), "the sender to be accepted again over gRPC")

@@ -1,4 +1,4 @@
-"""Dashboards and alert rules ask only for what a real Prometheus scrapes from the real Collector."""
+"""Dashboards and alert rules query only series that a real Prometheus scrapes from a real Collector."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALERTS = CONFIGS / "alerts"
 DASHBOARDS = sorted((CONFIGS / "dashboards").glob("*.json"))
 needs_prometheus = pytest.mark.skipif(
     PROMETHEUS is None or PROMTOOL is None,
-    reason="no Prometheus: no Debian package to be had (make collector) and no PROMETHEUS_BIN",
+    reason="needs Prometheus: set PROMETHEUS_BIN, or run `make collector` (Debian package)",
 )
 
 KEYWORDS = {"by", "unless", "offset", "or"}
@@ -39,27 +39,27 @@ ARGUMENT_ONLY = re.compile(r"label_values\((\w+), (\w+)\)")
 
 
 def of_dashboards():
-    """Every query of the panels."""
+    """Return every query of the panels."""
     for path in DASHBOARDS:
         for panel in json.loads(path.read_text())["panels"]:
             yield from (target["expr"] for target in panel["targets"])
 
 
 def of_variables():
-    """Every metric and label that the choices of a dashboard are made from."""
+    """Return every metric and label that a dashboard's variables use."""
     for path in DASHBOARDS:
         for variable in json.loads(path.read_text())["templating"]["list"]:
             yield from ARGUMENT_ONLY.findall(variable["query"])
 
 
 def of_rules():
-    """Every query of the rules; a record is no metric that is scraped."""
+    """Return every query of the rules; the name of a recording rule is not a scraped metric."""
     for group in yaml.safe_load((ALERTS / "deltawitness.rules.yaml").read_text())["groups"]:
         yield from (rule["expr"] for rule in group["rules"])
 
 
 def asked(expression):
-    """The metrics that a query names, each with the labels that it selects or is summed by."""
+    """Return the metrics of a query, each with the labels that it selects or groups by."""
     bare = re.sub(r"\[[^\]]*\]|\b\d+m\b", "", expression)
     summed = {
         label.strip()
@@ -77,7 +77,7 @@ def asked(expression):
 
 
 def observed_program(one, folder):
-    """A program whose metrics are those of a busy day: writes, failures, the cache, the ledger."""
+    """A program with all kinds of metrics: of writes, failures, the cache and the ledger."""
     endpoint = f"http://127.0.0.1:{one.ports['GRPC']}"
     resource = Resource.create({"service.name": "loader"})
     tracers = TracerProvider(resource=resource)
@@ -101,7 +101,7 @@ def observed_program(one, folder):
     cache = DeltaCache(session)
     for _ in range(2):
         cache.view("orders_view", "SELECT x, x + 1 AS y FROM orders").collect()
-    # Hard to provoke at will: counted through the library's own counters, by their own names.
+    # Hard to provoke: increment the library's counters directly.
     InternalCounters(meters).error("spans")
     InternalCounters(meters).dropped("delivery")
     meters.get_meter(SCOPE_NAME).create_counter(METRIC_COMMIT_RETRIES, "{retry}").add(
@@ -114,7 +114,7 @@ def observed_program(one, folder):
 
 @pytest.fixture
 def prometheus(tmp_path):
-    """Start a Prometheus that scrapes a Collector, with our rules."""
+    """A function that starts a Prometheus which scrapes a Collector, with our rules."""
     started = []
 
     def start(one):
@@ -156,14 +156,14 @@ def prometheus(tmp_path):
 
 
 def queried(port, path, **parameters):
-    """The data of an answer of Prometheus' API."""
+    """Return the data of a response of Prometheus' API."""
     answer = fetched(port, f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
     return json.loads(answer)["data"] if answer else {}
 
 
 @needs_prometheus
 def test_what_is_asked_for_is_there(collector, backend, prometheus, tmp_path, say):
-    """Every metric with every label that it is asked for by, and an answer to every panel."""
+    """Every metric has every label that is queried, and every panel's query has a result."""
     wanted = {name: {label} for name, label in of_variables()}
     for expression in (*of_dashboards(), *of_rules()):
         for name, labels in asked(expression).items():
@@ -203,19 +203,19 @@ def test_what_is_asked_for_is_there(collector, backend, prometheus, tmp_path, sa
 
 
 def labels_of(port, name):
-    """The labels that the series of a metric have between them."""
+    """Return all labels of the series of a metric."""
     return {label for found in queried(port, "series", **{"match[]": name}) for label in found}
 
 
 def answered(port, expression):
-    """What Prometheus answers to the query of a panel, with the dashboard's variables filled in."""
+    """Return Prometheus' result of a panel's query, with the dashboard's variables filled in."""
     filled = expression.replace("$__rate_interval", "1m").replace("$__range", "1h")
     return queried(port, "query", query=filled.replace("$service", ".*")).get("result")
 
 
 @needs_prometheus
 def test_the_alert_rules_do_what_they_say():
-    """Their unit tests, run by promtool."""
+    """The tool promtool runs the unit tests of the rules."""
     for arguments in (
         ["check", "rules", "deltawitness.rules.yaml"],
         ["test", "rules", "deltawitness.tests.yaml"],
@@ -225,7 +225,7 @@ def test_the_alert_rules_do_what_they_say():
 
 
 def test_each_alert_has_a_unit_test():
-    """One at least in which it fires."""
+    """At least one test of each alert makes it fire."""
     tests = yaml.safe_load((ALERTS / "deltawitness.tests.yaml").read_text())["tests"]
     fired = {
         case["alertname"]
@@ -241,7 +241,7 @@ def test_each_alert_has_a_unit_test():
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: Path(path).name)
 def test_a_dashboard_can_be_imported(path):
-    """Panels have ids and places of their own, and say what they show."""
+    """Panels have unique ids, distinct positions and a description."""
     read = json.loads(path.read_text())
     panels = read["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -251,7 +251,7 @@ def test_a_dashboard_can_be_imported(path):
 
 
 def test_the_page_lists_every_panel():
-    """With what it shows."""
+    """The page has a description of every panel."""
     page = (CONFIGS / "README.md").read_text()
     for path in DASHBOARDS:
         for panel in json.loads(path.read_text())["panels"]:

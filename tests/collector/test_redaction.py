@@ -1,4 +1,4 @@
-"""What should not leave comes out nowhere, whatever field it is put in; its neighbours pass."""
+"""The Collector removes canaries from every field, and passes benign values next to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = {"DECISION_WAIT": "1s", "DECISION_WAIT_AFTER_ROOT": "1s", "SPANMETRIC
 
 
 def over_grpc(one, saids):
-    """Send the three signals."""
+    """Send the three signals by gRPC."""
     with grpc.insecure_channel(f"127.0.0.1:{one.ports['GRPC']}") as channel:
         TraceServiceStub(channel).Export(spans(saids))
         LogsServiceStub(channel).Export(logs(saids))
@@ -30,7 +30,7 @@ def over_grpc(one, saids):
 
 
 def over_http(one, saids):
-    """Send the three signals."""
+    """Send the three signals by HTTP."""
     requests = {"traces": spans(saids), "logs": logs(saids), "metrics": metrics(saids)}
     for path, request in requests.items():
         urllib.request.urlopen(
@@ -44,7 +44,7 @@ def over_http(one, saids):
 
 
 def leaks(told):
-    """The canaries that stand in what was told, each with what is around it."""
+    """Return the canaries in a text, each with its surroundings."""
     return {
         known: told[max(0, told.index(known) - 80) : told.index(known) + 30]
         for known in (*CANARIES, UNDER_A_KEY)
@@ -53,19 +53,19 @@ def leaks(told):
 
 
 def kept(attributes):
-    """The attributes that are benign, and what is left of them."""
+    """Return the benign attributes with their values after redaction."""
     told = {pair.key: pair.value.string_value for pair in attributes}
     assert not [key for key in told if key.startswith("redact.")]
     return {key: told.get(key) for key in BENIGN}
 
 
 def points(metric):
-    """The points of a metric, whatever its kind."""
+    """Return the data points of a metric of any kind."""
     return getattr(metric, metric.WhichOneof("data")).data_points
 
 
 def all_there(backend, saids):
-    """Whether all that was sent has come in, and the metrics of its spans."""
+    """Return whether everything that was sent has arrived, and the metrics of its spans."""
     told = [metric for metric in backend.metrics() if not metric.name.startswith("traces.")]
     return (
         len(backend.spans()) >= len(saids)
@@ -77,7 +77,7 @@ def all_there(backend, saids):
 
 @pytest.mark.parametrize("send", [over_grpc, over_http])
 def test_no_canary_comes_out_and_its_neighbours_do(send, collector, backend, say):
-    """Spans, logs of four shapes, metrics of all kinds: at the backend, at Prometheus, in the log."""
+    """Spans, logs and metrics have no canary at the backend, in Prometheus and in the log."""
     one = collector("config.yaml", BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}", **SETTINGS)
     send(one, SAID)
     until(lambda: all_there(backend, SAID), "all three signals")
@@ -107,7 +107,7 @@ def test_no_canary_comes_out_and_its_neighbours_do(send, collector, backend, say
 
 
 def test_look_alikes_pass_in_every_field(collector, backend):
-    """Names, texts, bodies, descriptions and units are as they were sent."""
+    """Names, texts, bodies, descriptions and units that resemble secrets are unchanged."""
     said = list(BENIGN.values())
     one = collector("config.yaml", BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}", **SETTINGS)
     over_grpc(one, said)
@@ -121,7 +121,7 @@ def test_look_alikes_pass_in_every_field(collector, backend):
 
 
 def test_the_queue_holds_no_canary(collector, backend):
-    """What waits on disk for a backend that is down is redacted already."""
+    """Data that wait on disk for a backend are already redacted."""
     backend.down()
     one = collector("config.yaml", BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}", **SETTINGS)
     over_grpc(one, SAID)
@@ -137,7 +137,7 @@ def test_the_queue_holds_no_canary(collector, backend):
 
 
 def test_the_strict_variant_lets_only_named_attributes_through(collector, backend):
-    """Laid over, it drops what the library does not name, and nothing that carries a name."""
+    """It drops attributes that the library does not define, and texts that contain names."""
     processors = [
         "memory_limiter",
         "transform/stash",
@@ -163,7 +163,7 @@ def test_the_strict_variant_lets_only_named_attributes_through(collector, backen
 
 
 def test_the_three_configurations_redact_alike():
-    """One list of patterns: the tiers repeat it to the letter."""
+    """The tiers repeat one list of patterns."""
     blocks = [
         {
             name: yaml.safe_load((CONFIGS / config).read_text())["processors"][name]

@@ -1,4 +1,4 @@
-"""Of real writes through a real Collector: what matters is kept whole, and all of it is counted."""
+"""Sampling of real writes by a real Collector keeps complete relevant traces, and metrics count all."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NAMES = {StatusCode.UNSET: "STATUS_CODE_UNSET", StatusCode.ERROR: "STATUS_CODE_E
 
 @pytest.fixture
 def sent():
-    """Spans as the program ended them, beside the exporters that send them on."""
+    """Return the spans as the program ended them, next to the exporters that send them."""
     return InMemorySpanExporter()
 
 
 def provider(exporter, sent):
-    """An SDK as programs set it up, which also keeps what it sends."""
+    """Return an SDK provider as programs configure it, which also stores the spans that it sends."""
     made = TracerProvider(resource=Resource.create({"service.name": "loader"}))
     made.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=8192))
     made.add_span_processor(SimpleSpanProcessor(sent))
@@ -41,7 +41,7 @@ def provider(exporter, sent):
 
 
 def slow_rows(schema):
-    """A source that takes its time."""
+    """Return a slow source of rows."""
 
     def batches():
         threading.Event().wait(SLOW_S * 1.1)
@@ -51,10 +51,10 @@ def slow_rows(schema):
 
 
 def write(folder, fast, slow, failed, forced):
-    """Writes of the four kinds, each a trace of its own."""
+    """Make writes of the four kinds, each in a separate trace."""
     rows, table = pa.table({"x": [1]}), str(folder / "orders")
     write_deltalake(table, rows)
-    # A new table each 50 writes: an append grows dearer with the log.
+    # A new table for each 50 writes: an append gets slower with the length of the log.
     for number in range(fast - 1):
         write_deltalake(str(folder / f"orders_{number // 50}"), rows, mode="append")
     for _ in range(slow):
@@ -68,7 +68,7 @@ def write(folder, fast, slow, failed, forced):
 
 
 def trace_of(span):
-    """The trace id as the backend has it."""
+    """Return the trace id in the form of the backend."""
     return span.context.trace_id.to_bytes(16, "big")
 
 
@@ -76,11 +76,11 @@ def trace_of(span):
 def test_what_matters_is_kept_whole_and_all_is_counted(
     transport, collector, backend, sent, tmp_path, size, say
 ):
-    """Failed, slow and forced writes all come through; fast ones at the rate; metrics count every span."""
+    """Failed, slow and forced writes are kept, fast ones at the sampling rate; metrics count every span."""
     one = collector(
         "config.yaml",
         BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",
-        # Longer than the SDK waits for more spans: a decision follows the root of its trace.
+        # Longer than the SDK gathers spans, so that a trace is decided after its root has arrived.
         DECISION_WAIT="30s",
         DECISION_WAIT_AFTER_ROOT="1s",
         SPANMETRICS_FLUSH="1s",
@@ -134,7 +134,7 @@ def test_what_matters_is_kept_whole_and_all_is_counted(
         )
 
     until(lambda: decided() == len(by_trace), "a decision on each trace")
-    # What is still queued when it stops stays on disk.
+    # Data that are queued when the Collector stops stay on disk.
     until(lambda: one.queued("traces") == 0, "an empty queue")
     until(lambda: must <= {span.trace_id for span in backend.spans()}, "what matters")
     one.stop()
@@ -152,7 +152,7 @@ def test_what_matters_is_kept_whole_and_all_is_counted(
 
 
 def test_no_table_name_becomes_a_label(collector, backend, sent, tmp_path):
-    """A span's name holds the table's: its series would have no bound."""
+    """A span's name has the table's name, which would give an unbounded number of series."""
     one = collector(
         "config.yaml", BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}", SPANMETRICS_FLUSH="1s"
     )
@@ -172,7 +172,7 @@ def test_no_table_name_becomes_a_label(collector, backend, sent, tmp_path):
 
 
 def test_a_late_error_keeps_the_whole_trace(collector, backend, sent):
-    """A span that fails after the root was sent, within the wait, takes the root along."""
+    """A span that fails after the root was sent, but within the wait, keeps the root as well."""
     one = collector(
         "config.yaml",
         BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",

@@ -1,4 +1,4 @@
-"""Two gateways behind an agent: no trace is split, and the counts add up."""
+"""Two gateways behind an agent get complete traces, and the counts add up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pair(key, value):
 
 
 def part_of_each_trace(number):
-    """One span of every trace, the root last: the spans of a trace come in requests of their own."""
+    """Return one span of every trace, the root last: the spans of a trace are sent in separate requests."""
     by_service = {}
     for trace in range(TRACES):
         span = Span(
@@ -36,7 +36,7 @@ def part_of_each_trace(number):
             start_time_unix_nano=1,
             end_time_unix_nano=2,
             attributes=[pair("db.operation.name", "WRITE")],
-            # A third of the traces fail in their last span, which alone decides.
+            # A third of the traces fail in their last span, which alone decides the sampling.
             status=Status(
                 code=Status.STATUS_CODE_ERROR
                 if number == SPANS - 1 and trace % 3 == 0
@@ -64,7 +64,7 @@ def tiers(collector):
             "gateway-tier.yaml",
             name=f"gateway-{number}",
             BACKEND_ENDPOINT=f"127.0.0.1:{one.port}",
-            # However long the requests take, a decision waits for the root.
+            # A decision waits for the root, regardless of the duration of the requests.
             DECISION_WAIT="60s",
             DECISION_WAIT_AFTER_ROOT="4s",
             SPANMETRICS_FLUSH="1s",
@@ -74,7 +74,7 @@ def tiers(collector):
     ]
 
     def ring(port):
-        # One host name cannot lead to two ports: the resolver is the one thing laid over.
+        # One host name cannot resolve to two ports: only the resolver of the configuration is replaced.
         hosts = [f"127.0.0.1:{gateway.ports[port]}" for gateway in gateways]
         return {"resolver": {"dns": None, "static": {"hostnames": hosts}}}
 
@@ -97,7 +97,7 @@ def tiers(collector):
 
 
 def test_no_trace_is_split_and_counts_are_exact(tiers, say):
-    """A trace that fails is kept whole by the one gateway that has all of it."""
+    """A failing trace is kept complete by the one gateway that has all its spans."""
     agent, gateways, backends = tiers
     with grpc.insecure_channel(f"127.0.0.1:{agent.ports['GRPC']}") as channel:
         for number in range(SPANS):

@@ -1,4 +1,4 @@
-"""What no stock processor can scrub the library never gives: attributes of links and of exemplars."""
+"""The library emits no attributes of links and exemplars, which no stock processor can redact."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deltawitness.instrumentation import DeltaLakeInstrumentor
 
 
 def test_links_and_exemplars_carry_no_attributes(tmp_path):
-    """Of a run with writes of several kinds, one of which fails, with an exemplar for each measurement."""
+    """The run has writes of several kinds, one of them failing, and an exemplar for each measurement."""
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers = TracerProvider()
     meters = MeterProvider(

@@ -1,6 +1,6 @@
-"""A program as DataFusion's own documentation writes them; its output is the same at each run.
+"""A program in the style of DataFusion's documentation; its output is the same at each run.
 
-It works in the current directory, which is to be empty, and knows nothing of deltawitness.
+It works in the current directory, which must be empty, and has no code for observation.
 """
 
 import asyncio
@@ -41,12 +41,12 @@ from deltalake import DeltaTable, write_deltalake
 
 
 def title(text: str) -> None:
-    """Begin a section of the output."""
+    """Print the title of a section."""
     print(f"\n== {text}")
 
 
 def rows(frame: DataFrame) -> None:
-    """Print the rows of a frame, in an order of their own."""
+    """Print the rows of a frame, sorted."""
     for row in sorted(map(str, frame.to_pylist())):
         print(row)
 
@@ -218,7 +218,7 @@ refused = {
 for name, act in refused.items():
     try:
         act()
-    except Exception as error:  # noqa: BLE001 - which one it is, is printed
+    except Exception as error:  # noqa: BLE001 - its class is printed
         print(name, type(error).__name__, str(error).splitlines()[0])
 
 # --- functions of the program ----------------------------------------------------------------------------
@@ -227,7 +227,7 @@ title("functions")
 
 
 def is_null(values: pa.Array) -> pa.Array:
-    """Tell which values are NULL."""
+    """Return a mask of the NULL values."""
     return values.is_null()
 
 
@@ -238,25 +238,25 @@ rows(ctx.sql('SELECT is_null_of("Type 2") AS single, count(*) AS n FROM pokemon 
 
 
 class Largest(Accumulator):
-    """The largest value so far."""
+    """The maximum value."""
 
     def __init__(self) -> None:
         self._largest = pa.scalar(0, pa.int64())
 
     def update(self, values: pa.Array) -> None:
-        """Look at more values."""
+        """Update the state with further values."""
         self._largest = pc.max(pa.array([self._largest.as_py(), *values.to_pylist()], pa.int64()))
 
     def merge(self, states: list[pa.Array]) -> None:
-        """Look at what others have found."""
+        """Merge the states of other accumulators."""
         self.update(states[0])
 
     def state(self) -> list[pa.Scalar]:
-        """Tell the others."""
+        """Return the state for other accumulators."""
         return [self._largest]
 
     def evaluate(self) -> pa.Scalar:
-        """Tell the result."""
+        """Return the result."""
         return self._largest
 
 
@@ -267,10 +267,10 @@ rows(ctx.sql('SELECT "Type 1" AS t, largest("Attack") AS attack FROM pokemon GRO
 
 
 class Smooth(WindowEvaluator):
-    """Each value with a share of what came before it."""
+    """Exponential smoothing: each value with a fraction of the previous result."""
 
     def evaluate_all(self, values: list[pa.Array], num_rows: int) -> pa.Array:
-        """Look at the whole partition."""
+        """Evaluate an entire partition."""
         result, before = [], 0.0
         for value in values[0].to_pylist():
             before = 0.5 * value + 0.5 * before
@@ -284,7 +284,7 @@ rows(ctx.sql("SELECT z, smooth(z) OVER (ORDER BY z) AS s FROM dataset"))
 
 
 def counting(up_to: object) -> Table:
-    """Make a table of the numbers below one."""
+    """Return a table of the integers below a number."""
     return Table(ds.dataset(pa.table({"n": list(range(up_to.to_variant().value_i64()))})))
 
 
@@ -356,7 +356,7 @@ print(df._repr_html_().count("<tr>"))
 
 
 async def streamed() -> int:
-    """Count the rows as they come."""
+    """Count the rows of a stream."""
     return sum([each.to_pyarrow().num_rows async for each in df])
 
 

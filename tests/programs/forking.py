@@ -1,7 +1,7 @@
-"""A program that lets deltawitness do something, forks, and prints what its children could write.
+"""A program that uses deltawitness, forks, and prints the results of its children's writes.
 
-Arguments: what happens before the fork, how the program forks, a folder, and `bare` to leave deltawitness
-out. The program itself does not use delta-rs before the fork, unless the way says so.
+Arguments: the work before the fork, the kind of fork, a folder, and `bare` to omit deltawitness. The
+program itself does not use delta-rs before the fork, unless the kind of work says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROWS = pa.table({"x": [1]})
 
 
 def write(name):
-    """Append a row to a table; return whether that worked, else the class of the error."""
+    """Append a row to a table; return `written`, or the class name of the error."""
     try:
         write_deltalake(FOLDER / "lake" / name, ROWS, mode="append")
     except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
@@ -45,7 +45,7 @@ def write_many(name):
 
 
 def forked(act):
-    """Return what a function returns in a child that leaves at once."""
+    """Return the result of a function in a forked child that exits at once."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -72,7 +72,7 @@ def pool():
 
 
 def pools():
-    """A run for each of several pools, as a program with a run a day has."""
+    """Open a run for each of several pools, as a program with daily runs does."""
     written = []
     for day in ("mon", "tue"):
         with in_run(day):
@@ -99,7 +99,7 @@ def _serve(name, results):
 
 
 def prefork():
-    """Children that live long, beside a parent that opens and closes runs meanwhile."""
+    """Fork long-lived children next to a parent that opens and closes runs."""
     results = FORK.Queue()
     children = [FORK.Process(target=_serve, args=(name, results)) for name in ("a", "b")]
     for child in children:
@@ -114,7 +114,7 @@ def prefork():
 
 
 def threads():
-    """Fork on a thread, again and again, while the main one ends runs."""
+    """Fork on a thread repeatedly, while the main thread ends runs."""
     written = []
     thread = threading.Thread(target=lambda: written.extend(fork() + fork() + fork()))
     thread.start()
@@ -126,13 +126,13 @@ def threads():
 
 
 def waiting():
-    """Wait for whatever child ends, as a simple server does."""
+    """Wait for any child, as a simple server does."""
     left = set()
     for name in ("a", "b"):
         with in_run(name):
             child = os.fork()
             if child == 0:
-                time.sleep(5)  # until drains come by time
+                time.sleep(5)  # so that drains start by the interval
                 os._exit(write(name) != "written")
             left.add(child)
             export(name)
@@ -213,7 +213,7 @@ def exported_in_run():
 
 
 def drained_between_exports():
-    """Drains that come by the count of operations and by time, each in a helper process."""
+    """Drain after a number of operations and after an interval, each time in a helper process."""
     instrument(drain_events=1, drain_interval=0.2)
     for number in range(3):
         export(f"e{number}")
@@ -226,7 +226,7 @@ def drained_between_exports():
 
 
 def spool_of_dead_process():
-    """A process that has died has left a spool, which the end of a run drains."""
+    """Create the spool of a dead process, which the end of a run drains."""
     instrument()
     with in_run("before"):
         write_in_child = forked(lambda: write("dead"))
@@ -261,7 +261,7 @@ def hashed():
 
 
 def cache_opened():
-    """A cache that is there, and that nobody has asked for anything."""
+    """Open a cache without reading from it."""
     instrument()
     from datafusion import SessionContext
 
@@ -297,7 +297,7 @@ def flushed():
         flush()
 
 
-# In these the program itself has used delta-rs: its children cannot, whether we are there or not.
+# Here the program itself has used delta-rs, so its children cannot, with or without deltawitness.
 
 
 def used_by_program():
@@ -313,7 +313,7 @@ def used_in_run():
 
 
 def used_after_helper():
-    """A helper has drained first, then the program writes and drains itself."""
+    """Drain in a helper first, then write and drain in the program itself."""
     instrument()
     with in_run("before"):
         export("e")
@@ -323,7 +323,7 @@ def used_after_helper():
 
 
 def ledger_read():
-    """A program that asks for the ledger has asked for delta-rs."""
+    """Read the ledger, which uses delta-rs in the program."""
     run_ended()
     if IS_BARE:
         used_by_program()
@@ -338,7 +338,7 @@ def main():
     globals()[way]()
     print(json.dumps(globals()[kind]()))
     sys.stdout.flush()
-    if way == "exported":  # and then it is told to go
+    if way == "exported":  # the parent is ended by SIGTERM right after the export
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
 

@@ -19,5 +19,5 @@ def kept_shard(shard: int, lake: str) -> int:
 
 
 def rows(kept_shard: Collect[int]) -> int:
-    """Sum the shards up."""
+    """Return the sum of the shards' rows."""
     return sum(kept_shard)

@@ -1,9 +1,9 @@
-"""Writes tables in threads, tasks and children of every start method, a table each.
+"""Write tables in threads, tasks and children of every start method, one table each.
 
-Usage: launch.py FOLDER [NAME]: all of them; or the table NAME alone, in this process.
+Usage: launch.py FOLDER [NAME]: all of them; or only the table NAME, in this process.
 
-LAUNCH says what the program does by itself: `plain` nothing; `main` instruments the process that is the
-program; `each` instruments each process that imports it; the name of something public imports that first.
+LAUNCH is what the program does itself: `plain` nothing; `main` instruments the main process; `each`
+instruments each process that imports it; any public name imports that name first.
 """
 
 import importlib
@@ -16,7 +16,7 @@ if LAUNCH not in {"plain", "main", "each"}:
 
 
 def set_up_the_sdk():
-    """Send spans and metrics where the variables of OpenTelemetry say."""
+    """Export spans and metrics to the endpoint of OpenTelemetry's variables."""
     from opentelemetry import metrics, trace
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -70,7 +70,7 @@ def write(folder, name):
 
 
 def main():
-    """Write a table by each start method; by fork first, while this process has not used delta-rs."""
+    """Write a table by each start method; fork first, while this process has not used delta-rs."""
     import asyncio
     import multiprocessing
     import subprocess

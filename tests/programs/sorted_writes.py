@@ -1,4 +1,4 @@
-"""Writes of what is sorted, windowed and joined over Delta tables of many files."""
+"""Write sorted, windowed and joined frames over Delta tables of many files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FILES = 80
 
 
 def write_each_way(folder, connection):
-    """Write by a frame, by SQL and by a merge; send how many rows each has left."""
+    """Write by a frame, by SQL and by a merge; send the number of rows after each."""
     source = f"{folder}/source"
     for number in range(FILES):
         write_deltalake(source, pa.table({"id": pa.array([number, 7], pa.int64())}), mode="append")

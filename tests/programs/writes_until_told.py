@@ -1,4 +1,4 @@
-"""Writes until it is told to go; says on its output when it has begun.
+"""Write until the process is ended from outside; print `begun` after the first writes.
 
 python writes_until_told.py FOLDER [slow]
 """
@@ -16,7 +16,7 @@ from deltawitness import DeltaLakeInstrumentor, run
 
 
 def batches():
-    """Rows that take far longer than anybody would wait."""
+    """Return rows from a source that takes far longer than any test."""
     schema = pa.schema([("x", pa.int64())])
 
     def slow():

@@ -1,4 +1,4 @@
-"""What a type checker sees of the public API; checked, and never run."""
+"""The public API as a type checker sees it. This file is checked, and never run."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ ctx.refresh("t")
 assert_type(ObservedSessionContext.global_ctx(), ObservedSessionContext)
 DataFusionInstrumentor().instrument()
 
-ctx.register_delta(3, nonsense=True)  # type: ignore[call-arg, arg-type]  # it is told
+ctx.register_delta(3, nonsense=True)  # type: ignore[call-arg, arg-type]  # must be an error

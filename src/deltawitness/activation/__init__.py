@@ -1,8 +1,8 @@
-"""Activates a process at its start, when `deltawitness run` or a parent process asked for it.
+"""Activate observation at process start, when `deltawitness run` or a parent process requested it.
 
-The `site` folder beside this file holds a `sitecustomize` module, which the interpreter imports
-first when the folder is on `PYTHONPATH`. It runs in every Python process of a program, most of which
-write no table: so here is only what must happen at once, and the rest waits for `deltalake`.
+The `site` folder next to this file has a `sitecustomize` module, which the interpreter imports at start
+when the folder is on `PYTHONPATH`. It runs in every Python process of a program, and most of them write
+no table. So this module does only what is needed at once; the rest waits for the import of `deltalake`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from deltawitness.settings import Settings
 __all__ = ["LOADED", "SITE_DIRECTORY", "activate", "is_disabled"]
 
 SITE_DIRECTORY = str(Path(__file__).parent / "site")
-"""What must be first on a child's `PYTHONPATH` for it to be activated."""
+"""The folder that has to be first on a child's `PYTHONPATH` to activate the child."""
 
-_ASKS_FOR_EXPORT = (
+_EXPORT_VARIABLES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
     "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
@@ -35,12 +35,12 @@ _ASKS_FOR_EXPORT = (
 
 
 def activate() -> None:
-    """Observe this process, if its environment asks for it.
+    """Observe this process if `DELTAWITNESS_ACTIVATE` is set.
 
-    The top process is observed from its start, because its run is the parent of what it starts;
-    a child from the moment that it imports `deltalake`. An invalid setting ends the process before
-    the program starts, with one line that says what is allowed; any other trouble of ours is told
-    in one line, and the program runs unobserved.
+    The process that `deltawitness run` starts is observed from its start, because its run is the parent
+    of its children's runs; a child is observed when it imports `deltalake`. An invalid setting ends the
+    process with exit code 2 before the program starts, with one line that names the valid values. Any
+    other error is logged in one line, and the program runs unobserved.
     """
     role = os.environ.get(Env.ACTIVATE)
     if role:
@@ -76,7 +76,7 @@ def _report_loaded() -> None:
 
 
 def is_disabled(instrumentation: str) -> bool:
-    """Return whether OpenTelemetry's own variable switches an instrumentation off, or all of them."""
+    """Return whether `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` disables an instrumentation, or all (`*`)."""
     words = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
     return not {instrumentation, "*"}.isdisjoint(word.strip() for word in words)
 
@@ -87,14 +87,14 @@ def _observe(settings: Settings, *, is_top: bool) -> None:
 
     try:
         observe_process(settings, is_top=is_top, is_exporting=asks_for_export(os.environ))
-    except Exception as error:  # noqa: BLE001 - the program runs, whatever happens to us
+    except Exception as error:  # noqa: BLE001 - an error of ours must not stop the program
         report("activation", error)
 
 
 def asks_for_export(environ: os._Environ[str] | dict[str, str]) -> bool:
-    """Tell whether the OpenTelemetry variables name an exporter, and the SDK is there and on."""
+    """Return whether the OpenTelemetry variables name an exporter, and the SDK is installed and enabled."""
     return (
-        any(environ.get(name) for name in _ASKS_FOR_EXPORT)
+        any(environ.get(name) for name in _EXPORT_VARIABLES)
         and environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
         and find_spec("opentelemetry.sdk") is not None
     )

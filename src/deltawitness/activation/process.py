@@ -1,4 +1,4 @@
-"""What makes an activated process observed: the SDK, the instrumentor, the run around it all."""
+"""Set up an activated process: the OpenTelemetry SDK, the instrumentors, and the run of the process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deltawitness.activation import is_disabled
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.internal_errors import report
 from deltawitness.propagation.environment import child_environment
-from deltawitness.run import adopt_run, current_run, run, unhandled
+from deltawitness.run import adopt_run, current_run, run, unhandled_error
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 from deltawitness.settings import Settings
 from deltawitness.telemetry.providers import print_setup_error
@@ -25,9 +25,9 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
     """Observe this process from now on.
 
     Args:
-        settings: how to behave.
-        is_top: the process that the command itself started: the run is opened around it.
-        is_exporting: set the OpenTelemetry SDK up, as the environment says.
+        settings: the settings of the observer.
+        is_top: whether `deltawitness run` started this process. If so, a run is opened around it.
+        is_exporting: whether to configure the OpenTelemetry SDK from the environment.
     """
     if is_exporting:
         if is_top:
@@ -37,7 +37,7 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
     if not instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.instrument(settings=settings)
     if not is_disabled("datafusion"):
-        # Its sessions write from the moment that there are any.
+        # Sessions exist only after DataFusion is imported.
         wrapt.register_post_import_hook(lambda _: _observe_sessions(), "datafusion")
     if is_top:
         _open_run()
@@ -49,22 +49,22 @@ def _observe_sessions() -> None:
         return
     try:
         instrumentor.instrument()
-    except Exception as error:  # noqa: BLE001 - the program runs, whatever happens to us
+    except Exception as error:  # noqa: BLE001 - an error of ours must not stop the program
         report("activation", error)
 
 
 def _open_run() -> None:
-    """Put the whole process into the run, whose span its writes and its children's share."""
+    """Open a run around the entire process. Writes of the process and of its children are in its span."""
     process = current_run()
     scope = run(process.job, run_id=process.run_id)
     context = scope.__enter__()
     adopt_run(context)
     os.environ.update(child_environment(), **{Env.ACTIVATE.value: ACTIVATE_CHILD})
-    atexit.register(lambda: scope.__exit__(None, unhandled(), None))
+    atexit.register(lambda: scope.__exit__(None, unhandled_error(), None))
 
 
 def _configure_sdk() -> None:
-    """Set the SDK up; a setting that OpenTelemetry does not accept leaves it without one."""
+    """Configure the SDK. With a setting that OpenTelemetry rejects, warn and continue without the SDK."""
     try:
         configure_sdk()
     except Exception as error:  # noqa: BLE001 - whatever a distribution or an exporter raises

@@ -1,1 +1,1 @@
-"""The benchmark of write overhead: what `deltawitness bench` and `benchmarks/overhead.py` run."""
+"""The benchmark of the write overhead, for `deltawitness bench` and `benchmarks/overhead.py`."""

@@ -1,8 +1,8 @@
-"""Measure writes of several variants in one run: interleaved, with a control, as ratios of medians.
+"""Measure the writes of several variants in one run: interleaved, with a control, as ratios of medians.
 
-Every variant has a process of its own, because an instrumented and a bare one cannot share it. The
-processes take turns write by write, in random order, so that what the machine and the storage do
-meanwhile hits all alike. A ratio compares writes of the same rounds.
+Each variant runs in a separate process, because instrumentation affects an entire process. The processes
+alternate after each write, in random order, so that other load on the machine and the storage affects all
+variants equally. A ratio compares writes of the same rounds.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from deltawitness.semconv import Env
 
 __all__ = ["CASES", "CONTROL", "BenchError", "BenchLine", "Case", "machine", "run_case", "summary"]
 
-WARMING = 3
-"""First rounds of a case, which are not counted."""
+WARM_UP_ROUNDS = 3
+"""Number of rounds at the start of a case that are not measured."""
 
 BASE = "bare"
 """The variant that the others are compared with."""
 
 CONTROL = "bare again"
-"""The variant that is the base once more: how far its ratio is from 1 is the noise of the run."""
+"""The control, identical to the base: the distance of its ratio from 1 is the noise of the run."""
 
 
 class BenchError(DeltaWitnessError):
@@ -47,12 +47,12 @@ class Case:
     """One kind of write, measured for several variants.
 
     Attributes:
-        name: what it is called in the table.
+        name: name in the table of results.
         rows: rows of each write.
         mode: `append` or `overwrite`.
         by: `uri`, or `handle` for an open `DeltaTable`.
-        variants: names of :data:`deltawitness.bench.worker.VARIANTS`.
-        log: commits of the table that is written to, where a template is made of it.
+        variants: names from :data:`deltawitness.bench.worker.VARIANTS`.
+        log: number of commits of the written table, if a template is created.
     """
 
     name: str
@@ -68,22 +68,22 @@ CASES = (
     Case(name="append 10 rows, by handle", rows=10, by="handle"),
     Case(name="append 100,000 rows, by URI", rows=100_000, by="uri"),
 )
-"""What `deltawitness bench` measures."""
+"""The cases that `deltawitness bench` measures."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchLine:
-    """What came out for one variant of a case.
+    """Results of one variant of a case.
 
     Attributes:
         case: the case's name.
         variant: the variant's name.
-        writes: how many writes were measured.
+        writes: number of measured writes.
         median_us: median of their durations, in microseconds.
-        ratio_of_medians: the median over that of the base.
-        median_of_ratios: the median of the ratios of each round.
-        ratio_of_means: the mean over that of the base.
-        added_us: the difference of the medians, in microseconds.
+        ratio_of_medians: the median divided by the base's median.
+        median_of_ratios: the median of the ratios to the base in each round.
+        ratio_of_means: the mean divided by the base's mean.
+        added_us: the median minus the base's median, in microseconds.
     """
 
     case: str
@@ -104,15 +104,15 @@ def run_case(
     storage_options: Mapping[str, str] | None = None,
     template: Path | None = None,
 ) -> dict[str, list[int]]:
-    """Measure a case, and return the nanoseconds of each write by variant.
+    """Measure a case, and return the duration of each write in nanoseconds, by variant.
 
     Args:
         case: the case.
-        rounds: how many writes of each variant are measured.
-        place: path or URI below which the tables are made; removing them is up to the caller.
+        rounds: number of measured writes of each variant.
+        place: path or URI under which the tables are created. The caller removes them.
         storage_options: as for `DeltaTable`.
-        template: a local table that those of the variants are copied from; they are created empty
-            when None.
+        template: a local table that is copied for each variant; the tables are created empty when
+            None.
 
     Raises:
         BenchError: a variant could not write.
@@ -132,10 +132,10 @@ def run_case(
             )
             for number, variant in enumerate(case.variants)
         }
-        for number in range(rounds + WARMING):
+        for number in range(rounds + WARM_UP_ROUNDS):
             for variant in random.sample(case.variants, len(case.variants)):
                 taken = processes[variant].write()
-                if number >= WARMING:
+                if number >= WARM_UP_ROUNDS:
                     times[variant].append(taken)
     return times
 
@@ -153,10 +153,10 @@ class _Process:
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
-            return  # it has answered with an error, or is dead: reading tells
+            return  # the process has answered with an error or is dead; the next read shows which
 
     def write(self) -> int:
-        """Have it write once, and return the nanoseconds that this took."""
+        """Make the process write once, and return the duration in nanoseconds."""
         self.send("write")
         line = "" if self.process.stdout is None else self.process.stdout.readline()
         if not line:
@@ -172,7 +172,7 @@ class _Process:
 
 @contextmanager
 def _process(work: Mapping[str, Any]) -> Iterator[_Process]:
-    """Run the process of a variant for the block; it is gone afterwards."""
+    """Run the process of a variant for the block, and end it afterwards."""
     process = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of ours
         [sys.executable, "-P", str(Path(worker.__file__))],
         stdin=subprocess.PIPE,
@@ -182,7 +182,7 @@ def _process(work: Mapping[str, Any]) -> Iterator[_Process]:
     )
     running = _Process(process, work["variant"], work["place"])
     try:
-        # By standard input: a command line can be read by every user of the machine.
+        # By standard input: every user of the machine can read a command line.
         running.send(json.dumps(work))
         yield running
     finally:
@@ -190,7 +190,7 @@ def _process(work: Mapping[str, Any]) -> Iterator[_Process]:
 
 
 END_TIMEOUT = 5.0
-"""Seconds that a process has to end when its input has ended."""
+"""Seconds that a process may take to end after its input is closed, before it is killed."""
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -206,21 +206,22 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-_LEFT_OUT = (Env.ACTIVATE, Env.EVENTS_FILE, Env.RUN_ID, Env.JOB, Env.TRACEPARENT)
+_REMOVED_VARIABLES = (Env.ACTIVATE, Env.EVENTS_FILE, Env.RUN_ID, Env.JOB, Env.TRACEPARENT)
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a variant: ours, but for what would instrument it or keep a ledger."""
-    environment = {name: value for name, value in os.environ.items() if name not in set(_LEFT_OUT)}
+    """Return the environment of a variant: this one without instrumentation, run and ledger."""
+    removed = set(_REMOVED_VARIABLES)
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
     return {**environment, Env.LEDGER.value: "false"}
 
 
 def summary(case: Case, times: Mapping[str, Sequence[int]]) -> list[BenchLine]:
-    """Return the figures of a case, a line for each variant.
+    """Return the results of a case, a line per variant.
 
     Args:
         case: the case.
-        times: nanoseconds of each write by variant, as :func:`run_case` returns them.
+        times: durations in nanoseconds by variant, from :func:`run_case`.
     """
     base = times[BASE]
     median, mean = statistics.median(base), statistics.fmean(base)
@@ -242,7 +243,7 @@ def summary(case: Case, times: Mapping[str, Sequence[int]]) -> list[BenchLine]:
 
 
 def machine() -> dict[str, str]:
-    """Return what the figures were measured on: processors, Python and packages."""
+    """Return the environment of the measurement: number of CPUs, versions of Python and packages."""
     packages = ("deltalake", "opentelemetry-sdk", "deltawitness")
     return {
         "python": platform.python_version(),

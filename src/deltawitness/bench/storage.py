@@ -1,4 +1,4 @@
-"""The temporary place of a benchmark on the user's storage: checked first, and removed at the end."""
+"""The temporary folder of a benchmark on the user's storage: check the location, create, remove."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from deltawitness.redaction import redact_text
 __all__ = ["check_location", "temporary_place"]
 
 PREFIX = "deltawitness-bench-"
-"""How the name of a benchmark's folder begins."""
+"""Prefix of the name of a benchmark's folder."""
 
 
 def check_location(uri: str | None, storage_options: Mapping[str, str] | None) -> str:
-    """Return the location below which a benchmark may make its folder; nothing is written.
+    """Return the location under which a benchmark can create its folder. Nothing is written.
 
     Args:
         uri: an existing local folder, or a URI of an object store; the system's folder for
@@ -31,7 +31,8 @@ def check_location(uri: str | None, storage_options: Mapping[str, str] | None) -
         storage_options: as for `DeltaTable`.
 
     Raises:
-        ConfigurationError: it is no place to make tables in, or cannot be reached.
+        ConfigurationError: the location is invalid, is itself a Delta table, is not writable, or
+            cannot be reached.
     """
     given = tempfile.gettempdir() if uri is None else uri
     path = local_path(given)
@@ -55,17 +56,17 @@ def _is_remote_table(uri: str, storage_options: Mapping[str, str] | None) -> boo
 
     options = None if storage_options is None else dict(storage_options)
     try:
-        # The question below is answered with False for a scheme that the engine does not know.
+        # is_deltatable() returns False for an unknown scheme; the handler raises.
         DeltaStorageHandler(uri, options)
         return DeltaTable.is_deltatable(uri, options)
-    except Exception as error:  # noqa: BLE001 - the engine raises whatever it likes
+    except Exception as error:  # noqa: BLE001 - the engine may raise anything
         text = " ".join(redact_text(_COLOUR.sub("", str(error)), location=uri).split())
         msg = f"--uri: the storage cannot be read: {text}"
         raise ConfigurationError(msg) from None
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""What the engine puts into its errors for a terminal."""
+"""Terminal colour codes in the engine's error texts."""
 
 
 def _checked_folder(path: str) -> str:
@@ -84,7 +85,7 @@ def _checked_folder(path: str) -> str:
 
 @contextmanager
 def temporary_place(base: str, storage_options: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Provide a place of the block's own, and remove it with all that is in it; nothing else.
+    """Provide a new folder for the block, and remove it with its content at the end.
 
     Args:
         base: an existing local folder, or a URI of an object store.

@@ -1,8 +1,8 @@
-"""The process of one variant of a benchmark: writes when asked, and reports how long each write took.
+"""The process of one benchmark variant: write on request, and report the duration of each write.
 
-This file is run as a script, and imports nothing of deltawitness by itself: the process of the
-variant `bare` never loads the package. The first line of standard input is the work as JSON, each
-further line asks for one write. Each answer is a line of JSON: `{"ns": 5061000}` or `{"error": "..."}`.
+This file runs as a script, and imports nothing of deltawitness at its top: the process of the variant
+`bare` never loads the package. The first line of standard input is the work as JSON, each further line
+requests one write. Each response is a line of JSON: `{"ns": 5061000}` or `{"error": "..."}`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import IO, Any, TypeAlias
 __all__ = ["VARIANTS", "sdk"]
 
 REOPEN_EVERY = 20
-"""Writes after which a table is made anew and opened again, so that its log keeps its length."""
+"""Number of writes after which a table is replaced by a new one, to limit the length of its log."""
 
 Write: TypeAlias = Callable[..., object]
-"""Called as `write_deltalake` is: with a table, the data and `mode`."""
+"""A function with the parameters of `write_deltalake`: a table, the data and `mode`."""
 
 
-# --- variants: each prepares its process and returns what a round calls -----------------------------
+# --- variants: each prepares its process and returns the function that a round calls ----------------
 
 
 def sdk() -> dict[str, Any]:
-    """Return providers that batch, as in production, and export to nowhere."""
+    """Return SDK providers that batch as in production, with exporters that discard everything."""
     from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - the variant's own
     from opentelemetry.sdk._logs.export import (  # noqa: PLC0415 - as above
         BatchLogRecordProcessor,
@@ -57,7 +57,7 @@ def sdk() -> dict[str, Any]:
             return True
 
         def shutdown(self) -> None:
-            """Nothing is open."""
+            """Do nothing: there is nothing to close."""
 
     tracers, loggers = TracerProvider(), LoggerProvider()
     tracers.add_span_processor(BatchSpanProcessor(Nowhere()))
@@ -101,7 +101,7 @@ def _all_signals() -> Write:
 
 
 def _hand_written() -> Write:
-    """What a careful person writes at the call site: a span, a counter, a histogram, metadata."""
+    """Return a write with hand-written telemetry: a span, a counter, a histogram, commit metadata."""
     from deltalake import CommitProperties, write_deltalake  # noqa: PLC0415 - the variant's own
 
     providers = sdk()
@@ -128,7 +128,7 @@ def _hand_written() -> Write:
 
 
 def _pipeline() -> Write:
-    """The observed pipeline with kept handles."""
+    """Return a write by the observed pipeline, which caches table handles."""
     from deltawitness import (  # noqa: PLC0415 - the variant's own
         DeltaLakeInstrumentor,
         ObservedWritePipeline,
@@ -155,14 +155,14 @@ VARIANTS: dict[str, Callable[[], Write]] = {
     "hand-written": _hand_written,
     "pipeline": _pipeline,
 }
-"""The ways of writing that are compared, by name. `observed` is `all signals` as users call it."""
+"""The compared variants by name. `observed` is the name of `all signals` in the results for users."""
 
 
 # --- the work ----------------------------------------------------------------------------------------
 
 
 def rows(count: int) -> Any:
-    """Return the data that a case writes, as an Arrow table."""
+    """Return an Arrow table with `count` rows, the data that a case writes."""
     import pyarrow as pa  # noqa: PLC0415 - heavy, and of this process
 
     numbers = range(count)
@@ -173,15 +173,15 @@ def rows(count: int) -> Any:
 
 
 _FEW = 10
-"""Rows up to which one column is text; of more rows, making and encoding text would be the most of it."""
+"""Maximum rows with a text column; with more rows, encoding text would dominate the duration."""
 
 
 class _Target:
-    """The table that a variant writes to; it is made anew every so many writes.
+    """The table that a variant writes to. It is replaced after every `REOPEN_EVERY` writes.
 
     Args:
-        work: `place`, below which tables are made; `template`, a local table to copy, or none;
-            `by`, whether writes take an open `handle` or the `uri`; `storage_options`.
+        work: `place`, under which tables are created; `template`, a local table to copy, or None;
+            `by`, `handle` for writes to an open table or `uri`; `storage_options`.
     """
 
     def __init__(self, work: dict[str, Any]) -> None:
@@ -192,19 +192,19 @@ class _Target:
         self._number = 0
 
     def renew(self, data: Any) -> Any:
-        """Make a new table, and return it as a write takes it; the old one is removed."""
+        """Remove the old table, create a new one, and return it as the argument of a write."""
         if self._number:
             self._remove(str(self._number))
         self._number += 1
         uri = f"{self._place}/{self._number}"
-        self._lay(uri, data)
+        self._create(uri, data)
         if self._by == "uri":
             return uri
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and of this process
 
         return DeltaTable(uri, storage_options=self._options)
 
-    def _lay(self, uri: str, data: Any) -> None:
+    def _create(self, uri: str, data: Any) -> None:
         if self._template is not None:
             shutil.copytree(self._template, uri)
             return
@@ -221,15 +221,15 @@ class _Target:
         DeltaStorageHandler(self._place, self._options).delete_dir(name)
 
 
-def _serve(questions: IO[str], answer: Callable[[dict[str, object]], None]) -> None:
-    work = json.loads(questions.readline())
+def _serve(requests: IO[str], answer: Callable[[dict[str, object]], None]) -> None:
+    work = json.loads(requests.readline())
     write = VARIANTS[work["variant"]]()
     data, mode, options = rows(work["rows"]), work["mode"], work["storage_options"]
-    # By URI a write is told how to reach the storage; an open table knows.
+    # A write by URI needs the storage options; an open table has them.
     more = {"storage_options": options} if options and work["by"] == "uri" else {}
     target = _Target(work)
     table: Any = None
-    for count, _ in enumerate(questions):
+    for count, _ in enumerate(requests):
         if count % REOPEN_EVERY == 0:
             table = target.renew(data)
             write(table, data, mode=mode, **more)
@@ -239,10 +239,10 @@ def _serve(questions: IO[str], answer: Callable[[dict[str, object]], None]) -> N
 
 
 def main() -> None:
-    """Serve until standard input ends."""
-    # An interrupt at the terminal is for the program that asks: it closes our input.
+    """Serve requests until standard input ends."""
+    # At an interrupt in the terminal the requesting program closes our input, which ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Whatever an engine prints must not be taken for an answer.
+    # Redirect prints of an engine to standard error, so that they are not read as answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -252,10 +252,10 @@ def main() -> None:
 
     try:
         _serve(sys.stdin, answer)
-    except Exception as error:  # noqa: BLE001 - the process that asks says what went wrong
+    except Exception as error:  # noqa: BLE001 - the requesting process reports the error
         answer({"error": str(error) or type(error).__name__})
     finally:
-        # Without exit handlers: nothing of a benchmark needs to be exported.
+        # Skip exit handlers: telemetry of a benchmark is not exported.
         os._exit(0)
 
 

@@ -1,1 +1,1 @@
-"""Workflow engines: their executions as runs. Each module needs its engine, an extra of the same name."""
+"""Integrations of workflow engines: open a run for each execution. Each needs its engine (an extra)."""

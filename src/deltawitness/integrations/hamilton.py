@@ -1,6 +1,6 @@
-"""Apache Hamilton: a run for each execution of a graph, a span for each node in it.
+"""Apache Hamilton: a run for each execution of a graph, and a span for each node.
 
-Needs `apache-hamilton`: the extra of that name.
+Needs the package `apache-hamilton`, an extra of the same name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from deltawitness.run import (
     RunContext,
     current_cache_context,
     run,
-    taking_part,
+    use_run,
 )
 from deltawitness.semconv import RUN_HAMILTON_ID
 from deltawitness.telemetry.spans import parent_context
@@ -41,30 +41,29 @@ if TYPE_CHECKING:
 __all__ = ["DeltaWitnessAdapter"]
 
 UNNAMED = "hamilton"
-"""The job of a graph whose functions come from no module that has a name of its own."""
+"""Job name of a graph whose functions are all in modules without a meaningful name."""
 
-ENDED_KEPT = 64
-"""Executions that are known after their end: a node that failed leaves others in a pool's queue."""
+MAX_ENDED = 64
+"""Number of ended executions to remember: after a node failed, a pool may still execute queued nodes."""
 
 
 class DeltaWitnessAdapter(
     GraphExecutionHook,  # type: ignore[misc]  # Hamilton is untyped
     NodeExecutionHook,  # type: ignore[misc]  # as above
 ):
-    """A lifecycle adapter by which each execution of a driver is a run.
+    """A lifecycle adapter that opens a run for each execution of a driver.
 
-    Delta writes inside a node belong to the run and are children of the node's span, in whatever
-    thread or process the node is executed. An error of a node goes its way as it is; the node's
-    span and the run tell of it. Neither the values that nodes take nor those that they return are
-    looked at.
+    Delta writes in a node belong to the run and are children of the node's span, in any thread or process
+    that executes the node. An error of a node is recorded on its span and its run, and propagates
+    unchanged. The adapter does not read arguments or results of nodes.
 
     Args:
         job: name of the job; the names of the graph's modules when None.
-        attributes: facts about each run, as text.
-        instrument: observe the Delta writes of the process from now on, where nothing does yet.
+        attributes: text attributes of each run.
+        instrument: whether to instrument delta-rs, if it is not instrumented yet.
 
     Attributes:
-        last_run: the run of the execution that began last; None before the first.
+        last_run: the run of the execution that started last; None before the first.
 
     Raises:
         ConfigurationError: the job name is empty, or a setting in the environment is invalid.
@@ -101,7 +100,7 @@ class DeltaWitnessAdapter(
 
     def run_before_graph_execution(self, *, graph: HamiltonGraph, run_id: str, **_: Any) -> None:
         """Open the run."""
-        with _guarded():
+        with _report_errors():
             opening = run(
                 self._job or _job_of(graph),
                 attributes={**self._attributes, RUN_HAMILTON_ID: run_id},
@@ -118,12 +117,12 @@ class DeltaWitnessAdapter(
     def run_after_graph_execution(
         self, *, error: BaseException | None, run_id: str, **_: Any
     ) -> None:
-        """Close the run: its row is in the ledger, if one is kept, when the execution returns."""
-        with _guarded():
+        """Close the run. If there is a ledger, it has the run's row when the execution returns."""
+        with _report_errors():
             execution = self._executions.get(run_id)
             if execution is None or execution.opening is None:
                 return
-            execution.give_up_nodes()
+            execution.close_open_nodes()
             opening, execution.opening = execution.opening, None
             ended_by = _ended_by(error, execution.handled)
             try:
@@ -133,13 +132,13 @@ class DeltaWitnessAdapter(
                     None if ended_by is None else ended_by.__traceback__,
                 )
             finally:
-                self._keep_ended(run_id, execution)
+                self._remember_ended(run_id, execution)
 
-    def _keep_ended(self, run_id: str, execution: _Execution) -> None:
-        """Keep the run for nodes that a pool begins later: they only take part in it then."""
+    def _remember_ended(self, run_id: str, execution: _Execution) -> None:
+        """Remember an ended run as a joined one, for nodes that a pool starts later."""
         execution.run = replace(execution.run, is_joined=True)
         self._ended.append(run_id)
-        if len(self._ended) > ENDED_KEPT:
+        if len(self._ended) > MAX_ENDED:
             self._executions.pop(self._ended.popleft(), None)
 
     # --- nodes -----------------------------------------------------------------------------------
@@ -147,11 +146,11 @@ class DeltaWitnessAdapter(
     def run_before_node_execution(
         self, *, node_name: str, task_id: str | None, run_id: str, **_: Any
     ) -> None:
-        """Open the node's span, in the run, also where a pool's thread knows of neither."""
-        with _guarded():
+        """Set the run and open the node's span, in any thread that executes the node."""
+        with _report_errors():
             execution = self._executions.get(run_id)
             if execution is not None:
-                execution.nodes[node_name, task_id] = _Node.entered(node_name, task_id, execution)
+                execution.nodes[node_name, task_id] = _Node.enter(node_name, task_id, execution)
 
     def run_after_node_execution(
         self,
@@ -163,7 +162,7 @@ class DeltaWitnessAdapter(
         **_: Any,
     ) -> None:
         """Close the node's span."""
-        with _guarded():
+        with _report_errors():
             execution = self._executions.get(run_id)
             if execution is not None:
                 node = execution.nodes.pop((node_name, task_id), None)
@@ -173,31 +172,31 @@ class DeltaWitnessAdapter(
     # --- other processes ---------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle with the runs that are open: nodes may be executed in other processes."""
+        """Pickle with the open runs, because other processes may execute nodes."""
         return {
             "job": self._job,
             "attributes": self._attributes,
             "instrument": self._instrument,
             "executions": {
                 run_id: (
-                    run_as_values(known.run, trace.get_current_span(known.context)),
-                    known.cache,
+                    run_as_values(execution.run, trace.get_current_span(execution.context)),
+                    execution.cache,
                 )
-                for run_id, known in list(self._executions.items())
-                if known.opening is not None
+                for run_id, execution in list(self._executions.items())
+                if execution.opening is not None
             },
         }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Take part in the runs of the process that this comes from."""
+        """Join the open runs of the process that pickled the adapter."""
         self._job, self._attributes = state["job"], state["attributes"]
         self._instrument = state["instrument"]
         self.last_run, self._ended = None, deque()
         self._executions = {
-            run_id: _Execution.elsewhere(values, cache)
+            run_id: _Execution.joined(values, cache)
             for run_id, (values, cache) in state["executions"].items()
         }
-        with _guarded():
+        with _report_errors():
             self._observe()
 
 
@@ -206,12 +205,13 @@ class _Execution:
     """An execution of a graph.
 
     Attributes:
-        run: its run.
-        cache: the ambient policy, scope and key of where it was begun.
-        context: the context in which the run's span is the current one.
-        opening: what closes the run; None when it is over, or another process's.
-        handled: the error that was being handled when it began.
-        nodes: the nodes that are being executed here.
+        run: the run of the execution.
+        cache: policy, scope and key of the caller that started the execution.
+        context: the context in which the run's span is current.
+        opening: the context manager to close the run; None if the run has ended or is another
+            process's.
+        handled: the exception that was being handled when the execution started.
+        nodes: the nodes that this process is executing.
     """
 
     run: RunContext
@@ -222,14 +222,14 @@ class _Execution:
     nodes: dict[tuple[str, str | None], _Node] = field(default_factory=dict)
 
     @classmethod
-    def elsewhere(cls, values: Mapping[str, Any], cache: CacheContext) -> _Execution:
-        """Return the execution as a process knows it that did not begin it."""
+    def joined(cls, values: Mapping[str, Any], cache: CacheContext) -> _Execution:
+        """Return an execution that another process has started."""
         attributes = MappingProxyType(values["attributes"])
         context = RunContext(**{**values, "attributes": attributes, "is_joined": True})
         return cls(context, cache, parent_context(context, otel_context.Context()))
 
-    def give_up_nodes(self) -> None:
-        """Leave the nodes that were entered here and not left: another adapter's hook has failed."""
+    def close_open_nodes(self) -> None:
+        """Close the nodes of this thread that are still open, because another adapter's hook has failed."""
         for key, node in list(self.nodes.items()):
             if node.thread == threading.get_ident():
                 del self.nodes[key]
@@ -241,49 +241,52 @@ class _Node:
     """A node that is being executed.
 
     Attributes:
-        span: its span; None when nothing is observed.
-        inside: what is left with it, in the thread that entered it.
-        thread: that thread.
-        handled: the error that was being handled when it began.
+        span: the node's span; None without an observer.
+        exit_stack: resets the run and the trace context, in the thread that entered the node.
+        thread: identifier of that thread.
+        handled: the exception that was being handled when the node started.
     """
 
     span: Span | None
-    inside: ExitStack
+    exit_stack: ExitStack
     thread: int
     handled: BaseException | None
 
     @classmethod
-    def entered(cls, name: str, task_id: str | None, execution: _Execution) -> _Node:
-        """Enter the run and open the node's span here and now."""
-        inside = ExitStack()
-        inside.enter_context(taking_part(execution.run, execution.cache))
+    def enter(cls, name: str, task_id: str | None, execution: _Execution) -> _Node:
+        """Set the run and open the node's span in the calling thread."""
+        exit_stack = ExitStack()
+        exit_stack.enter_context(use_run(execution.run, execution.cache))
         observer = current_observer()
         span = None
         if observer is not None:
             span = observer.steps.open(name, task_id, execution.run, execution.context)
             token = otel_context.attach(trace.set_span_in_context(span, execution.context))
-            inside.callback(otel_context.detach, token)
-        return cls(span, inside, threading.get_ident(), sys.exception())
+            exit_stack.callback(otel_context.detach, token)
+        return cls(span, exit_stack, threading.get_ident(), sys.exception())
 
     def leave(self, error: BaseException | None) -> None:
-        """Close its span, and be again where it was entered."""
+        """Close the node's span, and reset the run and the trace context."""
         try:
             observer = current_observer()
             if self.span is not None and observer is not None:
                 observer.steps.close(self.span, error)
         finally:
-            self.inside.close()
+            self.exit_stack.close()
 
 
 def _ended_by(error: BaseException | None, handled: BaseException | None) -> BaseException | None:
-    """Return what ended an execution: Hamilton's hooks are not told of an interrupt, but see it."""
+    """Return the exception that ended an execution.
+
+    Hamilton does not pass a `KeyboardInterrupt` to its hooks, but the hooks run while it is handled.
+    """
     now = sys.exception()
     return error if error is not None or now is handled else now
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
-    """Let no error of ours into the execution."""
+def _report_errors() -> Iterator[None]:
+    """Report errors of the block instead of raising them in the execution."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
@@ -291,16 +294,16 @@ def _guarded() -> Iterator[None]:
 
 
 def _job_of(graph: HamiltonGraph) -> str:
-    """Return the names of the modules whose functions a graph is made of."""
+    """Return the names of the modules of a graph's functions, joined by `+`."""
     modules = {
         function.__module__
         for node in graph.nodes
         for function in node.originating_functions or ()
         if hasattr(function, "__module__")
     }
-    named = sorted(name for name in modules if name and not name.startswith(_NAMELESS))
+    named = sorted(name for name in modules if name and not name.startswith(_IGNORED_MODULES))
     return "+".join(named) or UNNAMED
 
 
-_NAMELESS = ("__main__", "temporary_module", "hamilton.")
-"""Modules that say nothing of the job: the program itself, made on the fly, Hamilton's own."""
+_IGNORED_MODULES = ("__main__", "temporary_module", "hamilton.")
+"""Prefixes of modules that do not name a job: the script, generated modules, Hamilton's modules."""

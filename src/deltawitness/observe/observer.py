@@ -27,7 +27,7 @@ from deltawitness.run import (
     current_cache_context,
     current_run,
     remove_run_listener,
-    unhandled,
+    unhandled_error,
 )
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import on_cache_operation, use_providers
@@ -217,7 +217,7 @@ class Observer(CallObserver):
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             report("run", error)
 
-    def run_settling(self, run: RunContext) -> None:
+    def run_ending(self, run: RunContext) -> None:
         """Deliver the queued writes, so that a run's telemetry is complete when the run ends."""
         with _interruptible(run):
             self._flush_in_time()
@@ -250,7 +250,7 @@ class Observer(CallObserver):
         with suppress(KeyboardInterrupt):
             self._flush_in_time()
         with suppress(KeyboardInterrupt):
-            self._recording.close(unhandled(), timeout=self._flush_timeout())
+            self._recording.close(unhandled_error(), timeout=self._flush_timeout())
 
     def _flush_before_termination(self) -> None:
         """Deliver, export and drain what is queued, within the time limits for SIGTERM."""

@@ -1,4 +1,4 @@
-"""Propagates the run, the cache context and the trace to threads and processes.
+"""Propagate the run, the cache context and the trace context to threads and processes.
 
 Context variables do not reach a new thread, a child process, or a worker that an earlier caller started.
 """

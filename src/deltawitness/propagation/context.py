@@ -1,4 +1,4 @@
-"""What is current in a thread, and functions that are called with it in another one."""
+"""The current run, cache context and trace context of a thread, to call functions in another thread with."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ __all__ = ["CallerContext"]
 
 @dataclass(frozen=True, slots=True)
 class CallerContext:
-    """What a write takes from where it is made.
+    """The context of a caller that its writes depend on.
 
     Attributes:
         ambient: the run, the cache context, and whether writes are suppressed.
-        enclosure: the call of a session that is under way.
+        write_context: the active call of a session; None outside such a call.
         trace: OpenTelemetry's context.
     """
 
     ambient: Ambient
-    enclosure: WriteContext | None
+    write_context: WriteContext | None
     trace: Context
 
     @classmethod
     def current(cls) -> Self:
-        """Return those of here and now."""
+        """Return the context of the calling thread."""
         return cls(Ambient.current(), current_write_context(), otel_context.get_current())
 
     @property
     def is_empty(self) -> bool:
-        """Whether they are those of a new thread."""
-        return self.ambient.is_empty and self.enclosure is None and not self.trace
+        """Whether all values are the defaults, as in a new thread."""
+        return self.ambient.is_empty and self.write_context is None and not self.trace
 
     def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function so that each call of it runs in these surroundings."""
+        """Return a function that calls `function` in this context."""
 
         def bound(*args: Any, **kwargs: Any) -> Any:
             with self.active():
@@ -55,10 +55,10 @@ class CallerContext:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make them those of the block, whatever the thread was started in."""
+        """Set this context for the block, and reset it at the end."""
         token = otel_context.attach(self.trace)
         try:
-            with self.ambient.active(), use_write_context(self.enclosure):
+            with self.ambient.active(), use_write_context(self.write_context):
                 yield
         finally:
             otel_context.detach(token)

@@ -1,9 +1,9 @@
-"""Tasks of a Dask cluster (`distributed`) run in the run, cache context and trace of their submitter.
+"""Execute tasks of a Dask cluster (`distributed`) in the run, cache context and trace of their submitter.
 
-A worker lives longer than the run that it was started in. The client adds an annotation to each graph
-that it submits, as `distributed` does for its own spans: the scheduler passes it on to the worker with
-each task. Neither the functions nor the keys of the tasks change, and a worker without this package
-ignores the annotation.
+A worker outlives the run that it was started in. The client adds an annotation to each graph that it
+submits, as `distributed` does for its own spans, and the scheduler passes it to the worker with each task.
+Neither the functions nor the keys of the tasks change, and a worker without this package ignores the
+annotation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deltawitness.run import (
     current_cache_context,
     current_run,
     parse_scope,
-    taking_part,
+    use_run,
 )
 from deltawitness.telemetry.spans import parent_context
 
@@ -39,7 +39,7 @@ ANNOTATION = "deltawitness"
 
 
 def graph_to_futures(original: Call) -> Call:
-    """Replace `Client._graph_to_futures`, to which each way of submitting tasks leads."""
+    """Replace `Client._graph_to_futures`, which every method that submits tasks calls."""
 
     def _graph_to_futures(self: Any, *args: Any, **kwargs: Any) -> Any:
         with _annotating():
@@ -59,7 +59,7 @@ def _annotating() -> Any:
 
 
 def _submitter() -> dict[str, Any]:
-    """Return what is current here and now, as plain values that any scheduler passes on."""
+    """Return the current run and cache context as plain values, which any scheduler can pass on."""
     cache = current_cache_context()
     return {
         "run": run_as_values(current_run(), trace.get_current_span()),
@@ -75,7 +75,7 @@ def _process() -> str:
 
 
 def execute(original: Call) -> Call:
-    """Replace `Worker.execute`, a coroutine that runs one task, in a thread or by itself."""
+    """Replace `Worker.execute`, a coroutine that runs one task, in a thread or in the event loop."""
 
     async def execute(self: Any, key: Any, **kwargs: Any) -> Any:
         with _of_submitter(self, key):
@@ -85,26 +85,26 @@ def execute(original: Call) -> Call:
 
 
 def _of_submitter(worker: Any, key: Any) -> Any:
-    """Return a context manager in which a task belongs to its submitter's run, if it names one."""
+    """Return a context manager for the run of a task's submitter; it does nothing without an annotation."""
     try:
         values = (worker.state.tasks[key].annotations or {}).get(ANNOTATION)
         if values is None:
             return nullcontext()
         run = RunContext(**values["run"])
-        if values["sender"] != _process():  # else the worker is a thread of the submitter
+        if values["sender"] != _process():  # otherwise the worker is a thread of the submitter
             run = replace(run, is_joined=True)
         scope = None if values["scope"] is None else parse_scope(values["scope"])
-        return _taking_part(run, CacheContext(values["policy"], scope, values["key"]))
+        return _use_run(run, CacheContext(values["policy"], scope, values["key"]))
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
         return nullcontext()
 
 
 @contextmanager
-def _taking_part(run: RunContext, cache: CacheContext) -> Iterator[None]:
+def _use_run(run: RunContext, cache: CacheContext) -> Iterator[None]:
     token = otel_context.attach(parent_context(run, otel_context.Context()))
     try:
-        with taking_part(run, cache):
+        with use_run(run, cache):
             yield
     finally:
         otel_context.detach(token)

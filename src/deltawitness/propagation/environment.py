@@ -1,4 +1,4 @@
-"""Child processes get the run, the cache context and the trace by their environment."""
+"""Pass the run, the cache context and the trace to child processes in environment variables."""
 
 from __future__ import annotations
 
@@ -37,35 +37,35 @@ __all__ = [
 
 Call = Callable[..., Any]
 
-NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 SITE_DIRECTORIES = "PYTHONPATH"
-"""Variable by which `deltawitness run` activates Python processes, with `Env.ACTIVATE`."""
+"""Variable by which `deltawitness run` activates Python processes, together with `Env.ACTIVATE`."""
 
 
 def run_environment() -> dict[str, str]:
-    """Return the environment variables that make a worker's writes belong to the run of here and now.
+    """Return the environment variables that make a worker's writes belong to the current run.
 
-    They carry the run, the cache context and the trace, and every variable of deltawitness that is set
-    in this process: settings too, and so its secrets. Under `deltawitness run` they also have the
-    worker observed from its start, if its Python has this package. Child processes that are started by
-    `subprocess`, `multiprocessing` or `os` get them by themselves; give them to workers that are started
-    by something else, such as a cluster's.
+    The variables contain the run, the cache context and the trace, and every variable of deltawitness
+    that is set in this process: settings too, so treat them as secret. Under `deltawitness run` they
+    also activate observation in the worker, if its Python has this package. Child processes of
+    `subprocess`, `multiprocessing` and `os` get the variables automatically. Set them for workers that
+    are started in other ways, such as those of a cluster.
 
     >>> from deltawitness import run
     >>> with run("nightly", run_id="r-1"):
     ...     run_environment()["DELTAWITNESS_RUN_ID"]
     'r-1'
     """
-    here = (name for name in Env if name in os.environ and name != Env.REPLACED_PID)
-    variables = {name.value: os.environ[name] for name in here}
+    names = (name for name in Env if name in os.environ and name != Env.REPLACED_PID)
+    variables = {name.value: os.environ[name] for name in names}
     if Env.ACTIVATE in variables and SITE_DIRECTORIES in os.environ:
         variables[SITE_DIRECTORIES] = os.environ[SITE_DIRECTORIES]
     return {**variables, **child_environment()}
 
 
 def child_environment() -> dict[str, str]:
-    """Return the variables by which a child process joins the run and the trace of here and now."""
+    """Return the variables by which a child process joins the current run and trace."""
     variables = {**current_run().environment(), **_cache_variables(current_cache_context())}
     traceparent = traceparent_of(trace.get_current_span())
     return variables if traceparent is None else {**variables, Env.TRACEPARENT.value: traceparent}
@@ -81,10 +81,11 @@ def _cache_variables(context: CacheContext) -> dict[str, str]:
 
 
 def _missing(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that an environment lacks or has as this process's own environment has them.
+    """Return the variables to add to an environment for a child process.
 
-    A variable that differs there was chosen by the caller, and stays. A caller that chose a run has
-    chosen its job and trace, too.
+    A variable is added if the environment lacks it or has the value of this process's environment. A
+    different value was set by the caller and stays. If the caller set another run, nothing is added,
+    since job and trace belong to the run.
     """
     if given.get(Env.RUN_ID) != os.environ.get(Env.RUN_ID):
         return {}
@@ -95,11 +96,11 @@ def _missing(given: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _completed(given: Any, more: Mapping[str, str] = NOTHING_MORE) -> Any:
-    """Return a caller's environment with what it lacks, and more, if it was made from this process's own.
+def _with_missing(given: Any, more: Mapping[str, str] = NO_VARIABLES) -> Any:
+    """Return a caller's environment with the missing variables and `more`, if it is a copy of this process's.
 
-    It was if it has every variable of this process, or this process's run. An environment that the
-    caller has put together otherwise is the caller's.
+    An environment counts as a copy if it has every variable of this process, or this process's run. Any
+    other environment is returned unchanged.
     """
     try:
         named = {os.fsdecode(name): os.fsdecode(value) for name, value in given.items()}
@@ -109,14 +110,14 @@ def _completed(given: Any, more: Mapping[str, str] = NOTHING_MORE) -> Any:
             missing = {**_missing(named), **more}
             return {**named, **missing} if missing else given
     except (TypeError, AttributeError):
-        pass  # the engine of the call says what is wrong with it
+        pass  # the called function raises for an invalid environment
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
     return given
 
 
-def _inherited(more: Mapping[str, str] = NOTHING_MORE) -> dict[str, str] | None:
-    """Return this process's environment with what a child lacks, and more; None where it lacks nothing."""
+def _own_with_missing(more: Mapping[str, str] = NO_VARIABLES) -> dict[str, str] | None:
+    """Return this process's environment with the missing variables and `more`; None if there are none."""
     try:
         missing = {**_missing(os.environ), **more}
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
@@ -128,18 +129,18 @@ def _inherited(more: Mapping[str, str] = NOTHING_MORE) -> dict[str, str] | None:
 def popen(original: Call) -> Call:
     """Replace `subprocess.Popen.__init__`."""
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - stands in for it
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - replaces Popen.__init__
         if is_suppressed():
-            pass  # a process of our own takes part in no run
+            pass  # a helper process of deltawitness belongs to no run
         elif len(args) > POPEN_ENV:
             if args[POPEN_ENV] is None:
-                args = (*args[:POPEN_ENV], _inherited(), *args[POPEN_ENV + 1 :])
+                args = (*args[:POPEN_ENV], _own_with_missing(), *args[POPEN_ENV + 1 :])
             else:
-                args = (*args[:POPEN_ENV], _completed(args[POPEN_ENV]), *args[POPEN_ENV + 1 :])
+                args = (*args[:POPEN_ENV], _with_missing(args[POPEN_ENV]), *args[POPEN_ENV + 1 :])
         elif kwargs.get("env") is not None:
-            kwargs["env"] = _completed(kwargs["env"])
-        elif (inherited := _inherited()) is not None:
-            kwargs["env"] = inherited
+            kwargs["env"] = _with_missing(kwargs["env"])
+        elif (environment := _own_with_missing()) is not None:
+            kwargs["env"] = environment
         original(self, *args, **kwargs)
 
     return __init__
@@ -149,16 +150,16 @@ def posix_spawn(original: Call) -> Call:
     """Replace `os.posix_spawn` and `os.posix_spawnp`."""
 
     def posix_spawn(path: Any, argv: Any, env: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return original(path, argv, _completed(env), *args, **kwargs)
+        return original(path, argv, _with_missing(env), *args, **kwargs)
 
     return posix_spawn
 
 
 def system(original: Call) -> Call:
-    """Replace `os.system`, whose shell inherits the environment of the process and no other.
+    """Replace `os.system`, whose shell always inherits the environment of the process.
 
-    The variables are exported in the shell's own first command. Changed in this process, they would be
-    changed for its other threads as well.
+    The command is prefixed with an `export` of the variables. Setting them in this process's environment
+    would change them for its other threads as well.
     """
 
     def system(command: Any) -> Any:
@@ -184,17 +185,19 @@ def execv(original: Call, execve: Call) -> Call:
     """Replace `os.execv`.
 
     Args:
-        original: the function.
-        execve: the original `os.execve`, which is called where the environment lacks something.
+        original: the original `os.execv`.
+        execve: the original `os.execve`, which is called if variables have to be added.
     """
 
     def execv(path: Any, argv: Any, /) -> Any:
-        with _replacing(path) as continuing:
-            inherited = _inherited(continuing)
-            if inherited is None:
+        with _prepare_exec(path) as run_variable:
+            environment = _own_with_missing(run_variable)
+            if environment is None:
                 return original(path, argv)
-            with suppress(OSError):  # it names the file, which that of execv does not
-                execve(path, argv, inherited)
+            with suppress(
+                OSError
+            ):  # let execv raise: an error of execve names the file, one of execv does not
+                execve(path, argv, environment)
             return original(path, argv)
 
     return execv
@@ -204,42 +207,42 @@ def execve(original: Call) -> Call:
     """Replace `os.execve`."""
 
     def execve(path: Any, argv: Any, env: Any) -> Any:
-        with _replacing(path) as continuing:
-            return original(path, argv, _completed(env, continuing))
+        with _prepare_exec(path) as run_variable:
+            return original(path, argv, _with_missing(env, run_variable))
 
     return execve
 
 
 @contextmanager
-def _replacing(path: Any) -> Iterator[dict[str, str]]:
-    """Deliver what is observed so far before the block replaces the program; go on if it fails.
+def _prepare_exec(path: Any) -> Iterator[dict[str, str]]:
+    """Deliver all observed writes before the block replaces the program; resume observing if it fails.
 
-    A path that cannot be executed prepares nothing: `os.execvp` tries one after the other.
+    Nothing is done for a path that is not executable: `os.execvp` tries several paths.
 
     Yields:
-        The variable by which the new program continues the run of this process; none where the
-        process takes part in the run of another one, or has no run.
+        The variable by which the new program continues the run of this process. Empty if the process
+        joined the run of another process, or has no run in the ledger.
     """
     resume: Callable[[], object] = bool
-    continuing: dict[str, str] = {}
+    run_variable: dict[str, str] = {}
     try:
         observer = current_observer()
         if observer is not None and _is_executable(path):
-            continuing = _continuing(observer)
+            run_variable = _run_variable(observer)
             resume = observer.prepare_exec()
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
     try:
-        yield continuing
-    finally:  # a block that succeeds does not come here
+        yield run_variable
+    finally:  # reached only if the exec failed
         resume()
 
 
-def _continuing(observer: Observer) -> dict[str, str]:
+def _run_variable(observer: Observer) -> dict[str, str]:
     run, recorder = current_run(), observer.recorder
     is_own = is_process_run(run) and not run.is_joined
-    is_kept = recorder is not None and recorder.is_open and run.run_id in recorder.run_ids
-    return {Env.REPLACED_PID.value: str(os.getpid())} if is_own and is_kept else {}
+    is_recorded = recorder is not None and recorder.is_open and run.run_id in recorder.run_ids
+    return {Env.REPLACED_PID.value: str(os.getpid())} if is_own and is_recorded else {}
 
 
 def _is_executable(path: Any) -> bool:
@@ -248,4 +251,4 @@ def _is_executable(path: Any) -> bool:
     try:
         return os.access(path, os.X_OK) and not Path(os.fsdecode(path)).is_dir()
     except (TypeError, ValueError):
-        return False  # the call says what is wrong with it
+        return False  # the call raises for an invalid path

@@ -1,4 +1,4 @@
-"""Installs propagation: replaces the calls that start threads, processes and tasks of workers."""
+"""Install propagation: replace the functions that start threads, processes and tasks of workers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _hooked: set[str] = set()
 
 
 class Propagation:
-    """The replaced calls of this process."""
+    """The functions that propagation has replaced in this process."""
 
     def __init__(self) -> None:
         self._replacements = Replacements()
@@ -46,7 +46,7 @@ class Propagation:
         self._supporting_fd = {unpatched(os.execve)} & os.supports_fd
 
     def install(self) -> None:
-        """Replace the calls, and those of other packages as soon as they are imported."""
+        """Replace the functions; those of packages that are not imported yet when they are imported."""
         global _current
         self._is_on, _current = True, self
         self._replace(threading.Thread, "start", threads.start_thread)
@@ -61,7 +61,7 @@ class Propagation:
         execv = partial(environment.execv, execve=unpatched(os.execve))
         self._replace(os, without, execv)
         self._replace(os, with_environment, environment.execve)
-        if self._supporting_fd:  # a program may look there for what it is going to call
+        if self._supporting_fd:  # a program may check `os.execve in os.supports_fd`
             os.supports_fd.add(os.execve)
         if sys.platform != "win32":
             self._replace(os, "system", environment.system)
@@ -78,7 +78,7 @@ class Propagation:
             self._replace_when_imported(module, "ProcessPoolExecutor", "submit", processes.send)
 
     def uninstall(self) -> None:
-        """Put the originals back."""
+        """Restore the original functions."""
         global _current  # noqa: PLW0603 - see install
         self._is_on = False
         if _current is self:
@@ -90,10 +90,10 @@ class Propagation:
     def replace_imported(
         self, module: str, owner: str, name: str, make: Callable[[Call], Call]
     ) -> None:
-        """Replace a function of a module that has been imported, if it has that function."""
-        place: Any = importlib.import_module(module)
+        """Replace a function of an imported module, or of its class `owner`; report if it does not exist."""
+        imported: Any = importlib.import_module(module)
         try:
-            self._replace(getattr(place, owner) if owner else place, name, make)
+            self._replace(getattr(imported, owner) if owner else imported, name, make)
         except AttributeError as error:
             report("propagation", error)
 
@@ -113,7 +113,7 @@ class Propagation:
             replacement = make(original)
 
             def call(*args: Any, **kwargs: Any) -> Any:
-                # A wrapper that somebody else has put around this one keeps calling it.
+                # Another package's wrapper of this function still calls it after uninstall().
                 return (replacement if self._is_on else original)(*args, **kwargs)
 
             return call

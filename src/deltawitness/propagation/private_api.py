@@ -1,6 +1,6 @@
-"""Names outside their packages' documentation that propagation relies on; each has a contract test.
+"""Undocumented names of other packages that propagation depends on. Each has a contract test.
 
-A release that moves one of them fails `tests/test_propagation_seams.py`.
+A release that removes one of them fails `tests/test_propagation_seams.py`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ POOL_CALLS = (
     "starmap",
     "starmap_async",
 )
-"""Methods of `multiprocessing.pool.Pool` that hand functions to workers; its other calls end in these."""
+"""Methods of `multiprocessing.pool.Pool` that send functions to workers; its other methods call these."""
 
 POPEN_ENV = 10
-"""Where `env` stands among the positional arguments of `subprocess.Popen`."""
+"""Index of `env` in the positional arguments of `subprocess.Popen`."""
 
 EXECUTABLES = ("execv", "execve")
-"""Functions of `os` that replace the program of the process, without and with an environment; `os.execl`,
-`os.execvp`, `os.spawnv` look them up there."""
+"""Functions of `os` that replace the program of the process, without and with an environment. `os.execl`,
+`os.execvp` and `os.spawnv` call them as globals of `os`."""
 
 THREAD_STARTERS = ("start_new_thread", "start_new")
-"""Functions of `_thread` that start a thread. `threading` has them bound under names of its own, and
+"""Functions of `_thread` that start a thread. `threading` binds them to names in its own module, and
 `threading.Thread` calls `self.run()` in the new thread."""
 
 SPAWN_MODULES = (
@@ -52,8 +52,8 @@ WORKER_POOLS = (
 """Modules with a `ProcessPoolExecutor` that is not a subclass of the standard library's."""
 
 GRAPH_SUBMISSION = ("distributed.client", "Client", "_graph_to_futures")
-"""Module, class and method by which a Dask client submits tasks: it sends `dask.get_annotations()`."""
+"""Module, class and method by which a Dask client submits tasks; it sends `dask.get_annotations()`."""
 
 TASK_EXECUTION = ("distributed.worker", "Worker", "execute")
-"""Module, class and method that runs a task on a worker: a coroutine with the task's key, whose state
-`Worker.state.tasks[key]` has `annotations`."""
+"""Module, class and method that runs a task on a worker: a coroutine that takes the task's key. The
+task's state, `Worker.state.tasks[key]`, has `annotations`."""

@@ -1,4 +1,4 @@
-"""Workers run each task in the run of its sender; spawned children observe as their parent does."""
+"""Run the tasks of pool workers in the run of their sender, and instrument spawned children as their parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deltawitness.propagation.environment import child_environment
 from deltawitness.run import (
     CacheContext,
     RunContext,
-    called_in,
+    call_in_run,
     current_cache_context,
     current_run,
 )
@@ -37,7 +37,7 @@ else:
 
 
 def send(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Replace a method of a pool that hands a function to a worker."""
+    """Replace a method of a pool that sends a function to a worker."""
 
     def send(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return original(self, InRunOfSender.of(fn), *args, **kwargs)
@@ -49,13 +49,13 @@ def send(original: Callable[..., Any]) -> Callable[..., Any]:
 class InRunOfSender:
     """A function that runs in another process, in the run, cache context and trace of its sender.
 
-    A worker lives longer than the run that it was started in, and serves others after it.
+    A worker outlives the run that it was started in, and later runs functions of other runs.
 
     Attributes:
-        function: what runs there.
-        run: the run's fields, which pickle as a mapping of plain values.
+        function: the function to call.
+        run: the fields of the run, as a mapping of plain values that pickles.
         cache: policy, scope and key.
-        sender: its process id; the workers of some pools are threads there.
+        sender: process id of the sender; the workers of some pools are threads of that process.
     """
 
     function: Callable[..., Any]
@@ -65,25 +65,25 @@ class InRunOfSender:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> InRunOfSender:
-        """Return the function with what is current here and now."""
+        """Return the function with the current run, trace and cache context."""
         run = run_as_values(current_run(), trace.get_current_span())
         return cls(function, run, current_cache_context(), os.getpid())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function."""
+        """Call the function in the sender's run."""
         run = RunContext(**self.run)
         if os.getpid() != self.sender:
             run = replace(run, is_joined=True)
-        # A forked worker inherits the spans that were open at the fork, and they are not its own.
+        # Start from an empty context: a forked worker inherits spans that were open at the fork.
         token = otel_context.attach(parent_context(run, otel_context.Context()))
         try:
-            return called_in(run, self.cache, self.function, *args, **kwargs)
+            return call_in_run(run, self.cache, self.function, *args, **kwargs)
         finally:
             otel_context.detach(token)
 
 
 def run_as_values(run: RunContext, span: trace.Span) -> dict[str, Any]:
-    """Return the fields of a run as values that pickle, in the trace of a span where there is one."""
+    """Return the fields of a run as values that pickle, with the trace context of `span` if it is valid."""
     fields = {name: getattr(run, name) for name in run.__slots__}
     fields["attributes"] = dict(run.attributes)
     fields["traceparent"] = traceparent_of(span) or run.traceparent
@@ -95,38 +95,38 @@ def prepare(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def get_preparation_data(*args: Any, **kwargs: Any) -> dict[str, Any]:
         data: dict[str, Any] = original(*args, **kwargs)
-        return {**data, "deltawitness": SpawnedChild(child_environment(), _settings_here())}
+        return {**data, "deltawitness": SpawnedChild(child_environment(), _observer_settings())}
 
     return get_preparation_data
 
 
-def _settings_here() -> dict[str, Any]:
-    """Return the settings of this process's observer, as values that their `repr` makes again."""
+def _observer_settings() -> dict[str, Any]:
+    """Return the settings of this process's observer, as values whose `repr` is valid source code."""
     observer = current_observer()
     if observer is None:
         return {}
     values = {field.name: getattr(observer.settings, field.name) for field in fields(Settings)}
-    told = {
+    plain = {
         name: value.value if isinstance(value, Enum) else value for name, value in values.items()
     }
-    return {**told, SESSIONS: bool(REPLACED)}
+    return {**plain, SESSIONS: bool(REPLACED)}
 
 
 SESSIONS = "datafusion"
-"""Beside the settings: whether the sessions of the parent are patched, too."""
+"""Key next to the settings: whether the parent's DataFusion sessions are patched."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpawnedChild:
-    """Joins the parent's run by being unpickled, which a spawned child does before anything else.
+    """Makes a spawned child join its parent's run when the child unpickles the object at its start.
 
-    It unpickles through `exec`, and not through a function of ours, because a child that cannot
-    import this package must start all the same.
+    It unpickles as a call of `exec` instead of a function of deltawitness, so that a child that cannot
+    import this package starts nevertheless.
     """
 
     variables: dict[str, str]
     settings: dict[str, Any]
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        """Pickle as the code that joins."""
+        """Pickle as an `exec` of the code that joins the run."""
         return exec, (_CHILD_CODE.format(variables=self.variables, settings=self.settings),)

@@ -1,4 +1,4 @@
-"""Threads work in the run, the cache context and the trace in which they were started."""
+"""Run threads in the run, the cache context and the trace in which they were started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["start_function", "start_thread", "submit"]
 Call = Callable[..., Any]
 
 OWN_PREFIX = "deltawitness-"
-"""Names of our own threads begin so: they outlive the run in which they happen to be started."""
+"""Prefix of the names of deltawitness's threads. They get no context: they outlive the current run."""
 
 _ABSENT = object()
 
@@ -22,7 +22,7 @@ def submit(original: Call) -> Call:
     """Replace `ThreadPoolExecutor.submit`."""
 
     def submit(self: Any, fn: Call, /, *args: Any, **kwargs: Any) -> Any:
-        # Always, also from an empty context: the worker was started in that of an earlier call.
+        # Bind an empty context too: the worker has the context of the call that started it.
         return original(self, CallerContext.current().bind(fn), *args, **kwargs)
 
     return submit
@@ -43,16 +43,16 @@ def start_thread(original: Call) -> Call:
 
 
 def _bind_run(thread: Any) -> Callable[[], None]:
-    """Let a thread that has not been started call its `run` in the surroundings of here and now.
+    """Make a thread that is not started yet call its `run` in the current context.
 
-    A subclass may override `run`, so the attribute of the instance is set, until the thread calls it.
+    A subclass may override `run`, so an attribute `run` is set on the instance until the thread calls it.
 
     Returns:
-        What takes the attribute back.
+        A function that removes the attribute.
     """
     try:
-        around = CallerContext.current()
-        if around.is_empty or thread.ident is not None or thread.name.startswith(OWN_PREFIX):
+        context = CallerContext.current()
+        if context.is_empty or thread.ident is not None or thread.name.startswith(OWN_PREFIX):
             return _do_nothing
         given = vars(thread).get("run", _ABSENT)
         run = thread.run
@@ -66,7 +66,7 @@ def _bind_run(thread: Any) -> Callable[[], None]:
 
         def run_inside() -> None:
             restore()
-            with around.active():
+            with context.active():
                 run()
 
         thread.run = run_inside
@@ -85,9 +85,9 @@ def start_function(original: Call) -> Call:
 
     def start_new_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
         if callable(function):
-            around = CallerContext.current()
-            if not around.is_empty:
-                function = around.bind(function)
+            context = CallerContext.current()
+            if not context.is_empty:
+                function = context.bind(function)
         return original(function, *args, **kwargs)
 
     return start_new_thread
