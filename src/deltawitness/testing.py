@@ -87,7 +87,7 @@ def capture_writes() -> Iterator[CapturedWrites]:
         instrumentor.instrument()
     observer = current_observer()
     if observer is None:
-        msg = "deltalake is marked as instrumented, but nothing observes it"
+        msg = "deltalake is marked as instrumented, but has no observer"
         raise RuntimeError(msg)
     flush()  # so that writes from before the block are not captured
     observer.add_sink(captured)

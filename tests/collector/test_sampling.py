@@ -76,7 +76,7 @@ def trace_of(span):
 def test_what_matters_is_kept_whole_and_all_is_counted(
     transport, collector, backend, sent, tmp_path, size, say
 ):
-    """Failed, slow and forced writes are kept, fast ones at the sampling rate; metrics count every span."""
+    """Failed, slow and forced writes are all sampled, fast ones at the configured rate; metrics count every span."""
     one = collector(
         "config.yaml",
         BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}",

@@ -97,7 +97,7 @@ def tiers(collector):
 
 
 def test_no_trace_is_split_and_counts_are_exact(tiers, say):
-    """A failing trace is kept complete by the one gateway that has all its spans."""
+    """A failing trace is sampled completely by the one gateway that has all its spans."""
     agent, gateways, backends = tiers
     with grpc.insecure_channel(f"127.0.0.1:{agent.ports['GRPC']}") as channel:
         for number in range(SPANS):

@@ -72,10 +72,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def _checked_folder(path: str) -> str:
     folder = Path(path).absolute()
     if not folder.is_dir():
-        msg = f"--uri: there is no folder {folder}"
+        msg = f"--uri: the folder {folder} does not exist"
         raise ConfigurationError(msg)
     if (folder / LOG_DIRECTORY).exists():
-        msg = f"--uri: {folder} is a Delta table: expected a folder that is none"
+        msg = f"--uri: {folder} is a Delta table: expected an ordinary folder"
         raise ConfigurationError(msg)
     if not os.access(folder, os.W_OK | os.X_OK):
         msg = f"--uri: the folder {folder} cannot be written"

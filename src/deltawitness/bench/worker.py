@@ -71,7 +71,7 @@ def _bare() -> Write:
 
     observer = sys.modules.get("deltawitness.observe.observer")
     if observer is not None and observer.current_observer() is not None:
-        msg = "this environment instruments every Python process: no write is bare in it"
+        msg = "the environment instruments every Python process; run without OpenTelemetry auto-instrumentation"
         raise RuntimeError(msg)
     return write_deltalake
 
