@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,36 +47,42 @@ def bound_of(item):
 
 
 LONGEST = (
-    "test_launch_modes",
-    "test_sql_equivalence",
-    "test_activation",
-    "test_forks",
-    "test_exit_status",
-    "test_pending_statements",
-    "test_docs",
-    "test_ledger_kill",
-    "test_cli",
-    "test_session_proxy",
-    "test_cli_ledger",
-    "test_statement_binding",
-    "test_bench",
-    "test_ledger_remote",
-    "test_remote_equivalence",
-    "test_interop",
-    "test_ledger_reconcile",
-    "test_demo",
-    "test_remote_reading",
-    "test_cli_cache",
-    "test_taxonomy",
-    "test_ledger_storage",
-    "test_ledger_recorder",
-    "test_cache_truth",
-    "test_cache_traps",
-    "test_ledger_lives",
-    "test_ledger_faults",
-    "test_datafusion_instrumentor",
+    "activation/test_launch_modes",
+    "session/test_sql_equivalence",
+    "activation/test_activation",
+    "activation/test_forks",
+    "activation/test_exit_status",
+    "session/test_pending_statements",
+    "project/test_docs",
+    "ledger/test_kill",
+    "cli/test_commands",
+    "session/test_proxy",
+    "cli/test_ledger",
+    "session/test_statement_binding",
+    "cli/test_bench",
+    "ledger/test_remote",
+    "scan/test_remote_equivalence",
+    "integrations/test_interop",
+    "ledger/test_reconcile",
+    "project/test_demo",
+    "scan/test_remote_reading",
+    "cli/test_cache",
+    "test_error_types",
+    "ledger/test_storage",
+    "ledger/test_recorder",
+    "cache/test_truth",
+    "cache/test_traps",
+    "ledger/test_lives",
+    "ledger/test_faults",
+    "session/test_instrumentor",
 )
 """The test files that take longest, the longest first: started last, one would run alone at the end."""
+
+
+def _name_of(path):
+    """Return the path of a test file in this folder, without its suffix; for other files their name."""
+    here = Path(__file__).parent
+    return path.relative_to(here).with_suffix("").as_posix() if here in path.parents else path.name
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -85,7 +92,7 @@ def pytest_collection_modifyitems(items):
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.remote)
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    items.sort(key=lambda item: ranks.get(_name_of(item.path), len(ranks)))
     if IS_LONG:
         for item in items:
             item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)

@@ -1,7 +1,7 @@
 """Classify an engine's exception as one of the closed set of `error.type`, by its class and its text.
 
 delta-rs has five exception classes and raises a plain `OSError` or `Exception` for everything else, with
-the reason in the text. `tests/test_taxonomy.py` provokes each type in the real engine.
+the reason in the text. `tests/test_error_types.py` provokes each type in the real engine.
 """
 
 from __future__ import annotations

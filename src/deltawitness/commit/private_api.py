@@ -1,6 +1,7 @@
 """Every private or undocumented part of delta-rs that the package uses; each has a contract test.
 
-A release of delta-rs that changes one of them fails `tests/test_seams.py`, which names what changed.
+A release of delta-rs that changes one of them fails `tests/delta_rs/test_private_api.py`, which
+names what changed.
 """
 
 from __future__ import annotations

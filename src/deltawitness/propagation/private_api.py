@@ -1,6 +1,6 @@
 """Undocumented names of other packages that propagation depends on. Each has a contract test.
 
-A release that removes one of them fails `tests/test_propagation_seams.py`.
+A release that removes one of them fails `tests/propagation/test_private_api.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Behaviour of DataFusion that we rely on and that its documentation does not promise.
 
-Each has a contract test in `tests/test_datafusion_seams.py`, which names the behaviour that a new
+Each has a contract test in `tests/session/test_private_api.py`, which names the behaviour that a new
 release has changed. (For delta-rs see :mod:`deltawitness.commit.private_api`.)
 """
 

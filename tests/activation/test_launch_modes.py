@@ -19,10 +19,11 @@ import pytest
 from deltawitness import Ledger
 from deltawitness.commit import history
 from deltawitness.semconv import Env
+from helpers.places import PROGRAMS
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = Path(__file__).parent / "programs" / "launch.py"
+PROGRAM = PROGRAMS / "launch.py"
 
 START_METHODS = {
     "asyncio", "copied", "executor", "fork", "forkserver", "main", "pool", "spawn", "subprocess",

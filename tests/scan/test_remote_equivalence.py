@@ -1,6 +1,6 @@
 """Queries and statements have the same results on an object store as on a disk, with NaN and NULL.
 
-`test_sql_equivalence.py` shows that the results on a disk are right.
+`session/test_sql_equivalence.py` shows that the results on a disk are right.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
+from helpers.random_rows import random_rows
 from helpers.remote_parts import running_server
 from helpers.sql_statements import (
     COLUMNS,
@@ -27,7 +28,6 @@ from helpers.sql_statements import (
     source_rows,
     statements,
 )
-from test_scan import random_rows
 
 pytestmark = pytest.mark.slow
 

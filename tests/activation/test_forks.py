@@ -16,10 +16,11 @@ from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY
 from helpers.ledger_parts import rows_of
 from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
+from helpers.places import PROGRAMS
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = Path(__file__).parent / "programs" / "forking.py"
+PROGRAM = PROGRAMS / "forking.py"
 
 FAILS = "PanicException"
 """What delta-rs raises in the child of a process that has used it."""
@@ -249,7 +250,7 @@ if child == 0:
     signal.alarm(20)
     internal_errors.seen()
     runs._start_process_run()
-    installation.install_enclosed()
+    install.install_for_proxies()
     with run("r"):
         pass
     os._exit(0)

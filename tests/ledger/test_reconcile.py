@@ -46,11 +46,11 @@ from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
 from deltawitness.ledger.tables.write_rows import as_json, ledger_uri
 from deltawitness.semconv import LATE_APP_ID
 from helpers.ledger_parts import one, operation_row, rows_of, spool_in
+from helpers.places import PROGRAMS
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["deltawitness.ledger.ledger", "deltawitness.ledger.drain"])
 
-PROGRAMS = Path(__file__).parent / "programs"
 
 CLEAN = {"missing": 0, "foreign": 0, "phantom": 0, "differing": 0, "unreadable": 0}
 

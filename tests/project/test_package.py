@@ -6,14 +6,14 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
 
 import deltawitness
 from deltawitness.semconv import WITNESS_VERSION
+from helpers.places import REPOSITORY
 
-ROOT = Path(__file__).parent.parent
+ROOT = REPOSITORY
 
 
 def test_the_version_is_one():

@@ -25,8 +25,8 @@ from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.table_providers import provider_of
 from helpers.remote_parts import running_server
+from helpers.sql_reference import Reference, in_order
 from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
-from test_sql_equivalence import Reference, in_order
 
 pytestmark = pytest.mark.slow
 

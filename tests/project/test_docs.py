@@ -27,11 +27,12 @@ from deltawitness import Settings
 from deltawitness.cli.app import app
 from deltawitness.ledger.tables.schema import COUNT_MEANINGS, TABLES
 from deltawitness.semconv import CommitKey, Env
+from helpers.places import REPOSITORY
 
 FORMER_NAMES = {"Pruned", "Verified"}
 """Aliases, which no page shows."""
 
-ROOT = Path(__file__).parent.parent
+ROOT = REPOSITORY
 PAGES = sorted([ROOT / "README.md", ROOT / "collector/README.md", *(ROOT / "docs").rglob("*.md")])
 COMPARED = {"tables", "counts", "commands", "transcript"}
 """Parts of a page between two markers that a test of their own compares with the code."""

@@ -9,12 +9,13 @@ import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from opentelemetry.trace import StatusCode
+
+from helpers.places import PROGRAMS
 
 pytest.importorskip("hamilton", reason="apache-hamilton is not installed")
 
@@ -509,4 +510,4 @@ def test_the_adapter_observes_a_process_that_nothing_observes(tmp_path):
     assert read_commit_metadata(tmp_path / "raw").run_id == adapter.last_run.run_id
 
 
-sys.path.append(str(Path(__file__).parent / "programs"))
+sys.path.append(str(PROGRAMS))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from deltawitness import Ledger, history
+from helpers.places import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = REPOSITORY
 
 
 def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(tmp_path):

@@ -54,7 +54,7 @@ COMMITTING = {
     "TableOptimizer.z_order",
 }
 """Every public callable of delta-rs that takes commit properties: all are observed, each is
-written through in `test_instrumentation.py`."""
+written through in `delta_rs/test_instrumentation.py`."""
 
 
 def public_callables():

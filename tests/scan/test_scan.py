@@ -7,7 +7,6 @@ import random
 import shutil
 import struct
 import threading
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,13 +22,15 @@ from deltawitness.scan.dataset import DeltaDataset
 from deltawitness.scan.filters import FilterError, parse_filter, pruning_filter, to_sql
 from deltawitness.scan.read_ahead import read_ahead
 from helpers.deletion_vectors import delete_rows
-from helpers.sql_statements import COLUMNS, SCHEMA, VALUES, predicates
+from helpers.places import FOREIGN_TABLES
+from helpers.random_rows import random_rows
+from helpers.sql_statements import SCHEMA, predicates
 
 NAN = float("nan")
 
 EXAMPLES = 5_000 if os.environ.get("DELTAWITNESS_TEST_SIZE") == "long" else 150
 
-FOREIGN = Path(__file__).resolve().parents[2] / "shared" / "foreign-tables"
+FOREIGN = FOREIGN_TABLES
 
 
 def foreign(name):
@@ -40,30 +41,6 @@ def foreign(name):
 
 
 # --- the same rows ---------------------------------------------------------------------------------
-
-WEIGHTED = {
-    **VALUES,
-    "id": list(range(40)),
-    "A b": [*VALUES["A b"], "z" * 100, "z" * 100 + "a"],
-}
-
-
-FLOATS = (
-    [NAN, 1.5],
-    [NAN, -2.25, 0.0],
-    [NAN, NAN, -0.0, 0.0, 1.5, -2.25, 100.0, float("inf"), float("-inf")],
-)
-"""Floats of a file: where they are few, its statistics say that it has nothing above or below."""
-
-
-def random_rows(seed, count):
-    """Rows in which a third of the values are NULL and many of the floats are NaN."""
-    chosen = random.Random(seed)
-    values = {**WEIGHTED, "f.x": FLOATS[seed % len(FLOATS)]}
-    return [
-        {name: None if chosen.random() < 1 / 3 else chosen.choice(values[name]) for name in COLUMNS}
-        for _ in range(count)
-    ]
 
 
 @pytest.fixture(scope="module")

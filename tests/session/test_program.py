@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from helpers.places import PROGRAMS
+
 pytestmark = pytest.mark.slow
 
-PROGRAM = Path(__file__).parent / "programs" / "documented.py"
+PROGRAM = PROGRAMS / "documented.py"
 IMPORT = "from datafusion import SessionContext\n"
 OTHER_IMPORT = "from deltawitness import ObservedSessionContext as SessionContext\n"
 ASKED = "\nimport sys\nprint(hasattr(ctx, 'register_delta'), file=sys.stderr)\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,9 @@ from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from helpers.ledger_parts import rows_of
+from helpers.places import FOREIGN_TABLES
 
-FOLDER = Path(__file__).parents[2] / "shared" / "foreign-tables"
+FOLDER = FOREIGN_TABLES
 
 pytestmark = pytest.mark.skipif(
     not FOLDER.is_dir(),

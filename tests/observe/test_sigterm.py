@@ -7,17 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
 from deltawitness.observe.sigterm import SigtermHandler
+from helpers.places import PROGRAMS
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = Path(__file__).parent / "programs" / "writes_until_told.py"
+PROGRAM = PROGRAMS / "writes_until_told.py"
 
 
 @pytest.mark.parametrize("how", ["", "slow"])

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from deltawitness.commit.reader import history
+from helpers.places import REPOSITORY
 
 pytestmark = pytest.mark.interop
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = REPOSITORY
 
 PROGRAMS = {
     "polars": """

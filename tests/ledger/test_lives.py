@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -17,8 +16,9 @@ from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.tables.schema import RUNS
 from helpers.ledger_parts import one, rows_of
 from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
+from helpers.places import PROGRAMS
 
-PROGRAM = Path(__file__).parent / "programs" / "ledger_lives.py"
+PROGRAM = PROGRAMS / "ledger_lives.py"
 
 ENDINGS = {
     # Exit status, and job, status, error and writes of each run; None is the process's implicit run.
