@@ -17,6 +17,19 @@ PUBLIC_MODULES = (
 )
 FORMER_NAMES = {"Pruned", "Verified"}
 
+PUBLIC_IN_0_1 = """
+    CacheCommitMetadataRequest CacheEntry CachePolicy CommitMetadata CommitMetrics
+    Committed DataFusionInstrumentor DeltaCache DeltaLakeInstrumentor DiagnosticsSink
+    Explanation Exported Failed InMemoryDiagnosticsSink Ledger MetadataSnapshot NoCommit
+    ObservedDataFrame ObservedSessionContext ObservedWritePipeline OtelDiagnosticsSink
+    Pruned RunContext Settings Verdict Verified WriteEvent WriteFormat WriteIntent
+    WriteMode WriteOutcome WritePipeline WriteRequest WriteResult WriteSink __version__
+    cache_commit_metadata cache_context cache_span current_run diagnostics_sink flush
+    history metric_views plan_hash plan_shape_hash read_commit_metadata run schema_hash
+    suppressed table_id
+""".split()
+"""The public names of release 0.1."""
+
 
 def public_objects():
     """Each public object by its name."""
@@ -114,3 +127,10 @@ def test_former_public_names_are_the_new_ones():
     assert deltawitness.Pruned is deltawitness.PruneResult
     assert deltawitness.Verified is deltawitness.VerifyResult
     assert set(deltawitness.__all__) >= FORMER_NAMES
+
+
+def test_no_public_name_is_lost():
+    """Every public name of release 0.1 can still be imported and is in `__all__`."""
+    assert set(PUBLIC_IN_0_1) <= set(deltawitness.__all__)
+    for name in PUBLIC_IN_0_1:
+        assert getattr(deltawitness, name) is not None
