@@ -17,17 +17,59 @@ PUBLIC_MODULES = (
 )
 FORMER_NAMES = {"Pruned", "Verified"}
 
-PUBLIC_IN_0_1 = """
-    CacheCommitMetadataRequest CacheEntry CachePolicy CommitMetadata CommitMetrics
-    Committed DataFusionInstrumentor DeltaCache DeltaLakeInstrumentor DiagnosticsSink
-    Explanation Exported Failed InMemoryDiagnosticsSink Ledger MetadataSnapshot NoCommit
-    ObservedDataFrame ObservedSessionContext ObservedWritePipeline OtelDiagnosticsSink
-    Pruned RunContext Settings Verdict Verified WriteEvent WriteFormat WriteIntent
-    WriteMode WriteOutcome WritePipeline WriteRequest WriteResult WriteSink __version__
-    cache_commit_metadata cache_context cache_span current_run diagnostics_sink flush
-    history metric_views plan_hash plan_shape_hash read_commit_metadata run schema_hash
-    suppressed table_id
-""".split()
+PUBLIC_IN_0_1 = [
+    "CacheCommitMetadataRequest",
+    "CacheEntry",
+    "CachePolicy",
+    "CommitMetadata",
+    "CommitMetrics",
+    "Committed",
+    "DataFusionInstrumentor",
+    "DeltaCache",
+    "DeltaLakeInstrumentor",
+    "DiagnosticsSink",
+    "Explanation",
+    "Exported",
+    "Failed",
+    "InMemoryDiagnosticsSink",
+    "Ledger",
+    "MetadataSnapshot",
+    "NoCommit",
+    "ObservedDataFrame",
+    "ObservedSessionContext",
+    "ObservedWritePipeline",
+    "OtelDiagnosticsSink",
+    "Pruned",
+    "RunContext",
+    "Settings",
+    "Verdict",
+    "Verified",
+    "WriteEvent",
+    "WriteFormat",
+    "WriteIntent",
+    "WriteMode",
+    "WriteOutcome",
+    "WritePipeline",
+    "WriteRequest",
+    "WriteResult",
+    "WriteSink",
+    "__version__",
+    "cache_commit_metadata",
+    "cache_context",
+    "cache_span",
+    "current_run",
+    "diagnostics_sink",
+    "flush",
+    "history",
+    "metric_views",
+    "plan_hash",
+    "plan_shape_hash",
+    "read_commit_metadata",
+    "run",
+    "schema_hash",
+    "suppressed",
+    "table_id",
+]
 """The public names of release 0.1."""
 
 
