@@ -13,7 +13,7 @@ from deltalake.transaction import Transaction
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
 from deltawitness.error_types import classify, is_programs_own
-from deltawitness.hashing import canonical_uri, table_id
+from deltawitness.locations import canonical_uri, table_id
 from deltawitness.redaction import redact_text, without_location
 from deltawitness.semconv import ErrorType
 from deltawitness.testing import capture_writes

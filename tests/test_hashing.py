@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 from deltalake import DeltaTable, write_deltalake
-from hypothesis import given
-from hypothesis import strategies as st
 
-from deltawitness import plan_hash, plan_shape_hash, schema_hash, table_id
-from deltawitness.hashing import canonical_uri
+from deltawitness import plan_hash, plan_shape_hash, schema_hash
 
 BASE = pa.schema([pa.field("id", pa.int64()), pa.field("name", pa.string())])
 
@@ -158,74 +154,3 @@ def test_hashes_are_equal_across_processes_hash_seeds_and_folders(tmp_path):
         )
     assert len(said) == 1
     assert len(said.pop().split()) == 6
-
-
-def test_the_spelling_of_a_local_table_makes_no_difference(tmp_path, monkeypatch):
-    """A `Path`, text, a URI, a relative path, doubled slashes and the engine's spelling give one id."""
-    place = tmp_path / "a b" / "tête"
-    write_deltalake(place, pa.table({"x": [1]}))
-    monkeypatch.chdir(tmp_path / "a b")
-    spellings = [
-        place,
-        str(place),
-        f"{place}/",
-        f"{place}//",
-        str(place).replace("/a b/", "/a b/./x/../"),
-        place.as_uri(),
-        DeltaTable(place).table_uri,
-        "tête",
-        "./tête/",
-    ]
-    assert {table_id(spelling) for spelling in spellings} == {table_id(place)}
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("s3://bucket/t", "s3a://bucket/t/"),
-        ("s3://bucket/t", "S3://BUCKET/t?versionId=1#x"),
-        ("s3://bucket/t", "s3://key:secret@bucket/t"),
-        ("s3://bucket/a b", "s3://bucket/a%20b"),
-        ("abfss://c@acc.dfs.core.windows.net/t", "abfs://c@acc.dfs.core.windows.net/t/"),
-        ("gs://b/t", "gcs://b//t"),
-    ],
-)
-def test_the_spelling_of_a_remote_table_makes_no_difference(one, other):
-    """Scheme aliases, case of the host, credentials and query give one id."""
-    assert table_id(one) == table_id(other)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("s3://bucket/t", "s3://bucket/T"),
-        ("s3://bucket/t", "s3://other/t"),
-        ("s3://bucket/t", "gs://bucket/t"),
-        ("/data/t", "/data/t2"),
-        ("abfs://c@acc/t", "abfs://d@acc/t"),
-    ],
-)
-def test_different_tables_have_different_ids(one, other):
-    """Different locations give different ids."""
-    assert table_id(one) != table_id(other)
-
-
-def test_a_key_changes_the_id():
-    """A key changes the id, and another key changes it again."""
-    ids = {table_id("/t"), table_id("/t", key=b"a"), table_id("/t", key=b"b")}
-    assert len(ids) == 3
-    assert {len(known) for known in ids} == {32}
-
-
-@given(
-    st.lists(
-        st.text(min_size=1, max_size=8).filter(lambda s: "/" not in s and s not in ".."), min_size=1
-    )
-)
-def test_a_canonical_location_stays_as_it_is(segments):
-    """The function is idempotent for any path, and equals the result for the path's URI."""
-    path = "/" + "/".join(segments).replace("\0", "0")
-    canonical = canonical_uri(path)
-    assert canonical_uri(canonical) == canonical
-    assert canonical_uri(f"{path}/") == canonical
-    assert canonical_uri(Path(path)) == canonical

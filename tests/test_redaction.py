@@ -20,7 +20,6 @@ from deltawitness.redaction import (
     redact_label,
     redact_text,
     redact_value,
-    strip_credentials,
     table_name_for,
 )
 from deltawitness.run import RunContext
@@ -186,19 +185,6 @@ def test_a_key_keys_the_table_ids():
 def test_a_tables_name_is_told_when_it_is_a_plain_one(uri, name, mode, expected):
     """The last segment of a location is the name, unless it reveals a person or a secret."""
     assert table_name_for(uri, name, mode) == expected
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("s3://k:s@b/t?x=1#f", "s3://b/t"),
-        ("/data/t", "/data/t"),
-        ("https://acc/t?sig=abc", "https://acc/t"),
-    ],
-)
-def test_credentials_are_stripped_from_a_location(uri, expected):
-    """The location of the table itself remains."""
-    assert strip_credentials(uri) == expected
 
 
 def test_payloads_keep_their_shape():

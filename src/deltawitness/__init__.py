@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         WriteOutcome,
         WriteSink,
     )
-    from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash, table_id
+    from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.drain.drain import DrainResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         UnrecordedWrite,
     )
     from deltawitness.ledger.reconcile.plan import ReconcilePlan
+    from deltawitness.locations import table_id
     from deltawitness.observe import flush
     from deltawitness.pipeline.observed import ObservedWritePipeline
     from deltawitness.pipeline.pipeline import (
@@ -156,7 +157,7 @@ _MODULES = {
     "read_commit_metadata": "commit",
     "run_environment": "propagation",
     "schema_hash": "hashing",
-    "table_id": "hashing",
+    "table_id": "locations",
 }
 
 _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}

@@ -255,7 +255,7 @@ class WriteEvent:
         duration_ns: duration of the engine's call in nanoseconds.
         trace_id: 32 hex digits, or None without a trace.
         span_id: 16 hex digits, or None without a trace.
-        table_id: stable id of the table (:func:`deltawitness.hashing.table_id`).
+        table_id: stable id of the table (:func:`deltawitness.locations.table_id`).
         thread: name of the calling thread.
         pid: process id.
     """

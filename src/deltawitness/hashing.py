@@ -1,33 +1,29 @@
-"""Hashes of schemas, plans and table locations. They are the same in every process."""
+"""Hashes of schemas and plans. They are the same in every process."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import posixpath
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
 
 from deltawitness.forks import importing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["canonical_uri", "plan_hash", "plan_shape_hash", "schema_hash", "table_id"]
+__all__ = ["digest", "plan_hash", "plan_shape_hash", "schema_hash"]
 
 DIGITS = 32
 """Hex digits of a hash: 128 bits."""
 
-_ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "gcs": "gs", "wasbs": "wasb", "azure": "az"}
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_SAFE_IN_PATH = "/-._~!$&'()*+,;=:@"
 
+def digest(kind: str, text: str) -> str:
+    """Return the hash of a text of a kind.
 
-def _digest(kind: str, text: str) -> str:
-    # The kind is part of the input and has a version, so that a changed text form gets other hashes.
+    The kind is part of the input and has a version, so that a changed text form gets other hashes.
+    """
     return hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
 
 
@@ -67,7 +63,7 @@ def _schema_hash(schema: pa.Schema) -> str:
 
 
 def _hash_of_fields(fields: Iterable[str]) -> str:
-    return _digest("schema/1", "\n".join(fields))
+    return digest("schema/1", "\n".join(fields))
 
 
 def _arrow_schema(source: Any) -> pa.Schema:
@@ -206,12 +202,12 @@ def plan_shape_hash(frame: Any) -> str:
 
 def hash_of_plan_text(text: str) -> str:
     """Return the hash of a plan's text (:func:`plan_text`), literals included."""
-    return _digest("plan/1", text)
+    return digest("plan/1", text)
 
 
 def shape_hash_of_plan_text(text: str) -> str:
     """Return the hash of a plan's text (:func:`plan_text`) without its literals."""
-    return _digest("plan-shape/1", without_literals(text))
+    return digest("plan-shape/1", without_literals(text))
 
 
 def plan_text(frame: Any) -> str:
@@ -240,74 +236,3 @@ def without_literals(text: str) -> str:
         return "?" if _LITERAL_TYPES.match(name) else token
 
     return _LITERALS.sub(masked, text)
-
-
-# --- locations ---------------------------------------------------------------------------------------
-
-
-def canonical_uri(uri: str | os.PathLike[str]) -> str:
-    """Return the canonical URI of a table's location, for any spelling of it.
-
-    These are normalized: trailing and doubled slashes, `file://` URIs and plain or relative paths,
-    aliases of a scheme (`s3a://`), the case of scheme and host, percent-encoding, and `.` and `..` in
-    a local path (an object store uses them as names). Credentials, query and fragment are removed.
-    Symbolic links are not resolved: their target may change, and resolving reads the disk.
-
-    Args:
-        uri: a URI or a local path.
-
-    >>> canonical_uri("s3a://Bucket/lake//t/?sig=x")
-    's3://bucket/lake/t'
-    >>> canonical_uri("/data/a b/") == canonical_uri("file:///data/a%20b")
-    True
-    """
-    text = os.fspath(uri)
-    if text.startswith("file:"):
-        return _local(unquote(urlsplit(text).path))
-    match = _SCHEME.match(text)
-    return _local(os.path.abspath(text)) if match is None else _remote(text)  # noqa: PTH100 - Path.absolute keeps `..`
-
-
-def _local(path: str) -> str:
-    normal = posixpath.normpath(path.replace(os.sep, "/"))
-    return "file://" + quote("/" + normal.lstrip("/"), safe=_SAFE_IN_PATH, errors="surrogatepass")
-
-
-def _remote(text: str) -> str:
-    parts = urlsplit(text)
-    scheme = _ALIASES.get(parts.scheme.lower(), parts.scheme.lower())
-    # In abfs://container@account the part before the @ is the container, not a credential.
-    host = parts.netloc if scheme in _CONTAINER_SCHEMES else parts.netloc.rpartition("@")[2]
-    if scheme in _CONTAINER_SCHEMES and ":" in host.rpartition("@")[0]:
-        host = host.rpartition("@")[2]
-    path = re.sub(r"/+", "/", unquote(parts.path)).strip("/")
-    return f"{scheme}://{host.lower()}" + (f"/{quote(path, safe=_SAFE_IN_PATH)}" if path else "")
-
-
-_CONTAINER_SCHEMES = frozenset({"abfs", "wasb"})
-
-
-def table_id(uri: str | os.PathLike[str], *, key: bytes | None = None) -> str:
-    """Return the stable id of a table: the hash of its canonical location.
-
-    Args:
-        uri: the location, in any spelling.
-        key: a secret that keys the hash, so that an id cannot be found by hashing guessed locations.
-
-    >>> table_id("/data/t/") == table_id("file:///data/t")
-    True
-    """
-    text = os.fspath(uri)
-    # A relative path depends on the working directory, so its text cannot be the key of the lru_cache.
-    if not text.startswith("/") and ":" not in text:
-        text = canonical_uri(text)
-    return _table_id(text, key)
-
-
-@lru_cache(maxsize=4096)
-def _table_id(uri: str, key: bytes | None) -> str:
-    canonical = canonical_uri(uri)
-    if key is None:
-        return _digest("table/1", canonical)
-    keyed = hashlib.blake2b(canonical.encode(), key=hashlib.sha256(key).digest(), digest_size=16)
-    return keyed.hexdigest()

@@ -13,10 +13,9 @@ from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent, WriteOutcome
-from deltawitness.hashing import table_id
+from deltawitness.locations import last_segment, spellings, strip_credentials, table_id
 from deltawitness.run import RunContext
 from deltawitness.settings import LedgerMessages, Settings, TableNames
 
@@ -28,7 +27,6 @@ __all__ = [
     "redact_value",
     "redacted_intent",
     "redacted_run",
-    "strip_credentials",
     "table_name_for",
     "without_location",
     "without_source_words",
@@ -105,7 +103,6 @@ _SECRET_NAME = re.compile(
     r"(?i)passw(?:or)?d|passwd|secret|token|credential|api[_-]?key|access[_-]?key|eyJ[A-Za-z0-9_-]{8}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|[A-Za-z0-9+/_-]{40,}|[0-9a-f]{24,}"
 )
-_HOME_PARENTS = frozenset({"home", "Users", "users", "Documents and Settings"})
 _SECRET_KEY = re.compile(
     r"(?i)passw(?:or)?d|passwd|secret|token|credential|authorization|cookie|api[_-]?key"
     r"|access[_-]?key|account[_-]?key|private[_-]?key|(?:^|[._-])sas(?:$|[._-])|connection[_-]?string"
@@ -241,7 +238,7 @@ def redact_text(text: str, *, location: str | None = None) -> str:
 
 def without_location(text: str, location: str | None) -> str:
     """Replace each spelling of a location in a text by `/`. The patterns cannot match paths with blanks."""
-    for spelling in () if location is None else _spellings(location):
+    for spelling in () if location is None else spellings(location):
         text = text.replace(spelling, "/")
     return text
 
@@ -291,26 +288,6 @@ def _uri_without_credentials(found: re.Match[str]) -> str:
         return strip_credentials(found[0])
     except ValueError:
         return "[uri]"
-
-
-@lru_cache(maxsize=256)
-def _spellings(location: str) -> tuple[str, ...]:
-    """Return the spellings an engine may use for a location and its parent folders, longest first."""
-    path = urlsplit(location).path if "://" in location else location
-    plain = unquote(path).strip("/")
-    segments = plain.split("/")
-    folders = ["/".join(segments[:end]) for end in range(len(segments), 0, -1)]
-    # A single word may also be a word of the message; a name with a slash or a blank is not.
-    distinct = [folder for folder in folders if "/" in folder or " " in folder]
-    spellings = {
-        spelling
-        for folder in distinct
-        for spelling in (folder, quote(folder), quote(folder, safe="/ "))
-    }
-    unquoted = path.strip("/")
-    if "/" in unquoted or " " in unquoted:
-        spellings.add(unquoted)
-    return tuple(sorted(spellings, key=len, reverse=True))
 
 
 @lru_cache(maxsize=1024)
@@ -375,28 +352,6 @@ def _placeholder_for(name: str, member: object) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def strip_credentials(uri: str) -> str:
-    """Return a location without user, password, query and fragment, for storage on this machine.
-
-    >>> strip_credentials("s3://key:secret@bucket/t?sig=x")
-    's3://bucket/t'
-    >>> strip_credentials("abfss://container@account/t?sig=x")
-    'abfss://container@account/t'
-    """
-    if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    user, _, host = parts.netloc.rpartition("@")
-    # In abfss://container@account the part before the @ is the container, not a credential.
-    is_container = parts.scheme.lower() in _CONTAINER_SCHEMES and user and ":" not in user
-    netloc = parts.netloc if is_container else host
-    return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
-
-
-_CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
-
-
-@lru_cache(maxsize=4096)
 def table_name_for(
     uri: str | None, metadata_name: str | None, mode: TableNames = TableNames.PATH
 ) -> str | None:
@@ -420,19 +375,7 @@ def table_name_for(
         return None
     candidate = metadata_name
     if not candidate and mode is TableNames.PATH and uri:
-        candidate = _last_segment(uri)
+        candidate = last_segment(uri)
     if not candidate or not _NAME.fullmatch(candidate) or _SECRET_NAME.search(candidate):
         return None
     return candidate
-
-
-def _last_segment(uri: str) -> str | None:
-    path = unquote(urlsplit(strip_credentials(uri)).path if "://" in uri else uri)
-    segments = [segment for segment in re.split(r"[/\\]", path) if segment not in {"", "."}]
-    if (
-        not segments
-        or (len(segments) > 1 and segments[-2] in _HOME_PARENTS)
-        or segments == ["root"]
-    ):
-        return None
-    return segments[-1]

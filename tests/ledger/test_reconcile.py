@@ -31,7 +31,6 @@ from deltawitness import (
     run,
     suppressed,
 )
-from deltawitness.hashing import table_id
 from deltawitness.ledger.drain.drain import GRACE, append
 from deltawitness.ledger.reconcile.findings import (
     Difference,
@@ -44,6 +43,7 @@ from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
 from deltawitness.ledger.tables.write_rows import as_json, ledger_uri
+from deltawitness.locations import table_id
 from deltawitness.semconv import LATE_APP_ID
 from helpers.ledger_parts import one, operation_row, rows_of, spool_in
 from helpers.places import PROGRAMS

@@ -28,11 +28,11 @@ from deltawitness.events import (
     NoCommitReason,
     WriteIntent,
 )
-from deltawitness.hashing import table_id
 from deltawitness.ledger.spool.provisional import intent_text, provisional_text
 from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.schema import INVENTORY, TABLES, LedgerRoot
 from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, row_of_provisional
+from deltawitness.locations import table_id
 from deltawitness.redaction import key_hash, redact
 from deltawitness.run import RunContext
 from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType, Operation

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deltawitness.commit.log import LOG_DIRECTORY, local_path
+from deltawitness.commit.log import LOG_DIRECTORY
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import new_id
+from deltawitness.locations import local_path
 from deltawitness.redaction import redact_text
 
 __all__ = ["check_location", "temporary_place"]

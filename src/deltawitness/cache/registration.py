@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.hashing import table_id
+from deltawitness.locations import table_id
 from deltawitness.session.context_handlers import SESSION_HANDLERS
 from deltawitness.session.core.snapshot import TableName
 from deltawitness.session.core.state import Session, session_of

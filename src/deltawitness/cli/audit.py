@@ -21,9 +21,9 @@ from deltawitness.cli.console import (
 )
 from deltawitness.cli.ledger_option import RootOption, any_ledger
 from deltawitness.commit import CommitMetadata
-from deltawitness.commit.log import local_path
 from deltawitness.commit.reader import parse_commit
-from deltawitness.redaction import redact_text, strip_credentials
+from deltawitness.locations import local_path, strip_credentials
+from deltawitness.redaction import redact_text
 from deltawitness.report.audit import AuditResult, audit_json, print_audit
 from deltawitness.semconv import CommitKey
 

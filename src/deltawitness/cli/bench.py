@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltawitness.cli.console import MISUSED, CommandError, JsonOption, clearly, console, print_json
-from deltawitness.redaction import strip_credentials
+from deltawitness.locations import strip_credentials
 from deltawitness.report.bench import print_bench
 from deltawitness.settings import Settings
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from deltawitness.cli.console import CommandError, clearly, log_to_stderr
-from deltawitness.commit.log import local_path, open_log
+from deltawitness.commit.log import open_log
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import absolute_root, root_of, spool_folder
 from deltawitness.ledger.tables.schema import TABLES
-from deltawitness.redaction import strip_credentials
+from deltawitness.locations import local_path, strip_credentials
 from deltawitness.settings import Settings
 
 if TYPE_CHECKING:

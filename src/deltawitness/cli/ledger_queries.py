@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from deltawitness.cli.console import CommandError
-from deltawitness.hashing import canonical_uri
 from deltawitness.ledger.tables.listing import (
     LedgerListing,
     Row,
@@ -15,6 +14,7 @@ from deltawitness.ledger.tables.listing import (
     timestamp_literal,
 )
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.locations import canonical_uri
 from deltawitness.report.summary import RunSummary, SummaryLine
 from deltawitness.semconv import CacheOperation, CacheResult
 

@@ -22,8 +22,8 @@ from deltawitness.cli.console import (
 from deltawitness.cli.durations import SinceOption
 from deltawitness.cli.ledger_option import RootOption, any_ledger, existing_ledger, of_ledger
 from deltawitness.cli.run_ledger import OwnFolder
-from deltawitness.commit.log import local_path
 from deltawitness.ledger.tables.locations import absolute_root
+from deltawitness.locations import local_path
 from deltawitness.report.reconcile import plan_json, print_plan
 from deltawitness.settings import Settings
 

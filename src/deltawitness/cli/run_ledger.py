@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deltawitness.cli.console import print_error
-from deltawitness.commit.log import local_path
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.supervisor import ProcessEnd
 from deltawitness.ledger.spool.writer import REVISION, Spool
 from deltawitness.ledger.tables.locations import absolute_root, spool_folder_of
-from deltawitness.redaction import message_for_ledger, strip_credentials
+from deltawitness.locations import local_path, strip_credentials
+from deltawitness.redaction import message_for_ledger
 from deltawitness.run import RunContext
 from deltawitness.semconv import Env
 from deltawitness.settings import LedgerMessages, Settings

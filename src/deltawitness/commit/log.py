@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
 
 from deltawitness.commit.private_api import read_file, remote_store, store_of
 from deltawitness.forks import importing
+from deltawitness.locations import local_path
 
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
@@ -23,7 +23,6 @@ __all__ = ["CommitLog", "LocalLog", "RemoteLog", "TableLog", "local_log_director
 
 LOG_DIRECTORY = "_delta_log"
 _COMMIT_FILE = re.compile(r"(\d{20})\.json")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class CommitLog(Protocol):
@@ -66,17 +65,6 @@ def local_log_directory(table_uri: str) -> str | None:
     path = local_path(table_uri)
     # On the path of every write: os.path is faster than pathlib.
     return None if path is None else os.path.join(path, LOG_DIRECTORY, "")  # noqa: PTH118 - as said
-
-
-def local_path(uri: str) -> str | None:
-    """Return the path of a location on a local disk; None for one on an object store.
-
-    >>> local_path("file:///data/a%20b/"), local_path("s3://bucket/t")
-    ('/data/a b/', None)
-    """
-    if uri.startswith("file:"):
-        return unquote(urlsplit(uri).path)
-    return None if _SCHEME.match(uri) else uri
 
 
 class LocalLog:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from deltawitness.commit.log import CommitLog, commit_file, local_log_directory, open_log
 from deltawitness.forks import mark_delta_rs_used
-from deltawitness.hashing import canonical_uri
+from deltawitness.locations import canonical_uri
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -42,8 +42,8 @@ from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_sour
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
 from deltawitness.events import InputVersion, Landed, NoCommitReason
-from deltawitness.hashing import table_id
 from deltawitness.internal_errors import report
+from deltawitness.locations import table_id
 from deltawitness.observe.run_reads import record_reads
 from deltawitness.observe.write_context import write_context
 from deltawitness.observe.write_watch import record_write, watch_writes

@@ -35,8 +35,9 @@ from deltawitness.events import (
     WriteIntent,
     WriteOutcome,
 )
-from deltawitness.hashing import schema_hash, table_id
+from deltawitness.hashing import schema_hash
 from deltawitness.internal_errors import fact
+from deltawitness.locations import table_id
 from deltawitness.redaction import redacted_intent, redacted_run
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from deltawitness.forks import has_used_delta_rs
-from deltawitness.hashing import table_id
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.provisional import intent_text, provisional_text
 from deltawitness.ledger.tables.locations import is_enabled
+from deltawitness.locations import table_id
 from deltawitness.redaction import redacted_intent
 from deltawitness.settings import Settings
 

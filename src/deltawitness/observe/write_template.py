@@ -9,9 +9,10 @@ from deltawitness.commit.metadata import Stamp
 from deltawitness.events import WriteIntent
 from deltawitness.hashing import schema_hash
 from deltawitness.internal_errors import fact
+from deltawitness.locations import strip_credentials
 from deltawitness.observe.run_reads import reads_of_run
 from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes, current_write_context
-from deltawitness.redaction import redact_label, strip_credentials, table_name_for
+from deltawitness.redaction import redact_label, table_name_for
 from deltawitness.run import NO_CACHE_CONTEXT, current_cache_context, current_run
 from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 from deltawitness.telemetry.spans import sampling_attributes, span_name

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from deltawitness.ids_and_clock import new_id
+from deltawitness.locations import local_file
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteRequest
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def write_files(request: WriteRequest, reader: pa.RecordBatchReader) -> int | No
     Raises:
         FileExistsError: the target exists and the mode is `error`.
     """
-    target = _local_path(request.destination)
+    destination: Any = request.destination
+    target = local_file(os.fspath(destination))
+    assert target is not None  # the request is validated: files have a local destination
     if target.exists() and request.mode is WriteMode.IGNORE:
         return None
     if target.exists() and request.mode is WriteMode.ERROR:
@@ -52,11 +54,6 @@ def write_files(request: WriteRequest, reader: pa.RecordBatchReader) -> int | No
         files = sum(path.is_file() for path in staging.rglob("*"))
         _move_into_place(staging, target, request.mode)
     return files
-
-
-def _local_path(destination: Any) -> Path:
-    text = os.fspath(destination)
-    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(text)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.events import InputVersion
-from deltawitness.hashing import table_id
+from deltawitness.locations import table_id
 from deltawitness.session.core.frames import (
     FrameState,
     PlainQuery,

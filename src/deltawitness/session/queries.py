@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-from deltawitness.hashing import hash_of_plan_text, plan_text, table_id
+from deltawitness.hashing import hash_of_plan_text, plan_text
 from deltawitness.internal_errors import report
+from deltawitness.locations import table_id
 from deltawitness.observe import Observer
 from deltawitness.redaction import table_name_for
 from deltawitness.session.core.frames import state_of

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.commit.log import local_path
 from deltawitness.commit.private_api import read_file, remote_store
 from deltawitness.ledger.tables.write_rows import ledger_uri
+from deltawitness.locations import local_path
 from deltawitness.semconv import PLAN_DIRECTORY, CacheScope
 from deltawitness.session.core.frames import state_of
 from deltawitness.session.core.snapshot import TableName, scanned_names

@@ -32,9 +32,9 @@ from deltawitness.cache.entries.store import (
     details_of_entry,
     entry_metadata,
 )
-from deltawitness.commit.log import local_path
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
+from deltawitness.locations import local_path
 from deltawitness.observe.write_context import NO_ATTRIBUTES
 from deltawitness.run import cache_context, suppressed
 from deltawitness.semconv import (

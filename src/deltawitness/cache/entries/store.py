@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deltawitness.cache.fingerprint.model import Fingerprint
-from deltawitness.commit.log import local_path, open_log
+from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.forks import mark_delta_rs_used
-from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
+from deltawitness.locations import local_path, table_id
 from deltawitness.observe.observer import current_observer
 from deltawitness.redaction import key_hash, table_name_for
 from deltawitness.semconv import (

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from deltawitness.cache.fingerprint.model import FileInput
-from deltawitness.hashing import canonical_uri
+from deltawitness.locations import canonical_uri
 
 __all__ = ["FileGoneError", "file_input"]
 

@@ -37,7 +37,8 @@ from deltawitness.cache.fingerprint.scans import (
 from deltawitness.commit.log import open_log
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.events import InputVersion
-from deltawitness.hashing import schema_hash, table_id
+from deltawitness.hashing import schema_hash
+from deltawitness.locations import table_id
 from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.core.private_api import BOUND_TO_ZONE
 from deltawitness.session.core.snapshot import Registered, TableName, scanned_names

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.ledger.tables.write_rows import ledger_uri
-from deltawitness.redaction import redact_named, strip_credentials
+from deltawitness.locations import strip_credentials
+from deltawitness.redaction import redact_named
 from deltawitness.session.core.state import session_of
 from deltawitness.session.core.unpatched import unpatched
 

@@ -17,10 +17,11 @@ from deltawitness.cache.fingerprint.plan import columns_of
 from deltawitness.cache.fingerprint.table_digest import digest_table
 from deltawitness.cache.kinds.session_metadata import PARTS, session_metadata
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.hashing import schema_hash, table_id
+from deltawitness.hashing import schema_hash
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.ledger.tables.write_rows import ledger_uri
+from deltawitness.locations import table_id
 from deltawitness.observe.observer import current_observer
 from deltawitness.run import cache_context, current_run
 from deltawitness.semconv import (

@@ -30,10 +30,10 @@ from deltawitness.cache.verify.replay import NotReproducibleError, pinned_frame,
 from deltawitness.commit.log import open_log
 from deltawitness.commit.reader import parse_commit
 from deltawitness.exceptions import DeltaWitnessError
-from deltawitness.hashing import table_id
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
+from deltawitness.locations import table_id
 from deltawitness.redaction import redact_text, table_name_for
 from deltawitness.semconv import (
     CACHE_ENTRY,

@@ -8,7 +8,6 @@ from os import register_at_fork
 from pathlib import Path
 from typing import Any
 
-from deltawitness.commit.log import local_path
 from deltawitness.events import WriteEvent
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
@@ -20,6 +19,7 @@ from deltawitness.ledger.tables.locations import root_of, spool_folder
 from deltawitness.ledger.tables.run_rows import RunStatus
 from deltawitness.ledger.tables.schema import LedgerRoot, Source
 from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, process_columns
+from deltawitness.locations import local_path
 from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.run import RunContext
 from deltawitness.settings import Settings

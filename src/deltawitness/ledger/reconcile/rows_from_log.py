@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from deltawitness.commit.outcome import combine_metrics
-from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.reconcile.log_reader import Commit
 from deltawitness.ledger.reconcile.targets import Target
@@ -17,6 +16,7 @@ from deltawitness.ledger.tables.operation_names import (
     operation_of,
 )
 from deltawitness.ledger.tables.schema import Source
+from deltawitness.locations import table_id
 from deltawitness.redaction import key_hash, redact_label, redact_text, table_name_for
 from deltawitness.semconv import POLICY_UNMANAGED, CacheResult, CacheScope, CommitKey, Operation
 from deltawitness.settings import Settings

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.commit.log import CommitLog, local_log_directory
 from deltawitness.commit.private_api import read_file, remote_store
 from deltawitness.commit.reader import parse_commit
-from deltawitness.hashing import table_id
 from deltawitness.ledger.reconcile.log_reader import first_action, time_of
 from deltawitness.ledger.reconcile.targets import Target
+from deltawitness.locations import table_id
 from deltawitness.semconv import RECONCILE_APP_ID_PREFIX
 
 if TYPE_CHECKING:

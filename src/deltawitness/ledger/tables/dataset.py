@@ -16,8 +16,8 @@ import pyarrow.dataset as pd
 import pyarrow.fs as pf
 import pyarrow.parquet as pq
 
-from deltawitness.commit.log import local_path
 from deltawitness.ledger.tables.schema import PARTITION, LedgerRoot, LedgerTable
+from deltawitness.locations import local_path
 from deltawitness.scan.dataset import DeltaDataset
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltawitness.commit.log import local_path
-from deltawitness.hashing import table_id
+from deltawitness.locations import local_path, table_id
 from deltawitness.semconv import DEFAULT_CACHE_ROOT, LOCK_DIRECTORY, SPOOL_DIRECTORY
 from deltawitness.settings import Settings, state_folder
 

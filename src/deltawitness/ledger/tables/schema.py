@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from deltawitness.events import METRIC_MEANINGS
-from deltawitness.hashing import canonical_uri
+from deltawitness.locations import canonical_uri
 from deltawitness.semconv import LEDGER_DIRECTORY, CacheOperation, CacheScope, CommitKey
 from deltawitness.semconv import WITNESS_VERSION as VERSION
 

@@ -39,9 +39,9 @@ from deltawitness.events import (
     WriteEvent,
     WriteIntent,
 )
-from deltawitness.hashing import canonical_uri
 from deltawitness.internal_errors import fact
 from deltawitness.ledger.tables.schema import Source
+from deltawitness.locations import canonical_uri
 from deltawitness.redaction import key_hash, message_for_ledger, redact_label
 from deltawitness.semconv import WITNESS_VERSION, CacheResult, Operation
 from deltawitness.settings import LedgerMessages

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
-from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.ledger.tables.write_rows import ledger_uri
+from deltawitness.locations import table_id
 from deltawitness.observe.observer import current_observer
 from deltawitness.redaction import table_name_for
 from deltawitness.run import current_run

@@ -12,9 +12,9 @@ from weakref import WeakValueDictionary
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.exceptions import StatementError
-from deltawitness.hashing import table_id
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
+from deltawitness.locations import table_id
 from deltawitness.session.core.cache_links import CacheLinks
 from deltawitness.session.core.private_api import FILE_CACHE_LIMIT, NAME_UNKNOWN
 from deltawitness.session.core.registrations import record_registration

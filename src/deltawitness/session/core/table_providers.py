@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.commit.log import local_path
+from deltawitness.locations import local_path
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

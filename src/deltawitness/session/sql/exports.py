@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.events import CommitMetrics
 from deltawitness.forks import importing
 from deltawitness.internal_errors import report
+from deltawitness.locations import local_file
 from deltawitness.observe import Observer
 from deltawitness.semconv import CacheOperation, Operation
 from deltawitness.session.core.filter_fallback import call_frame
@@ -144,14 +144,8 @@ Files = dict[str, tuple[int, int]]
 """Local files by path, each with its mtime in nanoseconds and its size in bytes."""
 
 
-def _local(location: str) -> Path | None:
-    if location.startswith("file://"):
-        return Path(unquote(urlsplit(location).path))
-    return None if "://" in location else Path(location)
-
-
 def _files(location: str) -> Files:
-    place = _local(location)
+    place = local_file(location)
     if place is None:
         return {}
     found = {}
@@ -201,7 +195,7 @@ class _WrittenFiles:
         Args:
             rows: the number of rows if the engine returned it; None counts them in local files.
         """
-        if _local(self._location) is None:
+        if local_file(self._location) is None:
             return CommitMetrics(rows_added=rows)
         size = sum(size for _, size in self._files.values())
         if rows is None:
