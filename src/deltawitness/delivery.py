@@ -22,8 +22,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import register_at_fork
 from typing import Any, Generic, TypeVar
+
+from deltawitness.forks import register_fork_handlers
 
 __all__ = ["Delivery", "Step"]
 
@@ -300,18 +301,4 @@ class Delivery(Generic[T]):
 
 
 _deliveries: weakref.WeakSet[Delivery[Any]] = weakref.WeakSet()
-
-
-def _for_each(act: Callable[[Delivery[Any]], None]) -> Callable[[], None]:
-    def each() -> None:
-        for delivery in list(_deliveries):
-            act(delivery)
-
-    return each
-
-
-register_at_fork(
-    before=_for_each(Delivery.before_fork),
-    after_in_parent=_for_each(Delivery.after_fork_in_parent),
-    after_in_child=_for_each(Delivery.after_fork_in_child),
-)
+register_fork_handlers(_deliveries)

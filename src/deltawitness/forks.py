@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 __all__ = [
+    "ForkHandler",
     "has_used_delta_rs",
     "importing",
     "mark_delta_rs_used",
+    "register_fork_handlers",
     "reset_in_child",
 ]
 
@@ -62,6 +65,46 @@ def reset_in_child(name: str, namespace: dict[str, object], make: Callable[[], o
         make: creates the new lock.
     """
     os.register_at_fork(after_in_child=lambda: namespace.__setitem__(name, make()))
+
+
+class ForkHandler(Protocol):
+    """An object that takes part in each fork of the process."""
+
+    def before_fork(self) -> None:
+        """Prepare for the fork, in the parent."""
+
+    def after_fork_in_parent(self) -> None:
+        """Continue in the parent."""
+
+    def after_fork_in_child(self) -> None:
+        """Reset in the child, which has only the thread that forked."""
+
+
+def register_fork_handlers(instances: Iterable[ForkHandler]) -> None:
+    """Call the handlers of all instances at each fork of the process.
+
+    Call it once for each collection, when its module is imported. The order of these imports is the
+    order of the handlers: before a fork, those that were registered last are called first.
+
+    Args:
+        instances: the objects. The collection is read at each fork, and may be a `WeakSet`.
+    """
+
+    def before() -> None:
+        for instance in list(instances):
+            instance.before_fork()
+
+    def after_in_parent() -> None:
+        for instance in list(instances):
+            instance.after_fork_in_parent()
+
+    def after_in_child() -> None:
+        for instance in list(instances):
+            instance.after_fork_in_child()
+
+    os.register_at_fork(
+        before=before, after_in_parent=after_in_parent, after_in_child=after_in_child
+    )
 
 
 def _before_fork() -> None:

@@ -15,8 +15,8 @@ import inspect
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,7 +42,7 @@ from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_sour
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
 from deltawitness.events import InputVersion, Landed, NoCommitReason
-from deltawitness.internal_errors import report
+from deltawitness.internal_errors import guard, report
 from deltawitness.locations import table_id
 from deltawitness.observe.run_reads import record_reads
 from deltawitness.observe.write_context import write_context
@@ -180,10 +180,10 @@ class DeltaLakeSeams:
             try:
                 result = original(table, *args, **kwargs)
             except BaseException as error:
-                with _guarded():
+                with guard("seam"):
                     self._observer.fail(in_flight, error, table=table)
                 raise
-            # try, not `with _guarded()`: faster, on the path of every write.
+            # try, not `with guard("seam")`: faster, on the path of every write.
             try:
                 self._observer.finish(in_flight, result, table=table)
                 if self._handles is not None:
@@ -245,12 +245,12 @@ class DeltaLakeSeams:
                     result = original(*args, **kwargs)
                 except BaseException as error:
                     if not writes:
-                        with _guarded():
+                        with guard("seam"):
                             write = _unreached_write(args, kwargs, clock)
                             write.record_failure(self._observer, error)
                     raise
                 if not writes and kwargs.get("mode") == "ignore":
-                    with _guarded():
+                    with guard("seam"):
                         write = _unreached_write(args, kwargs, clock)
                         write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
             if metrics is not None and writes:
@@ -282,7 +282,7 @@ class DeltaLakeSeams:
         return observed
 
     def _record_read(self, table: Any) -> None:
-        with _guarded():
+        with guard("seam"):
             if self._only_when():
                 uri = table.table_uri()
                 record_reads(InputVersion(table_id(uri), table.version(), uri))
@@ -308,7 +308,7 @@ class DeltaLakeSeams:
             clock = time.perf_counter_ns()
             table = original(uri, storage_options)
             if table is not None and self._only_when():
-                with _guarded():
+                with guard("seam"):
                     write = UnreachedWrite.of(seam.operation, uri, table, "ignore", clock)
                     write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
             return table
@@ -351,10 +351,10 @@ class DeltaLakeSeams:
             try:
                 builder = original(table, *args, **kwargs)
             except BaseException as error:
-                with _guarded():
+                with guard("seam"):
                     self._observer.fail(in_flight, error, table=table)
                 raise
-            with _guarded():
+            with guard("seam"):
                 metrics = None if source is None else source.metrics
                 self._store_merge(builder, _BuiltMerge(in_flight, metrics))
             return builder
@@ -386,7 +386,7 @@ class DeltaLakeSeams:
             if merge is None or not self._only_when():
                 return original(table, merge_builder)
             in_flight = merge.in_flight
-            with _guarded():
+            with guard("seam"):
                 self._observer.resume(in_flight, table)
             result = self._call_engine(in_flight, original, (table, merge_builder), {}, table=table)
             if merge.metrics is not None:
@@ -419,7 +419,7 @@ class DeltaLakeSeams:
             check_caller_keys(given, self._observer.settings.reserved_keys)
         except CallerKeyErrors as error:
             in_flight.landed = Landed.NO
-            with _guarded():
+            with guard("seam"):
                 self._observer.fail(in_flight, error)
             raise
         properties = self._observer.properties(in_flight, given)
@@ -442,10 +442,10 @@ class DeltaLakeSeams:
         try:
             result = original(*args, **kwargs)
         except BaseException as error:
-            with _guarded():
+            with guard("seam"):
                 self._observer.fail(in_flight, error, table=table, storage_options=storage_options)
             raise
-        with _guarded():
+        with guard("seam"):
             self._observer.finish(in_flight, result, table=table, storage_options=storage_options)
         return result
 
@@ -518,11 +518,3 @@ def _parameter_names(callable_: Call) -> list[str]:
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
     return args[position] if len(args) > position else kwargs.get(name)
-
-
-@contextmanager
-def _guarded() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
-        report("seam", error)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from opentelemetry import trace
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.instrumentation import DeltaLakeInstrumentor
-from deltawitness.internal_errors import report
+from deltawitness.internal_errors import guard
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation import run_as_values
 from deltawitness.run import (
@@ -100,7 +100,7 @@ class DeltaWitnessAdapter(
 
     def run_before_graph_execution(self, *, graph: HamiltonGraph, run_id: str, **_: Any) -> None:
         """Open the run."""
-        with _report_errors():
+        with guard("hamilton"):
             opening = run(
                 self._job or _job_of(graph),
                 attributes={**self._attributes, RUN_HAMILTON_ID: run_id},
@@ -118,7 +118,7 @@ class DeltaWitnessAdapter(
         self, *, error: BaseException | None, run_id: str, **_: Any
     ) -> None:
         """Close the run. If there is a ledger, it has the run's row when the execution returns."""
-        with _report_errors():
+        with guard("hamilton"):
             execution = self._executions.get(run_id)
             if execution is None or execution.opening is None:
                 return
@@ -147,7 +147,7 @@ class DeltaWitnessAdapter(
         self, *, node_name: str, task_id: str | None, run_id: str, **_: Any
     ) -> None:
         """Set the run and open the node's span, in any thread that executes the node."""
-        with _report_errors():
+        with guard("hamilton"):
             execution = self._executions.get(run_id)
             if execution is not None:
                 execution.nodes[node_name, task_id] = _Node.enter(node_name, task_id, execution)
@@ -162,7 +162,7 @@ class DeltaWitnessAdapter(
         **_: Any,
     ) -> None:
         """Close the node's span."""
-        with _report_errors():
+        with guard("hamilton"):
             execution = self._executions.get(run_id)
             if execution is not None:
                 node = execution.nodes.pop((node_name, task_id), None)
@@ -196,7 +196,7 @@ class DeltaWitnessAdapter(
             run_id: _Execution.joined(values, cache)
             for run_id, (values, cache) in state["executions"].items()
         }
-        with _report_errors():
+        with guard("hamilton"):
             self._observe()
 
 
@@ -282,15 +282,6 @@ def _ended_by(error: BaseException | None, handled: BaseException | None) -> Bas
     """
     now = sys.exception()
     return error if error is not None or now is handled else now
-
-
-@contextmanager
-def _report_errors() -> Iterator[None]:
-    """Report errors of the block instead of raising them in the execution."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
-        report("hamilton", error)
 
 
 def _job_of(graph: HamiltonGraph) -> str:

@@ -7,12 +7,13 @@ when the event is complete.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from deltawitness.forks import has_used_delta_rs
-from deltawitness.internal_errors import report
+from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.provisional import intent_text, provisional_text
 from deltawitness.ledger.tables.locations import is_enabled
@@ -81,7 +82,7 @@ class LedgerSink(NullLedgerSink):
         """Create the spool before a write can commit, so that reconcile sees the process as alive."""
         if self._deferred_runs:
             self._record_process_run()
-        _guarded(self._recorder.begin)
+        call_guarded("ledger", self._recorder.begin)
 
     def append_provisional(self, write: InFlightWrite, /) -> None:
         """Append the provisional record of a write that has ended."""
@@ -139,12 +140,12 @@ class LedgerSink(NullLedgerSink):
         else:
             if self._deferred_runs:
                 self._record_process_run()  # the parent of this run
-            _guarded(lambda: self._recorder.run_started(run))
+            call_guarded("ledger", self._recorder.run_started, run)
 
     def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
         """Record the end of a run."""
         self._record_if_ledger_exists()
-        _guarded(lambda: self._recorder.run_ended(run, error))
+        call_guarded("ledger", self._recorder.run_ended, run, error)
 
     def _record_if_ledger_exists(self) -> None:
         """Record the run of a process that wrote nothing, where its children have created the ledger."""
@@ -157,16 +158,17 @@ class LedgerSink(NullLedgerSink):
         except IndexError:
             return  # another thread has recorded it
         if self._recorder.is_open:  # a forked child leaves the run to its parent
-            _guarded(lambda: self._recorder.run_started(run))
+            call_guarded("ledger", self._recorder.run_started, run)
 
     def run_closed(self, run: RunContext, /) -> None:
         """Drain the rows of a run that has ended into the ledger."""
-        _guarded(lambda: self._recorder.run_closed(run))
+        call_guarded("ledger", self._recorder.run_closed, run)
 
     def close(self, error: BaseException | None, /, *, timeout: float) -> None:
         """Drain every row into the ledger, for at most `timeout` seconds."""
         self._record_if_ledger_exists()
-        _guarded(lambda: self._recorder.close(error, timeout=timeout))
+        with guard("ledger"):
+            self._recorder.close(error, timeout=timeout)
 
     def close_before_exec(self, *, timeout: float) -> Callable[[], None]:
         """Drain every row before an exec; return a callable that resumes recording if the exec fails."""
@@ -178,7 +180,7 @@ class LedgerSink(NullLedgerSink):
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             report("ledger", error)
             return _nothing
-        return lambda: _guarded(reopen)
+        return partial(call_guarded, "ledger", reopen)
 
 
 def _nothing() -> None:
@@ -197,13 +199,6 @@ def _more(write: InFlightWrite) -> dict[str, object]:
         more["error_type"] = write.failure.error_type.value
         more["exception_type"] = write.failure.exception_type
     return more
-
-
-def _guarded(act: Callable[[], object]) -> None:
-    try:
-        act()
-    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
-        report("ledger", error)
 
 
 def ledger_sink_for(

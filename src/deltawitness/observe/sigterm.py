@@ -17,6 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
+from deltawitness.forks import register_fork_handlers
+
 __all__ = ["SigtermHandler"]
 
 
@@ -129,18 +131,4 @@ def _is_main_thread() -> bool:
 
 
 _installed: weakref.WeakSet[SigtermHandler] = weakref.WeakSet()
-
-
-def _for_each(act: Callable[[SigtermHandler], None]) -> Callable[[], None]:
-    def each() -> None:
-        for termination in list(_installed):
-            act(termination)
-
-    return each
-
-
-os.register_at_fork(
-    before=_for_each(SigtermHandler.before_fork),
-    after_in_parent=_for_each(SigtermHandler.after_fork_in_parent),
-    after_in_child=_for_each(SigtermHandler.after_fork_in_child),
-)
+register_fork_handlers(_installed)

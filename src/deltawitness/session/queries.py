@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from deltawitness.hashing import hash_of_plan_text, plan_text
-from deltawitness.internal_errors import report
+from deltawitness.internal_errors import call_guarded, report
 from deltawitness.locations import table_id
 from deltawitness.observe import Observer
 from deltawitness.redaction import table_name_for
@@ -45,11 +45,11 @@ def observe_query(observer: Observer, name: str, frame: DataFrame, call: Callabl
         with inside_a_query():
             result = call()
     except BaseException as error:
-        _guard(query.end, error)
+        call_guarded("query", query.end, error)
         raise
     if name in _STREAMS:
         return _STREAMS[name](result, query)
-    _guard(_end, query, name, result)
+    call_guarded("query", _end, query, name, result)
     return result
 
 
@@ -94,13 +94,6 @@ def _end(query: Query, name: str, result: Any) -> None:
     count = _ROWS.get(name)
     query.rows = None if count is None else count(result)
     query.end()
-
-
-def _guard(call: Callable[..., None], *args: Any) -> None:
-    try:
-        call(*args)
-    except Exception as error:  # noqa: BLE001 - telemetry never changes the query
-        report("query", error)
 
 
 def _rows_of(batches: list[Any]) -> int:
@@ -162,7 +155,7 @@ class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in
 
     def __del__(self) -> None:
         # A program may stop before the end: the rows that it has read are the query's rows.
-        _guard(self._self_close, None)
+        call_guarded("query", self._self_close, None)
 
     def _self_take(self, take: Callable[[], Any]) -> Any:
         try:
@@ -174,11 +167,11 @@ class ObservedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]  # generic in
         return batch
 
     def _self_count(self, batch: Any) -> None:
-        _guard(_count_batch, self._self_query, batch)
+        call_guarded("query", _count_batch, self._self_query, batch)
 
     def _self_finish(self, error: BaseException) -> None:
         is_end = isinstance(error, StopIteration | StopAsyncIteration)
-        _guard(self._self_close, None if is_end else error)
+        call_guarded("query", self._self_close, None if is_end else error)
 
     def _self_close(self, error: BaseException | None) -> None:
         """End the query if this was its last open stream, or if a stream raised an error."""
@@ -222,10 +215,10 @@ def _count_capsule_rows(capsule: Any, query: Query) -> Any:
         except GeneratorExit:
             raise
         except BaseException as error:
-            _guard(query.end, error)
+            call_guarded("query", query.end, error)
             raise
         finally:
-            _guard(query.end)
+            call_guarded("query", query.end)
 
     return pa.RecordBatchReader.from_batches(reader.schema, counted()).__arrow_c_stream__()
 

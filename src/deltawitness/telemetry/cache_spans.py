@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from opentelemetry import _logs, trace
 from opentelemetry._logs import SeverityNumber
@@ -17,7 +17,7 @@ from deltawitness.error_types import classify
 from deltawitness.events import UNCHANGED
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
-from deltawitness.internal_errors import report
+from deltawitness.internal_errors import call_guarded, report
 from deltawitness.redaction import redact_label, redact_named, redact_value
 from deltawitness.run import RunContext, current_run, parse_scope
 from deltawitness.semconv import (
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["cache_span", "on_cache_operation", "record_write_in_span"]
 
-P = ParamSpec("P")
 T = TypeVar("T", CacheOperation, CacheResult)
 
 SetResult: TypeAlias = Callable[[CacheResult | str], None]
@@ -168,7 +167,7 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
             yield span, set_result
         except BaseException as error:
             result, error_type = CacheResult.ERROR, classify(error).value
-            _guarded("spans", _set_error, span, error, error_type)
+            call_guarded("spans", _set_error, span, error, error_type)
             raise
         finally:
             seconds = time.perf_counter() - started
@@ -180,10 +179,10 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
                 CACHE_POLICY: policy,
                 CACHE_RESULT: result.value,
             }
-            _guarded("spans", _close, span, closing)
-            _guarded("logs", _log, dict[str, Any](given, **closing), error_type, context)
+            call_guarded("spans", _close, span, closing)
+            call_guarded("logs", _log, dict[str, Any](given, **closing), error_type, context)
             if kind in UNCOMMITTED_OPERATIONS or not state.has_write:
-                _guarded(
+                call_guarded(
                     "metrics",
                     lambda: cache_instruments(_meter_provider).record(
                         seconds,
@@ -209,7 +208,7 @@ def cache_span(  # noqa: PLR0913 - what an operation is, by keyword
                     **_ids(span),
                     **(columns or {}),
                 }
-                _guarded("ledger", _listener, current_run(), row)
+                call_guarded("ledger", _listener, current_run(), row)
 
 
 def _reset(token: Token[_SpanState | None]) -> None:
@@ -262,13 +261,6 @@ def _log(attributes: Mapping[str, Any], error_type: str | None, context: Context
         attributes={**attributes, **({} if error_type is None else {ERROR_TYPE: error_type})},
         event_name=EVENT_CACHE,
     )
-
-
-def _guarded(component: str, act: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    try:
-        act(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
-        report(component, error)
 
 
 def _redacted(attributes: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from os import register_at_fork
 from pathlib import Path
 from typing import Any
 
 from deltawitness.events import WriteEvent
+from deltawitness.forks import register_fork_handlers
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.drain_thread import DrainThread
@@ -293,18 +293,4 @@ def _canonical_location(root: LedgerRoot) -> str:
 
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
-
-
-def _for_each(act: Callable[[Recorder], None]) -> Callable[[], None]:
-    def each() -> None:
-        for recorder in list(_recorders):
-            act(recorder)
-
-    return each
-
-
-register_at_fork(
-    before=_for_each(Recorder.before_fork),
-    after_in_parent=_for_each(Recorder.after_fork_in_parent),
-    after_in_child=_for_each(Recorder.after_fork_in_child),
-)
+register_fork_handlers(_recorders)

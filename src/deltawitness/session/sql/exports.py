@@ -9,12 +9,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.events import CommitMetrics
 from deltawitness.forks import importing
-from deltawitness.internal_errors import report
+from deltawitness.internal_errors import guard, report
 from deltawitness.locations import local_file
 from deltawitness.observe import Observer
 from deltawitness.semconv import CacheOperation, Operation
@@ -74,12 +74,14 @@ def run_export(
     try:
         result = write()
     except BaseException as error:
-        _guard(observer.fail, in_flight, error)
+        with guard("export"):
+            observer.fail(in_flight, error)
         raise
     finally:
         _inside.reset(token)
     written = _WrittenFiles(location, before, headers)
-    _guard(_record_return, observer, in_flight, written, lambda: rows_in(result))
+    with guard("export"):
+        _record_return(observer, in_flight, written, lambda: rows_in(result))
     return result
 
 
@@ -99,13 +101,6 @@ def _record_return(
     rows = reported_rows()
     in_flight.exported = lambda: written.metrics(rows)
     observer.finish(in_flight, None, table=None)
-
-
-def _guard(call: Callable[..., None], *args: Any) -> None:
-    try:
-        call(*args)
-    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
-        report("export", error)
 
 
 @dataclass(frozen=True, slots=True)

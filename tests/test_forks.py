@@ -1,0 +1,66 @@
+"""The fork handlers of registered instances are called at each fork."""
+
+from __future__ import annotations
+
+import os
+import weakref
+
+from deltawitness.forks import register_fork_handlers
+
+
+class Handler:
+    """Records the handlers that are called."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def before_fork(self):
+        self.calls.append("before")
+
+    def after_fork_in_parent(self):
+        self.calls.append("parent")
+
+    def after_fork_in_child(self):
+        self.calls.append("child")
+
+
+def calls_in_child(calls):
+    """Fork, and return the calls that the child has recorded."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, ",".join(calls).encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as pipe:
+        return pipe.read().split(",")
+
+
+def test_handlers_are_called_before_and_after_a_fork():
+    """An instance that is added after the registration takes part, and a deleted one does not."""
+    instances = weakref.WeakSet()
+    register_fork_handlers(instances)
+    calls, deleted = [], []
+    handler, other = Handler(calls), Handler(deleted)
+    instances.add(handler)
+    instances.add(other)
+    del other
+    assert calls_in_child(calls) == ["before", "child"]
+    assert calls == ["before", "parent"]
+    assert deleted == []
+
+
+def test_collections_registered_last_are_called_first_before_a_fork():
+    calls = []
+    first, second = Handler(calls), Handler([])
+    first.before_fork = lambda: calls.append("first")
+    second.before_fork = lambda: calls.append("second")
+    collections = [first], [second]
+    for instances in collections:
+        register_fork_handlers(instances)
+    try:
+        assert calls_in_child(calls) == ["second", "first", "child"]
+    finally:
+        for instances in collections:
+            instances.clear()  # a registration lasts as long as the process
