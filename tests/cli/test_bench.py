@@ -100,8 +100,8 @@ def test_tables_are_made_anew_on_an_object_store_as_on_a_disk(server):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--rounds", "0"], "--rounds: expected a whole number from 1"),
-        (["--rounds", "1000000"], "--rounds: expected a whole number from 1"),
+        (["--rounds", "0"], "--rounds: expected an integer from 1"),
+        (["--rounds", "1000000"], "--rounds: expected an integer from 1"),
         (["--case", "nothing"], "--case: expected a part of one of"),
         (["--uri", "/no/such/folder"], "--uri: the folder /no/such/folder does not exist"),
         (["--uri", "foo://bucket/x"], "--uri: the storage cannot be read"),
