@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from helpers.new_processes import PROCESSES, results_of, started
+from helpers.new_processes import PROCESSES, run_in_processes, start_process
 from programs import cache_crowd
 
 
@@ -42,7 +42,7 @@ def test_eight_processes_compute_an_absent_view_once(folder, say):
     """Eight processes that request an absent view get its rows; one process computes and writes them."""
     processes = 8
     barrier = PROCESSES.Barrier(processes)
-    results = results_of(cache_crowd.ask, [(str(folder), barrier)] * processes)
+    results = run_in_processes(cache_crowd.ask, [(str(folder), barrier)] * processes)
     assert results == [(RESULT, {})] * processes
     assert (commits(folder), computations(folder)) == ({"WRITE": 1}, 1)
     say(f"cache: {processes} processes asked for one absent view: 1 commit, 1 computation")
@@ -103,7 +103,7 @@ def test_threads_that_compute_different_views_do_not_block_each_other(folder):
 )
 def test_the_next_process_recovers_from_a_killed_one(folder, moment, computed):
     """After a kill the next process gets the lock, serves what was committed, and finds nothing partial."""
-    process, begun = started(cache_crowd.ask_and_die, str(folder), moment)
+    process, begun = start_process(cache_crowd.ask_and_die, str(folder), moment)
     assert begun.poll(60)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
@@ -120,7 +120,7 @@ def test_the_next_process_recovers_from_a_killed_one(folder, moment, computed):
 def test_two_machines_race_without_stale_results(folder, size, say):
     """Without a common lock, one of two concurrent commits wins and no machine returns a stale result."""
     rounds = size(8, 60)
-    results = results_of(cache_crowd.race, [(str(folder), n, rounds) for n in range(2)])
+    results = run_in_processes(cache_crowd.race, [(str(folder), n, rounds) for n in range(2)])
     assert [wrong for wrong, _ in results] == [[], []]
     assert [seen for _, seen in results] == [{}, {}]
     say(f"cache: two machines without a common lock, {2 * rounds} changes and asks: 0 old results")
@@ -130,7 +130,7 @@ def test_two_machines_race_without_stale_results(folder, size, say):
 def test_readers_never_get_partial_results(folder, size, say):
     """Readers get complete results while the input changes and the view is recomputed."""
     rounds, begun, stop = size(8, 60), PROCESSES.Barrier(4), PROCESSES.Event()
-    readers = [started(cache_crowd.read, str(folder), begun, stop) for _ in range(3)]
+    readers = [start_process(cache_crowd.read, str(folder), begun, stop) for _ in range(3)]
     begun.wait(60)
     for number in range(rounds):
         write_deltalake(folder / "t", pa.table({"id": list(range(number))}), mode="append")

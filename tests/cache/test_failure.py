@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, internal_errors
 from deltawitness.exceptions import CacheError
-from helpers.new_processes import results_of
+from helpers.new_processes import run_in_processes
 from programs import cache_crowd
 
 QUERY = "SELECT id, x FROM t"
@@ -280,7 +280,7 @@ def test_an_error_of_the_query_is_raised(value, error, open_cache, tmp_path):
 def test_a_full_disk_loses_the_entry_only(open_cache, tmp_path):
     """On a full disk the result is returned and no partial commit exists; later the entry is stored."""
     open_cache()
-    ((found, components, explained),) = results_of(
+    ((found, components, explained),) = run_in_processes(
         cache_crowd.ask_on_a_full_disk, [(str(tmp_path),)]
     )
     assert found == [10_000] * 3

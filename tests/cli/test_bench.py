@@ -38,7 +38,7 @@ def bench(*arguments, **environment):
     )
 
 
-def complaint_of(done):
+def error_of(done):
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -87,7 +87,7 @@ def test_a_benchmark_on_an_object_store_removes_its_objects_alone(server):
     assert [line["variant"] for line in others] == ["bare again", "observed", "hand-written"]
 
 
-def test_tables_are_made_anew_on_an_object_store_as_on_a_disk(server):
+def test_tables_are_recreated_on_an_object_store_as_on_a_disk(server):
     """The old table is removed, so that a long benchmark needs no more space than a short one."""
     with temporary_place("s3://lake/renewed", server.options) as place:
         case = Case(name="c", rows=3, by="uri", variants=("bare",))
@@ -98,10 +98,10 @@ def test_tables_are_made_anew_on_an_object_store_as_on_a_disk(server):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--rounds", "0"], "--rounds: expected a whole number from 1"),
-        (["--rounds", "1000000"], "--rounds: expected a whole number from 1"),
+        (["--rounds", "0"], "--rounds: expected an integer from 1"),
+        (["--rounds", "1000000"], "--rounds: expected an integer from 1"),
         (["--case", "nothing"], "--case: expected a part of one of"),
         (["--uri", "/no/such/folder"], "--uri: the folder /no/such/folder does not exist"),
         (["--uri", "foo://bucket/x"], "--uri: the storage cannot be read"),
@@ -109,24 +109,24 @@ def test_tables_are_made_anew_on_an_object_store_as_on_a_disk(server):
         (["--uri", "s3://bucket/x?sig=canary"], "--uri: expected a URI without a query"),
     ],
 )
-def test_bad_input_is_one_line_before_anything_is_written(arguments, said):
-    line = complaint_of(bench(*arguments))
-    assert said in line
+def test_bad_input_is_one_line_before_anything_is_written(arguments, message):
+    line = error_of(bench(*arguments))
+    assert message in line
     assert "canary" not in line
 
 
 def test_an_unreadable_setting_is_one_line(tmp_path):
     done = bench("--uri", tmp_path, DELTAWITNESS_STORAGE_OPTIONS="{")
-    assert "DELTAWITNESS_STORAGE_OPTIONS" in complaint_of(done)
+    assert "DELTAWITNESS_STORAGE_OPTIONS" in error_of(done)
 
 
-def test_a_bucket_that_is_not_there_is_one_line(server):
+def test_a_missing_bucket_is_an_error_in_one_line(server):
     options = json.dumps(server.options)
     done = bench("--uri", "s3://nothing/x", DELTAWITNESS_STORAGE_OPTIONS=options)
-    assert "--uri: the storage cannot be read" in complaint_of(done)
+    assert "--uri: the storage cannot be read" in error_of(done)
 
 
-def test_a_delta_table_is_no_place_for_other_tables(tmp_path, server):
+def test_a_delta_table_is_refused_as_a_location(tmp_path, server):
     """A VACUUM of the Delta table would delete the benchmark's files as unreferenced."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1]}))
     with pytest.raises(ConfigurationError, match="is a Delta table"):
@@ -184,7 +184,7 @@ def test_the_figures_are_ratios_over_the_base():
     assert observed.median_of_ratios == 1.0
 
 
-def test_what_a_variant_raises_is_told_without_its_location(tmp_path):
+def test_an_error_of_a_variant_is_reported_without_its_location(tmp_path):
     place = tmp_path / "canary"
     place.write_text("a file, below which no folder can be made")
     with pytest.raises(BenchError, match=r"bench: the variant '.+' cannot write: ") as caught:
@@ -223,7 +223,7 @@ def test_a_benchmark_that_is_terminated_removes_its_tables(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_variants_run_without_what_would_instrument_them(monkeypatch):
+def test_variants_run_without_variables_that_instrument_them(monkeypatch):
     monkeypatch.setenv(Env.ACTIVATE, "1")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     environment = measure._environment()

@@ -1,4 +1,4 @@
-"""The command line tells what a cache holds and why it was not served, prunes it, makes a run's results again."""
+"""Commands of the cache: list entries, explain hits and misses, prune, and verify entries and runs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ PROGRAM = """
     ctx.from_arrow(pa.table({"part": [1]}), name="wanted")
     cache = DeltaCache(ctx)
     nightly = CachePolicy("nightly", retention=timedelta(days=30))
-    def ask():
+    def invoke():
         cache.view("sums", "SELECT part, sum(id) AS total FROM facts GROUP BY part", policy=nightly)
-    ask()
-    ask()
+    invoke()
+    invoke()
     write_deltalake("lake/facts", pa.table({"id": [10], "part": [0]}), mode="append")
     with run("inner", run_id="inner-1"):
-        ask()
+        invoke()
     cache.view("chosen", "SELECT id FROM facts JOIN wanted USING (part)")
     cache.artifact("model", {"a": 1})
 """
@@ -65,59 +65,59 @@ def start(folder, text, *options):
     )
 
 
-def ask(*arguments):
+def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def shown(*arguments, code=0):
-    """What a command prints, word by word."""
-    done = ask(*arguments)
+def text_of(*arguments, code=0):
+    """Return a command's output as one line with single spaces."""
+    done = invoke(*arguments)
     assert done.exit_code == code, done.output
     return " ".join(done.stdout.split())
 
 
-def told(*arguments, code=0):
-    """What a command says as JSON."""
-    done = ask(*arguments, "--json")
+def json_of(*arguments, code=0):
+    """Return a command's JSON output."""
+    done = invoke(*arguments, "--json")
     assert done.exit_code == code, done.output
     return json.loads(done.stdout)
 
 
-def complaint(*arguments, code=1):
-    """The one line that a command ends with."""
-    done = ask(*arguments)
+def error_of(*arguments, code=1):
+    """Return the one line on stderr of a command that fails."""
+    done = invoke(*arguments)
     assert done.exit_code == code, done.output
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     return done.stderr.removeprefix("deltawitness: ").strip()
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder where a program has run that keeps results."""
+def finished_program(tmp_path_factory):
+    """A folder in which a program with cached results has run."""
     folder = tmp_path_factory.mktemp("made")
     start(folder, PROGRAM)
     return folder
 
 
 @pytest.fixture
-def place(made, tmp_path, monkeypatch):
-    """The same, to be harmed; the working directory."""
-    shutil.copytree(made, tmp_path / "place")
+def place(finished_program, tmp_path, monkeypatch):
+    """A copy of that folder that a test may change, as the working directory."""
+    shutil.copytree(finished_program, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
     return tmp_path / "place"
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A folder of the test's own where the program has run: the ledger and the plans tell places."""
+def program_folder(tmp_path, monkeypatch):
+    """A folder in which the program has run for this test alone: the ledger and the plans have its location."""
     monkeypatch.chdir(tmp_path)
     start(tmp_path, PROGRAM)
     return tmp_path
 
 
 def load_run():
-    """The id of the program's run."""
-    return next(row["run_id"] for row in told("runs") if row["job"] == "load")
+    """Return the id of the program's run."""
+    return next(row["run_id"] for row in json_of("runs") if row["job"] == "load")
 
 
 @pytest.fixture
@@ -125,9 +125,9 @@ def run_id(place):
     return load_run()
 
 
-def test_ls_tells_every_entry(place):
-    """With its policy, its version and the state that it is in."""
-    entries = told("cache", "ls")
+def test_ls_lists_every_entry(place):
+    """Each entry has its policy, version and state; one without its data file is damaged."""
+    entries = json_of("cache", "ls")
     assert [
         (entry["scope"], entry["name"], entry["policy"], entry["version"], entry["problem"])
         for entry in entries
@@ -139,14 +139,14 @@ def test_ls_tells_every_entry(place):
     assert all(0 <= entry["age_s"] < 600 and entry["made_at"].startswith("20") for entry in entries)
     (path,) = (place / ".deltawitness/cache_artifacts/model").glob("*.parquet")
     path.unlink()
-    line = shown("cache", "ls")
+    line = text_of("cache", "ls")
     assert "view sums nightly 1" in line
     assert "damaged: " in line
 
 
-def test_why_tells_what_it_was_made_from_and_how_it_was_found(place):
-    """From the entry, and from the ledger, newest first; in a process that never asked for it."""
-    why = told("cache", "why", "sums")
+def test_why_shows_inputs_and_last_reads(place):
+    """The inputs are those of the entry, and the reads those of the ledger, newest first."""
+    why = json_of("cache", "why", "sums")
     (entry,) = why["entries"]
     assert {name: entry[name] for name in ("name", "scope", "state", "policy", "version")} == {
         "name": "sums",
@@ -162,31 +162,31 @@ def test_why_tells_what_it_was_made_from_and_how_it_was_found(place):
         ("load", "hit", None),
         ("load", "miss", "absent: nothing is stored under this name"),
     ]
-    assert [read["reason"] for read in told("cache", "why", "sums", "--limit", 1)["reads"]] == [
+    assert [read["reason"] for read in json_of("cache", "why", "sums", "--limit", 1)["reads"]] == [
         "input changed: facts 0 -> 1"
     ]
-    line = shown("cache", "why", "sums")
+    line = text_of("cache", "why", "sums")
     assert line.startswith("view sums: live, version 1 of policy nightly, ")
     assert "table facts 1" in line
     assert "input changed: facts 0 -> 1" in line
 
 
-def test_why_tells_the_state_of_an_entry(place):
-    """Damaged, pruned, gone, and not there at all."""
+def test_why_shows_the_state_of_an_entry(place):
+    """An entry is damaged, pruned, deleted, or unknown, which is an error."""
     (path, *_) = (place / ".deltawitness/cache_views/chosen").glob("*.parquet")
     path.write_bytes(b"")
-    assert told("cache", "why", "chosen")["entries"][0]["state"].startswith("damaged: ")
-    shown("cache", "prune", "--older-than", "0.001s")
-    assert told("cache", "why", "sums")["entries"][0]["state"] == "pruned"
+    assert json_of("cache", "why", "chosen")["entries"][0]["state"].startswith("damaged: ")
+    text_of("cache", "prune", "--older-than", "0.001s")
+    assert json_of("cache", "why", "sums")["entries"][0]["state"] == "pruned"
     shutil.rmtree(place / ".deltawitness/cache_views/sums")
-    assert shown("cache", "why", "sums").startswith("sums no longer exists")
-    assert complaint("cache", "why", "nothing") == "there is no entry nothing"
-    assert "name" in complaint("cache", "why", "../x", code=2)
+    assert text_of("cache", "why", "sums").startswith("sums no longer exists")
+    assert error_of("cache", "why", "nothing") == "there is no entry nothing"
+    assert "name" in error_of("cache", "why", "../x", code=2)
 
 
-def test_prune_keeps_to_the_retention_that_was_kept(place):
-    """Without an age that is asked for, by the policy that an entry was kept with."""
-    assert told("cache", "prune") == {
+def test_prune_uses_the_stored_retention(place):
+    """Without --older-than, the retention is that of the policy stored with the entry."""
+    assert json_of("cache", "prune") == {
         "entries": [],
         "vacuumed": [],
         "set_aside": [],
@@ -195,24 +195,24 @@ def test_prune_keeps_to_the_retention_that_was_kept(place):
         "files": 0,
         "bytes": 0,
     }
-    assert told("cache", "prune", "--older-than", "1h")["entries"] == []
-    pruned = told("cache", "prune", "--older-than", "0.001s")
+    assert json_of("cache", "prune", "--older-than", "1h")["entries"] == []
+    pruned = json_of("cache", "prune", "--older-than", "0.001s")
     assert (pruned["entries"], pruned["files"]) == (["chosen", "sums", "model"], 4)
-    assert shown("cache", "prune", "--older-than", "1h") == "0 files deleted, 0 B"
-    assert {entry["problem"] for entry in told("cache", "ls")} == {"pruned"}
+    assert text_of("cache", "prune", "--older-than", "1h") == "0 files deleted, 0 B"
+    assert {entry["problem"] for entry in json_of("cache", "ls")} == {"pruned"}
 
 
-def test_the_ledger_knows_what_was_pruned(place):
-    """In a run of its own; where no ledger is kept, none is made."""
-    assert told("cache", "prune", "--older-than", "0.001s")["entries"] == [
+def test_a_prune_is_recorded_in_the_ledger(place):
+    """A prune is a separate run in the ledger; without a ledger it creates none."""
+    assert json_of("cache", "prune", "--older-than", "0.001s")["entries"] == [
         "chosen",
         "sums",
         "model",
     ]
-    (row,) = (row for row in told("runs") if row["job"] == "deltawitness cache prune")
+    (row,) = (row for row in json_of("runs") if row["job"] == "deltawitness cache prune")
     done = [
         (write["table_name"], write["operation"])
-        for write in told("writes", "--run", row["run_id"])
+        for write in json_of("writes", "--run", row["run_id"])
     ]
     assert sorted(done) == [
         (name, operation)
@@ -221,43 +221,43 @@ def test_the_ledger_knows_what_was_pruned(place):
     ]
     for folder in ("cache_ledgers", "cache_spool"):
         shutil.rmtree(place / ".deltawitness" / folder)
-    told("cache", "prune", "--older-than", "1h")
+    json_of("cache", "prune", "--older-than", "1h")
     assert not (place / ".deltawitness/cache_ledgers").exists()
 
 
-def test_prune_deletes_what_was_set_aside_only_with_an_age(place):
-    """There is no retention to go by."""
+def test_prune_deletes_quarantined_entries_only_with_an_age(place):
+    """Quarantined entries have no retention, so --set-aside needs --older-than."""
     views = place / ".deltawitness/cache_views"
     (views / "chosen").rename(views / ".chosen.aside-01a210b9-63ff-767a-8ecf-501b49483dde")
-    assert "needs --older-than" in complaint("cache", "prune", "--set-aside")
-    assert told("cache", "prune", "--older-than", "0.001s")["set_aside"] == []
-    assert told("cache", "prune", "--older-than", "0.001s", "--set-aside")["set_aside"] == [
+    assert "needs --older-than" in error_of("cache", "prune", "--set-aside")
+    assert json_of("cache", "prune", "--older-than", "0.001s")["set_aside"] == []
+    assert json_of("cache", "prune", "--older-than", "0.001s", "--set-aside")["set_aside"] == [
         "chosen"
     ]
     assert not list(views.glob(".chosen*"))
-    assert ask("cache", "prune", "--older-than", "soon").exit_code == 2
+    assert invoke("cache", "prune", "--older-than", "soon").exit_code == 2
 
 
-def test_verify_makes_an_entry_again(place):
-    """Over the version that it was made from, which is not the newest any more."""
+def test_verify_recomputes_an_entry(place):
+    """It is recomputed from the input version that it was computed from, not from the newest."""
     write_deltalake("lake/facts", pa.table({"id": [11], "part": [1]}), mode="append")
-    found = told("cache", "verify", "sums")
+    found = json_of("cache", "verify", "sums")
     assert (found["verdict"], found["version"], found["rows_kept"], found["rows_now"]) == (
         "reproducible",
         1,
         2,
         2,
     )
-    assert shown("cache", "verify", "sums") == "sums 1: reproducible (2 rows)"
+    assert text_of("cache", "verify", "sums") == "sums 1: reproducible (2 rows)"
     assert (
-        shown("cache", "verify", "chosen")
+        text_of("cache", "verify", "chosen")
         == "chosen 0: cannot tell (inputs available only in the original session: wanted)"
     )
-    assert complaint("cache", "verify", "nothing") == "there is no entry nothing"
+    assert error_of("cache", "verify", "nothing") == "there is no entry nothing"
 
 
-def harmed(place, version):
-    """Have a version of `sums` hold something else, as if it had been kept so."""
+def replace_data(place, version):
+    """Replace the data of a version of `sums`, with the new file size in its log."""
     folder = place / ".deltawitness/cache_views/sums"
     (path,) = DeltaTable(folder, version=version).file_uris()
     rows = DeltaTable(folder, version=version).to_pyarrow_table()
@@ -271,19 +271,19 @@ def harmed(place, version):
 
 
 def test_an_entry_that_differs_is_a_failure(place):
-    """With the column that does."""
-    harmed(place, 1)
-    found = told("cache", "verify", "sums", code=1)
+    """The result names the column that differs."""
+    replace_data(place, 1)
+    found = json_of("cache", "verify", "sums", code=1)
     assert (found["verdict"], found["columns"]) == ("differs", ["total"])
     assert (
-        shown("cache", "verify", "sums", code=1)
+        text_of("cache", "verify", "sums", code=1)
         == "sums 1: differs (total; 2 rows stored, 2 recomputed)"
     )
 
 
-def test_a_run_is_verified_with_the_runs_that_were_opened_in_it(place, run_id):
-    """Each write that has a plan, each version by what it was made from; of the others it is said."""
-    found = told("verify", run_id)
+def test_a_run_is_verified_with_its_child_runs(place, run_id):
+    """Each write with a plan is recomputed from its input versions; each of the others has a reason."""
+    found = json_of("verify", run_id)
     assert [
         (write["name"], write["version"], write["verdict"], write["reason"])
         for write in found["writes"]
@@ -302,82 +302,84 @@ def test_a_run_is_verified_with_the_runs_that_were_opened_in_it(place, run_id):
         "cannot_tell": 4,
     }
     assert len({write["write_id"] for write in found["writes"]}) == 6
-    assert shown("verify", run_id).endswith("4 cannot tell, 2 reproducible")
-    assert [write["name"] for write in told("verify", "inner")["writes"]] == ["sums"]
+    assert text_of("verify", run_id).endswith("4 cannot tell, 2 reproducible")
+    assert [write["name"] for write in json_of("verify", "inner")["writes"]] == ["sums"]
 
 
-def test_a_run_of_which_something_differs_is_a_failure(own):
-    """And what differs is told; the rest is as it was. So it is with results that are gone."""
+def test_a_run_with_a_result_that_differs_is_a_failure(program_folder):
+    """The output names the write that differs. Pruned results cannot be verified, with a reason."""
     run_id = load_run()
-    harmed(own, 0)
-    found = told("verify", run_id, code=1)
+    replace_data(program_folder, 0)
+    found = json_of("verify", run_id, code=1)
     assert (found["differs"], found["reproducible"]) == (1, 1)
-    assert "sums 0: differs (total; 2 rows stored, 2 recomputed)" in shown("verify", run_id, code=1)
-    shown("cache", "prune", "--older-than", "0.001s")
+    assert "sums 0: differs (total; 2 rows stored, 2 recomputed)" in text_of(
+        "verify", run_id, code=1
+    )
+    text_of("cache", "prune", "--older-than", "0.001s")
     reasons = {
-        write["reason"] for write in told("verify", run_id)["writes"] if write["name"] == "sums"
+        write["reason"] for write in json_of("verify", run_id)["writes"] if write["name"] == "sums"
     }
     assert reasons == {"version vacuumed: its data files are missing or damaged"}
 
 
-def test_an_input_that_is_gone_is_said(own):
-    """For each write that was made from it."""
+def test_a_missing_input_is_reported(program_folder):
+    """Each write that was computed from the table has the reason."""
     run_id = load_run()
     shutil.move("lake", "moved")
     reasons = {
-        write["reason"] for write in told("verify", run_id)["writes"] if write["name"] == "sums"
+        write["reason"] for write in json_of("verify", run_id)["writes"] if write["name"] == "sums"
     }
     assert reasons == {"input gone: the table facts does not exist"}
 
 
-def test_without_plans_nobody_can_tell(tmp_path, monkeypatch):
-    """That is the price of keeping none."""
+def test_without_plans_no_write_can_be_verified(tmp_path, monkeypatch):
+    """With DELTAWITNESS_KEEP_PLANS=false no plan is stored, so no write can be verified."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DELTAWITNESS_KEEP_PLANS", "false")
     start(tmp_path, PROGRAM)
-    run_id = next(row["run_id"] for row in told("runs") if row["job"] == "load")
+    run_id = next(row["run_id"] for row in json_of("runs") if row["job"] == "load")
     reasons = {
-        write["reason"] for write in told("verify", run_id)["writes"] if write["name"] == "sums"
+        write["reason"] for write in json_of("verify", run_id)["writes"] if write["name"] == "sums"
     }
     assert reasons == {"no plan was stored"}
     assert not list(tmp_path.rglob("_plans"))
 
 
-def test_there_must_be_something(tmp_path, monkeypatch):
-    """A cache, a ledger, a run."""
+def test_a_missing_cache_or_ledger_is_an_error(tmp_path, monkeypatch):
+    """A missing cache, entry or ledger is an error, and nothing is created."""
     monkeypatch.chdir(tmp_path)
     where = tmp_path / ".deltawitness"
     for command in (["ls"], ["prune"], ["verify", "x"]):
-        assert complaint("cache", *command) == f"there is no cache at {where}"
-    assert complaint("cache", "why", "x") == "there is no entry x"
-    assert complaint("verify", "x") == f"there is no ledger at {where}"
+        assert error_of("cache", *command) == f"there is no cache at {where}"
+    assert error_of("cache", "why", "x") == "there is no entry x"
+    assert error_of("verify", "x") == f"there is no ledger at {where}"
     assert not where.exists()
 
 
-def test_a_run_that_is_not_there(place):
-    """Is said as by the other commands."""
-    assert complaint("verify", "nothing") == "no run begins with nothing"
+def test_an_unknown_run_is_an_error(place):
+    """The error is the same as that of the other commands."""
+    assert error_of("verify", "nothing") == "no run begins with nothing"
 
 
 def test_the_root_can_be_elsewhere(place, run_id, tmp_path, monkeypatch):
-    """Every command takes it."""
+    """Every command has the option --root."""
     monkeypatch.chdir(tmp_path)
     root = ["--root", place / ".deltawitness"]
-    assert len(told("cache", "ls", *root)) == 3
-    assert len(told("cache", "why", "sums", *root)["reads"]) == 3
-    assert told("cache", "verify", "sums", *root)["verdict"] == "reproducible"
-    assert told("verify", run_id, *root)["reproducible"] == 2
-    assert told("cache", "prune", *root)["entries"] == []
+    assert len(json_of("cache", "ls", *root)) == 3
+    assert len(json_of("cache", "why", "sums", *root)["reads"]) == 3
+    assert json_of("cache", "verify", "sums", *root)["verdict"] == "reproducible"
+    assert json_of("verify", run_id, *root)["reproducible"] == 2
+    assert json_of("cache", "prune", *root)["entries"] == []
 
 
 def test_no_location_and_no_literal_is_shown(place, run_id):
-    """What is told names tables, columns and files, as telemetry does."""
+    """The output has names of tables, columns and files, but no locations and no literals."""
     for command in (
         ["cache", "ls"],
         ["cache", "why", "sums"],
         ["cache", "verify", "sums"],
         ["verify", run_id],
     ):
-        for output in (ask(*command).output, ask(*command, "--json").output):
+        for output in (invoke(*command).output, invoke(*command, "--json").output):
             assert str(place) not in output
-    assert table_id(place / "lake/facts") not in shown("cache", "why", "sums")
+    assert table_id(place / "lake/facts") not in text_of("cache", "why", "sums")

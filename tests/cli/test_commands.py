@@ -45,7 +45,7 @@ WRITES = """
 
 
 def test_every_write_is_stamped_and_summed_up(tmp_path):
-    """By table and operation, with errors; the run of the summary is the one in the commits."""
+    """The summary counts by table and operation, with errors; its run id is the one in the commits."""
     summary_file = tmp_path / "summary.json"
     done = cli(
         "run", "--job", "nightly", "--json", summary_file, "--", *program(WRITES), tmp_path / "t"
@@ -59,9 +59,9 @@ def test_every_write_is_stamped_and_summed_up(tmp_path):
     assert {read_commit_metadata(tmp_path / "t", v).run_id for v in (0, 1, 2)} == {
         summary["run_id"]
     }
-    told = done.stderr.decode()
-    assert summary["run_id"] in told
-    assert "not exported" in told
+    printed = done.stderr.decode()
+    assert summary["run_id"] in printed
+    assert "not exported" in printed
 
 
 SESSION = """
@@ -77,7 +77,7 @@ SESSION = """
 
 
 def test_the_sessions_of_a_program_write_delta(tmp_path):
-    """Plain DataFusion sessions, with no change at all; unless that is switched off."""
+    """An unchanged DataFusion program can write Delta, unless `datafusion` is disabled."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1, 2]}))
     command = ("run", "--", *program(SESSION), tmp_path / "t")
     done = cli(*command)
@@ -89,8 +89,8 @@ def test_the_sessions_of_a_program_write_delta(tmp_path):
     assert b"not implemented" in refused.stderr
 
 
-def test_streams_are_the_programs_own():
-    """Bytes in, bytes out, on both streams; the summary comes after."""
+def test_streams_of_the_program_are_unchanged():
+    """All bytes of stdin, stdout and stderr are passed unchanged."""
     data = bytes(range(256)) * 100
     done = cli(
         "run",
@@ -105,14 +105,14 @@ def test_streams_are_the_programs_own():
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 77, 255])
-def test_the_exit_code_is_the_programs_own(code):
-    """Whatever it is."""
+def test_the_exit_code_is_that_of_the_program(code):
+    """Every exit code of the program is the exit code of the command."""
     assert cli("run", "--quiet", *program(f"raise SystemExit({code})")).returncode == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1])
 def test_a_program_ended_by_a_signal_ends_the_command_by_it(number):
-    """A shell sees the same status, and the summary says it."""
+    """A shell gets the same status, and the summary names the signal."""
     done = cli(
         "run",
         *program(
@@ -124,7 +124,7 @@ def test_a_program_ended_by_a_signal_ends_the_command_by_it(number):
 
 
 def test_signals_are_forwarded_to_the_program():
-    """A handler of its own sees them and decides."""
+    """The program's signal handler runs, and its exit code is that of the command."""
     process = subprocess.Popen(
         [
             *COMMAND,
@@ -148,17 +148,17 @@ def test_signals_are_forwarded_to_the_program():
 
 
 @pytest.mark.parametrize(
-    ("make", "code", "said"),
+    ("make", "code", "message"),
     [
         (lambda path: path / "nothing", 127, "command not found"),
         (lambda path: path, 126, "cannot be executed"),
     ],
 )
-def test_a_program_that_cannot_be_started_is_told_as_a_shell_does(make, code, said, tmp_path):
-    """One clear line, and the shell's exit code."""
+def test_a_program_that_cannot_be_started_is_an_error_as_in_a_shell(make, code, message, tmp_path):
+    """It is one line on stderr, with the exit code that a shell has."""
     done = cli("run", "--quiet", make(tmp_path))
     assert done.returncode == code
-    assert said in done.stderr.decode()
+    assert message in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
 
 
@@ -195,7 +195,7 @@ def test_child_processes_are_summed_up_with_their_parent(tmp_path):
 
 
 def test_an_invalid_setting_ends_before_the_program_starts(tmp_path):
-    """One line that names the variable and the allowed values; nothing was written."""
+    """The error is one line that names the variable and the allowed values; nothing is written."""
     done = cli(
         "run",
         "--quiet",
@@ -210,14 +210,14 @@ def test_an_invalid_setting_ends_before_the_program_starts(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
-def test_a_program_of_another_interpreter_runs_all_the_same():
-    """Without this package there is nothing to observe with, and nothing to fail on."""
+def test_a_program_of_an_interpreter_without_the_package_runs():
+    """A Python without this package runs unobserved, and does not fail."""
     done = cli("run", "--quiet", sys.executable, "-S", "-c", "print('hello')")
     assert done.stdout == b"hello\n"
 
 
-def test_somebody_elses_sitecustomize_still_runs(tmp_path):
-    """Ours comes first and hands on."""
+def test_another_sitecustomize_still_runs(tmp_path):
+    """This package's sitecustomize runs the next one on the path."""
     (tmp_path / "sitecustomize.py").write_text("import os; os.environ['SEEN'] = 'yes'")
     done = cli(
         "run",
@@ -242,51 +242,51 @@ def test_a_disabled_instrumentation_stays_off(tmp_path):
 
 
 def test_a_commit_is_shown_with_its_metadata(tmp_path):
-    """As a table, and as JSON."""
+    """The output is a table, or JSON with --json."""
     write_deltalake(tmp_path, pa.table({"x": [1]}))
     DeltaTable(tmp_path).delete("x = 1")
     shown = cli("commit", tmp_path, "0").stdout.decode()
     assert "version 0" in shown
     assert "num_added_rows" in shown
-    told = json.loads(cli("commit", tmp_path, "--json").stdout)
-    assert (told["version"], told["operation"]) == (1, "DELETE")
+    commit = json.loads(cli("commit", tmp_path, "--json").stdout)
+    assert (commit["version"], commit["operation"]) == (1, "DELETE")
 
 
-def test_a_commit_that_is_not_there_is_one_clear_line(tmp_path):
-    """And exit code 1."""
+def test_a_missing_commit_is_an_error_in_one_line(tmp_path):
+    """The exit code is 1."""
     done = cli("commit", tmp_path / "nothing")
     assert done.returncode == 1
     assert done.stderr == b"deltawitness: the table's log does not hold any commit\n"
 
 
-def test_the_version_is_told():
-    """The one that commits carry."""
+def test_the_version_is_printed():
+    """It is the version that commits have."""
     assert cli("--version").stdout.decode().strip() == WITNESS_VERSION
 
 
 def test_a_job_name_in_brackets_is_no_markup():
-    """The exit code is the program's own."""
+    """The name is printed unchanged, and the exit code is that of the program."""
     done = cli("run", "--job", "[/x]", "--", *program("raise SystemExit(3)"))
     assert done.returncode == 3
     assert b"[/x]" in done.stderr
 
 
-def test_a_summary_that_cannot_be_written_is_told_before_the_program_runs(tmp_path):
-    """Nothing has happened yet."""
+def test_a_summary_that_cannot_be_written_is_an_error_before_the_program_runs(tmp_path):
+    """The command fails before it starts the program."""
     done = cli("run", "--json", tmp_path / "none/x.json", "--", *program("print('ran')"))
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"--json" in done.stderr
 
 
-def test_a_closed_stream_leaves_the_exit_code():
-    """As `2>&-` in a shell."""
+def test_a_closed_stream_does_not_change_the_exit_code():
+    """With `2>&-` in a shell, the exit code is still that of the program."""
     command = [sys.executable, "-m", "deltawitness", "run", "--", *program("raise SystemExit(3)")]
     done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], check=False)
     assert done.returncode == 3
 
 
 def test_tables_of_one_name_are_two_lines(tmp_path):
-    """They are told apart by their ids."""
+    """Tables in different folders are counted separately, because their ids differ."""
     done = cli(
         "run",
         "--json",
@@ -306,7 +306,7 @@ def test_tables_of_one_name_are_two_lines(tmp_path):
 
 
 def test_one_interrupt_of_a_terminal_reaches_the_program_once(tmp_path):
-    """Also when its standard input is not the terminal."""
+    """The program gets one interrupt, also when its standard input is not the terminal."""
     text = """
         import signal, sys, time
         seen = []
@@ -315,7 +315,7 @@ def test_one_interrupt_of_a_terminal_reaches_the_program_once(tmp_path):
         deadline = time.monotonic() + 20
         while not seen and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.5)  # for a second one to arrive, if there is one
+        time.sleep(0.5)  # time for a second signal, if one is sent
         print("seen", len(seen), flush=True)
     """
     command = [sys.executable, "-m", "deltawitness", "run", "--quiet", "--", *program(text)]
@@ -324,12 +324,12 @@ def test_one_interrupt_of_a_terminal_reaches_the_program_once(tmp_path):
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.execv(command[0], command)
     with os.fdopen(terminal, "rb+", buffering=0) as stream:
-        told = b""
-        while b"ready" not in told:
-            told += stream.read(1024)
+        output = b""
+        while b"ready" not in output:
+            output += stream.read(1024)
         stream.write(b"\x03")
-        with suppress(OSError):  # the terminal's end when its last process has left
+        with suppress(OSError):  # how Linux reports the end of a pseudo-terminal
             while chunk := stream.read(1024):
-                told += chunk
+                output += chunk
     os.waitpid(child, 0)
-    assert b"seen 1" in told
+    assert b"seen 1" in output

@@ -75,7 +75,7 @@ def place(tmp_path_factory):
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-    (run,) = ask(folder, "runs", "--job", "load")
+    (run,) = invoke(folder, "runs", "--job", "load")
     (folder / "run").write_text(run["run_id"])
     return folder
 
@@ -92,7 +92,7 @@ def arguments(listing, place):
     return listing.format(run=(place / "run").read_text()[:18]).split()
 
 
-def ask(place, *command):
+def invoke(place, *command):
     done = in_pipe(place, *command, "--json")
     return json.loads(done.stdout)
 
@@ -121,15 +121,15 @@ def in_terminal(place, width, *command, **variables):
         stderr=subprocess.DEVNULL,  # a progress bar
     )
     os.close(theirs)
-    said = b""
+    output = b""
     try:
         while chunk := os.read(ours, 1 << 16):
-            said += chunk
+            output += chunk
     except OSError:  # how Linux reports the end of a pseudo-terminal
         pass
     finally:
         os.close(ours)
-    return said.decode().replace("\r\n", "\n"), process.wait(timeout=60)
+    return output.decode().replace("\r\n", "\n"), process.wait(timeout=60)
 
 
 def without_styles(text):
@@ -141,30 +141,30 @@ def without_styles(text):
 def test_a_listing_fits_the_terminal(listing, width, place):
     """No line is wider than the terminal, and every character of the plain text is there."""
     command = arguments(listing, place)
-    said, code = in_terminal(place, width, *command)
-    assert code == LISTINGS[listing], said
-    lines = without_styles(said).splitlines()
+    output, code = in_terminal(place, width, *command)
+    assert code == LISTINGS[listing], output
+    lines = without_styles(output).splitlines()
     assert lines
     assert max(map(cell_len, lines)) <= width
-    assert "…" not in said
-    assert "..." not in said
+    assert "…" not in output
+    assert "..." not in output
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_numbers_are_not_cut(width, place):
     """Counts of seven digits, durations and versions are in one piece at every width."""
-    said, _ = in_terminal(place, width, "writes", "--limit", "100")
+    output, _ = in_terminal(place, width, "writes", "--limit", "100")
     assert (
-        "time  " in without_styles(said).splitlines()[0]
-        and "result" in without_styles(said).splitlines()[0]
+        "time  " in without_styles(output).splitlines()[0]
+        and "result" in without_styles(output).splitlines()[0]
     ) == (width > 60)  # a table, else a block for each row
-    assert len(re.findall(r"\+1,234,567\b", said)) == 2
-    rows = ask(place, "writes", "--limit", "100")
+    assert len(re.findall(r"\+1,234,567\b", output)) == 2
+    rows = invoke(place, "writes", "--limit", "100")
     for row in rows:
-        assert f"{row['duration_ms'] / 1000:.3f}" in said
-        assert row["run_id"][:13] in said
-    said, _ = in_terminal(place, width, "runs")
-    assert "2,469,135" in said
+        assert f"{row['duration_ms'] / 1000:.3f}" in output
+        assert row["run_id"][:13] in output
+    output, _ = in_terminal(place, width, "runs")
+    assert "2,469,135" in output
 
 
 @pytest.mark.parametrize("listing", ["runs", "writes", "cache ls", "cache why three", "show {run}"])
@@ -176,7 +176,7 @@ def test_a_pipe_gets_plain_text(listing, place):
     assert not re.search("[│┃━─┏└├] ?[a-z0-9]* ?[│┃]", done.stdout)
     assert all(line == line.rstrip() for line in done.stdout.splitlines())
     if listing == "writes":
-        count = len(ask(place, "writes", "--limit", "20"))
+        count = len(invoke(place, "writes", "--limit", "20"))
         assert len(done.stdout.splitlines()) == 1 + count
         assert "orders_of_all_customers_by_day" in done.stdout
 
@@ -202,9 +202,9 @@ def test_columns_without_a_value_are_left_out(place):
 
 def test_a_write_shows_its_mode(place):
     """In the list of operations and in the summary of a run."""
-    said = in_pipe(place, "writes").stdout
-    assert "WRITE append " in said
-    assert "WRITE overwrite " in said
+    output = in_pipe(place, "writes").stdout
+    assert "WRITE append " in output
+    assert "WRITE overwrite " in output
     assert (
         "WRITE append, error, overwrite " in in_pipe(place, *arguments("show {run}", place)).stdout
     )
@@ -215,24 +215,24 @@ def test_short_ids_are_accepted(place):
     for line in in_pipe(place, "runs").stdout.splitlines()[1:]:
         shown = line.split()[0]
         assert len(shown) == 13
-        full = ask(place, "show", shown)["run"]["run_id"]
+        full = invoke(place, "show", shown)["run"]["run_id"]
         assert full.startswith(shown)
-        assert {row["run_id"] for row in ask(place, "writes", "--run", shown)} == {full}
-        assert ask(place, "verify", shown)["run_id"] == full
+        assert {row["run_id"] for row in invoke(place, "writes", "--run", shown)} == {full}
+        assert invoke(place, "verify", shown)["run_id"] == full
 
 
 def test_no_color_leaves_styles_out(place):
     """With NO_COLOR there is no colour in a terminal."""
-    said, _ = in_terminal(place, 80, "runs", NO_COLOR="1")
-    assert not re.search(r"\x1b\[(?:3\d|4\d|9\d|38|48)", said)
+    output, _ = in_terminal(place, 80, "runs", NO_COLOR="1")
+    assert not re.search(r"\x1b\[(?:3\d|4\d|9\d|38|48)", output)
 
 
 @pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
 def test_columns_sets_the_width(is_terminal, place):
     """The variable wins over the size of the terminal, and bounds a pipe."""
     if is_terminal:
-        said, _ = in_terminal(place, 200, "writes", COLUMNS="70")
+        output, _ = in_terminal(place, 200, "writes", COLUMNS="70")
     else:
-        said = in_pipe(place, "writes", COLUMNS="70").stdout
-    lines = without_styles(said).splitlines()
+        output = in_pipe(place, "writes", COLUMNS="70").stdout
+    lines = without_styles(output).splitlines()
     assert max(map(cell_len, lines)) <= 70

@@ -35,10 +35,10 @@ def cache(tmp_path):
 
 def test_a_policy_is_a_cache_policy(cache):
     """The name of a policy in its place is an error that shows the right call."""
-    said = r"^policy: expected CachePolicy\('hourly'\), not str$"
-    with pytest.raises(ConfigurationError, match=said):
+    message = r"^policy: expected CachePolicy\('hourly'\), not str$"
+    with pytest.raises(ConfigurationError, match=message):
         cache.view("v", "SELECT * FROM t", policy="hourly")
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=message):
         cache.prune(policy="hourly")
 
 
@@ -54,13 +54,13 @@ def test_durations_are_timedeltas(cache):
 
 def test_settings_are_settings(tmp_path):
     """A dictionary in their place is an error wherever they are an argument."""
-    said = r"^settings: expected deltawitness\.Settings\(\.\.\.\), not dict$"
+    message = r"^settings: expected deltawitness\.Settings\(\.\.\.\), not dict$"
     for make in (
         lambda: Ledger(tmp_path, settings={}),
         lambda: DeltaCache(ObservedSessionContext(), tmp_path, settings={}),
         lambda: DeltaLakeInstrumentor().instrument(settings={}),
     ):
-        with pytest.raises(ConfigurationError, match=said):
+        with pytest.raises(ConfigurationError, match=message):
             make()
 
 
@@ -85,13 +85,13 @@ def test_explain_analyze_of_a_write_says_what_to_use(cache):
 
 
 def test_an_empty_variable_is_not_set():
-    """For every setting."""
+    """It applies to every setting."""
     empty = {variable.value: "" for variable in Env}
     assert Settings.from_env(empty) == Settings()
 
 
 def test_the_root_has_two_names():
-    """Either is enough; two locations are an error that names both."""
+    """One of the two variables is enough; different locations are an error that names both."""
     for name in (Env.ROOT, Env.CACHE_ROOT):
         assert Settings.from_env({name.value: "x"}).cache_root == "x"
     both = {Env.ROOT.value: "x", Env.CACHE_ROOT.value: "x"}
@@ -101,7 +101,7 @@ def test_the_root_has_two_names():
 
 
 def test_unknown_variables_are_named_once(monkeypatch, caplog):
-    """With a similar name, if there is one; the Collector's variables are none of ours."""
+    """The warning has a similar name, if there is one; variables of the Collector cause no warning."""
     monkeypatch.setattr(settings, "_named", set())
     monkeypatch.delenv(Env.ACTIVATE, raising=False)
     monkeypatch.setenv("DELTAWITNESS_QUEUE_SIZ", "1")
@@ -122,8 +122,10 @@ def test_unknown_keywords_of_instrument_are_named_once(monkeypatch, caplog):
         instrumentor = DeltaLakeInstrumentor()
         instrumentor.instrument(setings=Settings())
         instrumentor.uninstrument()
-    said = [known.getMessage() for known in caplog.records if "keyword" in known.getMessage()]
-    assert said == ["instrument(): unknown keyword 'setings' is ignored"]
+    warnings = [
+        record.getMessage() for record in caplog.records if "keyword" in record.getMessage()
+    ]
+    assert warnings == ["instrument(): unknown keyword 'setings' is ignored"]
 
 
 @pytest.mark.parametrize(
@@ -138,5 +140,5 @@ def test_unknown_keywords_of_instrument_are_named_once(monkeypatch, caplog):
     ],
 )
 def test_a_job_is_named_after_its_module_or_script(command, name):
-    """Never after the text of the program."""
+    """The name never contains the text of a `-c` program."""
     assert job_name(command) == name

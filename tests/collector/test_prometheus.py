@@ -24,7 +24,7 @@ from deltawitness import DeltaCache, ObservedSessionContext, Settings, metric_vi
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.semconv import METRIC_COMMIT_RETRIES, SCOPE_NAME
 from deltawitness.telemetry.metrics import InternalCounters
-from helpers.collector_parts import CONFIGS, PROMETHEUS, PROMTOOL, fetched, free_ports, until
+from helpers.collector_parts import CONFIGS, PROMETHEUS, PROMTOOL, fetch, free_ports, until
 
 ALERTS = CONFIGS / "alerts"
 DASHBOARDS = sorted((CONFIGS / "dashboards").glob("*.json"))
@@ -146,7 +146,7 @@ def prometheus(tmp_path):
                     stderr=log,
                 )
             )
-        until(lambda: "Ready" in fetched(port, "/-/ready"), "Prometheus")
+        until(lambda: "Ready" in fetch(port, "/-/ready"), "Prometheus")
         return port
 
     yield start
@@ -157,7 +157,7 @@ def prometheus(tmp_path):
 
 def queried(port, path, **parameters):
     """Return the data of a response of Prometheus' API."""
-    answer = fetched(port, f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
+    answer = fetch(port, f"/api/v1/{path}?{urllib.parse.urlencode(parameters)}")
     return json.loads(answer)["data"] if answer else {}
 
 

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import Me
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from helpers.collector_canaries import BENIGN, CANARIES, TOGETHER, UNDER_A_KEY, logs, metrics, spans
-from helpers.collector_parts import CONFIGS, fetched, until
+from helpers.collector_parts import CONFIGS, fetch, until
 
 SAID = [*CANARIES.values(), TOGETHER]
 """Each canary alone, and all of them one after the other."""
@@ -82,7 +82,7 @@ def test_no_canary_comes_out_and_its_neighbours_do(send, collector, backend, say
     send(one, SAID)
     until(lambda: all_there(backend, SAID), "all three signals")
     page = until(
-        lambda: told if "calls" in (told := fetched(one.ports["PROMETHEUS"])) else "", "metrics"
+        lambda: told if "calls" in (told := fetch(one.ports["PROMETHEUS"])) else "", "metrics"
     )
     assert leaks(backend.everything()) == {}
     assert leaks(page) == {}

@@ -19,7 +19,7 @@ from opentelemetry.trace import StatusCode
 import deltawitness
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.semconv import DB_OPERATION_NAME, FORCE_SAMPLE
-from helpers.collector_parts import fetched, until
+from helpers.collector_parts import fetch, until
 
 SLOW_S = 1.0
 BASELINE = 0.10
@@ -167,7 +167,7 @@ def test_no_table_name_becomes_a_label(collector, backend, sent, tmp_path):
         name for labels, _ in one.scraped("traces_span_metrics_calls_total") for name in labels
     }
     assert not {"span_name", "db_collection_name"} & labels
-    assert "secret_orders" not in fetched(one.ports["PROMETHEUS"])
+    assert "secret_orders" not in fetch(one.ports["PROMETHEUS"])
     assert "db_operation_name" in labels
 
 

@@ -748,7 +748,7 @@ def test_a_merge_lasts_as_long_as_its_execution(table, captured_writes):
     """The time between building and executing a merge is not part of its duration."""
     merger = DeltaTable(table).merge(rows(1), "t.id = s.id", source_alias="s", target_alias="t")
     built_at = time.time_ns()
-    time.sleep(0.3)  # the program's own pause, which is what is measured
+    time.sleep(0.3)  # a pause of the program, which is measured
     merger.when_matched_update_all().execute()
     delivered = captured_writes.last
     assert delivered.started_at >= built_at + 300_000_000

@@ -1,1 +1,1 @@
-"""What several test files share: servers, tables, programs and checks."""
+"""Code that several test files share: servers, tables, programs and checks."""

@@ -1,4 +1,4 @@
-"""What must not come out of a Collector, what must, and OTLP requests that hold it in every field."""
+"""Secrets that a Collector must redact, texts that it must pass, and OTLP requests with them in every field."""
 
 from __future__ import annotations
 
@@ -108,27 +108,27 @@ BENIGN = {
     "said.sum": "a+-+b",
     "said.of": "number of tokens",
 }
-"""What only looks like a secret: attributes, and what they say."""
+"""Attributes whose values only look like secrets and must pass."""
 
 
 def text(value):
-    """A text, as OTLP has it."""
+    """Return a text as an OTLP value."""
     return AnyValue(string_value=value)
 
 
 def pairs(values):
-    """Attributes that are texts."""
+    """Return attributes with text values."""
     return [KeyValue(key=key, value=text(value)) for key, value in values.items()]
 
 
 def nested(value):
-    """A text in a list and in a map in it."""
+    """Return a list that contains the text, and a map with the text."""
     inner = KeyValueList(values=[KeyValue(key="deep", value=text(value))])
     return AnyValue(array_value=ArrayValue(values=[text(value), AnyValue(kvlist_value=inner)]))
 
 
 def attributes(said):
-    """Attributes that say it as a text, in a list, and by their key, among benign ones."""
+    """Return attributes with the text as a value, in a list and in a key, and benign attributes."""
     return [
         *pairs(BENIGN),
         *pairs({"free": said, f"/home/{said}/x": "a key"}),
@@ -138,18 +138,18 @@ def attributes(said):
 
 
 def resource(said):
-    """A resource that says it."""
+    """Return a resource whose attributes contain the text."""
     known = {"service.name": "loader", "process.owner": UNDER_A_KEY}
     return Resource(attributes=[*pairs(known), *attributes(said)])
 
 
 def scope(said):
-    """A scope that says it."""
+    """Return a scope whose name, version and attributes contain the text."""
     return InstrumentationScope(name=f"n {said}", version=f"v {said}", attributes=attributes(said))
 
 
 def spans(saids):
-    """A span for each of the texts, which says it in every field."""
+    """Return an export request with a span for each text, which has the text in every field."""
     now = time.time_ns()
     return ExportTraceServiceRequest(
         resource_spans=[
@@ -186,7 +186,7 @@ def spans(saids):
 
 
 def bodies(said):
-    """The text as a body, in a map, in a list, and as bytes."""
+    """Return log bodies with the text: as a text, in a map, in a list, and as bytes."""
     return [
         text(said),
         AnyValue(kvlist_value=KeyValueList(values=[KeyValue(key="said", value=text(said))])),
@@ -196,7 +196,7 @@ def bodies(said):
 
 
 def logs(saids):
-    """Log records of four shapes for each of the texts."""
+    """Return an export request with four log records for each text, one for each kind of body."""
     return ExportLogsServiceRequest(
         resource_logs=[
             ResourceLogs(
@@ -228,7 +228,7 @@ KINDS = ("gauge", "counter", "up_down", "histogram", "exponential", "summary")
 
 
 def metric(kind, point):
-    """A metric of a kind with one point."""
+    """Return a metric of a kind with one data point."""
     number = m.NumberDataPoint(as_int=7, **point)
     cumulative = m.AGGREGATION_TEMPORALITY_CUMULATIVE
     if kind == "gauge":
@@ -254,7 +254,7 @@ def metric(kind, point):
 
 
 def metrics(saids):
-    """A metric for each of the texts, of all kinds in turn, which says it in every field."""
+    """Return an export request with a metric for each text, of all kinds in turn, with the text in every field."""
     now = time.time_ns()
     made = []
     for number, said in enumerate(saids):

@@ -1,4 +1,4 @@
-"""A real Collector, started for a test, and the backend that stands behind it."""
+"""A real Collector process for a test, and an OTLP backend that it exports to."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 60.0
 
 
 def find(variable, on_path, built):
-    """The program that a variable names, else the one on PATH, else the one that `make` built."""
+    """Return the program that a variable names, else the one on PATH, else the one that `make` built."""
     named = os.environ.get(variable)
     if named:
         return named
@@ -38,7 +38,7 @@ PROMTOOL = find("PROMTOOL_BIN", "promtool", CONFIGS / "_build/prometheus/usr/bin
 
 
 def free_ports(count):
-    """Ports that nobody listens on, told apart by being held at the same time."""
+    """Return free ports of loopback, all different: they are bound at the same time, then closed."""
     held = [socket.socket() for _ in range(count)]
     try:
         for one in held:
@@ -50,7 +50,11 @@ def free_ports(count):
 
 
 def until(found, what):
-    """Ask until the answer is true, and return it; give up after a minute."""
+    """Call a function until its result is true, and return the result.
+
+    Raises:
+        AssertionError: it is not true within `PATIENCE` seconds.
+    """
     deadline = time.monotonic() + PATIENCE
     tick = threading.Event()
     while True:
@@ -63,8 +67,8 @@ def until(found, what):
         tick.wait(0.05)
 
 
-def fetched(port, path="/metrics"):
-    """What a page on loopback says; nothing when nobody answers."""
+def fetch(port, path="/metrics"):
+    """Return a page of a server on loopback; an empty text if there is no answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
             return answer.read().decode()
@@ -73,7 +77,7 @@ def fetched(port, path="/metrics"):
 
 
 def series(text, name):
-    """The samples of a metric in the text that Prometheus scrapes: labels and value."""
+    """Return the samples of a metric in the Prometheus text format: labels and value of each."""
     return [
         (dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels)), float(value))
         for labels, value in re.findall(
@@ -83,7 +87,7 @@ def series(text, name):
 
 
 class Backend:
-    """An OTLP server over gRPC that keeps what it is given; it can go down and come up again.
+    """An OTLP server over gRPC that stores the requests that it gets; it can be stopped and restarted.
 
     While `is_refusing` is set it answers every export with UNAVAILABLE, which a sender retries.
     """
@@ -95,7 +99,7 @@ class Backend:
         self._server = None
 
     def up(self):
-        """Listen."""
+        """Start to listen."""
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         for register, kept, answer in (
             (
@@ -120,13 +124,13 @@ class Backend:
         return self
 
     def down(self):
-        """Stop listening; what was kept stays."""
+        """Stop listening; the stored requests remain."""
         if self._server is not None:
             self._server.stop(0).wait()
             self._server = None
 
     def spans(self):
-        """Every span that came in."""
+        """Return every received span."""
         return [
             span
             for request in list(self.trace_requests)
@@ -136,7 +140,7 @@ class Backend:
         ]
 
     def logs(self):
-        """Every log record that came in."""
+        """Return every received log record."""
         return [
             record
             for request in list(self.log_requests)
@@ -146,7 +150,7 @@ class Backend:
         ]
 
     def metrics(self):
-        """Every metric that came in, as often as it did."""
+        """Return every received metric, once for each time that it was received."""
         return [
             metric
             for request in list(self.metric_requests)
@@ -156,32 +160,32 @@ class Backend:
         ]
 
     def everything(self):
-        """All that came in, as text."""
+        """Return all received requests as text."""
         requests = [*self.trace_requests, *self.metric_requests, *self.log_requests]
         return "\n".join(map(str, requests))
 
 
 class _Service:
-    """The one method that the three services of OTLP have."""
+    """The `Export` method, which each of the three OTLP services has."""
 
     def __init__(self, backend, kept, answer):
         self._backend, self._kept, self._answer = backend, kept, answer
 
-    def Export(self, request, context):  # noqa: N802 - the service's own name
+    def Export(self, request, context):  # noqa: N802 - the name in the OTLP service
         if self._backend.is_refusing:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the test lets nothing in")
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the test refuses every export")
         self._kept.append(request)
         return self._answer()
 
 
 class Collector:
-    """A Collector process with one of the shipped configurations, on ports of its own.
+    """A Collector process with one of the shipped configurations, on free ports.
 
     Args:
         config: file name of the configuration.
-        folder: where its queue and its output lie.
-        settings: variables without their prefix, beside the ports.
-        overlays: further configurations, laid over it.
+        folder: folder of its queue and its output.
+        settings: further variables, named without their prefix.
+        overlays: YAML texts of configurations that are merged over it.
     """
 
     def __init__(self, config, folder, settings=(), overlays=()):
@@ -216,7 +220,7 @@ class Collector:
         return f"127.0.0.1:{self.ports[name]}"
 
     def start(self):
-        """Start it, and wait until it says that it is well."""
+        """Start the Collector, and wait until its health check succeeds."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "collector.log").open("a") as log:
             self._process = subprocess.Popen(
@@ -227,37 +231,37 @@ class Collector:
 
     def _is_well(self):
         assert self._process.poll() is None, self.log()[-4000:]
-        return "available" in fetched(self.ports["HEALTH"], "/")
+        return "available" in fetch(self.ports["HEALTH"], "/")
 
     def log(self):
-        """What it wrote."""
+        """Return the log of the Collector."""
         return (self.folder / "collector.log").read_text()
 
     def kill(self):
-        """Kill it without a word."""
+        """Kill the Collector with SIGKILL."""
         self._process.kill()
         self._process.wait()
 
     def stop(self):
-        """Ask it to end."""
+        """Stop the Collector with SIGTERM, and wait until it has ended."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(60)
 
     @property
     def pid(self):
-        """Its process id."""
+        """The process id of the Collector."""
         return self._process.pid
 
     def own(self, name):
-        """The samples of a metric about itself."""
-        return series(fetched(self.ports["SELF"]), name)
+        """Return the samples of a metric of the Collector about itself."""
+        return series(fetch(self.ports["SELF"]), name)
 
     def queued(self, signal):
-        """How many items of a signal wait for the backend."""
+        """Return the number of items of a signal in the export queue."""
         waiting = self.own("otelcol_exporter_queue_size")
         return sum(value for labels, value in waiting if labels["data_type"] == signal)
 
     def scraped(self, name):
-        """The samples of a metric on its Prometheus endpoint."""
-        return series(fetched(self.ports["PROMETHEUS"]), name)
+        """Return the samples of a metric on the Prometheus endpoint."""
+        return series(fetch(self.ports["PROMETHEUS"]), name)

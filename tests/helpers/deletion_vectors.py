@@ -1,4 +1,4 @@
-"""Deletion vectors laid by hand: no writer in Python makes them."""
+"""Write deletion vectors to a Delta table, because no Python writer does."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ def delete_rows(folder, rows_by_file):
 
     Args:
         folder: the table, on a local disk.
-        rows_by_file: for each data file, counted as `get_add_actions` has them, the positions of rows
-            that are deleted; below 65,536.
-        storage_options: how the table is opened.
+        rows_by_file: for each data file, in the order of `get_add_actions`, the positions of the rows
+            that are deleted; each below 65,536.
     """
     table = DeltaTable(folder)
     log = Path(folder) / "_delta_log"
@@ -63,7 +62,7 @@ def _descriptor(rows):
 
 
 def _bitmap_array(rows):
-    """A `RoaringBitmapArray` of one bitmap of one array container."""
+    """Return a `RoaringBitmapArray` of one bitmap with one array container."""
     container = struct.pack(f"<{len(rows)}H", *rows)
     bitmap = struct.pack("<IIHHI", 12346, 1, 0, len(rows) - 1, 16) + container
     return struct.pack("<iqi", 1681511377, 1, 0) + bitmap

@@ -1,6 +1,6 @@
-"""New processes in no time: children of a server that has imported everything and used nothing.
+"""New processes that start quickly: children of a fork server that has imported the modules.
 
-Each has engine threads, locks and files of its own, as a program that was just started has.
+Each has separate engine threads, locks and files, as a newly started program has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROCESSES.set_forkserver_preload(
 )
 
 LIFE_S = 3600
-"""Seconds after which a process is killed: some write until then if the test is interrupted."""
+"""Seconds after which a process is killed: without it some would write forever after an interrupted test."""
 
 
 def run_bounded(target, arguments):
@@ -27,7 +27,7 @@ def run_bounded(target, arguments):
     target(*arguments)
 
 
-def started(target, *arguments):
+def start_process(target, *arguments):
     """Start a process with the sending end of a pipe as its last argument; return both."""
     receiving, sending = PROCESSES.Pipe(duplex=False)
     process = PROCESSES.Process(target=run_bounded, args=(target, (*arguments, sending)))
@@ -36,9 +36,9 @@ def started(target, *arguments):
     return process, receiving
 
 
-def results_of(target, calls):
-    """Return what processes that run at the same time have sent, in the order of their calls."""
-    running = [started(target, *arguments) for arguments in calls]
+def run_in_processes(target, calls):
+    """Run calls in concurrent processes; return the result that each sent, in the order of the calls."""
+    running = [start_process(target, *arguments) for arguments in calls]
     results = [receiving.recv() for _, receiving in running]
     for process, _ in running:
         process.join(60)

@@ -24,7 +24,7 @@ FLOATS = (
 
 
 def random_rows(seed, count):
-    """Rows in which a third of the values are NULL and many of the floats are NaN."""
+    """Return rows in which a third of the values are NULL and many floats are NaN."""
     chosen = random.Random(seed)
     values = {**WEIGHTED, "f.x": FLOATS[seed % len(FLOATS)]}
     return [

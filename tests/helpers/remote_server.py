@@ -13,7 +13,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 
 def handler(requests):
-    """Return a request handler that notes down method, path and status."""
+    """Return a request handler that writes method, path and status of each request to the file."""
 
     class Handler(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -87,7 +87,7 @@ def _empty(schema):
 
 
 def in_order(table):
-    """The rows in a defined order, with values that can be compared with each other."""
+    """Return the rows in a defined order, with comparable values."""
     return sorted(repr(_plain(row)) for row in table.to_pylist())
 
 

@@ -15,7 +15,7 @@ from deltawitness.ledger.spool.reader import adopt
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from helpers.ledger_parts import left_behind, rows_of, write_ids
 from helpers.ledger_truth import assert_recorded_at_most_once, commits_of, unrecorded_commits
-from helpers.new_processes import PROCESSES, results_of
+from helpers.new_processes import PROCESSES, run_in_processes
 from programs import ledger_crowd
 
 
@@ -33,7 +33,7 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     made(*places)
     cache, started = tmp_path / "cache", time.monotonic()
     settings = {"cache_root": str(cache), "drain_interval": 0.3}
-    results = results_of(
+    results = run_in_processes(
         ledger_crowd.write_many,
         [
             # They start with different tables.
@@ -68,7 +68,7 @@ def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
     root = tmp_path / "cache"
     left_behind(root / "cache_spool", spools)
     barrier = PROCESSES.Barrier(count)
-    results = results_of(
+    results = run_in_processes(
         ledger_crowd.drain_at_barrier, [(str(root), root / "cache_spool", barrier)] * count
     )
     ledger = Ledger(root)

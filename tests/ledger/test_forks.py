@@ -12,7 +12,7 @@ from helpers.ledger_truth import (
     assert_runs_are_closed,
     unrecorded_commits,
 )
-from helpers.new_processes import results_of
+from helpers.new_processes import run_in_processes
 from programs import ledger_forks
 
 
@@ -47,7 +47,7 @@ def parts(ledger):
 
 def test_children_of_a_process_that_has_not_written_write(ledger, tables):
     """Forked children join the parent's run; parts of those that exit at once are closed as abandoned."""
-    (result,) = results_of(ledger_forks.children_that_write, [(str(ledger.root.uri), tables)])
+    (result,) = run_in_processes(ledger_forks.children_that_write, [(str(ledger.root.uri), tables)])
     assert result == ([0, 0, 0], {})
     drain_and_check(ledger, tables)
     assert parts(ledger) == [
@@ -60,7 +60,9 @@ def test_children_of_a_process_that_has_not_written_write(ledger, tables):
 
 def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
     """Children cannot use an engine that their parent has used; the parent drains their records."""
-    (result,) = results_of(ledger_forks.children_of_a_writer, [(str(ledger.root.uri), tables)])
+    (result,) = run_in_processes(
+        ledger_forks.children_of_a_writer, [(str(ledger.root.uri), tables)]
+    )
     assert result == ([0, 0, 0], True, {})
     drain_and_check(ledger, tables[:1])
     assert parts(ledger) == [*[("child", False, "ok", 0)] * 3, ("parent", False, "ok", 2)]
@@ -71,7 +73,7 @@ def test_children_of_a_writer_leave_its_spool_alone(ledger, tables):
 @pytest.mark.slow
 def test_the_processes_of_a_pool(ledger, tables, method):
     """Pool workers exit normally, so each records its part of the run, with any start method."""
-    (result,) = results_of(ledger_forks.pool, [(method, str(ledger.root.uri), tables)])
+    (result,) = run_in_processes(ledger_forks.pool, [(method, str(ledger.root.uri), tables)])
     assert result == {}
     drain_and_check(ledger, tables)
     (whole,) = ledger.runs().select("job", "writes", "status").to_arrow_table().to_pylist()

@@ -15,7 +15,7 @@ from helpers.ledger_truth import (
     commits_of,
     unrecorded_commits,
 )
-from helpers.new_processes import started
+from helpers.new_processes import start_process
 from programs import ledger_writer
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ class Place:
     def started(self, seed, moment=None):
         """Start a writer; return it after its first write."""
         arguments = str(self.folder), {"cache_root": str(self.cache)}, seed, moment
-        writer, begun = started(ledger_writer.write_until_killed, *arguments)
+        writer, begun = start_process(ledger_writer.write_until_killed, *arguments)
         assert begun.poll(60)
         assert begun.recv() == writer.pid
         return writer

@@ -18,7 +18,7 @@ from helpers.ledger_truth import (
     assert_runs_are_closed,
     unrecorded_commits,
 )
-from helpers.new_processes import results_of, started
+from helpers.new_processes import run_in_processes, start_process
 from helpers.remote_parts import running_server
 from programs import ledger_crowd, ledger_writer
 
@@ -51,7 +51,7 @@ def test_eight_writers_share_a_remote_ledger(settings, size, say, where):
     tables = [f"{folder}-t{number}" for number in range(4)]
     for table in tables:
         write_deltalake(table, pa.table({"x": [0]}), storage_options=options)
-    results = results_of(
+    results = run_in_processes(
         ledger_crowd.write_many,
         [
             (settings, tables, options, range(number, number + writes))
@@ -87,7 +87,7 @@ def test_eight_writers_share_a_remote_ledger(settings, size, say, where):
 def test_a_writer_that_is_killed_is_told_by_the_next(settings, tmp_path, seed):
     """A killed writer's spool is drained by another process; a reconcile finds the other commits."""
     arguments = str(tmp_path), settings, seed, None
-    writer, begun = started(ledger_writer.write_until_killed, *arguments)
+    writer, begun = start_process(ledger_writer.write_until_killed, *arguments)
     assert begun.poll(60)
     writer.join(0.3 * seed)
     os.kill(writer.pid, signal.SIGKILL)

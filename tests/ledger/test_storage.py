@@ -28,7 +28,7 @@ from helpers.ledger_parts import (
     write_ids,
 )
 from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
-from helpers.new_processes import results_of
+from helpers.new_processes import run_in_processes
 from programs import ledger_crowd
 
 NEEDS_MOUNT = pytest.mark.skipif(
@@ -426,7 +426,7 @@ def test_the_spool_of_another_user_is_left_alone():
             shared.mkdir(parents=True, exist_ok=True)
             shared.chmod(0o777)
         segment_left_behind(ledger)
-        (result,) = results_of(
+        (result,) = run_in_processes(
             ledger_crowd.write_as, [(NOBODY, {"cache_root": ledger.root.uri}, f"{folder}/t")]
         )
         assert result == {}

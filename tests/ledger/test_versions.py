@@ -13,7 +13,7 @@ import pytest
 from deltawitness import Ledger
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from helpers.ledger_truth import assert_recorded_at_most_once, unrecorded_commits
-from helpers.new_processes import PROCESSES, started
+from helpers.new_processes import PROCESSES, start_process
 from programs import ledger_release
 from programs.ledger_release import LATER
 
@@ -28,7 +28,7 @@ class Releases:
         for name, table in zip(names, self.tables, strict=True):
             recorded, tell = PROCESSES.Pipe(duplex=False)
             arguments = name, str(folder / "cache"), str(table), recorded
-            process, results = started(ledger_release.write_on_message, *arguments)
+            process, results = start_process(ledger_release.write_on_message, *arguments)
             self._processes.append((process, tell, results))
 
     def write(self, *numbers):

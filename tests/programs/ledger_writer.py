@@ -82,7 +82,7 @@ def write_until_killed(folder, settings, seed, moment, begun):
         with run("dying", attributes={"moment": str(moment)}):
             for _ in range(8):
                 write(folder, rng)
-                time.sleep(rng.uniform(0, 0.01))  # the program's own work
+                time.sleep(rng.uniform(0, 0.01))  # work of the program between writes
                 inside_the_engine(folder, moment)
 
 

@@ -1,4 +1,4 @@
-"""The demo program runs observed on the real data, and is no different for it."""
+"""The example programs run observed on the real data with the expected output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = REPOSITORY
 
 
 def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(tmp_path):
-    """336,776 flights; every commit of every table is of the one run."""
+    """336,776 flights are loaded, and every commit of every table has the id of the one run."""
     lake, summary_file = tmp_path / "lake", tmp_path / "summary.json"
     done = subprocess.run(
         [
@@ -66,7 +66,7 @@ AFTER_THE_BATCH = """\
 
 
 def test_a_late_batch_has_exactly_the_views_computed_anew_that_depend_on_it(tmp_path):
-    """All misses, all hits, and then those of one table, each with its reason; the ledger says so."""
+    """After all misses and all hits, only dependent views are misses; output and ledger have the reasons."""
     program = ROOT / "examples" / "lakehouse.py"
     subprocess.run([sys.executable, program, tmp_path / "lake"], capture_output=True, check=True)
     done = subprocess.run(
@@ -89,7 +89,7 @@ def test_a_late_batch_has_exactly_the_views_computed_anew_that_depend_on_it(tmp_
         row["job"]: (row["misses"], row["hits"], row["writes"]) for row in ledger.runs().to_pylist()
     }
     assert counts == {
-        # Each with a hit more: the view over a view asks for that one first.
+        # One hit more in each pass: a view over a view reads the other view first.
         "first pass": (6, 1, 6),
         "second pass": (0, 7, 0),
         "after the late batch": (3, 4, 3),
@@ -105,7 +105,7 @@ def test_a_late_batch_has_exactly_the_views_computed_anew_that_depend_on_it(tmp_
 
 
 def test_the_notebook_tells_its_story(tmp_path):
-    """SQL alone: loaded, corrected, merged, summed up, and back again."""
+    """The flights are loaded, corrected, merged and restored with SQL alone."""
     program = ROOT / "examples" / "sql_notebook.py"
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path / "lake")],

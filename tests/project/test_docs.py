@@ -1,4 +1,4 @@
-"""README and docs say what is: their code runs, their tables are those of the code."""
+"""README and docs agree with the code: their examples run, and their tables match it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from deltawitness.semconv import CommitKey, Env
 from helpers.places import REPOSITORY
 
 FORMER_NAMES = {"Pruned", "Verified"}
-"""Aliases, which no page shows."""
+"""Aliases that no page documents."""
 
 ROOT = REPOSITORY
 PAGES = sorted([ROOT / "README.md", ROOT / "collector/README.md", *(ROOT / "docs").rglob("*.md")])
 COMPARED = {"tables", "counts", "commands", "transcript"}
-"""Parts of a page between two markers that a test of their own compares with the code."""
+"""Parts of a page between two markers that a separate test compares with the code."""
 PUBLIC_MODULES = [
     "deltawitness.exceptions",
     "deltawitness.integrations.hamilton",
@@ -46,17 +46,20 @@ PUBLIC_MODULES = [
 
 
 def command_line(command):
-    """The words of a command, with this interpreter for `python` and for `deltawitness`."""
+    """Return the words of a command, with this interpreter for `python` and for `deltawitness`."""
     ours = {"deltawitness": [sys.executable, "-m", "deltawitness"], "python": [sys.executable]}
     return [part for word in shlex.split(command) for part in ours.get(word, [word])]
 
 
 def evaluate_console(example):
-    """Run each command of ours with the exit code that its comment gives; what installs or makes exists."""
-    told = []
+    """Run each `deltawitness` or `python` command, and check the exit code in its comment.
+
+    For `make` and `pip install`, check that the target or the extra exists.
+    """
+    output = []
     for line in example.parsed.splitlines():
         if not line.startswith("$ "):
-            told.append(line)
+            output.append(line)
             continue
         command, _, comment = line.removeprefix("$ ").partition("  #")
         words = command.split()
@@ -77,11 +80,11 @@ def evaluate_console(example):
                 done.stdout,
                 done.stderr,
             )
-    assert told == [], "the output of a command is a block of its own"
+    assert output == [], "the output of a command is in a separate block"
 
 
 def assert_extras_exist(command):
-    """Every extra of ours that a command installs is one."""
+    """Check that each extra of deltawitness in a command exists."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
@@ -90,7 +93,7 @@ def assert_extras_exist(command):
 
 
 def assert_commands_exist(text):
-    """Every command of ours in a block that is not run is one, and has the options that are shown."""
+    """Check that each `deltawitness` command of a block that is not run exists, with the options in it."""
     for line in re.findall(r"^\$ deltawitness (.*)$", text, re.MULTILINE):
         words = line.split(" -- ")[0].split()
         name = words[:2] if words[0] in {"cache", "ledger"} else words[:1]
@@ -105,12 +108,12 @@ def assert_commands_exist(text):
 
 
 def evaluate_file(example):
-    """Write the program of the block, for the commands after it."""
+    """Write the program of the block to `app.py`, for the commands after it."""
     Path("app.py").write_text(example.parsed)
 
 
 def evaluate_sql(example):
-    """Run each statement on the page's session; the frame of the last one is kept for its table."""
+    """Run each statement in the page's session; the frame of the last one is for the table after it."""
     for statement in filter(str.strip, example.parsed.split(";\n")):
         frame = example.namespace["ctx"].sql(statement.rstrip().removesuffix(";"))
         frame.collect()
@@ -118,13 +121,13 @@ def evaluate_sql(example):
 
 
 def evaluate_table(example):
-    """The table on the page is what the last statement returns."""
+    """Check that the table on the page is the result of the last statement."""
     shown = repr(example.namespace["last_frame"]).removeprefix("DataFrame()\n")
     assert shown.strip() == example.parsed.strip()
 
 
 def evaluate_text(example):
-    """The text on the page is what the last Python block printed."""
+    """Check that the text on the page is the output of the last Python block."""
     assert example.namespace["printed"].strip() == example.parsed.strip()
 
 
@@ -141,7 +144,7 @@ sybil = Sybil(
 
 
 def reason_not_to_run(text, start):
-    """Why the block that begins at `start` is not run: what its marker says; None where it has none."""
+    """Return why the block at `start` is not run, as its marker says; None if it has no marker."""
     marker = re.search(r"<!-- (?:not run: (.+?)|(\w+): begin) -->\n\Z", text[:start], re.DOTALL)
     if marker is None:
         return None
@@ -154,7 +157,7 @@ def reason_not_to_run(text, start):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 @pytest.mark.slow
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
-    """In order, in an empty folder; each block is run, or says why it is not."""
+    """The blocks run in order in an empty folder; a block that is not run has a marker with the reason."""
     monkeypatch.chdir(tmp_path)
     for variable in Env:
         monkeypatch.delenv(variable, raising=False)
@@ -182,7 +185,7 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
 
 
 def test_no_fence_is_left_open_or_without_a_language():
-    """A block without a language would be neither run nor marked."""
+    """Every block has a language; one without would be neither run nor marked."""
     for page in PAGES:
         fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
         assert len(fences) % 2 == 0, page
@@ -190,7 +193,7 @@ def test_no_fence_is_left_open_or_without_a_language():
 
 
 def anchors_of(page):
-    """The anchors of a page: of its headings, as the site makes them."""
+    """Return the anchors that the site generates for the headings of a page."""
     headings = re.findall(
         r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE
     )
@@ -201,7 +204,7 @@ def anchors_of(page):
 
 
 def test_links_between_pages_lead_somewhere():
-    """No page points to one that is not there, nor to a heading that is not there."""
+    """Every link goes to an existing page and heading."""
     for page in PAGES:
         for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
             aim = page.parent / target if target else page
@@ -210,7 +213,7 @@ def test_links_between_pages_lead_somewhere():
 
 
 def documented():
-    """What the pages of the API reference show."""
+    """Return the names that the pages of the API reference document."""
     pages = (ROOT / "docs/api").glob("*.md")
     return {
         name
@@ -220,7 +223,7 @@ def documented():
 
 
 def test_every_public_name_stands_on_a_page_of_the_api():
-    """By the path that a program imports it from; a module of the same name hides one of them."""
+    """Each name is documented by its import path; one that a module of the same name hides, by the module's."""
     wanted = {
         f"deltawitness.{name}.{name}"
         if find_spec(f"deltawitness.{name}")
@@ -231,7 +234,7 @@ def test_every_public_name_stands_on_a_page_of_the_api():
 
 
 def test_every_module_that_is_public_is_in_the_list():
-    """Each integration is; a module that is documented whole says what is public in it."""
+    """Each integration is in the list, and each public name of the listed modules has a docstring."""
     integrations = (ROOT / "src/deltawitness/integrations").glob("[!_]*.py")
     assert {f"deltawitness.integrations.{path.stem}" for path in integrations} <= set(
         PUBLIC_MODULES
@@ -243,7 +246,7 @@ def test_every_module_that_is_public_is_in_the_list():
 
 
 def test_every_page_is_in_the_navigation():
-    """And no other."""
+    """The navigation has every page of docs and no other."""
     site = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
     named = set(re.findall(r"'([\w/-]+\.md)'", repr(site["nav"])))
     docs = ROOT / "docs"
@@ -251,7 +254,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_no_page_names_a_private_module():
-    """Only public modules are named in prose and code; how it works may name others."""
+    """Examples import from public modules only; how-it-works.md may name others."""
     public = {"deltawitness", "deltawitness.integrations", *PUBLIC_MODULES}
     for page in PAGES:
         if page.name == "how-it-works.md" or page.parent.name == "api":
@@ -261,7 +264,7 @@ def test_no_page_names_a_private_module():
 
 
 def texts_of_the_code():
-    """Every text in the package; what is filled in stands as three dots."""
+    """Yield every text in the package, with three dots for each placeholder."""
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
@@ -274,7 +277,7 @@ def texts_of_the_code():
 
 
 def test_each_message_of_the_troubleshooting_page_is_one_of_the_code():
-    """Word for word, with three dots for a part that varies."""
+    """Each message is in the code word for word, with three dots for a part that varies."""
     page = (ROOT / "docs/troubleshooting.md").read_text()
     ours, _, _ = page.partition("## Messages of the engines")
     shown = re.findall(r"^\| `([^`]+)` (\(logged by OpenTelemetry\) )?", ours, re.MULTILINE)
@@ -288,7 +291,7 @@ def test_each_message_of_the_troubleshooting_page_is_one_of_the_code():
 
 
 def configuration_table():
-    """The table of docs/configuration.md, made from the code."""
+    """Return the table of docs/configuration.md, generated from the code."""
     defaults = {setting.metadata["variable"]: setting.default for setting in fields(Settings)}
     documented = dict(
         re.findall(
@@ -306,12 +309,12 @@ def configuration_table():
 
 
 def test_the_table_of_variables_is_that_of_the_code():
-    """Every variable, with its default and its meaning."""
+    """The page has every variable with its default and meaning."""
     assert configuration_table() in (ROOT / "docs/configuration.md").read_text()
 
 
 def collector_table():
-    """The variables of the Collector's configurations, read off them."""
+    """Return the table of variables, generated from the Collector's configurations."""
     files = ("config.yaml", "agent-tier.yaml", "gateway-tier.yaml")
     found = {}
     for name in files:
@@ -321,13 +324,13 @@ def collector_table():
             assert defaults.setdefault(name, default) == default, variable
     lines = ["| variable | default | in |", "|---|---|---|"]
     for variable, defaults in sorted(found.items()):
-        told = ", ".join(f"`{default}`" for default in dict.fromkeys(defaults.values()) if default)
-        lines.append(f"| `{variable}` | {told} | {', '.join(f'`{name}`' for name in defaults)} |")
+        shown = ", ".join(f"`{default}`" for default in dict.fromkeys(defaults.values()) if default)
+        lines.append(f"| `{variable}` | {shown} | {', '.join(f'`{name}`' for name in defaults)} |")
     return "\n".join(lines)
 
 
 def test_the_table_of_the_collectors_variables_is_that_of_its_configurations():
-    """Every variable, with its default; one variable has one default in a file."""
+    """The page has every variable with its default; a variable has the same default within a file."""
     assert collector_table() in (ROOT / "docs/configuration.md").read_text()
 
 
@@ -343,14 +346,14 @@ def test_the_table_of_attributes_names_every_attribute():
 
 
 def test_the_table_of_commit_keys_names_every_key():
-    """And no other."""
+    """A commit key that is added to the code is added to the page."""
     page = (ROOT / "docs/observability.md").read_text().split("## Spans")[0]
     named = set(re.findall(r"`([a-z_]+)`", page.split("|---|---|")[1]))
     assert {str(key) for key in CommitKey} <= named
 
 
 def kind_of(column):
-    """The type of a column, as Delta's readers call it."""
+    """Return Delta's name of a column's type."""
     if pa.types.is_list(column):
         return f"array<{kind_of(column.value_type)}>"
     if pa.types.is_struct(column):
@@ -367,7 +370,7 @@ def kind_of(column):
 
 
 def ledger_tables():
-    """The tables of docs/ledger.md, made from the code."""
+    """Return the tables of docs/ledger.md, generated from the code."""
     parts = []
     for table in TABLES:
         lines = [f"### `{table.name}`", "", f"{table.description}.", ""]
@@ -381,32 +384,32 @@ def ledger_tables():
 
 
 def test_the_columns_of_the_ledger_are_those_of_the_code():
-    """Every column of every table, with its type and its comment."""
+    """The page has every column of every table with its type and comment."""
     assert between("tables") == ledger_tables()
 
 
 def counts_table():
-    """The table of counts of docs/ledger.md, made from the code."""
+    """Return the table of counts of docs/ledger.md, generated from the code."""
     lines = ["| count | what it means |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in COUNT_MEANINGS.items()]
     return "\n".join(lines)
 
 
 def test_the_meaning_of_each_count_is_that_of_the_code():
-    """Every column that counts is there once, with what it means."""
+    """The page has the meaning of each count, and each count is a column."""
     assert between("counts") == counts_table()
     columns = {column.name for table in TABLES[:2] for column in table.schema}
     assert COUNT_MEANINGS.keys() <= columns
 
 
 def between(name):
-    """What stands on docs/ledger.md between two markers."""
+    """Return the text between two markers of docs/ledger.md."""
     page = (ROOT / "docs/ledger.md").read_text()
     return page.split(f"<!-- {name}: begin -->\n")[1].split(f"\n<!-- {name}: end -->")[0]
 
 
 def commands(group=None, path="deltawitness"):
-    """Every command of the command line, by its whole name."""
+    """Yield every command of the command line with its full name."""
     for name, command in (group or typer.main.get_command(app)).commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{path} {name}")
@@ -415,13 +418,13 @@ def commands(group=None, path="deltawitness"):
 
 
 def argument_of(parameter):
-    """An argument as a synopsis has it."""
+    """Return an argument in the form of a synopsis."""
     name = parameter.name.upper().removesuffix("S") + ("..." if parameter.nargs == -1 else "")
     return name if parameter.required else f"[{name}]"
 
 
 def commands_table():
-    """The table of commands of docs/ledger.md, made from the code."""
+    """Return the table of commands of docs/ledger.md, generated from the code."""
     lines = ["| command | what | options |", "|---|---|---|"]
     for name, command in commands():
         arguments = [
@@ -440,16 +443,16 @@ def commands_table():
 
 
 def test_the_commands_on_the_page_are_those_of_the_command_line():
-    """Every command, with its arguments and its options."""
+    """The page has every command with its arguments and options."""
     assert between("commands") == commands_table()
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
 @pytest.mark.slow
 def test_every_command_explains_itself(name):
-    """With each option that the page names."""
+    """The help of a command has each option that the page names."""
     words = name.split()[1:]
-    told = subprocess.run(
+    help_text = subprocess.run(
         [sys.executable, "-m", "deltawitness", *words, "--help"],
         capture_output=True,
         text=True,
@@ -457,20 +460,20 @@ def test_every_command_explains_itself(name):
     ).stdout
     row = next(line for line in between("commands").splitlines() if f"`{name}" in line)
     for option in re.findall(r"`(--[a-z-]+)`", row):
-        assert option in told
+        assert option in help_text
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_the_transcript_is_what_the_console_shows():
-    """A run killed in the middle, and the ledger made whole again."""
-    told = subprocess.run(
+    """The transcript is the output of the example, which repairs the ledger of a killed run."""
+    output = subprocess.run(
         [sys.executable, ROOT / "examples/ledger_transcript.py"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert between("transcript") == f"```text\n{told}```"
+    assert between("transcript") == f"```text\n{output}```"
 
 
 def test_the_layers_on_the_page_are_those_of_the_contract():

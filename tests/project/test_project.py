@@ -31,7 +31,7 @@ def name_of(path):
 
 
 def targets():
-    """Return every target of the Makefile that is no file."""
+    """Return the targets of the Makefile."""
     return set(re.findall(r"^([a-z][a-z-]*):(?!=)", MAKEFILE, re.MULTILINE))
 
 
@@ -50,7 +50,7 @@ def commands(workflow):
 
 
 def test_make_help_shows_every_target():
-    """Each target has a line of its own with a description, and none is taken for a file."""
+    """Each target has a line with a description, and is declared phony."""
     shown = subprocess.run(
         ["make", "--no-print-directory", "help"],
         cwd=ROOT,

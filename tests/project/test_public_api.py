@@ -74,7 +74,7 @@ PUBLIC_IN_0_1 = [
 
 
 def public_objects():
-    """Each public object by its name."""
+    """Yield the name and the value of each public object."""
     for module in PUBLIC_MODULES:
         loaded = importlib.import_module(module)
         names = [name for name in vars(loaded) if not name.startswith("_")]
@@ -97,7 +97,7 @@ class Foreign(metaclass=_AnyAttribute):
 
 
 def types_in(annotation):
-    """The classes of this package in an annotation."""
+    """Yield the classes of this package in an annotation."""
     is_class = inspect.isclass(annotation) and not isinstance(annotation, types.GenericAlias)
     if is_class and annotation.__module__.partition(".")[0] == "deltawitness":
         yield annotation
@@ -108,12 +108,12 @@ def types_in(annotation):
 
 
 def unwrapped(function):
-    """A function without its decorators; a class as given."""
+    """Return a function without its decorators; a class unchanged."""
     return inspect.unwrap(function) if inspect.isfunction(function) else function
 
 
 def hints_with(function, namespace):
-    """The annotations of a function; names that only a type checker imports are looked up."""
+    """Return the annotations of a function, with names that only a type checker imports resolved."""
     while True:
         try:
             return typing.get_type_hints(unwrapped(function), localns=namespace)
@@ -122,7 +122,7 @@ def hints_with(function, namespace):
 
 
 def importable(function, name):
-    """The class that a module imports for a type checker alone; `Foreign` for another package's."""
+    """Return a class that a module imports for a type checker alone; `Foreign` for one of another package."""
     source = inspect.getsource(inspect.getmodule(unwrapped(function)))
     for line in source.splitlines():
         words = line.replace(",", " ").split()
@@ -133,7 +133,7 @@ def importable(function, name):
 
 
 def uses_of(public):
-    """Each class of this package in the signatures and fields of a public object."""
+    """Yield each class of this package in the signatures and fields of a public object."""
     if inspect.isclass(public):
         members = [
             getattr(member, "fget", None) or getattr(member, "__func__", None) or member

@@ -11,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import ObservedSessionContext
 from deltawitness.session.sql.background_reader import read_in_background
-from helpers.new_processes import started
+from helpers.new_processes import start_process
 from programs import sorted_writes
 
 
@@ -22,7 +22,7 @@ def pumps():
 @pytest.mark.slow
 def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
     """Without the background reader both engines would deadlock, so the write runs in another process."""
-    process, receiving = started(sorted_writes.write_each_way, str(tmp_path))
+    process, receiving = start_process(sorted_writes.write_each_way, str(tmp_path))
     try:
         assert receiving.poll(60), "the engines wait for each other"
         files = sorted_writes.FILES

@@ -1,4 +1,4 @@
-"""The command line: runs a program observed, asks the ledger what was written, keeps it true."""
+"""The command line: run a program observed, list its writes, and check and repair the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deltawitness audit`: do the commits of tables carry the standard metadata?"""
+"""`deltawitness audit`: check that the commits of tables have the standard metadata."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from deltawitness.cli.console import (
     MISUSED,
     CommandError,
     JsonOption,
-    clearly,
     console,
+    exit_on_error,
     print_error,
     print_json,
 )
@@ -59,8 +59,8 @@ def audit_command(
 
     Exits 2 if a table cannot be read.
     """
-    with clearly("the tables cannot be read"):
-        audited = list(_audited(tables, since_version, last, root))
+    with exit_on_error("the tables cannot be read"):
+        audited = list(_audit_tables(tables, since_version, last, root))
     if as_json:
         print_json(audit_json(audited))
     else:
@@ -74,7 +74,7 @@ def audit_command(
         raise typer.Exit(FAILED)
 
 
-def _audited(
+def _audit_tables(
     tables: list[str], first: int, last: int | None, root: str | None
 ) -> Iterator[AuditResult]:
     from deltawitness.ledger.reconcile.targets import targets_of  # noqa: PLC0415 - heavy
@@ -82,8 +82,8 @@ def _audited(
     targets, unreadable = targets_of(any_ledger(root).root, None, tables)
     for target in targets:
         yield _audit(target, first, last)
-    for nothing in unreadable:
-        yield AuditResult(strip_credentials(nothing.table_uri), error=nothing.text)
+    for failure in unreadable:
+        yield AuditResult(strip_credentials(failure.table_uri), error=failure.text)
 
 
 def _audit(target: Target, first: int, last: int | None) -> AuditResult:
@@ -91,9 +91,9 @@ def _audit(target: Target, first: int, last: int | None) -> AuditResult:
     try:
         for commit in _commits(target, first, last):
             audited.add(commit, [key.value for key in REQUIRED if key not in commit.witness])
-    except CommandError as complaint:
-        audited.error = str(complaint)
-    except Exception as error:  # noqa: BLE001 - the other tables are looked at all the same
+    except CommandError as error:
+        audited.error = str(error)
+    except Exception as error:  # noqa: BLE001 - the other tables are audited too
         audited.error = redact_text(str(error))
     return audited
 
@@ -105,7 +105,7 @@ def _commits(target: Target, first: int, last: int | None) -> Iterator[CommitMet
         msg = "there is no Delta log"
         raise CommandError(msg)
     newest = itertools.islice(reversed(versions), last)
-    for version in reversed([known for known in newest if known >= first]):
+    for version in reversed([number for number in newest if number >= first]):
         raw = log.read(version)
-        if raw is not None:  # cleaned up meanwhile
+        if raw is not None:  # None if log cleanup has deleted it meanwhile
             yield parse_commit(version, raw)

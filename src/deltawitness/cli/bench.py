@@ -1,4 +1,4 @@
-"""`deltawitness bench`: what observing a write costs on the user's own storage."""
+"""`deltawitness bench`: measure the overhead of observing a write on the user's storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltawitness.cli.console import MISUSED, CommandError, JsonOption, clearly, console, print_json
+from deltawitness.cli.console import (
+    MISUSED,
+    CommandError,
+    JsonOption,
+    console,
+    exit_on_error,
+    print_json,
+)
 from deltawitness.locations import strip_credentials
 from deltawitness.report.bench import print_bench
 from deltawitness.settings import Settings
@@ -47,29 +54,30 @@ def bench_command(
 ) -> None:
     """Measure what observing a write costs: bare, observed and hand-written writes, interleaved.
 
-    A second bare variant is the control. DELTAWITNESS_STORAGE_OPTIONS says how an object store is
-    reached, beside what delta-rs reads itself (AWS_...). No ledger is kept of the writes.
+    A second bare variant is the control. DELTAWITNESS_STORAGE_OPTIONS has the options of an
+    object store, in addition to the variables that delta-rs reads itself (AWS_...). The writes are
+    not recorded in a ledger.
     """
-    with clearly("the benchmark failed"):
+    with exit_on_error("the benchmark failed"):
         settings = Settings.from_env()
-        place, lines = _measured(uri, rounds, case, settings.storage_options)
-    from deltawitness.bench.measure import machine  # noqa: PLC0415 - as in _measured
+        place, lines = _measure(uri, rounds, case, settings.storage_options)
+    from deltawitness.bench.measure import machine  # noqa: PLC0415 - heavy
 
     if as_json:
-        told = {"uri": place, "rounds": rounds, "machine": machine()}
-        print_json({**told, "results": [asdict(line) for line in lines]})
+        parameters = {"uri": place, "rounds": rounds, "machine": machine()}
+        print_json({**parameters, "results": [asdict(line) for line in lines]})
     else:
         print_bench(console(sys.stdout), lines, machine())
 
 
-def _measured(
+def _measure(
     uri: str | None, rounds: int, text: str | None, storage_options: dict[str, str] | None
 ) -> tuple[str, list[BenchLine]]:
-    from deltawitness.bench.measure import CASES, run_case, summary  # noqa: PLC0415 - one command's
-    from deltawitness.bench.storage import check_location, temporary_place  # noqa: PLC0415 - as above
+    from deltawitness.bench.measure import CASES, run_case, summary  # noqa: PLC0415 - heavy
+    from deltawitness.bench.storage import check_location, temporary_place  # noqa: PLC0415 - heavy
 
     if not 1 <= rounds <= MAX_ROUNDS:
-        msg = f"--rounds: expected a whole number from 1 to {MAX_ROUNDS}"
+        msg = f"--rounds: expected an integer from 1 to {MAX_ROUNDS}"
         raise CommandError(msg, MISUSED)
     cases = [case for case in CASES if text is None or text in case.name]
     if not cases:
@@ -81,7 +89,7 @@ def _measured(
     base = check_location(uri, storage_options)
     options = storage_options if "://" in base else None
     lines: list[BenchLine] = []
-    with _ended_by_sigterm(), temporary_place(base, options) as place:
+    with _exit_on_sigterm(), temporary_place(base, options) as place:
         for number, case in enumerate(cases):
             _show_progress(f"case {number + 1} of {len(cases)}: {case.name}")
             times = run_case(case, rounds, f"{place}/{number}", storage_options=options)
@@ -95,8 +103,8 @@ def _show_progress(text: str) -> None:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Have a SIGTERM raise in the block, so that what was made on the storage is removed."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turn a SIGTERM in the block into `typer.Exit`, so that the temporary tables are removed."""
 
     def leave(number: int, _: FrameType | None) -> Any:
         raise typer.Exit(128 + number)

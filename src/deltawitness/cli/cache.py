@@ -15,8 +15,8 @@ from deltawitness.cli.console import (
     FAILED,
     CommandError,
     JsonOption,
-    clearly,
     console,
+    exit_on_error,
     log_to_stderr,
     print_json,
 )
@@ -24,8 +24,8 @@ from deltawitness.cli.durations import parse_duration
 from deltawitness.cli.ledger_option import (
     RootOption,
     existing_ledger,
+    exit_on_ledger_error,
     listed_ledger,
-    of_ledger,
     shown_root,
 )
 from deltawitness.cli.ledger_queries import Row, list_reads, rewritable_writes
@@ -51,8 +51,10 @@ def ls_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """List the entries of a cache, with their state."""
-    with _of_cache(root, "read"):
-        entries = [asdict(entry) | _aged(entry.made_at) for entry in _existing_entries(root)]
+    with _exit_on_cache_error(root, "read"):
+        entries = [
+            asdict(entry) | _creation_time(entry.made_at) for entry in _existing_entries(root)
+        ]
     if as_json:
         print_json(entries)
     else:
@@ -66,16 +68,16 @@ def why_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Show what an entry was made from, and for its last reads why it was served or not."""
-    with _of_cache(root, "read"):
-        known = _known(root, name)
+    with _exit_on_cache_error(root, "read"):
+        entries = _entries_named(root, name)
         reads = _reads(root, name, limit)
-        if not known and not reads:
+        if not entries and not reads:
             msg = f"there is no entry {name}"
             raise CommandError(msg)
     if as_json:
-        print_json({"entries": known, "reads": reads})
+        print_json({"entries": entries, "reads": reads})
     else:
-        print_why(console(sys.stdout), name, known, reads)
+        print_why(console(sys.stdout), name, entries, reads)
 
 
 def prune_command(
@@ -94,12 +96,12 @@ def prune_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Delete entries past their retention. Exits 1 if any could not be deleted."""
-    with _of_cache(root, "pruned"):
+    with _exit_on_cache_error(root, "pruned"):
         if set_aside and older_than is None:
             msg = "--set-aside needs --older-than, because quarantined entries have no retention"
             raise CommandError(msg)
-        cache = _existing(root)
-        with _told_to_the_ledger(root):
+        cache = _existing_cache(root)
+        with _record_in_ledger(root):
             pruned = cache.prune(older_than=older_than, set_aside=set_aside)
     if as_json:
         print_json(asdict(pruned))
@@ -115,13 +117,13 @@ def verify_entry_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Recompute an entry from its input versions and compare. Exits 1 on a difference."""
-    with _of_cache(root, "read"):
-        verified = _existing(root).verify(name)
+    with _exit_on_cache_error(root, "read"):
+        verified = _existing_cache(root).verify(name)
     if as_json:
         print_json(asdict(verified))
     else:
         print_verified(console(sys.stdout), [verified])
-    _end([verified])
+    _exit_if_different([verified])
 
 
 def verify_run_command(
@@ -132,15 +134,15 @@ def verify_run_command(
     """Re-run a run's stored plans and compare the results. Exits 1 on a difference."""
     from deltawitness.cache.verify.verifier import Verifier  # noqa: PLC0415 - heavy
 
-    with of_ledger(root, "read"):
+    with exit_on_ledger_error(root, "read"):
         ledger = listed_ledger(root)
-        whole_id, rows = rewritable_writes(ledger, run_id)
+        full_id, rows = rewritable_writes(ledger, run_id)
         verified = list(Verifier(ledger.root).verify_writes(rows))
     if as_json:
-        print_json({"run_id": whole_id, **_counts(verified), "writes": list(map(asdict, verified))})
+        print_json({"run_id": full_id, **_counts(verified), "writes": list(map(asdict, verified))})
     else:
         print_verified(console(sys.stdout), verified)
-    _end(verified)
+    _exit_if_different(verified)
 
 
 def _counts(verified: list[VerifyResult]) -> dict[str, int]:
@@ -151,28 +153,28 @@ def _counts(verified: list[VerifyResult]) -> dict[str, int]:
     }
 
 
-def _end(verified: list[VerifyResult]) -> None:
+def _exit_if_different(verified: list[VerifyResult]) -> None:
     if _counts(verified)["differs"]:
         raise typer.Exit(FAILED)
 
 
-# --- what there is -------------------------------------------------------------------------------------------
+# --- caches and entries ---------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _of_cache(root: str | None, done: str) -> Iterator[None]:
-    with clearly("the settings cannot be read"):
+def _exit_on_cache_error(root: str | None, done: str) -> Iterator[None]:
+    with exit_on_error("the settings cannot be read"):
         where = shown_root(root)
-    with clearly(f"the cache at {where} cannot be {done}"):
+    with exit_on_error(f"the cache at {where} cannot be {done}"):
         yield
 
 
 @contextmanager
-def _told_to_the_ledger(root: str | None) -> Iterator[None]:
-    """Have the ledger beside the cache know what is done in the block, where there is one."""
+def _record_in_ledger(root: str | None) -> Iterator[None]:
+    """Record the cache operations of the block as a run in the ledger, if the cache's root has one."""
     from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy
     from deltawitness.run import run  # noqa: PLC0415 - heavy
-    from deltawitness.settings import Settings  # noqa: PLC0415 - with what is below
+    from deltawitness.settings import Settings  # noqa: PLC0415 - needed with the above
 
     try:
         ledger = existing_ledger(root)
@@ -190,11 +192,11 @@ def _told_to_the_ledger(root: str | None) -> Iterator[None]:
         instrumentor.uninstrument()
 
 
-def _existing(root: str | None) -> DeltaCache:
+def _existing_cache(root: str | None) -> DeltaCache:
     """Return the cache.
 
     Raises:
-        CommandError: there is none.
+        CommandError: the root has no cache entry.
     """
     from deltawitness.cache.delta_cache import DeltaCache  # noqa: PLC0415 - heavy
     from deltawitness.session.proxies import ObservedSessionContext  # noqa: PLC0415 - heavy
@@ -207,7 +209,7 @@ def _existing_entries(root: str | None) -> list[CacheEntry]:
     """Return the entries of the cache.
 
     Raises:
-        CommandError: there is none.
+        CommandError: the root has no cache entry.
     """
     from deltawitness.cache.entries.listing import iter_entries  # noqa: PLC0415 - heavy
     from deltawitness.cache.entries.store import Entries  # noqa: PLC0415 - heavy
@@ -220,49 +222,49 @@ def _existing_entries(root: str | None) -> list[CacheEntry]:
     return entries
 
 
-def _known(root: str | None, name: str) -> list[Row]:
+def _entries_named(root: str | None, name: str) -> list[Row]:
     from deltawitness.cache.entries.definitions import checked_name  # noqa: PLC0415 - heavy
     from deltawitness.cache.entries.store import DamagedEntryError, Entries  # noqa: PLC0415 - heavy
     from deltawitness.semconv import CacheScope  # noqa: PLC0415 - heavy
 
     checked_name(name)
     entries = Entries(listed_ledger(root, is_required=False).root)
-    known: list[Row] = []
+    found: list[Row] = []
     for scope in (CacheScope.VIEW, CacheScope.DATASET, CacheScope.ARTIFACT, CacheScope.METADATA):
         try:
             entry = entries.read(scope, name)
         except DamagedEntryError as damage:
-            known.append({"name": name, "scope": scope.value, "state": f"damaged: {damage}"})
+            found.append({"name": name, "scope": scope.value, "state": f"damaged: {damage}"})
             continue
         if entry is not None:
-            known.append(_told(entry))
-    return known
+            found.append(_entry_row(entry))
+    return found
 
 
-def _told(entry: Entry) -> Row:
+def _entry_row(entry: Entry) -> Row:
     from deltawitness.cache.entries.store import PRUNED  # noqa: PLC0415 - heavy
 
     made_from = entry.fingerprint
-    gone = PRUNED if PRUNED in entry.properties else "invalidated"
+    removed = PRUNED if PRUNED in entry.properties else "invalidated"
     return {
         "name": entry.name,
         "scope": entry.scope.value,
-        "state": "live" if made_from is not None else gone,
+        "state": "live" if made_from is not None else removed,
         "policy": entry.policy,
         "version": entry.version,
-        **_aged(entry.made_at),
+        **_creation_time(entry.made_at),
         "key": None if made_from is None else made_from.key,
         "made_from": None if made_from is None else made_from.as_json(),
     }
 
 
-def _aged(made_at: int | None) -> dict[str, Any]:
-    from deltawitness.ids_and_clock import now_ns  # noqa: PLC0415 - with what is above
+def _creation_time(made_at: int | None) -> dict[str, Any]:
+    from deltawitness.ids_and_clock import now_ns  # noqa: PLC0415 - for two commands only
 
     if made_at is None:
         return {"made_at": None, "age_s": None}
-    moment = dt.datetime.fromtimestamp(made_at / 1000, tz=dt.UTC)
-    return {"made_at": moment, "age_s": round(now_ns() / 1e9 - made_at / 1000, 3)}
+    time = dt.datetime.fromtimestamp(made_at / 1000, tz=dt.UTC)
+    return {"made_at": time, "age_s": round(now_ns() / 1e9 - made_at / 1000, 3)}
 
 
 _READ = ("event_time", "run_id", "job", "result", "reason", "version", "duration_ms")

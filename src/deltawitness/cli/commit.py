@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deltawitness.cli.console import JsonOption, clearly, console, print_json
+from deltawitness.cli.console import JsonOption, console, exit_on_error, print_json
 from deltawitness.commit import CommitMetadata, read_commit_metadata
 from deltawitness.report.commit import print_commit
 
@@ -22,7 +22,7 @@ def commit_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Show one commit of a table with its metadata."""
-    with clearly("the table's log cannot be read"):
+    with exit_on_error("the table's log cannot be read"):
         commit = read_commit_metadata(table, version)
     if as_json:
         print_json(_commit_json(commit))

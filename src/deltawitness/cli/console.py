@@ -1,4 +1,4 @@
-"""What the command says: on its own streams, in one line when something is wrong, or as JSON."""
+"""Output of the command: consoles, errors in one line, and JSON."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from deltawitness.settings import LedgerMessages
 __all__ = [
     "CommandError",
     "JsonOption",
-    "clearly",
     "console",
+    "exit_on_error",
     "log_to_stderr",
     "print_error",
     "print_json",
 ]
 
 FAILED = 1
-"""Exit code when what was asked for is not there, or not as it should be."""
+"""Exit code when the requested object does not exist, or a check fails."""
 
 MISUSED = 2
-"""Exit code of a wrong argument or setting, as the argument parser's own."""
+"""Exit code of an invalid argument or setting, the same as the argument parser's."""
 
 
 class CommandError(Exception):
-    """Something that ends the command with one line.
+    """An error that ends the command with one line on stderr.
 
     Args:
-        message: the line, fit to be shown.
+        message: the line, without credentials.
         code: the exit code.
     """
 
@@ -52,8 +52,8 @@ class CommandError(Exception):
 def console(stream: TextIO | None) -> Console:
     """Return a console without markup.
 
-    A terminal has its own width, or that of the variable COLUMNS; lines of a pipe have no bound, unless
-    COLUMNS sets one. The variable NO_COLOR leaves out styles.
+    The width is that of the terminal or of the variable COLUMNS. In a pipe, lines have no maximum
+    width unless COLUMNS sets one. The variable NO_COLOR turns styles off.
     """
     is_terminal = stream is not None and stream.isatty()
     is_bounded = is_terminal or os.environ.get("COLUMNS", "").isdigit()
@@ -67,48 +67,51 @@ def console(stream: TextIO | None) -> Console:
 
 
 def print_error(message: str) -> None:
-    """Say in one line what is wrong."""
+    """Print an error in one line on stderr."""
     sys.stderr.write(f"deltawitness: {message}\n")
 
 
 @contextmanager
-def clearly(where: str) -> Iterator[None]:
-    """End the command with one clear line when the block fails.
+def exit_on_error(where: str) -> Iterator[None]:
+    """End the command with one line on stderr if the block fails.
 
     Args:
-        where: what an error of the storage is about.
+        where: starts the line of an error that is not this package's, such as one of the storage.
+
+    Raises:
+        typer.Exit: the block failed; 2 for an invalid argument or setting, else usually 1.
     """
     try:
         yield
     except typer.Exit:
         raise
-    except CommandError as complaint:
-        print_error(str(complaint))
-        raise typer.Exit(complaint.code) from None
+    except CommandError as error:
+        print_error(str(error))
+        raise typer.Exit(error.code) from None
     except DeltaWitnessError as error:
         print_error(str(error))
         raise typer.Exit(MISUSED if isinstance(error, ConfigurationError) else FAILED) from None
-    except Exception as error:  # noqa: BLE001 - the engines raise whatever they like
+    except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
         text = message_for_ledger(str(error), LedgerMessages.SAFE)
         print_error(f"{where}: {text or type(error).__name__}")
         raise typer.Exit(FAILED) from None
 
 
-class _OneLine(logging.Handler):
+class _OneLineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         print_error(self.format(record))
 
 
 def log_to_stderr() -> None:
-    """Have what the library logs of its own troubles said as the command says it."""
+    """Print the library's log records as errors of the command, one line each on stderr."""
     logger = logging.getLogger("deltawitness")
-    if not any(isinstance(handler, _OneLine) for handler in logger.handlers):
-        logger.addHandler(_OneLine())
+    if not any(isinstance(handler, _OneLineHandler) for handler in logger.handlers):
+        logger.addHandler(_OneLineHandler())
         logger.propagate = False
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON, times in ISO 8601."""
+    """Print a value as JSON, with times in ISO 8601."""
     print(json.dumps(value, indent=2, default=_as_text))
 
 

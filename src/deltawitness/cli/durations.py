@@ -1,4 +1,4 @@
-"""Moments as people give them: a time, or how long ago."""
+"""Parse the times and durations of options."""
 
 from __future__ import annotations
 
@@ -11,48 +11,50 @@ from deltawitness.ids_and_clock import now_ns
 
 __all__ = ["SinceOption", "parse_duration", "parse_time"]
 
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def parse_time(text: str) -> dt.datetime:
-    """Return a moment; one without a zone is in UTC.
+    """Parse a time, as UTC if it has no time zone.
+
+    The result is in UTC.
 
     Args:
-        text: a time in ISO 8601, or a number with `s`, `m`, `h`, `d` or `w`: so long ago.
+        text: a time in ISO 8601, or a duration before now: a number with `s`, `m`, `h`, `d` or `w`.
 
     Raises:
-        typer.BadParameter: it is neither.
+        typer.BadParameter: the text is neither.
 
     >>> parse_time("2024-02-29").isoformat()
     '2024-02-29T00:00:00+00:00'
     """
     try:
-        if _SPAN.fullmatch(text):
+        if _DURATION.fullmatch(text):
             return dt.datetime.fromtimestamp(now_ns() / 1e9, tz=dt.UTC) - parse_duration(text)
-        given = dt.datetime.fromisoformat(text)
-        return given.replace(tzinfo=dt.UTC) if given.tzinfo is None else given.astimezone(dt.UTC)
+        time = dt.datetime.fromisoformat(text)
+        return time.replace(tzinfo=dt.UTC) if time.tzinfo is None else time.astimezone(dt.UTC)
     except (ValueError, OverflowError):
         msg = "expected a time such as 2024-02-29T12:00, or a duration such as 2h or 7d"
         raise typer.BadParameter(msg) from None
 
 
 def parse_duration(text: str) -> dt.timedelta:
-    """Return a span of time.
+    """Parse a duration.
 
     Args:
         text: a number with `s`, `m`, `h`, `d` or `w`.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: the text is no duration, or the duration is too long.
 
     >>> parse_duration("36h")
     datetime.timedelta(days=1, seconds=43200)
     """
-    span = _SPAN.fullmatch(text)
+    match = _DURATION.fullmatch(text)
     try:
-        if span is not None:
-            return dt.timedelta(**{_UNITS[span[2]]: float(span[1])})
+        if match is not None:
+            return dt.timedelta(**{_UNITS[match[2]]: float(match[1])})
     except OverflowError:
         pass
     msg = "expected a duration such as 2h or 7d"

@@ -1,4 +1,4 @@
-"""Which ledger a command is about, and whether there is one."""
+"""The option `--root`, and the ledger that it selects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from deltawitness.cli.console import CommandError, clearly, log_to_stderr
+from deltawitness.cli.console import CommandError, exit_on_error, log_to_stderr
 from deltawitness.commit.log import open_log
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import absolute_root, root_of, spool_folder
@@ -20,7 +20,7 @@ from deltawitness.settings import Settings
 if TYPE_CHECKING:
     from deltawitness.ledger.ledger import Ledger
 
-__all__ = ["RootOption", "any_ledger", "existing_ledger", "listed_ledger", "of_ledger"]
+__all__ = ["RootOption", "any_ledger", "existing_ledger", "exit_on_ledger_error", "listed_ledger"]
 
 RootOption = typer.Option(
     "--root",
@@ -37,16 +37,16 @@ def shown_root(root: str | None) -> str:
 
 
 @contextmanager
-def of_ledger(root: str | None, done: str) -> Iterator[None]:
-    """End the command with one clear line when the block fails.
+def exit_on_ledger_error(root: str | None, done: str) -> Iterator[None]:
+    """End the command with one line on stderr if the block fails.
 
     Args:
         root: the value of `--root`.
         done: a participle for the message, such as `read`.
     """
-    with clearly("the settings cannot be read"):
+    with exit_on_error("the settings cannot be read"):
         where = shown_root(root)
-    with clearly(f"the ledger at {where} cannot be {done}"):
+    with exit_on_error(f"the ledger at {where} cannot be {done}"):
         yield
 
 
@@ -56,8 +56,8 @@ def any_ledger(root: str | None) -> Ledger:
     Raises:
         ConfigurationError: a setting in the environment is invalid.
     """
-    # Imported here: it brings DataFusion, pandas and pyarrow, which listings do without.
-    from deltawitness.ledger.ledger import Ledger  # noqa: PLC0415 - as said
+    # Imported here: it imports DataFusion, pandas and pyarrow, which listings do not need.
+    from deltawitness.ledger.ledger import Ledger  # noqa: PLC0415 - heavy
 
     log_to_stderr()
     return Ledger(root)
@@ -107,7 +107,7 @@ def _check_exists(root: str | None, *, or_spools: bool = False) -> None:
     place = root_of(settings)
     if any(open_log(place.uri_of(table), place.storage_options).versions() for table in TABLES):
         return
-    from deltawitness.ledger.spool.reader import segments_of  # noqa: PLC0415 - for this case alone
+    from deltawitness.ledger.spool.reader import segments_of  # noqa: PLC0415 - rarely needed
 
     has_spools = any(True for _ in segments_of(spool_folder(settings, place)))
     if has_spools and or_spools:

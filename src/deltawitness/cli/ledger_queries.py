@@ -1,4 +1,4 @@
-"""The queries of the listing commands; rows come back as dictionaries."""
+"""Queries of the listing commands; they return rows as dictionaries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNTS = (
     *("rows_added", "rows_updated", "rows_deleted", "files_added", "files_removed"),
     *("bytes_added", "bytes_removed", "retries", "dropped"),
 )
-"""Columns of a run that add up."""
+"""Count columns of a run that can be summed over runs."""
 
 _SUMMED = (
     *("rows_added", "rows_updated", "rows_deleted", "files_added", "files_removed"),
@@ -44,9 +44,9 @@ _SUMMED = (
 )
 
 _SHOWN = 5
-"""Ids or names that an error message lists."""
+"""Maximum number of ids or names that an error message lists."""
 
-# Times from logs are whole milliseconds: of two at once, the later commit comes first.
+# Times from logs have millisecond resolution: at equal times, the higher version is first.
 _NEWEST_WRITES = "event_time DESC, version DESC"
 _NEWEST_RUNS = "start_time DESC"
 
@@ -79,8 +79,8 @@ def list_writes(
         ledger: the ledger to query.
         table: the table's name, id (or an unambiguous prefix of it) or location.
         run: the id of the run, or an unambiguous prefix of it.
-        since: leaves earlier operations out.
-        result: the result of the operations.
+        since: skips earlier operations.
+        result: skips operations with another result.
         limit: maximum number of rows.
 
     Raises:
@@ -110,7 +110,7 @@ def list_reads(ledger: LedgerListing, name: str, limit: int) -> list[Row]:
     return ledger.rows(INVENTORY, conditions, order=_NEWEST_WRITES, limit=limit)
 
 
-_UPKEEP = ("optimize", "vacuum", "checkpoint", "cleanup", "create", "snapshot")
+_MAINTENANCE = ("optimize", "vacuum", "checkpoint", "cleanup", "create", "snapshot")
 """Operations that change no row."""
 
 
@@ -132,7 +132,7 @@ def rewritable_writes(ledger: LedgerListing, prefix: str) -> tuple[str, list[Row
     conditions = [
         is_in("run_id", family),
         *_equal("result", CacheResult.WRITE.value),
-        f"NOT {is_in('cache_operation', _UPKEEP)}",
+        f"NOT {is_in('cache_operation', _MAINTENANCE)}",
     ]
     return run_id, ledger.rows(INVENTORY, conditions, order="event_time")
 
@@ -141,13 +141,13 @@ def rewritable_writes(ledger: LedgerListing, prefix: str) -> tuple[str, list[Row
 
 
 class RunReport:
-    """All that the ledger has of one run.
+    """The ledger's rows of one run and its child runs.
 
     Attributes:
-        run: its row; of a run without one only its id, its job and its first operation's time.
+        run: its row; for an unfinished run only the id, the job and the time of its first operation.
         children: the rows of its child runs at any depth, by the id of their parent.
-        summary: the operations of all of them, by table.
-        failed: the rows of the operations that failed, oldest first.
+        summary: the operations of the run and its child runs, by table.
+        failed: the rows of their failed operations, oldest first.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class RunReport:
 
 
 def read_run(ledger: LedgerListing, prefix: str) -> RunReport:
-    """Return all that the ledger has of one run.
+    """Return the ledger's rows of one run and its child runs.
 
     Args:
         ledger: the ledger to query.
@@ -224,7 +224,9 @@ def find_run_id(ledger: LedgerListing, prefix: str, option: str = "") -> str:
 
 
 def similar_run_ids(ledger: LedgerListing, rows: Iterable[Row]) -> list[str]:
-    """Return the ids of all runs that begin as the runs of some rows do: what short ids differ from.
+    """Return the ids of all runs that share their first 13 characters with a run of some rows.
+
+    A shortened id must differ from them.
 
     Args:
         ledger: the ledger to query.
@@ -239,10 +241,10 @@ def similar_run_ids(ledger: LedgerListing, rows: Iterable[Row]) -> list[str]:
 
 
 def _unfinished_run(ledger: LedgerListing, run_id: str) -> Row:
-    """Return as much of a run's row as its operations have."""
+    """Return a row for a run without one: id, job and start time from its first operation, else None."""
     first = ledger.rows(INVENTORY, _equal("run_id", run_id), order="event_time", limit=1)[0]
-    known = {"run_id": run_id, "job": first["job"], "start_time": first["event_time"]}
-    return dict.fromkeys([*(name for name, *_ in RUNS.columns[1:]), "processes"]) | known
+    values = {"run_id": run_id, "job": first["job"], "start_time": first["event_time"]}
+    return dict.fromkeys([*(name for name, *_ in RUNS.columns[1:]), "processes"]) | values
 
 
 def _children(ledger: LedgerListing, run_id: str) -> dict[str, list[Row]]:
@@ -259,7 +261,7 @@ def _children(ledger: LedgerListing, run_id: str) -> dict[str, list[Row]]:
 
 
 def _summary(ledger: LedgerListing, condition: str, run: Row) -> RunSummary:
-    """Return the operations by table, in the order of their first operation."""
+    """Return counts by table and operation, in the order of the first operation of each."""
     sums = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMMED)
     rows = ledger.query(
         "SELECT table_id, table_name, operation, mode, count(*) AS operations,"  # noqa: S608 - quoted
@@ -299,7 +301,7 @@ def _equal(name: str, value: str | None) -> list[str]:
 def _since(name: str, time: datetime | None) -> list[str]:
     if time is None:
         return []
-    # The partition column first: it leaves most files unread.
+    # The partition column is compared too, so that most files are skipped.
     return [f"event_date >= DATE '{time.date()}'", f"{name} >= {timestamp_literal(time)}"]
 
 
@@ -324,11 +326,11 @@ def _table_condition(ledger: LedgerListing, table: str) -> str:
     if len(rows) > 1 and table:
         msg = f"--table: {len(rows)} table ids begin with {table}: give more of the id"
         raise CommandError(msg)
-    msg = f"--table: the ledger has no table {table!r}{_known_tables(ledger)}"
+    msg = f"--table: the ledger has no table {table!r}{_last_written_tables(ledger)}"
     raise CommandError(msg)
 
 
-def _known_tables(ledger: LedgerListing) -> str:
+def _last_written_tables(ledger: LedgerListing) -> str:
     rows = ledger.query(
         "SELECT table_name, max(event_time) AS last FROM inventory"
         " WHERE table_name IS NOT NULL GROUP BY table_name ORDER BY last DESC"

@@ -1,4 +1,4 @@
-"""`deltawitness drain`, `ledger optimize` and `ledger verify`: the ledger kept whole and fast."""
+"""`deltawitness drain`, `ledger optimize` and `ledger verify`: import spools, compact and check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deltawitness.cli.console import FAILED, JsonOption, console, print_error, print_json
-from deltawitness.cli.ledger_option import RootOption, existing_ledger, of_ledger
+from deltawitness.cli.ledger_option import RootOption, existing_ledger, exit_on_ledger_error
 from deltawitness.report.maintenance import print_drained, print_maintained, print_verification
 
 __all__ = ["drain_command", "optimize_command", "verify_command"]
@@ -22,7 +22,7 @@ def drain_command(
     """Import the spools of dead processes into the ledger. Exits 1 if any is left."""
     from deltawitness.ledger.spool.reader import adopt  # noqa: PLC0415 - heavy
 
-    with of_ledger(root, "written"):
+    with exit_on_ledger_error(root, "written"):
         ledger = existing_ledger(root, or_spools=True)
         drained = ledger.drain()
         left = sum(1 for _ in adopt(ledger.spools))
@@ -42,7 +42,7 @@ def optimize_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Compact the ledger's tables, and delete files that no version of the last 7 days needs."""
-    with of_ledger(root, "maintained"):
+    with exit_on_ledger_error(root, "maintained"):
         maintained = existing_ledger(root).optimize()
     if as_json:
         print_json([asdict(table) for table in maintained])
@@ -55,7 +55,7 @@ def verify_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Check the ledger for duplicate, contradictory or unreadable rows. Exits 1 if there are any."""
-    with of_ledger(root, "read"):
+    with exit_on_ledger_error(root, "read"):
         verification = existing_ledger(root).verify()
     if as_json:
         print_json({"is_good": verification.is_good, **asdict(verification)})

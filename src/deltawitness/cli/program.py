@@ -1,4 +1,4 @@
-"""A program as a child process: our streams and signals are its own, and we end as it ended."""
+"""Run a program as a child process with the command's streams and signals, and exit as it did."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import typer
 
 from deltawitness.cli.console import print_error
 
-__all__ = ["ProgramEnd", "job_name", "leave_as", "run_program"]
+__all__ = ["ProgramEnd", "exit_as", "job_name", "run_program"]
 
 NOT_FOUND = 127
-"""Exit code of a shell for a command that is not there."""
+"""Exit code of a shell for a command that does not exist."""
 
 NOT_EXECUTABLE = 126
 """Exit code of a shell for a file that cannot be run."""
@@ -34,10 +34,10 @@ _OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "--check-hash-based-pycs"})
 
 
 def job_name(command: list[str]) -> str:
-    """Return the default name of the job that a command line runs.
+    """Return the default job name of a command line.
 
-    Of a Python program it is the name of its module or script; of `-c` that of the interpreter, never
-    the text of the program.
+    For a Python program it is the name of its module or script. With `-c` it is the name of the
+    interpreter or shell, never the text of the program.
 
     >>> job_name(["python3", "-m", "pk.job"]), job_name(["python", "jobs/load.py", "x"])
     ('pk.job', 'load')
@@ -74,9 +74,9 @@ class ProgramEnd:
 
 
 def run_program(command: list[str], environment: dict[str, str]) -> ProgramEnd:
-    """Run the program with our streams and signals as its own, and return how it ended."""
+    """Run the program with the streams of this process, forward signals to it, and return how it ended."""
     try:
-        child = subprocess.Popen(command, env=environment)  # noqa: S603 - running it is what was asked for
+        child = subprocess.Popen(command, env=environment)  # noqa: S603 - the command's purpose is to run it
     except FileNotFoundError:
         print_error(f"{command[0]}: command not found")
         return ProgramEnd(NOT_FOUND)
@@ -90,13 +90,13 @@ def run_program(command: list[str], environment: dict[str, str]) -> ProgramEnd:
 
     for name in _FORWARDED:
         signal.signal(getattr(signal, name), forward)
-    # A terminal sends an interrupt to its whole foreground group: the program has it already.
+    # A terminal sends an interrupt to every process of its foreground group, so the program gets it too.
     signal.signal(signal.SIGINT, signal.SIG_IGN if _is_in_foreground() else forward)
     return ProgramEnd(child.wait(), child.pid)
 
 
 def _is_in_foreground() -> bool:
-    """Tell whether the terminal's own interrupts reach us, wherever our streams are redirected."""
+    """Return whether this process gets the terminal's interrupts, even if its streams are redirected."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
@@ -109,8 +109,8 @@ def _is_in_foreground() -> bool:
         os.close(terminal)
 
 
-def leave_as(code: int) -> None:
-    """End as the program ended: with its exit code, or by the signal that ended it."""
+def exit_as(code: int) -> None:
+    """Exit with the program's exit code, or kill this process with the signal that ended the program."""
     if code < 0:
         signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
         sys.stderr.flush()

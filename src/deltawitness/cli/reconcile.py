@@ -1,4 +1,4 @@
-"""`deltawitness reconcile`: the ledger compared with the logs of tables, and made whole."""
+"""`deltawitness reconcile`: compare the ledger with the logs of tables, and append missing rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from deltawitness.cli.console import (
     print_json,
 )
 from deltawitness.cli.durations import SinceOption
-from deltawitness.cli.ledger_option import RootOption, any_ledger, existing_ledger, of_ledger
+from deltawitness.cli.ledger_option import (
+    RootOption,
+    any_ledger,
+    existing_ledger,
+    exit_on_ledger_error,
+)
 from deltawitness.cli.run_ledger import OwnFolder
 from deltawitness.ledger.tables.locations import absolute_root
 from deltawitness.locations import local_path
@@ -47,14 +52,14 @@ def reconcile_command(
 
     With --apply, missing rows are appended, and it exits 1 only if rows are wrong.
     """
-    with of_ledger(root, "reconciled"):
+    with exit_on_ledger_error(root, "reconciled"):
         if bool(tables) == all_tables:
             msg = "reconcile: expected either table paths or --all"
             raise CommandError(msg, MISUSED)
         ledger = existing_ledger(root) if all_tables else any_ledger(root)
         with _progress() as progress:
             plan = ledger.reconcile(tables or None, since=since, full=full, progress=progress)
-        applied = _applied(root, plan.apply) if apply else None
+        applied = _apply(root, plan.apply) if apply else None
     if as_json:
         print_json(plan_json(plan, applied))
     else:
@@ -64,18 +69,18 @@ def reconcile_command(
         raise typer.Exit(FAILED)
 
 
-def _applied(root: str | None, apply: Callable[[], int]) -> int:
+def _apply(root: str | None, apply: Callable[[], int]) -> int:
     settings = Settings.from_env()
-    is_ours = root is None and settings.cache_root is None
-    folder = OwnFolder(local_path(absolute_root(settings)) if is_ours else None)
+    is_default = root is None and settings.cache_root is None
+    folder = OwnFolder(local_path(absolute_root(settings)) if is_default else None)
     count = apply()
-    folder.settle()
+    folder.ensure_gitignore()
     return count
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show on a terminal how far the reading of each table is, while it lasts."""
+    """Show a progress bar for each table on a terminal; yield the function that updates it."""
     bars = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -86,10 +91,10 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     )
     tasks = {}
 
-    def told(table: str, done: int, of: int) -> None:
+    def update(table: str, done: int, of: int) -> None:
         if table not in tasks:
             tasks[table] = bars.add_task(table, total=of)
         bars.update(tasks[table], completed=done, total=of)
 
     with bars:
-        yield told
+        yield update

@@ -1,4 +1,4 @@
-"""`deltawitness run`: a program, observed, and what it did at the end."""
+"""`deltawitness run`: run a program observed, and print a summary of its writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 
 from deltawitness.activation import LOADED, SITE_DIRECTORY, asks_for_export
 from deltawitness.cli.console import MISUSED, console, log_to_stderr, print_error
-from deltawitness.cli.program import job_name, leave_as, run_program
+from deltawitness.cli.program import exit_as, job_name, run_program
 from deltawitness.cli.run_ledger import RunLedger, run_ledger
 from deltawitness.cli.run_span import RunSpanExport, offer_run_span_export
 from deltawitness.events_file import EventLine, read_events
@@ -31,7 +31,7 @@ _TRACED_NOT_EXPORTED = {
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
 }
-"""Makes the SDK give every write a place in a trace, and send it nowhere."""
+"""Environment in which the SDK creates traces and exports nothing, for `--show-trace`."""
 
 
 def run_command(
@@ -54,7 +54,7 @@ def run_command(
         print_error(f"run: unknown option {command[0]}")
         raise typer.Exit(MISUSED)
     if json_file is not None:
-        _must_be_writable(json_file)
+        _check_writable(json_file)
     run_id = new_id()
     job = job or job_name(command)
     ledger = run_ledger(is_wanted=not no_ledger)
@@ -74,7 +74,7 @@ def run_command(
         was_loaded = Path(f"{events_file}{LOADED}").exists()
         log_to_stderr()
         end = ProcessEnd(supervision.lock, ended.pid or 0, run_id, code)
-        has_written = ledger.take_over(end, job, has_written=bool(events)) > 0 or bool(events)
+        has_written = ledger.drain(end, job, has_written=bool(events)) > 0 or bool(events)
         run_span.wait()
         supervision.close()
     summary = summarize(run_id, job, events)
@@ -82,21 +82,21 @@ def run_command(
         if json_file is not None:
             json_file.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
         if not quiet:
-            told = console(sys.stderr)
+            terminal = console(sys.stderr)
             notes = _notes(events, code) if was_loaded or ended.pid is None else [_NOT_LOADED]
             if has_written:
                 notes += _ledger_notes(ledger, run_id)
-            print_summary(told, summary, notes)
+            print_summary(terminal, summary, notes)
             if show_trace:
-                print_trace(told, summary, events)
+                print_trace(terminal, summary, events)
     except (OSError, ValueError) as error:
-        # A closed stream or a full disk: the program's exit code is not ours to change.
+        # A closed stream or a full disk: the program's exit code stays unchanged.
         with suppress(OSError, ValueError, AttributeError):
             print_error(f"the summary could not be written: {error}")
-    leave_as(code)
+    exit_as(code)
 
 
-def _must_be_writable(path: Path) -> None:
+def _check_writable(path: Path) -> None:
     try:
         path.touch()
     except OSError as error:
@@ -124,7 +124,7 @@ _NOT_LOADED = (
 
 
 def _service_name(job: str) -> dict[str, str]:
-    """Return the variable that makes the job's name the `service.name`, where nothing else sets it."""
+    """Return the variable that sets `service.name` to the job's name, unless the environment sets it."""
     attributes = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     names = [pair.partition("=")[0].strip() for pair in attributes.split(",")]
     if os.environ.get("OTEL_SERVICE_NAME") or "service.name" in names:

@@ -1,4 +1,4 @@
-"""The ledger that a program keeps under `deltawitness run`: where, and what the program leaves to us."""
+"""The ledger of a program under `deltawitness run`: its location, and the drain after the program."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from deltawitness.settings import LedgerMessages, Settings
 __all__ = ["OwnFolder", "RunLedger", "run_ledger"]
 
 DRAIN_TIMEOUT = 30.0
-"""Seconds that the end of the command waits for what the program left."""
+"""Maximum time in seconds that the command waits for the final drain."""
 
 
 class OwnFolder:
-    """A folder that the command may come to make; when it does, git is told to leave it alone.
+    """The default ledger folder, which gets a `.gitignore` if it does not exist before the command.
 
     Args:
-        path: the folder; None for one that somebody else chose, or that is on no disk.
+        path: the folder; None if the user chose the location, or if it is not on a local disk.
     """
 
     def __init__(self, path: str | None) -> None:
         self._path = None if path is None or Path(path).exists() else Path(path)
 
-    def settle(self) -> None:
-        """Write its `.gitignore`, if it is there now and was not before."""
+    def ensure_gitignore(self) -> None:
+        """Write the folder's `.gitignore` if the folder was created since this object was."""
         if self._path is not None and self._path.is_dir():
             with suppress(OSError):
                 (self._path / ".gitignore").write_text("*\n")
@@ -49,10 +49,10 @@ class RunLedger:
     """The ledger of a program that the command runs.
 
     Attributes:
-        environment: what makes the program keep it.
-        root: where it lies, absolute; None when none is kept.
-        spools: the folder of what is not in it yet.
-        folder: the one that it lies in, when the command chose it.
+        environment: variables that make the program write to this ledger, or to none.
+        root: the absolute location of the ledger; None when the program writes none.
+        spools: the folder of the spools that are not drained yet.
+        folder: the ledger's folder, when its location is the default.
     """
 
     environment: dict[str, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class RunLedger:
 
     @property
     def shown(self) -> str | None:
-        """Where it lies, as it may be shown; None when there is none."""
+        """The location without credentials; None when there is no ledger, or its folder does not exist."""
         if self.root is None:
             return None
         where = local_path(self.root)
@@ -70,33 +70,35 @@ class RunLedger:
             return strip_credentials(self.root)
         return where if Path(where).is_dir() else None
 
-    def take_over(self, end: ProcessEnd, job: str, *, has_written: bool) -> int:
-        """Carry what dead processes left into the ledger; return how many operations there were.
+    def drain(self, end: ProcessEnd, job: str, *, has_written: bool) -> int:
+        """Drain the spools of the ended program into the ledger; return the number of operations.
 
-        Whatever goes wrong is one line: how the program ended is all that the command ends with.
+        An error prints one line and does not change the exit code of the command.
 
         Args:
             end: how the program ended, for the row of its run.
-            job: name of that run.
+            job: job name of that run.
             has_written: whether a process of the run is known to have written.
         """
-        self.folder.settle()
+        self.folder.ensure_gitignore()
         if self.root is None:
             return 0
         is_written = end.write_to(self.spools)
         if end.exit_code != 0 and has_written and not is_written:
-            # A shell, or another program that is not observed itself: only its exit code says that
-            # the run has failed.
+            # The program is not observed itself, such as a shell: only its exit code says that the
+            # run has failed.
             _spool_failed_run(self.spools, end, job, self.root)
         if not self._has_spools():
             return 0
-        carried: list[int] = []
-        thread = threading.Thread(target=lambda: carried.append(_drain()), daemon=True)
+        operations: list[int] = []
+        thread = threading.Thread(target=lambda: operations.append(_drain()), daemon=True)
         thread.start()
         thread.join(DRAIN_TIMEOUT)
         if thread.is_alive():
-            print_error("the ledger takes its time: the next drain carries what still waits")
-        return sum(carried)
+            print_error(
+                f"the ledger drain takes more than {DRAIN_TIMEOUT:g} s: the next drain imports the other spools"
+            )
+        return sum(operations)
 
     def _has_spools(self) -> bool:
         try:
@@ -106,17 +108,17 @@ class RunLedger:
 
 
 def run_ledger(*, is_wanted: bool) -> RunLedger:
-    """Return the ledger that a program started here and now keeps.
+    """Return the ledger of a program that starts in this working directory and environment.
 
     Args:
-        is_wanted: whether the command line asks for one.
+        is_wanted: False with the option `--no-ledger`.
     """
     if not is_wanted:
         return RunLedger({Env.LEDGER.value: "false"})
     try:
         settings = Settings.from_env()
     except ConfigurationError:
-        return RunLedger()  # the program's own start says what is wrong, and ends it
+        return RunLedger()  # the program fails at its start with this error
     if not settings.ledger:
         return RunLedger()
     root = absolute_root(settings)
@@ -134,8 +136,8 @@ def _is_set(name: Env) -> bool:
 
 
 def _drain() -> int:
-    # The ledger is heavy, and most programs leave nothing: imported where there is something.
-    from deltawitness.ledger.ledger import Ledger  # noqa: PLC0415 - as said
+    # Imported here: the ledger is heavy, and most programs leave no spool.
+    from deltawitness.ledger.ledger import Ledger  # noqa: PLC0415 - heavy
 
     operations = 0
     try:
@@ -147,7 +149,7 @@ def _drain() -> int:
 
 
 def _spool_failed_run(spools: Path, end: ProcessEnd, job: str, root: str) -> None:
-    """Write the row of a run whose own process is not observed and has failed."""
+    """Spool the row of a failed run whose main process is not observed."""
     from deltawitness.ledger.tables.run_rows import OpenRun, RunStatus, Tally, run_row  # noqa: PLC0415 - heavy
     from deltawitness.ledger.tables.write_rows import as_json, ledger_uri  # noqa: PLC0415 - heavy
 

@@ -1,4 +1,4 @@
-"""The span of the run of a program, exported by the command once it knows how the program ended."""
+"""Export the span of a program's run after the program has ended, with its exit code."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from deltawitness.telemetry.run_span_file import offer_export, read_run_span, ru
 __all__ = ["RunSpanExport", "offer_run_span_export"]
 
 EXPORT_TIMEOUT = 15.0
-"""Seconds that the process which exports the span may take, with the start of its interpreter."""
+"""Maximum time in seconds of the exporting process, including the start of its interpreter."""
 
 _OTHER_SIGNALS_OFF = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 
 
 def offer_run_span_export(lock: str, environ: Mapping[str, str]) -> None:
-    """Offer the program to export the span of its run, where the environment names an exporter of traces.
+    """Offer the program that the command exports its run span, if the environment sets a trace exporter.
 
     Args:
         lock: path of the lock that the command holds while it waits.
@@ -32,18 +32,19 @@ def offer_run_span_export(lock: str, environ: Mapping[str, str]) -> None:
     """
     exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if exporter != "none" and asks_for_export(dict(environ)):
-        with suppress(OSError):  # the program ends its span itself then
+        with suppress(OSError):  # then the program ends its span itself
             offer_export(lock, environ)
 
 
 class RunSpanExport:
-    """An export in a process of its own; nothing is started for a program that wrote no run span.
+    """An export of the run span in a separate process.
 
-    That is one which loads nothing of this package, exports no traces or is not sampled.
+    No process is started if the program wrote no run span: it did not load this package, exports no
+    traces, or its trace is not sampled.
 
     Args:
         lock: path of the lock that the command holds.
-        exit_code: of the program; -N when signal N ended it.
+        exit_code: the program's exit code; -N when signal N ended it.
     """
 
     def __init__(self, lock: str, exit_code: int) -> None:
@@ -57,20 +58,20 @@ class RunSpanExport:
         environment = {**os.environ, **_OTHER_SIGNALS_OFF}
         environment.pop(Env.ACTIVATE, None)
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own code, by the program's interpreter
+            self._process = subprocess.Popen(  # noqa: S603 - this package's code, in the program's interpreter
                 command,
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
                 env=environment,
-                start_new_session=True,  # an interrupt of the terminal is for the program
+                start_new_session=True,  # so that the terminal's interrupts do not end it
             )
         except OSError as error:
-            _complain(str(error))
+            _print_failure(str(error))
 
     def wait(self) -> None:
-        """Wait until the span is exported, for a limited time; print one line when it is not."""
+        """Wait up to `EXPORT_TIMEOUT` for the export; print one line if it fails."""
         if self._process is None:
             return
         try:
@@ -78,14 +79,14 @@ class RunSpanExport:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-            _complain(f"no answer within {EXPORT_TIMEOUT:g} s")
+            _print_failure(f"no answer within {EXPORT_TIMEOUT:g} s")
             return
         if self._process.returncode != 0:
             lines = output.splitlines()
-            _complain(lines[-1] if lines else f"exit code {self._process.returncode}")
+            _print_failure(lines[-1] if lines else f"exit code {self._process.returncode}")
 
 
-def _complain(reason: str) -> None:
+def _print_failure(reason: str) -> None:
     print_error(
         f"the span of the run was not exported: {message_for_ledger(reason, LedgerMessages.SAFE)}"
     )

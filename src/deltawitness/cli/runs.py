@@ -1,4 +1,4 @@
-"""`deltawitness runs` and `deltawitness show`: the runs of the ledger, and the report of one."""
+"""`deltawitness runs` and `deltawitness show`: list runs, and report one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
-from deltawitness.cli.ledger_option import RootOption, listed_ledger, of_ledger
+from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, listed_ledger
 from deltawitness.cli.ledger_queries import Row, RunReport, list_runs, read_run, similar_run_ids
 from deltawitness.report.runs import print_run, print_runs
 from deltawitness.report.summary import summary_lines
@@ -18,10 +18,10 @@ from deltawitness.report.summary import summary_lines
 __all__ = ["runs_command", "show_command"]
 
 STATUSES = ("ok", "error", "abandoned", "reconstructed")
-"""How a run ends, as `deltawitness.ledger.runs.RunStatus` says: importing that is heavy."""
+"""Values of `deltawitness.ledger.tables.run_rows.RunStatus`, whose import is heavy."""
 
 
-def _status(text: str) -> str:
+def _parse_status(text: str) -> str:
     if text not in STATUSES:
         msg = f"expected one of {', '.join(STATUSES)}"
         raise typer.BadParameter(msg)
@@ -33,7 +33,7 @@ def runs_command(
     status: Annotated[
         str | None,
         typer.Option(
-            parser=_status, metavar="STATUS", help=f"Filter by status: {', '.join(STATUSES)}."
+            parser=_parse_status, metavar="STATUS", help=f"Filter by status: {', '.join(STATUSES)}."
         ),
     ] = None,
     since: Annotated[dt.datetime | None, SinceOption] = None,
@@ -42,7 +42,7 @@ def runs_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """List finished runs, newest first."""
-    with of_ledger(root, "read"):
+    with exit_on_ledger_error(root, "read"):
         ledger = listed_ledger(root)
         rows = list_runs(ledger, job=job, status=status, since=since, limit=limit)
         similar = [] if as_json else similar_run_ids(ledger, rows)
@@ -58,7 +58,7 @@ def show_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """Show one run: its child runs, its operations by table, and what failed."""
-    with of_ledger(root, "read"):
+    with exit_on_ledger_error(root, "read"):
         report = read_run(listed_ledger(root), run_id)
     if as_json:
         print_json(_report_json(report))

@@ -1,4 +1,4 @@
-"""`deltawitness writes`: the operations of the ledger."""
+"""`deltawitness writes`: list operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
-from deltawitness.cli.ledger_option import RootOption, listed_ledger, of_ledger
+from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, listed_ledger
 from deltawitness.cli.ledger_queries import list_writes, similar_run_ids
 from deltawitness.report.writes import print_writes
 from deltawitness.semconv import CacheResult
@@ -19,10 +19,10 @@ __all__ = ["writes_command"]
 
 
 def _parse_result(text: str) -> CacheResult:
-    """Return a result, also where it is followed by its reason, as in the listing.
+    """Parse a result, which may be followed by `: reason` as in the listing.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: the text is no result.
     """
     try:
         return CacheResult(text.partition(":")[0].strip())
@@ -53,7 +53,7 @@ def writes_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """List operations on tables, newest first."""
-    with of_ledger(root, "read"):
+    with exit_on_ledger_error(root, "read"):
         ledger = listed_ledger(root)
         rows = list_writes(ledger, table=table, run=run, since=since, result=result, limit=limit)
         similar = [] if as_json else similar_run_ids(ledger, rows)

@@ -1,1 +1,1 @@
-"""What there is to tell, laid out for people: tables and trees of the terminal."""
+"""Text output of the commands: tables and trees."""

@@ -1,4 +1,4 @@
-"""What an audit of tables found: the commits without the standard metadata."""
+"""Results of an audit: commits without the standard metadata."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["AuditResult", "audit_json", "print_audit"]
 
 @dataclass(slots=True)
 class AuditResult:
-    """One table that was looked at.
+    """Result of the audit of one table.
 
     Attributes:
-        table: where it lies.
-        commits: how many commits were looked at.
-        failing: those that lack something, each with the keys that it lacks.
-        error: why it could not be read.
+        table: its path or URI.
+        commits: number of checked commits.
+        failing: commits that lack a key, each with its missing keys.
+        error: why the table could not be read; None if it was.
     """
 
     table: str
@@ -71,7 +71,7 @@ def audit_json(tables: Sequence[AuditResult]) -> dict[str, Any]:
 
 
 def print_audit(console: Console, tables: Sequence[AuditResult]) -> None:
-    """Print the commits that fail, and how many there were."""
+    """Print the failing commits, and the number of checked commits."""
     failing = [(table, *found) for table in tables for found in table.failing]
     if failing:
         rows = [

@@ -1,4 +1,4 @@
-"""What a benchmark of write overhead has measured."""
+"""Results of a benchmark of write overhead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cache holds, why it was served or not, whether it can be made again, what was let go of."""
+"""Entries of a cache, why they were hits or misses, and results of verifying and pruning."""
 
 from __future__ import annotations
 
@@ -57,14 +57,21 @@ _READ_COLUMNS = (
 )
 
 
-def print_why(console: Console, name: str, known: Sequence[Row], reads: Sequence[Row]) -> None:
-    """Print what an entry was made from, and how it was found when it was asked for."""
-    if not known:
+def print_why(console: Console, name: str, entries: Sequence[Row], reads: Sequence[Row]) -> None:
+    """Print the inputs of an entry, and the results of its last reads.
+
+    Args:
+        console: the console to print on.
+        name: name of the entry.
+        entries: the entries of that name, one for each scope.
+        reads: the reads of the entry in the ledger, newest first.
+    """
+    if not entries:
         print_line(console, f"{name} no longer exists")
-    for entry in known:
+    for entry in entries:
         where = f"{entry['scope']} {name}: {entry['state']}"
         if "policy" in entry:
-            age = _span(entry["age_s"])
+            age = _age(entry["age_s"])
             where += f", version {entry['version']} of policy {entry['policy']}, {age} old"
         print_line(console, where)
         for line in _made_from(entry.get("made_from") or {}):
@@ -88,19 +95,24 @@ def _read_cells(read: Row, ids: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _made_from(known: Row) -> list[str]:
-    lines = [f"plan {known['plan_hash']}"] if known.get("plan_hash") else []
-    lines += [f"table {mark['name']} {mark['version']}" for mark in known.get("tables", ())]
-    lines += [f"file {mark['name']}, {size(mark['size'])}" for mark in known.get("files", ())]
-    lines += [f"in memory {mark['name']}" for mark in known.get("data", ())]
-    lines += [f"function {mark['name']} {mark['version']}" for mark in known.get("functions", ())]
-    return lines + ([f"version {known['version']}"] if known.get("version") else [])
+def _made_from(fingerprint: Row) -> list[str]:
+    plan_hash, version = fingerprint.get("plan_hash"), fingerprint.get("version")
+    lines = [f"plan {plan_hash}"] if plan_hash else []
+    lines += [
+        f"table {table['name']} {table['version']}" for table in fingerprint.get("tables", ())
+    ]
+    lines += [f"file {file['name']}, {size(file['size'])}" for file in fingerprint.get("files", ())]
+    lines += [f"in memory {data['name']}" for data in fingerprint.get("data", ())]
+    lines += [
+        f"function {udf['name']} {udf['version']}" for udf in fingerprint.get("functions", ())
+    ]
+    return lines + ([f"version {version}"] if version else [])
 
 
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
-def _span(count: float) -> str:
+def _age(count: float) -> str:
     for unit, sign in _UNITS:
         if count >= unit:
             return f"{count / unit:.1f}{sign}"
@@ -108,7 +120,7 @@ def _span(count: float) -> str:
 
 
 def print_verified(console: Console, verified: Sequence[VerifyResult]) -> None:
-    """Print a line for each result that was made again, and a count."""
+    """Print a line for each verified result, and the number of each verdict if there are several."""
     for found in verified:
         print_line(console, str(found))
     if len(verified) != 1:
@@ -116,12 +128,12 @@ def print_verified(console: Console, verified: Sequence[VerifyResult]) -> None:
         for found in verified:
             word = found.verdict.value.replace("_", " ")
             counts[word] = counts.get(word, 0) + 1
-        told = ", ".join(f"{count} {word}" for word, count in counts.items())
-        print_line(console, told or "nothing was written")
+        summary = ", ".join(f"{count} {word}" for word, count in counts.items())
+        print_line(console, summary or "nothing was written")
 
 
 def print_pruned(console: Console, pruned: PruneResult) -> None:
-    """Print what was let go of."""
+    """Print the pruned entries, and the number and size of deleted files."""
     for what, names in (
         ("pruned", pruned.entries),
         ("old versions deleted", pruned.vacuumed),

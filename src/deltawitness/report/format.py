@@ -1,4 +1,4 @@
-"""Single cells of a table: counts, sizes, moments, spans of time."""
+"""Format the cells of a table: counts, sizes, times, durations and ids."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def number(count: int | None) -> str:
-    """Return a count; nothing when it is zero or not known.
+    """Return a count; an empty text when it is zero or None.
 
     >>> number(1234567), number(0), number(None)
     ('1,234,567', '', '')
@@ -32,17 +32,17 @@ def number(count: int | None) -> str:
     return f"{count:,}" if count else ""
 
 
-def count_of(count: int, noun: str, plural: str | None = None) -> str:
-    """Return a count with the noun that it counts.
+def count_of(count: int, unit: str, plural: str | None = None) -> str:
+    """Return a count and its unit, in the singular or plural.
 
     >>> count_of(1, "table"), count_of(1200, "commit"), count_of(2, "entry", "entries")
     ('1 table', '1,200 commits', '2 entries')
     """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {plural or unit + 's'}"
 
 
 def size(count: float) -> str:
-    """Return a number of bytes in its best unit; nothing when it is zero.
+    """Return a number of bytes in the largest unit that leaves at least 1; an empty text when it is zero.
 
     >>> size(1536), size(0)
     ('2 KiB', '')
@@ -55,7 +55,7 @@ def size(count: float) -> str:
 
 
 def timestamp(time: dt.datetime | None) -> str:
-    """Return a moment in UTC, to the second.
+    """Return a time in UTC with a resolution of one second; an empty text for None.
 
     >>> timestamp(dt.datetime(2024, 2, 29, 12, 30, tzinfo=dt.UTC))
     '2024-02-29 12:30:00'
@@ -64,7 +64,7 @@ def timestamp(time: dt.datetime | None) -> str:
 
 
 def seconds(count: float | None) -> str:
-    """Return a span of time, to the millisecond.
+    """Return a duration in seconds with three decimals; an empty text for None.
 
     >>> seconds(1.5), seconds(None)
     ('1.500', '')
@@ -73,12 +73,12 @@ def seconds(count: float | None) -> str:
 
 
 def text(value: object) -> str:
-    """Return any other value; nothing when it is not known."""
+    """Return a value as text; an empty text for None."""
     return "" if value is None else str(value)
 
 
 def rows(added: int | None, updated: int | None, deleted: int | None) -> str:
-    """Return how the rows of a table changed.
+    """Return numbers of added (+), updated (~) and deleted (-) rows, without those that are zero or None.
 
     >>> rows(1200, None, 3)
     '+1,200 -3'
@@ -88,7 +88,7 @@ def rows(added: int | None, updated: int | None, deleted: int | None) -> str:
 
 
 def operation(name: str | None, mode: str | None) -> str:
-    """Return an operation with its save mode, where it has one.
+    """Return an operation and its save mode, if it has one.
 
     >>> operation("WRITE", "overwrite"), operation("DELETE", None)
     ('WRITE overwrite', 'DELETE')
@@ -97,9 +97,10 @@ def operation(name: str | None, mode: str | None) -> str:
 
 
 def short_ids(ids: Iterable[str | None], others: Iterable[str] = ()) -> dict[str, str]:
-    """Return a prefix of each UUID that no other id begins with; other ids stay as they are.
+    """Return a prefix of each UUID that no other id begins with; ids that are no UUIDs are not shortened.
 
-    Of a UUID of version 7 the first 13 characters are its time in milliseconds. All have one length.
+    All prefixes have the same length: at least 13 characters, which hold the time in milliseconds of
+    a UUID of version 7.
 
     Args:
         ids: the ids to shorten.
@@ -108,15 +109,15 @@ def short_ids(ids: Iterable[str | None], others: Iterable[str] = ()) -> dict[str
     >>> short_ids(["01a2108d-76d3-7f63-9970-41858edc11b4", "nightly-7"])
     {'01a2108d-76d3-7f63-9970-41858edc11b4': '01a2108d-76d3', 'nightly-7': 'nightly-7'}
     """
-    known = dict.fromkeys(name for name in ids if name)
-    uuids = [name for name in known if _UUID.fullmatch(name)]
-    everything = {*known, *others}
+    unique = dict.fromkeys(name for name in ids if name)
+    uuids = [name for name in unique if _UUID.fullmatch(name)]
+    every_id = {*unique, *others}
     for length in _LENGTHS:
-        beginnings = Counter(name[:length] for name in everything)
+        beginnings = Counter(name[:length] for name in every_id)
         if all(beginnings[name[:length]] == 1 for name in uuids):
             break
-    return {name: name[:length] if name in uuids else name for name in known}
+    return {name: name[:length] if name in uuids else name for name in unique}
 
 
 _LENGTHS = (13, 18, 23, 36)
-"""Characters up to a hyphen of a UUID, and all of it."""
+"""Lengths of the prefixes of a UUID that end before a hyphen, and of the complete UUID."""

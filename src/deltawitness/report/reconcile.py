@@ -1,4 +1,4 @@
-"""What a reconcile found, and what it did about it."""
+"""Findings of a reconcile, and the number of rows that it appended."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["plan_json", "print_plan"]
 
 SHOWN = 50
-"""Findings that are shown of each kind."""
+"""Maximum number of printed findings of each kind."""
 
 
 def plan_json(plan: ReconcilePlan, applied: int | None) -> dict[str, Any]:
     """Return a plan as JSON-able values.
 
     Args:
-        plan: what was found.
-        applied: how many rows were appended; None when none were to be.
+        plan: the findings.
+        applied: number of appended rows; None without --apply.
     """
     return {
         "is_clean": plan.is_clean,
@@ -116,5 +116,5 @@ def _joined(versions: tuple[int, ...]) -> str:
 
 
 def _name(uri: str) -> str:
-    """Return the last segment of a location; the JSON has all of it."""
+    """Return the last segment of a location; the JSON has the complete location."""
     return uri.rstrip("/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Runs in the ledger: a line for each, and the report of one."""
+"""A list of runs, and the report of one run."""
 
 from __future__ import annotations
 
@@ -78,29 +78,29 @@ def _duration(row: Row) -> float | None:
 
 
 def print_run(console: Console, report: RunReportView) -> None:
-    """Print all that the ledger has of one run."""
+    """Print the report of one run: its operations, its end, its child runs and its failed operations."""
     run = report.run
     print_line(console, f"run {run['run_id']}  job {run['job']}")
     print_summary_table(console, report.summary)
-    for line in _facts(run):
+    for line in _details(run):
         print_line(console, line)
     if report.children:
         ids = short_ids(row["run_id"] for rows in report.children.values() for row in rows)
-        total = _counted(report.total())
-        print_line(console, f"{_in_a_line(run)}  {_counted(run)}; with its child runs {total}")
+        total = _counts_text(report.total())
+        print_line(console, f"{_title(run)}  {_counts_text(run)}; with its child runs {total}")
         for line in _tree_lines(report, run["run_id"], ids):
             print_line(console, line)
     if report.failed:
         _print_failed(console, report.failed, run["run_id"])
 
 
-def _facts(run: Row) -> list[str]:
+def _details(run: Row) -> list[str]:
     if run["status"] is None:
         return [
             f"first seen {timestamp(run['start_time'])}, not ended: it is open, or its spool is lost"
         ]
     why = f" by {run['error_type']}" if run["error_type"] else ""
-    if (run["exit_code"] or 0) > 0:  # a signal is its own name
+    if (run["exit_code"] or 0) > 0:  # a negative code is a signal, which the error type names
         why += f" with exit code {run['exit_code']}"
     lines = [
         f"{run['status']}{why}, from {timestamp(run['start_time'])} for {seconds(_duration(run))} s"
@@ -113,11 +113,11 @@ def _facts(run: Row) -> list[str]:
     return lines
 
 
-def _in_a_line(run: Row) -> str:
+def _title(run: Row) -> str:
     return f"{run['job']}  {run['status'] or 'not ended'}"
 
 
-def _counted(counts: Row) -> str:
+def _counts_text(counts: Row) -> str:
     parts = [
         f"{name.replace('_', ' ')} {counts[name]:,}"
         for name in ("writes", "hits", "misses", "noops", "errors", "rows_added")
@@ -130,11 +130,11 @@ def _tree_lines(
     report: RunReportView, run_id: str, ids: Mapping[str, str], indent: str = ""
 ) -> Iterator[str]:
     children = report.children.get(run_id, [])
-    for number_, child in enumerate(children, start=1):
-        is_last = number_ == len(children)
+    for position, child in enumerate(children, start=1):
+        is_last = position == len(children)
         branch, below = ("└── ", "    ") if is_last else ("├── ", "│   ")
         name = ids[child["run_id"]]
-        yield f"{indent}{branch}{_in_a_line(child)}  {_counted(child)}  {name}"
+        yield f"{indent}{branch}{_title(child)}  {_counts_text(child)}  {name}"
         yield from _tree_lines(report, child["run_id"], ids, indent + below)
 
 

@@ -1,4 +1,4 @@
-"""What a run did: the summary table, and the trace as a tree."""
+"""Summary of the writes of a run: a table, and the traces as trees."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class SummaryLine:
     """The writes to one table with one operation.
 
     Attributes:
-        operations: how many there were.
-        errors: how many of them failed.
-        seconds: the time of the engine's calls.
-        metrics: their counts, such as `rows_added`.
-        modes: save modes of WRITEs, in the order of the first of each.
+        operations: number of operations.
+        errors: number of failed operations.
+        seconds: total duration of the engine's calls in seconds.
+        metrics: sums of the operations' counts, such as `rows_added`.
+        modes: save modes of WRITEs, in the order of their first use; the values are unused.
     """
 
     operations: int = 0
@@ -55,7 +55,7 @@ class SummaryLine:
             self.modes[event.mode] = None
 
     def join(self, other: SummaryLine) -> None:
-        """Count what another line has counted."""
+        """Add the counts of another line."""
         self.operations += other.operations
         self.errors += other.errors
         self.seconds += other.seconds
@@ -65,15 +65,15 @@ class SummaryLine:
 
 @dataclass(slots=True)
 class RunSummary:
-    """What one run did.
+    """The operations of one run.
 
     Attributes:
-        run_id: the run.
-        job: its job.
-        lines: by table id, table name and operation, in the order in which they were first seen.
-        total: all of it.
-        tables: how many tables were touched.
-        traces: the traces that its writes are in.
+        run_id: id of the run.
+        job: name of its job.
+        lines: counts by table id, table name and operation, in the order of their first operation.
+        total: counts of all operations.
+        tables: number of tables with an operation.
+        traces: ids of the traces that contain its writes.
     """
 
     run_id: str
@@ -96,7 +96,7 @@ class RunSummary:
 
 
 def summary_lines(summary: RunSummary) -> list[dict[str, Any]]:
-    """Return what was done to which table as JSON-able values."""
+    """Return the counts by table and operation as JSON-able values."""
     return [
         {"table": table, "operation": name, "modes": [*line.modes], **_line_json(line)}
         for (_, table, name), line in summary.lines.items()
@@ -129,7 +129,7 @@ def summarize(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary:
 
 
 def print_summary(console: Console, summary: RunSummary, notes: Sequence[str] = ()) -> None:
-    """Print the operations of a run by table, and further notes, each on a line."""
+    """Print the operations of a run by table, and each of the notes on a line."""
     print_line(console, f"run {summary.run_id}  job {summary.job}")
     print_summary_table(console, summary)
     for note in notes:
@@ -158,23 +158,23 @@ def print_summary_table(console: Console, summary: RunSummary) -> None:
 
 
 def _cells(line: SummaryLine) -> list[str]:
-    counted = line.metrics
+    counts = line.metrics
     return [
         str(line.operations),
-        number(counted["rows_added"]),
-        number(counted["rows_updated"]),
-        number(counted["rows_deleted"]),
-        number(counted["files_added"]),
-        number(counted["files_removed"]),
-        size(counted["bytes_added"]),
-        number(counted["retries"]),
+        number(counts["rows_added"]),
+        number(counts["rows_updated"]),
+        number(counts["rows_deleted"]),
+        number(counts["files_added"]),
+        number(counts["files_removed"]),
+        size(counts["bytes_added"]),
+        number(counts["retries"]),
         number(line.errors),
         f"{line.seconds:.3f}",
     ]
 
 
 def print_trace(console: Console, summary: RunSummary, events: Sequence[EventLine]) -> None:
-    """Print the writes of a run as the tree that their traces make."""
+    """Print a tree for each trace of a run, with its writes as branches."""
     traces: list[str | None] = [*summary.traces] or [None]
     for trace_id in traces:
         tree = Tree(f"{summary.job}  trace {trace_id or 'none: no OpenTelemetry SDK configured'}")

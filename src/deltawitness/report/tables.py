@@ -1,8 +1,8 @@
-"""Tables of text that fit the terminal, and are plain text in a pipe.
+"""Text tables that fit the terminal, and are plain text in a pipe.
 
-A column in which nothing is known is left out. Numbers, ids and words of a closed set are never cut or
-wrapped; other text wraps. Where even that is too wide, each row is printed as lines of `name  value`.
-In a pipe a row is one line of any length, unless the variable COLUMNS sets a width.
+A column without a value is left out, except the first. Numbers, ids and words of a closed set are never
+cut or wrapped; other text wraps. If the table is still too wide, each row is printed as lines of
+`name  value`. In a pipe a row is one line of any length, unless the variable COLUMNS sets a width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.text import Text
 __all__ = ["UNBOUNDED", "Column", "print_line", "print_table"]
 
 GAPS = (2, 1)
-"""Spaces between two columns: the second where the first does not fit."""
+"""Spaces between two columns; the second number is used when the table does not fit with the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Column:
     Attributes:
         name: its header.
         is_number: align it to the right.
-        wrap_at: the narrowest width that its text may be wrapped to; None when it must not be wrapped.
+        wrap_at: minimum width of wrapped text; None if the text must not be wrapped.
         splits_words: whether words that are longer than `wrap_at` may be split.
     """
 
@@ -38,7 +38,7 @@ class Column:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print a line of text that a terminal may wrap at words, and a pipe gets in one line."""
+    """Print a text: wrapped at words in a terminal, as one line in a pipe."""
     if is_wrapped(console):
         console.print(text, highlight=False)
     else:
@@ -46,7 +46,7 @@ def print_line(console: Console, text: str) -> None:
 
 
 def is_wrapped(console: Console) -> bool:
-    """Return whether lines must fit the console; in a pipe without COLUMNS they need not."""
+    """Return whether lines must fit the console: in a terminal, or if COLUMNS sets a width."""
     return console.is_terminal or console.width < UNBOUNDED
 
 
@@ -66,15 +66,15 @@ def print_table(
     Args:
         console: the console to print on.
         columns: the columns.
-        rows: a text per column for each row; an empty text for what is not known.
-        total: a last row, set off from the others.
+        rows: a text per column for each row; an empty text for a missing value.
+        total: a last row, printed below a line of hyphens.
     """
     body = [*rows, *([] if total is None else [total])]
-    kept = [
+    shown = [
         number for number in range(len(columns)) if number == 0 or any(row[number] for row in body)
     ]
-    columns = [columns[number] for number in kept]
-    body = [[row[number] for number in kept] for row in body]
+    columns = [columns[number] for number in shown]
+    body = [[row[number] for number in shown] for row in body]
     if not is_wrapped(console):
         body = [[_single_line(cell) for cell in row] for row in body]
     for gap in GAPS:
@@ -98,7 +98,7 @@ def _single_line(text: str) -> str:
 def _fitting_widths(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int
 ) -> list[int] | None:
-    """Return the width of each column; None when not even wrapped text makes them fit."""
+    """Return the width of each column; None if the columns do not fit `room` even with wrapped text."""
     natural = [
         max([cell_len(column.name), *(_longest_line(row[number]) for row in rows)])
         for number, column in enumerate(columns)
@@ -113,7 +113,7 @@ def _fitting_widths(
         return None
     widths = list(natural)
     while sum(widths) > room:
-        # The widest that may give way, so that columns of much text share what there is.
+        # Narrow the widest column that can be narrowed, so that columns of long text share the room.
         number = max(
             (number for number in range(len(widths)) if widths[number] > least[number]),
             key=widths.__getitem__,

@@ -1,4 +1,4 @@
-"""Operations in the ledger: a line for each."""
+"""A list of operations."""
 
 from __future__ import annotations
 
@@ -62,6 +62,6 @@ def _cells(row: Row, ids: Mapping[str, str]) -> list[str]:
 
 
 def _result(row: Row) -> str:
-    """Return the result, as `--result` takes it, with the type of the error or the reason."""
+    """Return the result as `--result` accepts it, followed by the error type or the reason."""
     why = row["error_type"] or row["reason"]
     return text(row["result"]) + (f": {why}" if why else "")

@@ -1,4 +1,4 @@
-"""What happens at each method of `DataFrame`: it adds to the plan, runs it, writes, or only looks."""
+"""Handlers of the methods of `DataFrame`: those that extend the plan, run it, write, or show it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from deltawitness.session.sql.source_metrics import stream_call
 if TYPE_CHECKING:
     from datafusion import DataFrame
 
-__all__ = ["FRAME_EXTRAS", "FRAME_HANDLERS", "GIVING_DATA"]
+__all__ = ["FRAME_EXTRAS", "FRAME_HANDLERS", "RETURNING_DATA"]
 
 
-def _deriving(name: str) -> Handler:
+def _derive_handler(name: str) -> Handler:
     return lambda frame, args, kwargs: derive(name, frame, args, kwargs)
 
 
-def _executing(name: str) -> Handler:
-    """Return the handler of a method that runs the frame and makes another one from its rows."""
+def _execute_handler(name: str) -> Handler:
+    """Return the handler of a method that runs the frame and returns a new frame of its rows."""
 
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = state_of(frame)
@@ -42,24 +42,24 @@ def _executing(name: str) -> Handler:
         with inside_a_query():
             result = call_frame(rows, name, *args, **kwargs)
         return attach_state(
-            result, FrameState(state.ctx, state.session, state.snapshot, _read_by(frame, state))
+            result, FrameState(state.ctx, state.session, state.snapshot, _inputs_of(frame, state))
         )
 
     return handler
 
 
-def _read_by(frame: DataFrame, state: FrameState) -> tuple[InputVersion, ...]:
-    # The rows are in memory: the plan of the new frame does not say where they came from.
+def _inputs_of(frame: DataFrame, state: FrameState) -> tuple[InputVersion, ...]:
+    # The rows are in memory: the plan of the new frame does not have the inputs that they came from.
     return state.inputs(unpatched(frame, "logical_plan")().display_indent())
 
 
-def _terminal(name: str) -> Handler:
-    """Return the handler of a method that gives the rows to the program: a statement runs here."""
+def _terminal_handler(name: str) -> Handler:
+    """Return the handler of a method that returns or prints rows; it runs a pending statement."""
 
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        known = frame.__dict__.get(ATTRIBUTE)
-        if type(known) is FrameState and known.pending is not None:
-            return unpatched(known.pending.run(), name)(*args, **kwargs)
+        state = frame.__dict__.get(ATTRIBUTE)
+        if type(state) is FrameState and state.pending is not None:
+            return unpatched(state.pending.run(), name)(*args, **kwargs)
         call = unpatched(frame, name) if REPLACED else getattr(frame, name)
         if name == "__arrow_c_stream__":
             call = stream_call(frame, call, argument(args, kwargs, 0, "requested_schema"))
@@ -69,15 +69,15 @@ def _terminal(name: str) -> Handler:
         else:
             run = partial(call_with_fallback, frame, name, call, *args, **kwargs)
             result = observe_query(observer, name, frame, run)
-        if name in HANDING_OUT and observer is not None:
+        if name in EXPORTABLE and observer is not None:
             record_export(frame, result)
         return result
 
     return handler
 
 
-def _planning(name: str) -> Handler:
-    """Return the handler of a method that hands out the plan: it keeps what is known of the frame."""
+def _plan_handler(name: str) -> Handler:
+    """Return the handler of a method that returns the plan; it attaches the frame's state to the plan."""
 
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         plan = unpatched(frame, name)(*args, **kwargs)
@@ -87,8 +87,11 @@ def _planning(name: str) -> Handler:
     return handler
 
 
-def _looking(name: str) -> Handler:
-    """Return the handler of what notebooks and debuggers call: it never runs a statement."""
+def _repr_handler(name: str) -> Handler:
+    """Return the handler of a `repr` method, which notebooks and debuggers call.
+
+    It runs a pending statement only if the setting `repr_runs_dml` is on; otherwise it shows its status.
+    """
 
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = state_of(frame)
@@ -107,7 +110,7 @@ def _looking(name: str) -> Handler:
     return handler
 
 
-def _exporting(name: str) -> Handler:
+def _export_handler(name: str) -> Handler:
     def handler(frame: DataFrame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state = state_of(frame)
         rows = frame if state is None or state.pending is None else state.pending.run()
@@ -149,38 +152,38 @@ DERIVING = (
     "union_by_name", "union_distinct", "unnest_columns", "window", "with_column",
     "with_column_renamed", "with_columns",
 )  # fmt: skip
-"""Methods of `DataFrame` that only add to the plan."""
+"""Methods of `DataFrame` that only extend the plan."""
 
 EXECUTING = ("cache", "describe", "tail")
-"""Methods of `DataFrame` that run it and return a frame."""
+"""Methods of `DataFrame` that run the frame and return a new frame."""
 
 TERMINAL = (
     "__aiter__", "__arrow_c_stream__", "__iter__", "collect", "collect_column",
     "collect_partitioned", "count", "execute_stream", "execute_stream_partitioned", "show",
     "to_arrow_table", "to_pandas", "to_polars", "to_pydict", "to_pylist",
 )  # fmt: skip
-"""Methods of `DataFrame` that run it and give its rows to the program."""
+"""Methods of `DataFrame` that run the frame and return or print its rows."""
 
-HANDING_OUT = frozenset({"__arrow_c_stream__", "to_arrow_table", "to_pandas", "to_polars"})
-"""Methods whose rows a program may go on to write: what they were read from is noted for its run."""
+EXPORTABLE = frozenset({"__arrow_c_stream__", "to_arrow_table", "to_pandas", "to_polars"})
+"""Methods whose results a program may write: `record_export` records the inputs of their rows."""
 
-GIVING_DATA = frozenset(TERMINAL)
-"""Methods whose results are no objects of the engine's that could be observed."""
+RETURNING_DATA = frozenset(TERMINAL)
+"""Methods whose results are data, not engine objects to observe."""
 
 EXPORTING = ("write_csv", "write_json", "write_parquet", "write_parquet_with_options")
 """Methods of `DataFrame` that write files outside Delta."""
 
 FRAME_HANDLERS: dict[str, Handler] = {
-    **{name: _deriving(name) for name in DERIVING},
-    **{name: _executing(name) for name in EXECUTING},
-    **{name: _terminal(name) for name in TERMINAL},
-    **{name: _exporting(name) for name in EXPORTING},
-    **{name: _planning(name) for name in ("logical_plan", "optimized_logical_plan")},
-    **{name: _looking(name) for name in ("__repr__", "_repr_html_")},
+    **{name: _derive_handler(name) for name in DERIVING},
+    **{name: _execute_handler(name) for name in EXECUTING},
+    **{name: _terminal_handler(name) for name in TERMINAL},
+    **{name: _export_handler(name) for name in EXPORTING},
+    **{name: _plan_handler(name) for name in ("logical_plan", "optimized_logical_plan")},
+    **{name: _repr_handler(name) for name in ("__repr__", "_repr_html_")},
     "into_view": _into_view,
     "write_table": _write_table,
 }
 """Methods of `DataFrame` that are observed."""
 
 FRAME_EXTRAS: dict[str, Callable[..., Any]] = {"write_delta": write_delta}
-"""Methods that an observed frame has and a plain one has not."""
+"""Methods that only an observed frame has."""

@@ -23,7 +23,7 @@ from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDL
 from deltawitness.session.context_handlers import SESSION_HANDLERS, refresh, register_delta
 from deltawitness.session.core.state import keep_session_alive, session_of
 from deltawitness.session.core.unpatched import REPLACED
-from deltawitness.session.frame_handlers import FRAME_HANDLERS, GIVING_DATA
+from deltawitness.session.frame_handlers import FRAME_HANDLERS, RETURNING_DATA
 from deltawitness.session.handlers import Handler
 from deltawitness.session.sql.frame_writer import write_delta
 
@@ -108,7 +108,7 @@ def _handled(name: str, handler: Handler, documented: Any) -> Callable[..., Any]
             return getattr(self.__wrapped__, name)(*args, **kwargs)
         return handler(self.__wrapped__, args, kwargs)
 
-    return functools.wraps(documented)(plain_method if name in GIVING_DATA else method)
+    return functools.wraps(documented)(plain_method if name in RETURNING_DATA else method)
 
 
 class _ProxyProtocols:

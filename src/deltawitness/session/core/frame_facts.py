@@ -29,26 +29,28 @@ def attributes_of_frame(
     clauses: str = "",
     reads: tuple[InputVersion, ...] = (),
 ) -> WriteAttributes:
-    """Return the attributes of a write that are known before the engine is called; never raises.
+    """Return the attributes of a write that can be computed before the engine call.
+
+    It never raises: an error is reported as an internal error, and the result has no attributes.
 
     Args:
-        plan: the logical plan that makes the rows, or a frame.
-        state: what is known of the frame that was planned.
-        schema: what is written.
-        clauses: what the statement says beside its plan: the clauses of a MERGE.
-        reads: Delta tables that are read beside those in the plan.
+        plan: the logical plan of the rows, or a frame.
+        state: state of the observed frame that has this plan; None if the frame is not observed.
+        schema: schema of the written rows; None if it is unknown.
+        clauses: text of the statement that its plan does not contain: the clauses of a MERGE.
+        reads: versions of Delta tables that are read in addition to those in the plan.
     """
     try:
         text = plan_text(plan)
-        found = dict.fromkeys(reads)
+        inputs = dict.fromkeys(reads)
         if state is not None:
-            found.update(dict.fromkeys(state.inputs(text)))
-        said = f"{text}\n{clauses}" if clauses else text
+            inputs.update(dict.fromkeys(state.inputs(text)))
+        hashed = f"{text}\n{clauses}" if clauses else text
         return WriteAttributes(
             schema_hash=None if schema is None else schema_hash(schema),
-            plan_hash=hash_of_plan_text(said),
-            plan_shape_hash=shape_hash_of_plan_text(said),
-            inputs=tuple(found),
+            plan_hash=hash_of_plan_text(hashed),
+            plan_shape_hash=shape_hash_of_plan_text(hashed),
+            inputs=tuple(inputs),
         )
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("session", error)

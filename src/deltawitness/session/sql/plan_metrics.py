@@ -1,7 +1,7 @@
-"""Operator metrics of the plan that fed a write, left behind as one diagnostics artifact.
+"""Record the operator metrics of a write's source plan as one diagnostics artifact.
 
-The engine fills them only where it runs a frame itself, so the frame is run as a stream that the
-write reads: the plan runs once, as it would without.
+The engine fills the metrics only when it runs the frame itself. So the frame runs as a stream that the
+write reads; the plan still runs only once.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ __all__ = ["operator_metrics", "record_operators", "with_operator_metrics"]
 
 @contextmanager
 def with_operator_metrics(frame: DataFrame) -> Iterator[Any]:
-    """Yield what a write is to read of the frame: the frame itself, or a stream of its rows.
+    """Yield the source for a write of the frame's rows: the frame itself, or a stream of its rows.
 
-    It is a stream where its plan is measured, and where it reads Delta tables: see `pumping`.
+    It is a stream if the setting `capture_plan_metrics` is on, or if the frame reads Delta tables: see
+    `read_in_background` for the deadlock that this avoids.
 
     Args:
         frame: the source of a write.
     """
     observer = current_observer()
     if observer is None or not observer.settings.capture_plan_metrics or not observer.is_on():
-        enclosure = current_write_context()
-        if enclosure is None or not enclosure.facts.inputs:
+        context = current_write_context()
+        if context is None or not context.facts.inputs:
             yield frame
             return
         with read_in_background(frame) as rows:
@@ -44,9 +45,9 @@ def with_operator_metrics(frame: DataFrame) -> Iterator[Any]:
     with read_in_background(frame) as rows:
         yield rows
     try:
-        enclosure = current_write_context()
-        # The plan's hash finds the write.
-        plan_hash = None if enclosure is None else enclosure.facts.plan_hash
+        context = current_write_context()
+        # The plan's hash identifies the write.
+        plan_hash = None if context is None else context.facts.plan_hash
         record_operators(observer, operator_metrics(frame), plan_hash)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("plan_metrics", error)
@@ -58,9 +59,9 @@ def record_operators(
     """Record the operator metrics of the source of a write as a diagnostics artifact.
 
     Args:
-        observer: has the sink for diagnostics.
+        observer: records the artifact.
         operators: as :func:`operator_metrics` returns them.
-        plan_hash: of the source's plan, by which the write is found; None leaves it out.
+        plan_hash: hash of the source's plan, which identifies the write; left out when None.
     """
     payload: dict[str, object] = {"operators": operators}
     if plan_hash is not None:
@@ -69,14 +70,15 @@ def record_operators(
 
 
 def operator_metrics(frame: DataFrame) -> list[dict[str, Any]]:
-    """Return what each operator of a frame's plan did, outermost first.
+    """Return the metrics of each operator of a frame's plan, outermost first.
 
     Args:
         frame: a frame that has been run.
 
     Returns:
-        For each operator its name, without its parameters, which hold literals and paths, and the
-        sums over its partitions: rows, elapsed nanoseconds of compute, spills and spilled bytes.
+        For each operator its name, without the parameters, because they contain literals and paths; and
+        sums over its partitions: output rows, compute time in nanoseconds, spills, spilled bytes and
+        spilled rows. Metrics that the operator does not have are left out.
     """
     operators = []
     for description, metrics in unpatched(frame, "execution_plan")().collect_metrics():
@@ -87,6 +89,6 @@ def operator_metrics(frame: DataFrame) -> list[dict[str, Any]]:
             "spilled_bytes": metrics.spilled_bytes,
             "spilled_rows": metrics.spilled_rows,
         }
-        known = {name: value for name, value in sums.items() if value is not None}
-        operators.append({"operator": description.partition(":")[0].strip(), **known})
+        present = {name: value for name, value in sums.items() if value is not None}
+        operators.append({"operator": description.partition(":")[0].strip(), **present})
     return operators
