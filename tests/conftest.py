@@ -57,6 +57,7 @@ LONGEST = (
     "ledger/test_kill",
     "cli/test_commands",
     "session/test_proxy",
+    "session/test_session_handles",
     "cli/test_ledger",
     "session/test_statement_binding",
     "cli/test_bench",
