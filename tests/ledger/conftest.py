@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deltawitness import DeltaLakeInstrumentor, Settings
+from deltawitness import DeltaLakeInstrumentor, Ledger, Settings
 from deltawitness.observe import current_observer
 
 
@@ -23,3 +23,13 @@ def observed(tmp_path):
         return current_observer().recorder
 
     return start
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return str(tmp_path / "cache")
+
+
+@pytest.fixture
+def ledger(cache):
+    return Ledger(cache)
