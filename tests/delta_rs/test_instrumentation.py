@@ -1,12 +1,10 @@
-"""Writes are observed in unmodified programs: by every entry point, however imported, in any process."""
+"""Writes are observed in unmodified programs: by every entry point, however imported."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import subprocess
 import sys
-import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,31 +28,13 @@ from deltawitness import (
 )
 from deltawitness.commit import history, read_commit_metadata
 from deltawitness.commit.private_api import FUNCTION_SEAMS, METHOD_SEAMS
-from deltawitness.events import Committed, Failed, Landed, NoCommit, NoCommitReason
+from deltawitness.events import NoCommit, NoCommitReason
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.observe.observer import current_observer
 from deltawitness.semconv import CacheScope, Env, ErrorType, Operation
+from helpers.delta_rs_writes import outcome, rows
 
 write_before_instrumentation = write_deltalake
-
-
-def rows(*ids):
-    return pa.table({"id": pa.array(ids, pa.int64()), "p": ["a"] * len(ids)})
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A table of three rows, written before the instrumentation."""
-    uri = tmp_path / "flights"
-    with suppressed():
-        write_deltalake(uri, rows(1, 2, 3))
-    return uri
-
-
-def outcome(captured):
-    """Return the outcome of the only observed write."""
-    (event,) = captured.events
-    return event.outcome
 
 
 def test_a_write_by_uri_is_stamped_and_delivered(table, captured_writes):
@@ -269,90 +249,6 @@ def test_versions_are_exact_while_others_write(table, captured_writes):
     assert len({event.outcome.version for event in captured_writes}) == 24
 
 
-def test_a_failed_write_raises_the_engines_error_and_is_delivered(table, captured_writes):
-    """The program gets the engine's class and text; the event has the error type, and that nothing landed."""
-    with pytest.raises(deltalake.exceptions.DeltaError, match="already exists"):
-        write_deltalake(table, rows(1))
-    failed = outcome(captured_writes)
-    assert isinstance(failed, Failed)
-    assert failed.error_type is ErrorType.TABLE_EXISTS
-    assert failed.exception_type == "_internal.DeltaError"
-    assert (failed.landed, failed.version) == (Landed.NO, None)
-
-
-def test_an_error_after_the_commit_says_that_it_landed(table, captured_writes, monkeypatch):
-    """An exception between the engine's commit and its return does not hide the version."""
-    monkeypatch.undo()
-    handle = DeltaTable(table)
-    seam = deltalake._internal.RawDeltaTable.delete
-
-    class Interrupted(BaseException):
-        """Raised by a signal handler."""
-
-    # The wrapped original commits and then raises, as a signal handler does that runs at its return.
-    original = seam.__wrapped__
-    cell = next(c for c in seam.__closure__ if c.cell_contents is original)
-
-    def interrupted(*args, **kwargs):
-        original(*args, **kwargs)
-        raise Interrupted
-
-    cell.cell_contents = interrupted
-    try:
-        with pytest.raises(Interrupted):
-            handle.delete("id = 1")
-    finally:
-        cell.cell_contents = original
-    failed = outcome(captured_writes)
-    assert (failed.landed, failed.version) == (Landed.YES, 1)
-
-
-@pytest.mark.slow
-def test_a_handler_that_raises_in_the_middle_of_a_write_does_not_hide_its_fate(tmp_path):
-    """When a SIGTERM handler raises during a write, the event says whether the write is in the log."""
-    program = textwrap.dedent(
-        """
-        import os, signal, sys, pyarrow as pa
-        from deltalake import write_deltalake
-        from deltawitness.testing import capture_writes
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        def batches():
-            os.kill(os.getpid(), signal.SIGTERM)
-            yield pa.record_batch({"x": [1]})
-        reader = pa.RecordBatchReader.from_batches(pa.schema([("x", pa.int64())]), batches())
-        with capture_writes() as writes:
-            try:
-                write_deltalake(sys.argv[1], reader)
-            finally:
-                outcome = writes.last.outcome
-                print(getattr(outcome, "landed", "returned"), outcome.version, flush=True)
-        """
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "t")], capture_output=True, text=True
-    )
-    landed = (tmp_path / "t" / "_delta_log" / f"{0:020d}.json").exists()
-    assert out.returncode == 143
-    assert out.stdout.split() in ([["yes", "0"], ["returned", "0"]] if landed else [["no", "None"]])
-
-
-def test_a_table_that_cannot_be_opened_is_delivered(captured_writes):
-    """A write by URI that fails before the engine's write call is one event."""
-    options = {
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_REGION": "us-east-1",
-        "max_retries": "0",
-    }
-    with pytest.raises(OSError, match="S3"):
-        write_deltalake("s3://bucket/table", rows(1), storage_options=options)
-    (event,) = captured_writes.events
-    assert event.outcome.error_type is ErrorType.STORAGE_UNREACHABLE
-    assert event.intent.table_name == "table"
-
-
 @pytest.mark.parametrize("reuse", [False, True])
 def test_handles_are_reused_for_writes_by_uri_only_when_enabled(reuse, table, monkeypatch):
     """A reused handle writes what a fresh open would, also when another writer has committed in between."""
@@ -481,102 +377,6 @@ def test_an_invalid_run_id_is_an_error_before_anything_is_changed(monkeypatch):
     assert deltalake._internal.RawDeltaTable.write is before
 
 
-@pytest.mark.internal_errors
-def test_sinks_and_hooks_that_raise_leave_the_write_alone(table):
-    """The write succeeds, the other sinks get the event, and the other hook adds to the span."""
-    seen, hooked = [], []
-
-    def bad(*_):
-        raise RuntimeError
-
-    instrumentor = DeltaLakeInstrumentor()
-    instrumentor.instrument(
-        sinks=[bad, seen.append],
-        request_hook=lambda span, instance, args, kwargs: hooked.append(kwargs["mode"]),
-        response_hook=bad,
-    )
-    write_deltalake(table, rows(4), mode="append")
-    instrumentor.uninstrument()
-    assert [type(event.outcome) for event in seen] == [Committed]
-    assert hooked == ["append"]
-
-
-@pytest.mark.internal_errors
-def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
-    table, monkeypatch, delta_telemetry
-):
-    """Events are exported without the text that cannot be redacted; the error is counted and logged once."""
-    from deltawitness import internal_errors
-    from deltawitness.observe import current_observer
-
-    def broken(*_):
-        raise RuntimeError("canary")
-
-    monkeypatch.setattr("deltawitness.observe.delivery_steps.redact", broken)
-    write_deltalake(table, rows(4), mode="append")
-    write_deltalake(table, rows(5), mode="append")
-    assert current_observer().flush()
-    spans, records = delta_telemetry.spans(), delta_telemetry.log_records()
-    assert [span.name for span in spans] == ["WRITE flights", "WRITE flights"]
-    assert "canary" not in "".join(span.to_json() for span in spans)
-    assert [record.log_record.event_name for record in records] == ["deltawitness.write"] * 2
-    assert "canary" not in "".join(record.to_json() for record in records)
-    assert internal_errors.seen()[("redaction", "RuntimeError")] == 2
-    counted = delta_telemetry.metric_points()["deltawitness.internal.errors"]
-    components = {point.attributes["deltawitness.component"]: point.value for point in counted}
-    assert components == {"redaction": 2}
-
-
-@pytest.mark.internal_errors
-def test_an_observer_that_breaks_before_the_write_leaves_it_alone(table, monkeypatch):
-    """When the observer raises, every kind of seam calls the engine unobserved."""
-    from deltawitness import internal_errors
-    from deltawitness.observe import Observer
-
-    def broken(*_, **__):
-        raise RuntimeError
-
-    DeltaLakeInstrumentor().instrument()
-    monkeypatch.setattr(Observer, "open", broken)
-    monkeypatch.setattr(Observer, "begin", broken)
-    write_deltalake(table, rows(4), mode="append")
-    write_deltalake(f"{table}-new", rows(4))
-    merger = DeltaTable(table).merge(rows(9), "s.id = t.id", source_alias="s", target_alias="t")
-    assert merger.when_not_matched_insert_all().execute()["num_target_rows_inserted"] == 1
-    with pytest.raises(ValueError, match="table_or_uri must be"):
-        write_deltalake(7, rows(4))
-    assert internal_errors.seen() == {("seam", "RuntimeError"): 4}
-    assert read_commit_metadata(table).metadata == {}
-
-
-@pytest.mark.internal_errors
-def test_an_observer_that_breaks_after_the_write_returns_its_result(table, monkeypatch):
-    """When the observer raises after the call, the program gets the engine's result or exception."""
-    from deltawitness.observe import Observer
-
-    def broken(*_, **__):
-        raise RuntimeError
-
-    DeltaLakeInstrumentor().instrument()
-    monkeypatch.setattr(Observer, "finish", broken)
-    monkeypatch.setattr(Observer, "fail", broken)
-    assert DeltaTable(table).delete("id = 1")["num_deleted_rows"] == 1
-    write_deltalake(f"{table}-new", rows(4))
-    with pytest.raises(deltalake.exceptions.DeltaError, match="already exists"):
-        write_deltalake(table, rows(1))
-    with pytest.raises(Exception, match="duplicate qualified"):
-        DeltaTable(table).merge(rows(1), "nope(").when_matched_delete().execute()
-
-
-def test_a_merge_that_cannot_be_built_is_delivered(table, captured_writes):
-    """The engine's error is delivered as one event."""
-    with pytest.raises(Exception):  # noqa: B017 - the engine decides on the class
-        DeltaTable(table).merge(object(), "s.id = t.id")
-    with pytest.raises(Exception):  # noqa: B017 - as above
-        DeltaTable(table).merge(rows(1), "nope(").when_matched_delete().execute()
-    assert [type(event.outcome) for event in captured_writes] == [Failed]
-
-
 def test_merges_that_are_never_executed_are_dropped(table, captured_writes, monkeypatch):
     """The number of unexecuted merges is bounded; one that is executed later is still observed."""
     monkeypatch.setattr("deltawitness.delta_rs.patches.MAX_PENDING_MERGES", 2)
@@ -587,107 +387,6 @@ def test_merges_that_are_never_executed_are_dropped(table, captured_writes, monk
     ]
     mergers[2].when_not_matched_insert_all().execute()
     assert [event.outcome.versions for event in captured_writes] == [(1,)]
-
-
-@pytest.mark.internal_errors
-def test_a_sink_that_hangs_leaves_the_write_alone(table):
-    """A sink that hangs is given up after its timeout; the next sink gets the event."""
-    import threading
-
-    seen, release = [], threading.Event()
-    instrumentor = DeltaLakeInstrumentor()
-    instrumentor.instrument(
-        sinks=[lambda _: release.wait(60), seen.append], settings=Settings(sink_timeout=0.1)
-    )
-    write_deltalake(table, rows(4), mode="append")
-    write_deltalake(table, rows(5), mode="append")
-    instrumentor.uninstrument()
-    release.set()
-    assert [event.outcome.versions for event in seen] == [(1,), (2,)]
-
-
-@pytest.mark.slow
-def test_forked_children_and_their_parent_each_deliver_their_own_writes(tmp_path):
-    """Each write is delivered once, in the parent's run. The engine must not be used before the fork."""
-    program = textwrap.dedent(
-        """
-        import os, sys, pyarrow as pa
-        from deltalake import write_deltalake
-        from deltawitness import DeltaLakeInstrumentor, flush, run
-        delivered = []
-        DeltaLakeInstrumentor().instrument(sinks=[delivered.append])
-        def write(name):
-            write_deltalake(os.path.join(sys.argv[1], name), pa.table({"x": [1]}))
-            flush()
-            names = ",".join(event.intent.table_name for event in delivered)
-            os.write(1, f"{name}:{names}:{delivered[0].run.run_id == context.run_id}\\n".encode())
-        with run("nightly") as context:
-            for name in ("a", "b"):
-                child = os.fork()
-                if child == 0:
-                    write(name)
-                    os._exit(0)
-                os.waitpid(child, 0)
-            write("parent")
-        """
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert out.stdout.splitlines() == ["a:a:True", "b:b:True", "parent:parent:True"]
-
-
-def _append(uri):
-    write_deltalake(uri, rows(4), mode="append")
-
-
-@pytest.mark.slow
-def test_a_spawned_child_is_activated_in_the_parents_run(table, captured_writes):
-    """A spawned child inherits neither memory nor patches, and is observed in the parent's run."""
-    with run("nightly") as context:
-        child = multiprocessing.get_context("spawn").Process(target=_append, args=(table,))
-        child.start()
-        child.join()
-    assert child.exitcode == 0
-    assert read_commit_metadata(table).run_id == context.run_id
-
-
-def test_a_subprocess_inherits_the_run(captured_writes):
-    """An inherited environment gets the run; an environment that the caller passes is unchanged."""
-    show = [sys.executable, "-c", f"import os; print(os.environ.get({Env.RUN_ID.value!r}))"]
-    with run("nightly") as context:
-        inherited = subprocess.run(show, capture_output=True, text=True, check=True).stdout
-        chosen = subprocess.run(show, capture_output=True, text=True, check=True, env={}).stdout
-    assert (inherited.strip(), chosen.strip()) == (context.run_id, "None")
-
-
-@pytest.mark.slow
-def test_writes_at_the_end_of_a_program_are_delivered(tmp_path):
-    """The span of a write right before the interpreter exits is exported."""
-    program = textwrap.dedent(
-        """
-        import sys, pyarrow as pa
-        from deltalake import write_deltalake
-        from opentelemetry import trace
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
-        from deltawitness import DeltaLakeInstrumentor
-        DeltaLakeInstrumentor().instrument()
-        provider = TracerProvider()
-        provider.add_span_processor(
-            BatchSpanProcessor(ConsoleSpanExporter(formatter=lambda s: s.name + "\\n"))
-        )
-        trace.set_tracer_provider(provider)
-        write_deltalake(sys.argv[1], pa.table({"x": [1]}))
-        """
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "t")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert out.stdout == "WRITE t\n"
 
 
 def test_the_log_shows_our_metadata_to_every_reader(table, captured_writes):
@@ -755,76 +454,12 @@ def test_a_merge_lasts_as_long_as_its_execution(table, captured_writes):
     assert delivered.started_at + delivered.duration_ns <= time.time_ns()
 
 
-def test_a_table_that_cannot_be_opened_has_a_duration(captured_writes):
-    """The duration of a failed open includes the wait for the connection."""
-    options = {
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_REGION": "r",
-        "max_retries": "1",
-        "retry_timeout": "1s",
-    }
-    before = time.perf_counter_ns()
-    with pytest.raises(OSError, match=r"s3|S3|bucket|error"):
-        write_deltalake("s3://bucket/t", rows(1), storage_options=options)
-    took = time.perf_counter_ns() - before
-    assert captured_writes.last.duration_ns > took / 2
-
-
-@pytest.mark.internal_errors
-def test_an_error_of_ours_after_the_write_loses_no_event(table, captured_writes, monkeypatch):
-    """When the commit cannot be read on the caller's thread, the delivery thread finds it in the log."""
-
-    def broken(*_):
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr("deltawitness.observe.call_observer.record_commit", broken)
-    write_deltalake(table, rows(7), mode="append")
-    assert captured_writes.last.outcome.versions == (DeltaTable(table).version(),)
-    assert not current_observer()._under_way
-
-
 def test_runs_of_one_id_have_a_span_each(delta_telemetry):
     """Several open runs with the same id of a scheduler each have a span."""
     with run("outer", run_id="r-1"), run("inner", run_id="r-1"):
         pass
     assert [span.name for span in delta_telemetry.spans()] == ["inner", "outer"]
     assert not trace.get_current_span().get_span_context().is_valid
-
-
-@pytest.mark.slow
-def test_a_write_in_an_exit_handler_is_delivered_whenever_it_was_registered(tmp_path):
-    """A write in an exit handler is delivered, also after our handler has run."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent(
-                """
-                import atexit, sys, pyarrow as pa
-                from deltalake import write_deltalake
-                from deltawitness import DeltaLakeInstrumentor
-
-                def write(name):
-                    write_deltalake(sys.argv[1] + "/" + name, pa.table({"x": [1]}))
-
-                atexit.register(write, "before")
-                DeltaLakeInstrumentor().instrument(
-                    sinks=[lambda event: print(event.intent.table_name, flush=True)]
-                )
-                atexit.register(write, "after")
-                write("now")
-                """
-            ),
-            str(tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["now", "after", "before"]
 
 
 def test_uninstrument_also_ends_what_a_pipeline_installed(tmp_path):

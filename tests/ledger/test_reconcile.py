@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import multiprocessing
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,7 +23,6 @@ from deltawitness import (
     run,
     suppressed,
 )
-from deltawitness.ledger.drain.drain import GRACE, append
 from deltawitness.ledger.reconcile.findings import (
     Difference,
     DifferingRow,
@@ -39,20 +30,22 @@ from deltawitness.ledger.reconcile.findings import (
     UnreadableTable,
     UnrecordedWrite,
 )
-from deltawitness.ledger.spool.records import RecordKind
-from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS
-from deltawitness.ledger.tables.write_rows import as_json, ledger_uri
+from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.locations import table_id
-from deltawitness.semconv import LATE_APP_ID
-from helpers.ledger_parts import one, operation_row, rows_of, spool_in
-from helpers.places import PROGRAMS
-
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["deltawitness.ledger.ledger", "deltawitness.ledger.drain"])
-
-
-CLEAN = {"missing": 0, "foreign": 0, "phantom": 0, "differing": 0, "unreadable": 0}
+from helpers.ledger_parts import one, rows_of
+from helpers.reconcile_parts import (
+    CLEAN,
+    add_commit,
+    add_row,
+    commit_file,
+    info_of,
+    inventory_rows,
+    now_ms,
+    observe,
+    observed_elsewhere,
+    recorded_versions,
+)
 
 NOT_IN_COMMITS = {
     "event_time",
@@ -72,70 +65,6 @@ NOT_IN_COMMITS = {
     "source",
 }
 """Columns that only the observing process can record."""
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return str(tmp_path / "cache")
-
-
-@pytest.fixture
-def table(tmp_path):
-    return str(tmp_path / "t")
-
-
-@pytest.fixture
-def ledger(cache):
-    return Ledger(cache)
-
-
-def observe(cache, **options):
-    """Record the writes of this process in a ledger."""
-    settings = Settings(cache_root=cache, **options.pop("settings", {}))
-    DeltaLakeInstrumentor().instrument(settings=settings, **options)
-
-
-def observed_elsewhere(tmp_path, table, count):
-    """Write several times with another ledger: commits with our metadata, and no row here."""
-    observe(str(tmp_path / "elsewhere"))
-    for number in range(count):
-        write_deltalake(table, one(number), mode="append")
-    DeltaLakeInstrumentor().uninstrument()
-
-
-def commit_file(table, version):
-    return Path(table, "_delta_log", f"{version:020d}.json")
-
-
-def info_of(table, version):
-    lines = commit_file(table, version).read_text().splitlines()
-    return next(json.loads(line)["commitInfo"] for line in lines if "commitInfo" in line)
-
-
-def add_commit(table, version, *lines):
-    """Add a commit of another engine to a log, from raw lines or actions."""
-    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
-    commit_file(table, version).write_bytes(b"\n".join(texts) + b"\n")
-
-
-def now_ms():
-    return time.time_ns() // 1_000_000
-
-
-def inventory_rows(ledger, columns="write_id, versions, source"):
-    return rows_of(ledger.root, INVENTORY, columns, order="version")
-
-
-def recorded_versions(ledger, table=None):
-    """Return every version in the inventory, once per row that names it."""
-    rows = rows_of(ledger.root, INVENTORY, "table_uri, versions")
-    here = [row for row in rows if table is None or row["table_uri"] == ledger_uri(table)]
-    return sorted(version for row in here for version in row["versions"] or ())
-
-
-def add_row(ledger, **row):
-    rows = operation_rows([as_json(operation_row(**row)).encode()])
-    return append(ledger.root, INVENTORY, lambda _: (rows, {f"test/{row['write_id']}": 1}))
 
 
 # --- rebuilding a lost ledger -----------------------------------------------------------------------------
@@ -554,253 +483,3 @@ def test_logs_that_other_readers_fail_on_are_reconciled(ledger, table):
     assert by_version[5]["engine"] == "?"
     assert by_version[6]["trace_id"] is None
     assert ledger.reconcile([table], full=True).is_clean
-
-
-# --- the watermark ---------------------------------------------------------------------------------------
-
-
-def test_a_second_pass_reads_only_what_is_new(tmp_path, ledger, table):
-    """The watermark is committed with the rows; a full pass ignores it."""
-    observed_elsewhere(tmp_path, table, 3)
-    assert ledger.reconcile([table]).apply() == 3
-    version = ledger.root.open_table(INVENTORY).version()
-    nothing = ledger.reconcile([table])
-    assert (nothing.commits, nothing.is_clean, nothing.apply()) == (0, True, 0)
-    assert ledger.root.open_table(INVENTORY).version() == version
-    write_deltalake(table, one(4), mode="append")
-    tail = ledger.reconcile([table])
-    assert (tail.commits, tail.apply()) == (1, 1)
-    assert ledger.reconcile([table], full=True).commits == 4
-
-
-def test_nothing_missing_moves_the_mark_all_the_same(cache, ledger, table):
-    """A plan without rows to append commits its watermark once, in an empty commit."""
-    observe(cache)
-    write_deltalake(table, one(1))
-    DeltaLakeInstrumentor().uninstrument()
-    plan = ledger.reconcile()
-    before = ledger.root.open_table(INVENTORY).version()
-    assert (plan.is_clean, plan.apply(), plan.apply()) == (True, 0, 0)
-    assert ledger.root.open_table(INVENTORY).version() == before + 1
-    assert ledger.reconcile().commits == 0
-
-
-def test_a_bound_in_time_leaves_the_mark_where_it_was(ledger, table):
-    """With `since`, earlier commits are not reported, and the watermark does not advance."""
-    write_deltalake(table, one(1))
-    write_deltalake(table, one(2), mode="append")
-    add_commit(table, 2, {"commitInfo": {"timestamp": now_ms() + 3_600_000, "operation": "WRITE"}})
-    since = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30)
-    assert ledger.reconcile([table], since=since).apply() == 1
-    assert recorded_versions(ledger) == [2]
-    assert ledger.reconcile([table]).apply() == 2
-    assert recorded_versions(ledger) == [0, 1, 2]
-
-
-def test_a_log_without_its_beginning_is_told_from_its_checkpoint(ledger, table):
-    """Without commit 0 the table's id and name are read from the checkpoint."""
-    write_deltalake(table, one(0), name="orders")
-    for number in range(1, 4):
-        write_deltalake(table, one(number), mode="append")
-    DeltaTable(table).create_checkpoint()
-    for number in range(4, 6):
-        write_deltalake(table, one(number), mode="append")
-    for version in range(3):
-        commit_file(table, version).unlink()
-    assert ledger.reconcile([table]).apply() == 3
-    assert inventory_rows(ledger, "version, table_name")[0] == {
-        "version": 3,
-        "table_name": "orders",
-    }
-    assert ledger.reconcile([table]).commits == 0
-
-
-def test_a_log_cut_short_is_read_anew(ledger, table):
-    """If a log is shorter than its watermark, the watermark is ignored."""
-    for number in range(3):
-        write_deltalake(table, one(number), mode="append")
-    ledger.reconcile([table]).apply()
-    for version in (1, 2):
-        commit_file(table, version).unlink()
-    plan = ledger.reconcile([table])
-    assert (plan.commits, len(plan.phantom)) == (1, 2)
-
-
-def test_progress_is_told(ledger, table):
-    """`progress` gets the table, the number of commits read and their total."""
-    write_deltalake(table, one(1))
-    write_deltalake(table, one(2), mode="append")
-    seen = []
-    ledger.reconcile([table], progress=lambda *progress: seen.append(progress))
-    uri = ledger_uri(table)
-    assert (seen[0], seen[-1]) == ((uri, 0, 2), (uri, 2, 2))
-
-
-# --- concurrency -----------------------------------------------------------------------------
-
-
-def test_two_plans_of_the_same_time_append_once(tmp_path, ledger, table):
-    """Of two plans with the same findings, the second one appends nothing."""
-    observed_elsewhere(tmp_path, table, 2)
-    write_deltalake(table, one(3), mode="append")
-    plans = [ledger.reconcile([table]) for _ in range(2)]
-    write_deltalake(table, one(4), mode="append")
-    plans.append(ledger.reconcile([table]))
-    assert [plan.apply() for plan in plans] == [3, 0, 1]
-    assert recorded_versions(ledger) == [0, 1, 2, 3]
-    assert ledger.root.open_table(INVENTORY).transaction_version(LATE_APP_ID) == 2
-    assert ledger.reconcile([table]).commits == 0
-
-
-def reconcile_on_event(cache, tables, start, done):
-    ledger = Ledger(cache)
-    start.wait()
-    done.put(ledger.reconcile(tables).apply())
-    done.close()
-    done.join_thread()
-    os._exit(0)
-
-
-@pytest.mark.slow
-def test_processes_that_reconcile_at_once_append_each_commit_once(
-    tmp_path, cache, ledger, say, size
-):
-    """Of concurrent reconciles the first appends, and the others drop rows that exist by then."""
-    tables = [f"{tmp_path}/lake/{number}" for number in range(3)]
-    for table in tables:
-        observed_elsewhere(tmp_path, table, 10)
-        write_deltalake(table, one(0), mode="append")
-    count = size(4, 16)
-    start, done = PROCESSES.Barrier(count, timeout=60), PROCESSES.Queue()
-    arguments = (cache, tables, start, done)
-    processes = [PROCESSES.Process(target=reconcile_on_event, args=arguments) for _ in range(count)]
-    for process in processes:
-        process.start()
-    appended_by = [done.get(timeout=120) for _ in processes]
-    for process in processes:
-        process.join()
-    assert sum(appended_by) == 33
-    assert recorded_versions(ledger) == sorted(3 * list(range(11)))
-    say(f"reconcile: {count} processes at once, rows appended by each: {sorted(appended_by)}")
-
-
-@pytest.mark.slow
-def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger, table):
-    """While another process is alive, commits younger than a minute are left for a later pass."""
-    observed_elsewhere(tmp_path, table, 2)
-    old = now_ms() - int(2 * GRACE * 1000)
-    add_commit(table, 2, {"commitInfo": {"timestamp": old, "operation": "WRITE"}})
-    program = [sys.executable, PROGRAMS / "ledger_idler.py", ledger.root.uri]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
-        plan = ledger.reconcile([table])
-        assert (plan.counts, plan.unsettled) == ({**CLEAN, "foreign": 1}, 2)
-        assert plan.apply() == 1
-        # A commit that was skipped is read again, although a later one has a row.
-        assert ledger.reconcile([table]).commits == 3
-        other.communicate()
-    assert ledger.reconcile([table]).apply() == 2
-    assert recorded_versions(ledger, table) == [0, 1, 2]
-
-
-def add_old_commit(table, version, write_id):
-    """Add a commit that is older than `GRACE` to a log."""
-    old = now_ms() - int(2 * GRACE * 1000)
-    add_commit(
-        table,
-        version,
-        {
-            "commitInfo": {
-                "timestamp": old,
-                "operation": "WRITE",
-                "run_id": "run-1",
-                "write_id": write_id,
-            }
-        },
-    )
-    return old * 1000
-
-
-@pytest.mark.parametrize("marked", [True, False])
-def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
-    """A spooled write is left to its drain at any age, also if its commit has the caller's id."""
-    write_deltalake(table, one(0))
-    ledger.reconcile([table]).apply()
-    write_id = "00000000-0000-7000-8000-000000000001"
-    began = add_old_commit(table, 1, "callers-own" if marked else write_id)
-    told_later = {"table_uri": ledger_uri(table), "version": 1, "event_time": began}
-    spool = spool_in(ledger.spools)
-    if marked:
-        spool.append_provisional(
-            write_id, as_json(operation_row(write_id, _mark="callers-own", **told_later))
-        )
-    else:
-        spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, **told_later)))
-    plan = ledger.reconcile([table])
-    assert (plan.counts, plan.unsettled, plan.apply()) == (CLEAN, 1, 0)
-    assert ledger.reconcile([table]).commits == 1
-    spool._release_home()
-    assert ledger.reconcile([table]).is_clean
-    assert [row["source"] for row in inventory_rows(ledger)][1:] == ["observed"]
-
-
-def test_a_process_that_tells_late_adds_nothing(ledger, table):
-    """A row that is drained after its commit was reconciled is not appended."""
-    write_deltalake(table, one(0))
-    write_id = "00000000-0000-7000-8000-000000000001"
-    began = add_old_commit(table, 1, write_id)
-    assert ledger.reconcile([table]).apply() == 2
-    spool = spool_in(ledger.spools)
-    spool.append(RecordKind.ROW, write_id, as_json(operation_row(write_id, event_time=began)))
-    spool._release_home()
-    assert ledger.drain().operations == 0
-    assert [row["source"] for row in inventory_rows(ledger)] == ["reconciled", "reconciled"]
-
-
-@pytest.mark.slow
-def test_threads_that_write_while_another_reconciles_are_told_once(
-    tmp_path, cache, ledger, say, size
-):
-    """A write in progress in this process is not reported as missing."""
-    observe(cache, settings={"drain_interval": 0.05})
-    tables, count = [f"{tmp_path}/lake/{number}" for number in range(3)], size(40, 400)
-
-    def write(table):
-        for number in range(count):
-            write_deltalake(table, one(number), mode="append")
-
-    threads = [threading.Thread(target=write, args=(table,)) for table in tables]
-    for thread in threads:
-        thread.start()
-    passes = early = 0
-    while any(thread.is_alive() for thread in threads):
-        early += ledger.reconcile([f"{tmp_path}/lake/*"]).apply()
-        passes += 1
-    DeltaLakeInstrumentor().uninstrument()
-    assert ledger.reconcile([f"{tmp_path}/lake/*"], full=True).is_clean
-    assert [recorded_versions(ledger, table) for table in tables] == 3 * [list(range(count))]
-    assert early == 0
-    say(f"reconcile: {passes} passes while three threads made {3 * count} commits")
-
-
-@pytest.mark.slow
-def test_a_process_that_is_stopped_anywhere_is_told_once(cache, ledger, table, say, size):
-    """A process that is stopped around its first commit while others reconcile gets one row."""
-    program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300))]
-    left = found = 0
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
-        for line in writer.stdout:
-            time.sleep(random.uniform(0, 0.03))
-            os.kill(int(line), signal.SIGSTOP)
-            plan = ledger.reconcile([table])
-            left += plan.unsettled
-            found += plan.apply()
-            os.kill(int(line), signal.SIGCONT)
-    assert writer.returncode == 0
-    ledger.reconcile([table]).apply()
-    there = [int(path.stem) for path in sorted(Path(table, "_delta_log").glob("*.json"))]
-    assert recorded_versions(ledger) == there
-    assert ledger.reconcile([table], full=True).is_clean
-    say(
-        f"reconcile: {len(there)} commits of stopped processes, {left} left alone, {found} appended early"
-    )

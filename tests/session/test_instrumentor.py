@@ -1,4 +1,4 @@
-"""Instrumented sessions write Delta tables without changes to the program; uninstrument restores them."""
+"""Instrumented sessions write Delta tables without changes to the program."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import asyncio
 import importlib
 import importlib.metadata
 import json
-import multiprocessing
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from datafusion import DataFrame, ParquetWriterOptions, SessionContext
-from datafusion.catalog import Catalog, Schema
+from datafusion import ParquetWriterOptions, SessionContext
 from deltalake import DeltaTable, write_deltalake
-from deltalake._internal import RawDeltaTable
 from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 
 from deltawitness import (
@@ -27,60 +23,13 @@ from deltawitness import (
     ObservedSessionContext,
     Settings,
     read_commit_metadata,
-    run,
 )
 from deltawitness.commit import history
-from deltawitness.commit.private_api import FUNCTION_SEAMS
 from deltawitness.exceptions import RepeatedStatementWarning, StatementError
-from deltawitness.observe import current_observer
 from deltawitness.semconv import Operation
 from deltawitness.session.frame_handlers import TERMINAL
 from deltawitness.testing import InMemoryTelemetry
-
-PATCHED = (SessionContext, DataFrame, Catalog, Schema)
-
-
-@contextmanager
-def observed():
-    """DataFusion's classes, patched for the block."""
-    instrumentor = DataFusionInstrumentor()
-    instrumentor.instrument()
-    try:
-        yield instrumentor
-    finally:
-        if instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.uninstrument()
-
-
-@pytest.fixture
-def instrumented():
-    """Patch DataFusion's classes for the test."""
-    with observed() as instrumentor:
-        yield instrumentor
-
-
-def rows(*ids):
-    return pa.table({"id": pa.array(ids, pa.int64()), "word": ["w"] * len(ids)})
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A Delta table of three rows."""
-    write_deltalake(tmp_path / "table", rows(1, 2, 3))
-    return tmp_path / "table"
-
-
-@pytest.fixture
-def ctx(table, instrumented):
-    """A plain session with the table registered as `t`."""
-    context = SessionContext()
-    context.register_delta("t", table)
-    return context
-
-
-def ids(uri):
-    return sorted(pa.table(DeltaTable(uri).scan(["id"]))["id"].to_pylist())
-
+from helpers.patched_sessions import ids, observed, rows
 
 STATEMENTS = {
     "INSERT": ("INSERT INTO t VALUES (4, 'x')", 1, Operation.WRITE, [1, 2, 3, 4]),
@@ -96,6 +45,28 @@ STATEMENTS = {
         [1, 2, 9],
     ),
 }
+
+
+@pytest.fixture
+def instrumented():
+    """Patch DataFusion's classes for the test."""
+    with observed() as instrumentor:
+        yield instrumentor
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A Delta table of three rows."""
+    write_deltalake(tmp_path / "table", rows(1, 2, 3))
+    return tmp_path / "table"
+
+
+@pytest.fixture
+def ctx(table, instrumented):
+    """A plain session with the table registered as `t`."""
+    context = SessionContext()
+    context.register_delta("t", table)
+    return context
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -317,219 +288,6 @@ def test_a_frame_made_while_it_was_on_is_a_plain_one_afterwards(table, captured_
     with pytest.raises(Exception, match="Insert into not implemented"):
         statement.collect()
     assert len(captured_writes) == 0
-
-
-# --- beside the others -----------------------------------------------------------------------------------
-
-ORDERS = {
-    "delta-rs first": (DeltaLakeInstrumentor, DataFusionInstrumentor),
-    "DataFusion first": (DataFusionInstrumentor, DeltaLakeInstrumentor),
-}
-
-
-@pytest.fixture(params=ORDERS)
-def both(request):
-    """Apply both instrumentors in either order; return the events of delta-rs' own."""
-    told, made = [], [instrumentor() for instrumentor in ORDERS[request.param]]
-    for each in made:
-        each.instrument(sinks=[told.append])
-    yield told
-    for each in made:
-        if each.is_instrumented_by_opentelemetry:
-            each.uninstrument()
-
-
-def delivered(told):
-    """Return the delivered events as operation and versions."""
-    current_observer().flush()
-    return [(event.intent.operation.value, event.outcome.versions) for event in told]
-
-
-def test_both_instrumentors_tell_each_write_once(table, both):
-    """Writes by SQL, by frame and by the delta-rs API are one event each."""
-    ctx = SessionContext()
-    ctx.register_delta("t", table)
-    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
-    ctx.sql("UPDATE t SET id = 5 WHERE id = 4").collect()
-    ctx.table("t").write_delta(table, mode="append")
-    write_deltalake(table, ctx.table("t"), mode="overwrite")
-    DeltaTable(table).delete("id = 1")
-    assert delivered(both) == [
-        ("WRITE", (1,)),
-        ("UPDATE", (2,)),
-        ("WRITE", (3,)),
-        ("WRITE", (4,)),
-        ("DELETE", (5,)),
-    ]
-
-
-def test_an_observed_context_beside_both_instrumentors_tells_each_write_once(table, both, tmp_path):
-    """It runs a statement once, although its base class is patched."""
-    ctx = ObservedSessionContext()
-    ctx.register_delta("t", table)
-    frame = ctx.sql("INSERT INTO t VALUES (4, 'x')")
-    assert "not run yet" in repr(frame)
-    assert frame.to_pydict() == {"count": [1]}
-    ctx.sql("DELETE FROM t WHERE id = 1").show()
-    ctx.table("t").write_table("t")
-    ctx.table("t").write_delta(table, mode="append")
-    assert delivered(both) == [
-        ("WRITE", (1,)),
-        ("DELETE", (2,)),
-        ("WRITE", (3,)),
-        ("WRITE", (4,)),
-    ]
-    assert ids(table) == sorted([2, 3, 4] * 4)
-    ctx.table("t").write_parquet(tmp_path / "a.parquet")
-    current_observer().flush()
-    assert len(both) == 5
-
-
-def test_a_proxy_over_a_patched_context_writes_once(ctx, table, captured_writes):
-    """Proxy and patched context share one session."""
-    proxy = ObservedSessionContext(ctx)
-    proxy.sql("INSERT INTO t VALUES (4, 'x')").collect()
-    ctx.sql("INSERT INTO t VALUES (5, 'x')").collect()
-    assert ids(table) == [1, 2, 3, 4, 5]
-    assert proxy.table("t").count() == ctx.table("t").count() == 5
-    assert [event.outcome.versions for event in captured_writes] == [(1,), (2,)]
-
-
-def test_alone_it_observes_what_sessions_write_and_nothing_else(ctx, table):
-    """A delta-rs write outside a session has no commit metadata of ours."""
-    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
-    write_deltalake(table, rows(5), mode="append")
-    assert read_commit_metadata(table, 1).write_id is not None
-    assert read_commit_metadata(table, 2).metadata == {}
-
-
-# --- on and off ---------------------------------------------------------------------------------------------
-
-
-def attributes():
-    """Return every attribute of the patched classes, as the object itself."""
-    return {(owner, name): value for owner in PATCHED for name, value in vars(owner).items()}
-
-
-def seams():
-    """Return every attribute of delta-rs that may be patched, as the object itself."""
-    owners = [RawDeltaTable, *{importlib.import_module(seam.module) for seam in FUNCTION_SEAMS}]
-    return {(owner, name): value for owner in owners for name, value in vars(owner).items()}
-
-
-@pytest.mark.parametrize("order", ["in turn", "one twice", "across"])
-def test_uninstrument_puts_every_original_object_back(order, table, caplog):
-    """The attributes are the same objects, and there are no others."""
-    before = attributes()
-    fusion, delta = DataFusionInstrumentor(), DeltaLakeInstrumentor()
-    fusion.instrument()
-    if order == "one twice":
-        fusion.instrument()  # logs a warning, and does nothing
-    if order == "across":
-        delta.instrument()
-    assert attributes() != before
-    ctx = SessionContext()
-    ctx.register_delta("t", table)
-    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
-    fusion.uninstrument()
-    if order == "across":
-        delta.uninstrument()
-    assert attributes().keys() == before.keys()
-    assert all(value is before[key] for key, value in attributes().items())
-    assert not hasattr(ctx, "register_delta")
-    assert not hasattr(ctx.table("t"), "write_delta")
-
-
-def test_uninstrument_leaves_nothing_in_delta_rs(table):
-    """delta-rs is restored if no other instrumentor is active."""
-    before = seams()
-    with observed():
-        ctx = SessionContext()
-        ctx.register_delta("t", table)
-        ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
-    assert all(value is before[key] for key, value in seams().items())
-    assert current_observer() is None
-
-
-def test_uninstrument_leaves_the_other_instrumentor_alone(table, captured_writes):
-    """Each instrumentor removes only its own patches."""
-    with observed():
-        pass
-    write_deltalake(table, rows(4), mode="append")
-    assert len(captured_writes) == 1
-
-
-def test_sessions_are_observed_when_the_other_instrumentor_is_taken_away(ctx, table):
-    """Commits still have our metadata, with the plan's hash."""
-    delta = DeltaLakeInstrumentor()
-    delta.instrument()
-    delta.uninstrument()
-    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
-    assert "plan_hash" in read_commit_metadata(table).metadata
-
-
-def test_it_is_put_on_again(table, captured_writes):
-    """A program can instrument and uninstrument repeatedly."""
-    for number in (4, 5):
-        with observed():
-            ctx = SessionContext()
-            ctx.register_delta("t", table)
-            ctx.sql(f"INSERT INTO t VALUES ({number}, 'x')").collect()
-    assert ids(table) == [1, 2, 3, 4, 5]
-    assert len(captured_writes) == 2
-
-
-def test_an_engine_without_an_observed_method_is_left_as_it_is(monkeypatch):
-    """Either all methods are patched or none."""
-    monkeypatch.delattr(Schema, "register_table")
-    before = attributes()
-    with pytest.raises(AttributeError, match="register_table"):
-        DataFusionInstrumentor()._instrument()
-    assert attributes() == before
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_program_that_subclasses_a_session_is_observed(
-    wrapped, table, instrumented, captured_writes
-):
-    """Methods of the subclass come first, and the methods that they call are observed."""
-
-    class Own(SessionContext):
-        def sql(self, query, *args, **kwargs):
-            return super().sql(query.replace("TABLE_OF_MINE", "t"), *args, **kwargs)
-
-    ctx = ObservedSessionContext(Own()) if wrapped else Own()
-    ctx.register_delta("t", table)
-    assert ctx.sql("INSERT INTO TABLE_OF_MINE VALUES (4, 'x')").to_pydict() == {"count": [1]}
-    assert ids(table) == [1, 2, 3, 4]
-    assert len(captured_writes) == 1
-
-
-def test_an_observed_context_goes_on_when_it_is_taken_away(table, captured_writes):
-    """The proxy does not depend on the patches."""
-    with observed():
-        ctx = ObservedSessionContext()
-        ctx.register_delta("t", table)
-    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
-    assert ctx.table("t").count() == 4
-    assert len(captured_writes) == 1
-
-
-def _insert(uri):
-    ctx = SessionContext()
-    ctx.register_table("t", DeltaTable(uri))
-    ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
-
-
-@pytest.mark.slow
-def test_a_spawned_child_is_as_instrumented_as_its_parent(table, instrumented, captured_writes):
-    """The child writes in its parent's run."""
-    with run("nightly") as context:
-        child = multiprocessing.get_context("spawn").Process(target=_insert, args=(table,))
-        child.start()
-        child.join()
-    assert child.exitcode == 0
-    assert read_commit_metadata(table).run_id == context.run_id
 
 
 # --- as others start it ---------------------------------------------------------------------------------

@@ -1,0 +1,144 @@
+"""The command line keeps a ledger of each program that it runs."""
+
+from __future__ import annotations
+
+import signal
+import textwrap
+
+import pytest
+
+from deltawitness import Ledger
+from deltawitness.semconv import Env
+from helpers.ledger_commands import LOAD, json_of, run
+
+
+@pytest.mark.slow
+def test_a_program_keeps_a_ledger_in_its_working_directory(here):
+    """Which git leaves alone; the summary says where it is, and how to see the run."""
+    assert (here / ".deltawitness/.gitignore").read_text() == "*\n"
+    load = json_of("runs", "--job", "load")[0]
+    last_line = (here / "said.txt").read_text().splitlines()[-1]
+    expected = f"ledger {here / '.deltawitness'}: deltawitness show {load['run_id']}"
+    assert last_line == expected
+
+
+@pytest.mark.slow
+def test_a_program_that_writes_nothing_leaves_nothing_behind(tmp_path):
+    """However it ends; nor does its summary tell of a ledger."""
+    for text in (
+        "print(1)",
+        "raise SystemExit(3)",
+        "import deltalake, os; os.kill(os.getpid(), 9)",
+    ):
+        done = run(tmp_path, text)
+        assert "ledger" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_run_of_a_program_that_writes_nothing_is_told_where_there_is_a_ledger(tmp_path):
+    """It is one of the runs, with nothing in it."""
+    run(tmp_path, LOAD, options=["--job", "load"])
+    run(tmp_path, "print(1)", options=["--job", "idle"])
+    rows = Ledger(tmp_path / ".deltawitness").runs().sort("start_time").to_pylist()
+    assert [(row["job"], row["status"], row["writes"]) for row in rows] == [
+        ("load", "ok", 4),
+        ("idle", "ok", 0),
+    ]
+
+
+@pytest.mark.slow
+def test_the_run_of_a_program_whose_children_write_ends_as_the_program_does(tmp_path):
+    """Although it has written nothing itself."""
+    text = f"""
+        import subprocess, sys
+        subprocess.run([sys.executable, "-c", {textwrap.dedent(LOAD)!r}], check=True)
+        raise RuntimeError("after all")
+    """
+    assert run(tmp_path, text).returncode == 1
+    (row,) = Ledger(tmp_path / ".deltawitness").runs().to_pylist()
+    assert (row["status"], row["error_type"], row["writes"]) == ("error", "RuntimeError", 4)
+    assert row["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [(["--no-ledger"], {}), ([], {Env.LEDGER.value: "false"})],
+    ids=["option", "variable"],
+)
+@pytest.mark.slow
+def test_a_ledger_that_is_not_wanted_is_not_kept(options, variables, tmp_path):
+    """By an option, or by the setting."""
+    done = run(tmp_path, LOAD, options=options, **variables)
+    assert done.returncode == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["lake"]
+    assert "ledger" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_cache_root_of_the_environment_is_kept_to(tmp_path):
+    """Also by a program that goes elsewhere; it is somebody's own folder, so git may look at it."""
+    (tmp_path / "else").mkdir()
+    text = "import os; os.chdir('else')\n" + textwrap.dedent(LOAD)
+    done = run(tmp_path, text, DELTAWITNESS_CACHE_ROOT="cache")
+    assert str(tmp_path / "cache") in "".join(done.stderr.splitlines())  # a long line is wrapped
+    assert sorted(entry.name for entry in (tmp_path / "cache").iterdir()) == [
+        "cache_ledgers",
+        "cache_spool",
+    ]
+    assert Ledger(tmp_path / "cache").inventory().count() == 5
+
+
+@pytest.mark.slow
+def test_a_cache_root_that_is_a_uri_stays_what_it_is(tmp_path):
+    """Percent-encoded blanks and all."""
+    root = (tmp_path / "a b").as_uri()
+    assert run(tmp_path, LOAD, DELTAWITNESS_CACHE_ROOT=root).returncode == 0
+    assert Ledger(tmp_path / "a b").inventory().count() == 5
+
+
+@pytest.mark.slow
+def test_a_ledger_that_cannot_be_written_is_no_matter_of_the_program(tmp_path):
+    """What was spooled waits for better times, and the exit code is the program's own."""
+    (tmp_path / ".deltawitness").mkdir()
+    (tmp_path / ".deltawitness/cache_ledgers").write_text("in the way")
+    done = run(tmp_path, LOAD + "\n    raise SystemExit(3)", options=["--quiet"])
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "deltawitness: drain failed with" in done.stderr
+    (tmp_path / ".deltawitness/cache_ledgers").unlink()
+    assert json_of("drain", "--root", tmp_path / ".deltawitness")["operations"] == 5
+
+
+def test_a_killed_program_is_told_of_by_the_command_that_ran_it(here):
+    """Its run ended with an error and its signal, and each of its writes is a row."""
+    (row,) = [each for each in json_of("runs", "--status", "error") if each["exit_code"] == -9]
+    assert (row["job"], row["writes"], row["rows_added"]) == ("killed", 4, 4)
+    rows = json_of("writes", "--run", row["run_id"])
+    assert [(row["version"], row["result"]) for row in rows] == [
+        (version, "write") for version in (3, 2, 1, 0)
+    ]
+    assert (
+        "the program was ended by SIGKILL: its last writes may be missing above"
+        in (here / "said_last.txt").read_text()
+    )
+    assert row["run_id"] in (here / "said_last.txt").read_text().splitlines()[-1]
+
+
+IN_THE_MIDDLE = """
+    import os, signal, pyarrow as pa
+    from deltalake import write_deltalake
+    def batches():
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield
+    schema = pa.schema([("x", pa.int64())])
+    write_deltalake("t", pa.RecordBatchReader.from_batches(schema, batches()))
+"""
+
+
+@pytest.mark.slow
+def test_a_program_that_is_killed_inside_its_first_write_is_told_of(tmp_path):
+    """Its run is there, although it has never finished anything."""
+    assert run(tmp_path, IN_THE_MIDDLE).returncode == -signal.SIGKILL
+    (row,) = Ledger(tmp_path / ".deltawitness").runs().to_pylist()
+    assert (row["status"], row["exit_code"], row["writes"]) == ("error", -9, 0)
