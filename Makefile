@@ -47,11 +47,11 @@ test-collector: $(READY) collector  ## the tests of the Collector; builds it, wh
 	$(PYTEST) tests/collector
 
 test-long: $(READY) collector  ## every test, with the full sizes of fault and property tests
-	DELTAWITNESS_TEST_SIZE=long $(PYTEST)
+	TEST_SIZE=long $(PYTEST)
 
 coverage: $(READY) collector  ## every test, with branch coverage of at least 95 %
 	$(BIN)/coverage erase
-	DELTAWITNESS_TEST_SIZE=ci $(BIN)/coverage run -m pytest -q $(PARALLEL)
+	TEST_SIZE=ci $(BIN)/coverage run -m pytest -q $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

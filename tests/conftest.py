@@ -18,7 +18,7 @@ from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.run import forget_process_run
 from deltawitness.semconv import Env
 
-IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
+IS_LONG = os.environ.get("TEST_SIZE") == "long"
 
 settings.register_profile(
     "fair", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]

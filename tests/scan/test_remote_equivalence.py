@@ -31,7 +31,7 @@ from helpers.sql_statements import (
 
 pytestmark = pytest.mark.slow
 
-IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
+IS_LONG = os.environ.get("TEST_SIZE") == "long"
 
 QUERIES = 3_000 if IS_LONG else 50
 SEQUENCES = 600 if IS_LONG else 8

@@ -30,9 +30,9 @@ from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, sour
 
 pytestmark = pytest.mark.slow
 
-IS_LONG = os.environ.get("DELTAWITNESS_TEST_SIZE") == "long"
+IS_LONG = os.environ.get("TEST_SIZE") == "long"
 
-SEQUENCES = {"long": 2_500, "ci": 80}.get(os.environ.get("DELTAWITNESS_TEST_SIZE"), 50)
+SEQUENCES = {"long": 2_500, "ci": 80}.get(os.environ.get("TEST_SIZE"), 50)
 SEQUENCES_ON_A_SERVER = 2_500 if IS_LONG else 8
 
 counted: Counter[str] = Counter()
