@@ -134,6 +134,8 @@ def pytest_configure(config):
     program that a test starts; a signal with a handler has its default action there. The handler
     does nothing, so this process still ignores the signal.
     """
+    for variable in ("COLUMNS", "LINES"):  # pytest-xdist sets them in its workers
+        os.environ.pop(variable, None)
     config.stash[STDERR] = os.dup(2)
     config.stash[IGNORED] = getattr(config, "workerinput", {}).get("ignored") or [
         int(number) for number in STOPPING_SIGNALS if signal.getsignal(number) is signal.SIG_IGN

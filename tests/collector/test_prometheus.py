@@ -102,8 +102,8 @@ def observed_program(one, folder):
     for _ in range(2):
         cache.view("orders_view", "SELECT x, x + 1 AS y FROM orders").collect()
     # Hard to provoke: increment the library's counters directly.
-    InternalCounters(meters).error("spans")
-    InternalCounters(meters).dropped("delivery")
+    InternalCounters(meters).count_error("spans")
+    InternalCounters(meters).count_dropped("delivery")
     meters.get_meter(SCOPE_NAME).create_counter(METRIC_COMMIT_RETRIES, "{retry}").add(
         1, {"db.operation.name": "WRITE"}
     )
