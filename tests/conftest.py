@@ -54,6 +54,7 @@ LONGEST = (
     "activation/test_exit_status",
     "session/test_pending_statements",
     "project/test_docs",
+    "telemetry/test_run_span",
     "ledger/test_kill",
     "cli/test_commands",
     "session/test_proxy",

@@ -218,9 +218,14 @@ def test_ctrl_c_during_an_insert(uri):
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        ctx.sql("INSERT INTO t SELECT slow(id) FROM src").collect()
-    thread.join()
+    # The shell may have started the run with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            ctx.sql("INSERT INTO t SELECT slow(id) FROM src").collect()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     table = sorted(DeltaTable(uri).to_pyarrow_table()["id"].to_pylist())
     assert ids(ctx, "t") == ids(ctx, "v") == table == list(range(1, 24))
