@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -220,9 +221,18 @@ def say(request):
 
 
 def pytest_sessionfinish(session):
-    """Send the lines of a worker of pytest-xdist to the process that prints the summary."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["said"] = session.config.stash.get(SAID, [])
+    """Send the lines of a worker of pytest-xdist to the process that prints the summary.
+
+    Also save the coverage data of the worker now: pytest-xdist kills a worker that takes more than
+    10 seconds to exit.
+    """
+    if not hasattr(session.config, "workeroutput"):
+        return
+    session.config.workeroutput["said"] = session.config.stash.get(SAID, [])
+    coverage = sys.modules.get("coverage")
+    measuring = None if coverage is None else coverage.Coverage.current()
+    if measuring is not None:
+        measuring.save()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -305,7 +305,7 @@ def test_a_trace_is_shown_whether_it_is_exported_or_not(exporter, tmp_path):
         command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True
     )
     assert done.returncode == 7, done.stderr
-    assert "WRITE t" in done.stderr
+    assert "WRITE append t" in done.stderr
     assert done.stdout.count('"process.exit.code": 7') == (exporter == "console")
 
 
