@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltawitness import table_id
-from deltawitness.locations import canonical_uri, local_file, local_path, strip_credentials
+from deltawitness.locations import canonical_uri, is_uri, local_path, strip_credentials
 
 
 def test_the_spelling_of_a_local_table_makes_no_difference(tmp_path, monkeypatch):
@@ -99,16 +99,23 @@ def test_credentials_are_stripped_from_a_location(uri, expected):
 
 
 @pytest.mark.parametrize(
-    ("location", "of_table", "of_file"),
+    ("location", "path"),
     [
-        ("/data/t", "/data/t", Path("/data/t")),
-        ("file:///data/a%20b", "/data/a b", Path("/data/a b")),
-        ("s3://b/t", None, None),
-        ("data/t", "data/t", Path("data/t")),
-        ("abfss://c@acc/t", None, None),
+        ("/data/t", "/data/t"),
+        ("/data/a://t", "/data/a://t"),
+        ("data/t", "data/t"),
+        ("data/a://t", "data/a://t"),
+        ("file:///data/a%20b", "/data/a b"),
+        ("file://localhost/data/t", "/data/t"),
+        ("file:/data/t", "/data/t"),
+        ("FILE:/data/t", "/data/t"),
+        ("s3://b/t", None),
+        ("abfss://c@acc/t", None),
     ],
 )
-def test_the_path_of_a_location_on_a_local_disk(location, of_table, of_file):
-    """A plain path and a `file://` URI have a local path; a location on an object store has none."""
-    assert local_path(location) == of_table
-    assert local_file(location) == of_file
+def test_the_path_of_a_location_on_a_local_disk(location, path):
+    """A plain path and a `file:` URI have a local path; a location on an object store has none."""
+    assert local_path(location) == path
+    assert is_uri(location) == (path != location)
+    if path is not None:
+        assert canonical_uri(location) == canonical_uri(path)

@@ -7,15 +7,14 @@ import os
 import posixpath
 import re
 from functools import lru_cache
-from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from deltawitness.hashing import digest
 
 __all__ = [
     "canonical_uri",
+    "is_uri",
     "last_segment",
-    "local_file",
     "local_path",
     "spellings",
     "strip_credentials",
@@ -49,7 +48,7 @@ def canonical_uri(uri: str | os.PathLike[str]) -> str:
     True
     """
     text = os.fspath(uri)
-    if text.startswith("file:"):
+    if _is_file_uri(text):
         return _local(unquote(urlsplit(text).path))
     match = _SCHEME.match(text)
     return _local(os.path.abspath(text)) if match is None else _remote(text)  # noqa: PTH100 - Path.absolute keeps `..`
@@ -94,30 +93,35 @@ def strip_credentials(uri: str) -> str:
 
 
 def local_path(uri: str) -> str | None:
-    """Return the path of a table's location on a local disk; None for one on an object store.
+    """Return the path of a location on a local disk; None for one on an object store.
 
-    As in delta-rs, a location is local if it begins with `file:` or has no scheme at its start.
+    As in delta-rs and DataFusion, a location is local if it begins with `file:` or has no scheme at
+    its start.
+
+    Args:
+        uri: location of a table or of files.
 
     >>> local_path("file:///data/a%20b/"), local_path("s3://bucket/t")
     ('/data/a b/', None)
+    >>> local_path("file:/data/t"), local_path("/data/a://t")
+    ('/data/t', '/data/a://t')
     """
-    if uri.startswith("file:"):
+    if _is_file_uri(uri):
         return unquote(urlsplit(uri).path)
     return None if _SCHEME.match(uri) else uri
 
 
-def local_file(location: str) -> Path | None:
-    """Return the path of files that DataFusion or a pipeline writes; None for those on an object store.
+def is_uri(location: str) -> bool:
+    """Return whether a location is a URI, and not a path.
 
-    Two rare spellings differ from :func:`local_path`: `file:/t` is a relative path here, and a path
-    that contains `://` is remote.
-
-    >>> local_file("file:///data/a%20b").as_posix(), local_file("s3://bucket/t")
-    ('/data/a b', None)
+    >>> is_uri("file:/data/t"), is_uri("s3://bucket/t"), is_uri("data/a://t")
+    (True, True, False)
     """
-    if location.startswith("file://"):
-        return Path(unquote(urlsplit(location).path))
-    return None if "://" in location else Path(location)
+    return _is_file_uri(location) or _SCHEME.match(location) is not None
+
+
+def _is_file_uri(text: str) -> bool:
+    return text[:5].lower() == "file:"
 
 
 # --- ids and names -----------------------------------------------------------------------------------

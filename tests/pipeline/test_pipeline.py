@@ -100,6 +100,15 @@ def test_modes_do_what_they_say(form, tmp_path):
     assert count() == 3
 
 
+@pytest.mark.parametrize("form", ["file:{}/t", "file://{}/t", "{}/a://t"])
+def test_files_are_written_to_each_spelling_of_a_local_directory(form, tmp_path, monkeypatch):
+    """The directory is the one that DataFusion writes to under the same location."""
+    monkeypatch.chdir(tmp_path)
+    WritePipeline().write(WriteRequest(source=DATA, destination=form.format(tmp_path), format="csv"))
+    (path,) = tmp_path.rglob("*.csv")
+    assert path.parent in {tmp_path / "t", tmp_path / "a:" / "t"}
+
+
 def test_partitions_and_options_reach_the_files(tmp_path):
     """Hive partitions, a delimiter and a header setting are applied to the files."""
     request = WriteRequest(

@@ -189,6 +189,20 @@ def test_exported_files_are_told_once(ctx, tmp_path, captured_writes):
     ]
 
 
+@pytest.mark.parametrize("form", ["file:{}/a.csv", "FILE:{}/a.csv", "{}/a://b.csv", "file:{}/c%20d"])
+def test_files_are_counted_in_each_spelling_of_a_local_destination(
+    form, ctx, tmp_path, captured_writes
+):
+    """A destination without `//` after `file:`, and a path that contains `://`, are local."""
+    (tmp_path / "c d").mkdir()
+    ctx.sql(f"COPY t TO '{form.format(tmp_path)}' STORED AS CSV").collect()
+    (path,) = tmp_path.rglob("*.csv")
+    (event,) = captured_writes
+    metrics = event.outcome.metrics
+    assert (metrics.rows_added, metrics.files_added) == (3, 1)
+    assert metrics.bytes_added == path.stat().st_size
+
+
 def test_an_export_with_writer_options_is_told_once(ctx, tmp_path, captured_writes):
     """`write_parquet` with options calls `write_parquet_with_options`, which is observed, too."""
     ctx.table("t").write_parquet(tmp_path / "a.parquet", ParquetWriterOptions())

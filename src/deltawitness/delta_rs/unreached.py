@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltawitness.events import Landed, NoCommitReason
+from deltawitness.locations import is_uri
 from deltawitness.observe.write_context import NO_ATTRIBUTES, current_write_context
 from deltawitness.observe.write_watch import record_write
 from deltawitness.semconv import CacheOperation, Operation
@@ -101,7 +102,7 @@ def location_of(target: object) -> str | None:
     if isinstance(target, str | Path):
         location = str(target)
         # Absolute, because the program may have changed its directory when the event is made.
-        return location if "://" in location else os.path.abspath(location)  # noqa: PTH100 - text, not a file
+        return location if is_uri(location) else os.path.abspath(location)  # noqa: PTH100 - text, not a file
     found = getattr(target, "table_uri", None)
     return found if isinstance(found, str) else None
 

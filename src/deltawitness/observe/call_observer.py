@@ -17,6 +17,7 @@ from deltawitness.events import Landed, NoCommitReason, WriteIntent
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id, now_ns
 from deltawitness.internal_errors import fact, report
+from deltawitness.locations import is_uri
 from deltawitness.observe.call_result import (
     failure_from,
     read_commit,
@@ -275,5 +276,5 @@ class CallObserver:
 
 def _absolute(location: str) -> str:
     """Return a location that stays valid when the program changes its working directory."""
-    is_absolute = location.startswith("/") or "://" in location
+    is_absolute = location.startswith("/") or is_uri(location)
     return location if is_absolute else os.path.abspath(location)  # noqa: PTH100 - text, not a file

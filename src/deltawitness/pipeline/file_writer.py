@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.ids_and_clock import new_id
-from deltawitness.locations import local_file
+from deltawitness.locations import local_path
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteRequest
 
 if TYPE_CHECKING:
@@ -41,8 +41,9 @@ def write_files(request: WriteRequest, reader: pa.RecordBatchReader) -> int | No
         FileExistsError: the target exists and the mode is `error`.
     """
     destination: Any = request.destination
-    target = local_file(os.fspath(destination))
-    assert target is not None  # the request is validated: files have a local destination
+    path = local_path(os.fspath(destination))
+    assert path is not None  # the request is validated: files have a local destination
+    target = Path(path)
     if target.exists() and request.mode is WriteMode.IGNORE:
         return None
     if target.exists() and request.mode is WriteMode.ERROR:

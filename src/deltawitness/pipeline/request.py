@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deltawitness.exceptions import WriteRequestError
+from deltawitness.locations import local_path
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable, WriterProperties
@@ -139,9 +140,9 @@ class WriteRequest:
             if getattr(self, name) is not None:
                 msg = f"{name}: only with format delta"
                 raise WriteRequestError(msg)
-        is_local = isinstance(self.destination, str | os.PathLike) and (
-            "://" not in os.fspath(self.destination)
-            or os.fspath(self.destination).startswith("file://")
+        is_local = (
+            isinstance(self.destination, str | os.PathLike)
+            and local_path(os.fspath(self.destination)) is not None
         )
         if not is_local:
             msg = f"destination: {self.format} is written to a local directory only"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltawitness.locations import local_path, table_id
+from deltawitness.locations import is_uri, local_path, table_id
 from deltawitness.semconv import DEFAULT_CACHE_ROOT, LOCK_DIRECTORY, SPOOL_DIRECTORY
 from deltawitness.settings import Settings, state_folder
 
@@ -32,7 +32,7 @@ def is_enabled(settings: Settings) -> bool:
 def absolute_root(settings: Settings) -> str:
     """Return the cache root of the settings, as an absolute path or URI."""
     given = settings.cache_root or DEFAULT_CACHE_ROOT
-    return given if "://" in given else str(Path(given).absolute())
+    return given if is_uri(given) else str(Path(given).absolute())
 
 
 def resolve(settings: Settings) -> Settings:

@@ -15,7 +15,7 @@ from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.events import CommitMetrics
 from deltawitness.forks import importing
 from deltawitness.internal_errors import guard, report
-from deltawitness.locations import local_file
+from deltawitness.locations import local_path
 from deltawitness.observe import Observer
 from deltawitness.semconv import CacheOperation, Operation
 from deltawitness.session.core.filter_fallback import call_frame
@@ -140,11 +140,11 @@ Files = dict[str, tuple[int, int]]
 
 
 def _files(location: str) -> Files:
-    place = local_file(location)
+    place = local_path(location)
     if place is None:
         return {}
     found = {}
-    for path in _below(place):
+    for path in _below(Path(place)):
         with suppress(FileNotFoundError):  # another process has deleted it
             found[str(path)] = _identity(path)
     return found
@@ -190,7 +190,7 @@ class _WrittenFiles:
         Args:
             rows: the number of rows if the engine returned it; None counts them in local files.
         """
-        if local_file(self._location) is None:
+        if local_path(self._location) is None:
             return CommitMetrics(rows_added=rows)
         size = sum(size for _, size in self._files.values())
         if rows is None:
