@@ -468,6 +468,8 @@ class Env(StrEnum):
     """Set by `deltawitness run`: its process id and the lock that it holds while the program runs."""
     REPLACED_PID = "DELTAWITNESS_REPLACED_PID"
     """Set at `os.exec*`: the process id, by which the new program recognizes and continues the run."""
+    CHOSEN_ROOT = "DELTAWITNESS_CHOSEN_ROOT"
+    """Set by `deltawitness run`: its `DELTAWITNESS_CACHE_ROOT`, which `DELTAWITNESS_ROOT` overrides."""
     DIAGNOSTICS_SINK = "DELTAWITNESS_DIAGNOSTICS_SINK"
     """`otel`, `memory`, `both` or `none`."""
     TABLE_ID_KEY = "DELTAWITNESS_TABLE_ID_KEY"

@@ -271,11 +271,15 @@ class Settings:
 
 
 def _with_root_alias(variables: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the variables with the value of `DELTAWITNESS_ROOT` under its older name as well."""
+    """Return the variables with the value of `DELTAWITNESS_ROOT` under its older name as well.
+
+    A value under the older name that `deltawitness run` has chosen is no conflict: the program, or the
+    command line that starts it, has set the other.
+    """
     root, cache_root = variables.get(Env.ROOT), variables.get(Env.CACHE_ROOT)
     if not root or root == cache_root:
         return variables
-    if cache_root:
+    if cache_root and cache_root != variables.get(Env.CHOSEN_ROOT):
         msg = f"{Env.ROOT} and {Env.CACHE_ROOT} name different locations: unset one of them"
         raise ConfigurationError(msg)
     return {**variables, Env.CACHE_ROOT: root}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from datetime import timedelta
 
 import pyarrow as pa
@@ -100,6 +103,47 @@ def test_the_root_has_two_names():
         Settings.from_env(both | {Env.ROOT.value: "y"})
 
 
+def test_the_root_that_the_command_has_chosen_is_no_conflict():
+    """`DELTAWITNESS_ROOT` overrides it; a root that the user has given is a conflict as without the command."""
+    chosen = {Env.CACHE_ROOT.value: "x", Env.CHOSEN_ROOT.value: "x"}
+    assert Settings.from_env(chosen).cache_root == "x"
+    assert Settings.from_env(chosen | {Env.ROOT.value: "y"}).cache_root == "y"
+    with pytest.raises(ConfigurationError, match="name different locations"):
+        Settings.from_env(chosen | {Env.CACHE_ROOT.value: "z", Env.ROOT.value: "y"})
+
+
+GIVEN_AND_SET = {
+    # Variables of the command, variables that the program's command line sets, the ledger of the writes.
+    "nothing is given": ({}, {Env.ROOT: "q"}, "q"),
+    "a root is given": ({Env.ROOT: "r"}, {Env.ROOT: "q"}, "q"),
+    "a root is given, and nothing is set": ({Env.ROOT: "r"}, {}, "r"),
+    "the older name is given": ({Env.CACHE_ROOT: "r"}, {Env.CACHE_ROOT: "q"}, "q"),
+    "two different ones": ({Env.CACHE_ROOT: "r"}, {Env.ROOT: "q"}, None),
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN_AND_SET)
+@pytest.mark.slow
+def test_a_program_under_the_command_may_choose_its_root(kind, tmp_path):
+    """The command makes no conflict of two variables that the program has not without the command."""
+    given, chosen, where = GIVEN_AND_SET[kind]
+    assignments = [f"{name.value}={value}" for name, value in chosen.items()]
+    text = "import pyarrow; from deltalake import write_deltalake\n"
+    text += "write_deltalake('t', pyarrow.table({'x': [1]}))"
+    command = ["run", "--quiet", "--", "env", *assignments, sys.executable, "-c", text]
+    done = subprocess.run(
+        [sys.executable, "-m", "deltawitness", *command],
+        cwd=tmp_path,
+        env={**os.environ, **{name.value: value for name, value in given.items()}},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == (2 if where is None else 0), done.stderr
+    ledgers = {path.parent.name for path in tmp_path.rglob("cache_ledgers")}
+    assert ledgers == (set() if where is None else {where})
+
+
 def test_unknown_variables_are_named_once(monkeypatch, caplog):
     """The warning has a similar name, if there is one; variables of the Collector cause no warning."""
     monkeypatch.setattr(settings, "_named", set())
@@ -137,8 +181,12 @@ def test_unknown_keywords_of_instrument_are_named_once(monkeypatch, caplog):
         (["python", "-c", "secret = 'text of the program'"], "python"),
         (["bash", "-c", "python load.py"], "bash"),
         (["./load.sh", "--fast"], "load"),
+        (["env", "TOKEN=secret", "python", "-m", "pk.job"], "pk.job"),
+        (["/usr/bin/env", "A=1", "B=2", "./load.sh"], "load"),
+        (["env", "-u", "A", "TOKEN=secret", "python", "-m", "pk.job"], "env"),
+        (["env", "TOKEN=secret"], "env"),
     ],
 )
 def test_a_job_is_named_after_its_module_or_script(command, name):
-    """The name never contains the text of a `-c` program."""
+    """The name never contains the text of a `-c` program, or a variable that `env` sets."""
     assert job_name(command) == name

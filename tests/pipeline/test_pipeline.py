@@ -104,7 +104,9 @@ def test_modes_do_what_they_say(form, tmp_path):
 def test_files_are_written_to_each_spelling_of_a_local_directory(form, tmp_path, monkeypatch):
     """The directory is the one that DataFusion writes to under the same location."""
     monkeypatch.chdir(tmp_path)
-    WritePipeline().write(WriteRequest(source=DATA, destination=form.format(tmp_path), format="csv"))
+    WritePipeline().write(
+        WriteRequest(source=DATA, destination=form.format(tmp_path), format="csv")
+    )
     (path,) = tmp_path.rglob("*.csv")
     assert path.parent in {tmp_path / "t", tmp_path / "a:" / "t"}
 

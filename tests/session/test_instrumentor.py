@@ -189,7 +189,9 @@ def test_exported_files_are_told_once(ctx, tmp_path, captured_writes):
     ]
 
 
-@pytest.mark.parametrize("form", ["file:{}/a.csv", "FILE:{}/a.csv", "{}/a://b.csv", "file:{}/c%20d"])
+@pytest.mark.parametrize(
+    "form", ["file:{}/a.csv", "FILE:{}/a.csv", "{}/a://b.csv", "file:{}/c%20d"]
+)
 def test_files_are_counted_in_each_spelling_of_a_local_destination(
     form, ctx, tmp_path, captured_writes
 ):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from types import FrameType
 
@@ -37,13 +38,17 @@ def job_name(command: list[str]) -> str:
     """Return the default job name of a command line.
 
     For a Python program it is the name of its module or script. With `-c` it is the name of the
-    interpreter or shell, never the text of the program.
+    interpreter or shell, never the text of the program. The variables that `env` sets are skipped:
+    their values may be secrets.
 
     >>> job_name(["python3", "-m", "pk.job"]), job_name(["python", "jobs/load.py", "x"])
     ('pk.job', 'load')
     >>> job_name(["python3.11", "-c", "import x"]), job_name(["/usr/bin/env", "./load.sh"])
     ('python', 'load')
+    >>> job_name(["env", "TOKEN=x", "python", "-m", "pk.job"])
+    'pk.job'
     """
+    command = _without_env(command)
     is_python = _PYTHON.fullmatch(Path(command[0]).name) is not None
     name = "python" if is_python else Path(command[0]).stem or "program"
     words = iter(command[1:])
@@ -58,6 +63,18 @@ def job_name(command: list[str]) -> str:
         elif not word.startswith("-"):
             return Path(word).stem or name
     return name
+
+
+def _without_env(command: list[str]) -> list[str]:
+    """Return the command that `env` runs; the command itself if it is another program or has options."""
+    if Path(command[0]).name != "env":
+        return command
+    words = list(dropwhile(_is_assignment, command[1:]))
+    return words if words and not words[0].startswith("-") else command[:1]
+
+
+def _is_assignment(word: str) -> bool:
+    return "=" in word
 
 
 @dataclass(frozen=True, slots=True)

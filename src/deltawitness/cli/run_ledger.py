@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,16 +124,28 @@ def run_ledger(*, is_wanted: bool) -> RunLedger:
         return RunLedger()
     root = absolute_root(settings)
     return RunLedger(
-        {name.value: root for name in (Env.CACHE_ROOT, Env.ROOT) if _is_set(name)},
+        _root_variables(root, os.environ),
         root,
         spool_folder_of(settings, root),
         OwnFolder(root if settings.cache_root is None else None),
     )
 
 
-def _is_set(name: Env) -> bool:
-    """Return whether the program's environment needs the absolute root under this name."""
-    return name is Env.CACHE_ROOT or bool(os.environ.get(name))
+def _root_variables(root: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that give the program an absolute root.
+
+    Args:
+        root: the absolute location.
+        environ: the environment of the command.
+    """
+    variables = {Env.CACHE_ROOT.value: root}
+    if environ.get(Env.ROOT):
+        variables[Env.ROOT.value] = root
+    given = environ.get(Env.CACHE_ROOT)
+    if not given or given == environ.get(Env.CHOSEN_ROOT):
+        # The program may set DELTAWITNESS_ROOT, as it may without the command.
+        variables[Env.CHOSEN_ROOT.value] = root
+    return variables
 
 
 def _drain() -> int:
