@@ -194,7 +194,7 @@ def clean_process(monkeypatch, request):
         monkeypatch.delenv(variable, raising=False)
     forget_process_run()
     reset_caller_key_warnings()
-    internal_errors.forget()
+    internal_errors.reset_counts()
     forks.mark_delta_rs_used()  # tests use delta-rs without observation, as a program may
     yield
     if DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
@@ -202,7 +202,7 @@ def clean_process(monkeypatch, request):
     uninstall()
     forget_process_run()
     if request.node.get_closest_marker("internal_errors") is None:
-        assert internal_errors.seen() == {}
+        assert internal_errors.error_counts() == {}
 
 
 @pytest.fixture

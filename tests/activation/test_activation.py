@@ -60,7 +60,7 @@ IMPORTS = """
         marks = [hasattr(function, "_deltawitness_replacement") for function in wrapped]
         twice = [hasattr(function.__wrapped__, "_deltawitness_replacement") for function in wrapped]
         assert all(marks) and not any(twice), (marks, twice)
-        assert deltawitness.internal_errors.seen() == {}, deltawitness.internal_errors.seen()
+        assert deltawitness.internal_errors.error_counts() == {}, deltawitness.internal_errors.error_counts()
 
     names = sys.argv[1].split()
     for start in range(0, len(names), 3):

@@ -248,7 +248,7 @@ held.wait()
 child = os.fork()
 if child == 0:
     signal.alarm(20)
-    internal_errors.seen()
+    internal_errors.error_counts()
     runs._start_process_run()
     install.install_for_proxies()
     with run("r"):

@@ -53,7 +53,7 @@ def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
     assert "canary" not in "".join(span.to_json() for span in spans)
     assert [record.log_record.event_name for record in records] == ["deltawitness.write"] * 2
     assert "canary" not in "".join(record.to_json() for record in records)
-    assert internal_errors.seen()[("redaction", "RuntimeError")] == 2
+    assert internal_errors.error_counts()[("redaction", "RuntimeError")] == 2
     counted = delta_telemetry.metric_points()["deltawitness.internal.errors"]
     components = {point.attributes["deltawitness.component"]: point.value for point in counted}
     assert components == {"redaction": 2}
@@ -77,7 +77,7 @@ def test_an_observer_that_breaks_before_the_write_leaves_it_alone(table, monkeyp
     assert merger.when_not_matched_insert_all().execute()["num_target_rows_inserted"] == 1
     with pytest.raises(ValueError, match="table_or_uri must be"):
         write_deltalake(7, rows(4))
-    assert internal_errors.seen() == {("seam", "RuntimeError"): 4}
+    assert internal_errors.error_counts() == {("seam", "RuntimeError"): 4}
     assert read_commit_metadata(table).metadata == {}
 
 

@@ -308,8 +308,8 @@ def test_an_error_of_ours_changes_nothing(uri, monkeypatch):
             assert write_deltalake(uri, DATA, mode="ignore") is None
             with pytest.raises(RuntimeError, match="bad source"):
                 write_deltalake(uri, BadSource(), mode="append")
-        assert internal_errors.seen() == {("seam", "OSError"): 2}
-        internal_errors.forget()
+        assert internal_errors.error_counts() == {("seam", "OSError"): 2}
+        internal_errors.reset_counts()
 
 
 @pytest.mark.internal_errors

@@ -118,7 +118,7 @@ def test_what_goes_wrong_in_the_helper_is_told(tmp_path):
     append_rows(recorder, "a")
     assert not recorder.drain()
     assert recorder.pending == 1
-    assert internal_errors.seen() == {("drain", "HelperError"): 1}
+    assert internal_errors.error_counts() == {("drain", "HelperError"): 1}
     (tmp_path / "cache_ledgers").unlink()
     assert recorder.drain()
     assert sorted(write_ids(recorder.root, INVENTORY)) == ["a", "w-0"]
@@ -224,7 +224,7 @@ def test_without_an_interpreter_the_end_of_the_process_drains(tmp_path, monkeypa
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     append_rows(recorder, "a")
     assert not recorder.drain()
-    assert internal_errors.seen() == {("drain", "HelperError"): 1}
+    assert internal_errors.error_counts() == {("drain", "HelperError"): 1}
     recorder.drains.is_exiting = True
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
@@ -316,7 +316,7 @@ def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
     monkeypatch.setattr(drain_thread.threading.Thread, "start", start)
     recorder.drains._is_helper_due = True
     recorder.begin()
-    assert internal_errors.seen() == {("drain", "RuntimeError"): 1}
+    assert internal_errors.error_counts() == {("drain", "RuntimeError"): 1}
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
 

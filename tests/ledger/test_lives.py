@@ -207,7 +207,7 @@ def test_runs_do_not_wait_for_a_ledger_that_cannot_be_had(tmp_path):
         with run("nightly"):
             write_deltalake(str(tmp_path / "t"), one(1), mode="append")
     assert len(waited) == 1
-    assert {component for component, _ in internal_errors.seen()} == {"drain"}
+    assert {component for component, _ in internal_errors.error_counts()} == {"drain"}
     del recorder.drains.drain_in_time
     (tmp_path / "cache" / "cache_ledgers").unlink()
     assert Ledger(tmp_path / "cache").runs().count() == 5

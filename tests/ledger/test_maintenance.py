@@ -184,7 +184,7 @@ def test_trouble_with_upkeep_is_told_and_no_more(root, monkeypatch):
     """An error of maintenance is reported and does not fail the drain."""
     monkeypatch.setattr(maintenance, "_acquire", lambda *_: 1 / 0)
     maintain(root, INVENTORY)
-    assert internal_errors.seen() == {("maintenance", "ZeroDivisionError"): 1}
+    assert internal_errors.error_counts() == {("maintenance", "ZeroDivisionError"): 1}
 
 
 # --- what the lease is for ---------------------------------------------------------------------------------

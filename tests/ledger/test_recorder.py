@@ -118,7 +118,7 @@ def test_what_could_not_be_drained_is_tried_again(observed, table, tmp_path):
     assert (recorder.drain(), recorder.pending) == (False, 1)
     (tmp_path / "cache" / "cache_ledgers").unlink()
     assert (recorder.drain(), recorder.pending) == (True, 0)
-    assert [component for component, _ in internal_errors.seen()] == ["drain"]
+    assert [component for component, _ in internal_errors.error_counts()] == ["drain"]
     assert len(rows_of(recorder.root, INVENTORY)) == 1
 
 
@@ -134,7 +134,7 @@ def test_an_engine_that_panics_does_not_end_the_drain(tmp_path, monkeypatch):
         recorder.drains, "_drain", lambda _: (_ for _ in ()).throw(PanicException("at the disco"))
     )
     assert recorder.drain() is False
-    assert internal_errors.seen() == {("drain", PanicException.__qualname__): 1}
+    assert internal_errors.error_counts() == {("drain", PanicException.__qualname__): 1}
     monkeypatch.setattr(
         recorder.drains, "_drain", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
     )
@@ -160,7 +160,7 @@ def test_lines_that_were_damaged_are_told(observed, table):
     segment = recorder._spool._active
     segment.path.write_bytes(segment.path.read_bytes() + b"00000000 N x {}\n")
     assert recorder.drain()
-    assert internal_errors.seen() == {("spool", "ValueError"): 1}
+    assert internal_errors.error_counts() == {("spool", "ValueError"): 1}
     assert len(rows_of(recorder.root, INVENTORY)) == 1
 
 
@@ -177,7 +177,7 @@ def test_a_segment_that_somebody_deleted_is_counted_as_dropped(observed, table):
     flush()
     assert (recorder.drain(), recorder.pending) == (True, 0)
     assert rows_of(recorder.root, INVENTORY, "version") == [{"version": 1}]
-    assert internal_errors.seen() == {("spool", "FileNotFoundError"): 1}
+    assert internal_errors.error_counts() == {("spool", "FileNotFoundError"): 1}
     assert [point.value for point in telemetry.metric_points()["deltawitness.events.dropped"]] == [
         1
     ]

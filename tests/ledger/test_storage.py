@@ -109,7 +109,7 @@ def fill(place):
 
 def components():
     """Return the names of the library's components that have reported errors."""
-    return {component for component, _ in internal_errors.seen()}
+    return {component for component, _ in internal_errors.error_counts()}
 
 
 # --- removed -----------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
     shutil.rmtree(cache)
     write(table)
     assert ledger.inventory().count() == 3
-    assert internal_errors.seen() == {("spool", "FileNotFoundError"): 1}
+    assert internal_errors.error_counts() == {("spool", "FileNotFoundError"): 1}
     assert ledger.reconcile([table]).apply() == 3
     assert unrecorded_commits(ledger.root, table) == set()
 
@@ -275,7 +275,7 @@ def test_a_spool_at_its_limit(observed, table, ledger):
     assert row == {"dropped": 60 - kept, "writes": 61}
     versions = [row["version"] for row in rows_of(ledger.root, INVENTORY, "version", "version")]
     assert versions == [*range(kept), 60]
-    assert internal_errors.seen().keys() == {("spool", "OSError")}
+    assert internal_errors.error_counts().keys() == {("spool", "OSError")}
     assert ledger.reconcile([table]).apply() == 60 - kept
     assert unrecorded_commits(ledger.root, table) == set()
 
@@ -367,7 +367,7 @@ def test_damage_beside_a_program_is_said_once(observed, table, ledger):
     for _ in range(2):
         with run("nightly"):
             write(table)
-    assert internal_errors.seen() == {("spool", "ValueError"): 1}
+    assert internal_errors.error_counts() == {("spool", "ValueError"): 1}
     assert ledger.inventory().count() == 6 + 3
 
 
@@ -405,7 +405,7 @@ def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
             write(table)
         assert not recorder.drain()
     assert components() == {"drain"}
-    assert len(internal_errors.seen()) == 1
+    assert len(internal_errors.error_counts()) == 1
     assert recorder.pending == 12
     problems = {(found.problem, found.where) for found in ledger.verify().findings}
     assert problems == {(Problem.UNREADABLE, damaged.name)}

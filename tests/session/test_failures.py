@@ -157,7 +157,9 @@ def test_the_error_leaves_though_the_table_cannot_be_served(uri, late_errors, mo
         with pytest.raises(KeyboardInterrupt) as caught:
             ctx.sql("INSERT INTO t VALUES (4)").collect()
     assert caught.value is error
-    assert internal_errors.seen() == ({} if how == "open" else {("session", "RuntimeError"): 1})
+    assert internal_errors.error_counts() == (
+        {} if how == "open" else {("session", "RuntimeError"): 1}
+    )
     ctx.refresh()
     assert ids(ctx, "v") == [1, 2, 3, 4]
 

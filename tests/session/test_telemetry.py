@@ -336,8 +336,8 @@ def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_write
     monkeypatch.setattr(exports._WrittenFiles, "find_written", lambda _: 1 / 0)
     ctx.table("src").write_parquet(tmp_path / "out.parquet")
     assert (tmp_path / "out.parquet").exists()
-    assert internal_errors.seen() == {("export", "ZeroDivisionError"): 1}
-    internal_errors.forget()
+    assert internal_errors.error_counts() == {("export", "ZeroDivisionError"): 1}
+    internal_errors.reset_counts()
 
 
 def test_rows_are_not_counted_in_files_changed_by_others(ctx, tmp_path):
@@ -411,16 +411,16 @@ def test_operator_metrics_of_other_writes(ctx, tmp_path):
 def test_a_session_works_without_an_sdk_and_when_ours_fails(ctx, tmp_path, monkeypatch):
     """An internal error is counted, and the statement still runs."""
     from deltawitness import internal_errors
-    from deltawitness.session.core import frame_facts
+    from deltawitness.session.core import frame_attributes
 
     def broken(*_):
         msg = "no hash"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(frame_facts, "hash_of_plan_text", broken)
+    monkeypatch.setattr(frame_attributes, "hash_of_plan_text", broken)
     ctx.sql("DELETE FROM t WHERE id = 1").collect()
-    assert internal_errors.seen() == {("session", "RuntimeError"): 1}
-    internal_errors.forget()
+    assert internal_errors.error_counts() == {("session", "RuntimeError"): 1}
+    internal_errors.reset_counts()
     assert DeltaTable(tmp_path / "t").version() == 1
 
 

@@ -229,10 +229,10 @@ def test_the_65th_policy_is_the_others():
 
 def test_inputs_and_hashes_of_an_enclosing_proxy_are_exported(table, delta_telemetry):
     """A write's span has the attributes of the write context around it."""
-    facts = WriteAttributes(
+    attributes = WriteAttributes(
         plan_hash="p", schema_hash="s", inputs=(InputVersion("t", 4, "file:///x"),)
     )
-    with write_context(facts):
+    with write_context(attributes):
         write_deltalake(table, DATA, mode="append")
     attributes = span_of(delta_telemetry).attributes
     assert attributes["delta.inputs"] == ("t@4",)

@@ -288,7 +288,10 @@ class DeltaLakeSeams:
                 record_reads(InputVersion(table_id(uri), table.version(), uri))
 
     def _merge_source(self, original: Any) -> Any:
-        """Return the class that makes a stream of a merge's source, recording a session's facts of it."""
+        """Return the class that makes a stream of a merge's source.
+
+        If the source is a frame of a session, the write gets its plan and its inputs.
+        """
 
         def from_arrow(source: Any) -> Any:
             if not self._only_when():

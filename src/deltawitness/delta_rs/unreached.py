@@ -78,7 +78,7 @@ class UnreachedWrite:
         context = current_write_context()
         write = observer.begin(
             observer.intent(
-                NO_ATTRIBUTES if context is None else context.facts,
+                NO_ATTRIBUTES if context is None else context.attributes,
                 self.operation,
                 self.cache_operation,
                 self.location,

@@ -16,7 +16,7 @@ from deltawitness.commit.metadata import effective_write_id
 from deltawitness.events import Landed, NoCommitReason, WriteIntent
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id, now_ns
-from deltawitness.internal_errors import fact, report
+from deltawitness.internal_errors import guarded_value, report
 from deltawitness.observe.call_result import (
     failure_from,
     read_commit,
@@ -93,7 +93,7 @@ class CallObserver:
         if not seam.commits:
             write.no_commit_reason = NoCommitReason.NOT_A_COMMIT
         if table is not None:
-            write.base = fact("seam", table.version, None)
+            write.base = guarded_value("seam", table.version, None)
         record_write(write)
         return write
 
@@ -137,7 +137,7 @@ class CallObserver:
 
     def intent(  # noqa: PLR0913 - what a write is, by keyword where it may be missing
         self,
-        facts: WriteAttributes,
+        attributes: WriteAttributes,
         operation: Operation,
         cache_operation: CacheOperation,
         location: str | None,
@@ -147,7 +147,7 @@ class CallObserver:
     ) -> WriteIntent:
         """Return what a write means to do; see :func:`write_intent` for the arguments."""
         return write_intent(
-            self.settings, facts, operation, cache_operation, location, named=named, mode=mode
+            self.settings, attributes, operation, cache_operation, location, named=named, mode=mode
         )
 
     def properties(

@@ -19,7 +19,7 @@ from deltawitness.locations import local_file
 from deltawitness.observe import Observer
 from deltawitness.semconv import CacheOperation, Operation
 from deltawitness.session.core.filter_fallback import call_frame
-from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frame_attributes import attributes_of_frame
 from deltawitness.session.core.frames import FrameState, attach_state, state_of
 from deltawitness.session.core.private_api import wrapped_plan
 from deltawitness.session.core.unpatched import unpatched
@@ -86,8 +86,8 @@ def run_export(
 
 
 def _begin(observer: Observer, frame: DataFrame, location: str) -> InFlightWrite:
-    facts = attributes_of_frame(frame, state_of(frame), schema=frame.schema())
-    intent = observer.intent(facts, Operation.COPY, CacheOperation.WRITE, location)
+    attributes = attributes_of_frame(frame, state_of(frame), schema=frame.schema())
+    intent = observer.intent(attributes, Operation.COPY, CacheOperation.WRITE, location)
     return observer.begin(intent)
 
 
