@@ -18,7 +18,7 @@ from pyarrow.fs import FileSelector
 from deltawitness import read_commit_metadata
 from deltawitness.bench import measure, storage
 from deltawitness.bench.measure import BenchError, Case, run_case, summary
-from deltawitness.bench.storage import check_location, temporary_place
+from deltawitness.bench.storage import check_location, temporary_folder
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import Env
 from helpers.remote_parts import running_server
@@ -89,7 +89,7 @@ def test_a_benchmark_on_an_object_store_removes_its_objects_alone(server):
 
 def test_tables_are_recreated_on_an_object_store_as_on_a_disk(server):
     """The old table is removed, so that a long benchmark needs no more space than a short one."""
-    with temporary_place("s3://lake/renewed", server.options) as place:
+    with temporary_folder("s3://lake/renewed", server.options) as place:
         case = Case(name="c", rows=3, by="uri", variants=("bare",))
         times = run_case(case, 40, place, storage_options=server.options)
         left = objects(server, place)

@@ -57,10 +57,10 @@ def test_an_operation_that_is_there_twice(ledger):
     assert not found.is_good
     assert sorted(found.findings, key=lambda finding: finding.text) == [
         Finding(
-            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-1 is there 2 times", "w-1"
+            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-1 occurs 2 times", "w-1"
         ),
         Finding(
-            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-2 is there 4 times", "w-2"
+            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-2 occurs 4 times", "w-2"
         ),
     ]
 
@@ -72,7 +72,7 @@ def test_a_run_that_is_there_twice(ledger):
     assert ledger.verify().is_good
     append_records(ledger, runs=[row])
     assert ledger.verify().findings == (
-        Finding(Problem.DOUBLED_RUN, "cache_run_summary_v1", "run_id run-1 is there 2 times"),
+        Finding(Problem.DOUBLED_RUN, "cache_run_summary_v1", "run_id run-1 occurs 2 times"),
     )
 
 

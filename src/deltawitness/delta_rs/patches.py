@@ -169,7 +169,7 @@ class DeltaLakeSeams:
                 if dry_run is not None and _argument(args, kwargs, dry_run, "dry_run"):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
-                    args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                    args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
             except CallerKeyErrors:
                 raise
@@ -210,7 +210,7 @@ class DeltaLakeSeams:
                 in_flight = self._observer.open(seam, location, table=None, mode=mode)
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.capture_call(in_flight, None, args, kwargs)
-                args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
             except CallerKeyErrors:
                 raise
@@ -344,7 +344,7 @@ class DeltaLakeSeams:
                     in_flight = self._observer.open(seam, table.table_uri(), table=table)
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.capture_call(in_flight, table, args, kwargs)
-                args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
             except CallerKeyErrors:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -400,7 +400,7 @@ class DeltaLakeSeams:
 
     # --- what they have in common --------------------------------------------------------------------
 
-    def _stamped(
+    def _with_metadata(
         self,
         in_flight: InFlightWrite,
         args: tuple[Any, ...],

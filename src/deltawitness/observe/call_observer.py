@@ -1,4 +1,4 @@
-"""Observes engine calls on the threads that make them: open a write, stamp it, record its result."""
+"""Observe engine calls on their threads: open a write, add its commit metadata, record its result."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _differences(stored: Fingerprint, now: Fingerprint) -> Iterator[MissReason]:
     if stored.schema_hash != now.schema_hash:
         yield MissReason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(stored, now)}")
     yield from _tables_changed(stored, now)
-    yield from _inputs_changed("file", _files_by_place(stored), _files_by_place(now))
+    yield from _inputs_changed("file", _files_by_path(stored), _files_by_path(now))
     yield from _inputs_changed("source", _by_name(stored.ways), _by_name(now.ways))
     yield from _inputs_changed("in-memory table", _by_name(stored.data), _by_name(now.data))
     yield from _functions_changed(stored, now)
@@ -147,7 +147,7 @@ def _by_name(parts: tuple[Any, ...]) -> dict[Any, Any]:
     return dict(zip(_distinct_keys(each.name for each in parts), parts, strict=True))
 
 
-def _files_by_place(fingerprint: Fingerprint) -> dict[Any, Any]:
+def _files_by_path(fingerprint: Fingerprint) -> dict[Any, Any]:
     return {(each.place, each.source): each for each in fingerprint.files}
 
 

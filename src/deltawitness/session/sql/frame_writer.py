@@ -93,7 +93,7 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
         description: a new table's description.
         target_file_size: target size of each file in bytes.
         writer_properties: delta-rs's `WriterProperties`.
-        commit_properties: delta-rs's `CommitProperties`; its metadata takes precedence over ours.
+        commit_properties: delta-rs's `CommitProperties`; its metadata takes precedence over deltawitness's.
         post_commithook_properties: delta-rs's `PostCommitHookProperties`.
 
     Returns:
