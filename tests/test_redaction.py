@@ -86,7 +86,7 @@ def test_long_hostile_text_is_cut_before_it_is_looked_at(text):
         "Generic error: A table already exists at: [uri]",
     ],
 )
-def test_what_is_harmless_stays_readable(text):
+def test_an_error_text_without_user_data_stays_readable(text):
     """An error text without user data still describes the error."""
     assert redact_text(text) == text
 
@@ -182,7 +182,7 @@ def test_a_key_keys_the_table_ids():
         ("/data/t", "a name with spaces", TableNames.PATH, None),
     ],
 )
-def test_a_tables_name_is_told_when_it_is_a_plain_one(uri, name, mode, expected):
+def test_a_plain_table_name_is_exported(uri, name, mode, expected):
     """The last segment of a location is the name, unless it reveals a person or a secret."""
     assert table_name_for(uri, name, mode) == expected
 
@@ -273,7 +273,7 @@ def test_literals_without_quotes_are_reduced_too(told):
     assert text
 
 
-def test_payloads_named_as_data_are_not_told():
+def test_payloads_named_as_data_are_masked():
     """A member that is named as data is masked, but a number of rows is not."""
     payload = {
         "rows": [["Alice", 42]],
@@ -289,7 +289,7 @@ def test_payloads_named_as_data_are_not_told():
     }
 
 
-def test_a_real_error_does_not_tell_where_the_table_lies(tmp_path, delta_telemetry):
+def test_a_real_error_does_not_reveal_the_tables_location(tmp_path, delta_telemetry):
     """The error of a missing data file in a folder with blanks in its name does not reveal the path."""
     table = tmp_path / "Patient John Doe records" / "t"
     write_deltalake(table, pa.table({"i": [1, 2]}))
@@ -311,7 +311,7 @@ def test_a_location_of_one_word_leaves_the_words_of_a_message_alone():
 
 
 @pytest.mark.parametrize(("known", "secret"), CANARIES.items(), ids=CANARIES)
-def test_what_the_collector_masks_never_leaves_the_process(known, secret):
+def test_the_library_masks_every_secret_that_the_collector_masks(known, secret):
     """The library masks every secret that the reference Collector masks."""
     assert known in secret
     assert known not in redact_text(secret)
@@ -408,7 +408,7 @@ def test_the_ledger_keeps_what_helps(text, kept):
     assert message_for_ledger(kept, LedgerMessages.SAFE) == kept
 
 
-def test_what_the_ledger_keeps_can_be_chosen():
+def test_the_ledgers_error_messages_follow_the_setting():
     """`full` removes only secrets, and `type` removes everything."""
     text = "1 rows failed validation check.\nPreview of invalid data:\n| Ann | token=hunter2 |"
     full = message_for_ledger(text, LedgerMessages.FULL)
@@ -439,7 +439,7 @@ def test_long_hostile_text_is_cut_before_the_ledger_looks_at_it(text):
 @pytest.mark.parametrize(
     ("mode", "expected"), [("safe", "[rows]"), ("full", "Zqann"), ("type", None)]
 )
-def test_a_failed_write_is_in_the_ledger_as_the_setting_says(mode, expected, tmp_path):
+def test_a_failed_write_has_its_error_type_in_every_mode(mode, expected, tmp_path):
     """The row has the error's type in every mode."""
     uri = str(tmp_path / "t")
     write_deltalake(uri, pa.table({"id": [1], "name": ["a"]}))

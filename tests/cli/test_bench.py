@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
         check_location(str(tmp_path), None)
 
 
-def test_without_the_sdk_the_command_says_what_to_install(tmp_path, monkeypatch):
+def test_without_the_sdk_the_error_names_the_extra_to_install(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from deltawitness.cli import bench as command

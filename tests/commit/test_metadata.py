@@ -139,7 +139,7 @@ def test_the_public_helper_refuses_keys_that_break_readers(key):
         cache_commit_metadata(request)
 
 
-def test_the_public_helper_refuses_our_own_keys_as_extras():
+def test_the_public_helper_refuses_keys_of_the_library_as_extras():
     """A key of ours is set only by its own argument."""
     request = CacheCommitMetadataRequest(operation="write", extra={CommitKey.PLAN_HASH: "x"})
     with pytest.raises(MetadataKeyError, match="plan_hash"):

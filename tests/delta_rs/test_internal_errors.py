@@ -34,9 +34,7 @@ def test_sinks_and_hooks_that_raise_leave_the_write_alone(table):
 
 
 @pytest.mark.internal_errors
-def test_a_redactor_that_raises_costs_only_what_it_would_have_redacted(
-    table, monkeypatch, delta_telemetry
-):
+def test_only_the_value_of_a_redactor_that_raises_is_lost(table, monkeypatch, delta_telemetry):
     """Events are exported without the text that cannot be redacted; the error is counted and logged once."""
     from deltawitness import internal_errors
     from deltawitness.observe import current_observer
@@ -118,7 +116,7 @@ def test_a_sink_that_hangs_leaves_the_write_alone(table):
 
 
 @pytest.mark.internal_errors
-def test_an_error_of_ours_after_the_write_loses_no_event(table, captured_writes, monkeypatch):
+def test_an_internal_error_after_the_write_loses_no_event(table, captured_writes, monkeypatch):
     """When the commit cannot be read on the caller's thread, the delivery thread finds it in the log."""
 
     def broken(*_):

@@ -189,7 +189,7 @@ def test_a_read_only_cache_root(observed, cache, table, ledger):
 
 @NEEDS_MOUNT
 @pytest.mark.internal_errors
-def test_a_read_only_ledger_beside_a_good_spool(observed, tmp_path, cache, table):
+def test_a_read_only_ledger_with_a_writable_spool(observed, tmp_path, cache, table):
     """With a read-only ledger records wait in the spool until it is writable."""
     cache.mkdir()
     with mounted(cache, "--bind", cache):
@@ -308,7 +308,7 @@ def test_a_clock_that_jumps_back(observed, table, ledger, hours):
 
 
 @pytest.mark.parametrize("days", [-400, -20, 400])
-def test_a_spool_is_told_once_whatever_the_clock_said(tmp_path, ledger, days):
+def test_a_restored_spool_adds_no_rows(tmp_path, ledger, days):
     """A spool that is restored after its application transaction expired adds no rows."""
     then = time.time_ns() + days * 86_400_000_000_000
     left_behind(ledger.spools, start_time=then // 1000)
@@ -358,7 +358,7 @@ def test_a_segment_that_was_cut_off(ledger, left):
 
 @pytest.mark.internal_errors
 @pytest.mark.slow
-def test_damage_beside_a_program_is_said_once(observed, table, ledger):
+def test_damaged_spools_are_reported_in_one_line(observed, table, ledger):
     """A program that adopts damaged spools reports them in one line, and records its own writes."""
     for number in range(3):
         path = segment_left_behind(ledger, [f"w-{number}"])
@@ -371,7 +371,7 @@ def test_damage_beside_a_program_is_said_once(observed, table, ledger):
     assert ledger.inventory().count() == 6 + 3
 
 
-def test_what_does_not_belong_there_is_left_alone(observed, table, ledger):
+def test_unknown_files_in_the_spool_folder_are_ignored(observed, table, ledger):
     """Other files and folders in the spool folder, and in a spool, are ignored."""
     home = segment_left_behind(ledger).parent
     (home / "notes.seg").write_text("not a number")

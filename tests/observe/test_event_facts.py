@@ -70,7 +70,7 @@ def broken(*_, **__):
 
 @pytest.mark.internal_errors
 @pytest.mark.parametrize("fact", FACTS)
-def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch):
+def test_a_value_that_cannot_be_determined_is_left_out(fact, tmp_path, monkeypatch):
     """Each write still has its sink call, span with outcome, log record, metric and ledger row."""
     uri = str(tmp_path / "t")
     write_deltalake(uri, DATA)
@@ -104,7 +104,7 @@ def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch
 
 
 @pytest.mark.internal_errors
-def test_a_sink_that_fails_takes_nothing_from_the_others(tmp_path):
+def test_a_failing_sink_does_not_affect_the_others(tmp_path):
     """Each capture of a block gets each event, also when another sink raises."""
     with capture_writes() as outer:
         from deltawitness.observe import current_observer

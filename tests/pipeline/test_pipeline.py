@@ -75,7 +75,7 @@ def test_any_source_is_written_in_any_format(source, form, ctx, tmp_path):
 
 
 @pytest.mark.parametrize("form", [WriteFormat.DELTA, WriteFormat.PARQUET, WriteFormat.JSON])
-def test_modes_do_what_they_say(form, tmp_path):
+def test_each_mode_has_its_effect(form, tmp_path):
     """Append adds, overwrite replaces, ignore skips, and error raises."""
     target, pipeline = tmp_path / "t", WritePipeline()
 
@@ -114,7 +114,7 @@ def test_partitions_and_options_reach_the_files(tmp_path):
     assert next((tmp_path / "t" / "p=b").iterdir()).read_text() == "2\n"
 
 
-def test_an_error_in_the_source_leaves_the_target_as_it_was(tmp_path):
+def test_an_error_in_the_source_does_not_change_the_target(tmp_path):
     """A failed write leaves the target unchanged and no partial files."""
 
     def batches():
@@ -187,7 +187,7 @@ def test_an_open_table_is_written_through(tmp_path):
         ({"format_options": {"commit_metadata": "x"}}, "must be a mapping"),
     ],
 )
-def test_parts_that_do_not_go_together_are_refused_at_once(facts, said):
+def test_contradictory_arguments_are_refused_at_once(facts, said):
     """An invalid request raises before anything is written, with the attribute's name."""
     with pytest.raises(WriteRequestError, match=said):
         WriteRequest(**{"source": DATA, "destination": "t", **facts})
@@ -312,7 +312,7 @@ class ForeignPipeline:
         return "done"
 
 
-def test_a_foreign_pipeline_is_observed_as_it_is(tmp_path, captured_writes):
+def test_a_foreign_pipeline_is_observed(tmp_path, captured_writes):
     """A foreign pipeline gets the same calls, and each of its commits has the policy."""
     pipeline = ObservedWritePipeline(ForeignPipeline(), policy="nightly")
     assert isinstance(pipeline, ForeignPipeline)

@@ -78,7 +78,7 @@ def test_mode_ignore_and_a_source_that_raises_are_recorded(server, table):
     assert {ignored.table_id, failed.table_id} == {table_id(table)}
 
 
-def test_what_landed_is_served(server, table, monkeypatch):
+def test_a_commit_that_landed_is_served(server, table, monkeypatch):
     """After Ctrl-C during an INSERT the new version is served, and the frame shows that the commit landed."""
     commit = RawDeltaTable.write
 

@@ -17,10 +17,10 @@ LIMITS = {
     "test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not[Sized]": "wrapt",
     "test_a_subclass_may_set_attributes_before_the_base_is_initialized": "wrapt",
     "test_a_context_derived_from_a_subclass_of_the_observed_context_has_that_class": "kind",
-    "test_a_view_of_a_frame_shows_what_the_session_writes[Table-proxied]": "Table",
-    "test_a_view_of_a_frame_shows_what_the_session_writes[Table-patched]": "Table",
-    "test_a_view_of_a_frame_shows_what_the_session_writes[Table of a session-proxied]": "Table",
-    "test_a_view_of_a_frame_shows_what_the_session_writes[Table of a session-patched]": "Table",
+    "test_a_view_of_a_frame_shows_later_writes[Table-proxied]": "Table",
+    "test_a_view_of_a_frame_shows_later_writes[Table-patched]": "Table",
+    "test_a_view_of_a_frame_shows_later_writes[Table of a session-proxied]": "Table",
+    "test_a_view_of_a_frame_shows_later_writes[Table of a session-patched]": "Table",
     **{
         f"test_a_warning_of_the_engine_names_the_line_of_the_program[{call}-{how}]": "warning"
         for call in ("union_distinct", "join", "read_csv", "register_table_provider")

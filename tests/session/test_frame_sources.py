@@ -86,7 +86,7 @@ def test_a_frame_that_the_session_writes_is_observed_once(ctx, tmp_path, capture
     assert event.intent.plan_hash == plan_hash(frame)
 
 
-def test_a_merge_does_not_get_the_facts_of_another_merges_source(ctx, tmp_path):
+def test_a_merge_has_the_attributes_of_its_own_source(ctx, tmp_path):
     """Each merge has the facts of the source that it merges."""
     target = DeltaTable(tmp_path / "t")
     frame = ctx.sql("SELECT id, v FROM t")
@@ -162,7 +162,7 @@ def test_the_ledger_separates_inferred_from_exact_inputs(source, tmp_path):
     assert row["inputs"] is None
 
 
-def test_what_a_run_has_read_is_bounded():
+def test_recorded_reads_of_a_run_are_bounded():
     """Only the latest tables are recorded, each at the version that was read last."""
     from deltawitness.events import InputVersion
 

@@ -175,7 +175,7 @@ def test_a_table_in_memory_is_written_as_ever(instrumented, captured_writes):
     assert len(captured_writes) == 0
 
 
-def test_exported_files_are_told_once(ctx, tmp_path, captured_writes):
+def test_exported_files_are_one_event(ctx, tmp_path, captured_writes):
     """An export is one event, whichever of DataFusion's methods call each other."""
     frame = ctx.table("t")
     frame.write_parquet(tmp_path / "a.parquet")
@@ -189,7 +189,7 @@ def test_exported_files_are_told_once(ctx, tmp_path, captured_writes):
     ]
 
 
-def test_an_export_with_writer_options_is_told_once(ctx, tmp_path, captured_writes):
+def test_an_export_with_writer_options_is_one_event(ctx, tmp_path, captured_writes):
     """`write_parquet` with options calls `write_parquet_with_options`, which is observed, too."""
     ctx.table("t").write_parquet(tmp_path / "a.parquet", ParquetWriterOptions())
     assert len(captured_writes) == 1
@@ -278,7 +278,7 @@ def test_a_delta_table_that_was_registered_before_is_written_once_it_is_register
     assert len(captured_writes) == 1
 
 
-def test_a_frame_made_while_it_was_on_is_a_plain_one_afterwards(table, captured_writes):
+def test_a_frame_is_unobserved_after_uninstrument(table, captured_writes):
     """A statement that has not run is passed to DataFusion, which rejects it."""
     with observed():
         ctx = SessionContext()

@@ -312,7 +312,9 @@ of_any_size = settings(
 @pytest.mark.timeout(600)
 @settings(of_any_size, max_examples=SEQUENCES)
 @everything
-def test_a_pending_statement_does_what_it_said(folder, rows, source, partition_by, kind, rounds):
+def test_a_pending_statement_has_the_reference_effect(
+    folder, rows, source, partition_by, kind, rounds
+):
     """A pending statement has the reference's effect, or raises without a commit."""
     shutil.rmtree(folder)
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -325,7 +327,7 @@ def test_a_pending_statement_does_what_it_said(folder, rows, source, partition_b
 @pytest.mark.timeout(600)
 @settings(of_any_size, max_examples=SEQUENCES_ON_A_SERVER)
 @everything
-def test_a_pending_statement_does_what_it_said_on_a_server(
+def test_a_pending_statement_has_the_reference_effect_on_s3(
     server, rows, source, partition_by, kind, rounds
 ):
     """A pending statement on S3 has the reference's effect, or raises without a commit."""

@@ -120,7 +120,7 @@ def test_a_merge_that_is_never_executed_has_no_artifact(ctx, tmp_path):
     assert threading.active_count() == before
 
 
-def test_a_write_that_reads_nothing_has_no_artifact(ctx, tmp_path):
+def test_a_write_without_a_source_has_no_artifact(ctx, tmp_path):
     """Mode `ignore` returns before delta-rs reads the source."""
     write_deltalake(tmp_path / "target", ctx.sql(QUERY), mode="ignore")
     assert memory_diagnostics().artifacts == []
@@ -148,7 +148,7 @@ def test_a_source_that_fails_raises_as_without_the_setting(ctx, tmp_path, act):
     assert memory_diagnostics().artifacts == []
 
 
-def test_a_source_that_cannot_be_planned_raises_where_it_is_passed_on(ctx, tmp_path):
+def test_an_unplannable_source_raises_when_it_is_passed_on(ctx, tmp_path):
     """At `merge`, before anything is executed, and with the engine's own text."""
     frame = ctx.sql(
         "SELECT id, v FROM t WHERE id > (SELECT s.id FROM t AS s WHERE s.id < t.id LIMIT 1)"
@@ -174,7 +174,7 @@ def test_a_frame_that_declares_other_types_than_its_rows_is_written_as_without_t
     assert sorted(tables[0]["id"].to_pylist()) == sorted(tables[1]["id"].to_pylist())
 
 
-def test_a_frame_that_is_read_through_a_stream_of_another_library_has_no_artifact(ctx, tmp_path):
+def test_a_frame_read_through_a_foreign_stream_has_no_artifact(ctx, tmp_path):
     """The stream does not say which frame it came from; the run has read the table."""
     reader = pa.RecordBatchReader.from_stream(ctx.sql(QUERY))
     write(tmp_path / "target", reader)

@@ -47,7 +47,7 @@ def place(tmp_path_factory, say):
     files=st.integers(1, 3),
     sequence=st.lists(statements, min_size=1, max_size=5),
 )
-def test_a_delta_table_holds_what_the_reference_holds(
+def test_a_delta_table_has_the_rows_of_the_reference(
     place, rows, source, partition_by, files, sequence
 ):
     """After each statement, the rows and the count of changed rows equal the reference's."""

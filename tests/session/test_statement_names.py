@@ -48,7 +48,7 @@ def values(ctx, sql):
 @pytest.mark.parametrize(
     ("delta", "memory"), [("raw.t2", '"raw.t2"'), ('"raw.t2"', "raw.t2"), ('"public.t2"', "t2")]
 )
-def test_a_table_in_memory_is_not_taken_for_the_delta_table_that_is_printed_alike(
+def test_an_in_memory_table_is_distinguished_from_a_delta_table_with_the_same_text(
     ctx, make, delta, memory
 ):
     """An in-memory table and a Delta table with the same unquoted name are two tables."""

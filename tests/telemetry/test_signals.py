@@ -292,7 +292,7 @@ def test_a_cache_span_has_its_result(operation, chosen, expected, delta_telemetr
     }
 
 
-def test_a_cache_span_that_fails_says_so_and_passes_the_error_on(delta_telemetry):
+def test_a_failed_cache_span_has_the_error_and_raises_it(delta_telemetry):
     """The span has status, type and redacted text; the caller gets the original exception."""
     error = OSError(28, "No space left on device: '/home/ann/x'")
     with (
