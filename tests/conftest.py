@@ -18,6 +18,7 @@ from deltawitness.delta_rs.install import uninstall
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.run import forget_process_run
 from deltawitness.semconv import Env
+from helpers.remote_parts import running_server
 
 IS_LONG = os.environ.get("TEST_SIZE") == "long"
 
@@ -246,3 +247,10 @@ def pytest_terminal_summary(terminalreporter):
     """Print the lines of `say`."""
     for line in sorted(terminalreporter.config.stash.get(SAID, [])):
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """An S3-compatible server, in another process: the engine holds the GIL during some requests."""
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running

@@ -21,7 +21,6 @@ from deltawitness.bench.measure import BenchError, Case, run_case, summary
 from deltawitness.bench.storage import check_location, temporary_folder
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import Env
-from helpers.remote_parts import running_server
 
 pytestmark = pytest.mark.slow
 
@@ -56,12 +55,6 @@ def test_the_table_holds_each_variant_and_the_control(tmp_path):
         assert f"  {variant} " in done.stdout
     assert "control" in done.stdout
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 def objects(server, uri="s3://lake"):

@@ -17,16 +17,8 @@ from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitRea
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.state import session_of
 from deltawitness.testing import capture_writes
-from helpers.remote_parts import running_server
 
 DATA = pa.table({"id": [1, 2]})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server in another process: the engine holds the interpreter lock during some requests."""
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DataFusionInstrumentor, DeltaCache, ObservedSessionContext, suppressed
 from deltawitness.scan.dataset import DeltaDataset
 from deltawitness.session.core.table_providers import provider_of
-from helpers.remote_parts import running_server
 
 NAN = float("nan")
 
@@ -30,13 +29,6 @@ DATA = pa.table(
         "part": ["p", "p", "q", None, "q"],
     }
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server in another process: the engine holds the interpreter lock during some requests."""
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,14 +5,11 @@ from __future__ import annotations
 import polars as pl
 import pyarrow as pa
 import pytest
-from datafusion import SessionContext
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from deltawitness import (
-    DataFusionInstrumentor,
     DeltaLakeInstrumentor,
     Ledger,
-    ObservedSessionContext,
     Settings,
     plan_hash,
     read_commit_metadata,
@@ -21,6 +18,7 @@ from deltawitness import (
     table_id,
 )
 from deltawitness.observe import run_reads
+from helpers.statement_sessions import session_of_kind
 
 
 @pytest.fixture(params=["observed", "instrumented"])
@@ -29,15 +27,9 @@ def ctx(request, tmp_path):
     write_deltalake(tmp_path / "t", pa.table({"id": [1], "v": [10]}))
     write_deltalake(tmp_path / "t", pa.table({"id": [2], "v": [20]}), mode="append")
     DeltaLakeInstrumentor().instrument()
-    if request.param == "instrumented":
-        DataFusionInstrumentor().instrument()
-        context = SessionContext()
-    else:
-        context = ObservedSessionContext()
-    context.register_delta("t", tmp_path / "t")
-    yield context
-    if request.param == "instrumented":
-        DataFusionInstrumentor().uninstrument()
+    with session_of_kind(request.param) as context:
+        context.register_delta("t", tmp_path / "t")
+        yield context
 
 
 def version(place, number):

@@ -48,20 +48,6 @@ STATEMENTS = {
 
 
 @pytest.fixture
-def instrumented():
-    """Patch DataFusion's classes for the test."""
-    with observed() as instrumentor:
-        yield instrumentor
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A Delta table of three rows."""
-    write_deltalake(tmp_path / "table", rows(1, 2, 3))
-    return tmp_path / "table"
-
-
-@pytest.fixture
 def ctx(table, instrumented):
     """A plain session with the table registered as `t`."""
     context = SessionContext()
@@ -316,26 +302,26 @@ UNCHANGED = textwrap.dedent(
 )
 
 
-@pytest.mark.slow
-def test_opentelemetry_instrument_finds_it(table):
-    """An unchanged program writes Delta by SQL, and its commit has its trace."""
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "opentelemetry-instrument",
-            sys.executable,
-            "-c",
-            UNCHANGED,
-            table,
-        ],
+def run_auto_instrumented(table, *, traces, disabled):
+    """Run the unchanged program under `opentelemetry-instrument`, with a trace exporter."""
+    command = [Path(sys.executable).parent / "opentelemetry-instrument", sys.executable]
+    return subprocess.run(
+        [*command, "-c", UNCHANGED, table],
         capture_output=True,
         text=True,
         env={
-            "OTEL_TRACES_EXPORTER": "console",
+            "OTEL_TRACES_EXPORTER": traces,
             "OTEL_METRICS_EXPORTER": "none",
             "OTEL_LOGS_EXPORTER": "none",
-            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading",
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": disabled,
         },
     )
+
+
+@pytest.mark.slow
+def test_opentelemetry_instrument_finds_it(table):
+    """An unchanged program writes Delta by SQL, and its commit has its trace."""
+    done = run_auto_instrumented(table, traces="console", disabled="threading")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "{'n': [6]}"
     (commit, *_) = history(table)
@@ -348,22 +334,6 @@ def test_opentelemetry_instrument_finds_it(table):
 @pytest.mark.slow
 def test_an_environment_that_disables_it_leaves_sessions_plain(table):
     """The variable has the name of the entry point."""
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "opentelemetry-instrument",
-            sys.executable,
-            "-c",
-            UNCHANGED,
-            table,
-        ],
-        capture_output=True,
-        text=True,
-        env={
-            "OTEL_TRACES_EXPORTER": "none",
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_LOGS_EXPORTER": "none",
-            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading,datafusion",
-        },
-    )
+    done = run_auto_instrumented(table, traces="none", disabled="threading,datafusion")
     assert "Insert into not implemented" in done.stderr
     assert DeltaTable(table).version() == 0

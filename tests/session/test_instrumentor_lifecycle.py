@@ -25,20 +25,6 @@ from helpers.patched_sessions import ids, observed, rows
 
 
 @pytest.fixture
-def instrumented():
-    """Patch DataFusion's classes for the test."""
-    with observed() as instrumentor:
-        yield instrumentor
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A Delta table of three rows."""
-    write_deltalake(tmp_path / "table", rows(1, 2, 3))
-    return tmp_path / "table"
-
-
-@pytest.fixture
 def ctx(table, instrumented):
     """A plain session with the table registered as `t`."""
     context = SessionContext()

@@ -6,11 +6,10 @@ import threading
 
 import pyarrow as pa
 import pytest
-from datafusion import SessionContext, udf
+from datafusion import udf
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import (
-    DataFusionInstrumentor,
     DeltaLakeInstrumentor,
     ObservedSessionContext,
     Settings,
@@ -19,6 +18,7 @@ from deltawitness import (
 )
 from deltawitness.telemetry.diagnostics import memory_diagnostics
 from deltawitness.testing import InMemoryTelemetry
+from helpers.statement_sessions import session_of_kind
 
 QUERY = "SELECT id, v + 1 AS v FROM t WHERE id > 1 ORDER BY id"
 
@@ -32,15 +32,9 @@ def ctx(request, tmp_path):
     memory_diagnostics().clear()
     settings = Settings(capture_plan_metrics=True, diagnostics_sink="memory")
     DeltaLakeInstrumentor().instrument(settings=settings)
-    if request.param == "instrumented":
-        DataFusionInstrumentor().instrument()
-        context = SessionContext()
-    else:
-        context = ObservedSessionContext()
-    context.register_delta("t", tmp_path / "t")
-    yield context
-    if request.param == "instrumented":
-        DataFusionInstrumentor().uninstrument()
+    with session_of_kind(request.param) as context:
+        context.register_delta("t", tmp_path / "t")
+        yield context
 
 
 def write(uri, source):

@@ -14,17 +14,6 @@ from deltawitness.exceptions import StatementError
 
 
 @pytest.fixture
-def make(tmp_path):
-    """Create a Delta table with the given columns and return its location."""
-
-    def table(name, **columns):
-        write_deltalake(tmp_path / name, pa.table(columns))
-        return str(tmp_path / name)
-
-    return table
-
-
-@pytest.fixture
 def ctx():
     """An observed session."""
     return ObservedSessionContext()

@@ -25,10 +25,10 @@ from deltawitness.observe.call_result import (
     table_log,
 )
 from deltawitness.observe.in_flight import InFlightWrite
-from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache, write_intent
+from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache
 from deltawitness.observe.write_watch import record_write
 from deltawitness.run import current_run, is_suppressed
-from deltawitness.semconv import CacheOperation, Operation
+from deltawitness.semconv import Operation
 from deltawitness.telemetry.cache_spans import record_write_in_span
 from deltawitness.telemetry.spans import parent_context, traceparent_of
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from deltawitness.commit.private_api import Seam
     from deltawitness.observe.exporters import Exporters
     from deltawitness.observe.ledger_sink import NullLedgerSink
-    from deltawitness.observe.write_context import WriteAttributes
     from deltawitness.settings import Settings
 
 __all__ = ["CallObserver"]
@@ -134,21 +133,6 @@ class CallObserver:
         write.started_at = now_ns()
         write.clock = time.perf_counter_ns()
         self.enter(write)
-
-    def intent(  # noqa: PLR0913 - what a write is, by keyword where it may be missing
-        self,
-        attributes: WriteAttributes,
-        operation: Operation,
-        cache_operation: CacheOperation,
-        location: str | None,
-        *,
-        named: str | None = None,
-        mode: str | None = None,
-    ) -> WriteIntent:
-        """Return what a write means to do; see :func:`write_intent` for the arguments."""
-        return write_intent(
-            self.settings, attributes, operation, cache_operation, location, named=named, mode=mode
-        )
 
     def properties(
         self, write: InFlightWrite, callers: CommitProperties | None

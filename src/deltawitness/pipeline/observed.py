@@ -18,6 +18,7 @@ from deltawitness.internal_errors import report
 from deltawitness.observe import Observer
 from deltawitness.observe.in_flight import InFlightWrite
 from deltawitness.observe.write_context import WriteAttributes, WriteContext, write_context
+from deltawitness.observe.write_template import write_intent
 from deltawitness.pipeline.pipeline import WritePipeline
 from deltawitness.pipeline.request import WriteRequest
 from deltawitness.run import parse_scope
@@ -174,7 +175,8 @@ def _intent(observer: Observer, attributes: WriteAttributes, request: Any) -> Wr
     if not isinstance(destination, str | os.PathLike):
         destination = getattr(destination, "table_uri", None)
     location = None if destination is None else os.fspath(destination)
-    return observer.intent(
+    return write_intent(
+        observer.settings,
         attributes,
         Operation.WRITE if _is_delta(request) else Operation.COPY,
         CacheOperation.WRITE,

@@ -17,6 +17,7 @@ from deltawitness.forks import importing
 from deltawitness.internal_errors import guard, report
 from deltawitness.locations import local_file
 from deltawitness.observe import Observer
+from deltawitness.observe.write_template import write_intent
 from deltawitness.semconv import CacheOperation, Operation
 from deltawitness.session.core.filter_fallback import call_frame
 from deltawitness.session.core.frame_attributes import attributes_of_frame
@@ -87,7 +88,9 @@ def run_export(
 
 def _begin(observer: Observer, frame: DataFrame, location: str) -> InFlightWrite:
     attributes = attributes_of_frame(frame, state_of(frame), schema=frame.schema())
-    intent = observer.intent(attributes, Operation.COPY, CacheOperation.WRITE, location)
+    intent = write_intent(
+        observer.settings, attributes, Operation.COPY, CacheOperation.WRITE, location
+    )
     return observer.begin(intent)
 
 
