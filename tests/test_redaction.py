@@ -65,9 +65,9 @@ def test_no_canary_survives_in_free_text(template, canary):
 @given(st.text())
 def test_any_text_is_reduced_to_one_short_line(text):
     """Redaction never raises and is idempotent."""
-    told = redact_text(text)
-    assert len(told) <= 300
-    assert "\n" not in told
+    message = redact_text(text)
+    assert len(message) <= 300
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def event(canary):
 def test_no_canary_survives_in_an_event(canary):
     """No field has a canary, with and without a table id key, and redaction is idempotent."""
     for settings in (Settings(), Settings(table_id_key=b"k")):
-        told = redact(event(canary), settings)
-        assert canary not in repr(told)
-        assert redact(told, settings) == told
+        message = redact(event(canary), settings)
+        assert canary not in repr(message)
+        assert redact(message, settings) == message
 
 
 def test_a_key_keys_the_table_ids():
@@ -220,13 +220,13 @@ def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
             write_deltalake(place / "flights", data)
             with pytest.raises(Exception):  # noqa: B017 - the class depends on the engine
                 write_deltalake(place / "flights", pa.table({"id": [canary]}), mode="append")
-        told = [span.to_json() for span in telemetry.spans()]
-        told += [record.to_json() for record in telemetry.log_records()]
-        told += [repr(points) for points in telemetry.metric_points().values()]
+        message = [span.to_json() for span in telemetry.spans()]
+        message += [record.to_json() for record in telemetry.log_records()]
+        message += [repr(points) for points in telemetry.metric_points().values()]
     finally:
         DeltaLakeInstrumentor().uninstrument()
-    assert len(told) > 5
-    assert not [text for text in told if canary in text]
+    assert len(message) > 5
+    assert not [text for text in message if canary in text]
     commit = (place / "flights" / "_delta_log" / f"{0:020d}.json").read_text()
     assert canary not in commit
 
@@ -235,7 +235,7 @@ PLACE = "/data/Patient John Doe records/t"
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         "Object at location data/Patient John Doe records/t/part-0.parquet not found",
         "Object at location data/Patient%20John%20Doe%20records/t/part-0.parquet not found",
@@ -243,15 +243,15 @@ PLACE = "/data/Patient John Doe records/t"
         "Generic error: file:///data/Patient%20John%20Doe%20records/t",
     ],
 )
-def test_a_location_with_blanks_is_found_in_every_spelling(told):
+def test_a_location_with_blanks_is_found_in_every_spelling(message):
     """A pattern cannot find the end of such a path, but the event has the location."""
-    text = redact_text(told, location=PLACE)
+    text = redact_text(message, location=PLACE)
     assert not any(word in text for word in ("Patient", "John", "Doe", "records"))
-    assert text.split()[0] == told.split()[0]
+    assert text.split()[0] == message.split()[0]
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         "violated by value in row: [Alice, 7, 123-45-6789]",
         "Cannot cast value Alice Smith to Int64",
@@ -266,9 +266,9 @@ def test_a_location_with_blanks_is_found_in_every_spelling(told):
         "cannot open C:\\Users\\Alice Smith\\t",
     ],
 )
-def test_literals_without_quotes_are_reduced_too(told):
+def test_literals_without_quotes_are_reduced_too(message):
     """Literals are masked in the form in which the engines write them."""
-    text = redact_text(told)
+    text = redact_text(message)
     assert not any(word in text for word in ("Alice", "Smith", "6789"))
     assert text
 
@@ -297,17 +297,17 @@ def test_a_real_error_does_not_reveal_the_tables_location(tmp_path, delta_teleme
         file.unlink()
     with pytest.raises(Exception, match="not found"):
         DeltaTable(table).delete("i = 1")
-    told = str([record.log_record for record in delta_telemetry.log_records()])
-    told += "".join(span.to_json() for span in delta_telemetry.spans())
-    assert "not found" in told
-    assert not any(word in told for word in ("Patient", "John", "Doe"))
+    message = str([record.log_record for record in delta_telemetry.log_records()])
+    message += "".join(span.to_json() for span in delta_telemetry.spans())
+    assert "not found" in message
+    assert not any(word in message for word in ("Patient", "John", "Doe"))
 
 
 def test_a_location_of_one_word_leaves_the_words_of_a_message_alone():
     """The name of a table may be a letter or a word that also occurs in the message."""
-    told = "the request is forbidden"
-    assert redact_text(told, location="s3://bucket/t") == told
-    assert redact_text(told, location="/request") == told
+    message = "the request is forbidden"
+    assert redact_text(message, location="s3://bucket/t") == message
+    assert redact_text(message, location="/request") == message
 
 
 @pytest.mark.parametrize(("known", "secret"), CANARIES.items(), ids=CANARIES)
@@ -376,7 +376,7 @@ def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "stored"),
     [
         ("expected 1 column, got 2", "expected 1 column, got 2"),
         (
@@ -402,10 +402,10 @@ def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
         ("\x1b[31mred\x1b[0m", "red"),
     ],
 )
-def test_the_ledger_keeps_what_helps(text, kept):
+def test_the_ledger_keeps_what_helps(text, stored):
     """The ledger's text has numbers, errno, paths and apostrophes, but no previews of rows and no secrets."""
-    assert message_for_ledger(text, LedgerMessages.SAFE) == kept
-    assert message_for_ledger(kept, LedgerMessages.SAFE) == kept
+    assert message_for_ledger(text, LedgerMessages.SAFE) == stored
+    assert message_for_ledger(stored, LedgerMessages.SAFE) == stored
 
 
 def test_the_ledgers_error_messages_follow_the_setting():
@@ -422,9 +422,9 @@ def test_the_ledgers_error_messages_follow_the_setting():
 def test_a_message_for_the_ledger_is_one_line_in_every_mode(text):
     """The function never raises, and the text is never longer than the limit."""
     for mode in (LedgerMessages.FULL, LedgerMessages.SAFE):
-        kept = message_for_ledger(text, mode)
-        assert len(kept) <= 1000
-        assert "\n" not in kept
+        stored = message_for_ledger(text, mode)
+        assert len(stored) <= 1000
+        assert "\n" not in stored
 
 
 @pytest.mark.parametrize(

@@ -189,10 +189,10 @@ def test_cache_contexts_merge_from_outside_in():
     assert current_cache_context().policy is None
 
 
-@pytest.mark.parametrize("facts", [{"scope": "table"}, {"policy": ""}])
-def test_a_cache_context_outside_the_closed_sets_is_refused(facts):
+@pytest.mark.parametrize("arguments", [{"scope": "table"}, {"policy": ""}])
+def test_a_cache_context_outside_the_closed_sets_is_refused(arguments):
     """An invalid scope or an empty policy raises on entry, before anything is written."""
-    with pytest.raises(ConfigurationError), cache_context(**facts):
+    with pytest.raises(ConfigurationError), cache_context(**arguments):
         pass
 
 

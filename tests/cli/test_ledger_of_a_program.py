@@ -99,7 +99,7 @@ def test_a_cache_root_that_is_a_uri_is_unchanged(tmp_path):
 
 @pytest.mark.slow
 def test_an_unwritable_ledger_does_not_change_the_exit_code(tmp_path):
-    """Spooled records remain, and the exit code is the program's own."""
+    """Spooled records remain, and the exit code is that of the program."""
     (tmp_path / ".deltawitness").mkdir()
     (tmp_path / ".deltawitness/cache_ledgers").write_text("in the way")
     done = run(tmp_path, LOAD + "\n    raise SystemExit(3)", options=["--quiet"])

@@ -25,8 +25,8 @@ from deltawitness.semconv import (
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 
-def intent(**facts):
-    return WriteIntent(Operation.WRITE, CacheOperation.WRITE, **facts)
+def intent(**arguments):
+    return WriteIntent(Operation.WRITE, CacheOperation.WRITE, **arguments)
 
 
 def stamped(what, callers=None, *, traceparent=TRACEPARENT, mirror=False):
@@ -147,14 +147,14 @@ def test_the_public_helper_refuses_keys_of_the_library_as_extras():
 
 
 @pytest.mark.parametrize(
-    ("facts", "error"),
+    ("arguments", "error"),
     [
         ({"operation": "truncate"}, MetadataKeyError),
         ({"operation": "write", "result": "maybe"}, MetadataKeyError),
         ({"operation": "write", "cache_scope": "table"}, ConfigurationError),
     ],
 )
-def test_the_public_helper_checks_closed_sets(facts, error):
+def test_the_public_helper_checks_closed_sets(arguments, error):
     """The error for a value outside a closed set lists the allowed values."""
     with pytest.raises(error, match="expected one of"):
-        cache_commit_metadata(CacheCommitMetadataRequest(**facts))
+        cache_commit_metadata(CacheCommitMetadataRequest(**arguments))

@@ -395,20 +395,20 @@ def test_a_write_without_a_table(table):
 
 
 @pytest.mark.parametrize(
-    ("facts", "expected"),
+    ("arguments", "expected"),
     [
         ({"base": 0, "version": 1}, {"result": "write", "version": 1, "versions": [1]}),
         ({"base": 0}, {"result": "noop", "reason": "not_found"}),
         ({"more": FAILURE}, {"result": "error", **FAILURE, "landed": "unknown"}),
     ],
 )
-def test_a_provisional_record_is_complete_without_the_log(table, tmp_path, facts, expected):
+def test_a_provisional_record_is_complete_without_the_log(table, tmp_path, arguments, expected):
     """If the log cannot be read, the row has the values of the record."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "_delta_log").mkdir()
     for number in range(3):
         (tmp_path / "t" / "_delta_log" / f"{number:020d}.json").mkdir()
-    assert outcome_of(row_of_provisional(table.note(**facts), 64)) == expected
+    assert outcome_of(row_of_provisional(table.note(**arguments), 64)) == expected
 
 
 def test_a_table_that_is_gone(table):

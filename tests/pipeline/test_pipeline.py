@@ -173,7 +173,7 @@ def test_an_open_table_is_written_through(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("arguments", "error"),
     [
         ({"source": None}, "source"),
         ({"format": "xml"}, "format: expected one of delta, parquet"),
@@ -187,10 +187,10 @@ def test_an_open_table_is_written_through(tmp_path):
         ({"format_options": {"commit_metadata": "x"}}, "must be a mapping"),
     ],
 )
-def test_contradictory_arguments_are_refused_at_once(facts, said):
+def test_contradictory_arguments_are_refused_at_once(arguments, error):
     """An invalid request raises before anything is written, with the attribute's name."""
-    with pytest.raises(WriteRequestError, match=said):
-        WriteRequest(**{"source": DATA, "destination": "t", **facts})
+    with pytest.raises(WriteRequestError, match=error):
+        WriteRequest(**{"source": DATA, "destination": "t", **arguments})
 
 
 def test_unknown_fields_are_pythons_own_error():
@@ -200,11 +200,11 @@ def test_unknown_fields_are_pythons_own_error():
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [("SELECT 1", "session context"), (7, "int exports no Arrow data")]
+    ("source", "error"), [("SELECT 1", "session context"), (7, "int exports no Arrow data")]
 )
-def test_a_source_that_cannot_be_read_is_refused(source, said, tmp_path):
+def test_a_source_that_cannot_be_read_is_refused(source, error, tmp_path):
     """SQL text without a session and objects without Arrow data are refused."""
-    with pytest.raises(WriteRequestError, match=said):
+    with pytest.raises(WriteRequestError, match=error):
         WritePipeline().write(WriteRequest(source=source, destination=tmp_path / "t"))
     assert list(tmp_path.iterdir()) == []
 

@@ -79,22 +79,22 @@ SUPERVISED = {
 @pytest.mark.parametrize("kind", SUPERVISED)
 def test_a_run_continues_in_the_program_after_exec(kind, tmp_path):
     """There is one run of one process, with all writes and the exit code of the last program."""
-    text, following, told = SUPERVISED[kind]
+    text, following, expected = SUPERVISED[kind]
     done = execute(program(text, following), tmp_path, is_supervised=True)
-    assert (done.returncode, runs_of(tmp_path)) == (told[1], [told]), done.stderr
+    assert (done.returncode, runs_of(tmp_path)) == (expected[1], [expected]), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("following", "told"),
+    ("following", "expected"),
     [
         ("write('u')", ("ok", None, None, 1, 2)),
         ("write('u'); raise LookupError", ("error", 1, "LookupError", 1, 2)),
     ],
 )
-def test_a_run_continues_without_the_command(following, told, tmp_path):
+def test_a_run_continues_without_the_command(following, expected, tmp_path):
     """The run continues if the following program is observed in another way."""
     execute(program(REPLACED, following), tmp_path, is_supervised=False)
-    assert runs_of(tmp_path) == [told]
+    assert runs_of(tmp_path) == [expected]
 
 
 def test_the_ledger_is_drained_before_the_exec_of_an_unobserved_program(tmp_path):

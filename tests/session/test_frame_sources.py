@@ -1,4 +1,4 @@
-"""A write from a session's frame, or from rows of one, has the facts that the session knows."""
+"""A write from a session's frame, or from rows of one, has the attributes that the session has computed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_write_has_the_plan_and_inputs_of_its_frame(ctx, tmp_path, captured_wr
 
 
 def test_a_frame_that_the_session_writes_is_observed_once(ctx, tmp_path, captured_writes):
-    """The session's write is one event, with the same facts."""
+    """The session's write is one event, with the same attributes."""
     frame = ctx.sql("SELECT id FROM t")
     frame.write_delta(tmp_path / "new")
     (event,) = captured_writes
@@ -79,7 +79,7 @@ def test_a_frame_that_the_session_writes_is_observed_once(ctx, tmp_path, capture
 
 
 def test_a_merge_has_the_attributes_of_its_own_source(ctx, tmp_path):
-    """Each merge has the facts of the source that it merges."""
+    """Each merge has the attributes of the source that it merges."""
     target = DeltaTable(tmp_path / "t")
     frame = ctx.sql("SELECT id, v FROM t")
     observed = target.merge(frame, "a.id = b.id", source_alias="a", target_alias="b")
