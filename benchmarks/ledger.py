@@ -79,14 +79,14 @@ def hand_written(folder: Path, *, by_handle: bool) -> Write:
     write, place = instrumented(), folder / "by-hand"
 
     def row(data: pa.Table) -> pa.Table:
-        told = {
+        row = {
             "event_time": time.time_ns() // 1000,
             "run_id": "01a20cc8-b26f-75e7-8455-af381e0c1c48",
             "table": "t",
             "operation": "WRITE",
             "rows": data.num_rows,
         }
-        return pa.Table.from_pylist([told])
+        return pa.Table.from_pylist([row])
 
     with suppressed():
         write_deltalake(place, row(TEN))

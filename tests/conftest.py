@@ -18,6 +18,7 @@ from deltawitness.delta_rs.install import uninstall
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.run import forget_process_run
 from deltawitness.semconv import Env
+from helpers.remote_parts import running_server
 
 IS_LONG = os.environ.get("TEST_SIZE") == "long"
 
@@ -194,7 +195,7 @@ def clean_process(monkeypatch, request):
         monkeypatch.delenv(variable, raising=False)
     forget_process_run()
     reset_caller_key_warnings()
-    internal_errors.forget()
+    internal_errors.reset_counts()
     forks.mark_delta_rs_used()  # tests use delta-rs without observation, as a program may
     yield
     if DeltaLakeInstrumentor().is_instrumented_by_opentelemetry:
@@ -202,7 +203,7 @@ def clean_process(monkeypatch, request):
     uninstall()
     forget_process_run()
     if request.node.get_closest_marker("internal_errors") is None:
-        assert internal_errors.seen() == {}
+        assert internal_errors.error_counts() == {}
 
 
 @pytest.fixture
@@ -246,3 +247,10 @@ def pytest_terminal_summary(terminalreporter):
     """Print the lines of `say`."""
     for line in sorted(terminalreporter.config.stash.get(SAID, [])):
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """An S3-compatible server, in another process: the engine holds the GIL during some requests."""
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running

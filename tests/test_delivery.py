@@ -131,7 +131,7 @@ def test_deliveries_wait_for_a_pause_between_writes():
     assert seen == [1]
 
 
-def test_flush_says_when_the_time_was_too_short():
+def test_a_flush_that_times_out_returns_false():
     """A flush that times out returns False and loses nothing."""
     seen, release = [], threading.Event()
     box = delivery(Step("slow", lambda item: (release.wait(60), seen.append(item))))

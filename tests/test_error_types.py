@@ -118,7 +118,7 @@ PROVOKED = {
 
 
 @pytest.mark.parametrize("what", PROVOKED)
-def test_each_kind_of_error_is_told_from_the_engines_own_text(what, tmp_path):
+def test_each_error_text_of_the_engines_has_its_type(what, tmp_path):
     """Each text gives its type, and its redacted form has no row, path or literal."""
     act, expected = PROVOKED[what]
     uri = tmp_path / "flights"
@@ -153,7 +153,7 @@ def test_each_kind_of_error_is_told_from_the_engines_own_text(what, tmp_path):
         (type("Odd", (BaseException,), {})("odd"), ErrorType.INTERRUPTED),
     ],
 )
-def test_what_has_no_telling_text_is_told_by_its_class(error, expected):
+def test_an_error_without_a_known_text_is_classified_by_its_class(error, expected):
     """Without a matching text the class decides, and the last fallback is `_OTHER`."""
     assert classify(error) is expected
 
@@ -168,7 +168,7 @@ def test_an_error_that_cannot_be_printed_has_a_kind_all_the_same():
     assert classify(Mute()) is ErrorType.INVALID_ARGUMENT
 
 
-def test_a_directory_that_cannot_be_written_is_told(tmp_path):
+def test_an_unwritable_directory_is_classified(tmp_path):
     """The provocation is a file in place of the table, because permissions do not stop root."""
     (tmp_path / "file").write_text("")
     with pytest.raises(Exception) as raised:
@@ -198,7 +198,7 @@ with capture_writes() as writes:
     os.geteuid() != 0 or not os.path.exists("/bin/mount"), reason="needs root and mount for a tmpfs"
 )
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_nothing_landed(tmp_path):
+def test_a_full_disk_is_storage_full_and_has_not_landed(tmp_path):
     """Writing two million rows to a tmpfs of one mebibyte gives `storage_full`, without a commit."""
     place = tmp_path / "small"
     place.mkdir()
@@ -394,7 +394,7 @@ def test_a_table_that_cannot_be_opened_has_no_commit_and_a_row_that_names_it(
     }
 
 
-def test_what_is_no_location_is_none(tmp_path):
+def test_an_invalid_location_is_not_recorded(tmp_path):
     """An invalid location may contain data, so it is not recorded."""
     with capture_writes() as writes:
         with pytest.raises(Exception):  # noqa: B017 - the class depends on the engine

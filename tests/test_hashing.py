@@ -68,7 +68,7 @@ def test_a_schema_is_found_wherever_it_is(tmp_path):
     assert reader.read_all() == table
 
 
-def test_what_has_no_schema_is_a_clear_error():
+def test_an_object_without_a_schema_is_an_error_that_names_its_type():
     """The message names the type of the object."""
     with pytest.raises(TypeError, match="int exports no Arrow schema"):
         schema_hash(7)

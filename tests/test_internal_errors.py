@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deltawitness.internal_errors import call_guarded, guard, seen
+from deltawitness.internal_errors import call_guarded, error_counts, guard
 
 PROGRAMS_OWN = [KeyboardInterrupt, SystemExit, GeneratorExit]
 
@@ -18,13 +18,13 @@ def fail(error):
 def test_a_guard_reports_an_exception_of_its_block(error):
     with guard("seam"):
         fail(error)
-    assert seen() == {("seam", type(error).__qualname__): 1}
+    assert error_counts() == {("seam", type(error).__qualname__): 1}
 
 
 @pytest.mark.internal_errors
 def test_a_guarded_call_reports_an_exception():
     call_guarded("ledger", fail, ValueError("bad"))
-    assert seen() == {("ledger", "ValueError"): 1}
+    assert error_counts() == {("ledger", "ValueError"): 1}
 
 
 @pytest.mark.parametrize("kind", PROGRAMS_OWN)
@@ -35,7 +35,7 @@ def test_an_interrupt_or_exit_propagates_unreported(kind):
     assert raised.value is error
     with pytest.raises(kind):
         call_guarded("seam", fail, error)
-    assert seen() == {}
+    assert error_counts() == {}
 
 
 def test_a_guard_without_an_error_reports_nothing():
@@ -44,7 +44,7 @@ def test_a_guard_without_an_error_reports_nothing():
         calls.append("block")
     call_guarded("seam", calls.append, "call")
     assert calls == ["block", "call"]
-    assert seen() == {}
+    assert error_counts() == {}
 
 
 @pytest.mark.internal_errors
@@ -58,4 +58,4 @@ def test_a_guard_leaves_the_exception_that_is_being_handled():
                 fail(ValueError("of deltawitness"))
             raise
     assert raised.value.__context__ is None
-    assert seen() == {("seam", "ValueError"): 1}
+    assert error_counts() == {("seam", "ValueError"): 1}

@@ -65,9 +65,9 @@ def test_no_canary_survives_in_free_text(template, canary):
 @given(st.text())
 def test_any_text_is_reduced_to_one_short_line(text):
     """Redaction never raises and is idempotent."""
-    told = redact_text(text)
-    assert len(told) <= 300
-    assert "\n" not in told
+    message = redact_text(text)
+    assert len(message) <= 300
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_long_hostile_text_is_cut_before_it_is_looked_at(text):
         "Generic error: A table already exists at: [uri]",
     ],
 )
-def test_what_is_harmless_stays_readable(text):
+def test_an_error_text_without_user_data_stays_readable(text):
     """An error text without user data still describes the error."""
     assert redact_text(text) == text
 
@@ -146,9 +146,9 @@ def event(canary):
 def test_no_canary_survives_in_an_event(canary):
     """No field has a canary, with and without a table id key, and redaction is idempotent."""
     for settings in (Settings(), Settings(table_id_key=b"k")):
-        told = redact(event(canary), settings)
-        assert canary not in repr(told)
-        assert redact(told, settings) == told
+        message = redact(event(canary), settings)
+        assert canary not in repr(message)
+        assert redact(message, settings) == message
 
 
 def test_a_key_keys_the_table_ids():
@@ -182,7 +182,7 @@ def test_a_key_keys_the_table_ids():
         ("/data/t", "a name with spaces", TableNames.PATH, None),
     ],
 )
-def test_a_tables_name_is_told_when_it_is_a_plain_one(uri, name, mode, expected):
+def test_a_plain_table_name_is_exported(uri, name, mode, expected):
     """The last segment of a location is the name, unless it reveals a person or a secret."""
     assert table_name_for(uri, name, mode) == expected
 
@@ -220,13 +220,13 @@ def test_no_canary_reaches_any_signal_or_the_commit(tmp_path_factory, canary):
             write_deltalake(place / "flights", data)
             with pytest.raises(Exception):  # noqa: B017 - the class depends on the engine
                 write_deltalake(place / "flights", pa.table({"id": [canary]}), mode="append")
-        told = [span.to_json() for span in telemetry.spans()]
-        told += [record.to_json() for record in telemetry.log_records()]
-        told += [repr(points) for points in telemetry.metric_points().values()]
+        message = [span.to_json() for span in telemetry.spans()]
+        message += [record.to_json() for record in telemetry.log_records()]
+        message += [repr(points) for points in telemetry.metric_points().values()]
     finally:
         DeltaLakeInstrumentor().uninstrument()
-    assert len(told) > 5
-    assert not [text for text in told if canary in text]
+    assert len(message) > 5
+    assert not [text for text in message if canary in text]
     commit = (place / "flights" / "_delta_log" / f"{0:020d}.json").read_text()
     assert canary not in commit
 
@@ -235,7 +235,7 @@ PLACE = "/data/Patient John Doe records/t"
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         "Object at location data/Patient John Doe records/t/part-0.parquet not found",
         "Object at location data/Patient%20John%20Doe%20records/t/part-0.parquet not found",
@@ -243,15 +243,15 @@ PLACE = "/data/Patient John Doe records/t"
         "Generic error: file:///data/Patient%20John%20Doe%20records/t",
     ],
 )
-def test_a_location_with_blanks_is_found_in_every_spelling(told):
+def test_a_location_with_blanks_is_found_in_every_spelling(message):
     """A pattern cannot find the end of such a path, but the event has the location."""
-    text = redact_text(told, location=PLACE)
+    text = redact_text(message, location=PLACE)
     assert not any(word in text for word in ("Patient", "John", "Doe", "records"))
-    assert text.split()[0] == told.split()[0]
+    assert text.split()[0] == message.split()[0]
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         "violated by value in row: [Alice, 7, 123-45-6789]",
         "Cannot cast value Alice Smith to Int64",
@@ -266,14 +266,14 @@ def test_a_location_with_blanks_is_found_in_every_spelling(told):
         "cannot open C:\\Users\\Alice Smith\\t",
     ],
 )
-def test_literals_without_quotes_are_reduced_too(told):
+def test_literals_without_quotes_are_reduced_too(message):
     """Literals are masked in the form in which the engines write them."""
-    text = redact_text(told)
+    text = redact_text(message)
     assert not any(word in text for word in ("Alice", "Smith", "6789"))
     assert text
 
 
-def test_payloads_named_as_data_are_not_told():
+def test_payloads_named_as_data_are_masked():
     """A member that is named as data is masked, but a number of rows is not."""
     payload = {
         "rows": [["Alice", 42]],
@@ -289,7 +289,7 @@ def test_payloads_named_as_data_are_not_told():
     }
 
 
-def test_a_real_error_does_not_tell_where_the_table_lies(tmp_path, delta_telemetry):
+def test_a_real_error_does_not_reveal_the_tables_location(tmp_path, delta_telemetry):
     """The error of a missing data file in a folder with blanks in its name does not reveal the path."""
     table = tmp_path / "Patient John Doe records" / "t"
     write_deltalake(table, pa.table({"i": [1, 2]}))
@@ -297,21 +297,21 @@ def test_a_real_error_does_not_tell_where_the_table_lies(tmp_path, delta_telemet
         file.unlink()
     with pytest.raises(Exception, match="not found"):
         DeltaTable(table).delete("i = 1")
-    told = str([record.log_record for record in delta_telemetry.log_records()])
-    told += "".join(span.to_json() for span in delta_telemetry.spans())
-    assert "not found" in told
-    assert not any(word in told for word in ("Patient", "John", "Doe"))
+    message = str([record.log_record for record in delta_telemetry.log_records()])
+    message += "".join(span.to_json() for span in delta_telemetry.spans())
+    assert "not found" in message
+    assert not any(word in message for word in ("Patient", "John", "Doe"))
 
 
 def test_a_location_of_one_word_leaves_the_words_of_a_message_alone():
     """The name of a table may be a letter or a word that also occurs in the message."""
-    told = "the request is forbidden"
-    assert redact_text(told, location="s3://bucket/t") == told
-    assert redact_text(told, location="/request") == told
+    message = "the request is forbidden"
+    assert redact_text(message, location="s3://bucket/t") == message
+    assert redact_text(message, location="/request") == message
 
 
 @pytest.mark.parametrize(("known", "secret"), CANARIES.items(), ids=CANARIES)
-def test_what_the_collector_masks_never_leaves_the_process(known, secret):
+def test_the_library_masks_every_secret_that_the_collector_masks(known, secret):
     """The library masks every secret that the reference Collector masks."""
     assert known in secret
     assert known not in redact_text(secret)
@@ -376,7 +376,7 @@ def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
 
 
 @pytest.mark.parametrize(
-    ("text", "kept"),
+    ("text", "stored"),
     [
         ("expected 1 column, got 2", "expected 1 column, got 2"),
         (
@@ -402,13 +402,13 @@ def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
         ("\x1b[31mred\x1b[0m", "red"),
     ],
 )
-def test_the_ledger_keeps_what_helps(text, kept):
+def test_the_ledger_keeps_what_helps(text, stored):
     """The ledger's text has numbers, errno, paths and apostrophes, but no previews of rows and no secrets."""
-    assert message_for_ledger(text, LedgerMessages.SAFE) == kept
-    assert message_for_ledger(kept, LedgerMessages.SAFE) == kept
+    assert message_for_ledger(text, LedgerMessages.SAFE) == stored
+    assert message_for_ledger(stored, LedgerMessages.SAFE) == stored
 
 
-def test_what_the_ledger_keeps_can_be_chosen():
+def test_the_ledgers_error_messages_follow_the_setting():
     """`full` removes only secrets, and `type` removes everything."""
     text = "1 rows failed validation check.\nPreview of invalid data:\n| Ann | token=hunter2 |"
     full = message_for_ledger(text, LedgerMessages.FULL)
@@ -422,9 +422,9 @@ def test_what_the_ledger_keeps_can_be_chosen():
 def test_a_message_for_the_ledger_is_one_line_in_every_mode(text):
     """The function never raises, and the text is never longer than the limit."""
     for mode in (LedgerMessages.FULL, LedgerMessages.SAFE):
-        kept = message_for_ledger(text, mode)
-        assert len(kept) <= 1000
-        assert "\n" not in kept
+        stored = message_for_ledger(text, mode)
+        assert len(stored) <= 1000
+        assert "\n" not in stored
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_long_hostile_text_is_cut_before_the_ledger_looks_at_it(text):
 @pytest.mark.parametrize(
     ("mode", "expected"), [("safe", "[rows]"), ("full", "Zqann"), ("type", None)]
 )
-def test_a_failed_write_is_in_the_ledger_as_the_setting_says(mode, expected, tmp_path):
+def test_a_failed_write_has_its_error_type_in_every_mode(mode, expected, tmp_path):
     """The row has the error's type in every mode."""
     uri = str(tmp_path / "t")
     write_deltalake(uri, pa.table({"id": [1], "name": ["a"]}))

@@ -83,7 +83,7 @@ def test_async_blocks_and_tasks_carry_the_run():
     assert seen is context
 
 
-def test_what_is_ambient_can_be_made_so_in_another_thread():
+def test_the_ambient_context_can_be_used_in_another_thread():
     """The run, the cache context and the suppression apply inside the block and not after it."""
     seen = []
 
@@ -120,7 +120,7 @@ def test_a_process_inherits_the_cache_context_of_its_environment(monkeypatch):
         current_cache_context()
 
 
-def test_listeners_are_told_in_order_and_with_the_error():
+def test_listeners_are_called_in_order_and_with_the_error():
     """Listeners start in order and end in reverse order, inside the run, with the error of the block."""
     told = []
 
@@ -175,7 +175,7 @@ def test_a_given_run_id_is_checked(run_id):
         run("job", run_id=run_id)
 
 
-def test_a_given_run_id_is_kept():
+def test_a_given_run_id_is_used():
     """A run id of a scheduler becomes the id of the run."""
     with run("job", run_id="airflow:1") as context:
         assert context.run_id == "airflow:1"
@@ -189,10 +189,10 @@ def test_cache_contexts_merge_from_outside_in():
     assert current_cache_context().policy is None
 
 
-@pytest.mark.parametrize("facts", [{"scope": "table"}, {"policy": ""}])
-def test_a_cache_context_outside_the_closed_sets_is_refused(facts):
+@pytest.mark.parametrize("arguments", [{"scope": "table"}, {"policy": ""}])
+def test_a_cache_context_outside_the_closed_sets_is_refused(arguments):
     """An invalid scope or an empty policy raises on entry, before anything is written."""
-    with pytest.raises(ConfigurationError), cache_context(**facts):
+    with pytest.raises(ConfigurationError), cache_context(**arguments):
         pass
 
 
@@ -226,7 +226,7 @@ def test_ids_are_uuids_of_version_7_and_sort_by_time():
     assert abs((first.int >> 80) - now_ns() // 1_000_000) < 10_000
 
 
-def test_fixed_sources_are_put_back():
+def test_ids_and_clock_are_restored_after_the_block():
     """After the block, ids and times come from the system again."""
     with fixed(ids=lambda: "one", clock=lambda: 7):
         assert (new_id(), now_ns()) == ("one", 7)
@@ -325,7 +325,7 @@ def test_a_listener_that_waits_does_not_hold_up_the_event_loop():
     assert aside_again is not here
 
 
-def test_a_forced_run_says_so_to_runs_inside_it_and_to_child_processes(monkeypatch):
+def test_force_sample_is_inherited_by_inner_runs_and_child_processes(monkeypatch):
     """`force_sample` is inherited, so that a tail sampler keeps all traces of the run."""
     with run("outer", force_sample=True) as outer, run("inner") as inner:
         assert outer.force_sample

@@ -24,7 +24,7 @@ INVALID = {
     Env.DIAGNOSTICS_SINK: ("file", "otel, memory, both, none"),
     Env.USER_METADATA: ("maybe", "true, false"),
     Env.DELIVERY_INTERVAL: ("0", "greater than 0"),
-    Env.QUEUE_SIZE: ("many", "whole number"),
+    Env.QUEUE_SIZE: ("many", "integer"),
     Env.SINK_TIMEOUT: ("4e3", "at most 3600"),
     Env.LANDED_TAIL: ("0", "from 1 to"),
     Env.TABLE_NAMES: ("full", "path, metadata, none"),

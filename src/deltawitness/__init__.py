@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.entries.policy import CachePolicy, OnError
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
-    from deltawitness.cache.fingerprint.diff import Miss, Reason
+    from deltawitness.cache.fingerprint.diff import Miss, MissReason
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
@@ -117,6 +117,7 @@ _MODULES = {
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
     "Miss": "cache.fingerprint.diff",
+    "MissReason": "cache.fingerprint.diff",
     "NoCommit": "events",
     "NoCommitReason": "events",
     "ObservedDataFrame": "session.proxies",
@@ -127,7 +128,6 @@ _MODULES = {
     "PhantomRow": "ledger.reconcile.findings",
     "Problem": "ledger.integrity",
     "PruneResult": "cache.entries.prune",
-    "Reason": "cache.fingerprint.diff",
     "ReconcilePlan": "ledger.reconcile.plan",
     "ReservedKeys": "settings",
     "Settings": "settings",
@@ -194,6 +194,7 @@ __all__ = [
     "MaintenanceResult",
     "MetadataSnapshot",
     "Miss",
+    "MissReason",
     "NoCommit",
     "NoCommitReason",
     "ObservedDataFrame",
@@ -205,7 +206,6 @@ __all__ = [
     "Problem",
     "PruneResult",
     "Pruned",
-    "Reason",
     "ReconcilePlan",
     "ReservedKeys",
     "RunContext",

@@ -12,7 +12,7 @@ from typing import TypeVar, TypeVarTuple
 from deltawitness.forks import reset_in_child
 from deltawitness.redaction import redact_text
 
-__all__ = ["call_guarded", "fact", "guard", "on_internal_error", "report"]
+__all__ = ["call_guarded", "guard", "guarded_value", "on_internal_error", "report"]
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -20,7 +20,7 @@ Args = TypeVarTuple("Args")
 _log = logging.getLogger("deltawitness")
 _lock = threading.Lock()
 reset_in_child("_lock", globals(), threading.Lock)
-_seen: Counter[tuple[str, str]] = Counter()
+_counts: Counter[tuple[str, str]] = Counter()
 _listener: Callable[[str], None] | None = None
 
 
@@ -33,15 +33,15 @@ def report(component: str, error: BaseException) -> None:
     """
     kind = component, type(error).__qualname__
     with _lock:
-        _seen[kind] += 1
-        first = _seen[kind] == 1
+        _counts[kind] += 1
+        first = _counts[kind] == 1
     if _listener is not None:
         _listener(component)
     if first:
         _log.warning("%s failed with %s: %s", *kind, redact_text(str(error)))
 
 
-def fact(component: str, gather: Callable[[], T], otherwise: T) -> T:
+def guarded_value(component: str, gather: Callable[[], T], otherwise: T) -> T:
     """Return the result of `gather()`; if it raises, report the error and return `otherwise`.
 
     Args:
@@ -110,13 +110,13 @@ def on_internal_error(listener: Callable[[str], None] | None) -> None:
     _listener = listener
 
 
-def seen() -> dict[tuple[str, str], int]:
+def error_counts() -> dict[tuple[str, str], int]:
     """Return the number of errors by component and class name. For tests."""
     with _lock:
-        return dict(_seen)
+        return dict(_counts)
 
 
-def forget() -> None:
+def reset_counts() -> None:
     """Reset the counts, so that the next error of each kind is logged. For tests."""
     with _lock:
-        _seen.clear()
+        _counts.clear()

@@ -28,7 +28,7 @@ class Replacements:
             owner: the class or module that has the attribute.
             name: the attribute.
             make: called with the original, returns the replacement. The original is the function of the
-                other package even when the attribute already holds a replacement of ours.
+                other package even when the attribute already holds a replacement of this module.
 
         Raises:
             AttributeError: the owner has no such attribute.
@@ -47,7 +47,7 @@ class Replacements:
     def restore(self) -> None:
         """Restore every original, in reverse order.
 
-        An attribute that no longer holds our replacement, such as another package's wrapper of it, stays.
+        An attribute that no longer holds the replacement, such as another package's wrapper of it, stays.
         """
         while self._replaced:
             owner, name, original, replacement = self._replaced.pop()
@@ -56,7 +56,7 @@ class Replacements:
 
 
 def unpatched(function: Call) -> Call:
-    """Return the original of a replacement of ours; any other function is returned unchanged."""
+    """Return the original of a replacement of this module; any other function is returned unchanged."""
     pair = getattr(function, _ATTRIBUTE, None)
     # functools.wraps copies attributes: another package's wrapper has the pair of what it wraps.
     while pair is not None and pair[0] is function:

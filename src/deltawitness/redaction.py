@@ -1,6 +1,6 @@
 """Redact paths, SQL, rows and secrets before anything is exported. All exported text passes through here.
 
-Whatever looks like a path, a URI, a literal, a credential or a preview of rows is replaced by a
+All that looks like a path, a URI, a literal, a credential or a preview of rows is replaced by a
 placeholder. The patterns run in linear time, and the text is truncated before they run.
 """
 

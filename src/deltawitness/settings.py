@@ -94,7 +94,7 @@ def _seconds(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    msg = "a whole number from 1 to 10000000"
+    msg = "an integer from 1 to 10000000"
     try:
         number = int(text)
     except ValueError:
@@ -105,7 +105,7 @@ def _count(text: str) -> int:
 
 
 def _bytes(text: str) -> int:
-    msg = "a whole number of bytes from 65536 to 1099511627776"
+    msg = "an integer number of bytes from 65536 to 1099511627776"
     try:
         number = int(text)
     except ValueError:

@@ -82,8 +82,8 @@ def capture_writes() -> Iterator[CapturedWrites]:
 
     captured = CapturedWrites()
     instrumentor = DeltaLakeInstrumentor()
-    is_ours = not instrumentor.is_instrumented_by_opentelemetry
-    if is_ours:
+    is_new = not instrumentor.is_instrumented_by_opentelemetry
+    if is_new:
         instrumentor.instrument()
     observer = current_observer()
     if observer is None:
@@ -96,7 +96,7 @@ def capture_writes() -> Iterator[CapturedWrites]:
     finally:
         flush()
         observer.remove_sink(captured)
-        if is_ours:
+        if is_new:
             instrumentor.uninstrument()
 
 

@@ -60,7 +60,7 @@ IMPORTS = """
         marks = [hasattr(function, "_deltawitness_replacement") for function in wrapped]
         twice = [hasattr(function.__wrapped__, "_deltawitness_replacement") for function in wrapped]
         assert all(marks) and not any(twice), (marks, twice)
-        assert deltawitness.internal_errors.seen() == {}, deltawitness.internal_errors.seen()
+        assert deltawitness.internal_errors.error_counts() == {}, deltawitness.internal_errors.error_counts()
 
     names = sys.argv[1].split()
     for start in range(0, len(names), 3):
@@ -137,7 +137,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("variable", WRONG)
-def test_a_wrong_setting_of_opentelemetry_leaves_commits_and_ledger_as_they_are(variable, tmp_path):
+def test_a_wrong_setting_of_opentelemetry_does_not_change_commits_and_ledger(variable, tmp_path):
     """The program prints one line that names the setting."""
     command = [*RUN, sys.executable, "-c", textwrap.dedent(WRITES), "t"]
     done = execute(command, tmp_path, **WRONG[variable])
@@ -185,7 +185,7 @@ def test_a_suite_in_an_observed_process_uses_our_fixtures(launcher, tmp_path):
     assert len(write_ids(tmp_path)) == 4
 
 
-def test_a_program_that_is_replaced_by_another_goes_on_in_its_run(tmp_path):
+def test_a_program_after_exec_continues_the_run(tmp_path):
     """Writes before `os.exec*` are delivered, and writes of the new program belong to the same run."""
     other = textwrap.dedent(WRITES)
     program = textwrap.dedent(WRITES) + textwrap.dedent(
@@ -252,7 +252,7 @@ def test_children_of_children_are_observed_in_every_form_of_a_program(launcher, 
     assert len(write_ids(tmp_path)) == 2
 
 
-def test_a_module_of_ours_that_is_loaded_again_observes_once(tmp_path):
+def test_a_reloaded_module_observes_once(tmp_path):
     """After a reload or a second import, each write is observed once."""
     program = """
         import importlib, sys

@@ -59,7 +59,7 @@ def observed(folder, program, *options):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_program_ends_as_bare_and_its_run_says_how(ending, tmp_path):
+def test_exit_code_and_output_are_those_of_the_bare_program(ending, tmp_path):
     """Exit code or signal and the output are those of the bare program, and the run's row has the status."""
     (tmp_path / "bare").mkdir()
     (tmp_path / "observed").mkdir()
@@ -202,7 +202,7 @@ def test_a_run_that_sys_exit_leaves_has_the_exit_code(
         (Terminated(), False, -signal.SIGTERM),
     ],
 )
-def test_the_exit_code_that_an_exception_stands_for(error, ends_process, code):
+def test_each_exception_has_the_exit_code_of_cpython(error, ends_process, code):
     """The codes are those of CPython and the operating system."""
     assert exit_code_of(error, ends_process=ends_process) == code
     assert is_failure(error) is (error is not None)
@@ -216,7 +216,7 @@ def test_an_interrupt_that_was_shown_in_a_console_ends_nothing(tmp_path):
     assert observed(tmp_path, [sys.executable, "-c", text]).returncode == 0
 
 
-def test_the_interrupt_is_restored_after_every_exit_handler_of_ours():
+def test_the_interrupt_is_restored_after_every_other_exit_handler():
     """The handler that restores it is registered first, because exit handlers run in reverse order."""
     text = """
     import atexit

@@ -132,7 +132,7 @@ def bare_of(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=map("-".join, CASES))
-def test_a_fork_is_as_it_would_be_without_us(outcomes, case):
+def test_a_fork_behaves_as_in_the_bare_program(outcomes, case):
     """The children succeed or fail as those of the bare program, and every commit has one row."""
     folder, end = outcomes[case]
     code, written, errors = end.result()
@@ -185,7 +185,7 @@ print(sorted(name for name in names if name.startswith("tokio")))
 """
 
 
-def test_nothing_of_ours_starts_an_engine(tmp_path):
+def test_the_library_starts_no_engine_runtime(tmp_path):
     """An import, an instrumentor, a session or a run starts no runtime of delta-rs or DataFusion."""
     assert output_of(EVERYTHING, tmp_path / "cache") == ["[]"]
     assert Ledger(tmp_path / "cache").runs().count() == 1
@@ -226,7 +226,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         "forking.instrument(drain_interval=0.1); mark_delta_rs_used(); forking.export('e')",
     ],
 )
-def test_a_fork_waits_for_an_import_of_ours(tmp_path, work):
+def test_a_fork_waits_for_an_import_of_the_library(tmp_path, work):
     """Otherwise the module would stay locked in the child forever."""
     assert output_of(SLOW_IMPORT.replace("IN_TURN", work), tmp_path) == ["0"]
 
@@ -248,7 +248,7 @@ held.wait()
 child = os.fork()
 if child == 0:
     signal.alarm(20)
-    internal_errors.seen()
+    internal_errors.error_counts()
     runs._start_process_run()
     install.install_for_proxies()
     with run("r"):
@@ -258,7 +258,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_a_lock_of_ours_that_is_held_at_a_fork_is_free_in_the_child():
+def test_a_lock_that_is_held_at_a_fork_is_free_in_the_child():
     """The thread that holds the lock does not exist in the child."""
     assert output_of(LOCKED) == ["0"]
 

@@ -116,15 +116,15 @@ def test_a_damaged_entry_is_quarantined_and_recomputed(damage, open_cache, tmp_p
     assert [str(reason) for reason in cache.explain("kept").reasons] == [DAMAGES[damage]]
     (listed,) = cache.list()
     assert listed.problem == DAMAGES[damage]
-    assert internal_errors.seen() == {}
+    assert internal_errors.error_counts() == {}
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
-    assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
+    assert internal_errors.error_counts() == {("cache", "DamagedEntryError"): 1}
     assert left - files_under(tmp_path / "cache") == Counter()
     (aside,) = entry(tmp_path).parent.glob(".kept.aside-*")
     assert aside.is_dir()
     assert str(cache.explain("kept")) == "kept: hit"
     assert open_cache().view("kept", QUERY).to_pydict() == TRUTH
-    assert internal_errors.seen() == {("cache", "DamagedEntryError"): 1}
+    assert internal_errors.error_counts() == {("cache", "DamagedEntryError"): 1}
 
 
 @pytest.mark.internal_errors
@@ -239,7 +239,7 @@ def test_a_cache_that_cannot_be_written_returns_the_computed_result(open_cache, 
     (tmp_path / "cache" / "cache_views").write_text("in the way")
     cache = open_cache()
     assert cache.view("kept", QUERY).to_pydict() == TRUTH
-    assert [component for component, _ in internal_errors.seen()] == ["cache"]
+    assert [component for component, _ in internal_errors.error_counts()] == ["cache"]
     assert cache.view("over", "SELECT sum(x) AS s FROM kept").to_pydict() == {"s": [7]}
     write_deltalake(tmp_path / "t", pa.table({"id": [5], "x": [5]}), mode="append")
     assert cache.view("over", "SELECT sum(x) AS s FROM kept").to_pydict() == {"s": [12]}

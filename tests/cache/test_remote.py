@@ -8,15 +8,8 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import CachePolicy, DeltaCache, ObservedSessionContext, Settings, internal_errors
 from deltawitness.exceptions import CacheError
-from helpers.remote_parts import running_server
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -99,7 +92,7 @@ def test_a_damaged_remote_entry_is_recomputed_and_not_moved(open_cache, server, 
     for _ in range(2):
         assert cache.view("seen", QUERY).to_pydict() == {"id": [2], "x": [4]}
     assert DeltaTable(entry, storage_options=server.options).version() == 1
-    assert {component for component, _ in internal_errors.seen()} == {"cache"}
+    assert {component for component, _ in internal_errors.error_counts()} == {"cache"}
 
 
 @pytest.mark.internal_errors
@@ -116,4 +109,4 @@ def test_an_unreachable_storage_loses_the_entry_only(tmp_path, server):
     settings = Settings(spool_dir=str(tmp_path / "spools"))
     cache = DeltaCache(ctx, "s3://lake/nowhere", options, settings=settings)
     assert cache.view("seen", "SELECT * FROM m").to_pydict() == {"k": [1]}
-    assert {component for component, _ in internal_errors.seen()} == {"cache"}
+    assert {component for component, _ in internal_errors.error_counts()} == {"cache"}

@@ -188,7 +188,7 @@ def verify_with_changed_function(lake, query, before, after, kind=None):
     return cache.verify("view")
 
 
-def test_what_differs_is_named(lake):
+def test_a_difference_names_columns_and_row_count(lake):
     """A difference names exactly the columns that differ, and the number of rows."""
     verified = verify_with_changed_function(
         lake,

@@ -10,13 +10,6 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaCache, ObservedSessionContext
 from deltawitness.cache.entries.plan_store import read_plan
-from helpers.remote_parts import running_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 def cache_of(server):

@@ -18,10 +18,9 @@ from pyarrow.fs import FileSelector
 from deltawitness import read_commit_metadata
 from deltawitness.bench import measure, storage
 from deltawitness.bench.measure import BenchError, Case, run_case, summary
-from deltawitness.bench.storage import check_location, temporary_place
+from deltawitness.bench.storage import check_location, temporary_folder
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import Env
-from helpers.remote_parts import running_server
 
 pytestmark = pytest.mark.slow
 
@@ -58,12 +57,6 @@ def test_the_table_holds_each_variant_and_the_control(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
 def objects(server, uri="s3://lake"):
     store = DeltaStorageHandler(uri, server.options)
     return {info.path for info in store.get_file_info_selector(FileSelector("", recursive=True))}
@@ -89,7 +82,7 @@ def test_a_benchmark_on_an_object_store_removes_its_objects_alone(server):
 
 def test_tables_are_recreated_on_an_object_store_as_on_a_disk(server):
     """The old table is removed, so that a long benchmark needs no more space than a short one."""
-    with temporary_place("s3://lake/renewed", server.options) as place:
+    with temporary_folder("s3://lake/renewed", server.options) as place:
         case = Case(name="c", rows=3, by="uri", variants=("bare",))
         times = run_case(case, 40, place, storage_options=server.options)
         left = objects(server, place)
@@ -142,7 +135,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
         check_location(str(tmp_path), None)
 
 
-def test_without_the_sdk_the_command_says_what_to_install(tmp_path, monkeypatch):
+def test_without_the_sdk_the_error_names_the_extra_to_install(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from deltawitness.cli import bench as command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,14 +11,11 @@ import textwrap
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from typer.testing import CliRunner
 
 from deltawitness import table_id
-from deltawitness.cli.app import app
+from helpers.ledger_commands import COMMAND, error_of, invoke, json_of
 
 pytestmark = pytest.mark.slow
-
-COMMAND = [sys.executable, "-m", "deltawitness"]
 
 PROGRAM = """
     import pyarrow as pa
@@ -65,30 +61,11 @@ def start(folder, text, *options):
     )
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def text_of(*arguments, code=0):
     """Return a command's output as one line with single spaces."""
     done = invoke(*arguments)
     assert done.exit_code == code, done.output
     return " ".join(done.stdout.split())
-
-
-def json_of(*arguments, code=0):
-    """Return a command's JSON output."""
-    done = invoke(*arguments, "--json")
-    assert done.exit_code == code, done.output
-    return json.loads(done.stdout)
-
-
-def error_of(*arguments, code=1):
-    """Return the one line on stderr of a command that fails."""
-    done = invoke(*arguments)
-    assert done.exit_code == code, done.output
-    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
-    return done.stderr.removeprefix("deltawitness: ").strip()
 
 
 @pytest.fixture(scope="module")

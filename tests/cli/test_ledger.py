@@ -21,7 +21,7 @@ from helpers.ledger_commands import error_of, invoke, json_of
 
 
 def test_runs_are_listed_newest_first(here):
-    """A line for each, and as JSON all that the ledger has."""
+    """Each is one line; the JSON has every column of the ledger."""
     rows = json_of("runs")
     assert [row["job"] for row in rows] == ["killed", "inner", "middle", "nested", "load"]
     assert set(rows[0]) == {*RUNS.schema.names, "processes"} - {PARTITION, "is_part"}
@@ -29,8 +29,8 @@ def test_runs_are_listed_newest_first(here):
     assert [line.split()[1] for line in shown] == [row["job"] for row in rows]
 
 
-def test_runs_are_told_apart(here):
-    """By job, by status, by time, and no more than were asked for."""
+def test_runs_are_filtered(here):
+    """Runs are filtered by job, status and time, and limited in number."""
     assert [row["status"] for row in json_of("runs", "--job", "load")] == ["ok"]
     assert [row["job"] for row in json_of("runs", "--status", "error")] == ["killed"]
     assert len(json_of("runs", "--limit", "2")) == 2
@@ -42,15 +42,15 @@ def test_runs_are_told_apart(here):
 
 
 def test_times_are_in_iso_8601(here):
-    """With their zone."""
+    """Times have a UTC offset."""
     for row in json_of("runs"):
         moment = datetime.fromisoformat(row["start_time"])
         assert moment.utcoffset() == timedelta(0)
         assert timedelta(0) <= datetime.now(UTC) - moment < timedelta(hours=1)
 
 
-def test_every_status_can_be_asked_for(here):
-    """And no other."""
+def test_every_status_is_a_filter(here):
+    """Every status of `RunStatus` is accepted; any other is an error that lists them."""
     for status in RunStatus:
         json_of("runs", "--status", status.value)
     refused = invoke("runs", "--status", "fine")
@@ -59,7 +59,7 @@ def test_every_status_can_be_asked_for(here):
 
 
 def test_a_run_is_shown_with_the_runs_that_were_opened_in_it(here):
-    """Recursively, and their counts summed up."""
+    """Inner runs are shown recursively, with the sums of their counts."""
     nested = json_of("runs", "--job", "nested")[0]
     shown = json_of("show", nested["run_id"])
     (middle,) = shown["children"]
@@ -76,7 +76,7 @@ def test_a_run_is_shown_with_the_runs_that_were_opened_in_it(here):
 
 
 def test_an_inner_run_is_shown_by_itself(here):
-    """With what the program said of it."""
+    """An inner run is shown with the attributes that the program gave it."""
     shown = json_of("show", "middle")
     assert shown["total"]["writes"] == 3
     assert shown["run"]["attributes"] == [{"name": "shard", "value": "3"}]
@@ -85,8 +85,8 @@ def test_an_inner_run_is_shown_by_itself(here):
     assert "shard: 3" in text
 
 
-def test_what_failed_is_shown_with_its_reason(here):
-    """Redacted, and whether it landed."""
+def test_a_failure_is_shown_with_its_reason(here):
+    """The redacted error is shown, and whether the commit landed."""
     load = json_of("runs", "--job", "load")[0]
     (failed,) = json_of("show", load["run_id"])["failed"]
     assert (failed["error_type"], failed["landed"]) == ("table_exists", "no")
@@ -102,8 +102,8 @@ def test_what_failed_is_shown_with_its_reason(here):
     ]
 
 
-def test_the_beginning_of_an_id_is_enough_where_it_is_that_of_one(here):
-    """Of none or of several is one clear line."""
+def test_an_unambiguous_prefix_of_an_id_is_enough(here):
+    """A prefix of no run or of several runs is an error in one line."""
     load = json_of("runs", "--job", "load")[0]["run_id"]
     assert json_of("show", load[:13])["run"]["run_id"] == load
     assert error_of("show", "nothing") == "no run begins with nothing"
@@ -113,7 +113,7 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_that_of_one(here):
 
 
 def test_a_run_without_an_end_is_shown_by_its_writes(lake):
-    """Its spool was lost: a reconcile knows its writes, and not how it ended."""
+    """After its spool was lost, reconcile has the writes of a run, and not its end."""
     json_of("reconcile", "lake/inner", "--apply")
     shown = json_of("show", "inner-1")
     assert (shown["run"]["status"], shown["tables"][0]["operations"]) == (
@@ -124,7 +124,7 @@ def test_a_run_without_an_end_is_shown_by_its_writes(lake):
 
 
 def test_writes_are_listed_newest_first(here):
-    """A line for each, and as JSON all that the ledger has."""
+    """Each is one line; the JSON has every column of the ledger."""
     rows = json_of("writes", "--limit", "100")
     assert len(rows) == 13
     assert [row["event_time"] for row in rows] == sorted(
@@ -136,8 +136,8 @@ def test_writes_are_listed_newest_first(here):
     assert shown.count("  DELETE ") == 1
 
 
-def test_writes_are_told_apart(here):
-    """By table in any spelling, by run, result and time."""
+def test_writes_are_filtered(here):
+    """Writes are filtered by table in any spelling, by run, result and time."""
     flights = here / "lake/flights"
     for spelling in ("flights", "lake/flights", flights, flights.as_uri(), table_id(flights)):
         assert len(json_of("writes", "--table", spelling)) == 5, spelling
@@ -153,8 +153,8 @@ def test_writes_are_told_apart(here):
     assert invoke("writes", "--result", "fine").exit_code == 2
 
 
-def test_a_quote_in_a_name_is_a_quote(here):
-    """What is asked for is no part of a query's text."""
+def test_a_quote_in_an_argument_is_not_sql(here):
+    """Arguments are quoted in queries of the ledger."""
     said = error_of("writes", "--table", "it's' OR '1'='1")
     assert said.startswith("--table: the ledger has no table ")
     assert error_of("writes", "--run", "x' OR '1'='1") == "--run: no run begins with x' OR '1'='1"
@@ -174,16 +174,16 @@ READING = [
 
 
 @pytest.mark.parametrize("command", READING, ids=" ".join)
-def test_a_ledger_that_is_not_there_is_one_clear_line(command, tmp_path, monkeypatch):
-    """And stays not there."""
+def test_a_missing_ledger_is_an_error_in_one_line(command, tmp_path, monkeypatch):
+    """The command does not create the ledger."""
     monkeypatch.chdir(tmp_path)
     assert error_of(*command) == f"there is no ledger at {tmp_path / '.deltawitness'}"
     assert error_of(*command, "--root", "other") == "there is no ledger at other"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_ledger_of_the_environment_is_asked(place, tmp_path, monkeypatch):
-    """Unless the command line names another."""
+def test_the_ledger_of_the_environment_is_read(place, tmp_path, monkeypatch):
+    """The option `--root` takes precedence over the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(Env.CACHE_ROOT, str(place / ".deltawitness"))
     assert len(json_of("runs")) == 5
@@ -191,8 +191,8 @@ def test_the_ledger_of_the_environment_is_asked(place, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", [["runs"], ["show", "x"], ["ledger", "optimize"]], ids=" ".join)
-def test_a_damaged_ledger_is_one_clear_line(command, copied):
-    """Without a traceback, and the table stays as it is."""
+def test_a_damaged_ledger_is_an_error_in_one_line(command, copied):
+    """There is no traceback, and the table is unchanged."""
     for log in copied.glob("*/_delta_log/*.json"):
         log.write_text("{")
     before = sorted(copied.rglob("*"))
@@ -201,7 +201,7 @@ def test_a_damaged_ledger_is_one_clear_line(command, copied):
 
 
 def test_a_damaged_ledger_is_a_finding(copied):
-    """To verify it is to be told so, not to fail."""
+    """`ledger verify` reports the damage as a finding."""
     for log in copied.glob("*/_delta_log/*.json"):
         log.write_text("{")
     findings = json_of("ledger", "verify", code=1)["findings"]
@@ -209,7 +209,7 @@ def test_a_damaged_ledger_is_a_finding(copied):
 
 
 def test_credentials_are_not_shown(monkeypatch):
-    """Those in a location, and those in the options for it."""
+    """Credentials in a location and in storage options are not printed."""
     options = {
         "aws_endpoint": "http://127.0.0.1:1",
         "aws_allow_http": "true",
@@ -226,8 +226,8 @@ def test_credentials_are_not_shown(monkeypatch):
         assert "AKIA" not in said
 
 
-def test_an_invalid_setting_is_one_clear_line(monkeypatch):
-    """And the exit code of a wrong argument."""
+def test_an_invalid_setting_is_an_error_in_one_line(monkeypatch):
+    """The exit code is that of a wrong argument."""
     monkeypatch.setenv(Env.STORAGE_OPTIONS, "[]")
     assert error_of("runs", code=2) == (
         "DELTAWITNESS_STORAGE_OPTIONS: expected a JSON object of text to text"
@@ -245,23 +245,23 @@ def test_an_invalid_setting_is_one_clear_line(monkeypatch):
         ("2024-02-01T10:00+02:00", "2024-02-01T08:00:00+00:00"),
     ],
 )
-def test_moments_are_times_or_spans(text, expected):
-    """A span ends now."""
+def test_a_time_is_iso_8601_or_a_duration(text, expected):
+    """A duration is counted back from now."""
     now = datetime(2024, 2, 29, 12, tzinfo=UTC)
     with fixed_clock(int(now.timestamp() * 1e9)):
         assert parse_time(text).isoformat() == expected
 
 
 @pytest.mark.parametrize("text", ["2x", "yesterday", "", "-2h", "99999999999w"])
-def test_other_moments_are_refused(text):
-    """With what is allowed, before anything is read."""
+def test_an_invalid_time_is_refused(text):
+    """The error shows the valid forms, before anything is read."""
     done = invoke("runs", "--since", text)
     assert done.exit_code == 2
     assert "such as 2h or 7d" in done.stderr
 
 
-def test_the_ledger_is_heavy_and_a_run_does_not_carry_it():
-    """Neither Arrow nor an engine is imported before there is something to drain."""
+def test_the_command_line_imports_no_engine():
+    """Neither Arrow nor an engine is imported with the command line."""
     text = "import sys, deltawitness.cli; print({'pyarrow', 'deltalake', 'datafusion'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
     assert done.stdout == "set()\n"

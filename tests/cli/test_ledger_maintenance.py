@@ -19,8 +19,8 @@ from helpers.ledger_commands import KILLED, error_of, invoke, json_of, run
 # --- audit ---------------------------------------------------------------------------------------------
 
 
-def test_witnessed_commits_pass_an_audit(lake):
-    """And the exit code is 0."""
+def test_commits_with_the_metadata_pass_an_audit(lake):
+    """An audit of observed commits exits 0."""
     done = invoke("audit", "lake/flights", "lake/top")
     assert (done.exit_code, done.stdout) == (
         0,
@@ -28,8 +28,8 @@ def test_witnessed_commits_pass_an_audit(lake):
     )
 
 
-def test_a_commit_past_the_library_fails_an_audit(lake):
-    """It is named with its operation, its engine and what it lacks."""
+def test_an_unobserved_commit_fails_an_audit(lake):
+    """The finding names its operation, its engine and the missing keys."""
     audit = json_of("audit", lake / "*", code=1)
     assert (audit["is_good"], audit["commits"], audit["failing"]) == (False, 9, 1)
     (table,) = [table for table in audit["tables"] if table["failing"]]
@@ -46,8 +46,8 @@ def test_a_commit_past_the_library_fails_an_audit(lake):
     assert "witness_version" in done.stdout
 
 
-def test_an_audit_looks_only_at_new_commits_when_asked(lake):
-    """From a version on, or the last of each."""
+def test_an_audit_can_be_limited_to_new_commits(lake):
+    """`--since-version` and `--last` limit the commits of each table."""
     assert json_of("audit", "lake/inner", "--last", "1", code=1)["commits"] == 1
     assert json_of("audit", "lake/inner", "--since-version", "1", code=1)["commits"] == 2
     assert json_of("audit", "lake/inner", "--since-version", "3")["commits"] == 0
@@ -55,8 +55,8 @@ def test_an_audit_looks_only_at_new_commits_when_asked(lake):
     assert json_of("audit", "lake/inner", "--last", "1", code=1)["commits"] == 1
 
 
-def test_a_table_that_cannot_be_read_is_told_by_the_exit_code(lake):
-    """The others are looked at all the same."""
+def test_an_unreadable_table_sets_the_exit_code_of_an_audit(lake):
+    """The other tables are audited."""
     done = invoke("audit", "lake/nothing", "lake/none*", "lake/inner")
     assert done.exit_code == 2
     assert "3 commits of 3 tables: 1 without the standard metadata" in done.stdout
@@ -70,7 +70,7 @@ def test_a_table_that_cannot_be_read_is_told_by_the_exit_code(lake):
 
 
 def test_a_reconcile_shows_its_plan_and_changes_nothing(lake):
-    """Nor does it make a ledger."""
+    """A reconcile without `--apply` creates no ledger."""
     plan = json_of("reconcile", "lake/*", code=1)
     counts = {kind: len(plan[kind]) for kind in ("missing", "foreign", "phantom", "differing")}
     assert counts == {"missing": 8, "foreign": 1, "phantom": 0, "differing": 0}
@@ -81,8 +81,8 @@ def test_a_reconcile_shows_its_plan_and_changes_nothing(lake):
     assert "--apply" in text
 
 
-def test_an_applied_reconcile_makes_the_ledger_whole(lake):
-    """A second one finds nothing; the folder that it made is not for git."""
+def test_an_applied_reconcile_adds_all_missing_rows(lake):
+    """A second reconcile finds nothing; git ignores the new folder."""
     done = invoke("reconcile", "lake/*", "--apply")
     assert done.exit_code == 0, done.output
     assert "appended: 9 rows" in done.stdout
@@ -93,22 +93,22 @@ def test_an_applied_reconcile_makes_the_ledger_whole(lake):
     assert "the ledger agrees with the logs" in invoke("reconcile", "--all").stdout
 
 
-def test_a_reconcile_tells_of_tables_that_cannot_be_read(lake):
-    """Applied or not."""
+def test_a_reconcile_reports_unreadable_tables(lake):
+    """An unreadable table is reported with and without `--apply`."""
     assert json_of("reconcile", "lake/none*", code=1)["unreadable"][0]["table_uri"] == "lake/none*"
     assert invoke("reconcile", "lake/none*", "--apply").exit_code == 1
 
 
-def test_a_reconcile_says_of_which_tables(lake):
-    """Some, or all; not neither and not both."""
+def test_a_reconcile_needs_either_tables_or_all(lake):
+    """Neither tables nor `--all`, or both, is an error."""
     assert error_of("reconcile", code=2) == "reconcile: expected either table paths or --all"
     error_of("reconcile", "lake/top", "--all", code=2)
     assert "no ledger at" in error_of("reconcile", "--all")
 
 
 @pytest.mark.slow
-def test_a_row_that_another_write_committed_is_told(tmp_path, monkeypatch):
-    """It stays wrong, because the ledger is append-only."""
+def test_a_row_whose_version_is_another_writes_is_reported(tmp_path, monkeypatch):
+    """The finding remains after `--apply`, because the ledger is append-only."""
     monkeypatch.chdir(tmp_path)
     run(tmp_path, KILLED)
     row = json_of("writes", "--limit", "1")[0]
@@ -135,8 +135,8 @@ PLAIN = """
 
 
 @pytest.mark.slow
-def test_what_a_dead_process_left_is_drained(tmp_path, monkeypatch):
-    """Until then there is no ledger, and the line that says so says what can be done."""
+def test_the_spool_of_a_dead_process_is_drained(tmp_path, monkeypatch):
+    """Before the drain there is no ledger, and the error names the command `drain`."""
     monkeypatch.chdir(tmp_path)
     program = textwrap.dedent(PLAIN) + textwrap.dedent(KILLED)
     done = subprocess.run(
@@ -158,8 +158,8 @@ def test_what_a_dead_process_left_is_drained(tmp_path, monkeypatch):
 
 @pytest.mark.internal_errors
 @pytest.mark.slow
-def test_what_cannot_be_drained_is_told_by_the_exit_code(tmp_path, monkeypatch):
-    """And waits."""
+def test_an_undrained_spool_sets_the_exit_code(tmp_path, monkeypatch):
+    """An undrained spool remains for a later drain."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".deltawitness").mkdir()
     (tmp_path / ".deltawitness/cache_ledgers").write_text("in the way")
@@ -173,7 +173,7 @@ def test_what_cannot_be_drained_is_told_by_the_exit_code(tmp_path, monkeypatch):
 
 
 def test_the_ledger_is_compacted(copied):
-    """Its small files become one, and nothing is lost."""
+    """Small files become one, and every row remains."""
     done = {table["table"]: table for table in json_of("ledger", "optimize")}
     inventory = done[INVENTORY.name]
     assert (inventory["is_done"], inventory["files_added"]) == (True, 1)
@@ -183,7 +183,7 @@ def test_the_ledger_is_compacted(copied):
 
 
 def test_a_good_ledger_is_verified(here):
-    """By the exit code and in words."""
+    """A consistent ledger exits 0 with a line of text."""
     done = invoke("ledger", "verify")
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
@@ -193,8 +193,8 @@ def test_a_good_ledger_is_verified(here):
     assert (verification["is_good"], verification["findings"]) == (True, [])
 
 
-def test_a_bad_ledger_is_told_by_the_exit_code(copied):
-    """An operation that is there twice is a finding."""
+def test_a_bad_ledger_sets_the_exit_code(copied):
+    """A duplicate operation is a finding."""
     inventory = copied / INVENTORY.name
     write_deltalake(inventory, DeltaTable(inventory).to_pyarrow_table()[:1], mode="append")
     verification = json_of("ledger", "verify", code=1)

@@ -13,8 +13,8 @@ from helpers.ledger_commands import LOAD, json_of, run
 
 
 @pytest.mark.slow
-def test_a_program_keeps_a_ledger_in_its_working_directory(here):
-    """Which git leaves alone; the summary says where it is, and how to see the run."""
+def test_the_ledger_of_a_program_is_in_its_working_directory(here):
+    """Git ignores it; the summary names its location and the command that shows the run."""
     assert (here / ".deltawitness/.gitignore").read_text() == "*\n"
     load = json_of("runs", "--job", "load")[0]
     last_line = (here / "said.txt").read_text().splitlines()[-1]
@@ -24,7 +24,7 @@ def test_a_program_keeps_a_ledger_in_its_working_directory(here):
 
 @pytest.mark.slow
 def test_a_program_that_writes_nothing_leaves_nothing_behind(tmp_path):
-    """However it ends; nor does its summary tell of a ledger."""
+    """With any end of the program there is no folder, and the summary names no ledger."""
     for text in (
         "print(1)",
         "raise SystemExit(3)",
@@ -36,8 +36,8 @@ def test_a_program_that_writes_nothing_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_run_of_a_program_that_writes_nothing_is_told_where_there_is_a_ledger(tmp_path):
-    """It is one of the runs, with nothing in it."""
+def test_an_existing_ledger_gets_the_run_of_a_program_without_writes(tmp_path):
+    """The run is listed, without operations."""
     run(tmp_path, LOAD, options=["--job", "load"])
     run(tmp_path, "print(1)", options=["--job", "idle"])
     rows = Ledger(tmp_path / ".deltawitness").runs().sort("start_time").to_pylist()
@@ -48,8 +48,8 @@ def test_the_run_of_a_program_that_writes_nothing_is_told_where_there_is_a_ledge
 
 
 @pytest.mark.slow
-def test_the_run_of_a_program_whose_children_write_ends_as_the_program_does(tmp_path):
-    """Although it has written nothing itself."""
+def test_a_run_whose_children_write_has_the_programs_exit_code(tmp_path):
+    """The run has a row, although the program itself has written nothing."""
     text = f"""
         import subprocess, sys
         subprocess.run([sys.executable, "-c", {textwrap.dedent(LOAD)!r}], check=True)
@@ -67,8 +67,8 @@ def test_the_run_of_a_program_whose_children_write_ends_as_the_program_does(tmp_
     ids=["option", "variable"],
 )
 @pytest.mark.slow
-def test_a_ledger_that_is_not_wanted_is_not_kept(options, variables, tmp_path):
-    """By an option, or by the setting."""
+def test_no_ledger_is_written_with_the_option_or_the_setting(options, variables, tmp_path):
+    """`--no-ledger` or `DELTAWITNESS_LEDGER=false` switches the ledger off."""
     done = run(tmp_path, LOAD, options=options, **variables)
     assert done.returncode == 0
     assert [entry.name for entry in tmp_path.iterdir()] == ["lake"]
@@ -76,8 +76,8 @@ def test_a_ledger_that_is_not_wanted_is_not_kept(options, variables, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cache_root_of_the_environment_is_kept_to(tmp_path):
-    """Also by a program that goes elsewhere; it is somebody's own folder, so git may look at it."""
+def test_a_relative_cache_root_of_the_environment_is_resolved_at_the_start(tmp_path):
+    """A later `chdir` does not move it; a folder of the user gets no `.gitignore`."""
     (tmp_path / "else").mkdir()
     text = "import os; os.chdir('else')\n" + textwrap.dedent(LOAD)
     done = run(tmp_path, text, DELTAWITNESS_CACHE_ROOT="cache")
@@ -90,16 +90,16 @@ def test_a_cache_root_of_the_environment_is_kept_to(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cache_root_that_is_a_uri_stays_what_it_is(tmp_path):
-    """Percent-encoded blanks and all."""
+def test_a_cache_root_that_is_a_uri_is_unchanged(tmp_path):
+    """Percent-encoded blanks in the URI are unchanged."""
     root = (tmp_path / "a b").as_uri()
     assert run(tmp_path, LOAD, DELTAWITNESS_CACHE_ROOT=root).returncode == 0
     assert Ledger(tmp_path / "a b").inventory().count() == 5
 
 
 @pytest.mark.slow
-def test_a_ledger_that_cannot_be_written_is_no_matter_of_the_program(tmp_path):
-    """What was spooled waits for better times, and the exit code is the program's own."""
+def test_an_unwritable_ledger_does_not_change_the_exit_code(tmp_path):
+    """Spooled records remain, and the exit code is that of the program."""
     (tmp_path / ".deltawitness").mkdir()
     (tmp_path / ".deltawitness/cache_ledgers").write_text("in the way")
     done = run(tmp_path, LOAD + "\n    raise SystemExit(3)", options=["--quiet"])
@@ -110,8 +110,8 @@ def test_a_ledger_that_cannot_be_written_is_no_matter_of_the_program(tmp_path):
     assert json_of("drain", "--root", tmp_path / ".deltawitness")["operations"] == 5
 
 
-def test_a_killed_program_is_told_of_by_the_command_that_ran_it(here):
-    """Its run ended with an error and its signal, and each of its writes is a row."""
+def test_the_command_records_the_end_of_a_killed_program(here):
+    """Its run has the status error and the signal, and each of its writes is a row."""
     (row,) = [each for each in json_of("runs", "--status", "error") if each["exit_code"] == -9]
     assert (row["job"], row["writes"], row["rows_added"]) == ("killed", 4, 4)
     rows = json_of("writes", "--run", row["run_id"])
@@ -137,8 +137,8 @@ IN_THE_MIDDLE = """
 
 
 @pytest.mark.slow
-def test_a_program_that_is_killed_inside_its_first_write_is_told_of(tmp_path):
-    """Its run is there, although it has never finished anything."""
+def test_a_program_killed_inside_its_first_write_has_a_run(tmp_path):
+    """Its run has a row, although no operation has finished."""
     assert run(tmp_path, IN_THE_MIDDLE).returncode == -signal.SIGKILL
     (row,) = Ledger(tmp_path / ".deltawitness").runs().to_pylist()
     assert (row["status"], row["exit_code"], row["writes"]) == ("error", -9, 0)

@@ -119,7 +119,7 @@ def test_listings_have_the_rows_of_the_frames(place):
         assert sorted(rows, key=by_text) == sorted(expected, key=by_text)
 
 
-def test_listings_know_the_status_of_reconstructed_runs(place):
+def test_listings_accept_the_status_of_reconstructed_runs(place):
     """The query names the status that `RunStatus` has."""
     views = LedgerListing(Ledger(place / ".deltawitness").root)._views
     assert f"'{RunStatus.RECONSTRUCTED}'" in views

@@ -45,7 +45,7 @@ def test_a_policy_is_a_cache_policy(cache):
         cache.prune(policy="hourly")
 
 
-def test_durations_are_timedeltas(cache):
+def test_a_duration_that_is_not_a_timedelta_is_an_error(cache):
     """A number has no unit."""
     with pytest.raises(ConfigurationError, match=r"max_age must be a datetime\.timedelta .* not 5"):
         CachePolicy("p", max_age=5)
@@ -79,7 +79,7 @@ def test_a_missing_source_is_named(cache, tmp_path):
         cache.dataset("d", tmp_path / "nosuch.parquet").collect()
 
 
-def test_explain_analyze_of_a_write_says_what_to_use(cache):
+def test_the_error_for_explain_analyze_of_a_write_names_explain(cache):
     """EXPLAIN is possible, and EXPLAIN ANALYZE of a DELETE names it."""
     ctx = cache._ctx
     assert ctx.sql("EXPLAIN DELETE FROM t WHERE x = 1").to_pydict()["plan_type"]

@@ -101,7 +101,7 @@ def test_every_pipeline_limits_memory_and_redacts_before_anything_else(config):
             assert (receiver, pipeline["processors"]) == ("forward/sampling", ["tail_sampling"])
 
 
-def test_the_strict_list_names_every_attribute_of_ours():
+def test_the_strict_list_names_every_attribute_of_the_library():
     """An attribute that is added to the library has to be added to the list."""
     read = yaml.safe_load((CONFIGS / "config.yaml").read_text())
     allowed = set(read["processors"]["redaction/strict"]["allowed_keys"])
@@ -113,7 +113,7 @@ def test_the_strict_list_names_every_attribute_of_ours():
     assert named <= allowed
 
 
-def test_the_builder_takes_exactly_the_components_that_are_used():
+def test_the_builder_lists_exactly_the_components_that_are_used():
     """The binary has no component beyond those of the configurations and their tests."""
     built = yaml.safe_load((CONFIGS / "builder-config.yaml").read_text())
     of = {

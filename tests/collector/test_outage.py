@@ -66,7 +66,7 @@ def batch(first, count, filler=b""):
     )
 
 
-def test_what_was_queued_survives_an_outage_and_a_kill(collector, backend, size, say):
+def test_queued_spans_survive_an_outage_and_a_kill(collector, backend, size, say):
     """Spans queued while the backend is down arrive after the Collector was killed and both are up again."""
     count = size(500, 5000)
     backend.down()

@@ -162,7 +162,7 @@ def queried(port, path, **parameters):
 
 
 @needs_prometheus
-def test_what_is_asked_for_is_there(collector, backend, prometheus, tmp_path, say):
+def test_every_queried_metric_and_label_exists(collector, backend, prometheus, tmp_path, say):
     """Every metric has every label that is queried, and every panel's query has a result."""
     wanted = {name: {label} for name, label in of_variables()}
     for expression in (*of_dashboards(), *of_rules()):
@@ -214,7 +214,7 @@ def answered(port, expression):
 
 
 @needs_prometheus
-def test_the_alert_rules_do_what_they_say():
+def test_the_alert_rules_fire_under_their_conditions():
     """The tool promtool runs the unit tests of the rules."""
     for arguments in (
         ["check", "rules", "deltawitness.rules.yaml"],

@@ -76,7 +76,7 @@ def all_there(backend, saids):
 
 
 @pytest.mark.parametrize("send", [over_grpc, over_http])
-def test_no_canary_comes_out_and_its_neighbours_do(send, collector, backend, say):
+def test_no_canary_is_exported_and_other_values_are(send, collector, backend, say):
     """Spans, logs and metrics have no canary at the backend, in Prometheus and in the log."""
     one = collector("config.yaml", BACKEND_ENDPOINT=f"127.0.0.1:{backend.port}", **SETTINGS)
     send(one, SAID)
@@ -162,7 +162,7 @@ def test_the_strict_variant_lets_only_named_attributes_through(collector, backen
     assert {record.event_name for record in backend.logs()} == {"event benign"}
 
 
-def test_the_three_configurations_redact_alike():
+def test_the_three_configurations_have_the_same_redaction_patterns():
     """The tiers repeat one list of patterns."""
     blocks = [
         {

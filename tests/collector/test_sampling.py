@@ -73,7 +73,7 @@ def trace_of(span):
 
 
 @pytest.mark.parametrize("transport", ["grpc", "http"])
-def test_what_matters_is_kept_whole_and_all_is_counted(
+def test_failed_slow_and_forced_writes_are_all_sampled_and_every_write_is_counted(
     transport, collector, backend, sent, tmp_path, size, say
 ):
     """Failed, slow and forced writes are all sampled, fast ones at the configured rate; metrics count every span."""

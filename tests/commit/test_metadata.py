@@ -25,8 +25,8 @@ from deltawitness.semconv import (
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 
-def intent(**facts):
-    return WriteIntent(Operation.WRITE, CacheOperation.WRITE, **facts)
+def intent(**arguments):
+    return WriteIntent(Operation.WRITE, CacheOperation.WRITE, **arguments)
 
 
 def stamped(what, callers=None, *, traceparent=TRACEPARENT, mirror=False):
@@ -139,7 +139,7 @@ def test_the_public_helper_refuses_keys_that_break_readers(key):
         cache_commit_metadata(request)
 
 
-def test_the_public_helper_refuses_our_own_keys_as_extras():
+def test_the_public_helper_refuses_keys_of_the_library_as_extras():
     """A key of ours is set only by its own argument."""
     request = CacheCommitMetadataRequest(operation="write", extra={CommitKey.PLAN_HASH: "x"})
     with pytest.raises(MetadataKeyError, match="plan_hash"):
@@ -147,14 +147,14 @@ def test_the_public_helper_refuses_our_own_keys_as_extras():
 
 
 @pytest.mark.parametrize(
-    ("facts", "error"),
+    ("arguments", "error"),
     [
         ({"operation": "truncate"}, MetadataKeyError),
         ({"operation": "write", "result": "maybe"}, MetadataKeyError),
         ({"operation": "write", "cache_scope": "table"}, ConfigurationError),
     ],
 )
-def test_the_public_helper_checks_closed_sets(facts, error):
+def test_the_public_helper_checks_closed_sets(arguments, error):
     """The error for a value outside a closed set lists the allowed values."""
     with pytest.raises(error, match="expected one of"):
-        cache_commit_metadata(CacheCommitMetadataRequest(**facts))
+        cache_commit_metadata(CacheCommitMetadataRequest(**arguments))

@@ -54,7 +54,7 @@ def test_landed_is_unknown_when_the_log_cannot_be_read(tmp_path):
     assert find_landed(Broken(), "w", 0, 5) == (Landed.UNKNOWN, [])
 
 
-def test_a_write_id_in_a_row_is_not_taken_for_the_commits_own(tmp_path):
+def test_a_write_id_in_the_data_is_not_the_commits_write_id(tmp_path):
     """A write id in a commit's text counts only in its metadata."""
     lines = [{"commitInfo": {"write_id": "other"}}, {"add": {"path": "mine"}}]
     content = "\n".join(map(json.dumps, lines)).encode()
@@ -62,7 +62,7 @@ def test_a_write_id_in_a_row_is_not_taken_for_the_commits_own(tmp_path):
     assert RawCommit(0, content).is_of("other")
 
 
-def test_a_log_that_is_not_there_holds_nothing(tmp_path):
+def test_a_missing_log_has_no_commits(tmp_path):
     """A missing log has no versions, and raises no error."""
     found = search_commits(LocalLog(f"{tmp_path}/no/"), "w", None, 5)
     assert (found.commits, found.is_certain) == ([], True)
@@ -139,7 +139,7 @@ def test_metrics_have_one_name_for_all_operations(operation, said, expected):
     assert normalize_metrics(operation, said).known() == expected
 
 
-def test_what_the_engine_leaves_out_is_counted_from_the_actions():
+def test_metrics_missing_from_the_engine_are_counted_from_the_actions():
     """Bytes of a write, and rows of a transaction without metrics, are counted from the actions."""
     stats = json.dumps({"numRecords": 5})
     lines = [
@@ -256,14 +256,14 @@ ACTIONS = {
 
 
 @pytest.mark.parametrize("case", ACTIONS)
-def test_what_a_commit_says_it_changed(case):
+def test_metrics_come_from_the_actions_then_from_the_engine(case):
     """Metrics come from the actions, else from the engine, else they are zero or unknown."""
     operation, said, actions, expected = ACTIONS[case]
     metrics = metrics_of(operation, [commit_of({"operationMetrics": said}, *actions)])
     assert {name: getattr(metrics, name) for name in expected} == expected
 
 
-def test_what_the_call_returned_wins():
+def test_returned_metrics_take_precedence():
     """Returned metrics take precedence; the commit fills in unknown values."""
     content = b'{"commitInfo":{"operationMetrics":{"num_deleted_rows":1,"num_copied_rows":2}}}'
     told = metrics_of(Operation.DELETE, [RawCommit(0, content)], {"num_deleted_rows": 9})

@@ -46,18 +46,18 @@ def test_the_last_commit_is_read_by_default(table):
 @pytest.mark.parametrize(
     "spelling", [str, Path, DeltaTable, lambda p: f"file://{p}", lambda p: f"{p}/"]
 )
-def test_a_table_is_found_whatever_its_spelling(table, spelling):
+def test_a_table_is_found_under_every_spelling_of_its_location(table, spelling):
     """A text path, a `Path`, a URI and an open table lead to the same commit."""
     assert read_commit_metadata(spelling(table), 0).version == 0
 
 
-def test_a_version_that_is_not_there_is_a_clear_error(table):
+def test_a_missing_version_is_an_error(table):
     """The error names the missing version."""
     with pytest.raises(CommitNotFoundError, match="commit 9"):
         read_commit_metadata(table, 9)
 
 
-def test_a_place_without_a_table_is_a_clear_error(tmp_path):
+def test_a_location_without_a_table_is_an_error(tmp_path):
     """The error says that the log has no commit."""
     with pytest.raises(CommitNotFoundError, match="any commit"):
         read_commit_metadata(tmp_path / "nothing")
@@ -130,13 +130,13 @@ def test_our_keys_are_found_in_user_metadata_when_the_flat_ones_are_gone():
 
 
 @pytest.mark.parametrize("theirs", ["not json", "[]", '{"run_id": "r-1"}', 7])
-def test_user_metadata_of_somebody_else_is_not_taken_for_ours(theirs):
+def test_foreign_user_metadata_is_ignored(theirs):
     """Only `userMetadata` that is JSON with a write id is ours."""
     raw = json.dumps({"commitInfo": {"userMetadata": theirs}})
     assert parse_commit(0, raw.encode()).write_id is None
 
 
-def test_a_limit_of_nothing_yields_nothing_and_a_negative_one_is_refused(table):
+def test_a_limit_of_zero_yields_nothing_and_a_negative_one_is_refused(table):
     """A limit of 0 yields no commit; a negative limit raises ValueError."""
     assert list(history(table, limit=0)) == []
     with pytest.raises(ValueError, match="limit"):

@@ -69,7 +69,7 @@ def test_other_keys_of_the_caller_are_not_warned_of(table, captured_writes):
     assert len(captured_writes.events) == 1
 
 
-def test_nothing_is_warned_of_where_nothing_is_observed(table):
+def test_an_unobserved_write_causes_no_warning(table):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write(table, {"tags": "a"})

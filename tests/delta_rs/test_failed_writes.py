@@ -27,7 +27,7 @@ def test_a_failed_write_raises_the_engines_error_and_is_delivered(table, capture
     assert (failed.landed, failed.version) == (Landed.NO, None)
 
 
-def test_an_error_after_the_commit_says_that_it_landed(table, captured_writes, monkeypatch):
+def test_an_error_after_the_commit_is_recorded_as_landed(table, captured_writes, monkeypatch):
     """An exception between the engine's commit and its return does not hide the version."""
     monkeypatch.undo()
     handle = DeltaTable(table)

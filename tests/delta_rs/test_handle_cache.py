@@ -124,7 +124,7 @@ def test_at_every_interleaving_point_the_rows_are_those_of_a_fresh_open(tmp_path
     assert len(plans) >= 64
 
 
-def test_a_handle_is_used_again_while_nothing_happens(tmp_path):
+def test_a_handle_of_an_unchanged_table_is_reused(tmp_path):
     """Without another writer, leases get the same handle."""
     write_deltalake(tmp_path, rows(0))
     cache, seen = HandleCache(), set()
@@ -158,7 +158,7 @@ def test_after_an_exception_a_handle_is_not_used_again(tmp_path):
         assert second is not first
 
 
-def test_a_table_that_is_not_there_is_none_and_then_found(tmp_path):
+def test_a_missing_table_is_none_until_it_is_created(tmp_path):
     """A missing table is None; after the first write has created it, it is opened."""
     cache = HandleCache()
     with cache.lease(tmp_path / "t") as table:

@@ -283,7 +283,7 @@ def test_reserved_keys_of_the_caller_are_the_engines_error(table, captured_write
     assert outcome(captured_writes).error_type is ErrorType.METADATA_REJECTED
 
 
-def test_the_callers_metadata_stays_beside_ours(table, captured_writes):
+def test_a_commit_has_the_callers_metadata_and_the_librarys(table, captured_writes):
     """A commit has the caller's keys and ours."""
     write_deltalake(
         table, rows(4), mode="append", commit_properties=CommitProperties({"team": "ops"})
@@ -303,7 +303,7 @@ def test_run_and_cache_context_reach_event_and_commit(table, captured_writes):
     assert (metadata["run_id"], metadata["cache_policy"]) == (context.run_id, "views")
 
 
-def test_suppressed_writes_are_neither_stamped_nor_delivered(table, captured_writes):
+def test_suppressed_writes_have_no_metadata_and_no_event(table, captured_writes):
     """A suppressed write has no metadata of ours and no event."""
     with suppressed():
         write_deltalake(table, rows(4), mode="append")
@@ -327,7 +327,7 @@ def test_the_run_crosses_a_thread_pool(table, captured_writes):
     assert captured_writes.last.run is context
 
 
-def test_two_event_loops_keep_their_runs_apart(tmp_path, captured_writes):
+def test_two_event_loops_have_separate_runs(tmp_path, captured_writes):
     """Writes of two event loops in two threads each belong to the run of their loop."""
 
     async def job(name):
@@ -462,7 +462,7 @@ def test_runs_of_one_id_have_a_span_each(delta_telemetry):
     assert not trace.get_current_span().get_span_context().is_valid
 
 
-def test_uninstrument_also_ends_what_a_pipeline_installed(tmp_path):
+def test_uninstrument_also_removes_the_patches_of_a_pipeline(tmp_path):
     """After `uninstrument()`, patches that a pipeline installed are removed, too."""
     ObservedWritePipeline(WritePipeline()).write(
         WriteRequest(source=pa.table({"x": [1]}), destination=str(tmp_path / "t"))

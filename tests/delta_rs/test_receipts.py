@@ -113,7 +113,7 @@ def test_a_creation_that_loses_its_race_is_not_version_0(uri, write):
 
 
 @pytest.mark.parametrize("write", WAYS)
-def test_nothing_is_written_where_a_table_is_ignored(uri, write):
+def test_an_ignored_write_has_an_empty_receipt(uri, write):
     """Mode `ignore` on an existing table gives an empty receipt."""
     write_deltalake(uri, NINE)
     result = write(uri, mode="ignore")

@@ -163,7 +163,7 @@ def test_a_skipped_conversion_is_delivered(uri):
     assert len(captured) == 2
 
 
-def test_a_write_in_mode_ignore_where_there_is_no_table_is_a_write(tmp_path):
+def test_a_write_in_mode_ignore_without_a_table_is_a_write(tmp_path):
     """Mode `ignore` without an existing table creates the table, as a normal write."""
     with capture_writes() as captured:
         write_deltalake(tmp_path / "new", DATA, mode="ignore")
@@ -294,7 +294,7 @@ def test_suppressed_writes_are_not_delivered(uri):
     assert captured.events == []
 
 
-def test_an_error_of_ours_changes_nothing(uri, monkeypatch):
+def test_an_internal_error_changes_nothing(uri, monkeypatch):
     """When the observer raises, the function returns and raises what the engine does."""
     from deltawitness import internal_errors
     from deltawitness.observe import Observer
@@ -308,8 +308,8 @@ def test_an_error_of_ours_changes_nothing(uri, monkeypatch):
             assert write_deltalake(uri, DATA, mode="ignore") is None
             with pytest.raises(RuntimeError, match="bad source"):
                 write_deltalake(uri, BadSource(), mode="append")
-        assert internal_errors.seen() == {("seam", "OSError"): 2}
-        internal_errors.forget()
+        assert internal_errors.error_counts() == {("seam", "OSError"): 2}
+        internal_errors.reset_counts()
 
 
 @pytest.mark.internal_errors
@@ -328,7 +328,7 @@ def test_a_write_that_could_not_be_observed_is_not_delivered_as_unreached(uri, m
     assert captured.events == []
 
 
-def test_the_public_function_stays_what_it_is(uri):
+def test_the_public_function_is_unchanged(uri):
     """The object, signature, source, name and pickle are unchanged; the code is restored at the end."""
     seen = {
         "signature": inspect.signature(write_deltalake),
@@ -352,7 +352,7 @@ def test_the_public_function_stays_what_it_is(uri):
     assert vars(write_deltalake) == seen["attributes"]
 
 
-def test_writes_go_on_while_they_begin_and_cease_to_be_observed(uri):
+def test_writes_succeed_while_instrumentation_is_switched(uri):
     """Writes of other threads do not fail while the instrumentation is switched on and off."""
     is_over, errors = threading.Event(), []
 
@@ -375,7 +375,7 @@ def test_writes_go_on_while_they_begin_and_cease_to_be_observed(uri):
     assert errors == []
 
 
-def test_a_function_that_somebody_else_has_replaced_is_left_alone(uri, monkeypatch):
+def test_a_function_that_another_package_replaced_is_not_restored(uri, monkeypatch):
     """A function that is no plain function any more is not patched; its engine calls are observed."""
     module = importlib.import_module("deltalake.writer.writer")
     monkeypatch.setattr(module, "write_deltalake", functools.partial(write_deltalake))

@@ -131,38 +131,31 @@ class Backend:
 
     def spans(self):
         """Return every received span."""
-        return [
-            span
-            for request in list(self.trace_requests)
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
+        return _items(self.trace_requests, "resource_spans", "scope_spans", "spans")
 
     def logs(self):
         """Return every received log record."""
-        return [
-            record
-            for request in list(self.log_requests)
-            for resource in request.resource_logs
-            for scope in resource.scope_logs
-            for record in scope.log_records
-        ]
+        return _items(self.log_requests, "resource_logs", "scope_logs", "log_records")
 
     def metrics(self):
         """Return every received metric, once for each time that it was received."""
-        return [
-            metric
-            for request in list(self.metric_requests)
-            for resource in request.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        ]
+        return _items(self.metric_requests, "resource_metrics", "scope_metrics", "metrics")
 
     def everything(self):
         """Return all received requests as text."""
         requests = [*self.trace_requests, *self.metric_requests, *self.log_requests]
         return "\n".join(map(str, requests))
+
+
+def _items(requests, resources, scopes, items):
+    """Return the items of OTLP requests, which are nested in resources and scopes."""
+    return [
+        item
+        for request in list(requests)
+        for resource in getattr(request, resources)
+        for scope in getattr(resource, scopes)
+        for item in getattr(scope, items)
+    ]
 
 
 class _Service:

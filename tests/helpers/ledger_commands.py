@@ -33,14 +33,14 @@ def invoke(*arguments):
 
 
 def json_of(*arguments, code=0):
-    """What a command says as JSON."""
+    """Return a command's JSON output."""
     done = invoke(*arguments, "--json")
     assert done.exit_code == code, done.output
     return json.loads(done.stdout)
 
 
 def error_of(*arguments, code=1):
-    """The one line that a command ends with."""
+    """Return the one line on stderr of a command that fails."""
     done = invoke(*arguments)
     assert done.exit_code == code, done.output
     assert done.stdout == ""

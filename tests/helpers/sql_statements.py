@@ -6,9 +6,17 @@ import datetime as dt
 from decimal import Decimal
 
 import pyarrow as pa
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 UTC = dt.UTC
+
+of_any_size = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+"""Settings of the tests that run sequences of statements."""
 
 COLUMNS = {
     "id": pa.int64(),

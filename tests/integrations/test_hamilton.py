@@ -125,7 +125,7 @@ def test_an_execution_is_a_run_a_node_is_a_span_and_its_writes_are_below_it(tele
     )
 
 
-def test_a_nodes_span_says_what_the_conventions_have_names_for_and_no_value(telemetry, tmp_path):
+def test_a_nodes_span_has_conventional_attributes_and_no_value(telemetry, tmp_path):
     """A span has no path and no value, neither of arguments nor of results."""
 
     def place(lake: str) -> str:
@@ -155,7 +155,7 @@ def test_the_run_carries_the_id_that_hamilton_gave_and_the_attributes_given(tele
     assert {entry["name"]: entry["value"] for entry in row["attributes"]} == dict(attributes)
 
 
-def test_the_job_is_the_one_given_else_the_modules_of_the_graph(telemetry):
+def test_the_default_job_is_the_modules_of_the_graph(telemetry):
     """The fallback is `hamilton`, if no module has a meaningful name."""
 
     def one() -> int:
@@ -192,7 +192,7 @@ def after(failing: int) -> int:
     return failing
 
 
-def test_an_error_of_a_node_leaves_as_it_is_and_is_told(telemetry, tmp_path):
+def test_an_error_of_a_node_is_raised_unchanged_and_recorded(telemetry, tmp_path):
     """The node's span has the type of the error and not its text, and the run has the status."""
     built, adapter = driver_of(failing, after)
     with pytest.raises(NodeFailed) as raised:
@@ -225,7 +225,7 @@ def test_an_error_of_the_engine_is_of_its_type_on_the_span_of_the_node(telemetry
     assert sorted(filter(None, told)) == ["DeltaError", "table_exists", "table_exists"]
 
 
-def test_an_interrupt_is_told_though_hamilton_tells_its_hooks_of_success(telemetry, tmp_path):
+def test_an_interrupt_is_recorded_although_hamilton_reports_success(telemetry, tmp_path):
     """Hamilton passes only subclasses of `Exception` to its hooks."""
 
     def interrupted() -> int:
@@ -258,7 +258,7 @@ def test_an_input_that_is_missing_ends_the_run_with_an_error(telemetry, tmp_path
     assert set(spans_by_name(telemetry)) == {"nightly_flights"}
 
 
-def test_where_the_program_was_it_is_again_afterwards(telemetry, tmp_path):
+def test_the_context_of_the_program_is_restored_afterwards(telemetry, tmp_path):
     """The program's run is the parent and its policy applies to writes; both are current again afterwards."""
     built, adapter = driver_of(raw)
     with run("program") as outer, cache_context(policy="nightly_views", scope="view"):
@@ -386,7 +386,7 @@ class SpawningExecutor(executors.MultiProcessingExecutor):
 
 
 @pytest.mark.slow
-def test_nodes_in_other_processes_take_part_in_the_run(telemetry, tmp_path):
+def test_nodes_in_other_processes_join_the_run(telemetry, tmp_path):
     """Hamilton pickles the adapter with each task."""
     import hamilton_nodes
 
@@ -411,7 +411,7 @@ def test_nodes_in_other_processes_take_part_in_the_run(telemetry, tmp_path):
     assert (runs_of(tmp_path)[run_id]["status"], runs_of(tmp_path)[run_id]["writes"]) == ("ok", 3)
 
 
-def test_an_unpickled_adapter_knows_the_open_runs_and_no_more():
+def test_an_unpickled_adapter_has_only_the_open_runs():
     """Values and clients of the program are not pickled."""
     adapter = DeltaWitnessAdapter("nightly", attributes={"shard": "3"}, instrument=False)
     assert pickle.loads(pickle.dumps(adapter))._executions == {}
@@ -473,7 +473,7 @@ def test_a_hook_of_another_adapter_that_fails_leaves_no_span_open(telemetry, tmp
 
 
 @pytest.mark.internal_errors
-def test_an_error_of_ours_stays_with_us(telemetry, tmp_path, monkeypatch):
+def test_an_internal_error_does_not_change_the_execution(telemetry, tmp_path, monkeypatch):
     """The execution and its values are the same as without the adapter."""
     from deltawitness.telemetry.task_spans import TaskSpans
 
@@ -499,7 +499,7 @@ def test_only_a_few_executions_are_remembered(telemetry):
     assert not any(execution.nodes for execution in adapter._executions.values())
 
 
-def test_the_adapter_observes_a_process_that_nothing_observes(tmp_path):
+def test_the_adapter_instruments_an_unobserved_process(tmp_path):
     """The adapter instruments the process; with `instrument=False` there is a run and no span."""
     asked, _ = driver_of(raw, adapter=DeltaWitnessAdapter(instrument=False))
     asked.execute(["raw"], inputs={"lake": str(tmp_path / "bare")})

@@ -62,7 +62,7 @@ def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     )
 
 
-def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
+def test_eight_concurrent_drains_append_each_record_once(tmp_path, size):
     """Eight drains that start together over the same abandoned spools append each record once."""
     spools, count = size(10, 100), size(8, 16)
     root = tmp_path / "cache"
@@ -83,7 +83,7 @@ def test_eight_drains_at_once_carry_everything_once(tmp_path, size):
     assert list((root / "cache_spool").iterdir()) == []
 
 
-def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
+def test_a_drain_of_an_old_copy_adds_nothing(tmp_path):
     """A spool that is restored from a copy after its drain adds no rows."""
     ledger = Ledger(tmp_path / "cache")
     left_behind(ledger.spools, 1)
@@ -95,7 +95,7 @@ def test_a_drain_that_comes_back_with_an_old_copy_adds_nothing(tmp_path):
     assert ledger.verify().is_good
 
 
-def test_ledgers_that_share_a_spool_folder_are_kept_apart(tmp_path):
+def test_ledgers_that_share_a_spool_folder_are_drained_separately(tmp_path):
     """With a shared spool folder, the records of one ledger are not drained into another."""
     one, other = (
         Ledger(settings=Settings(cache_root=str(tmp_path / name), spool_dir=str(tmp_path / "s")))

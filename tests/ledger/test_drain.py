@@ -69,7 +69,7 @@ def dead_spool(spools, *lines):
 # --- exactly once ------------------------------------------------------------------------------------
 
 
-def test_what_is_drained_is_in_the_tables(root, drain, spools):
+def test_a_drain_appends_in_one_commit_per_table(root, drain, spools):
     """Records are appended in one commit per table, with the spool's application transaction."""
     spool = spool_in(spools)
     spool.append(RecordKind.RUN_START, "run-1", as_json(run_started()))
@@ -114,7 +114,7 @@ def test_of_several_segments_only_the_new_ones_are_carried(root, drain, spools):
     assert write_ids(root, INVENTORY) == ["w-1", "w-2"]
 
 
-def test_a_mark_of_one_table_is_none_of_another(root, drain, spools, monkeypatch):
+def test_each_table_has_a_separate_application_transaction(root, drain, spools, monkeypatch):
     """If a drain dies between two tables, the next drain appends only to the second one."""
     spool = spool_in(spools)
     spool.append(RecordKind.ROW, "w-1", as_json(operation_row("w-1")))
@@ -167,7 +167,7 @@ def test_a_commit_that_landed_although_the_engine_raised_is_not_made_again(
     assert (raised, write_ids(root, INVENTORY)) == ([True], ["w-1"])
 
 
-def test_who_comes_second_looks_again(root, spools, monkeypatch):
+def test_only_one_of_two_drains_appends_a_segment(root, spools, monkeypatch):
     """Of two drains of one segment from the same table version, only one appends it."""
     paths = sealed_rows(spool_in(spools), operation_row("w-1"))
     root.open_or_create(INVENTORY)
@@ -192,7 +192,7 @@ def carry(uri, folder, number, start, counts):
     counts[number] = Drain(LedgerRoot(uri), tail=64).drain_abandoned(folder).operations
 
 
-def test_racing_drains_carry_everything_once(root, spools, size):
+def test_racing_drains_append_each_record_once(root, spools, size):
     """Threads that drain the same spools concurrently lose and duplicate no row."""
     number = size(8, 40)
     for spool in range(number):
@@ -277,12 +277,12 @@ def test_an_error_that_stays_is_not_tried_again(root, monkeypatch):
     assert tried == [True]
 
 
-def test_without_marks_nothing_is_committed(root):
+def test_rows_without_an_application_transaction_are_not_committed(root):
     """Rows without an application transaction are not committed."""
     assert append(root, INVENTORY, lambda _: (INVENTORY.schema.empty_table(), {})) == (0, 0)
 
 
-def test_the_ledgers_own_commits_say_what_they_are(root, drain, spools):
+def test_the_ledgers_own_commits_have_metadata(root, drain, spools):
     """Commits to the ledger have its scope, and no run id and no write id."""
     drain.drain_segments(sealed_rows(spool_in(spools), operation_row("w-1")))
     written, made = root.open_table(INVENTORY).history()
@@ -308,7 +308,7 @@ def test_much_is_carried_in_several_commits(root, drain, spools, monkeypatch):
     assert len(write_ids(root, INVENTORY)) == 5
 
 
-def test_nothing_to_drain_makes_no_table(root, drain, spools):
+def test_a_drain_without_operations_creates_no_table(root, drain, spools):
     """A drain of segments without operations creates no table and no commit."""
     assert drain.drain_segments([]) == DrainResult()
     home = dead_spool(spools, (RecordKind.RUN_START, "r", run_started("r")))
@@ -329,7 +329,7 @@ def test_an_empty_spool_is_just_deleted(drain, spools):
 
 
 @pytest.mark.parametrize("is_drained_between", [False, True])
-def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_between):
+def test_only_writes_after_the_end_of_a_run_are_abandoned(root, drain, spools, is_drained_between):
     """If a process dies while a thread writes after its run's end, only those writes are abandoned."""
     spool, started = spool_in(spools), run_started()
     assert spool.append(RecordKind.ROW, "in-time", as_json(operation_row("in-time")))
@@ -352,7 +352,7 @@ def test_what_a_run_has_told_is_not_told_again(root, drain, spools, is_drained_b
 
 
 @pytest.mark.slow
-def test_many_short_lives_cost_few_commits(root, drain, spools):
+def test_spools_of_many_short_processes_need_few_commits(root, drain, spools):
     """Spools of dead processes are drained in one batch, with rows for each run."""
     left_behind(spools, 100)
     assert drain.drain_abandoned(spools) == DrainResult(100, 200, segments=100, adopted=100)
@@ -367,7 +367,7 @@ def test_many_short_lives_cost_few_commits(root, drain, spools):
 
 
 @pytest.mark.internal_errors
-def test_a_spool_that_cannot_be_read_keeps_no_other_out(root, drain, spools):
+def test_an_unreadable_spool_does_not_block_others(root, drain, spools):
     """An unreadable spool remains, and the other spools of its batch are drained."""
     left_behind(spools, 3)
     bad = sorted(spools.iterdir())[1]
@@ -379,7 +379,7 @@ def test_a_spool_that_cannot_be_read_keeps_no_other_out(root, drain, spools):
     assert list(spools.iterdir()) == [bad]
 
 
-def test_a_row_that_no_column_can_hold_keeps_no_other_out(root, drain, spools):
+def test_a_row_that_no_column_can_hold_does_not_block_others(root, drain, spools):
     """A row that does not fit the table is skipped and counted as damaged."""
     spool = spool_in(spools)
     sealed_rows(
@@ -427,7 +427,7 @@ def test_lines_that_cannot_be_read_are_counted(root, drain, spools):
 # --- dead processes ----------------------------------------------------------------------------------------------
 
 
-def test_a_dead_process_is_told_whole(root, drain, spools, tmp_path):
+def test_records_and_runs_of_a_dead_process_are_completed(root, drain, spools, tmp_path):
     """A dead process's rows are appended, its records completed, and its runs closed as abandoned."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1, 2]}))
     noted = operation_row(
@@ -486,7 +486,7 @@ def test_an_abandoned_run_of_a_process_that_wrote_nothing(root, drain, spools):
 
 
 @pytest.mark.internal_errors
-def test_a_spool_that_cannot_be_drained_does_not_keep_others_from_it(root, drain, spools):
+def test_an_undrainable_spool_does_not_block_others(root, drain, spools):
     """An error with one abandoned spool is reported, and the other spools are drained."""
     broken = dead_spool(spools, (RecordKind.ROW, "w-1", operation_row("w-1")))
     (broken / "00000002.seg").mkdir()
@@ -521,7 +521,7 @@ def test_a_late_operation_that_a_reconcile_has_found_is_not_doubled(root, drain,
     assert root.open_table(INVENTORY).transaction_version(LATE_APP_ID) == 1
 
 
-def test_when_all_late_operations_are_known_only_the_mark_is_left(root, drain, spools):
+def test_a_segment_without_new_rows_is_committed_as_drained(root, drain, spools):
     """A segment without new rows is committed as drained nevertheless."""
     reconciled(root, "w-1")
     spool = spool_in(spools)

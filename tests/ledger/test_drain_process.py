@@ -79,7 +79,7 @@ def unused(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_helper_drains_what_it_is_asked_to(tmp_path, helpers):
+def test_a_helper_drains_segments_and_abandoned_spools(tmp_path, helpers):
     """A helper drains the process's segments and abandoned spools, with one row per operation."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     left_behind(recorder.spools, 2)
@@ -110,7 +110,7 @@ def test_the_same_in_this_process(tmp_path):
 
 
 @pytest.mark.internal_errors
-def test_what_goes_wrong_in_the_helper_is_told(tmp_path):
+def test_an_error_of_the_helper_is_reported(tmp_path):
     """If the ledger cannot be written, the segments remain and the process reports the error."""
     (tmp_path / "cache_ledgers").write_text("a file is in the way")
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
@@ -118,14 +118,14 @@ def test_what_goes_wrong_in_the_helper_is_told(tmp_path):
     append_rows(recorder, "a")
     assert not recorder.drain()
     assert recorder.pending == 1
-    assert internal_errors.seen() == {("drain", "HelperError"): 1}
+    assert internal_errors.error_counts() == {("drain", "HelperError"): 1}
     (tmp_path / "cache_ledgers").unlink()
     assert recorder.drain()
     assert sorted(write_ids(recorder.root, INVENTORY)) == ["a", "w-0"]
 
 
 @pytest.mark.internal_errors
-def test_what_goes_wrong_beside_a_drain_is_told(tmp_path):
+def test_an_undrainable_spool_is_reported_and_the_others_are_drained(tmp_path):
     """An abandoned spool that cannot be drained is reported, and everything else is drained."""
     spools = tmp_path / "cache_spool"
     left_behind(spools, 2)
@@ -186,7 +186,7 @@ def test_a_helper_is_no_child_of_the_program(tmp_path):
         helper.wait()
 
 
-def test_a_helper_that_takes_its_time_is_not_waited_for(tmp_path):
+def test_a_slow_helper_is_not_waited_for(tmp_path):
     """After the timeout the helper continues and ends by itself."""
     helper = DrainProcess(request(tmp_path))
     with pytest.raises(HelperError, match="within the timeout"):
@@ -224,7 +224,7 @@ def test_without_an_interpreter_the_end_of_the_process_drains(tmp_path, monkeypa
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     append_rows(recorder, "a")
     assert not recorder.drain()
-    assert internal_errors.seen() == {("drain", "HelperError"): 1}
+    assert internal_errors.error_counts() == {("drain", "HelperError"): 1}
     recorder.drains.is_exiting = True
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
@@ -263,9 +263,7 @@ def test_short_runs_share_a_helper(tmp_path, unused, helpers):
 
 
 @pytest.mark.slow
-def test_a_run_of_some_seconds_does_not_wait_where_the_last_drain_was_just_now(
-    tmp_path, unused, helpers, monkeypatch
-):
+def test_a_short_run_does_not_wait_after_a_recent_drain(tmp_path, unused, helpers, monkeypatch):
     """Shortly after a drain, the end of a long run starts a helper without waiting for it."""
     monkeypatch.setattr(drain_thread, "HELPER_SHARE", 1000.0)
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
@@ -283,7 +281,7 @@ def test_a_run_of_some_seconds_does_not_wait_where_the_last_drain_was_just_now(
 
 
 @pytest.mark.slow
-def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, helpers):
+def test_drains_start_by_time_and_count_and_only_after_an_operation(tmp_path, helpers):
     """Only operations start helpers, so that a program waiting for children has no unknown one."""
     recorder = Recorder(
         Settings(cache_root=str(tmp_path), drain_interval=0.1), may_use_engine=lambda: False
@@ -305,7 +303,7 @@ def test_drains_come_by_time_and_count_and_start_with_an_operation(tmp_path, hel
 
 
 @pytest.mark.internal_errors
-def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
+def test_without_threads_a_drain_is_left_to_the_next_operation(tmp_path, monkeypatch):
     """Without threads a drain is left to the next operation; the last one runs in the caller's thread."""
     recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=lambda: False)
     append_rows(recorder, "a")
@@ -316,7 +314,7 @@ def test_no_more_threads_can_be_had(tmp_path, monkeypatch):
     monkeypatch.setattr(drain_thread.threading.Thread, "start", start)
     recorder.drains._is_helper_due = True
     recorder.begin()
-    assert internal_errors.seen() == {("drain", "RuntimeError"): 1}
+    assert internal_errors.error_counts() == {("drain", "RuntimeError"): 1}
     recorder.close(None, timeout=30)
     assert write_ids(recorder.root, INVENTORY) == ["a"]
 
@@ -358,7 +356,7 @@ except ChildProcessError:
 """
 
 
-def test_the_first_process_of_a_container_keeps_no_zombie(tmp_path):
+def test_the_first_process_of_a_container_reaps_helpers(tmp_path):
     """As PID 1 the program becomes the helper's parent, and the helper is reaped."""
     command = [sys.executable, "-c", SUBREAPER, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -22,14 +22,14 @@ def as_line(kind, key, body):
 
 
 @given(TOLD)
-def test_what_is_encoded_is_decoded(records):
+def test_encoded_records_are_decoded_unchanged(records):
     """Encoded records are decoded unchanged, in order."""
     content = b"".join(encode(*line) for line in records)
     assert decode(content) == Records(tuple(as_line(*line) for line in records))
 
 
 @given(TOLD, st.data())
-def test_a_cut_takes_only_the_line_that_it_is_in(records, data):
+def test_a_truncation_loses_only_its_line(records, data):
     """Truncation at any byte keeps all earlier records, and counts none as damaged."""
     lines = [encode(*line) for line in records]
     content = b"".join(lines)
@@ -43,7 +43,7 @@ def test_a_cut_takes_only_the_line_that_it_is_in(records, data):
 
 
 @given(st.lists(st.tuples(KINDS, KEYS, BODIES), min_size=1, max_size=12), st.data())
-def test_a_damaged_byte_takes_at_most_two_lines(records, data):
+def test_a_damaged_byte_loses_at_most_two_lines(records, data):
     """A changed byte damages its record, and the next one if it was the line break between them."""
     lines = [encode(*line) for line in records]
     content = bytearray(b"".join(lines))
@@ -57,7 +57,7 @@ def test_a_damaged_byte_takes_at_most_two_lines(records, data):
     assert [line for line in found.valid if line not in expected_records] == []
 
 
-def test_a_line_of_the_right_sum_and_the_wrong_form_is_damaged():
+def test_a_malformed_line_with_a_valid_checksum_is_damaged():
     """A line with a valid checksum but without a kind, an id or ASCII text is damaged."""
     from zlib import crc32
 

@@ -96,13 +96,13 @@ def test_the_runs_of_a_program(ended, life):
 
 
 @pytest.mark.parametrize("life", sorted(DRAINED_BY_ITSELF))
-def test_a_program_that_ends_tells_everything_itself(ended, life):
+def test_a_program_drains_its_records_at_its_end(ended, life):
     """A program that exits normally leaves nothing for the next drain."""
     folder, *_ = ended[life]
     assert not any((folder / "cache/cache_spool").iterdir())
 
 
-def test_runs_know_the_run_that_they_were_opened_in(ended):
+def test_runs_have_the_id_of_their_parent_run(ended):
     """Nested runs have their parents' ids, down to the innermost."""
     folder, *_ = ended["nested"]
     rows = rows_of(Ledger(folder / "cache").root, RUNS, "run_id, parent_run_id, job")
@@ -115,7 +115,7 @@ def test_runs_know_the_run_that_they_were_opened_in(ended):
     ]
 
 
-def test_a_child_takes_part_in_the_run_of_its_parent(ended):
+def test_a_child_process_joins_the_run_of_its_parent(ended):
     """A run with a child process has a row per process, and its frame shows their sum."""
     folder, *_ = ended["children"]
     ledger = Ledger(folder / "cache")
@@ -207,7 +207,7 @@ def test_runs_do_not_wait_for_a_ledger_that_cannot_be_had(tmp_path):
         with run("nightly"):
             write_deltalake(str(tmp_path / "t"), one(1), mode="append")
     assert len(waited) == 1
-    assert {component for component, _ in internal_errors.seen()} == {"drain"}
+    assert {component for component, _ in internal_errors.error_counts()} == {"drain"}
     del recorder.drains.drain_in_time
     (tmp_path / "cache" / "cache_ledgers").unlink()
     assert Ledger(tmp_path / "cache").runs().count() == 5

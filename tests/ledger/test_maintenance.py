@@ -40,7 +40,7 @@ def mark(root):
 # --- the lease ------------------------------------------------------------------------------------------
 
 
-def test_a_lease_is_taken_and_given_back(root):
+def test_a_lease_is_acquired_and_released(root):
     """The lease yields the newest table, and is free afterwards, also after an error."""
     with lease(root, INVENTORY) as opened:
         assert (opened.version(), mark(root)) == (11, 1)
@@ -82,7 +82,7 @@ def test_a_lease_older_than_the_log_has_expired(tmp_path):
     assert maintenance._is_expired(open_log(str(tmp_path / "none")))
 
 
-def test_who_is_slower_does_not_get_it(root, monkeypatch):
+def test_only_one_process_takes_a_free_lease(root, monkeypatch):
     """Of two processes that saw the lease free, only one commits it."""
     leave = maintenance._write_lease
     first = []
@@ -158,7 +158,7 @@ def test_the_ledger_maintains_all_its_tables(root):
     assert second[0] == MaintenanceResult("cache_inventory_v1", is_done=True)
 
 
-def test_nothing_is_compacted_while_another_is_at_it(root):
+def test_nothing_is_compacted_without_the_lease(root):
     """Without the lease nothing is changed."""
     with lease(root, INVENTORY):
         version = root.open_table(INVENTORY).version()
@@ -180,11 +180,11 @@ def test_old_files_are_deleted_after_the_retention(root, monkeypatch):
 
 
 @pytest.mark.internal_errors
-def test_trouble_with_upkeep_is_told_and_no_more(root, monkeypatch):
+def test_an_error_of_maintenance_is_reported_and_does_not_fail_the_drain(root, monkeypatch):
     """An error of maintenance is reported and does not fail the drain."""
     monkeypatch.setattr(maintenance, "_acquire", lambda *_: 1 / 0)
     maintain(root, INVENTORY)
-    assert internal_errors.seen() == {("maintenance", "ZeroDivisionError"): 1}
+    assert internal_errors.error_counts() == {("maintenance", "ZeroDivisionError"): 1}
 
 
 # --- what the lease is for ---------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_two_compactions_at_once_double_every_row_and_are_found(table):
     assert ids(table) == list(range(10))
 
 
-def test_nothing_else_is_taken_for_it(table):
+def test_other_commits_are_not_reported_as_duplicate_compactions(table):
     """Successive compactions, deletes, restores and vacuums are not reported as duplicates."""
     DeltaTable(table).optimize.compact()
     write_deltalake(table, one(10), mode="append")
@@ -234,7 +234,7 @@ def test_nothing_else_is_taken_for_it(table):
     assert list(find_duplicate_rewrites(open_log(table))) == []
 
 
-def test_only_the_versions_that_are_asked_for_are_looked_at(table):
+def test_only_the_given_versions_are_checked_for_duplicates(table):
     """Only the given versions are checked for duplicates."""
     handles = [DeltaTable(table), DeltaTable(table)]
     for handle in handles:

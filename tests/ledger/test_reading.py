@@ -51,7 +51,7 @@ def test_an_empty_ledger_has_all_its_columns(ledger):
     assert not (ledger.spools.parent / "cache_ledgers").exists()
 
 
-def test_rows_are_read_as_they_were_told(ledger):
+def test_rows_are_read_as_they_were_recorded(ledger):
     """Counts, lists and structs have their recorded values and plain Arrow types."""
     inputs = [{"table_id": "i", "uri": "s3://b/t", "version": 4}]
     append_operations(ledger, operation_row("w-1", versions=[3, 4], inputs=inputs, rows_added=2))
@@ -109,7 +109,7 @@ def test_snapshots_are_rows_of_their_own(ledger):
     ]
 
 
-def test_a_damaged_table_is_an_error_of_who_asks(ledger):
+def test_a_damaged_table_raises_in_the_reader(ledger):
     """Reading a damaged table raises; it is not treated as empty."""
     append_operations(ledger, operation_row("w-1"))
     log = ledger.spools.parent / "cache_ledgers" / INVENTORY.name / "_delta_log"
@@ -200,7 +200,7 @@ def test_a_run_of_several_processes_is_one_row(ledger):
     assert set(row) == {*RUNS.schema.names, "processes"} - {"is_part"}
 
 
-def test_a_run_that_only_parts_tell_of(ledger):
+def test_a_run_that_only_partial_runs_recorded(ledger):
     """If the opener had no ledger, a run's row is the sum of the other processes' parts."""
     append_runs(ledger, ended("run-1", 2, is_part=True, job="worker", writes=1))
     assert ledger.runs().select("job", "processes", "writes").to_pylist() == [
@@ -208,7 +208,7 @@ def test_a_run_that_only_parts_tell_of(ledger):
     ]
 
 
-def test_a_run_that_was_told_twice_by_one_process_is_one_process(ledger):
+def test_two_openings_of_a_run_in_one_process_count_as_one_process(ledger):
     """Two openings of one run id in a process count as one process, with the last status."""
     append_runs(
         ledger,
@@ -268,7 +268,7 @@ def test_a_session_has_the_ledger_as_a_schema(ledger, kind):
     assert ctx.sql("SELECT * FROM inventory").to_pydict() == {"x": [1]}
 
 
-def test_reading_drains_what_this_process_has_told(tmp_path):
+def test_reading_drains_the_spool_of_this_process_first(tmp_path):
     """Reading drains this process's spool first, whatever the drain interval."""
     DeltaLakeInstrumentor().instrument(
         settings=Settings(cache_root=str(tmp_path / "c"), drain_interval=3600)

@@ -79,7 +79,7 @@ def test_further_writes_of_a_reconstructed_run_are_a_part_of_it(ledger, tmp_path
     assert (row["writes"], row["tables_touched"], row["status"]) == (2, 2, "reconstructed")
 
 
-def test_a_run_that_has_a_row_keeps_it_alone(ledger, tmp_path, table):
+def test_a_run_with_a_row_gets_no_reconstructed_row(ledger, tmp_path, table):
     """A run with a row of its process gets no other row: that row counts the lost write already."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=ledger.root.uri))
     with run("nightly") as context:
@@ -95,7 +95,7 @@ def test_a_run_that_has_a_row_keeps_it_alone(ledger, tmp_path, table):
     assert rows_of(ledger.root, RUNS) == before
 
 
-def test_commits_without_a_run_give_none(ledger, table):
+def test_commits_without_a_run_id_give_no_run(ledger, table):
     write_deltalake(table, one(1))
     assert ledger.reconcile([table]).apply() == 1
     assert rows_of(ledger.root, RUNS) == []
@@ -123,7 +123,7 @@ def test_a_run_that_this_process_has_open_is_left_to_it(ledger, tmp_path, table)
     assert row["status"] == "ok"
 
 
-def test_what_a_process_tells_later_takes_its_place(ledger, tmp_path, table):
+def test_a_recorded_run_replaces_the_reconstructed_one(ledger, tmp_path, table):
     """A run that another machine's spool records later replaces the reconstructed one."""
     run_id = observed_elsewhere(tmp_path, table, 1, 2)
     ledger.reconcile([table]).apply()
@@ -143,7 +143,7 @@ def test_what_a_process_tells_later_takes_its_place(ledger, tmp_path, table):
     assert (row["status"], row["job"], row["writes"], row["rows_added"]) == ("ok", "nightly", 2, 2)
 
 
-def test_two_that_reconcile_at_once_give_one_row(ledger, tmp_path, table):
+def test_two_concurrent_reconciles_add_one_row(ledger, tmp_path, table):
     run_id = observed_elsewhere(tmp_path, table, *range(6))
     plans = [ledger.reconcile([table]) for _ in range(3)]
     applied = []

@@ -131,7 +131,7 @@ def rebuilt(ledger, tables):
     return before, {row["write_id"]: row for row in ledger.inventory().to_pylist()}
 
 
-def test_a_ledger_made_anew_says_what_the_commits_hold(tmp_path, cache, ledger, say):
+def test_a_rebuilt_row_has_every_value_of_its_commit(tmp_path, cache, ledger, say):
     """A rebuilt row has every value that its commit contains; operations without a commit have none."""
     observe(cache, tracer_provider=TracerProvider())
     with run("nightly"):
@@ -165,7 +165,7 @@ def test_a_ledger_made_anew_says_what_the_commits_hold(tmp_path, cache, ledger, 
     )
 
 
-def test_the_tables_of_a_lost_ledger_are_made_anew(tmp_path, ledger, table):
+def test_the_tables_of_a_lost_ledger_are_created(tmp_path, ledger, table):
     """Applying a plan creates all three tables if they are missing."""
     observed_elsewhere(tmp_path, table, 1)
     assert ledger.reconcile([table]).apply() == 1
@@ -187,7 +187,7 @@ def test_ids_of_tables_are_keyed_as_in_telemetry(tmp_path, cache, table):
 # --- missing and foreign ---------------------------------------------------------------------------------
 
 
-def test_what_is_observed_is_not_found_again(cache, ledger, table):
+def test_recorded_writes_are_not_missing(cache, ledger, table):
     """With all writes recorded the plan is clean, and applying it appends nothing."""
     observe(cache)
     write_deltalake(table, one(1))
@@ -265,7 +265,7 @@ def test_commits_of_others_are_foreign(ledger, table):
     assert (again.counts, again.commits) == (CLEAN, 3)
 
 
-def test_metadata_without_a_write_id_is_kept_with_a_foreign_commit(ledger, table):
+def test_a_foreign_commit_with_metadata_but_without_a_write_id_gets_a_row(ledger, table):
     """A commit that the program stamped itself gets a row with its policy, despite invalid metadata."""
     stamped = {"cache_policy": "nightly", "cache_scope": "nowhere", "cache_key": "/home/ann/k"}
     write_deltalake(table, one(1), commit_properties=CommitProperties(custom_metadata=stamped))
@@ -276,7 +276,7 @@ def test_metadata_without_a_write_id_is_kept_with_a_foreign_commit(ledger, table
 
 
 @pytest.mark.parametrize("mirrored", [True, False])
-def test_a_write_whose_caller_gave_its_own_id_is_known(cache, ledger, table, mirrored):
+def test_a_write_with_the_callers_own_id_is_matched(cache, ledger, table, mirrored):
     """A commit with a caller's id is matched by mirrored metadata, or by version and time."""
     observe(cache, settings={"user_metadata": mirrored})
     own = CommitProperties(custom_metadata={"write_id": "callers-own"})
@@ -289,7 +289,7 @@ def test_a_write_whose_caller_gave_its_own_id_is_known(cache, ledger, table, mir
     assert ledger.reconcile(full=True).is_clean
 
 
-def test_a_table_made_anew_within_a_moment_is_another_table(cache, ledger, table):
+def test_a_table_recreated_within_a_second_is_another_table(cache, ledger, table):
     """A row of the same version one second earlier does not cover a recreated table's commit."""
     observe(cache)
     write_deltalake(table, one(0))
@@ -361,7 +361,7 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others(tmp_path, ledger, 
     assert (plan.is_clean, plan.apply()) == (False, 1)
 
 
-def test_a_known_table_that_is_gone_is_no_finding(cache, ledger, table):
+def test_a_deleted_table_of_the_inventory_is_no_finding(cache, ledger, table):
     """Without given tables, a deleted table is reported as gone; exports are not compared."""
     observe(cache)
     write_deltalake(table, one(1))
@@ -421,7 +421,7 @@ def test_a_row_whose_version_is_another_writes_differs(cache, ledger, table):
 @pytest.mark.parametrize(
     "says", [{"result": "noop"}, {"result": "error", "landed": "unknown"}, {"result": "write"}]
 )
-def test_a_row_that_does_not_tell_of_its_commit_differs(tmp_path, ledger, table, says):
+def test_a_row_that_contradicts_its_commit_differs(tmp_path, ledger, table, says):
     """A row that omits a commit of its write differs, and no second row is added."""
     observed_elsewhere(tmp_path, table, 1)
     write_id = info_of(table, 0)["write_id"]
@@ -437,7 +437,7 @@ def test_a_row_that_does_not_tell_of_its_commit_differs(tmp_path, ledger, table,
     assert len(inventory_rows(ledger)) == 1
 
 
-def test_rows_of_a_table_that_lay_there_before_are_its_own(cache, ledger, table):
+def test_rows_of_an_earlier_table_at_the_location_are_not_compared(cache, ledger, table):
     """A recreated table is compared with its own rows only, and reconciled from version 0."""
     observe(cache)
     for number in range(3):

@@ -84,7 +84,7 @@ def test_processes_that_reconcile_at_once_append_each_commit_once(
 
 
 @pytest.mark.slow
-def test_a_young_commit_is_left_alone_while_its_maker_may_live(tmp_path, ledger, table):
+def test_a_young_commit_is_skipped_while_its_writer_may_be_alive(tmp_path, ledger, table):
     """While another process is alive, commits younger than a minute are left for a later pass."""
     observed_elsewhere(tmp_path, table, 2)
     old = now_ms() - int(2 * GRACE * 1000)
@@ -121,7 +121,7 @@ def add_old_commit(table, version, write_id):
 
 
 @pytest.mark.parametrize("marked", [True, False])
-def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
+def test_a_spooled_write_is_left_to_its_drain(ledger, table, marked):
     """A spooled write is left to its drain at any age, also if its commit has the caller's id."""
     write_deltalake(table, one(0))
     ledger.reconcile([table]).apply()
@@ -143,7 +143,7 @@ def test_what_waits_in_a_spool_is_left_to_its_drain(ledger, table, marked):
     assert [row["source"] for row in inventory_rows(ledger)][1:] == ["observed"]
 
 
-def test_a_process_that_tells_late_adds_nothing(ledger, table):
+def test_a_late_drain_adds_nothing(ledger, table):
     """A row that is drained after its commit was reconciled is not appended."""
     write_deltalake(table, one(0))
     write_id = "00000000-0000-7000-8000-000000000001"
@@ -157,9 +157,7 @@ def test_a_process_that_tells_late_adds_nothing(ledger, table):
 
 
 @pytest.mark.slow
-def test_threads_that_write_while_another_reconciles_are_told_once(
-    tmp_path, cache, ledger, say, size
-):
+def test_a_write_in_progress_is_not_missing(tmp_path, cache, ledger, say, size):
     """A write in progress in this process is not reported as missing."""
     observe(cache, settings={"drain_interval": 0.05})
     tables, count = [f"{tmp_path}/lake/{number}" for number in range(3)], size(40, 400)
@@ -183,7 +181,7 @@ def test_threads_that_write_while_another_reconciles_are_told_once(
 
 
 @pytest.mark.slow
-def test_a_process_that_is_stopped_anywhere_is_told_once(cache, ledger, table, say, size):
+def test_a_process_stopped_around_its_first_commit_gets_one_row(cache, ledger, table, say, size):
     """A process that is stopped around its first commit while others reconcile gets one row."""
     program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300))]
     left = found = 0

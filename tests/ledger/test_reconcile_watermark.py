@@ -21,7 +21,7 @@ from helpers.reconcile_parts import (
 )
 
 
-def test_a_second_pass_reads_only_what_is_new(tmp_path, ledger, table):
+def test_a_second_pass_reads_only_later_commits(tmp_path, ledger, table):
     """The watermark is committed with the rows; a full pass ignores it."""
     observed_elsewhere(tmp_path, table, 3)
     assert ledger.reconcile([table]).apply() == 3
@@ -35,7 +35,7 @@ def test_a_second_pass_reads_only_what_is_new(tmp_path, ledger, table):
     assert ledger.reconcile([table], full=True).commits == 4
 
 
-def test_nothing_missing_moves_the_mark_all_the_same(cache, ledger, table):
+def test_a_plan_without_rows_advances_the_watermark(cache, ledger, table):
     """A plan without rows to append commits its watermark once, in an empty commit."""
     observe(cache)
     write_deltalake(table, one(1))
@@ -47,7 +47,7 @@ def test_nothing_missing_moves_the_mark_all_the_same(cache, ledger, table):
     assert ledger.reconcile().commits == 0
 
 
-def test_a_bound_in_time_leaves_the_mark_where_it_was(ledger, table):
+def test_a_lower_time_bound_does_not_advance_the_watermark(ledger, table):
     """With `since`, earlier commits are not reported, and the watermark does not advance."""
     write_deltalake(table, one(1))
     write_deltalake(table, one(2), mode="append")
@@ -59,7 +59,7 @@ def test_a_bound_in_time_leaves_the_mark_where_it_was(ledger, table):
     assert recorded_versions(ledger) == [0, 1, 2]
 
 
-def test_a_log_without_its_beginning_is_told_from_its_checkpoint(ledger, table):
+def test_a_truncated_log_is_identified_by_its_checkpoint(ledger, table):
     """Without commit 0 the table's id and name are read from the checkpoint."""
     write_deltalake(table, one(0), name="orders")
     for number in range(1, 4):
@@ -77,7 +77,7 @@ def test_a_log_without_its_beginning_is_told_from_its_checkpoint(ledger, table):
     assert ledger.reconcile([table]).commits == 0
 
 
-def test_a_log_cut_short_is_read_anew(ledger, table):
+def test_the_watermark_of_a_shortened_log_is_ignored(ledger, table):
     """If a log is shorter than its watermark, the watermark is ignored."""
     for number in range(3):
         write_deltalake(table, one(number), mode="append")
@@ -88,7 +88,7 @@ def test_a_log_cut_short_is_read_anew(ledger, table):
     assert (plan.commits, len(plan.phantom)) == (1, 2)
 
 
-def test_progress_is_told(ledger, table):
+def test_progress_is_reported(ledger, table):
     """`progress` gets the table, the number of commits read and their total."""
     write_deltalake(table, one(1))
     write_deltalake(table, one(2), mode="append")

@@ -108,7 +108,7 @@ def test_reads_of_a_cache_are_rows(observed):
     ]
 
 
-def test_what_a_read_is_said_to_be_is_kept_without_secrets(tmp_path):
+def test_attributes_of_a_cache_read_are_redacted(tmp_path):
     """Location, key and message of a cache read are redacted like those of a write."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=3600))
     said = {
@@ -136,7 +136,7 @@ def test_reads_outside_of_any_run_belong_to_the_process(observed):
     ]
 
 
-def test_without_a_ledger_nobody_listens_to_reads(tmp_path):
+def test_reads_are_not_recorded_after_instrumentation_has_ended(tmp_path):
     """After instrumentation has ended, reads are not recorded."""
     from deltawitness.telemetry import cache_spans
 

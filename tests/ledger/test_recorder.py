@@ -46,7 +46,7 @@ def test_writes_are_pending_until_they_are_drained(observed, table):
     ]
 
 
-def test_many_events_make_a_drain_come_early(observed, table):
+def test_many_events_start_a_drain_early(observed, table):
     """After `drain_events` operations a drain starts before its interval has passed."""
     recorder = observed(drain_events=3)
     done = drained(recorder)
@@ -58,7 +58,7 @@ def test_many_events_make_a_drain_come_early(observed, table):
     assert {row["version"] for row in rows_of(recorder.root, INVENTORY, "version")} <= {0, 1, 2}
 
 
-def test_a_drain_comes_by_itself(observed, table):
+def test_drains_run_in_the_background(observed, table):
     """After the interval a drain starts by itself."""
     recorder = observed(drain_interval=0.05)
     done = drained(recorder)
@@ -81,7 +81,7 @@ class Clock(threading.Event):
 
 
 @pytest.mark.slow
-def test_failing_drains_come_ever_more_rarely(tmp_path, monkeypatch):
+def test_failing_drains_back_off(tmp_path, monkeypatch):
     """The pause doubles with each failure up to a minute, and is reset after a success."""
     recorder = Recorder(Settings(cache_root=str(tmp_path), drain_interval=5))
     answers = iter([False, False, False, False, False, True, True])
@@ -108,7 +108,7 @@ def test_a_drain_waits_for_a_pause_between_writes(tmp_path, monkeypatch):
 
 
 @pytest.mark.internal_errors
-def test_what_could_not_be_drained_is_tried_again(observed, table, tmp_path):
+def test_undrained_records_remain_for_a_later_drain(observed, table, tmp_path):
     """If the ledger cannot be written, records remain in the spool for a later drain."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")
@@ -118,7 +118,7 @@ def test_what_could_not_be_drained_is_tried_again(observed, table, tmp_path):
     assert (recorder.drain(), recorder.pending) == (False, 1)
     (tmp_path / "cache" / "cache_ledgers").unlink()
     assert (recorder.drain(), recorder.pending) == (True, 0)
-    assert [component for component, _ in internal_errors.seen()] == ["drain"]
+    assert [component for component, _ in internal_errors.error_counts()] == ["drain"]
     assert len(rows_of(recorder.root, INVENTORY)) == 1
 
 
@@ -134,7 +134,7 @@ def test_an_engine_that_panics_does_not_end_the_drain(tmp_path, monkeypatch):
         recorder.drains, "_drain", lambda _: (_ for _ in ()).throw(PanicException("at the disco"))
     )
     assert recorder.drain() is False
-    assert internal_errors.seen() == {("drain", PanicException.__qualname__): 1}
+    assert internal_errors.error_counts() == {("drain", PanicException.__qualname__): 1}
     monkeypatch.setattr(
         recorder.drains, "_drain", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
     )
@@ -152,7 +152,7 @@ def test_a_drain_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.internal_errors
-def test_lines_that_were_damaged_are_told(observed, table):
+def test_damaged_records_are_reported(observed, table):
     """A damaged record in this process's segment is skipped and reported by the drain."""
     recorder = observed()
     write_deltalake(table, one(0))
@@ -160,7 +160,7 @@ def test_lines_that_were_damaged_are_told(observed, table):
     segment = recorder._spool._active
     segment.path.write_bytes(segment.path.read_bytes() + b"00000000 N x {}\n")
     assert recorder.drain()
-    assert internal_errors.seen() == {("spool", "ValueError"): 1}
+    assert internal_errors.error_counts() == {("spool", "ValueError"): 1}
     assert len(rows_of(recorder.root, INVENTORY)) == 1
 
 
@@ -177,7 +177,7 @@ def test_a_segment_that_somebody_deleted_is_counted_as_dropped(observed, table):
     flush()
     assert (recorder.drain(), recorder.pending) == (True, 0)
     assert rows_of(recorder.root, INVENTORY, "version") == [{"version": 1}]
-    assert internal_errors.seen() == {("spool", "FileNotFoundError"): 1}
+    assert internal_errors.error_counts() == {("spool", "FileNotFoundError"): 1}
     assert [point.value for point in telemetry.metric_points()["deltawitness.events.dropped"]] == [
         1
     ]
@@ -185,7 +185,7 @@ def test_a_segment_that_somebody_deleted_is_counted_as_dropped(observed, table):
 
 @pytest.mark.internal_errors
 @pytest.mark.slow
-def test_a_full_spool_drops_and_says_so(observed, table, tmp_path):
+def test_a_full_spool_counts_dropped_operations(observed, table, tmp_path):
     """Operations beyond the spool's limit are counted in the metric and in the run's row."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")
@@ -261,7 +261,7 @@ def test_a_table_is_looked_after_by_policy(observed, table, monkeypatch):
 # --- close and fork ----------------------------------------------------------------------------------------------
 
 
-def test_the_end_tells_everything_and_leaves_nothing(observed, table, tmp_path):
+def test_close_drains_everything_and_removes_the_spool(observed, table, tmp_path):
     """Uninstrumenting drains, ends the open runs and deletes the spool."""
     recorder = observed()
     assert recorder_of(recorder.root) is recorder
@@ -277,14 +277,14 @@ def test_the_end_tells_everything_and_leaves_nothing(observed, table, tmp_path):
     recorder.close(None, timeout=1)
 
 
-def test_a_process_that_told_nothing_leaves_nothing(observed, tmp_path):
+def test_a_process_without_writes_leaves_no_folder(observed, tmp_path):
     """A program without writes leaves no folder."""
     observed()
     DeltaLakeInstrumentor().uninstrument()
     assert not (tmp_path / "cache").exists()
 
 
-def test_what_comes_after_the_end_is_left_to_the_next(observed, table):
+def test_an_operation_after_close_is_left_to_the_next_drain(observed, table):
     """An operation after `close` is in a spool that the next drain adopts."""
     recorder = observed()
     write_deltalake(table, one(0))
@@ -308,7 +308,7 @@ def test_an_ending_process_drains_as_an_error_if_it_is_one(observed, table):
     ]
 
 
-def test_a_forked_child_tells_and_does_not_drain(observed, table):
+def test_a_forked_child_records_and_does_not_drain(observed, table):
     """A forked child records in its own spool, and other processes drain it."""
     recorder = observed()
     write_deltalake(table, one(0))
@@ -355,7 +355,7 @@ def test_a_hanging_drain_holds_up_one_fork(tmp_path, monkeypatch):
     assert not recorder.drains._is_hanging
 
 
-def test_a_ledger_is_known_by_whatever_link_leads_there(observed, table, tmp_path):
+def test_a_ledger_is_identified_through_symbolic_links(observed, table, tmp_path):
     """A ledger opened through a symbolic link drains this process's spool before reading."""
     recorder = observed()
     write_deltalake(table, one(0))
@@ -364,7 +364,7 @@ def test_a_ledger_is_known_by_whatever_link_leads_there(observed, table, tmp_pat
     assert Ledger(tmp_path / "link").inventory().count() == 1
 
 
-def test_metrics_tell_what_waits_and_how_long_drains_take(observed, table):
+def test_metrics_have_pending_records_and_drain_durations(observed, table):
     """`deltawitness.spool.pending` and `deltawitness.drain.duration` measure the spool and drains."""
     telemetry = InMemoryTelemetry.create()
     recorder = observed(telemetry.providers())
@@ -381,7 +381,7 @@ def test_metrics_tell_what_waits_and_how_long_drains_take(observed, table):
 
 
 @pytest.mark.internal_errors
-def test_failing_drains_say_why_in_their_metric(observed, table, tmp_path):
+def test_the_metric_of_a_failing_drain_has_the_error_type(observed, table, tmp_path):
     """The metric of a failed drain has its error type and no other detail."""
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "cache_ledgers").write_text("a file is in the way")

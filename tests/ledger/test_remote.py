@@ -19,16 +19,9 @@ from helpers.ledger_truth import (
     unrecorded_commits,
 )
 from helpers.new_processes import run_in_processes, start_process
-from helpers.remote_parts import running_server
 from programs import ledger_crowd, ledger_writer
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -162,7 +162,7 @@ def test_hashes_inputs_and_keys_of_an_intent():
     assert {name: row[name] for name in expected} == expected
 
 
-def test_a_write_without_a_thread_or_a_place():
+def test_a_write_without_a_thread_or_a_location():
     """Unknown values are omitted."""
     written = event(thread=None)
     row = json.loads(as_json(event_row(written, redact(written, Config()), None)))
@@ -278,7 +278,7 @@ def outcome_of(row):
     }
 
 
-def test_a_note_of_a_commit_becomes_its_whole_row(table):
+def test_a_provisional_record_of_a_commit_is_completed_from_the_log(table):
     """Version, metrics and schema hash come from the commit; values of the record remain."""
     table.commit("w-0")
     table.commit("w-1", rows=3)
@@ -300,7 +300,7 @@ def test_a_note_of_a_commit_becomes_its_whole_row(table):
 
 
 @pytest.mark.parametrize("base", [None, 0])
-def test_a_commit_whose_version_nobody_knew_is_found(table, base):
+def test_a_commit_of_an_unknown_version_is_found_by_its_write_id(table, base):
     """If the record has no version (a write by URI), the log is searched for its write id."""
     for write_id in ("w-0", "w-1", "w-2"):
         table.commit(write_id)
@@ -331,7 +331,7 @@ def test_a_write_that_others_overtook(table):
     assert row_of_provisional(table.note(base=0, version=2), 64)["versions"] == [2]
 
 
-def test_a_note_of_nothing(table):
+def test_a_provisional_record_without_a_commit_is_a_noop(table):
     """A write without a commit is a noop, with the recorded reason or the one from the log."""
     table.commit("w-0")
     idle = table.note(base=0, more={"_idle": "dry_run"})
@@ -355,7 +355,7 @@ FAILURE = {"error_type": "schema_mismatch", "exception_type": "builtins.ValueErr
     ("committed", "expected"),
     [("w-1", {"landed": "yes", "version": 1, "versions": [1]}), ("other", {"landed": "no"})],
 )
-def test_a_note_of_a_failure_is_looked_up(table, committed, expected):
+def test_the_log_decides_whether_a_failed_write_has_landed(table, committed, expected):
     """The log decides whether a failed write has landed."""
     table.commit("w-0")
     table.commit(committed)
@@ -367,14 +367,14 @@ def test_a_note_of_a_failure_is_looked_up(table, committed, expected):
     )
 
 
-def test_a_failure_that_is_known_not_to_have_landed(table):
+def test_a_failure_that_has_not_landed(table):
     """If the record says whether a failed write landed, the log is not read."""
     table.commit("w-1")
     row = row_of_provisional(table.note(more={**FAILURE, "landed": "no"}), 64)
     assert outcome_of(row) == ZEROS | {"result": "error", **FAILURE, "landed": "no"}
 
 
-def test_a_note_of_an_export(table):
+def test_a_provisional_record_of_an_export(table):
     """An export has no log to search."""
     row = row_of_provisional(table.note(operation=Operation.COPY, more={"_exported": True}), 64)
     assert outcome_of(row) | {"operation": row["operation"]} == {
@@ -395,20 +395,20 @@ def test_a_write_without_a_table(table):
 
 
 @pytest.mark.parametrize(
-    ("facts", "expected"),
+    ("arguments", "expected"),
     [
         ({"base": 0, "version": 1}, {"result": "write", "version": 1, "versions": [1]}),
         ({"base": 0}, {"result": "noop", "reason": "not_found"}),
         ({"more": FAILURE}, {"result": "error", **FAILURE, "landed": "unknown"}),
     ],
 )
-def test_a_log_that_cannot_be_read_takes_nothing_from_a_note(table, tmp_path, facts, expected):
+def test_a_provisional_record_is_complete_without_the_log(table, tmp_path, arguments, expected):
     """If the log cannot be read, the row has the values of the record."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "_delta_log").mkdir()
     for number in range(3):
         (tmp_path / "t" / "_delta_log" / f"{number:020d}.json").mkdir()
-    assert outcome_of(row_of_provisional(table.note(**facts), 64)) == expected
+    assert outcome_of(row_of_provisional(table.note(**arguments), 64)) == expected
 
 
 def test_a_table_that_is_gone(table):
@@ -417,7 +417,7 @@ def test_a_table_that_is_gone(table):
     assert outcome_of(row) == {"result": "write", "version": 1, "versions": [1]}
 
 
-def test_a_note_keeps_its_trace(table):
+def test_a_row_has_the_trace_of_its_provisional_record(table):
     """The row has the record's trace and span id."""
     row = row_of_provisional(table.note(trace_id="a" * 32, span_id="b" * 16), 64)
     assert (row["trace_id"], row["span_id"]) == ("a" * 32, "b" * 16)
@@ -514,7 +514,7 @@ def test_no_secret_no_path_and_no_row_gets_into_the_ledger(tmp_path, waits):
 
 
 @pytest.mark.parametrize("column", ["job", "policy", "thread"])
-def test_the_only_place_of_a_location_is_its_column(column):
+def test_a_location_is_only_in_its_column(column):
     """Job, policy and thread contain no location; an error message may."""
     failure = Failed(
         ErrorType.OTHER, "builtins.OSError", "cannot read /lake/t/part-1.parquet", Landed.NO
@@ -539,7 +539,7 @@ def test_the_columns_of_a_row_are_those_of_the_table():
         assert set(event_row(written, redact(written, Config()), "/t")) - names == set()
 
 
-def test_a_relative_location_means_what_it_means_now(tmp_path, monkeypatch):
+def test_a_relative_location_is_resolved_at_once(tmp_path, monkeypatch):
     """A relative location is made absolute at once, as the working directory may change."""
     for name in ("one", "other"):
         folder = tmp_path / name

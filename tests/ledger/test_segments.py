@@ -26,7 +26,7 @@ def written(folder, *lines, name="v1-dead/00000003.seg"):
     return path
 
 
-def test_a_segment_tells_each_operation_once(tmp_path):
+def test_a_segment_has_each_operation_once(tmp_path):
     """A final row replaces its provisional record; a record without a row remains."""
     path = written(
         tmp_path,
@@ -51,7 +51,7 @@ def test_a_segment_tells_each_operation_once(tmp_path):
     assert contents.snapshots == [{"snapshot": "s"}]
 
 
-def test_what_cannot_be_read_is_counted(tmp_path):
+def test_unreadable_records_are_counted(tmp_path):
     """Records with a wrong checksum or unknown kind are damaged; an incomplete last line is not."""
     line = b'N x {"y":1}'
     from zlib import crc32
@@ -76,7 +76,7 @@ def test_the_spool_of_a_living_process_is_not_adopted(tmp_path):
     assert (list(adopt(tmp_path)), alive.home.exists()) == ([], True)
 
 
-def test_while_a_spool_is_adopted_nobody_else_adopts_it(tmp_path):
+def test_two_drains_never_adopt_the_same_spool(tmp_path):
     """Two concurrent drains never adopt the same spool."""
     written(tmp_path)
     mine = adopt(tmp_path)
@@ -109,7 +109,7 @@ def test_no_folder_holds_no_spools(tmp_path):
         )
 
 
-def test_operations_that_wait_are_known_to_others(tmp_path):
+def test_pending_operations_are_visible_to_other_processes(tmp_path):
     """`spooled_write_ids` returns the ids in all spools, and whether a process is alive."""
     written(tmp_path, (RecordKind.PROVISIONAL, "a", "{}"), (RecordKind.RUN_START, "r", "{}"))
     assert spooled_write_ids(tmp_path) == ({"a"}, False)

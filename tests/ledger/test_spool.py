@@ -129,7 +129,7 @@ def test_every_whole_line_is_found_exactly_once(steps, segment_bytes):
 # --- folder -----------------------------------------------------------------------------------------
 
 
-def test_nothing_is_made_before_the_first_line(tmp_path):
+def test_no_folder_is_created_before_the_first_record(tmp_path):
     """A process without records creates no folder."""
     spool = spool_in(tmp_path / "s")
     spool.rotate()
@@ -137,7 +137,7 @@ def test_nothing_is_made_before_the_first_line(tmp_path):
     assert (spool.home, (tmp_path / "s").exists()) == (None, False)
 
 
-def test_what_is_told_is_for_the_user_alone(tmp_path):
+def test_a_spool_is_readable_by_its_owner_only(tmp_path):
     """Folder and segments are readable by their owner only."""
     spool = spool_in(tmp_path / "s")
     segment = spool.append_provisional("a", "{}")
@@ -156,7 +156,7 @@ def test_a_line_is_in_the_file_when_the_call_returns(tmp_path):
 # --- segments ----------------------------------------------------------------------------------------
 
 
-def test_a_segment_waits_for_the_rows_of_its_notes(tmp_path):
+def test_a_segment_waits_for_the_rows_of_its_provisional_records(tmp_path):
     """A rotation retires a segment, and its last missing row seals it."""
     spool = spool_in(tmp_path)
     first, second = spool.append_provisional("a", "{}"), spool.append_provisional("b", "{}")
@@ -182,7 +182,7 @@ def test_segments_are_drained_in_their_order(tmp_path):
     assert spool.sealed() == [first, second]
 
 
-def test_a_row_that_does_not_come_is_not_waited_for_longer(tmp_path, monkeypatch):
+def test_a_segment_does_not_wait_for_a_missing_row_forever(tmp_path, monkeypatch):
     """After `ROW_TIMEOUT` a segment is sealed with the provisional record only."""
     spool = spool_in(tmp_path)
     segment = spool.append_provisional("a", "{}")
@@ -203,7 +203,7 @@ def test_a_large_segment_is_closed_at_once(tmp_path):
     assert numbers == [1, 1, 2, 2]
 
 
-def test_a_row_without_a_note_is_told_all_the_same(tmp_path):
+def test_a_row_without_a_provisional_record_is_appended(tmp_path):
     """A row whose provisional record could not be written is appended by itself."""
     spool = spool_in(tmp_path)
     assert spool.append_row(None, "a", "{}")
@@ -247,7 +247,7 @@ def test_pending_counts_events_until_they_are_drained(tmp_path):
 # --- limits and errors ---------------------------------------------------------------------------------
 
 
-def test_the_oldest_are_kept_when_it_is_full(tmp_path):
+def test_a_full_spool_drops_the_newest_records(tmp_path):
     """A full spool drops and counts new records, and takes records again after a drain."""
     errors = []
     spool = Spool(tmp_path, limit=400, on_error=errors.append)
@@ -261,14 +261,14 @@ def test_the_oldest_are_kept_when_it_is_full(tmp_path):
     assert spool.append(RecordKind.ROW, "7", body)
 
 
-def test_a_run_that_cannot_be_told_is_no_dropped_operation(tmp_path):
+def test_dropped_records_of_runs_are_not_dropped_operations(tmp_path):
     """Records of runs do not count as dropped operations."""
     spool = Spool(tmp_path, limit=1, on_error=lambda _: None)
     assert not spool.append(RecordKind.RUN_START, "r", "{}")
     assert spool.dropped == 0
 
 
-def test_a_place_where_there_can_be_no_folder_is_told_and_tried_again(tmp_path, monkeypatch):
+def test_a_spool_that_cannot_be_created_is_reported_and_retried(tmp_path, monkeypatch):
     """A spool that cannot be created is reported, and retried once a second."""
     (tmp_path / "s").write_text("a file is in the way")
     errors = []
@@ -294,7 +294,7 @@ def files_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
+def test_a_partially_written_line_is_truncated(tmp_path):
     """A partial write on a full disk is truncated; the records around it are valid."""
     errors = []
     spool = Spool(tmp_path, limit=1 << 30, on_error=errors.append)
@@ -313,7 +313,7 @@ def test_a_line_that_is_taken_in_part_is_taken_back(tmp_path):
     assert spool._size == spool._active.path.stat().st_size
 
 
-def test_a_row_that_the_disk_refuses_leaves_its_note(tmp_path):
+def test_a_row_that_cannot_be_written_leaves_its_provisional_record(tmp_path):
     """If a row cannot be written, its provisional record remains and its segment does not wait."""
     spool = Spool(tmp_path, limit=1 << 30, on_error=lambda _: None)
     segment = spool.append_provisional("a", "{}")
@@ -323,7 +323,7 @@ def test_a_row_that_the_disk_refuses_leaves_its_note(tmp_path):
     assert [line[:2] for line in lines_of(spool.sealed()[0].path)] == [("N", "a")]
 
 
-def test_what_was_deleted_below_it_is_saved(tmp_path):
+def test_open_segments_of_a_deleted_folder_are_copied(tmp_path):
     """If the folder is deleted, the content of open segments is copied to a new folder."""
     spool = spool_in(tmp_path / "s")
     waiting = spool.append_provisional("a", "{}")
@@ -339,7 +339,7 @@ def test_what_was_deleted_below_it_is_saved(tmp_path):
     ]
 
 
-def test_what_cannot_be_saved_is_told(tmp_path):
+def test_a_failed_copy_of_open_segments_is_reported(tmp_path):
     """If no new folder can be created either, the error is reported and not raised."""
     errors = []
     spool = Spool(tmp_path / "s", limit=1 << 20, on_error=errors.append)
@@ -350,7 +350,7 @@ def test_what_cannot_be_saved_is_told(tmp_path):
     assert [type(error) for error in errors] == [NotADirectoryError]
 
 
-def test_a_segment_that_cannot_be_renamed_is_read_as_it_stands(tmp_path):
+def test_a_segment_that_cannot_be_renamed_is_sealed_under_its_old_name(tmp_path):
     """A segment that cannot be renamed is sealed under its old name."""
     spool = spool_in(tmp_path)
     spool.append(RecordKind.ROW, "a", "{}")
@@ -363,7 +363,7 @@ def test_a_segment_that_cannot_be_renamed_is_read_as_it_stands(tmp_path):
 # --- close and fork -----------------------------------------------------------------------------------------
 
 
-def test_a_closed_spool_in_which_nothing_is_left_goes(tmp_path):
+def test_an_empty_spool_is_deleted_on_close(tmp_path):
     """A spool that is closed after a complete drain is deleted."""
     spool = spool_in(tmp_path)
     spool.append(RecordKind.ROW, "a", "{}")
@@ -373,7 +373,7 @@ def test_a_closed_spool_in_which_nothing_is_left_goes(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_closed_spool_leaves_what_waits_to_whoever_adopts_it(tmp_path):
+def test_a_closed_spool_with_records_remains_for_adoption(tmp_path):
     """Pending records, also provisional ones, remain after close, and the spool can be adopted."""
     spool = spool_in(tmp_path, open_runs=lambda: [(RecordKind.RUN_START, "r", "{}")])
     spool.append(RecordKind.ROW, "a", "{}")

@@ -109,7 +109,7 @@ def fill(place):
 
 def components():
     """Return the names of the library's components that have reported errors."""
-    return {component for component, _ in internal_errors.seen()}
+    return {component for component, _ in internal_errors.error_counts()}
 
 
 # --- removed -----------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_sealed_segment_is_removed(observed, cache, table, ledger):
     shutil.rmtree(cache)
     write(table)
     assert ledger.inventory().count() == 3
-    assert internal_errors.seen() == {("spool", "FileNotFoundError"): 1}
+    assert internal_errors.error_counts() == {("spool", "FileNotFoundError"): 1}
     assert ledger.reconcile([table]).apply() == 3
     assert unrecorded_commits(ledger.root, table) == set()
 
@@ -189,7 +189,7 @@ def test_a_read_only_cache_root(observed, cache, table, ledger):
 
 @NEEDS_MOUNT
 @pytest.mark.internal_errors
-def test_a_read_only_ledger_beside_a_good_spool(observed, tmp_path, cache, table):
+def test_a_read_only_ledger_with_a_writable_spool(observed, tmp_path, cache, table):
     """With a read-only ledger records wait in the spool until it is writable."""
     cache.mkdir()
     with mounted(cache, "--bind", cache):
@@ -275,7 +275,7 @@ def test_a_spool_at_its_limit(observed, table, ledger):
     assert row == {"dropped": 60 - kept, "writes": 61}
     versions = [row["version"] for row in rows_of(ledger.root, INVENTORY, "version", "version")]
     assert versions == [*range(kept), 60]
-    assert internal_errors.seen().keys() == {("spool", "OSError")}
+    assert internal_errors.error_counts().keys() == {("spool", "OSError")}
     assert ledger.reconcile([table]).apply() == 60 - kept
     assert unrecorded_commits(ledger.root, table) == set()
 
@@ -308,7 +308,7 @@ def test_a_clock_that_jumps_back(observed, table, ledger, hours):
 
 
 @pytest.mark.parametrize("days", [-400, -20, 400])
-def test_a_spool_is_told_once_whatever_the_clock_said(tmp_path, ledger, days):
+def test_a_restored_spool_adds_no_rows(tmp_path, ledger, days):
     """A spool that is restored after its application transaction expired adds no rows."""
     then = time.time_ns() + days * 86_400_000_000_000
     left_behind(ledger.spools, start_time=then // 1000)
@@ -358,7 +358,7 @@ def test_a_segment_that_was_cut_off(ledger, left):
 
 @pytest.mark.internal_errors
 @pytest.mark.slow
-def test_damage_beside_a_program_is_said_once(observed, table, ledger):
+def test_damaged_spools_are_reported_in_one_line(observed, table, ledger):
     """A program that adopts damaged spools reports them in one line, and records its own writes."""
     for number in range(3):
         path = segment_left_behind(ledger, [f"w-{number}"])
@@ -367,11 +367,11 @@ def test_damage_beside_a_program_is_said_once(observed, table, ledger):
     for _ in range(2):
         with run("nightly"):
             write(table)
-    assert internal_errors.seen() == {("spool", "ValueError"): 1}
+    assert internal_errors.error_counts() == {("spool", "ValueError"): 1}
     assert ledger.inventory().count() == 6 + 3
 
 
-def test_what_does_not_belong_there_is_left_alone(observed, table, ledger):
+def test_unknown_files_in_the_spool_folder_are_ignored(observed, table, ledger):
     """Other files and folders in the spool folder, and in a spool, are ignored."""
     home = segment_left_behind(ledger).parent
     (home / "notes.seg").write_text("not a number")
@@ -405,7 +405,7 @@ def test_a_table_of_the_ledger_is_damaged(observed, table, ledger, damaged):
             write(table)
         assert not recorder.drain()
     assert components() == {"drain"}
-    assert len(internal_errors.seen()) == 1
+    assert len(internal_errors.error_counts()) == 1
     assert recorder.pending == 12
     problems = {(found.problem, found.where) for found in ledger.verify().findings}
     assert problems == {(Problem.UNREADABLE, damaged.name)}

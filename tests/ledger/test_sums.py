@@ -407,7 +407,7 @@ def test_a_write_that_failed_and_did_not_land_counts_nothing(world):
     assert (run["errors"], run["tables_touched"], run["table_ids"]) == (1, 0, [])
 
 
-def test_reads_and_operations_of_nothing_touch_no_table(world):
+def test_reads_and_operations_without_a_commit_touch_no_table(world):
     """A table that was only read, or in which no row matched, does not count as touched."""
     rows, run, _ = world("looks", "looks", "deletes_nothing", "checkpoints")
     assert [(row["cache_operation"], row["result"]) for row in rows] == [

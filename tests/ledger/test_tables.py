@@ -179,7 +179,7 @@ def test_rows_of_the_first_release_and_of_this_one_are_in_one_table(root):
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
-def test_every_column_says_what_it_is(table, root):
+def test_every_column_has_a_comment(table, root):
     """Each column has a comment, which is the one in the created table's metadata."""
     comments = {column.name: column.metadata[b"comment"].decode() for column in table.schema}
     assert [name for name, comment in comments.items() if len(comment) < 4] == []
@@ -188,7 +188,7 @@ def test_every_column_says_what_it_is(table, root):
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.alias)
-def test_a_made_table_is_what_it_is_meant_to_be(table, root):
+def test_a_created_table_has_the_declared_schema_and_properties(table, root):
     """A new table is append-only, partitioned by day, named, described, with its own retention."""
     metadata = root.open_or_create(table).metadata()
     assert (metadata.name, metadata.description) == (table.name, table.description)
@@ -226,7 +226,7 @@ def test_rows_of_the_ledger_cannot_be_deleted(root, tmp_path):
         ("s3://bucket/cache", False),
     ],
 )
-def test_where_a_ledger_lies(uri, is_local):
+def test_the_tables_of_a_ledger_are_below_its_root(uri, is_local):
     """A root is local or remote, and its tables are below it."""
     root = LedgerRoot(uri, {"aws_secret_access_key": "hunter2"})
     assert root.is_local is is_local
@@ -269,7 +269,7 @@ def test_an_older_release_has_made_the_table(root, tmp_path):
 # --- rows as Arrow -----------------------------------------------------------------------------------
 
 
-def test_rows_are_told_without_partition_and_with_whole_microseconds():
+def test_the_json_schema_has_integer_times_and_no_partition():
     """The JSON schema has integer times and no partition column, which is derived."""
     recorded = json_schema(SNAPSHOTS)
     assert recorded.names == SNAPSHOTS.schema.names[1:]
@@ -287,7 +287,7 @@ def test_no_lines_are_no_rows():
     assert operation_rows([]).schema == INVENTORY.schema
 
 
-def test_what_is_not_known_here_is_left_out():
+def test_unknown_members_of_a_json_row_are_ignored():
     """A member of a JSON row without a column is ignored."""
     [row] = operation_rows(
         [as_json(operation_row("w-1", unheard_of={"a": [1]})).encode()]
@@ -296,7 +296,7 @@ def test_what_is_not_known_here_is_left_out():
     assert "unheard_of" not in row
 
 
-def test_a_row_may_be_as_long_as_it_likes():
+def test_a_row_has_no_maximum_length():
     """A row longer than the JSON reader's default block is read."""
     [row] = operation_rows(
         [as_json(operation_row("w-1", error_message="x" * (3 << 20))).encode()]
@@ -304,7 +304,7 @@ def test_a_row_may_be_as_long_as_it_likes():
     assert len(row["error_message"]) == 3 << 20
 
 
-def test_a_query_gives_text_as_text(root):
+def test_a_query_returns_text_columns(root):
     """Query results have plain Arrow string types, so that they compare with converted rows."""
     root.open_or_create(INVENTORY)
     text = quote_literal("it's")

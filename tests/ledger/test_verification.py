@@ -32,13 +32,13 @@ def append_records(ledger, *rows, runs=()):
     spool.close()
 
 
-def test_nothing_is_wrong_with_an_empty_ledger(ledger):
+def test_an_empty_ledger_has_no_findings(ledger):
     """An empty ledger has no findings."""
     assert ledger.verify() == IntegrityResult((), {}, 0)
     assert ledger.verify().is_good
 
 
-def test_a_good_ledger(ledger):
+def test_a_consistent_ledger_has_no_findings(ledger):
     """Rows are counted by table; a waiting operation counts once, with or without its final row."""
     append_records(ledger, operation_row("w-1"), operation_row("w-2"), runs=[run_started()])
     waiting = spool_in(ledger.spools)
@@ -49,7 +49,7 @@ def test_a_good_ledger(ledger):
     )
 
 
-def test_an_operation_that_is_there_twice(ledger):
+def test_a_duplicate_operation_is_a_finding(ledger):
     """A write id with several rows is a finding."""
     for _ in range(2):
         append_records(ledger, operation_row("w-1"), operation_row("w-2"), operation_row("w-2"))
@@ -57,22 +57,22 @@ def test_an_operation_that_is_there_twice(ledger):
     assert not found.is_good
     assert sorted(found.findings, key=lambda finding: finding.text) == [
         Finding(
-            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-1 is there 2 times", "w-1"
+            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-1 occurs 2 times", "w-1"
         ),
         Finding(
-            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-2 is there 4 times", "w-2"
+            Problem.DOUBLED_OPERATION, "cache_inventory_v1", "write_id w-2 occurs 4 times", "w-2"
         ),
     ]
 
 
-def test_a_run_that_is_there_twice(ledger):
+def test_a_duplicate_run_is_a_finding(ledger):
     """Two rows of one run and process are a finding; rows of further processes are not."""
     row = {**run_started(), "end_time": 5}
     append_records(ledger, runs=[row, {**row, "pid": 8}])
     assert ledger.verify().is_good
     append_records(ledger, runs=[row])
     assert ledger.verify().findings == (
-        Finding(Problem.DOUBLED_RUN, "cache_run_summary_v1", "run_id run-1 is there 2 times"),
+        Finding(Problem.DOUBLED_RUN, "cache_run_summary_v1", "run_id run-1 occurs 2 times"),
     )
 
 

@@ -65,7 +65,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 @pytest.mark.slow
-def test_two_releases_take_turns_and_meet(tmp_path, size, first, second):
+def test_two_releases_write_one_ledger_alternately(tmp_path, size, first, second):
     """After successive and concurrent writes every row is there, with nulls in unknown columns."""
     together = size(2, 40)
     with releases(tmp_path, first, second) as both:

@@ -84,7 +84,7 @@ def test_a_handler_of_the_program_stays(tmp_path):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_the_default_comes_back(tmp_path):
+def test_the_default_action_is_restored(tmp_path):
     """`uninstrument()` restores the signal's default and the wakeup descriptor."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=str(tmp_path)))
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL

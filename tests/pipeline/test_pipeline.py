@@ -75,7 +75,7 @@ def test_any_source_is_written_in_any_format(source, form, ctx, tmp_path):
 
 
 @pytest.mark.parametrize("form", [WriteFormat.DELTA, WriteFormat.PARQUET, WriteFormat.JSON])
-def test_modes_do_what_they_say(form, tmp_path):
+def test_each_mode_has_its_effect(form, tmp_path):
     """Append adds, overwrite replaces, ignore skips, and error raises."""
     target, pipeline = tmp_path / "t", WritePipeline()
 
@@ -125,7 +125,7 @@ def test_partitions_and_options_reach_the_files(tmp_path):
     assert next((tmp_path / "t" / "p=b").iterdir()).read_text() == "2\n"
 
 
-def test_an_error_in_the_source_leaves_the_target_as_it_was(tmp_path):
+def test_an_error_in_the_source_does_not_change_the_target(tmp_path):
     """A failed write leaves the target unchanged and no partial files."""
 
     def batches():
@@ -184,7 +184,7 @@ def test_an_open_table_is_written_through(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("arguments", "error"),
     [
         ({"source": None}, "source"),
         ({"format": "xml"}, "format: expected one of delta, parquet"),
@@ -198,10 +198,10 @@ def test_an_open_table_is_written_through(tmp_path):
         ({"format_options": {"commit_metadata": "x"}}, "must be a mapping"),
     ],
 )
-def test_parts_that_do_not_go_together_are_refused_at_once(facts, said):
+def test_contradictory_arguments_are_refused_at_once(arguments, error):
     """An invalid request raises before anything is written, with the attribute's name."""
-    with pytest.raises(WriteRequestError, match=said):
-        WriteRequest(**{"source": DATA, "destination": "t", **facts})
+    with pytest.raises(WriteRequestError, match=error):
+        WriteRequest(**{"source": DATA, "destination": "t", **arguments})
 
 
 def test_unknown_fields_are_pythons_own_error():
@@ -211,11 +211,11 @@ def test_unknown_fields_are_pythons_own_error():
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [("SELECT 1", "session context"), (7, "int exports no Arrow data")]
+    ("source", "error"), [("SELECT 1", "session context"), (7, "int exports no Arrow data")]
 )
-def test_a_source_that_cannot_be_read_is_refused(source, said, tmp_path):
+def test_a_source_that_cannot_be_read_is_refused(source, error, tmp_path):
     """SQL text without a session and objects without Arrow data are refused."""
-    with pytest.raises(WriteRequestError, match=said):
+    with pytest.raises(WriteRequestError, match=error):
         WritePipeline().write(WriteRequest(source=source, destination=tmp_path / "t"))
     assert list(tmp_path.iterdir()) == []
 
@@ -323,7 +323,7 @@ class ForeignPipeline:
         return "done"
 
 
-def test_a_foreign_pipeline_is_observed_as_it_is(tmp_path, captured_writes):
+def test_a_foreign_pipeline_is_observed(tmp_path, captured_writes):
     """A foreign pipeline gets the same calls, and each of its commits has the policy."""
     pipeline = ObservedWritePipeline(ForeignPipeline(), policy="nightly")
     assert isinstance(pipeline, ForeignPipeline)

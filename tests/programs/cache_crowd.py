@@ -43,7 +43,7 @@ def ask(folder, barrier, connection):
     register_noted(ctx, f"{folder}/computed")
     barrier.wait(60)
     found = cache.view("shared", QUERY, functions={"noted": "1"}).sort("id").to_pydict()
-    connection.send((found, internal_errors.seen()))
+    connection.send((found, internal_errors.error_counts()))
 
 
 def ask_and_die(folder, moment, connection):
@@ -75,7 +75,7 @@ def race(folder, number, rounds, connection):
         ctx.refresh("t")
         if n < turn + 2:
             wrong.append((turn, n))
-    connection.send((wrong, internal_errors.seen()))
+    connection.send((wrong, internal_errors.error_counts()))
 
 
 def read(folder, begun, stop, connection):
@@ -88,7 +88,7 @@ def read(folder, begun, stop, connection):
         if found["n"] != [len(found["n"])] * len(found["n"]):
             partial.append(found)
         reads += 1
-    connection.send((partial, reads, internal_errors.seen()))
+    connection.send((partial, reads, internal_errors.error_counts()))
 
 
 def ask_on_a_full_disk(folder, connection):
@@ -98,7 +98,7 @@ def ask_on_a_full_disk(folder, connection):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
     query = "SELECT value AS id, value * 7919 % 1000 AS x FROM generate_series(1, 10000)"
     found = [cache.view("shared", query).count() for _ in range(2)]
-    seen = internal_errors.seen()
+    seen = internal_errors.error_counts()
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     found.append(cache.view("shared", query).count())
     connection.send((found, {component for component, _ in seen}, str(cache.explain("shared"))))

@@ -41,14 +41,14 @@ def write_many(settings, tables, options, turns, results):
             except Exception as error:  # noqa: BLE001 - each is to be seen
                 errors.append(repr(error))
     DeltaLakeInstrumentor().uninstrument()
-    results.send((written, errors, internal_errors.seen()))
+    results.send((written, errors, internal_errors.error_counts()))
 
 
 def drain_at_barrier(root, spools, barrier, results):
     """Drain abandoned spools, concurrently with others."""
     barrier.wait(60)
     done = Drain(LedgerRoot(root), tail=64).drain_abandoned(spools)
-    results.send((done.operations, done.runs, internal_errors.seen()))
+    results.send((done.operations, done.runs, internal_errors.error_counts()))
 
 
 def write_as(user, settings, table, results):
@@ -58,7 +58,7 @@ def write_as(user, settings, table, results):
         _write_once({"cache_root": folder}, f"{folder}/t")
     os.setuid(user)
     _write_once(settings, table)
-    results.send(internal_errors.seen())
+    results.send(internal_errors.error_counts())
 
 
 def _write_once(settings, table):

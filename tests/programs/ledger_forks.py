@@ -48,7 +48,7 @@ def children_that_write(cache, tables, results):
         codes = [forked(lambda table=table: write(table)) for table in tables[1:]]
         write(tables[0])
     DeltaLakeInstrumentor().uninstrument()
-    results.send((codes, internal_errors.seen()))
+    results.send((codes, internal_errors.error_counts()))
 
 
 def children_of_a_writer(cache, tables, results):
@@ -70,7 +70,7 @@ def children_of_a_writer(cache, tables, results):
         is_same = _content(kept.home) == before
         write(tables[0])
     DeltaLakeInstrumentor().uninstrument()
-    results.send((codes, is_same, internal_errors.seen()))
+    results.send((codes, is_same, internal_errors.error_counts()))
 
 
 READ = {
@@ -99,4 +99,4 @@ def pool(method, cache, tables, results):
         workers.close()
         workers.join()
     DeltaLakeInstrumentor().uninstrument()
-    results.send(internal_errors.seen())
+    results.send(internal_errors.error_counts())

@@ -45,5 +45,5 @@ def write_on_message(release, cache, table, messages, results):
     for _ in iter(messages.recv, None):
         with run(release):
             write_deltalake(table, pa.table({"x": [1]}), mode="append")
-        results.send(internal_errors.seen())
+        results.send(internal_errors.error_counts())
     DeltaLakeInstrumentor().uninstrument()

@@ -65,7 +65,7 @@ AFTER_THE_BATCH = """\
   high_airports: hit"""
 
 
-def test_a_late_batch_has_exactly_the_views_computed_anew_that_depend_on_it(tmp_path):
+def test_a_late_batch_recomputes_exactly_the_dependent_views(tmp_path):
     """After all misses and all hits, only dependent views are misses; output and ledger have the reasons."""
     program = ROOT / "examples" / "lakehouse.py"
     subprocess.run([sys.executable, program, tmp_path / "lake"], capture_output=True, check=True)
@@ -104,7 +104,7 @@ def test_a_late_batch_has_exactly_the_views_computed_anew_that_depend_on_it(tmp_
     ]
 
 
-def test_the_notebook_tells_its_story(tmp_path):
+def test_the_notebook_runs(tmp_path):
     """The flights are loaded, corrected, merged and restored with SQL alone."""
     program = ROOT / "examples" / "sql_notebook.py"
     done = subprocess.run(

@@ -222,7 +222,7 @@ def documented():
     }
 
 
-def test_every_public_name_stands_on_a_page_of_the_api():
+def test_every_public_name_is_on_a_page_of_the_api():
     """Each name is documented by its import path; one that a module of the same name hides, by the module's."""
     wanted = {
         f"deltawitness.{name}.{name}"

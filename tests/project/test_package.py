@@ -28,7 +28,7 @@ def test_the_public_names_are_sorted_and_all_there():
     assert [name for name in deltawitness.__all__ if not hasattr(deltawitness, name)] == []
 
 
-def test_a_name_that_is_not_there_is_pythons_own_error():
+def test_a_missing_name_is_an_attribute_error():
     """An unknown name raises `AttributeError`, as in any module."""
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         deltawitness.nothing  # noqa: B018 - the look-up is tested

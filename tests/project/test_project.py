@@ -230,7 +230,7 @@ def test_classifiers_and_keywords_are_sorted_and_unique():
     assert PROJECT["project"]["keywords"] == sorted(PROJECT["project"]["keywords"])
 
 
-def test_the_classifier_of_the_system_says_what_the_code_needs():
+def test_the_classifier_of_the_system_matches_the_imports():
     """As long as a module imports fcntl, the package is for POSIX only."""
     sources = (path.read_text() for path in (ROOT / "src").rglob("*.py"))
     needs_posix = any(re.search(r"^import fcntl$", source, re.MULTILINE) for source in sources)

@@ -77,27 +77,27 @@ SUPERVISED = {
 
 
 @pytest.mark.parametrize("kind", SUPERVISED)
-def test_a_run_goes_on_in_the_program_that_follows(kind, tmp_path):
+def test_a_run_continues_in_the_program_after_exec(kind, tmp_path):
     """There is one run of one process, with all writes and the exit code of the last program."""
-    text, following, told = SUPERVISED[kind]
+    text, following, expected = SUPERVISED[kind]
     done = execute(program(text, following), tmp_path, is_supervised=True)
-    assert (done.returncode, runs_of(tmp_path)) == (told[1], [told]), done.stderr
+    assert (done.returncode, runs_of(tmp_path)) == (expected[1], [expected]), done.stderr
 
 
 @pytest.mark.parametrize(
-    ("following", "told"),
+    ("following", "expected"),
     [
         ("write('u')", ("ok", None, None, 1, 2)),
         ("write('u'); raise LookupError", ("error", 1, "LookupError", 1, 2)),
     ],
 )
-def test_a_run_goes_on_without_the_command_as_well(following, told, tmp_path):
+def test_a_run_continues_without_the_command(following, expected, tmp_path):
     """The run continues if the following program is observed in another way."""
     execute(program(REPLACED, following), tmp_path, is_supervised=False)
-    assert runs_of(tmp_path) == [told]
+    assert runs_of(tmp_path) == [expected]
 
 
-def test_a_program_that_nobody_observes_leaves_an_ended_run_and_no_spool(tmp_path):
+def test_the_ledger_is_drained_before_the_exec_of_an_unobserved_program(tmp_path):
     """Everything is in the ledger before the exec, and an open run ends there."""
     text = "\nwith run('inner'):\n    write('t')\n    os.execv('/bin/true', ['true'])"
     done = execute(program(text), tmp_path, is_supervised=False)
@@ -175,7 +175,7 @@ def ledger(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a missing file", "a folder", "a file that is no program"])
-def test_an_exec_that_fails_leaves_the_program_as_it_was(kind, ledger, tmp_path):
+def test_a_failed_exec_does_not_change_the_program(kind, ledger, tmp_path):
     """The error is the same, and later writes belong to the same open run."""
     path = tmp_path / "program"
     if kind == "a folder":
@@ -200,7 +200,7 @@ def test_an_exec_that_fails_leaves_the_program_as_it_was(kind, ledger, tmp_path)
     assert [(row["status"], row["processes"], row["writes"]) for row in rows] == [("ok", 1, 2)]
 
 
-def test_the_span_of_a_run_ends_once_where_an_exec_fails(tmp_path):
+def test_the_span_of_a_run_ends_once_after_a_failed_exec(tmp_path):
     """The span ends at the exec of an executable file, and the run continues in its trace."""
     telemetry = InMemoryTelemetry.create()
     path = tmp_path / "program"

@@ -30,7 +30,7 @@ def installed(modules):
     return [module for module in modules if module.split(".")[0] in INSTALLED]
 
 
-def test_the_environment_of_popen_is_where_it_was():
+def test_popen_takes_the_environment_at_the_known_position():
     """`env` is at the expected position, for callers that pass it by position."""
     assert list(inspect.signature(subprocess.Popen).parameters)[POPEN_ENV] == "env"
 

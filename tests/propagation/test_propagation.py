@@ -76,7 +76,7 @@ def test_a_worker_is_on_the_run_of_each_task(method):
     ],
 )
 @pytest.mark.usefixtures("instrumented")
-def test_every_call_of_a_pool_takes_the_run_along(call):
+def test_every_call_of_a_pool_is_in_the_run(call):
     """Each method of a pool that sends a function to a worker sends the run."""
     with multiprocessing.get_context("fork").Pool(1) as pool, run("later") as later:
         assert call(pool) == [(later.run_id, None)]
@@ -179,7 +179,7 @@ def test_a_thread_works_in_the_run_that_started_it(kind, beside):
 
 
 @pytest.mark.usefixtures("instrumented")
-def test_a_thread_is_left_as_it_was():
+def test_attributes_and_errors_of_a_thread_are_unchanged():
     """A thread's attributes and errors are unchanged, and so is the error of starting it twice."""
     with run("nightly"):
         thread = threading.Thread(target=lambda: None)
@@ -290,7 +290,7 @@ def test_an_environment_that_the_caller_has_made_is_left_alone(environment, said
 
 
 @pytest.mark.usefixtures("instrumented")
-def test_os_system_is_what_it_was():
+def test_os_system_is_restored():
     """Status, errors and pickling are unchanged; a command without variables to add is passed on unchanged."""
     with run("nightly"):
         assert os.waitstatus_to_exitcode(os.system("exit 7")) == 7
@@ -302,7 +302,7 @@ def test_os_system_is_what_it_was():
     assert pickle.loads(pickle.dumps(os.system)) is os.system
 
 
-def test_propagation_puts_everything_back():
+def test_propagation_restores_every_replaced_function():
     """Every function is restored after two installations, also if another library wrapped it in between."""
     places = [
         (threading.Thread, "start"),
@@ -323,7 +323,7 @@ def test_propagation_puts_everything_back():
     assert os.supports_fd == supporting
 
 
-def test_a_wrapper_of_another_library_stays_and_carries_nothing_once_we_are_off(monkeypatch):
+def test_a_wrapper_of_another_library_stays_and_propagates_nothing_after_uninstrument(monkeypatch):
     """After `uninstall` the wrapped replacement calls the original and propagates nothing."""
     DeltaLakeInstrumentor().instrument()
     ours = threading.Thread.start
@@ -335,7 +335,7 @@ def test_a_wrapper_of_another_library_stays_and_carries_nothing_once_we_are_off(
         assert seen_in(THREADS["Thread"])[0][0] != context.run_id
 
 
-def test_the_environment_of_a_run_is_there_without_instrumentation(monkeypatch):
+def test_the_environment_of_a_run_needs_no_instrumentation(monkeypatch):
     """`run_environment()` also has the settings of this process, for workers that are started in other ways."""
     monkeypatch.setenv(Env.CACHE_ROOT, "/lake")
     with run("nightly") as context, cache_context(policy="p", scope="view", key="k"):

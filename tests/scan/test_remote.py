@@ -20,16 +20,8 @@ from deltawitness.commit.log import open_log
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.events import Landed
 from deltawitness.exceptions import CommitNotFoundError
-from helpers.remote_parts import running_server
 
 DATA = pa.table({"x": [1, 2]})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server in another process: the engine holds the interpreter lock during some requests."""
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture

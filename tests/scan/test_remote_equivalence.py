@@ -24,6 +24,7 @@ from helpers.sql_statements import (
     SCHEMA,
     SOURCE_SCHEMA,
     VALUES,
+    of_any_size,
     predicates,
     source_rows,
     statements,
@@ -121,12 +122,7 @@ def test_a_query_has_the_same_rows_on_a_server_as_on_a_disk(pairs, condition, nu
     counted["queries"] += 1
 
 
-@settings(
-    max_examples=SEQUENCES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    print_blob=True,
-)
+@settings(of_any_size, max_examples=SEQUENCES)
 @given(
     rows=rows,
     source=source_rows,

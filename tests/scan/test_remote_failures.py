@@ -17,16 +17,8 @@ from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitRea
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.state import session_of
 from deltawitness.testing import capture_writes
-from helpers.remote_parts import running_server
 
 DATA = pa.table({"id": [1, 2]})
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server in another process: the engine holds the interpreter lock during some requests."""
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -78,7 +70,7 @@ def test_mode_ignore_and_a_source_that_raises_are_recorded(server, table):
     assert {ignored.table_id, failed.table_id} == {table_id(table)}
 
 
-def test_what_landed_is_served(server, table, monkeypatch):
+def test_a_commit_that_landed_is_served(server, table, monkeypatch):
     """After Ctrl-C during an INSERT the new version is served, and the frame shows that the commit landed."""
     commit = RawDeltaTable.write
 

@@ -18,7 +18,6 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DataFusionInstrumentor, DeltaCache, ObservedSessionContext, suppressed
 from deltawitness.scan.dataset import DeltaDataset
 from deltawitness.session.core.table_providers import provider_of
-from helpers.remote_parts import running_server
 
 NAN = float("nan")
 
@@ -30,13 +29,6 @@ DATA = pa.table(
         "part": ["p", "p", "q", None, "q"],
     }
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server in another process: the engine holds the interpreter lock during some requests."""
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -135,7 +127,7 @@ def ids(ctx, condition, name="t"):
 @pytest.mark.parametrize("session", [_observed, _patched])
 @pytest.mark.parametrize("register", WAYS, ids=lambda way: way.__name__.strip("_"))
 @pytest.mark.slow
-def test_every_way_of_registering_reads(table, options, register, session):
+def test_every_method_of_registration_reads_the_same_rows(table, options, register, session):
     """Each way reads the same rows; NaN is above every number, and NULL is neither in a list nor not in it."""
     with session() as ctx:
         register(ctx, table, options)
@@ -156,7 +148,7 @@ def test_a_frame_over_an_open_table_reads(table, options, session):
             assert frame.count() == 4
 
 
-def test_a_fixed_version_stays_what_it_was(table, options):
+def test_a_fixed_version_is_unchanged_by_later_writes(table, options):
     """A version fixed by number, by a handle or by a statement does not change."""
     ctx = ObservedSessionContext()
     ctx.register_delta("a", table, version=0, storage_options=options)
@@ -170,7 +162,7 @@ def test_a_fixed_version_stays_what_it_was(table, options):
         assert ids(ctx, "x > 1 OR x = 0.0 OR id = 5", name) == [2, 3, 5]
 
 
-def test_what_is_registered_is_pinned_whatever_becomes_of_the_handle(table, options):
+def test_a_registered_table_is_pinned_against_changes_of_its_handle(table, options):
     """Later changes of a handle do not change a registered table, as with the engine's provider."""
     handle = DeltaTable(table, storage_options=options)
     ctx = ObservedSessionContext()
@@ -268,7 +260,7 @@ def test_types_are_those_of_the_engines_own_provider(table, options):
         ("x > -'NaN'::double", [1, 2, 3]),
     ],
 )
-def test_filters_that_the_engine_cannot_put_together_are_left_above_the_scan(
+def test_filters_that_cannot_be_pushed_down_stay_above_the_scan(
     table, options, condition, expected
 ):
     """A filter that cannot be pushed down (a constant first, an unusual NaN) is applied above the scan."""
@@ -281,7 +273,7 @@ def test_filters_that_the_engine_cannot_put_together_are_left_above_the_scan(
 
 
 @pytest.mark.slow
-def test_a_query_for_a_few_rows_asks_for_the_files_that_may_have_them(server, table, options):
+def test_a_selective_query_reads_only_files_that_may_match(server, table, options):
     """Partitions, integers and strings skip files; floats do not, because statistics ignore NaN."""
     uri = f"{table}-files"
     with suppressed():
@@ -311,7 +303,7 @@ def test_a_query_for_a_few_rows_asks_for_the_files_that_may_have_them(server, ta
     assert files("x > 498", [499]) == 5
 
 
-def test_a_reader_who_wants_no_more_ends_the_scan(table, options):
+def test_closing_the_reader_ends_the_scan(table, options):
     """A reached limit ends the thread that reads ahead."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table, storage_options=options)

@@ -276,7 +276,7 @@ PRUNED = pa.schema(
         (pc.field("d") == pa.scalar(5, pa.date32()), True),
     ],
 )
-def test_files_are_skipped_by_what_statistics_know(expression, pruned):
+def test_files_are_skipped_by_statistics(expression, pruned):
     """Files are not skipped by floats, timestamps or negations, or where NULL could match."""
     assert (pruning_filter(parse_filter(expression), PRUNED) is not None) == pruned
 

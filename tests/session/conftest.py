@@ -1,8 +1,9 @@
-"""Files of rows for the tests of sessions, and the known differences from the engine."""
+"""Tables and files for the tests of sessions, and the known differences from the engine."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -11,16 +12,19 @@ import pytest
 from deltalake import write_deltalake
 
 from helpers.observed_sessions import DATA
+from helpers.patched_sessions import observed
+from helpers.patched_sessions import rows as rows_of_ids
+from helpers.statement_sessions import write_columns
 
 LIMITS = {
     "test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not[Reversible]": "wrapt",
     "test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not[Sized]": "wrapt",
     "test_a_subclass_may_set_attributes_before_the_base_is_initialized": "wrapt",
     "test_a_context_derived_from_a_subclass_of_the_observed_context_has_that_class": "kind",
-    "test_a_view_of_a_frame_shows_what_the_session_writes[Table-proxied]": "Table",
-    "test_a_view_of_a_frame_shows_what_the_session_writes[Table-patched]": "Table",
-    "test_a_view_of_a_frame_shows_what_the_session_writes[Table of a session-proxied]": "Table",
-    "test_a_view_of_a_frame_shows_what_the_session_writes[Table of a session-patched]": "Table",
+    "test_a_view_of_a_frame_shows_later_writes[Table-proxied]": "Table",
+    "test_a_view_of_a_frame_shows_later_writes[Table-patched]": "Table",
+    "test_a_view_of_a_frame_shows_later_writes[Table of a session-proxied]": "Table",
+    "test_a_view_of_a_frame_shows_later_writes[Table of a session-patched]": "Table",
     **{
         f"test_a_warning_of_the_engine_names_the_line_of_the_program[{call}-{how}]": "warning"
         for call in ("union_distinct", "join", "read_csv", "register_table_provider")
@@ -31,9 +35,9 @@ LIMITS = {
 
 REASONS = {
     "wrapt": "an object proxy has the special methods of every protocol, and no attributes before it wraps",
-    "kind": "how a subclass is made is its own: a derived context is an ObservedSessionContext",
-    "Table": "a Table that a program makes of a frame takes no attribute: it keeps the frame's version",
-    "warning": "the engine counts frames to the line that it names, and ours is one of them",
+    "kind": "a derived context is an ObservedSessionContext, because a subclass may need other arguments",
+    "Table": "a Table that a program creates from a frame accepts no attribute: it reads the frame's version",
+    "warning": "the engine counts stack frames to find the line, and the wrapper is one of them",
 }
 
 
@@ -79,3 +83,23 @@ def files(tmp_path_factory):
         arrow.write_table(DATA)
     write_deltalake(folder / "delta", DATA)
     return folder
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Create a Delta table with the given columns and return its location."""
+    return partial(write_columns, tmp_path)
+
+
+@pytest.fixture
+def instrumented():
+    """Patch DataFusion's classes for the test."""
+    with observed() as instrumentor:
+        yield instrumentor
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A Delta table of three rows."""
+    write_deltalake(tmp_path / "table", rows_of_ids(1, 2, 3))
+    return tmp_path / "table"

@@ -20,7 +20,7 @@ def pumps():
 
 
 @pytest.mark.slow
-def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
+def test_sorted_and_windowed_frames_over_many_files_are_written(tmp_path):
     """Without the background reader both engines would deadlock, so the write runs in another process."""
     process, receiving = start_process(sorted_writes.write_each_way, str(tmp_path))
     try:
@@ -35,7 +35,7 @@ def test_what_is_sorted_or_windowed_over_many_files_is_written(tmp_path):
         process.kill()
 
 
-def test_the_rows_come_in_order_and_once():
+def test_rows_are_read_in_order_and_once():
     """The rows have the order and the types of the frame."""
     frame = SessionContext().sql("SELECT value AS a, 'x' AS b FROM generate_series(1, 100000)")
     with read_in_background(frame) as rows:
@@ -45,7 +45,7 @@ def test_the_rows_come_in_order_and_once():
     assert pumps() == []
 
 
-def test_a_stream_that_nobody_reads_ends_with_the_block():
+def test_an_unread_stream_ends_with_the_block():
     """The reader's thread ends as well."""
     frame = SessionContext().sql("SELECT * FROM generate_series(1, 10000000)")
     with read_in_background(frame) as rows:
@@ -54,7 +54,7 @@ def test_a_stream_that_nobody_reads_ends_with_the_block():
     assert pumps() == []
 
 
-def test_an_error_of_the_frame_is_raised_where_the_rows_are_asked_for(tmp_path):
+def test_an_error_of_the_frame_is_raised_to_the_reader_of_the_rows(tmp_path):
     """The write raises the error as well, and commits nothing."""
 
     def fail(values):

@@ -111,7 +111,7 @@ def test_a_statement_runs_as_often_as_the_engine_runs_it(name, way, capsys):
 
 
 @pytest.mark.parametrize("name", ["describe", "tail"])
-def test_a_statement_runs_once_where_the_engine_runs_it_several_times(name):
+def test_a_statement_that_the_engine_runs_several_times_runs_once(name):
     """Methods that run their frame several times in the plain engine run the statement once here."""
     ctx = ObservedSessionContext()
     ctx.sql("CREATE TABLE m AS SELECT 1 AS a")

@@ -92,7 +92,7 @@ WRITES = {
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), OSError("lost")], ids=str)
 @pytest.mark.parametrize("case", WRITES)
-def test_what_landed_is_served(uri, late_errors, case, error):
+def test_a_commit_that_landed_is_served(uri, late_errors, case, error):
     """A commit that landed before an error is served under every name and view; the error is unchanged."""
     ctx = session(uri)
     write, expected = WRITES[case]
@@ -120,7 +120,7 @@ def test_a_landed_write_is_one_event(uri, late_errors):
     assert (event.outcome.landed, event.outcome.version) == (Landed.YES, 2)
 
 
-def test_a_write_that_failed_leaves_the_session_as_it_was(uri):
+def test_a_failed_write_does_not_change_the_session(uri):
     """A failed write raises the engine's error and leaves the served version unchanged."""
     ctx = session(uri)
     with pytest.raises(Exception, match="Cast error"):
@@ -157,7 +157,9 @@ def test_the_error_leaves_though_the_table_cannot_be_served(uri, late_errors, mo
         with pytest.raises(KeyboardInterrupt) as caught:
             ctx.sql("INSERT INTO t VALUES (4)").collect()
     assert caught.value is error
-    assert internal_errors.seen() == ({} if how == "open" else {("session", "RuntimeError"): 1})
+    assert internal_errors.error_counts() == (
+        {} if how == "open" else {("session", "RuntimeError"): 1}
+    )
     ctx.refresh()
     assert ids(ctx, "v") == [1, 2, 3, 4]
 
@@ -181,7 +183,7 @@ def test_an_interrupt_while_a_table_is_replaced_does_not_lose_its_name(uri, monk
 
 
 @pytest.mark.parametrize("reuse_handles", [False, True])
-def test_a_pipeline_goes_on_from_what_landed(uri, late_errors, reuse_handles):
+def test_a_pipeline_continues_from_the_commit_that_landed(uri, late_errors, reuse_handles):
     """A pipeline does not reuse a cached handle after an exception."""
     pipeline = WritePipeline(reuse_handles=reuse_handles)
 

@@ -74,7 +74,7 @@ def test_a_frame_becomes_a_view_whether_it_is_observed_or_not(name, files):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_of_a_frame_shows_what_the_session_writes(name, way, delta):
+def test_a_view_of_a_frame_shows_later_writes(name, way, delta):
     """A view of a frame over a Delta table shows later writes, for every way of creating the view."""
     with WAYS[way]() as make:
         ctx = make()
@@ -87,7 +87,7 @@ def test_a_view_of_a_frame_shows_what_the_session_writes(name, way, delta):
             assert sorted(ctx.table(view).to_pydict()["a"]) == [3, 7]
 
 
-def test_a_view_of_a_frame_after_fill_null_without_columns_shows_what_the_session_writes(delta):
+def test_a_view_of_a_frame_after_fill_null_without_columns_shows_later_writes(delta):
     """`fill_null` without columns returns the frame itself, whose view still follows writes."""
     ctx = ObservedSessionContext()
     ctx.register_delta("d", delta)

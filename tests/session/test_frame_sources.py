@@ -1,18 +1,15 @@
-"""A write from a session's frame, or from rows of one, has the facts that the session knows."""
+"""A write from a session's frame, or from rows of one, has the attributes that the session has computed."""
 
 from __future__ import annotations
 
 import polars as pl
 import pyarrow as pa
 import pytest
-from datafusion import SessionContext
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from deltawitness import (
-    DataFusionInstrumentor,
     DeltaLakeInstrumentor,
     Ledger,
-    ObservedSessionContext,
     Settings,
     plan_hash,
     read_commit_metadata,
@@ -21,6 +18,7 @@ from deltawitness import (
     table_id,
 )
 from deltawitness.observe import run_reads
+from helpers.statement_sessions import session_of_kind
 
 
 @pytest.fixture(params=["observed", "instrumented"])
@@ -29,15 +27,9 @@ def ctx(request, tmp_path):
     write_deltalake(tmp_path / "t", pa.table({"id": [1], "v": [10]}))
     write_deltalake(tmp_path / "t", pa.table({"id": [2], "v": [20]}), mode="append")
     DeltaLakeInstrumentor().instrument()
-    if request.param == "instrumented":
-        DataFusionInstrumentor().instrument()
-        context = SessionContext()
-    else:
-        context = ObservedSessionContext()
-    context.register_delta("t", tmp_path / "t")
-    yield context
-    if request.param == "instrumented":
-        DataFusionInstrumentor().uninstrument()
+    with session_of_kind(request.param) as context:
+        context.register_delta("t", tmp_path / "t")
+        yield context
 
 
 def version(place, number):
@@ -79,15 +71,15 @@ def test_a_write_has_the_plan_and_inputs_of_its_frame(ctx, tmp_path, captured_wr
 
 
 def test_a_frame_that_the_session_writes_is_observed_once(ctx, tmp_path, captured_writes):
-    """The session's write is one event, with the same facts."""
+    """The session's write is one event, with the same attributes."""
     frame = ctx.sql("SELECT id FROM t")
     frame.write_delta(tmp_path / "new")
     (event,) = captured_writes
     assert event.intent.plan_hash == plan_hash(frame)
 
 
-def test_a_merge_does_not_get_the_facts_of_another_merges_source(ctx, tmp_path):
-    """Each merge has the facts of the source that it merges."""
+def test_a_merge_has_the_attributes_of_its_own_source(ctx, tmp_path):
+    """Each merge has the attributes of the source that it merges."""
     target = DeltaTable(tmp_path / "t")
     frame = ctx.sql("SELECT id, v FROM t")
     observed = target.merge(frame, "a.id = b.id", source_alias="a", target_alias="b")
@@ -162,7 +154,7 @@ def test_the_ledger_separates_inferred_from_exact_inputs(source, tmp_path):
     assert row["inputs"] is None
 
 
-def test_what_a_run_has_read_is_bounded():
+def test_recorded_reads_of_a_run_are_bounded():
     """Only the latest tables are recorded, each at the version that was read last."""
     from deltawitness.events import InputVersion
 

@@ -70,7 +70,9 @@ INSERTS = {
 @pytest.mark.parametrize("partition_by", [None, ["twice"]])
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("case", INSERTS)
-def test_an_insert_computes_what_it_does_not_name(tmp_path, case, place, partition_by):
+def test_an_insert_computes_generated_columns_that_it_does_not_name(
+    tmp_path, case, place, partition_by
+):
     """A generated column is computed at any position, and as a partition column."""
     create_doubling(tmp_path / "t", PLACES[place], partition_by)
     ctx = session(tmp_path / "t")
@@ -115,7 +117,7 @@ def test_a_value_that_is_not_the_computed_one_is_the_engines_error(tmp_path, sql
         "INSERT INTO t DEFAULT VALUES",
     ],
 )
-def test_what_datafusion_does_not_plan_is_its_own_error(tmp_path, sql):
+def test_an_unplannable_statement_raises_datafusions_error(tmp_path, sql):
     """Too few values without a column list and the keyword DEFAULT raise DataFusion's errors."""
     create_doubling(tmp_path / "t")
     with pytest.raises(ValueError, match=r"planning|Schema error") as caught:
@@ -224,7 +226,7 @@ def test_a_frame_without_the_generated_columns_is_written(tmp_path):
         ctx.sql("SELECT 1 AS a").write_table("t")
 
 
-def test_a_merge_computes_what_its_insert_does_not_name(tmp_path):
+def test_a_merge_computes_generated_columns_that_its_insert_does_not_name(tmp_path):
     """A MERGE computes generated columns, translated for delta-rs and evaluated by the session."""
     create_doubling(tmp_path / "t")
     ctx = session(tmp_path / "t")

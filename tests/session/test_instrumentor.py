@@ -48,20 +48,6 @@ STATEMENTS = {
 
 
 @pytest.fixture
-def instrumented():
-    """Patch DataFusion's classes for the test."""
-    with observed() as instrumentor:
-        yield instrumentor
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A Delta table of three rows."""
-    write_deltalake(tmp_path / "table", rows(1, 2, 3))
-    return tmp_path / "table"
-
-
-@pytest.fixture
 def ctx(table, instrumented):
     """A plain session with the table registered as `t`."""
     context = SessionContext()
@@ -175,7 +161,7 @@ def test_a_table_in_memory_is_written_as_ever(instrumented, captured_writes):
     assert len(captured_writes) == 0
 
 
-def test_exported_files_are_told_once(ctx, tmp_path, captured_writes):
+def test_exported_files_are_one_event(ctx, tmp_path, captured_writes):
     """An export is one event, whichever of DataFusion's methods call each other."""
     frame = ctx.table("t")
     frame.write_parquet(tmp_path / "a.parquet")
@@ -205,7 +191,7 @@ def test_files_are_counted_in_each_spelling_of_a_local_destination(
     assert metrics.bytes_added == path.stat().st_size
 
 
-def test_an_export_with_writer_options_is_told_once(ctx, tmp_path, captured_writes):
+def test_an_export_with_writer_options_is_one_event(ctx, tmp_path, captured_writes):
     """`write_parquet` with options calls `write_parquet_with_options`, which is observed, too."""
     ctx.table("t").write_parquet(tmp_path / "a.parquet", ParquetWriterOptions())
     assert len(captured_writes) == 1
@@ -294,7 +280,7 @@ def test_a_delta_table_that_was_registered_before_is_written_once_it_is_register
     assert len(captured_writes) == 1
 
 
-def test_a_frame_made_while_it_was_on_is_a_plain_one_afterwards(table, captured_writes):
+def test_a_frame_is_unobserved_after_uninstrument(table, captured_writes):
     """A statement that has not run is passed to DataFusion, which rejects it."""
     with observed():
         ctx = SessionContext()
@@ -332,26 +318,26 @@ UNCHANGED = textwrap.dedent(
 )
 
 
-@pytest.mark.slow
-def test_opentelemetry_instrument_finds_it(table):
-    """An unchanged program writes Delta by SQL, and its commit has its trace."""
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "opentelemetry-instrument",
-            sys.executable,
-            "-c",
-            UNCHANGED,
-            table,
-        ],
+def run_auto_instrumented(table, *, traces, disabled):
+    """Run the unchanged program under `opentelemetry-instrument`, with a trace exporter."""
+    command = [Path(sys.executable).parent / "opentelemetry-instrument", sys.executable]
+    return subprocess.run(
+        [*command, "-c", UNCHANGED, table],
         capture_output=True,
         text=True,
         env={
-            "OTEL_TRACES_EXPORTER": "console",
+            "OTEL_TRACES_EXPORTER": traces,
             "OTEL_METRICS_EXPORTER": "none",
             "OTEL_LOGS_EXPORTER": "none",
-            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading",
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": disabled,
         },
     )
+
+
+@pytest.mark.slow
+def test_opentelemetry_instrument_finds_it(table):
+    """An unchanged program writes Delta by SQL, and its commit has its trace."""
+    done = run_auto_instrumented(table, traces="console", disabled="threading")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "{'n': [6]}"
     (commit, *_) = history(table)
@@ -364,22 +350,6 @@ def test_opentelemetry_instrument_finds_it(table):
 @pytest.mark.slow
 def test_an_environment_that_disables_it_leaves_sessions_plain(table):
     """The variable has the name of the entry point."""
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "opentelemetry-instrument",
-            sys.executable,
-            "-c",
-            UNCHANGED,
-            table,
-        ],
-        capture_output=True,
-        text=True,
-        env={
-            "OTEL_TRACES_EXPORTER": "none",
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_LOGS_EXPORTER": "none",
-            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading,datafusion",
-        },
-    )
+    done = run_auto_instrumented(table, traces="none", disabled="threading,datafusion")
     assert "Insert into not implemented" in done.stderr
     assert DeltaTable(table).version() == 0

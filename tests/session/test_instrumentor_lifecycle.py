@@ -25,20 +25,6 @@ from helpers.patched_sessions import ids, observed, rows
 
 
 @pytest.fixture
-def instrumented():
-    """Patch DataFusion's classes for the test."""
-    with observed() as instrumentor:
-        yield instrumentor
-
-
-@pytest.fixture
-def table(tmp_path):
-    """A Delta table of three rows."""
-    write_deltalake(tmp_path / "table", rows(1, 2, 3))
-    return tmp_path / "table"
-
-
-@pytest.fixture
 def ctx(table, instrumented):
     """A plain session with the table registered as `t`."""
     context = SessionContext()
@@ -75,7 +61,7 @@ def delivered(told):
     return [(event.intent.operation.value, event.outcome.versions) for event in told]
 
 
-def test_both_instrumentors_tell_each_write_once(table, both):
+def test_both_instrumentors_record_each_write_once(table, both):
     """Writes by SQL, by frame and by the delta-rs API are one event each."""
     ctx = SessionContext()
     ctx.register_delta("t", table)
@@ -93,7 +79,7 @@ def test_both_instrumentors_tell_each_write_once(table, both):
     ]
 
 
-def test_an_observed_context_beside_both_instrumentors_tells_each_write_once(table, both, tmp_path):
+def test_an_observed_context_with_both_instrumentors_records_each_write_once(table, both, tmp_path):
     """It runs a statement once, although its base class is patched."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", table)
@@ -125,7 +111,7 @@ def test_a_proxy_over_a_patched_context_writes_once(ctx, table, captured_writes)
     assert [event.outcome.versions for event in captured_writes] == [(1,), (2,)]
 
 
-def test_alone_it_observes_what_sessions_write_and_nothing_else(ctx, table):
+def test_the_session_instrumentor_observes_only_writes_of_sessions(ctx, table):
     """A delta-rs write outside a session has no commit metadata of ours."""
     ctx.sql("INSERT INTO t VALUES (4, 'x')").collect()
     write_deltalake(table, rows(5), mode="append")
@@ -189,7 +175,7 @@ def test_uninstrument_leaves_the_other_instrumentor_alone(table, captured_writes
     assert len(captured_writes) == 1
 
 
-def test_sessions_are_observed_when_the_other_instrumentor_is_taken_away(ctx, table):
+def test_sessions_are_observed_after_the_other_instrumentor_is_removed(ctx, table):
     """Commits still have our metadata, with the plan's hash."""
     delta = DeltaLakeInstrumentor()
     delta.instrument()
@@ -198,7 +184,7 @@ def test_sessions_are_observed_when_the_other_instrumentor_is_taken_away(ctx, ta
     assert "plan_hash" in read_commit_metadata(table).metadata
 
 
-def test_it_is_put_on_again(table, captured_writes):
+def test_instrumentation_can_be_repeated(table, captured_writes):
     """A program can instrument and uninstrument repeatedly."""
     for number in (4, 5):
         with observed():
@@ -209,7 +195,7 @@ def test_it_is_put_on_again(table, captured_writes):
     assert len(captured_writes) == 2
 
 
-def test_an_engine_without_an_observed_method_is_left_as_it_is(monkeypatch):
+def test_an_engine_without_an_observed_method_is_not_patched(monkeypatch):
     """Either all methods are patched or none."""
     monkeypatch.delattr(Schema, "register_table")
     before = attributes()
@@ -235,7 +221,7 @@ def test_a_program_that_subclasses_a_session_is_observed(
     assert len(captured_writes) == 1
 
 
-def test_an_observed_context_goes_on_when_it_is_taken_away(table, captured_writes):
+def test_an_observed_context_works_after_uninstrument(table, captured_writes):
     """The proxy does not depend on the patches."""
     with observed():
         ctx = ObservedSessionContext()

@@ -18,15 +18,22 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext
 from deltalake import DeltaTable, write_deltalake
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.table_providers import provider_of
-from helpers.remote_parts import running_server
 from helpers.sql_reference import Reference, in_order
-from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
+from helpers.sql_statements import (
+    PARTITIONS,
+    SCHEMA,
+    SOURCE_SCHEMA,
+    of_any_size,
+    rows,
+    source_rows,
+    statements,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -238,13 +245,6 @@ def folder(tmp_path_factory, say):
     say(f"pending statements: {dict(sorted(counted.items()))}")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """An S3-compatible server."""
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
 def make(place, number, way, sql):
     """Create a statement; None if the engine refuses to create it in this way, which is allowed."""
     try:
@@ -302,17 +302,13 @@ everything = given(
     ),
 )
 
-of_any_size = settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    print_blob=True,
-)
-
 
 @pytest.mark.timeout(600)
 @settings(of_any_size, max_examples=SEQUENCES)
 @everything
-def test_a_pending_statement_does_what_it_said(folder, rows, source, partition_by, kind, rounds):
+def test_a_pending_statement_has_the_reference_effect(
+    folder, rows, source, partition_by, kind, rounds
+):
     """A pending statement has the reference's effect, or raises without a commit."""
     shutil.rmtree(folder)
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -325,7 +321,7 @@ def test_a_pending_statement_does_what_it_said(folder, rows, source, partition_b
 @pytest.mark.timeout(600)
 @settings(of_any_size, max_examples=SEQUENCES_ON_A_SERVER)
 @everything
-def test_a_pending_statement_does_what_it_said_on_a_server(
+def test_a_pending_statement_has_the_reference_effect_on_s3(
     server, rows, source, partition_by, kind, rounds
 ):
     """A pending statement on S3 has the reference's effect, or raises without a commit."""

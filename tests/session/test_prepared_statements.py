@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pyarrow as pa
 import pytest
 from datafusion import SessionContext
@@ -11,7 +9,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
-from helpers.statement_sessions import ids, rows, session_of_kind, write_columns
+from helpers.statement_sessions import ids, rows, session_of_kind
 
 
 @pytest.fixture(params=["observed", "instrumented"])
@@ -19,12 +17,6 @@ def ctx(request):
     """An observed session: a proxy, or a plain context whose class is patched."""
     with session_of_kind(request.param) as session:
         yield session
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Create a Delta table with the given columns and return its location."""
-    return partial(write_columns, tmp_path)
 
 
 # --- optimized plans -----------------------------------------------------------------------------------
@@ -75,7 +67,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("way", [as_text, as_execute, as_optimized])
 @pytest.mark.parametrize("where", FILTERS)
-def test_a_filter_deletes_the_rows_that_it_says(ctx, tmp_path, way, where):
+def test_a_prepared_delete_applies_its_filter(ctx, tmp_path, way, where):
     """A DELETE whose filter the optimizer moves into a projection, join or scan deletes the right rows."""
     schema = pa.schema(
         [
@@ -144,7 +136,7 @@ def test_a_prepared_statement_has_the_values_that_it_is_executed_with(ctx, tmp_p
     assert ctx.sql("SELECT a FROM t ORDER BY a").to_pydict()["a"] == left
 
 
-def test_a_pending_execute_is_what_was_prepared_then(ctx, make):
+def test_a_pending_execute_uses_the_statement_that_was_prepared_then(ctx, make):
     """A pending EXECUTE runs the statement prepared when it was created, though the name is prepared again."""
     uri = make("t", id=[1, 2, 3])
     ctx.register_delta("t", uri)
@@ -188,7 +180,7 @@ def test_a_prepared_merge_has_its_values(ctx, make):
     assert rows(uri) == [(1, 3), (2, 0)]
 
 
-def test_what_was_prepared_before_the_session_was_observed_is_refused(make):
+def test_execute_of_an_unobserved_prepare_is_refused(make):
     """EXECUTE is refused if PREPARE was not observed: the text is unknown and the plan is optimized."""
     uri = make("t", id=[1, 2])
     plain = SessionContext()

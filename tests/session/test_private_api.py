@@ -57,7 +57,7 @@ def scans(ctx, sql):
     return SCAN.findall(ctx.sql(sql).logical_plan().display_indent())
 
 
-def test_a_plans_text_names_what_it_scans(ctx):
+def test_a_plans_text_names_its_tables(ctx):
     """Bare, qualified and quoted names, subqueries and the inside of views are in the text."""
     ctx.sql("CREATE VIEW v AS SELECT id FROM t")
     assert scans(ctx, "SELECT * FROM t WHERE id IN (SELECT id FROM public.t)") == ["public.t", "t"]
@@ -65,7 +65,7 @@ def test_a_plans_text_names_what_it_scans(ctx):
     assert scans(ctx, "SELECT * FROM v") == ["t"]
 
 
-def test_a_subquery_marks_the_columns_of_the_outer_query(ctx):
+def test_outer_references_are_visible_in_the_plan_text(ctx):
     """Outer references are visible in the plan's text."""
     plan = ctx.sql("SELECT * FROM t WHERE EXISTS (SELECT 1 FROM t AS o WHERE o.id = t.id)")
     assert f"{OUTER_REFERENCE}t.id)" in plan.logical_plan().display_indent()
@@ -83,7 +83,7 @@ def test_a_subquery_marks_the_columns_of_the_outer_query(ctx):
         ("MERGE INTO t USING (SELECT 1 AS k) s ON t.id = s.k WHEN MATCHED THEN DELETE", "Merge"),
     ],
 )
-def test_a_dml_plan_says_what_it_does(ctx, sql, kind):
+def test_a_dml_plan_names_its_operation(ctx, sql, kind):
     """The kind of a MERGE is in the error for its missing Python class."""
     plan = ctx.sql(sql).logical_plan()
     assert is_of_kind(plan, "DmlStatement")
@@ -91,7 +91,7 @@ def test_a_dml_plan_says_what_it_does(ctx, sql, kind):
     assert plan.to_variant().table_name() == "t"
 
 
-def test_a_cast_tells_its_type_in_its_text(ctx):
+def test_the_text_of_a_cast_has_its_type(ctx):
     """The type of a cast is only in its text."""
     node = ctx.sql("SELECT CAST(id AS VARCHAR) FROM t").logical_plan().to_variant()
     assert cast_type(Expr(node.projections()[0])) == "Utf8View"
@@ -118,7 +118,7 @@ def test_an_in_memory_table_names_the_insert_operation_that_it_refuses(operation
 
 
 @pytest.mark.parametrize("plan", [lambda c: c.sql("SELECT * FROM nope"), lambda c: c.table("nope")])
-def test_an_unknown_name_is_told_in_known_words(ctx, plan):
+def test_the_error_for_an_unknown_name_has_known_text(ctx, plan):
     """By this error a reader detects that a table may be being replaced at that time."""
     with pytest.raises((ValueError, KeyError)) as raised:
         plan(ctx)
@@ -146,7 +146,7 @@ def test_frames_contexts_and_catalogs_take_attributes():
         assert vars(owner)["_deltawitness_probe"] == 1
 
 
-def test_a_volatile_function_says_so(ctx):
+def test_the_volatility_of_a_function_is_readable(ctx):
     """The volatility is in the error for the missing Python class, for UDFs and for built-in functions."""
     for volatility in ("volatile", "immutable"):
         ctx.register_udf(udf(lambda x: x, [pa.int64()], pa.int64(), volatility, f"f_{volatility}"))
@@ -155,7 +155,7 @@ def test_a_volatile_function_says_so(ctx):
     assert [calls_volatile(Expr(raw)) for raw in node.projections()] == [True, False, True, False]
 
 
-def test_a_table_stands_for_another_of_a_class_of_ours(ctx):
+def test_a_table_wraps_the_engines_table(ctx):
     """A `Table` wraps exactly one object, which is the engine's."""
 
     class Own(Table):
@@ -165,7 +165,7 @@ def test_a_table_stands_for_another_of_a_class_of_ours(ctx):
     assert ctx.table("own").count() == 2
 
 
-def test_an_optimized_plan_declares_what_its_batches_are(ctx):
+def test_an_optimized_plan_declares_the_types_of_its_batches(ctx):
     """The plan before optimization does not, where types are decided late."""
     mixed = ctx.sql("SELECT CAST(1 AS INT) AS x UNION ALL SELECT 3000000000")
     assert mixed.schema().field("x").type == pa.int32()
@@ -202,7 +202,7 @@ def test_planning_a_copy_under_options_writes_nothing(tmp_path):
         )
 
 
-def test_what_a_scan_reads_is_told_by_its_physical_plan(ctx, tmp_path):
+def test_the_physical_plan_names_the_files_of_a_scan(ctx, tmp_path):
     """The leaves of a plan have distinct prefixes, and contain path, size and time of each file."""
     (tmp_path / "p").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p" / "a.parquet")
@@ -224,7 +224,7 @@ def test_what_a_scan_reads_is_told_by_its_physical_plan(ctx, tmp_path):
             assert read_files(leaf)[0] == [str(tmp_path / "p" / "a.parquet")]
 
 
-def test_a_session_remembers_what_lies_in_a_directory(ctx, tmp_path):
+def test_a_session_caches_directory_listings(ctx, tmp_path):
     """The session caches a directory listing until the size limit of its list cache is set to 0 and back."""
     (tmp_path / "p").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p" / "a.parquet")
@@ -237,7 +237,7 @@ def test_a_session_remembers_what_lies_in_a_directory(ctx, tmp_path):
     assert ctx.table("files").count() == 2
 
 
-def test_a_source_that_fails_is_told_from_a_table_that_does(ctx, tmp_path):
+def test_errors_of_a_source_and_of_a_table_have_different_texts(ctx, tmp_path):
     """The engine's text distinguishes them."""
     ctx.from_pydict({"a": [0]}, name="m")
     with pytest.raises(Exception, match=FAILED_SOURCE):
@@ -281,7 +281,7 @@ def test_prepare_keeps_a_plan_as_written_where_nothing_is_optimized():
     assert "EmptyRelation" in optimized.sql("EXECUTE p").logical_plan().display_indent()
 
 
-def test_a_session_is_made_like_another_one(ctx):
+def test_a_session_can_copy_the_configuration_of_another(ctx):
     """A new session can copy another one's settings, tables and functions."""
     ctx.sql("SET datafusion.sql_parser.dialect = 'mysql'")
     shout = udf(lambda values: values, [pa.int64()], pa.int64(), "immutable", "shout")
@@ -294,7 +294,7 @@ def test_a_session_is_made_like_another_one(ctx):
     assert list(rows.values()) == [[1, 2], ["id", "id"]]
 
 
-def test_a_frame_that_stands_for_a_parameter_gets_a_name(ctx):
+def test_a_frame_parameter_gets_a_random_name(ctx):
     """The name is random."""
     frame = ctx.table("t")
     texts = [
@@ -304,7 +304,7 @@ def test_a_frame_that_stands_for_a_parameter_gets_a_name(ctx):
     assert VIEW_OF_FRAME.sub("view", texts[0]) == VIEW_OF_FRAME.sub("view", texts[1])
 
 
-def test_a_scan_tells_its_name_what_it_reads_and_what_was_put_into_it(ctx):
+def test_a_scan_has_name_projection_and_filters(ctx):
     """Its projection is empty in a plan that is not optimized."""
     plan = ctx.sql("DELETE FROM public.t WHERE id = 1").logical_plan()
     scan = plan.to_variant().input().to_variant().input()[0].to_variant()
@@ -381,7 +381,7 @@ def probed():
     return context, probe
 
 
-def test_a_dataset_alone_applies_the_filters_that_it_is_handed(probed):
+def test_only_the_dataset_applies_pushed_down_filters(probed):
     """It has to apply them exactly; filters without an Arrow expression stay in the plan above it."""
     context, probe = probed
     assert len(context.sql("SELECT s FROM t WHERE i > 5").to_pylist()) == 3
@@ -429,7 +429,7 @@ def test_a_constant_filter_before_others_cannot_be_joined_to_them(probed):
     assert probe.filters == [None]
 
 
-def test_a_limit_keeps_filters_from_the_scan_of_a_query_builder(tmp_path):
+def test_a_limit_prevents_filter_pushdown_in_a_query_builder(tmp_path):
     """Without a limit, files are skipped by statistics that ignore NaN."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1.0, float("nan")]}))
     builder = QueryBuilder().register("t", DeltaTable(tmp_path / "t"))
@@ -441,7 +441,7 @@ def test_a_limit_keeps_filters_from_the_scan_of_a_query_builder(tmp_path):
     assert count(f"SELECT x FROM (SELECT * FROM t {KEEP_FILTERS_ABOVE}) AS t WHERE x > 1") == 1
 
 
-def test_a_query_builder_keeps_the_version_that_it_was_given(tmp_path):
+def test_a_query_builder_reads_the_registered_version(tmp_path):
     """Later changes of the handle do not matter."""
     write_deltalake(tmp_path / "t", pa.table({"x": [1]}))
     opened = DeltaTable(tmp_path / "t")

@@ -112,7 +112,7 @@ def outcomes(files, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("owner", "name"), [(o, n) for o, calls in CALLS.items() for n in calls])
-def test_a_call_does_what_it_does_on_the_engines_own_object(owner, name, outcomes):
+def test_a_call_has_the_result_of_the_engines_own_object(owner, name, outcomes):
     """Each call has the plain engine's result, through a proxy and through patches."""
     call = CALLS[owner][name]
     expected = outcomes(SessionContext, call)
@@ -129,7 +129,7 @@ def test_every_method_is_called_here(owner):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FAILING_CALLS)
-def test_an_error_of_the_engine_leaves_as_it_is(name, way, files):
+def test_an_error_of_the_engine_is_raised_unchanged(name, way, files):
     """An error of the engine keeps its class and its text."""
     with pytest.raises(Exception) as expected:
         FAILING_CALLS[name](started(SessionContext, files))
@@ -173,7 +173,7 @@ def test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not(pro
 @pytest.mark.parametrize(
     ("owner", "name"), [(o, n) for o in OBSERVED for n in HANDLED[o] if n not in TERMINAL]
 )
-def test_what_comes_out_of_an_observed_object_is_observed(owner, name, files, tmp_path, capsys):
+def test_frames_returned_by_an_observed_object_are_observed(owner, name, files, tmp_path, capsys):
     """Observed classes that a method of a proxy returns are proxies too, at any depth."""
 
     def classes(result):
@@ -194,7 +194,7 @@ def test_what_comes_out_of_an_observed_object_is_observed(owner, name, files, tm
 
 
 @pytest.mark.parametrize("owner", OBSERVED)
-def test_the_class_has_what_the_engines_class_has(owner):
+def test_the_class_has_every_member_of_the_engines_class(owner):
     """Methods can be called on the proxy class, patched in tests, and called through `super()`."""
     assert methods_of(owner) <= {*dir(OBSERVED[owner])}
 

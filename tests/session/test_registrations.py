@@ -82,14 +82,14 @@ def test_names_and_ids_are_those_of_the_settings(memory, table):
     assert event["delta.table.id"] == memory.spans()[-1].attributes["delta.table.id"]
 
 
-def test_there_is_no_event_where_nothing_is_observed(memory, table):
+def test_an_unobserved_registration_has_no_event(memory, table):
     DeltaLakeInstrumentor().instrument(**memory.providers())
     with memory.tracer_provider.get_tracer("app").start_as_current_span("load"), suppressed():
         ObservedSessionContext().register_delta("f", table)
     assert events(memory) == []
 
 
-def test_a_row_is_kept_on_request_alone(tmp_path, table):
+def test_a_registration_has_a_row_only_if_the_setting_is_on(tmp_path, table):
     for wanted in (False, True):
         root = str(tmp_path / f"root-{wanted}")
         settings = Settings(cache_root=root, capture_registrations=wanted)
@@ -131,7 +131,7 @@ def test_hits_and_verifications_are_no_writes_that_differ(tmp_path, table):
 
 
 @pytest.mark.internal_errors
-def test_an_error_of_ours_does_not_reach_the_program(memory, table, monkeypatch):
+def test_an_internal_error_does_not_reach_the_program(memory, table, monkeypatch):
     DeltaLakeInstrumentor().instrument(**memory.providers())
 
     def fail(*_):

@@ -193,7 +193,7 @@ def test_in_commit_timestamps_count(uri):
         restore(uri, FIRST - HOUR / 2)
 
 
-def test_a_commit_that_says_nothing_of_itself_has_the_time_of_its_file(uri):
+def test_a_commit_without_a_timestamp_has_the_time_of_its_file(uri):
     """Other writers may omit the `commitInfo` or its timestamp."""
     path = uri / commit_path(0)
     lines = [line for line in path.read_text().splitlines() if not line.startswith('{"commitInfo"')]
@@ -204,7 +204,7 @@ def test_a_commit_that_says_nothing_of_itself_has_the_time_of_its_file(uri):
     assert restore(uri, FIRST) == [0]
 
 
-def test_a_version_is_restored_whatever_its_time(uri):
+def test_a_restore_to_a_version_uses_no_timestamps(uri):
     """RESTORE ... TO VERSION uses no timestamps."""
     ctx = ObservedSessionContext()
     ctx.register_delta("t", uri)

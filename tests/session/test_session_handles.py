@@ -32,7 +32,7 @@ def test_the_global_context_is_observed():
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_global_context_knows_its_delta_tables(way, delta, captured_writes):
+def test_the_global_context_resolves_its_delta_tables(way, delta, captured_writes):
     """The global context keeps its Delta tables while the program holds no reference to it."""
     with WAYS[way]() as make:
         make.global_ctx().register_delta("d", delta)
@@ -57,7 +57,7 @@ HANDLES = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", HANDLES)
-def test_every_handle_on_a_session_knows_its_delta_tables(name, way, delta, captured_writes):
+def test_every_handle_on_a_session_resolves_its_delta_tables(name, way, delta, captured_writes):
     """All contexts on a session share its Delta tables, those registered before and after."""
     with WAYS[way]() as make:
         ctx = make()
@@ -99,7 +99,7 @@ REPLACEMENTS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", REPLACEMENTS)
-def test_a_name_that_was_given_to_another_table_is_no_delta_table_any_more(name, way, delta):
+def test_a_name_registered_for_another_table_is_no_delta_table(name, way, delta):
     """A statement on a name that was registered again does not reach the Delta table."""
     schema, catalog = Schema.memory_schema(), Catalog.memory_catalog()
     other = SessionContext()
@@ -155,7 +155,7 @@ def everything(ctx, uri):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("use", [nothing, everything])
-def test_a_session_goes_with_its_last_handle(use, way, delta, capsys):
+def test_a_session_is_freed_with_its_last_handle(use, way, delta, capsys):
     """The context, its state and the engine's session are released with the last reference.
 
     A frame as a parameter of a statement is left out: the engine never releases a session that ran one.

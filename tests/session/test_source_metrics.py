@@ -6,11 +6,10 @@ import threading
 
 import pyarrow as pa
 import pytest
-from datafusion import SessionContext, udf
+from datafusion import udf
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import (
-    DataFusionInstrumentor,
     DeltaLakeInstrumentor,
     ObservedSessionContext,
     Settings,
@@ -19,6 +18,7 @@ from deltawitness import (
 )
 from deltawitness.telemetry.diagnostics import memory_diagnostics
 from deltawitness.testing import InMemoryTelemetry
+from helpers.statement_sessions import session_of_kind
 
 QUERY = "SELECT id, v + 1 AS v FROM t WHERE id > 1 ORDER BY id"
 
@@ -32,15 +32,9 @@ def ctx(request, tmp_path):
     memory_diagnostics().clear()
     settings = Settings(capture_plan_metrics=True, diagnostics_sink="memory")
     DeltaLakeInstrumentor().instrument(settings=settings)
-    if request.param == "instrumented":
-        DataFusionInstrumentor().instrument()
-        context = SessionContext()
-    else:
-        context = ObservedSessionContext()
-    context.register_delta("t", tmp_path / "t")
-    yield context
-    if request.param == "instrumented":
-        DataFusionInstrumentor().uninstrument()
+    with session_of_kind(request.param) as context:
+        context.register_delta("t", tmp_path / "t")
+        yield context
 
 
 def write(uri, source):
@@ -120,7 +114,7 @@ def test_a_merge_that_is_never_executed_has_no_artifact(ctx, tmp_path):
     assert threading.active_count() == before
 
 
-def test_a_write_that_reads_nothing_has_no_artifact(ctx, tmp_path):
+def test_a_write_without_a_source_has_no_artifact(ctx, tmp_path):
     """Mode `ignore` returns before delta-rs reads the source."""
     write_deltalake(tmp_path / "target", ctx.sql(QUERY), mode="ignore")
     assert memory_diagnostics().artifacts == []
@@ -148,7 +142,7 @@ def test_a_source_that_fails_raises_as_without_the_setting(ctx, tmp_path, act):
     assert memory_diagnostics().artifacts == []
 
 
-def test_a_source_that_cannot_be_planned_raises_where_it_is_passed_on(ctx, tmp_path):
+def test_an_unplannable_source_raises_when_it_is_passed_on(ctx, tmp_path):
     """At `merge`, before anything is executed, and with the engine's own text."""
     frame = ctx.sql(
         "SELECT id, v FROM t WHERE id > (SELECT s.id FROM t AS s WHERE s.id < t.id LIMIT 1)"
@@ -174,7 +168,7 @@ def test_a_frame_that_declares_other_types_than_its_rows_is_written_as_without_t
     assert sorted(tables[0]["id"].to_pylist()) == sorted(tables[1]["id"].to_pylist())
 
 
-def test_a_frame_that_is_read_through_a_stream_of_another_library_has_no_artifact(ctx, tmp_path):
+def test_a_frame_read_through_a_foreign_stream_has_no_artifact(ctx, tmp_path):
     """The stream does not say which frame it came from; the run has read the table."""
     reader = pa.RecordBatchReader.from_stream(ctx.sql(QUERY))
     write(tmp_path / "target", reader)

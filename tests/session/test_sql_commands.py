@@ -108,4 +108,4 @@ def test_a_statement_in_a_literal_is_none(ctx):
     assert ctx.sql("SELECT 'STORED AS DELTATABLE' AS x").to_pydict() == {
         "x": ["STORED AS DELTATABLE"]
     }
-    assert internal_errors.seen() == {}
+    assert internal_errors.error_counts() == {}

@@ -13,12 +13,20 @@ import shutil
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltawitness import ObservedSessionContext
 from helpers.sql_reference import Reference, counted, in_order
-from helpers.sql_statements import PARTITIONS, SCHEMA, SOURCE_SCHEMA, rows, source_rows, statements
+from helpers.sql_statements import (
+    PARTITIONS,
+    SCHEMA,
+    SOURCE_SCHEMA,
+    of_any_size,
+    rows,
+    source_rows,
+    statements,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -34,12 +42,7 @@ def place(tmp_path_factory, say):
 
 
 @pytest.mark.timeout(600)
-@settings(
-    max_examples=SEQUENCES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    print_blob=True,
-)
+@settings(of_any_size, max_examples=SEQUENCES)
 @given(
     rows=rows,
     source=source_rows,
@@ -47,7 +50,7 @@ def place(tmp_path_factory, say):
     files=st.integers(1, 3),
     sequence=st.lists(statements, min_size=1, max_size=5),
 )
-def test_a_delta_table_holds_what_the_reference_holds(
+def test_a_delta_table_has_the_rows_of_the_reference(
     place, rows, source, partition_by, files, sequence
 ):
     """After each statement, the rows and the count of changed rows equal the reference's."""

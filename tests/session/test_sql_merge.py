@@ -46,10 +46,10 @@ def test_an_insert_has_landed_though_its_commit_cannot_be_read(ctx, monkeypatch)
 
     monkeypatch.setattr("deltawitness.delta_rs.receipts.open_log", unreadable)
     assert run(ctx, "INSERT INTO people SELECT * FROM news") == 2
-    assert ("receipt", "PermissionError") in internal_errors.seen()
+    assert ("receipt", "PermissionError") in internal_errors.error_counts()
 
 
-def test_a_condition_that_is_put_in_by_name_counts(ctx):
+def test_a_condition_given_as_a_parameter_is_used(ctx):
     """A condition that replaces a `$name` is used, though its columns are not in the statement's text."""
     sql = "MERGE INTO people USING news ON $cond WHEN MATCHED AND abs(news.score) > 0 THEN DELETE"
     assert run(ctx, sql, cond="people.id = news.id") == 1
@@ -97,7 +97,7 @@ def test_a_merge_that_deletes_inserts_equal_rows(ctx, given):
     assert new == {"n": [inserted]}
 
 
-def test_a_merge_gives_defaults_as_an_insert_does(ctx, tmp_path):
+def test_a_merge_applies_column_defaults(ctx, tmp_path):
     """The INSERT of a MERGE fills columns that it does not name with their defaults."""
     ctx.sql(
         f"CREATE EXTERNAL TABLE d (id BIGINT, s VARCHAR DEFAULT 'dd') STORED AS DELTATABLE LOCATION '{tmp_path}/d'"
@@ -112,7 +112,7 @@ def test_a_merge_gives_defaults_as_an_insert_does(ctx, tmp_path):
     assert ctx.sql("SELECT DISTINCT s FROM d").to_pydict() == {"s": ["dd"]}
 
 
-def test_defaults_are_given_however_an_insert_comes(ctx, tmp_path):
+def test_every_kind_of_insert_applies_column_defaults(ctx, tmp_path):
     """An INSERT as text, as prepared statement and as plan fills defaults."""
     ctx.sql(
         f"CREATE EXTERNAL TABLE d (id BIGINT, s VARCHAR DEFAULT 'dd') STORED AS DELTATABLE LOCATION '{tmp_path}/d'"

@@ -47,7 +47,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_done_is_an_error_and_nothing_is_written(ctx, tmp_path, case):
+def test_an_unsupported_statement_is_an_error_and_writes_nothing(ctx, tmp_path, case):
     """An unsupported statement raises an error with the reason, and nothing is written."""
     sql, kind, text = REFUSED[case]
     with pytest.raises(kind, match=text):
@@ -118,7 +118,7 @@ def test_explain_analyze_of_a_write_is_refused(ctx):
         ctx.sql("EXPLAIN ANALYZE DELETE FROM people")
 
 
-def test_a_prepared_statement_means_what_it_meant(ctx, tmp_path):
+def test_a_prepared_statement_uses_the_names_of_its_preparation(ctx, tmp_path):
     """A prepared statement keeps its names under another default schema, after a drop and on threads."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -56,7 +56,7 @@ def ctx(tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_statement_changes_the_rows_that_it_says(ctx, case):
+def test_a_statement_changes_and_counts_its_rows(ctx, case):
     """A statement changes its rows and returns their count, and the session serves the new version."""
     sql, count, after = CASES[case]
     assert run(ctx, sql) == count

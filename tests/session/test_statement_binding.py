@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import datafusion
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import ObservedSessionContext
 from deltawitness.exceptions import StatementError
-from helpers.statement_sessions import ids, rows, session_of_kind, write_columns
+from helpers.statement_sessions import ids, rows, session_of_kind
 
 
 @pytest.fixture(params=["observed", "instrumented"])
@@ -24,12 +22,6 @@ def ctx(request):
     """An observed session: a proxy, or a plain context whose class is patched."""
     with session_of_kind(request.param) as session:
         yield session
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Create a Delta table with the given columns and return its location."""
-    return partial(write_columns, tmp_path)
 
 
 # --- names that are registered again ----------------------------------------------------------------------

@@ -14,17 +14,6 @@ from deltawitness.exceptions import StatementError
 
 
 @pytest.fixture
-def make(tmp_path):
-    """Create a Delta table with the given columns and return its location."""
-
-    def table(name, **columns):
-        write_deltalake(tmp_path / name, pa.table(columns))
-        return str(tmp_path / name)
-
-    return table
-
-
-@pytest.fixture
 def ctx():
     """An observed session."""
     return ObservedSessionContext()
@@ -48,7 +37,7 @@ def values(ctx, sql):
 @pytest.mark.parametrize(
     ("delta", "memory"), [("raw.t2", '"raw.t2"'), ('"raw.t2"', "raw.t2"), ('"public.t2"', "t2")]
 )
-def test_a_table_in_memory_is_not_taken_for_the_delta_table_that_is_printed_alike(
+def test_an_in_memory_table_is_distinguished_from_a_delta_table_with_the_same_text(
     ctx, make, delta, memory
 ):
     """An in-memory table and a Delta table with the same unquoted name are two tables."""

@@ -85,7 +85,7 @@ STATEMENTS = {
 
 
 @pytest.mark.parametrize("sql", STATEMENTS)
-def test_a_frame_says_how_often_it_has_run(ctx, tmp_path, monkeypatch, telemetry, sql):
+def test_a_frame_counts_its_runs_and_the_second_warns(ctx, tmp_path, monkeypatch, telemetry, sql):
     """Only the second run warns; all repeated runs are counted by operation."""
     monkeypatch.chdir(tmp_path)
     title, operation = STATEMENTS[sql]
@@ -136,7 +136,7 @@ AGAIN = {
 
 
 @pytest.mark.parametrize("how", AGAIN)
-def test_whatever_runs_a_statement_again_warns(ctx, tmp_path, telemetry, how):
+def test_every_repeated_run_of_a_statement_warns(ctx, tmp_path, telemetry, how):
     """A derived frame shares its source's runs, and the warning points at the program's line."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     derived = frame.limit(1)
@@ -217,7 +217,7 @@ def test_a_display_that_runs_a_statement_counts(tmp_path, telemetry, monkeypatch
 # --- warnings that are errors -----------------------------------------------------------------------
 
 
-def test_where_warnings_are_errors_no_repetition_runs(ctx, tmp_path, telemetry):
+def test_with_warnings_as_errors_no_repeated_run_reaches_the_engine(ctx, tmp_path, telemetry):
     """If warnings are errors, a repeated run never reaches the engine and is not counted."""
     frame = ctx.sql("INSERT INTO t VALUES (7)")
     frame.collect()
@@ -233,7 +233,7 @@ def test_where_warnings_are_errors_no_repetition_runs(ctx, tmp_path, telemetry):
     assert repeats(telemetry) == {"WRITE": 1}
 
 
-def test_the_warning_is_one_that_python_shows_and_no_error_of_ours():
+def test_the_warning_is_a_user_warning():
     """The warning is a `UserWarning`, which Python shows by default, and no internal error."""
     assert issubclass(RepeatedStatementWarning, UserWarning)
     assert not issubclass(RepeatedStatementWarning, DeltaWitnessError)
@@ -358,7 +358,7 @@ def test_threads_that_run_one_frame_warn_once(ctx, telemetry):
     assert ctx.table("t").count() == 5
 
 
-def test_a_frame_that_is_running_says_so(ctx, monkeypatch):
+def test_the_display_of_a_running_frame_shows_that_it_runs(ctx, monkeypatch):
     """The display in another thread shows that the statement is running."""
     looks = []
     frame = ctx.sql("INSERT INTO t VALUES (7)")

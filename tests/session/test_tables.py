@@ -140,7 +140,7 @@ def test_a_table_at_a_fixed_version_is_read_only(ctx, uri, fix):
     assert DeltaTable(uri).version() == 1
 
 
-def test_what_is_not_there_is_the_engines_error(ctx, uri, tmp_path):
+def test_a_missing_table_or_version_raises_the_engines_error(ctx, uri, tmp_path):
     """A missing table and a missing version raise the engine's errors."""
     with pytest.raises(TableNotFoundError):
         ctx.register_delta("t", tmp_path / "nothing")
@@ -208,7 +208,7 @@ def test_catalogs_and_schemas_are_distinguished(ctx, tmp_path):
         ctx.sql("VACUUM lake.t")
 
 
-def test_names_that_print_alike_are_distinguished_by_the_statement(ctx, tmp_path):
+def test_names_with_the_same_text_are_distinguished_by_their_quotes(ctx, tmp_path):
     """The table "a.b" and the table b of schema a are two tables."""
     for name in ("dotted", "nested"):
         write_deltalake(tmp_path / name, DATA)

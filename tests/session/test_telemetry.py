@@ -169,7 +169,7 @@ def test_suppressed_writes_are_made_and_not_recorded(ctx, tmp_path, captured_wri
     assert DeltaTable(tmp_path / "t").version() == 1
 
 
-def test_nothing_of_a_statement_leaves_the_process(ctx, tmp_path, telemetry):
+def test_no_literal_or_path_of_a_statement_is_exported(ctx, tmp_path, telemetry):
     """No span, data point or log record has a literal or a path of a statement."""
     observe(telemetry)
     canary = "Secret-Canary"
@@ -297,7 +297,7 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("how", QUERIES)
-def test_a_query_over_delta_tables_is_a_span_when_asked_for(ctx, tmp_path, telemetry, how):
+def test_a_query_over_delta_tables_is_a_span_if_the_setting_is_on(ctx, tmp_path, telemetry, how):
     """With `capture_queries`, a query is a span in the run's trace with row count and read versions."""
     observe(telemetry, capture_queries=True)
     read, rows = QUERIES[how]
@@ -328,7 +328,9 @@ def test_a_query_ends_with_the_last_of_its_streams(ctx, telemetry):
     assert span.attributes["db.response.returned_rows"] == 9
 
 
-def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_writes, monkeypatch):
+def test_an_internal_error_during_an_export_changes_nothing(
+    ctx, tmp_path, captured_writes, monkeypatch
+):
     """An internal error during an export leaves the files and the program unaffected."""
     from deltawitness import internal_errors
     from deltawitness.session.sql import exports
@@ -336,8 +338,8 @@ def test_an_error_of_ours_beside_an_export_is_ours(ctx, tmp_path, captured_write
     monkeypatch.setattr(exports._WrittenFiles, "find_written", lambda _: 1 / 0)
     ctx.table("src").write_parquet(tmp_path / "out.parquet")
     assert (tmp_path / "out.parquet").exists()
-    assert internal_errors.seen() == {("export", "ZeroDivisionError"): 1}
-    internal_errors.forget()
+    assert internal_errors.error_counts() == {("export", "ZeroDivisionError"): 1}
+    internal_errors.reset_counts()
 
 
 def test_rows_are_not_counted_in_files_changed_by_others(ctx, tmp_path):
@@ -408,19 +410,19 @@ def test_operator_metrics_of_other_writes(ctx, tmp_path):
     assert len(memory_diagnostics().artifacts) == 3
 
 
-def test_a_session_works_without_an_sdk_and_when_ours_fails(ctx, tmp_path, monkeypatch):
+def test_a_statement_runs_without_an_sdk_and_after_an_internal_error(ctx, tmp_path, monkeypatch):
     """An internal error is counted, and the statement still runs."""
     from deltawitness import internal_errors
-    from deltawitness.session.core import frame_facts
+    from deltawitness.session.core import frame_attributes
 
     def broken(*_):
         msg = "no hash"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(frame_facts, "hash_of_plan_text", broken)
+    monkeypatch.setattr(frame_attributes, "hash_of_plan_text", broken)
     ctx.sql("DELETE FROM t WHERE id = 1").collect()
-    assert internal_errors.seen() == {("session", "RuntimeError"): 1}
-    internal_errors.forget()
+    assert internal_errors.error_counts() == {("session", "RuntimeError"): 1}
+    internal_errors.reset_counts()
     assert DeltaTable(tmp_path / "t").version() == 1
 
 

@@ -52,7 +52,9 @@ def observed():
     ],
     ids=lambda value: getattr(value, "get_description", lambda: value)(),
 )
-def test_commit_and_span_agree_whatever_the_sampler(sampler, is_reserved, observed, tmp_path):
+def test_commit_and_span_have_the_same_ids_with_every_sampler(
+    sampler, is_reserved, observed, tmp_path
+):
     """Trace id, span id and flags agree; an unpredictable sampler is called at the start."""
     provider, finished = observed(sampler)
     assert DeferredSpans.are_possible(provider.get_tracer("x")) == is_reserved

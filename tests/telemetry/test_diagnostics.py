@@ -96,7 +96,7 @@ def test_a_sink_that_cannot_record_does_not_raise(caplog):
     sink = OtelDiagnosticsSink(Broken())
     sink.record_event("done", {})
     sink.record_event("done", {})
-    assert internal_errors.seen() == {("diagnostics", "RuntimeError"): 2}
+    assert internal_errors.error_counts() == {("diagnostics", "RuntimeError"): 2}
     assert len(caplog.records) == 1
 
 
@@ -151,7 +151,7 @@ def test_memory_does_not_raise_on_what_is_no_mapping():
     sink = InMemoryDiagnosticsSink()
     sink.record_event("odd", 3)
     assert sink.events == []
-    assert internal_errors.seen() == {("diagnostics", "TypeError"): 1}
+    assert internal_errors.error_counts() == {("diagnostics", "TypeError"): 1}
 
 
 def test_memory_takes_from_many_threads():

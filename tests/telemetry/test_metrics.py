@@ -221,7 +221,7 @@ def test_counts_that_are_zero_or_unknown_make_no_data_point(outcome, result, tel
 
 
 @pytest.mark.parametrize("views", [False, True])
-def test_nothing_that_identifies_a_write_reaches_a_metric(views):
+def test_no_identifier_of_a_write_reaches_a_metric(views):
     """No identifier is an attribute, or is dropped by a view into an exemplar."""
     reader = InMemoryMetricReader()
     drops_all = [View(instrument_name="*", attribute_keys=set())] if views else []

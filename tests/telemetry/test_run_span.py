@@ -205,7 +205,7 @@ def test_the_spans_of_child_processes_are_children_of_the_run(tmp_path, backend)
     assert {write.parent_span_id for write, *_ in writes} == {found[0].span_id}
 
 
-def test_what_a_program_adds_to_the_span_is_exported(tmp_path, backend):
+def test_attributes_events_and_links_of_the_program_are_exported(tmp_path, backend):
     """Attributes, events and links are exported; the parent is the span that the command was started in."""
     text = """
         import sys
@@ -381,7 +381,7 @@ def test_an_offer_is_accepted_once_and_by_a_direct_child_alone(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("exporter", ["none", " NONE "])
-def test_nothing_is_offered_where_nothing_is_exported(exporter, tmp_path):
+def test_without_an_exporter_no_span_is_offered(exporter, tmp_path):
     """Without an exporter, the command offers nothing and starts no process."""
     lock = str(tmp_path / "supervisor.lock")
     offer_run_span_export(lock, {"OTEL_TRACES_EXPORTER": exporter})

@@ -227,12 +227,12 @@ def test_the_65th_policy_is_the_others():
     assert names.bounded("p0") == "p0"
 
 
-def test_inputs_and_hashes_of_an_enclosing_proxy_are_exported(table, delta_telemetry):
+def test_inputs_and_hashes_of_the_write_context_are_exported(table, delta_telemetry):
     """A write's span has the attributes of the write context around it."""
-    facts = WriteAttributes(
+    attributes = WriteAttributes(
         plan_hash="p", schema_hash="s", inputs=(InputVersion("t", 4, "file:///x"),)
     )
-    with write_context(facts):
+    with write_context(attributes):
         write_deltalake(table, DATA, mode="append")
     attributes = span_of(delta_telemetry).attributes
     assert attributes["delta.inputs"] == ("t@4",)
@@ -292,7 +292,7 @@ def test_a_cache_span_has_its_result(operation, chosen, expected, delta_telemetr
     }
 
 
-def test_a_cache_span_that_fails_says_so_and_passes_the_error_on(delta_telemetry):
+def test_a_failed_cache_span_has_the_error_and_raises_it(delta_telemetry):
     """The span has status, type and redacted text; the caller gets the original exception."""
     error = OSError(28, "No space left on device: '/home/ann/x'")
     with (
@@ -310,7 +310,7 @@ def test_a_cache_span_that_fails_says_so_and_passes_the_error_on(delta_telemetry
 @pytest.mark.parametrize("wrong", [{"cache_scope": "table"}, {"operation": "truncate"}])
 def test_a_cache_span_outside_the_closed_sets_is_refused_before_it_opens(wrong, delta_telemetry):
     """The error lists the allowed values."""
-    facts = {"cache_policy": "p", "cache_scope": "view", "operation": "read"} | wrong
-    with pytest.raises(ConfigurationError, match="expected one of"), cache_span("x", **facts):
+    arguments = {"cache_policy": "p", "cache_scope": "view", "operation": "read"} | wrong
+    with pytest.raises(ConfigurationError, match="expected one of"), cache_span("x", **arguments):
         pass
     assert delta_telemetry.spans() == []

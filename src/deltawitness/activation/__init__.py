@@ -87,7 +87,7 @@ def _observe(settings: Settings, *, is_top: bool) -> None:
 
     try:
         observe_process(settings, is_top=is_top, is_exporting=asks_for_export(os.environ))
-    except Exception as error:  # noqa: BLE001 - an error of ours must not stop the program
+    except Exception as error:  # noqa: BLE001 - an internal error must not stop the program
         report("activation", error)
 
 

@@ -49,7 +49,7 @@ def _observe_sessions() -> None:
         return
     try:
         instrumentor.instrument()
-    except Exception as error:  # noqa: BLE001 - an error of ours must not stop the program
+    except Exception as error:  # noqa: BLE001 - an internal error must not stop the program
         report("activation", error)
 
 
@@ -67,5 +67,5 @@ def _configure_sdk() -> None:
     """Configure the SDK. With a setting that OpenTelemetry rejects, warn and continue without the SDK."""
     try:
         configure_sdk()
-    except Exception as error:  # noqa: BLE001 - whatever a distribution or an exporter raises
+    except Exception as error:  # noqa: BLE001 - a distribution or an exporter may raise anything
         print_setup_error(error)

@@ -173,7 +173,7 @@ class _Process:
 @contextmanager
 def _process(work: Mapping[str, Any]) -> Iterator[_Process]:
     """Run the process of a variant for the block, and end it afterwards."""
-    process = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of ours
+    process = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of this package
         [sys.executable, "-P", str(Path(worker.__file__))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -17,7 +17,7 @@ from deltawitness.ids_and_clock import new_id
 from deltawitness.locations import local_path
 from deltawitness.redaction import redact_text
 
-__all__ = ["check_location", "temporary_place"]
+__all__ = ["check_location", "temporary_folder"]
 
 PREFIX = "deltawitness-bench-"
 """Prefix of the name of a benchmark's folder."""
@@ -85,7 +85,7 @@ def _checked_folder(path: str) -> str:
 
 
 @contextmanager
-def temporary_place(base: str, storage_options: Mapping[str, str] | None = None) -> Iterator[str]:
+def temporary_folder(base: str, storage_options: Mapping[str, str] | None = None) -> Iterator[str]:
     """Provide a new folder for the block, and remove it with its content at the end.
 
     Args:

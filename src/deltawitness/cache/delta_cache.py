@@ -25,7 +25,7 @@ from deltawitness.cache.entries.store import (
     details_of_entry,
 )
 from deltawitness.cache.fingerprint.dependencies import dry_run, stale_names
-from deltawitness.cache.fingerprint.diff import Miss, Reason
+from deltawitness.cache.fingerprint.diff import Miss, MissReason
 from deltawitness.cache.kinds.artifacts import define_artifact, load
 from deltawitness.cache.kinds.datasets import define_dataset
 from deltawitness.cache.kinds.snapshots import EVERYTHING, MetadataSnapshot, write_snapshots
@@ -71,7 +71,7 @@ class Explanation:
     name: str
     scope: CacheScope
     result: CacheResult
-    reasons: tuple[Reason, ...]
+    reasons: tuple[MissReason, ...]
     version: int | None
 
     def __str__(self) -> str:
@@ -389,22 +389,22 @@ class DeltaCache:
         return entry
 
 
-def _absence_of(entry: Entry | None) -> Reason | None:
+def _absence_of(entry: Entry | None) -> MissReason | None:
     """Return why an entry has nothing to serve; None when it has."""
     if entry is None:
-        return Reason(Miss.ABSENT, "absent: nothing is stored under this name")
+        return MissReason(Miss.ABSENT, "absent: nothing is stored under this name")
     if entry.fingerprint is None:
-        return Reason(Miss.INVALIDATED, PRUNED if PRUNED in entry.properties else "invalidated")
+        return MissReason(Miss.INVALIDATED, PRUNED if PRUNED in entry.properties else "invalidated")
     return None
 
 
-def _reason_kinds(reason: Reason | None) -> list[str] | None:
+def _reason_kinds(reason: MissReason | None) -> list[str] | None:
     return None if reason is None else [reason.kind.value]
 
 
 def _explanation_of(definition: EntryDefinition, found: Lookup, stale: list[str]) -> Explanation:
     upstream = tuple(
-        Reason(Miss.INPUT_CHANGED, f"input changed: {name} must be recomputed")
+        MissReason(Miss.INPUT_CHANGED, f"input changed: {name} must be recomputed")
         for name in dict.fromkeys(stale)
     )
     reasons = found.reasons + upstream

@@ -20,7 +20,7 @@ from deltawitness.cache.entries.writer import (
     write_entry,
 )
 from deltawitness.cache.fingerprint.dependencies import computing
-from deltawitness.cache.fingerprint.diff import Miss, Reason, differences
+from deltawitness.cache.fingerprint.diff import Miss, MissReason, differences
 from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable
 from deltawitness.cache.registration import check_name_is_free, register_entry, register_uncached
 from deltawitness.exceptions import CacheError
@@ -65,7 +65,7 @@ class Lookup:
 
     candidate: Candidate
     entry: Entry | None
-    reasons: tuple[Reason, ...]
+    reasons: tuple[MissReason, ...]
 
     @property
     def is_hit(self) -> bool:
@@ -180,7 +180,7 @@ class ReadThroughCache:
         if isinstance(fingerprint, NotCacheable):
             if diagnose:
                 self._diagnose(DIAGNOSTIC_CACHE_UNCACHEABLE, definition, fingerprint.reason)
-            return Lookup(candidate, None, (Reason(Miss.UNCACHEABLE, fingerprint.reason),))
+            return Lookup(candidate, None, (MissReason(Miss.UNCACHEABLE, fingerprint.reason),))
         try:
             entry = self._entries.read(definition.scope, definition.name)
         except DamagedEntryError as damage:
@@ -190,7 +190,7 @@ class ReadThroughCache:
             if definition.policy.on_error is OnError.RAISE:
                 msg = f"{definition.name}: {damage}"
                 raise CacheError(msg) from damage
-            return Lookup(candidate, None, (Reason(Miss.DAMAGED, f"damaged: {damage}"),))
+            return Lookup(candidate, None, (MissReason(Miss.DAMAGED, f"damaged: {damage}"),))
         return Lookup(candidate, entry, _miss_reasons(entry, fingerprint, definition))
 
     def _serve(self, definition: EntryDefinition, found: Lookup) -> DataFrame:
@@ -351,17 +351,19 @@ def _identity(entry: Entry) -> tuple[object, ...]:
 
 def _miss_reasons(
     entry: Entry | None, now: Fingerprint, definition: EntryDefinition
-) -> tuple[Reason, ...]:
+) -> tuple[MissReason, ...]:
     if entry is None:
-        return (Reason(Miss.ABSENT, "absent: nothing is stored under this name"),)
+        return (MissReason(Miss.ABSENT, "absent: nothing is stored under this name"),)
     if entry.fingerprint is None:
-        return (Reason(Miss.INVALIDATED, PRUNED if PRUNED in entry.properties else "invalidated"),)
+        return (
+            MissReason(Miss.INVALIDATED, PRUNED if PRUNED in entry.properties else "invalidated"),
+        )
     changed = differences(entry.fingerprint, now)
     limit = definition.policy.max_age
     age = now_ns() / 1e9 - entry.made_at / 1000
     if limit is not None and abs(age) > limit.total_seconds():
         text = f"policy expired: {age:.0f} s old, at most {limit.total_seconds():.0f} s"
-        return (*changed, Reason(Miss.EXPIRED, text))
+        return (*changed, MissReason(Miss.EXPIRED, text))
     return changed
 
 

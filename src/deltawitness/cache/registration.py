@@ -34,10 +34,10 @@ def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
     full = session.full_name(ctx, (name,))
     with session.cache_links.registering:
         registered = session.snapshot.get(full)
-        is_ours = session.cache_links.is_uncached(full) or (
+        is_own = session.cache_links.is_uncached(full) or (
             registered is not None and registered.table_id == table_id(uri)
         )
-        if not is_ours and unpatched(ctx, "table_exist")(full.sql()):
+        if not is_own and unpatched(ctx, "table_exist")(full.sql()):
             msg = f"the session has another table named {name}: choose another name"
             raise ConfigurationError(msg)
 

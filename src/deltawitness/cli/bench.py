@@ -74,7 +74,7 @@ def _measure(
     uri: str | None, rounds: int, text: str | None, storage_options: dict[str, str] | None
 ) -> tuple[str, list[BenchLine]]:
     from deltawitness.bench.measure import CASES, run_case, summary  # noqa: PLC0415 - heavy
-    from deltawitness.bench.storage import check_location, temporary_place  # noqa: PLC0415 - heavy
+    from deltawitness.bench.storage import check_location, temporary_folder  # noqa: PLC0415 - heavy
 
     if not 1 <= rounds <= MAX_ROUNDS:
         msg = f"--rounds: expected an integer from 1 to {MAX_ROUNDS}"
@@ -89,7 +89,7 @@ def _measure(
     base = check_location(uri, storage_options)
     options = storage_options if "://" in base else None
     lines: list[BenchLine] = []
-    with _exit_on_sigterm(), temporary_place(base, options) as place:
+    with _exit_on_sigterm(), temporary_folder(base, options) as place:
         for number, case in enumerate(cases):
             _show_progress(f"case {number + 1} of {len(cases)}: {case.name}")
             times = run_case(case, rounds, f"{place}/{number}", storage_options=options)

@@ -64,7 +64,7 @@ def local_log_directory(table_uri: str) -> str | None:
     """
     path = local_path(table_uri)
     # On the path of every write: os.path is faster than pathlib.
-    return None if path is None else os.path.join(path, LOG_DIRECTORY, "")  # noqa: PTH118 - as said
+    return None if path is None else os.path.join(path, LOG_DIRECTORY, "")  # noqa: PTH118 - as above
 
 
 class LocalLog:

@@ -80,7 +80,7 @@ def cache_commit_metadata(request: CacheCommitMetadataRequest) -> dict[str, str]
     Raises:
         ConfigurationError: the scope is outside its closed set.
         MetadataKeyError: operation or result is outside its closed set, an extra key is reserved
-            by delta-rs or by the Delta protocol's typed readers, or is one of ours.
+            by delta-rs or by the Delta protocol's typed readers, or is a key of deltawitness.
 
     >>> cache_commit_metadata(
     ...     CacheCommitMetadataRequest(
@@ -189,7 +189,7 @@ class Stamp:
         """Return a copy of the caller's commit properties with our keys added.
 
         Args:
-            callers: the caller's properties. Its keys take precedence over ours; its retries and
+            callers: the caller's properties. Its keys take precedence; its retries and
                 application transactions stay. Properties whose metadata is not a mapping are returned
                 unchanged, for the engine to reject.
             run_id: id of the run. This and the other ids need no escapes in JSON.

@@ -36,7 +36,7 @@ class CommitMetadata:
         engine_info: name and version of the engine that wrote the commit.
         operation_parameters: the operation's parameters.
         operation_metrics: the operation's metrics, under the engine's names.
-        metadata: every other key: ours and the caller's.
+        metadata: every other key: those of deltawitness and the caller's.
         problems: content on which a stricter reader fails, one sentence each.
     """
 

@@ -51,7 +51,7 @@ def uninstall() -> None:
 
 def _install(make_observer: Callable[[], Observer], *, everything: bool) -> Observer:
     global _installed, _everything
-    # Not under the lock: another thread may hold the import lock of an engine and wait for ours.
+    # Not under the lock: another thread may hold the import lock of an engine and wait for this one.
     import_seams()
     with _lock:
         uninstall()

@@ -161,15 +161,12 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return original(table, *args, **kwargs)
             try:
-                in_flight = self._observer.open(
-                    seam, table.table_uri(), table=table, mode=kwargs.get("mode")
-                )
-                in_flight.schema = kwargs.get("batch_schema")
-                self._observer.capture_call(in_flight, table, args, kwargs)
+                mode = kwargs.get("mode")
+                in_flight = self._open_write(seam, table.table_uri(), table, mode, args, kwargs)
                 if dry_run is not None and _argument(args, kwargs, dry_run, "dry_run"):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
-                    args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                    args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
             except CallerKeyErrors:
                 raise
@@ -207,10 +204,8 @@ class DeltaLakeSeams:
             try:
                 mode = None if mode_at is None else _argument(args, kwargs, mode_at, "mode")
                 location = str(_argument(args, kwargs, uri_at, seam.uri))
-                in_flight = self._observer.open(seam, location, table=None, mode=mode)
-                in_flight.schema = kwargs.get("batch_schema")
-                self._observer.capture_call(in_flight, None, args, kwargs)
-                args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                in_flight = self._open_write(seam, location, None, mode, args, kwargs)
+                args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
             except CallerKeyErrors:
                 raise
@@ -288,7 +283,10 @@ class DeltaLakeSeams:
                 record_reads(InputVersion(table_id(uri), table.version(), uri))
 
     def _merge_source(self, original: Any) -> Any:
-        """Return the class that makes a stream of a merge's source, recording a session's facts of it."""
+        """Return the class that makes a stream of a merge's source.
+
+        If the source is a frame of a session, the write gets its plan and its inputs.
+        """
 
         def from_arrow(source: Any) -> Any:
             if not self._only_when():
@@ -341,7 +339,7 @@ class DeltaLakeSeams:
                     in_flight = self._observer.open(seam, table.table_uri(), table=table)
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.capture_call(in_flight, table, args, kwargs)
-                args, kwargs = self._stamped(in_flight, args, kwargs, position)
+                args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
             except CallerKeyErrors:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
@@ -397,14 +395,28 @@ class DeltaLakeSeams:
 
     # --- what they have in common --------------------------------------------------------------------
 
-    def _stamped(
+    def _open_write(  # noqa: PLR0913, PLR0917 - a call of the engine and its arguments
+        self,
+        seam: Seam,
+        location: str,
+        table: Any,
+        mode: str | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> InFlightWrite:
+        in_flight = self._observer.open(seam, location, table=table, mode=mode)
+        in_flight.schema = kwargs.get("batch_schema")
+        self._observer.capture_call(in_flight, table, args, kwargs)
+        return in_flight
+
+    def _with_metadata(
         self,
         in_flight: InFlightWrite,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         position: int,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments with our metadata merged into the caller's commit properties.
+        """Return the arguments with the library's metadata merged into the caller's commit properties.
 
         An argument that is not a `CommitProperties` is passed on, for delta-rs to reject.
 

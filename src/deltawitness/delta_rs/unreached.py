@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from deltawitness.events import Landed, NoCommitReason
 from deltawitness.locations import is_uri
 from deltawitness.observe.write_context import NO_ATTRIBUTES, current_write_context
+from deltawitness.observe.write_template import write_intent
 from deltawitness.observe.write_watch import record_write
 from deltawitness.semconv import CacheOperation, Operation
 
@@ -78,8 +79,9 @@ class UnreachedWrite:
     def _begin(self, observer: Observer) -> InFlightWrite:
         context = current_write_context()
         write = observer.begin(
-            observer.intent(
-                NO_ATTRIBUTES if context is None else context.facts,
+            write_intent(
+                observer.settings,
+                NO_ATTRIBUTES if context is None else context.attributes,
                 self.operation,
                 self.cache_operation,
                 self.location,

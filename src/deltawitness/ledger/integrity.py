@@ -166,7 +166,7 @@ def _doubled_keys(opened: DeltaTable, table: LedgerTable) -> Iterator[Finding]:
     )
     for row in doubled.to_pylist():
         first = key.partition(",")[0]
-        text = f"{first} {row[first]} is there {row['times']} times"
+        text = f"{first} {row[first]} occurs {row['times']} times"
         yield Finding(problem, table.name, text, row.get("write_id"))
 
 

@@ -1,4 +1,4 @@
-"""Observes engine calls on the threads that make them: open a write, stamp it, record its result."""
+"""Observe engine calls on their threads: open a write, add its commit metadata, record its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deltawitness.commit.metadata import effective_write_id
 from deltawitness.events import Landed, NoCommitReason, WriteIntent
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id, now_ns
-from deltawitness.internal_errors import fact, report
+from deltawitness.internal_errors import guarded_value, report
 from deltawitness.locations import is_uri
 from deltawitness.observe.call_result import (
     failure_from,
@@ -26,10 +26,10 @@ from deltawitness.observe.call_result import (
     table_log,
 )
 from deltawitness.observe.in_flight import InFlightWrite
-from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache, write_intent
+from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache
 from deltawitness.observe.write_watch import record_write
 from deltawitness.run import current_run, is_suppressed
-from deltawitness.semconv import CacheOperation, Operation
+from deltawitness.semconv import Operation
 from deltawitness.telemetry.cache_spans import record_write_in_span
 from deltawitness.telemetry.spans import parent_context, traceparent_of
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from deltawitness.commit.private_api import Seam
     from deltawitness.observe.exporters import Exporters
     from deltawitness.observe.ledger_sink import NullLedgerSink
-    from deltawitness.observe.write_context import WriteAttributes
     from deltawitness.settings import Settings
 
 __all__ = ["CallObserver"]
@@ -94,7 +93,7 @@ class CallObserver:
         if not seam.commits:
             write.no_commit_reason = NoCommitReason.NOT_A_COMMIT
         if table is not None:
-            write.base = fact("seam", table.version, None)
+            write.base = guarded_value("seam", table.version, None)
         record_write(write)
         return write
 
@@ -135,21 +134,6 @@ class CallObserver:
         write.started_at = now_ns()
         write.clock = time.perf_counter_ns()
         self.enter(write)
-
-    def intent(  # noqa: PLR0913 - what a write is, by keyword where it may be missing
-        self,
-        facts: WriteAttributes,
-        operation: Operation,
-        cache_operation: CacheOperation,
-        location: str | None,
-        *,
-        named: str | None = None,
-        mode: str | None = None,
-    ) -> WriteIntent:
-        """Return what a write means to do; see :func:`write_intent` for the arguments."""
-        return write_intent(
-            self.settings, facts, operation, cache_operation, location, named=named, mode=mode
-        )
 
     def properties(
         self, write: InFlightWrite, callers: CommitProperties | None

@@ -11,7 +11,7 @@ from deltawitness.commit.log import TableLog, local_log_directory, read_local_co
 from deltawitness.commit.outcome import RawCommit
 from deltawitness.error_types import classify, error_text_of, is_programs_own
 from deltawitness.events import Failed
-from deltawitness.internal_errors import fact
+from deltawitness.internal_errors import guarded_value
 from deltawitness.redaction import without_location
 from deltawitness.semconv import ErrorType
 
@@ -88,10 +88,12 @@ def failure_from(error: BaseException, location: str | None) -> Failed:
         location: the table's location, which is removed from the text before it is classified.
     """
     kind, text = type(error), error_text_of(error)
-    is_own = fact("taxonomy", lambda: is_programs_own(error), True)  # noqa: FBT003 - then nothing is exported
-    words = "" if is_own else fact("taxonomy", lambda: without_location(text, location), text)
+    is_own = guarded_value("taxonomy", lambda: is_programs_own(error), True)  # noqa: FBT003 - then nothing is exported
+    words = (
+        "" if is_own else guarded_value("taxonomy", lambda: without_location(text, location), text)
+    )
     return Failed(
-        error_type=fact("taxonomy", lambda: classify(error, words), ErrorType.OTHER),
+        error_type=guarded_value("taxonomy", lambda: classify(error, words), ErrorType.OTHER),
         exception_type=f"{kind.__module__}.{kind.__qualname__}",
         message=text,
         is_programs_own=is_own,

@@ -36,7 +36,7 @@ from deltawitness.events import (
     WriteOutcome,
 )
 from deltawitness.hashing import schema_hash
-from deltawitness.internal_errors import fact
+from deltawitness.internal_errors import guarded_value
 from deltawitness.locations import table_id
 from deltawitness.redaction import redacted_intent, redacted_run
 
@@ -54,7 +54,7 @@ def complete_event(write: InFlightWrite, tail: int) -> WriteEvent:
         write: what the caller's thread recorded.
         tail: number of log versions to search for a commit of unknown version.
     """
-    outcome = fact("commit", lambda: _outcome(write, tail), None)
+    outcome = guarded_value("commit", lambda: _outcome(write, tail), None)
     return _event(write, _minimal_outcome(write) if outcome is None else outcome)
 
 
@@ -74,10 +74,12 @@ def minimal_redacted_event(event: WriteEvent, settings: Settings) -> WriteEvent:
         table_id=None,
         thread=None,
     )
-    redacted = fact("redaction", lambda: replace(redacted, run=redacted_run(run)), redacted)
+    redacted = guarded_value(
+        "redaction", lambda: replace(redacted, run=redacted_run(run)), redacted
+    )
     if settings.table_id_key is None:
         redacted = replace(redacted, table_id=event.table_id)
-    return fact(
+    return guarded_value(
         "redaction",
         lambda: replace(redacted, intent=redacted_intent(intent, settings)),
         redacted,
@@ -100,7 +102,7 @@ def _minimal_outcome(write: InFlightWrite) -> WriteOutcome:
 
 
 def _event(write: InFlightWrite, outcome: WriteOutcome) -> WriteEvent:
-    trace_id, span_id = fact("spans", lambda: _trace_ids(write), _NO_TRACE)
+    trace_id, span_id = guarded_value("spans", lambda: _trace_ids(write), _NO_TRACE)
     location = write.location
     return WriteEvent(
         write_id=write.write_id,
@@ -111,7 +113,9 @@ def _event(write: InFlightWrite, outcome: WriteOutcome) -> WriteEvent:
         duration_ns=write.duration_ns,
         trace_id=trace_id,
         span_id=span_id,
-        table_id=None if location is None else fact("commit", lambda: table_id(location), None),
+        table_id=None
+        if location is None
+        else guarded_value("commit", lambda: table_id(location), None),
         thread=write.thread,
         pid=os.getpid(),
     )
@@ -131,7 +135,7 @@ def _with_schema_hash(write: InFlightWrite) -> WriteIntent:
     schema = write.schema
     if schema is None or write.intent.schema_hash is not None:
         return write.intent
-    hashed = fact("schema", lambda: schema_hash(schema), None)
+    hashed = guarded_value("schema", lambda: schema_hash(schema), None)
     return replace(write.intent, schema_hash=hashed)
 
 
@@ -139,13 +143,13 @@ def _outcome(write: InFlightWrite, tail: int) -> WriteOutcome:
     if write.failure is not None:
         return _failed(write, write.failure, tail)
     if write.exported is not None:
-        return Exported(fact("commit", write.exported, CommitMetrics()))
+        return Exported(guarded_value("commit", write.exported, CommitMetrics()))
     if write.no_commit_reason is not None:
         return _no_commit(write, write.no_commit_reason)
     commits = _own_commits(write, tail)
     if not commits:
         return _no_commit(write, _why_no_commit(write))
-    metrics = fact(
+    metrics = guarded_value(
         "commit",
         lambda: metrics_of(write.intent.operation, commits, _returned(write)),
         CommitMetrics(),
@@ -209,7 +213,7 @@ def _why_no_commit(write: InFlightWrite) -> NoCommitReason:
 
 
 def _returned_metrics(write: InFlightWrite) -> CommitMetrics:
-    metrics = fact(
+    metrics = guarded_value(
         "commit",
         lambda: metrics_of(write.intent.operation, (), _returned(write)),
         CommitMetrics(),

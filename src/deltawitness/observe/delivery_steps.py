@@ -9,7 +9,7 @@ from opentelemetry import trace
 
 from deltawitness.delivery import Step
 from deltawitness.events import WriteEvent, WriteSink
-from deltawitness.internal_errors import fact, report
+from deltawitness.internal_errors import guarded_value, report
 from deltawitness.observe.completion import complete_event, minimal_event, minimal_redacted_event
 from deltawitness.redaction import redact
 
@@ -87,7 +87,7 @@ class DeliverySteps:
     def _redact(self, write: InFlightWrite) -> None:
         if write.event is not None:
             event = write.event
-            redacted = fact("redaction", lambda: redact(event, self._settings), None)
+            redacted = guarded_value("redaction", lambda: redact(event, self._settings), None)
             write.redacted = redacted or minimal_redacted_event(event, self._settings)
 
     def _start_deferred_span(self, write: InFlightWrite) -> None:

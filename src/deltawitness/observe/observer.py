@@ -143,7 +143,7 @@ class Observer(CallObserver):
         if self.recorder is not None:
             on_cache_operation(self.recorder.record_operation)
         add_run_listener(self)
-        # Registered first, so that it runs after every other exit handler of ours.
+        # Registered first, so that it runs after every other exit handler of deltawitness.
         atexit.register(restore_interrupt)
         atexit.register(self._flush_at_exit)
         # Children of multiprocessing end by os._exit(), which runs only these finalizers.
@@ -329,7 +329,7 @@ class Observer(CallObserver):
     def _wrap_providers(self) -> None:
         """Make the providers' own flush deliver the queued writes first."""
         if self._exporters.wrap_providers():
-            # Exit handlers run last in, first out: ours must come before the provider's shutdown.
+            # Exit handlers run last in, first out: this one must run before the provider's shutdown.
             atexit.unregister(self._flush_at_exit)
             atexit.register(self._flush_at_exit)
 

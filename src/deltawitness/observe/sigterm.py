@@ -76,11 +76,11 @@ class SigtermHandler:
 
     def _wait(self, reading: int) -> None:
         while numbers := os.read(reading, 64):
-            if signal.SIGTERM in numbers and self._is_ours():
+            if signal.SIGTERM in numbers and self._is_handling():
                 self._terminate()
         os.close(reading)
 
-    def _is_ours(self) -> bool:
+    def _is_handling(self) -> bool:
         return self._is_installed and signal.getsignal(signal.SIGTERM) == self._handle
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -118,7 +118,7 @@ class SigtermHandler:
             for descriptor in self._pipe:
                 os.close(descriptor)
             self._pipe = None
-        if self._is_ours():
+        if self._is_handling():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with suppress(ValueError):  # not the main thread, where a descriptor was never set
             signal.set_wakeup_fd(-1)

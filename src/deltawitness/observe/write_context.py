@@ -1,8 +1,8 @@
-"""Pass what an outer call knows of a write to the patched engine call inside it.
+"""Pass the attributes of a write from an outer call to the patched engine call inside it.
 
-A pipeline or a session knows the plan, the policy and the inputs of a write; the patched delta-rs call
-inside knows the commit. The outer call sets a write context, and the inner call makes the one event of
-the write with the attributes in it.
+Plan, policy and inputs of a write are known in a pipeline or a session; its commit is known in the
+patched delta-rs call inside. The outer call sets a write context, and the inner call makes the one event
+of the write with the attributes in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class WriteAttributes:
-    """Attributes of a write that an outer call knows before the engine is called; None if unknown."""
+    """Attributes of a write that are known before the engine is called; None if unknown."""
 
     policy: str | None = None
     scope: CacheScope | None = None
@@ -45,11 +45,11 @@ class WriteContext:
     """An outer call in progress.
 
     Attributes:
-        facts: what the call knows of the writes inside it.
+        attributes: attributes of the writes inside it.
         observed: number of writes inside it that have been observed so far.
     """
 
-    facts: WriteAttributes
+    attributes: WriteAttributes
     observed: int = field(default=0)
 
 
@@ -72,8 +72,8 @@ def use_write_context(context: WriteContext | None) -> Iterator[None]:
 
 
 @contextmanager
-def write_context(facts: WriteAttributes) -> Iterator[WriteContext]:
-    """Observe the writes inside the block with `facts`, unless the block is in a write context already.
+def write_context(attributes: WriteAttributes) -> Iterator[WriteContext]:
+    """Observe the writes inside the block with `attributes`, unless the block is in a write context already.
 
     Yields:
         The write context in force, whose `observed` counts the writes inside.
@@ -82,7 +82,7 @@ def write_context(facts: WriteAttributes) -> Iterator[WriteContext]:
     if outer is not None:
         yield outer
         return
-    context = WriteContext(facts)
+    context = WriteContext(attributes)
     token = _current.set(context)
     try:
         yield context

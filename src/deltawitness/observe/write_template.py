@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from deltawitness.commit.metadata import Stamp
 from deltawitness.events import WriteIntent
 from deltawitness.hashing import schema_hash
-from deltawitness.internal_errors import fact
+from deltawitness.internal_errors import guarded_value
 from deltawitness.locations import strip_credentials
 from deltawitness.observe.run_reads import reads_of_run
 from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes, current_write_context
@@ -98,21 +98,25 @@ class WriteTemplateCache:
             mode: the save mode, if it has one.
         """
         context, ambient = current_write_context(), current_cache_context()
-        facts = NO_ATTRIBUTES
+        attributes = NO_ATTRIBUTES
         key: tuple[object, ...] = seam.name, location, mode
         if context is not None:
             context.observed += 1
-            facts = context.facts
-        run_inputs = () if facts.plan_hash else reads_of_run(current_run())
-        if facts is not NO_ATTRIBUTES or ambient is not NO_CACHE_CONTEXT or run_inputs:
-            key = *key, facts, ambient, run_inputs
+            attributes = context.attributes
+        run_inputs = () if attributes.plan_hash else reads_of_run(current_run())
+        if attributes is not NO_ATTRIBUTES or ambient is not NO_CACHE_CONTEXT or run_inputs:
+            key = *key, attributes, ambient, run_inputs
         try:
             return self._templates[key]
         except KeyError:
-            named = None if table is None else fact("seam", lambda: table.metadata().name, None)
+            named = (
+                None
+                if table is None
+                else guarded_value("seam", lambda: table.metadata().name, None)
+            )
             intent = write_intent(
                 self._settings,
-                facts,
+                attributes,
                 seam.operation,
                 seam.cache_operation,
                 location,
@@ -133,7 +137,7 @@ class WriteTemplateCache:
 
 def write_intent(  # noqa: PLR0913 - what a write is, by keyword where it may be missing
     settings: Settings,
-    facts: WriteAttributes,
+    attributes: WriteAttributes,
     operation: Operation,
     cache_operation: CacheOperation,
     location: str | None,
@@ -145,7 +149,7 @@ def write_intent(  # noqa: PLR0913 - what a write is, by keyword where it may be
 
     Args:
         settings: how table names are redacted.
-        facts: attributes from the outer call; they take precedence over the ambient cache context.
+        attributes: attributes from the outer call; they take precedence over the ambient cache context.
         operation: the engine's operation.
         cache_operation: the same operation in terms of the cache.
         location: the table's location as the engine spells it.
@@ -158,22 +162,22 @@ def write_intent(  # noqa: PLR0913 - what a write is, by keyword where it may be
         cache_operation=cache_operation,
         table_uri=None
         if location is None
-        else fact("redaction", lambda: strip_credentials(location), None),
-        table_name=fact(
+        else guarded_value("redaction", lambda: strip_credentials(location), None),
+        table_name=guarded_value(
             "redaction",
             lambda: table_name_for(location, named, settings.table_names),
             None,
         ),
         mode=mode,
-        policy=fact(
+        policy=guarded_value(
             "redaction",
-            lambda: redact_label(facts.policy or ambient.policy or POLICY_UNMANAGED),
+            lambda: redact_label(attributes.policy or ambient.policy or POLICY_UNMANAGED),
             POLICY_UNMANAGED,
         ),
-        scope=facts.scope or ambient.scope or CacheScope.DATASET,
-        cache_key=facts.cache_key if facts.cache_key is not None else ambient.key,
-        schema_hash=facts.schema_hash,
-        plan_hash=facts.plan_hash,
-        plan_shape_hash=facts.plan_shape_hash,
-        inputs=facts.inputs,
+        scope=attributes.scope or ambient.scope or CacheScope.DATASET,
+        cache_key=attributes.cache_key if attributes.cache_key is not None else ambient.key,
+        schema_hash=attributes.schema_hash,
+        plan_hash=attributes.plan_hash,
+        plan_shape_hash=attributes.plan_shape_hash,
+        inputs=attributes.inputs,
     )

@@ -18,6 +18,7 @@ from deltawitness.internal_errors import report
 from deltawitness.observe import Observer
 from deltawitness.observe.in_flight import InFlightWrite
 from deltawitness.observe.write_context import WriteAttributes, WriteContext, write_context
+from deltawitness.observe.write_template import write_intent
 from deltawitness.pipeline.pipeline import WritePipeline
 from deltawitness.pipeline.request import WriteRequest
 from deltawitness.run import parse_scope
@@ -73,36 +74,34 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         try:
             observer = install_for_proxies()
             request = self._with_planned_source(request)
-            facts = self._attributes(request)
+            attributes = self._attributes(request)
         except Exception as error:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", error)
             return self.__wrapped__.write(request, *args, **kwargs)
-        with write_context(facts) as enclosure:
-            observed_before = enclosure.observed
+        with write_context(attributes) as context:
+            observed_before = context.observed
             try:
                 result = self.__wrapped__.write(request, *args, **kwargs)
             except BaseException as error:
-                self._record_if_unreached(observer, enclosure, observed_before, request, error)
+                self._record_if_unreached(observer, context, observed_before, request, error)
                 raise
             if not inspect.iscoroutine(result):
-                self._record_if_unreached(
-                    observer, enclosure, observed_before, request, None, result
-                )
+                self._record_if_unreached(observer, context, observed_before, request, None, result)
                 return result
-        return self._await_write(observer, facts, request, result)
+        return self._await_write(observer, attributes, request, result)
 
     async def _await_write(
-        self, observer: Observer, facts: WriteAttributes, request: Any, write: Any
+        self, observer: Observer, attributes: WriteAttributes, request: Any, write: Any
     ) -> Any:
         """Await the write of an async pipeline and observe it until it ends."""
-        with write_context(facts) as enclosure:
-            observed_before = enclosure.observed
+        with write_context(attributes) as context:
+            observed_before = context.observed
             try:
                 result = await write
             except BaseException as error:
-                self._record_if_unreached(observer, enclosure, observed_before, request, error)
+                self._record_if_unreached(observer, context, observed_before, request, error)
                 raise
-            self._record_if_unreached(observer, enclosure, observed_before, request, None, result)
+            self._record_if_unreached(observer, context, observed_before, request, None, result)
             return result
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -135,7 +134,7 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
     def _record_if_unreached(  # noqa: PLR0913, PLR0917 - a call, its arguments and its result
         self,
         observer: Observer,
-        enclosure: WriteContext,
+        context: WriteContext,
         observed_before: int,
         request: Any,
         error: BaseException | None,
@@ -145,16 +144,16 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
 
         Args:
             observer: records the write.
-            enclosure: the context of the write.
+            context: the write context of the write.
             observed_before: the number of writes observed in the context before this one.
             request: the request.
             error: the exception of the write, or None.
             result: the result of the write, or None.
         """
-        if enclosure.observed > observed_before or not observer.is_on():
+        if context.observed > observed_before or not observer.is_on():
             return
         try:
-            in_flight = observer.begin(_intent(observer, enclosure.facts, request))
+            in_flight = observer.begin(_intent(observer, context.attributes, request))
             if _is_delta(request):
                 in_flight.location = location_of(getattr(request, "destination", None))
             if error is None:
@@ -166,18 +165,19 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
                     # through code that is not instrumented.
                     in_flight.landed = Landed.NO
                 observer.fail(in_flight, error)
-            enclosure.observed += 1
+            context.observed += 1
         except Exception as problem:  # noqa: BLE001 - telemetry never changes the write
             report("pipeline", problem)
 
 
-def _intent(observer: Observer, facts: WriteAttributes, request: Any) -> WriteIntent:
+def _intent(observer: Observer, attributes: WriteAttributes, request: Any) -> WriteIntent:
     destination = getattr(request, "destination", None)
     if not isinstance(destination, str | os.PathLike):
         destination = getattr(destination, "table_uri", None)
     location = None if destination is None else os.fspath(destination)
-    return observer.intent(
-        facts,
+    return write_intent(
+        observer.settings,
+        attributes,
         Operation.WRITE if _is_delta(request) else Operation.COPY,
         CacheOperation.WRITE,
         location,

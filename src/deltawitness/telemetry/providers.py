@@ -49,7 +49,7 @@ def loadable_providers(*given: Any) -> tuple[Any, Any, Any]:
             try:
                 with without_tracebacks():
                     load()
-            except Exception as error:  # noqa: BLE001 - whatever a provider's module raises
+            except Exception as error:  # noqa: BLE001 - a provider's module may raise anything
                 print_setup_error(error, variable)
                 chosen = make_noop()
         found.append(chosen)
@@ -73,7 +73,7 @@ def print_setup_error(error: BaseException, variable: str | None = None) -> None
     place = f"{', '.join(names)}: " if names else ""
     sys.stderr.write(
         f"deltawitness: OpenTelemetry cannot be set up: {place}{reason}; no telemetry is exported,"
-        " commits are stamped and the ledger is kept\n"
+        " commits have their metadata and the ledger is written\n"
     )
     sys.stderr.flush()
 

@@ -61,7 +61,7 @@ def main(path: str, exit_code: str, ended_at: str) -> None:
             _export(span_with_exit(document["span"], int(exit_code), int(ended_at)))
         sys.stdout.flush()
         code = 0
-    except BaseException as error:  # noqa: BLE001 - whatever a distribution or an exporter raises
+    except BaseException as error:  # noqa: BLE001 - a distribution or an exporter may raise anything
         reason = str(error) or type(error).__qualname__
         sys.stderr.write(f"{' '.join(reason.split())}\n")
         sys.stderr.flush()
@@ -154,7 +154,7 @@ def _flush(span: ReadableSpan, problems: _Problems) -> None:
         # Span.end() does the same for a span that was started in this process.
         provider.get_tracer(SCOPE_NAME).span_processor.on_end(span)
         provider.force_flush(int(FLUSH_TIMEOUT * 1000))
-    except Exception as error:  # noqa: BLE001 - whatever a distribution or an exporter raises
+    except Exception as error:  # noqa: BLE001 - a distribution or an exporter may raise anything
         problems.add(str(error) or type(error).__qualname__, has_failed=True)
 
 

@@ -1,6 +1,6 @@
 """A file with the run span of a program under `deltawitness run`, from which the command exports the span.
 
-A program cannot see its own exit code, and runs none of our code when SIGKILL or `os._exit()` ends it. So
+A program cannot see its own exit code, and runs no more Python code when SIGKILL or `os._exit()` ends it. So
 the program starts the span of its run, and the command, which waits for the program, ends it. The program
 writes the span to a file when the run starts and again when the run ends. The command adds the exit code
 and exports the span once, by :mod:`deltawitness.telemetry.run_span_export`. The program ends the span

@@ -13,7 +13,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from deltawitness.events import Failed
-from deltawitness.internal_errors import fact
+from deltawitness.internal_errors import guarded_value
 from deltawitness.process_exit import exit_code_of, is_failure
 from deltawitness.redaction import redacted_run
 from deltawitness.semconv import (
@@ -105,7 +105,7 @@ class WriteSpans:
     def close(event: WriteEvent, span: Span) -> None:
         """End the span at the end time of the event, with the attributes of the event."""
         if span.is_recording():
-            span.set_attributes(fact("spans", lambda: event_attributes(event), {}))
+            span.set_attributes(guarded_value("spans", lambda: event_attributes(event), {}))
             if isinstance(event.outcome, Failed):
                 span.set_status(Status(StatusCode.ERROR, event.outcome.message))
         span.end(event.started_at + event.duration_ns)

@@ -105,7 +105,7 @@ def entry_lock(folder: Path, name: str) -> Iterator[None]:
     """
     locks = _locks
     with locks.hold(f"{folder}/{name}") as is_held:
-        # A second open() gets a separate flock and would deadlock with our own.
+        # A second open() gets a separate flock and would deadlock with the first.
         descriptor = None if is_held else _lock_file(locks, folder, name)
         try:
             yield

@@ -46,7 +46,7 @@ from deltawitness.semconv import (
     CacheScope,
     CommitKey,
 )
-from deltawitness.session.sql.write_facts import observe_write
+from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.telemetry.cache_spans import cache_span
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from deltawitness.session.core.frames import derive
 from deltawitness.session.core.private_api import ENGINE_ERROR, FAILED_SOURCE
 from deltawitness.session.proxies import plain
 from deltawitness.session.sql.frame_writer import write_delta
-from deltawitness.session.sql.write_facts import observe_write
+from deltawitness.session.sql.observe_writes import observe_write
 
 if TYPE_CHECKING:
     from datafusion import DataFrame

@@ -10,7 +10,7 @@ from typing import Any
 
 from deltawitness.cache.fingerprint.model import Fingerprint, label
 
-__all__ = ["Miss", "Reason", "differences"]
+__all__ = ["Miss", "MissReason", "differences"]
 
 
 class Miss(StrEnum):
@@ -31,7 +31,7 @@ class Miss(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class MissReason:
     """A reason why an entry is not served.
 
     Attributes:
@@ -46,37 +46,37 @@ class Reason:
         return self.text
 
 
-def differences(stored: Fingerprint, now: Fingerprint) -> tuple[Reason, ...]:
+def differences(stored: Fingerprint, now: Fingerprint) -> tuple[MissReason, ...]:
     """Return the differences of the stored and the current fingerprint; empty if the entry is valid."""
     if stored.key == now.key:
         return ()
     found = tuple(_differences(stored, now))
     # Equal field by field, but with fields of another release (`Fingerprint.unknown`).
     return found or (
-        Reason(Miss.RELEASE_CHANGED, "it was written by another release of deltawitness"),
+        MissReason(Miss.RELEASE_CHANGED, "it was written by another release of deltawitness"),
     )
 
 
-def _differences(stored: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+def _differences(stored: Fingerprint, now: Fingerprint) -> Iterator[MissReason]:
     if stored.plan_hash != now.plan_hash:
         is_shape = stored.plan_shape_hash != now.plan_shape_hash
         what = "the query changed" if is_shape else "the same query with other literals"
-        yield Reason(Miss.PLAN_CHANGED, f"plan changed: {what}")
+        yield MissReason(Miss.PLAN_CHANGED, f"plan changed: {what}")
     if stored.schema_hash != now.schema_hash:
-        yield Reason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(stored, now)}")
+        yield MissReason(Miss.SCHEMA_CHANGED, f"schema changed: {_columns_changed(stored, now)}")
     yield from _tables_changed(stored, now)
-    yield from _inputs_changed("file", _files_by_place(stored), _files_by_place(now))
+    yield from _inputs_changed("file", _files_by_path(stored), _files_by_path(now))
     yield from _inputs_changed("source", _by_name(stored.ways), _by_name(now.ways))
     yield from _inputs_changed("in-memory table", _by_name(stored.data), _by_name(now.data))
     yield from _functions_changed(stored, now)
     if changed := sorted({each.name for each in {*stored.settings} ^ {*now.settings}}):
-        yield Reason(Miss.SETTING_CHANGED, f"setting changed: {', '.join(changed)}")
+        yield MissReason(Miss.SETTING_CHANGED, f"setting changed: {', '.join(changed)}")
     if stored.engine != now.engine:
         text = f"release changed: {stored.engine or 'none'} -> {now.engine or 'none'}"
-        yield Reason(Miss.RELEASE_CHANGED, text)
+        yield MissReason(Miss.RELEASE_CHANGED, text)
     if stored.version != now.version:
         text = f"version changed: {stored.version or 'none'} -> {now.version or 'none'}"
-        yield Reason(Miss.VERSION_CHANGED, text)
+        yield MissReason(Miss.VERSION_CHANGED, text)
 
 
 def _columns_changed(stored: Fingerprint, now: Fingerprint) -> str:
@@ -96,7 +96,7 @@ def _columns_changed(stored: Fingerprint, now: Fingerprint) -> str:
     return "; ".join(changes) or "the order or the nullability of its columns"
 
 
-def _tables_changed(stored: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+def _tables_changed(stored: Fingerprint, now: Fingerprint) -> Iterator[MissReason]:
     before = _distinct_keys((each.table_id, each.name) for each in stored.tables)
     before_by_key = dict(zip(before, stored.tables, strict=True))
     for key, each in zip(
@@ -104,25 +104,25 @@ def _tables_changed(stored: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
     ):
         previous = before_by_key.pop(key, None)
         if previous is None:
-            yield Reason(
+            yield MissReason(
                 Miss.INPUT_CHANGED, f"input changed: {label(each.name)} was not read before"
             )
         elif previous.identity != each.identity:
-            yield Reason(Miss.INPUT_CHANGED, f"input changed: {label(each.name)} was recreated")
+            yield MissReason(Miss.INPUT_CHANGED, f"input changed: {label(each.name)} was recreated")
         elif previous.version != each.version:
             text = f"input changed: {label(each.name)} {previous.version} -> {each.version}"
-            yield Reason(Miss.INPUT_CHANGED, text)
+            yield MissReason(Miss.INPUT_CHANGED, text)
         elif previous.commit != each.commit:
             text = (
                 f"input changed: {label(each.name)} was restored or recreated;"
                 f" version {each.version} now has other content"
             )
-            yield Reason(Miss.INPUT_CHANGED, text)
+            yield MissReason(Miss.INPUT_CHANGED, text)
     for each in before_by_key.values():
-        yield Reason(Miss.INPUT_CHANGED, f"input changed: {label(each.name)} is no longer read")
+        yield MissReason(Miss.INPUT_CHANGED, f"input changed: {label(each.name)} is no longer read")
 
 
-def _functions_changed(stored: Fingerprint, now: Fingerprint) -> Iterator[Reason]:
+def _functions_changed(stored: Fingerprint, now: Fingerprint) -> Iterator[MissReason]:
     before = {each.name: each.version for each in stored.functions}
     after = {each.name: each.version for each in now.functions}
     for name in dict.fromkeys((*before, *after)):
@@ -130,7 +130,7 @@ def _functions_changed(stored: Fingerprint, now: Fingerprint) -> Iterator[Reason
             text = (
                 f"function changed: {name} {before.get(name, 'none')} -> {after.get(name, 'none')}"
             )
-            yield Reason(Miss.FUNCTION_CHANGED, text)
+            yield MissReason(Miss.FUNCTION_CHANGED, text)
 
 
 def _distinct_keys(keys: Iterable[Any]) -> list[Any]:
@@ -147,11 +147,13 @@ def _by_name(parts: tuple[Any, ...]) -> dict[Any, Any]:
     return dict(zip(_distinct_keys(each.name for each in parts), parts, strict=True))
 
 
-def _files_by_place(fingerprint: Fingerprint) -> dict[Any, Any]:
+def _files_by_path(fingerprint: Fingerprint) -> dict[Any, Any]:
     return {(each.place, each.source): each for each in fingerprint.files}
 
 
-def _inputs_changed(kind: str, before: dict[Any, Any], after: dict[Any, Any]) -> Iterator[Reason]:
+def _inputs_changed(
+    kind: str, before: dict[Any, Any], after: dict[Any, Any]
+) -> Iterator[MissReason]:
     shown_as = str if kind == "file" else label
     added = [each.name for key, each in after.items() if key not in before]
     gone = [each.name for key, each in before.items() if key not in after]
@@ -161,7 +163,7 @@ def _inputs_changed(kind: str, before: dict[Any, Any], after: dict[Any, Any]) ->
             shown = ", ".join(map(shown_as, names[:_SHOWN])) + (
                 ", ..." if len(names) > _SHOWN else ""
             )
-            yield Reason(Miss.INPUT_CHANGED, f"input changed: {kind} {what}: {shown}")
+            yield MissReason(Miss.INPUT_CHANGED, f"input changed: {kind} {what}: {shown}")
 
 
 _SHOWN = 5

@@ -7,7 +7,7 @@ whether the values are combined into the same rows.
 Which values are equal:
 
 - NULL equals only NULL, at every depth: not an empty text, an empty list, a struct of NULLs or NaN;
-- all NaNs are equal, whatever their bits; -0.0 equals 0.0; the infinities equal themselves;
+- all NaNs are equal, with any bits; -0.0 equals 0.0; the infinities equal themselves;
 - integers are equal by value in all widths, and so are floats; uint64 is a separate kind;
 - decimals are equal by their digits at their scale;
 - timestamps are equal by their microseconds; having a time zone matters, which one does not;
@@ -15,7 +15,7 @@ Which values are equal:
 - text and binary are equal by their bytes, but text never equals binary; a dictionary equals its
   decoded values;
 - lists are equal by their members in order, maps by their entries in order, structs by their fields
-  in order, whatever the fields' names.
+  in order, with any field names.
 
 Column names count, column order does not.
 """

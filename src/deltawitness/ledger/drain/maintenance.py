@@ -142,8 +142,8 @@ def _acquire(root: LedgerRoot, table: LedgerTable) -> int | None:
 
 def _release(root: LedgerRoot, table: LedgerTable, taken: int) -> None:
     def free(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-        is_ours = opened.transaction_version(LEASE_APP_ID) == taken
-        return table.schema.empty_table(), {LEASE_APP_ID: taken + 1} if is_ours else {}
+        is_own = opened.transaction_version(LEASE_APP_ID) == taken
+        return table.schema.empty_table(), {LEASE_APP_ID: taken + 1} if is_own else {}
 
     append(root, table, free)
 

@@ -15,7 +15,7 @@ class UnrecordedWrite:
 
     Attributes:
         table_uri: location of the table.
-        write_id: the write id of its row; a hash of the commit if the commit has none of ours.
+        write_id: the write id of its row; a hash of the commit if the commit has none.
         versions: the versions it committed.
         operation: its operation, according to the commit.
         run_id: its run, if it was observed.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["IndexedRow", "InventoryIndex", "index_inventory", "indexed_ids", "newest_versions"]
 
 CLOCK_SKEW = 2_000_000
-"""Microseconds by which a commit's time may lie outside of its operation's interval, because
+"""Microseconds by which a commit's time may be outside of its operation's interval, because
 engines round times."""
 
 MAX_NAMED_IDS = 1000
@@ -67,7 +67,7 @@ class IndexedRow:
     def may_have_made(self, commit: Commit) -> bool:
         """Return whether the row may describe a commit with its run and time but another write id.
 
-        A caller may have set its own write id instead of ours. A commit with an id of our form
+        A caller may have set its own write id. A commit with an id in deltawitness's form
         belongs to the write with that id only.
         """
         if not self.is_observed or commit.is_named or commit.time is None:

@@ -34,7 +34,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """`(table, done, of)`: called now and then with the number of commits read of a table's log."""
 
 FOREIGN = "foreign:"
-"""Prefix of the write id of a commit without one of ours. A caller's own id may be on many
+"""Prefix of the write id of a commit without one of deltawitness. A caller's own id may be on many
 commits."""
 
 READERS = 16
@@ -68,7 +68,7 @@ class Commit:
         row_id: the write id of its row, if the row is made from the log.
         ids: every write id that identifies it.
         is_witnessed: whether it has our metadata.
-        is_named: whether it has a write id of our form, and so belongs to that write only.
+        is_named: whether it has a write id in deltawitness's form, and so belongs to that write only.
         time: milliseconds since the Unix epoch; None if the commit has no time.
         metrics: its metrics; empty if the commit has a row already.
         name: the table's name in its metadata before this commit.
@@ -239,9 +239,9 @@ def _commit(
 
 
 def _own_id(info: CommitMetadata) -> str | None:
-    """Return the write id of ours in a commit; its mirror where the caller has set another id."""
+    """Return deltawitness's write id in a commit; its mirror where the caller has set another id."""
     flat = info.metadata.get(CommitKey.WRITE_ID)
-    # The id other than the flat one is the mirrored one, which is ours.
+    # The id other than the flat one is the mirrored one, which is deltawitness's.
     ids = sorted(info.write_ids, key=lambda name: name == flat)
     return next((name for name in ids if _ID.fullmatch(name)), None)
 

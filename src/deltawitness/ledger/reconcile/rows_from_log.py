@@ -51,24 +51,24 @@ def row_from_log(
         settings: whether table ids are keyed, and which table names may be recorded.
     """
     first, info = commits[0], commits[0].info
-    said = info.witness
+    keys = info.witness
     operation = operation_of(info.operation)
     versions = [commit.version for commit in commits]
-    trace = _TRACEPARENT.fullmatch(_text(said.get(CommitKey.TRACEPARENT)) or "")
-    key = _text(said.get(CommitKey.CACHE_KEY))
+    trace = _TRACEPARENT.fullmatch(_text(keys.get(CommitKey.TRACEPARENT)) or "")
+    key = _text(keys.get(CommitKey.CACHE_KEY))
     named = None if operation in _CREATING else name
     return {
         "event_time": now_ns() // 1000 if first.time is None else first.time * 1000,
-        "run_id": _plain(said.get(CommitKey.RUN_ID)),
+        "run_id": _plain(keys.get(CommitKey.RUN_ID)),
         "write_id": first.row_id,
         "trace_id": trace and trace[1],
         "span_id": trace and trace[2],
         "operation": operation.value if operation else _label(info.operation),
         "cache_operation": cache_operation_of(
-            info.operation, said.get(CommitKey.CACHE_OPERATION)
+            info.operation, keys.get(CommitKey.CACHE_OPERATION)
         ).value,
-        "scope": _scope(said.get(CommitKey.CACHE_SCOPE)),
-        "policy": _label(said.get(CommitKey.CACHE_POLICY)) or POLICY_UNMANAGED,
+        "scope": _scope(keys.get(CommitKey.CACHE_SCOPE)),
+        "policy": _label(keys.get(CommitKey.CACHE_POLICY)) or POLICY_UNMANAGED,
         "key": None if key is None else key_hash(key),
         "result": CacheResult.WRITE.value,
         "table_uri": target.uri,
@@ -77,14 +77,14 @@ def row_from_log(
         "version": versions[-1],
         "versions": versions,
         "mode": _mode(info.operation_parameters.get("mode")),
-        "schema_hash": _plain(said.get(CommitKey.SCHEMA_HASH)),
-        "plan_hash": _plain(said.get(CommitKey.PLAN_HASH)),
-        "plan_shape_hash": _plain(said.get(CommitKey.PLAN_SHAPE_HASH)),
-        "inputs": _inputs(said.get(CommitKey.INPUTS)),
-        "run_inputs": _inputs(said.get(CommitKey.RUN_INPUTS)),
+        "schema_hash": _plain(keys.get(CommitKey.SCHEMA_HASH)),
+        "plan_hash": _plain(keys.get(CommitKey.PLAN_HASH)),
+        "plan_shape_hash": _plain(keys.get(CommitKey.PLAN_SHAPE_HASH)),
+        "inputs": _inputs(keys.get(CommitKey.INPUTS)),
+        "run_inputs": _inputs(keys.get(CommitKey.RUN_INPUTS)),
         **_metrics(commits),
         "engine": (_text(info.engine_info) or "")[:_ENGINE_LENGTH] or None,
-        "witness_version": _plain(said.get(CommitKey.WITNESS_VERSION)),
+        "witness_version": _plain(keys.get(CommitKey.WITNESS_VERSION)),
         "source": Source.RECONCILED.value,
     }
 
@@ -96,8 +96,8 @@ def _metrics(commits: Sequence[Commit]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if abs(count) < _COUNT_LIMIT}
 
 
-def _inputs(said: object) -> list[Row] | None:
-    reads = said if isinstance(said, list) else []
+def _inputs(value: object) -> list[Row] | None:
+    reads = value if isinstance(value, list) else []
     return [
         {"table_id": _plain(read.get("table_id")), "uri": None, "version": _count(read["version"])}
         for read in reads
@@ -110,32 +110,32 @@ def _count(value: object) -> int | None:
     return value if is_count and isinstance(value, int) else None
 
 
-def _mode(said: object) -> str | None:
+def _mode(value: object) -> str | None:
     """Return a save mode in the spelling of `write_deltalake`.
 
     >>> _mode("ErrorIfExists"), _mode("Append"), _mode(None)
     ('error', 'append', None)
     """
-    mode = _label(said)
+    mode = _label(value)
     return None if mode is None else _MODES.get(mode.lower(), mode.lower())
 
 
-def _scope(said: object) -> str:
-    is_known = isinstance(said, str) and said in set(CacheScope)
-    return str(said) if is_known else CacheScope.DATASET.value
+def _scope(value: object) -> str:
+    is_known = isinstance(value, str) and value in set(CacheScope)
+    return str(value) if is_known else CacheScope.DATASET.value
 
 
-def _text(said: object) -> str | None:
+def _text(value: object) -> str | None:
     # A string column cannot hold a lone surrogate.
-    return said.encode("utf-8", "replace").decode() if isinstance(said, str) else None
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
-def _label(said: object) -> str | None:
-    text = _text(said)
+def _label(value: object) -> str | None:
+    text = _text(value)
     return None if text is None else redact_label(text)
 
 
-def _plain(said: object) -> str | None:
+def _plain(value: object) -> str | None:
     """Return an id or a hash; redact a text of any other form, which a caller may have set."""
-    text = _text(said)
+    text = _text(value)
     return text if text is None or _PLAIN.fullmatch(text) else redact_text(text)

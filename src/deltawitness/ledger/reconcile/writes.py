@@ -12,7 +12,7 @@ from deltawitness.ledger.reconcile.log_reader import Commit
 __all__ = ["Write", "writes_of"]
 
 MAX_CLOCK_AHEAD_MS = 86_400_000
-"""Milliseconds that a commit may lie in the future; the time of a later one is taken as wrong."""
+"""Milliseconds by which a commit's time may be in the future; the time of a later one is taken as wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,17 +228,17 @@ def adopt_batches(
         OSError: a folder cannot be read.
     """
     homes = _spools_in(folder, exclude)
-    for few in (homes[first : first + most] for first in range(0, len(homes), most)):
+    for batch in (homes[first : first + most] for first in range(0, len(homes), most)):
         with ExitStack() as locks:
-            ours = [
+            adopted = [
                 home
-                for home in few
+                for home in batch
                 if locks.enter_context(_try_lock(home)) and not is_supervised(home)
             ]
-            if ours:
-                yield [AbandonedSpool(home, _segments_in(home)) for home in ours]
-        for home in few:
-            if home not in ours and _is_half_deleted(home):
+            if adopted:
+                yield [AbandonedSpool(home, _segments_in(home)) for home in adopted]
+        for home in batch:
+            if home not in adopted and _is_half_deleted(home):
                 delete_spool(home)
     for home in folder.glob(f"{NEW}*"):
         if _is_old(home):  # its process died before the rename
@@ -256,8 +256,8 @@ def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
         OSError: a folder cannot be read.
     """
     for home in _spools_in(folder, exclude):
-        with _try_lock(home) as is_ours:
-            if (is_ours and not is_supervised(home)) or _is_half_deleted(home):
+        with _try_lock(home) as is_locked:
+            if (is_locked and not is_supervised(home)) or _is_half_deleted(home):
                 return True
     return any(map(_is_old, folder.glob(f"{NEW}*")))
 
@@ -297,7 +297,7 @@ def _write_ids(path: Path) -> set[str]:
 
 
 def _other_write_id(line: Record) -> str | None:
-    """Return the write id that the caller set in the commit instead of ours, if any."""
+    """Return the write id that the caller set in the commit in place of deltawitness's, if any."""
     if line.kind != RecordKind.PROVISIONAL or b'"_mark":"%b"' % line.key.encode() in line.body:
         return None
     write_id = json.loads(line.body).get("_mark")

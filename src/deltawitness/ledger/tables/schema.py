@@ -65,7 +65,7 @@ class ColumnKind(StrEnum):
     """Tables with the versions that were read."""
     TALLIES = "tallies"
     """Counts by operation and result."""
-    FACTS = "facts"
+    PAIRS = "pairs"
     """Name-value pairs."""
 
 
@@ -89,7 +89,7 @@ def _arrow_type(kind: ColumnKind) -> pa.DataType:
         ColumnKind.TALLIES: pa.list_(
             pa.struct([("operation", text), ("result", text), ("count", count)])
         ),
-        ColumnKind.FACTS: pa.list_(pa.struct([("name", text), ("value", text)])),
+        ColumnKind.PAIRS: pa.list_(pa.struct([("name", text), ("value", text)])),
     }[kind]
 
 
@@ -261,7 +261,7 @@ RUNS = LedgerTable(
         ("witness_version", ColumnKind.TEXT, "version of deltawitness"),
         (
             "attributes",
-            ColumnKind.FACTS,
+            ColumnKind.PAIRS,
             "the caller's own facts about the run",
         ),
         ("files_deleted", ColumnKind.COUNT, "files that VACUUMs deleted"),

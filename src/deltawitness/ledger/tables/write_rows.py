@@ -39,7 +39,7 @@ from deltawitness.events import (
     WriteEvent,
     WriteIntent,
 )
-from deltawitness.internal_errors import fact
+from deltawitness.internal_errors import guarded_value
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.locations import canonical_uri
 from deltawitness.redaction import key_hash, message_for_ledger, redact_label
@@ -116,18 +116,18 @@ def event_row(
         "result": event.result.value,
         "table_uri": None
         if location is None
-        else fact("ledger", lambda: ledger_uri(location), None),
+        else guarded_value("ledger", lambda: ledger_uri(location), None),
         "table_id": redacted.table_id,
-        "inputs": fact(
+        "inputs": guarded_value(
             "ledger", lambda: _inputs(event.intent.inputs, redacted.intent.inputs), None
         ),
-        "run_inputs": fact(
+        "run_inputs": guarded_value(
             "ledger", lambda: _inputs(event.intent.run_inputs, redacted.intent.run_inputs), None
         ),
         "duration_ms": event.duration_ns / _NANOSECONDS_PER_MS,
         **_outcome_columns(event, messages),
-        "thread": fact("ledger", lambda: _thread(event), None),
-        **fact("ledger", process_columns, {}),
+        "thread": guarded_value("ledger", lambda: _thread(event), None),
+        **guarded_value("ledger", process_columns, {}),
         "pid": event.pid,
         "source": Source.OBSERVED.value,
     }
@@ -178,7 +178,7 @@ def _outcome_columns(event: WriteEvent, messages: LedgerMessages) -> Row:
             return {
                 "error_type": failed.error_type.value,
                 "exception_type": failed.exception_type,
-                "error_message": fact(
+                "error_message": guarded_value(
                     "ledger", lambda: message_for_ledger(failed.message, messages), None
                 ),
                 "landed": failed.landed.value,

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from deltawitness.commit.private_api import storage_options_of
 from deltawitness.events import InputVersion
+from deltawitness.locations import table_id
 from deltawitness.session.core.private_api import SCAN
 from deltawitness.session.core.tokens import quote_identifier
 
-__all__ = ["Registered", "Snapshot", "TableName", "inputs_of", "is_printed_as", "scanned_names"]
+if TYPE_CHECKING:
+    from datafusion import SessionContext
+    from datafusion.catalog import Table
+    from deltalake import DeltaTable
+
+__all__ = [
+    "Registered",
+    "Snapshot",
+    "TableName",
+    "View",
+    "inputs_of",
+    "is_printed_as",
+    "scanned_names",
+]
 
 
 class TableName(NamedTuple):
@@ -49,6 +64,30 @@ class Registered:
     fixed: bool = False
     defaults: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, name: TableName, table: DeltaTable, *, fixed: bool, defaults: Mapping[str, str]
+    ) -> Registered:
+        """Return the registration of an open table at its current version.
+
+        Args:
+            name: the name.
+            table: the open table.
+            fixed: whether the table is registered at a fixed version.
+            defaults: SQL of the columns' default values, by column.
+        """
+        uri = table.table_uri
+        return cls(
+            name=name,
+            uri=uri,
+            storage_options=storage_options_of(table),
+            version=table.version(),
+            table_id=table_id(uri),
+            identity=str(table.metadata().id),
+            fixed=fixed,
+            defaults=defaults,
+        )
+
     def is_same_version(self, other: Registered) -> bool:
         """Return whether both are one version of one table; a recreated table is another table."""
         return (self.table_id, self.identity, self.version) == (
@@ -60,6 +99,27 @@ class Registered:
     def as_input(self) -> InputVersion:
         """Return the table's version as an input of a write."""
         return InputVersion(self.table_id, self.version, self.uri)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A view over Delta tables, which is replaced when one of the tables has a new version.
+
+    Attributes:
+        name: the view's name.
+        reads: the names of the Delta tables that it reads, each with the table's id, and names of a
+            cache, with None.
+        make: plans the view over the current versions; its other names resolve as when the view was
+            created.
+    """
+
+    name: TableName
+    reads: Mapping[TableName, str | None]
+    make: Callable[[SessionContext], Table]
+
+    def reads_table(self, entry: Registered) -> bool:
+        """Return whether the view reads a Delta table, by the table's id or by its name."""
+        return entry.name in self.reads or entry.table_id in self.reads.values()
 
 
 class Snapshot:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from deltawitness.commit.private_api import storage_options_of
 from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
@@ -18,9 +16,9 @@ from deltawitness.locations import table_id
 from deltawitness.session.core.cache_links import CacheLinks
 from deltawitness.session.core.private_api import FILE_CACHE_LIMIT, NAME_UNKNOWN
 from deltawitness.session.core.registrations import record_registration
-from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
+from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, View, scanned_names
 from deltawitness.session.core.table_providers import provider_of
-from deltawitness.session.core.tokens import Words, folded, quote_identifier
+from deltawitness.session.core.tokens import quote_identifier, reference_parts
 from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
@@ -48,27 +46,6 @@ were created earlier may still read them."""
 
 MAX_SWAP_RETRIES = 1000
 """Maximum number of retries of planning while tables are replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A view over Delta tables, which is replaced when one of the tables has a new version.
-
-    Attributes:
-        name: the view's name.
-        reads: the names of the Delta tables that it reads, each with the table's id, and names of a
-            cache, with None.
-        make: plans the view over the current versions; its other names resolve as when the view was
-            created.
-    """
-
-    name: TableName
-    reads: Mapping[TableName, str | None]
-    make: Callable[[SessionContext], Table]
-
-    def reads_table(self, entry: Registered) -> bool:
-        """Return whether the view reads a Delta table, by the table's id or by its name."""
-        return entry.name in self.reads or entry.table_id in self.reads.values()
 
 
 class Session:
@@ -209,7 +186,7 @@ class Session:
         Up to three dotted identifiers are a path, and unquoted ones are folded to lower case. Any
         other text is one name, used unchanged.
         """
-        return self.full_name(ctx, _parts_of(name, normalize=True))
+        return self.full_name(ctx, reference_parts(name))
 
     # --- changes -----------------------------------------------------------------------------------
 
@@ -271,7 +248,7 @@ class Session:
         if not is_registered:
             unpatched(ctx, "register_table")(name.sql(), provider_of(table))
         provider = ctx.table_provider(name.sql())
-        entry = _registered(name, table, fixed=fixed, defaults=defaults or {})
+        entry = Registered.of(name, table, fixed=fixed, defaults=defaults or {})
         with self._lock:
             self.record_change(name)
             self.snapshot = self.snapshot.with_entry(entry)
@@ -373,7 +350,7 @@ class Session:
                 self._publish(ctx, entry, table)
 
     def _publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> None:
-        after = _registered(entry.name, table, fixed=False, defaults=entry.defaults)
+        after = Registered.of(entry.name, table, fixed=False, defaults=entry.defaults)
         with self._lock:
             current = self.snapshot.get(entry.name)
             if current is None or current.table_id != entry.table_id:
@@ -638,33 +615,6 @@ class Session:
         """Return whether the names in a view still resolve to the Delta tables that it reads."""
         reads = ((self.snapshot.get(name), table) for name, table in view.reads.items() if table)
         return all(entry is not None and entry.table_id == table for entry, table in reads)
-
-
-def _registered(
-    name: TableName, table: DeltaTable, *, fixed: bool, defaults: Mapping[str, str]
-) -> Registered:
-    uri = table.table_uri
-    return Registered(
-        name=name,
-        uri=uri,
-        storage_options=storage_options_of(table),
-        version=table.version(),
-        table_id=table_id(uri),
-        identity=str(table.metadata().id),
-        fixed=fixed,
-        defaults=defaults,
-    )
-
-
-def _parts_of(name: str, *, normalize: bool) -> tuple[str, ...]:
-    if name.isascii() and name.isidentifier():
-        return (folded(name) if normalize else name,)
-    try:
-        words = Words(name, normalize=normalize)
-        parts = words.reference()
-    except StatementError:
-        return (name,)
-    return parts if words.at_end and len(parts) <= len(TableName._fields) else (name,)
 
 
 _ATTRIBUTE = "_deltawitness_session"

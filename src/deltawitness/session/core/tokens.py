@@ -25,7 +25,11 @@ __all__ = [
     "first_word",
     "folded",
     "quote_identifier",
+    "reference_parts",
 ]
+
+MAX_NAME_PARTS = 3
+"""Parts of a table's full name: catalog, schema and table."""
 
 _FIRST_WORD = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]+|\()", re.DOTALL)
 
@@ -359,3 +363,19 @@ class Words:
         # The actual token may be a literal, so the message has only its position.
         msg = f"the statement cannot be read: expected {wanted} at character {self.position + 1}"
         raise StatementError(msg)
+
+
+def reference_parts(name: str) -> tuple[str, ...]:
+    """Return the normalized parts of a table reference; a text that is none is one part, unchanged.
+
+    >>> reference_parts('Sales."Orders"'), reference_parts("a b")
+    (('sales', 'Orders'), ('a b',))
+    """
+    if name.isascii() and name.isidentifier():
+        return (folded(name),)
+    try:
+        words = Words(name, normalize=True)
+        parts = words.reference()
+    except StatementError:
+        return (name,)
+    return parts if words.at_end and len(parts) <= MAX_NAME_PARTS else (name,)

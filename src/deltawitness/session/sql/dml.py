@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.failed_writes import publish_after_failure
-from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frame_attributes import attributes_of_frame
 from deltawitness.session.core.frames import FrameState
 from deltawitness.session.core.private_api import (
     OUTER_REFERENCE,
@@ -52,8 +52,8 @@ from deltawitness.session.sql.merge_apply import (
 )
 from deltawitness.session.sql.merge_parser import Merge
 from deltawitness.session.sql.name_binding import BoundCall, Planner, check_same_plan
+from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.plan_shapes import DeleteShape, UpdateShape
-from deltawitness.session.sql.write_facts import observe_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -252,10 +252,10 @@ class _Run:
             spelling=planner.spelling(),
         )
         merge = merge.with_defaults(self.entry.defaults)
-        facts = attributes_of_frame(
+        attributes = attributes_of_frame(
             below, self.state, clauses=merge.clauses_text, reads=(self.entry.as_input(),)
         )
-        with observe_write(facts):
+        with observe_write(attributes):
             return execute_merge(merge, planner, self.table, _frame(self.ctx, below))
 
     # --- UPDATE ------------------------------------------------------------------------------------

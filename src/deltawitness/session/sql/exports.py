@@ -17,9 +17,10 @@ from deltawitness.forks import importing
 from deltawitness.internal_errors import guard, report
 from deltawitness.locations import local_path
 from deltawitness.observe import Observer
+from deltawitness.observe.write_template import write_intent
 from deltawitness.semconv import CacheOperation, Operation
 from deltawitness.session.core.filter_fallback import call_frame
-from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frame_attributes import attributes_of_frame
 from deltawitness.session.core.frames import FrameState, attach_state, state_of
 from deltawitness.session.core.private_api import wrapped_plan
 from deltawitness.session.core.unpatched import unpatched
@@ -86,8 +87,10 @@ def run_export(
 
 
 def _begin(observer: Observer, frame: DataFrame, location: str) -> InFlightWrite:
-    facts = attributes_of_frame(frame, state_of(frame), schema=frame.schema())
-    intent = observer.intent(facts, Operation.COPY, CacheOperation.WRITE, location)
+    attributes = attributes_of_frame(frame, state_of(frame), schema=frame.schema())
+    intent = write_intent(
+        observer.settings, attributes, Operation.COPY, CacheOperation.WRITE, location
+    )
     return observer.begin(intent)
 
 

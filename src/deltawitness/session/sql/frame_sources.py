@@ -13,7 +13,7 @@ from deltawitness.hashing import plan_text
 from deltawitness.internal_errors import report
 from deltawitness.observe import current_observer
 from deltawitness.observe.run_reads import record_reads
-from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frame_attributes import attributes_of_frame
 from deltawitness.session.core.frames import state_of
 from deltawitness.session.sql.plan_metrics import operator_metrics
 from deltawitness.session.sql.source_metrics import FrameMetrics

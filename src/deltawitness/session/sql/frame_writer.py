@@ -13,14 +13,14 @@ from deltawitness.exceptions import StatementError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteResult
 from deltawitness.session.core.failed_writes import publish_after_failure
-from deltawitness.session.core.frame_facts import attributes_of_frame
+from deltawitness.session.core.frame_attributes import attributes_of_frame
 from deltawitness.session.core.frames import FrameState, state_of
 from deltawitness.session.core.private_api import OVERWRITE_REFUSED, REPLACE_REFUSED
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.generated_columns import generated_columns
+from deltawitness.session.sql.observe_writes import observe_write, report_if_unreached
 from deltawitness.session.sql.plan_metrics import with_operator_metrics
-from deltawitness.session.sql.write_facts import observe_write, report_if_unreached
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,7 +93,7 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
         description: a new table's description.
         target_file_size: target size of each file in bytes.
         writer_properties: delta-rs's `WriterProperties`.
-        commit_properties: delta-rs's `CommitProperties`; its metadata takes precedence over ours.
+        commit_properties: delta-rs's `CommitProperties`; its metadata takes precedence over deltawitness's.
         post_commithook_properties: delta-rs's `PostCommitHookProperties`.
 
     Returns:
@@ -150,16 +150,16 @@ def _write(
     source = frame if state is None else coerce(state.ctx, frame)
     given = {key: value for key, value in arguments.items() if value is not None}
     with handles.lease(uri, options) as table:
-        facts = attributes_of_frame(frame, state, schema=source.schema())
+        attributes = attributes_of_frame(frame, state, schema=source.schema())
         if table is not None and mode is WriteMode.IGNORE:
-            with observe_write(facts):
+            with observe_write(attributes):
                 write_deltalake(table, source, mode="ignore")  # reads neither argument
             return WriteResult(format=WriteFormat.DELTA, mode=mode, skipped=True)
         reported = report_if_unreached(uri, mode.value, table)
         receipt_id = new_id()
         if table is None:
             given["commit_properties"] = with_receipt_id(given.get("commit_properties"), receipt_id)
-        with observe_write(facts), with_operator_metrics(source) as rows, reported:
+        with observe_write(attributes), with_operator_metrics(source) as rows, reported:
             target = uri if table is None else table
             write_deltalake(target, rows, mode=mode.value, storage_options=options, **given)
         if table is not None:

@@ -20,7 +20,7 @@ from deltawitness.events import InputVersion
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.frames import FrameState, PlainQuery, attach_state, state_of
 from deltawitness.session.core.private_api import UNOPTIMIZED, VIEW_OF_FRAME
-from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, scanned_names
+from deltawitness.session.core.snapshot import Registered, Snapshot, TableName, View, scanned_names
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import reads_urls
 from deltawitness.session.core.tokens import Spelling, Words, folded
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datafusion.plan import LogicalPlan
     from deltalake import DeltaTable
 
-    from deltawitness.session.core.state import Session, View
+    from deltawitness.session.core.state import Session
 
 __all__ = ["BoundCall", "Planner", "TextOrigin", "bind", "check_same_plan", "reads_of_named"]
 

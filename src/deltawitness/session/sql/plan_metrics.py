@@ -36,7 +36,7 @@ def with_operator_metrics(frame: DataFrame) -> Iterator[Any]:
     observer = current_observer()
     if observer is None or not observer.settings.capture_plan_metrics or not observer.is_on():
         context = current_write_context()
-        if context is None or not context.facts.inputs:
+        if context is None or not context.attributes.inputs:
             yield frame
             return
         with read_in_background(frame) as rows:
@@ -47,7 +47,7 @@ def with_operator_metrics(frame: DataFrame) -> Iterator[Any]:
     try:
         context = current_write_context()
         # The plan's hash identifies the write.
-        plan_hash = None if context is None else context.facts.plan_hash
+        plan_hash = None if context is None else context.attributes.plan_hash
         record_operators(observer, operator_metrics(frame), plan_hash)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("plan_metrics", error)

@@ -51,8 +51,8 @@ from deltawitness.session.sql.dml import Dml, check_same_table, is_dml, target_o
 from deltawitness.session.sql.exports import CopyTo
 from deltawitness.session.sql.frame_writer import write_delta
 from deltawitness.session.sql.name_binding import BoundCall, TextOrigin, bind, reads_of_named
+from deltawitness.session.sql.observe_writes import observe_write
 from deltawitness.session.sql.statement_runs import Statement, TrackedStatement
-from deltawitness.session.sql.write_facts import observe_write
 
 if TYPE_CHECKING:
     from datafusion import DataFrame

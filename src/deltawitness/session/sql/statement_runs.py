@@ -16,7 +16,7 @@ from deltawitness.exceptions import RepeatedStatementWarning, StatementError
 from deltawitness.observe import Observer, current_observer, flush
 from deltawitness.observe.write_watch import watch_writes
 from deltawitness.semconv import Operation
-from deltawitness.session.sql.write_facts import report_if_unreached
+from deltawitness.session.sql.observe_writes import report_if_unreached
 from deltawitness.stack_level import stack_level_of_program
 
 if TYPE_CHECKING:

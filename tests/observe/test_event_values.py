@@ -1,4 +1,4 @@
-"""A fact of an event that cannot be determined is left out, and the rest of the event is delivered."""
+"""A value of an event that cannot be determined is left out, and the rest of the event is delivered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deltawitness.testing import InMemoryTelemetry, capture_writes
 
 DATA = pa.table({"x": [1, 2]})
 
-FACTS = [
+VALUES = [
     # Functions that determine a part of an event; each is made to raise in turn.
     "deltawitness.observe.completion.schema_hash",
     "deltawitness.observe.completion.table_id",
@@ -64,13 +64,13 @@ ACTS = {
 
 
 def broken(*_, **__):
-    msg = "this fact cannot be had"
+    msg = "this value cannot be determined"
     raise ValueError(msg)
 
 
 @pytest.mark.internal_errors
-@pytest.mark.parametrize("fact", FACTS)
-def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch):
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_that_cannot_be_determined_is_left_out(value, tmp_path, monkeypatch):
     """Each write still has its sink call, span with outcome, log record, metric and ledger row."""
     uri = str(tmp_path / "t")
     write_deltalake(uri, DATA)
@@ -81,7 +81,7 @@ def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch
         sinks=[delivered.append],
         **telemetry.providers(),
     )
-    monkeypatch.setattr(fact, broken)
+    monkeypatch.setattr(value, broken)
     with capture_writes() as writes:
         for act, _ in ACTS.values():
             act(uri)
@@ -91,7 +91,7 @@ def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch
     assert [event.result.value for event in delivered] == expected
     spans = [span for span in telemetry.spans() if span.name.split()[0] != "t"]
     assert len(spans) == len(ACTS)
-    if not fact.endswith("event_attributes"):
+    if not value.endswith("event_attributes"):
         assert [span.attributes["cache.result"] for span in spans] == expected
     names = [record.log_record.event_name for record in telemetry.log_records()]
     assert names.count("deltawitness.write") == len(ACTS)
@@ -100,11 +100,11 @@ def test_a_fact_that_cannot_be_had_costs_only_itself(fact, tmp_path, monkeypatch
     monkeypatch.undo()
     rows = Ledger(tmp_path / "cache").inventory().select("result").to_pylist()
     assert sorted(row["result"] for row in rows) == sorted(expected)
-    assert "key" not in str(internal_errors.seen())
+    assert "key" not in str(internal_errors.error_counts())
 
 
 @pytest.mark.internal_errors
-def test_a_sink_that_fails_takes_nothing_from_the_others(tmp_path):
+def test_a_failing_sink_does_not_affect_the_others(tmp_path):
     """Each capture of a block gets each event, also when another sink raises."""
     with capture_writes() as outer:
         from deltawitness.observe import current_observer
