@@ -253,10 +253,11 @@ def test_a_commit_is_shown_with_its_metadata(tmp_path):
 
 
 def test_a_missing_commit_is_an_error_in_one_line(tmp_path):
-    """The exit code is 1."""
-    done = cli("commit", tmp_path / "nothing")
+    """The line names the table, and the exit code is 1."""
+    missing = tmp_path / "nothing"
+    done = cli("commit", missing)
     assert done.returncode == 1
-    assert done.stderr == b"deltawitness: the table's log does not hold any commit\n"
+    assert done.stderr.decode() == f"deltawitness: {missing}: there is no Delta log\n"
 
 
 def test_the_version_is_printed():
