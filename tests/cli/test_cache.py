@@ -179,7 +179,7 @@ def test_why_shows_the_state_of_an_entry(place):
     text_of("cache", "prune", "--older-than", "0.001s")
     assert json_of("cache", "why", "sums")["entries"][0]["state"] == "pruned"
     shutil.rmtree(place / ".deltawitness/cache_views/sums")
-    assert text_of("cache", "why", "sums").startswith("sums no longer exists")
+    assert text_of("cache", "why", "sums").startswith("no entry sums in this cache")
     assert error_of("cache", "why", "nothing").startswith("there is no entry nothing at ")
     assert "name" in error_of("cache", "why", "../x", code=2)
 

@@ -23,6 +23,14 @@ pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "deltawitness"]
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path_factory, monkeypatch):
+    """The working directory: the default ledger of a run is there, not in the repository."""
+    path = tmp_path_factory.mktemp("folder")
+    monkeypatch.chdir(path)
+    return path
+
+
 def cli(*arguments, **options):
     return subprocess.run([*COMMAND, *arguments], capture_output=True, **options)
 
