@@ -185,7 +185,7 @@ def test_threads_that_write_while_another_reconciles_are_told_once(
 @pytest.mark.slow
 def test_a_process_that_is_stopped_anywhere_is_told_once(cache, ledger, table, say, size):
     """A process that is stopped around its first commit while others reconcile gets one row."""
-    program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300))]
+    program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300, 12))]
     left = found = 0
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
         for line in writer.stdout:
