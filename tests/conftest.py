@@ -20,7 +20,8 @@ from deltawitness.run import forget_process_run
 from deltawitness.semconv import Env
 from helpers.remote_parts import running_server
 
-IS_LONG = os.environ.get("TEST_SIZE") == "long"
+SIZE = os.environ.get("TEST_SIZE")
+IS_LONG = SIZE == "long"
 
 settings.register_profile(
     "fair", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -208,8 +209,17 @@ def clean_process(monkeypatch, request):
 
 @pytest.fixture
 def size():
-    """The size of fault and property tests: the reduced one of CI, or the full one."""
-    return lambda fair, full: full if IS_LONG else fair
+    """Return a function that selects the size of a fault or property test by TEST_SIZE.
+
+    Its arguments are the size of CI, the full size, and the size of `make test`: that of CI if it is None.
+    """
+
+    def select(fair, full, small=None):
+        if IS_LONG:
+            return full
+        return fair if small is None or SIZE == "ci" else small
+
+    return select
 
 
 SAID = pytest.StashKey[list[str]]()

@@ -156,8 +156,8 @@ def test_why_shows_the_state_of_an_entry(place):
     text_of("cache", "prune", "--older-than", "0.001s")
     assert json_of("cache", "why", "sums")["entries"][0]["state"] == "pruned"
     shutil.rmtree(place / ".deltawitness/cache_views/sums")
-    assert text_of("cache", "why", "sums").startswith("sums no longer exists")
-    assert error_of("cache", "why", "nothing") == "there is no entry nothing"
+    assert text_of("cache", "why", "sums").startswith("no entry sums in this cache")
+    assert error_of("cache", "why", "nothing").startswith("there is no entry nothing at ")
     assert "name" in error_of("cache", "why", "../x", code=2)
 
 
@@ -325,12 +325,13 @@ def test_without_plans_no_write_can_be_verified(tmp_path, monkeypatch):
 def test_a_missing_cache_or_ledger_is_an_error(tmp_path, monkeypatch):
     """A missing cache, entry or ledger is an error, and nothing is created."""
     monkeypatch.chdir(tmp_path)
-    where = tmp_path / ".deltawitness"
+    folder = tmp_path / ".deltawitness"
+    where = f"{folder}: pass --root, or set DELTAWITNESS_ROOT"
     for command in (["ls"], ["prune"], ["verify", "x"]):
         assert error_of("cache", *command) == f"there is no cache at {where}"
-    assert error_of("cache", "why", "x") == "there is no entry x"
+    assert error_of("cache", "why", "x") == f"there is no entry x at {where}"
     assert error_of("verify", "x") == f"there is no ledger at {where}"
-    assert not where.exists()
+    assert not folder.exists()
 
 
 def test_an_unknown_run_is_an_error(place):

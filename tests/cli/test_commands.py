@@ -23,6 +23,14 @@ pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "deltawitness"]
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path_factory, monkeypatch):
+    """The working directory: the default ledger of a run is there, not in the repository."""
+    path = tmp_path_factory.mktemp("folder")
+    monkeypatch.chdir(path)
+    return path
+
+
 def cli(*arguments, **options):
     return subprocess.run([*COMMAND, *arguments], capture_output=True, **options)
 
@@ -253,10 +261,11 @@ def test_a_commit_is_shown_with_its_metadata(tmp_path):
 
 
 def test_a_missing_commit_is_an_error_in_one_line(tmp_path):
-    """The exit code is 1."""
-    done = cli("commit", tmp_path / "nothing")
+    """The line names the table, and the exit code is 1."""
+    missing = tmp_path / "nothing"
+    done = cli("commit", missing)
     assert done.returncode == 1
-    assert done.stderr == b"deltawitness: the table's log does not hold any commit\n"
+    assert done.stderr.decode() == f"deltawitness: {missing}: there is no Delta log\n"
 
 
 def test_the_version_is_printed():

@@ -177,7 +177,8 @@ READING = [
 def test_a_missing_ledger_is_an_error_in_one_line(command, tmp_path, monkeypatch):
     """The command does not create the ledger."""
     monkeypatch.chdir(tmp_path)
-    assert error_of(*command) == f"there is no ledger at {tmp_path / '.deltawitness'}"
+    hint = "pass --root, or set DELTAWITNESS_ROOT"
+    assert error_of(*command) == f"there is no ledger at {tmp_path / '.deltawitness'}: {hint}"
     assert error_of(*command, "--root", "other") == "there is no ledger at other"
     assert list(tmp_path.iterdir()) == []
 

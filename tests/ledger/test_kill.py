@@ -81,7 +81,7 @@ def place(tmp_path):
 def test_a_kill_at_any_moment_loses_nothing(tmp_path, size, say):
     """Writers of one ledger that drain constantly are killed at random times; no commit is lost."""
     rng = random.Random(4)
-    kills, commits, late = size(20, 200), 0, 0
+    kills, commits, late = size(20, 200, 10), 0, 0
     for first in range(0, kills, 10):
         place = Place(tmp_path / str(first))
         for seed in range(first, first + 10):

@@ -183,7 +183,7 @@ def test_a_write_in_progress_is_not_missing(tmp_path, cache, ledger, say, size):
 @pytest.mark.slow
 def test_a_process_stopped_around_its_first_commit_gets_one_row(cache, ledger, table, say, size):
     """A process that is stopped around its first commit while others reconcile gets one row."""
-    program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300))]
+    program = [sys.executable, PROGRAMS / "ledger_stopped.py", cache, table, str(size(30, 300, 12))]
     left = found = 0
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as writer:
         for line in writer.stdout:

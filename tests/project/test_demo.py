@@ -28,6 +28,7 @@ def test_the_demo_builds_its_lakehouse_with_every_commit_witnessed(tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        cwd=tmp_path,
     )
     assert done.stdout.splitlines()[-1] == "336,776 flights read"
     summary = json.loads(summary_file.read_text())

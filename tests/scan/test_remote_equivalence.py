@@ -32,10 +32,8 @@ from helpers.sql_statements import (
 
 pytestmark = pytest.mark.slow
 
-IS_LONG = os.environ.get("TEST_SIZE") == "long"
-
-QUERIES = 3_000 if IS_LONG else 50
-SEQUENCES = 600 if IS_LONG else 8
+QUERIES = {"long": 3_000, "ci": 50}.get(os.environ.get("TEST_SIZE"), 25)
+SEQUENCES = {"long": 600, "ci": 8}.get(os.environ.get("TEST_SIZE"), 4)
 
 NAN = float("nan")
 

@@ -37,10 +37,8 @@ from helpers.sql_statements import (
 
 pytestmark = pytest.mark.slow
 
-IS_LONG = os.environ.get("TEST_SIZE") == "long"
-
-SEQUENCES = {"long": 2_500, "ci": 80}.get(os.environ.get("TEST_SIZE"), 50)
-SEQUENCES_ON_A_SERVER = 2_500 if IS_LONG else 8
+SEQUENCES = {"long": 2_500, "ci": 80}.get(os.environ.get("TEST_SIZE"), 25)
+SEQUENCES_ON_A_SERVER = {"long": 2_500, "ci": 8}.get(os.environ.get("TEST_SIZE"), 4)
 
 counted: Counter[str] = Counter()
 

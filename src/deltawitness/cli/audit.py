@@ -64,7 +64,7 @@ def audit_command(
     if as_json:
         print_json(audit_json(audited))
     else:
-        print_audit(console(sys.stdout), audited)
+        print_audit(console(sys.stdout), audited, len(REQUIRED))
         for table in audited:
             if table.error is not None:
                 print_error(f"{table.table} cannot be read: {table.error}")

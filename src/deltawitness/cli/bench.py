@@ -54,9 +54,10 @@ def bench_command(
 ) -> None:
     """Measure what observing a write costs: bare, observed and hand-written writes, interleaved.
 
-    A second bare variant is the control. DELTAWITNESS_STORAGE_OPTIONS has the options of an
-    object store, in addition to the variables that delta-rs reads itself (AWS_...). The writes are
-    not recorded in a ledger.
+    A second bare variant is the control. The writes are not recorded in a ledger.
+
+    DELTAWITNESS_STORAGE_OPTIONS has the options of an object store, in
+    addition to the variables that delta-rs reads itself (AWS_...).
     """
     with exit_on_error("the benchmark failed"):
         settings = Settings.from_env()

@@ -26,6 +26,7 @@ from deltawitness.cli.ledger_option import (
     existing_ledger,
     exit_on_ledger_error,
     listed_ledger,
+    other_location,
     shown_root,
 )
 from deltawitness.cli.ledger_queries import Row, list_reads, rewritable_writes
@@ -72,7 +73,7 @@ def why_command(
         entries = _entries_named(root, name)
         reads = _reads(root, name, limit)
         if not entries and not reads:
-            msg = f"there is no entry {name}"
+            msg = f"there is no entry {name} at {shown_root(root)}{other_location(root)}"
             raise CommandError(msg)
     if as_json:
         print_json({"entries": entries, "reads": reads})
@@ -217,7 +218,7 @@ def _existing_entries(root: str | None) -> list[CacheEntry]:
     log_to_stderr()
     entries = list(iter_entries(Entries(listed_ledger(root, is_required=False).root)))
     if not entries:
-        msg = f"there is no cache at {shown_root(root)}"
+        msg = f"there is no cache at {shown_root(root)}{other_location(root)}"
         raise CommandError(msg)
     return entries
 

@@ -7,8 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from deltawitness.cli.console import JsonOption, console, exit_on_error, print_json
+from deltawitness.cli.console import (
+    CommandError,
+    JsonOption,
+    console,
+    exit_on_error,
+    print_json,
+)
 from deltawitness.commit import CommitMetadata, read_commit_metadata
+from deltawitness.exceptions import CommitNotFoundError
+from deltawitness.locations import strip_credentials
 from deltawitness.report.commit import print_commit
 
 __all__ = ["commit_command"]
@@ -23,7 +31,11 @@ def commit_command(
 ) -> None:
     """Show one commit of a table with its metadata."""
     with exit_on_error("the table's log cannot be read"):
-        commit = read_commit_metadata(table, version)
+        try:
+            commit = read_commit_metadata(table, version)
+        except CommitNotFoundError as error:
+            msg = f"{strip_credentials(table)}: {error}"
+            raise CommandError(msg) from None
     if as_json:
         print_json(_commit_json(commit))
     else:

@@ -15,12 +15,21 @@ from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import absolute_root, root_of, spool_folder
 from deltawitness.ledger.tables.schema import TABLES
 from deltawitness.locations import local_path, strip_credentials
+from deltawitness.semconv import Env
 from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     from deltawitness.ledger.ledger import Ledger
 
-__all__ = ["RootOption", "any_ledger", "existing_ledger", "exit_on_ledger_error", "listed_ledger"]
+__all__ = [
+    "RootOption",
+    "any_ledger",
+    "existing_ledger",
+    "exit_on_ledger_error",
+    "listed_ledger",
+    "other_location",
+    "shown_root",
+]
 
 RootOption = typer.Option(
     "--root",
@@ -34,6 +43,15 @@ def shown_root(root: str | None) -> str:
     where = absolute_root(Settings.from_env()) if root is None else root
     local = local_path(where)
     return strip_credentials(where) if local is None else local
+
+
+def other_location(root: str | None) -> str:
+    """Return the end of an error message about a missing ledger or cache: how to choose its location.
+
+    Args:
+        root: the value of `--root`. If it is set, the text is empty.
+    """
+    return f": pass --root, or set {Env.ROOT}" if root is None else ""
 
 
 @contextmanager
@@ -112,6 +130,7 @@ def _check_exists(root: str | None, *, or_spools: bool = False) -> None:
     has_spools = any(True for _ in segments_of(spool_folder(settings, place)))
     if has_spools and or_spools:
         return
-    hint = "; spools wait to be imported: run `deltawitness drain`" if has_spools else ""
+    spools_hint = "; spools wait to be imported: run `deltawitness drain`"
+    hint = spools_hint if has_spools else other_location(root)
     msg = f"there is no ledger at {shown_root(root)}{hint}"
     raise CommandError(msg)

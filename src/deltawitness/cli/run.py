@@ -39,8 +39,10 @@ def run_command(
     job: Annotated[
         str | None, typer.Option(help="Job name; the script or module name by default.")
     ] = None,
-    quiet: Annotated[bool, typer.Option(help="Print no summary.")] = False,
-    show_trace: Annotated[bool, typer.Option(help="Print the trace as a tree.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Print no summary.", show_default=False)] = False,
+    show_trace: Annotated[
+        bool, typer.Option(help="Print the trace as a tree.", show_default=False)
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the summary to this file as JSON.")
     ] = None,
@@ -81,9 +83,9 @@ def run_command(
     try:
         if json_file is not None:
             json_file.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
-        if not quiet:
+        if ended.pid is not None and not quiet:
             terminal = console(sys.stderr)
-            notes = _notes(events, code) if was_loaded or ended.pid is None else [_NOT_LOADED]
+            notes = _notes(events, code) if was_loaded else [_NOT_LOADED]
             if has_written:
                 notes += _ledger_notes(ledger, run_id)
             print_summary(terminal, summary, notes)
@@ -135,7 +137,7 @@ def _service_name(job: str) -> dict[str, str]:
 def _notes(events: list[EventLine], code: int) -> list[str]:
     traces = {event.trace_id for event in events if event.trace_id}
     notes = [f"trace {trace}: {_destination()}" for trace in sorted(traces)]
-    if not traces:
+    if not traces and (events or asks_for_export(os.environ)):
         is_missing = bool(events) and asks_for_export(os.environ)
         why = "not exported: OpenTelemetry was not set up in the program"
         notes = [f"trace: {why if is_missing else _destination()}"]

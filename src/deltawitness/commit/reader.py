@@ -100,8 +100,11 @@ def read_commit_metadata(
     number = _last(log) if version is None else version
     raw = None if number is None else log.read(number)
     if number is None or raw is None:
-        missing = "any commit" if version is None else f"commit {version}"
-        msg = f"the table's log does not hold {missing}"
+        msg = (
+            "there is no Delta log"
+            if number is None
+            else f"the table's log does not hold commit {number}"
+        )
         raise CommitNotFoundError(msg)
     return parse_commit(number, raw)
 

@@ -70,8 +70,14 @@ def audit_json(tables: Sequence[AuditResult]) -> dict[str, Any]:
     }
 
 
-def print_audit(console: Console, tables: Sequence[AuditResult]) -> None:
-    """Print the failing commits, and the number of checked commits."""
+def print_audit(console: Console, tables: Sequence[AuditResult], required: int) -> None:
+    """Print the failing commits, and the number of checked commits of the tables that were read.
+
+    Args:
+        console: the console to print on.
+        tables: the results.
+        required: number of required keys. A commit that lacks all of them is printed without their names.
+    """
     failing = [(table, *found) for table in tables for found in table.failing]
     if failing:
         rows = [
@@ -80,14 +86,16 @@ def print_audit(console: Console, tables: Sequence[AuditResult]) -> None:
                 str(commit.version),
                 commit.operation or "",
                 commit.engine_info or "",
-                ", ".join(missing),
+                "all keys" if len(missing) == required else ", ".join(missing),
             )
             for table, commit, missing in failing
         ]
         print_table(console, _COLUMNS, rows)
-    commits = sum(table.commits for table in tables)
-    checked = f"{count_of(commits, 'commit')} of {count_of(len(tables), 'table')}"
-    print_line(console, f"{checked}: {len(failing)} without the standard metadata")
+    read = [table for table in tables if table.error is None]
+    if read or failing:
+        commits = sum(table.commits for table in tables)
+        checked = f"{count_of(commits, 'commit')} of {count_of(len(read), 'table')}"
+        print_line(console, f"{checked}: {len(failing)} without the standard metadata")
 
 
 _COLUMNS = (

@@ -67,7 +67,9 @@ def print_why(console: Console, name: str, entries: Sequence[Row], reads: Sequen
         reads: the reads of the entry in the ledger, newest first.
     """
     if not entries:
-        print_line(console, f"{name} no longer exists")
+        print_line(
+            console, f"no entry {name} in this cache: it was deleted, or is at another --root"
+        )
     for entry in entries:
         where = f"{entry['scope']} {name}: {entry['state']}"
         if "policy" in entry:

@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 _KIBI = 1024
+_DEFAULT_MODE = "error"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -87,13 +88,16 @@ def rows(added: int | None, updated: int | None, deleted: int | None) -> str:
     return " ".join(f"{sign}{count:,}" for sign, count in signs if count)
 
 
-def operation(name: str | None, mode: str | None) -> str:
-    """Return an operation and its save mode, if it has one.
+def operation(name: str | None, *modes: str | None) -> str:
+    """Return an operation and its save modes, if it has any.
 
-    >>> operation("WRITE", "overwrite"), operation("DELETE", None)
-    ('WRITE overwrite', 'DELETE')
+    The mode `error` is left out: it is the default, and after the operation it reads as a failure.
+
+    >>> operation("WRITE", "overwrite"), operation("WRITE", "error"), operation("DELETE", None)
+    ('WRITE overwrite', 'WRITE', 'DELETE')
     """
-    return " ".join(part for part in (name, mode) if part)
+    shown = ", ".join(mode for mode in modes if mode and mode != _DEFAULT_MODE)
+    return " ".join(part for part in (name, shown) if part)
 
 
 def short_ids(ids: Iterable[str | None], others: Iterable[str] = ()) -> dict[str, str]:

@@ -53,7 +53,9 @@ def print_plan(console: Console, plan: ReconcilePlan, applied: int | None) -> No
     if findings:
         print_table(console, _COLUMNS, findings)
     counts = ", ".join(f"{count} {kind}" for kind, count in plan.counts.items() if count)
-    read = f"{count_of(plan.commits, 'commit')} of {count_of(len(plan.tables), 'table')} read"
+    tables = count_of(len(plan.tables), "table")
+    commits = count_of(plan.commits, "commit") if plan.commits else "no new commits"
+    read = f"{commits} of {tables} read" if plan.tables else "no tables read"
     print_line(console, f"{read}: {counts or 'the ledger agrees with the logs'}")
     for uri in plan.gone:
         print_line(console, f"table no longer exists: {uri}")

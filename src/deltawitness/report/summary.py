@@ -148,9 +148,12 @@ _COLUMNS = (
 
 
 def print_summary_table(console: Console, summary: RunSummary) -> None:
-    """Print a row for each table and operation, and their total."""
+    """Print a row for each table and operation, and their total; one line if there is no operation."""
+    if not summary.lines:
+        print_line(console, "no operations on Delta tables")
+        return
     rows = [
-        [name, operation(engine_operation, ", ".join(line.modes)), *_cells(line)]
+        [name, operation(engine_operation, *line.modes), *_cells(line)]
         for (_, name, engine_operation), line in summary.lines.items()
     ]
     total = [count_of(summary.tables, "table"), "", *_cells(summary.total)]
