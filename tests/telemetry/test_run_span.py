@@ -205,6 +205,35 @@ def test_the_spans_of_child_processes_are_children_of_the_run(tmp_path, backend)
     assert {write.parent_span_id for write, *_ in writes} == {found[0].span_id}
 
 
+REPLACED = """
+    import os, sys
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    write_deltalake(sys.argv[1], pa.table({"x": [1]}))
+    if sys.argv[1] == "before":
+        os.execv(sys.executable, [sys.executable, *sys.argv[:1], "after"])
+    sys.exit(7)
+"""
+
+
+def test_writes_before_and_after_an_exec_are_children_of_one_run_span(tmp_path, backend):
+    """The program that replaces another one in the process continues the run and starts no second span."""
+    (tmp_path / "program.py").write_text(textwrap.dedent(REPLACED))
+    done = subprocess.run(
+        [*COMMAND, "--", sys.executable, "program.py", "before"],
+        cwd=tmp_path,
+        env=exporting(backend),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 7, done.stderr
+    found, writes = run_span_of(backend)
+    assert_ending(found, 7, "_OTHER")
+    assert sorted(write.name for write, *_ in writes) == ["WRITE after", "WRITE before"]
+    assert {write.parent_span_id for write, *_ in writes} == {found[0].span_id}
+
+
 def test_attributes_events_and_links_of_the_program_are_exported(tmp_path, backend):
     """Attributes, events and links are exported; the parent is the span that the command was started in."""
     text = """
