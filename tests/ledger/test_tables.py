@@ -13,10 +13,10 @@ from deltawitness.ledger.tables.arrow import (
     json_schema,
     operation_rows,
     query,
-    quote_literal,
     rows_from,
     with_partition,
 )
+from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import (
     CONFIGURATION,
     INVENTORY,

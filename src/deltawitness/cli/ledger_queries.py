@@ -6,13 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from deltawitness.cli.console import CommandError
-from deltawitness.ledger.tables.listing import (
-    LedgerListing,
-    Row,
-    is_in,
-    quote_literal,
-    timestamp_literal,
-)
+from deltawitness.ledger.tables.listing import LedgerListing, Row
+from deltawitness.ledger.tables.literals import is_in, quote_literal, timestamp_literal
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.locations import canonical_uri
 from deltawitness.report.summary import RunSummary, SummaryLine

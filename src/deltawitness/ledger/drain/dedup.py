@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.spool.reader import SegmentContents
-from deltawitness.ledger.tables.arrow import query, quote_literal
+from deltawitness.ledger.tables.arrow import query
+from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerTable
 
 if TYPE_CHECKING:

@@ -32,13 +32,8 @@ from deltawitness.ledger.spool.reader import (
     read_segment,
 )
 from deltawitness.ledger.spool.supervisor import ProcessEnd
-from deltawitness.ledger.tables.arrow import (
-    operation_rows,
-    query,
-    quote_literal,
-    rows_from,
-    valid_rows,
-)
+from deltawitness.ledger.tables.arrow import operation_rows, query, rows_from, valid_rows
+from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import (
     INVENTORY,

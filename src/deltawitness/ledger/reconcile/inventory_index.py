@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deltawitness.ledger.reconcile.log_reader import Commit
-from deltawitness.ledger.tables.arrow import query, quote_literal
+from deltawitness.ledger.tables.arrow import query
+from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS
 

@@ -18,7 +18,8 @@ from deltawitness.ledger.drain.drain import append
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.spool.reader import segments_of
 from deltawitness.ledger.spool.records import RecordKind, decode
-from deltawitness.ledger.tables.arrow import query, quote_literal, rows_from
+from deltawitness.ledger.tables.arrow import query, rows_from
+from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import RUNS, LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.ledger.reconcile.findings import UnreadableTable
-from deltawitness.ledger.tables.arrow import query, quote_literal
+from deltawitness.ledger.tables.arrow import query
+from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.locations import local_path

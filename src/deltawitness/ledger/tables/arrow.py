@@ -20,7 +20,6 @@ __all__ = [
     "json_schema",
     "operation_rows",
     "query",
-    "quote_literal",
     "rows_from",
     "valid_rows",
     "with_partition",
@@ -124,12 +123,3 @@ def query(table: DeltaTable, sql: str) -> pa.Table:
         for column in found.schema
     ]
     return found.cast(pa.schema(plain))
-
-
-def quote_literal(text: str) -> str:
-    """Return a text as a SQL string literal.
-
-    >>> quote_literal("it's")
-    "'it''s'"
-    """
-    return "'" + str(text).replace("'", "''") + "'"

@@ -7,7 +7,6 @@ come back as dictionaries.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +25,7 @@ from deltawitness.run import suppressed
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["LedgerListing", "Row", "is_in", "quote_literal", "timestamp_literal"]
+__all__ = ["LedgerListing", "Row"]
 
 Row = dict[str, Any]
 
@@ -185,32 +184,3 @@ _RUN_COLUMNS = (
     *(name for name, *_ in RUNS.columns if name not in {PARTITION, "is_part"}),
     "processes",
 )
-
-
-def quote_literal(text: str) -> str:
-    """Return a text as a literal of SQL.
-
-    >>> quote_literal("it's")
-    "'it''s'"
-    """
-    return "'" + text.replace("'", "''") + "'"
-
-
-def timestamp_literal(time: dt.datetime) -> str:
-    """Return a time as a literal of SQL.
-
-    >>> print(timestamp_literal(dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)))
-    arrow_cast('2024-02-29T12:00:00+00:00', 'Timestamp(Microsecond, Some("UTC"))')
-    """
-    text = time.astimezone(dt.UTC).isoformat()
-    return f"arrow_cast('{text}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-
-
-def is_in(name: str, values: Iterable[str]) -> str:
-    """Return the predicate that a column has one of some values; false when there are none.
-
-    >>> is_in("run_id", ["a", "b"])
-    "run_id IN ('a', 'b')"
-    """
-    literals = ", ".join(map(quote_literal, values))
-    return f"{name} IN ({literals})" if literals else "false"
