@@ -201,13 +201,11 @@ def test_columns_without_a_value_are_left_out(place):
 
 
 def test_a_write_shows_its_mode(place):
-    """In the list of operations and in the summary of a run."""
+    """In the list of operations and in the summary of a run; the default mode is left out."""
     output = in_pipe(place, "writes").stdout
     assert "WRITE append " in output
     assert "WRITE overwrite " in output
-    assert (
-        "WRITE append, error, overwrite " in in_pipe(place, *arguments("show {run}", place)).stdout
-    )
+    assert "WRITE append, overwrite " in in_pipe(place, *arguments("show {run}", place)).stdout
 
 
 def test_short_ids_are_accepted(place):

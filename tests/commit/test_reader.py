@@ -58,8 +58,8 @@ def test_a_missing_version_is_an_error(table):
 
 
 def test_a_location_without_a_table_is_an_error(tmp_path):
-    """The error says that the log has no commit."""
-    with pytest.raises(CommitNotFoundError, match="any commit"):
+    """The error says that there is no Delta log."""
+    with pytest.raises(CommitNotFoundError, match="there is no Delta log"):
         read_commit_metadata(tmp_path / "nothing")
 
 

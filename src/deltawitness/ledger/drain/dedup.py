@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.spool.reader import SegmentContents
 from deltawitness.ledger.tables.arrow import query
-from deltawitness.ledger.tables.literals import quote_literal
+from deltawitness.ledger.tables.literals import is_in, quote_literal
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSHOTS, LedgerTable
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def _is_old(rows: pa.Table) -> bool:
 
 def _drop_present(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
     columns = KEY_COLUMNS[table.name]
-    runs = ", ".join(quote_literal(run_id) for run_id in rows["run_id"].unique().to_pylist())
+    runs = is_in("run_id", rows["run_id"].drop_null().unique().to_pylist())
     present = query(
         opened,
-        f"SELECT {', '.join(columns)} FROM ledger WHERE run_id IN ({runs})"
+        f"SELECT {', '.join(columns)} FROM ledger WHERE ({runs} OR run_id IS NULL)"
         f" AND {PARTITION} >= {quote_literal(_first_day(rows).date().isoformat())}",
     )
     keys = set(_keys(present, columns))
