@@ -34,6 +34,9 @@ WARM_UP_ROUNDS = 3
 BASE = "bare"
 """The variant that the others are compared with."""
 
+SOURCES_MARK = " @ "
+"""What separates a variant from the name of other sources: `all signals @ v0.1.0`."""
+
 CONTROL = "bare again"
 """The control, identical to the base: the distance of its ratio from 1 is the noise of the run."""
 
@@ -51,8 +54,10 @@ class Case:
         rows: rows of each write.
         mode: `append` or `overwrite`.
         by: `uri`, or `handle` for an open `DeltaTable`.
-        variants: names from :data:`deltawitness.bench.worker.VARIANTS`.
+        variants: names from :data:`deltawitness.bench.worker.VARIANTS`. A suffix ` @ NAME` runs the
+            variant with the sources of that name.
         log: number of commits of the written table, if a template is created.
+        sources: folders with other sources of deltawitness, by name.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Case:
     by: str
     variants: tuple[str, ...] = (BASE, CONTROL, "observed", "hand-written")
     log: int = 1
+    sources: Mapping[str, Path] = field(default_factory=dict)
 
 
 CASES = (
@@ -128,7 +134,7 @@ def run_case(
     with ExitStack() as stack:
         processes = {
             variant: stack.enter_context(
-                _process({**work, "variant": variant, "place": f"{place}/{number}"})
+                _process({**work, "variant": variant, "place": f"{place}/{number}"}, case.sources)
             )
             for number, variant in enumerate(case.variants)
         }
@@ -171,19 +177,20 @@ class _Process:
 
 
 @contextmanager
-def _process(work: Mapping[str, Any]) -> Iterator[_Process]:
+def _process(work: Mapping[str, Any], sources: Mapping[str, Path]) -> Iterator[_Process]:
     """Run the process of a variant for the block, and end it afterwards."""
+    variant, _, name = work["variant"].partition(SOURCES_MARK)
     process = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of this package
         [sys.executable, "-P", str(Path(worker.__file__))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=_environment(),
+        env=_environment(sources[name] if name else None),
     )
     running = _Process(process, work["variant"], work["place"])
     try:
         # By standard input: every user of the machine can read a command line.
-        running.send(json.dumps(work))
+        running.send(json.dumps({**work, "variant": variant}))
         yield running
     finally:
         _end(process)
@@ -209,10 +216,12 @@ def _end(process: subprocess.Popen[str]) -> None:
 _REMOVED_VARIABLES = (Env.ACTIVATE, Env.EVENTS_FILE, Env.RUN_ID, Env.JOB, Env.TRACEPARENT)
 
 
-def _environment() -> dict[str, str]:
+def _environment(sources: Path | None) -> dict[str, str]:
     """Return the environment of a variant: this one without instrumentation, run and ledger."""
     removed = set(_REMOVED_VARIABLES)
     environment = {name: value for name, value in os.environ.items() if name not in removed}
+    if sources is not None:
+        environment["PYTHONPATH"] = str(sources)
     return {**environment, Env.LEDGER.value: "false"}
 
 
