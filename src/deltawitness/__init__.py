@@ -43,6 +43,14 @@ if TYPE_CHECKING:
         WriteSink,
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
+    from deltawitness.installation.info import info
+    from deltawitness.installation.model import (
+        InfoResult,
+        LedgerInfo,
+        SeamInfo,
+        SettingInfo,
+        SettingSource,
+    )
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.drain.drain import DrainResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
@@ -109,10 +117,12 @@ _MODULES = {
     "Failed": "events",
     "Finding": "ledger.integrity",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
+    "InfoResult": "installation.model",
     "InputVersion": "events",
     "IntegrityResult": "ledger.integrity",
     "Landed": "events",
     "Ledger": "ledger.ledger",
+    "LedgerInfo": "installation.model",
     "LedgerMessages": "settings",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
@@ -130,6 +140,9 @@ _MODULES = {
     "PruneResult": "cache.entries.prune",
     "ReconcilePlan": "ledger.reconcile.plan",
     "ReservedKeys": "settings",
+    "SeamInfo": "installation.model",
+    "SettingInfo": "installation.model",
+    "SettingSource": "installation.model",
     "Settings": "settings",
     "TableNames": "settings",
     "UnreadableTable": "ledger.reconcile.findings",
@@ -150,6 +163,7 @@ _MODULES = {
     "diagnostics_sink": "telemetry.diagnostics",
     "flush": "observe",
     "history": "commit",
+    "info": "installation.info",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
     "plan_hash": "hashing",
@@ -186,10 +200,12 @@ __all__ = [
     "Failed",
     "Finding",
     "InMemoryDiagnosticsSink",
+    "InfoResult",
     "InputVersion",
     "IntegrityResult",
     "Landed",
     "Ledger",
+    "LedgerInfo",
     "LedgerMessages",
     "MaintenanceResult",
     "MetadataSnapshot",
@@ -209,6 +225,9 @@ __all__ = [
     "ReconcilePlan",
     "ReservedKeys",
     "RunContext",
+    "SeamInfo",
+    "SettingInfo",
+    "SettingSource",
     "Settings",
     "TableNames",
     "UnreadableTable",
@@ -233,6 +252,7 @@ __all__ = [
     "diagnostics_sink",
     "flush",
     "history",
+    "info",
     "memory_diagnostics",
     "metric_views",
     "plan_hash",
