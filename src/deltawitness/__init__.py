@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         history,
         read_commit_metadata,
     )
+    from deltawitness.delta_rs.seam_states import SeamState, SeamStatus
     from deltawitness.events import (
         CommitMetrics,
         Committed,
@@ -44,13 +45,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
     from deltawitness.installation.info import info
-    from deltawitness.installation.model import (
-        InfoResult,
-        LedgerInfo,
-        SeamInfo,
-        SettingInfo,
-        SettingSource,
-    )
+    from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.drain.drain import DrainResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
@@ -140,7 +135,8 @@ _MODULES = {
     "PruneResult": "cache.entries.prune",
     "ReconcilePlan": "ledger.reconcile.plan",
     "ReservedKeys": "settings",
-    "SeamInfo": "installation.model",
+    "SeamState": "delta_rs.seam_states",
+    "SeamStatus": "delta_rs.seam_states",
     "SettingInfo": "installation.model",
     "SettingSource": "installation.model",
     "Settings": "settings",
@@ -225,7 +221,8 @@ __all__ = [
     "ReconcilePlan",
     "ReservedKeys",
     "RunContext",
-    "SeamInfo",
+    "SeamState",
+    "SeamStatus",
     "SettingInfo",
     "SettingSource",
     "Settings",

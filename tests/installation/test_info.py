@@ -12,9 +12,17 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from deltawitness import DeltaLakeInstrumentor, Settings, SettingSource, info
-from deltawitness.commit import private_api
-from deltawitness.installation import packages, seams
+from deltawitness import (
+    DeltaLakeInstrumentor,
+    InfoResult,
+    SeamState,
+    SeamStatus,
+    Settings,
+    SettingSource,
+    info,
+)
+from deltawitness.delta_rs.seam_states import seam_states
+from deltawitness.installation import packages
 from deltawitness.semconv import WITNESS_VERSION, Env
 
 CANARY = "cAnArY-7f3b"
@@ -66,22 +74,18 @@ def test_each_extra_lists_its_packages():
     assert "deltawitness" not in {name for extra in found.values() for name in extra}
 
 
-def test_each_seam_of_the_installed_engine_is_on():
-    """The list has every method that the instrumentation replaces."""
+def test_each_seam_of_the_installed_engine_is_listed():
+    """The list is that of the instrumentation, and every seam is on in the newest release."""
     found = info().seams
-    methods = {f"deltalake._internal.RawDeltaTable.{s.name}" for s in private_api.METHOD_SEAMS}
-    assert methods <= {seam.name for seam in found}
-    assert [seam for seam in found if not seam.is_on] == []
+    assert found == seam_states()
+    assert f"seams:\n  {len(found)} of {len(found)} on\n" in str(info())
 
 
-def test_an_absent_seam_has_a_reason(monkeypatch):
-    """The reason names the version of the engine."""
-    absent = private_api.Seam("nothing", *[private_api.MERGE_EXECUTE.operation] * 2)
-    monkeypatch.setattr(seams, "METHOD_SEAMS", (absent,))
-    (off,) = [seam for seam in seams.seam_states() if not seam.is_on]
-    assert off.name == "deltalake._internal.RawDeltaTable.nothing"
-    assert off.reason == f"deltalake {version('deltalake')} lacks it"
-    assert "RawDeltaTable.nothing  off: deltalake" in str(info())
+def test_a_seam_that_is_not_on_has_its_reason_on_the_page():
+    """The other seams are only counted."""
+    absent = SeamStatus("deltalake.nothing", SeamState.ABSENT, "not in deltalake 1.0.2", "1.3.0")
+    page = str(InfoResult(seams=(absent, SeamStatus("deltalake.write", SeamState.ON))))
+    assert "1 of 2 on\n  deltalake.nothing  absent: not in deltalake 1.0.2\n" in page
 
 
 def test_the_state_of_each_instrumentor_is_shown(monkeypatch):
@@ -238,4 +242,4 @@ def test_a_package_that_cannot_be_imported_is_a_problem_of_its_part():
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=os.environ
     )
-    assert done.stdout == "['instrumentation', 'seams'] True\n", done.stderr
+    assert done.stdout == "['instrumentation'] True\n", done.stderr

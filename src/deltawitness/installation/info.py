@@ -59,15 +59,20 @@ def _parts(root: str | None, *, paths: bool) -> tuple[tuple[str, Callable[[], An
 
         return environment
 
-    def seams() -> Any:
-        from deltawitness.installation import seams  # noqa: PLC0415 - as above
+    def instrumentors() -> Any:
+        from deltawitness.installation import instrumentors  # noqa: PLC0415 - as above
 
-        return seams
+        return instrumentors
+
+    def seams() -> Any:
+        from deltawitness.delta_rs import seam_states  # noqa: PLC0415 - as above
+
+        return seam_states
 
     return (
         ("versions", lambda: packages().versions(), {}),
         ("platform", lambda: packages().platform_facts(), {}),
-        ("instrumentation", lambda: seams().instrumentation_states(), {}),
+        ("instrumentation", lambda: instrumentors().instrumentation_states(), {}),
         ("seams", lambda: seams().seam_states(), ()),
         ("settings", lambda: environment().setting_states(paths=paths), ()),
         ("variables", lambda: environment().variables(), {}),

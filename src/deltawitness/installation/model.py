@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["InfoResult", "LedgerInfo", "SeamInfo", "SettingInfo", "SettingSource"]
+from deltawitness.delta_rs.seam_states import SeamStatus
+
+__all__ = ["InfoResult", "LedgerInfo", "SettingInfo", "SettingSource"]
 
 
 class SettingSource(StrEnum):
@@ -36,21 +38,6 @@ class SettingInfo:
     value: str | None
     source: SettingSource
     problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SeamInfo:
-    """A function or method of an engine that deltawitness replaces to observe it.
-
-    Attributes:
-        name: the seam, with its module or class.
-        is_on: whether this version of the engine has it.
-        reason: why it is off; None if it is on.
-    """
-
-    name: str
-    is_on: bool
-    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +88,7 @@ class InfoResult:
     versions: Mapping[str, str | None] = field(default_factory=dict)
     platform: Mapping[str, str] = field(default_factory=dict)
     instrumentation: Mapping[str, str] = field(default_factory=dict)
-    seams: Sequence[SeamInfo] = ()
+    seams: Sequence[SeamStatus] = ()
     settings: Sequence[SettingInfo] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     exporters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

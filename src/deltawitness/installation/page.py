@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from deltawitness.delta_rs.seam_states import SeamState
 from deltawitness.installation.model import SettingSource
 
 if TYPE_CHECKING:
@@ -63,9 +64,15 @@ def _packages(found: Mapping[str, str | None]) -> str:
 
 def _seams(result: InfoResult) -> Iterator[str]:
     """Yield the number of seams, and a line for each that is off."""
-    on = sum(seam.is_on for seam in result.seams)
-    yield f"{on} of {len(result.seams)} on"
-    yield from _pairs({seam.name: f"off: {seam.reason}" for seam in result.seams if not seam.is_on})
+    on = [seam for seam in result.seams if seam.state is SeamState.ON]
+    yield f"{len(on)} of {len(result.seams)} on"
+    yield from _pairs(
+        {
+            seam.name: f"{seam.state.value}: {seam.reason}"
+            for seam in result.seams
+            if seam.state is not SeamState.ON
+        }
+    )
 
 
 def _settings(result: InfoResult) -> Iterator[str]:
