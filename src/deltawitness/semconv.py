@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-WITNESS_VERSION: Final = "0.1.0"
+WITNESS_VERSION: Final = "0.2.0rc1"
 """The version of this library; also the commit key `witness_version` of each observed commit."""
 
 SCOPE_NAME: Final = "deltawitness"
