@@ -14,6 +14,9 @@ PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests start many programs: compile what they import once, not in each of them.
 unexport PYTHONDONTWRITEBYTECODE
 
+# The results are in .cache/matrix, the environments in .nox.
+MATRIX = PATH="$(abspath $(BIN)):$$PATH" UV_PYTHON_DOWNLOADS=never $(TOOL) $(NOX) --noxfile noxfile.py
+
 # Try the built wheel in a fresh environment: $(call try,extras,options).
 define try
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/try
@@ -32,9 +35,10 @@ TOWNCRIER := towncrier==26.9.0
 TWINE := twine==7.0.0
 CHECK_WHEEL := check-wheel-contents==0.6.3
 CYCLONEDX := cyclonedx-bom==7.5.0
+NOX := nox==2026.10.20
 
 .PHONY: all help test test-fast test-collector test-long coverage docs demo bench check lint types layers \
-	format hooks workflows dist sbom changelog changelog-draft collector clean
+	format hooks workflows dist sbom wheel matrix matrix-fair matrix-tables changelog changelog-draft collector clean
 
 all: check test  ## the checks, then every test
 
@@ -123,6 +127,19 @@ dist: $(READY)  ## build the sdist and the wheel, check both, run the wheel in a
 	$(BIN)/python tools/check_dist.py dist
 	$(call try)
 	$(call try,[all],--with-cli)
+
+wheel: $(READY)  ## build the wheel alone, for the matrix
+	rm -rf dist
+	$(BIN)/uv build --quiet --wheel
+
+matrix: wheel  ## every case of the compatibility matrix: versions of the engines, extras, resolutions, CPythons
+	$(MATRIX) $(if $(CASES),--session $(CASES))
+
+matrix-fair: wheel  ## the cases of the matrix that CI runs before a change lands
+	$(MATRIX) --tags fair
+
+matrix-tables: $(READY)  ## write the results of the last matrix to docs/compatibility.md
+	$(BIN)/python tools/compatibility.py --collect
 
 sbom: $(READY)  ## dist/deltawitness-VERSION.cdx.json: what the locked environment of the wheel holds (CycloneDX)
 	mkdir -p dist .cache
