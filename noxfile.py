@@ -65,8 +65,13 @@ def run_case(session: nox.Session, case: Case) -> None:
 
 
 def _install(session: nox.Session, case: Case, result: Result) -> None:
-    extras = f"[{','.join(case.extras)}]" if case.extras else ""
-    session.install(f"{wheel()}{extras}", *case.pins, "--resolution", case.resolution)
+    if case.resolution != "highest":
+        # The requirements of a wheel are indirect for uv, which installs their highest versions.
+        extras = [part for extra in case.extras for part in ("--extra", extra)]
+        chosen = ["--resolution", case.resolution]
+        session.install("--requirement", "pyproject.toml", *extras, *case.pins, *chosen)
+    shown = f"[{','.join(case.extras)}]" if case.extras else ""
+    session.install(f"{wheel()}{shown}", *case.pins)
     versions = str(session.run("uv", "pip", "freeze", external=True, silent=True))
     python = str(
         session.run("python", "-c", "import platform as p; print(p.python_version())", silent=True)
