@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         history,
         read_commit_metadata,
     )
+    from deltawitness.delta_rs.seam_states import SeamState, SeamStatus, seam_states
     from deltawitness.events import (
         CommitMetrics,
         Committed,
@@ -130,6 +131,8 @@ _MODULES = {
     "PruneResult": "cache.entries.prune",
     "ReconcilePlan": "ledger.reconcile.plan",
     "ReservedKeys": "settings",
+    "SeamState": "delta_rs.seam_states",
+    "SeamStatus": "delta_rs.seam_states",
     "Settings": "settings",
     "TableNames": "settings",
     "UnreadableTable": "ledger.reconcile.findings",
@@ -157,6 +160,7 @@ _MODULES = {
     "read_commit_metadata": "commit",
     "run_environment": "propagation",
     "schema_hash": "hashing",
+    "seam_states": "delta_rs.seam_states",
     "table_id": "locations",
 }
 
@@ -209,6 +213,8 @@ __all__ = [
     "ReconcilePlan",
     "ReservedKeys",
     "RunContext",
+    "SeamState",
+    "SeamStatus",
     "Settings",
     "TableNames",
     "UnreadableTable",
@@ -241,6 +247,7 @@ __all__ = [
     "run",
     "run_environment",
     "schema_hash",
+    "seam_states",
     "suppressed",
     "table_id",
 ]

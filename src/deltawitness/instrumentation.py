@@ -150,7 +150,7 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the engine versions whose plans and patched methods are tested."""
-        return ("datafusion >= 55, < 56", _DELTALAKE)
+        return ("datafusion >= 55, < 56", "deltalake >= 1.6.6, < 1.7")
 
     def _instrument(self, **others: Any) -> None:
         """Patch the classes of DataFusion.
