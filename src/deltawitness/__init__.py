@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         history,
         read_commit_metadata,
     )
-    from deltawitness.delta_rs.seam_states import SeamState, SeamStatus
+    from deltawitness.delta_rs.seam_states import SeamState, SeamStatus, seam_states
     from deltawitness.events import (
         CommitMetrics,
         Committed,
@@ -168,6 +168,7 @@ _MODULES = {
     "read_commit_metadata": "commit",
     "run_environment": "propagation",
     "schema_hash": "hashing",
+    "seam_states": "delta_rs.seam_states",
     "table_id": "locations",
 }
 
@@ -270,6 +271,7 @@ __all__ = [
     "run",
     "run_environment",
     "schema_hash",
+    "seam_states",
     "suppressed",
     "table_id",
 ]

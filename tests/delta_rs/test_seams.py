@@ -135,14 +135,14 @@ def test_a_seam_that_a_release_is_known_to_lack_is_silent(table, monkeypatch, li
     """An older release lacks the seam: it is absent, and no log line names it."""
     if hasattr(RawDeltaTable, "drop_column_not_null"):
         monkeypatch.delattr(RawDeltaTable, "drop_column_not_null")
-    older = {"1.6.3": False}
     monkeypatch.setattr(
-        "deltawitness.delta_rs.seam_states.has_release", lambda release: older.get(release, True)
+        "deltawitness.delta_rs.seam_states.has_release",
+        lambda release: release != "1.6.3" and has_release(release),
     )
     DeltaLakeInstrumentor().instrument()
     status = state_of("drop_column_not_null")
     assert (status.state, status.since) == (SeamState.ABSENT, "1.6.3")
-    assert status.reason.endswith("it is there since 1.6.3")
+    assert status.reason.endswith("; added in 1.6.3")
     assert lines() == []
 
 

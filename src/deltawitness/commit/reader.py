@@ -172,7 +172,8 @@ def parse_commit(version: int, raw: bytes) -> CommitMetadata:
         version=version,
         operation=_text(info.get("operation")),
         timestamp=timestamp if _is_integer(timestamp) else None,
-        engine_info=_text(info.get("engineInfo")),
+        # delta-rs before 1.1.0 names itself only here.
+        engine_info=_text(info.get("engineInfo")) or _text(info.get("clientVersion")),
         operation_parameters=_mapping(info.get("operationParameters")),
         operation_metrics=_mapping(info.get("operationMetrics")),
         metadata={key: value for key, value in info.items() if key not in _GENERATED},
