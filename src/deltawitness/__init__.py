@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.run import CacheContext, RunContext, cache_context, current_run, run, suppressed
 
 if TYPE_CHECKING:
-    from deltawitness.cache.delta_cache import CacheEntry, DeltaCache, Explanation
+    from deltawitness.cache.delta_cache import DeltaCache, Explanation
+    from deltawitness.cache.entries.listing import CacheEntry
     from deltawitness.cache.entries.policy import CachePolicy, OnError
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         history,
         read_commit_metadata,
     )
+    from deltawitness.delta_rs.seam_states import SeamState, SeamStatus, seam_states
     from deltawitness.events import (
         CommitMetrics,
         Committed,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
         WriteSink,
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
+    from deltawitness.installation.info import info
+    from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.drain.drain import DrainResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
@@ -89,7 +93,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "CacheCommitMetadataRequest": "commit",
-    "CacheEntry": "cache.delta_cache",
+    "CacheEntry": "cache.entries.listing",
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CommitMetadata": "commit",
@@ -109,10 +113,12 @@ _MODULES = {
     "Failed": "events",
     "Finding": "ledger.integrity",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
+    "InfoResult": "installation.model",
     "InputVersion": "events",
     "IntegrityResult": "ledger.integrity",
     "Landed": "events",
     "Ledger": "ledger.ledger",
+    "LedgerInfo": "installation.model",
     "LedgerMessages": "settings",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
@@ -130,6 +136,10 @@ _MODULES = {
     "PruneResult": "cache.entries.prune",
     "ReconcilePlan": "ledger.reconcile.plan",
     "ReservedKeys": "settings",
+    "SeamState": "delta_rs.seam_states",
+    "SeamStatus": "delta_rs.seam_states",
+    "SettingInfo": "installation.model",
+    "SettingSource": "installation.model",
     "Settings": "settings",
     "TableNames": "settings",
     "UnreadableTable": "ledger.reconcile.findings",
@@ -150,6 +160,7 @@ _MODULES = {
     "diagnostics_sink": "telemetry.diagnostics",
     "flush": "observe",
     "history": "commit",
+    "info": "installation.info",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
     "plan_hash": "hashing",
@@ -157,8 +168,20 @@ _MODULES = {
     "read_commit_metadata": "commit",
     "run_environment": "propagation",
     "schema_hash": "hashing",
+    "seam_states": "delta_rs.seam_states",
     "table_id": "locations",
 }
+
+_NEED_DATAFUSION = frozenset(
+    {
+        "DeltaCache",
+        "Explanation",
+        "MetadataSnapshot",
+        "ObservedDataFrame",
+        "ObservedSessionContext",
+    }
+)
+"""The names that need the extra `datafusion`."""
 
 _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 """Former public names, which stay valid."""
@@ -186,10 +209,12 @@ __all__ = [
     "Failed",
     "Finding",
     "InMemoryDiagnosticsSink",
+    "InfoResult",
     "InputVersion",
     "IntegrityResult",
     "Landed",
     "Ledger",
+    "LedgerInfo",
     "LedgerMessages",
     "MaintenanceResult",
     "MetadataSnapshot",
@@ -209,6 +234,10 @@ __all__ = [
     "ReconcilePlan",
     "ReservedKeys",
     "RunContext",
+    "SeamState",
+    "SeamStatus",
+    "SettingInfo",
+    "SettingSource",
     "Settings",
     "TableNames",
     "UnreadableTable",
@@ -233,6 +262,7 @@ __all__ = [
     "diagnostics_sink",
     "flush",
     "history",
+    "info",
     "memory_diagnostics",
     "metric_views",
     "plan_hash",
@@ -241,13 +271,18 @@ __all__ = [
     "run",
     "run_environment",
     "schema_hash",
+    "seam_states",
     "suppressed",
     "table_id",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first access: most names need an engine, which is slow to import."""
+    """Import a public name on first access: most names need an engine, which is slow to import.
+
+    Raises:
+        MissingExtraError: the name needs an extra that is not installed.
+    """
     if name == "__version__":
         from deltawitness.semconv import WITNESS_VERSION  # noqa: PLC0415 - as the others
 
@@ -257,6 +292,10 @@ def __getattr__(name: str) -> Any:
     if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+    if name in _NEED_DATAFUSION:
+        from deltawitness.extras import require  # noqa: PLC0415 - as the others
+
+        require(name, "datafusion", "sqlglot")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), new_name)
     globals()[name] = value
     return value

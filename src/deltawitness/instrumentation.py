@@ -12,6 +12,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
     BaseInstrumentor,
 )
 
+from deltawitness.datafusion_pairs import required_engines
 from deltawitness.delta_rs.install import install, install_for_proxies, uninstall
 from deltawitness.events_file import EventsFile
 from deltawitness.observe import Observer
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_DELTALAKE = "deltalake >= 1.0, < 2"
+"""Supported releases. In one that lacks or has changed a function, calls of that function are not observed."""
+
 __all__ = ["DataFusionInstrumentor", "DeltaLakeInstrumentor"]
 
 
@@ -47,8 +51,8 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
     _inherited = False
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return the engine versions whose patched functions are tested."""
-        return ("deltalake >= 1.6.6, < 1.7",)
+        """Return the engine versions that are observed."""
+        return (_DELTALAKE,)
 
     def instrument(self, **kwargs: Any) -> None:
         """Observe every write from now on.
@@ -146,8 +150,8 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
     _patches: DataFusionPatches | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return the engine versions whose plans and patched methods are tested."""
-        return ("datafusion >= 55, < 56", "deltalake >= 1.6.6, < 1.7")
+        """Return the engine versions whose plans and patched methods are tested, and the SQL tokenizer."""
+        return required_engines()
 
     def _instrument(self, **others: Any) -> None:
         """Patch the classes of DataFusion.

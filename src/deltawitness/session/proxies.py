@@ -17,6 +17,7 @@ import wrapt
 from datafusion import DataFrame, SessionContext
 from datafusion.catalog import Catalog, Schema
 
+from deltawitness.datafusion_pairs import check_engines
 from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.internal_errors import report
 from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ObservedDataFrame", "ObservedSessionContext", "plain"]
 
+# wrapt 2 has a base class without __iter__, which DataFusion's classes do not all have.
+_Proxy: Any = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
+
 if TYPE_CHECKING:
     # Type checkers see a proxy as a subclass of the class that it wraps.
     _FrameProxy = DataFrame
     _SessionProxy = SessionContext
 else:
-    _FrameProxy = _SessionProxy = wrapt.BaseObjectProxy
+    _FrameProxy = _SessionProxy = _Proxy
 
 
 T = TypeVar("T")
@@ -47,7 +51,7 @@ T = TypeVar("T")
 
 def plain(value: Any) -> Any:
     """Return the wrapped engine object of a proxy; any other value unchanged."""
-    return value.__wrapped__ if isinstance(value, wrapt.BaseObjectProxy) else value
+    return value.__wrapped__ if isinstance(value, _Proxy) else value
 
 
 def _to_proxy(value: Any) -> Any:
@@ -221,6 +225,9 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
         config: session configuration, or an existing context to wrap.
         runtime: runtime configuration.
 
+    Raises:
+        UnsupportedEngineError: the installed DataFusion and deltalake do not work together.
+
     >>> import pyarrow as pa, tempfile
     >>> from deltalake import write_deltalake
     >>> from deltawitness import ObservedSessionContext as SessionContext
@@ -253,6 +260,7 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
         config: SessionConfig | SessionContext | None = None,
         runtime: RuntimeEnvBuilder | None = None,
     ) -> None:
+        check_engines()
         wrapped: Any = (
             plain(config) if isinstance(config, SessionContext) else SessionContext(config, runtime)
         )
@@ -317,12 +325,12 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
 
 
 @_add_methods(CATALOG_HANDLERS, Catalog)
-class ObservedCatalog(_ProxyProtocols, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+class ObservedCatalog(_ProxyProtocols, _Proxy):  # type: ignore[misc]  # its class depends on the version of wrapt
     """A proxy over a `Catalog` that records in the session which schemas are added and removed."""
 
 
 @_add_methods(SCHEMA_HANDLERS, Schema)
-class ObservedSchema(_ProxyProtocols, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+class ObservedSchema(_ProxyProtocols, _Proxy):  # type: ignore[misc]  # its class depends on the version of wrapt
     """A proxy over a `Schema` that records in the session which tables are added and removed."""
 
 
