@@ -138,6 +138,8 @@ def pytest_configure(config):
     program that a test starts; a signal with a handler has its default action there. The handler
     does nothing, so this process still ignores the signal.
     """
+    # The tests run in CI systems and in a Git repository, whose values would be in every commit.
+    os.environ[Env.DETECT_ENVIRONMENT] = "false"
     for variable in ("COLUMNS", "LINES"):  # pytest-xdist sets them in its workers
         os.environ.pop(variable, None)
     config.stash[STDERR] = os.dup(2)

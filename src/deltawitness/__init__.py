@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from deltawitness.settings import (
         DiagnosticsChoice,
         LedgerMessages,
+        Requirement,
         ReservedKeys,
         Settings,
         TableNames,
@@ -129,6 +130,7 @@ _MODULES = {
     "Problem": "ledger.integrity",
     "PruneResult": "cache.entries.prune",
     "ReconcilePlan": "ledger.reconcile.plan",
+    "Requirement": "settings",
     "ReservedKeys": "settings",
     "Settings": "settings",
     "TableNames": "settings",
@@ -207,6 +209,7 @@ __all__ = [
     "PruneResult",
     "Pruned",
     "ReconcilePlan",
+    "Requirement",
     "ReservedKeys",
     "RunContext",
     "Settings",
