@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
+    from deltawitness.call_site import CallSite
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         WriteResult,
     )
     from deltawitness.propagation import run_environment
+    from deltawitness.run_origin import RunOrigin
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
     from deltawitness.semconv import CacheScope, ErrorType
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "CacheCommitMetadataRequest": "commit",
+    "CallSite": "call_site",
     "CacheEntry": "cache.delta_cache",
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
@@ -132,6 +135,7 @@ _MODULES = {
     "ReconcilePlan": "ledger.reconcile.plan",
     "Requirement": "settings",
     "ReservedKeys": "settings",
+    "RunOrigin": "run_origin",
     "Settings": "settings",
     "TableNames": "settings",
     "UnreadableTable": "ledger.reconcile.findings",
@@ -171,6 +175,7 @@ __all__ = [
     "CacheEntry",
     "CachePolicy",
     "CacheScope",
+    "CallSite",
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
@@ -212,6 +217,7 @@ __all__ = [
     "Requirement",
     "ReservedKeys",
     "RunContext",
+    "RunOrigin",
     "Settings",
     "TableNames",
     "UnreadableTable",

@@ -389,8 +389,13 @@ def flush(timeout: float | None = None) -> bool:
 
 
 def _origin_options(settings: Settings) -> OriginOptions:
+    """Return what may be read of the environment.
+
+    `DELTAWITNESS_DETECT_ENVIRONMENT=false` also holds for a program that passes its own settings.
+    """
+    is_allowed = OriginOptions.from_environment(os.environ).is_detected
     return OriginOptions(
-        is_detected=settings.detect_environment,
+        is_detected=is_allowed and settings.detect_environment,
         reads_author=settings.detect_author,
         reads_git=settings.detect_git,
         code_version=settings.code_version,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COUNT_MEANINGS",
     "INVENTORY",
+    "ORIGIN_COLUMNS",
     "RUNS",
     "SNAPSHOTS",
     "TABLES",
@@ -223,6 +224,21 @@ INVENTORY = LedgerTable(
 
 _COUNTS = ("reads", "hits", "misses", "writes", "snapshots", "noops", "errors")
 
+ORIGIN_COLUMNS: tuple[Column, ...] = (
+    ("message", ColumnKind.TEXT, "why the run writes, in the words of the program"),
+    ("author", ColumnKind.TEXT, "who the run writes for"),
+    ("system", ColumnKind.TEXT, "scheduler or CI system that the run was detected in"),
+    ("pipeline", ColumnKind.TEXT, "name of the DAG, flow, workflow or pipeline in the system"),
+    ("pipeline_run_id", ColumnKind.TEXT, "id of the run in the system"),
+    ("task", ColumnKind.TEXT, "name of the task in the system"),
+    ("attempt", ColumnKind.COUNT, "number of the attempt in the system"),
+    ("code_version", ColumnKind.TEXT, "commit or version of the program"),
+    ("image", ColumnKind.TEXT, "image of the container"),
+    ("pod", ColumnKind.TEXT, "name of the Kubernetes pod"),
+    ("link", ColumnKind.TEXT, "URL of the run in the system"),
+)
+"""Columns of a run that say why and where it runs."""
+
 RUNS = LedgerTable(
     "cache_run_summary_v1",
     "runs",
@@ -280,17 +296,7 @@ RUNS = LedgerTable(
             ColumnKind.COUNT,
             "exit code of the process that the run ended, -N when signal N ended it; null when nobody saw it",
         ),
-        ("message", ColumnKind.TEXT, "why the run writes, in the words of the program"),
-        ("author", ColumnKind.TEXT, "who the run writes for"),
-        ("system", ColumnKind.TEXT, "scheduler or CI system that the run was detected in"),
-        ("pipeline", ColumnKind.TEXT, "name of the DAG, flow, workflow or pipeline in the system"),
-        ("pipeline_run_id", ColumnKind.TEXT, "id of the run in the system"),
-        ("task", ColumnKind.TEXT, "name of the task in the system"),
-        ("attempt", ColumnKind.COUNT, "number of the attempt in the system"),
-        ("code_version", ColumnKind.TEXT, "commit or version of the program"),
-        ("image", ColumnKind.TEXT, "image of the container"),
-        ("pod", ColumnKind.TEXT, "name of the Kubernetes pod"),
-        ("link", ColumnKind.TEXT, "URL of the run in the system"),
+        *ORIGIN_COLUMNS,
     ),
 )
 
