@@ -10,7 +10,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from deltawitness.project import main_directory, project_root
+from deltawitness.repository import main_directory, project_root
 
 __all__ = ["CallSite", "call_site_of_program"]
 

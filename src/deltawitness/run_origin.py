@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from deltawitness.forks import reset_in_child
-from deltawitness.project import git_commit, main_directory
+from deltawitness.repository import git_commit, main_directory
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
 
 __all__ = [
