@@ -17,6 +17,7 @@ from deltawitness.delta_rs.caller_keys import reset_caller_key_warnings
 from deltawitness.delta_rs.install import uninstall
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.run import forget_process_run
+from deltawitness.run_origin import use_origin_options
 from deltawitness.semconv import Env
 from helpers.remote_parts import running_server
 
@@ -138,8 +139,6 @@ def pytest_configure(config):
     program that a test starts; a signal with a handler has its default action there. The handler
     does nothing, so this process still ignores the signal.
     """
-    # The tests run in CI systems and in a Git repository, whose values would be in every commit.
-    os.environ[Env.DETECT_ENVIRONMENT] = "false"
     for variable in ("COLUMNS", "LINES"):  # pytest-xdist sets them in its workers
         os.environ.pop(variable, None)
     config.stash[STDERR] = os.dup(2)
@@ -196,6 +195,9 @@ def clean_process(monkeypatch, request):
     """
     for variable in Env:
         monkeypatch.delenv(variable, raising=False)
+    # The tests run in CI systems and in a Git repository, whose values would be in every commit.
+    monkeypatch.setenv(Env.DETECT_ENVIRONMENT, "false")
+    use_origin_options(None)
     forget_process_run()
     reset_caller_key_warnings()
     internal_errors.reset_counts()
