@@ -17,6 +17,7 @@ from deltawitness.delta_rs.caller_keys import reset_caller_key_warnings
 from deltawitness.delta_rs.install import uninstall
 from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.run import forget_process_run
+from deltawitness.run_origin import use_origin_options
 from deltawitness.semconv import Env
 from helpers.remote_parts import running_server
 
@@ -194,6 +195,9 @@ def clean_process(monkeypatch, request):
     """
     for variable in Env:
         monkeypatch.delenv(variable, raising=False)
+    # The tests run in CI systems and in a Git repository, whose values would be in every commit.
+    monkeypatch.setenv(Env.DETECT_ENVIRONMENT, "false")
+    use_origin_options(None)
     forget_process_run()
     reset_caller_key_warnings()
     internal_errors.reset_counts()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deltawitness.cache.kinds.snapshots import MetadataSnapshot
     from deltawitness.cache.verify.verifier import Verdict, VerifyResult
     from deltawitness.cache.verify.verifier import VerifyResult as Verified
+    from deltawitness.call_site import CallSite
     from deltawitness.commit import (
         CacheCommitMetadataRequest,
         CommitMetadata,
@@ -71,12 +72,14 @@ if TYPE_CHECKING:
         WriteResult,
     )
     from deltawitness.propagation import run_environment
+    from deltawitness.run_origin import RunOrigin
     from deltawitness.semconv import WITNESS_VERSION as __version__  # noqa: N811 - the conventional name
     from deltawitness.semconv import CacheScope, ErrorType
     from deltawitness.session.proxies import ObservedDataFrame, ObservedSessionContext
     from deltawitness.settings import (
         DiagnosticsChoice,
         LedgerMessages,
+        Requirement,
         ReservedKeys,
         Settings,
         TableNames,
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "CacheCommitMetadataRequest": "commit",
     "CacheEntry": "cache.entries.listing",
+    "CallSite": "call_site",
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CommitMetadata": "commit",
@@ -135,7 +139,9 @@ _MODULES = {
     "Problem": "ledger.integrity",
     "PruneResult": "cache.entries.prune",
     "ReconcilePlan": "ledger.reconcile.plan",
+    "Requirement": "settings",
     "ReservedKeys": "settings",
+    "RunOrigin": "run_origin",
     "SeamState": "delta_rs.seam_states",
     "SeamStatus": "delta_rs.seam_states",
     "SettingInfo": "installation.model",
@@ -192,6 +198,7 @@ __all__ = [
     "CacheEntry",
     "CachePolicy",
     "CacheScope",
+    "CallSite",
     "CommitMetadata",
     "CommitMetrics",
     "Committed",
@@ -232,8 +239,10 @@ __all__ = [
     "PruneResult",
     "Pruned",
     "ReconcilePlan",
+    "Requirement",
     "ReservedKeys",
     "RunContext",
+    "RunOrigin",
     "SeamState",
     "SeamStatus",
     "SettingInfo",

@@ -147,6 +147,7 @@ _WEAK_TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
 
 _PLAIN_CLASSES = {
     "PanicException": ErrorType.ENGINE_PANIC,
+    "RequirementError": ErrorType.REQUIREMENT_MISSING,
     "SchemaMismatchError": ErrorType.SCHEMA_MISMATCH,
 }
 """Exception classes that determine the type regardless of the text."""

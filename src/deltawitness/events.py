@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TypeAlias
 
+from deltawitness.call_site import CallSite
 from deltawitness.run import RunContext
 from deltawitness.semconv import (
     POLICY_UNMANAGED,
@@ -70,6 +71,7 @@ class WriteIntent:
         inputs: the Delta tables that the plan of the write reads.
         run_inputs: for a write without a plan, the Delta tables that its run had read before. The
             write was not necessarily made from all of them.
+        message: why the write is made, of an enclosing :func:`deltawitness.cache_context`.
     """
 
     operation: Operation
@@ -85,6 +87,7 @@ class WriteIntent:
     plan_shape_hash: str | None = None
     inputs: tuple[InputVersion, ...] = ()
     run_inputs: tuple[InputVersion, ...] = ()
+    message: str | None = None
 
 
 METRIC_MEANINGS: Mapping[str, str] = {
@@ -258,6 +261,7 @@ class WriteEvent:
         table_id: stable id of the table (:func:`deltawitness.locations.table_id`).
         thread: name of the calling thread.
         pid: process id.
+        call_site: the line of the program that made the write.
     """
 
     write_id: str
@@ -271,6 +275,12 @@ class WriteEvent:
     table_id: str | None = None
     thread: str | None = None
     pid: int | None = None
+    call_site: CallSite | None = None
+
+    @property
+    def message(self) -> str | None:
+        """Why the write was made: the message of its cache context, else of its run."""
+        return self.intent.message or self.run.message
 
     @property
     def result(self) -> CacheResult:

@@ -7,6 +7,7 @@
     ├── MetadataKeyError        (ValueError)   a commit key would break a reader of the log
     ├── WriteRequestError       (ValueError)   a pipeline request that cannot be written
     ├── StatementError          (ValueError)   a SQL statement that cannot run on a Delta table
+    ├── RequirementError        (RuntimeError) a write without the run, job or message that settings require
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     ├── MissingExtraError       (ImportError)  a feature whose optional package is not installed
     ├── UnsupportedEngineError  (RuntimeError) versions of DataFusion and deltalake that do not fit
@@ -26,6 +27,7 @@ __all__ = [
     "MetadataKeyError",
     "MissingExtraError",
     "RepeatedStatementWarning",
+    "RequirementError",
     "StatementError",
     "UnsupportedEngineError",
     "WriteRequestError",
@@ -50,6 +52,13 @@ class WriteRequestError(DeltaWitnessError, ValueError):
 
 class StatementError(DeltaWitnessError, ValueError):
     """A SQL statement, or a write of a DataFrame, cannot run on a Delta table; nothing was written."""
+
+
+class RequirementError(DeltaWitnessError, RuntimeError):
+    """A write has no run, no job or no message, and the settings require it. Nothing was written.
+
+    The engine was not called. The message says what to set.
+    """
 
 
 class CommitNotFoundError(DeltaWitnessError, LookupError):

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # has no __all__ entry for typing
@@ -87,6 +88,7 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
         sinks: Sequence[WriteSink] = (),
         request_hook: RequestHook | None = None,
         response_hook: ResponseHook | None = None,
+        require: str | Iterable[str] | None = None,
         **others: Any,
     ) -> None:
         """Patch delta-rs, create the observer, and install propagation.
@@ -99,8 +101,13 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
             sinks: called with every finished write, redacted, on the delivery thread.
             request_hook: called with `(span, instance, args, kwargs)` on the delivery thread.
             response_hook: called with `(span, instance, response)` on the delivery thread.
+            require: what a write must have, of `run`, `job` and `message`: as
+                :attr:`deltawitness.Settings.require`, which it replaces.
             **others: keywords of other instrumentors; a log line names them once.
         """
+        if require is not None:
+            words = require if isinstance(require, str) else tuple(require)
+            settings = replace(Settings.or_from_env(settings), require=words)  # type: ignore[arg-type]  # parsed there
         _warn_of_unknown_keywords(others)
         with _set_instrumented(self):
             providers = loadable_providers(tracer_provider, meter_provider, logger_provider)
@@ -180,7 +187,7 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
 
 _DELTA_RS_KEYWORDS = {
     *("tracer_provider", "meter_provider", "logger_provider", "settings", "sinks"),
-    *("request_hook", "response_hook"),
+    *("request_hook", "response_hook", "require"),
 }
 """Keywords of :class:`DeltaLakeInstrumentor`, which a program may give to every instrumentor alike."""
 

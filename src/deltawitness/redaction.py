@@ -17,15 +17,19 @@ from typing import Any
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent, WriteOutcome
 from deltawitness.locations import last_segment, spellings, strip_credentials, table_id
 from deltawitness.run import RunContext
+from deltawitness.run_origin import RunOrigin
 from deltawitness.settings import LedgerMessages, Settings, TableNames
 
 __all__ = [
     "key_hash",
     "message_for_ledger",
     "redact",
+    "redact_message",
     "redact_text",
     "redact_value",
+    "redact_version",
     "redacted_intent",
+    "redacted_origin",
     "redacted_run",
     "table_name_for",
     "without_location",
@@ -102,6 +106,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,63}")
 _SECRET_NAME = re.compile(
     r"(?i)passw(?:or)?d|passwd|secret|token|credential|api[_-]?key|access[_-]?key|eyJ[A-Za-z0-9_-]{8}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|[A-Za-z0-9+/_-]{40,}|[0-9a-f]{24,}"
+    r"|\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|sk-)[\w-]{10,}|\bAIza[\w-]{20,}"
 )
 _SECRET_KEY = re.compile(
     r"(?i)passw(?:or)?d|passwd|secret|token|credential|authorization|cookie|api[_-]?key"
@@ -136,11 +141,76 @@ def redact(event: WriteEvent, settings: Settings) -> WriteEvent:
 
 
 def redacted_run(run: RunContext) -> RunContext:
-    """Return a copy of a run with a redacted job name and redacted attributes."""
+    """Return a copy of a run with redacted job name, attributes, message and origin."""
     attributes = {
         redact_label(name): redact_named(name, value) for name, value in run.attributes.items()
     }
-    return replace(run, job=redact_label(run.job), attributes=MappingProxyType(attributes))
+    return replace(
+        run,
+        job=redact_label(run.job),
+        attributes=MappingProxyType(attributes),
+        message=None if run.message is None else redact_text(run.message),
+        origin=redacted_origin(run.origin),
+    )
+
+
+@lru_cache(maxsize=64)
+def redacted_origin(origin: RunOrigin) -> RunOrigin:
+    """Return a copy of an origin without credentials, paths of the machine and secrets. Idempotent."""
+    return replace(
+        origin,
+        job=_label_or_none(origin.job),
+        run_id=_label_or_none(origin.run_id),
+        task=_label_or_none(origin.task),
+        pod=_label_or_none(origin.pod),
+        link=None if origin.link is None else _redact_link(origin.link),
+        image=None if origin.image is None else _redact_image(origin.image),
+        code_version=None if origin.code_version is None else redact_version(origin.code_version),
+        author=None if origin.author is None else redact_message(origin.author),
+    )
+
+
+def _label_or_none(label: str | None) -> str | None:
+    return None if label is None else redact_label(label)
+
+
+_LINK = re.compile(
+    r"(https?://)(?:[^/@?#]*@)?([A-Za-z0-9.-]+(?::\d{1,5})?(?:/[\w.:%+~/-]*)?)(?:[?#].*)?"
+)
+
+
+def _redact_link(link: str) -> str | None:
+    """Return a URL without user, query and fragment; None for anything else.
+
+    >>> _redact_link("https://ann:pw@ci.example.com/o/r/actions/runs/7?token=x#step")
+    'https://ci.example.com/o/r/actions/runs/7'
+    """
+    found = _LINK.fullmatch(link)
+    return None if found is None else found[1] + found[2]
+
+
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9.:/_-]{0,254}(?::[\w.-]{1,128})?(?:@sha256:[0-9a-f]{64})?")
+
+
+def _redact_image(image: str) -> str | None:
+    """Return the name of a container image; None for a text that is not one.
+
+    >>> _redact_image("ghcr.io/org/app:1.2"), _redact_image("user:pw@registry/app")
+    ('ghcr.io/org/app:1.2', None)
+    """
+    return image if _IMAGE.fullmatch(image) else None
+
+
+_VERSION = re.compile(r"[0-9a-f]{7,64}")
+
+
+def redact_version(version: str) -> str:
+    """Return a commit id unchanged, and any other version redacted as a label.
+
+    >>> redact_version("1f3a" * 10) == "1f3a" * 10, redact_version("v1.2.3")
+    (True, 'v1.2.3')
+    """
+    return version if _VERSION.fullmatch(version) else redact_label(version)
 
 
 def redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
@@ -155,6 +225,7 @@ def redacted_intent(intent: WriteIntent, settings: Settings) -> WriteIntent:
     )
     return replace(
         intent,
+        message=None if intent.message is None else redact_text(intent.message),
         table_uri=None,
         policy=redact_label(intent.policy),
         cache_key=None if key is None else key_hash(key),
@@ -266,6 +337,21 @@ def message_for_ledger(text: str, mode: LedgerMessages) -> str | None:
         reduced = pattern.sub(placeholder, reduced)
     line = " ".join(reduced.split())
     return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"
+
+
+_HOME = re.compile(r"(?:/home|/Users|[A-Za-z]:\\Users)[/\\][^\s/\\\"'`<>|,;:)\]}]+|/root(?=/|\b)")
+
+
+@lru_cache(maxsize=256)
+def redact_message(text: str) -> str:
+    """Return a message of the program for commits and the ledger, which stay next to the data.
+
+    Numbers and names stay. Secrets, previews of rows, e-mail addresses and home directories do not.
+
+    >>> redact_message("backfill 2024-03 for ticket 12, see /home/ann/notes, password=x")
+    'backfill 2024-03 for ticket 12, see ~/notes, [secret]'
+    """
+    return message_for_ledger(_HOME.sub("~", text), LedgerMessages.SAFE) or ""
 
 
 MESSAGE_LIMIT = 1000

@@ -16,13 +16,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.forks import reset_in_child
 from deltawitness.ids_and_clock import new_id, now_ns
+from deltawitness.run_origin import NO_ORIGIN, RunOrigin, process_origin
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, CacheScope, Env
 
 __all__ = [
@@ -60,6 +61,10 @@ class RunContext:
         is_joined: whether another process opened the run and this process participates in it.
         is_process: whether deltawitness opened the run around the entire process.
         force_sample: whether a tail sampler shall keep the run's traces regardless of their content.
+        message: why the run writes, in the words of the program.
+        origin: where the run runs: scheduler, attempt, task, commit, image, link.
+        is_implicit: whether nothing opened the run: it is for writes outside any run.
+        has_default_job: whether the job is only the name of the program.
     """
 
     run_id: str
@@ -71,6 +76,15 @@ class RunContext:
     is_joined: bool = False
     is_process: bool = False
     force_sample: bool = False
+    message: str | None = None
+    origin: RunOrigin = NO_ORIGIN
+    is_implicit: bool = False
+    has_default_job: bool = False
+
+    def __post_init__(self) -> None:
+        """Accept the origin as a mapping, as which it is sent to other processes."""
+        if isinstance(self.origin, Mapping):
+            object.__setattr__(self, "origin", RunOrigin(**self.origin))
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make a child process belong to this run.
@@ -78,17 +92,33 @@ class RunContext:
         >>> RunContext("r-1", "nightly").environment()
         {'DELTAWITNESS_RUN_ID': 'r-1', 'DELTAWITNESS_JOB': 'nightly'}
         """
-        forced = {Env.FORCE_SAMPLE.value: "true"} if self.force_sample else {}
-        return {Env.RUN_ID.value: self.run_id, Env.JOB.value: self.job, **forced}
+        optional = {
+            Env.FORCE_SAMPLE: "true" if self.force_sample else None,
+            Env.MESSAGE: self.message,
+            Env.IMPLICIT_RUN: self._implicit_text(),
+        }
+        given = {name.value: value for name, value in optional.items() if value}
+        return {Env.RUN_ID.value: self.run_id, Env.JOB.value: self.job, **given}
+
+    def _implicit_text(self) -> str | None:
+        """Return the value of `DELTAWITNESS_IMPLICIT_RUN`: run id, and job if it is the program's name.
+
+        The child compares them with its run and job, so that values that are set later count as chosen.
+        """
+        if not (self.is_implicit or self.has_default_job):
+            return None
+        run_id = self.run_id if self.is_implicit else ""
+        return f"{run_id} {self.job if self.has_default_job else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class CacheContext:
-    """Policy, scope and key of the writes inside a :func:`cache_context`."""
+    """Policy, scope, key and message of the writes inside a :func:`cache_context`."""
 
     policy: str | None = None
     scope: CacheScope | None = None
     key: str | None = None
+    message: str | None = None
 
 
 class RunListener(Protocol):
@@ -141,7 +171,8 @@ def check_environment() -> None:
         ConfigurationError: the environment variable of the run id or of the sampling flag is invalid.
     """
     if _process_run is None:
-        run_from_environment(os.environ)
+        _run_id_in(os.environ)
+        _is_forced(os.environ)
 
 
 def started_process_run() -> RunContext | None:
@@ -177,17 +208,35 @@ def cache_context_from_environment(environ: Mapping[str, str]) -> CacheContext:
 
 
 def run_from_environment(environ: Mapping[str, str]) -> RunContext:
+    """Return the implicit run of a process: of its parent, of its scheduler, or a new one.
+
+    Raises:
+        ConfigurationError: the variable of the run id or of the sampling flag is invalid.
+    """
+    run_id, origin = _run_id_in(environ), process_origin()
+    implicit_id, _, implicit_job = environ.get(Env.IMPLICIT_RUN, "").partition(" ")
+    given = environ.get(Env.JOB) or None
+    is_given = given is not None and given != implicit_job
+    job = given if is_given else origin.job or given
+    return RunContext(
+        run_id=run_id or new_id(),
+        job=job or _program_name(),
+        traceparent=environ.get(Env.TRACEPARENT) or None,
+        is_joined=run_id is not None and environ.get(Env.REPLACED_PID) != str(os.getpid()),
+        force_sample=_is_forced(environ),
+        message=environ.get(Env.MESSAGE) or None,
+        origin=origin,
+        is_implicit=origin.run_id is None and (run_id is None or run_id == implicit_id),
+        has_default_job=not is_given and origin.job is None,
+    )
+
+
+def _run_id_in(environ: Mapping[str, str]) -> str | None:
     run_id = environ.get(Env.RUN_ID) or None
     if run_id is not None and not _RUN_ID_FORM.fullmatch(run_id):
         msg = f"{Env.RUN_ID}: expected 1 to 128 letters, digits or '._:-'"
         raise ConfigurationError(msg)
-    return RunContext(
-        run_id=run_id or new_id(),
-        job=environ.get(Env.JOB) or _program_name(),
-        traceparent=environ.get(Env.TRACEPARENT) or None,
-        is_joined=run_id is not None and environ.get(Env.REPLACED_PID) != str(os.getpid()),
-        force_sample=_is_forced(environ),
-    )
+    return run_id
 
 
 def _is_forced(environ: Mapping[str, str]) -> bool:
@@ -238,9 +287,11 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         run_id: an external id, such as a scheduler's; a new UUIDv7 when None.
         force_sample: set `deltawitness.sample.force` on every span of the run and of the runs inside
             it, so that the reference Collector's tail sampling keeps their traces.
+        message: why the run writes; in the commits of its writes, the ledger and telemetry. The message
+            of the enclosing run when None.
 
     Raises:
-        ConfigurationError: the job name is empty; the run id is not 1 to 128 letters, digits or
+        ConfigurationError: the job name or the message is empty; the run id is not 1 to 128 letters, digits or
             `._:-`; or a generator function is decorated. A generator is suspended between its items,
             so a run around it would also include the writes that its consumer makes in between.
 
@@ -256,7 +307,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
     'monthly'
     """
 
-    __slots__ = ("_attributes", "_force_sample", "_job", "_open", "_run_id")
+    __slots__ = ("_attributes", "_force_sample", "_job", "_message", "_open", "_run_id")
 
     def __init__(
         self,
@@ -265,6 +316,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         attributes: Mapping[str, str] | None = None,
         run_id: str | None = None,
         force_sample: bool = False,
+        message: str | None = None,
     ) -> None:
         if not isinstance(job, str) or not job:
             msg = "run: the job name must be a non-empty string"
@@ -279,6 +331,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         self._attributes = MappingProxyType({str(k): str(v) for k, v in (attributes or {}).items()})
         self._run_id = run_id
         self._force_sample = force_sample
+        self._message = _checked_message("run", message)
         # The same object may be entered again inside its own block, and by several tasks at once.
         self._open: list[tuple[RunContext, Token[RunContext | None]]] = []
 
@@ -296,6 +349,12 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
             traceparent=parent.traceparent if parent else os.environ.get(Env.TRACEPARENT),
             is_process=_process_run is not None and _process_run.run_id == run_id,
             force_sample=self._force_sample or _inherits_force(parent),
+            message=self._message or _inherited_message(parent),
+            origin=process_origin() if parent is None else parent.origin,
+            # `deltawitness run` opens the process's run with the job that it has.
+            has_default_job=parent is not None
+            and parent.run_id == run_id
+            and parent.has_default_job,
         )
         self._open.append((context, _run.set(context)))
         for listener in _listeners:
@@ -371,7 +430,19 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
             attributes=self._attributes,
             run_id=self._run_id,
             force_sample=self._force_sample,
+            message=self._message,
         )
+
+
+def _checked_message(caller: str, message: str | None) -> str | None:
+    if message is not None and not (isinstance(message, str) and message.strip()):
+        msg = f"{caller}: the message must be a non-empty string"
+        raise ConfigurationError(msg)
+    return message
+
+
+def _inherited_message(parent: RunContext | None) -> str | None:
+    return parent.message if parent is not None else os.environ.get(Env.MESSAGE) or None
 
 
 def _inherits_force(parent: RunContext | None) -> bool:
@@ -432,8 +503,9 @@ def cache_context(
     policy: str | None = None,
     scope: CacheScope | str | None = None,
     key: str | None = None,
+    message: str | None = None,
 ) -> Iterator[CacheContext]:
-    """Set the policy, scope and cache key of the writes inside the block.
+    """Set the policy, scope, cache key and message of the writes inside the block.
 
     An argument that is None is inherited from the enclosing block.
 
@@ -441,15 +513,19 @@ def cache_context(
         policy: name of the policy (`cache.policy`).
         scope: one of `view`, `dataset`, `artifact`, `metadata`, `ledger`.
         key: the cache key; only its hash is exported.
+        message: why the writes are made; takes precedence over the message of the run.
 
     Raises:
-        ConfigurationError: the scope is not one of these, or the policy is empty.
+        ConfigurationError: the scope is not one of these, or the policy or the message is empty.
 
     >>> with cache_context(policy="nightly_views", scope="view"):
     ...     current_cache_context().policy
     'nightly_views'
     """
-    token = _cache.set(_merged(current_cache_context(), policy, scope, key))
+    inner = _merged(current_cache_context(), policy, scope, key)
+    if _checked_message("cache_context", message) is not None:
+        inner = replace(inner, message=message)
+    token = _cache.set(inner)
     try:
         yield _cache.get()
     finally:
@@ -466,6 +542,7 @@ def _merged(
         policy=outer.policy if policy is None else policy,
         scope=outer.scope if scope is None else parse_scope(scope),
         key=outer.key if key is None else key,
+        message=outer.message,
     )
 
 

@@ -5,7 +5,8 @@ the specification.
 
 * `db.*`, `error.*`, `exception.*`: OpenTelemetry semantic conventions 1.44, database client
   spans, metrics and exceptions (https://opentelemetry.io/docs/specs/semconv/database/).
-* `cicd.*`: the CI/CD registry of the same conventions (release candidate).
+* `cicd.*`, `vcs.*`: the CI/CD registry of the same conventions (release candidate).
+* `code.*`, `container.*`, `k8s.*`: registries of the same conventions.
 * `delta.*`, `cache.*`, `deltawitness.*`: names of deltawitness, where the conventions have none.
 """
 
@@ -160,6 +161,8 @@ class ErrorType(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     INTERRUPTED = "interrupted"
     ENGINE_PANIC = "engine_panic"
+    REQUIREMENT_MISSING = "requirement_missing"
+    """The settings require a run, a job or a message, and the write has none."""
     OTHER = "_OTHER"
     """Fallback of the OpenTelemetry conventions for an error outside the set."""
 
@@ -193,6 +196,10 @@ class CommitKey(StrEnum):
     PLAN_SHAPE_HASH = "plan_shape_hash"
     INPUTS = "inputs"
     RUN_INPUTS = "run_inputs"
+    JOB_NAME = "job_name"
+    MESSAGE = "message"
+    AUTHOR = "author"
+    CODE_VERSION = "code_version"
     WITNESS_VERSION = "witness_version"
 
 
@@ -275,6 +282,18 @@ CICD_PIPELINE_NAME: Final = "cicd.pipeline.name"
 CICD_PIPELINE_RUN_ID: Final = "cicd.pipeline.run.id"
 CICD_PIPELINE_TASK_NAME: Final = "cicd.pipeline.task.name"
 CICD_PIPELINE_TASK_RUN_ID: Final = "cicd.pipeline.task.run.id"
+CICD_PIPELINE_RUN_URL_FULL: Final = "cicd.pipeline.run.url.full"
+# OpenTelemetry version control registry, release candidate; spans and logs only
+VCS_REF_HEAD_REVISION: Final = "vcs.ref.head.revision"
+# OpenTelemetry container and Kubernetes registries, development; spans and logs only
+CONTAINER_IMAGE_NAME: Final = "container.image.name"
+CONTAINER_IMAGE_TAGS: Final = "container.image.tags"
+K8S_POD_NAME: Final = "k8s.pod.name"
+# OpenTelemetry code registry, stable; spans and logs only
+CODE_FILE_PATH: Final = "code.file.path"
+"""Relative to the project or to `site-packages`; the convention has an absolute path."""
+CODE_LINE_NUMBER: Final = "code.line.number"
+CODE_FUNCTION_NAME: Final = "code.function.name"
 
 CACHE_POLICY: Final = "cache.policy"
 CACHE_SCOPE: Final = "cache.scope"
@@ -293,6 +312,12 @@ CACHE_PLAN_SHAPE_HASH: Final = "cache.plan.shape.hash"
 
 RUN_ID: Final = "deltawitness.run.id"
 RUN_PARENT_ID: Final = "deltawitness.run.parent.id"
+RUN_SYSTEM: Final = "deltawitness.run.system"
+"""The scheduler or CI system that a run was detected in, of the table in `deltawitness.run_origin`."""
+RUN_ATTEMPT: Final = "deltawitness.run.attempt"
+"""Number of a run's attempt, as its scheduler counts."""
+MESSAGE: Final = "deltawitness.message"
+"""Why a write is made, in the words of the program; redacted as free text."""
 RUN_ATTRIBUTE_PREFIX: Final = "deltawitness.run.attribute."
 FORCE_SAMPLE: Final = "deltawitness.sample.force"
 """True on every span of a run whose complete traces a tail sampler shall keep."""
@@ -465,6 +490,24 @@ class Env(StrEnum):
     """Default scope of the writes of this process: `view`, `dataset`, `artifact`, `metadata` or `ledger`."""
     CACHE_KEY = "DELTAWITNESS_CACHE_KEY"
     """Default cache key of the writes of this process; only its hash is exported."""
+    MESSAGE = "DELTAWITNESS_MESSAGE"
+    """Why the writes of this process are made; set for child processes."""
+    IMPLICIT_RUN = "DELTAWITNESS_IMPLICIT_RUN"
+    """Set for child processes: the run id, and the job if it is only the program's name, that no one chose."""
+    REQUIRE = "DELTAWITNESS_REQUIRE"
+    """Refuse writes without a `run`, a `job` or a `message`: one or several of these, separated by commas."""
+    CODE_VERSION = "DELTAWITNESS_CODE_VERSION"
+    """Commit or version of the program; overrides the detected one."""
+    AUTHOR = "DELTAWITNESS_AUTHOR"
+    """Who the writes are made for: a team or a person, in commits and in the ledger."""
+    DETECT_ENVIRONMENT = "DELTAWITNESS_DETECT_ENVIRONMENT"
+    """Read job, run, task, commit, image and link from the scheduler or CI system (`true`, `false`)."""
+    DETECT_AUTHOR = "DELTAWITNESS_DETECT_AUTHOR"
+    """Take the author from the scheduler or CI system, which is the name of a user (`true`, `false`)."""
+    DETECT_GIT = "DELTAWITNESS_DETECT_GIT"
+    """Read the commit of the main script's Git repository if no system gives one (`true`, `false`)."""
+    CALL_SITE = "DELTAWITNESS_CALL_SITE"
+    """Record file, line and function of the program's call for each write (`true`, `false`)."""
     FORCE_SAMPLE = "DELTAWITNESS_FORCE_SAMPLE"
     """Set an attribute on the runs' spans that makes a tail sampler keep their traces (`true`, `false`)."""
     TRACEPARENT = "TRACEPARENT"

@@ -14,7 +14,14 @@ from typing import Any, Self, TypeVar
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
 
-__all__ = ["DiagnosticsChoice", "LedgerMessages", "ReservedKeys", "Settings", "TableNames"]
+__all__ = [
+    "DiagnosticsChoice",
+    "LedgerMessages",
+    "Requirement",
+    "ReservedKeys",
+    "Settings",
+    "TableNames",
+]
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -52,6 +59,17 @@ class TableNames(StrEnum):
     """No name: telemetry has only the table's id."""
 
 
+class Requirement(StrEnum):
+    """What a write must have; without it, the write is refused."""
+
+    RUN = "run"
+    """A run that the program, its scheduler or `deltawitness run` has opened."""
+    JOB = "job"
+    """A job name that was chosen, in contrast to the name of the program."""
+    MESSAGE = "message"
+    """A text that says why the write is made."""
+
+
 class LedgerMessages(StrEnum):
     """Redaction of error texts in the ledger."""
 
@@ -72,6 +90,22 @@ def _one_of(choices: type[E]) -> Callable[[str], E]:
             raise ValueError(msg) from None
 
     return parse
+
+
+def _requirements(text: str) -> tuple[str, ...]:
+    words = [word.strip().lower() for word in text.replace("|", ",").split(",")]
+    given = {word for word in words if word}
+    if given <= set(Requirement):
+        return tuple(each.value for each in Requirement if each in given)
+    msg = f"one or several of {', '.join(Requirement)}, separated by commas"
+    raise ValueError(msg)
+
+
+def _short_text(text: str) -> str:
+    if text.strip():
+        return text.strip()
+    msg = "a text that is not empty"
+    raise ValueError(msg)
 
 
 def _flag(text: str) -> bool:
@@ -175,6 +209,13 @@ class Settings:
         drain_events: number of events that start a drain early (`DELTAWITNESS_DRAIN_EVENTS`).
         keep_plans: store the plans of cache entries (`DELTAWITNESS_KEEP_PLANS`).
         repr_runs_dml: run a DML frame on `repr()` (`DELTAWITNESS_REPR_RUNS_DML`).
+        require: refuse writes without `run`, `job` or `message` (`DELTAWITNESS_REQUIRE`).
+        code_version: commit or version of the program (`DELTAWITNESS_CODE_VERSION`).
+        author: who the writes are made for (`DELTAWITNESS_AUTHOR`).
+        detect_environment: read where a run runs (`DELTAWITNESS_DETECT_ENVIRONMENT`).
+        detect_author: take the author from there (`DELTAWITNESS_DETECT_AUTHOR`).
+        detect_git: read the commit of the main script's repository (`DELTAWITNESS_DETECT_GIT`).
+        call_site: record the program's line of each write (`DELTAWITNESS_CALL_SITE`).
 
     Raises:
         ConfigurationError: a value is invalid; the message has the variable and the valid values.
@@ -219,6 +260,13 @@ class Settings:
     drain_events: int = _setting(Env.DRAIN_EVENTS, _count, 1000)
     keep_plans: bool = _setting(Env.KEEP_PLANS, _flag, True)  # noqa: FBT003 - the default
     repr_runs_dml: bool = _setting(Env.REPR_RUNS_DML, _flag, False)  # noqa: FBT003 - the default
+    require: tuple[str, ...] = _setting(Env.REQUIRE, _requirements, ())
+    code_version: str | None = _setting(Env.CODE_VERSION, _short_text, None)
+    author: str | None = _setting(Env.AUTHOR, _short_text, None)
+    detect_environment: bool = _setting(Env.DETECT_ENVIRONMENT, _flag, True)  # noqa: FBT003 - the default
+    detect_author: bool = _setting(Env.DETECT_AUTHOR, _flag, False)  # noqa: FBT003 - the default
+    detect_git: bool = _setting(Env.DETECT_GIT, _flag, True)  # noqa: FBT003 - the default
+    call_site: bool = _setting(Env.CALL_SITE, _flag, True)  # noqa: FBT003 - the default
 
     def __post_init__(self) -> None:
         """Validate values given in code by the rules for environment variables."""
@@ -326,6 +374,8 @@ def _as_text(value: object) -> str:
             return value.decode()
         case Mapping():
             return json.dumps(value, default=repr)
+        case tuple() | list() | set() | frozenset():
+            return ",".join(str(member) for member in value)
         case _:
             return str(value)
 

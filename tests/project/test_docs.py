@@ -26,6 +26,7 @@ import deltawitness
 from deltawitness import Settings
 from deltawitness.cli.app import app
 from deltawitness.ledger.tables.schema import COUNT_MEANINGS, TABLES
+from deltawitness.run_origin import SYSTEMS, System
 from deltawitness.semconv import CommitKey, Env
 from helpers.places import REPOSITORY
 
@@ -303,7 +304,7 @@ def configuration_table():
     lines = ["| variable | default | what |", "|---|---|---|"]
     for variable in Env:
         default = defaults.get(variable)
-        shown = "" if default is None else f"`{str(default).lower()}`"
+        shown = "" if default in (None, ()) else f"`{str(default).lower()}`"
         lines.append(f"| `{variable}` | {shown} | {documented[variable]} |")
     return "\n".join(lines)
 
@@ -402,9 +403,9 @@ def test_the_meaning_of_each_count_is_that_of_the_code():
     assert COUNT_MEANINGS.keys() <= columns
 
 
-def between(name):
-    """Return the text between two markers of docs/ledger.md."""
-    page = (ROOT / "docs/ledger.md").read_text()
+def between(name, page="ledger"):
+    """Return the text between two markers of a page."""
+    page = (ROOT / f"docs/{page}.md").read_text()
     return page.split(f"<!-- {name}: begin -->\n")[1].split(f"\n<!-- {name}: end -->")[0]
 
 
@@ -483,3 +484,20 @@ def test_the_layers_on_the_page_are_those_of_the_contract():
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert printed.stdout in (ROOT / "docs/how-it-works.md").read_text()
+
+
+def systems_table():
+    """Return the table of schedulers and CI systems of docs/runs.md, generated from the code."""
+    columns = [each.name for each in fields(System)]
+    lines = [f"| {' | '.join(['system', *columns[1:]])} |".replace("_", " ")]
+    lines.append("|" + "---|" * len(columns))
+    for system in SYSTEMS:
+        names = [getattr(system, column) for column in columns[1:]]
+        cells = [", ".join(f"`{name}`" for name in each) for each in names]
+        lines.append(f"| {' | '.join([system.name, *cells])} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_systems_is_that_of_the_code():
+    """The page has the environment variables of each scheduler and CI system."""
+    assert between("systems", "runs") == systems_table()

@@ -345,6 +345,7 @@ def test_the_environment_of_a_run_needs_no_instrumentation(monkeypatch):
         "DELTAWITNESS_CACHE_POLICY": "p",
         "DELTAWITNESS_CACHE_ROOT": "/lake",
         "DELTAWITNESS_CACHE_SCOPE": "view",
+        "DELTAWITNESS_DETECT_ENVIRONMENT": "false",
         "DELTAWITNESS_JOB": "nightly",
         "DELTAWITNESS_RUN_ID": context.run_id,
     }

@@ -213,7 +213,14 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-_REMOVED_VARIABLES = (Env.ACTIVATE, Env.EVENTS_FILE, Env.RUN_ID, Env.JOB, Env.TRACEPARENT)
+_REMOVED_VARIABLES = (
+    Env.ACTIVATE,
+    Env.EVENTS_FILE,
+    Env.RUN_ID,
+    Env.JOB,
+    Env.REQUIRE,
+    Env.TRACEPARENT,
+)
 
 
 def _environment(sources: Path | None) -> dict[str, str]:

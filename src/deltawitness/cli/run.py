@@ -22,6 +22,7 @@ from deltawitness.events_file import EventLine, read_events
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision
 from deltawitness.report.summary import print_summary, print_trace, summarize
+from deltawitness.run_origin import process_origin
 from deltawitness.semconv import ACTIVATE_TOP, Env
 
 __all__ = ["run_command"]
@@ -37,7 +38,8 @@ _TRACED_NOT_EXPORTED = {
 def run_command(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
     job: Annotated[
-        str | None, typer.Option(help="Job name; the script or module name by default.")
+        str | None,
+        typer.Option(help="Job name; by default that of the scheduler or CI, else of the script."),
     ] = None,
     quiet: Annotated[bool, typer.Option(help="Print no summary.", show_default=False)] = False,
     show_trace: Annotated[
@@ -47,6 +49,9 @@ def run_command(
         Path | None, typer.Option("--json", help="Write the summary to this file as JSON.")
     ] = None,
     no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Write no ledger.")] = False,
+    message: Annotated[
+        str | None, typer.Option(help="Why the program writes; recorded with its writes.")
+    ] = None,
 ) -> None:
     """Run a program and observe its Delta writes. Input, output and exit code are the program's.
 
@@ -58,14 +63,15 @@ def run_command(
     if json_file is not None:
         _check_writable(json_file)
     run_id = new_id()
-    job = job or job_name(command)
+    given = job or process_origin().job
+    job = given or job_name(command)
     ledger = run_ledger(is_wanted=not no_ledger)
     with tempfile.TemporaryDirectory(prefix="deltawitness-") as folder:
         events_file = Path(folder) / "events.jsonl"
         events_file.touch()
         supervision = Supervision(Path(folder) / "supervisor.lock")
         environment = _environment(run_id, job, events_file) | ledger.environment
-        environment |= supervision.environment
+        environment |= supervision.environment | _given_variables(job, message, has_job=bool(given))
         if show_trace and not asks_for_export(os.environ):
             environment |= _TRACED_NOT_EXPORTED
         offer_run_span_export(supervision.lock, os.environ)
@@ -117,6 +123,15 @@ def _environment(run_id: str, job: str, events_file: Path) -> dict[str, str]:
         Env.EVENTS_FILE.value: str(events_file),
         **_service_name(job),
     }
+
+
+def _given_variables(job: str, message: str | None, *, has_job: bool) -> dict[str, str]:
+    """Return the variables for the message, and for a job that is only the name of the program."""
+    variables = {
+        Env.MESSAGE: message or os.environ.get(Env.MESSAGE),
+        Env.IMPLICIT_RUN: "" if has_job else f" {job}",
+    }
+    return {name.value: value for name, value in variables.items() if value is not None}
 
 
 _NOT_LOADED = (

@@ -19,6 +19,7 @@ from deltawitness.ledger.tables.locations import absolute_root, spool_folder_of
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.redaction import message_for_ledger
 from deltawitness.run import RunContext
+from deltawitness.run_origin import process_origin
 from deltawitness.semconv import Env
 from deltawitness.settings import LedgerMessages, Settings
 
@@ -168,7 +169,9 @@ def _spool_failed_run(spools: Path, end: ProcessEnd, job: str, root: str) -> Non
 
     problems: list[BaseException] = []
     spool = Spool(spools, limit=1 << 20, on_error=problems.append)
-    started = OpenRun(RunContext(end.run_id, job), is_part=False).start_row(ledger_uri(root))
+    started = OpenRun(
+        RunContext(end.run_id, job, origin=process_origin()), is_part=False
+    ).start_row(ledger_uri(root))
     started["pid"] = end.pid
     row = run_row(started, Tally(), status=RunStatus.ABANDONED, end_time=now_ns() // 1000)
     spool.append(RecordKind.RUN_END, end.run_id, as_json(end.row_with_exit(row)))

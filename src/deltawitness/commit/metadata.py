@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.engine_version import takes_any_metadata
@@ -15,11 +15,13 @@ from deltawitness.redaction import (
     TEXT_LIMIT,
     key_hash,
     redact_label,
+    redact_message,
     redact_named,
     redact_text,
     redact_value,
+    redact_version,
 )
-from deltawitness.run import parse_scope
+from deltawitness.run import RunContext, parse_scope
 from deltawitness.semconv import (
     POLICY_UNMANAGED,
     RESERVED_COMMIT_KEYS,
@@ -180,7 +182,7 @@ class Stamp:
         flat = keys if takes_any_metadata() else {name: _as_text(keys[name]) for name in keys}
         return cls(flat, json.dumps(keys, separators=(",", ":"))[1:])
 
-    def apply(
+    def apply(  # noqa: PLR0913 - keyword-only values of one write
         self,
         callers: CommitProperties | None,
         *,
@@ -188,6 +190,7 @@ class Stamp:
         write_id: str,
         traceparent: str | None,
         mirror: bool,
+        run_stamp: RunStamp | None = None,
     ) -> CommitProperties | None:
         """Return a copy of the caller's commit properties with our keys added.
 
@@ -199,6 +202,7 @@ class Stamp:
             write_id: id of the write.
             traceparent: W3C trace context of the write's span.
             mirror: also write our keys to `userMetadata` as compact JSON, unless the caller set it.
+            run_stamp: our keys about the run.
         """
         given = None if callers is None else callers.custom_metadata
         if given is not None and not isinstance(given, Mapping):
@@ -208,6 +212,9 @@ class Stamp:
         if traceparent is not None:
             ours[_TRACEPARENT] = traceparent
             ids += f'"{_TRACEPARENT}":"{traceparent}",'
+        if run_stamp is not None:
+            ours.update(run_stamp.keys)
+            ids += run_stamp.mirror_part
         ours.update(self.keys)
         if mirror:
             ours[USER_METADATA] = ids + self.mirror_end
@@ -221,6 +228,45 @@ class Stamp:
 
 def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class RunStamp:
+    """Our metadata for the commits of one run: job name, message, author and code version.
+
+    Attributes:
+        keys: the keys whose values are known.
+        mirror_part: `keys` as members of a JSON object, with a comma after each.
+    """
+
+    keys: Mapping[str, str]
+    mirror_part: str
+
+    @classmethod
+    def of(cls, run: RunContext, message: str | None) -> RunStamp:
+        """Return the stamp for writes of a run.
+
+        Args:
+            run: the run.
+            message: the message of the write's cache context, which precedes the message of the run.
+        """
+        origin = run.origin
+        return _run_stamp(run.job, message or run.message, origin.author, origin.code_version)
+
+
+@lru_cache(maxsize=256)
+def _run_stamp(
+    job: str, message: str | None, author: str | None, code_version: str | None
+) -> RunStamp:
+    values = {
+        CommitKey.JOB_NAME: redact_label(job),
+        CommitKey.MESSAGE: message and redact_message(message),
+        CommitKey.AUTHOR: author and redact_message(author),
+        CommitKey.CODE_VERSION: code_version and redact_version(code_version),
+    }
+    keys = {name.value: value for name, value in values.items() if value}
+    text = json.dumps(keys, separators=(",", ":"))[1:-1]
+    return RunStamp(keys, f"{text}," if text else "")
 
 
 def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:

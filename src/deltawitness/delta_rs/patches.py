@@ -51,6 +51,7 @@ from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_sour
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
 from deltawitness.events import InputVersion, Landed, NoCommitReason
+from deltawitness.exceptions import RequirementError
 from deltawitness.internal_errors import guard, report
 from deltawitness.locations import table_id
 from deltawitness.observe.run_reads import record_reads
@@ -67,6 +68,9 @@ if TYPE_CHECKING:
 __all__ = ["DeltaLakeSeams", "import_seams"]
 
 Call = Callable[..., Any]
+
+_Refusals = (*CallerKeyErrors, RequirementError)
+"""What keeps a write from the engine, because the settings ask for it."""
 
 MAX_PENDING_MERGES = 1024
 """Merges that are built and not yet executed; beyond it, the oldest are executed unobserved."""
@@ -178,7 +182,7 @@ class DeltaLakeSeams:
                 if seam.commits:
                     args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
-            except CallerKeyErrors:
+            except _Refusals:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
@@ -217,7 +221,7 @@ class DeltaLakeSeams:
                 in_flight = self._open_write(seam, location, None, mode, args, kwargs)
                 args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
-            except CallerKeyErrors:
+            except _Refusals:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
@@ -362,7 +366,7 @@ class DeltaLakeSeams:
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.capture_call(in_flight, table, args, kwargs)
                 args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
-            except CallerKeyErrors:
+            except _Refusals:
                 raise
             except Exception as error:  # noqa: BLE001 - telemetry never changes the write
                 report("seam", error)
@@ -446,9 +450,12 @@ class DeltaLakeSeams:
         An argument that is not a `CommitProperties` is passed on, for delta-rs to reject.
 
         Raises:
+            RequirementError: the write lacks what the settings require.
             MetadataKeyError: a key of the caller breaks readers, and the settings refuse it.
             CommitKeyWarning: the same, where a warnings filter raises warnings as errors.
         """
+        if in_flight.no_commit_reason is None:  # else it is a dry run
+            self._observer.require_of(in_flight)
         given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
         if given is not None and not hasattr(given, "custom_metadata"):
             return args, kwargs

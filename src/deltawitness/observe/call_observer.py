@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+from deltawitness.call_site import call_site_of_program
 from deltawitness.commit.log import local_log_directory
-from deltawitness.commit.metadata import effective_write_id
+from deltawitness.commit.metadata import RunStamp, effective_write_id
 from deltawitness.events import Landed, NoCommitReason, WriteIntent
+from deltawitness.exceptions import RequirementError
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id, now_ns
-from deltawitness.internal_errors import guarded_value, report
+from deltawitness.internal_errors import guard, guarded_value, report
 from deltawitness.locations import is_uri
 from deltawitness.observe.call_result import (
     failure_from,
@@ -26,9 +28,10 @@ from deltawitness.observe.call_result import (
     table_log,
 )
 from deltawitness.observe.in_flight import InFlightWrite
+from deltawitness.observe.requirements import check_requirements
 from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache
 from deltawitness.observe.write_watch import record_write
-from deltawitness.run import current_run, is_suppressed
+from deltawitness.run import current_cache_context, current_run, is_suppressed
 from deltawitness.semconv import Operation
 from deltawitness.telemetry.cache_spans import record_write_in_span
 from deltawitness.telemetry.spans import parent_context, traceparent_of
@@ -68,6 +71,7 @@ class CallObserver:
         self._recording = ledger
         self._has_hooks = has_hooks
         self._mirrors = settings.user_metadata
+        self._records_call_site = settings.call_site
         self._templates = WriteTemplateCache(settings)
         self._under_way: set[InFlightWrite] = set()
         self._has_written = False
@@ -123,6 +127,8 @@ class CallObserver:
         write.parent = parent = parent_context(run)
         write.started_at = started_at = now_ns()
         write.clock = time.perf_counter_ns()
+        if self._records_call_site:
+            write.call_site = guarded_value("call_site", call_site_of_program, None)
         write.span = self._exporters.spans.open(
             template.span_name, template.attributes, parent, started_at
         )
@@ -140,6 +146,33 @@ class CallObserver:
         write.clock = time.perf_counter_ns()
         self.enter(write)
 
+    def require(self) -> None:
+        """Check that a write of the calling code has the run, job and message that the settings require.
+
+        Raises:
+            RequirementError: it lacks one of them; the write must not reach the engine.
+        """
+        required = self.settings.require
+        if required and self.is_on():
+            check_requirements(required, current_run(), current_cache_context().message)
+
+    def require_of(self, write: InFlightWrite) -> None:
+        """Check the same of a write that is observed, and record the write as failed if it is refused.
+
+        Raises:
+            RequirementError: it lacks a run, a job or a message.
+        """
+        required = self.settings.require
+        if not required:
+            return
+        try:
+            check_requirements(required, write.run, write.intent.message)
+        except RequirementError as error:
+            write.landed = Landed.NO
+            with guard("requirements"):
+                self.fail(write, error)
+            raise
+
     def properties(
         self, write: InFlightWrite, callers: CommitProperties | None
     ) -> CommitProperties | None:
@@ -153,6 +186,7 @@ class CallObserver:
         properties = write.template.stamp.apply(
             callers,
             run_id=write.run.run_id,
+            run_stamp=RunStamp.of(write.run, write.intent.message),
             write_id=write.write_id,
             traceparent=traceparent_of(write.span),
             mirror=self._mirrors,

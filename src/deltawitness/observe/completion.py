@@ -39,6 +39,7 @@ from deltawitness.hashing import schema_hash
 from deltawitness.internal_errors import guarded_value
 from deltawitness.locations import table_id
 from deltawitness.redaction import redacted_intent, redacted_run
+from deltawitness.run_origin import NO_ORIGIN
 
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
@@ -68,7 +69,9 @@ def minimal_redacted_event(event: WriteEvent, settings: Settings) -> WriteEvent:
     run, intent, outcome = event.run, event.intent, event.outcome
     redacted = replace(
         event,
-        run=replace(run, job="[job]", attributes=MappingProxyType({})),
+        run=replace(
+            run, job="[job]", attributes=MappingProxyType({}), message=None, origin=NO_ORIGIN
+        ),
         intent=WriteIntent(intent.operation, intent.cache_operation, scope=intent.scope),
         outcome=replace(outcome, message="") if isinstance(outcome, Failed) else outcome,
         table_id=None,
@@ -118,6 +121,7 @@ def _event(write: InFlightWrite, outcome: WriteOutcome) -> WriteEvent:
         else guarded_value("commit", lambda: table_id(location), None),
         thread=write.thread,
         pid=os.getpid(),
+        call_site=write.call_site,
     )
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
+    from deltawitness.call_site import CallSite
     from deltawitness.commit.log import CommitLog
     from deltawitness.commit.outcome import RawCommit
     from deltawitness.commit.seams import WriteSeam
@@ -49,6 +50,7 @@ class InFlightWrite:
         clock: `time.perf_counter_ns()` at the start.
         duration_ns: duration of the engine's call.
         thread: name of the calling thread.
+        call_site: the line of the program that makes the write.
         base: the open table's version before the call; None without an open table.
         version: the open table's version after the call; None without an open table.
         commit: its commit, where the caller's thread could read it from a local disk.
@@ -81,6 +83,7 @@ class InFlightWrite:
     clock: int
     duration_ns: int = 0
     thread: str
+    call_site: CallSite | None = None
     base: int | None = None
     version: int | None = None
     commit: RawCommit | None = None

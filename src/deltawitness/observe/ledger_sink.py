@@ -109,6 +109,8 @@ class LedgerSink(NullLedgerSink):
             thread=write.thread,
             base=write.base,
             version=write.version if commit is None else commit.version,
+            message=write.intent.message or write.run.message,
+            site=write.call_site,
             more=_more(write),
         )
 

@@ -29,6 +29,7 @@ from deltawitness.run import (
     remove_run_listener,
     unhandled_error,
 )
+from deltawitness.run_origin import OriginOptions, use_origin_options
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import on_cache_operation, use_providers
 from deltawitness.telemetry.metrics import DrainInstruments
@@ -140,6 +141,7 @@ class Observer(CallObserver):
         global _observer  # noqa: PLW0603 - one observer per process
         _observer = self
         self._exporters.use()
+        use_origin_options(_origin_options(self.settings))
         if self.recorder is not None:
             on_cache_operation(self.recorder.record_operation)
         add_run_listener(self)
@@ -196,6 +198,7 @@ class Observer(CallObserver):
         atexit.unregister(restore_interrupt)
         if _observer is self:
             _observer = None
+            use_origin_options(None)
             on_internal_error(None)
             use_providers(None, None, None)
             on_cache_operation(None)
@@ -383,3 +386,18 @@ def flush(timeout: float | None = None) -> bool:
     True
     """
     return True if _observer is None else _observer.flush(timeout)
+
+
+def _origin_options(settings: Settings) -> OriginOptions:
+    """Return what may be read of the environment.
+
+    `DELTAWITNESS_DETECT_ENVIRONMENT=false` also holds for a program that passes its own settings.
+    """
+    is_allowed = OriginOptions.from_environment(os.environ).is_detected
+    return OriginOptions(
+        is_detected=is_allowed and settings.detect_environment,
+        reads_author=settings.detect_author,
+        reads_git=settings.detect_git,
+        code_version=settings.code_version,
+        author=settings.author,
+    )

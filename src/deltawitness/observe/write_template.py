@@ -180,4 +180,5 @@ def write_intent(  # noqa: PLR0913 - what a write is, by keyword where it may be
         plan_hash=attributes.plan_hash,
         plan_shape_hash=attributes.plan_shape_hash,
         inputs=attributes.inputs,
+        message=ambient.message,
     )

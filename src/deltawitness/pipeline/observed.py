@@ -13,6 +13,7 @@ import wrapt
 from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.delta_rs.unreached import location_of
 from deltawitness.events import CommitMetrics, Landed, NoCommitReason, WriteIntent
+from deltawitness.exceptions import RequirementError
 from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
 from deltawitness.internal_errors import report
 from deltawitness.observe import Observer
@@ -70,6 +71,9 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
             request: the request.
             args: further arguments of the pipeline's `write`.
             kwargs: further keyword arguments of the pipeline's `write`.
+
+        Raises:
+            RequirementError: the settings refuse the write, which has no run, job or message.
         """
         try:
             observer = install_for_proxies()
@@ -81,6 +85,7 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         with write_context(attributes) as context:
             observed_before = context.observed
             try:
+                observer.require()
                 result = self.__wrapped__.write(request, *args, **kwargs)
             except BaseException as error:
                 self._record_if_unreached(observer, context, observed_before, request, error)
@@ -160,7 +165,9 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
                 _set_outcome(in_flight, request, result)
                 observer.finish(in_flight, None, table=None)
             else:
-                if isinstance(self.__wrapped__, WritePipeline):
+                if isinstance(self.__wrapped__, WritePipeline) or isinstance(
+                    error, RequirementError
+                ):
                     # Every commit of our pipeline is observed. Another pipeline may have committed
                     # through code that is not instrumented.
                     in_flight.landed = Landed.NO

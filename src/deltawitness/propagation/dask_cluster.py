@@ -66,6 +66,7 @@ def _submitter() -> dict[str, Any]:
         "policy": cache.policy,
         "scope": None if cache.scope is None else cache.scope.value,
         "key": cache.key,
+        "message": cache.message,
         "sender": _process(),
     }
 
@@ -94,7 +95,9 @@ def _of_submitter(worker: Any, key: Any) -> Any:
         if values["sender"] != _process():  # otherwise the worker is a thread of the submitter
             run = replace(run, is_joined=True)
         scope = None if values["scope"] is None else parse_scope(values["scope"])
-        return _use_run(run, CacheContext(values["policy"], scope, values["key"]))
+        return _use_run(
+            run, CacheContext(values["policy"], scope, values["key"], values["message"])
+        )
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
         return nullcontext()

@@ -76,6 +76,7 @@ def _cache_variables(context: CacheContext) -> dict[str, str]:
         Env.CACHE_POLICY: context.policy,
         Env.CACHE_SCOPE: context.scope,
         Env.CACHE_KEY: context.key,
+        Env.MESSAGE: context.message,
     }
     return {name.value: str(value) for name, value in variables.items() if value}
 

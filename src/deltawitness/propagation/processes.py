@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -86,6 +86,7 @@ def run_as_values(run: RunContext, span: trace.Span) -> dict[str, Any]:
     """Return the fields of a run as values that pickle, with the trace context of `span` if it is valid."""
     fields = {name: getattr(run, name) for name in run.__slots__}
     fields["attributes"] = dict(run.attributes)
+    fields["origin"] = asdict(run.origin)
     fields["traceparent"] = traceparent_of(span) or run.traceparent
     return fields
 

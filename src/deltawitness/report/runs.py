@@ -107,10 +107,34 @@ def _details(run: Row) -> list[str]:
     ]
     if run["parent_run_id"]:
         lines.append(f"child of run {run['parent_run_id']}")
+    lines += _origin_lines(run)
     if run["dropped"]:
         lines.append(f"{run['dropped']} operations were dropped before they were recorded")
     lines += [f"{entry['name']}: {entry['value']}" for entry in run["attributes"] or []]
     return lines
+
+
+_ORIGIN_WORDS = (
+    ("pipeline", "pipeline"),
+    ("pipeline_run_id", "run"),
+    ("task", "task"),
+    ("attempt", "attempt"),
+    ("code_version", "code version"),
+    ("image", "image"),
+    ("pod", "pod"),
+    ("author", "author"),
+)
+
+
+def _origin_lines(run: Row) -> list[str]:
+    """Return lines about why and where a run runs, without what is not known."""
+    parts = [
+        f"{word} {run[name]}" for name, word in _ORIGIN_WORDS if run.get(name) not in {None, ""}
+    ]
+    where = f"{run['system']}: " if run.get("system") else ""
+    lines = [f"message: {run['message']}"] if run.get("message") else []
+    lines += [where + ", ".join(parts)] if parts or where else []
+    return lines + ([f"link: {run['link']}"] if run.get("link") else [])
 
 
 def _title(run: Row) -> str:

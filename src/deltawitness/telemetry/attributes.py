@@ -16,6 +16,7 @@ from deltawitness.events import (
     WriteEvent,
 )
 from deltawitness.redaction import redact_text, without_source_words
+from deltawitness.run_origin import RunOrigin
 from deltawitness.semconv import (
     CACHE_KEY,
     CACHE_OPERATION,
@@ -27,6 +28,13 @@ from deltawitness.semconv import (
     CACHE_SCOPE,
     CICD_PIPELINE_NAME,
     CICD_PIPELINE_RUN_ID,
+    CICD_PIPELINE_RUN_URL_FULL,
+    CICD_PIPELINE_TASK_NAME,
+    CODE_FILE_PATH,
+    CODE_FUNCTION_NAME,
+    CODE_LINE_NUMBER,
+    CONTAINER_IMAGE_NAME,
+    CONTAINER_IMAGE_TAGS,
     DB_COLLECTION_NAME,
     DB_OPERATION_NAME,
     DB_SYSTEM_NAME,
@@ -51,15 +59,26 @@ from deltawitness.semconv import (
     EXPORT_ROWS,
     EXPORT_SIZE,
     FORCE_SAMPLE,
+    K8S_POD_NAME,
     LANDED,
+    MESSAGE,
+    RUN_ATTEMPT,
     RUN_ATTRIBUTE_PREFIX,
     RUN_ID,
     RUN_PARENT_ID,
+    RUN_SYSTEM,
+    VCS_REF_HEAD_REVISION,
     WRITE_ID,
     system_of,
 )
 
-__all__ = ["DetailAttributes", "error_text", "event_attributes"]
+__all__ = [
+    "AttributeValue",
+    "DetailAttributes",
+    "error_text",
+    "event_attributes",
+    "origin_attributes",
+]
 
 AttributeValue: TypeAlias = str | int | float | bool | list[str]
 
@@ -112,7 +131,15 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         DELTA_RUN_INPUTS: _versions(intent.run_inputs),
         RUN_PARENT_ID: event.run.parent_run_id,
         FORCE_SAMPLE: event.run.force_sample or None,
+        MESSAGE: event.message,
     }
+    site = event.call_site
+    if site is not None:
+        optional |= {
+            CODE_FILE_PATH: site.file,
+            CODE_LINE_NUMBER: site.line,
+            CODE_FUNCTION_NAME: site.function,
+        }
     # Beyond its limit, the SDK drops the oldest attributes: put the run's, which may be many, first.
     return DetailAttributes(
         {f"{RUN_ATTRIBUTE_PREFIX}{name}": value for name, value in event.run.attributes.items()}
@@ -126,11 +153,44 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
             RUN_ID: event.run.run_id,
             WRITE_ID: event.write_id,
             CICD_PIPELINE_NAME: event.run.job,
-            CICD_PIPELINE_RUN_ID: event.run.run_id,
+            CICD_PIPELINE_RUN_ID: event.run.origin.run_id or event.run.run_id,
         }
+        | origin_attributes(event.run.origin)
         | {name: value for name, value in optional.items() if value is not None}
         | _outcome_attributes(event)
     )
+
+
+def origin_attributes(origin: RunOrigin) -> dict[str, AttributeValue]:
+    """Return the attributes of where a run runs, without those that are not known.
+
+    Args:
+        origin: the redacted origin.
+    """
+    name, tag = _image_parts(origin.image or "")
+    values: dict[str, AttributeValue | None] = {
+        RUN_SYSTEM: origin.system,
+        RUN_ATTEMPT: origin.attempt,
+        CICD_PIPELINE_TASK_NAME: origin.task,
+        CICD_PIPELINE_RUN_URL_FULL: origin.link,
+        VCS_REF_HEAD_REVISION: origin.code_version,
+        CONTAINER_IMAGE_NAME: name or None,
+        CONTAINER_IMAGE_TAGS: [tag] if tag else None,
+        K8S_POD_NAME: origin.pod,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _image_parts(image: str) -> tuple[str, str]:
+    """Return the name and the tag of a container image, without its digest.
+
+    >>> _image_parts("localhost:5000/app:1.2@sha256:00"), _image_parts("localhost:5000/app")
+    (('localhost:5000/app', '1.2'), ('localhost:5000/app', ''))
+    """
+    name = image.partition("@")[0]
+    path, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    return f"{path}{slash}{last}", tag
 
 
 def _versions(reads: tuple[InputVersion, ...]) -> list[str] | None:

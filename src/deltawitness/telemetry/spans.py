@@ -28,6 +28,7 @@ from deltawitness.semconv import (
     DB_SYSTEM_NAME,
     ERROR_TYPE,
     FORCE_SAMPLE,
+    MESSAGE,
     PROCESS_EXIT_CODE,
     RUN_ATTRIBUTE_PREFIX,
     RUN_ID,
@@ -37,7 +38,11 @@ from deltawitness.semconv import (
     WITNESS_VERSION,
     system_of,
 )
-from deltawitness.telemetry.attributes import event_attributes
+from deltawitness.telemetry.attributes import (
+    AttributeValue,
+    event_attributes,
+    origin_attributes,
+)
 from deltawitness.telemetry.deferred_spans import DeferredSpan, DeferredSpans
 from deltawitness.telemetry.run_span_file import RunSpanFile, take_accepted_file
 
@@ -231,12 +236,15 @@ def _end_run_span(
         span.end()
 
 
-def _run_attributes(run: RunContext) -> dict[str, str | bool]:
-    attributes: dict[str, str | bool] = {
+def _run_attributes(run: RunContext) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
         RUN_ID: run.run_id,
         CICD_PIPELINE_NAME: run.job,
-        CICD_PIPELINE_RUN_ID: run.run_id,
+        CICD_PIPELINE_RUN_ID: run.origin.run_id or run.run_id,
+        **origin_attributes(run.origin),
     }
+    if run.message is not None:
+        attributes[MESSAGE] = run.message
     if run.parent_run_id is not None:
         attributes[RUN_PARENT_ID] = run.parent_run_id
     if run.force_sample:

@@ -64,6 +64,7 @@ _NOT_INHERITED = (
     Env.EVENTS_FILE,
     Env.RUN_ID,
     Env.JOB,
+    Env.REQUIRE,
     Env.TRACEPARENT,
 )
 """Environment variables that would make the helper observed, or part of a run."""

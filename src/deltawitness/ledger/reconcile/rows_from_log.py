@@ -17,7 +17,13 @@ from deltawitness.ledger.tables.operation_names import (
 )
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.locations import table_id
-from deltawitness.redaction import key_hash, redact_label, redact_text, table_name_for
+from deltawitness.redaction import (
+    key_hash,
+    redact_label,
+    redact_message,
+    redact_text,
+    table_name_for,
+)
 from deltawitness.semconv import POLICY_UNMANAGED, CacheResult, CacheScope, CommitKey, Operation
 from deltawitness.settings import Settings
 
@@ -86,6 +92,8 @@ def row_from_log(
         "engine": (_text(info.engine_info) or "")[:_ENGINE_LENGTH] or None,
         "witness_version": _plain(keys.get(CommitKey.WITNESS_VERSION)),
         "source": Source.RECONCILED.value,
+        "job": _label(keys.get(CommitKey.JOB_NAME)),
+        "message": _message(keys.get(CommitKey.MESSAGE)),
     }
 
 
@@ -133,6 +141,11 @@ def _text(value: object) -> str | None:
 def _label(value: object) -> str | None:
     text = _text(value)
     return None if text is None else redact_label(text)
+
+
+def _message(value: object) -> str | None:
+    text = _text(value)
+    return None if text is None else redact_message(text)
 
 
 def _plain(value: object) -> str | None:

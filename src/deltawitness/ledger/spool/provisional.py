@@ -10,12 +10,14 @@ import json
 import os
 from functools import lru_cache
 
+from deltawitness.call_site import CallSite
 from deltawitness.events import InputVersion, WriteIntent
 from deltawitness.ledger.tables.write_rows import (
     as_json,
     intent_columns,
     ledger_uri,
     process_columns,
+    reason_columns,
 )
 from deltawitness.redaction import redact_label
 from deltawitness.run import RunContext
@@ -63,6 +65,8 @@ def provisional_text(  # noqa: PLR0913 - keyword-only values of one write
     thread: str,
     base: int | None,
     version: int | None,
+    message: str | None = None,
+    site: CallSite | None = None,
     more: dict[str, object] | None = None,
 ) -> str:
     """Return a provisional record as JSON.
@@ -79,6 +83,8 @@ def provisional_text(  # noqa: PLR0913 - keyword-only values of one write
         thread: name of the calling thread.
         base: the table's version before the call.
         version: the table's version after the call.
+        message: why the program made the write.
+        site: the line of the program.
         more: further members: an error, or the reason for no commit.
     """
     quoted = f'"{commit_write_id}"' if commit_write_id is write_id else json.dumps(commit_write_id)
@@ -93,9 +99,17 @@ def provisional_text(  # noqa: PLR0913 - keyword-only values of one write
         text += f',"_base":{base}'
     if version is not None:
         text += f',"_version":{version}'
+    if message is not None or site is not None:
+        text += _reason_text(message, site)
     if more:
         text += "," + as_json(more)[1:-1]
     return text + "}"
+
+
+@lru_cache(maxsize=256)
+def _reason_text(message: str | None, site: CallSite | None) -> str:
+    text = as_json(reason_columns(message, site))[1:-1]
+    return f",{text}" if text else ""
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,13 @@ import pyarrow as pa
 
 from deltawitness.ledger.tables.dataset import dataset_of
 from deltawitness.ledger.tables.run_rows import RunStatus
-from deltawitness.ledger.tables.schema import PARTITION, RUNS, LedgerRoot, LedgerTable
+from deltawitness.ledger.tables.schema import (
+    ORIGIN_COLUMNS,
+    PARTITION,
+    RUNS,
+    LedgerRoot,
+    LedgerTable,
+)
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
@@ -84,8 +90,9 @@ _MINIMA = (PARTITION, "start_time")
 _OPENER_COLUMNS = (
     *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid"),
     "exit_code",
+    *(name for name, *_ in ORIGIN_COLUMNS),
 )
-_NOT_SUMMED = frozenset({"pid", "tables_touched", "exit_code"})
+_NOT_SUMMED = frozenset({"pid", "tables_touched", "exit_code", "attempt"})
 _VERSIONS = ("python_version", "deltalake_version", "datafusion_version", "witness_version")
 
 

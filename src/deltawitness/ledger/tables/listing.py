@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
+    ORIGIN_COLUMNS,
     PARTITION,
     RUNS,
     ColumnKind,
@@ -181,12 +182,13 @@ _LAST = "is_part DESC, end_time"
 _OF_THE_OPENER = (
     *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid", "exit_code"),
     *("python_version", "deltalake_version", "datafusion_version", "witness_version"),
+    *(name for name, *_ in ORIGIN_COLUMNS),
 )
 
 _SUMMED = tuple(
     name
     for name, kind, _ in RUNS.columns
-    if kind is ColumnKind.COUNT and name not in {"pid", "tables_touched", "exit_code"}
+    if kind is ColumnKind.COUNT and name not in {"pid", "tables_touched", "exit_code", "attempt"}
 )
 
 _RUN_COLUMNS = (

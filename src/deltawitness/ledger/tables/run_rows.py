@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from deltawitness.ledger.tables.write_rows import process_columns, python_version
-from deltawitness.redaction import redacted_run
+from deltawitness.redaction import redact_message, redacted_run
 from deltawitness.run import RunContext
+from deltawitness.run_origin import RunOrigin
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS, CacheOperation, CacheResult
 
 __all__ = ["TALLIED", "OpenRun", "RunStatus", "Tally", "run_row"]
@@ -154,7 +155,24 @@ class OpenRun:
             "attributes": [
                 {"name": name, "value": value} for name, value in run.attributes.items()
             ],
+            "message": self.context.message and redact_message(self.context.message),
+            **_origin_columns(run.origin),
         }
+
+
+def _origin_columns(origin: RunOrigin) -> Row:
+    return {
+        "author": origin.author,
+        "system": origin.system,
+        "pipeline": origin.job,
+        "pipeline_run_id": origin.run_id,
+        "task": origin.task,
+        "attempt": origin.attempt,
+        "code_version": origin.code_version,
+        "image": origin.image,
+        "pod": origin.pod,
+        "link": origin.link,
+    }
 
 
 def run_row(  # noqa: PLR0913 - keyword-only

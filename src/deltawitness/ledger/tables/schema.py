@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COUNT_MEANINGS",
     "INVENTORY",
+    "ORIGIN_COLUMNS",
     "RUNS",
     "SNAPSHOTS",
     "TABLES",
@@ -210,10 +211,33 @@ INVENTORY = LedgerTable(
         ("files_deleted", ColumnKind.COUNT, "files that a VACUUM deleted"),
         ("bytes_deleted", ColumnKind.COUNT, "bytes that a VACUUM deleted"),
         ("rows_served", ColumnKind.COUNT, "rows that a cache hit served"),
+        ("message", ColumnKind.TEXT, "why the program made the write, in its words"),
+        (
+            "code_file",
+            ColumnKind.TEXT,
+            "file of the program's call, relative to its project or to site-packages",
+        ),
+        ("code_line", ColumnKind.COUNT, "line of the program's call"),
+        ("code_function", ColumnKind.TEXT, "function of the program's call, with its module"),
     ),
 )
 
 _COUNTS = ("reads", "hits", "misses", "writes", "snapshots", "noops", "errors")
+
+ORIGIN_COLUMNS: tuple[Column, ...] = (
+    ("message", ColumnKind.TEXT, "why the run writes, in the words of the program"),
+    ("author", ColumnKind.TEXT, "who the run writes for"),
+    ("system", ColumnKind.TEXT, "scheduler or CI system that the run was detected in"),
+    ("pipeline", ColumnKind.TEXT, "name of the DAG, flow, workflow or pipeline in the system"),
+    ("pipeline_run_id", ColumnKind.TEXT, "id of the run in the system"),
+    ("task", ColumnKind.TEXT, "name of the task in the system"),
+    ("attempt", ColumnKind.COUNT, "number of the attempt in the system"),
+    ("code_version", ColumnKind.TEXT, "commit or version of the program"),
+    ("image", ColumnKind.TEXT, "image of the container"),
+    ("pod", ColumnKind.TEXT, "name of the Kubernetes pod"),
+    ("link", ColumnKind.TEXT, "URL of the run in the system"),
+)
+"""Columns of a run that say why and where it runs."""
 
 RUNS = LedgerTable(
     "cache_run_summary_v1",
@@ -272,6 +296,7 @@ RUNS = LedgerTable(
             ColumnKind.COUNT,
             "exit code of the process that the run ended, -N when signal N ended it; null when nobody saw it",
         ),
+        *ORIGIN_COLUMNS,
     ),
 )
 

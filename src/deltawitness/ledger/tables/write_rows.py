@@ -17,6 +17,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from deltawitness.call_site import CallSite
 from deltawitness.commit.log import open_log
 from deltawitness.commit.outcome import (
     RawCommit,
@@ -42,7 +43,12 @@ from deltawitness.events import (
 from deltawitness.internal_errors import guarded_value
 from deltawitness.ledger.tables.schema import Source
 from deltawitness.locations import canonical_uri
-from deltawitness.redaction import key_hash, message_for_ledger, redact_label
+from deltawitness.redaction import (
+    key_hash,
+    message_for_ledger,
+    redact_label,
+    redact_message,
+)
 from deltawitness.semconv import WITNESS_VERSION, CacheResult, Operation
 from deltawitness.settings import LedgerMessages
 
@@ -52,6 +58,7 @@ __all__ = [
     "intent_columns",
     "ledger_uri",
     "process_columns",
+    "reason_columns",
     "row_of_provisional",
 ]
 
@@ -130,7 +137,25 @@ def event_row(
         **guarded_value("ledger", process_columns, {}),
         "pid": event.pid,
         "source": Source.OBSERVED.value,
+        **guarded_value("ledger", lambda: reason_columns(event.message, event.call_site), {}),
     }
+
+
+def reason_columns(message: str | None, site: CallSite | None) -> Row:
+    """Return the columns about why and where the program made a write.
+
+    Args:
+        message: the program's message.
+        site: the line of the program.
+    """
+    columns: Row = {"message": None if message is None else redact_message(message)}
+    if site is not None:
+        columns |= {
+            "code_file": site.file,
+            "code_line": site.line,
+            "code_function": site.function,
+        }
+    return columns
 
 
 def intent_columns(intent: WriteIntent) -> Row:

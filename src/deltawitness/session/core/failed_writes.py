@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from deltawitness.exceptions import StatementError
+from deltawitness.exceptions import RequirementError, StatementError
 from deltawitness.internal_errors import report
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def publish_after_failure(
 ) -> Iterator[None]:
     """Serve the newest version of a table when the write inside the block raises.
 
-    The exception is raised again unchanged. The table is not opened after a `StatementError`: a
-    refused statement has written nothing.
+    The exception is raised again unchanged. The table is not opened after a `StatementError` or
+    a `RequirementError`: a refused statement has written nothing.
 
     Args:
         session: the state of the session that writes.
@@ -39,7 +39,7 @@ def publish_after_failure(
     """
     try:
         yield
-    except StatementError:
+    except (StatementError, RequirementError):
         raise
     except BaseException:
         _publish_newest(session, ctx, uri, storage_options)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.events import CommitMetrics
+from deltawitness.exceptions import RequirementError
 from deltawitness.forks import importing
 from deltawitness.internal_errors import guard, report
 from deltawitness.locations import local_path
@@ -59,6 +60,9 @@ def run_export(
         write: runs the write; its result and its exception are unchanged.
         rows_in: returns the number of written rows from the result, or None.
         headers: number of header lines in each text file.
+
+    Raises:
+        RequirementError: the settings refuse the write.
     """
     try:
         observer = install_for_proxies()
@@ -67,7 +71,10 @@ def run_export(
         location = os.fspath(destination)
         before = _files(location)
         in_flight = _begin(observer, frame, location)
+        observer.require_of(in_flight)
         observer.enter(in_flight)
+    except RequirementError:
+        raise
     except Exception as error:  # noqa: BLE001 - telemetry never changes the write
         report("export", error)
         return write()

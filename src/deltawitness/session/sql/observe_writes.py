@@ -40,6 +40,8 @@ def report_if_unreached(
 ) -> Iterator[None]:
     """Record a write that fails inside the block before it reaches delta-rs.
 
+    The block is not entered for a write that lacks what the settings require.
+
     Such a failure passes no instrumented call of delta-rs: the table cannot be opened, a statement
     is refused, or a frame cannot be planned.
 
@@ -48,15 +50,28 @@ def report_if_unreached(
         mode: save mode.
         table: the table, if it is open.
         operation: the operation of the write.
+
+    Raises:
+        RequirementError: the settings refuse the write.
     """
     clock = time.perf_counter_ns()
     with watch_writes() as writes:
         try:
+            _require()
             yield
         except BaseException as error:
             if not writes:
                 _record(UnreachedWrite.of(operation, location, table, mode, clock), error)
             raise
+
+
+def _require() -> None:
+    try:
+        observer = install_for_proxies()
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the write
+        report("session", error)
+        return
+    observer.require()
 
 
 def _record(write: UnreachedWrite, error: BaseException) -> None:

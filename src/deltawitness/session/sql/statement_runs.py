@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from deltawitness.events import Failed, Landed
-from deltawitness.exceptions import RepeatedStatementWarning, StatementError
+from deltawitness.exceptions import RepeatedStatementWarning, RequirementError, StatementError
 from deltawitness.observe import Observer, current_observer, flush
 from deltawitness.observe.write_watch import watch_writes
 from deltawitness.semconv import Operation
@@ -169,7 +169,7 @@ class TrackedStatement:
             try:
                 frame = self._execute()
             except BaseException as error:
-                is_refused = isinstance(error, StatementError)
+                is_refused = isinstance(error, StatementError | RequirementError)
                 is_observed = is_refused or _observer() is not None
                 failure = FailedRun(type(error).__qualname__, tuple(writes), is_observed)
                 with self._lock:
