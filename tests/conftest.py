@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -107,6 +108,13 @@ def pytest_collection_modifyitems(items):
     if IS_LONG:
         for item in items:
             item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Leave the modules and the collected tests out of garbage collections: they live to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def execute_command(folder, arguments, variables, streams, _):
         os.dup2(stream.fileno(), number)
         stream.close()
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", closefd=False)
+        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end of the process
         for number, mode in enumerate(("r", "w", "w"))
     )
     os.chdir(folder)

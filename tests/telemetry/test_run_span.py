@@ -32,6 +32,7 @@ from deltawitness.telemetry.run_span_file import (
 )
 from helpers.collector_parts import Backend, until
 from helpers.ledger_parts import rows_of
+from helpers.sizes import cases
 
 COMMAND = [sys.executable, "-m", "deltawitness", "run", "--quiet"]
 NO_SIGNALS = {
@@ -124,13 +125,17 @@ def assert_ending(found, code, error_type):
     assert span.start_time_unix_nano < span.end_time_unix_nano
 
 
-FAST_ENDINGS = ("sys.exit(7)", "os.kill(os.getpid(), signal.SIGKILL)")
+FAST = ["sys.exit(7)", "os.kill(os.getpid(), signal.SIGKILL)"]
 """An ending that the program reports, and one that only the command sees."""
+SMALL = ["pass", "raise LookupError", "os.kill(os.getpid(), signal.SIGTERM)", "os._exit(3)", *FAST]
 
 
 @pytest.mark.parametrize(
     "ending",
-    [pytest.param(one, marks=() if one in FAST_ENDINGS else pytest.mark.slow) for one in ENDINGS],
+    [
+        pytest.param(ending, marks=() if ending in FAST else pytest.mark.slow)
+        for ending in cases(ENDINGS, SMALL)
+    ],
 )
 def test_the_one_span_of_a_run_has_the_exit_code(ending, tmp_path, backend):
     """The span agrees with the run's row in the ledger, and is the parent of the writes' spans."""
