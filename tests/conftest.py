@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -51,22 +52,24 @@ def bound_of(item):
 
 
 LONGEST = (
+    "telemetry/test_run_span",
+    "activation/test_exit_status",
+    "cli/test_ledger_of_a_program",
+    "cli/test_commands",
     "activation/test_launch_modes",
-    "session/test_sql_equivalence",
     "activation/test_activation",
     "activation/test_forks",
-    "activation/test_exit_status",
-    "session/test_pending_statements",
     "project/test_docs",
-    "telemetry/test_run_span",
-    "ledger/test_kill",
-    "cli/test_commands",
-    "session/test_proxy",
-    "session/test_session_handles",
+    "ledger/test_lives",
     "cli/test_ledger",
-    "cli/test_ledger_of_a_program",
-    "cli/test_ledger_maintenance",
+    "session/test_sql_equivalence",
+    "session/test_pending_statements",
+    "ledger/test_kill",
+    "session/test_proxy",
     "session/test_statement_binding",
+    "cache/test_verify",
+    "session/test_session_handles",
+    "cli/test_ledger_maintenance",
     "session/test_prepared_statements",
     "cli/test_bench",
     "ledger/test_remote",
@@ -83,7 +86,6 @@ LONGEST = (
     "ledger/test_recorded_runs",
     "cache/test_truth",
     "cache/test_traps",
-    "ledger/test_lives",
     "ledger/test_faults",
     "session/test_instrumentor",
     "session/test_instrumentor_lifecycle",
@@ -108,6 +110,13 @@ def pytest_collection_modifyitems(items):
     if IS_LONG:
         for item in items:
             item.add_marker(pytest.mark.timeout(LONGER * bound_of(item)), append=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Leave the modules and the collected tests out of garbage collections: they live to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

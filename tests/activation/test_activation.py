@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import zipapp
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import deltawitness
 from deltawitness import Ledger
 from deltawitness.commit import history, read_commit_metadata
 from deltawitness.semconv import Env
+from helpers.sizes import cases
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +95,7 @@ def test_any_import_may_be_the_first(role, tmp_path, size):
     """Importing any public name first, at full size any module, leaves both engines patched once."""
     # A name imports the same modules under any launcher, so only one launcher gets all names.
     step = 1 if role == "top" else 6
-    names = size(NAMES[::step], NAMES + MODULES, NAMES[:: 2 * step])
+    names = size(NAMES[::step], NAMES + MODULES, NAMES[:: 6 * step])
     program = [sys.executable, "-c", textwrap.dedent(IMPORTS), " ".join(names)]
     variables = {}
     if role == "child":
@@ -229,10 +231,10 @@ FORMS = {
     "a file": ["program.py"],
     "a zipapp": ["program.pyz"],
 }
+SMALL = [("run", "-m"), ("run", "a zipapp"), ("opentelemetry-instrument", "a file")]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(("launcher", "form"), cases(list(product(LAUNCHERS, FORMS)), SMALL))
 def test_children_of_children_are_observed_in_every_form_of_a_program(launcher, form, tmp_path):
     """Grandchildren of a module, a file and an archive are observed."""
     text = textwrap.dedent(NESTED)

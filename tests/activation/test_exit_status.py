@@ -22,6 +22,7 @@ from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision, is_sup
 from deltawitness.ledger.tables.schema import RUNS
 from deltawitness.process_exit import Terminated, exit_code_of, is_failure, restore_interrupt
 from helpers.ledger_parts import rows_of
+from helpers.sizes import cases
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,17 @@ ENDINGS = {
     "atexit.register(os.kill, os.getpid(), signal.SIGINT)": (0, None),
     "os.execv(sys.executable, [sys.executable, '-c', 'raise SystemExit(4)'])": (4, None),
 }
+SMALL = [
+    "pass",
+    "sys.exit(7)",
+    "sys.exit('text')",
+    "raise LookupError",
+    "os._exit(3)",
+    "os.kill(os.getpid(), signal.SIGINT)",
+    "os.kill(os.getpid(), signal.SIGTERM)",
+    "os.kill(os.getpid(), signal.SIGKILL)",
+    "atexit.register(os._exit, 5)",
+]
 
 
 def observed(folder, program, *options):
@@ -58,7 +70,7 @@ def observed(folder, program, *options):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", cases(ENDINGS, SMALL))
 def test_exit_code_and_output_are_those_of_the_bare_program(ending, tmp_path):
     """Exit code or signal and the output are those of the bare program, and the run's row has the status."""
     (tmp_path / "bare").mkdir()

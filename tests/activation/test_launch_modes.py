@@ -20,6 +20,7 @@ from deltawitness import Ledger
 from deltawitness.commit import history
 from deltawitness.semconv import Env
 from helpers.places import PROGRAMS
+from helpers.sizes import cases
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,7 @@ MODES = {
     "run, and each process instruments": (RUN, "each"),
     "run, and the cache is imported first": (RUN, "DeltaCache"),
 }
+SMALL = ["run", "opentelemetry-instrument", "each process instruments"]
 COMBINED = {
     "opentelemetry-instrument, and each process instruments": (OTEL, "each"),
     "run of opentelemetry-instrument": ([*RUN, *OTEL], "plain"),
@@ -172,7 +174,7 @@ def check(mode, tmp_path, receiver):
     assert "deltawitness" not in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", cases(MODES, SMALL))
 def test_each_write_is_everywhere_once(mode, tmp_path, receiver):
     """Each launch mode and each start method gives one record per write."""
     check(MODES[mode], tmp_path, receiver)

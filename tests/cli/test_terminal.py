@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 import textwrap
 
 import pytest
 from rich.cells import cell_len
+
+from helpers.terminal_commands import environment, in_pipe, in_terminal
 
 PROGRAM = """
     import pyarrow as pa
@@ -80,14 +77,6 @@ def place(tmp_path_factory):
     return folder
 
 
-def environment(**variables):
-    """The variables of this process without those that shape the output of a terminal."""
-    known = {**os.environ, "TERM": "xterm-256color"}
-    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "DELTAWITNESS_CACHE_ROOT"):
-        known.pop(name, None)
-    return known | variables
-
-
 def arguments(listing, place):
     return listing.format(run=(place / "run").read_text()[:18]).split()
 
@@ -95,41 +84,6 @@ def arguments(listing, place):
 def invoke(place, *command):
     done = in_pipe(place, *command, "--json")
     return json.loads(done.stdout)
-
-
-def in_pipe(place, *command, **variables):
-    return subprocess.run(
-        [sys.executable, "-m", "deltawitness", *command],
-        cwd=place,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def in_terminal(place, width, *command, **variables):
-    """Run a command in a pseudo-terminal; return its output and its exit code."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deltawitness", *command],
-        cwd=place,
-        env=environment(**variables),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,  # a progress bar
-    )
-    os.close(theirs)
-    output = b""
-    try:
-        while chunk := os.read(ours, 1 << 16):
-            output += chunk
-    except OSError:  # how Linux reports the end of a pseudo-terminal
-        pass
-    finally:
-        os.close(ours)
-    return output.decode().replace("\r\n", "\n"), process.wait(timeout=60)
 
 
 def without_styles(text):

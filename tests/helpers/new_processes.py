@@ -14,6 +14,12 @@ PROCESSES.set_forkserver_preload(
         "deltawitness.instrumentation",
         "deltawitness.ledger.ledger",
         "deltawitness.ledger.drain.drain",
+        "deltawitness.cli.app",
+        "deltawitness.report.tables",
+        "deltalake",
+        "pydantic.fields",
+        "pydantic.json_schema",
+        "pydantic.type_adapter",
     ]
 )
 

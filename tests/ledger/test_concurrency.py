@@ -28,7 +28,7 @@ def made(*tables, options=None):
 @pytest.mark.slow
 def test_a_crowd_of_writers_shares_a_ledger(tmp_path, size, say):
     """No write of concurrent writers fails, no row is lost or duplicated, each run is one row."""
-    processes, writes, tables = size((8, 25, 4), (16, 200, 8))
+    processes, writes, tables = size((8, 25, 4), (16, 200, 8), (8, 10, 4))
     places = [tmp_path / f"t{number}" for number in range(tables)]
     made(*places)
     cache, started = tmp_path / "cache", time.monotonic()

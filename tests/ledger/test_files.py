@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 
 import pyarrow.compute as pc
@@ -21,10 +22,14 @@ DAY_US = 86_400_000_000
 FIRST_US = 1_700_000_000_000_000
 
 
-@pytest.fixture
-def root(tmp_path):
-    """A ledger of six files: two runs on each of three days; a row of the last day has no run."""
-    root, spool = LedgerRoot(str(tmp_path / "cache")), spool_in(tmp_path / "spools")
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A ledger of six files: two runs on each of three days; a row of the last day has no run.
+
+    Tests read it. One that writes takes `copied_root`.
+    """
+    folder = tmp_path_factory.mktemp("ledger")
+    root, spool = LedgerRoot(str(folder / "cache")), spool_in(folder / "spools")
     for number in range(6):
         rows = [
             operation_row(
@@ -40,6 +45,12 @@ def root(tmp_path):
         Drain(root, tail=1).drain_segments(sealed_rows(spool, *rows))
         spool.delete(spool.sealed())
     return root
+
+
+@pytest.fixture
+def copied_root(root, tmp_path):
+    """A copy of the ledger."""
+    return LedgerRoot(str(shutil.copytree(root.uri, tmp_path / "cache")))
 
 
 def files_for(root, condition):
@@ -108,11 +119,11 @@ def test_a_table_without_statistics_is_read_whole(tmp_path):
     assert found == {"write_id": ["w-1"]}
 
 
-def test_a_row_without_a_time_is_found(root):
+def test_a_row_without_a_time_is_found(copied_root):
     """A row without a date is in a null partition, and queries find it."""
     row = operation_rows([b'{"write_id":"w-timeless"}'])
-    write_deltalake(root.uri_of(INVENTORY), row, mode="append")
-    frame = Ledger(root.uri).inventory()
+    write_deltalake(copied_root.uri_of(INVENTORY), row, mode="append")
+    frame = Ledger(copied_root.uri).inventory()
     timeless = frame.filter(f"{PARTITION} IS NULL").select("write_id").to_pydict()
     assert timeless == {"write_id": ["w-timeless"]}
     assert frame.count() == 19

@@ -95,6 +95,7 @@ def test_the_runs_of_a_program(ended, life):
     assert list(ledger.spools.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("life", sorted(DRAINED_BY_ITSELF))
 def test_a_program_drains_its_records_at_its_end(ended, life):
     """A program that exits normally leaves nothing for the next drain."""
@@ -102,6 +103,7 @@ def test_a_program_drains_its_records_at_its_end(ended, life):
     assert not any((folder / "cache/cache_spool").iterdir())
 
 
+@pytest.mark.slow
 def test_runs_have_the_id_of_their_parent_run(ended):
     """Nested runs have their parents' ids, down to the innermost."""
     folder, *_ = ended["nested"]
@@ -115,6 +117,7 @@ def test_runs_have_the_id_of_their_parent_run(ended):
     ]
 
 
+@pytest.mark.slow
 def test_a_child_process_joins_the_run_of_its_parent(ended):
     """A run with a child process has a row per process, and its frame shows their sum."""
     folder, *_ = ended["children"]
@@ -131,6 +134,7 @@ def test_a_child_process_joins_the_run_of_its_parent(ended):
     assert whole == {"processes": 3, "writes": 5, "rows_added": 10}
 
 
+@pytest.mark.slow
 def test_a_thread_that_is_cut_off_by_the_end_of_its_process(ended):
     """A daemon thread's writes up to the process's end have rows; the log has later ones."""
     folder, *_ = ended["daemon"]

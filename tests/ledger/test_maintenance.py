@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 
 import pyarrow as pa
 import pytest
@@ -20,17 +21,24 @@ from deltawitness.semconv import LEASE_APP_ID
 from helpers.ledger_parts import one, operation_row, rows_of, sealed_rows, spool_in
 
 
-@pytest.fixture
-def root(tmp_path):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
     """A ledger whose inventory has ten files."""
-    root = LedgerRoot(str(tmp_path / "cache"))
-    spool = spool_in(tmp_path / "spools")
+    folder = tmp_path_factory.mktemp("ledger")
+    root = LedgerRoot(str(folder / "cache"))
+    spool = spool_in(folder / "spools")
     for number in range(10):
         Drain(root, tail=1).drain_segments(
             sealed_rows(spool, operation_row(f"w-{number}", versions=[number], rows_added=number))
         )
         spool.delete(spool.sealed())
     return root
+
+
+@pytest.fixture
+def root(template, tmp_path):
+    """A copy of that ledger."""
+    return LedgerRoot(str(shutil.copytree(template.uri, tmp_path / "cache")))
 
 
 def mark(root):

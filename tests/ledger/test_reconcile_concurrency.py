@@ -160,7 +160,7 @@ def test_a_late_drain_adds_nothing(ledger, table):
 def test_a_write_in_progress_is_not_missing(tmp_path, cache, ledger, say, size):
     """A write in progress in this process is not reported as missing."""
     observe(cache, settings={"drain_interval": 0.05})
-    tables, count = [f"{tmp_path}/lake/{number}" for number in range(3)], size(40, 400)
+    tables, count = [f"{tmp_path}/lake/{number}" for number in range(3)], size(40, 400, 20)
 
     def write(table):
         for number in range(count):

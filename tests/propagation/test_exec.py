@@ -76,6 +76,7 @@ SUPERVISED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SUPERVISED)
 def test_a_run_continues_in_the_program_after_exec(kind, tmp_path):
     """There is one run of one process, with all writes and the exit code of the last program."""
@@ -87,7 +88,7 @@ def test_a_run_continues_in_the_program_after_exec(kind, tmp_path):
 @pytest.mark.parametrize(
     ("following", "expected"),
     [
-        ("write('u')", ("ok", None, None, 1, 2)),
+        pytest.param("write('u')", ("ok", None, None, 1, 2), marks=pytest.mark.slow),
         ("write('u'); raise LookupError", ("error", 1, "LookupError", 1, 2)),
     ],
 )
@@ -97,6 +98,7 @@ def test_a_run_continues_without_the_command(following, expected, tmp_path):
     assert runs_of(tmp_path) == [expected]
 
 
+@pytest.mark.slow
 def test_the_ledger_is_drained_before_the_exec_of_an_unobserved_program(tmp_path):
     """Everything is in the ledger before the exec, and an open run ends there."""
     text = "\nwith run('inner'):\n    write('t')\n    os.execv('/bin/true', ['true'])"
@@ -104,6 +106,7 @@ def test_the_ledger_is_drained_before_the_exec_of_an_unobserved_program(tmp_path
     assert (done.returncode, runs_of(tmp_path)) == (0, [("ok", None, None, 1, 1)])
 
 
+@pytest.mark.slow
 def test_an_exec_in_a_forked_child_leaves_the_run_to_its_parent(tmp_path):
     """The new program of the child joins the run as another process."""
     text = """
@@ -150,6 +153,7 @@ def test_spans_are_exported_before_the_program_is_replaced(tmp_path):
     assert sorted((tmp_path / "spans").read_text().split("\n")[:-1]) == ["WRITE t", "nightly"]
 
 
+@pytest.mark.slow
 def test_an_exporter_that_hangs_does_not_hold_the_exec_back(tmp_path):
     """The exec waits no longer than the few seconds that a flush before a SIGTERM may take."""
     text = EXPORTING.replace("HANGING", "Hanging()")

@@ -32,6 +32,7 @@ from deltawitness.telemetry.run_span_file import (
 )
 from helpers.collector_parts import Backend, until
 from helpers.ledger_parts import rows_of
+from helpers.sizes import cases
 
 COMMAND = [sys.executable, "-m", "deltawitness", "run", "--quiet"]
 NO_SIGNALS = {
@@ -124,7 +125,18 @@ def assert_ending(found, code, error_type):
     assert span.start_time_unix_nano < span.end_time_unix_nano
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+FAST = ["sys.exit(7)", "os.kill(os.getpid(), signal.SIGKILL)"]
+"""An ending that the program reports, and one that only the command sees."""
+SMALL = ["pass", "raise LookupError", "os.kill(os.getpid(), signal.SIGTERM)", "os._exit(3)", *FAST]
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param(ending, marks=() if ending in FAST else pytest.mark.slow)
+        for ending in cases(ENDINGS, SMALL)
+    ],
+)
 def test_the_one_span_of_a_run_has_the_exit_code(ending, tmp_path, backend):
     """The span agrees with the run's row in the ledger, and is the parent of the writes' spans."""
     code, error_type = ENDINGS[ending]
@@ -147,6 +159,7 @@ def test_the_one_span_of_a_run_has_the_exit_code(ending, tmp_path, backend):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "code", "error_type"),
     [
@@ -188,6 +201,7 @@ CHILDREN = """
 """
 
 
+@pytest.mark.slow
 def test_the_spans_of_child_processes_are_children_of_the_run(tmp_path, backend):
     """No child process ends the run's span, also where it runs the exit handlers of its parent."""
     (tmp_path / "program.py").write_text(textwrap.dedent(CHILDREN))
@@ -217,6 +231,7 @@ REPLACED = """
 """
 
 
+@pytest.mark.slow
 def test_writes_before_and_after_an_exec_are_children_of_one_run_span(tmp_path, backend):
     """The program that replaces another one in the process continues the run and starts no second span."""
     (tmp_path / "program.py").write_text(textwrap.dedent(REPLACED))
@@ -234,6 +249,7 @@ def test_writes_before_and_after_an_exec_are_children_of_one_run_span(tmp_path, 
     assert {write.parent_span_id for write, *_ in writes} == {found[0].span_id}
 
 
+@pytest.mark.slow
 def test_attributes_events_and_links_of_the_program_are_exported(tmp_path, backend):
     """Attributes, events and links are exported; the parent is the span that the command was started in."""
     text = """
@@ -260,6 +276,7 @@ def test_attributes_events_and_links_of_the_program_are_exported(tmp_path, backe
     assert span.status.message == "no rows"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_sampled_has_no_span(tmp_path, backend):
     """The program's sampler decides."""
     done = execute(backend, tmp_path, "raise SystemExit(3)", OTEL_TRACES_SAMPLER="always_off")
@@ -267,6 +284,7 @@ def test_a_run_that_is_not_sampled_has_no_span(tmp_path, backend):
     assert backend.trace_requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["a shell waits for it", "it has other settings"])
 def test_a_program_that_the_command_cannot_observe_ends_its_span_itself(form, tmp_path, backend):
     """A program that is not the command's child, or that exports elsewhere, exports one span."""
@@ -284,6 +302,7 @@ def test_a_program_that_the_command_cannot_observe_ends_its_span_itself(form, tm
     assert (span.status.code, attributes["process.exit.code"]) == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_program_whose_command_is_killed_ends_its_span_itself(tmp_path, backend):
     """The span then lacks the code of a `sys.exit()`."""
     text = "import sys; print('ready', flush=True); sys.stdin.read(); raise LookupError"
@@ -304,6 +323,7 @@ def test_a_program_whose_command_is_killed_ends_its_span_itself(tmp_path, backen
     assert (span.status.code, attributes["error.type"]) == (2, "LookupError")
 
 
+@pytest.mark.slow
 def test_a_program_that_is_not_there_has_no_span(tmp_path, backend):
     """A missing program, or one that does not load deltawitness, has no span."""
     for program, code in (["/nosuch/program"], 127), (["sh", "-c", "exit 3"], 3):
@@ -324,6 +344,7 @@ def test_a_server_that_is_down_costs_one_line_and_not_the_exit_code(tmp_path, ba
     assert line.startswith("deltawitness: the span of the run was not exported: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exporter", ["none", "console"])
 def test_a_trace_is_shown_whether_it_is_exported_or_not(exporter, tmp_path):
     """`--show-trace` works with and without an export; the console exporter prints the span to stdout."""
@@ -456,6 +477,7 @@ def test_an_interpreter_that_is_gone_is_one_line(tmp_path, capsys):
     assert line.startswith("deltawitness: the span of the run was not exported: ")
 
 
+@pytest.mark.slow
 def test_the_export_to_a_silent_server_times_out(tmp_path):
     """The export is bounded, whatever the exporter's own timeout is."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -1,0 +1,16 @@
+"""The number of cases of a test by TEST_SIZE, where it is known before the test starts."""
+
+from __future__ import annotations
+
+import os
+
+
+def cases(all_cases, small):
+    """Return the parameters of a test: all at the size of CI and at full size, else a choice.
+
+    Args:
+        all_cases: every parameter.
+        small: the parameters of `make test`, a part of them.
+    """
+    assert set(small) <= set(all_cases)
+    return list(all_cases if os.environ.get("TEST_SIZE") in {"ci", "long"} else small)
