@@ -23,7 +23,7 @@ PROCESSES.set_forkserver_preload(
     ]
 )
 
-LIFE_S = 3600
+LIFE_S = 300
 """Seconds after which a process is killed: without it some would write forever after an interrupted test."""
 
 

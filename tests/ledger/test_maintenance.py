@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -208,7 +207,7 @@ def table(tmp_path):
 
 
 def ids(uri):
-    return sorted(pa.table(DeltaTable(uri).scan())["x"].to_pylist())
+    return sorted(DeltaTable(uri).to_pyarrow_table()["x"].to_pylist())
 
 
 def test_two_compactions_at_once_double_every_row_and_are_found(table):
