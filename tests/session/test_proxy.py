@@ -9,6 +9,7 @@ import itertools
 import warnings
 
 import pytest
+import wrapt
 from datafusion import CsvReadOptions, DataFrame, SessionContext
 from datafusion.catalog import Catalog, Schema, Table
 
@@ -161,6 +162,7 @@ def test_an_observed_object_is_one_of_the_engines(ctx):
     assert issubclass(type(ctx.table("t")), ObservedDataFrame)
 
 
+@pytest.mark.skipif(not hasattr(wrapt, "BaseObjectProxy"), reason="a proxy of wrapt 1 has __iter__")
 @pytest.mark.parametrize("protocol", ["Iterable", "Reversible", "Sized"])
 def test_an_observed_object_claims_no_protocol_that_the_engines_own_does_not(protocol, ctx):
     """A proxy has no protocol method that the wrapped object lacks."""

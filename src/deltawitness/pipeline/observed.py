@@ -113,6 +113,10 @@ class ObservedWritePipeline(wrapt.ObjectProxy):  # type: ignore[type-arg]  # gen
         """Pickle the wrapped pipeline; unpickling wraps it again."""
         return _observe, (self.__wrapped__, self._self_policy, self._self_scope)
 
+    def __reduce_ex__(self, _: Any) -> tuple[Any, ...]:
+        """Pickle as `__reduce__` does: a proxy of wrapt 1 raises for a protocol version."""
+        return self.__reduce__()
+
     def _with_planned_source(self, request: Any) -> Any:
         """Return the request with its SQL text replaced by the planned frame, to plan it only once."""
         if not isinstance(request, WriteRequest) or not isinstance(request.source, str):
