@@ -58,6 +58,14 @@ def test_the_pins_are_versions_that_the_project_allows():
         assert f"{major}.0.0" in allowed("datafusion"), major
 
 
+def test_the_newest_engines_are_those_of_the_lock_file():
+    """A newer release that is locked is added to the matrix."""
+    lock = tomllib.loads((REPOSITORY / "uv.lock").read_text())
+    locked = {package["name"]: package["version"] for package in lock["package"]}
+    assert matrix.ENGINES[-1] == locked["deltalake"]
+    assert max(matrix.PAIRS, key=int) == locked["datafusion"].partition(".")[0]
+
+
 def test_each_datafusion_that_the_project_allows_is_tested():
     """The bounds of the requirement are those of the pairs."""
     majors = [int(major) for major in matrix.PAIRS]
