@@ -19,7 +19,7 @@ def rows(*ids):
 
 
 def ids(uri):
-    return sorted(pa.table(DeltaTable(uri).scan())["id"].to_pylist())
+    return sorted(DeltaTable(uri).to_pyarrow_table()["id"].to_pylist())
 
 
 # --- writes by URI and through the cache -------------------------------------------------------------

@@ -36,6 +36,7 @@ from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitRea
 from deltawitness.exceptions import StatementError, WriteRequestError
 from deltawitness.observe import current_observer, flush
 from deltawitness.testing import CapturedWrites, InMemoryTelemetry, capture_writes
+from helpers.engine_versions import skip_without_session
 
 DATA = pa.table({"id": [1]})
 
@@ -62,6 +63,7 @@ def uri(tmp_path):
 
 
 def session(uri):
+    skip_without_session()
     ctx = ObservedSessionContext()
     ctx.register_delta("t", uri)
     return ctx

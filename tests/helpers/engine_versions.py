@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 
-from deltawitness.commit.engine_version import engine_version, has_release
+from deltawitness.commit.engine_version import engine_version, has_release, parse_release
+
+SESSIONS_SINCE = {54: "1.6.1", 55: "1.6.3"}
+"""First release of delta-rs whose tables a major version of DataFusion reads."""
 
 
 def needs_deltalake(release, why):
@@ -18,3 +23,11 @@ def needs_deltalake(release, why):
         not has_release(release),
         reason=f"deltalake {engine_version()} is older than {release}: {why}",
     )
+
+
+def skip_without_session():
+    """Skip the test where the installed DataFusion cannot read tables of the installed delta-rs."""
+    datafusion = version("datafusion")
+    since = SESSIONS_SINCE.get(parse_release(datafusion)[0])
+    if since is None or not has_release(since):
+        pytest.skip(f"datafusion {datafusion} reads no table of deltalake {engine_version()}")

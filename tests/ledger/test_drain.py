@@ -410,7 +410,7 @@ def test_rows_of_a_run_lie_together(root, drain, spools):
             *(operation_row(f"w-{n}", run_id=f"r-{n % 2}", event_time=now_us()) for n in range(6)),
         )
     )
-    table = pa.table(root.open_table(INVENTORY).scan())
+    table = root.open_table(INVENTORY).to_pyarrow_table()
     assert table["run_id"].to_pylist() == ["r-0"] * 3 + ["r-1"] * 3
 
 

@@ -200,7 +200,7 @@ def table(tmp_path):
 
 
 def ids(uri):
-    return sorted(pa.table(DeltaTable(uri).scan())["x"].to_pylist())
+    return sorted(DeltaTable(uri).to_pyarrow_table()["x"].to_pylist())
 
 
 def test_two_compactions_at_once_double_every_row_and_are_found(table):

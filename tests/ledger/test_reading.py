@@ -299,6 +299,6 @@ def test_another_engine_reads_it(ledger):
     """The ledger is a plain Delta table that other readers can open."""
     duckdb = pytest.importorskip("duckdb")
     append_operations(ledger, operation_row("w-1", rows_added=3))
-    scanned = pa.table(DeltaTable(ledger.root.uri_of(INVENTORY)).scan())
+    scanned = DeltaTable(ledger.root.uri_of(INVENTORY)).to_pyarrow_table()
     assert duckdb.sql("SELECT write_id, rows_added FROM scanned").fetchall() == [("w-1", 3)]
     assert scanned.num_rows == 1
