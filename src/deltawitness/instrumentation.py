@@ -15,6 +15,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 from deltawitness.datafusion_pairs import required_engines
 from deltawitness.delta_rs.install import install, install_for_proxies, uninstall
 from deltawitness.events_file import EventsFile
+from deltawitness.extras import require
 from deltawitness.observe import Observer
 from deltawitness.propagation import SESSIONS, Propagation
 from deltawitness.run import adopt_run, run_from_environment
@@ -159,7 +160,11 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
         Args:
             **others: keywords of other instrumentors. Providers, settings and sinks are those of
                 :class:`DeltaLakeInstrumentor`, or the global providers and the environment's settings.
+
+        Raises:
+            MissingExtraError: DataFusion or sqlglot is not installed (extra `datafusion`).
         """
+        require("DataFusionInstrumentor", "datafusion", "sqlglot")
         from deltawitness.session.patches import DataFusionPatches  # noqa: PLC0415 - heavy
 
         _warn_of_unknown_keywords(others.keys() - _DELTA_RS_KEYWORDS)
