@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
