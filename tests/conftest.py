@@ -90,6 +90,10 @@ LONGEST = (
 """The test files that take longest, the longest first: started last, one would run alone at the end."""
 
 
+ENGINE = ("commit/", "delta_rs/", "ledger/", "observe/", "propagation/", "telemetry/")
+"""Folders of the tests that run on every supported release of deltalake."""
+
+
 def _name_of(path):
     """Return the path of a test file in this folder, without its suffix; for other files their name."""
     here = Path(__file__).parent
@@ -102,6 +106,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.remote)
+        if _name_of(item.path).startswith(ENGINE):
+            item.add_marker(pytest.mark.engine)
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(_name_of(item.path), len(ranks)))
     if IS_LONG:

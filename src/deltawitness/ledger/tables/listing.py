@@ -155,7 +155,8 @@ class LedgerListing:
             columns.append(f"last_value(attributes ORDER BY {_LAST}) AS attributes")
         if "operations" in present:
             columns.append("flatten(array_agg(operations)) AS operations")
-        ids = "array_distinct(flatten(array_agg(table_ids)))"
+        # The cast names the list's items as array_distinct does: delta-rs 1.0 fails on other names.
+        ids = "array_distinct(arrow_cast(flatten(array_agg(table_ids)), 'List(Utf8)'))"
         if "table_ids" in present:
             columns += [
                 f"{ids} AS table_ids",
