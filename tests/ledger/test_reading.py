@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from datafusion import SessionContext, col, lit
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from deltawitness import DeltaLakeInstrumentor, Ledger, ObservedSessionContext, Settings, run
 from deltawitness.ledger.drain.drain import Drain
@@ -63,6 +64,22 @@ def test_rows_are_read_as_they_were_recorded(ledger):
     ]
     for name in ("versions", "inputs"):
         assert table.schema.field(name).type == INVENTORY.schema.field(name).type
+
+
+def test_a_query_names_the_three_tables(ledger):
+    """`Ledger.query` reads all tables without a session, also those that do not exist yet."""
+    counts = "SELECT (SELECT count(*) FROM {}) AS n"
+    for name in ("inventory", "runs", "snapshots"):
+        assert ledger.query(counts.format(name)).to_pylist() == [{"n": 0}]
+    append_operations(ledger, operation_row("w-1", table_name="t"))
+    found = ledger.query("SELECT table_name, operation FROM inventory")
+    assert found.to_pylist() == ledger.inventory().select("table_name", "operation").to_pylist()
+    assert found.schema.field("table_name").type == pa.string()
+
+
+def test_an_invalid_query_raises_the_engines_error(ledger):
+    with pytest.raises(DeltaError, match="nothing"):
+        ledger.query("SELECT nothing FROM inventory")
 
 
 def test_columns_that_an_older_release_did_not_have_are_null(ledger):
