@@ -17,11 +17,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # The results are in .cache/matrix, the environments in .nox.
 MATRIX = PATH="$(abspath $(BIN)):$$PATH" UV_PYTHON_DOWNLOADS=never $(TOOL) $(NOX) --noxfile noxfile.py
 
-# Try the built wheel in a fresh environment: $(call try,extras,options).
+# Try the built wheel in a fresh environment: $(call try,extras).
 define try
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/try
 	$(BIN)/uv pip install --quiet --python .cache/try/bin/python "$$(echo dist/*.whl)$(1)"
-	.cache/try/bin/python -I tools/try_wheel.py $(2)
+	.cache/try/bin/python -I tools/try_wheel.py
 endef
 
 SBOM = dist/deltawitness-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml).cdx.json
@@ -126,7 +126,7 @@ dist: $(READY)  ## build the sdist and the wheel, check both, run the wheel in a
 	$(TOOL) $(CHECK_WHEEL) dist/*.whl
 	$(BIN)/python tools/check_dist.py dist
 	$(call try)
-	$(call try,[all],--with-cli)
+	$(call try,[all])
 
 wheel: $(READY)  ## build the wheel alone, for the matrix
 	rm -rf dist

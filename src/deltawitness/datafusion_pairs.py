@@ -22,14 +22,14 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class EnginePair:
-    """A major version of DataFusion and the versions of deltalake that fit it.
+    """Versions of DataFusion and the versions of deltalake that fit them.
 
     Attributes:
-        datafusion: the major version of `datafusion`.
+        datafusion: the first version of `datafusion`, and the first later one that does not fit.
         deltalake: the first version of `deltalake` that fits, and the first later one that does not.
     """
 
-    datafusion: int
+    datafusion: tuple[Version, Version]
     deltalake: tuple[Version, Version]
 
     def __str__(self) -> str:
@@ -38,10 +38,9 @@ class EnginePair:
     @property
     def requirements(self) -> tuple[str, str]:
         """The pair as requirements of packages."""
-        first, end = (".".join(map(str, version)) for version in self.deltalake)
         return (
-            f"datafusion >= {self.datafusion}, < {self.datafusion + 1}",
-            f"deltalake >= {first}, < {end}",
+            f"datafusion {_range_of(*self.datafusion)}",
+            f"deltalake {_range_of(*self.deltalake)}",
         )
 
     def fits(self, deltalake: Version) -> bool:
@@ -51,10 +50,11 @@ class EnginePair:
 
 
 PAIRS = (
-    EnginePair(datafusion=55, deltalake=((1, 6, 6), (1, 7))),
-    EnginePair(datafusion=54, deltalake=((1, 6, 1), (1, 6, 3))),
+    EnginePair(datafusion=((55,), (56,)), deltalake=((1, 6, 6), (1, 7))),
+    EnginePair(datafusion=((54,), (54, 1)), deltalake=((1, 6, 1), (1, 6, 3))),
 )
-"""The tested pairs, newest first."""
+"""The tested pairs, newest first. DataFusion 54.1 has a setting that these releases of deltalake do not know,
+so that they cannot read a registered table."""
 
 _TOKENIZER = "sqlglot >= 25.32"
 """What the SQL statements of sessions need besides the engines, as in the extra `datafusion`."""
@@ -83,8 +83,17 @@ def required_engines() -> tuple[str, ...]:
 
 
 def _pair_of(datafusion: str) -> EnginePair | None:
-    major = _numbers(datafusion)[:1]
-    return next((pair for pair in PAIRS if (pair.datafusion,) == major), None)
+    numbers = _numbers(datafusion)
+    return next((p for p in PAIRS if p.datafusion[0] <= numbers < p.datafusion[1]), None)
+
+
+def _range_of(first: Version, end: Version) -> str:
+    """Return a range of versions as in a requirement.
+
+    >>> _range_of((1, 6, 1), (1, 6, 3))
+    '>= 1.6.1, < 1.6.3'
+    """
+    return f">= {'.'.join(map(str, first))}, < {'.'.join(map(str, end))}"
 
 
 def _numbers(text: str) -> Version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -143,7 +144,7 @@ def test_columns_keep_their_order(cache, tmp_path):
     [
         pa.array([1], pa.time64("us")),
         pa.array([1], pa.duration("ms")),
-        pa.array([0.5], pa.float16()),
+        pa.array(np.array([0.5], np.float16)),
         pa.array([[1]], pa.list_(pa.uint8())),
         pa.array([{"a": pa.MonthDayNano([1, 2, 3])}]),
     ],

@@ -9,6 +9,7 @@ import sys
 import tomllib
 
 import pytest
+from packaging.requirements import Requirement
 
 import deltawitness
 from deltawitness import datafusion_pairs
@@ -177,6 +178,7 @@ def test_a_session_of_a_tested_pair_can_be_made(monkeypatch, datafusion, deltala
         ("54.0.0", "1.6.3"),  # ends the process with a segmentation fault
         ("55.0.0", "1.6.3"),
         ("55.0.0", "1.7.0"),
+        ("54.1.0", "1.6.2"),  # a setting that this deltalake does not know
         ("53.0.0", "1.6.0"),
         ("56.0.0", "1.7.0"),
         ("(unknown version)", "1.6.6"),
@@ -190,7 +192,7 @@ def test_a_session_of_another_pair_raises(monkeypatch, datafusion, deltalake):
     assert str(raised.value) == (
         f"datafusion {datafusion} with deltalake {deltalake} is not supported: deltawitness[datafusion]"
         " needs datafusion >= 55, < 56 with deltalake >= 1.6.6, < 1.7,"
-        " or datafusion >= 54, < 55 with deltalake >= 1.6.1, < 1.6.3"
+        " or datafusion >= 54, < 54.1 with deltalake >= 1.6.1, < 1.6.3"
     )
 
 
@@ -208,9 +210,11 @@ def test_the_instrumentor_requires_the_pair_of_the_installed_datafusion(
 
 
 def test_the_extra_admits_every_pair():
-    """The range of the extra `datafusion` has the versions of all pairs, and the sqlglot of the instrumentor."""
+    """The extra `datafusion` has the versions of all pairs and no other, and the sqlglot of the instrumentor."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    majors = [pair.datafusion for pair in datafusion_pairs.PAIRS]
-    engine = f"datafusion>={min(majors)},<{max(majors) + 1}"
+    engine = "datafusion>=54,!=54.1.*,<56"
+    for version in ("53.9", "54.0.0", "54.0.9", "54.1.0", "55.0.0", "55.9.0", "56.0.0"):
+        is_in_a_pair = datafusion_pairs._pair_of(version) is not None
+        assert Requirement(engine).specifier.contains(version) == is_in_a_pair, version
     tokenizer = datafusion_pairs.required_engines()[-1].replace(" ", "")
     assert project["optional-dependencies"]["datafusion"] == [engine, tokenizer]

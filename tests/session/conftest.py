@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from importlib.metadata import version
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -33,10 +34,14 @@ LIMITS = {
 }
 """Where an observed object is known to differ from the engine's own, and why."""
 
+if version("datafusion").startswith("54."):
+    LIMITS["test_values_are_of_the_type_that_they_say[CASE]"] = "CASE"
+
 REASONS = {
     "wrapt": "an object proxy has the special methods of every protocol, and no attributes before it wraps",
     "kind": "a derived context is an ObservedSessionContext, because a subclass may need other arguments",
     "Table": "a Table that a program creates from a frame accepts no attribute: it reads the frame's version",
+    "CASE": "DataFusion 54 plans a CASE with another nullability than it runs it with, and raises",
     "warning": "the engine counts stack frames to find the line, and the wrapper is one of them",
 }
 
@@ -47,6 +52,18 @@ def known_limit(request):
     limit = LIMITS.get(request.node.name)
     if limit is not None:
         request.applymarker(pytest.mark.xfail(reason=REASONS[limit], strict=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skip the rest of a test at the first MERGE INTO with DataFusion 54, which does not parse it."""
+    try:
+        return (yield)
+    except ValueError as error:
+        is_limit = "Unsupported SQL statement: MERGE INTO" in str(error)
+        if is_limit and version("datafusion").startswith("54."):
+            pytest.skip("DataFusion 54 does not parse MERGE INTO")
+        raise
 
 
 def avro(schema, numbers):

@@ -311,6 +311,7 @@ READING_METHODS = frozenset(
         "get_active_partitions",
         "get_add_actions",
         "get_add_file_sizes",
+        "get_earliest_version",
         "get_latest_version",
         "get_num_index_cols",
         "get_stats_columns",

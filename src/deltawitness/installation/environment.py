@@ -24,6 +24,7 @@ SECRET = "[secret]"  # noqa: S105 - the mask, not a secret
 SET = "[set]"
 """What is shown of a variable whose value may be anything."""
 
+_OTLP_PATH = re.compile(r"(?:/otlp)?(?:/v1(?:/(?:traces|metrics|logs))?)?/?")
 _LOCATIONS = {Env.CACHE_ROOT, Env.SPOOL_DIR}
 _SHOWN = re.compile(
     r"OTEL_\w*(?:EXPORTER|PROTOCOL|SAMPLER|SAMPLER_ARG|DISABLED|INTERVAL|DELAY|TIMEOUT|LIMIT|SIZE|INSECURE"
@@ -154,15 +155,19 @@ def _names_shown(pairs: str) -> Iterator[str]:
 
 
 def endpoint_shown(endpoint: str) -> str:
-    """Return the address of a backend without credentials and query; an unusual part of its path is masked.
+    """Return the address of a backend without credentials and query.
+
+    The path may hold a token, so it is shown only if it is one of OTLP.
 
     >>> endpoint_shown("https://user:key@otel.example:4318/v1/traces?token=x")
     'https://otel.example:4318/v1/traces'
+    >>> endpoint_shown("https://otel.example/t0ken/v1/traces")
+    'https://otel.example/[path]'
     """
     try:
         parts = urlsplit(strip_credentials(endpoint if "://" in endpoint else f"//{endpoint}"))
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return SECRET
-    path = "/".join(redact_label(part) if part else "" for part in parts.path.split("/"))
+    path = parts.path if _OTLP_PATH.fullmatch(parts.path) else "/[path]"
     return f"{parts.scheme}://{host}{path}" if parts.scheme else f"{host}{path}"
