@@ -95,8 +95,9 @@ lint: $(READY)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(READY)  ## mypy, strict
+types: $(READY)  ## mypy, strict; pyright on the public API
 	$(BIN)/mypy
+	$(BIN)/pyright
 
 layers: $(READY)  ## import-linter: the contracts in pyproject.toml
 	$(BIN)/lint-imports

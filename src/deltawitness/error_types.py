@@ -18,131 +18,124 @@ _TEXT_READ = 8192
 
 _INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
+# `re` compiles and caches the patterns at their first use: most programs have no error to classify.
+
 # User data in an engine's text. The rest is the engine's own message.
-_USER_DATA: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), placeholder)
-    for pattern, placeholder in (
-        (r"\x1b\[[0-9;]*[A-Za-z]", ""),
-        # A preview of rows, and a table: everything from there to the end.
-        (r"(?is)(?<=preview of invalid data).*", " "),
-        (r"(?s)\+-[-+]*\+.*", " "),
-        (r"(?s)[\u250c\u2502].*", " "),
-        # The list of existing columns, to the end: their names have no quotes.
-        (r"(?is)\bvalid fields are .*", " "),
-        (r"(?is)(?<=\bno field named )[^\n]*?(?=\.\s|\.?$)", "?"),
-        # Literals and identifiers; an apostrophe inside a word does not start one.
-        (r"(?s)(?<!\w)'(?:[^'\\]|''|\\.)*(?:'(?!\w)|$)", "?"),
-        (r"(?s)\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
-        (r"(?s)`[^`]*(?:`|$)", "?"),
-        (r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*", "?"),
-        (r"(?<![\w])[A-Za-z]:\\[^\n\"'<>|]*", "?"),
-        (r"(?<![\w<])(?:~|\.{1,2})?/[^\s\"'`<>|,;:)\]}]*", "?"),
-        (r"\b[\w.%=+-]+(?:/[\w.%=+@-]+)+/?", "?"),
-    )
+_USER_DATA = (
+    (r"\x1b\[[0-9;]*[A-Za-z]", ""),
+    # A preview of rows, and a table: everything from there to the end.
+    (r"(?is)(?<=preview of invalid data).*", " "),
+    (r"(?s)\+-[-+]*\+.*", " "),
+    (r"(?s)[\u250c\u2502].*", " "),
+    # The list of existing columns, to the end: their names have no quotes.
+    (r"(?is)\bvalid fields are .*", " "),
+    (r"(?is)(?<=\bno field named )[^\n]*?(?=\.\s|\.?$)", "?"),
+    # Literals and identifiers; an apostrophe inside a word does not start one.
+    (r"(?s)(?<!\w)'(?:[^'\\]|''|\\.)*(?:'(?!\w)|$)", "?"),
+    (r"(?s)\"(?:[^\"\\]|\"\"|\\.)*(?:\"|$)", "?"),
+    (r"(?s)`[^`]*(?:`|$)", "?"),
+    (r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'`<>|]*", "?"),
+    (r"(?<![\w])[A-Za-z]:\\[^\n\"'<>|]*", "?"),
+    (r"(?<![\w<])(?:~|\.{1,2})?/[^\s\"'`<>|,;:)\]}]*", "?"),
+    (r"\b[\w.%=+-]+(?:/[\w.%=+@-]+)+/?", "?"),
 )
 
 # The earliest match in the text decides: an engine names the error first, and then shows data.
-_TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE))
-    for kind, pattern in (
-        (ErrorType.METADATA_REJECTED, r"CommitProperties\.custom_metadata|custom_metadata key"),
-        (ErrorType.SOURCE_FAILED, r"C Data interface error|Python exception:"),
-        (ErrorType.STORAGE_FULL, r"no space left|StorageFull|disk quota|code: 28\b|os error 28\b"),
+_TEXTS = (
+    (ErrorType.METADATA_REJECTED, r"CommitProperties\.custom_metadata|custom_metadata key"),
+    (ErrorType.SOURCE_FAILED, r"C Data interface error|Python exception:"),
+    (ErrorType.STORAGE_FULL, r"no space left|StorageFull|disk quota|code: 28\b|os error 28\b"),
+    (
+        ErrorType.PERMISSION_DENIED,
         (
-            ErrorType.PERMISSION_DENIED,
-            (
-                r"permission denied|PermissionDenied|read-only file ?system|ReadOnlyFilesystem"
-                r"|access ?denied|operation not permitted|lacked (?:valid|the necessary)"
-                r"|status(?: code)?:? 40[13]\b|\b40[13] (?:forbidden|unauthori[sz]ed)"
-                r"|os \{ code: (?:1|13|30)\b|os error (?:1|13|30)\b"
-            ),
+            r"permission denied|PermissionDenied|read-only file ?system|ReadOnlyFilesystem"
+            r"|access ?denied|operation not permitted|lacked (?:valid|the necessary)"
+            r"|status(?: code)?:? 40[13]\b|\b40[13] (?:forbidden|unauthori[sz]ed)"
+            r"|os \{ code: (?:1|13|30)\b|os error (?:1|13|30)\b"
         ),
-        (ErrorType.CONCURRENT_TRANSACTION, r"concurrent transaction (?:failed|with the same)"),
-        (ErrorType.APPEND_ONLY, r"append-only|appendOnly"),
+    ),
+    (ErrorType.CONCURRENT_TRANSACTION, r"concurrent transaction (?:failed|with the same)"),
+    (ErrorType.APPEND_ONLY, r"append-only|appendOnly"),
+    (
+        ErrorType.COMMIT_CONFLICT,
         (
-            ErrorType.COMMIT_CONFLICT,
-            (
-                r"commit failed: a concurrent|version \d+ already exists"
-                r"|exceeded \d+ commit|max(?:imum)? commit attempts|metadata changed since last commit"
-                r"|protocol changed since last commit|concurrent append"
-            ),
+            r"commit failed: a concurrent|version \d+ already exists"
+            r"|exceeded \d+ commit|max(?:imum)? commit attempts|metadata changed since last commit"
+            r"|protocol changed since last commit|concurrent append"
         ),
+    ),
+    (
+        ErrorType.CONSTRAINT_VIOLATION,
         (
-            ErrorType.CONSTRAINT_VIOLATION,
-            (
-                r"failed validation check|invariant|check or invariant|violates? (?:a )?constraint"
-                r"|non-nullable|not nullable|null values? in"
-            ),
+            r"failed validation check|invariant|check or invariant|violates? (?:a )?constraint"
+            r"|non-nullable|not nullable|null values? in"
         ),
-        (ErrorType.TABLE_EXISTS, r"table already exists|already a delta table"),
+    ),
+    (ErrorType.TABLE_EXISTS, r"table already exists|already a delta table"),
+    (
+        ErrorType.VERSION_NOT_FOUND,
+        r"LogSegment end version|invalid table version|no such version",
+    ),
+    (
+        ErrorType.TABLE_NOT_FOUND,
         (
-            ErrorType.VERSION_NOT_FOUND,
-            r"LogSegment end version|invalid table version|no such version",
+            r"not a delta table|no files in log segment|table not found|no commits found"
+            r"|local path .* does not exist|could not create local directory|no table metadata"
         ),
+    ),
+    (
+        ErrorType.PARTITION_MISMATCH,
+        r"partitioning does not match|partition column|partition_by|partitioned by",
+    ),
+    (
+        ErrorType.INVALID_SQL,
+        r"sql parser error|ParserError|tokenizer|No field named|invalid function",
+    ),
+    (ErrorType.CAST_FAILED, r"cast error|cannot cast|can't cast|casting from"),
+    (
+        ErrorType.SCHEMA_MISMATCH,
         (
-            ErrorType.TABLE_NOT_FOUND,
-            (
-                r"not a delta table|no files in log segment|table not found|no commits found"
-                r"|local path .* does not exist|could not create local directory|no table metadata"
-            ),
+            r"not found in schema|schema of data does not match|fields? .* not found|schema mismatch"
+            r"|cannot merge|number of fields"
         ),
+    ),
+    (
+        ErrorType.PROTOCOL_UNSUPPORTED,
         (
-            ErrorType.PARTITION_MISMATCH,
-            r"partitioning does not match|partition column|partition_by|partitioned by",
+            r"unsupported (?:reader|writer|table)|feature.* not supported|not supported by"
+            r"|minimum (?:reader|writer)|TransactionError::Unsupported|writer version"
         ),
+    ),
+    (
+        ErrorType.STORAGE_UNREACHABLE,
         (
-            ErrorType.INVALID_SQL,
-            r"sql parser error|ParserError|tokenizer|No field named|invalid function",
+            r"error sending request|connection refused|tcp connect|dns error|timed? ?out"
+            r"|connection (?:reset|closed)|host unreachable"
         ),
-        (ErrorType.CAST_FAILED, r"cast error|cannot cast|can't cast|casting from"),
+    ),
+    (ErrorType.OUT_OF_MEMORY, r"resources exhausted|out of memory|memory limit"),
+    (ErrorType.EMPTY_INPUT, r"no data source supplied|empty (?:input|schema)|at least one"),
+    (
+        ErrorType.INVALID_ARGUMENT,
         (
-            ErrorType.SCHEMA_MISMATCH,
-            (
-                r"not found in schema|schema of data does not match|fields? .* not found|schema mismatch"
-                r"|cannot merge|number of fields"
-            ),
+            r"invalid save mode|invalid retention period|must be (?:a|one)"
+            r"|expected one of|invalid (?:value|argument|option|table property|predicate)"
         ),
-        (
-            ErrorType.PROTOCOL_UNSUPPORTED,
-            (
-                r"unsupported (?:reader|writer|table)|feature.* not supported|not supported by"
-                r"|minimum (?:reader|writer)|TransactionError::Unsupported|writer version"
-            ),
-        ),
-        (
-            ErrorType.STORAGE_UNREACHABLE,
-            (
-                r"error sending request|connection refused|tcp connect|dns error|timed? ?out"
-                r"|connection (?:reset|closed)|host unreachable"
-            ),
-        ),
-        (ErrorType.OUT_OF_MEMORY, r"resources exhausted|out of memory|memory limit"),
-        (ErrorType.EMPTY_INPUT, r"no data source supplied|empty (?:input|schema)|at least one"),
-        (
-            ErrorType.INVALID_ARGUMENT,
-            (
-                r"invalid save mode|invalid retention period|must be (?:a|one)"
-                r"|expected one of|invalid (?:value|argument|option|table property|predicate)"
-            ),
-        ),
-    )
+    ),
 )
 
 # Ambiguous texts, and prefixes of various reasons; used where none of the patterns above matches.
-_WEAK_TEXTS: tuple[tuple[ErrorType, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE))
-    for kind, pattern in (
-        (ErrorType.COMMIT_CONFLICT, r"failed to commit transaction|commit conflict"),
-        (
-            ErrorType.LOG_CORRUPT,
-            r"invalid json|json error|malformed|corrupt|missing field|EOF while parsing",
-        ),
-        (ErrorType.INVALID_ARGUMENT, r"does not exist"),
-        (
-            ErrorType.STORAGE_FAILED,
-            r"Generic (?:S3|GCS|MicrosoftAzure|LocalFileSystem)|object ?store",
-        ),
-    )
+_WEAK_TEXTS = (
+    (ErrorType.COMMIT_CONFLICT, r"failed to commit transaction|commit conflict"),
+    (
+        ErrorType.LOG_CORRUPT,
+        r"invalid json|json error|malformed|corrupt|missing field|EOF while parsing",
+    ),
+    (ErrorType.INVALID_ARGUMENT, r"does not exist"),
+    (
+        ErrorType.STORAGE_FAILED,
+        r"Generic (?:S3|GCS|MicrosoftAzure|LocalFileSystem)|object ?store",
+    ),
 )
 
 _PLAIN_CLASSES = {
@@ -218,7 +211,7 @@ def _without_user_data(text: str) -> str:
     """Return an engine's text without user data."""
     message = text[:_TEXT_READ]
     for pattern, placeholder in _USER_DATA:
-        message = pattern.sub(placeholder, message)
+        message = re.sub(pattern, placeholder, message)
     return message
 
 
@@ -227,7 +220,7 @@ def _from_text(message: str) -> ErrorType | None:
         found = [
             (match.start(), place, kind)
             for place, (kind, pattern) in enumerate(texts)
-            if (match := pattern.search(message))
+            if (match := re.search(pattern, message, re.IGNORECASE))
         ]
         if found:
             return min(found)[2]

@@ -32,25 +32,23 @@ class EventLine:
     span_id: str | None
     pid: int | None
     mode: str | None = None
+    landed: str | None = None
+    message: str | None = None
+    exception_type: str | None = None
 
     @classmethod
     def of(cls, event: WriteEvent) -> EventLine:
         """Return the line of an event, which must be redacted."""
         outcome = event.outcome
-        versions: tuple[int, ...] = ()
-        match outcome:
-            case Committed():
-                versions = outcome.versions
-            case Failed():
-                versions = outcome.versions
+        failed = outcome if isinstance(outcome, Failed) else None
         return cls(
             operation=event.intent.operation.value,
             table=event.intent.table_name,
             table_id=event.table_id,
             result=event.result.value,
-            versions=versions,
+            versions=outcome.versions if isinstance(outcome, Committed | Failed) else (),
             metrics=outcome.metrics.known(),
-            error_type=outcome.error_type.value if isinstance(outcome, Failed) else None,
+            error_type=failed.error_type.value if failed else None,
             started_at=event.started_at,
             duration_ns=event.duration_ns,
             run_id=event.run.run_id,
@@ -59,6 +57,9 @@ class EventLine:
             span_id=event.span_id,
             pid=event.pid,
             mode=event.intent.mode,
+            landed=failed.landed.value if failed else None,
+            message=failed.message if failed else None,
+            exception_type=failed.exception_type if failed else None,
         )
 
 

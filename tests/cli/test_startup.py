@@ -96,8 +96,9 @@ def test_a_listing_imports_neither_pandas_nor_the_drain(place):
 
 
 def test_instrument_imports_no_engine_beyond_delta_rs():
-    """`instrument()` loads neither pyarrow nor DataFusion nor what only a drain needs."""
-    heavy = {*HEAVY, "opentelemetry.sdk", "rich", "typer"}
+    """`instrument()` loads neither pyarrow nor DataFusion nor what a ledger or a pool of workers needs."""
+    heavy = {*HEAVY, "opentelemetry.sdk", "rich", "typer", "multiprocessing.pool"}
+    heavy |= {"concurrent.futures.process", "deltawitness.ledger.drain.recorder"}
     program = f"""
         import sys, deltawitness
         deltawitness.DeltaLakeInstrumentor().instrument()

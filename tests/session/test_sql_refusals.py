@@ -118,6 +118,50 @@ def test_explain_analyze_of_a_write_is_refused(ctx):
         ctx.sql("EXPLAIN ANALYZE DELETE FROM people")
 
 
+@pytest.mark.parametrize(
+    "words", ["EXPLAIN", "explain analyze", "EXPLAIN VERBOSE", "EXPLAIN /* x */ FORMAT TREE"]
+)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "OPTIMIZE people",
+        "OPTIMIZE people ZORDER BY (id)",
+        "VACUUM people RETAIN 0 HOURS",
+        "RESTORE people TO VERSION 0",
+        "DESCRIBE HISTORY people",
+        "COPY (SELECT 1 AS id) TO '{folder}/new' STORED AS DELTATABLE",
+        "CREATE EXTERNAL TABLE new STORED AS DELTATABLE LOCATION '{folder}/new' AS SELECT 1 AS id",
+    ],
+)
+def test_explain_of_a_command_is_refused(words, statement, ctx, tmp_path):
+    """EXPLAIN of a statement that delta-rs runs is refused in one line, and runs nothing."""
+    with pytest.raises(StatementError, match=r"^EXPLAIN of [A-Z]+ is not supported: .*$"):
+        ctx.sql(f"{words} {statement.format(folder=tmp_path)}")
+    assert people(ctx) == [ANN, BOB, CAT]
+    assert DeltaTable(tmp_path / "people").version() == 0
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM people",
+        "UPDATE people SET id = 9",
+        "TRUNCATE TABLE people",
+        "INSERT INTO people VALUES (9, 'x', 0.5)",
+        "INSERT OVERWRITE people VALUES (9, 'x', 0.5)",
+        "MERGE INTO people t USING (SELECT 1 AS id) s ON t.id = s.id WHEN MATCHED THEN DELETE",
+        "DROP TABLE people",
+    ],
+)
+def test_explain_of_a_write_shows_its_plan_and_runs_nothing(statement, ctx, tmp_path):
+    """DataFusion has the logical plan of a DML statement; the rows, the table and its name stay."""
+    plan = ctx.sql(f"EXPLAIN {statement}").to_pydict()
+    assert plan["plan_type"][0] == "logical_plan"
+    assert people(ctx) == [ANN, BOB, CAT]
+    assert DeltaTable(tmp_path / "people").version() == 0
+
+
 def test_a_prepared_statement_uses_the_names_of_its_preparation(ctx, tmp_path):
     """A prepared statement keeps its names under another default schema, after a drop and on threads."""
     from concurrent.futures import ThreadPoolExecutor

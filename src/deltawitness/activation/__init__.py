@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,17 @@ from deltawitness.run import current_cache_context, current_run
 from deltawitness.semconv import ACTIVATE_TOP, Env
 from deltawitness.settings import Settings
 
-__all__ = ["LOADED", "SITE_DIRECTORY", "activate", "is_disabled"]
+__all__ = [
+    "LOADED",
+    "NOT_EXPORTED",
+    "SITE_DIRECTORY",
+    "activate",
+    "asks_for_export",
+    "is_disabled",
+    "is_sdk_disabled",
+    "names_exporter",
+    "report_not_exported",
+]
 
 SITE_DIRECTORY = str(Path(__file__).parent / "site")
 """The folder that has to be first on a child's `PYTHONPATH` to activate the child."""
@@ -56,6 +67,8 @@ def activate() -> None:
         sys.stderr.flush()
         os._exit(2)
     if role == ACTIVATE_TOP:
+        if names_exporter(os.environ) and not _has_sdk():
+            report_not_exported(_NO_SDK)
         _observe(settings, is_top=True)
     else:
         import wrapt  # noqa: PLC0415 - only where this process is to be observed
@@ -75,6 +88,20 @@ def _report_loaded() -> None:
             os.close(os.open(events_file + LOADED, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
+NOT_EXPORTED = ".not-exported"
+"""Ending of the file beside the events file with the reason why the program exports no telemetry."""
+
+_NO_SDK = "opentelemetry-sdk is not installed in the program's environment: pip install 'deltawitness[otel]'"
+
+
+def report_not_exported(reason: str) -> None:
+    """Write for the summary of `deltawitness run` why this process exports no telemetry."""
+    events_file = os.environ.get(Env.EVENTS_FILE)
+    if events_file:
+        with suppress(OSError):
+            Path(events_file + NOT_EXPORTED).write_text(reason, encoding="utf-8")
+
+
 def is_disabled(instrumentation: str) -> bool:
     """Return whether `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` disables an instrumentation, or all (`*`)."""
     words = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
@@ -91,10 +118,20 @@ def _observe(settings: Settings, *, is_top: bool) -> None:
         report("activation", error)
 
 
-def asks_for_export(environ: os._Environ[str] | dict[str, str]) -> bool:
+def asks_for_export(environ: Mapping[str, str]) -> bool:
     """Return whether the OpenTelemetry variables name an exporter, and the SDK is installed and enabled."""
-    return (
-        any(environ.get(name) for name in _EXPORT_VARIABLES)
-        and environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
-        and find_spec("opentelemetry.sdk") is not None
-    )
+    return names_exporter(environ) and not is_sdk_disabled(environ) and _has_sdk()
+
+
+def names_exporter(environ: Mapping[str, str]) -> bool:
+    """Return whether an OpenTelemetry variable names an exporter or an endpoint."""
+    return any(environ.get(name) for name in _EXPORT_VARIABLES)
+
+
+def is_sdk_disabled(environ: Mapping[str, str]) -> bool:
+    """Return whether `OTEL_SDK_DISABLED` turns the SDK off."""
+    return environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+
+
+def _has_sdk() -> bool:
+    return find_spec("opentelemetry.sdk") is not None

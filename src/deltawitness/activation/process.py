@@ -7,14 +7,14 @@ import os
 
 import wrapt
 
-from deltawitness.activation import is_disabled
+from deltawitness.activation import is_disabled, report_not_exported
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.internal_errors import report
 from deltawitness.propagation.environment import child_environment
 from deltawitness.run import adopt_run, current_run, run, unhandled_error
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 from deltawitness.settings import Settings
-from deltawitness.telemetry.providers import print_setup_error
+from deltawitness.telemetry.providers import print_setup_error, setup_reason
 from deltawitness.telemetry.run_span_file import accept_offer
 from deltawitness.telemetry.sdk import configure_sdk
 
@@ -68,4 +68,5 @@ def _configure_sdk() -> None:
     try:
         configure_sdk()
     except Exception as error:  # noqa: BLE001 - a distribution or an exporter may raise anything
+        report_not_exported(setup_reason(error))
         print_setup_error(error)

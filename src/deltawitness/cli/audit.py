@@ -25,6 +25,7 @@ from deltawitness.commit.reader import parse_commit
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.redaction import redact_text
 from deltawitness.report.audit import AuditResult, audit_json, print_audit
+from deltawitness.report.format import storage_reason
 from deltawitness.semconv import CommitKey
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _audit_tables(
     for target in targets:
         yield _audit(target, first, last)
     for failure in unreadable:
-        yield AuditResult(strip_credentials(failure.table_uri), error=failure.text)
+        yield AuditResult(strip_credentials(failure.table_uri), error=storage_reason(failure.text))
 
 
 def _audit(target: Target, first: int, last: int | None) -> AuditResult:
@@ -94,7 +95,7 @@ def _audit(target: Target, first: int, last: int | None) -> AuditResult:
     except CommandError as error:
         audited.error = str(error)
     except Exception as error:  # noqa: BLE001 - the other tables are audited too
-        audited.error = redact_text(str(error))
+        audited.error = redact_text(storage_reason(str(error)))
     return audited
 
 

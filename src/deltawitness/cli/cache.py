@@ -77,6 +77,7 @@ def why_command(
         entries = _entries_named(root, name)
         reads = _reads(root, name, limit)
         if not entries and not reads:
+            _check_listing(root)
             msg = f"there is no entry {name} at {shown_root(root)}{other_location(root)}"
             raise CommandError(msg)
     if as_json:
@@ -222,6 +223,14 @@ def _existing_cache(root: str | None) -> DeltaCache:
 
     _existing_entries(root)
     return DeltaCache(ObservedSessionContext(), root)
+
+
+def _check_listing(root: str | None) -> None:
+    """List the cache: the listing raises if the storage cannot be read, while a lookup finds no entry."""
+    from deltawitness.cache.entries.listing import iter_entries  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import Entries  # noqa: PLC0415 - heavy
+
+    next(iter_entries(Entries(listed_ledger(root, is_required=False).root)), None)
 
 
 def _existing_entries(root: str | None) -> list[CacheEntry]:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from deltawitness.exceptions import ConfigurationError, DeltaWitnessError, MissingExtraError
 from deltawitness.redaction import message_for_ledger
+from deltawitness.report.format import storage_reason
 from deltawitness.report.tables import UNBOUNDED
 from deltawitness.settings import LedgerMessages
 
@@ -93,7 +94,7 @@ def exit_on_error(where: str) -> Iterator[None]:
         is_misuse = isinstance(error, ConfigurationError | MissingExtraError)
         raise typer.Exit(MISUSED if is_misuse else FAILED) from None
     except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
-        text = message_for_ledger(str(error), LedgerMessages.SAFE)
+        text = message_for_ledger(storage_reason(str(error)), LedgerMessages.SAFE)
         print_error(f"{where}: {text or type(error).__name__}")
         raise typer.Exit(FAILED) from None
 

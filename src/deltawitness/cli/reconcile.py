@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from deltawitness.cli.console import (
     FAILED,
@@ -81,10 +80,12 @@ def _apply(root: str | None, apply: Callable[[], int]) -> int:
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar for each table on a terminal; yield the function that updates it."""
-    bars = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
+    from rich import progress  # noqa: PLC0415 - other commands show no progress
+
+    bars = progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
         console=console(sys.stderr),
         transient=True,
         disable=not sys.stderr.isatty(),

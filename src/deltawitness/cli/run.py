@@ -13,14 +13,16 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.activation import LOADED, SITE_DIRECTORY, asks_for_export
+from deltawitness.activation import LOADED, NOT_EXPORTED, SITE_DIRECTORY, asks_for_export
 from deltawitness.cli.console import MISUSED, console, log_to_stderr, print_error
+from deltawitness.cli.export_note import export_notes
 from deltawitness.cli.program import exit_as, job_name, run_program
 from deltawitness.cli.run_ledger import RunLedger, run_ledger
 from deltawitness.cli.run_span import RunSpanExport, offer_run_span_export
-from deltawitness.events_file import EventLine, read_events
+from deltawitness.events_file import read_events
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision
+from deltawitness.report.failures import failed_rows
 from deltawitness.report.summary import print_summary, print_trace, summarize
 from deltawitness.run_origin import process_origin
 from deltawitness.semconv import ACTIVATE_TOP, Env
@@ -80,21 +82,26 @@ def run_command(
         run_span = RunSpanExport(supervision.lock, code)
         events = list(read_events(events_file))
         was_loaded = Path(f"{events_file}{LOADED}").exists()
+        reason = _read_reason(Path(f"{events_file}{NOT_EXPORTED}"))
         log_to_stderr()
         end = ProcessEnd(supervision.lock, ended.pid or 0, run_id, code)
         has_written = ledger.drain(end, job, has_written=bool(events)) > 0 or bool(events)
         run_span.wait()
         supervision.close()
-    summary = summarize(run_id, job, events)
+    summary, failed = summarize(run_id, job, events), failed_rows(events)
+    exports = export_notes(
+        summary.traces, os.environ, run_span, reason, has_events=bool(events), is_shown=show_trace
+    )
+    document = summary.as_json() | {"failed": failed}
     try:
         if json_file is not None:
-            json_file.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
+            json_file.write_text(json.dumps(document, indent=2, default=str) + "\n")
         if ended.pid is not None and not quiet:
             terminal = console(sys.stderr)
-            notes = _notes(events, code) if was_loaded else [_NOT_LOADED]
+            notes = [*exports, *_ending_notes(code)] if was_loaded else [_NOT_LOADED]
             if has_written:
                 notes += _ledger_notes(ledger, run_id)
-            print_summary(terminal, summary, notes)
+            print_summary(terminal, summary, notes, failed)
             if show_trace:
                 print_trace(terminal, summary, events)
     except (OSError, ValueError) as error:
@@ -102,6 +109,13 @@ def run_command(
         with suppress(OSError, ValueError, AttributeError):
             print_error(f"the summary could not be written: {error}")
     exit_as(code)
+
+
+def _read_reason(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return None
 
 
 def _check_writable(path: Path) -> None:
@@ -149,29 +163,11 @@ def _service_name(job: str) -> dict[str, str]:
     return {"OTEL_SERVICE_NAME": job}
 
 
-def _notes(events: list[EventLine], code: int) -> list[str]:
-    traces = {event.trace_id for event in events if event.trace_id}
-    notes = [f"trace {trace}: {_destination()}" for trace in sorted(traces)]
-    if not traces and (events or asks_for_export(os.environ)):
-        is_missing = bool(events) and asks_for_export(os.environ)
-        why = "not exported: OpenTelemetry was not set up in the program"
-        notes = [f"trace: {why if is_missing else _destination()}"]
-    if code < 0:
-        name = signal.Signals(-code).name
-        notes.append(f"the program was ended by {name}: its last writes may be missing above")
-    return notes
-
-
-def _destination() -> str:
-    if not asks_for_export(os.environ):
-        return "not exported: no OpenTelemetry exporter is configured"
-    exporter = os.environ.get("OTEL_TRACES_EXPORTER", "otlp")
-    if "otlp" not in exporter:
-        return f"exported by {exporter}"
-    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", "the default endpoint"
-    )
-    return f"exported by {exporter} to {endpoint}"
+def _ending_notes(code: int) -> list[str]:
+    if code >= 0:
+        return []
+    name = signal.Signals(-code).name
+    return [f"the program was ended by {name}: its last writes may be missing above"]
 
 
 def _ledger_notes(ledger: RunLedger, run_id: str) -> list[str]:

@@ -18,6 +18,7 @@ from deltawitness.ledger.spool.writer import REVISION, Spool
 from deltawitness.ledger.tables.locations import absolute_root, spool_folder_of
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.redaction import message_for_ledger
+from deltawitness.report.format import storage_reason
 from deltawitness.run import RunContext
 from deltawitness.run_origin import process_origin
 from deltawitness.semconv import Env
@@ -157,7 +158,7 @@ def _drain() -> int:
     try:
         operations = Ledger().drain().operations
     except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
-        text = message_for_ledger(str(error), LedgerMessages.SAFE)
+        text = message_for_ledger(storage_reason(str(error)), LedgerMessages.SAFE)
         print_error(f"the ledger cannot be written: {text}")
     return operations
 

@@ -45,9 +45,15 @@ class RunSpanExport:
     Args:
         lock: path of the lock that the command holds.
         exit_code: the program's exit code; -N when signal N ended it.
+
+    Attributes:
+        is_exported: whether the exporter has exported the span; final after :meth:`wait`.
+        problem: why the span was not exported; None if it was, or if there was none to export.
     """
 
     def __init__(self, lock: str, exit_code: int) -> None:
+        self.is_exported = False
+        self.problem: str | None = None
         path = run_span_path(lock)
         document = read_run_span(path)
         self._process: subprocess.Popen[str] | None = None
@@ -68,7 +74,7 @@ class RunSpanExport:
                 start_new_session=True,  # so that the terminal's interrupts do not end it
             )
         except OSError as error:
-            _print_failure(str(error))
+            self._fail(str(error))
 
     def wait(self) -> None:
         """Wait up to `EXPORT_TIMEOUT` for the export; print one line if it fails."""
@@ -79,14 +85,14 @@ class RunSpanExport:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
-            _print_failure(f"no answer within {EXPORT_TIMEOUT:g} s")
+            self._fail(f"no answer within {EXPORT_TIMEOUT:g} s")
             return
         if self._process.returncode != 0:
             lines = output.splitlines()
-            _print_failure(lines[-1] if lines else f"exit code {self._process.returncode}")
+            self._fail(lines[-1] if lines else f"exit code {self._process.returncode}")
+        else:
+            self.is_exported = True
 
-
-def _print_failure(reason: str) -> None:
-    print_error(
-        f"the span of the run was not exported: {message_for_ledger(reason, LedgerMessages.SAFE)}"
-    )
+    def _fail(self, reason: str) -> None:
+        self.problem = message_for_ledger(reason, LedgerMessages.SAFE)
+        print_error(f"the span of the run was not exported: {self.problem}")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from deltawitness.commit.seams import WriteSeam
     from deltawitness.observe.exporters import Exporters
-    from deltawitness.observe.ledger_sink import NullLedgerSink
+    from deltawitness.observe.optional_ledger import NullLedgerSink
     from deltawitness.settings import Settings
 
 __all__ = ["CallObserver"]

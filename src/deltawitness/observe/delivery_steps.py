@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from deltawitness.observe.exporters import Exporters
     from deltawitness.observe.in_flight import InFlightWrite
-    from deltawitness.observe.ledger_sink import NullLedgerSink
+    from deltawitness.observe.optional_ledger import NullLedgerSink
     from deltawitness.settings import Settings
 
 __all__ = ["DeliverySteps", "RequestHook", "ResponseHook"]

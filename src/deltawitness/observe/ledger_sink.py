@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from deltawitness.forks import has_used_delta_rs
 from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.provisional import intent_text, provisional_text
-from deltawitness.ledger.tables.locations import is_enabled
 from deltawitness.locations import table_id
+from deltawitness.observe.optional_ledger import NullLedgerSink, reopen_nothing
 from deltawitness.redaction import redacted_intent
 from deltawitness.settings import Settings
 
@@ -25,44 +24,7 @@ if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
     from deltawitness.run import RunContext
 
-__all__ = ["NullLedgerSink", "ledger_sink_for"]
-
-
-class NullLedgerSink:
-    """Receives writes and runs while the ledger is disabled, and does nothing.
-
-    No method of a sink raises.
-
-    Attributes:
-        recorder: the recorder of this process; None when the ledger is disabled.
-    """
-
-    recorder: Recorder | None = None
-
-    def begin(self) -> None:
-        """Prepare for a write that is about to reach the engine."""
-
-    def append_provisional(self, write: InFlightWrite, /) -> None:
-        """Append the provisional record of a write that has ended."""
-
-    def append_row(self, write: InFlightWrite, /) -> None:
-        """Append the complete row of a write."""
-
-    def run_started(self, run: RunContext, /) -> None:
-        """Record that a run is open."""
-
-    def run_ended(self, run: RunContext, error: BaseException | None, /) -> None:
-        """Record the end of a run."""
-
-    def run_closed(self, run: RunContext, /) -> None:
-        """Drain the rows of a run that has ended into the ledger."""
-
-    def close(self, error: BaseException | None, /, *, timeout: float) -> None:
-        """Drain every row into the ledger, for at most `timeout` seconds."""
-
-    def close_before_exec(self, *, timeout: float) -> Callable[[], None]:  # noqa: ARG002 - there is no ledger
-        """Drain every row before an exec; return a callable that resumes recording if the exec fails."""
-        return _nothing
+__all__ = ["LedgerSink"]
 
 
 class LedgerSink(NullLedgerSink):
@@ -176,17 +138,13 @@ class LedgerSink(NullLedgerSink):
         """Drain every row before an exec; return a callable that resumes recording if the exec fails."""
         recorder = self._recorder
         if recorder.home is None and not recorder.run_ids:
-            return _nothing
+            return reopen_nothing
         try:
             reopen = recorder.close_before_exec(timeout=timeout)
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             report("ledger", error)
-            return _nothing
+            return reopen_nothing
         return partial(call_guarded, "ledger", reopen)
-
-
-def _nothing() -> None:
-    """Do nothing, as nothing was closed."""
 
 
 def _more(write: InFlightWrite) -> dict[str, object]:
@@ -201,21 +159,3 @@ def _more(write: InFlightWrite) -> dict[str, object]:
         more["error_type"] = write.failure.error_type.value
         more["exception_type"] = write.failure.exception_type
     return more
-
-
-def ledger_sink_for(
-    settings: Settings, *, is_busy: Callable[[], bool], on_drop: Callable[[str], None]
-) -> NullLedgerSink:
-    """Return the sink for these settings.
-
-    Args:
-        settings: whether the ledger is enabled, and its location.
-        is_busy: returns whether a write is in the engine.
-        on_drop: called with the name of the component for each operation that could not be recorded.
-    """
-    if not is_enabled(settings):
-        return NullLedgerSink()
-    recorder = Recorder(
-        settings, is_busy=is_busy, on_drop=on_drop, may_use_engine=has_used_delta_rs
-    )
-    return LedgerSink(recorder, settings)

@@ -17,7 +17,7 @@ from deltawitness.ledger.tables.locations import resolve
 from deltawitness.observe.call_observer import CallObserver
 from deltawitness.observe.delivery_steps import DeliverySteps, RequestHook, ResponseHook
 from deltawitness.observe.exporters import Exporters
-from deltawitness.observe.ledger_sink import ledger_sink_for
+from deltawitness.observe.optional_ledger import ledger_sink_for
 from deltawitness.observe.sigterm import SigtermHandler
 from deltawitness.process_exit import Terminated, restore_interrupt
 from deltawitness.run import (

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import _thread
 import importlib
-import multiprocessing.pool
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -53,9 +52,8 @@ class Propagation:
         for name in THREAD_STARTERS:
             self._replace(_thread, name, threads.start_function)
         self._replace(ThreadPoolExecutor, "submit", threads.submit)
-        self._replace(ProcessPoolExecutor, "submit", processes.send)
         for name in POOL_CALLS:
-            self._replace(multiprocessing.pool.Pool, name, processes.send)
+            self._replace_when_imported("multiprocessing.pool", "Pool", name, processes.send)
         self._replace(subprocess.Popen, "__init__", environment.popen)
         without, with_environment = EXECUTABLES
         execv = partial(environment.execv, execve=unpatched(os.execve))

@@ -46,10 +46,11 @@ SPAWN_MODULES = (
 """Modules whose `get_preparation_data(name, ...)` returns a dict that a new child unpickles first."""
 
 WORKER_POOLS = (
+    "concurrent.futures.process",
     "loky.process_executor",
     "joblib.externals.loky.process_executor",
 )
-"""Modules with a `ProcessPoolExecutor` that is not a subclass of the standard library's."""
+"""Modules with a `ProcessPoolExecutor`; loky's is not a subclass of the standard library's."""
 
 GRAPH_SUBMISSION = ("distributed.client", "Client", "_graph_to_futures")
 """Module, class and method by which a Dask client submits tasks; it sends `dask.get_annotations()`."""

@@ -15,6 +15,7 @@ __all__ = [
     "seconds",
     "short_ids",
     "size",
+    "storage_reason",
     "text",
     "timestamp",
 ]
@@ -71,6 +72,26 @@ def seconds(count: float | None) -> str:
     ('1.500', '')
     """
     return "" if count is None else f"{count:.3f}"
+
+
+_UNKNOWN_SCHEME = re.compile(r"Unknown scheme: ([A-Za-z0-9+.-]+)\..*", re.DOTALL)
+
+
+def storage_reason(message: str) -> str:
+    """Return an error message of delta-rs with its two longest reasons in a few words.
+
+    delta-rs lists every scheme that it knows, and every place where it looks for credentials.
+
+    >>> storage_reason("Unknown scheme: foo. Known schemes: s3,gs")
+    'no storage has the URI scheme foo'
+    >>> storage_reason("Operation not supported: no credentials found in chain. Attempted: ...")
+    'no credentials found: set the variables of the storage, such as AWS_ACCESS_KEY_ID'
+    """
+    if found := _UNKNOWN_SCHEME.search(message):
+        return f"no storage has the URI scheme {found[1]}"
+    if "no credentials found" in message:
+        return "no credentials found: set the variables of the storage, such as AWS_ACCESS_KEY_ID"
+    return message
 
 
 def text(value: object) -> str:

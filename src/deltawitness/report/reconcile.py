@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from deltawitness.report.format import count_of, short_ids, text
+from deltawitness.report.format import count_of, short_ids, storage_reason, text
 from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def _findings(plan: ReconcilePlan, *, is_applied: bool) -> list[tuple[str, ...]]
         rows.append(("differing", _name(other.table_uri), _joined(other.versions), "", what))
     rows += _more("differing", len(plan.differing))
     rows += [
-        ("unreadable", _name(lost.table_uri), "", "", lost.text) for lost in plan.unreadable[:SHOWN]
+        ("unreadable", _name(lost.table_uri), "", "", storage_reason(lost.text))
+        for lost in plan.unreadable[:SHOWN]
     ]
     return rows + _more("unreadable", len(plan.unreadable))
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
-from deltawitness.report.format import number, operation, seconds, short_ids, text, timestamp
+from deltawitness.report.failures import print_failed
+from deltawitness.report.format import number, seconds, short_ids, text, timestamp
 from deltawitness.report.summary import RunSummary, print_summary_table
 from deltawitness.report.tables import Column, print_line, print_table
 
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 Row = Mapping[str, Any]
-
-FAILED_SHOWN = 20
-"""Maximum number of failed operations that are printed of a run."""
 
 
 class RunReportView(Protocol):
@@ -91,7 +89,7 @@ def print_run(console: Console, report: RunReportView) -> None:
         for line in _tree_lines(report, run["run_id"], ids):
             print_line(console, line)
     if report.failed:
-        _print_failed(console, report.failed, run["run_id"])
+        print_failed(console, report.failed, run["run_id"])
 
 
 def _details(run: Row) -> list[str]:
@@ -160,32 +158,3 @@ def _tree_lines(
         name = ids[child["run_id"]]
         yield f"{indent}{branch}{_title(child)}  {_counts_text(child)}  {name}"
         yield from _tree_lines(report, child["run_id"], ids, indent + below)
-
-
-_FAILED_COLUMNS = (
-    Column("time", wrap_at=10, splits_words=False),
-    Column("table", wrap_at=10),
-    Column("operation", wrap_at=9, splits_words=False),
-    Column("error", wrap_at=12),
-    Column("landed"),
-    Column("message", wrap_at=20),
-)
-
-
-def _print_failed(console: Console, rows: Sequence[Row], run_id: str) -> None:
-    print_line(console, "failed:")
-    cells = [
-        [
-            timestamp(row["event_time"]),
-            text(row["table_name"]),
-            operation(row["operation"], row["mode"]),
-            text(row["error_type"]),
-            text(row["landed"]),
-            text(row["error_message"]),
-        ]
-        for row in rows[:FAILED_SHOWN]
-    ]
-    print_table(console, _FAILED_COLUMNS, cells)
-    more = len(rows) - FAILED_SHOWN
-    if more > 0:
-        print_line(console, f"{more} more: deltawitness writes --run {run_id} --result error")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from deltawitness.events_file import EventLine
+from deltawitness.report.failures import print_failed
 from deltawitness.report.format import count_of, number, operation, size
 from deltawitness.report.tables import Column, print_line, print_table
 
@@ -128,10 +129,24 @@ def summarize(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary:
     return RunSummary(run_id, job, dict(lines), total, len(tables), list(traces))
 
 
-def print_summary(console: Console, summary: RunSummary, notes: Sequence[str] = ()) -> None:
-    """Print the operations of a run by table, and each of the notes on a line."""
+def print_summary(
+    console: Console,
+    summary: RunSummary,
+    notes: Sequence[str] = (),
+    failed: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Print the operations of a run by table, those that failed, and each of the notes on a line.
+
+    Args:
+        console: the console to print on.
+        summary: the counts.
+        notes: lines after the tables.
+        failed: the failed operations (:func:`deltawitness.report.failures.failed_rows`).
+    """
     print_line(console, f"run {summary.run_id}  job {summary.job}")
     print_summary_table(console, summary)
+    if failed:
+        print_failed(console, failed, summary.run_id)
     for note in notes:
         print_line(console, note)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from opentelemetry.trace import NoOpTracerProvider
 
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 
-__all__ = ["loadable_providers", "print_setup_error", "without_tracebacks"]
+__all__ = ["loadable_providers", "print_setup_error", "setup_reason", "without_tracebacks"]
 
 _LOADING: tuple[tuple[Callable[[], Any], Callable[[], Any], str], ...] = (
     (trace.get_tracer_provider, NoOpTracerProvider, "OTEL_PYTHON_TRACER_PROVIDER"),
@@ -67,15 +68,37 @@ def print_setup_error(error: BaseException, variable: str | None = None) -> None
     """
     if os.environ.get(Env.ACTIVATE) == ACTIVATE_CHILD:
         return
+    sys.stderr.write(
+        f"deltawitness: OpenTelemetry cannot be set up: {setup_reason(error, variable)};"
+        " no telemetry is exported,"
+        " commits have their metadata and the ledger is written\n"
+    )
+    sys.stderr.flush()
+
+
+def setup_reason(error: BaseException, variable: str | None = None) -> str:
+    """Return one line with the invalid setting of OpenTelemetry and, if an extra is missing, its name.
+
+    Args:
+        error: what OpenTelemetry raised.
+        variable: the setting; when None, the settings whose value is in the text of the error.
+    """
     reason = str(error).strip() or f"no entry point has the name {os.environ.get(variable or '')!r}"
     reason = reason.splitlines()[0]
     names = [variable] if variable else _named_in(reason)
     place = f"{', '.join(names)}: " if names else ""
-    sys.stderr.write(
-        f"deltawitness: OpenTelemetry cannot be set up: {place}{reason}; no telemetry is exported,"
-        " commits have their metadata and the ledger is written\n"
-    )
-    sys.stderr.flush()
+    return f"{place}{reason}{_EXTRA_HINT if _is_extra_missing(error) else ''}"
+
+
+def _is_extra_missing(error: BaseException) -> bool:
+    """Return whether OpenTelemetry raised because a package of the extra `otel` is not installed."""
+    if isinstance(error, ImportError):
+        return (error.name or "").startswith("opentelemetry.")
+    return _NO_OTLP_EXPORTER.search(str(error)) is not None
+
+
+_NO_OTLP_EXPORTER = re.compile(r"'otlp(?:_proto_\w+)?' not found")
+_EXTRA_HINT = ": pip install 'deltawitness[otel]'"
 
 
 def _named_in(reason: str) -> list[str]:

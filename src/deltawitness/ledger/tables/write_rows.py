@@ -14,7 +14,6 @@ import platform
 import socket
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from deltawitness.call_site import CallSite
@@ -245,9 +244,11 @@ def python_version() -> str:
 
 @cache
 def _version_of(package: str) -> str | None:
+    from importlib import metadata  # noqa: PLC0415 - heavy; commands that only list rows do not need it
+
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "WITH_BRACKETS",
     "Spelling",
     "Words",
+    "after_first_word",
     "first_word",
     "folded",
     "quote_identifier",
@@ -45,6 +46,16 @@ def first_word(text: str) -> str:
     """
     match = _FIRST_WORD.match(text)
     return match[1].upper() if match else ""
+
+
+def after_first_word(text: str) -> str:
+    """Return what follows the first word of a statement; empty if there is no word.
+
+    >>> after_first_word("EXPLAIN /* why */ VERBOSE SELECT 1")
+    ' /* why */ VERBOSE SELECT 1'
+    """
+    match = _FIRST_WORD.match(text)
+    return text[match.end() :] if match else ""
 
 
 _ASCII_LOWER = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz")

@@ -19,7 +19,7 @@ from deltawitness.exceptions import StatementError
 from deltawitness.semconv import USER_METADATA, CommitKey
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import FACTORY_FORMAT
-from deltawitness.session.core.tokens import Words, quote_identifier
+from deltawitness.session.core.tokens import Words, after_first_word, first_word, quote_identifier
 from deltawitness.session.core.unpatched import unpatched
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ __all__ = [
     "check_allowed",
     "history_batch",
     "parse_command",
+    "refuse_explained_command",
     "stores_delta",
 ]
 
@@ -112,6 +113,26 @@ Command = CopyToDelta | CreateDeltaTableAs | DescribeHistory | MaintenanceComman
 def stores_delta(words: Words) -> bool:
     """Return whether a statement has the clause STORED AS DELTATABLE."""
     return words.contain("STORED", "AS", FACTORY_FORMAT)
+
+
+def refuse_explained_command(text: str, *, normalize: bool) -> None:
+    """Refuse an EXPLAIN of a statement of this module, because DataFusion has no plan of it.
+
+    Args:
+        text: the EXPLAIN statement.
+        normalize: whether unquoted names are folded to lower case.
+
+    Raises:
+        StatementError: the explained statement is one of this module.
+    """
+    explained = after_first_word(text)
+    while (word := first_word(explained)) in {"ANALYZE", "VERBOSE", "FORMAT"}:
+        explained = after_first_word(explained)
+        if word == "FORMAT":
+            explained = after_first_word(explained)  # its value
+    if parse_command(explained, word, normalize=normalize) is not None:
+        msg = f"EXPLAIN of {word} is not supported: delta-rs runs the statement, which has no plan"
+        raise StatementError(msg)
 
 
 def parse_command(text: str, word: str, *, normalize: bool) -> Command | None:

@@ -43,6 +43,7 @@ from deltawitness.session.sql.commands import (
     check_allowed,
     history_batch,
     parse_command,
+    refuse_explained_command,
     stores_delta,
 )
 from deltawitness.session.sql.counts import count_frame, count_in
@@ -82,7 +83,10 @@ def run_sql(session: Session, call: SqlCall) -> DataFrame:
         call = call.with_inlined_texts()
     word = first_word(call.text)
     if word not in _QUERIES:
-        command = parse_command(call.text, word, normalize=call.ctx.enable_ident_normalization())
+        normalize = call.ctx.enable_ident_normalization()
+        if word == "EXPLAIN":
+            refuse_explained_command(call.text, normalize=normalize)
+        command = parse_command(call.text, word, normalize=normalize)
         if command is not None:
             return _run_command(session, call, command)
     session.freshen(call.ctx)
