@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from opentelemetry.trace import INVALID_SPAN
 
-from deltawitness import RunOrigin
+from deltawitness import RunContext, RunOrigin
+from deltawitness.propagation.processes import run_as_values
 from deltawitness.redaction import redacted_origin
 from deltawitness.run import current_run, forget_process_run, run
 from deltawitness.run_origin import (
@@ -295,3 +297,25 @@ def test_nothing_is_read_if_it_is_switched_off(monkeypatch):
     monkeypatch.setenv(Env.CODE_VERSION, "v7")
     use_origin_options(None)
     assert process_origin() == RunOrigin(code_version="v7")
+
+
+def test_each_task_of_a_process_has_its_own_values(monkeypatch):
+    """Airflow sets its variables when a task begins, and may run several tasks in one process."""
+    monkeypatch.delenv(Env.DETECT_ENVIRONMENT)
+    use_origin_options(None)
+    assert current_run().origin.task is None
+    for name, value in ENVIRONMENTS["airflow"][0].items():
+        monkeypatch.setenv(name, value)
+    for task in ("first", "second"):
+        monkeypatch.setenv("AIRFLOW_CTX_TASK_ID", task)
+        with run("load") as outer, run("part") as inner:
+            assert (outer.origin.task, inner.origin.task) == (task, task)
+
+
+def test_a_run_is_sent_to_other_processes_with_its_origin():
+    """Schedulers of workers pass on plain values only."""
+    origin = ENVIRONMENTS["github"][1]
+    context = RunContext("r-1", "load", origin=origin, message="why")
+    values = run_as_values(context, INVALID_SPAN)
+    assert json.loads(json.dumps(values)) == values
+    assert RunContext(**values) == context

@@ -101,14 +101,13 @@ class RunContext:
         return {Env.RUN_ID.value: self.run_id, Env.JOB.value: self.job, **given}
 
     def _implicit_text(self) -> str | None:
-        """Return the value of `DELTAWITNESS_IMPLICIT_RUN`: run id, and job if it is the program's name.
+        """Return the value of `DELTAWITNESS_IMPLICIT_RUN`: run id, what was not chosen, and job.
 
-        The child compares them with its run and job, so that values that are set later count as chosen.
+        The child compares id and job with its own, so that values that are set later count as chosen.
         """
-        if not (self.is_implicit or self.has_default_job):
-            return None
-        run_id = self.run_id if self.is_implicit else ""
-        return f"{run_id} {self.job if self.has_default_job else ''}"
+        words = (("run", self.is_implicit), ("job", self.has_default_job))
+        defaults = "+".join(word for word, is_default in words if is_default)
+        return f"{self.run_id} {defaults} {self.job}" if defaults else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +213,9 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         ConfigurationError: the variable of the run id or of the sampling flag is invalid.
     """
     run_id, origin = _run_id_in(environ), process_origin()
-    implicit_id, _, implicit_job = environ.get(Env.IMPLICIT_RUN, "").partition(" ")
     given = environ.get(Env.JOB) or None
-    is_given = given is not None and given != implicit_job
+    defaults = _defaults_in(environ, run_id, given)
+    is_given = given is not None and "job" not in defaults
     job = given if is_given else origin.job or given
     return RunContext(
         run_id=run_id or new_id(),
@@ -226,9 +225,16 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         force_sample=_is_forced(environ),
         message=environ.get(Env.MESSAGE) or None,
         origin=origin,
-        is_implicit=origin.run_id is None and (run_id is None or run_id == implicit_id),
+        is_implicit=origin.run_id is None and (run_id is None or "run" in defaults),
         has_default_job=not is_given and origin.job is None,
     )
+
+
+def _defaults_in(environ: Mapping[str, str], run_id: str | None, job: str | None) -> str:
+    """Return what of the parent's run was not chosen, of `run` and `job`; empty for another run."""
+    marked_id, _, rest = environ.get(Env.IMPLICIT_RUN, "").partition(" ")
+    defaults, _, marked_job = rest.partition(" ")
+    return defaults if run_id == marked_id and job == marked_job else ""
 
 
 def _run_id_in(environ: Mapping[str, str]) -> str | None:
@@ -336,7 +342,8 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         self._open: list[tuple[RunContext, Token[RunContext | None]]] = []
 
     def __enter__(self) -> RunContext:
-        parent = _run.get() or _process_run
+        enclosing = _run.get()
+        parent = enclosing or _process_run
         run_id = self._run_id or new_id()
         parent_id = parent.run_id if parent else os.environ.get(Env.RUN_ID) or None
         if parent is not None and parent_id == run_id:
@@ -350,7 +357,8 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
             is_process=_process_run is not None and _process_run.run_id == run_id,
             force_sample=self._force_sample or _inherits_force(parent),
             message=self._message or _inherited_message(parent),
-            origin=process_origin() if parent is None else parent.origin,
+            # The implicit run of a process that runs one task after another has the first task's origin.
+            origin=process_origin() if enclosing is None else enclosing.origin,
             # `deltawitness run` opens the process's run with the job that it has.
             has_default_job=parent is not None
             and parent.run_id == run_id

@@ -1,20 +1,20 @@
 """Where a run runs: its job, run, attempt, task, commit, image and link, from environment variables.
 
-:data:`SYSTEMS` is the one table of the variables. The variables are read once per process. Scheduler
-and CI systems describe a run, and the first system in the table that is detected does so alone: values
-of two systems do not belong together. Values about the program, such as its commit or its image, are
-taken from the first system that has them.
+:data:`SYSTEMS` is the one table of the variables. The variables are read for the first run, and again
+if one of them changes. Scheduler and CI systems describe a run, and the first system in the table that is
+detected does so alone: values of two systems do not belong together. Values about the program, such as its
+commit or its image, are taken from the first system that has them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from urllib.parse import unquote
 
-from deltawitness.forks import reset_in_child
 from deltawitness.repository import git_commit, main_directory
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
 
@@ -348,24 +348,47 @@ class OriginOptions:
         )
 
 
+def _names_in(names: Variables) -> list[str]:
+    """Return the environment variables of a cell of the table.
+
+    >>> _names_in(("{PREFECT_UI_URL}/runs/flow-run/{PREFECT__FLOW_RUN_ID}", "otel:k8s.pod.name"))
+    ['PREFECT_UI_URL', 'PREFECT__FLOW_RUN_ID']
+    """
+    found = [re.findall(r"{([^}]*)}", name) if "{" in name else [name] for name in names]
+    return [name for each in found for name in each if not name.startswith("otel:")]
+
+
 def _flag(environ: Mapping[str, str], name: Env, *, default: bool) -> bool:
     word = environ.get(name, "").strip().lower()
     return word in TRUE_WORDS if word in TRUE_WORDS | FALSE_WORDS else default
 
 
-_origin: RunOrigin | None = None
+_VARIABLES = tuple(
+    dict.fromkeys(
+        name
+        for system in SYSTEMS
+        for each in fields(System)[1:]
+        for name in _names_in(getattr(system, each.name))
+    )
+)
+"""Every variable of the table."""
+
+_origin: tuple[tuple[str | None, ...], RunOrigin] | None = None
 _options: OriginOptions | None = None
-# Airflow sets its variables in the child that it forks for a task.
-reset_in_child("_origin", globals(), lambda: None)
 
 
 def process_origin() -> RunOrigin:
-    """Return where this process runs. The environment is read at the first call, for the first run."""
-    global _origin  # noqa: PLW0603 - read once per process
-    if _origin is None:
+    """Return where this process runs.
+
+    The result is cached while no variable of the table changes: Airflow sets its variables in the
+    process when a task begins, and a process may run several tasks.
+    """
+    global _origin  # noqa: PLW0603 - a cache of the process
+    values = tuple(map(os.environ.get, _VARIABLES))
+    if _origin is None or _origin[0] != values:
         options = _options or OriginOptions.from_environment(os.environ)
-        _origin = options.origin(os.environ)
-    return _origin
+        _origin = values, options.origin(os.environ)
+    return _origin[1]
 
 
 def use_origin_options(options: OriginOptions | None) -> None:

@@ -493,7 +493,7 @@ class Env(StrEnum):
     MESSAGE = "DELTAWITNESS_MESSAGE"
     """Why the writes of this process are made; set for child processes."""
     IMPLICIT_RUN = "DELTAWITNESS_IMPLICIT_RUN"
-    """Set for child processes: the run id, and the job if it is only the program's name, that no one chose."""
+    """Set for child processes: the id of the run, which of `run` and `job` were not chosen, and the job."""
     REQUIRE = "DELTAWITNESS_REQUIRE"
     """Refuse writes without a `run`, a `job` or a `message`: one or several of these, separated by commas."""
     CODE_VERSION = "DELTAWITNESS_CODE_VERSION"

@@ -43,14 +43,14 @@ def runs_in(ledger):
 
 
 def test_a_run_is_reconstructed_from_its_writes(ledger, tmp_path, table):
-    """A reconstructed run has its writes' counts and time span; columns without data are null."""
+    """A reconstructed run has its job, its writes' counts and time span; columns without data are null."""
     run_id = observed_elsewhere(tmp_path, table, 1, 2, 3)
     assert ledger.reconcile([table]).apply() == 3
     (row,) = rows_of(ledger.root, RUNS)
     assert (row["run_id"], row["status"], row["writes"], row["rows_added"]) == (
         run_id, "reconstructed", 3, 3,
     )  # fmt: skip
-    assert (row["job"], row["host"], row["pid"], row["error_type"]) == (None, None, None, None)
+    assert (row["job"], row["host"], row["pid"], row["error_type"]) == ("nightly", None, None, None)
     assert row["tables_touched"] == 1
     assert row["start_time"] <= row["end_time"]
     assert row["cache_root"].endswith("/cache")

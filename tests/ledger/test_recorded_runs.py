@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, current_run, internal_errors, run
 from deltawitness.ledger.drain import open_runs
 from deltawitness.ledger.drain.recorder import Recorder
-from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.ledger.tables.schema import INVENTORY, ORIGIN_COLUMNS, RUNS
 from deltawitness.run import RunContext, run_from_environment
 from helpers.ledger_parts import lines_of, one, rows_of
 from helpers.recorder_parts import READ, drained, runs_of
@@ -45,6 +45,7 @@ def test_the_row_of_a_run(observed, table, tmp_path):
     }
     table_ids = row.pop("table_ids")
     assert row == {
+        **{name: None for name, *_ in ORIGIN_COLUMNS},
         "exit_code": None,
         "run_id": opened.run_id,
         "parent_run_id": None,

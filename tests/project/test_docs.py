@@ -163,6 +163,7 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for variable in Env:
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(Env.DETECT_ENVIRONMENT, "false")  # the tests run in a Git repository
     document = Document.parse(str(page), *sybil.parsers)
     starts = [
         match.start() for match in re.finditer(r"^ *```(?=[^\n`])", document.text, re.MULTILINE)

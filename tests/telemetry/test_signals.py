@@ -42,6 +42,7 @@ def test_a_write_is_a_client_span_with_the_stable_conventions(table, delta_telem
     assert attributes.pop("delta.commit.size.added") > 0
     assert attributes.pop("cicd.pipeline.name")
     assert attributes.pop("cache.schema.hash").isalnum()
+    assert attributes.pop("code.line.number") > 0
     assert attributes == {
         "db.system.name": "deltalake",
         "db.operation.name": "WRITE",
@@ -61,6 +62,8 @@ def test_a_write_is_a_client_span_with_the_stable_conventions(table, delta_telem
         "delta.commit.files.removed": 0,
         "delta.commit.size.removed": 0,
         "delta.commit.retries": 0,
+        "code.file.path": "tests/telemetry/test_signals.py",
+        "code.function.name": f"{__name__}.test_a_write_is_a_client_span_with_the_stable_conventions",
     }
 
 

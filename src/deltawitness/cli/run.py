@@ -73,7 +73,9 @@ def run_command(
         events_file.touch()
         supervision = Supervision(Path(folder) / "supervisor.lock")
         environment = _environment(run_id, job, events_file) | ledger.environment
-        environment |= supervision.environment | _given_variables(job, message, has_job=bool(given))
+        environment |= supervision.environment | _given_variables(
+            run_id, job, message, has_job=bool(given)
+        )
         if show_trace and not asks_for_export(os.environ):
             environment |= _TRACED_NOT_EXPORTED
         offer_run_span_export(supervision.lock, os.environ)
@@ -139,11 +141,13 @@ def _environment(run_id: str, job: str, events_file: Path) -> dict[str, str]:
     }
 
 
-def _given_variables(job: str, message: str | None, *, has_job: bool) -> dict[str, str]:
+def _given_variables(
+    run_id: str, job: str, message: str | None, *, has_job: bool
+) -> dict[str, str]:
     """Return the variables for the message, and for a job that is only the name of the program."""
     variables = {
         Env.MESSAGE: message or os.environ.get(Env.MESSAGE),
-        Env.IMPLICIT_RUN: "" if has_job else f" {job}",
+        Env.IMPLICIT_RUN: "" if has_job else f"{run_id} job {job}",
     }
     return {name.value: value for name, value in variables.items() if value is not None}
 

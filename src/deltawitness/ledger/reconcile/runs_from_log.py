@@ -1,6 +1,6 @@
 """Rows of runs from operations that a reconcile found in the logs of tables.
 
-A commit has the id of its run and nothing else of it: start, end, status, job and attributes are
+A commit has the id and the job of its run and little else of it: start, end, status and attributes are
 lost with the process that could have recorded them. The row has the sums over the run's rebuilt
 operations, and the status `reconstructed`.
 """
@@ -74,7 +74,8 @@ def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
     tallies: dict[str, Tally] = {}
     spans: dict[str, tuple[int, int]] = {}
     versions: dict[str, str | None] = {}
-    columns = operations.select(["run_id", "witness_version", *TALLIED])
+    jobs: dict[str, str | None] = {}
+    columns = operations.select(["run_id", "job", "witness_version", *TALLIED])
     for row, time in zip(columns.to_pylist(), times.to_pylist(), strict=True):
         run_id = row["run_id"]
         if run_id is None:
@@ -83,10 +84,12 @@ def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
         first, last = spans.get(run_id, (time, time))
         spans[run_id] = min(first, time), max(last, time)
         versions[run_id] = row["witness_version"]
+        jobs[run_id] = row["job"] or jobs.get(run_id)
     return {
         run_id: run_row(
             {
                 "run_id": run_id,
+                "job": jobs[run_id],
                 # If the opener records the run later, its row takes precedence.
                 "is_part": True,
                 "start_time": spans[run_id][0],
