@@ -103,7 +103,7 @@ SKIPPED = {
     "write_delta": lambda uri: frame().write_delta(uri, mode="ignore"),
     "write_delta of what it reads": lambda uri: session(uri).table("t").sort("id").write_delta(uri, mode="ignore"),
     "COPY": lambda uri: session(uri).sql(f"COPY t TO '{uri}' STORED AS DELTATABLE OPTIONS ('mode' 'ignore')").collect(),
-    "CREATE TABLE AS": lambda uri: frame() and ObservedSessionContext().sql(f"CREATE TABLE n STORED AS DELTATABLE LOCATION '{uri}' OPTIONS ('mode' 'ignore') AS SELECT 1 AS id"),
+    "CREATE TABLE AS": lambda uri: session(uri).sql(f"CREATE TABLE n STORED AS DELTATABLE LOCATION '{uri}' OPTIONS ('mode' 'ignore') AS SELECT 1 AS id"),
 }  # fmt: skip
 
 BY_PROXY = {"pipeline", "pipeline by handle", "pipeline without reused handles", "foreign pipeline", "write_delta", "write_delta of what it reads", "COPY", "CREATE TABLE AS"}  # fmt: skip

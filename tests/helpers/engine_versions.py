@@ -25,9 +25,15 @@ def needs_deltalake(release, why):
     )
 
 
+def has_sessions():
+    """Return whether the installed DataFusion reads tables of the installed delta-rs."""
+    since = SESSIONS_SINCE.get(parse_release(version("datafusion"))[0])
+    return since is not None and has_release(since)
+
+
 def skip_without_session():
-    """Skip the test where the installed DataFusion cannot read tables of the installed delta-rs."""
-    datafusion = version("datafusion")
-    since = SESSIONS_SINCE.get(parse_release(datafusion)[0])
-    if since is None or not has_release(since):
-        pytest.skip(f"datafusion {datafusion} reads no table of deltalake {engine_version()}")
+    """Skip the test where the installed DataFusion reads no table of the installed delta-rs."""
+    if not has_sessions():
+        pytest.skip(
+            f"datafusion {version('datafusion')} reads no table of deltalake {engine_version()}"
+        )

@@ -15,6 +15,7 @@ from deltawitness import run as open_run
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.reconcile.findings import Difference
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION
+from helpers.engine_versions import skip_without_session
 from helpers.ledger_parts import one, rows_of
 
 pytestmark = pytest.mark.slow
@@ -65,6 +66,7 @@ class World:
                 DeltaTable(table).delete("x = 1" if what == "delete" else "x = 99")
 
     def _cached(self, folder):
+        skip_without_session()
         ctx = ObservedSessionContext()
         ctx.register_delta("t", self.tables[0])
         cache = DeltaCache(ctx, str(folder / "kept"))

@@ -27,6 +27,7 @@ from deltawitness import run as open_run
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.testing import InMemoryTelemetry
+from helpers.engine_versions import skip_without_session
 from helpers.ledger_parts import rows_of
 
 pytestmark = pytest.mark.slow
@@ -64,6 +65,7 @@ class Program:
         self.tables = [str(folder / "plain"), str(folder / "changes")]
         self.made = 0
         self.whole = {}
+        skip_without_session()
         self.ctx = ObservedSessionContext()
         self.cache = DeltaCache(self.ctx, str(folder / "kept"))
 

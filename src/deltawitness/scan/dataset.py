@@ -33,8 +33,9 @@ KEEP_FILTERS_ABOVE = f"LIMIT {(1 << 63) - 1}"
 """A limit larger than any table: the engine pushes no filter below it. A pushed-down filter would skip
 files by statistics that ignore NaN."""
 
-_ONE_PARTITION = {"datafusion.execution.target_partitions": "1"}
-"""Settings of a scan that runs on its reader's thread: see :mod:`deltawitness.scan.feeding`."""
+_ONE_PARTITION = "SET datafusion.execution.target_partitions = 1"
+"""Setting of a scan that runs on its reader's thread: see :mod:`deltawitness.scan.feeding`. A statement,
+because `QueryBuilder` takes settings only since delta-rs 1.6.6."""
 
 _ROWS_WITHOUT_COLUMNS = 1 << 16
 """Maximum number of rows of a batch without columns. Such a batch takes no memory itself, but a join
@@ -53,7 +54,8 @@ class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
 
         with suppressed():  # a plan over the dataset has the table as an input
             self._parallel = QueryBuilder().register(_TABLE, table)
-            self._sequential = QueryBuilder(_ONE_PARTITION).register(_TABLE, table)
+            self._sequential = QueryBuilder().register(_TABLE, table)
+            self._sequential.execute(_ONE_PARTITION).read_all()
         self._schema = self.execute(f"SELECT * FROM {_TABLE} LIMIT 0").schema
 
     def __reduce__(self) -> Any:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from deltawitness.events import METRIC_MEANINGS
-from deltawitness.locations import canonical_uri
+from deltawitness.locations import canonical_uri, local_path
 from deltawitness.semconv import LEDGER_DIRECTORY, CacheOperation, CacheScope, CommitKey
 from deltawitness.semconv import WITNESS_VERSION as VERSION
 
@@ -372,8 +373,12 @@ class LedgerRoot:
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
         from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - heavy
 
+        uri = self.uri_of(table)
+        path = local_path(uri)
+        if path is not None and not Path(path).exists():
+            return None  # delta-rs before 1.2.0 would create the folder
         try:
-            return DeltaTable(self.uri_of(table), storage_options=self.storage_options)
+            return DeltaTable(uri, storage_options=self.storage_options)
         except TableNotFoundError:
             return None
 
