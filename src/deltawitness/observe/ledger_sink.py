@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from deltawitness.forks import has_used_delta_rs
+from deltawitness.forks import may_use_delta_rs
 from deltawitness.internal_errors import call_guarded, guard, report
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool.provisional import intent_text, provisional_text
@@ -213,7 +213,5 @@ def ledger_sink_for(
     """
     if not is_enabled(settings):
         return NullLedgerSink()
-    recorder = Recorder(
-        settings, is_busy=is_busy, on_drop=on_drop, may_use_engine=has_used_delta_rs
-    )
+    recorder = Recorder(settings, is_busy=is_busy, on_drop=on_drop, may_use_engine=may_use_delta_rs)
     return LedgerSink(recorder, settings)
