@@ -80,8 +80,10 @@ lint: $(READY)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(READY)  ## mypy, strict
+types: $(READY)  ## mypy, strict, as on each operating system
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 layers: $(READY)  ## import-linter: the contracts in pyproject.toml
 	$(BIN)/lint-imports
