@@ -95,8 +95,10 @@ lint: $(READY)  ## ruff: rules and format, nothing is changed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(READY)  ## mypy, strict; pyright on the public API
+types: $(READY)  ## mypy, strict, as on each operating system; pyright on the public API
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/pyright
 
 layers: $(READY)  ## import-linter: the contracts in pyproject.toml

@@ -143,7 +143,9 @@ def watched(item):
         faulthandler.cancel_dump_traceback_later()
 
 
-STOPPING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+STOPPING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT") if hasattr(signal, name)
+)
 """Signals that `nohup` or a shell that starts a program in the background sets to be ignored."""
 
 

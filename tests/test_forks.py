@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import weakref
+
+import pytest
 
 from deltawitness.forks import register_fork_handlers
 
@@ -64,3 +68,47 @@ def test_collections_registered_last_are_called_first_before_a_fork():
     finally:
         for instances in collections:
             instances.clear()  # a registration lasts as long as the process
+
+
+PROGRAM = """
+import os, sys, threading, time
+
+counts = []
+# The first registered handler is the last one before the fork.
+os.register_at_fork(before=lambda: counts.append([t.name for t in threading.enumerate()[1:]]))
+
+from deltawitness import DeltaLakeInstrumentor, Settings, run
+
+DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=sys.argv[1], drain_interval=0.01))
+from deltawitness.observe import current_observer
+
+recorder = current_observer().recorder
+with run("forks"):
+    for number in range(20):
+        recorder.begin()
+        recorder.drains.after_operation()
+        recorder.drains._start()
+        current_observer()._delivery.flush(10)
+        time.sleep(0.002 * number)
+        child = os.fork()
+        if child == 0:
+            os._exit(threading.active_count() - 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert current_observer()._delivery.flush(10)
+        names = sorted(thread.name for thread in threading.enumerate()[1:])
+        assert names == ["deltawitness-delivery", "deltawitness-drain", "deltawitness-sigterm"], names
+assert counts == [[]] * 20, counts
+"""
+
+
+@pytest.mark.slow
+def test_a_program_forks_without_threads_of_the_library(tmp_path):
+    """Each thread ends before the fork and goes on in the parent: a lock that it holds would stay locked."""
+    program = subprocess.run(
+        # The engines and NumPy have native threads, about which Python warns all the same.
+        [sys.executable, "-Wignore::DeprecationWarning", "-c", PROGRAM, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (program.returncode, program.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ntpath
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from deltalake import DeltaTable, write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltawitness import table_id
+from deltawitness import locations, table_id
 from deltawitness.locations import canonical_uri, is_uri, local_path, strip_credentials
 
 
@@ -119,3 +120,62 @@ def test_the_path_of_a_location_on_a_local_disk(location, path):
     assert is_uri(location) == (path != location)
     if path is not None:
         assert canonical_uri(location) == canonical_uri(path)
+
+
+# --- Windows: its path functions on this system -------------------------------------------------------
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Use the path functions of Windows."""
+    monkeypatch.setattr(locations, "_paths", ntpath)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "C:\\data\\a b",
+        "c:\\data\\a b\\",
+        "C:/data/a b",
+        "C:\\data\\x\\..\\a b",
+        "file:///C:/data/a%20b/",
+        "file:///c:/data/a b",
+        "file://localhost/C:/data/a%20b",
+    ],
+)
+@pytest.mark.usefixtures("windows")
+def test_the_spellings_of_a_windows_path_are_one_location(spelling):
+    """Backslashes, the letter of the drive and percent-encoding make no difference."""
+    assert canonical_uri(spelling) == "file:///C:/data/a%20b"
+
+
+@pytest.mark.parametrize(
+    "spelling", ["\\\\host\\share\\t", "file://host/share/t", "//host/share/t/"]
+)
+@pytest.mark.usefixtures("windows")
+def test_the_host_of_a_windows_share_is_part_of_the_location(spelling):
+    """A share has a path with its host."""
+    assert canonical_uri(spelling) == "file:///host/share/t"
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///C:/data/a%20b", "C:/data/a b"),
+        ("file://host/share/t", "//host/share/t"),
+        ("C:\\data\\t", "C:\\data\\t"),
+        ("s3://bucket/t", None),
+    ],
+)
+@pytest.mark.usefixtures("windows")
+def test_a_file_uri_is_a_windows_path(uri, path):
+    """The path has a drive or a host, and no slash before the drive."""
+    assert local_path(uri) == path
+    assert is_uri(uri) == ("://" in uri)
+
+
+@pytest.mark.usefixtures("windows")
+def test_spellings_in_messages_have_backslashes():
+    """The location and its folders are found in a message, with single and with doubled backslashes."""
+    found = locations.spellings.__wrapped__("C:\\Users\\ann smith\\t")
+    assert {"C:\\Users\\ann smith\\t", "C:\\\\Users\\\\ann smith", "C:/Users/ann smith"} <= {*found}

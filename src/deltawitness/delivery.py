@@ -11,7 +11,11 @@ States of the thread::
     delivering --step hangs--> abandoned: a new thread starts in its place, and this one ends on return
     any state --close--> delivering --queue empty--> none
 
-A flush or a close skips the waiting for a pause.
+A flush or a close skips the waiting for a pause. It delivers on its own thread where no thread can be
+started, as in exit handlers since Python 3.12.
+
+Before a fork the thread ends, and after it another one starts when there are items: a lock that a thread
+holds at a fork stays locked in the child.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from deltawitness.forks import register_fork_handlers
+from deltawitness.thread_start import start_thread
 
 __all__ = ["Delivery", "Step"]
 
@@ -113,6 +118,8 @@ class Delivery(Generic[T]):
         self._hurry = threading.Event()
         self._idle = False
         self._closed = False
+        self._is_paused = False
+        self._paused_at = 0.0
         self._thread: threading.Thread | None = None
         self._turn = 0
         self._current: tuple[_Pending[T], float] | None = None
@@ -140,11 +147,11 @@ class Delivery(Generic[T]):
         reached = sentinel.reached
         self._queue.append(sentinel)
         self._hurry.set()
-        self._ensure_delivering()
+        self._deliver_in_flush()
         deadline = None if timeout is None else time.monotonic() + timeout
         while not reached.wait(self._wait_seconds(deadline)):  # type: ignore[union-attr]  # a sentinel has an event
             self._abandon_hanging_step()
-            self._ensure_delivering()
+            self._deliver_in_flush()
             if deadline is not None and time.monotonic() >= deadline:
                 return False
         return True
@@ -161,6 +168,12 @@ class Delivery(Generic[T]):
         step = min(self._step_timeout, 0.25)
         return step if deadline is None else max(0.0, min(step, deadline - time.monotonic()))
 
+    def _deliver_in_flush(self) -> None:
+        """Make sure that a thread delivers; deliver on the calling thread if none can be started."""
+        self._ensure_delivering()
+        if self._thread is None:
+            self._deliver_queue(self._turn)
+
     def _ensure_delivering(self) -> None:
         if self._thread is None:
             self._start()
@@ -175,20 +188,22 @@ class Delivery(Generic[T]):
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, args=(self._turn,), name="deltawitness-delivery", daemon=True
-                )
-                try:
-                    self._thread.start()
-                except (
-                    RuntimeError
-                ) as error:  # the thread limit is reached; the next item tries again
-                    self._thread = None
-                    self._on_error("delivery", error)
+            if self._thread is not None or self._is_paused:
+                return
+            # Set before the start: the thread clears it when it ends.
+            thread = self._thread = threading.Thread(
+                target=self._work, args=(self._turn,), name="deltawitness-delivery", daemon=True
+            )
+            try:
+                is_started = start_thread(thread)
+            except RuntimeError as error:  # the limit of threads; the next item tries again
+                is_started = False
+                self._on_error("delivery", error)
+            if not is_started:
+                self._thread = None
 
     def _work(self, turn: int) -> None:
-        while self._turn == turn:
+        while self._turn == turn and not self._is_paused:
             self._wait_for_work()
             if not self._closed:
                 self._wait_for_quiet()
@@ -197,12 +212,17 @@ class Delivery(Generic[T]):
                 # An item that is submitted after this starts a new thread.
                 self._thread = None
                 return
+        with self._lock:
+            if self._turn == turn:
+                self._thread = None
+        if self._queue:
+            self._ensure_delivering()
 
     def _wait_for_work(self) -> None:
         idle_at = time.monotonic() + IDLE_AFTER
-        while not self._closed:
+        while not self._is_ending:
             self._hurry.wait(self._interval)
-            if self._queue or self._closed:
+            if self._queue or self._is_ending:
                 return
             self._hurry.clear()
             if time.monotonic() >= idle_at:
@@ -212,20 +232,24 @@ class Delivery(Generic[T]):
     def _sleep(self) -> None:
         self._idle = True
         # An item may have been queued just before: its submitter saw a thread that was not yet idle.
-        if not self._queue and not self._closed:
+        if not (self._queue or self._is_ending):
             self._wake.wait()
         self._idle = False
         self._wake.clear()
 
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + MAX_WAIT
-        while self._is_busy() and not self._closed and time.monotonic() < deadline:
+        while self._is_busy() and not self._is_ending and time.monotonic() < deadline:
             if self._hurry.wait(min(self._interval, QUIET_POLL)):
                 return
 
+    @property
+    def _is_ending(self) -> bool:
+        return self._closed or self._is_paused
+
     def _deliver_queue(self, turn: int) -> None:
         deadline = time.monotonic() + MAX_WAIT
-        while self._turn == turn and self._queue:
+        while self._turn == turn and self._queue and not self._is_paused:
             if self._is_busy() and not self._hurry.is_set() and time.monotonic() < deadline:
                 self._wait_for_quiet()
             self._deliver(turn)
@@ -282,16 +306,36 @@ class Delivery(Generic[T]):
         self._on_error(step.component, TimeoutError("the step did not return in time"))
         self._start()
 
+    def pause(self) -> None:
+        """End the thread after the item that it delivers, until a fork is over.
+
+        Call it before a lock is held that a step may need. It waits at most `MAX_WAIT` seconds.
+        """
+        with self._lock:
+            if self._is_paused:
+                return
+            self._is_paused, self._paused_at = True, time.monotonic()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._hurry.set()
+            self._wake.set()
+            thread.join(MAX_WAIT)
+
     def before_fork(self) -> None:
         """Wait for the active delivery to finish, for at most `MAX_WAIT` seconds."""
+        self.pause()
         # In a fork during a delivery the child would inherit locked locks of the exporters.
         self._fork_lock = self._delivering
-        self._held = self._fork_lock.acquire(timeout=MAX_WAIT)
+        left = self._paused_at + MAX_WAIT - time.monotonic()
+        self._held = self._fork_lock.acquire(timeout=max(0.0, left))
 
     def after_fork_in_parent(self) -> None:
         """Continue to deliver."""
         if self._held:
             self._fork_lock.release()
+        self._is_paused = False
+        if self._queue:
+            self._ensure_delivering()
 
     def after_fork_in_child(self) -> None:
         """Reset to an empty queue without a thread."""

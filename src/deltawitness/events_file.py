@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deltawitness.events import Committed, Failed, WriteEvent
+from deltawitness.local_files import BINARY
 
 __all__ = ["EventLine", "EventsFile", "read_events"]
 
@@ -76,7 +77,7 @@ class EventsFile:
     def __call__(self, event: WriteEvent) -> None:
         """Append the line of an event, which must be redacted."""
         line = json.dumps(asdict(EventLine.of(event)), separators=(",", ":")) + "\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | BINARY, 0o600)
         try:
             os.write(descriptor, line.encode())
         finally:

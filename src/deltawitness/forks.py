@@ -16,9 +16,10 @@ from typing import Protocol
 
 __all__ = [
     "ForkHandler",
-    "has_used_delta_rs",
+    "at_fork",
     "importing",
     "mark_delta_rs_used",
+    "may_use_delta_rs",
     "register_fork_handlers",
     "reset_in_child",
 ]
@@ -32,12 +33,23 @@ _import_lock = threading.RLock()
 _is_import_lock_held = False
 
 
-def has_used_delta_rs() -> bool:
-    """Return whether the program itself has used delta-rs in this process.
+def at_fork(**handlers: Callable[[], object]) -> None:
+    """Register functions that are called at each fork of the process. On Windows, nothing forks.
 
-    While the result is False, deltawitness must not call delta-rs in this process.
+    Args:
+        handlers: as for `os.register_at_fork`: `before`, `after_in_parent`, `after_in_child`.
     """
-    return _has_used_delta_rs
+    register = getattr(os, "register_at_fork", None)
+    if register is not None:
+        register(**handlers)
+
+
+def may_use_delta_rs() -> bool:
+    """Return whether deltawitness may call delta-rs in this process.
+
+    It may after the program itself has, and where no process can fork.
+    """
+    return _has_used_delta_rs or not hasattr(os, "fork")
 
 
 def mark_delta_rs_used() -> None:
@@ -64,7 +76,7 @@ def reset_in_child(name: str, namespace: dict[str, object], make: Callable[[], o
         namespace: the module's `globals()`.
         make: creates the new lock.
     """
-    os.register_at_fork(after_in_child=lambda: namespace.__setitem__(name, make()))
+    at_fork(after_in_child=lambda: namespace.__setitem__(name, make()))
 
 
 class ForkHandler(Protocol):
@@ -102,9 +114,7 @@ def register_fork_handlers(instances: Iterable[ForkHandler]) -> None:
         for instance in list(instances):
             instance.after_fork_in_child()
 
-    os.register_at_fork(
-        before=before, after_in_parent=after_in_parent, after_in_child=after_in_child
-    )
+    at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)
 
 
 def _before_fork() -> None:
@@ -123,7 +133,7 @@ def _after_fork_in_child() -> None:
     _import_lock = threading.RLock()
 
 
-os.register_at_fork(
+at_fork(
     before=_before_fork,
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from deltawitness.forks import at_fork
+
 __all__ = ["fixed", "new_id", "now_ns"]
 
 
 # A separate generator: a program that seeds `random` must not make our ids repeat.
 _random = random.Random(os.urandom(32))  # noqa: S311 - ids have to be unique, not secret
-os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 
 
 def _uuid7() -> str:

@@ -25,7 +25,11 @@ _ALIASES = {"s3a": "s3", "s3n": "s3", "abfss": "abfs", "gcs": "gs", "wasbs": "wa
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SAFE_IN_PATH = "/-._~!$&'()*+,;=:@"
 _CONTAINER_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+_DRIVE = re.compile(r"/?([A-Za-z]):")
 _HOME_PARENTS = frozenset({"home", "Users", "users", "Documents and Settings"})
+
+_paths = os.path
+"""The path functions of this platform; a test of Windows paths replaces them by `ntpath`."""
 
 
 # --- URIs --------------------------------------------------------------------------------------------
@@ -37,7 +41,8 @@ def canonical_uri(uri: str | os.PathLike[str]) -> str:
     These are normalized: trailing and doubled slashes, `file://` URIs and plain or relative paths,
     aliases of a scheme (`s3a://`), the case of scheme and host, percent-encoding, and `.` and `..` in
     a local path (an object store uses them as names). Credentials, query and fragment are removed.
-    Symbolic links are not resolved: their target may change, and resolving reads the disk.
+    Symbolic links are not resolved: their target may change, and resolving reads the disk. On Windows,
+    the letter of a drive becomes upper case; the case of folders is left.
 
     Args:
         uri: a URI or a local path.
@@ -49,13 +54,16 @@ def canonical_uri(uri: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(uri)
     if _is_file_uri(text):
-        return _local(unquote(urlsplit(text).path))
+        return _local(_path_of_file_uri(text))
     match = _SCHEME.match(text)
-    return _local(os.path.abspath(text)) if match is None else _remote(text)  # noqa: PTH100 - Path.absolute keeps `..`
+    # Path.absolute() keeps `..`.
+    return _local(_paths.abspath(text)) if match is None else _remote(text)
 
 
 def _local(path: str) -> str:
-    normal = posixpath.normpath(path.replace(os.sep, "/"))
+    normal = posixpath.normpath(path.replace(_paths.sep, "/"))
+    if _is_windows() and (drive := _DRIVE.match(normal)):
+        normal = f"{drive[1].upper()}:{normal[drive.end() :]}"
     return "file://" + quote("/" + normal.lstrip("/"), safe=_SAFE_IN_PATH, errors="surrogatepass")
 
 
@@ -107,8 +115,23 @@ def local_path(uri: str) -> str | None:
     ('/data/t', '/data/a://t')
     """
     if _is_file_uri(uri):
-        return unquote(urlsplit(uri).path)
+        return _path_of_file_uri(uri)
     return None if _SCHEME.match(uri) else uri
+
+
+def _path_of_file_uri(uri: str) -> str:
+    """Return the path of a file URI; on Windows `C:/x` of `file:///C:/x`, `//host/x` of `file://host/x`."""
+    parts = urlsplit(uri)
+    path = unquote(parts.path)
+    if not _is_windows():
+        return path
+    if parts.netloc.lower() not in {"", "localhost"}:
+        return f"//{parts.netloc}{path}"
+    return path[1:] if path.startswith("/") and _DRIVE.match(path) else path
+
+
+def _is_windows() -> bool:
+    return _paths.sep == "\\"
 
 
 def is_uri(location: str) -> bool:
@@ -174,7 +197,7 @@ def last_segment(uri: str) -> str | None:
 def spellings(location: str) -> tuple[str, ...]:
     """Return the spellings an engine may use for a location and its parent folders, longest first."""
     path = urlsplit(location).path if "://" in location else location
-    plain = unquote(path).strip("/")
+    plain = unquote(path).replace(_paths.sep, "/").strip("/")
     segments = plain.split("/")
     folders = ["/".join(segments[:end]) for end in range(len(segments), 0, -1)]
     # A single word may also be a word of the message; a name with a slash or a blank is not.
@@ -182,9 +205,17 @@ def spellings(location: str) -> tuple[str, ...]:
     found = {
         spelling
         for folder in distinct
-        for spelling in (folder, quote(folder), quote(folder, safe="/ "))
+        for spelling in (folder, quote(folder), quote(folder, safe="/ "), *_native(folder))
     }
     unquoted = path.strip("/")
     if "/" in unquoted or " " in unquoted:
         found.add(unquoted)
     return tuple(sorted(found, key=len, reverse=True))
+
+
+def _native(folder: str) -> tuple[str, ...]:
+    """Return a folder with the backslashes of Windows, and with those of its text in quotes."""
+    if not _is_windows():
+        return ()
+    native = folder.replace("/", "\\")
+    return native, native.replace("\\", "\\\\")

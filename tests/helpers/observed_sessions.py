@@ -45,7 +45,13 @@ OBSERVED = {
     Schema: ObservedSchema,
 }
 
-OF_EVERY_CLASS = {"__dict__", "__doc__", "__module__", "__slotnames__", "__weakref__"}
+OF_EVERY_CLASS = {
+    "__dict__", "__doc__", "__module__", "__slotnames__", "__weakref__",
+    # Since 3.13.
+    "__firstlineno__", "__static_attributes__",
+    # Since 3.14.
+    "__annotate__", "__annotate_func__", "__annotations_cache__",
+}  # fmt: skip
 
 
 def methods_of(owner):

@@ -321,7 +321,7 @@ def test_without_threads_a_drain_is_left_to_the_next_operation(tmp_path, monkeyp
 
 def test_once_the_program_has_used_delta_rs_it_drains_itself(tmp_path, unused, helpers):
     """After the program has used delta-rs, no helper is started."""
-    recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=forks.has_used_delta_rs)
+    recorder = Recorder(Settings(cache_root=str(tmp_path)), may_use_engine=forks.may_use_delta_rs)
     append_rows(recorder, "a")
     assert recorder.drain()
     forks.mark_delta_rs_used()

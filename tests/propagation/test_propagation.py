@@ -49,7 +49,7 @@ def instrumented():
     DeltaLakeInstrumentor().uninstrument()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 @pytest.mark.usefixtures("instrumented")
 @pytest.mark.slow
 def test_a_worker_is_on_the_run_of_each_task(method):
@@ -82,13 +82,14 @@ def test_every_call_of_a_pool_is_in_the_run(call):
         assert call(pool) == [(later.run_id, None)]
 
 
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
 @pytest.mark.slow
-def test_a_spawned_child_has_the_settings_of_its_parent(tmp_path):
+def test_a_new_process_has_the_settings_of_its_parent(method, tmp_path):
     """The child also has settings that were given in code."""
     DeltaLakeInstrumentor().instrument(
         settings=Settings(user_metadata=False, table_id_key=b"\xff\x00")
     )
-    child = multiprocessing.get_context("spawn").Process(
+    child = multiprocessing.get_context(method).Process(
         target=appended, args=(str(tmp_path / "t"),)
     )
     child.start()

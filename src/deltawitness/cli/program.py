@@ -26,6 +26,7 @@ NOT_EXECUTABLE = 126
 """Exit code of a shell for a file that cannot be run."""
 
 _FORWARDED = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+"""Names of the signals that are passed on, where the platform has them."""
 
 
 _PYTHON = re.compile(r"(python|pypy)[0-9.]*")
@@ -106,7 +107,8 @@ def run_program(command: list[str], environment: dict[str, str]) -> ProgramEnd:
         child.send_signal(number)
 
     for name in _FORWARDED:
-        signal.signal(getattr(signal, name), forward)
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), forward)
     # A terminal sends an interrupt to every process of its foreground group, so the program gets it too.
     signal.signal(signal.SIGINT, signal.SIG_IGN if _is_in_foreground() else forward)
     return ProgramEnd(child.wait(), child.pid)
@@ -114,6 +116,8 @@ def run_program(command: list[str], environment: dict[str, str]) -> ProgramEnd:
 
 def _is_in_foreground() -> bool:
     """Return whether this process gets the terminal's interrupts, even if its streams are redirected."""
+    if sys.platform == "win32":
+        return True  # a console sends them to every process that uses it
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
@@ -128,7 +132,7 @@ def _is_in_foreground() -> bool:
 
 def exit_as(code: int) -> None:
     """Exit with the program's exit code, or kill this process with the signal that ended the program."""
-    if code < 0:
+    if sys.platform != "win32" and code < 0:
         signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
         sys.stderr.flush()
         os.kill(os.getpid(), -code)

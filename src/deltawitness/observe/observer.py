@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from deltawitness.delivery import Delivery
 from deltawitness.events import WriteSink
+from deltawitness.forks import at_fork
 from deltawitness.internal_errors import on_internal_error, report
 from deltawitness.ledger.tables.locations import resolve
 from deltawitness.observe.call_observer import CallObserver
@@ -33,6 +33,7 @@ from deltawitness.run_origin import OriginOptions, use_origin_options
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import on_cache_operation, use_providers
 from deltawitness.telemetry.metrics import DrainInstruments
+from deltawitness.thread_start import start_thread
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -276,11 +277,14 @@ class Observer(CallObserver):
             name="deltawitness-flush",
             daemon=True,
         )
-        flushing.start()
+        is_parallel = start_thread(flushing)
         try:
             yield
         finally:
-            flushing.join(TERMINATION_TIMEOUT)
+            if is_parallel:
+                flushing.join(TERMINATION_TIMEOUT)
+            else:
+                flushing.run()
 
     def prepare_exec(self) -> Callable[[], None]:
         """Deliver, export and drain what is queued, before an exec replaces the program of the process.
@@ -299,6 +303,10 @@ class Observer(CallObserver):
             self._exporters.run_spans.end_before_exec()
         with self._flushing_providers():
             return self._recording.close_before_exec(timeout=TERMINATION_TIMEOUT)
+
+    def pause_delivery(self) -> None:
+        """End the delivery thread until a fork is over."""
+        self._delivery.pause()
 
     def _clear_parents_writes(self) -> None:
         """In a forked child, drop the parent's writes that were in the engine: the parent records them."""
@@ -360,12 +368,16 @@ def _clear_in_child() -> None:
 
 def _start_run_before_fork() -> None:
     """Start the implicit run before a fork, so that the process and its children share one run."""
-    if _observer is not None and _observer.is_on():
+    if _observer is None:
+        return
+    if _observer.is_on():
         with suppress(Exception):  # an invalid environment was an error at the start of observing
             current_run()
+    # Before the recorder's handler, which holds the lock of the spool: a delivery may need it.
+    _observer.pause_delivery()
 
 
-os.register_at_fork(before=_start_run_before_fork, after_in_child=_clear_in_child)
+at_fork(before=_start_run_before_fork, after_in_child=_clear_in_child)
 
 
 def current_observer() -> Observer | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from deltawitness.forks import has_used_delta_rs
+from deltawitness.forks import may_use_delta_rs
 from deltawitness.ledger.tables.locations import is_enabled
 from deltawitness.settings import Settings
 
@@ -76,7 +76,5 @@ def ledger_sink_for(
     from deltawitness.ledger.drain.recorder import Recorder  # noqa: PLC0415 - heavy
     from deltawitness.observe.ledger_sink import LedgerSink  # noqa: PLC0415 - as above
 
-    recorder = Recorder(
-        settings, is_busy=is_busy, on_drop=on_drop, may_use_engine=has_used_delta_rs
-    )
+    recorder = Recorder(settings, is_busy=is_busy, on_drop=on_drop, may_use_engine=may_use_delta_rs)
     return LedgerSink(recorder, settings)

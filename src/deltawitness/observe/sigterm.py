@@ -4,6 +4,8 @@ Only where the program has left the signal at its default, which ends it at once
 handler on the main thread, and only after the engine has returned from a write, which may take minutes.
 A process must end sooner after SIGTERM. So a separate thread waits for the signal, at the file
 descriptor to which Python writes the number of each signal (`signal.set_wakeup_fd`).
+
+Windows has no such signal: a process is ended there without notice, and the next drain imports its spool.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,12 +21,19 @@ from contextlib import suppress
 from types import FrameType
 
 from deltawitness.forks import register_fork_handlers
+from deltawitness.thread_start import start_thread
 
 __all__ = ["SigtermHandler"]
 
 
 SECOND_SIGNAL_WAIT = 10.0
 """Seconds that a second SIGTERM waits for the first one to end the process."""
+
+PAUSE = 0
+"""Byte in the pipe that ends the watching thread: no signal has this number."""
+
+PAUSE_TIMEOUT = 1.0
+"""Seconds that a fork waits for the watching thread, which may be in a flush."""
 
 
 class SigtermHandler:
@@ -36,12 +46,15 @@ class SigtermHandler:
     def __init__(self, flush: Callable[[], object]) -> None:
         self._flush = flush
         self._pipe: tuple[int, int] | None = None
+        self._watcher: threading.Thread | None = None
         self._is_installed = False
         self._is_terminating = False
         self._lock = threading.Lock()
 
     def install(self) -> None:
         """Handle the signal, if this is the main thread and the signal is at its default."""
+        if sys.platform == "win32":
+            return
         if not _is_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return
         self._watch()
@@ -68,16 +81,23 @@ class SigtermHandler:
             signal.set_wakeup_fd(taken)  # of an event loop: rely on the Python handler alone
             return
         self._pipe = reading, writing = os.pipe()
-        os.set_blocking(writing, False)
+        if sys.platform != "win32":
+            os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        threading.Thread(
+        self._start_watcher(reading)
+
+    def _start_watcher(self, reading: int) -> None:
+        self._watcher = threading.Thread(
             target=self._wait, args=(reading,), name="deltawitness-sigterm", daemon=True
-        ).start()
+        )
+        self._watcher.start()
 
     def _wait(self, reading: int) -> None:
         while numbers := os.read(reading, 64):
             if signal.SIGTERM in numbers and self._is_handling():
                 self._terminate()
+            if PAUSE in numbers:
+                return
         os.close(reading)
 
     def _is_handling(self) -> bool:
@@ -86,7 +106,15 @@ class SigtermHandler:
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         # On a thread: the main thread may hold a lock that the flush needs, and it continues meanwhile.
         # Not a daemon: a program that reaches its end meanwhile waits, and is ended by the signal.
-        threading.Thread(target=self._terminate, name="deltawitness-sigterm", daemon=False).start()
+        ending = threading.Thread(target=self._terminate, name="deltawitness-sigterm", daemon=False)
+        if start_thread(ending):
+            return
+        # In an exit handler: wait for the thread that watches; without it, end without a flush, for
+        # which this thread may hold a lock.
+        if self._pipe is None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(SECOND_SIGNAL_WAIT)
 
     def _terminate(self) -> None:
         with self._lock:
@@ -105,12 +133,28 @@ class SigtermHandler:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def before_fork(self) -> None:
-        """Block the signal: a child that got it during the fork would act as if it were the parent."""
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        """Block the signal: a child that got it during the fork would act as if it were the parent.
+
+        Also ends the watching thread, because a process should fork with no other threads.
+        """
+        if sys.platform != "win32":
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        watcher = self._watcher
+        if self._pipe is None or watcher is None or watcher is threading.current_thread():
+            return
+        with suppress(OSError):  # signals fill the pipe
+            os.write(self._pipe[1], bytes([PAUSE]))
+            watcher.join(PAUSE_TIMEOUT)
 
     def after_fork_in_parent(self) -> None:
-        """Restore the signal mask."""
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        """Restore the signal mask, and watch again."""
+        if self._pipe is not None and self._watcher is not None and not self._watcher.is_alive():
+            with suppress(
+                RuntimeError
+            ):  # no new threads: the Python handler alone handles the signal
+                self._start_watcher(self._pipe[0])
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def after_fork_in_child(self) -> None:
         """Restore the signal's default: other handlers flush what the child has recorded."""
@@ -122,8 +166,8 @@ class SigtermHandler:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with suppress(ValueError):  # not the main thread, where a descriptor was never set
             signal.set_wakeup_fd(-1)
-        self._is_installed = False
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        self._is_installed, self._watcher = False, None
+        self.after_fork_in_parent()
 
 
 def _is_main_thread() -> bool:

@@ -3,7 +3,7 @@
 The engines block the thread that requests a batch. delta-rs refuses a request from one of its
 threads ("Cannot start a runtime from within a runtime"), but requests the rows of a write from such
 a thread. With a background thread, the requesting thread only waits on a queue, so it may be any
-thread.
+thread. In exit handlers, where Python starts no thread since 3.12, the requesting thread reads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import Generic, TypeVar
+
+from deltawitness.thread_start import start_thread
 
 T = TypeVar("T")
 
@@ -64,9 +66,12 @@ class _Reader(Generic[T]):
         for _ in range(_MAX_ITEMS_AHEAD):
             self._permits.put(None)
         self._thread = threading.Thread(target=self._run, name="deltawitness-scan", daemon=True)
-        self._thread.start()
+        self._has_thread = start_thread(self._thread)
 
     def items(self) -> Iterator[T]:
+        if not self._has_thread:
+            yield from self._start()
+            return
         while not isinstance(item := self._items.get(), _End):
             self._permits.put(None)
             yield item
@@ -76,7 +81,8 @@ class _Reader(Generic[T]):
     def stop(self) -> None:
         self._is_stopped = True
         self._permits.put(None)
-        self._thread.join(_JOIN_SECONDS)
+        if self._has_thread:
+            self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         end = _End()

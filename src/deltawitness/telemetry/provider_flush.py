@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from deltawitness.thread_start import start_thread
+
 __all__ = ["FlushFirst"]
 
 _METHODS = ("force_flush", "shutdown")
@@ -59,7 +61,8 @@ class FlushFirst:
     def force_flush_within(self, timeout: float) -> None:
         """Flush every wrapped provider concurrently, and wait at most `timeout` seconds for all.
 
-        A provider whose server does not answer does not delay the others.
+        A provider whose server does not answer does not delay the others. Where no thread can be
+        started, as in exit handlers since Python 3.12, they are flushed one after the other.
         """
         deadline = time.monotonic() + timeout
         threads = [
@@ -70,7 +73,8 @@ class FlushFirst:
         ]
         for thread in threads:
             with suppress(RuntimeError):  # no further thread can be started
-                thread.start()
+                if not start_thread(thread):
+                    thread.run()
         for thread in threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))

@@ -163,7 +163,7 @@ def _write(path: Path, document: Document) -> None:
     new = path.with_suffix(".new")
     # Attributes of types that JSON lacks are written as text.
     new.write_text(json.dumps(document, default=str))
-    new.rename(path)
+    new.replace(path)
 
 
 def _is_exportable(span: Any) -> bool:

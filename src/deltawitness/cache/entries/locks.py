@@ -1,20 +1,21 @@
 """Entry locks: one computation of an entry at a time, among threads and processes of one machine.
 
-The file lock (`flock`) is released by the operating system when its process ends, so that there are
+The file lock is released by the operating system when its process ends, so that there are
 no stale locks. A forked child inherits the open descriptor and would keep the lock held: it
 closes inherited descriptors first.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deltawitness.forks import at_fork
 from deltawitness.internal_errors import report
+from deltawitness.local_files import lock, open_lock_file
 
 __all__ = ["entry_lock"]
 
@@ -58,7 +59,7 @@ class _Locks:
     def open_file(self, path: Path) -> int:
         """Open a lock file; no fork can happen between the open and its registration here."""
         with _guard:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = open_lock_file(path)
             self._files.add(descriptor)
             return descriptor
 
@@ -87,7 +88,7 @@ def _reset_in_child() -> None:
     _locks = _Locks()
 
 
-os.register_at_fork(
+at_fork(
     before=_guard.acquire,
     after_in_parent=_guard.release,
     after_in_child=_reset_in_child,
@@ -105,7 +106,7 @@ def entry_lock(folder: Path, name: str) -> Iterator[None]:
     """
     locks = _locks
     with locks.hold(f"{folder}/{name}") as is_held:
-        # A second open() gets a separate flock and would deadlock with the first.
+        # A second open() gets a separate lock and would deadlock with the first.
         descriptor = None if is_held else _lock_file(locks, folder, name)
         try:
             yield
@@ -122,7 +123,7 @@ def _lock_file(locks: _Locks, folder: Path, name: str) -> int | None:
         report("cache", error)
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
     except BaseException as error:
         locks.close(descriptor)
         if not isinstance(error, OSError):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.private_api import read_file, remote_store
 from deltawitness.ledger.tables.write_rows import ledger_uri
+from deltawitness.local_files import BINARY
 from deltawitness.locations import local_path
 from deltawitness.semconv import PLAN_DIRECTORY, CacheScope
 from deltawitness.session.core.frames import state_of
@@ -167,7 +168,7 @@ def store_plan(
     path = Path(local, _plan_path(key))
     path.parent.mkdir(mode=0o700, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
     partial.replace(path)

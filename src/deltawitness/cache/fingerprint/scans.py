@@ -217,7 +217,8 @@ def _path_of(file: dict[int, bytes]) -> str:
     Raises:
         UnreadablePlanError: no file matches.
     """
-    name = "/" + file[_PATH].decode()
+    name = file[_PATH].decode()
+    name = name if os.path.splitdrive(name)[0] else f"/{name}"
     expected = _number(file[_SIZE], 0)[0], _number(file[_CHANGED], 0)[0]
     for path in dict.fromkeys((name, unquote(name, errors="surrogateescape"))):
         try:

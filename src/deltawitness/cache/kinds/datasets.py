@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
 from deltawitness.cache.entries.policy import CachePolicy
@@ -161,8 +160,7 @@ def _read_files(reader: str, path: Path, ending: str) -> DataFrame:
 
 def _file_uri(path: Path) -> str:
     """Return a path as a file URI: in a bare path the engine reads `[`, `?` and `*` as a glob."""
-    # As bytes: a file name need not be valid UTF-8.
-    where = "file://" + quote(os.fsencode(path.absolute()))
+    where = path.absolute().as_uri()
     return f"{where}/" if path.is_dir() else where
 
 

@@ -17,6 +17,7 @@ from deltawitness.ledger.spool.writer import Segment, Spool
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.run import RunContext
 from deltawitness.settings import Settings
+from deltawitness.thread_start import start_thread
 
 __all__ = ["DrainThread"]
 
@@ -94,6 +95,10 @@ class DrainThread:
         # Held while no fork may happen: during a drain in this process, and the start of a helper.
         self._unforkable = threading.Lock()
         self._wake = threading.Event()
+        self._paused = threading.Event()  # during a fork
+        self._was_running = self._was_woken = False
+        self._pause = self._settings.drain_interval
+        self._due_at: float | None = None
         self._is_helper_due = False
         self._helper_started = threading.Event()
         self._thread: threading.Thread | None = None
@@ -166,11 +171,10 @@ class DrainThread:
         self._helper_started.clear()
         thread = threading.Thread(target=self.drain, name="deltawitness-drain", daemon=True)
         try:
-            thread.start()
+            if start_thread(thread):
+                self._helper_started.wait(HELPER_START_TIMEOUT)
         except RuntimeError as error:  # no new threads
             report("drain", error)
-        else:
-            self._helper_started.wait(HELPER_START_TIMEOUT)
 
     def _start(self) -> None:
         # A forked child cannot use an engine that its parent has used: others drain its spool.
@@ -179,8 +183,7 @@ class DrainThread:
         try:
             if self._thread is None:
                 thread = threading.Thread(target=self._work, name="deltawitness-drain", daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = thread if start_thread(thread) else None
         except RuntimeError as error:  # no new threads; the next operation tries again
             report("drain", error)
         finally:
@@ -189,18 +192,30 @@ class DrainThread:
     # --- the thread ----------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        pause = interval = self._settings.drain_interval
-        while not self._is_closed:
-            # Between 50 % and 100 % of it, so that processes started together drift apart.
-            self._wake.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - nothing is encrypted
+        interval = self._settings.drain_interval
+        while not self._is_ending:
+            if self._due_at is None:
+                # Between 50 % and 100 % of it, so that processes started together drift apart.
+                pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - nothing is encrypted
+                self._due_at = time.monotonic() + pause
+            self._wake.wait(max(0.0, self._due_at - time.monotonic()))
+            if not self._is_ending:
+                self._wait_between()
+                self._wait_for_quiet()
+            if self._is_ending:
+                break
             self._wake.clear()
-            if self._is_closed:
-                return
-            self._wait_between()
-            self._wait_for_quiet()
+            self._due_at = None
             is_done = self.drain() if self._may_use_engine() else self._request_helper()
             self._drained_at = time.monotonic()
-            pause = interval if is_done else min(LONGEST_PAUSE, 2 * max(pause, interval))
+            longer = min(LONGEST_PAUSE, 2 * max(self._pause, interval))
+            self._pause = interval if is_done else longer
+        if self._paused.is_set():
+            self._thread = None
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._is_closed or self._paused.is_set()
 
     def _request_helper(self) -> bool:
         """Make the next operation start a helper; return whether the last drain succeeded."""
@@ -209,14 +224,14 @@ class DrainThread:
 
     def _wait_between(self) -> None:
         between = max(min(BETWEEN_DRAINS, self._settings.drain_interval), self._helper_pause)
-        while time.monotonic() < self._drained_at + between and not self._is_closed:
-            time.sleep(min(between, QUIET_POLL))
+        while time.monotonic() < self._drained_at + between and not self._is_ending:
+            self._paused.wait(min(between, QUIET_POLL))
 
     def _wait_for_quiet(self) -> None:
         deadline = time.monotonic() + QUIET_TIMEOUT
-        while self._is_busy() and not self._is_closed and time.monotonic() < deadline:
-            # Not a wait on the event, which may stay set while writes are in progress.
-            time.sleep(QUIET_POLL)
+        while self._is_busy() and not self._is_ending and time.monotonic() < deadline:
+            # Not a wait for `_wake`, which may stay set while writes are in progress.
+            self._paused.wait(QUIET_POLL)
 
     # --- a drain -------------------------------------------------------------------------------------
 
@@ -370,18 +385,32 @@ class DrainThread:
         self._wake.clear()
 
     def before_fork(self) -> None:
-        """Wait for a drain in this process to end.
+        """Wait for a drain in this process to end, and end the thread: a process should fork with no others.
 
-        After a drain that exceeded the timeout, later forks do not wait for it.
+        After a drain that exceeded the timeout, later forks do not wait for it. A thread that waits for
+        a helper process goes on.
         """
+        thread = self._thread
+        self._paused.set()
+        self._was_running = thread is not None
+        self._was_woken = self._wake.is_set()
+        self._wake.set()
         self._fork_lock = self._unforkable
         self._held = self._fork_lock.acquire(timeout=0 if self._is_hanging else QUIET_TIMEOUT)
         self._is_hanging = not self._held
+        is_other = thread is not None and thread is not threading.current_thread()
+        if thread and is_other and not self._draining.locked():
+            thread.join(QUIET_POLL)
 
     def after_fork_in_parent(self) -> None:
-        """Allow drains again."""
+        """Allow drains again, and start the thread again if it has ended."""
         if self._held:
             self._fork_lock.release()
+        if not self._was_woken:
+            self._wake.clear()
+        self._paused.clear()
+        if self._was_running and self._thread is None:
+            self._start()
 
     def after_fork_in_child(self) -> None:
         """Never drain here: the engine cannot be used in a forked child."""

@@ -7,7 +7,7 @@ The helper forks at its very start and continues in the child, in its own sessio
 child of the program, which may wait for its children, and terminal signals do not reach it. The
 process that was started is a child of the program for some 10 ms and has ended when the start
 returns. The helper ends after its drain, even if the program has ended meanwhile, and after
-`LONGEST_LIFE` seconds in any case.
+`LONGEST_LIFE` seconds in any case. No helper is needed, and none is started, on Windows: nothing forks.
 
 The request, which may contain credentials, goes through its standard input; nothing is on its
 command line. It answers with two lines of JSON: its process id, and a :class:`DrainReply`.
@@ -129,6 +129,9 @@ class DrainProcess:
     """
 
     def __init__(self, request: DrainRequest) -> None:
+        if sys.platform == "win32":
+            msg = "a helper process needs os.fork, which Windows does not have"
+            raise HelperError(msg)
         python = interpreter()
         if python is None:
             msg = "no Python interpreter found to start a helper process"
@@ -189,6 +192,8 @@ class DrainProcess:
 
     def _lines(self, deadline: float | None) -> list[bytes]:
         """Return the lines of the helper's answer; fewer than two if it died."""
+        if sys.platform == "win32":
+            raise AssertionError
         descriptor, content = self._answer.fileno(), b""
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
@@ -219,6 +224,8 @@ def answer(request: dict[str, Any], answers: int) -> None:
         request: the members of a :class:`DrainRequest`.
         answers: the file descriptor.
     """
+    if sys.platform == "win32":
+        raise AssertionError
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(LONGEST_LIFE)

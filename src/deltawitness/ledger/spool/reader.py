@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -22,6 +21,7 @@ from deltawitness.ledger.spool.writer import (
     SEALED,
     delete_spool,
 )
+from deltawitness.local_files import OPEN_FILES_ARE_FIXED, try_lock
 from deltawitness.semconv import SPOOL_APP_ID_PREFIX
 
 __all__ = [
@@ -154,6 +154,13 @@ def _is_half_deleted(home: Path) -> bool:
         return not home.exists()
 
 
+def _is_undeleted(home: Path) -> bool:
+    """Return whether an adopted spool is drained, and only its lock file could not be deleted while open."""
+    with suppress(OSError):
+        return OPEN_FILES_ARE_FIXED and not _segments_in(home)
+    return False
+
+
 def _is_old(home: Path) -> bool:
     with suppress(OSError):
         return time.time() - home.stat().st_mtime > CREATION_TIMEOUT
@@ -176,12 +183,12 @@ def segments_of(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _try_lock(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
+def _try_lock(home: Path, *, shared: bool = False) -> Iterator[bool]:
     """Lock a spool for the block; yield whether that succeeded.
 
     Args:
         home: the folder of the spool.
-        how: the `flock` operation.
+        shared: whether others can have a shared lock at the same time.
     """
     try:
         descriptor = os.open(home / OWNER_LOCK, os.O_RDWR)
@@ -189,11 +196,8 @@ def _try_lock(home: Path, how: int = fcntl.LOCK_EX) -> Iterator[bool]:
         yield False
         return
     try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         # A previous holder of the lock may have deleted the spool.
-        yield (home / OWNER_LOCK).exists()
-    except BlockingIOError:
-        yield False
+        yield try_lock(descriptor, shared=shared) and (home / OWNER_LOCK).exists()
     finally:
         os.close(descriptor)
 
@@ -238,7 +242,7 @@ def adopt_batches(
             if adopted:
                 yield [AbandonedSpool(home, _segments_in(home)) for home in adopted]
         for home in batch:
-            if home not in adopted and _is_half_deleted(home):
+            if _is_half_deleted(home) if home not in adopted else _is_undeleted(home):
                 delete_spool(home)
     for home in folder.glob(f"{NEW}*"):
         if _is_old(home):  # its process died before the rename
@@ -274,7 +278,7 @@ def spooled_write_ids(folder: Path, exclude: Path | None = None) -> tuple[set[st
     for home in _spools_in(folder, None):
         if home != exclude:
             # A shared lock, so that two readers do not take each other for the owner.
-            with _try_lock(home, fcntl.LOCK_SH) as is_free:
+            with _try_lock(home, shared=True) as is_free:
                 has_owner = has_owner or not is_free
         with suppress(OSError):  # drained and deleted meanwhile: in the ledger now
             for path in _segments_in(home):

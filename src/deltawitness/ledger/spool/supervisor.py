@@ -4,12 +4,12 @@ A program cannot see its own exit code, and records nothing when a signal or `os
 So the program leaves the row of its run in its spool, and the supervisor writes a file next to it
 that says how the program ended; the drain adds that to the row. Until the file exists, a symbolic
 link in the spool names a file that the supervisor holds a lock on, and no process drains the spool.
+Where the process may not create links, as on Windows, a text file contains the name.
 If the supervisor dies, the lock is free and the next drain uses the row unchanged.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -19,18 +19,47 @@ from pathlib import Path
 from typing import Any, Self
 
 from deltawitness.ledger.tables.run_rows import RunStatus
+from deltawitness.local_files import BINARY, open_lock_file, try_lock
 from deltawitness.process_exit import cause_of
 from deltawitness.semconv import Env
 
-__all__ = ["SUPERVISOR_LINK", "ProcessEnd", "Supervision", "is_supervised"]
+__all__ = ["SUPERVISOR_LINK", "ProcessEnd", "Supervision", "is_supervised", "link_supervisor"]
 
 Row = dict[str, Any]
 
 SUPERVISOR_LINK = "supervisor"
-"""Name of the symbolic link in a spool to the supervisor's lock file."""
+"""Name of the symbolic link in a spool to the supervisor's lock file, or of a text file with its path."""
 
 PROCESS_END = "process_end.json"
 """Name of the file in a spool that says how its process ended."""
+
+
+def link_supervisor(home: Path, lock: str) -> None:
+    """Name a supervisor's lock file in a spool.
+
+    Args:
+        home: the folder of the spool.
+        lock: path of the lock file.
+
+    Raises:
+        OSError: the spool cannot be written.
+    """
+    link = home / SUPERVISOR_LINK
+    try:
+        link.symlink_to(lock)
+    except (OSError, NotImplementedError):
+        link.write_text(lock, encoding="utf-8")
+
+
+def _lock_named_by(link: Path) -> str:
+    """Return the path of the supervisor's lock file.
+
+    Raises:
+        OSError: the spool names none.
+    """
+    if link.is_symlink():
+        return str(link.readlink())
+    return link.read_text(encoding="utf-8")
 
 
 def is_supervised(home: Path) -> bool:
@@ -40,16 +69,16 @@ def is_supervised(home: Path) -> bool:
         home: the folder of the spool.
     """
     try:
-        descriptor = os.open((home / SUPERVISOR_LINK).readlink(), os.O_RDONLY)
-    except OSError:  # no link, or its process is gone
+        descriptor = os.open(_lock_named_by(home / SUPERVISOR_LINK), os.O_RDONLY | BINARY)
+    except (OSError, ValueError):  # no link, or its process is gone
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return not (home / PROCESS_END).exists()
+        is_free = try_lock(descriptor, shared=True)
+    except OSError:  # the file system has no locks
+        is_free = False
     finally:
         os.close(descriptor)
-    return False
+    return not is_free and not (home / PROCESS_END).exists()
 
 
 class Supervision:
@@ -61,8 +90,8 @@ class Supervision:
 
     def __init__(self, path: Path) -> None:
         self.lock = str(path)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._descriptor = open_lock_file(path)
+        try_lock(self._descriptor)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -106,11 +135,11 @@ class ProcessEnd:
         content = json.dumps({name: getattr(self, name) for name in self.__slots__})
         is_written = False
         for link in folder.glob(f"*/{SUPERVISOR_LINK}"):
-            with suppress(OSError):
-                if str(link.readlink()) == self.lock:
+            with suppress(OSError, ValueError):
+                if _lock_named_by(link) == self.lock:
                     new = link.with_name(f"{PROCESS_END}.new")
                     new.write_text(content)
-                    new.rename(link.with_name(PROCESS_END))
+                    new.replace(link.with_name(PROCESS_END))
                     is_written = True
         return is_written
 

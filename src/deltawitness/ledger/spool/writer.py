@@ -10,7 +10,6 @@ the death of the process, and writes lost in a power cut are still in the Delta 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import threading
@@ -22,7 +21,8 @@ from typing import TypeVar
 
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.records import RecordKind, encode
-from deltawitness.ledger.spool.supervisor import SUPERVISOR_LINK
+from deltawitness.ledger.spool.supervisor import link_supervisor
+from deltawitness.local_files import BINARY, OPEN_FILES_ARE_FIXED, open_lock_file, try_lock
 from deltawitness.processes import supervisor_lock
 
 __all__ = ["NEW", "OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool", "delete_spool"]
@@ -265,22 +265,30 @@ class Spool:
         number = self._number + 1
         path = home / f"{number:08d}{OPEN}"
         # Readable, so that its content can be copied if the folder is deleted.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | BINARY
         segment = Segment(number, path, os.open(path, flags, 0o600))
         self._number = number
         return segment
 
     def _create_home(self) -> Path:
-        """Create this process's folder under a temporary name, lock it and rename it into place."""
+        """Create this process's folder under a temporary name, lock it and rename it into place.
+
+        Where a folder with an open file cannot be renamed, the folder has its final name at once: a
+        drain can then take the lock first, and the creation fails and is tried again later.
+        """
         name = f"{REVISION}{new_id()}"
-        new = self.folder / f"{NEW}{name}"
+        new = self.folder / (name if OPEN_FILES_ARE_FIXED else f"{NEW}{name}")
         new.mkdir(parents=True, mode=0o700)
-        descriptor = os.open(new / OWNER_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = open_lock_file(new / OWNER_LOCK)
+        if not try_lock(descriptor):
+            os.close(descriptor)
+            raise BlockingIOError(errno.EAGAIN, "a drain has locked the new spool")
         lock = supervisor_lock()
         if lock is not None:
-            (new / SUPERVISOR_LINK).symlink_to(lock)
-        home = new.rename(self.folder / name)
+            link_supervisor(new, lock)
+        home = self.folder / name
+        if new != home:
+            new.rename(home)
         self._home, self._owner, self._number = home, descriptor, 0
         return home
 
@@ -389,6 +397,8 @@ class Spool:
             if home is not None and is_empty:
                 delete_spool(home)
             self._release_home()
+            if home is not None and is_empty and OPEN_FILES_ARE_FIXED:
+                delete_spool(home)  # again: the lock file was open
             self._sealed.clear()
             self._size = 0
 
@@ -428,5 +438,6 @@ def delete_spool(home: Path) -> None:
 
 def _content(segment: Segment) -> bytes:
     with suppress(OSError):
-        return os.pread(segment.descriptor, os.fstat(segment.descriptor).st_size, 0)
+        os.lseek(segment.descriptor, 0, os.SEEK_SET)  # records are appended at the end all the same
+        return os.read(segment.descriptor, os.fstat(segment.descriptor).st_size)
     return b""

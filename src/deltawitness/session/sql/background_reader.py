@@ -2,7 +2,8 @@
 
 delta-rs pulls the rows of a source on a thread that its own reads need. A sorted or windowed frame
 over a Delta table of many files waits for that thread, which waits for the frame. A frame that runs
-on its own thread does not wait for it.
+on its own thread does not wait for it. In exit handlers, where Python starts no thread since 3.12, the
+frame is computed before its first row is read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from deltawitness.scan.feeding import feeding_delta_rs
 from deltawitness.session.core.filter_fallback import call_frame
+from deltawitness.thread_start import start_thread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +66,9 @@ class _Reader:
         self._items: queue.Queue[_Item] = queue.Queue(_MAX_BATCHES_AHEAD)
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="deltawitness-reader", daemon=True)
-        self._thread.start()
+        if not start_thread(self._thread):
+            self._items = queue.Queue()  # for all batches
+            self._run()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the batches in order.
@@ -83,7 +87,8 @@ class _Reader:
     def stop(self) -> None:
         """Stop the thread, even if its batches were not all read, and wait for it up to a time limit."""
         self._is_stopped.set()
-        self._thread.join(_JOIN_SECONDS)
+        if self._thread.ident is not None:
+            self._thread.join(_JOIN_SECONDS)
 
     def _run(self) -> None:
         try:
