@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_DELTALAKE = "deltalake >= 1.0, < 2"
+"""Supported releases. In one that lacks or has changed a function, calls of that function are not observed."""
+
 __all__ = ["DataFusionInstrumentor", "DeltaLakeInstrumentor"]
 
 
@@ -47,8 +50,8 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
     _inherited = False
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return the engine versions whose patched functions are tested."""
-        return ("deltalake >= 1.6.6, < 1.7",)
+        """Return the engine versions that are observed."""
+        return (_DELTALAKE,)
 
     def instrument(self, **kwargs: Any) -> None:
         """Observe every write from now on.
@@ -147,7 +150,7 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the engine versions whose plans and patched methods are tested."""
-        return ("datafusion >= 55, < 56", "deltalake >= 1.6.6, < 1.7")
+        return ("datafusion >= 55, < 56", _DELTALAKE)
 
     def _instrument(self, **others: Any) -> None:
         """Patch the classes of DataFusion.

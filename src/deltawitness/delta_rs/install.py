@@ -26,7 +26,7 @@ def install(make_observer: Callable[[], Observer]) -> Observer:
 
     Raises:
         ConfigurationError: a setting in the environment is invalid; nothing was installed.
-        AttributeError: the engine lacks a seam; nothing was installed.
+        ImportError: the engine cannot be imported.
     """
     return _install(make_observer, everything=True)
 

@@ -1,7 +1,7 @@
 """Patches of delta-rs: replace each inner callable that writes (a seam) by one that observes.
 
 Only what delta-rs looks up at call time is replaced: module globals and methods of `RawDeltaTable`
-(listed in :mod:`deltawitness.commit.private_api`). Public functions and classes stay the same objects,
+(listed in :mod:`deltawitness.commit.seams`). Public functions and classes stay the same objects,
 so programs that imported them before the patches were installed are observed as well. The code of
 `write_deltalake` is replaced, because the function may end before it calls a seam
 (:mod:`deltawitness.delta_rs.whole_calls`).
@@ -11,33 +11,42 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from deltawitness.commit.private_api import (
+from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
     CONVERT_OPEN_SEAM,
     CONVERT_SEAM,
-    FUNCTION_SEAMS,
+    DRY_RUN,
     MERGE_BUILD,
     MERGE_EXECUTE,
     MERGE_SOURCE,
-    METHOD_SEAMS,
     OPEN_SEAM,
     QUERY_SEAM,
     READ_SEAMS,
     READING_ROWS,
+    SEAMS,
+    STORAGE_OPTIONS,
     WHOLE_WRITE,
     Seam,
+    WriteSeam,
 )
 from deltawitness.delta_rs.caller_keys import CallerKeyErrors, check_caller_keys
 from deltawitness.delta_rs.handle_cache import HandleCache
+from deltawitness.delta_rs.seam_states import (
+    SeamState,
+    log_unusable,
+    mark_off,
+    owner_of,
+    position_of,
+    seam_states,
+)
 from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_source, measuring
 from deltawitness.delta_rs.unreached import UnreachedWrite
 from deltawitness.delta_rs.whole_calls import observe_whole_calls
@@ -68,8 +77,10 @@ def import_seams() -> None:
 
     Call this before the first seam is replaced: a hook may instrument the process.
     """
-    for module in _SEAM_MODULES:
-        importlib.import_module(module)
+    importlib.import_module("deltalake")
+    for module in {seam.module for seam in SEAMS}:
+        with suppress(ModuleNotFoundError):  # another release: its seams are absent
+            importlib.import_module(module)
 
 
 def _nothing() -> None:
@@ -95,33 +106,13 @@ class DeltaLakeSeams:
         self._restore_whole_write: Callable[[], None] = _nothing
 
     def install(self) -> None:
-        """Replace every seam.
+        """Replace each seam that the installed delta-rs has with the parameters that are used here.
 
-        Raises:
-            AttributeError: delta-rs lacks a seam; then none stays replaced.
+        The other seams are named in a log line, unless this release is known to lack them.
         """
-        raw_table: Any = importlib.import_module("deltalake._internal").RawDeltaTable
-        try:
-            for seam in FUNCTION_SEAMS:
-                self._replace(importlib.import_module(seam.module), seam.name, self._function, seam)
-            for seam in METHOD_SEAMS:
-                self._replace(raw_table, seam.name, self._method, seam)
-            self._replace(raw_table, MERGE_BUILD, self._merge_build, MERGE_EXECUTE)
-            self._replace(raw_table, MERGE_EXECUTE.name, self._merge_execute, MERGE_EXECUTE)
-            module, name = OPEN_SEAM
-            self._replace(importlib.import_module(module), name, self._open, FUNCTION_SEAMS[0])
-            module, name = CONVERT_OPEN_SEAM
-            finding = self._find_before_convert
-            self._replace(importlib.import_module(module), name, finding, CONVERT_SEAM)
-            self._replace_reads(raw_table)
-            module, name = MERGE_SOURCE
-            self._replace_one(importlib.import_module(module), name, self._merge_source)
-            module, name = WHOLE_WRITE
-            function = getattr(importlib.import_module(module), name)
-            self._restore_whole_write = observe_whole_calls(function, self._whole_write)
-        except AttributeError:
+        while not self._replace_usable():
             self.uninstall()
-            raise
+        log_unusable(seam_states())
 
     def uninstall(self) -> None:
         """Restore every original."""
@@ -130,32 +121,51 @@ class DeltaLakeSeams:
         self._replacements.restore()
         self._merges.clear()
 
-    def _replace(
-        self,
-        owner: Any,
-        name: str,
-        observing: Callable[[Seam, Call], Call],
-        seam: Seam,
-    ) -> None:
-        def observed(original: Call) -> Call:
-            return observing(seam, feeding(original) if name in READING_ROWS else original)
+    def _replace_usable(self) -> bool:
+        """Replace each seam that is on; return False where one cannot be replaced, and so is off now."""
+        for seam, status in zip(SEAMS, seam_states(), strict=True):
+            if status.state is not SeamState.ON:
+                continue
+            try:
+                self._replace(seam)
+            except Exception as error:  # noqa: BLE001 - the other seams are observed all the same
+                mark_off(seam, f"cannot be replaced ({type(error).__name__})")
+                return False
+        return True
 
-        self._replacements.replace(owner, name, observed)
+    def _replace(self, seam: Seam) -> None:
+        owner = owner_of(seam)
+        if seam is WHOLE_WRITE:
+            function = getattr(owner, seam.name)
+            self._restore_whole_write = observe_whole_calls(function, self._whole_write)
+            return
+        observing = self._observing(seam)
+        reads_rows = seam.name in READING_ROWS
 
-    def _replace_reads(self, raw_table: Any) -> None:
-        for name in READ_SEAMS:
-            self._replace_one(raw_table, name, self._read)
-        module, owner, name = QUERY_SEAM
-        self._replace_one(getattr(importlib.import_module(module), owner), name, self._query)
+        def observed(original: Call) -> Any:
+            return observing(seam, feeding(original) if reads_rows else original)
 
-    def _replace_one(self, owner: Any, name: str, observing: Callable[[Any], Any]) -> None:
-        self._replacements.replace(owner, name, observing)
+        self._replacements.replace(owner, seam.name, observed)
+
+    def _observing(self, seam: Any) -> Callable[[Any, Call], Any]:
+        """Return the method that makes the replacement of a seam."""
+        special = {
+            MERGE_BUILD: self._merge_build,
+            MERGE_EXECUTE: self._merge_execute,
+            MERGE_SOURCE: self._merge_source,
+            OPEN_SEAM: self._open,
+            CONVERT_OPEN_SEAM: self._find_before_convert,
+            QUERY_SEAM: self._query,
+            **dict.fromkeys(READ_SEAMS, self._read),
+        }
+        by_kind = self._method if seam.owner else self._function
+        return special.get(seam, by_kind)
 
     # --- the observing callables ------------------------------------------------------------------
 
-    def _method(self, seam: Seam, original: Call) -> Call:
-        position = _position(original, COMMIT_PROPERTIES) - 1 if seam.commits else -1
-        dry_run = _position(original, "dry_run") - 1 if seam.name in _HAS_DRY_RUN else None
+    def _method(self, seam: WriteSeam, original: Call) -> Call:
+        position = position_of(original, COMMIT_PROPERTIES) - 1 if seam.commits else -1
+        dry_run = position_of(original, DRY_RUN) - 1 if DRY_RUN in seam.parameters else None
 
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
@@ -163,7 +173,7 @@ class DeltaLakeSeams:
             try:
                 mode = kwargs.get("mode")
                 in_flight = self._open_write(seam, table.table_uri(), table, mode, args, kwargs)
-                if dry_run is not None and _argument(args, kwargs, dry_run, "dry_run"):
+                if dry_run is not None and _argument(args, kwargs, dry_run, DRY_RUN):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
                     args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
@@ -191,18 +201,18 @@ class DeltaLakeSeams:
 
         return observed
 
-    def _function(self, seam: Seam, original: Call) -> Call:
-        position = _position(original, COMMIT_PROPERTIES)
-        uri_at = _position(original, seam.uri)
-        options_at = _position(original, "storage_options")
-        mode_at = _position(original, "mode") if seam.operation is not Operation.CONVERT else None
+    def _function(self, seam: WriteSeam, original: Call) -> Call:
+        position = position_of(original, COMMIT_PROPERTIES)
+        uri_at = position_of(original, seam.uri)
+        options_at = position_of(original, STORAGE_OPTIONS)
+        mode_at = position_of(original, _MODE) if _MODE in seam.parameters else None
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
                 return original(*args, **kwargs)
-            options = _argument(args, kwargs, options_at, "storage_options")
+            options = _argument(args, kwargs, options_at, STORAGE_OPTIONS)
             try:
-                mode = None if mode_at is None else _argument(args, kwargs, mode_at, "mode")
+                mode = None if mode_at is None else _argument(args, kwargs, mode_at, _MODE)
                 location = str(_argument(args, kwargs, uri_at, seam.uri))
                 in_flight = self._open_write(seam, location, None, mode, args, kwargs)
                 args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
@@ -217,11 +227,18 @@ class DeltaLakeSeams:
 
         return observed
 
-    def _open(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
-        def observed(table_or_uri: Any, storage_options: Any = None) -> Any:
-            if self._handles is not None and isinstance(table_or_uri, str | Path):
-                return self._lease(self._handles, table_or_uri, storage_options)
-            return original(table_or_uri, storage_options)
+    def _open(self, seam: Seam, original: Call) -> Call:
+        def observed(*args: Any, **kwargs: Any) -> Any:
+            # A release that passes more arguments opens the table itself.
+            is_known = len(args) + len(kwargs) == len(seam.parameters)
+            if self._handles is None or not is_known:
+                return original(*args, **kwargs)
+            target, options = (
+                _argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)
+            )
+            if not isinstance(target, str | Path):
+                return original(*args, **kwargs)
+            return self._lease(self._handles, target, options)
 
         return observed
 
@@ -254,7 +271,7 @@ class DeltaLakeSeams:
 
         return observed
 
-    def _read(self, original: Call) -> Call:
+    def _read(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         """Return a method of `RawDeltaTable` that Python code calls to read a table, recording the read."""
 
         @functools.wraps(original)
@@ -265,13 +282,14 @@ class DeltaLakeSeams:
 
         return observed
 
-    def _query(self, original: Call) -> Call:
+    def _query(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
         """Return the method that registers a table with a `QueryBuilder`, recording the read."""
+        position = position_of(original, _QUERIED) - 1
 
         @functools.wraps(original)
-        def observed(builder: Any, table_name: str, delta_table: Any) -> Any:
-            result = original(builder, table_name, delta_table)
-            self._record_read(delta_table)
+        def observed(builder: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(builder, *args, **kwargs)
+            self._record_read(_argument(args, kwargs, position, _QUERIED))
             return result
 
         return observed
@@ -282,18 +300,18 @@ class DeltaLakeSeams:
                 uri = table.table_uri()
                 record_reads(InputVersion(table_id(uri), table.version(), uri))
 
-    def _merge_source(self, original: Any) -> Any:
+    def _merge_source(self, seam: Seam, original: Any) -> Any:  # noqa: ARG002 - one signature for all
         """Return the class that makes a stream of a merge's source.
 
         If the source is a frame of a session, the write gets its plan and its inputs.
         """
 
-        def from_arrow(source: Any) -> Any:
+        def from_arrow(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
-                return original.from_arrow(source)
-            known = known_source(source)
+                return original.from_arrow(*args, **kwargs)
+            known = known_source(args[0]) if args else None
             with measuring(None if known is None else known.metrics):
-                stream = original.from_arrow(source)
+                stream = original.from_arrow(*args, **kwargs)
             self._source.known = None if known is None else (stream, known)
             return stream
 
@@ -301,13 +319,17 @@ class DeltaLakeSeams:
 
     def _find_before_convert(self, seam: Seam, original: Call) -> Call:
         """Return the function with which `convert_to_deltalake` looks up a table in mode `ignore`."""
+        location = seam.parameters[0]
+        position = position_of(original, location)
 
-        def observed(uri: Any, storage_options: Any) -> Any:
+        def observed(*args: Any, **kwargs: Any) -> Any:
             clock = time.perf_counter_ns()
-            table = original(uri, storage_options)
+            table = original(*args, **kwargs)
             if table is not None and self._only_when():
                 with guard("seam"):
-                    write = UnreachedWrite.of(seam.operation, uri, table, "ignore", clock)
+                    uri = _argument(args, kwargs, position, location)
+                    operation = CONVERT_SEAM.operation
+                    write = UnreachedWrite.of(operation, uri, table, "ignore", clock)
                     write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
             return table
 
@@ -327,8 +349,8 @@ class DeltaLakeSeams:
             self._leased.handle = None
             lease.release()
 
-    def _merge_build(self, seam: Seam, original: Call) -> Call:
-        position = _position(original, COMMIT_PROPERTIES) - 1
+    def _merge_build(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
+        position = position_of(original, COMMIT_PROPERTIES) - 1
 
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
@@ -336,7 +358,7 @@ class DeltaLakeSeams:
             try:
                 source = self._known_source(kwargs.get("source"))
                 with nullcontext() if source is None else write_context(source.attributes):
-                    in_flight = self._observer.open(seam, table.table_uri(), table=table)
+                    in_flight = self._observer.open(MERGE_EXECUTE, table.table_uri(), table=table)
                 in_flight.schema = kwargs.get("batch_schema")
                 self._observer.capture_call(in_flight, table, args, kwargs)
                 args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
@@ -378,15 +400,18 @@ class DeltaLakeSeams:
         while len(self._merges) > MAX_PENDING_MERGES:
             self._merges.popitem(last=False)
 
-    def _merge_execute(self, seam: Seam, original: Call) -> Call:  # noqa: ARG002 - one signature for all
-        def observed(table: Any, merge_builder: Any) -> Any:
-            merge = self._merges.pop(id(merge_builder), None)
+    def _merge_execute(self, seam: WriteSeam, original: Call) -> Call:
+        (builder,) = seam.parameters
+        position = position_of(original, builder) - 1
+
+        def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
+            merge = self._merges.pop(id(_argument(args, kwargs, position, builder)), None)
             if merge is None or not self._only_when():
-                return original(table, merge_builder)
+                return original(table, *args, **kwargs)
             in_flight = merge.in_flight
             with guard("seam"):
                 self._observer.resume(in_flight, table)
-            result = self._call_engine(in_flight, original, (table, merge_builder), {}, table=table)
+            result = self._call_engine(in_flight, original, (table, *args), kwargs, table=table)
             if merge.metrics is not None:
                 merge.metrics.record(self._observer)
             return result
@@ -397,7 +422,7 @@ class DeltaLakeSeams:
 
     def _open_write(  # noqa: PLR0913, PLR0917 - a call of the engine and its arguments
         self,
-        seam: Seam,
+        seam: WriteSeam,
         location: str,
         table: Any,
         mode: str | None,
@@ -497,35 +522,7 @@ def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) 
     return UnreachedWrite.of(Operation.WRITE, target, target, kwargs.get("mode", "error"), clock)
 
 
-_SEAM_MODULES = (
-    "deltalake._internal",
-    *(seam.module for seam in FUNCTION_SEAMS),
-    OPEN_SEAM[0],
-    CONVERT_OPEN_SEAM[0],
-    WHOLE_WRITE[0],
-    QUERY_SEAM[0],
-)
-
-_HAS_DRY_RUN = frozenset({"vacuum", "repair"})
-
-
-def _position(callable_: Call, name: str) -> int:
-    """Return the position of a parameter in the signature, `self` included."""
-    return _parameter_names(callable_).index(name)
-
-
-def _parameter_names(callable_: Call) -> list[str]:
-    """Return the names of the parameters of a function or method, `self` included.
-
-    `inspect.signature` compiles the text signature of a built-in function, which for all seams
-    together is a tenth of the time of `instrument()`; a plain list of names needs no compiler.
-    """
-    text = getattr(inspect.unwrap(callable_), "__text_signature__", None) or ""
-    parts = text.removeprefix("(").removesuffix(")").split(", ")
-    names = [part.removeprefix("$").partition("=")[0] for part in parts if part not in {"/", "*"}]
-    if all(name.isidentifier() for name in names):
-        return names
-    return list(inspect.signature(callable_).parameters)
+_MODE, _QUERIED = "mode", "delta_table"
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:

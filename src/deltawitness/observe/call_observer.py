@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from deltalake import CommitProperties
     from deltalake._internal import RawDeltaTable
 
-    from deltawitness.commit.private_api import Seam
+    from deltawitness.commit.seams import WriteSeam
     from deltawitness.observe.exporters import Exporters
     from deltawitness.observe.ledger_sink import NullLedgerSink
     from deltawitness.settings import Settings
@@ -77,7 +77,12 @@ class CallObserver:
         return not is_suppressed() and (not get_current() or is_instrumentation_enabled())
 
     def open(
-        self, seam: Seam, location: str, *, table: RawDeltaTable | None, mode: str | None = None
+        self,
+        seam: WriteSeam,
+        location: str,
+        *,
+        table: RawDeltaTable | None,
+        mode: str | None = None,
     ) -> InFlightWrite:
         """Start to observe a write that is about to reach the engine.
 

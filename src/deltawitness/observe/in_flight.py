@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from deltawitness.commit.log import CommitLog
     from deltawitness.commit.outcome import RawCommit
-    from deltawitness.commit.private_api import Seam
+    from deltawitness.commit.seams import WriteSeam
     from deltawitness.events import (
         CommitMetrics,
         Failed,
@@ -67,7 +67,7 @@ class InFlightWrite:
         redacted: `event` after redaction, safe to export.
     """
 
-    seam: Seam | None = None
+    seam: WriteSeam | None = None
     template: WriteTemplate
     intent: WriteIntent
     run: RunContext

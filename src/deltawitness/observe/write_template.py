@@ -20,7 +20,7 @@ from deltawitness.telemetry.spans import sampling_attributes, span_name
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
-    from deltawitness.commit.private_api import Seam
+    from deltawitness.commit.seams import WriteSeam
     from deltawitness.settings import Settings
 
 __all__ = ["WriteTemplate", "WriteTemplateCache", "write_intent"]
@@ -84,7 +84,7 @@ class WriteTemplateCache:
         self._templates: dict[tuple[object, ...], WriteTemplate] = {}
 
     def get(
-        self, seam: Seam, location: str, table: RawDeltaTable | None, mode: str | None
+        self, seam: WriteSeam, location: str, table: RawDeltaTable | None, mode: str | None
     ) -> WriteTemplate:
         """Return the template of a write that is about to reach the engine.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deltawitness.commit.private_api import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
+from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.semconv import CacheOperation, Operation
 
 __all__ = ["cache_operation_of", "metrics_operation_of", "operation_of"]
