@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.run import CacheContext, RunContext, cache_context, current_run, run, suppressed
 
 if TYPE_CHECKING:
-    from deltawitness.cache.delta_cache import CacheEntry, DeltaCache, Explanation
+    from deltawitness.cache.delta_cache import DeltaCache, Explanation
+    from deltawitness.cache.entries.listing import CacheEntry
     from deltawitness.cache.entries.policy import CachePolicy, OnError
     from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.prune import PruneResult as Pruned
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "CacheCommitMetadataRequest": "commit",
-    "CacheEntry": "cache.delta_cache",
+    "CacheEntry": "cache.entries.listing",
     "CachePolicy": "cache.entries.policy",
     "CacheScope": "semconv",
     "CommitMetadata": "commit",
@@ -159,6 +160,17 @@ _MODULES = {
     "schema_hash": "hashing",
     "table_id": "locations",
 }
+
+_NEED_DATAFUSION = frozenset(
+    {
+        "DeltaCache",
+        "Explanation",
+        "MetadataSnapshot",
+        "ObservedDataFrame",
+        "ObservedSessionContext",
+    }
+)
+"""The names that need the extra `datafusion`."""
 
 _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 """Former public names, which stay valid."""
@@ -247,7 +259,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first access: most names need an engine, which is slow to import."""
+    """Import a public name on first access: most names need an engine, which is slow to import.
+
+    Raises:
+        MissingExtraError: the name needs an extra that is not installed.
+    """
     if name == "__version__":
         from deltawitness.semconv import WITNESS_VERSION  # noqa: PLC0415 - as the others
 
@@ -257,6 +273,10 @@ def __getattr__(name: str) -> Any:
     if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
+    if name in _NEED_DATAFUSION:
+        from deltawitness.extras import require  # noqa: PLC0415 - as the others
+
+        require(name, "datafusion", "sqlglot")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), new_name)
     globals()[name] = value
     return value

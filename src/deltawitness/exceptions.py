@@ -8,6 +8,8 @@
     ├── WriteRequestError       (ValueError)   a pipeline request that cannot be written
     ├── StatementError          (ValueError)   a SQL statement that cannot run on a Delta table
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
+    ├── MissingExtraError       (ImportError)  a feature whose optional package is not installed
+    ├── UnsupportedEngineError  (RuntimeError) versions of DataFusion and deltalake that do not fit
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 
 The warnings are :class:`RepeatedStatementWarning` and :class:`CommitKeyWarning`, both a `UserWarning`.
@@ -22,8 +24,10 @@ __all__ = [
     "ConfigurationError",
     "DeltaWitnessError",
     "MetadataKeyError",
+    "MissingExtraError",
     "RepeatedStatementWarning",
     "StatementError",
+    "UnsupportedEngineError",
     "WriteRequestError",
 ]
 
@@ -54,6 +58,14 @@ class CommitNotFoundError(DeltaWitnessError, LookupError):
 
 class CacheError(DeltaWitnessError, RuntimeError):
     """A cache entry cannot be read or written, and the cache policy is to raise."""
+
+
+class MissingExtraError(DeltaWitnessError, ImportError):
+    """A feature needs a package that is not installed; the message names the extra that installs it."""
+
+
+class UnsupportedEngineError(DeltaWitnessError, RuntimeError):
+    """The installed DataFusion and deltalake do not work together; the message names versions that do."""
 
 
 class CommitKeyWarning(UserWarning):

@@ -12,6 +12,7 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
     BaseInstrumentor,
 )
 
+from deltawitness.datafusion_pairs import required_engines
 from deltawitness.delta_rs.install import install, install_for_proxies, uninstall
 from deltawitness.events_file import EventsFile
 from deltawitness.observe import Observer
@@ -149,8 +150,8 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
     _patches: DataFusionPatches | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return the engine versions whose plans and patched methods are tested."""
-        return ("datafusion >= 55, < 56", _DELTALAKE)
+        """Return the engine versions whose plans and patched methods are tested, and the SQL tokenizer."""
+        return required_engines()
 
     def _instrument(self, **others: Any) -> None:
         """Patch the classes of DataFusion.

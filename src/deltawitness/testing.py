@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deltawitness import ids_and_clock
+from deltawitness.extras import require
 from deltawitness.observe import current_observer, flush
 
 if TYPE_CHECKING:
@@ -146,8 +147,9 @@ class InMemoryTelemetry:
         """Create the providers.
 
         Raises:
-            ImportError: the OpenTelemetry SDK is not installed (extra `otel`).
+            MissingExtraError: the OpenTelemetry SDK is not installed (extra `otel`).
         """
+        require("InMemoryTelemetry", "opentelemetry.sdk")
         from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - optional dependency
         from opentelemetry.sdk._logs.export import (  # noqa: PLC0415 - optional dependency
             InMemoryLogRecordExporter,
@@ -213,7 +215,7 @@ def capture_telemetry() -> Iterator[InMemoryTelemetry]:
     collected instead of exported; commit metadata and ledger rows are written as outside the block.
 
     Raises:
-        ImportError: the OpenTelemetry SDK is not installed (extra `otel`).
+        MissingExtraError: the OpenTelemetry SDK is not installed (extra `otel`).
     """
     from deltawitness.instrumentation import DeltaLakeInstrumentor  # noqa: PLC0415 - heavy, and a plugin is always imported
 

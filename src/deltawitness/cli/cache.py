@@ -27,14 +27,18 @@ from deltawitness.cli.ledger_option import (
     exit_on_ledger_error,
     listed_ledger,
     other_location,
+    settings_of,
     shown_root,
 )
 from deltawitness.cli.ledger_queries import Row, list_reads, rewritable_writes
+from deltawitness.extras import require
+from deltawitness.ledger.tables.locations import lock_folder, root_of
 from deltawitness.report.cache import print_entries, print_pruned, print_verified, print_why
 
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import DeltaCache
     from deltawitness.cache.entries.listing import CacheEntry
+    from deltawitness.cache.entries.prune import PruneResult
     from deltawitness.cache.entries.store import Entry
     from deltawitness.cache.verify.verifier import VerifyResult
 
@@ -101,9 +105,9 @@ def prune_command(
         if set_aside and older_than is None:
             msg = "--set-aside needs --older-than, because quarantined entries have no retention"
             raise CommandError(msg)
-        cache = _existing_cache(root)
+        _existing_entries(root)
         with _record_in_ledger(root):
-            pruned = cache.prune(older_than=older_than, set_aside=set_aside)
+            pruned = _prune(root, older_than, set_aside=set_aside)
     if as_json:
         print_json(asdict(pruned))
     else:
@@ -119,6 +123,7 @@ def verify_entry_command(
 ) -> None:
     """Recompute an entry from its input versions and compare. Exits 1 on a difference."""
     with _exit_on_cache_error(root, "read"):
+        require("deltawitness cache verify", "datafusion", "sqlglot")
         verified = _existing_cache(root).verify(name)
     if as_json:
         print_json(asdict(verified))
@@ -136,6 +141,7 @@ def verify_run_command(
     from deltawitness.cache.verify.verifier import Verifier  # noqa: PLC0415 - heavy
 
     with exit_on_ledger_error(root, "read"):
+        require("deltawitness verify", "datafusion", "sqlglot")
         ledger = listed_ledger(root)
         full_id, rows = rewritable_writes(ledger, run_id)
         verified = list(Verifier(ledger.root).verify_writes(rows))
@@ -191,6 +197,18 @@ def _record_in_ledger(root: str | None) -> Iterator[None]:
         ledger.drain()
     finally:
         instrumentor.uninstrument()
+
+
+def _prune(root: str | None, older_than: dt.timedelta | None, *, set_aside: bool) -> PruneResult:
+    """Prune the cache, without the session that a `DeltaCache` needs."""
+    from deltawitness.cache.entries.prune import prune  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import Entries  # noqa: PLC0415 - heavy
+
+    settings = settings_of(root)
+    place = root_of(settings)
+    locks = lock_folder(settings, place)
+    entries = Entries(place, settings)
+    return prune(entries, locks, policy=None, older_than=older_than, set_aside=set_aside)
 
 
 def _existing_cache(root: str | None) -> DeltaCache:

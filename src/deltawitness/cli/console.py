@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import typer
 from rich.console import Console
 
-from deltawitness.exceptions import ConfigurationError, DeltaWitnessError
+from deltawitness.exceptions import ConfigurationError, DeltaWitnessError, MissingExtraError
 from deltawitness.redaction import message_for_ledger
 from deltawitness.report.tables import UNBOUNDED
 from deltawitness.settings import LedgerMessages
@@ -90,7 +90,8 @@ def exit_on_error(where: str) -> Iterator[None]:
         raise typer.Exit(error.code) from None
     except DeltaWitnessError as error:
         print_error(str(error))
-        raise typer.Exit(MISUSED if isinstance(error, ConfigurationError) else FAILED) from None
+        is_misuse = isinstance(error, ConfigurationError | MissingExtraError)
+        raise typer.Exit(MISUSED if is_misuse else FAILED) from None
     except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
         text = message_for_ledger(str(error), LedgerMessages.SAFE)
         print_error(f"{where}: {text or type(error).__name__}")

@@ -28,6 +28,7 @@ __all__ = [
     "exit_on_ledger_error",
     "listed_ledger",
     "other_location",
+    "settings_of",
     "shown_root",
 ]
 
@@ -112,16 +113,17 @@ def listed_ledger(root: str | None, *, is_required: bool = True) -> LedgerListin
     if is_required:
         _check_exists(root)
     log_to_stderr()
-    return LedgerListing(root_of(_settings(root)))
+    return LedgerListing(root_of(settings_of(root)))
 
 
-def _settings(root: str | None) -> Settings:
+def settings_of(root: str | None) -> Settings:
+    """Return the settings of the environment, with the value of `--root` if it is set."""
     settings = Settings.from_env()
     return settings if root is None else replace(settings, cache_root=root)
 
 
 def _check_exists(root: str | None, *, or_spools: bool = False) -> None:
-    settings = _settings(root)
+    settings = settings_of(root)
     place = root_of(settings)
     if any(open_log(place.uri_of(table), place.storage_options).versions() for table in TABLES):
         return

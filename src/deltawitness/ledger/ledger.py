@@ -7,6 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
+from deltawitness.extras import require
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ledger.drain.drain import Drain, DrainResult
 from deltawitness.ledger.drain.maintenance import MaintenanceResult, optimize
@@ -15,7 +18,9 @@ from deltawitness.ledger.integrity import IntegrityResult, check_integrity
 from deltawitness.ledger.reconcile.log_reader import Progress
 from deltawitness.ledger.reconcile.plan import ReconcilePlan
 from deltawitness.ledger.reconcile.scan import plan_of
+from deltawitness.ledger.tables.arrow import without_views
 from deltawitness.ledger.tables.frames import frame_of
+from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import root_of, spool_folder
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, SNAPSHOTS, TABLES, LedgerTable
 from deltawitness.semconv import LEDGER_SCHEMA
@@ -76,19 +81,46 @@ class Ledger:
 
     # --- reading -------------------------------------------------------------------------------------
 
+    def query(self, sql: str) -> pa.Table:
+        """Return the result of a query over the ledger; it needs neither DataFusion nor a session.
+
+        Args:
+            sql: a query over the tables `inventory`, `runs` and `snapshots`, with the rows of the
+                methods of these names. The SQL is that of DataFusion, which is built into delta-rs.
+
+        Raises:
+            OSError: the storage cannot be read.
+            DeltaError: a table of the ledger is damaged, or the query is invalid.
+        """
+        self._drain_own()
+        return without_views(pa.table(LedgerListing(self.root, TABLES).arrow(sql)))
+
     def inventory(self) -> DataFrame:
-        """Return a frame with a row per observed operation."""
+        """Return a DataFusion frame with a row per observed operation.
+
+        Raises:
+            MissingExtraError: DataFusion is not installed (extra `datafusion`); :meth:`query` works.
+        """
         return self._frame(INVENTORY)
 
     def runs(self) -> DataFrame:
-        """Return a frame with a row per finished run, summed over its processes."""
+        """Return a DataFusion frame with a row per finished run, summed over its processes.
+
+        Raises:
+            MissingExtraError: as for :meth:`inventory`.
+        """
         return self._frame(RUNS)
 
     def snapshots(self) -> DataFrame:
-        """Return a frame with a row per metadata snapshot."""
+        """Return a DataFusion frame with a row per metadata snapshot.
+
+        Raises:
+            MissingExtraError: as for :meth:`inventory`.
+        """
         return self._frame(SNAPSHOTS)
 
     def _frame(self, table: LedgerTable) -> DataFrame:
+        require(f"Ledger.{table.alias}()", "datafusion")
         from datafusion import SessionContext  # noqa: PLC0415 - heavy
 
         self._drain_own()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.extras import require
 from deltawitness.ids_and_clock import new_id
 from deltawitness.locations import local_path
 from deltawitness.pipeline.request import WriteFormat, WriteMode, WriteRequest
@@ -39,7 +40,10 @@ def write_files(request: WriteRequest, reader: pa.RecordBatchReader) -> int | No
 
     Raises:
         FileExistsError: the target exists and the mode is `error`.
+        MissingExtraError: the format is JSON and DataFusion is not installed (extra `datafusion`).
     """
+    if request.format is WriteFormat.JSON:
+        require("WriteFormat.JSON", "datafusion")
     destination: Any = request.destination
     path = local_path(os.fspath(destination))
     assert path is not None  # the request is validated: files have a local destination

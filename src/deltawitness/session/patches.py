@@ -13,6 +13,7 @@ from typing import Any
 from deltawitness.patching import Replacements, unpatched
 from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
 from deltawitness.session.context_handlers import SESSION_EXTRAS, SESSION_HANDLERS
+from deltawitness.session.core.private_api import ADDED_IN_55
 from deltawitness.session.core.state import keep_session_alive
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.session.frame_handlers import FRAME_EXTRAS, FRAME_HANDLERS
@@ -67,6 +68,8 @@ class DataFusionPatches:
 
     def _replace_all(self, owner: type, handlers: Mapping[str, Handler]) -> None:
         for name, handler in handlers.items():
+            if name in ADDED_IN_55 and not hasattr(owner, name):
+                continue
             REPLACED[owner, name] = unpatched(getattr(owner, name))
             self._replacements.replace(owner, name, functools.partial(_handled_by, handler))
 

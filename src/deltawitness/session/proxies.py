@@ -17,6 +17,7 @@ import wrapt
 from datafusion import DataFrame, SessionContext
 from datafusion.catalog import Catalog, Schema
 
+from deltawitness.datafusion_pairs import check_engines
 from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.internal_errors import report
 from deltawitness.session.catalog_handlers import CATALOG_HANDLERS, SCHEMA_HANDLERS
@@ -221,6 +222,9 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
         config: session configuration, or an existing context to wrap.
         runtime: runtime configuration.
 
+    Raises:
+        UnsupportedEngineError: the installed DataFusion and deltalake do not work together.
+
     >>> import pyarrow as pa, tempfile
     >>> from deltalake import write_deltalake
     >>> from deltawitness import ObservedSessionContext as SessionContext
@@ -253,6 +257,7 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
         config: SessionConfig | SessionContext | None = None,
         runtime: RuntimeEnvBuilder | None = None,
     ) -> None:
+        check_engines()
         wrapped: Any = (
             plain(config) if isinstance(config, SessionContext) else SessionContext(config, runtime)
         )

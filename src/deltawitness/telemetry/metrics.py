@@ -12,6 +12,7 @@ from opentelemetry.metrics import Observation
 
 from deltawitness.error_types import classify
 from deltawitness.events import CommitMetrics, Committed, Exported, Failed, WriteEvent
+from deltawitness.extras import require
 from deltawitness.semconv import (
     CACHE_DURATION_BUCKETS,
     CACHE_OPERATION,
@@ -385,19 +386,17 @@ def metric_views() -> list[View]:
     together with views of the program.
 
     Raises:
-        ImportError: the OpenTelemetry SDK is not installed (extra `otel`).
+        MissingExtraError: the OpenTelemetry SDK is not installed (extra `otel`).
 
     >>> sorted(view._instrument_name for view in metric_views())
     ['cache.operation.duration', 'db.client.operation.duration']
     """
-    try:
-        from opentelemetry.sdk.metrics.view import (  # noqa: PLC0415 - optional dependency
-            ExplicitBucketHistogramAggregation,
-            View,
-        )
-    except ImportError as error:
-        msg = "metric_views() needs the OpenTelemetry SDK: install deltawitness[otel]"
-        raise ImportError(msg) from error
+    require("metric_views()", "opentelemetry.sdk")
+    from opentelemetry.sdk.metrics.view import (  # noqa: PLC0415 - optional dependency
+        ExplicitBucketHistogramAggregation,
+        View,
+    )
+
     return [
         View(
             instrument_name=name,

@@ -23,6 +23,7 @@ __all__ = [
     "rows_from",
     "valid_rows",
     "with_partition",
+    "without_views",
 ]
 
 T = TypeVar("T")
@@ -116,8 +117,15 @@ def query(table: DeltaTable, sql: str) -> pa.Table:
 
     with suppressed():  # this is not a read of the program
         builder = QueryBuilder().register("ledger", table)
-    found = pa.table(builder.execute(sql).read_all())
-    # The reader returns string views, which Arrow's compute functions do not compare with strings.
+    return without_views(pa.table(builder.execute(sql).read_all()))
+
+
+def without_views(found: pa.Table) -> pa.Table:
+    """Return a result with strings for string views, which Arrow's functions do not compare with strings.
+
+    Args:
+        found: rows that delta-rs has read.
+    """
     plain = [
         column.with_type(pa.string()) if pa.types.is_string_view(column.type) else column
         for column in found.schema

@@ -23,6 +23,7 @@ from deltawitness.ledger.tables.schema import (
 from deltawitness.run import suppressed
 
 if TYPE_CHECKING:
+    from arro3.core import Table
     from deltalake import DeltaTable
 
 __all__ = ["LedgerListing", "Row"]
@@ -39,22 +40,21 @@ _SQL_TYPES = {
 }
 """SQL types of the columns that hold one value; lists have none that a cast accepts."""
 
-_SOURCES = {INVENTORY.alias: "inventory_table", RUNS.alias: "runs_table"}
-"""Names under which the tables are registered; their aliases name the queries over them."""
-
 
 @dataclass
 class LedgerListing:
-    """The inventory and the runs of a ledger at one version each, queried with SQL.
+    """The tables of a ledger at one version each, queried with SQL.
 
-    The queries name two tables: `inventory`, a row per operation, and `runs`, a row per run with the
-    counts of its processes summed.
+    The queries name `inventory`, a row per operation, `runs`, a row per run with the counts of its
+    processes summed, and any other table that is opened, under its alias.
 
     Attributes:
         root: location of the ledger.
+        tables: the tables to open; `INVENTORY` and `RUNS` are always among them.
     """
 
     root: LedgerRoot
+    tables: tuple[LedgerTable, ...] = (INVENTORY, RUNS)
 
     def query(self, sql: str) -> list[Row]:
         """Return the rows of a query; columns that a table of an older release lacks are null.
@@ -64,21 +64,25 @@ class LedgerListing:
 
         Raises:
             OSError: the storage cannot be read.
-            DeltaError: a table of the ledger is damaged.
+            DeltaError: a table of the ledger is damaged, or the query is invalid.
         """
+        found = self.arrow(sql)
+        columns = [column.to_pylist() for column in found.columns]
+        return [
+            dict(zip(found.schema.names, values, strict=True))
+            for values in zip(*columns, strict=True)
+        ]
+
+    def arrow(self, sql: str) -> Table:
+        """Return the result of a query as an Arrow table of delta-rs; arguments and errors as in `query`."""
         from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
         with suppressed():  # these reads are not inputs of the program
             builder = QueryBuilder()
             for table, opened in self._opened.items():
                 if opened is not None:
-                    builder.register(_SOURCES[table.alias], opened)
-            found = builder.execute(f"WITH {self._views} {sql}").read_all()
-        columns = [column.to_pylist() for column in found.columns]
-        return [
-            dict(zip(found.schema.names, values, strict=True))
-            for values in zip(*columns, strict=True)
-        ]
+                    builder.register(_source(table), opened)
+            return builder.execute(f"WITH {self._views} {sql}").read_all()
 
     def rows(
         self,
@@ -106,7 +110,7 @@ class LedgerListing:
 
     @cached_property
     def _opened(self) -> dict[LedgerTable, DeltaTable | None]:
-        return {table: self.root.open_table(table) for table in (INVENTORY, RUNS)}
+        return {table: self.root.open_table(table) for table in self.tables}
 
     def _present(self, table: LedgerTable) -> list[str]:
         opened = self._opened[table]
@@ -115,8 +119,8 @@ class LedgerListing:
     @cached_property
     def _views(self) -> str:
         raw = ", ".join(
-            f"{name} AS ({self._select(table)})"
-            for name, table in ((INVENTORY.alias, INVENTORY), ("run_parts", RUNS))
+            f"{'run_parts' if table is RUNS else table.alias} AS ({self._select(table)})"
+            for table in self.tables
         )
         return f"{raw}, {self._runs_view()}"
 
@@ -129,7 +133,7 @@ class LedgerListing:
             for name, kind, _ in table.columns
             if name not in present and kind in _SQL_TYPES
         ]
-        source = f"FROM {_SOURCES[table.alias]}" if present else "WHERE false"
+        source = f"FROM {_source(table)}" if present else "WHERE false"
         return f"SELECT {', '.join(columns)} {source}"
 
     def _runs_view(self) -> str:
@@ -164,6 +168,11 @@ class LedgerListing:
             f" WHERE {is_rebuilt} AND run_id NOT IN (SELECT run_id FROM recorded)),"
             f" runs AS (SELECT {', '.join(columns)} FROM parts GROUP BY run_id)"
         )
+
+
+def _source(table: LedgerTable) -> str:
+    """Return the name under which a table is registered; its alias names the query over it."""
+    return f"{table.alias}_table"
 
 
 _LAST = "is_part DESC, end_time"

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 __all__ = [
+    "ADDED_IN_55",
     "BOUND_TO_ZONE",
     "CONSTANT_FILTER",
     "ENGINE_ERROR",
@@ -30,9 +31,13 @@ __all__ = [
     "cast_type",
     "dml_kind",
     "is_of_kind",
+    "locations_of",
     "table_of_class",
     "wrapped_plan",
 ]
+
+ADDED_IN_55 = frozenset({"fill_nan", "with_extensions"})
+"""Observed methods that DataFusion 54 does not have."""
 
 SCAN = re.compile(r"^\s*TableScan: (.+)$", re.MULTILINE)
 """A line of `LogicalPlan.display_indent()` that names a scanned table, also inside subqueries and
@@ -103,6 +108,13 @@ def dml_kind(plan: Any) -> str:
 def cast_type(expression: Any) -> str:
     """Return the target type of a cast, which the engine shows only in the expression's text."""
     return str(expression.canonical_name()).rpartition(" AS ")[2].removesuffix(")")
+
+
+def locations_of(command: Any) -> list[str]:
+    """Return the locations in a CREATE EXTERNAL TABLE command; DataFusion 54 has one of them only."""
+    if hasattr(command, "locations"):
+        return list(command.locations())
+    return [command.location()]
 
 
 def calls_volatile(function: Any) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import StatementError
+from deltawitness.session.core.private_api import locations_of
 from deltawitness.session.core.sql_call import SqlCall
 from deltawitness.session.core.state import FACTORY_FORMAT, Session
 from deltawitness.session.core.table_providers import provider_of
@@ -212,7 +213,7 @@ def _plain_options(options: Mapping[str, str]) -> dict[str, str]:
 def _open_or_create(creation: CreateTable, cmd: Any) -> DeltaTable:
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
-    locations = cmd.locations()
+    locations = locations_of(cmd)
     if len(locations) != 1:
         msg = "a Delta table has one location"
         raise StatementError(msg)
