@@ -61,7 +61,7 @@ def observe(neighbour: nb.Neighbour, folder: Path, wheel: Path) -> dict[str, Any
     folder.mkdir()
     python = Path(sys.executable)
     if neighbour.requires:
-        python = nb.make_environment(folder / "environment", wheel, neighbour.requires)
+        python = nb.make_environment(neighbour, folder / "environment", wheel)
     bare = nb.execute(neighbour, python, folder / "bare", is_observed=False)
     observed = nb.execute(neighbour, python, folder / "observed", is_observed=True)
     if observed.code:
@@ -105,7 +105,9 @@ def programs_table() -> list[str]:
             continue
         versions = result["versions"]
         packages = ", ".join(f"{name} {versions[name]}" for name in neighbour.packages)
-        claim = (ast.get_docstring(ast.parse((nb.FOLDER / neighbour.file).read_text())) or "").rstrip(".")
+        claim = (
+            ast.get_docstring(ast.parse((nb.FOLDER / neighbour.file).read_text())) or ""
+        ).rstrip(".")
         engines = ", ".join(f"{name} {versions[name]}" for name in ENGINES if versions[name])
         writes = ", ".join(f"{count} {kind}" for kind, count in result["writes"].items())
         lines.append(
@@ -118,11 +120,16 @@ def programs_table() -> list[str]:
 def resolutions_table() -> list[str]:
     """Return the table of the resolved environments, as lines of Markdown."""
     found = results()["resolutions"]
-    lines = ["| in one environment with | extras | resolves | with | note |", "|---|---|---|---|---|"]
+    lines = [
+        "| in one environment with | extras | resolves | with | note |",
+        "|---|---|---|---|---|",
+    ]
     for each in nb.DEFINITIONS["resolution"]:
         key = ", ".join(each["requires"])
         versions = found[key]["versions"]
-        engines = ", ".join(f"{name} {version}" for name, version in (versions or {}).items() if version)
+        engines = ", ".join(
+            f"{name} {version}" for name, version in (versions or {}).items() if version
+        )
         shown = ", ".join(f"`{requirement}`" for requirement in each["requires"])
         lines.append(
             f"| {shown} | {', '.join(each['extras'])} | {'yes' if versions else 'no'} "

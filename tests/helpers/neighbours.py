@@ -21,14 +21,13 @@ FOLDER = PROGRAMS / "neighbours"
 DEFINITIONS = tomllib.loads((FOLDER / "neighbours.toml").read_text())
 RESULTS = FOLDER / "results.json"
 UV = str(Path(sys.executable).with_name("uv"))
-EXTRAS = "cli"
-"""The extras of deltawitness in the environments of the programs."""
-
 PRIVATE = {
     "DAGSTER_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "SQLMESH__DISABLE_ANONYMIZED_ANALYTICS": "true",
 }
 """Variables with which the libraries send nothing to their makers and make no token."""
 
@@ -45,6 +44,7 @@ class Neighbour:
         file: the program: its argument is the folder for its tables.
         packages: the packages whose versions count.
         requires: requirements of a separate environment; empty for the development environment.
+        extras: extras of deltawitness in that environment.
         is_local: whether it starts servers, and so needs a separate network namespace.
         environment: more variables of the program.
     """
@@ -53,6 +53,7 @@ class Neighbour:
     file: str
     packages: Sequence[str]
     requires: Sequence[str] = ()
+    extras: Sequence[str] = ("cli",)
     is_local: bool = False
     environment: Mapping[str, str] | None = None
 
@@ -88,7 +89,12 @@ class Execution:
         """Return table, version, operation and run id of each commit in the folder, sorted by table."""
         tables = sorted(log.parent for log in self.lake.rglob("_delta_log"))
         return [
-            (table.relative_to(self.lake).as_posix(), commit.version, commit.operation, commit.run_id)
+            (
+                table.relative_to(self.lake).as_posix(),
+                commit.version,
+                commit.operation,
+                commit.run_id,
+            )
             for table in tables
             for commit in history(table)
         ]
@@ -101,19 +107,28 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
-def make_environment(folder: Path, wheel: Path, requires: Sequence[str]) -> Path:
-    """Make a virtual environment with the project and the requirements, and return its interpreter."""
+def make_environment(neighbour: Neighbour, folder: Path, wheel: Path) -> Path:
+    """Make a virtual environment with the project and a neighbour, and return its interpreter."""
     _run_uv("venv", "--python", sys.executable, str(folder))
     python = folder / "bin/python"
-    project = f"deltawitness[{EXTRAS}] @ file://{wheel}"
-    _run_uv("pip", "install", *_AS_OF, "--python", str(python), project, *requires)
+    project = f"deltawitness[{','.join(neighbour.extras)}] @ file://{wheel}"
+    _run_uv("pip", "install", *_AS_OF, "--python", str(python), project, *neighbour.requires)
     return python
 
 
 def resolve(wheel: Path, requires: Sequence[str], extras: Sequence[str]) -> dict[str, str] | str:
     """Return the versions that the requirements resolve to with the project, or the resolver's reason."""
     project = f"deltawitness[{','.join(extras)}] @ file://{wheel}"
-    command = ["pip", "compile", *_AS_OF, "--no-header", "--no-annotate", "--python-version", "3.11", "-"]
+    command = [
+        "pip",
+        "compile",
+        *_AS_OF,
+        "--no-header",
+        "--no-annotate",
+        "--python-version",
+        "3.11",
+        "-",
+    ]
     done = subprocess.run(
         [UV, *command, "--quiet"],
         input="\n".join([project, *requires]),
@@ -182,7 +197,9 @@ def execute(neighbour: Neighbour, python: Path, folder: Path, *, is_observed: bo
 def ledger_rows(observed: Execution) -> list[dict]:
     """Return the ledger's rows of the commits of an observed execution, oldest first."""
     rows = Ledger(observed.lake.parent / "ledger").inventory().to_pylist()
-    return sorted((row for row in rows if row["version"] is not None), key=lambda row: row["event_time"])
+    return sorted(
+        (row for row in rows if row["version"] is not None), key=lambda row: row["event_time"]
+    )
 
 
 def versions(neighbour: Neighbour, python: Path) -> dict[str, str | None]:
@@ -211,7 +228,8 @@ def compare(bare: Execution, observed: Execution) -> dict[str, object]:
     return {
         "exit_code": observed.code,
         "is_same_exit_code": observed.code == bare.code,
-        "is_same_output": observed.stdout.replace(str(observed.lake), str(bare.lake)) == bare.stdout,
+        "is_same_output": observed.stdout.replace(str(observed.lake), str(bare.lake))
+        == bare.stdout,
         "is_same_log": [each[:3] for each in commits] == [each[:3] for each in bare.commits()],
         "commits": len(commits),
         "stamped": sum(run_id in runs for *_, run_id in commits),

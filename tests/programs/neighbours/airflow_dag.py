@@ -1,13 +1,13 @@
 """Test an Airflow DAG whose tasks write a Delta table: create, append."""
 
-import os
 import runpy
 import sys
 from pathlib import Path
 
+from airflow.utils.db import initdb
 from deltalake import DeltaTable
 
-DAG = '''
+DAG = """
 import pyarrow as pa
 from airflow.sdk import dag, task
 from deltalake import write_deltalake
@@ -28,17 +28,12 @@ def shop():
 
 
 shop = shop()
-'''
+"""
 
 lake = Path(sys.argv[1]).absolute()
-dags = lake / "airflow/dags"
-dags.mkdir(parents=True)
+dags = Path.home() / "airflow/dags"
+dags.mkdir()
 (dags / "shop.py").write_text(DAG.format(lake=lake))
-os.environ["AIRFLOW_HOME"] = str(lake / "airflow")
-os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
-
-from airflow.utils.db import initdb
-
 initdb()
 runpy.run_path(str(dags / "shop.py"))["shop"].test()
 print(DeltaTable(lake / "sales").to_pyarrow_table().num_rows)

@@ -6,9 +6,7 @@ import daft
 import ray
 
 table = f"{sys.argv[1]}/sales"
-ray.init(
-    num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1"
-)
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
 daft.set_runner_ray()
 sales = daft.from_pydict({"id": [1, 2], "amount": [10.0, 20.0]})
 sales.write_deltalake(table)

@@ -1,9 +1,6 @@
 """Materialize Dagster assets whose IO manager writes Delta tables: overwrite and append."""
 
-import os
 import sys
-
-os.environ["DAGSTER_DISABLE_TELEMETRY"] = "true"
 
 import dagster
 import pyarrow as pa

@@ -6,7 +6,7 @@ import dask
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
-from dask_deltatable import read_deltalake, to_deltalake
+from dask_deltatable import to_deltalake
 from deltalake import DeltaTable
 
 table = f"{sys.argv[1]}/sales"

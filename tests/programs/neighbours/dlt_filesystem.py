@@ -8,7 +8,6 @@ from deltalake import DeltaTable
 
 lake = sys.argv[1]
 os.environ["DESTINATION__FILESYSTEM__BUCKET_URL"] = f"file://{lake}"
-os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 
 pipeline = dlt.pipeline(
     "shop", destination="filesystem", dataset_name="shop", pipelines_dir=f"{lake}/.dlt"

@@ -1,7 +1,7 @@
 """Persist historical features of feast as a Delta table, with the DuckDB offline store: create, overwrite."""
 
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +14,7 @@ from feast.value_type import ValueType
 
 lake = Path(sys.argv[1])
 lake.mkdir(parents=True, exist_ok=True)
-noon = datetime(2026, 11, 1, 12, tzinfo=timezone.utc)
+noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
 pd.DataFrame({"shop": [1, 2], "revenue": [10.0, 20.0], "at": [noon, noon]}).to_parquet(
     lake / "revenue.parquet"
 )

@@ -3,15 +3,7 @@
 import logging
 import sys
 
-logging.disable(logging.INFO)
-
 import pandas as pd
-from kedro.io import DataCatalog
-from kedro.pipeline import node, pipeline
-from kedro.runner import SequentialRunner
-from kedro_datasets.pandas import DeltaTableDataset
-
-lake = sys.argv[1]
 
 
 def extract():
@@ -24,17 +16,21 @@ def double(sales):
     return sales.assign(amount=sales["amount"] * 2)
 
 
-for _ in range(2):
-    catalog = DataCatalog(
-        {
-            "sales": DeltaTableDataset(filepath=f"{lake}/sales"),
-            "totals": DeltaTableDataset(
-                filepath=f"{lake}/totals", save_args={"mode": "append"}
-            ),
-        }
-    )
-    SequentialRunner().run(
-        pipeline([node(extract, None, "sales"), node(double, "sales", "totals")]), catalog
-    )
-totals = DeltaTableDataset(filepath=f"{lake}/totals").load()
-print(len(totals), totals["amount"].sum())
+def main(lake):
+    """Run the pipeline twice."""
+    logging.disable(logging.INFO)  # kedro logs to standard output, also when it is imported
+    from kedro.io import DataCatalog
+    from kedro.pipeline import node, pipeline
+    from kedro.runner import SequentialRunner
+    from kedro_datasets.pandas import DeltaTableDataset
+
+    steps = pipeline([node(extract, None, "sales"), node(double, "sales", "totals")])
+    for _ in range(2):
+        sales = DeltaTableDataset(filepath=f"{lake}/sales")
+        totals = DeltaTableDataset(filepath=f"{lake}/totals", save_args={"mode": "append"})
+        SequentialRunner().run(steps, DataCatalog({"sales": sales, "totals": totals}))
+    loaded = DeltaTableDataset(filepath=f"{lake}/totals").load()
+    print(len(loaded), loaded["amount"].sum())
+
+
+main(sys.argv[1])

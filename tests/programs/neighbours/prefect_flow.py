@@ -1,18 +1,12 @@
 """Run a Prefect flow whose tasks write a Delta table: create, append."""
 
-import os
 import sys
-
-lake = sys.argv[1]
-os.makedirs(lake, exist_ok=True)
-os.environ["PREFECT_HOME"] = f"{lake}/prefect"
-os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
-os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
-os.environ["DO_NOT_TRACK"] = "1"
 
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from prefect import flow, task
+
+lake = sys.argv[1]
 
 
 @task

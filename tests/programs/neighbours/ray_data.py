@@ -8,9 +8,7 @@ from deltalake import DeltaTable
 from ray.data import SaveMode
 
 table = f"{sys.argv[1]}/sales"
-ray.init(
-    num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1"
-)
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
 ray.data.DataContext.get_current().enable_progress_bars = False
 sales = pd.DataFrame({"id": [1, 2], "amount": [10.0, 20.0]})
 

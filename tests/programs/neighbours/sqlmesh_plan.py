@@ -1,10 +1,7 @@
 """Apply a SQLMesh plan with a Python model that also writes a Delta table: overwrite, twice."""
 
-import os
 import sys
 from pathlib import Path
-
-os.environ["SQLMESH__DISABLE_ANONYMIZED_ANALYTICS"] = "true"
 
 from deltalake import DeltaTable
 from sqlmesh import Context
@@ -13,7 +10,7 @@ from sqlmesh.core.config import Config, DuckDBConnectionConfig, GatewayConfig, M
 lake = Path(sys.argv[1]).absolute()
 (lake / "project/models").mkdir(parents=True)
 (lake / "project/models/sales.py").write_text(
-    f'''
+    f"""
 import pandas as pd
 from deltalake import write_deltalake
 from sqlmesh import model
@@ -24,7 +21,7 @@ def execute(context, start, end, execution_time, **kwargs):
     sales = pd.DataFrame({{"id": [1, 2]}})
     write_deltalake("{lake}/sales", sales, mode="overwrite")
     return sales
-'''
+"""
 )
 config = Config(
     gateways={"local": GatewayConfig(connection=DuckDBConnectionConfig())},
