@@ -14,6 +14,18 @@ PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests start many programs: compile what they import once, not in each of them.
 unexport PYTHONDONTWRITEBYTECODE
 
+# The results are in .cache/matrix, the environments in .nox.
+MATRIX = PATH="$(abspath $(BIN)):$$PATH" UV_PYTHON_DOWNLOADS=never $(TOOL) $(NOX) --noxfile noxfile.py
+
+# Try the built wheel in a fresh environment: $(call try,extras,options).
+define try
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/try
+	$(BIN)/uv pip install --quiet --python .cache/try/bin/python "$$(echo dist/*.whl)$(1)"
+	.cache/try/bin/python -I tools/try_wheel.py $(2)
+endef
+
+SBOM = dist/deltawitness-$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml).cdx.json
+
 # Tools that run in separate environments, so that the lock file does not hold what they need.
 TOOL := $(BIN)/uv tool run --quiet
 ZIZMOR := zizmor==1.32.0
@@ -21,9 +33,12 @@ CHECK_JSONSCHEMA := check-jsonschema==0.39.0
 PRE_COMMIT := pre-commit==4.7.0
 TOWNCRIER := towncrier==26.9.0
 TWINE := twine==7.0.0
+CHECK_WHEEL := check-wheel-contents==0.6.3
+CYCLONEDX := cyclonedx-bom==7.5.0
+NOX := nox==2026.10.20
 
 .PHONY: all help test test-fast test-collector test-long coverage docs demo bench check lint types layers \
-	format hooks workflows dist changelog changelog-draft collector clean
+	format hooks workflows dist sbom wheel matrix matrix-fair matrix-tables changelog changelog-draft collector clean
 
 all: check test  ## the checks, then every test
 
@@ -108,11 +123,35 @@ dist: $(READY)  ## build the sdist and the wheel, check both, run the wheel in a
 	rm -rf dist
 	$(BIN)/uv build --quiet
 	$(TOOL) $(TWINE) check --strict dist/*
-	$(BIN)/uv run --quiet --isolated --no-project --with "$$(echo dist/*.whl)[cli,otel]" deltawitness --version
+	$(TOOL) $(CHECK_WHEEL) dist/*.whl
+	$(BIN)/python tools/check_dist.py dist
+	$(call try)
+	$(call try,[all],--with-cli)
+
+wheel: $(READY)  ## build the wheel alone, for the matrix
+	rm -rf dist
+	$(BIN)/uv build --quiet --wheel
+
+matrix: wheel  ## every case of the compatibility matrix: versions of the engines, extras, resolutions, CPythons
+	$(MATRIX) $(if $(CASES),--session $(CASES))
+
+matrix-fair: wheel  ## the cases of the matrix that CI runs before a change lands
+	$(MATRIX) --tags fair
+
+matrix-tables: $(READY)  ## write the results of the last matrix to docs/compatibility.md
+	$(BIN)/python tools/compatibility.py --collect
+
+sbom: $(READY)  ## dist/deltawitness-VERSION.cdx.json: what the locked environment of the wheel holds (CycloneDX)
+	mkdir -p dist .cache
+	UV_PROJECT_ENVIRONMENT=.cache/sbom $(BIN)/uv sync --quiet --locked --no-default-groups --all-extras --no-install-project
+	$(TOOL) --from $(CYCLONEDX) cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
+		--output-reproducible --of JSON --output-file "$(SBOM)" .cache/sbom
+	$(BIN)/python tools/check_dist.py --sbom "$(SBOM)"
 
 changelog: $(READY)  ## make changelog VERSION=0.2.0: move the fragments of changes/ to CHANGELOG.md
 	$(if $(VERSION),,$(error VERSION is missing: make changelog VERSION=0.2.0))
 	$(TOOL) $(TOWNCRIER) build --yes --version $(VERSION)
+	$(BIN)/python tools/changelog.py
 
 changelog-draft: $(READY)  ## show what changelog would write, and change nothing
 	$(TOOL) $(TOWNCRIER) build --draft --version unreleased

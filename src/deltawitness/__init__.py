@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         history,
         read_commit_metadata,
     )
+    from deltawitness.delta_rs.seam_states import SeamState, SeamStatus, seam_states
     from deltawitness.events import (
         CommitMetrics,
         Committed,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
         WriteSink,
     )
     from deltawitness.hashing import plan_hash, plan_shape_hash, schema_hash
+    from deltawitness.installation.info import info
+    from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.drain.drain import DrainResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
@@ -110,10 +113,12 @@ _MODULES = {
     "Failed": "events",
     "Finding": "ledger.integrity",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
+    "InfoResult": "installation.model",
     "InputVersion": "events",
     "IntegrityResult": "ledger.integrity",
     "Landed": "events",
     "Ledger": "ledger.ledger",
+    "LedgerInfo": "installation.model",
     "LedgerMessages": "settings",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
@@ -131,6 +136,10 @@ _MODULES = {
     "PruneResult": "cache.entries.prune",
     "ReconcilePlan": "ledger.reconcile.plan",
     "ReservedKeys": "settings",
+    "SeamState": "delta_rs.seam_states",
+    "SeamStatus": "delta_rs.seam_states",
+    "SettingInfo": "installation.model",
+    "SettingSource": "installation.model",
     "Settings": "settings",
     "TableNames": "settings",
     "UnreadableTable": "ledger.reconcile.findings",
@@ -151,6 +160,7 @@ _MODULES = {
     "diagnostics_sink": "telemetry.diagnostics",
     "flush": "observe",
     "history": "commit",
+    "info": "installation.info",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
     "plan_hash": "hashing",
@@ -158,6 +168,7 @@ _MODULES = {
     "read_commit_metadata": "commit",
     "run_environment": "propagation",
     "schema_hash": "hashing",
+    "seam_states": "delta_rs.seam_states",
     "table_id": "locations",
 }
 
@@ -198,10 +209,12 @@ __all__ = [
     "Failed",
     "Finding",
     "InMemoryDiagnosticsSink",
+    "InfoResult",
     "InputVersion",
     "IntegrityResult",
     "Landed",
     "Ledger",
+    "LedgerInfo",
     "LedgerMessages",
     "MaintenanceResult",
     "MetadataSnapshot",
@@ -221,6 +234,10 @@ __all__ = [
     "ReconcilePlan",
     "ReservedKeys",
     "RunContext",
+    "SeamState",
+    "SeamStatus",
+    "SettingInfo",
+    "SettingSource",
     "Settings",
     "TableNames",
     "UnreadableTable",
@@ -245,6 +262,7 @@ __all__ = [
     "diagnostics_sink",
     "flush",
     "history",
+    "info",
     "memory_diagnostics",
     "metric_views",
     "plan_hash",
@@ -253,6 +271,7 @@ __all__ = [
     "run",
     "run_environment",
     "schema_hash",
+    "seam_states",
     "suppressed",
     "table_id",
 ]

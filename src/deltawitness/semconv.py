@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-WITNESS_VERSION: Final = "0.1.0"
+WITNESS_VERSION: Final = "0.2.0rc1"
 """The version of this library; also the commit key `witness_version` of each observed commit."""
 
 SCOPE_NAME: Final = "deltawitness"
@@ -239,6 +239,15 @@ BREAKING_COMMIT_KEYS: Final = frozenset(
 )
 """The reserved keys that delta-rs writes unchanged although other readers expect a number, a boolean,
 a map, a struct or a transaction id. `DELTAWITNESS_RESERVED_KEYS` selects how they are handled."""
+
+UNREFUSED_COMMIT_KEYS: Final = frozenset(
+    {
+        *("engineInfo", "isBlindAppend", "isolationLevel", "operation", "operationParameters"),
+        *("readVersion", "timestamp"),
+    }
+)
+"""The reserved keys that delta-rs refuses since 1.6.0, and writes before it: twice into one JSON object,
+or as text where readers expect another type. Then `DeltaTable.history` fails for the table."""
 
 
 # --- span and log attributes ------------------------------------------------------------------------

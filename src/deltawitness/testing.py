@@ -151,10 +151,7 @@ class InMemoryTelemetry:
         """
         require("InMemoryTelemetry", "opentelemetry.sdk")
         from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - optional dependency
-        from opentelemetry.sdk._logs.export import (  # noqa: PLC0415 - optional dependency
-            InMemoryLogRecordExporter,
-            SimpleLogRecordProcessor,
-        )
+        from opentelemetry.sdk._logs import export as log_export  # noqa: PLC0415 - optional dependency
         from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - optional dependency
         from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415 - optional dependency
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - optional dependency
@@ -163,15 +160,15 @@ class InMemoryTelemetry:
             InMemorySpanExporter,
         )
 
-        spans, logs, reader = (
-            InMemorySpanExporter(),
-            InMemoryLogRecordExporter(),  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
-            InMemoryMetricReader(),
+        # An older SDK has the class under another name.
+        log_exporter: Any = (
+            getattr(log_export, "InMemoryLogRecordExporter", None) or log_export.InMemoryLogExporter
         )
+        spans, logs, reader = InMemorySpanExporter(), log_exporter(), InMemoryMetricReader()
         tracer_provider = TracerProvider(shutdown_on_exit=False)
         tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
         logger_provider = LoggerProvider(shutdown_on_exit=False)
-        logger_provider.add_log_record_processor(SimpleLogRecordProcessor(logs))
+        logger_provider.add_log_record_processor(log_export.SimpleLogRecordProcessor(logs))
         meter_provider = MeterProvider([reader], shutdown_on_exit=False)
         return cls(tracer_provider, meter_provider, logger_provider, spans, reader, logs)
 

@@ -10,6 +10,7 @@ from deltalake.transaction import Transaction
 
 from deltawitness import CacheCommitMetadataRequest, cache_commit_metadata
 from deltawitness.commit.metadata import Stamp
+from deltawitness.commit.reader import CommitMetadata
 from deltawitness.events import InputVersion, WriteIntent
 from deltawitness.exceptions import ConfigurationError, MetadataKeyError
 from deltawitness.redaction import key_hash
@@ -51,8 +52,13 @@ def test_a_plain_write_carries_the_standard_keys():
     }
 
 
-def test_plan_and_inputs_are_in_the_commit():
-    """Plan hashes, the cache key's hash and input versions are in the commit; URIs are not."""
+@pytest.mark.parametrize("takes_any", [True, False])
+def test_plan_and_inputs_are_in_the_commit(takes_any, monkeypatch):
+    """Plan hashes, the cache key's hash and input versions are in the commit; URIs are not.
+
+    An engine that takes text alone gets the list of inputs as JSON text; a reader returns the list.
+    """
+    monkeypatch.setattr("deltawitness.commit.metadata.takes_any_metadata", lambda: takes_any)
     keys = stamped(
         intent(
             cache_key="secret key",
@@ -64,7 +70,9 @@ def test_plan_and_inputs_are_in_the_commit():
         ),
         traceparent=None,
     )
-    assert keys["inputs"] == [{"table_id": "t1", "version": 7}]
+    assert isinstance(keys["inputs"], list if takes_any else str)
+    read = CommitMetadata(0, metadata=keys).witness
+    assert read["inputs"] == [{"table_id": "t1", "version": 7}]
     assert (keys["schema_hash"], keys["plan_hash"], keys["cache_scope"]) == ("s", "p", "view")
     assert keys["cache_key"].startswith("key:")
     assert "secret" not in json.dumps(keys)

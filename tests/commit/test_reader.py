@@ -10,6 +10,7 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from deltawitness import history, read_commit_metadata
+from deltawitness.commit.engine_version import engine_version, has_release
 from deltawitness.commit.reader import parse_commit
 from deltawitness.exceptions import CommitNotFoundError
 
@@ -37,7 +38,7 @@ def test_the_last_commit_is_read_by_default(table):
     assert commit.operation == "WRITE"
     assert commit.operation_metrics["num_added_rows"] == 3
     assert commit.operation_parameters["mode"] == "Append"
-    assert commit.engine_info == "delta-rs:py-1.6.6"
+    assert commit.engine_info.endswith(f"py-{engine_version()}")
     assert commit.metadata == {"team": "ops"}
     assert commit.problems == ()
     assert commit.timestamp > 1_600_000_000_000
@@ -90,8 +91,9 @@ def test_a_bad_in_commit_timestamp_is_reported_and_read_past(tmp_path):
         mode="append",
         commit_properties=CommitProperties({"inCommitTimestamp": "x"}),
     )
-    with pytest.raises(Exception, match="expected i64"):
-        DeltaTable(tmp_path).history()
+    if has_release("1.6.3"):
+        with pytest.raises(Exception, match="expected i64"):
+            DeltaTable(tmp_path).history()
     newest, oldest = history(tmp_path)
     assert newest.problems == ("inCommitTimestamp is not a number",)
     assert (newest.operation, oldest.problems) == ("WRITE", ())

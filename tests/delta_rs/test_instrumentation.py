@@ -27,7 +27,7 @@ from deltawitness import (
     suppressed,
 )
 from deltawitness.commit import history, read_commit_metadata
-from deltawitness.commit.private_api import FUNCTION_SEAMS, METHOD_SEAMS
+from deltawitness.commit.seams import FUNCTION_SEAMS, METHOD_SEAMS
 from deltawitness.events import NoCommit, NoCommitReason
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.observe.observer import current_observer

@@ -50,19 +50,3 @@ def test_the_entry_points_are_there():
     assert instrumentor.load() is deltawitness.DeltaLakeInstrumentor
     (plugin,) = entry_points(group="pytest11", name="deltawitness")
     assert plugin.value == "deltawitness.pytest_plugin"
-
-
-def test_the_wheel_holds_what_it_must(tmp_path):
-    """The wheel has the type marker, and the folder that activates a process."""
-    import zipfile
-
-    subprocess.run(
-        [sys.executable, "-m", "uv", "build", "--wheel", "--quiet", "--out-dir", str(tmp_path)],
-        cwd=ROOT,
-        check=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert "deltawitness/py.typed" in names
-    assert "deltawitness/activation/site/sitecustomize.py" in names
-    assert not [name for name in names if name.startswith("tests")]

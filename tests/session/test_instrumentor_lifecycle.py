@@ -19,7 +19,7 @@ from deltawitness import (
     read_commit_metadata,
     run,
 )
-from deltawitness.commit.private_api import FUNCTION_SEAMS
+from deltawitness.commit.seams import FUNCTION_SEAMS
 from deltawitness.observe import current_observer
 from helpers.patched_sessions import ids, observed, rows
 

@@ -279,7 +279,7 @@ def test_views_keep_only_the_listed_attributes():
 
 def test_views_without_an_sdk_say_what_to_install(monkeypatch):
     """The error names the extra to install."""
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics.view", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     with pytest.raises(ImportError, match=r"install deltawitness\[otel\]"):
         metric_views()
 

@@ -16,12 +16,12 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.info import info_command, version_line
 from deltawitness.cli.maintenance import drain_command, optimize_command, verify_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command, show_command
 from deltawitness.cli.writes import writes_command
-from deltawitness.semconv import WITNESS_VERSION
 
 __all__ = ["app", "main"]
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(WITNESS_VERSION)
+        print(version_line())
         raise typer.Exit
 
 
@@ -46,7 +46,10 @@ def options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version, and those of the engines.",
         ),
     ] = False,
 ) -> None:
@@ -68,6 +71,7 @@ ledger.command("verify")(verify_command)
 app.add_typer(ledger, name="ledger")
 app.command("verify")(verify_run_command)
 app.command("bench")(bench_command)
+app.command("info")(info_command)
 cache.command("ls")(ls_command)
 cache.command("why")(why_command)
 cache.command("prune")(prune_command)

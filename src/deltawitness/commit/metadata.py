@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.commit.engine_version import takes_any_metadata
 from deltawitness.exceptions import MetadataKeyError
 from deltawitness.redaction import (
     TEXT_LIMIT,
@@ -143,8 +144,9 @@ class Stamp:
     It is computed once, because it is applied to each commit on the caller's thread.
 
     Attributes:
-        keys: our keys, except the ids of a single write.
-        mirror_end: `keys` as JSON, without the opening brace: the end of a JSON object.
+        keys: our keys, except the ids of a single write. Lists are JSON text where the engine takes
+            text alone.
+        mirror_end: the keys as JSON, without the opening brace: the end of a JSON object.
     """
 
     keys: Mapping[str, Any]
@@ -175,7 +177,8 @@ class Stamp:
             **{name.value: value for name, value in optional.items() if value is not None},
             CommitKey.WITNESS_VERSION.value: WITNESS_VERSION,
         }
-        return cls(keys, json.dumps(keys, separators=(",", ":"))[1:])
+        flat = keys if takes_any_metadata() else {name: _as_text(keys[name]) for name in keys}
+        return cls(flat, json.dumps(keys, separators=(",", ":"))[1:])
 
     def apply(
         self,
@@ -214,6 +217,10 @@ class Stamp:
         properties = copy.copy(callers)
         properties.custom_metadata = {**ours, **(given or {})}
         return properties
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:

@@ -54,8 +54,12 @@ class CommitMetadata:
         """Our keys of this commit, from `userMetadata` when the flat keys are missing.
 
         Spark preserves `userMetadata` when it rewrites a commit, and drops keys that it does not know.
+        Lists are lists also where the engine has written them as JSON text, as releases of delta-rs
+        before 1.6.0 do.
         """
         flat = {key.value: self.metadata[key] for key in CommitKey if key in self.metadata}
+        for key in _LISTS.intersection(flat):
+            flat[key] = _list_from(flat[key])
         return flat or _mirrored(self.metadata.get(USER_METADATA))
 
     @property
@@ -168,7 +172,8 @@ def parse_commit(version: int, raw: bytes) -> CommitMetadata:
         version=version,
         operation=_text(info.get("operation")),
         timestamp=timestamp if _is_integer(timestamp) else None,
-        engine_info=_text(info.get("engineInfo")),
+        # delta-rs before 1.1.0 names itself only here.
+        engine_info=_text(info.get("engineInfo")) or _text(info.get("clientVersion")),
         operation_parameters=_mapping(info.get("operationParameters")),
         operation_metrics=_mapping(info.get("operationMetrics")),
         metadata={key: value for key, value in info.items() if key not in _GENERATED},
@@ -215,6 +220,21 @@ def _mirrored(user_metadata: object) -> Mapping[str, Any]:
     if not isinstance(content, dict) or CommitKey.WRITE_ID not in content:
         return {}
     return {key.value: content[key] for key in CommitKey if key in content}
+
+
+_LISTS = frozenset({CommitKey.INPUTS.value, CommitKey.RUN_INPUTS.value})
+"""Our keys whose values are lists."""
+
+
+def _list_from(value: object) -> object:
+    """Return a list that is JSON text; any other value unchanged."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return value
+    return found if isinstance(found, list) else value
 
 
 def _is_integer(value: object) -> bool:

@@ -95,6 +95,7 @@ class WriteSeam(Seam):
         commits: whether it can make a commit, and so takes `commit_properties`.
         many: whether one call can make several commits.
         moves: whether the open table is at the version of its commit afterwards.
+        moves_since: first release in which it is; None when it is in every supported release.
         uri: name of the parameter with the table's URI; empty for a method.
     """
 
@@ -103,6 +104,7 @@ class WriteSeam(Seam):
     commits: bool = True
     many: bool = False
     moves: bool = True
+    moves_since: str | None = None
     uri: str = ""
 
 
@@ -133,6 +135,7 @@ def _method(  # noqa: PLR0913 - as above
     *parameters: str,
     many: bool = False,
     moves: bool = True,
+    moves_since: str | None = None,
     commits: bool = True,
     since: str | None = None,
 ) -> WriteSeam:
@@ -145,6 +148,7 @@ def _method(  # noqa: PLR0913 - as above
         *parameters: names of the parameters in use besides `commit_properties`.
         many: whether one call can make several commits.
         moves: whether the open table is at the version of its commit afterwards.
+        moves_since: first release in which it is; None when it is in every supported release.
         commits: whether it can make a commit.
         since: first release that has it; None when every supported release has it.
     """
@@ -156,6 +160,7 @@ def _method(  # noqa: PLR0913 - as above
         parameters=(*parameters, *((COMMIT_PROPERTIES,) if commits else ())),
         many=many,
         moves=moves,
+        moves_since=moves_since,
         commits=commits,
         since=since,
     )
@@ -198,7 +203,14 @@ METHOD_SEAMS = (
     _method("delete", Operation.DELETE, CacheOperation.DELETE),
     _method("compact_optimize", Operation.OPTIMIZE, CacheOperation.OPTIMIZE, many=True),
     _method("z_order_optimize", Operation.OPTIMIZE, CacheOperation.OPTIMIZE, many=True),
-    _method("vacuum", Operation.VACUUM, CacheOperation.VACUUM, DRY_RUN, many=True),
+    _method(
+        "vacuum",
+        Operation.VACUUM,
+        CacheOperation.VACUUM,
+        DRY_RUN,
+        many=True,
+        moves_since="1.1.0",
+    ),
     _method("restore", Operation.RESTORE, CacheOperation.RESTORE),
     _method("repair", Operation.REPAIR, CacheOperation.REPAIR, DRY_RUN),
     _method("add_columns", Operation.ADD_COLUMNS, _ALTER),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
+from deltawitness.commit.engine_version import has_release
 from deltawitness.exceptions import CommitKeyWarning, MetadataKeyError
 from deltawitness.forks import reset_in_child
-from deltawitness.semconv import BREAKING_COMMIT_KEYS, Env
+from deltawitness.semconv import BREAKING_COMMIT_KEYS, UNREFUSED_COMMIT_KEYS, Env
 from deltawitness.settings import ReservedKeys
 from deltawitness.stack_level import stack_level_of_program
 
@@ -44,10 +46,10 @@ def check_caller_keys(callers: CommitProperties | None, choice: ReservedKeys) ->
         not given
         or choice is ReservedKeys.IGNORE
         or not isinstance(given, Mapping)
-        or BREAKING_COMMIT_KEYS.isdisjoint(given)
+        or (breaking := _breaking_keys()).isdisjoint(given)
     ):
         return
-    for key in sorted(BREAKING_COMMIT_KEYS.intersection(given)):
+    for key in sorted(breaking.intersection(given)):
         message = (
             f"CommitProperties.custom_metadata key {key!r} breaks readers of the Delta log that expect"
             f" another value there: rename it, or set {Env.RESERVED_KEYS.value}=ignore"
@@ -55,6 +57,13 @@ def check_caller_keys(callers: CommitProperties | None, choice: ReservedKeys) ->
         if choice is ReservedKeys.REFUSE:
             raise MetadataKeyError(message)
         _warn_once(key, message)
+
+
+@cache
+def _breaking_keys() -> frozenset[str]:
+    """Return the keys that the installed delta-rs writes although they break readers."""
+    refuses = has_release("1.6.0")
+    return BREAKING_COMMIT_KEYS if refuses else BREAKING_COMMIT_KEYS | UNREFUSED_COMMIT_KEYS
 
 
 def reset_caller_key_warnings() -> None:

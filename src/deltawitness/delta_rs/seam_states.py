@@ -117,7 +117,7 @@ def _check(seam: Seam) -> SeamStatus:
 
 
 def _reason_of_absence(seam: Seam) -> str:
-    since = "" if seam.since is None else f", it is there since {seam.since}"
+    since = "" if seam.since is None else f"; added in {seam.since}"
     return f"not in deltalake {engine_version()}{since}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deltawitness.commit.engine_version import has_release
 from deltawitness.commit.log import TableLog, local_log_directory, read_local_commit
 from deltawitness.commit.outcome import RawCommit
 from deltawitness.error_types import classify, error_text_of, is_programs_own
@@ -43,7 +44,7 @@ def record_commit(write: InFlightWrite, location: str, table: RawDeltaTable, tai
         tail: number of log versions to search when the version is not known.
     """
     seam = write.seam
-    if seam is not None and seam.moves:
+    if seam is not None and seam.moves and _is_moved_by_release(seam.moves_since):
         version = write.version = table.version()
         if version == write.base:
             return
@@ -52,6 +53,10 @@ def record_commit(write: InFlightWrite, location: str, table: RawDeltaTable, tai
         write.log = table_log(write, table, tail)
     elif write.version is not None:
         read_commit(write, directory, write.version)
+
+
+def _is_moved_by_release(since: str | None) -> bool:
+    return since is None or has_release(since)
 
 
 def read_commit(write: InFlightWrite, directory: str | None, version: int) -> None:

@@ -35,12 +35,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ObservedDataFrame", "ObservedSessionContext", "plain"]
 
+# wrapt 2 has a base class without __iter__, which DataFusion's classes do not all have.
+_Proxy: Any = getattr(wrapt, "BaseObjectProxy", wrapt.ObjectProxy)
+
 if TYPE_CHECKING:
     # Type checkers see a proxy as a subclass of the class that it wraps.
     _FrameProxy = DataFrame
     _SessionProxy = SessionContext
 else:
-    _FrameProxy = _SessionProxy = wrapt.BaseObjectProxy
+    _FrameProxy = _SessionProxy = _Proxy
 
 
 T = TypeVar("T")
@@ -48,7 +51,7 @@ T = TypeVar("T")
 
 def plain(value: Any) -> Any:
     """Return the wrapped engine object of a proxy; any other value unchanged."""
-    return value.__wrapped__ if isinstance(value, wrapt.BaseObjectProxy) else value
+    return value.__wrapped__ if isinstance(value, _Proxy) else value
 
 
 def _to_proxy(value: Any) -> Any:
@@ -322,12 +325,12 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
 
 
 @_add_methods(CATALOG_HANDLERS, Catalog)
-class ObservedCatalog(_ProxyProtocols, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+class ObservedCatalog(_ProxyProtocols, _Proxy):  # type: ignore[misc]  # its class depends on the version of wrapt
     """A proxy over a `Catalog` that records in the session which schemas are added and removed."""
 
 
 @_add_methods(SCHEMA_HANDLERS, Schema)
-class ObservedSchema(_ProxyProtocols, wrapt.BaseObjectProxy):  # type: ignore[type-arg]  # generic in its stubs only
+class ObservedSchema(_ProxyProtocols, _Proxy):  # type: ignore[misc]  # its class depends on the version of wrapt
     """A proxy over a `Schema` that records in the session which tables are added and removed."""
 
 

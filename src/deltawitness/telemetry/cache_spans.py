@@ -37,6 +37,7 @@ from deltawitness.semconv import (
     CacheScope,
 )
 from deltawitness.telemetry.attributes import error_text
+from deltawitness.telemetry.events_api import emit_event
 from deltawitness.telemetry.metrics import cache_instruments
 
 if TYPE_CHECKING:
@@ -251,15 +252,13 @@ def _close(span: Span, attributes: dict[str, AttributeValue]) -> None:
 def _log(attributes: Mapping[str, Any], error_type: str | None, context: Context) -> None:
     logger = _logs.get_logger(SCOPE_NAME, WITNESS_VERSION, _logger_provider, schema_url=SCHEMA_URL)
     severity = SeverityNumber.INFO if error_type is None else SeverityNumber.ERROR
-    if not logger.enabled(context=context, severity_number=severity, event_name=EVENT_CACHE):
-        return
-    logger.emit(
+    emit_event(
+        logger,
+        EVENT_CACHE,
+        severity,
+        lambda: {**attributes, **({} if error_type is None else {ERROR_TYPE: error_type})},
         timestamp=now_ns(),
         context=context,
-        severity_number=severity,
-        severity_text=severity.name,
-        attributes={**attributes, **({} if error_type is None else {ERROR_TYPE: error_type})},
-        event_name=EVENT_CACHE,
     )
 
 

@@ -78,7 +78,8 @@ class DeferredSpans:
         """Return a placeholder with the context of the later span; None for an unsampled parent."""
         if not parent.trace_id:
             flags = TraceFlags.SAMPLED
-            if self._ids.is_trace_id_random():
+            is_random = getattr(self._ids, "is_trace_id_random", None)  # an older SDK lacks it
+            if is_random is not None and is_random():
                 flags |= TraceFlags.RANDOM_TRACE_ID
             trace_id = self._ids.generate_trace_id()
         elif parent.trace_flags & TraceFlags.SAMPLED:

@@ -27,6 +27,7 @@ from deltawitness.semconv import (
     WITNESS_VERSION,
 )
 from deltawitness.settings import DiagnosticsChoice, Settings
+from deltawitness.telemetry.events_api import emit_event
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -83,18 +84,16 @@ class OtelDiagnosticsSink:
 
     def _record(self, event_name: str, name: str, payload: Mapping[str, object]) -> None:
         try:
-            if not self._logger.enabled(severity_number=SeverityNumber.INFO, event_name=event_name):
-                return
-            self._logger.emit(
-                timestamp=now_ns(),
-                severity_number=SeverityNumber.INFO,
-                severity_text=SeverityNumber.INFO.name,
-                attributes={
+            emit_event(
+                self._logger,
+                event_name,
+                SeverityNumber.INFO,
+                lambda: {
                     RUN_ID: current_run().run_id,
                     EVENT_KIND: redact_label(name),
                     **self._payload(payload),
                 },
-                event_name=event_name,
+                timestamp=now_ns(),
             )
         except Exception as error:  # noqa: BLE001 - telemetry never changes the program
             report("diagnostics", error)

@@ -25,6 +25,7 @@ from deltawitness.semconv import (
     system_of,
 )
 from deltawitness.telemetry.attributes import DetailAttributes, event_attributes
+from deltawitness.telemetry.events_api import emit_event
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -75,15 +76,13 @@ class LogSink:
         event: WriteEvent,
         context: Context | None,
     ) -> None:
-        if not self._logger.enabled(context=context, severity_number=severity, event_name=name):
-            return
-        self._logger.emit(
+        emit_event(
+            self._logger,
+            name,
+            severity,
+            attributes,
             timestamp=event.started_at + event.duration_ns,
             context=context,
-            severity_number=severity,
-            severity_text=severity.name,
-            attributes=attributes(),
-            event_name=name,
         )
 
 
