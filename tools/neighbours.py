@@ -3,7 +3,7 @@
 Usage: neighbours.py run [NAME ...] | resolve | page
 
 `run` runs each program (or those named) without and with observation, `resolve` asks the package index;
-both write `tests/programs/neighbours/results.json`. `page` writes the tables of docs/neighbours.md.
+both write tools/neighbours.json. `page` writes the tables of docs/neighbours.md.
 """
 
 from __future__ import annotations
@@ -142,9 +142,9 @@ def page() -> str:
     """Return the page with its tables made from the results."""
     text = PAGE.read_text()
     for name, table in (("programs", programs_table()), ("resolutions", resolutions_table())):
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
         before, rest = text.split(begin)
-        text = before + begin + "\n" + "\n".join(table) + "\n\n" + end + rest.split(end, 1)[1]
+        text = before + begin + "\n".join(table) + "\n" + end + rest.split(end, 1)[1]
     return text
 
 

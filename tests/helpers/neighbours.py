@@ -19,7 +19,7 @@ from helpers.places import PROGRAMS, REPOSITORY
 
 FOLDER = PROGRAMS / "neighbours"
 DEFINITIONS = tomllib.loads((FOLDER / "neighbours.toml").read_text())
-RESULTS = FOLDER / "results.json"
+RESULTS = REPOSITORY / "tools/neighbours.json"
 UV = str(Path(sys.executable).with_name("uv"))
 PRIVATE = {
     "DAGSTER_DISABLE_TELEMETRY": "true",
@@ -45,6 +45,7 @@ class Neighbour:
         packages: the packages whose versions count.
         requires: requirements of a separate environment; empty for the development environment.
         extras: extras of deltawitness in that environment.
+        is_long: whether it takes minutes, and so runs only at full size.
         is_local: whether it starts servers, and so needs a separate network namespace.
         environment: more variables of the program.
     """
@@ -54,6 +55,7 @@ class Neighbour:
     packages: Sequence[str]
     requires: Sequence[str] = ()
     extras: Sequence[str] = ("cli",)
+    is_long: bool = False
     is_local: bool = False
     environment: Mapping[str, str] | None = None
 
