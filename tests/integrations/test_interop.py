@@ -14,6 +14,7 @@ import pytest
 
 from deltawitness.commit.reader import history
 from helpers.neighbours import (
+    DEFINITIONS,
     FOLDER,
     NEIGHBOURS,
     build_wheel,
@@ -22,6 +23,7 @@ from helpers.neighbours import (
     is_complete,
     make_environment,
     namespace,
+    resolve,
 )
 from helpers.repository_tools import load_tool
 
@@ -93,6 +95,17 @@ def test_each_commit_is_in_an_exported_trace_under_opentelemetry_instrument(neig
     assert commits
     assert all(commit.write_id for commit in commits)
     assert all(commit.metadata["traceparent"][3:35] in done.stdout for commit in commits)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "environment", DEFINITIONS["resolution"], ids=lambda each: ",".join(each["requires"])
+)
+def test_an_environment_with_a_neighbour_resolves(environment, wheel):
+    """The requirements of the wheel, with its extras, exclude no other library but what is declared."""
+    versions = resolve(wheel, environment["requires"], environment["extras"])
+    assert isinstance(versions, dict) != environment.get("is-impossible", False), versions
 
 
 def test_the_page_has_the_tables_of_the_results():
