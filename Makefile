@@ -38,7 +38,7 @@ CYCLONEDX := cyclonedx-bom==7.5.0
 NOX := nox==2026.10.20
 
 .PHONY: all help test test-fast test-collector test-long coverage docs demo bench check lint types layers \
-	format hooks workflows dist sbom wheel matrix matrix-fair matrix-tables changelog changelog-draft collector clean
+	format hooks workflows dist sbom wheel matrix matrix-fair matrix-tables interop changelog changelog-draft collector clean
 
 all: check test  ## the checks, then every test
 
@@ -143,6 +143,11 @@ matrix-fair: wheel  ## the cases of the matrix that CI runs before a change land
 
 matrix-tables: $(READY)  ## write the results of the last matrix to docs/compatibility.md
 	$(BIN)/python tools/compatibility.py --collect
+
+interop: $(READY)  ## programs of other libraries, observed; environments with them; writes docs/neighbours.md
+	$(BIN)/python tools/neighbours.py run $(PROGRAMS)
+	$(BIN)/python tools/neighbours.py resolve
+	$(BIN)/python tools/neighbours.py page
 
 sbom: $(READY)  ## dist/deltawitness-VERSION.cdx.json: what the locked environment of the wheel holds (CycloneDX)
 	mkdir -p dist .cache

@@ -209,6 +209,17 @@ def test_compact_converts_and_transactions_are_observed(tmp_path, captured_write
     ]
 
 
+def test_a_commit_of_files_that_the_caller_wrote_has_its_mode(tmp_path, captured_writes):
+    """Ray, Daft and Dask write Parquet files, and pass the save mode by position or by name."""
+    table = DeltaTable.create(tmp_path / "t", pa.schema([("x", pa.int64())]))
+    table.create_write_transaction([], "append", table.schema())
+    table.create_write_transaction(actions=[], mode="overwrite", schema=table.schema())
+    raw = DeltaTable(tmp_path / "t")._table
+    raw.create_write_transaction([], "append", [], table.schema(), None)
+    modes = [event.intent.mode for event in captured_writes]
+    assert modes == ["error", "append", "overwrite", "append"]
+
+
 @pytest.mark.parametrize(
     ("act", "operation", "reason"),
     [

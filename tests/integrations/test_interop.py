@@ -1,116 +1,127 @@
-"""Programs of other libraries that write with delta-rs, run unchanged by `opentelemetry-instrument`.
+"""Programs of other libraries that write with delta-rs, run without a change of their code.
 
-Each program writes the table `t` below its first argument, without any code for observation. A library
-that conflicts with the pins of the project runs in a separate environment from the same lock file.
+The programs are in `tests/programs/neighbours`. Those whose library is not in the development environment
+run in a separate environment, which is made from the package index. `tools/neighbours.py` runs the same
+programs and writes docs/neighbours.md.
 """
 
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 from deltawitness.commit.reader import history
-from helpers.places import REPOSITORY
+from helpers.neighbours import (
+    DEFINITIONS,
+    FOLDER,
+    NEIGHBOURS,
+    build_wheel,
+    compare,
+    execute,
+    is_complete,
+    make_environment,
+    namespace,
+    resolve,
+)
+from helpers.repository_tools import load_tool
 
 pytestmark = pytest.mark.interop
 
-PROJECT = REPOSITORY
-
-PROGRAMS = {
-    "polars": """
-        import sys, polars
-        polars.DataFrame({"x": [1, 2]}).write_delta(sys.argv[1] + "/t")
-    """,
-    "dlt": """
-        import os, sys, dlt
-        os.environ["DESTINATION__FILESYSTEM__BUCKET_URL"] = "file://" + sys.argv[1]
-        os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
-        pipeline = dlt.pipeline("p", destination="filesystem", dataset_name="d", pipelines_dir=sys.argv[1] + "/w")
-        pipeline.run([{"x": 1}, {"x": 2}], table_name="t", table_format="delta", loader_file_format="parquet")
-        os.rename(sys.argv[1] + "/d/t", sys.argv[1] + "/t")
-    """,
-    "ibis": """
-        import sys, ibis, polars
-        backend = ibis.polars.connect()  # its DuckDB backend calls what DuckDB 2 has no more
-        backend.create_table("m", polars.DataFrame({"x": [1, 2]}))
-        backend.to_delta(backend.table("m"), sys.argv[1] + "/t")
-    """,
-    "kedro": """
-        import sys, pandas
-        from kedro_datasets.pandas import DeltaTableDataset
-        dataset = DeltaTableDataset(filepath=sys.argv[1] + "/t")
-        dataset.save(pandas.DataFrame({"x": [1, 2]}))
-    """,
-    "dask": """
-        import sys, dask, dask.dataframe, deltalake, pandas, pyarrow
-        from dask_deltatable import to_deltalake
-        # It opens the table before it makes one, by an exception that delta-rs raises no more.
-        deltalake.DeltaTable.create(sys.argv[1] + "/t", pyarrow.schema([("x", "int64")]))
-        frame = dask.dataframe.from_pandas(pandas.DataFrame({"x": [1, 2]}), npartitions=2)
-        with dask.config.set(scheduler="threads"):
-            to_deltalake(sys.argv[1] + "/t", frame, mode="append", compute=True)
-    """,
-    "daft": """
-        import sys, daft
-        daft.from_pydict({"x": [1, 2]}).write_deltalake(sys.argv[1] + "/t")
-    """,
-    "dagster": """
-        import sys, pyarrow, dagster
-        from dagster_deltalake import LocalConfig
-        from dagster_deltalake.io_manager import DeltaLakeIOManager
-        from dagster_deltalake.handler import DeltaLakePyArrowTypeHandler
-
-        class Lake(DeltaLakeIOManager):
-            @staticmethod
-            def type_handlers():
-                return [DeltaLakePyArrowTypeHandler()]
-
-        @dagster.asset(key_prefix=["d"])
-        def t() -> pyarrow.Table:
-            return pyarrow.table({"x": [1, 2]})
-
-        manager = Lake(root_uri=sys.argv[1], storage_options=LocalConfig())
-        assert dagster.materialize([t], resources={"io_manager": manager}).success
-        import os
-        os.rename(sys.argv[1] + "/d/t", sys.argv[1] + "/t")
-    """,
-}
-OF_ITS_OWN = {"daft": "interop-daft", "dagster": "interop-dagster"}
+IS_LONG = os.environ.get("TEST_SIZE") == "long"
+HERE = [each for each in NEIGHBOURS if not each.requires]
+ELSEWHERE = [each for each in NEIGHBOURS if each.requires and (IS_LONG or not each.is_long)]
 
 
-def instrumented(library: str) -> list[str]:
-    """Return the command that runs a program of the library under `opentelemetry-instrument`."""
-    beside = Path(sys.executable).parent
-    if library not in OF_ITS_OWN:
-        return [str(beside / "opentelemetry-instrument"), sys.executable]
-    environment = ["--no-default-groups", "--group", OF_ITS_OWN[library], "--extra", "otel"]
-    uv = [str(beside / "uv"), "run", "--project", str(PROJECT), "--quiet", "--isolated", "--locked"]
-    return [*uv, *environment, "--python", sys.executable, "opentelemetry-instrument", "python"]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of the project."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.mark.parametrize("library", PROGRAMS)
-def test_commits_of_other_libraries_are_stamped_with_no_change_of_the_program(library, tmp_path):
-    """Each commit has our metadata, with an exported trace."""
+def check_observed(neighbour, python, folder):
+    """Run a program without and with observation, and check that only the metadata differ."""
+    bare = execute(neighbour, python, folder / "bare", is_observed=False)
+    assert bare.code == 0, bare.stderr
+    observed = execute(neighbour, python, folder / "observed", is_observed=True)
+    found = compare(bare, observed)
+    assert is_complete(found, neighbour), (found, observed.stdout, observed.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("neighbour", HERE, ids=lambda each: each.name)
+def test_a_program_does_the_same_and_each_commit_has_its_metadata_and_one_row(neighbour, tmp_path):
+    """Output, exit code and operations are the same under `deltawitness run`."""
+    check_observed(neighbour, Path(sys.executable), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("neighbour", ELSEWHERE, ids=lambda each: each.name)
+def test_the_same_in_a_separate_environment(neighbour, wheel, tmp_path):
+    """The wheel and the library are installed together, as of the day in `neighbours.toml`."""
+    if neighbour.is_local and not namespace():
+        pytest.skip("unshare cannot make a network namespace, which a program with servers needs")
+    python = make_environment(neighbour, tmp_path / "environment", wheel)
+    check_observed(neighbour, python, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("neighbour", HERE, ids=lambda each: each.name)
+def test_each_commit_is_in_an_exported_trace_under_opentelemetry_instrument(neighbour, tmp_path):
+    """The launcher of OpenTelemetry loads the instrumentation by its entry point."""
+    lake = tmp_path / "lake"
+    launcher = str(Path(sys.executable).with_name("opentelemetry-instrument"))
     done = subprocess.run(
-        [*instrumented(library), "-c", textwrap.dedent(PROGRAMS[library]), str(tmp_path)],
+        [launcher, sys.executable, str(FOLDER / neighbour.file), str(lake)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env={
             **os.environ,
             "DO_NOT_TRACK": "1",
-            "DAGSTER_DISABLE_TELEMETRY": "true",
             "OTEL_TRACES_EXPORTER": "console",
             "OTEL_METRICS_EXPORTER": "none",
             "OTEL_LOGS_EXPORTER": "none",
             "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "threading",
         },
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    commits = list(history(tmp_path / "t"))
+    commits = [commit for log in lake.rglob("_delta_log") for commit in history(log.parent)]
     assert commits
     assert all(commit.write_id for commit in commits)
     assert all(commit.metadata["traceparent"][3:35] in done.stdout for commit in commits)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "environment", DEFINITIONS["resolution"], ids=lambda each: ",".join(each["requires"])
+)
+def test_an_environment_with_a_neighbour_resolves(environment, wheel):
+    """The requirements of the wheel, with its extras, exclude no other library but what is declared."""
+    versions = resolve(wheel, environment["requires"], environment["extras"])
+    assert isinstance(versions, dict) != environment.get("is-impossible", False), versions
+
+
+def test_the_page_has_the_tables_of_the_results():
+    """`make interop` runs the programs, resolves the environments, and writes docs/neighbours.md."""
+    tool = load_tool("neighbours")
+    assert tool.PAGE.read_text() == tool.page()
+
+
+def test_each_program_is_defined_and_has_a_result():
+    """A program that is in no definition would never run."""
+    tool = load_tool("neighbours")
+    found = tool.results()
+    files = {file.name for file in FOLDER.glob("*.py")}
+    assert files == {each.file for each in NEIGHBOURS}
+    assert found["programs"].keys() == {each.name for each in NEIGHBOURS}
+    incomplete = [
+        each.name for each in NEIGHBOURS if not is_complete(found["programs"][each.name], each)
+    ]
+    assert incomplete == []

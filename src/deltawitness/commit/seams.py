@@ -22,6 +22,7 @@ __all__ = [
     "MERGE_EXECUTE",
     "MERGE_SOURCE",
     "METHOD_SEAMS",
+    "MODE",
     "OPEN_SEAM",
     "QUERY_SEAM",
     "READING_METHODS",
@@ -39,6 +40,9 @@ COMMIT_PROPERTIES = "commit_properties"
 
 DRY_RUN = "dry_run"
 """The parameter with which a VACUUM or a REPAIR changes nothing."""
+
+MODE = "mode"
+"""The parameter with the save mode of a write."""
 
 STORAGE_OPTIONS = "storage_options"
 """The parameter with the options of a table's storage."""
@@ -111,7 +115,7 @@ def _function(  # noqa: PLR0913 - the fields of a declaration
     cache_operation: CacheOperation,
     *,
     uri: str = "table_uri",
-    mode: tuple[str, ...] = ("mode",),
+    mode: tuple[str, ...] = (MODE,),
 ) -> WriteSeam:
     """Return the seam of a function that writes to the table at a URI."""
     return WriteSeam(
@@ -193,8 +197,8 @@ that imported a public function before the patches were installed."""
 _ALTER = CacheOperation.ALTER
 
 METHOD_SEAMS = (
-    _method("write", Operation.WRITE, CacheOperation.WRITE),
-    _method("create_write_transaction", Operation.WRITE, CacheOperation.WRITE, moves=False),
+    _method("write", Operation.WRITE, CacheOperation.WRITE, MODE),
+    _method("create_write_transaction", Operation.WRITE, CacheOperation.WRITE, MODE, moves=False),
     _method("update", Operation.UPDATE, CacheOperation.UPDATE),
     _method("delete", Operation.DELETE, CacheOperation.DELETE),
     _method("compact_optimize", Operation.OPTIMIZE, CacheOperation.OPTIMIZE, many=True),

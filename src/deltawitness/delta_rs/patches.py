@@ -27,6 +27,7 @@ from deltawitness.commit.seams import (
     MERGE_BUILD,
     MERGE_EXECUTE,
     MERGE_SOURCE,
+    MODE,
     OPEN_SEAM,
     QUERY_SEAM,
     READ_SEAMS,
@@ -170,12 +171,13 @@ class DeltaLakeSeams:
     def _method(self, seam: WriteSeam, original: Call) -> Call:
         position = position_of(original, COMMIT_PROPERTIES) - 1 if seam.commits else -1
         dry_run = position_of(original, DRY_RUN) - 1 if DRY_RUN in seam.parameters else None
+        mode_at = position_of(original, MODE) - 1 if MODE in seam.parameters else None
 
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
                 return original(table, *args, **kwargs)
             try:
-                mode = kwargs.get("mode")
+                mode = None if mode_at is None else _argument(args, kwargs, mode_at, MODE)
                 in_flight = self._open_write(seam, table.table_uri(), table, mode, args, kwargs)
                 if dry_run is not None and _argument(args, kwargs, dry_run, DRY_RUN):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
@@ -209,14 +211,14 @@ class DeltaLakeSeams:
         position = position_of(original, COMMIT_PROPERTIES)
         uri_at = position_of(original, seam.uri)
         options_at = position_of(original, STORAGE_OPTIONS)
-        mode_at = position_of(original, _MODE) if _MODE in seam.parameters else None
+        mode_at = position_of(original, MODE) if MODE in seam.parameters else None
 
         def observed(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
                 return original(*args, **kwargs)
             options = _argument(args, kwargs, options_at, STORAGE_OPTIONS)
             try:
-                mode = None if mode_at is None else _argument(args, kwargs, mode_at, _MODE)
+                mode = None if mode_at is None else _argument(args, kwargs, mode_at, MODE)
                 location = str(_argument(args, kwargs, uri_at, seam.uri))
                 in_flight = self._open_write(seam, location, None, mode, args, kwargs)
                 args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
@@ -529,7 +531,7 @@ def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) 
     return UnreachedWrite.of(Operation.WRITE, target, target, kwargs.get("mode", "error"), clock)
 
 
-_MODE, _QUERIED = "mode", "delta_table"
+_QUERIED = "delta_table"
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
