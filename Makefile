@@ -14,7 +14,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests start many programs: compile what they import once, not in each of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-# The results are in .cache/matrix, the environments in .nox.
+# The results are in build/matrix, the environments in .nox.
 MATRIX = PATH="$(abspath $(BIN)):$$PATH" UV_PYTHON_DOWNLOADS=never $(TOOL) $(NOX) --noxfile noxfile.py
 
 # Try the built wheel in a fresh environment: $(call try,extras).
@@ -165,4 +165,4 @@ changelog-draft: $(READY)  ## show what changelog would write, and change nothin
 	$(TOOL) $(TOWNCRIER) build --draft --version unreleased
 
 clean:  ## remove what the other targets make
-	rm -rf .venv site .cache collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site .cache .nox build collector/_build .deltawitness demo-output dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

@@ -50,7 +50,7 @@ def wheel() -> str:
 
 
 def run_case(session: nox.Session, case: Case) -> None:
-    """Run a case, and write its result also if it fails."""
+    """Run a case, and write its result also if it fails; an interrupted run leaves the last result."""
     result = Result(case.name, "failed", date=dt.datetime.now(tz=dt.UTC).date().isoformat())
     start = time.monotonic()
     try:
@@ -59,9 +59,12 @@ def run_case(session: nox.Session, case: Case) -> None:
         result.status = "failed"
         _test(session, case, result)
         result.status = "passed"
-    finally:
-        result.seconds = round(time.monotonic() - start, 1)
-        _save(result)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        _save(result, start)
+        raise
+    _save(result, start)
 
 
 def _install(session: nox.Session, case: Case, result: Result) -> None:
@@ -102,7 +105,10 @@ def _test(session: nox.Session, case: Case, result: Result) -> None:
             read_report(report, result)
 
 
-def _save(result: Result) -> None:
+def _save(result: Result, start: float | None = None) -> None:
+    """Write a result, with its wall time since a start of the monotonic clock."""
+    if start is not None:
+        result.seconds = round(time.monotonic() - start, 1)
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result.to_json(), indent=2)
     (RESULTS / f"{result.name}.json").write_text(text + "\n")

@@ -110,7 +110,7 @@ def page_with(page: str, text: str) -> str:
 def main() -> None:
     """Write the tables, with `--collect` after adding the results of the last matrix."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--collect", action="store_true", help="add the results of .cache/matrix")
+    parser.add_argument("--collect", action="store_true", help="add the results of build/matrix")
     results = recorded()
     if parser.parse_args().collect:
         results = collect(RESULTS, results)

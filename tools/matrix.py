@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / ".cache/matrix"
+RESULTS = ROOT / "build/matrix"
 """Folder with a JSON file for each case that has run."""
 
 OLDEST_PYTHON = "3.11"
