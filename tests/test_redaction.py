@@ -22,7 +22,7 @@ from deltawitness.redaction import (
     redact_value,
     table_name_for,
 )
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.semconv import CacheOperation, ErrorType, Operation
 from deltawitness.settings import LedgerMessages, TableNames
 from helpers.collector_canaries import CANARIES

@@ -21,8 +21,8 @@ from deltawitness.run import (
     forget_process_run,
     is_suppressed,
     remove_run_listener,
-    run_from_environment,
 )
+from deltawitness.run_variables import run_from_environment
 from deltawitness.semconv import CacheScope, Env
 
 

@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # Imported eagerly: an import of the module `deltawitness.run` would otherwise replace the function `run`.
-from deltawitness.run import CacheContext, RunContext, cache_context, current_run, run, suppressed
+from deltawitness.run import cache_context, current_run, run, suppressed
+from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import DeltaCache, Explanation

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from deltawitness.call_site import CallSite
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.semconv import (
     POLICY_UNMANAGED,
     CacheOperation,

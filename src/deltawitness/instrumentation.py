@@ -19,7 +19,8 @@ from deltawitness.events_file import EventsFile
 from deltawitness.extras import require
 from deltawitness.observe import Observer
 from deltawitness.propagation import SESSIONS, Propagation
-from deltawitness.run import adopt_run, run_from_environment
+from deltawitness.run import adopt_run
+from deltawitness.run_variables import run_from_environment
 from deltawitness.semconv import Env
 from deltawitness.settings import Settings
 from deltawitness.telemetry.providers import loadable_providers

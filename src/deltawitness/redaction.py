@@ -16,7 +16,7 @@ from typing import Any
 
 from deltawitness.events import Failed, InputVersion, WriteEvent, WriteIntent, WriteOutcome
 from deltawitness.locations import last_segment, spellings, strip_credentials, table_id
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.run_origin import RunOrigin
 from deltawitness.settings import LedgerMessages, Settings, TableNames
 

@@ -1,4 +1,4 @@
-"""The run that a write belongs to. Context variables hold it; environment variables pass it to processes.
+"""The run that a write belongs to: context variables hold it in a process and its threads and tasks.
 
 A run is what OpenLineage calls a run: one execution of a named job. Each process has an implicit run,
 which is the current one where no explicit run is open, so every write has a run. An explicit run that
@@ -10,21 +10,33 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.forks import reset_in_child
-from deltawitness.ids_and_clock import new_id, now_ns
-from deltawitness.run_origin import NO_ORIGIN, RunOrigin, process_origin
-from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, CacheScope, Env
+from deltawitness.ids_and_clock import new_id
+from deltawitness.run_context import (
+    NO_CACHE_CONTEXT,
+    RUN_ID_FORM,
+    CacheContext,
+    RunContext,
+    parse_scope,
+)
+from deltawitness.run_origin import process_origin
+from deltawitness.run_variables import (
+    cache_context_from_environment,
+    is_forced,
+    run_from_environment,
+    run_id_in,
+)
+from deltawitness.semconv import CacheScope, Env
 
 __all__ = [
     "CacheContext",
@@ -43,81 +55,6 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_RUN_ID_FORM = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-
-
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """One execution of a job.
-
-    Attributes:
-        run_id: UUIDv7 of the run, or the id from `DELTAWITNESS_RUN_ID`.
-        job: name of the job.
-        parent_run_id: id of the enclosing run; None for a run without one.
-        started_at: nanoseconds since the Unix epoch.
-        attributes: the caller's attributes of the run.
-        traceparent: W3C trace context that the process was started with; None without one.
-        is_joined: whether another process opened the run and this process participates in it.
-        is_process: whether deltawitness opened the run around the entire process.
-        force_sample: whether a tail sampler shall keep the run's traces regardless of their content.
-        message: why the run writes, in the words of the program.
-        origin: where the run runs: scheduler, attempt, task, commit, image, link.
-        is_implicit: whether nothing opened the run: it is for writes outside any run.
-        has_default_job: whether the job is only the name of the program.
-    """
-
-    run_id: str
-    job: str
-    parent_run_id: str | None = None
-    started_at: int = field(default_factory=now_ns)
-    attributes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    traceparent: str | None = None
-    is_joined: bool = False
-    is_process: bool = False
-    force_sample: bool = False
-    message: str | None = None
-    origin: RunOrigin = NO_ORIGIN
-    is_implicit: bool = False
-    has_default_job: bool = False
-
-    def __post_init__(self) -> None:
-        """Accept the origin as a mapping, as which it is sent to other processes."""
-        if isinstance(self.origin, Mapping):
-            object.__setattr__(self, "origin", RunOrigin(**self.origin))
-
-    def environment(self) -> dict[str, str]:
-        """Return the variables that make a child process belong to this run.
-
-        >>> RunContext("r-1", "nightly").environment()
-        {'DELTAWITNESS_RUN_ID': 'r-1', 'DELTAWITNESS_JOB': 'nightly'}
-        """
-        optional = {
-            Env.FORCE_SAMPLE: "true" if self.force_sample else None,
-            Env.MESSAGE: self.message,
-            Env.IMPLICIT_RUN: self._implicit_text(),
-        }
-        given = {name.value: value for name, value in optional.items() if value}
-        return {Env.RUN_ID.value: self.run_id, Env.JOB.value: self.job, **given}
-
-    def _implicit_text(self) -> str | None:
-        """Return the value of `DELTAWITNESS_IMPLICIT_RUN`: run id, what was not chosen, and job.
-
-        The child compares id and job with its own, so that values that are set later count as chosen.
-        """
-        words = (("run", self.is_implicit), ("job", self.has_default_job))
-        defaults = "+".join(word for word, is_default in words if is_default)
-        return f"{self.run_id} {defaults} {self.job}" if defaults else None
-
-
-@dataclass(frozen=True, slots=True)
-class CacheContext:
-    """Policy, scope, key and message of the writes inside a :func:`cache_context`."""
-
-    policy: str | None = None
-    scope: CacheScope | None = None
-    key: str | None = None
-    message: str | None = None
 
 
 class RunListener(Protocol):
@@ -139,7 +76,6 @@ class RunListener(Protocol):
         """Store the results of a run that has ended. `async with` calls it in a worker thread."""
 
 
-NO_CACHE_CONTEXT = CacheContext()
 _run: ContextVar[RunContext | None] = ContextVar("deltawitness_run", default=None)
 _cache: ContextVar[CacheContext] = ContextVar("deltawitness_cache", default=NO_CACHE_CONTEXT)
 _suppressed: ContextVar[bool] = ContextVar("deltawitness_suppressed", default=False)
@@ -170,8 +106,8 @@ def check_environment() -> None:
         ConfigurationError: the environment variable of the run id or of the sampling flag is invalid.
     """
     if _process_run is None:
-        _run_id_in(os.environ)
-        _is_forced(os.environ)
+        run_id_in(os.environ)
+        is_forced(os.environ)
 
 
 def started_process_run() -> RunContext | None:
@@ -185,84 +121,6 @@ def _start_process_run() -> RunContext:
         if _process_run is None:
             _process_run = run_from_environment(os.environ)
         return _process_run
-
-
-def cache_context_from_environment(environ: Mapping[str, str]) -> CacheContext:
-    """Return the cache context that a parent process has set in environment variables.
-
-    Raises:
-        ConfigurationError: the scope is not a :class:`CacheScope`.
-    """
-    policy, scope, key = (
-        environ.get(name) or None for name in (Env.CACHE_POLICY, Env.CACHE_SCOPE, Env.CACHE_KEY)
-    )
-    if not (policy or scope or key):
-        return NO_CACHE_CONTEXT
-    try:
-        parsed = CacheScope(scope) if scope else None
-    except ValueError:
-        msg = f"{Env.CACHE_SCOPE}: expected one of {', '.join(CacheScope)}"
-        raise ConfigurationError(msg) from None
-    return CacheContext(policy or None, parsed, key or None)
-
-
-def run_from_environment(environ: Mapping[str, str]) -> RunContext:
-    """Return the implicit run of a process: of its parent, of its scheduler, or a new one.
-
-    Raises:
-        ConfigurationError: the variable of the run id or of the sampling flag is invalid.
-    """
-    run_id, origin = _run_id_in(environ), process_origin()
-    given = environ.get(Env.JOB) or None
-    defaults = _defaults_in(environ, run_id, given)
-    is_given = given is not None and "job" not in defaults
-    job = given if is_given else origin.job or given
-    return RunContext(
-        run_id=run_id or new_id(),
-        job=job or _program_name(),
-        traceparent=environ.get(Env.TRACEPARENT) or None,
-        is_joined=run_id is not None and environ.get(Env.REPLACED_PID) != str(os.getpid()),
-        force_sample=_is_forced(environ),
-        message=environ.get(Env.MESSAGE) or None,
-        origin=origin,
-        is_implicit=origin.run_id is None and (run_id is None or "run" in defaults),
-        has_default_job=not is_given and origin.job is None,
-    )
-
-
-def _defaults_in(environ: Mapping[str, str], run_id: str | None, job: str | None) -> str:
-    """Return what of the parent's run was not chosen, of `run` and `job`; empty for another run."""
-    marked_id, _, rest = environ.get(Env.IMPLICIT_RUN, "").partition(" ")
-    defaults, _, marked_job = rest.partition(" ")
-    return defaults if run_id == marked_id and job == marked_job else ""
-
-
-def _run_id_in(environ: Mapping[str, str]) -> str | None:
-    run_id = environ.get(Env.RUN_ID) or None
-    if run_id is not None and not _RUN_ID_FORM.fullmatch(run_id):
-        msg = f"{Env.RUN_ID}: expected 1 to 128 letters, digits or '._:-'"
-        raise ConfigurationError(msg)
-    return run_id
-
-
-def _is_forced(environ: Mapping[str, str]) -> bool:
-    word = environ.get(Env.FORCE_SAMPLE, "").strip().lower()
-    if word in TRUE_WORDS | FALSE_WORDS or not word:
-        return word in TRUE_WORDS
-    msg = f"{Env.FORCE_SAMPLE}: expected one of true, false"
-    raise ConfigurationError(msg)
-
-
-def _program_name() -> str:
-    """Return the name of the program: of its module for `-m`, of its script, else `python`."""
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None and spec.name != "__main__":
-        return str(spec.name).removesuffix(".__main__")
-    first = sys.argv[0] if sys.argv else ""
-    if first == "-m" and first in sys.orig_argv[:-1]:  # before the module runs
-        return sys.orig_argv[sys.orig_argv.index(first) + 1]
-    program = os.path.splitext(os.path.basename(first))[0]  # noqa: PTH119, PTH122 - text, not a file
-    return program if program and not program.startswith("-") else "python"
 
 
 def adopt_run(context: RunContext) -> None:
@@ -327,7 +185,7 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
         if not isinstance(job, str) or not job:
             msg = "run: the job name must be a non-empty string"
             raise ConfigurationError(msg)
-        if run_id is not None and not _RUN_ID_FORM.fullmatch(run_id):
+        if run_id is not None and not RUN_ID_FORM.fullmatch(run_id):
             msg = "run: run_id must be 1 to 128 letters, digits or '._:-'"
             raise ConfigurationError(msg)
         if attributes is not None and not isinstance(attributes, Mapping):
@@ -454,7 +312,7 @@ def _inherited_message(parent: RunContext | None) -> str | None:
 
 
 def _inherits_force(parent: RunContext | None) -> bool:
-    return _is_forced(os.environ) if parent is None else parent.force_sample
+    return is_forced(os.environ) if parent is None else parent.force_sample
 
 
 def _close(
@@ -552,19 +410,6 @@ def _merged(
         key=outer.key if key is None else key,
         message=outer.message,
     )
-
-
-def parse_scope(scope: CacheScope | str) -> CacheScope:
-    """Return `scope` as a :class:`CacheScope`.
-
-    Raises:
-        ConfigurationError: there is no such scope; the message lists the scopes.
-    """
-    try:
-        return CacheScope(scope)
-    except ValueError:
-        msg = f"cache scope: expected one of {', '.join(CacheScope)}"
-        raise ConfigurationError(msg) from None
 
 
 def current_cache_context() -> CacheContext:

@@ -12,7 +12,7 @@ from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.writer import Spool
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.write_rows import as_json
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.semconv import CacheOperation, Operation
 
 START = 1_700_000_000_000_000_000

@@ -20,7 +20,7 @@ from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.tables.schema import INVENTORY, SNAPSHOTS
 from deltawitness.observe import current_observer
 from deltawitness.redaction import key_hash
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.testing import InMemoryTelemetry
 from helpers.ledger_parts import lines_of, now_us, one, rows_of
 from helpers.recorder_parts import READ, runs_of

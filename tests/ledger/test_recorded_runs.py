@@ -15,7 +15,8 @@ from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, current_run, i
 from deltawitness.ledger.drain import open_runs
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.tables.schema import INVENTORY, ORIGIN_COLUMNS, RUNS
-from deltawitness.run import RunContext, run_from_environment
+from deltawitness.run_context import RunContext
+from deltawitness.run_variables import run_from_environment
 from helpers.ledger_parts import lines_of, one, rows_of
 from helpers.recorder_parts import READ, drained, runs_of
 

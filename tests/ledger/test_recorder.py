@@ -23,7 +23,7 @@ from deltawitness.ledger.drain import drain as drain_module
 from deltawitness.ledger.drain import drain_thread, open_runs
 from deltawitness.ledger.drain.recorder import Recorder, recorder_of
 from deltawitness.ledger.tables.schema import INVENTORY
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.testing import InMemoryTelemetry
 from helpers.ledger_parts import now_us, one, rows_of
 from helpers.recorder_parts import READ, drained, runs_of

@@ -34,7 +34,7 @@ from deltawitness.ledger.tables.schema import INVENTORY, TABLES, LedgerRoot
 from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, row_of_provisional
 from deltawitness.locations import table_id
 from deltawitness.redaction import key_hash, redact
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.semconv import WITNESS_VERSION, CacheOperation, ErrorType, Operation
 from deltawitness.settings import Settings as Config
 from helpers.ledger_parts import START, event, one, operation_row, rows_of

@@ -35,7 +35,7 @@ from deltawitness import (
 from deltawitness.commit.private_api import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import ConfigurationError, RequirementError
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.run_origin import RunOrigin
 from deltawitness.semconv import Env, ErrorType
 from deltawitness.testing import capture_writes

@@ -21,7 +21,7 @@ from deltawitness.events import (
     WriteEvent,
     WriteIntent,
 )
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.semconv import CacheOperation, CacheScope, ErrorType, Operation
 from deltawitness.telemetry import logs
 from deltawitness.telemetry.attributes import event_attributes

@@ -27,7 +27,7 @@ from deltawitness.events import (
     WriteEvent,
     WriteIntent,
 )
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.semconv import (
     CACHE_DURATION_BUCKETS,
     DB_DURATION_BUCKETS,

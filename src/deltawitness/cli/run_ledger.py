@@ -19,7 +19,7 @@ from deltawitness.ledger.tables.locations import absolute_root, spool_folder_of
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.redaction import message_for_ledger
 from deltawitness.report.format import storage_reason
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.run_origin import process_origin
 from deltawitness.semconv import Env
 from deltawitness.settings import LedgerMessages, Settings

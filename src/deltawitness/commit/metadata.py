@@ -21,7 +21,7 @@ from deltawitness.redaction import (
     redact_value,
     redact_version,
 )
-from deltawitness.run import RunContext, parse_scope
+from deltawitness.run_context import RunContext, parse_scope
 from deltawitness.semconv import (
     POLICY_UNMANAGED,
     RESERVED_COMMIT_KEYS,

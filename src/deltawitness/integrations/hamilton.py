@@ -23,13 +23,8 @@ from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.internal_errors import guard
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation import run_as_values
-from deltawitness.run import (
-    CacheContext,
-    RunContext,
-    current_cache_context,
-    run,
-    use_run,
-)
+from deltawitness.run import current_cache_context, run, use_run
+from deltawitness.run_context import CacheContext, RunContext
 from deltawitness.semconv import RUN_HAMILTON_ID
 from deltawitness.telemetry.spans import parent_context
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from deltawitness.ledger.spool.writer import Segment
     from deltawitness.observe.write_template import WriteTemplate
-    from deltawitness.run import RunContext
+    from deltawitness.run_context import RunContext
 
 __all__ = ["InFlightWrite"]
 

@@ -22,7 +22,7 @@ from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
     from deltawitness.observe.in_flight import InFlightWrite
-    from deltawitness.run import RunContext
+    from deltawitness.run_context import RunContext
 
 __all__ = ["LedgerSink"]
 

@@ -22,7 +22,6 @@ from deltawitness.observe.optional_ledger import ledger_sink_for
 from deltawitness.observe.sigterm import SigtermHandler
 from deltawitness.process_exit import Terminated, restore_interrupt
 from deltawitness.run import (
-    RunContext,
     add_run_listener,
     check_environment,
     current_cache_context,
@@ -30,6 +29,7 @@ from deltawitness.run import (
     remove_run_listener,
     unhandled_error,
 )
+from deltawitness.run_context import RunContext
 from deltawitness.run_origin import OriginOptions, use_origin_options
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import on_cache_operation, use_providers

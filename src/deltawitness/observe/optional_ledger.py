@@ -15,7 +15,7 @@ from deltawitness.settings import Settings
 if TYPE_CHECKING:
     from deltawitness.ledger.drain.recorder import Recorder
     from deltawitness.observe.in_flight import InFlightWrite
-    from deltawitness.run import RunContext
+    from deltawitness.run_context import RunContext
 
 __all__ = ["NullLedgerSink", "ledger_sink_for", "reopen_nothing"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from deltawitness.exceptions import RequirementError
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.semconv import Env
 from deltawitness.settings import Requirement
 

@@ -12,13 +12,8 @@ from collections import OrderedDict
 from deltawitness.events import InputVersion
 from deltawitness.forks import reset_in_child
 from deltawitness.ids_and_clock import now_ns
-from deltawitness.run import (
-    RunContext,
-    current_run,
-    is_process_run,
-    is_suppressed,
-    started_process_run,
-)
+from deltawitness.run import current_run, is_process_run, is_suppressed, started_process_run
+from deltawitness.run_context import RunContext
 
 __all__ = ["reads_of_run", "record_reads"]
 

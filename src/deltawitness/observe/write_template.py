@@ -13,7 +13,8 @@ from deltawitness.locations import strip_credentials
 from deltawitness.observe.run_reads import reads_of_run
 from deltawitness.observe.write_context import NO_ATTRIBUTES, WriteAttributes, current_write_context
 from deltawitness.redaction import redact_label, table_name_for
-from deltawitness.run import NO_CACHE_CONTEXT, current_cache_context, current_run
+from deltawitness.run import current_cache_context, current_run
+from deltawitness.run_context import NO_CACHE_CONTEXT
 from deltawitness.semconv import POLICY_UNMANAGED, CacheOperation, CacheScope, Operation
 from deltawitness.telemetry.spans import sampling_attributes, span_name
 

@@ -22,7 +22,7 @@ from deltawitness.observe.write_context import WriteAttributes, WriteContext, wr
 from deltawitness.observe.write_template import write_intent
 from deltawitness.pipeline.pipeline import WritePipeline
 from deltawitness.pipeline.request import WriteRequest
-from deltawitness.run import parse_scope
+from deltawitness.run_context import parse_scope
 from deltawitness.semconv import CacheOperation, CacheScope, Operation
 
 __all__ = ["ObservedWritePipeline"]

@@ -20,14 +20,8 @@ from opentelemetry import trace
 
 from deltawitness.internal_errors import report
 from deltawitness.propagation.processes import run_as_values
-from deltawitness.run import (
-    CacheContext,
-    RunContext,
-    current_cache_context,
-    current_run,
-    parse_scope,
-    use_run,
-)
+from deltawitness.run import current_cache_context, current_run, use_run
+from deltawitness.run_context import CacheContext, RunContext, parse_scope
 from deltawitness.telemetry.spans import parent_context
 
 __all__ = ["ANNOTATION", "execute", "graph_to_futures"]

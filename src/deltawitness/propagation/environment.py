@@ -15,13 +15,8 @@ from opentelemetry import trace
 from deltawitness.internal_errors import report
 from deltawitness.observe.observer import Observer, current_observer
 from deltawitness.propagation.private_api import POPEN_ENV
-from deltawitness.run import (
-    CacheContext,
-    current_cache_context,
-    current_run,
-    is_process_run,
-    is_suppressed,
-)
+from deltawitness.run import current_cache_context, current_run, is_process_run, is_suppressed
+from deltawitness.run_context import CacheContext
 from deltawitness.semconv import Env
 from deltawitness.telemetry.spans import traceparent_of
 

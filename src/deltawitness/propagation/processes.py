@@ -13,13 +13,8 @@ from opentelemetry import trace
 
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation.environment import child_environment
-from deltawitness.run import (
-    CacheContext,
-    RunContext,
-    call_in_run,
-    current_cache_context,
-    current_run,
-)
+from deltawitness.run import call_in_run, current_cache_context, current_run
+from deltawitness.run_context import CacheContext, RunContext
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.settings import Settings
 from deltawitness.telemetry.spans import parent_context, traceparent_of

@@ -19,7 +19,8 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import call_guarded, report
 from deltawitness.redaction import redact_label, redact_named, redact_value
-from deltawitness.run import RunContext, current_run, parse_scope
+from deltawitness.run import current_run
+from deltawitness.run_context import RunContext, parse_scope
 from deltawitness.semconv import (
     CACHE_OPERATION,
     CACHE_POLICY,

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from deltawitness.events import WriteEvent, WriteIntent
-    from deltawitness.run import RunContext
+    from deltawitness.run_context import RunContext
 
 __all__ = ["RunSpans", "WriteSpans", "traceparent_of"]
 

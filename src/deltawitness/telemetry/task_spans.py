@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import TracerProvider
 
-    from deltawitness.run import RunContext
+    from deltawitness.run_context import RunContext
 
 __all__ = ["TaskSpans"]
 

@@ -15,7 +15,7 @@ from deltawitness.ledger.drain.process import DrainProcess, DrainRequest, Helper
 from deltawitness.ledger.spool.reader import has_abandoned
 from deltawitness.ledger.spool.writer import Segment, Spool
 from deltawitness.ledger.tables.schema import LedgerRoot
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.settings import Settings
 from deltawitness.thread_start import start_thread
 

@@ -14,7 +14,8 @@ from deltawitness.ledger.tables.run_rows import OpenRun, RunStatus, run_row
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.process_exit import exit_code_of, is_failure
 from deltawitness.processes import supervisor_lock
-from deltawitness.run import RunContext, is_process_run, started_process_run
+from deltawitness.run import is_process_run, started_process_run
+from deltawitness.run_context import RunContext
 
 __all__ = ["OpenRuns"]
 

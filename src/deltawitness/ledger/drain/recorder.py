@@ -21,7 +21,7 @@ from deltawitness.ledger.tables.schema import LedgerRoot, Source
 from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, process_columns
 from deltawitness.locations import local_path
 from deltawitness.redaction import key_hash, message_for_ledger, redact_label
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.settings import Settings
 
 __all__ = ["Recorder", "recorder_of"]

@@ -20,7 +20,7 @@ from deltawitness.ledger.tables.write_rows import (
     reason_columns,
 )
 from deltawitness.redaction import redact_label
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 
 __all__ = ["intent_text", "provisional_text"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from deltawitness.ledger.tables.write_rows import process_columns, python_version
 from deltawitness.redaction import redact_message, redacted_run
-from deltawitness.run import RunContext
+from deltawitness.run_context import RunContext
 from deltawitness.run_origin import RunOrigin
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS, CacheOperation, CacheResult
 
