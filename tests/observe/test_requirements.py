@@ -32,7 +32,7 @@ from deltawitness import (
     run,
     suppressed,
 )
-from deltawitness.commit.private_api import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
+from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import ConfigurationError, RequirementError
 from deltawitness.run import RunContext
