@@ -213,7 +213,7 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         ConfigurationError: the variable of the run id or of the sampling flag is invalid.
     """
     run_id, origin = _run_id_in(environ), process_origin()
-    given = environ.get(Env.JOB) or None
+    given = _text_in(environ, Env.JOB)
     defaults = _defaults_in(environ, run_id, given)
     is_given = given is not None and "job" not in defaults
     job = given if is_given else origin.job or given
@@ -223,7 +223,7 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         traceparent=environ.get(Env.TRACEPARENT) or None,
         is_joined=run_id is not None and environ.get(Env.REPLACED_PID) != str(os.getpid()),
         force_sample=_is_forced(environ),
-        message=environ.get(Env.MESSAGE) or None,
+        message=_text_in(environ, Env.MESSAGE),
         origin=origin,
         is_implicit=origin.run_id is None and (run_id is None or "run" in defaults),
         has_default_job=not is_given and origin.job is None,
@@ -443,14 +443,24 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
 
 
 def _checked_message(caller: str, message: str | None) -> str | None:
-    if message is not None and not (isinstance(message, str) and message.strip()):
+    if message is not None and not (isinstance(message, str) and _has_text(message)):
         msg = f"{caller}: the message must be a non-empty string"
         raise ConfigurationError(msg)
     return message
 
 
 def _inherited_message(parent: RunContext | None) -> str | None:
-    return parent.message if parent is not None else os.environ.get(Env.MESSAGE) or None
+    return parent.message if parent is not None else _text_in(os.environ, Env.MESSAGE)
+
+
+def _text_in(environ: Mapping[str, str], name: str) -> str | None:
+    """Return a variable's text; None if it is blank, so that blanks do not pass for a required value."""
+    text = environ.get(name)
+    return text if text is not None and _has_text(text) else None
+
+
+def _has_text(text: str) -> bool:
+    return any(char.isprintable() and not char.isspace() for char in text)
 
 
 def _inherits_force(parent: RunContext | None) -> bool:
