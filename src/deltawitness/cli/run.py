@@ -22,6 +22,7 @@ from deltawitness.cli.run_span import RunSpanExport, offer_run_span_export
 from deltawitness.events_file import read_events
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision
+from deltawitness.locations import strip_credentials
 from deltawitness.redaction import redact_label
 from deltawitness.report.failures import failed_rows
 from deltawitness.report.summary import print_summary, print_trace, summarize
@@ -176,5 +177,9 @@ def _ending_notes(code: int) -> list[str]:
 
 
 def _ledger_notes(ledger: RunLedger, run_id: str) -> list[str]:
-    where = ledger.shown
-    return [] if where is None else [f"ledger {where}: deltawitness show {run_id}"]
+    if ledger.root is None:
+        return []
+    if ledger.shown is None:
+        folder = strip_credentials(ledger.root)
+        return [f"no ledger: {folder} cannot be created; set {Env.ROOT} to another location"]
+    return [f"ledger {ledger.shown}: deltawitness show {run_id}"]
