@@ -195,7 +195,7 @@ def test_a_program_outside_any_system_has_the_commit_of_its_repository(tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--job", "load of https://ann:hunter2@host/x"]])
 def test_the_job_on_the_service_and_in_the_summary_has_no_password(tmp_path, options):
-    """`service.name` and the printed name are redacted as the job in the commit and in the ledger is."""
+    """Neither `service.name` nor the printed name has a secret; both have the rest of the job's name."""
     done = run(
         tmp_path,
         *options,
@@ -207,4 +207,4 @@ def test_the_job_on_the_service_and_in_the_summary_has_no_password(tmp_path, opt
     assert done.returncode == 0, done.stderr
     assert '"service.name": "' in done.stdout
     assert "hunter2" not in done.stdout + done.stderr
-    assert "[uri]" in done.stderr.partition("\n")[0]
+    assert "https://host/x" in done.stderr.partition("\n")[0]
