@@ -400,6 +400,7 @@ def test_a_task_that_raises_is_a_span_without_its_words(delta_telemetry):
         ("token=hunter2, retry in 3 s", "[secret], retry in 3 s"),
         ("Authorization: Bearer abcdefgh", "Authorization: [secret]"),
         ("\x1b[31mred\x1b[0m", "red"),
+        ("NUL \0, BEL \a and ESC \x1b in a\tline\n", "NUL , BEL and ESC in a line"),
     ],
 )
 def test_the_ledger_keeps_what_helps(text, stored):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -61,6 +62,14 @@ def test_the_commit_of_another_working_tree(repository, tmp_path):
 def test_a_repository_that_cannot_be_read_has_no_commit(repository, text):
     """A branch without a commit, and a damaged file."""
     (repository / ".git/HEAD").write_text(text)
+    assert git_commit(str(repository)) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO on this platform")
+def test_a_fifo_in_a_repository_does_not_block(repository):
+    """To open a FIFO for reading waits until a writer opens it."""
+    (repository / ".git/HEAD").unlink()
+    os.mkfifo(repository / ".git/HEAD")
     assert git_commit(str(repository)) is None
 
 

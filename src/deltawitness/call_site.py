@@ -6,6 +6,7 @@ absolute path, so it has no home directory in it.
 
 from __future__ import annotations
 
+import ntpath
 import os
 import sys
 from typing import NamedTuple
@@ -86,15 +87,21 @@ def _name_of(file: str) -> str | None:
     >>> _name_of("/x/lib/python3.11/site-packages/polars/io.py"), _name_of("<frozen runpy>")
     (None, None)
     """
-    if file.startswith("<"):
+    if not file or file.startswith("<"):
         return _name_of_text(file)
     if file.startswith(_OWN):
         return None
+    # A function that was pickled on Windows, for example by a client of Dask or Ray.
+    is_from_windows = os.sep == "/" and ntpath.splitdrive(file)[0] != ""
+    if is_from_windows:
+        file = file.replace("\\", "/")
     for packages in _PACKAGES:
         _, found, rest = file.replace(os.sep, "/").rpartition(packages)
         if found:
             top = rest.partition("/")[0].removesuffix(".py")
             return None if top in _LIBRARIES else rest
+    if is_from_windows:
+        return file.rpartition("/")[2]
     path = os.path.abspath(file)  # noqa: PTH100 - text, not a file
     if path.startswith(_STANDARD):
         return None

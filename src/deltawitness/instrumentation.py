@@ -16,7 +16,8 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
 from deltawitness.datafusion_pairs import required_engines
 from deltawitness.delta_rs.install import install, install_for_proxies, uninstall
 from deltawitness.events_file import EventsFile
-from deltawitness.extras import require
+from deltawitness.exceptions import MissingExtraError
+from deltawitness.extras import is_installed, require
 from deltawitness.observe import Observer
 from deltawitness.propagation import SESSIONS, Propagation
 from deltawitness.run import adopt_run
@@ -162,17 +163,34 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
         """Return the engine versions whose plans and patched methods are tested, and the SQL tokenizer."""
         return required_engines()
 
-    def _instrument(self, **others: Any) -> None:
-        """Patch the classes of DataFusion.
+    def instrument(self, **kwargs: Any) -> None:
+        """Patch the classes of DataFusion from now on.
+
+        With a pair of DataFusion and deltalake that is not supported, nothing is patched and OpenTelemetry
+        logs the requirement that is not met.
 
         Args:
-            **others: keywords of other instrumentors. Providers, settings and sinks are those of
+            **kwargs: keywords of other instrumentors. Providers, settings and sinks are those of
                 :class:`DeltaLakeInstrumentor`, or the global providers and the environment's settings.
+                With `skip_dep_check`, which `opentelemetry-instrument` sets, a missing package is logged.
+                The versions are checked all the same, because a session of an unsupported pair cannot work.
 
         Raises:
             MissingExtraError: DataFusion or sqlglot is not installed (extra `datafusion`).
         """
-        require("DataFusionInstrumentor", "datafusion", "sqlglot")
+        is_loaded_by_opentelemetry = kwargs.pop("skip_dep_check", False)
+        try:
+            require("DataFusionInstrumentor", "datafusion", "sqlglot")
+        except MissingExtraError as error:
+            if not is_loaded_by_opentelemetry:
+                raise
+            level = logging.WARNING if is_installed("datafusion") else logging.DEBUG
+            _logger.log(level, "sessions are not observed: %s", error)
+            return
+        super().instrument(**kwargs)
+
+    def _instrument(self, **others: Any) -> None:
+        """Patch the classes of DataFusion, after :meth:`instrument` has checked what is installed."""
         from deltawitness.session.patches import DataFusionPatches  # noqa: PLC0415 - heavy
 
         _warn_of_unknown_keywords(others.keys() - _DELTA_RS_KEYWORDS)

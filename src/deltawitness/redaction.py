@@ -47,7 +47,7 @@ CAST_PLACEHOLDER = "cast value ? "
 _PLACEHOLDERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), placeholder)
     for pattern, placeholder in (
-        (r"\x1b\[[0-9;]*[A-Za-z]", ""),
+        (r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0e-\x1b\x7f]", ""),
         # A preview of rows: everything from its first line to the end.
         (r"(?is)preview of invalid data.*", "[rows]"),
         (r"(?s)\+-[-+]*\+.*", "[rows]"),

@@ -113,5 +113,9 @@ def _commit_or_none(text: str) -> str | None:
 
 
 def _read(directory: str, name: str) -> str:
-    with open(os.path.join(directory, name), encoding="utf-8") as file:  # noqa: PTH118, PTH123 - as above
+    path = os.path.join(directory, name)  # noqa: PTH118 - as above
+    if not os.path.isfile(path):  # noqa: PTH113 - as above
+        msg = f"{name} is not a file"  # opening a FIFO would block the program's write
+        raise OSError(msg)
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
         return file.read(_READ_LIMIT).strip()

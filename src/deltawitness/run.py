@@ -32,9 +32,11 @@ from deltawitness.run_context import (
 from deltawitness.run_origin import process_origin
 from deltawitness.run_variables import (
     cache_context_from_environment,
+    has_text,
     is_forced,
     run_from_environment,
     run_id_in,
+    text_in,
 )
 from deltawitness.semconv import CacheScope, Env
 
@@ -301,14 +303,14 @@ class run:  # noqa: N801 - used as `with run(...)` and `@run(...)`, where the lo
 
 
 def _checked_message(caller: str, message: str | None) -> str | None:
-    if message is not None and not (isinstance(message, str) and message.strip()):
+    if message is not None and not (isinstance(message, str) and has_text(message)):
         msg = f"{caller}: the message must be a non-empty string"
         raise ConfigurationError(msg)
     return message
 
 
 def _inherited_message(parent: RunContext | None) -> str | None:
-    return parent.message if parent is not None else os.environ.get(Env.MESSAGE) or None
+    return parent.message if parent is not None else text_in(os.environ, Env.MESSAGE)
 
 
 def _inherits_force(parent: RunContext | None) -> bool:

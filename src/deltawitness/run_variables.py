@@ -12,7 +12,14 @@ from deltawitness.run_context import NO_CACHE_CONTEXT, RUN_ID_FORM, CacheContext
 from deltawitness.run_origin import process_origin
 from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, CacheScope, Env
 
-__all__ = ["cache_context_from_environment", "is_forced", "run_from_environment", "run_id_in"]
+__all__ = [
+    "cache_context_from_environment",
+    "has_text",
+    "is_forced",
+    "run_from_environment",
+    "run_id_in",
+    "text_in",
+]
 
 
 def cache_context_from_environment(environ: Mapping[str, str]) -> CacheContext:
@@ -41,7 +48,7 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         ConfigurationError: the variable of the run id or of the sampling flag is invalid.
     """
     run_id, origin = run_id_in(environ), process_origin()
-    given = environ.get(Env.JOB) or None
+    given = text_in(environ, Env.JOB)
     defaults = _defaults_in(environ, run_id, given)
     is_given = given is not None and "job" not in defaults
     job = given if is_given else origin.job or given
@@ -51,11 +58,22 @@ def run_from_environment(environ: Mapping[str, str]) -> RunContext:
         traceparent=environ.get(Env.TRACEPARENT) or None,
         is_joined=run_id is not None and environ.get(Env.REPLACED_PID) != str(os.getpid()),
         force_sample=is_forced(environ),
-        message=environ.get(Env.MESSAGE) or None,
+        message=text_in(environ, Env.MESSAGE),
         origin=origin,
         is_implicit=origin.run_id is None and (run_id is None or "run" in defaults),
         has_default_job=not is_given and origin.job is None,
     )
+
+
+def text_in(environ: Mapping[str, str], name: str) -> str | None:
+    """Return a variable's text; None if it is blank, so that blanks do not pass for a required value."""
+    text = environ.get(name)
+    return text if text is not None and has_text(text) else None
+
+
+def has_text(text: str) -> bool:
+    """Return whether a text has a printable character that is not a space."""
+    return any(char.isprintable() and not char.isspace() for char in text)
 
 
 def _defaults_in(environ: Mapping[str, str], run_id: str | None, job: str | None) -> str:

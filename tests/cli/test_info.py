@@ -46,4 +46,5 @@ def test_an_invalid_setting_does_not_end_the_command(monkeypatch):
     monkeypatch.setenv(Env.QUEUE_SIZE, "many")
     done = invoke("info")
     assert done.exit_code == 0
-    assert "DELTAWITNESS_QUEUE_SIZE  expected an integer from 1 to 10000000 (env)" in done.stdout
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "DELTAWITNESS_QUEUE_SIZE expected an integer from 1 to 10000000 (env)" in lines

@@ -142,3 +142,14 @@ def test_a_program_killed_inside_its_first_write_has_a_run(tmp_path):
     assert run(tmp_path, IN_THE_MIDDLE).returncode == -signal.SIGKILL
     (row,) = Ledger(tmp_path / ".deltawitness").runs().to_pylist()
     assert (row["status"], row["exit_code"], row["writes"]) == ("error", -9, 0)
+
+
+@pytest.mark.slow
+def test_the_summary_says_that_the_ledger_cannot_be_created(tmp_path):
+    """A file is where the root should be. The program's writes and its exit code are those without a ledger."""
+    (tmp_path / "file").touch()
+    root = str(tmp_path / "file/root")
+    done = run(tmp_path, LOAD, **{Env.ROOT: root})
+    assert done.returncode == 0
+    expected = f"no ledger: {root} cannot be created; set DELTAWITNESS_ROOT to another location"
+    assert done.stderr.splitlines()[-1] == expected

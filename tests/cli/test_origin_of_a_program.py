@@ -190,3 +190,21 @@ def test_a_program_outside_any_system_has_the_commit_of_its_repository(tmp_path)
     )
     named = run(tmp_path, "--job", "nightly", **variables, DELTAWITNESS_REQUIRE="job,run")
     assert named.returncode == 0, named.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--job", "load of https://ann:hunter2@host/x"]])
+def test_the_job_on_the_service_and_in_the_summary_has_no_password(tmp_path, options):
+    """Neither `service.name` nor the printed name has a secret; both have the rest of the job's name."""
+    done = run(
+        tmp_path,
+        *options,
+        **{**CI, "GITHUB_WORKFLOW": "https://ann:hunter2@host/x"},
+        OTEL_TRACES_EXPORTER="console",
+        OTEL_METRICS_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"service.name": "' in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+    assert "https://host/x" in done.stderr.partition("\n")[0]

@@ -185,8 +185,18 @@ def test_unknown_keywords_of_instrument_are_named_once(monkeypatch, caplog):
         (["/usr/bin/env", "A=1", "B=2", "./load.sh"], "load"),
         (["env", "-u", "A", "TOKEN=secret", "python", "-m", "pk.job"], "env"),
         (["env", "TOKEN=secret"], "env"),
+        (["nohup", "env", "A=1", "opentelemetry-instrument", "python", "load.py"], "load"),
+        (["nice", "-n", "5", "python", "load.py"], "nice"),
+        (["python", "-", "secret"], "python"),
+        (["python.exe", "-B", "load.py", "secret"], "load"),
+        (["bash", "-euo", "pipefail", "load.sh", "secret"], "load"),
+        (["bash", "-s", "secret"], "bash"),
+        (["bash"], "bash"),
+        (["./tool", "https://user:secret@host"], "tool"),
+        (["/opt/tool.sh", "-t", "secret"], "tool"),
+        (["dbt", "run"], "dbt"),
     ],
 )
 def test_a_job_is_named_after_its_module_or_script(command, name):
-    """The name never contains the text of a `-c` program, or a variable that `env` sets."""
+    """The name never contains the text of a `-c` program, an argument, or a variable that `env` sets."""
     assert job_name(command) == name

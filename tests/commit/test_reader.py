@@ -58,10 +58,11 @@ def test_a_missing_version_is_an_error(table):
         read_commit_metadata(table, 9)
 
 
-def test_a_location_without_a_table_is_an_error(tmp_path):
+@pytest.mark.parametrize("version", [None, 0])
+def test_a_location_without_a_table_is_an_error(tmp_path, version):
     """The error says that there is no Delta log."""
     with pytest.raises(CommitNotFoundError, match="there is no Delta log"):
-        read_commit_metadata(tmp_path / "nothing")
+        read_commit_metadata(tmp_path / "nothing", version)
 
 
 def test_history_is_newest_first_and_limited(table):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,11 +33,12 @@ from deltawitness import (
     run,
     suppressed,
 )
-from deltawitness.commit.private_api import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
+from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import ConfigurationError, RequirementError
 from deltawitness.run_context import RunContext
 from deltawitness.run_origin import RunOrigin
+from deltawitness.run_variables import run_from_environment
 from deltawitness.semconv import Env, ErrorType
 from deltawitness.testing import capture_writes
 
@@ -189,6 +191,19 @@ def test_a_write_with_a_message_is_made(uri, case):
             write_deltalake(uri, DATA, mode="append")
     assert [event.message for event in writes.events] == ["first", "second"]
     assert all(not isinstance(event.outcome, Failed) for event in writes.events)
+
+
+@pytest.mark.parametrize("message", ["", "  ", "\n\t", "\0\x1b"])
+def test_a_message_has_text(message):
+    """A message of blanks or control characters is an error in code, and is unset in the environment."""
+    for opener in (partial(run, "load"), cache_context):
+        with (
+            pytest.raises(ConfigurationError, match="the message must be a non-empty string"),
+            opener(message=message),
+        ):
+            pass
+    assert run_from_environment({Env.MESSAGE: message}).message is None
+    assert run_from_environment({Env.MESSAGE: " x "}).message == " x "
 
 
 def test_a_run_must_be_opened(uri):

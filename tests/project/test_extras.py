@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -149,6 +150,23 @@ def test_a_missing_package_is_an_import_error(monkeypatch):
     assert raised.value.name == "sqlglot"
 
 
+@pytest.mark.parametrize(
+    ("package", "level"), [("datafusion", logging.DEBUG), ("sqlglot", logging.WARNING)]
+)
+def test_opentelemetry_instrument_works_without_the_extra(monkeypatch, caplog, package, level):
+    """A raised error would make the command print a traceback at the start of each program."""
+    monkeypatch.setitem(sys.modules, package, None)
+    instrumentor = deltawitness.DataFusionInstrumentor()
+    with caplog.at_level(logging.DEBUG, "deltawitness"):
+        instrumentor.instrument(skip_dep_check=True)
+    assert not instrumentor.is_instrumented_by_opentelemetry
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info) == (level, None)
+    assert record.getMessage().endswith("install deltawitness[datafusion]")
+    with pytest.raises(MissingExtraError, match=r"^DataFusionInstrumentor needs "):
+        instrumentor.instrument()
+
+
 def test_a_package_inside_a_missing_one_is_not_installed():
     """The outer package need not be there."""
     assert not is_installed("no_such_package.inside")
@@ -207,6 +225,17 @@ def test_the_instrumentor_requires_the_pair_of_the_installed_datafusion(
     installed(monkeypatch, datafusion=datafusion, deltalake="1.6.6")
     requirements = deltawitness.DataFusionInstrumentor().instrumentation_dependencies()
     assert f"deltalake {deltalake}" in requirements
+
+
+@pytest.mark.parametrize("options", [{}, {"skip_dep_check": True}], ids=["program", "command"])
+def test_the_instrumentor_leaves_sessions_of_another_pair_alone(monkeypatch, caplog, options):
+    """`opentelemetry-instrument` skips the check of versions; a patched session could not be created."""
+    installed(monkeypatch, datafusion="54.0.0", deltalake="1.6.6")
+    instrumentor = deltawitness.DataFusionInstrumentor()
+    instrumentor.instrument(**options)
+    assert not instrumentor.is_instrumented_by_opentelemetry
+    (record,) = caplog.records
+    assert "only instruments" in record.getMessage()
 
 
 def test_the_extra_admits_every_pair():

@@ -103,6 +103,20 @@ def test_every_test_that_the_guide_names_exists():
     assert named <= defined
 
 
+def test_the_names_in_recipes_exist():
+    """A function, a constant or a class in CONTRIBUTING.md is in the code, or the recipe adds it: see the last line."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    files = [path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py")]
+    known = set(re.findall(r"\w+", "\n".join(path.read_text() for path in files)))
+    added = "\n".join(re.findall(r"^ *\+(.*)$", text, re.MULTILINE))
+    named = {
+        *re.findall(r"`(?:\w+\.)*(\w+)\(\)`", text),
+        *re.findall(r"`([A-Z_]{4,})`", text),
+        *re.findall(r"\b([A-Za-z_]\w*)[(.]", added),
+    }
+    assert named <= known | {"path_command", "DELTAWITNESS_MERGES_PENDING"}
+
+
 def test_the_page_of_metrics_names_every_instrument():
     """An instrument that is added to the code is added to the page, and none is only on the page."""
     source = (ROOT / "src/deltawitness/semconv.py").read_text()

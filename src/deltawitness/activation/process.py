@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 
 import wrapt
 
 from deltawitness.activation import is_disabled, report_not_exported
+from deltawitness.exceptions import MissingExtraError
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.internal_errors import report
 from deltawitness.propagation.environment import child_environment
@@ -19,6 +21,8 @@ from deltawitness.telemetry.run_span_file import accept_offer
 from deltawitness.telemetry.sdk import configure_sdk
 
 __all__ = ["observe_process"]
+
+_logger = logging.getLogger(__name__)
 
 
 def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> None:
@@ -49,6 +53,8 @@ def _observe_sessions() -> None:
         return
     try:
         instrumentor.instrument()
+    except MissingExtraError as error:  # a program with DataFusion, but without the extra
+        _logger.warning("sessions are not observed: %s", error)
     except Exception as error:  # noqa: BLE001 - an internal error must not stop the program
         report("activation", error)
 

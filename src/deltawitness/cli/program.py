@@ -29,49 +29,74 @@ _FORWARDED = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 """Names of the signals that are passed on, where the platform has them."""
 
 
-_PYTHON = re.compile(r"(python|pypy)[0-9.]*")
+_PYTHON = re.compile(r"(python|pypy)[0-9.]*w?(\.exe)?")
+_SHELL = re.compile(r"(ba|da|k|z)?sh(\.exe)?")
 
-_OPTIONS_WITH_VALUE = frozenset({"-W", "-X", "--check-hash-based-pycs"})
-"""Options of the interpreter whose value is the next argument."""
+_LAUNCHERS = frozenset({"env", "nice", "nohup", "opentelemetry-instrument", "setsid", "time"})
+"""Commands whose arguments are another command."""
+
+_LONG_OPTIONS_WITH_VALUE = frozenset({"--check-hash-based-pycs", "--init-file", "--rcfile"})
+"""Long options of Python and of shells whose value is the next argument."""
 
 
 def job_name(command: list[str]) -> str:
     """Return the default job name of a command line.
 
-    For a Python program it is the name of its module or script. With `-c` it is the name of the
-    interpreter or shell, never the text of the program. The variables that `env` sets are skipped:
-    their values may be secrets.
+    For Python and a shell it is the name of the module or script, or that of the interpreter if the program
+    is text (`-c`) or standard input. For every other command it is the command's name. It is never taken
+    from an argument of the program or from a variable that `env` sets: these may be secrets.
 
     >>> job_name(["python3", "-m", "pk.job"]), job_name(["python", "jobs/load.py", "x"])
     ('pk.job', 'load')
     >>> job_name(["python3.11", "-c", "import x"]), job_name(["/usr/bin/env", "./load.sh"])
     ('python', 'load')
-    >>> job_name(["env", "TOKEN=x", "python", "-m", "pk.job"])
-    'pk.job'
+    >>> (
+    ...     job_name(["env", "TOKEN=x", "python", "-m", "pk.job"]),
+    ...     job_name(["load", "https://user:password@host"]),
+    ... )
+    ('pk.job', 'load')
     """
-    command = _without_env(command)
-    is_python = _PYTHON.fullmatch(Path(command[0]).name) is not None
-    name = "python" if is_python else Path(command[0]).stem or "program"
-    words = iter(command[1:])
-    for word in words:
-        option = word[:1] == "-" and word[1:2] != "-"
-        if is_python and option and word.endswith("m"):
-            return next(words, name)
-        if option and word.endswith("c"):
-            return name
-        if is_python and word in _OPTIONS_WITH_VALUE:
-            next(words, None)
-        elif not word.startswith("-"):
-            return Path(word).stem or name
+    command = _without_launchers(command)
+    program = Path(command[0])
+    if _PYTHON.fullmatch(program.name):
+        return _name_in(command[1:], text="c", module="m", value="WX") or "python"
+    name = program.stem or "program"
+    if _SHELL.fullmatch(program.name):
+        return _name_in(command[1:], text="cs", module="", value="oO") or name
     return name
 
 
-def _without_env(command: list[str]) -> list[str]:
-    """Return the command that `env` runs; the command itself if it is another program or has options."""
-    if Path(command[0]).name != "env":
-        return command
-    words = list(dropwhile(_is_assignment, command[1:]))
-    return words if words and not words[0].startswith("-") else command[:1]
+def _name_in(arguments: list[str], *, text: str, module: str, value: str) -> str:
+    """Return the name of the module or script that an interpreter runs; empty if there is none.
+
+    Args:
+        arguments: the interpreter's arguments.
+        text: last letters of options after which the program is text or standard input.
+        module: last letters of options whose value is a module.
+        value: last letters of options whose value is the next argument.
+    """
+    words = iter(arguments)
+    for word in words:
+        is_option = word[:1] == "-" and word[1:2] != "-"
+        if word == "-" or (is_option and word[-1] in text):
+            return ""
+        if is_option and word[-1] in module:
+            return next(words, "")
+        if word in _LONG_OPTIONS_WITH_VALUE or (is_option and word[-1] in value):
+            next(words, None)
+        elif not word.startswith("-"):
+            return Path(word).stem
+    return ""
+
+
+def _without_launchers(command: list[str]) -> list[str]:
+    """Return the command that launchers run; that of a launcher if its options are in between."""
+    while Path(command[0]).name in _LAUNCHERS:
+        words = list(dropwhile(_is_assignment, command[1:]))
+        if not words or words[0].startswith("-"):
+            return command[:1]
+        command = words
+    return command
 
 
 def _is_assignment(word: str) -> bool:

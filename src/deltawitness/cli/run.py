@@ -22,6 +22,8 @@ from deltawitness.cli.run_span import RunSpanExport, offer_run_span_export
 from deltawitness.events_file import read_events
 from deltawitness.ids_and_clock import new_id
 from deltawitness.ledger.spool.supervisor import ProcessEnd, Supervision
+from deltawitness.locations import strip_credentials
+from deltawitness.redaction import redact_message
 from deltawitness.report.failures import failed_rows
 from deltawitness.report.summary import print_summary, print_trace, summarize
 from deltawitness.run_origin import process_origin
@@ -90,7 +92,7 @@ def run_command(
         has_written = ledger.drain(end, job, has_written=bool(events)) > 0 or bool(events)
         run_span.wait()
         supervision.close()
-    summary, failed = summarize(run_id, job, events), failed_rows(events)
+    summary, failed = summarize(run_id, redact_message(job), events), failed_rows(events)
     exports = export_notes(
         summary.traces, os.environ, run_span, reason, has_events=bool(events), is_shown=show_trace
     )
@@ -159,12 +161,12 @@ _NOT_LOADED = (
 
 
 def _service_name(job: str) -> dict[str, str]:
-    """Return the variable that sets `service.name` to the job's name, unless the environment sets it."""
+    """Return the variable that sets `service.name` to the job; none if the environment sets it."""
     attributes = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     names = [pair.partition("=")[0].strip() for pair in attributes.split(",")]
     if os.environ.get("OTEL_SERVICE_NAME") or "service.name" in names:
         return {}
-    return {"OTEL_SERVICE_NAME": job}
+    return {"OTEL_SERVICE_NAME": redact_message(job)}
 
 
 def _ending_notes(code: int) -> list[str]:
@@ -175,5 +177,9 @@ def _ending_notes(code: int) -> list[str]:
 
 
 def _ledger_notes(ledger: RunLedger, run_id: str) -> list[str]:
-    where = ledger.shown
-    return [] if where is None else [f"ledger {where}: deltawitness show {run_id}"]
+    if ledger.root is None:
+        return []
+    if ledger.shown is None:
+        folder = strip_credentials(ledger.root)
+        return [f"no ledger: {folder} cannot be created; set {Env.ROOT} to another location"]
+    return [f"ledger {ledger.shown}: deltawitness show {run_id}"]

@@ -106,7 +106,7 @@ def read_commit_metadata(
     if number is None or raw is None:
         msg = (
             "there is no Delta log"
-            if number is None
+            if number is None or _last(log) is None
             else f"the table's log does not hold commit {number}"
         )
         raise CommitNotFoundError(msg)

@@ -93,7 +93,7 @@ def _names_of(variable: Env) -> tuple[Env, ...]:
 
 
 def _shown(variable: Env, value: object, *, paths: bool) -> str | None:
-    """Return a setting's value in a form without secrets."""
+    """Return a setting's value in a form without secrets and without the name of a person."""
     match value:
         case None:
             return None
@@ -106,7 +106,7 @@ def _shown(variable: Env, value: object, *, paths: bool) -> str | None:
         case bool():
             return str(value).lower()
         case _:
-            return str(value)
+            return SET if variable is Env.AUTHOR else str(value)
 
 
 def kind_of_location(location: str) -> str:

@@ -18,7 +18,8 @@ _HINTS = {
     ),
     Requirement.JOB: f"name the job with deltawitness.run(job), `deltawitness run --job` or {Env.JOB}",
     Requirement.MESSAGE: (
-        f"give one with deltawitness.run(job, message=...), cache_context(message=...) or {Env.MESSAGE}"
+        f"give one with deltawitness.run(job, message=...), cache_context(message=...),"
+        f" `deltawitness run --message` or {Env.MESSAGE}"
     ),
 }
 
