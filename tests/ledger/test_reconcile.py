@@ -51,7 +51,9 @@ from helpers.reconcile_parts import (
 NOT_IN_COMMITS = {
     "event_time",
     "event_date",
-    "job",
+    "code_file",
+    "code_function",
+    "code_line",
     "reason",
     "duration_ms",
     "error_type",

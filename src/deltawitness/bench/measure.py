@@ -223,7 +223,7 @@ _REMOVED_VARIABLES = (
 )
 
 
-def _environment(sources: Path | None) -> dict[str, str]:
+def _environment(sources: Path | None = None) -> dict[str, str]:
     """Return the environment of a variant: this one without instrumentation, run and ledger."""
     removed = set(_REMOVED_VARIABLES)
     environment = {name: value for name, value in os.environ.items() if name not in removed}
