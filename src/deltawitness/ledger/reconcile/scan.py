@@ -15,13 +15,15 @@ their spools contain, (3) the inventory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.commit.parallel import LogReaders
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.drain.drain import GRACE
 from deltawitness.ledger.drain.recorder import recorder_of
@@ -94,8 +96,8 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         since=None if since is None else int(since.timestamp() * 1000),
         unreadable=unreadable,
     )
-    for target in targets:
-        scan.read(target, before, full=full, progress=progress or _ignore_progress)
+    with LogReaders() as readers:
+        scan.read(targets, before, readers, full=full, progress=progress or _ignore_progress)
     waiting, has_grace = _writes_in_progress(root, spools)
     # Opened again: it now has the rows that were drained before the spools were read.
     inventory = root.open_table(INVENTORY)
@@ -138,32 +140,76 @@ class ReconcileScan:
     watermarks: dict[str, int] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
     _planned: set[str] = field(default_factory=set)
+    _inventory_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Threads that read logs query the inventory one at a time: an open table is not safe to share."""
 
     # --- reading -------------------------------------------------------------------------------------
 
     def read(
-        self, target: Target, inventory: DeltaTable | None, *, full: bool, progress: Progress
+        self,
+        targets: Sequence[Target],
+        inventory: DeltaTable | None,
+        readers: LogReaders,
+        *,
+        full: bool,
+        progress: Progress,
     ) -> None:
-        """Read a table's log; record a table that cannot be read as a finding."""
-        try:
-            log = target.log()
-            versions = versions_in(log)
-            if not versions:
+        """Read the logs of tables; record a table that cannot be read as a finding.
+
+        Args:
+            targets: the tables.
+            inventory: the inventory; None if it does not exist.
+            readers: the threads that read remote logs.
+            full: read the logs from version 0 instead of the watermarks.
+            progress: called with the number of commits read, by one thread at a time.
+        """
+        lock = threading.Lock()
+
+        def show(table: str, done: int, of: int) -> None:
+            with lock:
+                progress(table, done, of)
+
+        def read(target: Target) -> LogRead | UnreadableTable | None:
+            try:
+                return self._log_of(target, inventory, readers, full=full, progress=show)
+            except Exception as error:  # noqa: BLE001 - any failure to read is a finding
+                text = redact_text(str(error), location=target.location)
+                return UnreadableTable(target.uri, text)
+
+        is_remote = any(target.is_remote for target in targets)
+        found = readers.map(read, targets, is_remote=is_remote)
+        for target, result in zip(targets, found, strict=True):
+            if isinstance(result, LogRead):
+                self.logs.append(result)
+            elif result is None:
                 self._record_missing_log(target)
-                return
-            incarnation = incarnation_of(target, log, versions)
+            else:
+                self.unreadable.append(result)
+
+    def _log_of(
+        self,
+        target: Target,
+        inventory: DeltaTable | None,
+        readers: LogReaders,
+        *,
+        full: bool,
+        progress: Progress,
+    ) -> LogRead | None:
+        """Return the new part of a table's log; None if there is no log."""
+        log = target.log()
+        versions = versions_in(log)
+        if not versions:
+            return None
+        incarnation = incarnation_of(target, log, versions)
+        with self._inventory_lock:
             start = 0 if full else watermark_of(inventory, target.uri, incarnation.guid)
             if start > versions[-1] + 1:
                 start = 0  # the log is shorter than at the watermark, which is invalid
-            found = LogRead(target, incarnation.guid, incarnation.created_ms, start, versions)
             is_long = versions[-1] - start > MANY_COMMITS
             rows = indexed_ids(inventory, target.uri) if is_long else set()
-            read_log(found, log, lambda ids: not rows.isdisjoint(ids), progress)
-        except Exception as error:  # noqa: BLE001 - any failure to read is a finding
-            text = redact_text(str(error), location=target.location)
-            self.unreadable.append(UnreadableTable(target.uri, text))
-        else:
-            self.logs.append(found)
+        found = LogRead(target, incarnation.guid, incarnation.created_ms, start, versions)
+        read_log(found, log, lambda ids: not rows.isdisjoint(ids), progress, readers)
+        return found
 
     def _record_missing_log(self, target: Target) -> None:
         if target.is_requested:

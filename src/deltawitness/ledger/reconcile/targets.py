@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from deltawitness.commit.discovery import ListingError, find_tables
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.ledger.reconcile.findings import UnreadableTable
@@ -17,6 +18,7 @@ from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.locations import local_path
+from deltawitness.redaction import redact_text
 from deltawitness.semconv import LEDGER_DIRECTORY, OPERATION_REGISTER, Operation
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ class Target:
     storage_options: dict[str, str] | None = field(default=None, repr=False)
     is_requested: bool = True
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is on an object store."""
+        return local_path(self.location) is None
+
     def log(self) -> CommitLog:
         """Return its log; nothing is read yet."""
         return open_log(self.location, self.storage_options)
@@ -56,7 +63,7 @@ def targets_of(
     Args:
         root: location of the ledger; its own tables are left out.
         inventory: supplies the tables if the caller names none.
-        tables: URIs, globs of local paths, or open tables.
+        tables: locations of tables, prefixes, globs, or open tables.
     """
     unreadable: list[UnreadableTable] = []
     found: dict[str, Target] = {}
@@ -100,29 +107,22 @@ def _from_caller(
             yield Target(ledger_uri(table.table_uri), table.table_uri, storage_options_of(table))
             continue
         text = os.fspath(table)
-        locations = list(_locations(text))
-        if not locations:
-            unreadable.append(UnreadableTable(text, "no Delta table matches"))
+        options = _options_for(root, text)
+        found = find_tables(text, options)
+        unreadable += map(_unlisted, found.errors)
+        locations = found.tables
+        if not (found.tables or found.errors):
+            if glob.has_magic(text):
+                unreadable.append(UnreadableTable(text, "no Delta table matches"))
+            else:
+                locations = (text,)  # reading it reports that there is no log
         for location in locations:
-            yield Target(ledger_uri(location), location, _options_for(root, location))
+            yield Target(ledger_uri(location), location, options)
 
 
-def _locations(text: str) -> Iterator[str]:
-    """Yield the locations that a text names: the text itself, or tables that match it as a glob."""
-    path = local_path(text)
-    if path is None:
-        yield text
-        return
-    path = os.path.abspath(path)  # noqa: PTH100 - text, which Path.absolute would leave its `..` in
-    if not glob.has_magic(path) or _is_table(path):
-        yield path
-        return
-    matches = glob.iglob(path, recursive=True)  # noqa: PTH207 - the pattern is an absolute path
-    yield from sorted({match.rstrip("/") for match in matches if _is_table(match)})
-
-
-def _is_table(path: str) -> bool:
-    return os.path.isdir(os.path.join(path, "_delta_log"))  # noqa: PTH112, PTH118 - text, as above
+def _unlisted(error: ListingError) -> UnreadableTable:
+    text = redact_text(error.text, location=error.location)
+    return UnreadableTable(ledger_uri(error.location), text)
 
 
 def _options_for(root: LedgerRoot, location: str) -> dict[str, str] | None:
