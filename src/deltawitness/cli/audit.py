@@ -19,7 +19,7 @@ from deltawitness.cli.console import (
     print_error,
     print_json,
 )
-from deltawitness.cli.ledger_option import RootOption, any_ledger
+from deltawitness.cli.ledger_option import TABLES_HELP, RootOption, any_ledger
 from deltawitness.commit import CommitMetadata
 from deltawitness.commit.parallel import LogReaders
 from deltawitness.commit.reader import parse_commit
@@ -47,7 +47,7 @@ REQUIRED = (
 
 
 def audit_command(
-    tables: Annotated[list[str], typer.Argument(help="Table paths or URIs; globs allowed.")],
+    tables: Annotated[list[str], typer.Argument(help=TABLES_HELP)],
     since_version: Annotated[
         int, typer.Option(min=0, metavar="N", help="Only commits from this version on.")
     ] = 0,
@@ -59,7 +59,12 @@ def audit_command(
 ) -> None:
     """Check that every commit has the standard metadata. Exits 1 if any does not.
 
-    Exits 2 if a table cannot be read.
+    Exits 2 if a table or folder cannot be read.
+
+    Examples:
+    deltawitness audit 's3://lake/**' --last 20
+
+    deltawitness audit lake/orders
     """
     with exit_on_error("the tables cannot be read"):
         audited = list(_audit_tables(tables, since_version, last, root))

@@ -20,6 +20,7 @@ from deltawitness.cli.console import (
 )
 from deltawitness.cli.durations import SinceOption
 from deltawitness.cli.ledger_option import (
+    TABLES_HELP,
     RootOption,
     any_ledger,
     existing_ledger,
@@ -35,10 +36,10 @@ __all__ = ["reconcile_command"]
 
 
 def reconcile_command(
-    tables: Annotated[
-        list[str] | None, typer.Argument(help="Table paths or URIs; globs allowed.")
-    ] = None,
-    all_tables: Annotated[bool, typer.Option("--all", help="All tables in the ledger.")] = False,
+    tables: Annotated[list[str] | None, typer.Argument(help=TABLES_HELP)] = None,
+    all_tables: Annotated[
+        bool, typer.Option("--all", help="All tables in the ledger, and those below their folders.")
+    ] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Append the missing rows.")] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Read all commits, including those compared before.")
@@ -49,7 +50,13 @@ def reconcile_command(
 ) -> None:
     """Compare the ledger with the logs of tables. Exits 1 if rows are missing or wrong.
 
-    With --apply, missing rows are appended, and it exits 1 only if rows are wrong.
+    With --apply, missing rows are appended, and it exits 1 only if rows are wrong. A table or folder that
+    cannot be read counts as wrong. It exits 2 if the command line or a setting is invalid.
+
+    Examples:
+    deltawitness reconcile 's3://lake/**' --apply
+
+    deltawitness reconcile --all --root s3://lake/ledger
     """
     with exit_on_ledger_error(root, "reconciled"):
         if bool(tables) == all_tables:
@@ -57,7 +64,9 @@ def reconcile_command(
             raise CommandError(msg, MISUSED)
         ledger = existing_ledger(root) if all_tables else any_ledger(root)
         with _progress() as progress:
-            plan = ledger.reconcile(tables or None, since=since, full=full, progress=progress)
+            plan = ledger.reconcile(
+                tables or None, since=since, full=full, search=all_tables, progress=progress
+            )
         applied = _apply(root, plan.apply) if apply else None
     if as_json:
         print_json(plan_json(plan, applied))

@@ -177,16 +177,20 @@ class Ledger:
         *,
         since: datetime | None = None,
         full: bool = False,
+        search: bool = False,
         progress: Progress | None = None,
     ) -> ReconcilePlan:
         """Compare the ledger with the logs of tables; only `apply()` of the returned plan writes.
 
         Args:
-            tables: URIs, globs of local paths, or open tables; all tables in the inventory when
-                None.
+            tables: locations of tables, prefixes, globs, or open tables; all tables in the inventory
+                when None. A prefix is a location without a Delta log: it names all tables below it.
             since: skip commits before this time.
             full: read all commits in the logs; otherwise only those since the last reconcile.
-            progress: called now and then with `(table, commits read, total commits)`.
+            search: if `tables` is None, also compare the tables that are found below the folders in
+                which the tables in the inventory are.
+            progress: called now and then with `(table, commits read, total commits)`, by one thread
+                at a time; for tables on an object store that may be another thread than the caller's.
 
         Raises:
             OSError: the ledger's storage cannot be read. A log that cannot be read raises nothing;
@@ -200,6 +204,7 @@ class Ledger:
             tables,
             since=since,
             full=full,
+            search=search,
             progress=progress,
             settings=self._settings,
         )

@@ -69,6 +69,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
     *,
     since: datetime | None = None,
     full: bool = False,
+    search: bool = False,
     progress: Progress | None = None,
     settings: Settings,
 ) -> ReconcilePlan:
@@ -77,9 +78,11 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
     Args:
         root: location of the ledger.
         spools: the local folder of all spools.
-        tables: URIs, globs of local paths, or open tables; all tables in the inventory when None.
+        tables: locations of tables, prefixes, globs, or open tables; all tables in the inventory when
+            None.
         since: skip commits before this time.
         full: read the logs from version 0 instead of the watermarks.
+        search: if `tables` is None, also compare tables that are found beside those in the inventory.
         progress: called now and then with `(table, commits read, total commits)`.
         settings: whether table ids are keyed, and which table names may be recorded.
 
@@ -88,7 +91,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         DeltaError: the inventory is damaged.
     """
     before = root.open_table(INVENTORY)
-    targets, unreadable = targets_of(root, before, tables)
+    targets, unreadable = targets_of(root, before, tables, search=search)
     scan = ReconcileScan(
         root=root,
         settings=settings,
