@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from deltawitness.ledger.drain.drain import DrainResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
     from deltawitness.ledger.integrity import Finding, IntegrityResult, Problem
-    from deltawitness.ledger.ledger import Ledger
+    from deltawitness.ledger.ledger import Ledger, adopt
+    from deltawitness.ledger.reconcile.adoption import AdoptResult
     from deltawitness.ledger.reconcile.findings import (
         Difference,
         DifferingRow,
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from deltawitness.telemetry.metrics import metric_views
 
 _MODULES = {
+    "AdoptResult": "ledger.reconcile.adoption",
     "CacheCommitMetadataRequest": "commit",
     "CacheEntry": "cache.entries.listing",
     "CallSite": "call_site",
@@ -161,6 +163,7 @@ _MODULES = {
     "WriteRequest": "pipeline.pipeline",
     "WriteResult": "pipeline.pipeline",
     "WriteSink": "events",
+    "adopt": "ledger.ledger",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "diagnostics_sink": "telemetry.diagnostics",
@@ -193,6 +196,7 @@ _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 """Former public names, which stay valid."""
 
 __all__ = [
+    "AdoptResult",
     "CacheCommitMetadataRequest",
     "CacheContext",
     "CacheEntry",
@@ -264,6 +268,7 @@ __all__ = [
     "WriteResult",
     "WriteSink",
     "__version__",
+    "adopt",
     "cache_commit_metadata",
     "cache_context",
     "cache_span",

@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -32,7 +32,9 @@ from deltawitness.locations import local_path
 from deltawitness.report.reconcile import plan_json, print_plan
 from deltawitness.settings import Settings
 
-__all__ = ["reconcile_command"]
+__all__ = ["log_progress", "reconcile_command", "write_ledger"]
+
+_Result = TypeVar("_Result")
 
 
 def reconcile_command(
@@ -63,11 +65,11 @@ def reconcile_command(
             msg = "reconcile: expected either table paths or --all"
             raise CommandError(msg, MISUSED)
         ledger = existing_ledger(root) if all_tables else any_ledger(root)
-        with _progress() as progress:
+        with log_progress() as progress:
             plan = ledger.reconcile(
                 tables or None, since=since, full=full, search=all_tables, progress=progress
             )
-        applied = _apply(root, plan.apply) if apply else None
+        applied = write_ledger(root, plan.apply) if apply else None
     if as_json:
         print_json(plan_json(plan, applied))
     else:
@@ -77,17 +79,23 @@ def reconcile_command(
         raise typer.Exit(FAILED)
 
 
-def _apply(root: str | None, apply: Callable[[], int]) -> int:
+def write_ledger(root: str | None, write: Callable[[], _Result]) -> _Result:
+    """Call a function that writes to a ledger; git ignores the ledger in the default location.
+
+    Args:
+        root: the value of `--root`.
+        write: the function.
+    """
     settings = Settings.from_env()
     is_default = root is None and settings.cache_root is None
     folder = OwnFolder(local_path(absolute_root(settings)) if is_default else None)
-    count = apply()
+    result = write()
     folder.ensure_gitignore()
-    return count
+    return result
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def log_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar for each table on a terminal; yield the function that updates it."""
     from rich import progress  # noqa: PLC0415 - other commands show no progress
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from deltawitness.ledger.reconcile.findings import (
     UnreadableTable,
     UnrecordedWrite,
 )
+from deltawitness.ledger.reconcile.inferred_runs import InferredRun, infer_runs
 from deltawitness.ledger.reconcile.inventory_index import (
     index_inventory,
     indexed_ids,
@@ -47,7 +48,7 @@ from deltawitness.ledger.reconcile.watermarks import app_id, incarnation_of, wat
 from deltawitness.ledger.reconcile.writes import Write, writes_of
 from deltawitness.ledger.spool.reader import spooled_write_ids
 from deltawitness.ledger.tables.arrow import operation_rows
-from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
+from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot, Source
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.redaction import redact_text
 from deltawitness.settings import Settings
@@ -70,6 +71,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
     since: datetime | None = None,
     full: bool = False,
     search: bool = False,
+    gap: timedelta | None = None,
     progress: Progress | None = None,
     settings: Settings,
 ) -> ReconcilePlan:
@@ -83,6 +85,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         since: skip commits before this time.
         full: read the logs from version 0 instead of the watermarks.
         search: if `tables` is None, also compare tables that are found beside those in the inventory.
+        gap: infer runs of foreign commits, with this gap between two of them; use it with `full`.
         progress: called now and then with `(table, commits read, total commits)`.
         settings: whether table ids are keyed, and which table names may be recorded.
 
@@ -101,6 +104,8 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
     )
     with LogReaders() as readers:
         scan.read(targets, before, readers, full=full, progress=progress or _ignore_progress)
+    if gap is not None:
+        scan.runs = infer_runs(scan.logs, gap)
     waiting, has_grace = _writes_in_progress(root, spools)
     # Opened again: it now has the rows that were drained before the spools were read.
     inventory = root.open_table(INVENTORY)
@@ -142,6 +147,8 @@ class ReconcileScan:
     differing: list[DifferingRow] = field(default_factory=list)
     watermarks: dict[str, int] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
+    runs: Mapping[str, InferredRun] = field(default_factory=dict)
+    """Inferred runs of foreign commits, by the write id of the row."""
     _planned: set[str] = field(default_factory=set)
     _inventory_lock: threading.Lock = field(default_factory=threading.Lock)
     """Threads that read logs query the inventory one at a time: an open table is not safe to share."""
@@ -261,6 +268,9 @@ class ReconcileScan:
     def _add(self, write: Write, found: LogRead) -> None:
         name = found.name_before(write.commits[0])
         row = row_from_log(write.commits, found.target, name, self.settings)
+        run = self.runs.get(write.row_id)
+        if run is not None:
+            row |= {"run_id": run.run_id, "job": run.job, "source": Source.RECONSTRUCTED.value}
         self._planned.add(write.row_id)
         self.writes.append(write)
         self.rows.append(as_json(row).encode())
@@ -290,6 +300,7 @@ class ReconcileScan:
             _writes=self.writes,
             _watermarks=self.watermarks,
             _spools=self.spools,
+            _runs=self.runs,
         )
 
 
