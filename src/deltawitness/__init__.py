@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from deltawitness.ledger.drain.drain import DrainResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
     from deltawitness.ledger.integrity import Finding, IntegrityResult, Problem
-    from deltawitness.ledger.ledger import Ledger
+    from deltawitness.ledger.ledger import Ledger, adopt
+    from deltawitness.ledger.reconcile.adoption import AdoptResult
     from deltawitness.ledger.reconcile.findings import (
         Difference,
         DifferingRow,
@@ -96,6 +97,7 @@ if TYPE_CHECKING:
     from deltawitness.telemetry.metrics import metric_views
 
 _MODULES = {
+    "AdoptResult": "ledger.reconcile.adoption",
     "CacheCommitMetadataRequest": "commit",
     "CacheEntry": "cache.entries.listing",
     "CallSite": "call_site",
@@ -162,6 +164,7 @@ _MODULES = {
     "WriteRequest": "pipeline.pipeline",
     "WriteResult": "pipeline.pipeline",
     "WriteSink": "events",
+    "adopt": "ledger.ledger",
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "diagnostics_sink": "telemetry.diagnostics",
@@ -194,6 +197,7 @@ _ALIASES = {"Pruned": "PruneResult", "Verified": "VerifyResult"}
 """Former public names, which stay valid."""
 
 __all__ = [
+    "AdoptResult",
     "CacheCommitMetadataRequest",
     "CacheContext",
     "CacheEntry",
@@ -265,6 +269,7 @@ __all__ = [
     "WriteResult",
     "WriteSink",
     "__version__",
+    "adopt",
     "cache_commit_metadata",
     "cache_context",
     "cache_span",

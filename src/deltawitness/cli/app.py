@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from deltawitness.cli.adopt import adopt_command
 from deltawitness.cli.audit import audit_command
 from deltawitness.cli.bench import bench_command
 from deltawitness.cli.cache import (
@@ -65,6 +66,7 @@ app.command("writes")(writes_command)
 app.command("commit")(commit_command)
 app.command("audit")(audit_command)
 app.command("reconcile")(reconcile_command)
+app.command("adopt")(adopt_command)
 app.command("drain")(drain_command)
 ledger.command("optimize")(optimize_command)
 ledger.command("verify")(verify_command)

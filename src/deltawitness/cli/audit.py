@@ -19,8 +19,9 @@ from deltawitness.cli.console import (
     print_error,
     print_json,
 )
-from deltawitness.cli.ledger_option import RootOption, any_ledger
+from deltawitness.cli.ledger_option import TABLES_HELP, RootOption, any_ledger
 from deltawitness.commit import CommitMetadata
+from deltawitness.commit.parallel import LogReaders
 from deltawitness.commit.reader import parse_commit
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.redaction import redact_text
@@ -46,7 +47,7 @@ REQUIRED = (
 
 
 def audit_command(
-    tables: Annotated[list[str], typer.Argument(help="Table paths or URIs; globs allowed.")],
+    tables: Annotated[list[str], typer.Argument(help=TABLES_HELP)],
     since_version: Annotated[
         int, typer.Option(min=0, metavar="N", help="Only commits from this version on.")
     ] = 0,
@@ -58,7 +59,12 @@ def audit_command(
 ) -> None:
     """Check that every commit has the standard metadata. Exits 1 if any does not.
 
-    Exits 2 if a table cannot be read.
+    Exits 2 if a table or folder cannot be read.
+
+    Examples:
+    deltawitness audit 's3://lake/**' --last 20
+
+    deltawitness audit lake/orders
     """
     with exit_on_error("the tables cannot be read"):
         audited = list(_audit_tables(tables, since_version, last, root))
@@ -81,16 +87,19 @@ def _audit_tables(
     from deltawitness.ledger.reconcile.targets import targets_of  # noqa: PLC0415 - heavy
 
     targets, unreadable = targets_of(any_ledger(root).root, None, tables)
-    for target in targets:
-        yield _audit(target, first, last)
+    with LogReaders() as readers:
+        is_remote = any(target.is_remote for target in targets)
+        yield from readers.map(
+            lambda target: _audit(target, first, last, readers), targets, is_remote=is_remote
+        )
     for failure in unreadable:
         yield AuditResult(strip_credentials(failure.table_uri), error=storage_reason(failure.text))
 
 
-def _audit(target: Target, first: int, last: int | None) -> AuditResult:
+def _audit(target: Target, first: int, last: int | None, readers: LogReaders) -> AuditResult:
     audited = AuditResult(local_path(target.uri) or target.uri)
     try:
-        for commit in _commits(target, first, last):
+        for commit in _commits(target, first, last, readers):
             audited.add(commit, [key.value for key in REQUIRED if key not in commit.witness])
     except CommandError as error:
         audited.error = str(error)
@@ -99,14 +108,16 @@ def _audit(target: Target, first: int, last: int | None) -> AuditResult:
     return audited
 
 
-def _commits(target: Target, first: int, last: int | None) -> Iterator[CommitMetadata]:
+def _commits(
+    target: Target, first: int, last: int | None, readers: LogReaders
+) -> Iterator[CommitMetadata]:
     log = target.log()
     versions = log.versions()
     if not versions:
         msg = "there is no Delta log"
         raise CommandError(msg)
     newest = itertools.islice(reversed(versions), last)
-    for version in reversed([number for number in newest if number >= first]):
-        raw = log.read(version)
+    wanted = [number for number in newest if number >= first][::-1]
+    for version, raw in readers.commits(log, wanted):
         if raw is not None:  # None if log cleanup has deleted it meanwhile
             yield parse_commit(version, raw)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deltawitness.ledger.ledger import Ledger
 
 __all__ = [
+    "TABLES_HELP",
     "RootOption",
     "any_ledger",
     "existing_ledger",
@@ -31,6 +32,9 @@ __all__ = [
     "settings_of",
     "shown_root",
 ]
+
+TABLES_HELP = "Tables, folders of tables, or globs such as 's3://lake/**'."
+"""Help of an argument that names tables."""
 
 RootOption = typer.Option(
     "--root",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -117,8 +117,15 @@ class RemoteLog:
 
     def read(self, version: int) -> bytes | None:
         """Return the raw commit, or None when there is no such object: one ranged GET."""
-        path = commit_path(version)
-        return read_file(remote_store(self._uri, self._options, [path]), path)
+        return self.reader([version])(version)
+
+    def reader(self, versions: Sequence[int]) -> Callable[[int], bytes | None]:
+        """Return a function like :meth:`read` for some versions, which any thread may call.
+
+        It uses one client: creating a client takes as long as a fast request.
+        """
+        store = remote_store(self._uri, self._options, map(commit_path, versions))
+        return lambda version: read_file(store, commit_path(version))
 
     def versions(self) -> list[int]:
         """Return the versions whose commit files are there, in order: one LIST."""

@@ -25,6 +25,10 @@ __all__ = ["CommitMetadata", "history", "read_commit_metadata"]
 _GENERATED = RESERVED_COMMIT_KEYS - {USER_METADATA, "job", "tags"}
 
 
+_ORIGIN = ("job", "notebook", "clusterId", "txnId")
+"""Keys that say what ran the engine, without those that name a user."""
+
+
 @dataclass(frozen=True)
 class CommitMetadata:
     """One commit's `commitInfo`, with the engine's fields separated from the metadata.
@@ -37,6 +41,7 @@ class CommitMetadata:
         operation_parameters: the operation's parameters.
         operation_metrics: the operation's metrics, under the engine's names.
         metadata: every other key: those of deltawitness and the caller's.
+        origin: what ran the engine, as the engine says: `job`, `notebook`, `clusterId` and `txnId`.
         problems: content on which a stricter reader fails, one sentence each.
     """
 
@@ -48,6 +53,7 @@ class CommitMetadata:
     operation_metrics: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def witness(self) -> Mapping[str, Any]:
@@ -178,6 +184,7 @@ def parse_commit(version: int, raw: bytes) -> CommitMetadata:
         operation_metrics=_mapping(info.get("operationMetrics")),
         metadata={key: value for key, value in info.items() if key not in _GENERATED},
         problems=tuple(problems),
+        origin={key: info[key] for key in _ORIGIN if info.get(key) is not None},
     )
 
 

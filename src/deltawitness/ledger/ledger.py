@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ from deltawitness.ledger.drain.drain import Drain, DrainResult
 from deltawitness.ledger.drain.maintenance import MaintenanceResult, optimize
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.integrity import IntegrityResult, check_integrity
+from deltawitness.ledger.reconcile.adoption import AdoptResult, adopt_plan
+from deltawitness.ledger.reconcile.inferred_runs import GAP
 from deltawitness.ledger.reconcile.log_reader import Progress
 from deltawitness.ledger.reconcile.plan import ReconcilePlan
 from deltawitness.ledger.reconcile.scan import plan_of
@@ -32,7 +35,46 @@ if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "adopt"]
+
+
+def adopt(  # noqa: PLR0913 - keyword-only options
+    tables: str | os.PathLike[str] | Iterable[str | os.PathLike[str] | DeltaTable],
+    root: str | os.PathLike[str] | None = None,
+    storage_options: dict[str, str] | None = None,
+    *,
+    settings: Settings | None = None,
+    since: datetime | None = None,
+    gap: timedelta = GAP,
+    progress: Progress | None = None,
+) -> AdoptResult:
+    """Fill a ledger from the logs of tables that any program has written: see :meth:`Ledger.adopt`.
+
+    Args:
+        tables: locations of tables, prefixes, globs such as `s3://lake/**`, or open tables.
+        root: the cache root of the ledger, as for :class:`Ledger`.
+        storage_options: as for :class:`Ledger`.
+        settings: as for :class:`Ledger`.
+        since: as for :meth:`Ledger.adopt`.
+        gap: as for :meth:`Ledger.adopt`.
+        progress: as for :meth:`Ledger.reconcile`.
+
+    Raises:
+        ConfigurationError: a setting in the environment is invalid.
+        OSError: the ledger's storage cannot be read or written.
+        DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
+
+    >>> import pyarrow as pa, tempfile
+    >>> from deltalake import write_deltalake
+    >>> from deltawitness import adopt
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_deltalake(f"{folder}/lake/orders", pa.table({"x": [1, 2]}))
+    ...     adopt(f"{folder}/lake", f"{folder}/ledger").operations
+    1
+    """
+    ledger = Ledger(root, storage_options, settings=settings)
+    named = [tables] if isinstance(tables, str | PathLike) else tables
+    return ledger.adopt(named, since=since, gap=gap, progress=progress)
 
 
 class Ledger:
@@ -177,16 +219,20 @@ class Ledger:
         *,
         since: datetime | None = None,
         full: bool = False,
+        search: bool = False,
         progress: Progress | None = None,
     ) -> ReconcilePlan:
         """Compare the ledger with the logs of tables; only `apply()` of the returned plan writes.
 
         Args:
-            tables: URIs, globs of local paths, or open tables; all tables in the inventory when
-                None.
+            tables: locations of tables, prefixes, globs, or open tables; all tables in the inventory
+                when None. A prefix is a location without a Delta log: it names all tables below it.
             since: skip commits before this time.
             full: read all commits in the logs; otherwise only those since the last reconcile.
-            progress: called now and then with `(table, commits read, total commits)`.
+            search: if `tables` is None, also compare the tables that are found below the folders in
+                which the tables in the inventory are.
+            progress: called now and then with `(table, commits read, total commits)`, by one thread
+                at a time; for tables on an object store that may be another thread than the caller's.
 
         Raises:
             OSError: the ledger's storage cannot be read. A log that cannot be read raises nothing;
@@ -200,9 +246,49 @@ class Ledger:
             tables,
             since=since,
             full=full,
+            search=search,
             progress=progress,
             settings=self._settings,
         )
+
+    def adopt(
+        self,
+        tables: Iterable[str | os.PathLike[str] | DeltaTable],
+        *,
+        since: datetime | None = None,
+        gap: timedelta = GAP,
+        progress: Progress | None = None,
+    ) -> AdoptResult:
+        """Append a row for each commit of tables that has none, whichever program made it.
+
+        Commits without our metadata get inferred runs: from the job, pipeline, notebook or cluster that
+        the commit names, else from the engine and the time. Rows and runs of such commits are marked
+        `reconstructed`. A second call with the same tables appends nothing. The tables are only read.
+
+        Args:
+            tables: locations of tables, prefixes, globs, or open tables.
+            since: skip commits before this time.
+            gap: time without a commit after which the next commit of the same origin, such as a
+                notebook or an engine, belongs to another run.
+            progress: as for :meth:`reconcile`.
+
+        Raises:
+            OSError: the ledger's storage cannot be read or written. A log that cannot be read raises
+                nothing; the result lists its table as unreadable.
+            DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
+        """
+        self.drain()
+        plan = plan_of(
+            self.root,
+            self.spools,
+            tables,
+            since=since,
+            full=True,  # a run's id follows from its first commit
+            gap=gap,
+            progress=progress,
+            settings=self._settings,
+        )
+        return adopt_plan(plan)
 
     def optimize(self) -> list[MaintenanceResult]:
         """Compact the ledger's tables and delete files that are past their retention.

@@ -11,9 +11,10 @@ from deltawitness.report.format import count_of, short_ids, storage_reason, text
 from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
+    from deltawitness.ledger.reconcile.adoption import AdoptResult
     from deltawitness.ledger.reconcile.plan import ReconcilePlan
 
-__all__ = ["plan_json", "print_plan"]
+__all__ = ["plan_json", "print_adopted", "print_plan"]
 
 SHOWN = 50
 """Maximum number of printed findings of each kind."""
@@ -66,6 +67,16 @@ def print_plan(console: Console, plan: ReconcilePlan, applied: int | None) -> No
         print_line(console, f"appended: {count_of(applied, 'row')}")
     elif plan.missing or plan.foreign:
         print_line(console, "use --apply to append the missing and foreign rows")
+
+
+def print_adopted(console: Console, adopted: AdoptResult) -> None:
+    """Print what an adopt read, and the number of rows that it appended."""
+    read = f"{count_of(adopted.commits, 'commit')} of {count_of(len(adopted.tables), 'table')}"
+    rows = f"{count_of(adopted.operations, 'operation')} and {count_of(adopted.runs, 'run')}"
+    print_line(console, f"{read} read, appended: {rows}")
+    if adopted.unsettled:
+        commits = count_of(adopted.unsettled, "commit")
+        print_line(console, f"not adopted yet, their process may still record them: {commits}")
 
 
 _COLUMNS = (

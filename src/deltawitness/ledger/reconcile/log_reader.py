@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, TypeAlias, TypeGuard
 
 from deltawitness.commit.log import CommitLog, LocalLog
 from deltawitness.commit.outcome import RawCommit, metrics_of
+from deltawitness.commit.parallel import LogReaders
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.events import CommitMetrics
 from deltawitness.ledger.reconcile.targets import Target
@@ -36,9 +36,6 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 FOREIGN = "foreign:"
 """Prefix of the write id of a commit without one of deltawitness. A caller's own id may be on many
 commits."""
-
-READERS = 16
-"""Threads that read a remote log."""
 
 COMMITS_PER_PROGRESS = 200
 """Commits between two calls of `progress`."""
@@ -170,6 +167,7 @@ def read_log(
     log: CommitLog,
     is_recorded: Callable[[frozenset[str]], bool],
     progress: Progress,
+    readers: LogReaders,
 ) -> None:
     """Read the commits of a table from `found.start` on.
 
@@ -178,6 +176,7 @@ def read_log(
         log: the table's log.
         is_recorded: returns whether a commit with these write ids has a row, so that none is made.
         progress: called with the number of commits read.
+        readers: the threads that read a remote log.
 
     Raises:
         OSError: the storage cannot be read.
@@ -185,7 +184,7 @@ def read_log(
     uri = found.target.uri
     wanted = [version for version in found.versions if version >= found.start]
     name: str | _Unknown | None = None if found.start == 0 and wanted[:1] == [0] else UNKNOWN
-    for done, (version, raw) in enumerate(_contents(log, wanted)):
+    for done, (version, raw) in enumerate(readers.commits(log, wanted)):
         if done % COMMITS_PER_PROGRESS == 0:
             progress(uri, done, len(wanted))
         if raw is None:
@@ -197,22 +196,6 @@ def read_log(
     there = {commit.version for commit in found.commits}
     found.versions = [v for v in found.versions if v < found.start or v in there]
     progress(uri, len(wanted), len(wanted))
-
-
-def _contents(log: CommitLog, versions: list[int]) -> Iterator[tuple[int, bytes | None]]:
-    if isinstance(log, LocalLog):
-        for version in versions:
-            yield version, log.read(version)
-        return
-    with ThreadPoolExecutor(READERS, "deltawitness-reconcile") as readers:
-        for batch in _batched(versions):
-            yield from zip(batch, readers.map(log.read, batch), strict=True)
-
-
-def _batched(versions: list[int]) -> Iterator[list[int]]:
-    """Yield small batches, which bounds how many raw commits are in memory."""
-    for start in range(0, len(versions), COMMITS_PER_PROGRESS):
-        yield versions[start : start + COMMITS_PER_PROGRESS]
 
 
 def _commit(

@@ -16,6 +16,7 @@ from deltawitness.ledger.reconcile.findings import (
     UnreadableTable,
     UnrecordedWrite,
 )
+from deltawitness.ledger.reconcile.inferred_runs import InferredRun
 from deltawitness.ledger.reconcile.inventory_index import index_inventory
 from deltawitness.ledger.reconcile.runs_from_log import append_runs_from_log
 from deltawitness.ledger.reconcile.writes import Write
@@ -63,6 +64,7 @@ class ReconcilePlan:
     _writes: Sequence[Write] = field(repr=False)
     _watermarks: Mapping[str, int] = field(repr=False)
     _spools: Path = field(repr=False)
+    _runs: Mapping[str, InferredRun] = field(default_factory=dict, repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -94,8 +96,12 @@ class ReconcilePlan:
             OSError: the ledger's storage cannot be written.
             DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
         """
+        return self._apply_with_runs()[0]
+
+    def _apply_with_runs(self) -> tuple[int, int]:
+        """Do what :meth:`apply` does; return the number of appended rows of writes, and of runs."""
         if not self._watermarks and not self._rows.num_rows:
-            return 0
+            return 0, 0
         with suppressed():
             for table in TABLES:
                 self._root.open_or_create(table)
@@ -107,9 +113,10 @@ class ReconcilePlan:
                 return rows, transactions
 
             count = append(self._root, INVENTORY, still_missing)[0]
-            if count:
-                append_runs_from_log(self._root, self._spools, found[0])
-            return count
+            if not count:
+                return 0, 0
+            inferred = {run.run_id: run for run in self._runs.values()}
+            return count, append_runs_from_log(self._root, self._spools, found[0], inferred)
 
     def _still_missing(self, inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
         """Return the rows that the inventory lacks, and the application transactions to commit."""

@@ -24,7 +24,14 @@ from deltawitness.redaction import (
     redact_text,
     table_name_for,
 )
-from deltawitness.semconv import POLICY_UNMANAGED, CacheResult, CacheScope, CommitKey, Operation
+from deltawitness.semconv import (
+    POLICY_UNMANAGED,
+    USER_METADATA,
+    CacheResult,
+    CacheScope,
+    CommitKey,
+    Operation,
+)
 from deltawitness.settings import Settings
 
 __all__ = ["row_from_log"]
@@ -93,7 +100,7 @@ def row_from_log(
         "witness_version": _plain(keys.get(CommitKey.WITNESS_VERSION)),
         "source": Source.RECONCILED.value,
         "job": _label(keys.get(CommitKey.JOB_NAME)),
-        "message": _message(keys.get(CommitKey.MESSAGE)),
+        "message": _message(keys.get(CommitKey.MESSAGE) or _user_metadata(first)),
     }
 
 
@@ -146,6 +153,11 @@ def _label(value: object) -> str | None:
 def _message(value: object) -> str | None:
     text = _text(value)
     return None if text is None else redact_message(text)
+
+
+def _user_metadata(commit: Commit) -> object:
+    """Return the text that another program wrote with its commit; None for our own mirror."""
+    return None if commit.is_witnessed else commit.info.metadata.get(USER_METADATA)
 
 
 def _plain(value: object) -> str | None:

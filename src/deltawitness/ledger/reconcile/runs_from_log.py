@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from deltawitness.ledger.drain.drain import append
 from deltawitness.ledger.drain.recorder import recorder_of
+from deltawitness.ledger.reconcile.inferred_runs import InferredRun
 from deltawitness.ledger.spool.reader import segments_of
 from deltawitness.ledger.spool.records import RecordKind, decode
 from deltawitness.ledger.tables.arrow import query, rows_from
@@ -33,7 +34,12 @@ __all__ = ["append_runs_from_log"]
 Row = dict[str, Any]
 
 
-def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -> int:
+def append_runs_from_log(
+    root: LedgerRoot,
+    spools: Path,
+    operations: pa.Table,
+    inferred: Mapping[str, InferredRun],
+) -> int:
     """Append rows for runs of rebuilt operations that no process has recorded or will record.
 
     A run with a row of a process gets no further row: that row counts the operations of its
@@ -44,6 +50,7 @@ def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -
         root: location of the ledger.
         spools: the local folder of all spools.
         operations: rows of the inventory that a reconcile has just appended.
+        inferred: the runs among theirs that were inferred, by run id.
 
     Returns:
         The number of appended rows.
@@ -53,6 +60,8 @@ def append_runs_from_log(root: LedgerRoot, spools: Path, operations: pa.Table) -
         DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
     """
     rows = _rows_of_runs(operations, ledger_uri(root.uri))
+    for run_id in rows.keys() & inferred.keys():
+        rows[run_id] |= inferred[run_id].columns
     for run_id in _waiting_runs(root, spools):
         rows.pop(run_id, None)
     if not rows:

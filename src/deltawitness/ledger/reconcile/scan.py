@@ -15,13 +15,15 @@ their spools contain, (3) the inventory.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.commit.parallel import LogReaders
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.drain.drain import GRACE
 from deltawitness.ledger.drain.recorder import recorder_of
@@ -31,6 +33,7 @@ from deltawitness.ledger.reconcile.findings import (
     UnreadableTable,
     UnrecordedWrite,
 )
+from deltawitness.ledger.reconcile.inferred_runs import InferredRun, infer_runs
 from deltawitness.ledger.reconcile.inventory_index import (
     index_inventory,
     indexed_ids,
@@ -45,7 +48,7 @@ from deltawitness.ledger.reconcile.watermarks import app_id, incarnation_of, wat
 from deltawitness.ledger.reconcile.writes import Write, writes_of
 from deltawitness.ledger.spool.reader import spooled_write_ids
 from deltawitness.ledger.tables.arrow import operation_rows
-from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
+from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot, Source
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.redaction import redact_text
 from deltawitness.settings import Settings
@@ -67,6 +70,8 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
     *,
     since: datetime | None = None,
     full: bool = False,
+    search: bool = False,
+    gap: timedelta | None = None,
     progress: Progress | None = None,
     settings: Settings,
 ) -> ReconcilePlan:
@@ -75,9 +80,12 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
     Args:
         root: location of the ledger.
         spools: the local folder of all spools.
-        tables: URIs, globs of local paths, or open tables; all tables in the inventory when None.
+        tables: locations of tables, prefixes, globs, or open tables; all tables in the inventory when
+            None.
         since: skip commits before this time.
         full: read the logs from version 0 instead of the watermarks.
+        search: if `tables` is None, also compare tables that are found beside those in the inventory.
+        gap: infer runs of foreign commits, with this gap between two of them; use it with `full`.
         progress: called now and then with `(table, commits read, total commits)`.
         settings: whether table ids are keyed, and which table names may be recorded.
 
@@ -86,7 +94,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         DeltaError: the inventory is damaged.
     """
     before = root.open_table(INVENTORY)
-    targets, unreadable = targets_of(root, before, tables)
+    targets, unreadable = targets_of(root, before, tables, search=search)
     scan = ReconcileScan(
         root=root,
         settings=settings,
@@ -94,8 +102,10 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         since=None if since is None else int(since.timestamp() * 1000),
         unreadable=unreadable,
     )
-    for target in targets:
-        scan.read(target, before, full=full, progress=progress or _ignore_progress)
+    with LogReaders() as readers:
+        scan.read(targets, before, readers, full=full, progress=progress or _ignore_progress)
+    if gap is not None:
+        scan.runs = infer_runs(scan.logs, gap)
     waiting, has_grace = _writes_in_progress(root, spools)
     # Opened again: it now has the rows that were drained before the spools were read.
     inventory = root.open_table(INVENTORY)
@@ -137,33 +147,79 @@ class ReconcileScan:
     differing: list[DifferingRow] = field(default_factory=list)
     watermarks: dict[str, int] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
+    runs: Mapping[str, InferredRun] = field(default_factory=dict)
+    """Inferred runs of foreign commits, by the write id of the row."""
     _planned: set[str] = field(default_factory=set)
+    _inventory_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Threads that read logs query the inventory one at a time: an open table is not safe to share."""
 
     # --- reading -------------------------------------------------------------------------------------
 
     def read(
-        self, target: Target, inventory: DeltaTable | None, *, full: bool, progress: Progress
+        self,
+        targets: Sequence[Target],
+        inventory: DeltaTable | None,
+        readers: LogReaders,
+        *,
+        full: bool,
+        progress: Progress,
     ) -> None:
-        """Read a table's log; record a table that cannot be read as a finding."""
-        try:
-            log = target.log()
-            versions = versions_in(log)
-            if not versions:
+        """Read the logs of tables; record a table that cannot be read as a finding.
+
+        Args:
+            targets: the tables.
+            inventory: the inventory; None if it does not exist.
+            readers: the threads that read remote logs.
+            full: read the logs from version 0 instead of the watermarks.
+            progress: called with the number of commits read, by one thread at a time.
+        """
+        lock = threading.Lock()
+
+        def show(table: str, done: int, of: int) -> None:
+            with lock:
+                progress(table, done, of)
+
+        def read(target: Target) -> LogRead | UnreadableTable | None:
+            try:
+                return self._log_of(target, inventory, readers, full=full, progress=show)
+            except Exception as error:  # noqa: BLE001 - any failure to read is a finding
+                text = redact_text(str(error), location=target.location)
+                return UnreadableTable(target.uri, text)
+
+        is_remote = any(target.is_remote for target in targets)
+        found = readers.map(read, targets, is_remote=is_remote)
+        for target, result in zip(targets, found, strict=True):
+            if isinstance(result, LogRead):
+                self.logs.append(result)
+            elif result is None:
                 self._record_missing_log(target)
-                return
-            incarnation = incarnation_of(target, log, versions)
+            else:
+                self.unreadable.append(result)
+
+    def _log_of(
+        self,
+        target: Target,
+        inventory: DeltaTable | None,
+        readers: LogReaders,
+        *,
+        full: bool,
+        progress: Progress,
+    ) -> LogRead | None:
+        """Return the new part of a table's log; None if there is no log."""
+        log = target.log()
+        versions = versions_in(log)
+        if not versions:
+            return None
+        incarnation = incarnation_of(target, log, versions)
+        with self._inventory_lock:
             start = 0 if full else watermark_of(inventory, target.uri, incarnation.guid)
             if start > versions[-1] + 1:
                 start = 0  # the log is shorter than at the watermark, which is invalid
-            found = LogRead(target, incarnation.guid, incarnation.created_ms, start, versions)
             is_long = versions[-1] - start > MANY_COMMITS
             rows = indexed_ids(inventory, target.uri) if is_long else set()
-            read_log(found, log, lambda ids: not rows.isdisjoint(ids), progress)
-        except Exception as error:  # noqa: BLE001 - any failure to read is a finding
-            text = redact_text(str(error), location=target.location)
-            self.unreadable.append(UnreadableTable(target.uri, text))
-        else:
-            self.logs.append(found)
+        found = LogRead(target, incarnation.guid, incarnation.created_ms, start, versions)
+        read_log(found, log, lambda ids: not rows.isdisjoint(ids), progress, readers)
+        return found
 
     def _record_missing_log(self, target: Target) -> None:
         if target.is_requested:
@@ -212,6 +268,9 @@ class ReconcileScan:
     def _add(self, write: Write, found: LogRead) -> None:
         name = found.name_before(write.commits[0])
         row = row_from_log(write.commits, found.target, name, self.settings)
+        run = self.runs.get(write.row_id)
+        if run is not None:
+            row |= {"run_id": run.run_id, "job": run.job, "source": Source.RECONSTRUCTED.value}
         self._planned.add(write.row_id)
         self.writes.append(write)
         self.rows.append(as_json(row).encode())
@@ -241,6 +300,7 @@ class ReconcileScan:
             _writes=self.writes,
             _watermarks=self.watermarks,
             _spools=self.spools,
+            _runs=self.runs,
         )
 
 

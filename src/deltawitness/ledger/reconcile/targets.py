@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from deltawitness.commit.discovery import ListingError, find_tables
 from deltawitness.commit.log import CommitLog, open_log
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.ledger.reconcile.findings import UnreadableTable
@@ -16,7 +18,8 @@ from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
-from deltawitness.locations import local_path
+from deltawitness.locations import last_segment, local_path
+from deltawitness.redaction import redact_text
 from deltawitness.semconv import LEDGER_DIRECTORY, OPERATION_REGISTER, Operation
 
 if TYPE_CHECKING:
@@ -41,6 +44,11 @@ class Target:
     storage_options: dict[str, str] | None = field(default=None, repr=False)
     is_requested: bool = True
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is on an object store."""
+        return local_path(self.location) is None
+
     def log(self) -> CommitLog:
         """Return its log; nothing is read yet."""
         return open_log(self.location, self.storage_options)
@@ -50,18 +58,22 @@ def targets_of(
     root: LedgerRoot,
     inventory: DeltaTable | None,
     tables: Iterable[str | os.PathLike[str] | DeltaTable] | None,
+    *,
+    search: bool = False,
 ) -> tuple[list[Target], list[UnreadableTable]]:
-    """Return the tables to compare, each once, and the requested texts that match no table.
+    """Return the tables to compare, each once, and the texts that match no table.
 
     Args:
         root: location of the ledger; its own tables are left out.
         inventory: supplies the tables if the caller names none.
-        tables: URIs, globs of local paths, or open tables.
+        tables: locations of tables, prefixes, globs, or open tables.
+        search: if the caller names no tables, add those that are found below
+            :func:`folders_to_search`.
     """
     unreadable: list[UnreadableTable] = []
     found: dict[str, Target] = {}
     named = (
-        _from_inventory(root, inventory)
+        _from_inventory(root, inventory, unreadable, search=search)
         if tables is None
         else _from_caller(root, tables, unreadable)
     )
@@ -75,7 +87,13 @@ def _is_ledgers_own(root: LedgerRoot, uri: str) -> bool:
     return uri.startswith(f"{ledger_uri(root.uri)}/{LEDGER_DIRECTORY}/")
 
 
-def _from_inventory(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[Target]:
+def _from_inventory(
+    root: LedgerRoot,
+    inventory: DeltaTable | None,
+    unreadable: list[UnreadableTable],
+    *,
+    search: bool,
+) -> Iterator[Target]:
     if inventory is None:
         return
     others = ", ".join(
@@ -86,8 +104,44 @@ def _from_inventory(root: LedgerRoot, inventory: DeltaTable | None) -> Iterator[
         "SELECT DISTINCT table_uri FROM ledger WHERE table_uri IS NOT NULL"
         f" AND (operation IS NULL OR operation NOT IN ({others}))",
     )["table_uri"]
-    for uri in sorted(uris.to_pylist()):
+    recorded = sorted(uris.to_pylist())
+    for uri in recorded:
         yield Target(uri, uri, _options_for(root, uri), is_requested=False)
+    for folder in folders_to_search(recorded) if search else ():
+        options = _options_for(root, folder)
+        found = find_tables(folder, options)
+        unreadable += map(_unlisted, found.errors)
+        for location in found.tables:
+            yield Target(ledger_uri(location), location, options)
+
+
+def folders_to_search(tables: Iterable[str]) -> list[str]:
+    """Return the folders below which a program probably has more tables: the parents of its tables.
+
+    Left out are folders inside of another one, and local folders that hold far more than tables: the
+    root of the file system, the folder for temporary files, and home folders.
+
+    Args:
+        tables: locations in the ledger's spelling.
+
+    >>> folders_to_search(["s3://lake/a/t", "s3://lake/a/b/u", "s3://logs/v", "file:///v"])
+    ['s3://lake/a', 's3://logs']
+    """
+    parents = {parent for uri in tables if _may_search(parent := uri.rpartition("/")[0])}
+    found: list[str] = []
+    for parent in sorted(parents, key=lambda uri: uri.split("/")):
+        if not (found and f"{parent}/".startswith(f"{found[-1]}/")):
+            found.append(parent)
+    return found
+
+
+def _may_search(folder: str) -> bool:
+    if folder.endswith(("/", ":")):
+        return False  # the parent of a bucket, or the root of the file system
+    path = local_path(folder)
+    if path is None:
+        return True
+    return last_segment(path) is not None and path != tempfile.gettempdir()
 
 
 def _from_caller(
@@ -100,29 +154,22 @@ def _from_caller(
             yield Target(ledger_uri(table.table_uri), table.table_uri, storage_options_of(table))
             continue
         text = os.fspath(table)
-        locations = list(_locations(text))
-        if not locations:
-            unreadable.append(UnreadableTable(text, "no Delta table matches"))
+        options = _options_for(root, text)
+        found = find_tables(text, options)
+        unreadable += map(_unlisted, found.errors)
+        locations = found.tables
+        if not (found.tables or found.errors):
+            if glob.has_magic(text):
+                unreadable.append(UnreadableTable(text, "no Delta table matches"))
+            else:
+                locations = (text,)  # reading it reports that there is no log
         for location in locations:
-            yield Target(ledger_uri(location), location, _options_for(root, location))
+            yield Target(ledger_uri(location), location, options)
 
 
-def _locations(text: str) -> Iterator[str]:
-    """Yield the locations that a text names: the text itself, or tables that match it as a glob."""
-    path = local_path(text)
-    if path is None:
-        yield text
-        return
-    path = os.path.abspath(path)  # noqa: PTH100 - text, which Path.absolute would leave its `..` in
-    if not glob.has_magic(path) or _is_table(path):
-        yield path
-        return
-    matches = glob.iglob(path, recursive=True)  # noqa: PTH207 - the pattern is an absolute path
-    yield from sorted({match.rstrip("/") for match in matches if _is_table(match)})
-
-
-def _is_table(path: str) -> bool:
-    return os.path.isdir(os.path.join(path, "_delta_log"))  # noqa: PTH112, PTH118 - text, as above
+def _unlisted(error: ListingError) -> UnreadableTable:
+    text = redact_text(error.text, location=error.location)
+    return UnreadableTable(ledger_uri(error.location), text)
 
 
 def _options_for(root: LedgerRoot, location: str) -> dict[str, str] | None:

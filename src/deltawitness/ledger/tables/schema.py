@@ -46,6 +46,8 @@ class Source(StrEnum):
     """Recorded by the process that made the write."""
     RECONCILED = "reconciled"
     """Added by a reconcile from the table's log."""
+    RECONSTRUCTED = "reconstructed"
+    """Added by an adopt from the table's log, of a commit without our metadata; its run is inferred."""
 
 
 PARTITION = "event_date"
