@@ -33,8 +33,9 @@ def do_work(folder, number):
         table = DeltaTable(f"{folder}/counter")
         # A merge without a match inserts, so every repetition would add a row.
         source = pa.table({"id": pa.array([number + 1], pa.int64()), "n": [1]})
-        table.merge(source, "false", source_alias="s", target_alias="t").when_not_matched_insert_all(
-        ).execute()
+        table.merge(
+            source, "false", source_alias="s", target_alias="t"
+        ).when_not_matched_insert_all().execute()
 
     # The counter has the write of the block above under the same key, so this has another key.
     if number % 4 == 1:

@@ -228,7 +228,9 @@ class CallObserver:
         if write.seam is not None:
             mark_delta_rs_used()
         try:
-            if take_skipped(write.commit_write_id):  # the result has the counts of the earlier commit
+            if take_skipped(
+                write.commit_write_id
+            ):  # the result has the counts of the earlier commit
                 write.no_commit_reason = NoCommitReason.ALREADY_COMMITTED
             elif result is not None:
                 record_return(write, result)
