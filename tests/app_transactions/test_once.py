@@ -357,3 +357,25 @@ def test_a_generator_function_is_refused():
         @exactly_once(key=KEY)
         def work():
             yield
+
+
+def test_one_object_opens_blocks_in_several_threads(table):
+    """Each entry is a block of its own, also while another one is open."""
+    shared, both, errors = once(KEY), threading.Barrier(2), []
+
+    def work():
+        try:
+            with shared as outer, shared as inner:
+                both.wait(60)
+                assert outer is not inner
+                write_deltalake(table, rows(3), mode="append")
+        except Exception as error:  # noqa: BLE001 - shown by the assertion below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert [row[0] for row in content(table)] == [1, 2, 3]

@@ -5,6 +5,7 @@ has the application id of the block's key and its number among the writes of the
 """
 
 from deltawitness.app_transactions.block import (
+    BlockState,
     OnceBlock,
     active_block,
     outside_block,
@@ -15,6 +16,7 @@ from deltawitness.app_transactions.guard import WriteGuards, guard_whole_write, 
 from deltawitness.app_transactions.once import exactly_once, once
 
 __all__ = [
+    "BlockState",
     "OnceBlock",
     "WriteGuards",
     "active_block",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import OnceError
 from deltawitness.locations import table_id
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deltawitness.commit.receipts import Receipt
 
 __all__ = [
+    "BlockState",
     "OnceBlock",
     "OnceWrite",
     "Retries",
@@ -48,14 +49,16 @@ class OnceWrite:
     table_id: str
 
 
-class OnceBlock:
-    """A block in which each write commits once per key. `once` yields it.
+class BlockState:
+    """The writes of a block so far.
 
     Attributes:
         key: the key.
         deadline: seconds for which a write is retried after its first conflict.
         app_id: application id of the key in the Delta log.
         conflict: the last commit conflict that a write of the block has raised.
+        is_open: whether the block has not ended.
+        receipts: what each write has committed, in order.
     """
 
     def __init__(self, key: str, deadline: float) -> None:
@@ -64,15 +67,10 @@ class OnceBlock:
         self.app_id = ONCE_APP_ID + hashlib.sha256(key.encode()).hexdigest()[:32]
         self.conflict: BaseException | None = None
         self.is_open = True
+        self.receipts: list[Receipt] = []
         self._owner = _caller()
         self._done: dict[str, int] = {}
         self._committed: dict[str, int] = {}
-        self._receipts: list[Receipt] = []
-
-    @property
-    def receipts(self) -> tuple[Receipt, ...]:
-        """What each write of the block has committed, now or under the same key before; in order."""
-        return tuple(self._receipts)
 
     def next_write(self, uri: str) -> OnceWrite:
         """Return the next write of the block to a table.
@@ -97,11 +95,40 @@ class OnceBlock:
         self._done[write.table_id] = write.number
         if has_commit:
             self._committed[write.table_id] = write.number
-        self._receipts.append(receipt)
+        self.receipts.append(receipt)
 
     def last_committed(self, write: OnceWrite) -> int:
         """Return the number of the block's last commit to the table of a write; 0 before the first."""
         return self._committed.get(write.table_id, 0)
+
+
+class OnceBlock:
+    """What the writes of a block have committed. `once` yields it."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: Any) -> None:  # a BlockState, which is private
+        self._state: BlockState = state
+
+    @property
+    def key(self) -> str:
+        """The key."""
+        return self._state.key
+
+    @property
+    def app_id(self) -> str:
+        """Application id of the key's transactions in the Delta log."""
+        return self._state.app_id
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """What each write of the block has committed, now or under the same key before; in order."""
+        return tuple(self._state.receipts)
+
+    @property
+    def conflict(self) -> BaseException | None:
+        """The last commit conflict that a write of the block has raised; None without one."""
+        return self._state.conflict
 
 
 def _caller() -> tuple[int, int | None]:
@@ -112,10 +139,10 @@ def _caller() -> tuple[int, int | None]:
     return threading.get_ident(), None if task is None else id(task)
 
 
-_current: ContextVar[OnceBlock | None] = ContextVar("deltawitness_once", default=None)
+_current: ContextVar[BlockState | None] = ContextVar("deltawitness_once", default=None)
 
 
-def active_block() -> OnceBlock | None:
+def active_block() -> BlockState | None:
     """Return the block of the calling code; None outside of any, and where writes are suppressed."""
     block = _current.get()
     if block is None or not block.is_open or is_suppressed():
@@ -124,7 +151,7 @@ def active_block() -> OnceBlock | None:
 
 
 @contextmanager
-def use_block(block: OnceBlock | None) -> Iterator[None]:
+def use_block(block: BlockState | None) -> Iterator[None]:
     """Make a block the active one; none for None."""
     token = _current.set(block)
     try:

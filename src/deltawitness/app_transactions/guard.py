@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.app_transactions.block import (
-    OnceBlock,
+    BlockState,
     OnceWrite,
     Retries,
     active_block,
@@ -104,7 +104,7 @@ def check_guarded() -> None:
 class _Merge(NamedTuple):
     """A merge that is built and not executed yet."""
 
-    block: OnceBlock
+    block: BlockState
     write: OnceWrite
     write_id: str | None
 
@@ -257,7 +257,7 @@ class WriteGuards:
 
 
 def _commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
-    block: OnceBlock,
+    block: BlockState,
     name: str,
     table: RawDeltaTable,
     write: OnceWrite,
@@ -291,14 +291,14 @@ def _commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
         return result
 
 
-def _catch_up(block: OnceBlock, table: RawDeltaTable, write: OnceWrite) -> None:
+def _catch_up(block: BlockState, table: RawDeltaTable, write: OnceWrite) -> None:
     """Refresh a handle that is older than the block's own last commit, which would be a conflict."""
     if block.last_committed(write) > (table.transaction_version(write.app_id) or 0):
         table.update_incremental()
 
 
 def _resolved(
-    block: OnceBlock, name: str, table: RawDeltaTable, write: OnceWrite, write_id: str | None
+    block: BlockState, name: str, table: RawDeltaTable, write: OnceWrite, write_id: str | None
 ) -> str | None:
     """Record a write whose commit is in the log, and return what its call returns."""
     commit = find_commit(table, write)
@@ -353,7 +353,7 @@ _OF_A_TABLE = frozenset({"table_uri", STORAGE_OPTIONS, "configuration", "name", 
 """Arguments of a write that creates its table, which a write through a handle does not take or ignores."""
 
 
-def _open_or_create(block: OnceBlock, arguments: dict[str, Any]) -> RawDeltaTable:
+def _open_or_create(block: BlockState, arguments: dict[str, Any]) -> RawDeltaTable:
     """Return a handle of the table of a write, which is created empty if it does not exist.
 
     The commit that creates it has the block's transaction with a version before the first write, so
@@ -405,7 +405,7 @@ def _is_created_by(table: RawDeltaTable, write: OnceWrite) -> bool:
 
 
 def _create_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
-    block: OnceBlock,
+    block: BlockState,
     name: str,
     write: OnceWrite,
     write_id: str | None,

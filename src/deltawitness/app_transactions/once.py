@@ -11,7 +11,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from deltawitness.app_transactions.block import OnceBlock, Retries, use_block
+from deltawitness.app_transactions.block import (
+    BlockState,
+    OnceBlock,
+    Retries,
+    active_block,
+    use_block,
+)
 from deltawitness.app_transactions.guard import check_guarded
 from deltawitness.exceptions import ConfigurationError
 
@@ -68,16 +74,16 @@ class once:  # noqa: N801 - used as `with once(...)`, where the lower case is th
             raise ConfigurationError(msg)
         self._key = key
         self._deadline = float(deadline)
-        self._open: list[tuple[OnceBlock, Any]] = []
+        self._open: list[tuple[BlockState, Any]] = []
 
     def __enter__(self) -> OnceBlock:
         importlib.import_module("deltalake")  # its import hook may install the instrumentation
         check_guarded()
-        block = OnceBlock(self._key, self._deadline)
-        using = use_block(block)
+        state = BlockState(self._key, self._deadline)
+        using = use_block(state)
         using.__enter__()
-        self._open.append((block, using))
-        return block
+        self._open.append((state, using))
+        return OnceBlock(state)
 
     def __exit__(
         self,
@@ -85,8 +91,12 @@ class once:  # noqa: N801 - used as `with once(...)`, where the lower case is th
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        block, using = self._open.pop()
-        block.is_open = False
+        # The same object may be entered again inside its own block, and by several threads at once.
+        current = active_block()
+        entry = next((each for each in reversed(self._open) if each[0] is current), self._open[-1])
+        self._open.remove(entry)
+        state, using = entry
+        state.is_open = False
         using.__exit__(None, None, None)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
-from deltawitness.app_transactions import OnceBlock, active_block, use_block
+from deltawitness.app_transactions import BlockState, active_block, use_block
 from deltawitness.observe.write_context import (
     WriteContext,
     current_write_context,
@@ -35,7 +35,7 @@ class CallerContext:
     ambient: Ambient
     write_context: WriteContext | None
     trace: Context
-    once: OnceBlock | None = None
+    once: BlockState | None = None
 
     @classmethod
     def current(cls) -> Self:
