@@ -339,6 +339,9 @@ def test_a_block_needs_the_instrumentation():
     DeltaLakeInstrumentor().uninstrument()
     with pytest.raises(OnceError, match="not instrumented"), once(KEY):
         pass
+    DeltaLakeInstrumentor().instrument()
+    with suppressed(), pytest.raises(OnceError, match="suppressed"), once(KEY):
+        pass
 
 
 @pytest.mark.parametrize(("key", "deadline"), [("", 1), (" ", 1), (None, 1), (KEY, -1)])

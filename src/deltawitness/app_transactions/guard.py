@@ -113,16 +113,23 @@ class WriteGuards:
     """Wraps the callables of delta-rs that write rows.
 
     Args:
-        position_of: returns the position of a parameter of a callable, `self` included.
+        position_of: returns the position of a parameter of a callable, `self` included; raises ValueError
+            if there is no such parameter.
+
+    Attributes:
+        missing: names of callables that cannot be guarded.
     """
 
     def __init__(self, position_of: Callable[[Call, str], int]) -> None:
         self._position_of = position_of
         self._write: Call | None = None
         self._merges: OrderedDict[int, _Merge] = OrderedDict()
+        self.missing: set[str] = set()
 
     def guard(self, name: str, original: Call) -> Call:
         """Return a callable of delta-rs with its guard; the same callable if it has none.
+
+        A callable of a release that lacks a parameter stays as it is: then its name is in `missing`.
 
         Args:
             name: name of the callable.
@@ -130,6 +137,13 @@ class WriteGuards:
         """
         if name not in GUARDED:
             return original
+        try:
+            return self._guard_of(name, original)
+        except ValueError:
+            self.missing.add(name)
+            return original
+
+    def _guard_of(self, name: str, original: Call) -> Call:
         if name == "create_merge_builder":
             return self._build_guard(original)
         if name == "merge_execute":

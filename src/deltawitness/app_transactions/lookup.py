@@ -60,7 +60,9 @@ def receipt_from(commit: RawCommit | None, write: OnceWrite, *, is_new: bool) ->
     """Return the receipt of a write from its commit."""
     if commit is None:
         return Receipt(table_id=write.table_id, is_new=is_new)
-    rows = metrics_of(Operation.WRITE, [commit]).rows_added
+    rows = None
+    with suppress(Exception):  # the write has committed, even if its metrics cannot be read
+        rows = metrics_of(Operation.WRITE, [commit]).rows_added
     return Receipt(commit.version, rows, write.table_id, is_new)
 
 
@@ -78,7 +80,8 @@ def returned_metrics(seam: str, commit: RawCommit | None) -> str | None:
         return None
     found: dict[str, Any] = {}
     if commit is not None:
-        found = dict(parse_commit(commit.version, commit.content).operation_metrics)
+        with suppress(Exception):  # as above
+            found = dict(parse_commit(commit.version, commit.content).operation_metrics)
     if seam in _RETURNED:
         found.setdefault(_RETURNED[seam], 0)
     return json.dumps(found)

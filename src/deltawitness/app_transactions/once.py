@@ -19,7 +19,8 @@ from deltawitness.app_transactions.block import (
     use_block,
 )
 from deltawitness.app_transactions.guard import check_guarded
-from deltawitness.exceptions import ConfigurationError
+from deltawitness.exceptions import ConfigurationError, OnceError
+from deltawitness.run import is_suppressed
 
 __all__ = ["exactly_once", "once"]
 
@@ -45,7 +46,7 @@ class once:  # noqa: N801 - used as `with once(...)`, where the lower case is th
 
     Raises:
         ConfigurationError: the key is empty or the deadline is negative.
-        OnceError: delta-rs is not instrumented.
+        OnceError: delta-rs is not instrumented, or writes are suppressed.
 
     >>> import pyarrow as pa, tempfile
     >>> from deltalake import DeltaTable, write_deltalake
@@ -79,6 +80,9 @@ class once:  # noqa: N801 - used as `with once(...)`, where the lower case is th
     def __enter__(self) -> OnceBlock:
         importlib.import_module("deltalake")  # its import hook may install the instrumentation
         check_guarded()
+        if is_suppressed():
+            msg = "once: writes inside suppressed() are not covered; open the block outside of it"
+            raise OnceError(msg)
         state = BlockState(self._key, self._deadline)
         using = use_block(state)
         using.__enter__()

@@ -121,7 +121,8 @@ class DeltaLakeSeams:
             self.uninstall()
         log_unusable(seam_states())
         states = zip(SEAMS, seam_states(), strict=True)
-        set_guarded({seam.name for seam, status in states if status.state is SeamState.ON})
+        replaced = {seam.name for seam, status in states if status.state is SeamState.ON}
+        set_guarded(replaced - self._guards.missing)
 
     def uninstall(self) -> None:
         """Restore every original."""
