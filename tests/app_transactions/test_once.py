@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError
+from deltalake.transaction import AddAction
+from pyarrow import parquet
 
 from deltawitness import (
     DeltaLakeInstrumentor,
@@ -239,6 +241,25 @@ def test_other_errors_are_raised_unmodified(table):
             write_deltalake(table, [1 // 0], mode="append")
         write_deltalake(table, rows(3), mode="append")
     assert (versions(block), block.conflict) == ([(1, 1, True)], None)
+
+
+def test_files_are_added_once(table):
+    """`create_write_transaction` leaves its handle where it was; two of one block both commit."""
+    paths = [Path(table, name) for name in ("a.parquet", "b.parquet")]
+    for path in paths:
+        parquet.write_table(rows(3), path)
+
+    def add(handle, path):
+        action = AddAction(path.name, path.stat().st_size, {}, 0, data_change=True, stats="{}")
+        handle.create_write_transaction([action], "append", handle.schema())
+
+    for is_new in (True, False):
+        handle = DeltaTable(table)
+        with once(KEY) as block:
+            for path in paths:
+                add(handle, path)
+        assert [receipt[::2] for receipt in versions(block)] == [(1, is_new), (2, is_new)]
+    assert len(content(table)) == 4
 
 
 def test_the_callers_transactions_stay(table):

@@ -35,6 +35,7 @@ from deltawitness.app_transactions.lookup import (
     receipt_from,
     returned_metrics,
 )
+from deltawitness.commit.engine_version import has_release
 from deltawitness.commit.metadata import effective_write_id
 from deltawitness.commit.seams import COMMIT_PROPERTIES, MODE, STORAGE_OPTIONS
 from deltawitness.error_types import classify, is_programs_own
@@ -73,6 +74,12 @@ GUARDED = frozenset(
 )
 """Names of the seams that are guarded."""
 
+FIRST_RELEASE = "1.2.1"
+"""Before it, an append reads the log again inside the engine, after the look-up."""
+
+FIRST_WRITE_TRANSACTION = "1.6.3"
+"""Before it, `create_write_transaction` drops the application transactions that it is given."""
+
 MAX_PENDING_MERGES = 1024
 
 _guarded: frozenset[str] = frozenset()
@@ -95,6 +102,9 @@ def check_guarded() -> None:
             "once: delta-rs is not instrumented; call DeltaLakeInstrumentor().instrument()"
             " or run the program with `deltawitness run`"
         )
+        raise OnceError(msg)
+    if not has_release(FIRST_RELEASE):
+        msg = f"once: needs deltalake {FIRST_RELEASE} or later; an earlier one commits a key twice in a race"
         raise OnceError(msg)
     if missing := sorted(GUARDED - _guarded):
         msg = f"once: not possible with this release of deltalake, which lacks {', '.join(missing)}"
@@ -231,6 +241,9 @@ class WriteGuards:
             block = active_block()
             if block is None:
                 return original(table, *args, **kwargs)
+            if name == _UNMOVED and not has_release(FIRST_WRITE_TRANSACTION):
+                msg = f"once: create_write_transaction needs deltalake {FIRST_WRITE_TRANSACTION} or later"
+                raise OnceError(msg)
             write = block.next_write(table.table_uri())
             if name == "write" and kwargs.get(MODE) == "error" and _is_created_by(table, write):
                 kwargs = {**kwargs, MODE: "append"}

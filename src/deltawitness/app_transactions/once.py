@@ -46,7 +46,7 @@ class once:  # noqa: N801 - used as `with once(...)`, where the lower case is th
 
     Raises:
         ConfigurationError: the key is empty or the deadline is negative.
-        OnceError: delta-rs is not instrumented, or writes are suppressed.
+        OnceError: delta-rs is not instrumented, its release is older than 1.2.1, or writes are suppressed.
 
     >>> import pyarrow as pa, tempfile
     >>> from deltalake import DeltaTable, write_deltalake
