@@ -9,7 +9,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, exactly_once, once
-from deltawitness.app_transactions import guard
+from deltawitness.app_transactions import commits, guard
 
 DEADLINE_S = 240
 
@@ -58,7 +58,7 @@ def die(*_):
 def commit_and_die(folder, connection):
     """Get killed between the commit of a write and its return."""
     DeltaLakeInstrumentor().instrument()
-    guard.find_commit = die
+    commits.find_commit = die
     connection.send("begun")
     with once("load"):
         write_deltalake(f"{folder}/rows", rows_of("load", 0), mode="append")
@@ -67,7 +67,7 @@ def commit_and_die(folder, connection):
 def create_and_die(folder, connection):
     """Get killed after the table is created, before its rows are written."""
     DeltaLakeInstrumentor().instrument()
-    guard._commit_once = die
+    guard.commit_once = die
     connection.send("begun")
     with once("load"):
         write_deltalake(f"{folder}/rows", rows_of("load", 0))

@@ -12,8 +12,9 @@ from deltawitness.app_transactions.block import (
     take_skipped,
     use_block,
 )
-from deltawitness.app_transactions.guard import WriteGuards, guard_whole_write, set_guarded
+from deltawitness.app_transactions.guard import WriteGuards, set_guarded
 from deltawitness.app_transactions.once import exactly_once, once
+from deltawitness.app_transactions.whole_writes import guard_whole_write
 
 __all__ = [
     "BlockState",

@@ -13,50 +13,30 @@ the look-up. So a missing table is created empty first, without retries, and wri
 
 from __future__ import annotations
 
-import copy
 import functools
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from deltawitness.app_transactions.block import (
-    BlockState,
-    OnceWrite,
-    Retries,
-    active_block,
-    note_skipped,
-    outside_block,
-)
-from deltawitness.app_transactions.lookup import (
-    find_commit,
-    has_committed,
-    has_landed,
-    receipt_from,
-    returned_metrics,
+from deltawitness.app_transactions.arguments import argument, with_transaction
+from deltawitness.app_transactions.block import BlockState, OnceWrite, active_block
+from deltawitness.app_transactions.commits import UNMOVED, catch_up, commit_once
+from deltawitness.app_transactions.creation import (
+    OF_A_TABLE,
+    create_once,
+    is_created_by,
+    open_or_create,
 )
 from deltawitness.commit.engine_version import has_release
-from deltawitness.commit.metadata import effective_write_id
 from deltawitness.commit.seams import COMMIT_PROPERTIES, MODE, STORAGE_OPTIONS
-from deltawitness.error_types import classify, is_programs_own
 from deltawitness.exceptions import OnceError
-from deltawitness.semconv import ErrorType
 
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
-    from deltawitness.commit.outcome import RawCommit
-
 __all__ = ["GUARDED", "WriteGuards", "check_guarded", "set_guarded"]
 
 Call = Callable[..., Any]
-
-_CONFLICTS = frozenset({ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION})
-
-_UNMOVED = "create_write_transaction"
-
-_REPEATABLE = frozenset({"update", "delete"})
-"""Methods whose arguments can be used again: they read no stream of rows."""
 
 _CREATING = frozenset({"_create_deltalake", "_create_table_with_add_actions"})
 
@@ -181,8 +161,8 @@ class WriteGuards:
             if kwargs[MODE] == "ignore":
                 msg = "once: mode `ignore` writes no rows after a crash; use mode `append`"
                 raise OnceError(msg)
-            table = _open_or_create(block, kwargs)
-            rest = {name: value for name, value in kwargs.items() if name not in _OF_A_TABLE}
+            table = open_or_create(block, kwargs)
+            rest = {name: value for name, value in kwargs.items() if name not in OF_A_TABLE}
             return self._write(table, **rest)
 
         return guarded
@@ -198,8 +178,8 @@ class WriteGuards:
                 self._merges.pop(id(builder), None)
                 return builder
             write = block.next_write(table.table_uri())
-            _catch_up(block, table, write)
-            args, kwargs, write_id = _with_transaction(args, kwargs, position, write)
+            catch_up(block, table, write)
+            args, kwargs, write_id = with_transaction(args, kwargs, position, write)
             builder = original(table, *args, **kwargs)
             # A builder takes no attribute; a later one at the same address replaces the entry here.
             self._merges[id(builder)] = _Merge(block, write, write_id)
@@ -215,7 +195,7 @@ class WriteGuards:
 
         @functools.wraps(original)
         def guarded(table: RawDeltaTable, *args: Any, **kwargs: Any) -> Any:
-            builder = _argument(args, kwargs, position, "merge_builder")
+            builder = argument(args, kwargs, position, "merge_builder")
             merge = self._merges.pop(id(builder), None)
             block = active_block()
             if block is None and merge is None:
@@ -229,7 +209,7 @@ class WriteGuards:
                 msg = "once: build and execute a merge inside one block, before the next write to its table"
                 raise OnceError(msg)
             call = functools.partial(original, table, *args, **kwargs)
-            return _commit_once(block, "merge_execute", table, merge.write, merge.write_id, call)
+            return commit_once(block, "merge_execute", table, merge.write, merge.write_id, call)
 
         return guarded
 
@@ -241,15 +221,15 @@ class WriteGuards:
             block = active_block()
             if block is None:
                 return original(table, *args, **kwargs)
-            if name == _UNMOVED and not has_release(FIRST_WRITE_TRANSACTION):
+            if name == UNMOVED and not has_release(FIRST_WRITE_TRANSACTION):
                 msg = f"once: create_write_transaction needs deltalake {FIRST_WRITE_TRANSACTION} or later"
                 raise OnceError(msg)
             write = block.next_write(table.table_uri())
-            if name == "write" and kwargs.get(MODE) == "error" and _is_created_by(table, write):
+            if name == "write" and kwargs.get(MODE) == "error" and is_created_by(table, write):
                 kwargs = {**kwargs, MODE: "append"}
-            args, kwargs, write_id = _with_transaction(args, kwargs, position, write)
+            args, kwargs, write_id = with_transaction(args, kwargs, position, write)
             call = functools.partial(original, table, *args, **kwargs)
-            return _commit_once(block, name, table, write, write_id, call)
+            return commit_once(block, name, table, write, write_id, call)
 
         return guarded
 
@@ -266,226 +246,18 @@ class WriteGuards:
             if block is None:
                 return original(*args, **kwargs)
             uri, mode, options = (
-                _argument(args, kwargs, positions[each], each)
+                argument(args, kwargs, positions[each], each)
                 for each in ("table_uri", MODE, STORAGE_OPTIONS)
             )
             if mode not in {"error", "ignore"}:
                 msg = f"once: a table cannot be created with mode `{mode}` in a block; use `error` or `ignore`"
                 raise OnceError(msg)
             write = block.next_write(str(uri))
-            args, kwargs, write_id = _with_transaction(
+            args, kwargs, write_id = with_transaction(
                 args, kwargs, positions[COMMIT_PROPERTIES], write, retries=0
             )
-            return _create_once(
+            return create_once(
                 block, name, write, write_id, (str(uri), options), lambda: original(*args, **kwargs)
             )
 
         return guarded
-
-
-def _commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
-    block: BlockState,
-    name: str,
-    table: RawDeltaTable,
-    write: OnceWrite,
-    write_id: str | None,
-    call: Call,
-) -> Any:
-    """Call the engine, unless the write has committed; return what the commit says after an error."""
-    retries = Retries(block.deadline)
-    _catch_up(block, table, write)
-    while True:
-        if has_committed(table, write):
-            return _resolved(block, name, table, write, write_id)
-        base = table.version()
-        try:
-            result = call()
-        except Exception as error:
-            if is_programs_own(error):
-                raise
-            if has_landed(table, write):
-                return _resolved(block, name, table, write, write_id)
-            if classify(error) not in _CONFLICTS:
-                raise
-            if name in _REPEATABLE and retries.wait():
-                continue
-            block.conflict = error
-            raise
-        # After `create_write_transaction`, the handle is at the version that it was at before.
-        has_commit = table.version() != base or (name == _UNMOVED and has_landed(table, write))
-        commit = find_commit(table, write) if has_commit else None
-        block.complete(write, receipt_from(commit, write, is_new=True), has_commit=has_commit)
-        return result
-
-
-def _catch_up(block: BlockState, table: RawDeltaTable, write: OnceWrite) -> None:
-    """Refresh a handle that is older than the block's own last commit, which would be a conflict."""
-    if block.last_committed(write) > (table.transaction_version(write.app_id) or 0):
-        table.update_incremental()
-
-
-def _resolved(
-    block: BlockState, name: str, table: RawDeltaTable, write: OnceWrite, write_id: str | None
-) -> str | None:
-    """Record a write whose commit is in the log, and return what its call returns."""
-    commit = find_commit(table, write)
-    is_new = commit is not None and write_id is not None and commit.is_of(write_id)
-    block.complete(write, receipt_from(commit, write, is_new=is_new))
-    if not is_new:
-        note_skipped(write_id)
-    return returned_metrics(name, commit)
-
-
-def guard_whole_write(original: Call) -> Call:
-    """Return `write_deltalake` with conflicts retried, where its rows can be read again."""
-
-    @functools.wraps(original)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        block = active_block()
-        if block is None:
-            return original(*args, **kwargs)
-        retries = Retries(block.deadline)
-        while True:
-            try:
-                return original(*args, **kwargs)
-            except Exception as error:
-                can_repeat = block.conflict is error and _is_repeatable(args, kwargs)
-                if not can_repeat or not retries.wait():
-                    raise
-
-    return guarded
-
-
-_TABLE_PACKAGES = frozenset({"pyarrow", "pandas", "polars", "arro3"})
-_TABLE_CLASSES = frozenset({"Table", "RecordBatch", "DataFrame"})
-
-
-def _is_repeatable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a call of `write_deltalake` can be made again.
-
-    Its rows must be readable again. An overwrite through a table of the caller is not repeated: its rows
-    may have been computed from the version that the table is at.
-    """
-    target, data = _argument(args, kwargs, 0, "table_or_uri"), _argument(args, kwargs, 1, "data")
-    if hasattr(target, "table_uri") and kwargs.get(MODE) != "append":
-        return False
-    kind = type(data)
-    is_table = kind.__name__ in _TABLE_CLASSES and kind.__module__.split(".")[0] in _TABLE_PACKAGES
-    return is_table or isinstance(data, Sequence)
-
-
-# --- tables that do not exist ----------------------------------------------------------------------
-
-_OF_A_TABLE = frozenset({"table_uri", STORAGE_OPTIONS, "configuration", "name", "description"})
-"""Arguments of a write that creates its table, which a write through a handle does not take or ignores."""
-
-
-def _open_or_create(block: BlockState, arguments: dict[str, Any]) -> RawDeltaTable:
-    """Return a handle of the table of a write, which is created empty if it does not exist.
-
-    The commit that creates it has the block's transaction with a version before the first write, so
-    that a block that runs again knows its own table.
-    """
-    from deltalake import CommitProperties, DeltaTable, Transaction  # noqa: PLC0415 - heavy, and there already
-
-    uri, options = arguments["table_uri"], arguments.get(STORAGE_OPTIONS)
-    write = block.next_write(uri)
-    if (found := _opened(uri, options)) is not None:
-        return found
-    properties = CommitProperties(
-        app_transactions=[Transaction(write.app_id, write.number - 1)], max_commit_retries=0
-    )
-    try:
-        with outside_block():
-            DeltaTable.create(
-                uri,
-                arguments["batch_schema"],
-                mode="error",
-                storage_options=options,
-                commit_properties=properties,
-                partition_by=arguments.get("partition_by"),
-                name=arguments.get("name"),
-                description=arguments.get("description"),
-                configuration=arguments.get("configuration"),
-            )
-    except Exception as error:
-        if classify(error) not in {*_CONFLICTS, ErrorType.TABLE_EXISTS}:
-            raise  # else another writer has created it at the same time
-    table: RawDeltaTable = DeltaTable(uri, storage_options=options)._table  # noqa: SLF001 - as delta-rs does
-    return table
-
-
-def _opened(uri: str, options: dict[str, str] | None) -> RawDeltaTable | None:
-    from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and there already
-    from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - as above
-
-    try:
-        table: RawDeltaTable = DeltaTable(uri, storage_options=options)._table  # noqa: SLF001 - as delta-rs does
-    except TableNotFoundError:
-        return None
-    return table
-
-
-def _is_created_by(table: RawDeltaTable, write: OnceWrite) -> bool:
-    """Return whether the block's key has created the table, and has not written to it yet."""
-    return write.number == 1 and table.transaction_version(write.app_id) == 0
-
-
-def _create_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
-    block: BlockState,
-    name: str,
-    write: OnceWrite,
-    write_id: str | None,
-    location: tuple[str, dict[str, str] | None],
-    call: Call,
-) -> Any:
-    table = _opened(*location)
-    if table is not None and has_committed(table, write):
-        return _resolved(block, name, table, write, write_id)
-    try:
-        result = call()
-    except Exception as error:
-        if is_programs_own(error):
-            raise
-        table = _opened(*location)
-        if table is None or not has_committed(table, write):
-            raise
-        return _resolved(block, name, table, write, write_id)
-    table = _opened(*location)
-    commit: RawCommit | None = None if table is None else find_commit(table, write)
-    block.complete(write, receipt_from(commit, write, is_new=True))
-    return result
-
-
-# --- arguments ------------------------------------------------------------------------------------
-
-
-def _with_transaction(
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    position: int,
-    write: OnceWrite,
-    retries: int | None = None,
-) -> tuple[tuple[Any, ...], dict[str, Any], str | None]:
-    """Return the arguments of a call with the write's transaction, and the write id in them.
-
-    Properties that are not a `CommitProperties` are passed on, for delta-rs to reject.
-    """
-    from deltalake import CommitProperties, Transaction  # noqa: PLC0415 - heavy, and there already
-
-    given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
-    if given is not None and not hasattr(given, "app_transactions"):
-        return args, kwargs, None
-    properties = CommitProperties() if given is None else copy.copy(given)
-    transaction = Transaction(write.app_id, write.number, time.time_ns() // 1_000_000)
-    properties.app_transactions = [*(properties.app_transactions or ()), transaction]
-    if retries is not None:
-        properties.max_commit_retries = retries
-    write_id = effective_write_id(properties)
-    if len(args) > position:
-        return (*args[:position], properties, *args[position + 1 :]), kwargs, write_id
-    return args, {**kwargs, COMMIT_PROPERTIES: properties}, write_id
-
-
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
-    return args[position] if len(args) > position else kwargs.get(name)
