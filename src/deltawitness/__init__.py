@@ -14,6 +14,7 @@ from deltawitness.run import cache_context, current_run, run, suppressed
 from deltawitness.run_context import CacheContext, RunContext
 
 if TYPE_CHECKING:
+    from deltawitness.app_transactions import OnceBlock, exactly_once, once
     from deltawitness.cache.delta_cache import DeltaCache, Explanation
     from deltawitness.cache.entries.listing import CacheEntry
     from deltawitness.cache.entries.policy import CachePolicy, OnError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         history,
         read_commit_metadata,
     )
+    from deltawitness.commit.receipts import Receipt
     from deltawitness.delta_rs.seam_states import SeamState, SeamStatus, seam_states
     from deltawitness.events import (
         CommitMetrics,
@@ -136,11 +138,13 @@ _MODULES = {
     "ObservedDataFrame": "session.proxies",
     "ObservedSessionContext": "session.proxies",
     "ObservedWritePipeline": "pipeline.observed",
+    "OnceBlock": "app_transactions",
     "OnError": "cache.entries.policy",
     "OtelDiagnosticsSink": "telemetry.diagnostics",
     "PhantomRow": "ledger.reconcile.findings",
     "Problem": "ledger.integrity",
     "PruneResult": "cache.entries.prune",
+    "Receipt": "commit.receipts",
     "ReconcilePlan": "ledger.reconcile.plan",
     "Requirement": "settings",
     "ReservedKeys": "settings",
@@ -168,11 +172,13 @@ _MODULES = {
     "cache_commit_metadata": "commit",
     "cache_span": "telemetry.cache_spans",
     "diagnostics_sink": "telemetry.diagnostics",
+    "exactly_once": "app_transactions",
     "flush": "observe",
     "history": "commit",
     "info": "installation.info",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
+    "once": "app_transactions",
     "plan_hash": "hashing",
     "plan_shape_hash": "hashing",
     "read_commit_metadata": "commit",
@@ -238,11 +244,13 @@ __all__ = [
     "ObservedSessionContext",
     "ObservedWritePipeline",
     "OnError",
+    "OnceBlock",
     "OtelDiagnosticsSink",
     "PhantomRow",
     "Problem",
     "PruneResult",
     "Pruned",
+    "Receipt",
     "ReconcilePlan",
     "Requirement",
     "ReservedKeys",
@@ -275,11 +283,13 @@ __all__ = [
     "cache_span",
     "current_run",
     "diagnostics_sink",
+    "exactly_once",
     "flush",
     "history",
     "info",
     "memory_diagnostics",
     "metric_views",
+    "once",
     "plan_hash",
     "plan_shape_hash",
     "read_commit_metadata",

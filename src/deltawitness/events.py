@@ -176,6 +176,8 @@ class NoCommitReason(StrEnum):
     """The operation never makes a commit: checkpoint, log clean-up, manifest."""
     TABLE_EXISTS = "table_exists"
     """Mode `ignore` on a table that exists."""
+    ALREADY_COMMITTED = "already_committed"
+    """The commit was in the log: the write of the same key of :class:`deltawitness.once` had made it."""
     NOT_FOUND = "not_found"
     """The engine reported success, but no commit of this write was found in the log."""
 

@@ -8,6 +8,7 @@
     ├── WriteRequestError       (ValueError)   a pipeline request that cannot be written
     ├── StatementError          (ValueError)   a SQL statement that cannot run on a Delta table
     ├── RequirementError        (RuntimeError) a write without the run, job or message that settings require
+    ├── OnceError               (RuntimeError) a write of a `once` block that cannot be made exactly once
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     ├── MissingExtraError       (ImportError)  a feature whose optional package is not installed
     ├── UnsupportedEngineError  (RuntimeError) versions of DataFusion and deltalake that do not fit
@@ -26,6 +27,7 @@ __all__ = [
     "DeltaWitnessError",
     "MetadataKeyError",
     "MissingExtraError",
+    "OnceError",
     "RepeatedStatementWarning",
     "RequirementError",
     "StatementError",
@@ -63,6 +65,13 @@ class RequirementError(DeltaWitnessError, RuntimeError):
 
 class CommitNotFoundError(DeltaWitnessError, LookupError):
     """The requested version is not in the table's log."""
+
+
+class OnceError(DeltaWitnessError, RuntimeError):
+    """A write of a `once` block that cannot be made exactly once. The engine was not called.
+
+    The message says what to do.
+    """
 
 
 class CacheError(DeltaWitnessError, RuntimeError):

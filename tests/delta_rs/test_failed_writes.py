@@ -37,8 +37,11 @@ def test_an_error_after_the_commit_is_recorded_as_landed(table, captured_writes,
         """Raised by a signal handler."""
 
     # The wrapped original commits and then raises, as a signal handler does that runs at its return.
-    original = seam.__wrapped__
-    cell = next(c for c in seam.__closure__ if c.cell_contents is original)
+    wrapped = seam.__wrapped__
+    cell = next(
+        c for c in seam.__closure__ if getattr(c.cell_contents, "__wrapped__", None) is wrapped
+    )
+    original = cell.cell_contents
 
     def interrupted(*args, **kwargs):
         original(*args, **kwargs)

@@ -29,10 +29,14 @@ class Receipt:
     Attributes:
         version: version of the commit; None when the commit was not found.
         rows: number of added rows; None when the commit does not report it.
+        table_id: id of the table (:func:`deltawitness.table_id`); None where it is not needed.
+        is_new: whether this write made the commit. False in a `once` block whose key had made it.
     """
 
     version: int | None = None
     rows: int | None = None
+    table_id: str | None = None
+    is_new: bool = True
 
 
 def receipt_at(log: CommitLog, version: int) -> Receipt:

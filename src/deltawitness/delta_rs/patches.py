@@ -19,6 +19,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from deltawitness.app_transactions import WriteGuards, guard_whole_write, set_guarded
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
     CONVERT_OPEN_SEAM,
@@ -108,6 +109,7 @@ class DeltaLakeSeams:
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._leased = threading.local()
         self._source = threading.local()
+        self._guards = WriteGuards(position_of)
         self._restore_whole_write: Callable[[], None] = _nothing
 
     def install(self) -> None:
@@ -118,9 +120,13 @@ class DeltaLakeSeams:
         while not self._replace_usable():
             self.uninstall()
         log_unusable(seam_states())
+        states = zip(SEAMS, seam_states(), strict=True)
+        replaced = {seam.name for seam, status in states if status.state is SeamState.ON}
+        set_guarded(replaced - self._guards.missing)
 
     def uninstall(self) -> None:
         """Restore every original."""
+        set_guarded(())
         self._restore_whole_write()
         self._restore_whole_write = _nothing
         self._replacements.restore()
@@ -142,12 +148,15 @@ class DeltaLakeSeams:
         owner = owner_of(seam)
         if seam is WHOLE_WRITE:
             function = getattr(owner, seam.name)
-            self._restore_whole_write = observe_whole_calls(function, self._whole_write)
+            self._restore_whole_write = observe_whole_calls(
+                function, lambda original: self._whole_write(guard_whole_write(original))
+            )
             return
         observing = self._observing(seam)
         reads_rows = seam.name in READING_ROWS
 
         def observed(original: Call) -> Any:
+            original = self._guards.guard(seam.name, original)
             return observing(seam, feeding(original) if reads_rows else original)
 
         self._replacements.replace(owner, seam.name, observed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from deltawitness.app_transactions import active_block
 from deltawitness.commit.log import open_log
 from deltawitness.commit.private_api import storage_options_of
 from deltawitness.commit.receipts import Receipt, find_receipt, receipt_at
@@ -25,6 +26,8 @@ def receipt_of_handle(table: DeltaTable) -> Receipt:
     Args:
         table: the table that the write went through.
     """
+    if (receipt := _receipt_of_block()) is not None:
+        return receipt
     version = table.version()
     return _read(
         lambda: receipt_at(open_log(table.table_uri, storage_options_of(table)), version),
@@ -42,7 +45,15 @@ def receipt_of_creation(
         storage_options: as for `DeltaTable`.
         receipt_id: the receipt id in the commit of the write.
     """
+    if (receipt := _receipt_of_block()) is not None:
+        return receipt
     return _read(lambda: find_receipt(open_log(uri, storage_options), receipt_id), Receipt())
+
+
+def _receipt_of_block() -> Receipt | None:
+    """Return the receipt of the last write of the active `once` block; None outside of any."""
+    block = active_block()
+    return block.receipts[-1] if block is not None and block.receipts else None
 
 
 def _read(read: Callable[[], Receipt], otherwise: Receipt) -> Receipt:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+from deltawitness.app_transactions import take_skipped
 from deltawitness.call_site import call_site_of_program
 from deltawitness.commit.log import local_log_directory
 from deltawitness.commit.metadata import RunStamp, effective_write_id
@@ -227,7 +228,11 @@ class CallObserver:
         if write.seam is not None:
             mark_delta_rs_used()
         try:
-            if result is not None:
+            if take_skipped(
+                write.commit_write_id
+            ):  # the result has the counts of the earlier commit
+                write.no_commit_reason = NoCommitReason.ALREADY_COMMITTED
+            elif result is not None:
                 record_return(write, result)
             # A write without a seam made no commit: it wrote files outside Delta, or nothing.
             has_seam = write.seam is not None

@@ -10,6 +10,7 @@ from typing import Any, Self
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
+from deltawitness.app_transactions import BlockState, active_block, use_block
 from deltawitness.observe.write_context import (
     WriteContext,
     current_write_context,
@@ -28,21 +29,33 @@ class CallerContext:
         ambient: the run, the cache context, and whether writes are suppressed.
         write_context: the active call of a session; None outside such a call.
         trace: OpenTelemetry's context.
+        once: the `once` block, whose writes are refused in another thread.
     """
 
     ambient: Ambient
     write_context: WriteContext | None
     trace: Context
+    once: BlockState | None = None
 
     @classmethod
     def current(cls) -> Self:
         """Return the context of the calling thread."""
-        return cls(Ambient.current(), current_write_context(), otel_context.get_current())
+        return cls(
+            Ambient.current(),
+            current_write_context(),
+            otel_context.get_current(),
+            active_block(),
+        )
 
     @property
     def is_empty(self) -> bool:
         """Whether all values are the defaults, as in a new thread."""
-        return self.ambient.is_empty and self.write_context is None and not self.trace
+        return (
+            self.ambient.is_empty
+            and self.write_context is None
+            and not self.trace
+            and self.once is None
+        )
 
     def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that calls `function` in this context."""
@@ -58,7 +71,11 @@ class CallerContext:
         """Set this context for the block, and reset it at the end."""
         token = otel_context.attach(self.trace)
         try:
-            with self.ambient.active(), use_write_context(self.write_context):
+            with (
+                self.ambient.active(),
+                use_write_context(self.write_context),
+                use_block(self.once),
+            ):
                 yield
         finally:
             otel_context.detach(token)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deltawitness.app_transactions import outside_block
 from deltawitness.cache.entries.locks import entry_lock
 from deltawitness.cache.entries.plan_store import delete_plans
 from deltawitness.cache.entries.policy import CachePolicy, check_duration, check_policy
@@ -130,6 +131,7 @@ def prune(
     return tally.to_result()
 
 
+@outside_block()
 def _prune_entry(  # noqa: PLR0913, PLR0917 - the options of `prune`, an entry, and the result
     entries: Entries,
     scope: CacheScope,

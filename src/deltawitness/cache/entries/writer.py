@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from deltawitness.app_transactions import outside_block
 from deltawitness.cache.entries.definitions import EntryDefinition
 from deltawitness.cache.entries.policy import CachePolicy
 from deltawitness.cache.entries.store import RETENTION, Entry, entry_metadata
@@ -79,6 +80,7 @@ def is_error_of_query(error: Exception) -> bool:
     return is_planned or FAILED_SOURCE in text
 
 
+@outside_block()
 def write_entry(  # noqa: PLR0913 - the parts of one write
     frame: DataFrame,
     uri: str,
@@ -209,6 +211,7 @@ def _zorder(table: DeltaTable, definition: EntryDefinition) -> int:
     return int(table.version())
 
 
+@outside_block()
 def invalidate(uri: str, policy: str, storage_options: dict[str, str] | None) -> int:
     """Commit that an entry must not be served any more.
 

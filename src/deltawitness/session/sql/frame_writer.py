@@ -54,8 +54,12 @@ def stream_into(table: DeltaTable, frame: DataFrame, mode: str) -> int:
 
 
 def rows_written(table: DeltaTable) -> int | None:
-    """Return the number of rows that the commit of an open table's version added; None if unknown."""
-    return receipt_of_handle(table).rows
+    """Return the number of rows that the commit of the last write added; None if unknown.
+
+    The commit of a write that a `once` block skipped may be gone from the log: then it is 0.
+    """
+    receipt = receipt_of_handle(table)
+    return receipt.rows if receipt.is_new else receipt.rows or 0
 
 
 def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword

@@ -1,0 +1,45 @@
+"""The arguments of a call of delta-rs, with the application transaction of a write."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+from deltawitness.app_transactions.block import OnceWrite
+from deltawitness.commit.metadata import effective_write_id
+from deltawitness.commit.seams import COMMIT_PROPERTIES
+
+__all__ = ["argument", "with_transaction"]
+
+
+def with_transaction(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    position: int,
+    write: OnceWrite,
+    retries: int | None = None,
+) -> tuple[tuple[Any, ...], dict[str, Any], str | None]:
+    """Return the arguments of a call with the write's transaction, and the write id in them.
+
+    Properties that are not a `CommitProperties` are passed on, for delta-rs to reject.
+    """
+    from deltalake import CommitProperties, Transaction  # noqa: PLC0415 - heavy, and there already
+
+    given = argument(args, kwargs, position, COMMIT_PROPERTIES)
+    if given is not None and not hasattr(given, "app_transactions"):
+        return args, kwargs, None
+    properties = CommitProperties() if given is None else copy.copy(given)
+    transaction = Transaction(write.app_id, write.number, time.time_ns() // 1_000_000)
+    properties.app_transactions = [*(properties.app_transactions or ()), transaction]
+    if retries is not None:
+        properties.max_commit_retries = retries
+    write_id = effective_write_id(properties)
+    if len(args) > position:
+        return (*args[:position], properties, *args[position + 1 :]), kwargs, write_id
+    return args, {**kwargs, COMMIT_PROPERTIES: properties}, write_id
+
+
+def argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
+    """Return an argument that is given by position or by name; None if it is not given."""
+    return args[position] if len(args) > position else kwargs.get(name)

@@ -1,0 +1,218 @@
+"""The block of a key: which of its writes is next, and what its writes have committed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.exceptions import OnceError
+from deltawitness.locations import table_id
+from deltawitness.run import is_suppressed
+from deltawitness.semconv import ONCE_APP_ID
+
+if TYPE_CHECKING:
+    from deltawitness.commit.receipts import Receipt
+
+__all__ = [
+    "BlockState",
+    "OnceBlock",
+    "OnceWrite",
+    "Retries",
+    "active_block",
+    "note_skipped",
+    "outside_block",
+    "take_skipped",
+    "use_block",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class OnceWrite:
+    """A write of a block.
+
+    Attributes:
+        app_id: application id of the block's key.
+        number: number of the write among those of the block to its table, from 1.
+        table_id: id of the table.
+    """
+
+    app_id: str
+    number: int
+    table_id: str
+
+
+class BlockState:
+    """The writes of a block so far.
+
+    Attributes:
+        key: the key.
+        deadline: seconds for which a write is retried after its first conflict.
+        app_id: application id of the key in the Delta log.
+        conflict: the last commit conflict that a write of the block has raised.
+        is_open: whether the block has not ended.
+        receipts: what each write has committed, in order.
+    """
+
+    def __init__(self, key: str, deadline: float) -> None:
+        self.key = key
+        self.deadline = deadline
+        self.app_id = ONCE_APP_ID + hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.conflict: BaseException | None = None
+        self.is_open = True
+        self.receipts: list[Receipt] = []
+        self._owner = _caller()
+        self._done: dict[str, int] = {}
+        self._committed: dict[str, int] = {}
+
+    def next_write(self, uri: str) -> OnceWrite:
+        """Return the next write of the block to a table.
+
+        Args:
+            uri: the table's path or URI.
+
+        Raises:
+            OnceError: the caller is another thread or task than the one that opened the block.
+        """
+        if _caller() != self._owner:
+            msg = (
+                "once: a write in another thread or task than the block has no certain number;"
+                " open a block with a key of its own there"
+            )
+            raise OnceError(msg)
+        table = table_id(uri)
+        return OnceWrite(self.app_id, self._done.get(table, 0) + 1, table)
+
+    def complete(self, write: OnceWrite, receipt: Receipt, *, has_commit: bool = True) -> None:
+        """Record the result of a write, so that the next one to its table has the next number."""
+        self._done[write.table_id] = write.number
+        if has_commit:
+            self._committed[write.table_id] = write.number
+        self.receipts.append(receipt)
+
+    def last_committed(self, write: OnceWrite) -> int:
+        """Return the number of the block's last commit to the table of a write; 0 before the first."""
+        return self._committed.get(write.table_id, 0)
+
+
+class OnceBlock:
+    """What the writes of a block have committed. `once` yields it."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: Any) -> None:  # a BlockState, which is private
+        self._state: BlockState = state
+
+    @property
+    def key(self) -> str:
+        """The key."""
+        return self._state.key
+
+    @property
+    def app_id(self) -> str:
+        """Application id of the key's transactions in the Delta log."""
+        return self._state.app_id
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """What each write of the block has committed, now or under the same key before; in order."""
+        return tuple(self._state.receipts)
+
+    @property
+    def conflict(self) -> BaseException | None:
+        """The last commit conflict that a write of the block has raised; None without one."""
+        return self._state.conflict
+
+
+def _caller() -> tuple[int, int | None]:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        task = None
+    return threading.get_ident(), None if task is None else id(task)
+
+
+_current: ContextVar[BlockState | None] = ContextVar("deltawitness_once", default=None)
+
+
+def active_block() -> BlockState | None:
+    """Return the block of the calling code; None outside of any, and where writes are suppressed."""
+    block = _current.get()
+    if block is None or not block.is_open or is_suppressed():
+        return None
+    return block
+
+
+@contextmanager
+def use_block(block: BlockState | None) -> Iterator[None]:
+    """Make a block the active one; none for None."""
+    token = _current.set(block)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def outside_block() -> Iterator[None]:
+    """Run the library's own writes, such as those of the cache, as outside of any block."""
+    with use_block(None):
+        yield
+
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.02, 2.0
+
+
+class Retries:
+    """Attempts after a conflict: with random delays that grow, until the deadline.
+
+    Args:
+        deadline: seconds after the first conflict.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._until: float | None = None
+        self._count = 0
+
+    def next_delay(self) -> float | None:
+        """Return the seconds to wait before the next attempt; None when the deadline has passed."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self._deadline
+        longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._count, 16))
+        self._count += 1
+        delay = random.uniform(0, longest)  # noqa: S311 - jitter, not a secret
+        return delay if now + delay < self._until else None
+
+    def wait(self) -> bool:
+        """Sleep until the next attempt; return False when the deadline has passed."""
+        delay = self.next_delay()
+        if delay is None:
+            return False
+        time.sleep(delay)
+        return True
+
+
+_skipped: set[str] = set()
+
+
+def note_skipped(write_id: str | None) -> None:
+    """Record that the commit of a write was in the log before, for the event of the write."""
+    if write_id is not None:
+        _skipped.add(write_id)
+
+
+def take_skipped(write_id: str) -> bool:
+    """Return whether a write was skipped, once."""
+    if write_id not in _skipped:
+        return False
+    _skipped.discard(write_id)
+    return True

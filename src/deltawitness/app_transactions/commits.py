@@ -1,0 +1,84 @@
+"""Call the engine for a write of a block, unless it has committed; the log decides after an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from deltawitness.app_transactions.block import BlockState, OnceWrite, Retries, note_skipped
+from deltawitness.app_transactions.lookup import (
+    find_commit,
+    has_committed,
+    has_landed,
+    receipt_from,
+    returned_metrics,
+)
+from deltawitness.error_types import classify, is_programs_own
+from deltawitness.semconv import ErrorType
+
+if TYPE_CHECKING:
+    from deltalake._internal import RawDeltaTable
+
+__all__ = ["CONFLICTS", "UNMOVED", "catch_up", "commit_once", "return_committed"]
+
+Call = Callable[..., Any]
+
+CONFLICTS = frozenset({ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION})
+
+UNMOVED = "create_write_transaction"
+
+_REPEATABLE = frozenset({"update", "delete"})
+"""Methods whose arguments can be used again: they read no stream of rows."""
+
+
+def commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
+    block: BlockState,
+    name: str,
+    table: RawDeltaTable,
+    write: OnceWrite,
+    write_id: str | None,
+    call: Call,
+) -> Any:
+    """Call the engine, unless the write has committed; return what the commit says after an error."""
+    retries = Retries(block.deadline)
+    catch_up(block, table, write)
+    while True:
+        if has_committed(table, write):
+            return return_committed(block, name, table, write, write_id)
+        base = table.version()
+        try:
+            result = call()
+        except Exception as error:
+            if is_programs_own(error):
+                raise
+            if has_landed(table, write):
+                return return_committed(block, name, table, write, write_id)
+            if classify(error) not in CONFLICTS:
+                raise
+            if name in _REPEATABLE and retries.wait():
+                continue
+            block.conflict = error
+            raise
+        # After `create_write_transaction`, the handle is at the version that it was at before.
+        has_commit = table.version() != base or (name == UNMOVED and has_landed(table, write))
+        commit = find_commit(table, write) if has_commit else None
+        block.complete(write, receipt_from(commit, write, is_new=True), has_commit=has_commit)
+        return result
+
+
+def catch_up(block: BlockState, table: RawDeltaTable, write: OnceWrite) -> None:
+    """Refresh a handle that is older than the block's own last commit, which would be a conflict."""
+    if block.last_committed(write) > (table.transaction_version(write.app_id) or 0):
+        table.update_incremental()
+
+
+def return_committed(
+    block: BlockState, name: str, table: RawDeltaTable, write: OnceWrite, write_id: str | None
+) -> str | None:
+    """Record a write whose commit is in the log, and return what its call returns."""
+    commit = find_commit(table, write)
+    is_new = commit is not None and write_id is not None and commit.is_of(write_id)
+    block.complete(write, receipt_from(commit, write, is_new=is_new))
+    if not is_new:
+        note_skipped(write_id)
+    return returned_metrics(name, commit)
