@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.locations import table_id
 from deltawitness.session.context_handlers import SESSION_HANDLERS
-from deltawitness.session.core.snapshot import TableName
+from deltawitness.session.core.snapshot import Registered, TableName
 from deltawitness.session.core.state import Session, session_of
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.proxies import plain
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
-    from deltalake import DeltaTable
 
-__all__ = ["check_name_is_free", "register_entry", "register_uncached"]
+    from deltawitness.cache.entries.store import Entry
+
+__all__ = [
+    "check_name_is_free",
+    "record_written",
+    "register_entry",
+    "register_uncached",
+    "served_now",
+]
 
 
 def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
@@ -42,13 +49,13 @@ def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
             raise ConfigurationError(msg)
 
 
-def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
+def register_entry(ctx: SessionContext, name: str, entry: Entry) -> DataFrame:
     """Register the table of an entry under the entry's name, and return it as a frame.
 
     Args:
         ctx: the plain context.
         name: name of the entry.
-        table: its table, at the version to serve.
+        entry: the entry. Its table is not opened if the session serves this entry already.
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
@@ -59,13 +66,40 @@ def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFra
                 _deregister(ctx, session, full)
             registered = session.snapshot.get(full)
             if registered is None:
-                session.register(ctx, full, table)
+                served = session.register(ctx, full, entry.table)
+            elif session.cache_links.served_entry(registered) is entry:
+                served = registered
             else:
-                session.publish(ctx, registered, table)
+                served = session.publish(ctx, registered, entry.table)
+            session.cache_links.record_served(served, entry)
         if was_uncached:
             session.replace_readers(ctx, full)
         frame: DataFrame = _call(ctx, "table", full.sql())
     return frame
+
+
+def served_now(ctx: SessionContext, name: str) -> Registered | None:
+    """Return what the session serves under the name of an entry, or None."""
+    session = session_of(ctx)
+    return session.snapshot.get(session.full_name(ctx, (name,)))
+
+
+def record_written(
+    ctx: SessionContext, name: str, entry: Entry, before: Registered | None
+) -> None:
+    """Record that the session serves an entry already, because the write published its new version.
+
+    Args:
+        ctx: the plain context.
+        name: name of the entry.
+        entry: the entry that was written.
+        before: what the session served under the name before the write.
+    """
+    served = served_now(ctx, name)
+    if served is None or served is before or served.version != entry.newest:
+        return
+    if served.table_id == table_id(entry.uri):
+        session_of(ctx).cache_links.record_served(served, entry)
 
 
 def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:

@@ -166,7 +166,7 @@ def _write(
             _publish(frame, uri, table)
             return _result(mode, receipt_of_handle(table))
     receipt = receipt_of_creation(uri, options, receipt_id)
-    if state is not None:
+    if state is not None and state.session.serves_location(uri):
         with handles.lease(uri, options) as made:
             if made is not None:
                 _publish(frame, uri, made)
