@@ -144,7 +144,10 @@ class ReadThroughCache:
         """Return whether the entry was written since `before` was read; faster than another full lookup."""
         scope, name = definition.scope, definition.name
         if local_path(self._entries.uri_of(scope, name)) is None:
-            return self._entries.has_changed(scope, name, before)
+            try:
+                return self._entries.has_changed(scope, name, before)
+            except OSError:
+                return False  # the write fails in the same way, and reports it
         try:
             now = self._entries.read(scope, name)
         except DamagedEntryError:
@@ -234,7 +237,8 @@ class ReadThroughCache:
         before = served_now(self._ctx, definition.name)
         try:
             with context, self._write_span(definition, details):
-                if any(reason.kind is Miss.DAMAGED for reason in found.reasons):
+                is_damaged = any(reason.kind is Miss.DAMAGED for reason in found.reasons)
+                if is_damaged:
                     self._entries.quarantine(definition.scope, definition.name)
                 version = write_entry(
                     frame,
@@ -243,6 +247,7 @@ class ReadThroughCache:
                     fingerprint,
                     self._entries.storage_options,
                     existing=found.entry,
+                    is_new=found.entry is None and not is_damaged,
                 )
                 details[DELTA_TABLE_VERSION] = version
         except Exception as error:  # noqa: BLE001 - raised again with `on_error="raise"`
@@ -325,7 +330,9 @@ class ReadThroughCache:
                 # Files have no versions: the write may have read old content, new content, or both.
                 self.invalidate(definition.scope, definition.name, definition.policy.name)
                 return self._register_uncached(definition, frame)
-            entry = self._entries.read_written(definition.scope, definition.name, version)
+            entry = self._entries.read_written(
+                definition.scope, definition.name, version, definition.policy.partition_by
+            )
             if entry is None or entry.fingerprint != fingerprint:
                 # Another machine wrote the entry concurrently, perhaps from older inputs.
                 return self._register_uncached(definition, frame)
@@ -333,9 +340,7 @@ class ReadThroughCache:
             return self._fall_back(definition, frame, error)
         record_written(self._ctx, definition.name, entry, before)
         return (
-            register_entry(self._ctx, definition.name, entry)
-            if definition.is_registered
-            else frame
+            register_entry(self._ctx, definition.name, entry) if definition.is_registered else frame
         )
 
     def invalidate(self, scope: CacheScope, name: str, policy: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import ConfigurationError
@@ -14,6 +16,7 @@ from deltawitness.session.proxies import plain
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
+    from deltalake import DeltaTable
 
     from deltawitness.cache.entries.store import Entry
 
@@ -64,18 +67,37 @@ def register_entry(ctx: SessionContext, name: str, entry: Entry) -> DataFrame:
         with session.swapping():
             if was_uncached:
                 _deregister(ctx, session, full)
-            registered = session.snapshot.get(full)
-            if registered is None:
-                served = session.register(ctx, full, entry.table)
-            elif session.cache_links.served_entry(registered) is entry:
-                served = registered
-            else:
-                served = session.publish(ctx, registered, entry.table)
-            session.cache_links.record_served(served, entry)
+            _serve(ctx, session, full, entry)
         if was_uncached:
             session.replace_readers(ctx, full)
         frame: DataFrame = _call(ctx, "table", full.sql())
     return frame
+
+
+def _serve(ctx: SessionContext, session: Session, full: TableName, entry: Entry) -> None:
+    registered = session.snapshot.get(full)
+    if registered is not None and session.cache_links.served_entry(registered) is entry:
+        return
+    with _opened(session, entry) as table:
+        if registered is None:
+            served = session.register(ctx, full, table)
+        else:
+            served = session.publish(ctx, registered, table)
+    session.cache_links.record_served(served, entry)
+
+
+@contextmanager
+def _opened(session: Session, entry: Entry) -> Iterator[DeltaTable]:
+    """Yield the open table of an entry, at the version to serve.
+
+    A table that is not open yet is opened as a handle of the session: the next write of the entry uses it.
+    """
+    if entry.is_opened:
+        yield entry.table
+        return
+    with session.handles.lease(entry.uri, entry.storage_options) as table:
+        is_served = table is not None and table.version() == entry.newest
+        yield table if table is not None and is_served else entry.table
 
 
 def served_now(ctx: SessionContext, name: str) -> Registered | None:
@@ -84,9 +106,7 @@ def served_now(ctx: SessionContext, name: str) -> Registered | None:
     return session.snapshot.get(session.full_name(ctx, (name,)))
 
 
-def record_written(
-    ctx: SessionContext, name: str, entry: Entry, before: Registered | None
-) -> None:
+def record_written(ctx: SessionContext, name: str, entry: Entry, before: Registered | None) -> None:
     """Record that the session serves an entry already, because the write published its new version.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deltawitness.cache.fingerprint.model import Fingerprint
-from deltawitness.commit.log import open_log
+from deltawitness.commit.log import open_log, reuse_reads
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id
@@ -82,7 +82,10 @@ class Entry:
         policy: name of the policy that it was stored under.
         fingerprint: fingerprint of its inputs; None when it is invalidated.
         properties: further properties from its commit metadata.
+        storage_options: options to open its table.
         rows: number of rows, if the file statistics have it.
+        is_opened: whether its table is open already.
+        partition_by: partition columns, if known without the table.
     """
 
     scope: CacheScope
@@ -95,7 +98,10 @@ class Entry:
     policy: str
     fingerprint: Fingerprint | None
     properties: dict[str, Any]
+    storage_options: dict[str, str] | None = field(default=None, repr=False)
     rows: int | None = None
+    is_opened: bool = True
+    partition_by: tuple[str, ...] | None = None
 
     @property
     def table(self) -> DeltaTable:
@@ -212,13 +218,22 @@ class Entries:
         is_remote = local_path(uri) is None
         if version is None and is_remote and (known := self._unchanged(scope, name)) is not None:
             return known
-        entry = self.read_unshared(scope, name, version)
-        if version is None and is_remote:
-            self._remember(scope, name, entry)
+        with reuse_reads():
+            entry = self.read_unshared(scope, name, version)
+            if version is None and is_remote:
+                self._remember(scope, name, entry)
         return entry
 
-    def read_written(self, scope: CacheScope, name: str, version: int) -> Entry | None:
-        """Return the entry that was just written at a version; a remote table is opened when it is used.
+    def read_written(
+        self, scope: CacheScope, name: str, version: int, partition_by: Sequence[str]
+    ) -> Entry | None:
+        """Return the entry that was just written; a remote table is opened when it is used.
+
+        Args:
+            scope: view, dataset, artifact or metadata.
+            name: name of the entry.
+            version: version of its table.
+            partition_by: the partition columns that it was written with.
 
         Raises:
             DamagedEntryError: it cannot be served.
@@ -233,7 +248,12 @@ class Entries:
 
         commit, metadata = self._own_commit(uri, version)
         entry = self._parse_entry(scope, name, version, open_table, commit, metadata)
-        entry = replace(entry, rows=_written_rows(commit))
+        entry = replace(
+            entry,
+            rows=_written_rows(commit),
+            is_opened=False,
+            partition_by=tuple(partition_by),
+        )
         self._remember(scope, name, entry)
         return entry
 
@@ -257,9 +277,14 @@ class Entries:
         Its table must have no later commit, and the newest commit must have the same content.
         """
         known = self._known.get((scope, name))
-        if known is None or self.has_changed(scope, name, known.entry):
+        if known is None:
             return None
-        content = open_log(known.entry.uri, self.storage_options).read(known.entry.newest)
+        try:
+            if self.has_changed(scope, name, known.entry):
+                return None
+            content = open_log(known.entry.uri, self.storage_options).read(known.entry.newest)
+        except OSError:
+            return None  # reading the table raises the error that the caller expects
         is_same = content is not None and hashlib.sha256(content).digest() == known.digest
         return known.entry if is_same else None
 
@@ -268,7 +293,10 @@ class Entries:
         if entry is None:
             self._known.pop((scope, name), None)
             return
-        content = open_log(entry.uri, self.storage_options).read(entry.newest)
+        try:
+            content = open_log(entry.uri, self.storage_options).read(entry.newest)
+        except OSError:
+            content = None
         if content is not None:
             self._known[scope, name] = _Known(entry, hashlib.sha256(content).digest())
 
@@ -332,6 +360,7 @@ class Entries:
                 policy=str(metadata["policy"]),
                 fingerprint=None if fingerprint is None else Fingerprint.from_json(fingerprint),
                 properties=dict(metadata.get("facts", {})),
+                storage_options=self.storage_options,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             msg = "the entry's commit metadata is unreadable"

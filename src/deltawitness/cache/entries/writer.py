@@ -90,6 +90,7 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
     storage_options: dict[str, str] | None,
     *,
     existing: Entry | None = None,
+    is_new: bool = False,
 ) -> int:
     """Write the rows of a frame as an entry, and replace the previous content.
 
@@ -100,6 +101,7 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
         fingerprint: fingerprint of the inputs.
         storage_options: options to open the table.
         existing: the entry that is stored now; None without one.
+        is_new: whether there is no table at the location, as the caller has just seen.
 
     Returns:
         The table version that holds the entry.
@@ -138,6 +140,7 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
             custom_metadata=metadata, max_commit_retries=_NO_RETRIES if existing is None else None
         ),
         post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=is_cleanup_due),
+        is_new=is_new,
     )
     if result.version is None:
         msg = "the commit of the entry is not in its table's log"
@@ -169,8 +172,10 @@ def _without_unsigned(frame: DataFrame) -> DataFrame:
 def _needs_new_layout(
     existing: Entry, definition: EntryDefinition, fingerprint: Fingerprint
 ) -> bool:
-    partitions: list[str] = existing.table.metadata().partition_columns
-    if partitions != list(definition.policy.partition_by):
+    partitions = existing.partition_by
+    if partitions is None:
+        partitions = tuple(existing.table.metadata().partition_columns)
+    if partitions != tuple(definition.policy.partition_by):
         return True
     if existing.fingerprint is not None:
         return existing.fingerprint.schema_hash != fingerprint.schema_hash
