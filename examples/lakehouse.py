@@ -2,7 +2,7 @@
 
 It writes Delta tables with delta-rs and DataFusion, without any code for observation.
 
-    python examples/lakehouse.py [DIRECTORY]
+    python examples/lakehouse.py [DIRECTORY or URI]
 """
 
 from __future__ import annotations
@@ -48,32 +48,32 @@ def in_delta_types(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
-def load_dimensions(lake: Path) -> None:
+def load_dimensions(lake: str) -> None:
     for name in ("airlines", "airports", "planes", "weather"):
-        write_deltalake(lake / name, read(name), mode="overwrite")
+        write_deltalake(f"{lake}/{name}", read(name), mode="overwrite")
 
 
-def load_flights(lake: Path, flights: pa.Table) -> None:
+def load_flights(lake: str, flights: pa.Table) -> None:
     """Create the table, then append each month, as a scheduled job would."""
     DeltaTable.create(
-        lake / "flights",
+        f"{lake}/flights",
         flights.schema,
         partition_by=["month"],
         description="Flights that left New York City in 2013",
     )
     for month in range(1, 13):
         batch = flights.filter(pc.equal(flights["month"], month))
-        write_deltalake(lake / "flights", batch, mode="append")
+        write_deltalake(f"{lake}/flights", batch, mode="append")
 
 
-def correct_february(lake: Path, flights: pa.Table) -> None:
+def correct_february(lake: str, flights: pa.Table) -> None:
     february = flights.filter(pc.equal(flights["month"], 2))
-    write_deltalake(lake / "flights", february, mode="overwrite", predicate="month = 2")
+    write_deltalake(f"{lake}/flights", february, mode="overwrite", predicate="month = 2")
 
 
-def merge_late_arrivals(lake: Path, late: pa.Table) -> None:
+def merge_late_arrivals(lake: str, late: pa.Table) -> None:
     (
-        DeltaTable(lake / "flights")
+        DeltaTable(f"{lake}/flights")
         .merge(late, "s.key = t.key", source_alias="s", target_alias="t")
         .when_matched_update_all()
         .when_not_matched_insert_all()
@@ -81,32 +81,32 @@ def merge_late_arrivals(lake: Path, late: pa.Table) -> None:
     )
 
 
-def tidy(lake: Path) -> None:
-    flights = DeltaTable(lake / "flights")
+def tidy(lake: str) -> None:
+    flights = DeltaTable(f"{lake}/flights")
     flights.update({"arr_delay": "0"}, predicate="arr_delay < -60")
     flights.delete("air_time IS NULL AND dep_time IS NOT NULL")
     flights.alter.add_constraint({"month_is_a_month": "month BETWEEN 1 AND 12"})
 
 
-def maintain(lake: Path) -> None:
-    flights = DeltaTable(lake / "flights")
+def maintain(lake: str) -> None:
+    flights = DeltaTable(f"{lake}/flights")
     flights.optimize.compact()
     flights.optimize.z_order(["carrier"])
     flights.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
     flights.create_checkpoint()
 
 
-def undo_a_mistake(lake: Path) -> None:
-    planes = DeltaTable(lake / "planes")
+def undo_a_mistake(lake: str) -> None:
+    planes = DeltaTable(f"{lake}/planes")
     good = planes.version()
     planes.delete("year < 2000")
     planes.restore(good)
 
 
-def report(lake: Path) -> None:
+def report(lake: str) -> None:
     context = datafusion.SessionContext()
     for name in ("flights", "airlines"):
-        context.register_table(name, DeltaTable(lake / name))
+        context.register_table(name, DeltaTable(f"{lake}/{name}"))
     delays = context.sql(
         """
         SELECT a.name, count(*) AS flights, round(avg(f.arr_delay), 1) AS delay
@@ -114,15 +114,16 @@ def report(lake: Path) -> None:
         GROUP BY a.name ORDER BY delay DESC LIMIT 3
         """
     )
-    write_deltalake(lake / "delays", delays, mode="overwrite")
+    write_deltalake(f"{lake}/delays", delays, mode="overwrite")
     for row in delays.to_pylist():
         print(f"{row['name']}: {row['flights']:,} flights, {row['delay']} minutes late")
 
 
 def main() -> None:
-    lake = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-output/lakehouse")
-    shutil.rmtree(lake, ignore_errors=True)
-    lake.mkdir(parents=True)
+    lake = sys.argv[1] if len(sys.argv) > 1 else "demo-output/lakehouse"
+    if "://" not in lake:
+        shutil.rmtree(lake, ignore_errors=True)
+        Path(lake).mkdir(parents=True)
     flights = read("flights")
     flights = flights.append_column("key", pa.array(range(flights.num_rows), pa.int64()))
     is_late = pc.equal(pc.bit_wise_and(flights["key"], 255), LATE_SHARE)

@@ -22,10 +22,18 @@ from deltawitness.cache.entries.writer import (
 from deltawitness.cache.fingerprint.dependencies import computing
 from deltawitness.cache.fingerprint.diff import Miss, MissReason, differences
 from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable
-from deltawitness.cache.registration import check_name_is_free, register_entry, register_uncached
+from deltawitness.cache.registration import (
+    check_name_is_free,
+    record_written,
+    register_entry,
+    register_uncached,
+    served_now,
+)
+from deltawitness.commit.log import reuse_reads
 from deltawitness.exceptions import CacheError
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
+from deltawitness.locations import local_path
 from deltawitness.redaction import key_hash, redact_label, redact_text
 from deltawitness.run import cache_context
 from deltawitness.semconv import (
@@ -49,6 +57,8 @@ if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
+
+    from deltawitness.session.core.snapshot import Registered
 
 __all__ = ["Lookup", "ReadThroughCache"]
 
@@ -127,12 +137,19 @@ class ReadThroughCache:
             return self._serve(definition, found)
         if isinstance(found.candidate.fingerprint, NotCacheable):
             return self._register_uncached(definition, found.candidate.frame)
-        return self._write(definition, found, uri)
+        with reuse_reads():
+            return self._write(definition, found, uri)
 
     def _has_been_written(self, definition: EntryDefinition, before: Entry | None) -> bool:
         """Return whether the entry was written since `before` was read; faster than another full lookup."""
+        scope, name = definition.scope, definition.name
+        if local_path(self._entries.uri_of(scope, name)) is None:
+            try:
+                return self._entries.has_changed(scope, name, before)
+            except OSError:
+                return False  # the write fails in the same way, and reports it
         try:
-            now = self._entries.read(definition.scope, definition.name)
+            now = self._entries.read(scope, name)
         except DamagedEntryError:
             return True
         if now is None or before is None:
@@ -175,6 +192,10 @@ class ReadThroughCache:
         Raises:
             CacheError: the entry is damaged, and the policy has `on_error="raise"`.
         """
+        with reuse_reads():
+            return self._lookup(definition, diagnose=diagnose)
+
+    def _lookup(self, definition: EntryDefinition, *, diagnose: bool) -> Lookup:
         candidate = definition.make()
         fingerprint = candidate.fingerprint
         if isinstance(fingerprint, NotCacheable):
@@ -197,7 +218,7 @@ class ReadThroughCache:
         assert found.entry is not None
         if not definition.is_registered:
             return found.candidate.frame
-        return register_entry(self._ctx, definition.name, found.entry.table)
+        return register_entry(self._ctx, definition.name, found.entry)
 
     def _register_uncached(self, definition: EntryDefinition, frame: DataFrame) -> DataFrame:
         return (
@@ -213,9 +234,11 @@ class ReadThroughCache:
             policy=definition.policy.name, scope=definition.scope, key=fingerprint.key
         )
         details = {**_found_details(found), DELTA_TABLE_VERSION: None}
+        before = served_now(self._ctx, definition.name)
         try:
             with context, self._write_span(definition, details):
-                if any(reason.kind is Miss.DAMAGED for reason in found.reasons):
+                is_damaged = any(reason.kind is Miss.DAMAGED for reason in found.reasons)
+                if is_damaged:
                     self._entries.quarantine(definition.scope, definition.name)
                 version = write_entry(
                     frame,
@@ -224,6 +247,7 @@ class ReadThroughCache:
                     fingerprint,
                     self._entries.storage_options,
                     existing=found.entry,
+                    is_new=found.entry is None and not is_damaged,
                 )
                 details[DELTA_TABLE_VERSION] = version
         except Exception as error:  # noqa: BLE001 - raised again with `on_error="raise"`
@@ -236,7 +260,7 @@ class ReadThroughCache:
                 return self._register_uncached(definition, frame)
             return self._fall_back(definition, frame, error)
         self._store_plan(definition, found, uri, fingerprint.key)
-        return self._serve_after_write(definition, frame, fingerprint, version)
+        return self._serve_after_write(definition, found.candidate, version, before)
 
     def _store_plan(self, definition: EntryDefinition, found: Lookup, uri: str, key: str) -> None:
         if not self._keep_plans or definition.scope is CacheScope.ARTIFACT:
@@ -291,8 +315,14 @@ class ReadThroughCache:
         return self._register_uncached(definition, frame)
 
     def _serve_after_write(
-        self, definition: EntryDefinition, frame: DataFrame, fingerprint: Fingerprint, version: int
+        self,
+        definition: EntryDefinition,
+        candidate: Candidate,
+        version: int,
+        before: Registered | None,
     ) -> DataFrame:
+        frame, fingerprint = candidate.frame, candidate.fingerprint
+        assert isinstance(fingerprint, Fingerprint)
         try:
             if fingerprint.files and _have_files_changed(
                 fingerprint, definition.make().fingerprint
@@ -300,16 +330,17 @@ class ReadThroughCache:
                 # Files have no versions: the write may have read old content, new content, or both.
                 self.invalidate(definition.scope, definition.name, definition.policy.name)
                 return self._register_uncached(definition, frame)
-            entry = self._entries.read(definition.scope, definition.name, version)
+            entry = self._entries.read_written(
+                definition.scope, definition.name, version, definition.policy.partition_by
+            )
             if entry is None or entry.fingerprint != fingerprint:
                 # Another machine wrote the entry concurrently, perhaps from older inputs.
                 return self._register_uncached(definition, frame)
         except Exception as error:  # noqa: BLE001 - raised again with `on_error="raise"`
             return self._fall_back(definition, frame, error)
+        record_written(self._ctx, definition.name, entry, before)
         return (
-            register_entry(self._ctx, definition.name, entry.table)
-            if definition.is_registered
-            else frame
+            register_entry(self._ctx, definition.name, entry) if definition.is_registered else frame
         )
 
     def invalidate(self, scope: CacheScope, name: str, policy: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.locations import table_id
 from deltawitness.session.context_handlers import SESSION_HANDLERS
-from deltawitness.session.core.snapshot import TableName
+from deltawitness.session.core.snapshot import Registered, TableName
 from deltawitness.session.core.state import Session, session_of
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.proxies import plain
@@ -16,7 +18,15 @@ if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
-__all__ = ["check_name_is_free", "register_entry", "register_uncached"]
+    from deltawitness.cache.entries.store import Entry
+
+__all__ = [
+    "check_name_is_free",
+    "record_written",
+    "register_entry",
+    "register_uncached",
+    "served_now",
+]
 
 
 def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
@@ -42,13 +52,13 @@ def check_name_is_free(ctx: SessionContext, name: str, uri: str) -> None:
             raise ConfigurationError(msg)
 
 
-def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFrame:
+def register_entry(ctx: SessionContext, name: str, entry: Entry) -> DataFrame:
     """Register the table of an entry under the entry's name, and return it as a frame.
 
     Args:
         ctx: the plain context.
         name: name of the entry.
-        table: its table, at the version to serve.
+        entry: the entry. Its table is not opened if the session serves this entry already.
     """
     session = session_of(ctx)
     full = session.full_name(ctx, (name,))
@@ -57,15 +67,59 @@ def register_entry(ctx: SessionContext, name: str, table: DeltaTable) -> DataFra
         with session.swapping():
             if was_uncached:
                 _deregister(ctx, session, full)
-            registered = session.snapshot.get(full)
-            if registered is None:
-                session.register(ctx, full, table)
-            else:
-                session.publish(ctx, registered, table)
+            _serve(ctx, session, full, entry)
         if was_uncached:
             session.replace_readers(ctx, full)
         frame: DataFrame = _call(ctx, "table", full.sql())
     return frame
+
+
+def _serve(ctx: SessionContext, session: Session, full: TableName, entry: Entry) -> None:
+    registered = session.snapshot.get(full)
+    if registered is not None and session.cache_links.served_entry(registered) is entry:
+        return
+    with _opened(session, entry) as table:
+        if registered is None:
+            served = session.register(ctx, full, table)
+        else:
+            served = session.publish(ctx, registered, table)
+    session.cache_links.record_served(served, entry)
+
+
+@contextmanager
+def _opened(session: Session, entry: Entry) -> Iterator[DeltaTable]:
+    """Yield the open table of an entry, at the version to serve.
+
+    A table that is not open yet is opened as a handle of the session: the next write of the entry uses it.
+    """
+    if entry.is_opened:
+        yield entry.table
+        return
+    with session.handles.lease(entry.uri, entry.storage_options) as table:
+        is_served = table is not None and table.version() == entry.newest
+        yield table if table is not None and is_served else entry.table
+
+
+def served_now(ctx: SessionContext, name: str) -> Registered | None:
+    """Return what the session serves under the name of an entry, or None."""
+    session = session_of(ctx)
+    return session.snapshot.get(session.full_name(ctx, (name,)))
+
+
+def record_written(ctx: SessionContext, name: str, entry: Entry, before: Registered | None) -> None:
+    """Record that the session serves an entry already, because the write published its new version.
+
+    Args:
+        ctx: the plain context.
+        name: name of the entry.
+        entry: the entry that was written.
+        before: what the session served under the name before the write.
+    """
+    served = served_now(ctx, name)
+    if served is None or served is before or served.version != entry.newest:
+        return
+    if served.table_id == table_id(entry.uri):
+        session_of(ctx).cache_links.record_served(served, entry)
 
 
 def register_uncached(ctx: SessionContext, name: str, frame: DataFrame) -> DataFrame:

@@ -22,6 +22,7 @@ from deltawitness.cli.maintenance import drain_command, optimize_command, verify
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command, show_command
+from deltawitness.cli.storage_options import with_storage_options
 from deltawitness.cli.writes import writes_command
 
 __all__ = ["app", "main"]
@@ -59,23 +60,23 @@ def options(
 
 app.command(
     "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)(run_command)
-app.command("runs")(runs_command)
-app.command("show")(show_command)
-app.command("writes")(writes_command)
-app.command("commit")(commit_command)
-app.command("audit")(audit_command)
-app.command("reconcile")(reconcile_command)
-app.command("adopt")(adopt_command)
-app.command("drain")(drain_command)
-ledger.command("optimize")(optimize_command)
-ledger.command("verify")(verify_command)
+)(with_storage_options(run_command))
+app.command("runs")(with_storage_options(runs_command))
+app.command("show")(with_storage_options(show_command))
+app.command("writes")(with_storage_options(writes_command))
+app.command("commit")(with_storage_options(commit_command))
+app.command("audit")(with_storage_options(audit_command))
+app.command("reconcile")(with_storage_options(reconcile_command))
+app.command("adopt")(with_storage_options(adopt_command))
+app.command("drain")(with_storage_options(drain_command))
+ledger.command("optimize")(with_storage_options(optimize_command))
+ledger.command("verify")(with_storage_options(verify_command))
 app.add_typer(ledger, name="ledger")
-app.command("verify")(verify_run_command)
-app.command("bench")(bench_command)
-app.command("info")(info_command)
-cache.command("ls")(ls_command)
-cache.command("why")(why_command)
-cache.command("prune")(prune_command)
-cache.command("verify")(verify_entry_command)
+app.command("verify")(with_storage_options(verify_run_command))
+app.command("bench")(with_storage_options(bench_command))
+app.command("info")(with_storage_options(info_command))
+cache.command("ls")(with_storage_options(ls_command))
+cache.command("why")(with_storage_options(why_command))
+cache.command("prune")(with_storage_options(prune_command))
+cache.command("verify")(with_storage_options(verify_entry_command))
 app.add_typer(cache, name="cache")

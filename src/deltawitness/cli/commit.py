@@ -16,8 +16,9 @@ from deltawitness.cli.console import (
 )
 from deltawitness.commit import CommitMetadata, read_commit_metadata
 from deltawitness.exceptions import CommitNotFoundError
-from deltawitness.locations import strip_credentials
+from deltawitness.locations import local_path, strip_credentials
 from deltawitness.report.commit import print_commit
+from deltawitness.settings import Settings
 
 __all__ = ["commit_command"]
 
@@ -32,7 +33,7 @@ def commit_command(
     """Show one commit of a table with its metadata."""
     with exit_on_error("the table's log cannot be read"):
         try:
-            commit = read_commit_metadata(table, version)
+            commit = read_commit_metadata(table, version, _options_for(table))
         except CommitNotFoundError as error:
             msg = f"{strip_credentials(table)}: {error}"
             raise CommandError(msg) from None
@@ -40,6 +41,11 @@ def commit_command(
         print_json(_commit_json(commit))
     else:
         print_commit(console(sys.stdout), commit)
+
+
+def _options_for(table: str) -> dict[str, str] | None:
+    """Return the storage options for a table: those of the settings; None for a table on a local disk."""
+    return Settings.from_env().storage_options if local_path(table) is None else None
 
 
 def _commit_json(commit: CommitMetadata) -> dict[str, Any]:

@@ -114,10 +114,11 @@ def listed_ledger(root: str | None, *, is_required: bool = True) -> LedgerListin
         ConfigurationError: a setting in the environment is invalid.
         OSError: the storage cannot be read.
     """
-    if is_required:
+    ledger = LedgerListing(root_of(settings_of(root)))
+    if is_required and not ledger.exists():
         _check_exists(root)
     log_to_stderr()
-    return LedgerListing(root_of(settings_of(root)))
+    return ledger
 
 
 def settings_of(root: str | None) -> Settings:

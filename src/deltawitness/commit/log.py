@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +21,15 @@ from deltawitness.locations import local_path
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
-__all__ = ["CommitLog", "LocalLog", "RemoteLog", "TableLog", "local_log_directory", "open_log"]
+__all__ = [
+    "CommitLog",
+    "LocalLog",
+    "RemoteLog",
+    "TableLog",
+    "local_log_directory",
+    "open_log",
+    "reuse_reads",
+]
 
 LOG_DIRECTORY = "_delta_log"
 _COMMIT_FILE = re.compile(r"(\d{20})\.json")
@@ -106,6 +116,27 @@ def read_local_commit(directory: str, version: int) -> bytes | None:
         os.close(descriptor)
 
 
+_Reads = dict[tuple[str, int], bytes]
+_reads: ContextVar[_Reads | None] = ContextVar("deltawitness_commit_reads", default=None)
+
+
+@contextmanager
+def reuse_reads() -> Iterator[None]:
+    """Read each remote commit at most once in the block; for steps that compare one state of a table.
+
+    Only commits that exist are reused: whether a later commit exists is requested each time. Blocks
+    inside the block share its reads. Other threads read for themselves.
+    """
+    if _reads.get() is not None:
+        yield
+        return
+    token = _reads.set({})
+    try:
+        yield
+    finally:
+        _reads.reset(token)
+
+
 class RemoteLog:
     """A log on an object store, read through the engine's own storage client."""
 
@@ -116,8 +147,17 @@ class RemoteLog:
         self._options = storage_options
 
     def read(self, version: int) -> bytes | None:
-        """Return the raw commit, or None when there is no such object: one ranged GET."""
-        return self.reader([version])(version)
+        """Return the raw commit, or None when there is no such object: one ranged GET.
+
+        In a block of :func:`reuse_reads`, a commit that was read before costs no request.
+        """
+        reads, key = _reads.get(), (self._uri.rstrip("/"), version)
+        if reads is not None and key in reads:
+            return reads[key]
+        content = self.reader([version])(version)
+        if reads is not None and content is not None:
+            reads[key] = content
+        return content
 
     def reader(self, versions: Sequence[int]) -> Callable[[int], bytes | None]:
         """Return a function like :meth:`read` for some versions, which any thread may call.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,14 @@ HANDLES_PER_TABLE = 4
 """Cached handles of one table: one per thread that writes to it at the same time."""
 
 
+LISTED_AFTER_S = 600.0
+"""Age in seconds after which a remote handle is compared with a listing of its log.
+
+A younger handle is current while the next commit does not exist: versions have no gaps, and log cleanup
+deletes only commits that are older than the table's log retention.
+"""
+
+
 @dataclass(slots=True)
 class CachedHandle:
     """A handle, with the state of the log that it has read.
@@ -41,12 +50,14 @@ class CachedHandle:
         version: its version.
         commit: identity of the commit of that version.
         checkpoint: identity of the `_last_checkpoint` file; None for a remote table.
+        listed: when its log was listed last, on the monotonic clock in seconds.
     """
 
     table: DeltaTable
     version: int
     commit: Identity
     checkpoint: Identity
+    listed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,8 @@ class HandleLease:
         directory: the local log directory; None for a remote table.
         table: the open table; None when there is no table.
         checkpoint: identity of the `_last_checkpoint` file when the table was opened.
+        listed: when its log was listed last, on the monotonic clock in seconds.
+        verified: the version and the identity of its commit, if both were compared just now.
     """
 
     handles: HandleCache
@@ -68,6 +81,8 @@ class HandleLease:
     directory: str | None
     table: DeltaTable | None
     checkpoint: Identity
+    listed: float
+    verified: tuple[int, Identity] | None = None
 
     def release(self) -> None:
         """Return the handle to the cache after an operation that succeeded; never raises."""
@@ -75,11 +90,16 @@ class HandleLease:
             return
         version = self.table.version()
         try:
-            commit = _commit_identity(self.log, self.directory, version)
+            if self.verified is not None and self.verified[0] == version:
+                commit = self.verified[1]
+            else:
+                commit = _commit_identity(self.log, self.directory, version)
         except Exception:  # noqa: BLE001 - where the log cannot be read, only the handle is lost
             return
         if commit is not None and self.checkpoint == _checkpoint(self.directory):
-            self.handles.put(self.key, CachedHandle(self.table, version, commit, self.checkpoint))
+            self.handles.put(
+                self.key, CachedHandle(self.table, version, commit, self.checkpoint, self.listed)
+            )
 
 
 class HandleCache:
@@ -148,9 +168,19 @@ class HandleCache:
         directory = local_log_directory(os.fspath(uri))
         cached = self._pop(key)
         if cached is not None and _is_fresh(cached, log, directory):
-            return HandleLease(self, key, log, directory, cached.table, cached.checkpoint)
+            return HandleLease(
+                self,
+                key,
+                log,
+                directory,
+                cached.table,
+                cached.checkpoint,
+                cached.listed,
+                None if directory is not None else (cached.version, cached.commit),
+            )
+        listed = time.monotonic()
         table = _open(uri, storage_options)
-        return HandleLease(self, key, log, directory, table, _checkpoint(directory))
+        return HandleLease(self, key, log, directory, table, _checkpoint(directory), listed)
 
     def clear(self) -> None:
         """Drop every handle."""
@@ -197,7 +227,8 @@ def _is_fresh(handle: CachedHandle, log: CommitLog, directory: str | None) -> bo
     """Return whether a handle has the table's current state; a remote one is updated to it first.
 
     Locally, there must be no later commit and no new checkpoint, and the handle's own commit must be
-    unchanged. Remotely, only its own commit must be unchanged: the update reads later ones.
+    unchanged. Remotely, its own commit must be unchanged, and an update reads later ones. Two requests
+    find that there is nothing to update: one for the next commit, one for the handle's own.
     """
     if directory is not None:
         return (
@@ -205,9 +236,13 @@ def _is_fresh(handle: CachedHandle, log: CommitLog, directory: str | None) -> bo
             and _file_identity(f"{directory}{commit_file(handle.version)}") == handle.commit
             and _checkpoint(directory) == handle.checkpoint
         )
+    is_due = time.monotonic() - handle.listed > LISTED_AFTER_S
+    is_behind = is_due or log.read(handle.version + 1) is not None
     if _commit_identity(log, directory, handle.version) != handle.commit:
         return False
-    handle.table.update_incremental()
+    if is_behind:
+        handle.listed = time.monotonic()
+        handle.table.update_incremental()
     return True
 
 
@@ -219,7 +254,7 @@ def _commit_identity(log: CommitLog, directory: str | None, version: int) -> Ide
 
 
 def _checkpoint(directory: str | None) -> Identity:
-    # On an object store, the handle is updated before use anyway, and a check costs a request.
+    # On an object store, a check costs a request.
     return None if directory is None else _file_identity(f"{directory}_last_checkpoint")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.events import InputVersion
-from deltawitness.locations import table_id
+from deltawitness.locations import local_path, table_id
 from deltawitness.session.core.frames import (
     FrameState,
     PlainQuery,
@@ -199,9 +199,15 @@ def register_delta(
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
     options = None if storage_options is None else dict(storage_options)
-    table = DeltaTable(uri, version=version, storage_options=options)
     session = session_of(ctx)
     full_name = session.parsed_name(ctx, name)
+    if version is None and local_path(os.fspath(uri)) is None:
+        # The handle stays in the session: opening it again costs two requests for each commit.
+        with session.handles.lease(uri, options) as kept:
+            if kept is not None:
+                session.register(ctx, full_name, kept)
+                return
+    table = DeltaTable(uri, version=version, storage_options=options)
     session.register(ctx, full_name, table, fixed=version is not None)
 
 

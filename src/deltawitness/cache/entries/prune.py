@@ -141,7 +141,7 @@ def _prune_entry(  # noqa: PLR0913, PLR0917 - the options of `prune`, an entry, 
     tally: _Tally,
 ) -> None:
     try:
-        entry = entries.read(scope, name)
+        entry = entries.read_unshared(scope, name)  # its table is written below
     except DamagedEntryError as damage:
         entries.diagnose(DIAGNOSTIC_CACHE_DAMAGED, scope, name, reason=str(damage))
         tally.names["damaged"].append(name)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deltawitness.cache.fingerprint.model import Fingerprint
-from deltawitness.commit.log import open_log
+from deltawitness.commit.log import open_log, reuse_reads
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id
@@ -73,25 +75,46 @@ class Entry:
         scope: view, dataset, artifact or metadata.
         name: name of the entry.
         uri: location of its table.
-        table: its table, at the version to serve.
+        open_table: returns its table, at the version to serve; opens it on the first call.
+        newest: the newest version of its table when it was read.
         version: the table version that holds it.
         made_at: when its computation began, in milliseconds since the Unix epoch.
         policy: name of the policy that it was stored under.
         fingerprint: fingerprint of its inputs; None when it is invalidated.
         properties: further properties from its commit metadata.
+        storage_options: options to open its table.
         rows: number of rows, if the file statistics have it.
+        is_opened: whether its table is open already.
+        partition_by: partition columns, if known without the table.
     """
 
     scope: CacheScope
     name: str
     uri: str
-    table: DeltaTable
+    open_table: Callable[[], DeltaTable] = field(repr=False, compare=False)
+    newest: int
     version: int
     made_at: int
     policy: str
     fingerprint: Fingerprint | None
     properties: dict[str, Any]
+    storage_options: dict[str, str] | None = field(default=None, repr=False)
     rows: int | None = None
+    is_opened: bool = True
+    partition_by: tuple[str, ...] | None = None
+
+    @property
+    def table(self) -> DeltaTable:
+        """Its table, at the version to serve."""
+        return self.open_table()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A remote entry that was read before, and the digest of its table's newest commit."""
+
+    entry: Entry
+    digest: bytes
 
 
 _HARMLESS = frozenset(
@@ -122,6 +145,7 @@ class Entries:
         self._root = root
         self._has_own_sink = has_own_sink
         self._settings = settings or Settings()
+        self._known: dict[tuple[CacheScope, str], _Known] = {}
 
     def _sink(self) -> DiagnosticsSink:
         observer = current_observer()
@@ -190,6 +214,96 @@ class Entries:
         Raises:
             DamagedEntryError: it exists and cannot be served.
         """
+        uri = self.uri_of(scope, name)
+        is_remote = local_path(uri) is None
+        if version is None and is_remote and (known := self._unchanged(scope, name)) is not None:
+            return known
+        with reuse_reads():
+            entry = self.read_unshared(scope, name, version)
+            if version is None and is_remote:
+                self._remember(scope, name, entry)
+        return entry
+
+    def read_written(
+        self, scope: CacheScope, name: str, version: int, partition_by: Sequence[str]
+    ) -> Entry | None:
+        """Return the entry that was just written; a remote table is opened when it is used.
+
+        Args:
+            scope: view, dataset, artifact or metadata.
+            name: name of the entry.
+            version: version of its table.
+            partition_by: the partition columns that it was written with.
+
+        Raises:
+            DamagedEntryError: it cannot be served.
+        """
+        uri = self.uri_of(scope, name)
+        if local_path(uri) is not None:
+            return self.read(scope, name, version)
+
+        @cache
+        def open_table() -> DeltaTable:
+            return self.open_table(scope, name, version)
+
+        commit, metadata = self._own_commit(uri, version)
+        entry = self._parse_entry(scope, name, version, open_table, commit, metadata)
+        entry = replace(
+            entry,
+            rows=_written_rows(commit),
+            is_opened=False,
+            partition_by=tuple(partition_by),
+        )
+        self._remember(scope, name, entry)
+        return entry
+
+    def has_changed(self, scope: CacheScope, name: str, before: Entry | None) -> bool:
+        """Return whether a remote entry has a later version than one that was read: one request.
+
+        Args:
+            scope: view, dataset, artifact or metadata.
+            name: name of the entry.
+            before: the entry as it was read; None if there was none.
+
+        Raises:
+            OSError: the storage cannot be read.
+        """
+        log = open_log(self.uri_of(scope, name), self.storage_options)
+        return log.read(0 if before is None else before.newest + 1) is not None
+
+    def _unchanged(self, scope: CacheScope, name: str) -> Entry | None:
+        """Return a remote entry that was read before if its table has not changed since: two requests.
+
+        Its table must have no later commit, and the newest commit must have the same content.
+        """
+        known = self._known.get((scope, name))
+        if known is None:
+            return None
+        try:
+            if self.has_changed(scope, name, known.entry):
+                return None
+            content = open_log(known.entry.uri, self.storage_options).read(known.entry.newest)
+        except OSError:
+            return None  # reading the table raises the error that the caller expects
+        is_same = content is not None and hashlib.sha256(content).digest() == known.digest
+        return known.entry if is_same else None
+
+    def _remember(self, scope: CacheScope, name: str, entry: Entry | None) -> None:
+        """Keep a remote entry in memory for the next read."""
+        if entry is None:
+            self._known.pop((scope, name), None)
+            return
+        try:
+            content = open_log(entry.uri, self.storage_options).read(entry.newest)
+        except OSError:
+            content = None
+        if content is not None:
+            self._known[scope, name] = _Known(entry, hashlib.sha256(content).digest())
+
+    def read_unshared(
+        self, scope: CacheScope, name: str, version: int | None = None
+    ) -> Entry | None:
+        """Read an entry as :meth:`read` does, with an open table that no other read returns."""
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
         from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - heavy
 
@@ -216,27 +330,41 @@ class Entries:
         Raises:
             DamagedEntryError: the metadata is unreadable, or data files are missing or doubled.
         """
-        commit, metadata = self._own_commit(uri, table.version())
+        newest = table.version()
+        commit, metadata = self._own_commit(uri, newest)
+        entry = self._parse_entry(scope, name, newest, lambda: table, commit, metadata)
+        check_files(table)
+        if entry.fingerprint is not None:
+            entry = replace(entry, rows=_count_rows(table, commit))
+        return entry
+
+    def _parse_entry(  # noqa: PLR0913, PLR0917 - the parts of an entry
+        self,
+        scope: CacheScope,
+        name: str,
+        newest: int,
+        open_table: Callable[[], DeltaTable],
+        commit: CommitMetadata,
+        metadata: dict[str, Any],
+    ) -> Entry:
         try:
             fingerprint = metadata.get("fingerprint")
-            entry = Entry(
+            return Entry(
                 scope=scope,
                 name=name,
-                uri=uri,
-                table=table,
+                uri=self.uri_of(scope, name),
+                open_table=open_table,
+                newest=newest,
                 version=commit.version,
                 made_at=int(metadata.get("made_at") or commit.timestamp or 0),
                 policy=str(metadata["policy"]),
                 fingerprint=None if fingerprint is None else Fingerprint.from_json(fingerprint),
                 properties=dict(metadata.get("facts", {})),
+                storage_options=self.storage_options,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             msg = "the entry's commit metadata is unreadable"
             raise DamagedEntryError(msg) from error
-        check_files(table)
-        if entry.fingerprint is not None:
-            entry = replace(entry, rows=_count_rows(table, commit))
-        return entry
 
     def _own_commit(self, uri: str, newest: int) -> tuple[CommitMetadata, dict[str, Any]]:
         """Return the newest commit of the cache in a table's log, with its parsed cache metadata.
@@ -352,13 +480,19 @@ def _count_rows(table: DeltaTable, commit: CommitMetadata) -> int | None:
         DamagedEntryError: the number differs from what the entry's commit wrote. Two concurrent
             OPTIMIZE commits double the rows.
     """
-    written = commit.operation_metrics.get("num_added_rows")
+    written = _written_rows(commit)
     counts = table.get_add_actions(flatten=True)["num_records"].to_pylist()
     rows = None if None in counts else sum(counts)
-    if isinstance(written, int) and rows is not None and rows != written:
+    if written is not None and rows is not None and rows != written:
         msg = "its row count differs from its commit"
         raise DamagedEntryError(msg)
     return rows
+
+
+def _written_rows(commit: CommitMetadata) -> int | None:
+    """Return the number of rows that a commit reports to have added; None if it reports none."""
+    written = commit.operation_metrics.get("num_added_rows")
+    return written if isinstance(written, int) else None
 
 
 def check_files(table: DeltaTable) -> None:

@@ -40,6 +40,9 @@ _NO_RETRIES = 0
 a retry of delta-rs (seen with 1.6.6) commits our files as version 1 in addition to the other files.
 """
 
+COMMITS_PER_CLEANUP = 10
+"""Expired log files of an entry are deleted after one write in so many: finding them takes a listing."""
+
 __all__ = ["check_columns", "invalidate", "is_error_of_query", "is_race_lost", "write_entry"]
 
 
@@ -89,6 +92,7 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
     storage_options: dict[str, str] | None,
     *,
     existing: Entry | None = None,
+    is_new: bool = False,
 ) -> int:
     """Write the rows of a frame as an entry, and replace the previous content.
 
@@ -99,6 +103,7 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
         fingerprint: fingerprint of the inputs.
         storage_options: options to open the table.
         existing: the entry that is stored now; None without one.
+        is_new: whether there is no table at the location, as the caller has just seen.
 
     Returns:
         The table version that holds the entry.
@@ -106,7 +111,12 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
     Raises:
         OSError: the commit is not in the table's log.
     """
-    from deltalake import CommitProperties, DeltaTable, WriterProperties  # noqa: PLC0415 - heavy
+    from deltalake import (  # noqa: PLC0415 - heavy
+        CommitProperties,
+        DeltaTable,
+        PostCommitHookProperties,
+        WriterProperties,
+    )
 
     policy = definition.policy
     # Taken before the inputs are read, so that max_age counts from then.
@@ -117,6 +127,7 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
     metadata = entry_metadata(fingerprint, policy.name, properties, made_at=made_at)
     if existing is not None and _needs_new_layout(existing, definition, fingerprint):
         _repartition(existing, definition, fingerprint, storage_options)
+    is_cleanup_due = existing is not None and existing.newest % COMMITS_PER_CLEANUP == 0
     result = write_delta(
         _without_unsigned(frame),
         uri,
@@ -130,6 +141,8 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
         commit_properties=CommitProperties(
             custom_metadata=metadata, max_commit_retries=_NO_RETRIES if existing is None else None
         ),
+        post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=is_cleanup_due),
+        is_new=is_new,
     )
     if result.version is None:
         msg = "the commit of the entry is not in its table's log"
@@ -161,8 +174,10 @@ def _without_unsigned(frame: DataFrame) -> DataFrame:
 def _needs_new_layout(
     existing: Entry, definition: EntryDefinition, fingerprint: Fingerprint
 ) -> bool:
-    partitions: list[str] = existing.table.metadata().partition_columns
-    if partitions != list(definition.policy.partition_by):
+    partitions = existing.partition_by
+    if partitions is None:
+        partitions = tuple(existing.table.metadata().partition_columns)
+    if partitions != tuple(definition.policy.partition_by):
         return True
     if existing.fingerprint is not None:
         return existing.fingerprint.schema_hash != fingerprint.schema_hash

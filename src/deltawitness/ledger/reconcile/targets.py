@@ -173,7 +173,12 @@ def _unlisted(error: ListingError) -> UnreadableTable:
 
 
 def _options_for(root: LedgerRoot, location: str) -> dict[str, str] | None:
-    """Return the ledger's storage options for a table on the same storage, else None."""
+    """Return the ledger's storage options for a table on the same storage, else None.
+
+    A ledger on a local disk needs no storage options: they are those of the tables on object stores.
+    """
+    if root.is_local:
+        return root.storage_options if local_path(location) is None else None
     theirs, ours = (urlsplit(ledger_uri(uri)) for uri in (location, root.uri))
     is_beside = (theirs.scheme, theirs.netloc) == (ours.scheme, ours.netloc)
     return root.storage_options if is_beside else None

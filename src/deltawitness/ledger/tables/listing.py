@@ -109,6 +109,15 @@ class LedgerListing:
         names = dict.fromkeys([name for name, *_ in table.columns] + self._present(table))
         return [{name: row.get(name) for name in names if name != PARTITION} for row in found]
 
+    def exists(self) -> bool:
+        """Return whether one of the tables is there. It opens them, as the first query does.
+
+        Raises:
+            OSError: the storage cannot be read.
+            DeltaError: a table of the ledger is damaged.
+        """
+        return any(opened is not None for opened in self._opened.values())
+
     @cached_property
     def _opened(self) -> dict[LedgerTable, DeltaTable | None]:
         return {table: self.root.open_table(table) for table in self.tables}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from deltawitness.session.core.snapshot import TableName
+from deltawitness.session.core.snapshot import Registered, TableName
 
 __all__ = ["CacheLinks"]
 
@@ -16,6 +16,7 @@ class CacheLinks:
     def __init__(self) -> None:
         self._refreshers: dict[TableName, Callable[[], None]] = {}
         self._uncached: set[TableName] = set()
+        self._served: dict[TableName, tuple[Registered, object]] = {}
         self._seen_files: dict[tuple[str, str], tuple[int, str]] = {}
         self.registering = threading.RLock()
         """The lock that is held while an entry or an uncached result is registered."""
@@ -36,6 +37,15 @@ class CacheLinks:
     def is_entry(self, name: TableName) -> bool:
         """Return whether a name is an entry of a cache."""
         return name in self._refreshers
+
+    def record_served(self, registered: Registered, entry: object) -> None:
+        """Record the stored entry that a registered table serves."""
+        self._served[registered.name] = registered, entry
+
+    def served_entry(self, registered: Registered) -> object | None:
+        """Return the stored entry that a registered table serves; None if that is not recorded."""
+        served = self._served.get(registered.name)
+        return served[1] if served is not None and served[0] is registered else None
 
     def register_uncached(self, name: TableName) -> None:
         """Record that a name is a view of a result that a cache could not store."""

@@ -349,6 +349,11 @@ class Session:
             if entry.table_id == location_id and not entry.fixed:
                 self._publish(ctx, entry, table)
 
+    def serves_location(self, uri: str) -> bool:
+        """Return whether a name of the session follows new versions of the table at a location."""
+        location_id = table_id(uri)
+        return any(entry.table_id == location_id and not entry.fixed for entry in self.snapshot)
+
     def _publish(self, ctx: SessionContext, entry: Registered, table: DeltaTable) -> None:
         after = Registered.of(entry.name, table, fixed=False, defaults=entry.defaults)
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.receipts import Receipt, with_receipt_id
@@ -78,6 +79,7 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
     writer_properties: WriterProperties | None = None,
     commit_properties: CommitProperties | None = None,
     post_commithook_properties: PostCommitHookProperties | None = None,
+    is_new: bool = False,
 ) -> WriteResult:
     """Run the frame and stream its rows into a Delta table, without collecting them.
 
@@ -99,6 +101,7 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
         writer_properties: delta-rs's `WriterProperties`.
         commit_properties: delta-rs's `CommitProperties`; its metadata takes precedence over deltawitness's.
         post_commithook_properties: delta-rs's `PostCommitHookProperties`.
+        is_new: the caller has just seen that there is no table; the write does not check that again.
 
     Returns:
         The committed version and the number of written rows; `skipped` is true if the mode is
@@ -127,9 +130,9 @@ def write_delta(  # noqa: PLR0913 - the arguments of write_deltalake, by keyword
     rows, state = _rows_of(frame), state_of(frame)
     with report_if_unreached(uri, mode):
         if state is None:
-            return _write(rows, location, write_mode, options, arguments)
+            return _write(rows, location, write_mode, options, arguments, is_new=is_new)
         with publish_after_failure(state.session, state.ctx, location, options):
-            return _write(rows, location, write_mode, options, arguments)
+            return _write(rows, location, write_mode, options, arguments, is_new=is_new)
 
 
 def _parse_mode(mode: str) -> WriteMode:
@@ -140,12 +143,14 @@ def _parse_mode(mode: str) -> WriteMode:
         raise StatementError(msg) from None
 
 
-def _write(
+def _write(  # noqa: PLR0913 - the arguments of one write
     frame: DataFrame,
     uri: str,
     mode: WriteMode,
     options: dict[str, str] | None,
     arguments: Mapping[str, Any],
+    *,
+    is_new: bool,
 ) -> WriteResult:
     from deltalake import write_deltalake  # noqa: PLC0415 - heavy, already loaded
 
@@ -153,7 +158,7 @@ def _write(
     handles = HandleCache() if state is None else state.session.handles
     source = frame if state is None else coerce(state.ctx, frame)
     given = {key: value for key, value in arguments.items() if value is not None}
-    with handles.lease(uri, options) as table:
+    with nullcontext() if is_new else handles.lease(uri, options) as table:
         attributes = attributes_of_frame(frame, state, schema=source.schema())
         if table is not None and mode is WriteMode.IGNORE:
             with observe_write(attributes):
@@ -170,7 +175,7 @@ def _write(
             _publish(frame, uri, table)
             return _result(mode, receipt_of_handle(table))
     receipt = receipt_of_creation(uri, options, receipt_id)
-    if state is not None:
+    if state is not None and state.session.serves_location(uri):
         with handles.lease(uri, options) as made:
             if made is not None:
                 _publish(frame, uri, made)
