@@ -49,6 +49,9 @@ from helpers.reconcile_parts import (
 )
 
 NOT_IN_COMMITS = {
+    "code_file",
+    "code_line",
+    "code_function",
     "event_time",
     "event_date",
     "code_file",
