@@ -32,7 +32,7 @@ def name_of(path):
 
 def targets():
     """Return the targets of the Makefile."""
-    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", MAKEFILE, re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", MAKEFILE, re.MULTILINE))
 
 
 def jobs(workflow):
