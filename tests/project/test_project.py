@@ -32,7 +32,7 @@ def name_of(path):
 
 def targets():
     """Return the targets of the Makefile."""
-    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", MAKEFILE, re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", MAKEFILE, re.MULTILINE))
 
 
 def jobs(workflow):
@@ -67,7 +67,7 @@ def test_make_help_shows_every_target():
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=name_of)
 def test_every_target_that_a_page_names_exists(page):
     """A reader can run each `make` command of a page."""
-    named = set(re.findall(r"(?:`|\$ )make ([a-z][a-z-]*)", page.read_text()))
+    named = set(re.findall(r"(?:`|\$ )make ([a-z][a-z0-9-]*)", page.read_text()))
     assert named <= targets()
 
 
