@@ -51,7 +51,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "use": (),  # `tools/try_wheel.py`, which needs no test library
 }
 
-ENGINES = ("1.0.2", "1.1.4", "1.2.1", "1.3.3", "1.4.2", "1.5.1", "1.6.0", "1.6.2", "1.6.6")
+ENGINES = ("1.0.2", "1.1.4", "1.2.1", "1.3.3", "1.4.2", "1.5.1", "1.6.0", "1.6.2", "1.6.3", "1.6.6")
 """Releases of deltalake: the oldest, the newest, and at least one for each DataFusion that it is built with."""
 
 PAIRS = {"54": "1.6.2", "55": "1.6.6"}
