@@ -35,6 +35,6 @@ def _state(name: str, instrumentor: BaseInstrumentor) -> str:
         return "off: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
     conflict = get_dependency_conflicts(instrumentor.instrumentation_dependencies())
     if conflict is not None:
-        found = conflict.found or "not installed"
-        return f"off: needs {conflict.required}, found {found}"
+        found = f"found {conflict.found}" if conflict.found else "which is not installed"
+        return f"off: needs {conflict.required}, {found}"
     return "available"
