@@ -171,8 +171,29 @@ def namespace() -> tuple[str, ...]:
     return ()
 
 
+ATTEMPTS = 3
+"""How often a program runs whose interpreter aborts at its end."""
+
+ABORTED_AT_EXIT = "terminate called without an active exception"
+"""Printed if a native thread of pyarrow returns to an interpreter that is ending, observed or not."""
+
+
 def execute(neighbour: Neighbour, python: Path, folder: Path, *, is_observed: bool) -> Execution:
-    """Run a program, by itself or under `deltawitness run`, with the ledger in `ledger` of the folder."""
+    """Run a program, by itself or under `deltawitness run`, with the ledger in `ledger` of the folder.
+
+    A program that pyarrow aborts at its end runs again, in a folder with a number in addition.
+    """
+    for number in range(1, ATTEMPTS + 1):
+        attempt = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        done = _execute_once(neighbour, python, attempt, is_observed=is_observed)
+        if ABORTED_AT_EXIT not in done.stderr:
+            break
+    return done
+
+
+def _execute_once(
+    neighbour: Neighbour, python: Path, folder: Path, *, is_observed: bool
+) -> Execution:
     folder.mkdir()
     (folder / "home").mkdir()
     lake = folder / "lake"
