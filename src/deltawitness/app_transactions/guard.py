@@ -119,7 +119,7 @@ class WriteGuards:
     def guard(self, name: str, original: Call) -> Call:
         """Return a callable of delta-rs with its guard; the same callable if it has none.
 
-        A callable of a release that lacks a parameter stays as it is: then its name is in `missing`.
+        A callable of a release that lacks a parameter stays unguarded, and its name is in `missing`.
 
         Args:
             name: name of the callable.

@@ -32,7 +32,7 @@ class once:  # noqa: N801 - used as `with once(...)`, where the lower case is th
     """Open a block in which each write of rows commits once per key and table.
 
     A write whose commit is in the log, from an earlier block with the same key in any process, is not
-    made again. A write that raises although its commit is in the log returns as if it had not raised.
+    repeated. A write that raises although its commit is in the log returns as if it had not raised.
     A write that loses against a concurrent commit is tried again, if its rows can be read again. Other
     errors are raised unmodified.
 

@@ -40,7 +40,7 @@ _TABLE_CLASSES = frozenset({"Table", "RecordBatch", "DataFrame"})
 
 
 def _is_repeatable(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a call of `write_deltalake` can be made again.
+    """Return whether a call of `write_deltalake` can be repeated.
 
     Its rows must be readable again. An overwrite through a table of the caller is not repeated: its rows
     may have been computed from the version that the table is at.

@@ -263,7 +263,7 @@ class Entries:
         Args:
             scope: view, dataset, artifact or metadata.
             name: name of the entry.
-            before: the entry as it was read; None if there was none.
+            before: the entry that was read; None if there was none.
 
         Raises:
             OSError: the storage cannot be read.
