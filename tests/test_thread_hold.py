@@ -1,31 +1,60 @@
 """Threads of the library that are in native code at the end of the process."""
 
+import json
+import os
+import socket
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from deltawitness.semconv import Env
 from deltawitness.thread_hold import NAMES, hold_threads
 from helpers.places import PROGRAMS
+from helpers.sizes import cases
+
+
+@pytest.fixture
+def silent_ledger():
+    """Variables of a ledger on an object store that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        options = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "y",
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+            "max_retries": "0",
+            "timeout": "4s",
+        }
+        yield {
+            Env.ROOT.value: "s3://lake/ledger",
+            Env.STORAGE_OPTIONS.value: json.dumps(options),
+            Env.SINK_TIMEOUT.value: "0.5",
+        }
+
+
+RUN = ("-m", "deltawitness", "run", "--quiet", "--", sys.executable)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", [0, 7])
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    "command", [[], ["-m", "deltawitness", "run", "--quiet", "--no-ledger", "--"]]
+    "command", cases([(), RUN], [()]), ids=lambda command: "run" if command else "program"
 )
-def test_a_drain_that_hangs_in_the_engine_leaves_the_exit_code(command, code, tmp_path):
+def test_a_drain_that_hangs_in_the_engine_leaves_the_exit_code(command, silent_ledger, tmp_path):
     """The engine returns while the interpreter ends, where the thread of the drain cannot go on."""
-    program = [sys.executable, str(PROGRAMS / "silent_ledger.py"), str(tmp_path / "t"), str(code)]
+    program = [str(PROGRAMS / "slow_end.py"), str(tmp_path / "t"), "7"]
     done = subprocess.run(
-        [sys.executable, *command, *program] if command else program,
+        [sys.executable, *command, *program],
         cwd=tmp_path,
+        env={**os.environ, **silent_ledger},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
-    assert (done.returncode, done.stdout) == (code, "end\n"), done.stderr
+    assert (done.returncode, done.stdout) == (7, "end\n"), done.stderr
 
 
 def test_a_thread_that_waits_in_python_is_not_suspended():

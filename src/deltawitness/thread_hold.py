@@ -8,13 +8,15 @@ process dies of SIGSEGV. Since 3.14 Python itself lets such a thread hang
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
-__all__ = ["hold_threads"]
+__all__ = ["hold_at_exit", "hold_threads"]
 
 NAMES = frozenset(
     f"deltawitness-{name}" for name in ("delivery", "drain", "flush", "reader", "scan")
@@ -26,6 +28,15 @@ SLEEP_TIMEOUT = 1.0
 
 POLL = 0.005
 """Seconds between two reads of the state of a thread."""
+
+
+@cache
+def hold_at_exit() -> None:
+    """Call :func:`hold_threads` when the process exits.
+
+    Exit handlers that are registered later run before it, and may still use the threads.
+    """
+    atexit.register(hold_threads)
 
 
 def hold_threads() -> int:

@@ -23,6 +23,7 @@ from deltawitness.run_context import RunContext
 from deltawitness.run_origin import process_origin
 from deltawitness.semconv import Env
 from deltawitness.settings import LedgerMessages, Settings
+from deltawitness.thread_hold import hold_at_exit
 
 __all__ = ["OwnFolder", "RunLedger", "run_ledger"]
 
@@ -94,7 +95,10 @@ class RunLedger:
         if not self._has_spools():
             return 0
         operations: list[int] = []
-        thread = threading.Thread(target=lambda: operations.append(_drain()), daemon=True)
+        hold_at_exit()
+        thread = threading.Thread(
+            target=lambda: operations.append(_drain()), name="deltawitness-drain", daemon=True
+        )
         thread.start()
         thread.join(DRAIN_TIMEOUT)
         if thread.is_alive():

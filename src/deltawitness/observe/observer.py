@@ -34,7 +34,7 @@ from deltawitness.run_origin import OriginOptions, use_origin_options
 from deltawitness.settings import Settings
 from deltawitness.telemetry.cache_spans import on_cache_operation, use_providers
 from deltawitness.telemetry.metrics import DrainInstruments
-from deltawitness.thread_hold import hold_threads
+from deltawitness.thread_hold import hold_at_exit
 from deltawitness.thread_start import start_thread
 
 if TYPE_CHECKING:
@@ -380,8 +380,7 @@ def _start_run_before_fork() -> None:
 
 
 at_fork(before=_start_run_before_fork, after_in_child=_clear_in_child)
-# Registered at import, so that it runs after most other exit handlers: they may still wait for a drain.
-atexit.register(hold_threads)
+hold_at_exit()
 
 
 def current_observer() -> Observer | None:
