@@ -36,6 +36,7 @@ from deltawitness import (
 from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import ConfigurationError, RequirementError
+from deltawitness.run import forget_process_run
 from deltawitness.run_context import RunContext
 from deltawitness.run_origin import RunOrigin
 from deltawitness.run_variables import run_from_environment
@@ -215,13 +216,37 @@ def test_a_run_must_be_opened(uri):
         WRITES["update"](uri)
 
 
-def test_the_name_of_the_program_is_no_job(uri, monkeypatch):
+def test_the_name_of_the_program_is_no_job(uri):
     """A job is named by `run()`, by a variable or by the scheduler."""
     require("job")
     with pytest.raises(RequirementError, match="has no job"):
         WRITES["update"](uri)
     with run("load"):
         WRITES["update"](uri)
+
+
+@pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({Env.JOB: "load"}, "run"),
+        ({Env.RUN_ID: "r-1"}, "job"),
+        ({Env.RUN_ID: "r-1", Env.JOB: "load"}, None),
+    ],
+    ids=str,
+)
+def test_a_variable_of_the_run_names_no_job_and_the_reverse(uri, monkeypatch, variables, missing):
+    """The run id and the job are required and given each on its own."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    forget_process_run()
+    for word in ("run", "job"):
+        require(word)
+        if word == missing:
+            with pytest.raises(RequirementError, match=f"has no {word}"):
+                WRITES["update"](uri)
+        else:
+            WRITES["update"](uri)
+        DeltaLakeInstrumentor().uninstrument()
 
 
 def test_all_words_are_checked(uri):
