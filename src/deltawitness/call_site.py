@@ -102,7 +102,10 @@ def _name_of(file: str) -> str | None:
             return None if top in _LIBRARIES else rest
     if is_from_windows:
         return file.rpartition("/")[2]
-    path = os.path.abspath(file)  # noqa: PTH100 - text, not a file
+    try:
+        path = os.path.abspath(file)  # noqa: PTH100 - text, not a file
+    except OSError:  # a relative path, as of `compile`, and the working directory was deleted
+        return os.path.basename(file)  # noqa: PTH119 - as above
     if path.startswith(_STANDARD):
         return None
     return _CELL if "ipykernel_" in path else _relative(path)
