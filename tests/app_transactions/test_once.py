@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from pathlib import Path
 
@@ -86,6 +87,53 @@ def test_another_key_and_another_table_commit(table, tmp_path):
             write_deltalake(table, rows(3), mode="append")
             write_deltalake(other, rows(3), mode="append")
     assert (len(content(table)), len(content(other))) == (4, 2)
+
+
+def test_the_order_of_the_tables_may_change(table, tmp_path):
+    """The number of a write counts the block's writes to its table, and not those to other tables."""
+    other = str(tmp_path / "other")
+    write_deltalake(other, rows())
+    for uris in ((table, table, other), (other, table, table)):
+        with once(KEY):
+            for uri in uris:
+                write_deltalake(uri, rows(3), mode="append")
+    assert content(table) == [(1, 0), (2, 0), (3, 0), (3, 0)]
+    assert content(other) == [(3, 0)]
+
+
+def test_an_old_handle_sees_the_commits_of_its_block(table):
+    """A write through another handle of the same block is no conflict, not even without time to retry."""
+    old = DeltaTable(table)
+    with once(KEY, deadline=0) as block:
+        DeltaTable(table).update({"n": "n + 1"})
+        old.update({"n": "n + 10"})
+    assert (content(table), block.conflict) == ([(1, 11), (2, 11)], None)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal on this platform")
+def test_an_exception_of_the_program_is_raised_although_the_commit_is_in_the_log(table):
+    """A handler of a signal, such as that of a time limit, interrupts the program after the commit."""
+
+    class TooLate(Exception):
+        pass
+
+    def interrupt(number, frame):
+        raise TooLate
+
+    def batches():
+        signal.raise_signal(signal.SIGUSR1)
+        yield rows(3).to_batches()[0]
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with once(KEY), pytest.raises(TooLate):
+            reader = pa.RecordBatchReader.from_batches(rows().schema, batches())
+            write_deltalake(table, reader, mode="append")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with once(KEY) as block:
+        write_deltalake(table, rows(3), mode="append")
+    assert (content(table)[2:], versions(block)) == ([(3, 0)], [(1, 1, False)])
 
 
 def test_the_event_of_a_skipped_write_has_no_commit(table, captured_writes):
