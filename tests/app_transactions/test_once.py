@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from contextvars import copy_context
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake._internal import RawDeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError
 from deltalake.transaction import AddAction
 from pyarrow import parquet
@@ -22,6 +24,7 @@ from deltawitness import (
     suppressed,
 )
 from deltawitness.exceptions import ConfigurationError, OnceError
+from helpers.engine_versions import pretended_release
 
 KEY = "load-2026-11-26"
 
@@ -280,15 +283,44 @@ def test_a_decorated_function_is_called_again_after_a_conflict(table, is_async):
     assert content(table) == [(1, 11), (2, 10), (3, 10)]
 
 
-def test_other_errors_are_raised_unmodified(table):
+def test_other_errors_are_raised_unmodified(table, captured_writes):
     """An error of the program or of the data is not retried, and has no number."""
-    with once(KEY) as block:
+    with once(KEY, deadline=1) as block:
         with pytest.raises((SchemaMismatchError, DeltaError, ValueError)):
             write_deltalake(table, pa.table({"other": [1]}), mode="append")
         with pytest.raises(ZeroDivisionError):
             write_deltalake(table, [1 // 0], mode="append")
         write_deltalake(table, rows(3), mode="append")
     assert (versions(block), block.conflict) == ([(1, 1, True)], None)
+    assert [event.result for event in captured_writes.events[1:]] == ["error", "write"]
+
+
+def test_an_overwrite_through_a_table_of_the_caller_is_not_retried(table):
+    """Its rows may have been computed from the version that the table is at."""
+    properties = CommitProperties(max_commit_retries=0)
+    handle = DeltaTable(table)
+    DeltaTable(table).delete("id = 1")
+    with once(KEY) as block, pytest.raises(CommitFailedError) as raised:
+        write_deltalake(handle, rows(9), mode="overwrite", commit_properties=properties)
+    assert block.conflict is raised.value
+    assert content(table) == [(2, 0)]
+
+
+def test_a_class_of_the_program_is_no_table_whatever_its_name(table):
+    """Its rows may be readable once, so the conflict is raised."""
+    reads = []
+
+    class Table:
+        def __arrow_c_stream__(self, requested_schema=None):
+            reads.append(1)
+            return rows(9).__arrow_c_stream__(requested_schema)
+
+    handle = DeltaTable(table)
+    write_deltalake(table, rows(3), mode="append")
+    properties = CommitProperties(max_commit_retries=0)
+    with once(KEY), pytest.raises(CommitFailedError):
+        write_deltalake(handle, Table(), mode="append", commit_properties=properties)
+    assert (len(reads), len(content(table))) == (1, 3)
 
 
 def test_files_are_added_once(table):
@@ -411,6 +443,47 @@ def test_a_block_needs_the_instrumentation():
     DeltaLakeInstrumentor().instrument()
     with suppressed(), pytest.raises(OnceError, match="suppressed"), once(KEY):
         pass
+
+
+def test_a_block_needs_a_release_with_sound_conflict_checks(table):
+    """Earlier ones could commit a key twice, so no block begins."""
+    DeltaLakeInstrumentor().instrument()
+    with (
+        pretended_release("1.2.0"),
+        pytest.raises(OnceError, match=r"needs deltalake 1\.2\.1 or later"),
+        once(KEY),
+    ):
+        pass
+    with (
+        pretended_release("1.6.2"),
+        once(KEY),
+        pytest.raises(OnceError, match=r"create_write_transaction needs deltalake 1\.6\.3"),
+    ):
+        DeltaTable(table).create_write_transaction([], "append", DeltaTable(table).schema())
+    assert DeltaTable(table).version() == 0
+
+
+def test_a_block_needs_every_function_that_writes_rows(monkeypatch):
+    """A release with another function, which would write without a check, opens no block."""
+
+    def update(self, *args):
+        raise NotImplementedError
+
+    monkeypatch.setattr(RawDeltaTable, "update", update)
+    DeltaLakeInstrumentor().instrument()
+    with pytest.raises(OnceError, match="lacks update"), once(KEY):
+        pass
+
+
+def test_after_its_end_a_block_covers_no_write(table):
+    """Code that continues in a copy of the block's context, as a callback of it, writes outside of it."""
+    with once(KEY) as block:
+        context = copy_context()
+    for _ in range(2):
+        context.run(write_deltalake, table, rows(3), mode="append")
+    handle = DeltaTable(table)
+    assert (handle.version(), handle.transaction_version(block.app_id)) == (2, None)
+    assert block.receipts == ()
 
 
 @pytest.mark.parametrize(("key", "deadline"), [("", 1), (" ", 1), (None, 1), (KEY, -1)])

@@ -13,8 +13,7 @@ from deltalake._internal import RawDeltaTable
 
 import deltawitness
 from deltawitness import DeltaLakeInstrumentor, flush
-from deltawitness.commit import engine_version
-from deltawitness.commit.engine_version import has_release
+from deltawitness.commit.engine_version import has_release, takes_any_metadata
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
     CONVERT_OPEN_SEAM,
@@ -28,6 +27,7 @@ from deltawitness.commit.seams import (
 )
 from deltawitness.delta_rs.seam_states import SeamState, owner_of, reset_seam_states, seam_states
 from helpers.delta_rs_writes import rows
+from helpers.engine_versions import pretended_release
 
 
 @pytest.fixture(autouse=True)
@@ -274,22 +274,6 @@ def test_a_class_that_cannot_be_changed_leaves_its_seams_off(table, monkeypatch,
 # --- versions ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def install(monkeypatch):
-    """Make a version the one of the installed delta-rs."""
-    cached = engine_version.engine_version, engine_version.has_release
-
-    def install(version):
-        monkeypatch.setattr(deltalake, "__version__", version)
-        for function in cached:
-            function.cache_clear()
-
-    yield install
-    monkeypatch.undo()
-    for function in cached:
-        function.cache_clear()
-
-
 @pytest.mark.parametrize(
     ("version", "release", "has_it"),
     [
@@ -301,17 +285,17 @@ def install(monkeypatch):
         ("2.0", "1.6.3", True),
     ],
 )
-def test_releases_are_compared_by_their_numbers(install, version, release, has_it):
+def test_releases_are_compared_by_their_numbers(version, release, has_it):
     """A pre-release and a local version count as their release."""
-    install(version)
-    assert has_release(release) is has_it
+    with pretended_release(version):
+        assert has_release(release) is has_it
 
 
 @pytest.mark.parametrize(("version", "takes_any"), [("1.5.9", False), ("1.6.0", True)])
-def test_values_of_commit_metadata_are_text_before_a_release(install, version, takes_any):
+def test_values_of_commit_metadata_are_text_before_a_release(version, takes_any):
     """Before 1.6.0 the engine raises TypeError for a value of another type."""
-    install(version)
-    assert engine_version.takes_any_metadata() is takes_any
+    with pretended_release(version):
+        assert takes_any_metadata() is takes_any
 
 
 def test_the_instrumentor_accepts_each_release_of_the_major_version():
