@@ -272,6 +272,8 @@ def test_what_is_no_write_is_not_refused(uri):
     table.create_checkpoint()
     with suppressed():
         table.delete()
+        for case in ("SQL INSERT", "SQL COPY", "frame to files", "pipeline", "foreign pipeline"):
+            WRITES[case](uri)
 
 
 def test_properties_that_are_invalid_are_refused_as_well(uri):
