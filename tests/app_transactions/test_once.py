@@ -92,6 +92,25 @@ def test_another_key_and_another_table_commit(table, tmp_path):
     assert (len(content(table)), len(content(other))) == (4, 2)
 
 
+def test_each_key_has_its_own_application_id():
+    """Two keys with one id would skip each other's writes."""
+    DeltaLakeInstrumentor().instrument()
+    blocks = []
+    for number in range(500):
+        with once(f"load-{number}") as block:
+            blocks.append(block)
+    assert len({block.app_id for block in blocks}) == 500
+
+
+def test_a_merge_after_an_abandoned_one_is_made(table):
+    """A merge outside any block may get the memory address of one that was built in a block."""
+    for _ in range(20):
+        with once(KEY):
+            DeltaTable(table).merge(rows(1), "t.id = s.id", source_alias="s", target_alias="t")
+        merge(DeltaTable(table), rows(1))
+    assert content(table) == [(1, 20), (2, 0)]
+
+
 def test_the_order_of_the_tables_may_change(table, tmp_path):
     """The number of a write counts the block's writes to its table, and not those to other tables."""
     other = str(tmp_path / "other")

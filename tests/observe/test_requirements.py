@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -37,8 +38,6 @@ from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAM
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import ConfigurationError, RequirementError
 from deltawitness.run import forget_process_run
-from deltawitness.run_context import RunContext
-from deltawitness.run_origin import RunOrigin
 from deltawitness.run_variables import run_from_environment
 from deltawitness.semconv import Env, ErrorType
 from deltawitness.testing import capture_writes
@@ -283,10 +282,28 @@ def test_properties_that_are_invalid_are_refused_as_well(uri):
         DeltaTable(uri).delete(commit_properties=CommitProperties({"job": "x"}))
 
 
-def test_a_scheduler_opens_a_run():
+@pytest.mark.parametrize("word", ["run", "job"])
+def test_a_scheduler_opens_a_run(uri, monkeypatch, word):
     """A run of a task that a scheduler has started satisfies all but the message."""
-    context = RunContext("r", "load", origin=RunOrigin(system="airflow", job="load", run_id="7"))
-    assert (context.is_implicit, context.has_default_job) == (False, False)
+    monkeypatch.delenv(Env.DETECT_ENVIRONMENT)
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", "load")
+    require(word)
+    with pytest.raises(RequirementError) if word == "run" else nullcontext():
+        WRITES["update"](uri)
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "7")
+    forget_process_run()
+    WRITES["update"](uri)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "job", "is_chosen"),
+    [("r-1", "load", False), ("r-2", "load", True), ("r-1", "export", True)],
+)
+def test_values_that_are_set_after_the_parent_are_chosen(run_id, job, is_chosen):
+    """A child of a run that nothing opened gets another run id or job."""
+    environ = {Env.IMPLICIT_RUN: "r-1 run+job load", Env.RUN_ID: run_id, Env.JOB: job}
+    found = run_from_environment(environ)
+    assert (found.is_implicit, found.has_default_job) == (not is_chosen, not is_chosen)
 
 
 CHILD = """
