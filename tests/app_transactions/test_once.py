@@ -23,6 +23,7 @@ from deltawitness import (
     once,
     suppressed,
 )
+from deltawitness.app_transactions import creation
 from deltawitness.exceptions import ConfigurationError, OnceError
 from helpers.engine_versions import pretended_release
 
@@ -272,6 +273,47 @@ def test_a_deadline_of_zero_raises_the_conflict(table):
     with once(KEY, deadline=0) as block, pytest.raises(CommitFailedError) as raised:
         handle.update({"n": "n + 1"})
     assert block.conflict is raised.value
+
+
+def test_a_table_that_another_writer_creates_first_is_written(uri, monkeypatch):
+    """The block finds no table, and has lost when it creates one."""
+    find = creation._opened
+
+    def find_too_early(*location):
+        found = find(*location)
+        if found is None:
+            with suppressed():
+                write_deltalake(uri, rows(1))
+        return found
+
+    monkeypatch.setattr(creation, "_opened", find_too_early)
+    with once(KEY) as block:
+        write_deltalake(uri, rows(2), mode="append")
+    assert content(uri) == [(1, 0), (2, 0)]
+    assert versions(block) == [(1, 1, True)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_decorated_function_is_not_called_again_after_another_error(table, is_async):
+    """The conflict of a write that the function has handled is not the error of the function."""
+    calls = []
+
+    def work():
+        calls.append(1)
+        handle = DeltaTable(table)
+        with suppressed():
+            DeltaTable(table).update({"n": "n + 1"})
+        with pytest.raises(CommitFailedError):
+            merge(handle, rows(1))
+        raise ZeroDivisionError
+
+    async def coroutine():
+        work()
+
+    decorated = exactly_once(key=KEY, deadline=1)(coroutine if is_async else work)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(decorated()) if is_async else decorated()
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -151,6 +151,13 @@ def test_a_folder_whose_name_has_wildcards_is_no_glob(tmp_path):
     assert find_tables(f"{tmp_path}/[ab]/*").tables == (f"{tmp_path}/a/t",)
 
 
+def test_a_file_with_the_name_of_a_log_makes_no_table(tmp_path):
+    """The search continues in its folder."""
+    write_deltalake(f"{tmp_path}/a/t", one(1))
+    (tmp_path / "a/_delta_log").touch()
+    assert find_tables(str(tmp_path)).tables == (f"{tmp_path}/a/t",)
+
+
 def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
     write_deltalake(f"{tmp_path}/a/t", one(1))
     monkeypatch.chdir(tmp_path / "a")
