@@ -8,7 +8,7 @@ import sys
 import pytest
 from opentelemetry.trace import INVALID_SPAN
 
-from deltawitness import RunContext, RunOrigin
+from deltawitness import DeltaLakeInstrumentor, RunContext, RunOrigin, Settings
 from deltawitness.propagation.processes import run_as_values
 from deltawitness.redaction import redacted_origin
 from deltawitness.run import current_run, forget_process_run, run
@@ -253,6 +253,32 @@ def test_a_link_has_all_its_variables():
     for missing in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"):
         environ = {**ENVIRONMENTS["github"][0], missing: " "}
         assert detect(environ, reads_git=False).link is None
+
+
+def test_a_host_without_a_scheme_is_linked_with_https():
+    """Databricks gives the host of the workspace with or without a scheme."""
+    environ = {**ENVIRONMENTS["databricks"][0], "DATABRICKS_HOST": "adb-7.example.com"}
+    assert detect(environ, reads_git=False).link.startswith("https://adb-7.example.com/jobs/")
+
+
+@pytest.mark.parametrize("value", ["first", "-1", "1.5", "\u00b2", "\u0662"])
+def test_an_attempt_is_a_number(value):
+    """Any other text is as if it were not set; the rest of the run is read."""
+    environ = {**ENVIRONMENTS["github"][0], "GITHUB_RUN_ATTEMPT": value}
+    found = detect(environ, reads_git=False)
+    assert (found.attempt, found.job) == (None, "Nightly load")
+
+
+def test_the_variable_also_switches_detection_off_for_settings_in_code(monkeypatch):
+    """A program that passes its own settings can be switched off from outside."""
+    for name, value in ENVIRONMENTS["github"][0].items():
+        monkeypatch.setenv(name, value)
+    for word, system in (("false", None), ("true", "github")):
+        monkeypatch.setenv(Env.DETECT_ENVIRONMENT, word)
+        DeltaLakeInstrumentor().instrument(settings=Settings(detect_environment=True))
+        forget_process_run()
+        assert current_run().origin.system == system
+        DeltaLakeInstrumentor().uninstrument()
 
 
 def test_the_values_of_a_run_come_from_one_system():
