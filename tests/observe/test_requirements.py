@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -37,6 +38,7 @@ from deltawitness import (
 from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import ConfigurationError, RequirementError
+from deltawitness.propagation.environment import child_environment
 from deltawitness.run import forget_process_run
 from deltawitness.run_variables import run_from_environment
 from deltawitness.semconv import Env, ErrorType
@@ -296,14 +298,28 @@ def test_a_scheduler_opens_a_run(uri, monkeypatch, word):
 
 
 @pytest.mark.parametrize(
-    ("run_id", "job", "is_chosen"),
-    [("r-1", "load", False), ("r-2", "load", True), ("r-1", "export", True)],
+    ("run_id", "job", "is_implicit", "has_default_job"),
+    [
+        ("r-1", "load", True, True),
+        ("r-1", "export", True, False),
+        ("r-2", "load", False, False),
+    ],
 )
-def test_values_that_are_set_after_the_parent_are_chosen(run_id, job, is_chosen):
-    """A child of a run that nothing opened gets another run id or job."""
+def test_values_that_are_set_after_the_parent_are_chosen(run_id, job, is_implicit, has_default_job):
+    """A child of a run that nothing opened gets another job, which opens no run, or another run id."""
     environ = {Env.IMPLICIT_RUN: "r-1 run+job load", Env.RUN_ID: run_id, Env.JOB: job}
     found = run_from_environment(environ)
-    assert (found.is_implicit, found.has_default_job) == (not is_chosen, not is_chosen)
+    assert (found.is_implicit, found.has_default_job) == (is_implicit, has_default_job)
+
+
+def test_a_run_that_is_opened_under_the_id_of_an_implicit_one_is_no_longer_implicit(monkeypatch):
+    """The children of the program are in a run that it has opened."""
+    monkeypatch.setenv(Env.IMPLICIT_RUN, "r-1 run+job load")
+    monkeypatch.setenv(Env.RUN_ID, "r-1")
+    with run("export", run_id="r-1"):
+        found = run_from_environment({**os.environ, **child_environment()})
+    assert (found.run_id, found.job) == ("r-1", "export")
+    assert (found.is_implicit, found.has_default_job) == (False, False)
 
 
 CHILD = """
@@ -323,6 +339,8 @@ print(attempt())
 if len(sys.argv) == 1:
     sys.stdout.flush()
     subprocess.run([sys.executable, __file__, "child"], check=True)
+    named = {**os.environ, "DELTAWITNESS_JOB": "export"}
+    subprocess.run([sys.executable, __file__, "child"], check=True, env=named)
     with run("load"):
         subprocess.run([sys.executable, __file__, "child"], check=True)
 """
@@ -339,4 +357,4 @@ def test_a_child_process_has_a_run_only_if_its_parent_has_one(tmp_path):
         [sys.executable, str(script)], env=variables, capture_output=True, text=True
     )
     refused = "DELTAWITNESS_REQUIRE refuses this write, which has no run"
-    assert done.stdout.splitlines() == [refused, refused, "written"], done.stderr
+    assert done.stdout.splitlines() == [refused, refused, refused, "written"], done.stderr
