@@ -23,6 +23,7 @@ from deltawitness import (
     Settings,
     WritePipeline,
     WriteRequest,
+    call_site,
 )
 from deltawitness.call_site import call_site_of_program
 from deltawitness.testing import capture_writes
@@ -182,6 +183,48 @@ def test_a_file_of_a_project_is_relative_to_it(tmp_path):
     (tmp_path / "app/src").mkdir(parents=True)
     (tmp_path / "app/pyproject.toml").touch()
     assert site_in(tmp_path / "app/src/load.py").file == "src/load.py"
+
+
+@pytest.fixture
+def main_folder(tmp_path, monkeypatch):
+    """The folder of the main script, in no project."""
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "main.py").touch()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder / "main.py"))
+    return folder
+
+
+def test_the_project_of_a_file_takes_precedence_over_the_script(main_folder):
+    """The same file has the same name in each program that imports it."""
+    (main_folder / "shared").mkdir()
+    (main_folder / "shared/pyproject.toml").touch()
+    assert site_in(main_folder / "shared/load.py").file == "load.py"
+    assert site_in(main_folder / "own/load.py").file == "own/load.py"
+
+
+def test_a_folder_whose_name_only_begins_like_that_of_the_script_is_another(main_folder):
+    """The file has its name alone."""
+    assert site_in(f"{main_folder}-old/load.py").file == "load.py"
+
+
+@pytest.mark.parametrize("path", ["/somewhere/deleted/first.py", "second.py"])
+def test_a_program_in_a_deleted_folder_has_the_names_of_its_files(tmp_path, monkeypatch, path):
+    """Without a script, the working directory would be the root."""
+    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert site_in(path).file == path.rpartition("/")[2]
+
+
+def test_the_names_of_a_bounded_number_of_files_are_cached(monkeypatch):
+    """A program that generates files without end does not fill the memory."""
+    monkeypatch.setattr(call_site, "_CAPACITY", 3)
+    for number in range(7):
+        assert site_in(f"/generated/{number}.py").file == f"{number}.py"
+    assert len(call_site._names) <= 3
 
 
 def test_a_script_without_a_project_is_relative_to_itself(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -36,6 +37,40 @@ def test_shared_locks_exclude_only_an_exclusive_one(tmp_path):
     assert not try_lock(owner)
     for descriptor in (*readers, owner):
         os.close(descriptor)
+
+
+def test_a_lock_is_waited_for(tmp_path):
+    """It is there as soon as the other open file is closed."""
+    first, second = (open_lock_file(tmp_path / "lock") for _ in range(2))
+    lock(first)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(lock, second)
+        try:
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+        finally:
+            os.close(first)
+        waiting.result(60)
+    os.close(second)
+
+
+def test_a_file_that_cannot_be_locked_is_no_lock_of_another(tmp_path):
+    """The error of the system is raised, so that the file does not seem to be in use."""
+    descriptor = open_lock_file(tmp_path / "lock")
+    os.close(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        try_lock(descriptor)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no such modes there")
+def test_only_the_owner_can_open_a_lock_file(tmp_path):
+    """Another user cannot hold a lock for which this one waits."""
+    before = os.umask(0)
+    try:
+        os.close(open_lock_file(tmp_path / "lock"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from opentelemetry.trace import INVALID_SPAN
 
-from deltawitness import RunContext, RunOrigin
+from deltawitness import DeltaLakeInstrumentor, RunContext, RunOrigin, Settings
 from deltawitness.propagation.processes import run_as_values
 from deltawitness.redaction import redacted_origin
 from deltawitness.run import current_run, forget_process_run, run
@@ -210,6 +211,76 @@ def test_the_name_of_a_user_is_read_only_if_a_setting_asks_for_it(name, variable
     assert OriginOptions.from_environment(environ).origin(environ).author == "ann"
 
 
+def test_an_author_that_is_set_takes_precedence_and_is_bounded():
+    """It replaces the name of the user that a system gives, and has at most 256 characters."""
+    environ = {**ENVIRONMENTS["github"][0], "GITHUB_ACTOR": "ann", Env.DETECT_AUTHOR: "true"}
+    environ[Env.AUTHOR] = "team " * 100
+    author = OriginOptions.from_environment(environ).origin(environ).author
+    assert author == environ[Env.AUTHOR][:256]
+
+
+@pytest.fixture
+def commit(tmp_path, monkeypatch):
+    """The commit of a repository with the main script."""
+    (tmp_path / ".git/refs/heads").mkdir(parents=True)
+    (tmp_path / ".git/HEAD").write_text("ref: refs/heads/main")
+    (tmp_path / ".git/refs/heads/main").write_text("ab" * 20)
+    (tmp_path / "main.py").touch()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "main.py"))
+    return "ab" * 20
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "of the repository"),
+        ({Env.DETECT_GIT: "false"}, None),
+        ({Env.DETECT_ENVIRONMENT: "false"}, None),
+        ({Env.CODE_VERSION: "v7"}, "v7"),
+        (ENVIRONMENTS["github"][0], SHA),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.version=1.2"}, "1.2"),
+    ],
+    ids=str,
+)
+def test_the_commit_of_the_repository_is_the_last_resort(commit, given, expected):
+    """A setting and the values of systems take precedence over it, and a setting switches it off."""
+    found = OriginOptions.from_environment(given).origin(given).code_version
+    assert found == (commit if expected == "of the repository" else expected)
+
+
+def test_a_link_has_all_its_variables():
+    """A URL with an empty part would lead to another page."""
+    for missing in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"):
+        environ = {**ENVIRONMENTS["github"][0], missing: " "}
+        assert detect(environ, reads_git=False).link is None
+
+
+def test_a_host_without_a_scheme_is_linked_with_https():
+    """Databricks gives the host of the workspace with or without a scheme."""
+    environ = {**ENVIRONMENTS["databricks"][0], "DATABRICKS_HOST": "adb-7.example.com"}
+    assert detect(environ, reads_git=False).link.startswith("https://adb-7.example.com/jobs/")
+
+
+@pytest.mark.parametrize("value", ["first", "-1", "1.5", "\u00b2", "\u0662"])
+def test_an_attempt_is_a_number(value):
+    """Any other text is as if it were not set; the rest of the run is read."""
+    environ = {**ENVIRONMENTS["github"][0], "GITHUB_RUN_ATTEMPT": value}
+    found = detect(environ, reads_git=False)
+    assert (found.attempt, found.job) == (None, "Nightly load")
+
+
+def test_the_variable_also_switches_detection_off_for_settings_in_code(monkeypatch):
+    """A program that passes its own settings can be switched off from outside."""
+    for name, value in ENVIRONMENTS["github"][0].items():
+        monkeypatch.setenv(name, value)
+    for word, system in (("false", None), ("true", "github")):
+        monkeypatch.setenv(Env.DETECT_ENVIRONMENT, word)
+        DeltaLakeInstrumentor().instrument(settings=Settings(detect_environment=True))
+        forget_process_run()
+        assert current_run().origin.system == system
+        DeltaLakeInstrumentor().uninstrument()
+
+
 def test_the_values_of_a_run_come_from_one_system():
     """A task of Airflow in a pod of a CI job has run, attempt and link of Airflow alone."""
     environ = ENVIRONMENTS["airflow"][0] | ENVIRONMENTS["github"][0]
@@ -248,6 +319,10 @@ def test_values_are_bounded_and_safe_to_export():
     exported = redacted_origin(found)
     assert exported.link == "https://gitlab.example.com/o/r/7"
     assert (exported.run_id, exported.task, exported.image) == ("[path]", "[secret]", None)
+    rest = RunOrigin(job="/home/ann/x", pod="glpat-0123456789abcdefghij", author="pw=/home/ann/x")
+    assert redacted_origin(rest).job == "[path]"
+    assert redacted_origin(rest).pod == "[secret]"
+    assert "ann" not in redacted_origin(rest).author
     assert "ann" not in repr(exported)
 
 

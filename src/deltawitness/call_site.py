@@ -102,10 +102,18 @@ def _name_of(file: str) -> str | None:
             return None if top in _LIBRARIES else rest
     if is_from_windows:
         return file.rpartition("/")[2]
-    path = os.path.abspath(file)  # noqa: PTH100 - text, not a file
+    path = _absolute(file)
     if path.startswith(_STANDARD):
         return None
     return _CELL if "ipykernel_" in path else _relative(path)
+
+
+def _absolute(file: str) -> str:
+    """Return an absolute path; the same path where the working directory was deleted."""
+    try:
+        return os.path.abspath(file)  # noqa: PTH100 - text, not a file
+    except OSError:
+        return file
 
 
 def _name_of_text(file: str) -> str | None:

@@ -76,11 +76,16 @@ def has_text(text: str) -> bool:
     return any(char.isprintable() and not char.isspace() for char in text)
 
 
-def _defaults_in(environ: Mapping[str, str], run_id: str | None, job: str | None) -> str:
-    """Return what of the parent's run was not chosen, of `run` and `job`; empty for another run."""
+def _defaults_in(environ: Mapping[str, str], run_id: str | None, job: str | None) -> frozenset[str]:
+    """Return what of the parent's run was not chosen, of `run` and `job`; empty for another run.
+
+    A job that is set for the child alone is chosen. It does not open a run.
+    """
     marked_id, _, rest = environ.get(Env.IMPLICIT_RUN, "").partition(" ")
     defaults, _, marked_job = rest.partition(" ")
-    return defaults if run_id == marked_id and job == marked_job else ""
+    if run_id != marked_id:
+        return frozenset()
+    return frozenset(defaults.split("+")) - (set() if job == marked_job else {"job"})
 
 
 def run_id_in(environ: Mapping[str, str]) -> str | None:

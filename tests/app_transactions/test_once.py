@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
+from contextvars import copy_context
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake._internal import RawDeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError
 from deltalake.transaction import AddAction
 from pyarrow import parquet
@@ -20,7 +23,9 @@ from deltawitness import (
     once,
     suppressed,
 )
+from deltawitness.app_transactions import creation
 from deltawitness.exceptions import ConfigurationError, OnceError
+from helpers.engine_versions import pretended_release
 
 KEY = "load-2026-11-26"
 
@@ -86,6 +91,72 @@ def test_another_key_and_another_table_commit(table, tmp_path):
             write_deltalake(table, rows(3), mode="append")
             write_deltalake(other, rows(3), mode="append")
     assert (len(content(table)), len(content(other))) == (4, 2)
+
+
+def test_each_key_has_its_own_application_id():
+    """Two keys with one id would skip each other's writes."""
+    DeltaLakeInstrumentor().instrument()
+    blocks = []
+    for number in range(500):
+        with once(f"load-{number}") as block:
+            blocks.append(block)
+    assert len({block.app_id for block in blocks}) == 500
+
+
+def test_a_merge_after_an_abandoned_one_is_made(table):
+    """A merge outside any block may get the memory address of one that was built in a block."""
+    for _ in range(20):
+        with once(KEY):
+            DeltaTable(table).merge(rows(1), "t.id = s.id", source_alias="s", target_alias="t")
+        merge(DeltaTable(table), rows(1))
+    assert content(table) == [(1, 20), (2, 0)]
+
+
+def test_the_order_of_the_tables_may_change(table, tmp_path):
+    """The number of a write counts the block's writes to its table, and not those to other tables."""
+    other = str(tmp_path / "other")
+    write_deltalake(other, rows())
+    for uris in ((table, table, other), (other, table, table)):
+        with once(KEY):
+            for uri in uris:
+                write_deltalake(uri, rows(3), mode="append")
+    assert content(table) == [(1, 0), (2, 0), (3, 0), (3, 0)]
+    assert content(other) == [(3, 0)]
+
+
+def test_an_old_handle_sees_the_commits_of_its_block(table):
+    """A write through another handle of the same block is no conflict, not even without time to retry."""
+    old = DeltaTable(table)
+    with once(KEY, deadline=0) as block:
+        DeltaTable(table).update({"n": "n + 1"})
+        old.update({"n": "n + 10"})
+    assert (content(table), block.conflict) == ([(1, 11), (2, 11)], None)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal on this platform")
+def test_an_exception_of_the_program_is_raised_although_the_commit_is_in_the_log(table):
+    """A handler of a signal, such as that of a time limit, interrupts the program after the commit."""
+
+    class TooLate(Exception):
+        pass
+
+    def interrupt(number, frame):
+        raise TooLate
+
+    def batches():
+        signal.raise_signal(signal.SIGUSR1)
+        yield rows(3).to_batches()[0]
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with once(KEY), pytest.raises(TooLate):
+            reader = pa.RecordBatchReader.from_batches(rows().schema, batches())
+            write_deltalake(table, reader, mode="append")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with once(KEY) as block:
+        write_deltalake(table, rows(3), mode="append")
+    assert (content(table)[2:], versions(block)) == ([(3, 0)], [(1, 1, False)])
 
 
 def test_the_event_of_a_skipped_write_has_no_commit(table, captured_writes):
@@ -204,6 +275,47 @@ def test_a_deadline_of_zero_raises_the_conflict(table):
     assert block.conflict is raised.value
 
 
+def test_a_table_that_another_writer_creates_first_is_written(uri, monkeypatch):
+    """The block finds no table, and has lost when it creates one."""
+    find = creation._opened
+
+    def find_too_early(*location):
+        found = find(*location)
+        if found is None:
+            with suppressed():
+                write_deltalake(uri, rows(1))
+        return found
+
+    monkeypatch.setattr(creation, "_opened", find_too_early)
+    with once(KEY) as block:
+        write_deltalake(uri, rows(2), mode="append")
+    assert content(uri) == [(1, 0), (2, 0)]
+    assert versions(block) == [(1, 1, True)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_decorated_function_is_not_called_again_after_another_error(table, is_async):
+    """The conflict of a write that the function has handled is not the error of the function."""
+    calls = []
+
+    def work():
+        calls.append(1)
+        handle = DeltaTable(table)
+        with suppressed():
+            DeltaTable(table).update({"n": "n + 1"})
+        with pytest.raises(CommitFailedError):
+            merge(handle, rows(1))
+        raise ZeroDivisionError
+
+    async def coroutine():
+        work()
+
+    decorated = exactly_once(key=KEY, deadline=1)(coroutine if is_async else work)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(decorated()) if is_async else decorated()
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_decorated_function_is_called_again_after_a_conflict(table, is_async):
     """Writes of the first call that have committed are not repeated."""
@@ -232,15 +344,44 @@ def test_a_decorated_function_is_called_again_after_a_conflict(table, is_async):
     assert content(table) == [(1, 11), (2, 10), (3, 10)]
 
 
-def test_other_errors_are_raised_unmodified(table):
+def test_other_errors_are_raised_unmodified(table, captured_writes):
     """An error of the program or of the data is not retried, and has no number."""
-    with once(KEY) as block:
+    with once(KEY, deadline=1) as block:
         with pytest.raises((SchemaMismatchError, DeltaError, ValueError)):
             write_deltalake(table, pa.table({"other": [1]}), mode="append")
         with pytest.raises(ZeroDivisionError):
             write_deltalake(table, [1 // 0], mode="append")
         write_deltalake(table, rows(3), mode="append")
     assert (versions(block), block.conflict) == ([(1, 1, True)], None)
+    assert [event.result for event in captured_writes.events[1:]] == ["error", "write"]
+
+
+def test_an_overwrite_through_a_table_of_the_caller_is_not_retried(table):
+    """Its rows may have been computed from the version that the table is at."""
+    properties = CommitProperties(max_commit_retries=0)
+    handle = DeltaTable(table)
+    DeltaTable(table).delete("id = 1")
+    with once(KEY) as block, pytest.raises(CommitFailedError) as raised:
+        write_deltalake(handle, rows(9), mode="overwrite", commit_properties=properties)
+    assert block.conflict is raised.value
+    assert content(table) == [(2, 0)]
+
+
+def test_a_class_of_the_program_is_no_table_whatever_its_name(table):
+    """Its rows may be readable once, so the conflict is raised."""
+    reads = []
+
+    class Table:
+        def __arrow_c_stream__(self, requested_schema=None):
+            reads.append(1)
+            return rows(9).__arrow_c_stream__(requested_schema)
+
+    handle = DeltaTable(table)
+    write_deltalake(table, rows(3), mode="append")
+    properties = CommitProperties(max_commit_retries=0)
+    with once(KEY), pytest.raises(CommitFailedError):
+        write_deltalake(handle, Table(), mode="append", commit_properties=properties)
+    assert (len(reads), len(content(table))) == (1, 3)
 
 
 def test_files_are_added_once(table):
@@ -363,6 +504,47 @@ def test_a_block_needs_the_instrumentation():
     DeltaLakeInstrumentor().instrument()
     with suppressed(), pytest.raises(OnceError, match="suppressed"), once(KEY):
         pass
+
+
+def test_a_block_needs_a_release_with_sound_conflict_checks(table):
+    """Earlier ones could commit a key twice, so no block begins."""
+    DeltaLakeInstrumentor().instrument()
+    with (
+        pretended_release("1.2.0"),
+        pytest.raises(OnceError, match=r"needs deltalake 1\.2\.1 or later"),
+        once(KEY),
+    ):
+        pass
+    with (
+        pretended_release("1.6.2"),
+        once(KEY),
+        pytest.raises(OnceError, match=r"create_write_transaction needs deltalake 1\.6\.3"),
+    ):
+        DeltaTable(table).create_write_transaction([], "append", DeltaTable(table).schema())
+    assert DeltaTable(table).version() == 0
+
+
+def test_a_block_needs_every_function_that_writes_rows(monkeypatch):
+    """A release with another function, which would write without a check, opens no block."""
+
+    def update(self, *args):
+        raise NotImplementedError
+
+    monkeypatch.setattr(RawDeltaTable, "update", update)
+    DeltaLakeInstrumentor().instrument()
+    with pytest.raises(OnceError, match="lacks update"), once(KEY):
+        pass
+
+
+def test_after_its_end_a_block_covers_no_write(table):
+    """Code that continues in a copy of the block's context, as a callback of it, writes outside of it."""
+    with once(KEY) as block:
+        context = copy_context()
+    for _ in range(2):
+        context.run(write_deltalake, table, rows(3), mode="append")
+    handle = DeltaTable(table)
+    assert (handle.version(), handle.transaction_version(block.app_id)) == (2, None)
+    assert block.receipts == ()
 
 
 @pytest.mark.parametrize(("key", "deadline"), [("", 1), (" ", 1), (None, 1), (KEY, -1)])

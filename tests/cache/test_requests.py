@@ -6,6 +6,7 @@ The bounds are exact numbers, without time: a change that adds a request fails h
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 
@@ -158,6 +159,20 @@ def test_an_old_handle_lists_its_log(open_cache, requests, monkeypatch):
     monkeypatch.setattr(handle_cache, "LISTED_AFTER_S", 0.0)
     listed = requests(lambda: cache.view("v", QUERY))
     assert counted(listed)["LIST log"] == 1
+
+
+def test_a_log_is_listed_once_per_period(server, requests, table):
+    """The listing of an old handle counts as new for the next check."""
+    cache = handle_cache.HandleCache()
+
+    def lease():
+        with cache.lease(table, server.options) as handle:
+            assert handle.version() == 0
+
+    lease()
+    for handle in itertools.chain(*cache._handles.values()):
+        handle.listed -= handle_cache.LISTED_AFTER_S + 1
+    assert [counted(requests(lease)).get("LIST log", 0) for _ in range(2)] == [1, 0]
 
 
 def test_an_observed_append_takes_one_request_more(server, requests, place, table, tmp_path):

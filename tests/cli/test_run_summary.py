@@ -81,6 +81,20 @@ def test_a_trace_is_not_exported_to_a_closed_port(tmp_path):
     assert "UNAVAILABLE" in line
 
 
+def test_a_trace_that_is_not_sampled_has_no_reported_export(tmp_path):
+    """An exporter is set and reports nothing: the summary does not say that anything was exported."""
+    server = Backend().up()
+    given = exporting(server.port) | {"OTEL_TRACES_SAMPLER": "always_off"}
+    given["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = given["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    given["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
+    try:
+        done = run(tmp_path, PROGRAM, **given)
+    finally:
+        server.down()
+    assert trace_line(done) == f"no export reported by otlp to http://127.0.0.1:{server.port}"
+    assert not server.trace_requests
+
+
 def hidden(folder, module):
     """Variables with which a module cannot be imported in the program."""
     text = f"""

@@ -53,6 +53,13 @@ def lake(request, tmp_path_factory):
         ("/?/orders", ("a/orders", "b/orders")),
         ("/[b-z]/orders", ("b/orders",)),
         ("/**/**", TABLES),
+        ("/top/**/**", ("top",)),
+        ("/**/**/orders", ("a/orders", "b/orders")),
+        ("/?/**", ("a/orders", "a/eu/items", "a/eu/it ems", "b/orders")),
+        ("/T*", ()),
+        ("/*/t", ()),
+        ("/c/*/t", ()),
+        ("/.h*/t", (".hidden/t",)),
         ("/.hidden/*", (".hidden/t",)),
         ("/c/cache_ledgers/*", ("c/cache_ledgers/t",)),
         ("/a/[e]u/it[ ]ems", ("a/eu/it ems",)),
@@ -103,6 +110,19 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path):
 
 
 @pytest.mark.slow
+def test_names_and_query_of_a_uri_are_in_the_locations(server):
+    """A location that is found has the query of the URI, and characters of names are percent-encoded."""
+    folder = "s3://lake/encoded"
+    write_deltalake(f"{folder}/day%231", one(1), storage_options=server.options)
+    (uri,) = find_tables(f"{folder}/**", server.options).tables
+    assert uri == f"{folder}/day%231"
+    assert DeltaTable(uri, storage_options=server.options).version() == 0
+    found = find_tables(f"{folder}/d*?sv=1", server.options)
+    assert found.tables == (f"{folder}/day%231?sv=1",)
+    assert find_tables(f"{folder}/d*1", server.options).tables == (uri,)
+
+
+@pytest.mark.slow
 def test_a_bucket_that_does_not_exist_is_reported(server):
     found = find_tables("s3://nothing/**", server.options)
     assert found.tables == ()
@@ -120,6 +140,22 @@ def test_links_are_followed_only_to_tables(tmp_path):
     (lake / "circle").symlink_to(tmp_path)
     assert find_tables(str(lake)).tables == (f"{lake}/linked",)
     assert find_tables(f"{lake}/*/data/*").tables == (f"{lake}/circle/data/t",)
+
+
+def test_a_folder_whose_name_has_wildcards_is_no_glob(tmp_path):
+    """The folder itself is searched, and not the folders that its name matches."""
+    for name in ("a", "b"):
+        write_deltalake(f"{tmp_path}/{name}/t", one(1))
+    (tmp_path / "b").rename(tmp_path / "[ab]")
+    assert find_tables(f"{tmp_path}/[ab]").tables == (f"{tmp_path}/[ab]/t",)
+    assert find_tables(f"{tmp_path}/[ab]/*").tables == (f"{tmp_path}/a/t",)
+
+
+def test_a_file_with_the_name_of_a_log_makes_no_table(tmp_path):
+    """The search continues in its folder."""
+    write_deltalake(f"{tmp_path}/a/t", one(1))
+    (tmp_path / "a/_delta_log").touch()
+    assert find_tables(str(tmp_path)).tables == (f"{tmp_path}/a/t",)
 
 
 def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):

@@ -148,6 +148,21 @@ def test_a_handle_is_dropped_after_a_checkpoint(tmp_path):
     assert ids(tmp_path) == [0, 0, 1, 2, 3, 4, 5]
 
 
+def test_a_handle_is_dropped_after_a_checkpoint_of_another_writer(tmp_path):
+    """A checkpoint makes no commit, so the log has no later version."""
+    write_deltalake(tmp_path, rows(0))
+    cache = HandleCache()
+    with cache.lease(tmp_path) as first:
+        pass
+    with cache.lease(tmp_path) as same:
+        pass
+    DeltaTable(tmp_path).create_checkpoint()
+    with cache.lease(tmp_path) as second:
+        pass
+    assert same is first
+    assert second is not first
+
+
 def test_after_an_exception_a_handle_is_not_used_again(tmp_path):
     """A lease that ended in an exception does not return its handle to the cache."""
     write_deltalake(tmp_path, rows(0))

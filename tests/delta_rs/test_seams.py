@@ -13,11 +13,11 @@ from deltalake._internal import RawDeltaTable
 
 import deltawitness
 from deltawitness import DeltaLakeInstrumentor, flush
-from deltawitness.commit import engine_version
-from deltawitness.commit.engine_version import has_release
+from deltawitness.commit.engine_version import has_release, takes_any_metadata
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
     CONVERT_OPEN_SEAM,
+    MERGE_SOURCE,
     METHOD_SEAMS,
     OPEN_SEAM,
     READING_METHODS,
@@ -27,6 +27,7 @@ from deltawitness.commit.seams import (
 )
 from deltawitness.delta_rs.seam_states import SeamState, owner_of, reset_seam_states, seam_states
 from helpers.delta_rs_writes import rows
+from helpers.engine_versions import pretended_release
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def clean_states():
 
 
 def state_of(name):
-    (status,) = [status for status in seam_states() if status.name.endswith(f".{name}")]
+    (status,) = [status for status in seam_states() if f".{status.name}".endswith(f".{name}")]
     return status
 
 
@@ -157,6 +158,54 @@ def test_a_seam_that_is_missing_unexpectedly_is_named(table, monkeypatch, lines)
     assert "RawDeltaTable.z_order_optimize are not observed: not in deltalake" in line
 
 
+def test_a_seam_that_a_later_release_has_removed_again_is_named(table, monkeypatch, lines):
+    """A method with a first release, which the installed release should have, is absent."""
+    monkeypatch.setattr(
+        "deltawitness.delta_rs.seam_states.has_release", lambda release: release == "1.6.3"
+    )
+    if hasattr(RawDeltaTable, "drop_column_not_null"):
+        monkeypatch.delattr(RawDeltaTable, "drop_column_not_null")
+    DeltaLakeInstrumentor().instrument()
+    status = state_of("drop_column_not_null")
+    assert (status.state, status.is_expected) == (SeamState.ABSENT, False)
+    assert any("RawDeltaTable.drop_column_not_null are not observed" in line for line in lines())
+
+
+def test_the_states_are_the_same_while_writes_are_observed(table):
+    """The states describe the functions of delta-rs and not their replacements."""
+    before = seam_states()
+    DeltaLakeInstrumentor().instrument()
+    assert seam_states() == before
+
+
+def test_a_class_without_a_method_that_is_used_is_off(table, monkeypatch):
+    """Another `RecordBatchReader` without `from_arrow` is not replaced, and merges are observed."""
+    monkeypatch.setattr(f"{MERGE_SOURCE.module}.{MERGE_SOURCE.name}", type("Reader", (), {}))
+    assert state_of(MERGE_SOURCE.name).reason == "has no attribute from_arrow"
+
+
+def test_a_closure_in_place_of_write_deltalake_is_off(table, monkeypatch):
+    """The code of a closure cannot be replaced: the writes below it are observed nevertheless."""
+
+    def wrapped(table_or_uri, data, mode="error"):
+        write_deltalake(table_or_uri, data, mode=mode)
+
+    monkeypatch.setattr(owner_of(WHOLE_WRITE), WHOLE_WRITE.name, wrapped)
+    assert state_of(WHOLE_WRITE.path).state is SeamState.ON
+    write = write_deltalake
+
+    def closure(table_or_uri, data, mode="error"):
+        write(table_or_uri, data, mode=mode)
+
+    monkeypatch.setattr(owner_of(WHOLE_WRITE), WHOLE_WRITE.name, closure)
+    seen = []
+    DeltaLakeInstrumentor().instrument(sinks=[seen.append])
+    assert state_of(WHOLE_WRITE.path).reason == "is not a plain function"
+    closure(table, rows(4), "append")
+    flush()
+    assert len(seen) == 1
+
+
 def test_a_module_that_was_moved_makes_its_seams_absent(table, monkeypatch, lines):
     """A later release has moved a module: writes through open tables are observed."""
     moved = Seam(name="f", module="deltalake.no_such_module")
@@ -226,18 +275,27 @@ def test_a_class_that_cannot_be_changed_leaves_its_seams_off(table, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("version", "release", "is_newer"),
+    ("version", "release", "has_it"),
     [
         ("1.6.6", "1.6.6", True),
         ("1.10.0", "1.6.6", True),
         ("1.5.1", "1.6.0", False),
         ("1.7.0rc1", "1.7.0", True),
+        ("1.6.3+local.1", "1.6.3", True),
+        ("2.0", "1.6.3", True),
     ],
 )
-def test_releases_are_compared_by_their_numbers(version, release, is_newer):
-    """A pre-release counts as its release."""
-    parse = engine_version.parse_release
-    assert (parse(version) >= parse(release)) is is_newer
+def test_releases_are_compared_by_their_numbers(version, release, has_it):
+    """A pre-release and a local version count as their release."""
+    with pretended_release(version):
+        assert has_release(release) is has_it
+
+
+@pytest.mark.parametrize(("version", "takes_any"), [("1.5.9", False), ("1.6.0", True)])
+def test_values_of_commit_metadata_are_text_before_a_release(version, takes_any):
+    """Before 1.6.0 the engine raises TypeError for a value of another type."""
+    with pretended_release(version):
+        assert takes_any_metadata() is takes_any
 
 
 def test_the_instrumentor_accepts_each_release_of_the_major_version():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
+import deltalake
 import pytest
 
 from deltawitness.commit.engine_version import engine_version, has_release, parse_release
@@ -37,3 +40,19 @@ def skip_without_session():
         pytest.skip(
             f"datafusion {version('datafusion')} reads no table of deltalake {engine_version()}"
         )
+
+
+@contextmanager
+def pretended_release(release) -> Iterator[None]:
+    """Give the installed delta-rs another version in the block; its functions stay the same."""
+    cached = engine_version, has_release
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deltalake, "__version__", release)
+        for function in cached:
+            function.cache_clear()
+        try:
+            yield
+        finally:
+            patch.undo()
+            for function in cached:
+                function.cache_clear()

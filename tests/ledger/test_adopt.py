@@ -73,7 +73,7 @@ def ledger(tmp_path):
 def test_a_run_of_a_job_is_one_run_over_all_tables(lake, ledger):
     """The job run id says which commits belong together, whatever the time between them."""
     commit_of_spark(f"{lake}/a", 0, 0, job={**JOB, "runId": "901"}, userMetadata="backfill 12")
-    commit_of_spark(f"{lake}/b", 0, 500, job={**JOB, "runId": "901"})
+    commit_of_spark(f"{lake}/b", 0, 500, job={**JOB, "runId": "901"}, txnId="later")
     commit_of_spark(f"{lake}/b", 1, 501, job={**JOB, "runId": "902"})
     result = ledger.adopt([lake])
     assert result == AdoptResult(
@@ -97,7 +97,7 @@ def test_a_run_of_a_job_is_one_run_over_all_tables(lake, ledger):
         "engine": SPARK["engineInfo"],
         "job_id": "77",
         "cluster_id": SPARK["clusterId"],
-        "transactions": "00000000-0000-4000-8000-000000000000",
+        "transactions": "00000000-0000-4000-8000-000000000000, later",
     }
     rows = rows_of(ledger.root, INVENTORY, order="event_time")
     assert [row["run_id"] for row in rows] == [first["run_id"]] * 2 + [second["run_id"]]
@@ -111,14 +111,53 @@ def test_a_run_of_a_job_is_one_run_over_all_tables(lake, ledger):
 def test_commits_without_a_job_run_are_split_at_gaps(lake, ledger):
     """A notebook is one run over all tables until it makes no commit for the gap."""
     notebook = {"notebook": {"notebookId": "5", "notebookPath": "/Users/ann@example.com/report"}}
-    for minutes in (0, 29, 58, 89):
-        commit_of_spark(f"{lake}/t{minutes}", 0, minutes, **notebook)
-    commit_of_spark(f"{lake}/other", 0, 30, notebook={"notebookId": "6"})
+    for name, minutes in zip("dcba", (0, 30, 59, 90), strict=True):
+        commit_of_spark(f"{lake}/{name}", 0, minutes, **notebook)
+    commit_of_spark(f"{lake}/other", 0, 31, notebook={"notebookId": "6"})
     assert ledger.adopt([lake]).runs == 3
     found = [(run["job"], run["writes"]) for run in runs_in(ledger)]
     assert found == [("report", 3), ("6", 1), ("report", 1)]
     shorter = Ledger(f"{lake}-2")
     assert shorter.adopt([lake], gap=dt.timedelta(minutes=10)).runs == 5
+
+
+def test_what_made_a_commit_is_part_of_its_run(lake, ledger):
+    """A job on another cluster, and another kind of origin with the same ids, is another run."""
+    commit_of_spark(f"{lake}/a", 0, 0, job={"jobId": "7"}, clusterId="c1")
+    commit_of_spark(f"{lake}/b", 0, 1, job={"jobId": "7"}, clusterId="c2")
+    commit_of_spark(f"{lake}/c", 0, 2, job={"jobId": "7", "runId": "8"})
+    update = {"pipelineId": "7", "updateId": "8"}
+    commit_of_spark(f"{lake}/d", 0, 3, operationParameters=update)
+    commit_of_spark(f"{lake}/e", 0, 400, operationParameters=update)
+    assert ledger.adopt([lake]).runs == 4
+    found = [
+        (run["attributes"]["inferred_from"], run["pipeline_run_id"], run["writes"])
+        for run in runs_in(ledger)
+    ]
+    assert found == [
+        ("job", None, 1),
+        ("job", None, 1),
+        ("job run", "8", 1),
+        ("pipeline update", "8", 2),
+    ]
+
+
+def test_a_commit_without_a_time_has_that_of_the_commit_before(lake, ledger):
+    """It belongs to the run of the commit before it."""
+    commit_of_spark(f"{lake}/a", 0, 0)
+    commit_of_spark(f"{lake}/a", 1, 1, timestamp=None)
+    commit_of_spark(f"{lake}/a", 2, 2)
+    assert ledger.adopt([lake]).runs == 1
+
+
+def test_a_run_names_a_bounded_number_of_transactions(lake, ledger):
+    """The first twenty of them."""
+    for version in range(21):
+        commit_of_spark(f"{lake}/a", version, version)
+    ledger.adopt([lake])
+    (run,) = runs_in(ledger)
+    named = run["attributes"]["transactions"].split(", ")
+    assert [int(text[-12:]) for text in named] == list(range(20))
 
 
 def test_an_engine_alone_is_one_run_per_table(lake, ledger):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -36,8 +38,8 @@ from deltawitness import (
 from deltawitness.commit.seams import FUNCTION_SEAMS, MERGE_EXECUTE, METHOD_SEAMS
 from deltawitness.events import Failed, Landed
 from deltawitness.exceptions import ConfigurationError, RequirementError
-from deltawitness.run_context import RunContext
-from deltawitness.run_origin import RunOrigin
+from deltawitness.propagation.environment import child_environment
+from deltawitness.run import forget_process_run
 from deltawitness.run_variables import run_from_environment
 from deltawitness.semconv import Env, ErrorType
 from deltawitness.testing import capture_writes
@@ -215,13 +217,37 @@ def test_a_run_must_be_opened(uri):
         WRITES["update"](uri)
 
 
-def test_the_name_of_the_program_is_no_job(uri, monkeypatch):
+def test_the_name_of_the_program_is_no_job(uri):
     """A job is named by `run()`, by a variable or by the scheduler."""
     require("job")
     with pytest.raises(RequirementError, match="has no job"):
         WRITES["update"](uri)
     with run("load"):
         WRITES["update"](uri)
+
+
+@pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({Env.JOB: "load"}, "run"),
+        ({Env.RUN_ID: "r-1"}, "job"),
+        ({Env.RUN_ID: "r-1", Env.JOB: "load"}, None),
+    ],
+    ids=str,
+)
+def test_a_variable_of_the_run_names_no_job_and_the_reverse(uri, monkeypatch, variables, missing):
+    """The run id and the job are required and given each on its own."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    forget_process_run()
+    for word in ("run", "job"):
+        require(word)
+        if word == missing:
+            with pytest.raises(RequirementError, match=f"has no {word}"):
+                WRITES["update"](uri)
+        else:
+            WRITES["update"](uri)
+        DeltaLakeInstrumentor().uninstrument()
 
 
 def test_all_words_are_checked(uri):
@@ -247,6 +273,8 @@ def test_what_is_no_write_is_not_refused(uri):
     table.create_checkpoint()
     with suppressed():
         table.delete()
+        for case in ("SQL INSERT", "SQL COPY", "frame to files", "pipeline", "foreign pipeline"):
+            WRITES[case](uri)
 
 
 def test_properties_that_are_invalid_are_refused_as_well(uri):
@@ -256,10 +284,42 @@ def test_properties_that_are_invalid_are_refused_as_well(uri):
         DeltaTable(uri).delete(commit_properties=CommitProperties({"job": "x"}))
 
 
-def test_a_scheduler_opens_a_run():
+@pytest.mark.parametrize("word", ["run", "job"])
+def test_a_scheduler_opens_a_run(uri, monkeypatch, word):
     """A run of a task that a scheduler has started satisfies all but the message."""
-    context = RunContext("r", "load", origin=RunOrigin(system="airflow", job="load", run_id="7"))
-    assert (context.is_implicit, context.has_default_job) == (False, False)
+    monkeypatch.delenv(Env.DETECT_ENVIRONMENT)
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", "load")
+    require(word)
+    with pytest.raises(RequirementError) if word == "run" else nullcontext():
+        WRITES["update"](uri)
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "7")
+    forget_process_run()
+    WRITES["update"](uri)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "job", "is_implicit", "has_default_job"),
+    [
+        ("r-1", "load", True, True),
+        ("r-1", "export", True, False),
+        ("r-2", "load", False, False),
+    ],
+)
+def test_values_that_are_set_after_the_parent_are_chosen(run_id, job, is_implicit, has_default_job):
+    """A child of a run that nothing opened gets another job, which opens no run, or another run id."""
+    environ = {Env.IMPLICIT_RUN: "r-1 run+job load", Env.RUN_ID: run_id, Env.JOB: job}
+    found = run_from_environment(environ)
+    assert (found.is_implicit, found.has_default_job) == (is_implicit, has_default_job)
+
+
+def test_a_run_that_is_opened_under_the_id_of_an_implicit_one_is_no_longer_implicit(monkeypatch):
+    """The children of the program are in a run that it has opened."""
+    monkeypatch.setenv(Env.IMPLICIT_RUN, "r-1 run+job load")
+    monkeypatch.setenv(Env.RUN_ID, "r-1")
+    with run("export", run_id="r-1"):
+        found = run_from_environment({**os.environ, **child_environment()})
+    assert (found.run_id, found.job) == ("r-1", "export")
+    assert (found.is_implicit, found.has_default_job) == (False, False)
 
 
 CHILD = """
@@ -279,6 +339,8 @@ print(attempt())
 if len(sys.argv) == 1:
     sys.stdout.flush()
     subprocess.run([sys.executable, __file__, "child"], check=True)
+    named = {**os.environ, "DELTAWITNESS_JOB": "export"}
+    subprocess.run([sys.executable, __file__, "child"], check=True, env=named)
     with run("load"):
         subprocess.run([sys.executable, __file__, "child"], check=True)
 """
@@ -295,4 +357,4 @@ def test_a_child_process_has_a_run_only_if_its_parent_has_one(tmp_path):
         [sys.executable, str(script)], env=variables, capture_output=True, text=True
     )
     refused = "DELTAWITNESS_REQUIRE refuses this write, which has no run"
-    assert done.stdout.splitlines() == [refused, refused, "written"], done.stderr
+    assert done.stdout.splitlines() == [refused, refused, refused, "written"], done.stderr

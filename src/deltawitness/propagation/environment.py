@@ -61,7 +61,12 @@ def run_environment() -> dict[str, str]:
 
 def child_environment() -> dict[str, str]:
     """Return the variables by which a child process joins the current run and trace."""
-    variables = {**current_run().environment(), **_cache_variables(current_cache_context())}
+    variables = {
+        # A run that was opened under the id of the parent's implicit run is implicit no longer.
+        **({Env.IMPLICIT_RUN.value: ""} if os.environ.get(Env.IMPLICIT_RUN) else {}),
+        **current_run().environment(),
+        **_cache_variables(current_cache_context()),
+    }
     traceparent = traceparent_of(trace.get_current_span())
     return variables if traceparent is None else {**variables, Env.TRACEPARENT.value: traceparent}
 
