@@ -452,8 +452,9 @@ commits of that table that are reconciled."""
 LATE_APP_ID: Final = "deltawitness/late"
 """Delta application id of appends that must not run concurrently: late segments, and reconciled rows."""
 
-ONCE_APP_ID: Final = "deltawitness/once/"
-"""Start of the application ids of keys in exactly-once blocks, in the Delta log; a hash of the key follows."""
+ONCE_APP_ID_PREFIX: Final = "deltawitness/once/"
+"""Prefix of a Delta application id, followed by a hash of the key of an exactly-once block; the version is
+the number of a write of the block to the table."""
 
 LEASE_APP_ID: Final = "deltawitness/lease"
 """Delta application id of the lease for a table's maintenance: an odd version is held, an even one free."""

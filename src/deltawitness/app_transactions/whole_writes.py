@@ -1,4 +1,4 @@
-"""Retry a call of `write_deltalake` after a conflict, where its rows can be read again."""
+"""Retry a call of `write_deltalake` after a conflict, if its rows can be read again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Call = Callable[..., Any]
 
 
 def guard_whole_write(original: Call) -> Call:
-    """Return `write_deltalake` with conflicts retried, where its rows can be read again."""
+    """Return a `write_deltalake` that retries after a conflict, if its rows can be read again."""
 
     @functools.wraps(original)
     def guarded(*args: Any, **kwargs: Any) -> Any:
