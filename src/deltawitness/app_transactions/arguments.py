@@ -9,8 +9,9 @@ from typing import Any
 from deltawitness.app_transactions.block import OnceWrite
 from deltawitness.commit.metadata import effective_write_id
 from deltawitness.commit.seams import COMMIT_PROPERTIES
+from deltawitness.patching import argument
 
-__all__ = ["argument", "with_transaction"]
+__all__ = ["with_transaction"]
 
 
 def with_transaction(
@@ -45,8 +46,3 @@ def with_transaction(
     if len(args) > position:
         return (*args[:position], properties, *args[position + 1 :]), kwargs, write_id
     return args, {**kwargs, COMMIT_PROPERTIES: properties}, write_id
-
-
-def argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
-    """Return an argument that is given by position or by name; None if it is not given."""
-    return args[position] if len(args) > position else kwargs.get(name)

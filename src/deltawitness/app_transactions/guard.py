@@ -14,11 +14,10 @@ the look-up. So a missing table is created empty first, without retries, and wri
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from deltawitness.app_transactions.arguments import argument, with_transaction
+from deltawitness.app_transactions.arguments import with_transaction
 from deltawitness.app_transactions.block import BlockState, OnceWrite, active_block
 from deltawitness.app_transactions.commits import WRITE_TRANSACTION, catch_up, commit_once
 from deltawitness.app_transactions.creation import (
@@ -28,8 +27,10 @@ from deltawitness.app_transactions.creation import (
     open_or_create,
 )
 from deltawitness.commit.engine_version import has_release
+from deltawitness.commit.merge_builders import MergeBuilders
 from deltawitness.commit.seams import COMMIT_PROPERTIES, MODE, STORAGE_OPTIONS
 from deltawitness.exceptions import OnceError
+from deltawitness.patching import argument
 
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
@@ -60,8 +61,6 @@ FIRST_RELEASE = "1.2.1"
 
 FIRST_WRITE_TRANSACTION = "1.6.3"
 """First release in which `create_write_transaction` writes application transactions to the log."""
-
-MAX_PENDING_MERGES = 1024
 
 _guarded: frozenset[str] = frozenset()
 
@@ -114,7 +113,7 @@ class WriteGuards:
     def __init__(self, position_of: Callable[[Call, str], int]) -> None:
         self._position_of = position_of
         self._write: Call | None = None
-        self._merges: OrderedDict[int, _Merge] = OrderedDict()
+        self._merges: MergeBuilders[_Merge] = MergeBuilders()
         self.missing: set[str] = set()
 
     def guard(self, name: str, original: Call) -> Call:
@@ -177,17 +176,13 @@ class WriteGuards:
             block = active_block()
             if block is None:
                 builder = original(table, *args, **kwargs)
-                self._merges.pop(id(builder), None)
+                self._merges.pop(builder)
                 return builder
             write = block.next_write(table.table_uri())
             catch_up(block, table, write)
             args, kwargs, write_id = with_transaction(args, kwargs, position, write)
             builder = original(table, *args, **kwargs)
-            # A builder takes no attribute; a later one at the same address replaces the entry here.
-            self._merges[id(builder)] = _Merge(block, write, write_id)
-            self._merges.move_to_end(id(builder))
-            while len(self._merges) > MAX_PENDING_MERGES:
-                self._merges.popitem(last=False)
+            self._merges.put(builder, _Merge(block, write, write_id))
             return builder
 
         return guarded
@@ -198,7 +193,7 @@ class WriteGuards:
         @functools.wraps(original)
         def guarded(table: RawDeltaTable, *args: Any, **kwargs: Any) -> Any:
             builder = argument(args, kwargs, position, "merge_builder")
-            merge = self._merges.pop(id(builder), None)
+            merge = self._merges.pop(builder)
             block = active_block()
             if block is None and merge is None:
                 return original(table, *args, **kwargs)

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deltawitness.app_transactions.arguments import argument
 from deltawitness.app_transactions.block import Retries, active_block
 from deltawitness.commit.seams import MODE
+from deltawitness.patching import argument
 
 __all__ = ["guard_whole_write"]
 
