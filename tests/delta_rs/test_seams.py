@@ -13,7 +13,6 @@ from deltalake._internal import RawDeltaTable
 
 import deltawitness
 from deltawitness import DeltaLakeInstrumentor, flush
-from deltawitness.commit import engine_version
 from deltawitness.commit.engine_version import has_release
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
@@ -26,6 +25,7 @@ from deltawitness.commit.seams import (
     Seam,
 )
 from deltawitness.delta_rs.seam_states import SeamState, owner_of, reset_seam_states, seam_states
+from deltawitness.distributions import parse_release
 from helpers.delta_rs_writes import rows
 
 
@@ -236,8 +236,7 @@ def test_a_class_that_cannot_be_changed_leaves_its_seams_off(table, monkeypatch,
 )
 def test_releases_are_compared_by_their_numbers(version, release, is_newer):
     """A pre-release counts as its release."""
-    parse = engine_version.parse_release
-    assert (parse(version) >= parse(release)) is is_newer
+    assert (parse_release(version) >= parse_release(release)) is is_newer
 
 
 def test_the_instrumentor_accepts_each_release_of_the_major_version():

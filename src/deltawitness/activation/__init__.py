@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 from deltawitness.exceptions import ConfigurationError
+from deltawitness.extras import is_installed
 from deltawitness.run import current_cache_context, current_run
 from deltawitness.semconv import ACTIVATE_TOP, Env
 from deltawitness.settings import Settings
@@ -67,7 +67,7 @@ def activate() -> None:
         sys.stderr.flush()
         os._exit(2)
     if role == ACTIVATE_TOP:
-        if names_exporter(os.environ) and not _has_sdk():
+        if names_exporter(os.environ) and not is_installed("opentelemetry.sdk"):
             report_not_exported(_NO_SDK)
         _observe(settings, is_top=True)
     else:
@@ -120,7 +120,11 @@ def _observe(settings: Settings, *, is_top: bool) -> None:
 
 def asks_for_export(environ: Mapping[str, str]) -> bool:
     """Return whether the OpenTelemetry variables name an exporter, and the SDK is installed and enabled."""
-    return names_exporter(environ) and not is_sdk_disabled(environ) and _has_sdk()
+    return (
+        names_exporter(environ)
+        and not is_sdk_disabled(environ)
+        and is_installed("opentelemetry.sdk")
+    )
 
 
 def names_exporter(environ: Mapping[str, str]) -> bool:
@@ -131,7 +135,3 @@ def names_exporter(environ: Mapping[str, str]) -> bool:
 def is_sdk_disabled(environ: Mapping[str, str]) -> bool:
     """Return whether `OTEL_SDK_DISABLED` turns the SDK off."""
     return environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-
-
-def _has_sdk() -> bool:
-    return find_spec("opentelemetry.sdk") is not None
