@@ -474,6 +474,16 @@ FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 """Values of environment variables that are flags, in upper or lower case."""
 
 
+def parse_flag(text: str) -> bool | None:
+    """Return the boolean value of a flag; None for a text that is no value of a flag.
+
+    >>> parse_flag(" On "), parse_flag("0"), parse_flag("")
+    (True, False, None)
+    """
+    word = text.strip().lower()
+    return word in TRUE_WORDS if word in TRUE_WORDS | FALSE_WORDS else None
+
+
 ACTIVATE_TOP: Final = "top"
 """Value of `DELTAWITNESS_ACTIVATE` for the process that `deltawitness run` starts."""
 
@@ -576,3 +586,31 @@ class Env(StrEnum):
     """Store the plan of each cache entry with it, for `verify`; plans have literals (`true`, `false`)."""
     REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"
     """Run a DML frame that has not run when `repr()` is called, as DataFusion does (`true`, `false`)."""
+
+
+class OtelEnv(StrEnum):
+    """The environment variables of the OpenTelemetry specification that deltawitness reads or sets."""
+
+    TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
+    METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
+    LOGS_EXPORTER = "OTEL_LOGS_EXPORTER"
+    ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    METRICS_ENDPOINT = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+    LOGS_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
+    SDK_DISABLED = "OTEL_SDK_DISABLED"
+    DISABLED_INSTRUMENTATIONS = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+    TRACER_PROVIDER = "OTEL_PYTHON_TRACER_PROVIDER"
+    METER_PROVIDER = "OTEL_PYTHON_METER_PROVIDER"
+    LOGGER_PROVIDER = "OTEL_PYTHON_LOGGER_PROVIDER"
+    SERVICE_NAME = "OTEL_SERVICE_NAME"
+    RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
+
+
+OTEL_PREFIX: Final = "OTEL_"
+"""Prefix of every environment variable of OpenTelemetry."""
+
+# Attributes of a resource, of the same conventions, that are read from `OTEL_RESOURCE_ATTRIBUTES`
+RESOURCE_SERVICE_NAME: Final = "service.name"
+RESOURCE_SERVICE_VERSION: Final = "service.version"
+RESOURCE_K8S_JOB_NAME: Final = "k8s.job.name"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
+from deltawitness.semconv import Env, parse_flag
 
 __all__ = [
     "DiagnosticsChoice",
@@ -109,11 +109,11 @@ def _short_text(text: str) -> str:
 
 
 def _flag(text: str) -> bool:
-    word = text.strip().lower()
-    if word in TRUE_WORDS | FALSE_WORDS:
-        return word in TRUE_WORDS
-    msg = "one of true, false"
-    raise ValueError(msg)
+    value = parse_flag(text)
+    if value is None:
+        msg = "one of true, false"
+        raise ValueError(msg)
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.extras import is_installed
 from deltawitness.run import current_cache_context, current_run
-from deltawitness.semconv import ACTIVATE_TOP, Env
+from deltawitness.semconv import ACTIVATE_TOP, Env, OtelEnv
 from deltawitness.settings import Settings
 
 __all__ = [
@@ -35,13 +35,13 @@ SITE_DIRECTORY = str(Path(__file__).parent / "site")
 """The folder that has to be first on a child's `PYTHONPATH` to activate the child."""
 
 _EXPORT_VARIABLES = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-    "OTEL_TRACES_EXPORTER",
-    "OTEL_METRICS_EXPORTER",
-    "OTEL_LOGS_EXPORTER",
+    OtelEnv.ENDPOINT,
+    OtelEnv.TRACES_ENDPOINT,
+    OtelEnv.METRICS_ENDPOINT,
+    OtelEnv.LOGS_ENDPOINT,
+    OtelEnv.TRACES_EXPORTER,
+    OtelEnv.METRICS_EXPORTER,
+    OtelEnv.LOGS_EXPORTER,
 )
 
 
@@ -104,7 +104,7 @@ def report_not_exported(reason: str) -> None:
 
 def is_disabled(instrumentation: str) -> bool:
     """Return whether `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` disables an instrumentation, or all (`*`)."""
-    words = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+    words = os.environ.get(OtelEnv.DISABLED_INSTRUMENTATIONS, "").split(",")
     return not {instrumentation, "*"}.isdisjoint(word.strip() for word in words)
 
 
@@ -134,4 +134,4 @@ def names_exporter(environ: Mapping[str, str]) -> bool:
 
 def is_sdk_disabled(environ: Mapping[str, str]) -> bool:
     """Return whether `OTEL_SDK_DISABLED` turns the SDK off."""
-    return environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return environ.get(OtelEnv.SDK_DISABLED, "").lower() == "true"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from deltawitness.activation import is_sdk_disabled, names_exporter
 from deltawitness.cli.run_span import RunSpanExport
+from deltawitness.semconv import OtelEnv
 
 __all__ = ["export_notes"]
 
@@ -67,14 +68,14 @@ def _unconfirmed(environ: Mapping[str, str]) -> str:
 
 
 def _exporter(environ: Mapping[str, str]) -> str:
-    return environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    return environ.get(OtelEnv.TRACES_EXPORTER, "").strip() or "otlp"
 
 
 def _destination(environ: Mapping[str, str]) -> str:
     exporter = _exporter(environ)
     if "otlp" not in exporter:
         return exporter
-    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", "the default endpoint"
+    endpoint = environ.get(OtelEnv.TRACES_ENDPOINT) or environ.get(
+        OtelEnv.ENDPOINT, "the default endpoint"
     )
     return f"{exporter} to {endpoint}"

@@ -15,7 +15,7 @@ from deltawitness.installation.model import SettingInfo, SettingSource
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.observe.observer import current_observer
 from deltawitness.redaction import redact_label
-from deltawitness.semconv import Env
+from deltawitness.semconv import OTEL_PREFIX, Env
 from deltawitness.settings import Settings
 
 __all__ = ["kind_of_location", "setting_states", "usable_settings", "variables"]
@@ -133,12 +133,12 @@ def variables() -> dict[str, str]:
         for name, value in sorted(os.environ.items())
         if value
         and name not in names
-        and (name.startswith(("OTEL_", "DELTAWITNESS_")) or name == Env.TRACEPARENT)
+        and (name.startswith((OTEL_PREFIX, "DELTAWITNESS_")) or name == Env.TRACEPARENT)
     }
 
 
 def _value_shown(name: str, value: str) -> str:
-    if name.startswith("OTEL_") and name.endswith("_ENDPOINT"):
+    if name.startswith(OTEL_PREFIX) and name.endswith("_ENDPOINT"):
         return endpoint_shown(value)
     if name.endswith(("_HEADERS", "_RESOURCE_ATTRIBUTES")):
         return ", ".join(_names_shown(value))

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points, requires
 from packaging.requirements import Requirement
 
 from deltawitness.distributions import installed_version
-from deltawitness.semconv import WITNESS_VERSION
+from deltawitness.semconv import WITNESS_VERSION, OtelEnv
 
 __all__ = ["engine_versions", "exporters", "extras", "platform_details", "versions"]
 
@@ -22,9 +22,9 @@ ENGINES = ("deltalake", "datafusion", "opentelemetry-api", "opentelemetry-sdk", 
 """Packages whose versions decide what is observed and exported."""
 
 _SIGNALS = {
-    "traces": ("opentelemetry_traces_exporter", "OTEL_TRACES_EXPORTER"),
-    "metrics": ("opentelemetry_metrics_exporter", "OTEL_METRICS_EXPORTER"),
-    "logs": ("opentelemetry_logs_exporter", "OTEL_LOGS_EXPORTER"),
+    "traces": ("opentelemetry_traces_exporter", OtelEnv.TRACES_EXPORTER),
+    "metrics": ("opentelemetry_metrics_exporter", OtelEnv.METRICS_EXPORTER),
+    "logs": ("opentelemetry_logs_exporter", OtelEnv.LOGS_EXPORTER),
 }
 """For each signal, the group of entry points of its exporters, and the variable that chooses one."""
 
