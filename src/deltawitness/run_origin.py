@@ -63,7 +63,7 @@ class RunOrigin:
         code_version: commit or version of the program.
         image: image of the container.
         pod: name of the Kubernetes pod.
-        author: who the writes are made for; a name of a user only where a setting asks for it.
+        author: who the writes are made for. The name of a user only if `detect_author` is set.
     """
 
     system: str | None = None

@@ -77,7 +77,7 @@ def has_text(text: str) -> bool:
 
 
 def _defaults_in(environ: Mapping[str, str], run_id: str | None, job: str | None) -> str:
-    """Return what of the parent's run was not chosen, of `run` and `job`; empty for another run."""
+    """Return which of `run` and `job` the parent did not choose, joined by `+`; empty if the run is another."""
     marked_id, _, rest = environ.get(Env.IMPLICIT_RUN, "").partition(" ")
     defaults, _, marked_job = rest.partition(" ")
     return defaults if run_id == marked_id and job == marked_job else ""

@@ -60,14 +60,14 @@ class TableNames(StrEnum):
 
 
 class Requirement(StrEnum):
-    """What a write must have; without it, the write is refused."""
+    """A property that a write must have; a write without it is refused."""
 
     RUN = "run"
     """A run that the program, its scheduler or `deltawitness run` has opened."""
     JOB = "job"
-    """A job name that was chosen, in contrast to the name of the program."""
+    """A job name that was set, not one derived from the name of the program."""
     MESSAGE = "message"
-    """A text that says why the write is made."""
+    """A text with the reason for the write."""
 
 
 class LedgerMessages(StrEnum):

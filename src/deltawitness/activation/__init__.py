@@ -89,13 +89,13 @@ def _report_loaded() -> None:
 
 
 NOT_EXPORTED = ".not-exported"
-"""Ending of the file beside the events file with the reason why the program exports no telemetry."""
+"""Suffix of the file, next to the events file, with the reason why the program exports no telemetry."""
 
 _NO_SDK = "opentelemetry-sdk is not installed in the program's environment: pip install 'deltawitness[otel]'"
 
 
 def report_not_exported(reason: str) -> None:
-    """Write for the summary of `deltawitness run` why this process exports no telemetry."""
+    """Write why this process exports no telemetry to a file that the summary of `deltawitness run` reads."""
     events_file = os.environ.get(Env.EVENTS_FILE)
     if events_file:
         with suppress(OSError):

@@ -22,7 +22,7 @@ __all__ = ["kind_of_location", "setting_states", "usable_settings", "variables"]
 
 SECRET = "[secret]"  # noqa: S105 - the mask, not a secret
 SET = "[set]"
-"""What is shown of a variable whose value may be anything."""
+"""Shown in place of a value that may be any text."""
 
 _OTLP_PATH = re.compile(r"(?:/otlp)?(?:/v1(?:/(?:traces|metrics|logs))?)?/?")
 _LOCATIONS = {Env.CACHE_ROOT, Env.SPOOL_DIR}
@@ -122,10 +122,10 @@ def kind_of_location(location: str) -> str:
 
 
 def variables() -> dict[str, str]:
-    """Return the variables that are set and that no setting has: OpenTelemetry's and deltawitness's.
+    """Return the variables of OpenTelemetry, and those of deltawitness that are no settings, if they are set.
 
-    Of a variable whose value may be anything, only the name is shown. So it is for a name with the
-    prefix of deltawitness that deltawitness does not know: it may be misspelt.
+    Only the name is shown of a variable whose value may be any text, and of an unknown variable with the
+    prefix of deltawitness, whose name may be misspelt.
     """
     names = {setting.metadata["variable"].value for setting in fields(Settings)} | {Env.ROOT.value}
     return {
@@ -157,7 +157,7 @@ def _names_shown(pairs: str) -> Iterator[str]:
 def endpoint_shown(endpoint: str) -> str:
     """Return the address of a backend without credentials and query.
 
-    The path may hold a token, so it is shown only if it is one of OTLP.
+    The path may contain a token, so it is shown only if it is one of OTLP.
 
     >>> endpoint_shown("https://user:key@otel.example:4318/v1/traces?token=x")
     'https://otel.example:4318/v1/traces'

@@ -50,7 +50,7 @@ def _parts(root: str | None, *, paths: bool) -> tuple[tuple[str, Callable[[], An
     """
 
     def packages() -> Any:
-        from deltawitness.installation import packages  # noqa: PLC0415 - as the docstring says
+        from deltawitness.installation import packages  # noqa: PLC0415 - see the docstring
 
         return packages
 

@@ -25,7 +25,7 @@ def ledger_state(settings: Settings, *, paths: bool) -> LedgerInfo:
     """Return the state of the ledger of the settings. Only the local disk is read.
 
     Args:
-        settings: name the ledger.
+        settings: the settings with the location of the ledger.
         paths: whether to show its root, without credentials.
 
     Raises:
