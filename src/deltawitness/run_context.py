@@ -32,7 +32,7 @@ class RunContext:
         is_joined: whether another process opened the run and this process participates in it.
         is_process: whether deltawitness opened the run around the entire process.
         force_sample: whether a tail sampler is asked to keep the run's traces regardless of their content.
-        message: why the run writes, in the words of the program.
+        message: why the run writes, as the program states it.
         origin: where the run runs: scheduler, attempt, task, commit, image, link.
         is_implicit: whether the run was created for writes outside of any run, and not opened by the program.
         has_default_job: whether the job is only the name of the program.

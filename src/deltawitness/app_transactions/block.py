@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,7 +23,6 @@ __all__ = [
     "BlockState",
     "OnceBlock",
     "OnceWrite",
-    "Retries",
     "active_block",
     "note_skipped",
     "outside_block",
@@ -172,40 +169,6 @@ def outside_block() -> Iterator[None]:
     """Suspend the active block for writes that the library makes itself, such as those of the cache."""
     with use_block(None):
         yield
-
-
-_FIRST_DELAY, _LONGEST_DELAY = 0.02, 2.0
-
-
-class Retries:
-    """Delays between the attempts of a write after a conflict: random, growing, until a deadline.
-
-    Args:
-        deadline: seconds after the first conflict in which attempts may start.
-    """
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._until: float | None = None
-        self._count = 0
-
-    def next_delay(self) -> float | None:
-        """Return the seconds to wait before the next attempt; None when the deadline has passed."""
-        now = time.monotonic()
-        if self._until is None:
-            self._until = now + self._deadline
-        longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._count, 16))
-        self._count += 1
-        delay = random.uniform(0, longest)  # noqa: S311 - jitter, not a secret
-        return delay if now + delay < self._until else None
-
-    def wait(self) -> bool:
-        """Sleep until the next attempt; return False when the deadline has passed."""
-        delay = self.next_delay()
-        if delay is None:
-            return False
-        time.sleep(delay)
-        return True
 
 
 _skipped: set[str] = set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.app_transactions.block import BlockState, OnceWrite, Retries, note_skipped
+from deltawitness.app_transactions.block import BlockState, OnceWrite, note_skipped
 from deltawitness.app_transactions.lookup import (
     find_commit,
     has_committed,
@@ -16,6 +16,7 @@ from deltawitness.app_transactions.lookup import (
     receipt_from,
     returned_metrics,
 )
+from deltawitness.app_transactions.retries import Retries
 from deltawitness.error_types import classify, is_programs_own
 from deltawitness.semconv import ErrorType
 

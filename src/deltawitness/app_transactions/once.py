@@ -14,11 +14,11 @@ from typing import Any, ParamSpec, TypeVar
 from deltawitness.app_transactions.block import (
     BlockState,
     OnceBlock,
-    Retries,
     active_block,
     use_block,
 )
 from deltawitness.app_transactions.guard import check_guarded
+from deltawitness.app_transactions.retries import Retries
 from deltawitness.exceptions import ConfigurationError, OnceError
 from deltawitness.run import is_suppressed
 

@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deltawitness.app_transactions.block import Retries, active_block
+from deltawitness.app_transactions.block import active_block
+from deltawitness.app_transactions.retries import Retries
 from deltawitness.commit.seams import MODE
 from deltawitness.patching import argument
 
