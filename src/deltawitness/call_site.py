@@ -22,7 +22,7 @@ _LIBRARIES = frozenset(
         *("pandas", "polars", "pyarrow", "wrapt"),
     }
 )
-"""Top-level packages that write for a program: the program's line is further up the stack."""
+"""Top-level packages that call delta-rs for a program. Their frames of the stack are skipped."""
 
 _OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - text, not a file
 _PACKAGES = ("/site-packages/", "/dist-packages/")
@@ -30,7 +30,7 @@ _STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep  # noqa: PTH1
 _PROMPTS = frozenset({"<string>", "<stdin>"})
 _CELL = "<notebook>"
 _CAPACITY = 4096
-"""Files whose names are cached; one more empties the cache."""
+"""Maximum number of cached file names; beyond it, the cache is cleared."""
 
 _names: dict[str, str | None] = {}
 """The exported name of each source file; None for a file of a library."""

@@ -1,6 +1,6 @@
 """The versions of DataFusion and deltalake that work together.
 
-deltalake hands its tables to DataFusion through a binary interface that changes with each major version
+deltalake passes its tables to DataFusion through a binary interface that changes with each major version
 of DataFusion, so a release of deltalake fits one of them. With another one deltalake refuses to register
 tables, or the process ends with a segmentation fault (deltalake 1.6.3 with DataFusion 54). Only sessions
 and the cache use both packages.
@@ -8,11 +8,9 @@ and the cache use both packages.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
+from deltawitness.distributions import installed_version, parse_release
 from deltawitness.exceptions import UnsupportedEngineError
 
 __all__ = ["PAIRS", "EnginePair", "check_engines", "required_engines"]
@@ -53,8 +51,8 @@ PAIRS = (
     EnginePair(datafusion=((55,), (56,)), deltalake=((1, 6, 6), (1, 7))),
     EnginePair(datafusion=((54,), (54, 1)), deltalake=((1, 6, 1), (1, 6, 3))),
 )
-"""The tested pairs, newest first. DataFusion 54.1 has a setting that these releases of deltalake do not know,
-so that they cannot read a registered table."""
+"""The tested pairs, newest first. DataFusion 54.1 has a setting that these releases of deltalake lack, so
+that a query of a registered table fails."""
 
 _TOKENIZER = "sqlglot >= 25.32"
 """What the SQL statements of sessions need besides the engines, as in the extra `datafusion`."""
@@ -68,7 +66,7 @@ def check_engines() -> None:
     """
     datafusion, deltalake = _installed("datafusion"), _installed("deltalake")
     pair = _pair_of(datafusion)
-    if pair is None or not pair.fits(_numbers(deltalake)):
+    if pair is None or not pair.fits(parse_release(deltalake)):
         msg = (
             f"datafusion {datafusion} with deltalake {deltalake} is not supported:"
             f" deltawitness[datafusion] needs {', or '.join(map(str, PAIRS))}"
@@ -83,7 +81,7 @@ def required_engines() -> tuple[str, ...]:
 
 
 def _pair_of(datafusion: str) -> EnginePair | None:
-    numbers = _numbers(datafusion)
+    numbers = parse_release(datafusion)
     return next((p for p in PAIRS if p.datafusion[0] <= numbers < p.datafusion[1]), None)
 
 
@@ -96,15 +94,5 @@ def _range_of(first: Version, end: Version) -> str:
     return f">= {'.'.join(map(str, first))}, < {'.'.join(map(str, end))}"
 
 
-def _numbers(text: str) -> Version:
-    """Return the release numbers of a version, without the mark of a pre-release."""
-    release = re.match(r"\d+(?:\.\d+)*", text)
-    return () if release is None else tuple(map(int, release[0].split(".")))
-
-
-@cache
 def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(unknown version)"
+    return installed_version(package) or "(unknown version)"

@@ -11,7 +11,7 @@ States of the thread::
     delivering --step hangs--> abandoned: a new thread starts in its place, and this one ends on return
     any state --close--> delivering --queue empty--> none
 
-A flush or a close skips the waiting for a pause. It delivers on its own thread where no thread can be
+A flush or a close does not wait for a pause. It delivers on its own thread where no thread can be
 started, as in exit handlers since Python 3.12.
 
 Before a fork the thread ends, and after it another one starts when there are items: a lock that a thread

@@ -177,7 +177,7 @@ class NoCommitReason(StrEnum):
     TABLE_EXISTS = "table_exists"
     """Mode `ignore` on a table that exists."""
     ALREADY_COMMITTED = "already_committed"
-    """The commit was in the log: the write of the same key of :class:`deltawitness.once` had made it."""
+    """An earlier write with the same key of :class:`deltawitness.once` had made the commit."""
     NOT_FOUND = "not_found"
     """The engine reported success, but no commit of this write was found in the log."""
 

@@ -20,11 +20,11 @@ def is_installed(package: str) -> bool:
     """Return whether a package can be imported, without importing it.
 
     Args:
-        package: the import name; of a package in another one, the outer one is imported.
+        package: the import name. For a subpackage, the outer package is imported.
     """
     try:
         return find_spec(package) is not None
-    except (ImportError, ValueError):  # the outer package is missing, or a stub is in its place
+    except (ImportError, ValueError):  # the outer package is missing, or it is not a package
         return False
 
 

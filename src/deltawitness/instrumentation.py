@@ -173,7 +173,7 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
             **kwargs: keywords of other instrumentors. Providers, settings and sinks are those of
                 :class:`DeltaLakeInstrumentor`, or the global providers and the environment's settings.
                 With `skip_dep_check`, which `opentelemetry-instrument` sets, a missing package is logged.
-                The versions are checked all the same, because a session of an unsupported pair cannot work.
+                The versions are checked nevertheless, because a session of an unsupported pair fails.
 
         Raises:
             MissingExtraError: DataFusion or sqlglot is not installed (extra `datafusion`).

@@ -53,7 +53,7 @@ else:
 
 
 _HELD = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK})
-"""Error numbers of a lock that another open file has."""
+"""Error numbers of an attempt to get a lock that another open file has."""
 
 
 def open_lock_file(path: Path) -> int:

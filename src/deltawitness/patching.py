@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
-__all__ = ["Replacements", "unpatched"]
+__all__ = ["Replacements", "argument", "unpatched"]
 
 Call = Callable[..., Any]
 
@@ -63,3 +63,15 @@ def unpatched(function: Call) -> Call:
         function = pair[1]
         pair = getattr(function, _ATTRIBUTE, None)
     return function
+
+
+def argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
+    """Return an argument of a call that a replacement received; None if the caller gave none.
+
+    Args:
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+        position: position of the parameter.
+        name: name of the parameter.
+    """
+    return args[position] if len(args) > position else kwargs.get(name)

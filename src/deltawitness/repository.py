@@ -11,11 +11,11 @@ __all__ = ["git_commit", "main_directory", "project_root"]
 _REPOSITORY = ".git"
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _MAX_LEVELS = 40
-"""Directories above a file that are searched."""
+"""Maximum number of directories above a file that are searched."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _READ_LIMIT = 1 << 20
-"""Bytes that are read of a file of Git, at most."""
+"""Maximum number of bytes that are read of a file of Git."""
 
 
 def main_directory() -> str:
@@ -34,8 +34,8 @@ def main_directory() -> str:
 def project_root(directory: str) -> str | None:
     """Return the nearest directory that is a Git repository, else the nearest one with project files.
 
-    The search begins at `directory` and ends below the home directory, which may be a repository of
-    its own.
+    The search begins at `directory` and ends below the home directory, which may be a
+    repository itself.
 
     Args:
         directory: an absolute path.

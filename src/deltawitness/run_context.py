@@ -1,4 +1,4 @@
-"""The values of a run and of a cache context, as a write takes them and as processes pass them on."""
+"""The values of a run and of a cache context, which a write records and a process passes to its children."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deltawitness.semconv import CacheScope, Env
 __all__ = ["NO_CACHE_CONTEXT", "RUN_ID_FORM", "CacheContext", "RunContext", "parse_scope"]
 
 RUN_ID_FORM = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-"""What a run id may consist of."""
+"""The allowed form of a run id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class RunContext:
         traceparent: W3C trace context that the process was started with; None without one.
         is_joined: whether another process opened the run and this process participates in it.
         is_process: whether deltawitness opened the run around the entire process.
-        force_sample: whether a tail sampler shall keep the run's traces regardless of their content.
-        message: why the run writes, in the words of the program.
+        force_sample: whether a tail sampler is asked to keep the run's traces regardless of their content.
+        message: why the run writes, as the program states it.
         origin: where the run runs: scheduler, attempt, task, commit, image, link.
-        is_implicit: whether nothing opened the run: it is for writes outside any run.
+        is_implicit: whether the run was created for writes outside of any run, and not opened by the program.
         has_default_job: whether the job is only the name of the program.
     """
 

@@ -1,9 +1,9 @@
 """Where a run runs: its job, run, attempt, task, commit, image and link, from environment variables.
 
-:data:`SYSTEMS` is the one table of the variables. The variables are read for the first run, and again
-if one of them changes. Scheduler and CI systems describe a run, and the first system in the table that is
-detected does so alone: values of two systems do not belong together. Values about the program, such as its
-commit or its image, are taken from the first system that has them.
+:data:`SYSTEMS` is the only table of the variables. They are read for the first run, and again if one of
+them changes. All values that describe a run, such as its job, are from the first detected system that has
+one of them, because values of two systems describe different runs. Each value about the program, such as
+its commit or its image, is from the first detected system that has it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,20 @@ from dataclasses import dataclass, fields, replace
 from urllib.parse import unquote
 
 from deltawitness.repository import git_commit, main_directory
-from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
+from deltawitness.semconv import (
+    CICD_PIPELINE_NAME,
+    CICD_PIPELINE_RUN_ID,
+    CICD_PIPELINE_RUN_URL_FULL,
+    CICD_PIPELINE_TASK_NAME,
+    CONTAINER_IMAGE_NAME,
+    K8S_POD_NAME,
+    RESOURCE_K8S_JOB_NAME,
+    RESOURCE_SERVICE_VERSION,
+    VCS_REF_HEAD_REVISION,
+    Env,
+    OtelEnv,
+    parse_flag,
+)
 
 __all__ = [
     "NO_ORIGIN",
@@ -50,7 +63,7 @@ class RunOrigin:
         code_version: commit or version of the program.
         image: image of the container.
         pod: name of the Kubernetes pod.
-        author: who the writes are made for; a name of a user only where a setting asks for it.
+        author: who the writes are made for. The name of a user only if `detect_author` is set.
     """
 
     system: str | None = None
@@ -101,8 +114,8 @@ class System:
     author: Variables = ()
 
 
-RESOURCE = "OTEL_RESOURCE_ATTRIBUTES"
-"""Variable with a resource: its attributes are looked up as variables of the name `otel:<attribute>`."""
+_OTEL = "otel:"
+"""Prefix under which attributes of `OTEL_RESOURCE_ATTRIBUTES` are looked up like variables."""
 
 SYSTEMS: tuple[System, ...] = (
     System(
@@ -177,19 +190,19 @@ SYSTEMS: tuple[System, ...] = (
     ),
     System(
         "opentelemetry",
-        (RESOURCE,),
-        job=("otel:cicd.pipeline.name", "otel:k8s.job.name"),
-        run_id=("otel:cicd.pipeline.run.id",),
-        task=("otel:cicd.pipeline.task.name",),
-        link=("{otel:cicd.pipeline.run.url.full}",),
-        code_version=("otel:vcs.ref.head.revision", "otel:service.version"),
-        image=("otel:container.image.name",),
-        pod=("otel:k8s.pod.name",),
+        (OtelEnv.RESOURCE_ATTRIBUTES,),
+        job=(_OTEL + CICD_PIPELINE_NAME, _OTEL + RESOURCE_K8S_JOB_NAME),
+        run_id=(_OTEL + CICD_PIPELINE_RUN_ID,),
+        task=(_OTEL + CICD_PIPELINE_TASK_NAME,),
+        link=(f"{{{_OTEL}{CICD_PIPELINE_RUN_URL_FULL}}}",),
+        code_version=(_OTEL + VCS_REF_HEAD_REVISION, _OTEL + RESOURCE_SERVICE_VERSION),
+        image=(_OTEL + CONTAINER_IMAGE_NAME,),
+        pod=(_OTEL + K8S_POD_NAME,),
     ),
 )
 """The systems and their variables, in the order of precedence.
 
-A scheduler starts the programs of a CI or a cluster more often than the reverse, so it comes first.
+Schedulers come first: they run inside of a CI system or a cluster more often than the reverse.
 Databricks sets only `DATABRICKS_RUNTIME_VERSION`, and Kubernetes only `KUBERNETES_SERVICE_HOST`,
 `HOSTNAME` and, in an indexed job, `JOB_COMPLETION_INDEX`: the other variables are conventions, to be set
 from dynamic value references and from the Downward API.
@@ -212,7 +225,7 @@ def detect(
         reads_author: also read the name of the user that a system gives.
         reads_git: where no system gives a commit, read it from the repository of the main script.
     """
-    variables = {**environ, **_resource(environ.get(RESOURCE, ""))}
+    variables = {**environ, **_resource(environ.get(OtelEnv.RESOURCE_ATTRIBUTES, ""))}
     found = [system for system in SYSTEMS if any(map(environ.get, system.detected_by))]
     values: dict[str, str | int | None] = {
         name: next(filter(None, (_first(variables, getattr(each, name)) for each in found)), None)
@@ -300,7 +313,7 @@ def _resource(text: str) -> dict[str, str]:
     {'otel:service.version': '1.2', 'otel:k8s.pod.name': 'load-7'}
     """
     pairs = (pair.partition("=") for pair in text.split(",") if "=" in pair)
-    return {f"otel:{name.strip()}": unquote(value.strip()) for name, _, value in pairs}
+    return {f"{_OTEL}{name.strip()}": unquote(value.strip()) for name, _, value in pairs}
 
 
 # --- the origin of this process ---------------------------------------------------------------------
@@ -326,7 +339,10 @@ class OriginOptions:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> OriginOptions:
-        """Return the options that the environment sets. `Settings.from_env` reports invalid flags."""
+        """Return the options that the environment sets; an invalid flag counts as unset.
+
+        `Settings.from_env` raises for an invalid flag.
+        """
         return cls(
             is_detected=_flag(environ, Env.DETECT_ENVIRONMENT, default=True),
             reads_author=_flag(environ, Env.DETECT_AUTHOR, default=False),
@@ -355,12 +371,12 @@ def _names_in(names: Variables) -> list[str]:
     ['PREFECT_UI_URL', 'PREFECT__FLOW_RUN_ID']
     """
     found = [re.findall(r"{([^}]*)}", name) if "{" in name else [name] for name in names]
-    return [name for each in found for name in each if not name.startswith("otel:")]
+    return [name for each in found for name in each if not name.startswith(_OTEL)]
 
 
 def _flag(environ: Mapping[str, str], name: Env, *, default: bool) -> bool:
-    word = environ.get(name, "").strip().lower()
-    return word in TRUE_WORDS if word in TRUE_WORDS | FALSE_WORDS else default
+    value = parse_flag(environ.get(name, ""))
+    return default if value is None else value
 
 
 _VARIABLES = tuple(

@@ -10,7 +10,7 @@ from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import new_id
 from deltawitness.run_context import NO_CACHE_CONTEXT, RUN_ID_FORM, CacheContext, RunContext
 from deltawitness.run_origin import process_origin
-from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, CacheScope, Env
+from deltawitness.semconv import CacheScope, Env, parse_flag
 
 __all__ = [
     "cache_context_from_environment",
@@ -107,11 +107,12 @@ def is_forced(environ: Mapping[str, str]) -> bool:
     Raises:
         ConfigurationError: the value of the variable is not a boolean word.
     """
-    word = environ.get(Env.FORCE_SAMPLE, "").strip().lower()
-    if word in TRUE_WORDS | FALSE_WORDS or not word:
-        return word in TRUE_WORDS
-    msg = f"{Env.FORCE_SAMPLE}: expected one of true, false"
-    raise ConfigurationError(msg)
+    text = environ.get(Env.FORCE_SAMPLE, "")
+    value = parse_flag(text)
+    if value is None and text.strip():
+        msg = f"{Env.FORCE_SAMPLE}: expected one of true, false"
+        raise ConfigurationError(msg)
+    return bool(value)
 
 
 def _program_name() -> str:

@@ -452,8 +452,9 @@ commits of that table that are reconciled."""
 LATE_APP_ID: Final = "deltawitness/late"
 """Delta application id of appends that must not run concurrently: late segments, and reconciled rows."""
 
-ONCE_APP_ID: Final = "deltawitness/once/"
-"""Start of the application ids of keys in exactly-once blocks, in the Delta log; a hash of the key follows."""
+ONCE_APP_ID_PREFIX: Final = "deltawitness/once/"
+"""Prefix of a Delta application id, followed by a hash of the key of an exactly-once block; the version is
+the number of a write of the block to the table."""
 
 LEASE_APP_ID: Final = "deltawitness/lease"
 """Delta application id of the lease for a table's maintenance: an odd version is held, an even one free."""
@@ -471,6 +472,16 @@ DEFAULT_CACHE_ROOT: Final = ".deltawitness"
 TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 """Values of environment variables that are flags, in upper or lower case."""
+
+
+def parse_flag(text: str) -> bool | None:
+    """Return the boolean value of a flag; None for a text that is no value of a flag.
+
+    >>> parse_flag(" On "), parse_flag("0"), parse_flag("")
+    (True, False, None)
+    """
+    word = text.strip().lower()
+    return word in TRUE_WORDS if word in TRUE_WORDS | FALSE_WORDS else None
 
 
 ACTIVATE_TOP: Final = "top"
@@ -575,3 +586,31 @@ class Env(StrEnum):
     """Store the plan of each cache entry with it, for `verify`; plans have literals (`true`, `false`)."""
     REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"
     """Run a DML frame that has not run when `repr()` is called, as DataFusion does (`true`, `false`)."""
+
+
+class OtelEnv(StrEnum):
+    """The environment variables of the OpenTelemetry specification that deltawitness reads or sets."""
+
+    TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
+    METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
+    LOGS_EXPORTER = "OTEL_LOGS_EXPORTER"
+    ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+    TRACES_ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    METRICS_ENDPOINT = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+    LOGS_ENDPOINT = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"
+    SDK_DISABLED = "OTEL_SDK_DISABLED"
+    DISABLED_INSTRUMENTATIONS = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+    TRACER_PROVIDER = "OTEL_PYTHON_TRACER_PROVIDER"
+    METER_PROVIDER = "OTEL_PYTHON_METER_PROVIDER"
+    LOGGER_PROVIDER = "OTEL_PYTHON_LOGGER_PROVIDER"
+    SERVICE_NAME = "OTEL_SERVICE_NAME"
+    RESOURCE_ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
+
+
+OTEL_PREFIX: Final = "OTEL_"
+"""Prefix of every environment variable of OpenTelemetry."""
+
+# Attributes of a resource, of the same conventions, that are read from `OTEL_RESOURCE_ATTRIBUTES`
+RESOURCE_SERVICE_NAME: Final = "service.name"
+RESOURCE_SERVICE_VERSION: Final = "service.version"
+RESOURCE_K8S_JOB_NAME: Final = "k8s.job.name"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.semconv import FALSE_WORDS, TRUE_WORDS, Env
+from deltawitness.semconv import Env, parse_flag
 
 __all__ = [
     "DiagnosticsChoice",
@@ -60,14 +60,14 @@ class TableNames(StrEnum):
 
 
 class Requirement(StrEnum):
-    """What a write must have; without it, the write is refused."""
+    """A property that a write must have; a write without it is refused."""
 
     RUN = "run"
     """A run that the program, its scheduler or `deltawitness run` has opened."""
     JOB = "job"
-    """A job name that was chosen, in contrast to the name of the program."""
+    """A job name that was set, not one derived from the name of the program."""
     MESSAGE = "message"
-    """A text that says why the write is made."""
+    """A text with the reason for the write."""
 
 
 class LedgerMessages(StrEnum):
@@ -109,11 +109,11 @@ def _short_text(text: str) -> str:
 
 
 def _flag(text: str) -> bool:
-    word = text.strip().lower()
-    if word in TRUE_WORDS | FALSE_WORDS:
-        return word in TRUE_WORDS
-    msg = "one of true, false"
-    raise ValueError(msg)
+    value = parse_flag(text)
+    if value is None:
+        msg = "one of true, false"
+        raise ValueError(msg)
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -58,6 +58,8 @@ def _is_in_native_code(thread: threading.Thread) -> bool:
 
 
 def _hold(thread: threading.Thread) -> bool:
+    if sys.platform != "linux":
+        return False
     number = _free_signal()
     if number is None or thread.ident is None or not _wait_until_asleep(thread):
         return False
@@ -76,6 +78,8 @@ def _hold(thread: threading.Thread) -> bool:
 
 def _free_signal() -> int | None:
     """Return a real-time signal that the program does not use; None if there is none."""
+    if sys.platform != "linux":
+        return None
     for number in range(signal.SIGRTMAX, signal.SIGRTMIN, -1):
         if signal.getsignal(number) is signal.SIG_DFL:
             return number

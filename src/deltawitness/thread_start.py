@@ -1,6 +1,6 @@
 """Start threads where Python may refuse to: since 3.12 it starts none while the interpreter shuts down.
 
-Exit handlers run during the shutdown. What a thread would do there, the caller has to do itself.
+Exit handlers run during the shutdown: there, the caller does the work of the thread itself.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def test_without_the_sdk_the_error_names_the_extra_to_install(tmp_path, monkeypa
     from deltawitness.cli import bench as command
     from deltawitness.cli.app import app
 
-    monkeypatch.setattr(command, "find_spec", lambda _: None)
+    monkeypatch.setattr(command, "is_installed", lambda _: False)
     done = CliRunner().invoke(app, ["bench", "--uri", str(tmp_path)])
     assert done.exit_code == 2
     assert "deltawitness[otel]" in done.stderr

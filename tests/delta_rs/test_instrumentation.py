@@ -400,7 +400,7 @@ def test_an_invalid_run_id_is_an_error_before_anything_is_changed(monkeypatch):
 
 def test_merges_that_are_never_executed_are_dropped(table, captured_writes, monkeypatch):
     """The number of unexecuted merges is bounded; one that is executed later is still observed."""
-    monkeypatch.setattr("deltawitness.delta_rs.patches.MAX_PENDING_MERGES", 2)
+    monkeypatch.setattr("deltawitness.commit.merge_builders.MAX_PENDING_MERGES", 2)
     handle = DeltaTable(table)
     mergers = [
         handle.merge(rows(9 + i), "s.id = t.id", source_alias="s", target_alias="t")

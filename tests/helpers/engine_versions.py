@@ -9,7 +9,8 @@ from importlib.metadata import version
 import deltalake
 import pytest
 
-from deltawitness.commit.engine_version import engine_version, has_release, parse_release
+from deltawitness.commit.engine_version import engine_version, has_release
+from deltawitness.distributions import parse_release
 
 SESSIONS_SINCE = {54: "1.6.1", 55: "1.6.3"}
 """First release of delta-rs whose tables a major version of DataFusion reads."""

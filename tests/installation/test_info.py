@@ -22,7 +22,7 @@ from deltawitness import (
     info,
 )
 from deltawitness.delta_rs.seam_states import seam_states
-from deltawitness.installation import packages
+from deltawitness.distributions import installed_version
 from deltawitness.semconv import WITNESS_VERSION, Env
 
 CANARY = "cAnArY-7f3b"
@@ -65,7 +65,7 @@ def test_the_versions_are_those_of_the_installed_packages():
 
 def test_a_package_that_is_not_installed_has_no_version():
     """A missing package gives None, so that the page can name it."""
-    assert packages.installed_version("no-such-package-at-all") is None
+    assert installed_version("no-such-package-at-all") is None
 
 
 def test_each_extra_lists_its_packages():

@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 from deltawitness.exceptions import ConfigurationError
+from deltawitness.extras import is_installed
 from deltawitness.run import current_cache_context, current_run
-from deltawitness.semconv import ACTIVATE_TOP, Env
+from deltawitness.semconv import ACTIVATE_TOP, Env, OtelEnv
 from deltawitness.settings import Settings
 
 __all__ = [
@@ -35,13 +35,13 @@ SITE_DIRECTORY = str(Path(__file__).parent / "site")
 """The folder that has to be first on a child's `PYTHONPATH` to activate the child."""
 
 _EXPORT_VARIABLES = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-    "OTEL_TRACES_EXPORTER",
-    "OTEL_METRICS_EXPORTER",
-    "OTEL_LOGS_EXPORTER",
+    OtelEnv.ENDPOINT,
+    OtelEnv.TRACES_ENDPOINT,
+    OtelEnv.METRICS_ENDPOINT,
+    OtelEnv.LOGS_ENDPOINT,
+    OtelEnv.TRACES_EXPORTER,
+    OtelEnv.METRICS_EXPORTER,
+    OtelEnv.LOGS_EXPORTER,
 )
 
 
@@ -67,7 +67,7 @@ def activate() -> None:
         sys.stderr.flush()
         os._exit(2)
     if role == ACTIVATE_TOP:
-        if names_exporter(os.environ) and not _has_sdk():
+        if names_exporter(os.environ) and not is_installed("opentelemetry.sdk"):
             report_not_exported(_NO_SDK)
         _observe(settings, is_top=True)
     else:
@@ -89,13 +89,13 @@ def _report_loaded() -> None:
 
 
 NOT_EXPORTED = ".not-exported"
-"""Ending of the file beside the events file with the reason why the program exports no telemetry."""
+"""Suffix of the file, next to the events file, with the reason why the program exports no telemetry."""
 
 _NO_SDK = "opentelemetry-sdk is not installed in the program's environment: pip install 'deltawitness[otel]'"
 
 
 def report_not_exported(reason: str) -> None:
-    """Write for the summary of `deltawitness run` why this process exports no telemetry."""
+    """Write why this process exports no telemetry to a file that the summary of `deltawitness run` reads."""
     events_file = os.environ.get(Env.EVENTS_FILE)
     if events_file:
         with suppress(OSError):
@@ -104,7 +104,7 @@ def report_not_exported(reason: str) -> None:
 
 def is_disabled(instrumentation: str) -> bool:
     """Return whether `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` disables an instrumentation, or all (`*`)."""
-    words = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+    words = os.environ.get(OtelEnv.DISABLED_INSTRUMENTATIONS, "").split(",")
     return not {instrumentation, "*"}.isdisjoint(word.strip() for word in words)
 
 
@@ -120,7 +120,11 @@ def _observe(settings: Settings, *, is_top: bool) -> None:
 
 def asks_for_export(environ: Mapping[str, str]) -> bool:
     """Return whether the OpenTelemetry variables name an exporter, and the SDK is installed and enabled."""
-    return names_exporter(environ) and not is_sdk_disabled(environ) and _has_sdk()
+    return (
+        names_exporter(environ)
+        and not is_sdk_disabled(environ)
+        and is_installed("opentelemetry.sdk")
+    )
 
 
 def names_exporter(environ: Mapping[str, str]) -> bool:
@@ -130,8 +134,4 @@ def names_exporter(environ: Mapping[str, str]) -> bool:
 
 def is_sdk_disabled(environ: Mapping[str, str]) -> bool:
     """Return whether `OTEL_SDK_DISABLED` turns the SDK off."""
-    return environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-
-
-def _has_sdk() -> bool:
-    return find_spec("opentelemetry.sdk") is not None
+    return environ.get(OtelEnv.SDK_DISABLED, "").lower() == "true"

@@ -1,4 +1,4 @@
-"""The arguments of a call of delta-rs, with the application transaction of a write."""
+"""Add the application transaction of a write to the arguments of a call of delta-rs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from deltawitness.app_transactions.block import OnceWrite
 from deltawitness.commit.metadata import effective_write_id
 from deltawitness.commit.seams import COMMIT_PROPERTIES
+from deltawitness.patching import argument
 
-__all__ = ["argument", "with_transaction"]
+__all__ = ["with_transaction"]
 
 
 def with_transaction(
@@ -20,11 +21,18 @@ def with_transaction(
     write: OnceWrite,
     retries: int | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any], str | None]:
-    """Return the arguments of a call with the write's transaction, and the write id in them.
+    """Return the arguments of a call with the write's transaction, and the write id in its commit properties.
 
-    Properties that are not a `CommitProperties` are passed on, for delta-rs to reject.
+    An argument that is not a `CommitProperties` is passed on unchanged, so that delta-rs raises its error.
+
+    Args:
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+        position: position of the parameter `commit_properties`.
+        write: the write.
+        retries: maximum number of commit retries of delta-rs; unchanged when None.
     """
-    from deltalake import CommitProperties, Transaction  # noqa: PLC0415 - heavy, and there already
+    from deltalake import CommitProperties, Transaction  # noqa: PLC0415 - heavy, and imported by the caller
 
     given = argument(args, kwargs, position, COMMIT_PROPERTIES)
     if given is not None and not hasattr(given, "app_transactions"):
@@ -38,8 +46,3 @@ def with_transaction(
     if len(args) > position:
         return (*args[:position], properties, *args[position + 1 :]), kwargs, write_id
     return args, {**kwargs, COMMIT_PROPERTIES: properties}, write_id
-
-
-def argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
-    """Return an argument that is given by position or by name; None if it is not given."""
-    return args[position] if len(args) > position else kwargs.get(name)

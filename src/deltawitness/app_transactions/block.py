@@ -1,12 +1,10 @@
-"""The block of a key: which of its writes is next, and what its writes have committed."""
+"""A block of exactly-once writes: the number of its next write, and the receipts of its writes."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deltawitness.exceptions import OnceError
 from deltawitness.locations import table_id
 from deltawitness.run import is_suppressed
-from deltawitness.semconv import ONCE_APP_ID
+from deltawitness.semconv import ONCE_APP_ID_PREFIX
 
 if TYPE_CHECKING:
     from deltawitness.commit.receipts import Receipt
@@ -25,7 +23,6 @@ __all__ = [
     "BlockState",
     "OnceBlock",
     "OnceWrite",
-    "Retries",
     "active_block",
     "note_skipped",
     "outside_block",
@@ -58,13 +55,13 @@ class BlockState:
         app_id: application id of the key in the Delta log.
         conflict: the last commit conflict that a write of the block has raised.
         is_open: whether the block has not ended.
-        receipts: what each write has committed, in order.
+        receipts: the receipt of each write, in order.
     """
 
     def __init__(self, key: str, deadline: float) -> None:
         self.key = key
         self.deadline = deadline
-        self.app_id = ONCE_APP_ID + hashlib.sha256(key.encode()).hexdigest()[:32]
+        self.app_id = ONCE_APP_ID_PREFIX + hashlib.sha256(key.encode()).hexdigest()[:32]
         self.conflict: BaseException | None = None
         self.is_open = True
         self.receipts: list[Receipt] = []
@@ -79,12 +76,12 @@ class BlockState:
             uri: the table's path or URI.
 
         Raises:
-            OnceError: the caller is another thread or task than the one that opened the block.
+            OnceError: another thread or task than the caller's opened the block.
         """
         if _caller() != self._owner:
             msg = (
-                "once: a write in another thread or task than the block has no certain number;"
-                " open a block with a key of its own there"
+                "once: a block covers only writes of the thread and task that opened it;"
+                " open another block, with another key, for this write"
             )
             raise OnceError(msg)
         table = table_id(uri)
@@ -103,7 +100,7 @@ class BlockState:
 
 
 class OnceBlock:
-    """What the writes of a block have committed. `once` yields it."""
+    """The receipts of the writes of a block; the value of `with once(...) as block`."""
 
     __slots__ = ("_state",)
 
@@ -122,7 +119,10 @@ class OnceBlock:
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
-        """What each write of the block has committed, now or under the same key before; in order."""
+        """The receipt of each write, in order.
+
+        It is that of a commit of this block, or of an earlier block with the same key.
+        """
         return tuple(self._state.receipts)
 
     @property
@@ -143,7 +143,7 @@ _current: ContextVar[BlockState | None] = ContextVar("deltawitness_once", defaul
 
 
 def active_block() -> BlockState | None:
-    """Return the block of the calling code; None outside of any, and where writes are suppressed."""
+    """Return the open block that covers the calling code; None without one, and inside `suppressed()`."""
     block = _current.get()
     if block is None or not block.is_open or is_suppressed():
         return None
@@ -152,7 +152,11 @@ def active_block() -> BlockState | None:
 
 @contextmanager
 def use_block(block: BlockState | None) -> Iterator[None]:
-    """Make a block the active one; none for None."""
+    """Make a block the active one inside the `with` statement.
+
+    Args:
+        block: the block; None for no active block.
+    """
     token = _current.set(block)
     try:
         yield
@@ -162,56 +166,27 @@ def use_block(block: BlockState | None) -> Iterator[None]:
 
 @contextmanager
 def outside_block() -> Iterator[None]:
-    """Run the library's own writes, such as those of the cache, as outside of any block."""
+    """Suspend the active block for writes that the library makes itself, such as those of the cache."""
     with use_block(None):
         yield
 
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.02, 2.0
-
-
-class Retries:
-    """Attempts after a conflict: with random delays that grow, until the deadline.
-
-    Args:
-        deadline: seconds after the first conflict.
-    """
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._until: float | None = None
-        self._count = 0
-
-    def next_delay(self) -> float | None:
-        """Return the seconds to wait before the next attempt; None when the deadline has passed."""
-        now = time.monotonic()
-        if self._until is None:
-            self._until = now + self._deadline
-        longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._count, 16))
-        self._count += 1
-        delay = random.uniform(0, longest)  # noqa: S311 - jitter, not a secret
-        return delay if now + delay < self._until else None
-
-    def wait(self) -> bool:
-        """Sleep until the next attempt; return False when the deadline has passed."""
-        delay = self.next_delay()
-        if delay is None:
-            return False
-        time.sleep(delay)
-        return True
-
-
 _skipped: set[str] = set()
+"""Write ids of writes that were skipped, until the observer reads them with :func:`take_skipped`."""
 
 
 def note_skipped(write_id: str | None) -> None:
-    """Record that the commit of a write was in the log before, for the event of the write."""
+    """Record that a write was skipped, because its commit was in the log; its event says so.
+
+    Args:
+        write_id: the write id; None for a write without one.
+    """
     if write_id is not None:
         _skipped.add(write_id)
 
 
 def take_skipped(write_id: str) -> bool:
-    """Return whether a write was skipped, once."""
+    """Return whether a write was skipped, and remove its record."""
     if write_id not in _skipped:
         return False
     _skipped.discard(write_id)

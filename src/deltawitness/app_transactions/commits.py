@@ -1,11 +1,14 @@
-"""Call the engine for a write of a block, unless it has committed; the log decides after an error."""
+"""Call the engine for a write of a block, unless the write has committed.
+
+After an error of the engine, the log says whether the write has committed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.app_transactions.block import BlockState, OnceWrite, Retries, note_skipped
+from deltawitness.app_transactions.block import BlockState, OnceWrite, note_skipped
 from deltawitness.app_transactions.lookup import (
     find_commit,
     has_committed,
@@ -13,19 +16,22 @@ from deltawitness.app_transactions.lookup import (
     receipt_from,
     returned_metrics,
 )
+from deltawitness.app_transactions.retries import Retries
 from deltawitness.error_types import classify, is_programs_own
 from deltawitness.semconv import ErrorType
 
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
-__all__ = ["CONFLICTS", "UNMOVED", "catch_up", "commit_once", "return_committed"]
+__all__ = ["CONFLICTS", "WRITE_TRANSACTION", "catch_up", "commit_once", "return_committed"]
 
 Call = Callable[..., Any]
 
 CONFLICTS = frozenset({ErrorType.COMMIT_CONFLICT, ErrorType.CONCURRENT_TRANSACTION})
+"""Types of the errors of a write that lost against a concurrent commit."""
 
-UNMOVED = "create_write_transaction"
+WRITE_TRANSACTION = "create_write_transaction"
+"""The seam after whose commit the open table is still at its version from before the call."""
 
 _REPEATABLE = frozenset({"update", "delete"})
 """Methods whose arguments can be used again: they read no stream of rows."""
@@ -39,7 +45,18 @@ def commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
     write_id: str | None,
     call: Call,
 ) -> Any:
-    """Call the engine, unless the write has committed; return what the commit says after an error."""
+    """Call the engine, unless the write has committed; return the result of the call.
+
+    If the engine raises although the write has committed, the result is made from the commit.
+
+    Args:
+        block: the block.
+        name: name of the seam.
+        table: the open table.
+        write: the write.
+        write_id: the write id in the commit.
+        call: calls the engine.
+    """
     retries = Retries(block.deadline)
     catch_up(block, table, write)
     while True:
@@ -59,15 +76,17 @@ def commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
                 continue
             block.conflict = error
             raise
-        # After `create_write_transaction`, the handle is at the version that it was at before.
-        has_commit = table.version() != base or (name == UNMOVED and has_landed(table, write))
+        # Without a new version there is no commit, except after a write transaction.
+        has_commit = table.version() != base or (
+            name == WRITE_TRANSACTION and has_landed(table, write)
+        )
         commit = find_commit(table, write) if has_commit else None
         block.complete(write, receipt_from(commit, write, is_new=True), has_commit=has_commit)
         return result
 
 
 def catch_up(block: BlockState, table: RawDeltaTable, write: OnceWrite) -> None:
-    """Refresh a handle that is older than the block's own last commit, which would be a conflict."""
+    """Refresh an open table that is older than the block's last commit: its write would conflict with it."""
     if block.last_committed(write) > (table.transaction_version(write.app_id) or 0):
         table.update_incremental()
 
@@ -75,7 +94,7 @@ def catch_up(block: BlockState, table: RawDeltaTable, write: OnceWrite) -> None:
 def return_committed(
     block: BlockState, name: str, table: RawDeltaTable, write: OnceWrite, write_id: str | None
 ) -> str | None:
-    """Record a write whose commit is in the log, and return what its call returns."""
+    """Record a write whose commit is in the log, and return the result of its call, made from the commit."""
     commit = find_commit(table, write)
     is_new = commit is not None and write_id is not None and commit.is_of(write_id)
     block.complete(write, receipt_from(commit, write, is_new=is_new))

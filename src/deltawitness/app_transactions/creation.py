@@ -1,4 +1,4 @@
-"""Tables that do not exist before a write of a block."""
+"""Create the table of a write of a block, if it does not exist."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ if TYPE_CHECKING:
 
     from deltawitness.commit.outcome import RawCommit
 
-__all__ = ["OF_A_TABLE", "create_once", "is_created_by", "open_or_create"]
+__all__ = ["TABLE_ARGUMENTS", "create_once", "is_created_by", "open_or_create"]
 
 Call = Callable[..., Any]
 
-OF_A_TABLE = frozenset({"table_uri", STORAGE_OPTIONS, "configuration", "name", "description"})
-"""Arguments of a write that creates its table, which a write through a handle does not take or ignores."""
+TABLE_ARGUMENTS = frozenset({"table_uri", STORAGE_OPTIONS, "configuration", "name", "description"})
+"""Arguments of a write by URI that a write through an open table does not take, or ignores."""
 
 
 def open_or_create(block: BlockState, arguments: dict[str, Any]) -> RawDeltaTable:
-    """Return a handle of the table of a write, which is created empty if it does not exist.
+    """Open the table of a write; create it without rows if it does not exist.
 
-    The commit that creates it has the block's transaction with a version before the first write, so
-    that a block that runs again knows its own table.
+    The commit that creates it has the block's transaction with a version below that of the write. By this
+    version, a repeated block recognizes the table that it has created (:func:`is_created_by`).
+
+    Args:
+        block: the block.
+        arguments: keyword arguments of `write_deltalake_rust`.
     """
-    from deltalake import CommitProperties, DeltaTable, Transaction  # noqa: PLC0415 - heavy, and there already
+    from deltalake import CommitProperties, DeltaTable, Transaction  # noqa: PLC0415 - heavy, and imported by the caller
 
     uri, options = arguments["table_uri"], arguments.get(STORAGE_OPTIONS)
     write = block.next_write(uri)
-    if (found := _opened(uri, options)) is not None:
+    if (found := _open_existing(uri, options)) is not None:
         return found
     properties = CommitProperties(
         app_transactions=[Transaction(write.app_id, write.number - 1)], max_commit_retries=0
@@ -55,13 +59,14 @@ def open_or_create(block: BlockState, arguments: dict[str, Any]) -> RawDeltaTabl
             )
     except Exception as error:
         if classify(error) not in {*CONFLICTS, ErrorType.TABLE_EXISTS}:
-            raise  # else another writer has created it at the same time
+            raise
+        # Otherwise another writer has created the table at the same time.
     table: RawDeltaTable = DeltaTable(uri, storage_options=options)._table  # noqa: SLF001 - as delta-rs does
     return table
 
 
-def _opened(uri: str, options: dict[str, str] | None) -> RawDeltaTable | None:
-    from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and there already
+def _open_existing(uri: str, options: dict[str, str] | None) -> RawDeltaTable | None:
+    from deltalake import DeltaTable  # noqa: PLC0415 - heavy, and imported by the caller
     from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415 - as above
 
     try:
@@ -94,7 +99,7 @@ def create_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
         location: URI and storage options of the table.
         call: calls the engine, which must not retry its commit.
     """
-    table = _opened(*location)
+    table = _open_existing(*location)
     if table is not None and has_committed(table, write):
         return return_committed(block, name, table, write, write_id)
     try:
@@ -102,11 +107,11 @@ def create_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
     except Exception as error:
         if is_programs_own(error):
             raise
-        table = _opened(*location)
+        table = _open_existing(*location)
         if table is None or not has_committed(table, write):
             raise
         return return_committed(block, name, table, write, write_id)
-    table = _opened(*location)
+    table = _open_existing(*location)
     commit: RawCommit | None = None if table is None else find_commit(table, write)
     block.complete(write, receipt_from(commit, write, is_new=True))
     return result

@@ -1,11 +1,11 @@
-"""Guards of the delta-rs callables that write rows: inside a block, each commits once.
+"""Guard the callables of delta-rs that write rows, so that inside a block each write commits once.
 
-The protocol that makes it sound, on any storage with an atomic put-if-absent:
+The protocol needs a storage with an atomic put-if-absent:
 
 1. The transaction is looked up in the snapshot of the handle that the write goes through.
 2. The engine writes through that handle, so every commit after the snapshot is in its conflict check,
    and it refuses a commit with the application id of another one there.
-3. After an error, the handle is refreshed, and the transaction in it decides.
+3. After an error, the handle is refreshed. The write has committed if the transaction is in the snapshot.
 
 The engine's own functions that open or create a table do not have this property: they read the log after
 the look-up. So a missing table is created empty first, without retries, and written through a handle.
@@ -14,22 +14,23 @@ the look-up. So a missing table is created empty first, without retries, and wri
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from deltawitness.app_transactions.arguments import argument, with_transaction
+from deltawitness.app_transactions.arguments import with_transaction
 from deltawitness.app_transactions.block import BlockState, OnceWrite, active_block
-from deltawitness.app_transactions.commits import UNMOVED, catch_up, commit_once
+from deltawitness.app_transactions.commits import WRITE_TRANSACTION, catch_up, commit_once
 from deltawitness.app_transactions.creation import (
-    OF_A_TABLE,
+    TABLE_ARGUMENTS,
     create_once,
     is_created_by,
     open_or_create,
 )
 from deltawitness.commit.engine_version import has_release
+from deltawitness.commit.merge_builders import MergeBuilders
 from deltawitness.commit.seams import COMMIT_PROPERTIES, MODE, STORAGE_OPTIONS
 from deltawitness.exceptions import OnceError
+from deltawitness.patching import argument
 
 if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
@@ -39,6 +40,7 @@ __all__ = ["GUARDED", "WriteGuards", "check_guarded", "set_guarded"]
 Call = Callable[..., Any]
 
 _CREATING = frozenset({"_create_deltalake", "_create_table_with_add_actions"})
+"""Names of the seams that create a table."""
 
 GUARDED = frozenset(
     {
@@ -55,12 +57,10 @@ GUARDED = frozenset(
 """Names of the seams that are guarded."""
 
 FIRST_RELEASE = "1.2.1"
-"""Before it, an append reads the log again inside the engine, after the look-up."""
+"""First release with the protocol: before it, an append reads the log again after the look-up."""
 
 FIRST_WRITE_TRANSACTION = "1.6.3"
-"""Before it, `create_write_transaction` drops the application transactions that it is given."""
-
-MAX_PENDING_MERGES = 1024
+"""First release in which `create_write_transaction` writes application transactions to the log."""
 
 _guarded: frozenset[str] = frozenset()
 
@@ -72,7 +72,7 @@ def set_guarded(names: Collection[str]) -> None:
 
 
 def check_guarded() -> None:
-    """Check that every write of rows passes a guard.
+    """Check that every callable that writes rows has a guard.
 
     Raises:
         OnceError: delta-rs is not instrumented, or this release lacks a seam.
@@ -107,19 +107,20 @@ class WriteGuards:
             if there is no such parameter.
 
     Attributes:
-        missing: names of callables that cannot be guarded.
+        missing: names of callables without a guard, because they lack a parameter.
     """
 
     def __init__(self, position_of: Callable[[Call, str], int]) -> None:
         self._position_of = position_of
         self._write: Call | None = None
-        self._merges: OrderedDict[int, _Merge] = OrderedDict()
+        self._merges: MergeBuilders[_Merge] = MergeBuilders()
         self.missing: set[str] = set()
 
     def guard(self, name: str, original: Call) -> Call:
-        """Return a callable of delta-rs with its guard; the same callable if it has none.
+        """Return a callable of delta-rs with its guard; unchanged if it writes no rows.
 
-        A callable of a release that lacks a parameter stays unguarded, and its name is in `missing`.
+        A callable that lacks a parameter which the guard needs is returned unchanged, and its name is
+        added to `missing`.
 
         Args:
             name: name of the callable.
@@ -156,13 +157,13 @@ class WriteGuards:
             if block is None:
                 return original(*args, **kwargs)
             if args or self._write is None:
-                msg = "once: this release of deltalake cannot create a table in a block; create it before"
+                msg = "once: a block cannot create a table with this release of deltalake; create it before"
                 raise OnceError(msg)
             if kwargs[MODE] == "ignore":
                 msg = "once: mode `ignore` writes no rows after a crash; use mode `append`"
                 raise OnceError(msg)
             table = open_or_create(block, kwargs)
-            rest = {name: value for name, value in kwargs.items() if name not in OF_A_TABLE}
+            rest = {name: value for name, value in kwargs.items() if name not in TABLE_ARGUMENTS}
             return self._write(table, **rest)
 
         return guarded
@@ -175,17 +176,13 @@ class WriteGuards:
             block = active_block()
             if block is None:
                 builder = original(table, *args, **kwargs)
-                self._merges.pop(id(builder), None)
+                self._merges.pop(builder)
                 return builder
             write = block.next_write(table.table_uri())
             catch_up(block, table, write)
             args, kwargs, write_id = with_transaction(args, kwargs, position, write)
             builder = original(table, *args, **kwargs)
-            # A builder takes no attribute; a later one at the same address replaces the entry here.
-            self._merges[id(builder)] = _Merge(block, write, write_id)
-            self._merges.move_to_end(id(builder))
-            while len(self._merges) > MAX_PENDING_MERGES:
-                self._merges.popitem(last=False)
+            self._merges.put(builder, _Merge(block, write, write_id))
             return builder
 
         return guarded
@@ -196,7 +193,7 @@ class WriteGuards:
         @functools.wraps(original)
         def guarded(table: RawDeltaTable, *args: Any, **kwargs: Any) -> Any:
             builder = argument(args, kwargs, position, "merge_builder")
-            merge = self._merges.pop(id(builder), None)
+            merge = self._merges.pop(builder)
             block = active_block()
             if block is None and merge is None:
                 return original(table, *args, **kwargs)
@@ -221,7 +218,7 @@ class WriteGuards:
             block = active_block()
             if block is None:
                 return original(table, *args, **kwargs)
-            if name == UNMOVED and not has_release(FIRST_WRITE_TRANSACTION):
+            if name == WRITE_TRANSACTION and not has_release(FIRST_WRITE_TRANSACTION):
                 msg = f"once: create_write_transaction needs deltalake {FIRST_WRITE_TRANSACTION} or later"
                 raise OnceError(msg)
             write = block.next_write(table.table_uri())

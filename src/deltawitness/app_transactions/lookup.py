@@ -1,4 +1,4 @@
-"""Find in a table whether a write of a block has committed, and its commit."""
+"""Look up whether a write of a block has committed, and find its commit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def has_committed(table: RawDeltaTable, write: OnceWrite) -> bool:
 def has_landed(table: RawDeltaTable, write: OnceWrite) -> bool:
     """Refresh an open table after an error, and return whether it contains the write's transaction.
 
-    False where the log cannot be read: then the error is raised.
+    False if the log cannot be read: the caller then raises the error of the write.
     """
     try:
         table.update_incremental()
@@ -67,14 +67,15 @@ def receipt_from(commit: RawCommit | None, write: OnceWrite, *, is_new: bool) ->
 
 
 _RETURNED = {"update": "num_updated_rows", "delete": "num_deleted_rows"}
+"""The operation metric that callers of a method expect in its result."""
 
 
 def returned_metrics(seam: str, commit: RawCommit | None) -> str | None:
-    """Return what a call returns whose commit was in the log: its operation metrics, as JSON text.
+    """Return the result of a call whose write had committed before: the commit's operation metrics, as JSON.
 
     Args:
         seam: name of the patched callable.
-        commit: the commit; None when it was not found: then the counted rows are 0.
+        commit: the commit; None if it was not found, which gives a count of 0 rows.
     """
     if seam not in {"update", "delete", "merge_execute"}:
         return None

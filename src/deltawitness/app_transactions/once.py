@@ -1,4 +1,4 @@
-"""The public names: a block, and a decorator, whose writes commit once per key."""
+"""`once` and `exactly_once`: a block and a decorator whose writes commit once per key."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, ParamSpec, TypeVar
 from deltawitness.app_transactions.block import (
     BlockState,
     OnceBlock,
-    Retries,
     active_block,
     use_block,
 )
 from deltawitness.app_transactions.guard import check_guarded
+from deltawitness.app_transactions.retries import Retries
 from deltawitness.exceptions import ConfigurationError, OnceError
 from deltawitness.run import is_suppressed
 
@@ -37,8 +37,8 @@ class once:  # noqa: N801 - used as `with once(...)`, where the lower case is th
     errors are raised unmodified.
 
     `write_deltalake`, `DeltaTable.update`, `delete`, `merge` and `create_write_transaction`, SQL and
-    pipelines are covered. The block makes its writes to a table in the same order each time, in the
-    thread that opened it.
+    pipelines are covered. The block must make its writes to a table in the same order each time, and in
+    the thread that opened it.
 
     Args:
         key: identifies the work, such as `load-2026-11-26`.
@@ -169,7 +169,7 @@ def _calling(
 def _awaiting(
     function: Callable[P, Any], opened: Callable[..., once], deadline: float
 ) -> Callable[P, Any]:
-    """Return the same for an async function."""
+    """Return an async function with a block around each call, called again after a conflict."""
 
     @functools.wraps(function)
     async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:

@@ -1,4 +1,4 @@
-"""Retry a call of `write_deltalake` after a conflict, where its rows can be read again."""
+"""Retry a call of `write_deltalake` after a conflict, if its rows can be read again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deltawitness.app_transactions.arguments import argument
-from deltawitness.app_transactions.block import Retries, active_block
+from deltawitness.app_transactions.block import active_block
+from deltawitness.app_transactions.retries import Retries
 from deltawitness.commit.seams import MODE
+from deltawitness.patching import argument
 
 __all__ = ["guard_whole_write"]
 
@@ -16,7 +17,7 @@ Call = Callable[..., Any]
 
 
 def guard_whole_write(original: Call) -> Call:
-    """Return `write_deltalake` with conflicts retried, where its rows can be read again."""
+    """Return a `write_deltalake` that retries after a conflict, if its rows can be read again."""
 
     @functools.wraps(original)
     def guarded(*args: Any, **kwargs: Any) -> Any:

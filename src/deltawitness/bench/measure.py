@@ -17,11 +17,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from deltawitness.bench import worker
+from deltawitness.distributions import installed_version
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.redaction import redact_text
 from deltawitness.semconv import Env
@@ -34,8 +34,8 @@ WARM_UP_ROUNDS = 3
 BASE = "bare"
 """The variant that the others are compared with."""
 
-SOURCES_MARK = " @ "
-"""What separates a variant from the name of other sources: `all signals @ v0.1.0`."""
+SOURCES_SEPARATOR = " @ "
+"""Separates a variant from the name of other sources: `all signals @ v0.1.0`."""
 
 CONTROL = "bare again"
 """The control, identical to the base: the distance of its ratio from 1 is the noise of the run."""
@@ -179,7 +179,7 @@ class _Process:
 @contextmanager
 def _process(work: Mapping[str, Any], sources: Mapping[str, Path]) -> Iterator[_Process]:
     """Run the process of a variant for the block, and end it afterwards."""
-    variant, _, name = work["variant"].partition(SOURCES_MARK)
+    variant, _, name = work["variant"].partition(SOURCES_SEPARATOR)
     process = subprocess.Popen(  # noqa: S603 - this interpreter, and a file of this package
         [sys.executable, "-P", str(Path(worker.__file__))],
         stdin=subprocess.PIPE,
@@ -264,12 +264,5 @@ def machine() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "cpus": str(os.cpu_count()),
-        **{package: _version_of(package) for package in packages},
+        **{package: installed_version(package) or "not installed" for package in packages},
     }
-
-
-def _version_of(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

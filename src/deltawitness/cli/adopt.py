@@ -31,7 +31,7 @@ def adopt_command(
         typer.Option(
             metavar="DURATION",
             parser=parse_duration,
-            help="Time without a commit after which a commit starts another run, such as 10m or 2h.",
+            help="Time without a commit after which the next commit starts a new run, such as 10m or 2h.",
         ),
     ] = "30m",  # type: ignore[assignment]  # the parser reads a default, too
     since: Annotated[dt.datetime | None, SinceOption] = None,

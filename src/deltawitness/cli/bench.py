@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +20,7 @@ from deltawitness.cli.console import (
     exit_on_error,
     print_json,
 )
+from deltawitness.extras import is_installed
 from deltawitness.locations import strip_credentials
 from deltawitness.report.bench import print_bench
 from deltawitness.settings import Settings
@@ -84,7 +84,7 @@ def _measure(
     if not cases:
         msg = f"--case: expected a part of one of: {'; '.join(case.name for case in CASES)}"
         raise CommandError(msg, MISUSED)
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+    if not is_installed("opentelemetry.sdk"):
         msg = "bench needs the OpenTelemetry SDK: pip install 'deltawitness[otel]'"
         raise CommandError(msg, MISUSED)
     base = check_location(uri, storage_options)

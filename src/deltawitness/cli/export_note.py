@@ -1,7 +1,7 @@
 """The lines of the run's summary about the export of its traces.
 
-They say `exported` only if an exporter has reported it: the export of the run's span, which the command
-starts after the program, ends without an error.
+A line has `exported` only if the exporter of the run's span, which the command starts after the program,
+has ended without an error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from deltawitness.activation import is_sdk_disabled, names_exporter
 from deltawitness.cli.run_span import RunSpanExport
+from deltawitness.semconv import OtelEnv
 
 __all__ = ["export_notes"]
 
@@ -30,7 +31,7 @@ def export_notes(
         environ: the environment of the command.
         run_span: the finished export of the run's span.
         reason: why the program set up no OpenTelemetry; None if it set it up, or did not report it.
-        has_events: whether the program made an operation.
+        has_events: whether an operation of the program was observed.
         is_shown: whether the command asked for traces that are only printed (`--show-trace`).
     """
     traces = sorted(traces)
@@ -49,7 +50,7 @@ _OWN_SETUP = "no export reported: the program sets up OpenTelemetry itself"
 
 
 def _state(environ: Mapping[str, str], run_span: RunSpanExport, reason: str | None) -> str | None:
-    """Return what is known about the export; None if no exporter has reported its end."""
+    """Return whether the traces were exported, and why not; None if no exporter has reported either."""
     if not names_exporter(environ):
         return "not exported: no OpenTelemetry exporter is configured"
     if is_sdk_disabled(environ):
@@ -67,14 +68,14 @@ def _unconfirmed(environ: Mapping[str, str]) -> str:
 
 
 def _exporter(environ: Mapping[str, str]) -> str:
-    return environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    return environ.get(OtelEnv.TRACES_EXPORTER, "").strip() or "otlp"
 
 
 def _destination(environ: Mapping[str, str]) -> str:
     exporter = _exporter(environ)
     if "otlp" not in exporter:
         return exporter
-    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", "the default endpoint"
+    endpoint = environ.get(OtelEnv.TRACES_ENDPOINT) or environ.get(
+        OtelEnv.ENDPOINT, "the default endpoint"
     )
     return f"{exporter} to {endpoint}"

@@ -90,7 +90,10 @@ def _name_in(arguments: list[str], *, text: str, module: str, value: str) -> str
 
 
 def _without_launchers(command: list[str]) -> list[str]:
-    """Return the command that launchers run; that of a launcher if its options are in between."""
+    """Return a command without the launchers before it.
+
+    A launcher with options is returned alone, because the end of its options is unknown.
+    """
     while Path(command[0]).name in _LAUNCHERS:
         words = list(dropwhile(_is_assignment, command[1:]))
         if not words or words[0].startswith("-"):

@@ -27,14 +27,14 @@ from deltawitness.redaction import redact_message
 from deltawitness.report.failures import failed_rows
 from deltawitness.report.summary import print_summary, print_trace, summarize
 from deltawitness.run_origin import process_origin
-from deltawitness.semconv import ACTIVATE_TOP, Env
+from deltawitness.semconv import ACTIVATE_TOP, RESOURCE_SERVICE_NAME, Env, OtelEnv
 
 __all__ = ["run_command"]
 
 _TRACED_NOT_EXPORTED = {
-    "OTEL_TRACES_EXPORTER": "none",
-    "OTEL_METRICS_EXPORTER": "none",
-    "OTEL_LOGS_EXPORTER": "none",
+    OtelEnv.TRACES_EXPORTER.value: "none",
+    OtelEnv.METRICS_EXPORTER.value: "none",
+    OtelEnv.LOGS_EXPORTER.value: "none",
 }
 """Environment in which the SDK creates traces and exports nothing, for `--show-trace`."""
 
@@ -162,11 +162,11 @@ _NOT_LOADED = (
 
 def _service_name(job: str) -> dict[str, str]:
     """Return the variable that sets `service.name` to the job; none if the environment sets it."""
-    attributes = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    attributes = os.environ.get(OtelEnv.RESOURCE_ATTRIBUTES, "")
     names = [pair.partition("=")[0].strip() for pair in attributes.split(",")]
-    if os.environ.get("OTEL_SERVICE_NAME") or "service.name" in names:
+    if os.environ.get(OtelEnv.SERVICE_NAME) or RESOURCE_SERVICE_NAME in names:
         return {}
-    return {"OTEL_SERVICE_NAME": redact_message(job)}
+    return {OtelEnv.SERVICE_NAME.value: redact_message(job)}
 
 
 def _ending_notes(code: int) -> list[str]:

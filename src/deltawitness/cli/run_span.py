@@ -11,7 +11,7 @@ from deltawitness.activation import asks_for_export
 from deltawitness.cli.console import print_error
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.redaction import message_for_ledger
-from deltawitness.semconv import Env
+from deltawitness.semconv import Env, OtelEnv
 from deltawitness.settings import LedgerMessages
 from deltawitness.telemetry.run_span_file import offer_export, read_run_span, run_span_path
 
@@ -20,7 +20,7 @@ __all__ = ["RunSpanExport", "offer_run_span_export"]
 EXPORT_TIMEOUT = 15.0
 """Maximum time in seconds of the exporting process, including the start of its interpreter."""
 
-_OTHER_SIGNALS_OFF = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+_OTHER_SIGNALS_OFF = {OtelEnv.METRICS_EXPORTER.value: "none", OtelEnv.LOGS_EXPORTER.value: "none"}
 
 
 def offer_run_span_export(lock: str, environ: Mapping[str, str]) -> None:
@@ -30,7 +30,7 @@ def offer_run_span_export(lock: str, environ: Mapping[str, str]) -> None:
         lock: path of the lock that the command holds while it waits.
         environ: the environment of the command.
     """
-    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    exporter = environ.get(OtelEnv.TRACES_EXPORTER, "").strip().lower()
     if exporter != "none" and asks_for_export(dict(environ)):
         with suppress(OSError):  # then the program ends its span itself
             offer_export(lock, environ)

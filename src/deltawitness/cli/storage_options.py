@@ -34,7 +34,7 @@ def with_storage_options(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command that also has `--storage-option`.
 
     The values are set in the environment of this process, from which the settings read them. A program
-    that the command runs gets them too. They are in no message, log record or row.
+    that the command runs gets them too. No message, log record or row contains them.
 
     Args:
         command: the function of the command.

@@ -67,7 +67,7 @@ def find_tables(text: str, storage_options: dict[str, str] | None = None) -> Dis
     A text without wildcards names the table there or, if that is no table, all tables below it. With
     wildcards it names the tables whose location matches: `*`, `?` and `[...]` match inside of one
     folder's name, `**` matches any number of folders. As in a shell, wildcards match no name that
-    starts with a dot. They match no folder with the tables of a ledger. `**` follows no symbolic link
+    starts with a dot. They do not match the folder of a ledger's tables. `**` follows no symbolic link
     to a folder, unless that folder is a table.
 
     Args:
@@ -96,7 +96,7 @@ def _split(text: str, storage_options: dict[str, str] | None) -> tuple[_Folders,
     if path is None:
         return _split_uri(text, storage_options)
     path = os.path.abspath(path)  # noqa: PTH100 - text, which Path.absolute would leave its `..` in
-    if os.path.isdir(path):  # noqa: PTH112 - a folder whose name has brackets is no glob
+    if os.path.isdir(path):  # noqa: PTH112 - a name with brackets may be a folder's
         return _LocalFolders(path), ()
     drive, rest = os.path.splitdrive(path)
     base, pattern = _split_segments(rest.replace(os.sep, "/"))
@@ -148,7 +148,7 @@ class _Folders(Protocol):
 
         Args:
             path: the folder.
-            is_last: whether to return only if it is a table.
+            is_last: whether the caller needs only `is_table`.
 
         Raises:
             OSError: the storage cannot be read.
@@ -279,7 +279,7 @@ class _Search:
         return self._without_empty(reached)
 
     def _without_empty(self, positions: set[int]) -> frozenset[int]:
-        """Return positions, with those that follow when `**` matches no folder."""
+        """Return positions, and the positions after each `**`, which may match no folder."""
         reached = set(positions)
         for position in sorted(positions):
             after = position

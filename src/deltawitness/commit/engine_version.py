@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
-__all__ = ["engine_version", "has_release", "parse_release", "takes_any_metadata"]
+from deltawitness.distributions import parse_release
+
+__all__ = ["engine_version", "has_release", "takes_any_metadata"]
 
 
 @cache
@@ -24,16 +25,6 @@ def has_release(release: str) -> bool:
         release: a version, such as `1.5.0`.
     """
     return parse_release(engine_version()) >= parse_release(release)
-
-
-def parse_release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version, without the parts of a pre-release or a local version.
-
-    >>> parse_release("1.6.6"), parse_release("1.7.0rc1")
-    ((1, 6, 6), (1, 7, 0))
-    """
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def takes_any_metadata() -> bool:

@@ -235,7 +235,7 @@ class RunStamp:
     """Our metadata for the commits of one run: job name, message, author and code version.
 
     Attributes:
-        keys: the keys whose values are known.
+        keys: the commit keys, without those that have no value.
         mirror_part: `keys` as members of a JSON object, with a comma after each.
     """
 

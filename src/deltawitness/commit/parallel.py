@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 class LogReaders:
     """Threads that read logs on object stores; a context manager.
 
-    They start when they are needed: a log on a local disk is read on the thread of the caller.
+    The threads start with the first remote log. A log on a local disk is read on the caller's thread.
     """
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ _GENERATED = RESERVED_COMMIT_KEYS - {USER_METADATA, "job", "tags"}
 
 
 _ORIGIN = ("job", "notebook", "clusterId", "txnId")
-"""Keys that say what ran the engine, without those that name a user."""
+"""Keys of the job, notebook, cluster and transaction of a commit. Keys that name a user are left out."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CommitMetadata:
         operation_parameters: the operation's parameters.
         operation_metrics: the operation's metrics, under the engine's names.
         metadata: every other key: those of deltawitness and the caller's.
-        origin: what ran the engine, as the engine says: `job`, `notebook`, `clusterId` and `txnId`.
+        origin: the keys in which an engine records what ran it: `job`, `notebook`, `clusterId` and `txnId`.
         problems: content on which a stricter reader fails, one sentence each.
     """
 
@@ -60,8 +60,7 @@ class CommitMetadata:
         """Our keys of this commit, from `userMetadata` when the flat keys are missing.
 
         Spark preserves `userMetadata` when it rewrites a commit, and drops keys that it does not know.
-        Lists are lists also where the engine has written them as JSON text, as releases of delta-rs
-        before 1.6.0 do.
+        A list that is JSON text in the log, as releases of delta-rs before 1.6.0 write it, is parsed.
         """
         flat = {key.value: self.metadata[key] for key in CommitKey if key in self.metadata}
         for key in _LISTS.intersection(flat):
@@ -113,7 +112,7 @@ def read_commit_metadata(
         msg = (
             "there is no Delta log"
             if number is None or _last(log) is None
-            else f"the table's log does not hold commit {number}"
+            else f"the table's log does not have commit {number}"
         )
         raise CommitNotFoundError(msg)
     return parse_commit(number, raw)

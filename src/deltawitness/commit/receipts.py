@@ -87,7 +87,7 @@ def with_receipt_id(properties: CommitProperties | None, receipt_id: str) -> Com
         properties: the caller's properties; None for none.
         receipt_id: identifies the commit of this write.
     """
-    from deltalake import CommitProperties  # noqa: PLC0415 - heavy, and there already
+    from deltalake import CommitProperties  # noqa: PLC0415 - heavy, and imported by the caller
 
     if properties is None:
         return CommitProperties(custom_metadata={RECEIPT_ID: receipt_id})

@@ -261,19 +261,19 @@ OPEN_SEAM = Seam(
     module=_WRITER,
     parameters=("table_or_uri", STORAGE_OPTIONS),
 )
-"""The first thing `write_deltalake` calls: it opens the table."""
+"""The function that `write_deltalake` calls first, to open the table."""
 
 CONVERT_OPEN_SEAM = Seam(
     name="try_get_deltatable", module=_CONVERTER, parameters=("table_uri", STORAGE_OPTIONS)
 )
-"""What `convert_to_deltalake` calls in mode `ignore`; where it finds a table, the conversion returns."""
+"""The function that `convert_to_deltalake` calls in mode `ignore`: without a table it converts."""
 
 READ_SEAMS = (
     Seam(name="dataset_partitions", owner=_TABLE),
     Seam(name="file_uris", owner=_TABLE),
 )
-"""Methods of `RawDeltaTable` from which Python code learns which files to read: `to_pyarrow_dataset`,
-the methods built on it, and polars."""
+"""Methods of `RawDeltaTable` with which Python code lists the files to read: `to_pyarrow_dataset`, the
+methods built on it, and polars."""
 
 QUERY_SEAM = Seam(name="register", owner="PyQueryBuilder", parameters=("delta_table",))
 """The method that registers a table with a `QueryBuilder`."""

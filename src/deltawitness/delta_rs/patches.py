@@ -13,13 +13,13 @@ import functools
 import importlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deltawitness.app_transactions import WriteGuards, guard_whole_write, set_guarded
+from deltawitness.commit.merge_builders import MergeBuilders
 from deltawitness.commit.seams import (
     COMMIT_PROPERTIES,
     CONVERT_OPEN_SEAM,
@@ -44,9 +44,9 @@ from deltawitness.delta_rs.handle_cache import HandleCache
 from deltawitness.delta_rs.seam_states import (
     SeamState,
     log_unusable,
-    mark_off,
     owner_of,
     position_of,
+    record_failed,
     seam_states,
 )
 from deltawitness.delta_rs.sources import KnownSource, SourceMetrics, known_source, measuring
@@ -59,7 +59,7 @@ from deltawitness.locations import table_id
 from deltawitness.observe.run_reads import record_reads
 from deltawitness.observe.write_context import write_context
 from deltawitness.observe.write_watch import record_write, watch_writes
-from deltawitness.patching import Replacements
+from deltawitness.patching import Replacements, argument
 from deltawitness.scan.feeding import feeding
 from deltawitness.semconv import Operation
 
@@ -72,10 +72,7 @@ __all__ = ["DeltaLakeSeams", "import_seams"]
 Call = Callable[..., Any]
 
 _Refusals = (*CallerKeyErrors, RequirementError)
-"""What keeps a write from the engine, because the settings ask for it."""
-
-MAX_PENDING_MERGES = 1024
-"""Merges that are built and not yet executed; beyond it, the oldest are executed unobserved."""
+"""Errors that refuse a write before the engine is called, as the settings require."""
 
 
 def import_seams() -> None:
@@ -105,7 +102,7 @@ class DeltaLakeSeams:
         self._observer = observer
         self._only_when = only_when
         self._replacements = Replacements()
-        self._merges: OrderedDict[int, _BuiltMerge] = OrderedDict()
+        self._merges: MergeBuilders[_BuiltMerge] = MergeBuilders()
         self._handles = HandleCache() if observer.settings.reuse_handles else None
         self._leased = threading.local()
         self._source = threading.local()
@@ -115,7 +112,7 @@ class DeltaLakeSeams:
     def install(self) -> None:
         """Replace each seam that the installed delta-rs has with the parameters that are used here.
 
-        The other seams are named in a log line, unless this release is known to lack them.
+        The other seams are logged, unless this release is known to lack them.
         """
         while not self._replace_usable():
             self.uninstall()
@@ -133,14 +130,14 @@ class DeltaLakeSeams:
         self._merges.clear()
 
     def _replace_usable(self) -> bool:
-        """Replace each seam that is on; return False where one cannot be replaced, and so is off now."""
+        """Replace each seam that is on; return False if one cannot be replaced, which makes its state off."""
         for seam, status in zip(SEAMS, seam_states(), strict=True):
             if status.state is not SeamState.ON:
                 continue
             try:
                 self._replace(seam)
-            except Exception as error:  # noqa: BLE001 - the other seams are observed all the same
-                mark_off(seam, f"cannot be replaced ({type(error).__name__})")
+            except Exception as error:  # noqa: BLE001 - the other seams are observed nevertheless
+                record_failed(seam, f"cannot be replaced ({type(error).__name__})")
                 return False
         return True
 
@@ -186,9 +183,9 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return original(table, *args, **kwargs)
             try:
-                mode = None if mode_at is None else _argument(args, kwargs, mode_at, MODE)
+                mode = None if mode_at is None else argument(args, kwargs, mode_at, MODE)
                 in_flight = self._open_write(seam, table.table_uri(), table, mode, args, kwargs)
-                if dry_run is not None and _argument(args, kwargs, dry_run, DRY_RUN):
+                if dry_run is not None and argument(args, kwargs, dry_run, DRY_RUN):
                     in_flight.no_commit_reason = NoCommitReason.DRY_RUN
                 if seam.commits:
                     args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
@@ -225,10 +222,10 @@ class DeltaLakeSeams:
         def observed(*args: Any, **kwargs: Any) -> Any:
             if not self._only_when():
                 return original(*args, **kwargs)
-            options = _argument(args, kwargs, options_at, STORAGE_OPTIONS)
+            options = argument(args, kwargs, options_at, STORAGE_OPTIONS)
             try:
-                mode = None if mode_at is None else _argument(args, kwargs, mode_at, MODE)
-                location = str(_argument(args, kwargs, uri_at, seam.uri))
+                mode = None if mode_at is None else argument(args, kwargs, mode_at, MODE)
+                location = str(argument(args, kwargs, uri_at, seam.uri))
                 in_flight = self._open_write(seam, location, None, mode, args, kwargs)
                 args, kwargs = self._with_metadata(in_flight, args, kwargs, position)
                 self._observer.enter(in_flight)
@@ -249,7 +246,7 @@ class DeltaLakeSeams:
             if self._handles is None or not is_known:
                 return original(*args, **kwargs)
             target, options = (
-                _argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)
+                argument(args, kwargs, at, name) for at, name in enumerate(seam.parameters)
             )
             if not isinstance(target, str | Path):
                 return original(*args, **kwargs)
@@ -264,7 +261,7 @@ class DeltaLakeSeams:
             if not self._only_when():
                 return original(*args, **kwargs)
             clock = time.perf_counter_ns()
-            known = known_source(_argument(args, kwargs, 1, "data"))
+            known = known_source(argument(args, kwargs, 1, "data"))
             knowing = nullcontext() if known is None else write_context(known.attributes)
             metrics = None if known is None else known.metrics
             with knowing, measuring(metrics), watch_writes() as writes:
@@ -304,7 +301,7 @@ class DeltaLakeSeams:
         @functools.wraps(original)
         def observed(builder: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(builder, *args, **kwargs)
-            self._record_read(_argument(args, kwargs, position, _QUERIED))
+            self._record_read(argument(args, kwargs, position, _QUERIED))
             return result
 
         return observed
@@ -342,7 +339,7 @@ class DeltaLakeSeams:
             table = original(*args, **kwargs)
             if table is not None and self._only_when():
                 with guard("seam"):
-                    uri = _argument(args, kwargs, position, location)
+                    uri = argument(args, kwargs, position, location)
                     operation = CONVERT_SEAM.operation
                     write = UnreachedWrite.of(operation, uri, table, "ignore", clock)
                     write.record_skip(self._observer, NoCommitReason.TABLE_EXISTS)
@@ -391,7 +388,7 @@ class DeltaLakeSeams:
                 raise
             with guard("seam"):
                 metrics = None if source is None else source.metrics
-                self._store_merge(builder, _BuiltMerge(in_flight, metrics))
+                self._merges.put(builder, _BuiltMerge(in_flight, metrics))
             return builder
 
         return observed
@@ -404,23 +401,15 @@ class DeltaLakeSeams:
 
     def _unobserved(self, builder: object) -> object:
         """Return an unobserved builder, without the entry of an earlier builder at the same address."""
-        self._merges.pop(id(builder), None)
+        self._merges.pop(builder)
         return builder
-
-    def _store_merge(self, builder: object, merge: _BuiltMerge) -> None:
-        # A builder takes no attribute and no weak reference. Its id is enough: a later builder at the
-        # same address replaces the entry here.
-        self._merges[id(builder)] = merge
-        self._merges.move_to_end(id(builder))
-        while len(self._merges) > MAX_PENDING_MERGES:
-            self._merges.popitem(last=False)
 
     def _merge_execute(self, seam: WriteSeam, original: Call) -> Call:
         (builder,) = seam.parameters
         position = position_of(original, builder) - 1
 
         def observed(table: Any, *args: Any, **kwargs: Any) -> Any:
-            merge = self._merges.pop(id(_argument(args, kwargs, position, builder)), None)
+            merge = self._merges.pop(argument(args, kwargs, position, builder))
             if merge is None or not self._only_when():
                 return original(table, *args, **kwargs)
             in_flight = merge.in_flight
@@ -467,7 +456,7 @@ class DeltaLakeSeams:
         """
         if in_flight.no_commit_reason is None:  # else it is a dry run
             self._observer.require_of(in_flight)
-        given = _argument(args, kwargs, position, COMMIT_PROPERTIES)
+        given = argument(args, kwargs, position, COMMIT_PROPERTIES)
         if given is not None and not hasattr(given, "custom_metadata"):
             return args, kwargs
         try:
@@ -536,12 +525,8 @@ class _Exchanged:
 
 def _unreached_write(args: tuple[Any, ...], kwargs: dict[str, Any], clock: int) -> UnreachedWrite:
     """Return the write of a `write_deltalake` call that reached no seam."""
-    target = _argument(args, kwargs, 0, "table_or_uri")
+    target = argument(args, kwargs, 0, "table_or_uri")
     return UnreachedWrite.of(Operation.WRITE, target, target, kwargs.get("mode", "error"), clock)
 
 
 _QUERIED = "delta_table"
-
-
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
-    return args[position] if len(args) > position else kwargs.get(name)

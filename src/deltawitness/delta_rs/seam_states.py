@@ -1,7 +1,7 @@
-"""Check each seam of the installed delta-rs: whether it is there and has the parameters that we use.
+"""Check whether each seam of the installed delta-rs exists and has the parameters that are used here.
 
-No version is refused. A seam that a release lacks is absent, and one that it has changed is off; writes
-through all other seams are observed.
+Every version is accepted. A seam that a release lacks is absent, and one that it has changed is off;
+writes through all other seams are observed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = [
     "SeamState",
     "SeamStatus",
     "log_unusable",
-    "mark_off",
     "owner_of",
     "parameter_names",
     "position_of",
+    "record_failed",
     "seam_states",
 ]
 
@@ -151,8 +151,8 @@ def owner_of(seam: Seam) -> Any:
     return getattr(module, seam.owner) if seam.owner else module
 
 
-def mark_off(seam: Seam, reason: str) -> None:
-    """Record that a seam could not be replaced in this process: it is off from now on.
+def record_failed(seam: Seam, reason: str) -> None:
+    """Record that a seam could not be replaced in this process, so that its state is off.
 
     Args:
         seam: the seam.
@@ -184,7 +184,7 @@ def log_unusable(statuses: Sequence[SeamStatus]) -> None:
 
 
 def reset_seam_states() -> None:
-    """Forget which seams failed and were logged; for tests."""
+    """Clear the records of seams that failed and were logged; for tests."""
     with _lock:
         _failed.clear()
         _logged.clear()

@@ -15,14 +15,14 @@ from deltawitness.installation.model import SettingInfo, SettingSource
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.observe.observer import current_observer
 from deltawitness.redaction import redact_label
-from deltawitness.semconv import Env
+from deltawitness.semconv import OTEL_PREFIX, Env
 from deltawitness.settings import Settings
 
 __all__ = ["kind_of_location", "setting_states", "usable_settings", "variables"]
 
 SECRET = "[secret]"  # noqa: S105 - the mask, not a secret
 SET = "[set]"
-"""What is shown of a variable whose value may be anything."""
+"""Shown in place of a value that may be any text."""
 
 _OTLP_PATH = re.compile(r"(?:/otlp)?(?:/v1(?:/(?:traces|metrics|logs))?)?/?")
 _LOCATIONS = {Env.CACHE_ROOT, Env.SPOOL_DIR}
@@ -122,10 +122,10 @@ def kind_of_location(location: str) -> str:
 
 
 def variables() -> dict[str, str]:
-    """Return the variables that are set and that no setting has: OpenTelemetry's and deltawitness's.
+    """Return the variables of OpenTelemetry, and those of deltawitness that are no settings, if they are set.
 
-    Of a variable whose value may be anything, only the name is shown. So it is for a name with the
-    prefix of deltawitness that deltawitness does not know: it may be misspelt.
+    Only the name is shown of a variable whose value may be any text, and of an unknown variable with the
+    prefix of deltawitness, whose name may be misspelt.
     """
     names = {setting.metadata["variable"].value for setting in fields(Settings)} | {Env.ROOT.value}
     return {
@@ -133,12 +133,12 @@ def variables() -> dict[str, str]:
         for name, value in sorted(os.environ.items())
         if value
         and name not in names
-        and (name.startswith(("OTEL_", "DELTAWITNESS_")) or name == Env.TRACEPARENT)
+        and (name.startswith((OTEL_PREFIX, "DELTAWITNESS_")) or name == Env.TRACEPARENT)
     }
 
 
 def _value_shown(name: str, value: str) -> str:
-    if name.startswith("OTEL_") and name.endswith("_ENDPOINT"):
+    if name.startswith(OTEL_PREFIX) and name.endswith("_ENDPOINT"):
         return endpoint_shown(value)
     if name.endswith(("_HEADERS", "_RESOURCE_ATTRIBUTES")):
         return ", ".join(_names_shown(value))
@@ -157,7 +157,7 @@ def _names_shown(pairs: str) -> Iterator[str]:
 def endpoint_shown(endpoint: str) -> str:
     """Return the address of a backend without credentials and query.
 
-    The path may hold a token, so it is shown only if it is one of OTLP.
+    The path may contain a token, so it is shown only if it is one of OTLP.
 
     >>> endpoint_shown("https://user:key@otel.example:4318/v1/traces?token=x")
     'https://otel.example:4318/v1/traces'

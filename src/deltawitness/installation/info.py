@@ -50,7 +50,7 @@ def _parts(root: str | None, *, paths: bool) -> tuple[tuple[str, Callable[[], An
     """
 
     def packages() -> Any:
-        from deltawitness.installation import packages  # noqa: PLC0415 - as the docstring says
+        from deltawitness.installation import packages  # noqa: PLC0415 - see the docstring
 
         return packages
 
@@ -71,7 +71,7 @@ def _parts(root: str | None, *, paths: bool) -> tuple[tuple[str, Callable[[], An
 
     return (
         ("versions", lambda: packages().versions(), {}),
-        ("platform", lambda: packages().platform_facts(), {}),
+        ("platform", lambda: packages().platform_details(), {}),
         ("instrumentation", lambda: instrumentors().instrumentation_states(), {}),
         ("seams", lambda: seams().seam_states(), ()),
         ("settings", lambda: environment().setting_states(paths=paths), ()),

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deltawitness.commit.log import LOG_DIRECTORY
 from deltawitness.installation.environment import kind_of_location
 from deltawitness.installation.model import LedgerInfo
 from deltawitness.ledger.tables.locations import absolute_root, is_enabled, root_of, spool_folder
@@ -24,7 +25,7 @@ def ledger_state(settings: Settings, *, paths: bool) -> LedgerInfo:
     """Return the state of the ledger of the settings. Only the local disk is read.
 
     Args:
-        settings: name the ledger.
+        settings: the settings with the location of the ledger.
         paths: whether to show its root, without credentials.
 
     Raises:
@@ -52,10 +53,10 @@ def _tables(settings: Settings, root: str) -> tuple[str, ...] | None:
 
     if local_path(root) is None:
         return None
-    place = root_of(settings)
-    logs = {table.name: local_path(place.uri_of(table)) for table in TABLES}
+    ledger_root = root_of(settings)
+    logs = {table.name: local_path(ledger_root.uri_of(table)) for table in TABLES}
     return tuple(
-        name for name, log in logs.items() if log is not None and Path(log, "_delta_log").is_dir()
+        name for name, log in logs.items() if log is not None and Path(log, LOG_DIRECTORY).is_dir()
     )
 
 

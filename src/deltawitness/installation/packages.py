@@ -7,13 +7,14 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from importlib.metadata import entry_points, requires
 
 from packaging.requirements import Requirement
 
-from deltawitness.semconv import WITNESS_VERSION
+from deltawitness.distributions import installed_version
+from deltawitness.semconv import WITNESS_VERSION, OtelEnv
 
-__all__ = ["engine_versions", "exporters", "extras", "platform_facts", "versions"]
+__all__ = ["engine_versions", "exporters", "extras", "platform_details", "versions"]
 
 DISTRIBUTION = "deltawitness"
 
@@ -21,22 +22,11 @@ ENGINES = ("deltalake", "datafusion", "opentelemetry-api", "opentelemetry-sdk", 
 """Packages whose versions decide what is observed and exported."""
 
 _SIGNALS = {
-    "traces": ("opentelemetry_traces_exporter", "OTEL_TRACES_EXPORTER"),
-    "metrics": ("opentelemetry_metrics_exporter", "OTEL_METRICS_EXPORTER"),
-    "logs": ("opentelemetry_logs_exporter", "OTEL_LOGS_EXPORTER"),
+    "traces": ("opentelemetry_traces_exporter", OtelEnv.TRACES_EXPORTER),
+    "metrics": ("opentelemetry_metrics_exporter", OtelEnv.METRICS_EXPORTER),
+    "logs": ("opentelemetry_logs_exporter", OtelEnv.LOGS_EXPORTER),
 }
 """For each signal, the group of entry points of its exporters, and the variable that chooses one."""
-
-
-def installed_version(name: str) -> str | None:
-    """Return the version of an installed distribution; None if it is not installed.
-
-    The metadata are read, and no package is imported.
-    """
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def engine_versions() -> dict[str, str | None]:
@@ -74,8 +64,8 @@ def _requirements() -> Iterator[tuple[str, Requirement]]:
         yield extra, requirement
 
 
-def platform_facts() -> dict[str, str]:
-    """Return facts of the interpreter and the operating system, without names and paths."""
+def platform_details() -> dict[str, str]:
+    """Return details of the interpreter and the operating system, without names and paths."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "threads": "free-threaded" if not _has_gil() else "GIL",

@@ -1,4 +1,4 @@
-"""Refuse writes that lack the run, job or message that `DELTAWITNESS_REQUIRE` asks for."""
+"""Refuse writes without the run, job or message that `DELTAWITNESS_REQUIRE` names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HINTS = {
 
 
 def check_requirements(required: Collection[str], run: RunContext, message: str | None) -> None:
-    """Check what a write has.
+    """Check that a write has the run, job and message that the settings require.
 
     Args:
         required: values of :class:`deltawitness.settings.Requirement`.
@@ -33,7 +33,7 @@ def check_requirements(required: Collection[str], run: RunContext, message: str 
         message: the message of the write's cache context.
 
     Raises:
-        RequirementError: something that is required is missing; the text says what to set.
+        RequirementError: the write lacks one of them; the error's text has the way to set it.
     """
     has = {
         Requirement.RUN: not run.is_implicit,

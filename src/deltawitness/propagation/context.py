@@ -29,7 +29,7 @@ class CallerContext:
         ambient: the run, the cache context, and whether writes are suppressed.
         write_context: the active call of a session; None outside such a call.
         trace: OpenTelemetry's context.
-        once: the `once` block, whose writes are refused in another thread.
+        once: the `once` block. Its writes raise OnceError in another thread.
     """
 
     ambient: Ambient

@@ -76,7 +76,7 @@ def print_adopted(console: Console, adopted: AdoptResult) -> None:
     print_line(console, f"{read} read, appended: {rows}")
     if adopted.unsettled:
         commits = count_of(adopted.unsettled, "commit")
-        print_line(console, f"not adopted yet, their process may still record them: {commits}")
+        print_line(console, f"not adopted yet, because a process may still record them: {commits}")
 
 
 _COLUMNS = (

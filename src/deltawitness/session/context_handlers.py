@@ -203,9 +203,9 @@ def register_delta(
     full_name = session.parsed_name(ctx, name)
     if version is None and local_path(os.fspath(uri)) is None:
         # The handle stays in the session: opening it again costs two requests for each commit.
-        with session.handles.lease(uri, options) as kept:
-            if kept is not None:
-                session.register(ctx, full_name, kept)
+        with session.handles.lease(uri, options) as table:
+            if table is not None:
+                session.register(ctx, full_name, table)
                 return
     table = DeltaTable(uri, version=version, storage_options=options)
     session.register(ctx, full_name, table, fixed=version is not None)

@@ -19,14 +19,14 @@ from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider
 
-from deltawitness.semconv import ACTIVATE_CHILD, Env
+from deltawitness.semconv import ACTIVATE_CHILD, OTEL_PREFIX, Env, OtelEnv
 
 __all__ = ["loadable_providers", "print_setup_error", "setup_reason", "without_tracebacks"]
 
 _LOADING: tuple[tuple[Callable[[], Any], Callable[[], Any], str], ...] = (
-    (trace.get_tracer_provider, NoOpTracerProvider, "OTEL_PYTHON_TRACER_PROVIDER"),
-    (metrics.get_meter_provider, NoOpMeterProvider, "OTEL_PYTHON_METER_PROVIDER"),
-    (_logs.get_logger_provider, NoOpLoggerProvider, "OTEL_PYTHON_LOGGER_PROVIDER"),
+    (trace.get_tracer_provider, NoOpTracerProvider, OtelEnv.TRACER_PROVIDER),
+    (metrics.get_meter_provider, NoOpMeterProvider, OtelEnv.METER_PROVIDER),
+    (_logs.get_logger_provider, NoOpLoggerProvider, OtelEnv.LOGGER_PROVIDER),
 )
 
 _LOGGERS = (
@@ -106,7 +106,7 @@ def _named_in(reason: str) -> list[str]:
     return sorted(
         name
         for name, value in os.environ.items()
-        if name.startswith("OTEL_")
+        if name.startswith(OTEL_PREFIX)
         and any(part.strip() and part.strip() in reason for part in value.split(","))
     )
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.processes import interpreter, supervisor_lock
+from deltawitness.semconv import OTEL_PREFIX, OtelEnv
 
 __all__ = [
     "RunSpanFile",
@@ -38,7 +39,7 @@ __all__ = [
 Document = dict[str, Any]
 
 _FILE_NAME = "run_span.json"
-_OF_RESOURCE = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES")
+_OF_RESOURCE = (OtelEnv.SERVICE_NAME, OtelEnv.RESOURCE_ATTRIBUTES)
 """Settings that are in the span's resource already, so they may differ in the exporting process."""
 
 _accepted: RunSpanFile | None = None
@@ -154,7 +155,7 @@ def _digest(environ: Mapping[str, str]) -> str:
     settings = sorted(
         (name, value)
         for name, value in environ.items()
-        if name.startswith("OTEL_") and name not in _OF_RESOURCE
+        if name.startswith(OTEL_PREFIX) and name not in _OF_RESOURCE
     )
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 

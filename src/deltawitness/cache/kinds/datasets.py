@@ -15,6 +15,7 @@ from deltawitness.cache.fingerprint.inputs import DATA_LIMIT, collect_inputs, ta
 from deltawitness.cache.fingerprint.model import DataInput, NotCacheable
 from deltawitness.cache.fingerprint.plan import source_fingerprint
 from deltawitness.cache.fingerprint.scans import UnknownScanError
+from deltawitness.commit.log import LOG_DIRECTORY
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.locations import is_uri
 from deltawitness.semconv import CacheScope
@@ -76,7 +77,7 @@ def _origin(source: Any) -> dict[str, str]:
     if not isinstance(source, str | os.PathLike):
         return {}
     text = os.fspath(source)
-    is_table = is_uri(text) or (Path(text) / "_delta_log").is_dir()
+    is_table = is_uri(text) or (Path(text) / LOG_DIRECTORY).is_dir()
     return {"table" if is_table else "path": str(text if is_table else Path(text).absolute())}
 
 
@@ -92,7 +93,7 @@ def _candidate_factory(
         return lambda: _table_candidate(ctx, source, version)
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
-        if is_uri(text) or (Path(text) / "_delta_log").is_dir():
+        if is_uri(text) or (Path(text) / LOG_DIRECTORY).is_dir():
             return lambda: _table_candidate(
                 ctx, DeltaTable(text, storage_options=storage_options), version
             )

@@ -1,9 +1,9 @@
-"""Infer the runs of commits without our metadata, from what their engines say about themselves.
+"""Infer the runs of commits without our metadata, from the engine's keys in the commits.
 
 A run has one origin: a run of a job, an update of a pipeline, a job, a notebook, a cluster, or else the
 engine's name and version. An origin that names one execution is one run. Any other origin is one run
-until it makes no commit for a time, the gap. An engine's name says little, so a run that is inferred from
-it alone has the commits of one table.
+until it makes no commit for a time, the gap. Many programs have the same engine, so a run that is inferred from
+its name alone has the commits of one table.
 
 The id of a run is a hash of its origin and, unless the origin names one execution, of its first commit.
 So the same logs have the same runs.
@@ -28,7 +28,7 @@ GAP = timedelta(minutes=30)
 """Time without a commit after which the next commit of the same origin belongs to another run."""
 
 MAX_TRANSACTIONS = 20
-"""Number of transaction ids that a run names."""
+"""Maximum number of transaction ids in the attributes of a run."""
 
 ENGINE_LENGTH = 200
 """Maximum characters of an engine's name."""
@@ -68,6 +68,8 @@ class _Origin(NamedTuple):
 
 
 class _Placed(NamedTuple):
+    """A commit with its time in milliseconds and the URI of its table."""
+
     time: int
     uri: str
     commit: Commit

@@ -438,6 +438,8 @@ def delete_spool(home: Path) -> None:
 
 def _content(segment: Segment) -> bytes:
     with suppress(OSError):
-        os.lseek(segment.descriptor, 0, os.SEEK_SET)  # records are appended at the end all the same
+        os.lseek(
+            segment.descriptor, 0, os.SEEK_SET
+        )  # later records are still appended, because of O_APPEND
         return os.read(segment.descriptor, os.fstat(segment.descriptor).st_size)
     return b""

@@ -9,9 +9,10 @@ import pyarrow as pa
 from deltawitness.ledger.tables.dataset import dataset_of
 from deltawitness.ledger.tables.run_rows import RunStatus
 from deltawitness.ledger.tables.schema import (
-    ORIGIN_COLUMNS,
+    OPENER_COLUMNS,
     PARTITION,
     RUNS,
+    UNSUMMED_COUNTS,
     LedgerRoot,
     LedgerTable,
 )
@@ -87,13 +88,6 @@ def _without_superseded(runs: DataFrame) -> DataFrame:
 
 
 _MINIMA = (PARTITION, "start_time")
-_OPENER_COLUMNS = (
-    *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid"),
-    "exit_code",
-    *(name for name, *_ in ORIGIN_COLUMNS),
-)
-_NOT_SUMMED = frozenset({"pid", "tables_touched", "exit_code", "attempt"})
-_VERSIONS = ("python_version", "deltalake_version", "datafusion_version", "witness_version")
 
 
 def _one_row_per_run(frame: DataFrame) -> DataFrame:
@@ -115,7 +109,7 @@ def _one_row_per_run(frame: DataFrame) -> DataFrame:
     sums = [
         f.sum(_quoted_column(column.name)).alias(column.name)
         for column in RUNS.schema
-        if column.type == pa.int64() and column.name not in _NOT_SUMMED
+        if column.type == pa.int64() and column.name not in UNSUMMED_COUNTS
     ]
     process = f.concat_ws(":", _quoted_column("host"), _quoted_column("pid").cast(pa.string()))
     table_ids = f.array_distinct(joined("table_ids"))
@@ -125,7 +119,7 @@ def _one_row_per_run(frame: DataFrame) -> DataFrame:
         [
             *(f.min(_quoted_column(name)).alias(name) for name in _MINIMA),
             f.max(_quoted_column("end_time")).alias("end_time"),
-            *(last(name) for name in (*_OPENER_COLUMNS, *_VERSIONS)),
+            *(last(name) for name in OPENER_COLUMNS),
             f.count(process, distinct=True).alias("processes"),
             *sums,
             joined("operations").alias("operations"),

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
-    ORIGIN_COLUMNS,
+    OPENER_COLUMNS,
     PARTITION,
     RUNS,
+    UNSUMMED_COUNTS,
     ColumnKind,
     LedgerRoot,
     LedgerTable,
@@ -157,7 +158,7 @@ class LedgerListing:
             "run_id",
             *(f"min({name}) AS {name}" for name in (PARTITION, "start_time")),
             "max(end_time) AS end_time",
-            *(f"last_value({name} ORDER BY {_LAST}) AS {name}" for name in _OF_THE_OPENER),
+            *(f"last_value({name} ORDER BY {_LAST}) AS {name}" for name in OPENER_COLUMNS),
             "count(DISTINCT concat_ws(':', host, CAST(pid AS VARCHAR))) AS processes",
             *(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _SUMMED),
         ]
@@ -189,16 +190,10 @@ def _source(table: LedgerTable) -> str:
 _LAST = "is_part DESC, end_time"
 """Last the process that opened the run; of several openings under one id, the last."""
 
-_OF_THE_OPENER = (
-    *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid", "exit_code"),
-    *("python_version", "deltalake_version", "datafusion_version", "witness_version"),
-    *(name for name, *_ in ORIGIN_COLUMNS),
-)
-
 _SUMMED = tuple(
     name
     for name, kind, _ in RUNS.columns
-    if kind is ColumnKind.COUNT and name not in {"pid", "tables_touched", "exit_code", "attempt"}
+    if kind is ColumnKind.COUNT and name not in UNSUMMED_COUNTS
 )
 
 _RUN_COLUMNS = (

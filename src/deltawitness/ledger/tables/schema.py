@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 __all__ = [
     "COUNT_MEANINGS",
     "INVENTORY",
+    "OPENER_COLUMNS",
     "ORIGIN_COLUMNS",
     "RUNS",
     "SNAPSHOTS",
     "TABLES",
+    "UNSUMMED_COUNTS",
     "Column",
     "ColumnKind",
     "LedgerRoot",
@@ -240,7 +242,17 @@ ORIGIN_COLUMNS: tuple[Column, ...] = (
     ("pod", ColumnKind.TEXT, "name of the Kubernetes pod"),
     ("link", ColumnKind.TEXT, "URL of the run in the system"),
 )
-"""Columns of a run that say why and where it runs."""
+"""Columns with the purpose of a run and where it runs."""
+
+OPENER_COLUMNS = (
+    *("parent_run_id", "job", "status", "error_type", "cache_root", "host", "pid", "exit_code"),
+    *(name for name, *_ in ORIGIN_COLUMNS),
+    *("python_version", "deltalake_version", "datafusion_version", "witness_version"),
+)
+"""Columns of a run whose value is that of the process that opened it."""
+
+UNSUMMED_COUNTS = frozenset({"pid", "tables_touched", "exit_code", "attempt"})
+"""Columns of a run that are integers, and that are not summed over its processes."""
 
 RUNS = LedgerTable(
     "cache_run_summary_v1",

@@ -27,6 +27,7 @@ from deltawitness.commit.outcome import (
     search_commits,
 )
 from deltawitness.commit.reader import parse_commit
+from deltawitness.distributions import installed_version
 from deltawitness.events import (
     UNCHANGED,
     Committed,
@@ -229,9 +230,9 @@ def _host() -> str:
 def version_columns() -> Mapping[str, str | None]:
     """Return the columns with the versions of the engine and the libraries."""
     return {
-        "engine": f"delta-rs:py-{_version_of('deltalake')}",
-        "deltalake_version": _version_of("deltalake"),
-        "datafusion_version": _version_of("datafusion"),
+        "engine": f"delta-rs:py-{installed_version('deltalake')}",
+        "deltalake_version": installed_version("deltalake"),
+        "datafusion_version": installed_version("datafusion"),
         "witness_version": WITNESS_VERSION,
     }
 
@@ -240,16 +241,6 @@ def version_columns() -> Mapping[str, str | None]:
 def python_version() -> str:
     """Return the running Python's version."""
     return platform.python_version()
-
-
-@cache
-def _version_of(package: str) -> str | None:
-    from importlib import metadata  # noqa: PLC0415 - heavy; commands that only list rows do not need it
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 # --- provisional records without a final row -----------------------------------------------------

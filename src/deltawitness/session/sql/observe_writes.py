@@ -40,7 +40,7 @@ def report_if_unreached(
 ) -> Iterator[None]:
     """Record a write that fails inside the block before it reaches delta-rs.
 
-    The block is not entered for a write that lacks what the settings require.
+    A write without what the settings require raises before the block is entered.
 
     Such a failure passes no instrumented call of delta-rs: the table cannot be opened, a statement
     is refused, or a frame cannot be planned.
