@@ -31,7 +31,7 @@ class RunContext:
         traceparent: W3C trace context that the process was started with; None without one.
         is_joined: whether another process opened the run and this process participates in it.
         is_process: whether deltawitness opened the run around the entire process.
-        force_sample: whether a tail sampler is asked to keep the run's traces regardless of their content.
+        force_sample: whether a tail sampler keeps the traces of the run regardless of their content.
         message: why the run writes, as the program states it.
         origin: where the run runs: scheduler, attempt, task, commit, image, link.
         is_implicit: whether the run was created for writes outside of any run, and not opened by the program.

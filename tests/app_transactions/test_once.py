@@ -277,7 +277,7 @@ def test_a_deadline_of_zero_raises_the_conflict(table):
 
 def test_a_table_that_another_writer_creates_first_is_written(uri, monkeypatch):
     """The block finds no table, and has lost when it creates one."""
-    find = creation._opened
+    find = creation._open_existing
 
     def find_too_early(*location):
         found = find(*location)
@@ -286,7 +286,7 @@ def test_a_table_that_another_writer_creates_first_is_written(uri, monkeypatch):
                 write_deltalake(uri, rows(1))
         return found
 
-    monkeypatch.setattr(creation, "_opened", find_too_early)
+    monkeypatch.setattr(creation, "_open_existing", find_too_early)
     with once(KEY) as block:
         write_deltalake(uri, rows(2), mode="append")
     assert content(uri) == [(1, 0), (2, 0)]
