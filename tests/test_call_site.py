@@ -191,7 +191,7 @@ def main_folder(tmp_path, monkeypatch):
     folder = tmp_path / "jobs"
     folder.mkdir()
     (folder / "main.py").touch()
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder / "main.py"))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(folder / "main.py"), raising=False)
     return folder
 
 
@@ -211,7 +211,7 @@ def test_a_folder_whose_name_only_begins_like_that_of_the_script_is_another(main
 @pytest.mark.parametrize("path", ["/somewhere/deleted/first.py", "second.py"])
 def test_a_program_in_a_deleted_folder_has_the_names_of_its_files(tmp_path, monkeypatch, path):
     """Without a script, the working directory would be the root."""
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     monkeypatch.setattr(sys, "argv", ["-c"])
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

@@ -226,7 +226,9 @@ def commit(tmp_path, monkeypatch):
     (tmp_path / ".git/HEAD").write_text("ref: refs/heads/main")
     (tmp_path / ".git/refs/heads/main").write_text("ab" * 20)
     (tmp_path / "main.py").touch()
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "main.py"))
+    monkeypatch.setattr(
+        sys.modules["__main__"], "__file__", str(tmp_path / "main.py"), raising=False
+    )
     return "ab" * 20
 
 
