@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake._internal import RawDeltaTable
 
-from deltawitness import ObservedSessionContext, suppressed, table_id
+from deltawitness import ObservedSessionContext, flush, suppressed, table_id
 from deltawitness.commit.log import commit_path
 from deltawitness.commit.private_api import modified_at
 from deltawitness.events import UNCHANGED, Failed, Landed, NoCommit, NoCommitReason
@@ -86,6 +86,7 @@ def test_a_commit_that_landed_is_served(server, table, monkeypatch):
             frame = ctx.sql("INSERT INTO t VALUES (3)")
             with pytest.raises(KeyboardInterrupt):
                 frame.collect()
+            flush()
             assert "but its commit has landed" in repr(frame)
     (entry,) = session_of(ctx.__wrapped__).snapshot
     assert entry.version == version(server, table) == 2
