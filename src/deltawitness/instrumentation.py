@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltawitness.base_instrumentor import Instrumentor
 from deltawitness.commit.engine_version import engine_version
-from deltawitness.datafusion_pairs import required_engines
+from deltawitness.datafusion_pairs import are_supported, required_engines
 from deltawitness.delta_rs.install import install, install_for_proxies, uninstall
 from deltawitness.events_file import EventsFile
 from deltawitness.exceptions import MissingExtraError
@@ -170,6 +170,10 @@ class DataFusionInstrumentor(Instrumentor):
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the engine versions whose plans and patched methods are tested, and the SQL tokenizer."""
         return required_engines()
+
+    def _check_dependency_conflicts(self) -> Any:
+        """Return no conflict for final releases of a supported pair; let OpenTelemetry judge any other."""
+        return None if are_supported() else super()._check_dependency_conflicts()
 
     def instrument(self, **kwargs: Any) -> None:
         """Patch the classes of DataFusion from now on.
