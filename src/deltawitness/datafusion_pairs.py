@@ -8,12 +8,13 @@ and the cache use both packages.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from deltawitness.distributions import installed_version, parse_release
 from deltawitness.exceptions import UnsupportedEngineError
 
-__all__ = ["PAIRS", "EnginePair", "check_engines", "required_engines"]
+__all__ = ["PAIRS", "EnginePair", "are_supported", "check_engines", "required_engines"]
 
 Version = tuple[int, ...]
 
@@ -54,7 +55,8 @@ PAIRS = (
 """The tested pairs, newest first. DataFusion 54.1 has a setting that these releases of deltalake lack, so
 that a query of a registered table fails."""
 
-_TOKENIZER = "sqlglot >= 25.32"
+_FIRST_TOKENIZER = (25, 32)
+_TOKENIZER = f"sqlglot >= {'.'.join(map(str, _FIRST_TOKENIZER))}"
 """What the SQL statements of sessions need besides the engines, as in the extra `datafusion`."""
 
 
@@ -72,6 +74,22 @@ def check_engines() -> None:
             f" deltawitness[datafusion] needs {', or '.join(map(str, PAIRS))}"
         )
         raise UnsupportedEngineError(msg)
+
+
+def are_supported() -> bool:
+    """Return whether final releases of the requirements are installed, without parsing requirements.
+
+    False means that :func:`required_engines` has to be checked: pre-releases follow other rules.
+    """
+    versions = [_installed(name) for name in ("datafusion", "deltalake", "sqlglot")]
+    if not all(re.fullmatch(r"\d+(\.\d+)*", version) for version in versions):
+        return False
+    pair = _pair_of(versions[0])
+    return (
+        pair is not None
+        and pair.fits(parse_release(versions[1]))
+        and parse_release(versions[2]) >= _FIRST_TOKENIZER
+    )
 
 
 def required_engines() -> tuple[str, ...]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # has no __all__ entry for typing
-    BaseInstrumentor,
-)
-
-from deltawitness.datafusion_pairs import required_engines
+from deltawitness.base_instrumentor import Instrumentor
+from deltawitness.commit.engine_version import engine_version
+from deltawitness.datafusion_pairs import are_supported, required_engines
 from deltawitness.delta_rs.install import install, install_for_proxies, uninstall
 from deltawitness.events_file import EventsFile
 from deltawitness.exceptions import MissingExtraError
@@ -40,10 +39,13 @@ _logger = logging.getLogger(__name__)
 _DELTALAKE = "deltalake >= 1.0, < 2"
 """Supported releases. In one that lacks or has changed a function, calls of that function are not observed."""
 
+_SUPPORTED = re.compile(r"1(\.\d+)+")
+"""The final releases among them."""
+
 __all__ = ["DataFusionInstrumentor", "DeltaLakeInstrumentor"]
 
 
-class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentelemetry-instrumentation is untyped
+class DeltaLakeInstrumentor(Instrumentor):
     """Observes every delta-rs write of the process, without changes to the program.
 
     >>> instrumentor = DeltaLakeInstrumentor()
@@ -57,6 +59,13 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the engine versions that are observed."""
         return (_DELTALAKE,)
+
+    def _check_dependency_conflicts(self) -> Any:
+        """Return no conflict for a final release of the supported ones; let OpenTelemetry judge any other."""
+        with suppress(ImportError):
+            if _SUPPORTED.fullmatch(engine_version()):
+                return None
+        return super()._check_dependency_conflicts()
 
     def instrument(self, **kwargs: Any) -> None:
         """Observe every write from now on.
@@ -112,21 +121,20 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
             words = require if isinstance(require, str) else tuple(require)
             settings = replace(Settings.or_from_env(settings), require=words)  # type: ignore[arg-type]  # parsed there
         _warn_of_unknown_keywords(others)
-        with _set_instrumented(self):
-            providers = loadable_providers(tracer_provider, meter_provider, logger_provider)
-            install(
-                lambda: Observer(
-                    settings=settings,
-                    tracer_provider=providers[0],
-                    meter_provider=providers[1],
-                    logger_provider=providers[2],
-                    sinks=(*sinks, *_sinks_of_environment()),
-                    request_hook=request_hook,
-                    response_hook=response_hook,
-                )
+        providers = loadable_providers(tracer_provider, meter_provider, logger_provider)
+        install(
+            lambda: Observer(
+                settings=settings,
+                tracer_provider=providers[0],
+                meter_provider=providers[1],
+                logger_provider=providers[2],
+                sinks=(*sinks, *_sinks_of_environment()),
+                request_hook=request_hook,
+                response_hook=response_hook,
             )
-            self._propagation = Propagation()
-            self._propagation.install()
+        )
+        self._propagation = Propagation()
+        self._propagation.install()
 
     def _uninstrument(self, **_: Any) -> None:
         """Restore every original function and deliver the queued writes."""
@@ -137,7 +145,7 @@ class DeltaLakeInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentele
         uninstall()
 
 
-class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentelemetry-instrumentation is untyped
+class DataFusionInstrumentor(Instrumentor):
     """Adds observed Delta writes to every `datafusion.SessionContext` of the process.
 
     Patched sessions behave as :class:`deltawitness.ObservedSessionContext` does, without changes to the
@@ -162,6 +170,10 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the engine versions whose plans and patched methods are tested, and the SQL tokenizer."""
         return required_engines()
+
+    def _check_dependency_conflicts(self) -> Any:
+        """Return no conflict for final releases of a supported pair; let OpenTelemetry judge any other."""
+        return None if are_supported() else super()._check_dependency_conflicts()
 
     def instrument(self, **kwargs: Any) -> None:
         """Patch the classes of DataFusion from now on.
@@ -195,10 +207,9 @@ class DataFusionInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentel
 
         _warn_of_unknown_keywords(others.keys() - _DELTA_RS_KEYWORDS)
 
-        with _set_instrumented(self):
-            install_for_proxies()
-            self._patches = DataFusionPatches()
-            self._patches.install()
+        install_for_proxies()
+        self._patches = DataFusionPatches()
+        self._patches.install()
 
     def _uninstrument(self, **_: Any) -> None:
         """Restore every original method; those of delta-rs only if its own instrumentor is off."""
@@ -223,21 +234,6 @@ def _warn_of_unknown_keywords(names: Iterable[str]) -> None:
     for name in sorted(set(names) - _named):
         _named.add(name)
         _logger.warning("instrument(): unknown keyword %r is ignored", name)
-
-
-@contextmanager
-def _set_instrumented(instrumentor: BaseInstrumentor) -> Iterator[None]:
-    """Set an instrumentor's flag before it instruments, and reset it if the block raises.
-
-    Instrumenting imports an engine. Post-import hooks of that engine, such as those of
-    `deltawitness run`, check the flag so that they do not instrument a second time.
-    """
-    instrumentor._is_instrumented_by_opentelemetry = True  # noqa: SLF001 - BaseInstrumentor sets it afterwards
-    try:
-        yield
-    except BaseException:
-        instrumentor._is_instrumented_by_opentelemetry = False  # noqa: SLF001 - as above
-        raise
 
 
 def _sinks_of_environment() -> tuple[WriteSink, ...]:

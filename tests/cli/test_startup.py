@@ -96,9 +96,19 @@ def test_a_listing_imports_neither_pandas_nor_the_drain(place):
 
 
 def test_instrument_imports_no_engine_beyond_delta_rs():
-    """`instrument()` loads neither pyarrow nor DataFusion nor what a ledger or a pool of workers needs."""
+    """`instrument()` loads neither pyarrow nor DataFusion nor what a ledger or a pool of workers needs.
+
+    Nor does it load wrapt and OpenTelemetry's base class, which import asyncio and packaging.
+    """
     heavy = {*HEAVY, "opentelemetry.sdk", "rich", "typer", "multiprocessing.pool"}
     heavy |= {"concurrent.futures.process", "deltawitness.ledger.drain.recorder"}
+    heavy |= {
+        "opentelemetry.instrumentation",
+        "wrapt",
+        "packaging",
+        "asyncio",
+        "importlib.metadata",
+    }
     program = f"""
         import sys, deltawitness
         deltawitness.DeltaLakeInstrumentor().instrument()

@@ -28,7 +28,7 @@ from helpers.neighbours import (
 from helpers.repository_tools import load_tool
 from helpers.sizes import cases
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("programs_with_pandas")]
 
 IS_LONG = os.environ.get("TEST_SIZE") == "long"
 HERE = [each for each in NEIGHBOURS if not each.requires]

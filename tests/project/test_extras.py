@@ -177,6 +177,7 @@ def test_a_package_inside_a_missing_one_is_not_installed():
 
 def installed(monkeypatch, **versions):
     """Set the versions that are read as installed."""
+    versions.setdefault("sqlglot", datafusion_pairs._installed("sqlglot"))
     monkeypatch.setattr(datafusion_pairs, "_installed", versions.__getitem__)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.places import PROGRAMS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("programs_with_pandas")]
 
 PROGRAM = PROGRAMS / "documented.py"
 IMPORT = "from datafusion import SessionContext\n"

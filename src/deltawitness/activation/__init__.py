@@ -15,6 +15,7 @@ from pathlib import Path
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.extras import is_installed
+from deltawitness.import_hooks import when_imported
 from deltawitness.run import current_cache_context, current_run
 from deltawitness.semconv import ACTIVATE_TOP, Env, OtelEnv
 from deltawitness.settings import Settings
@@ -71,9 +72,7 @@ def activate() -> None:
             report_not_exported(_NO_SDK)
         _observe(settings, is_top=True)
     else:
-        import wrapt  # noqa: PLC0415 - only where this process is to be observed
-
-        wrapt.register_post_import_hook(lambda _: _observe(settings, is_top=False), "deltalake")
+        when_imported("deltalake", lambda _: _observe(settings, is_top=False))
 
 
 LOADED = ".loaded"

@@ -6,10 +6,9 @@ import atexit
 import logging
 import os
 
-import wrapt
-
 from deltawitness.activation import is_disabled, report_not_exported
 from deltawitness.exceptions import MissingExtraError
+from deltawitness.import_hooks import when_imported
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
 from deltawitness.internal_errors import report
 from deltawitness.propagation.environment import child_environment
@@ -42,7 +41,7 @@ def observe_process(settings: Settings, *, is_top: bool, is_exporting: bool) -> 
         instrumentor.instrument(settings=settings)
     if not is_disabled("datafusion"):
         # Sessions exist only after DataFusion is imported.
-        wrapt.register_post_import_hook(lambda _: _observe_sessions(), "datafusion")
+        when_imported("datafusion", lambda _: _observe_sessions())
     if is_top:
         _open_run()
 

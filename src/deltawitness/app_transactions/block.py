@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,11 +132,19 @@ class OnceBlock:
 
 
 def _caller() -> tuple[int, int | None]:
+    return threading.get_ident(), _task_id()
+
+
+def _task_id() -> int | None:
+    if "asyncio" not in sys.modules:
+        return None
+    import asyncio  # noqa: PLC0415 - a fifth of the import time; a program with tasks has imported it
+
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no event loop runs in this thread
-        task = None
-    return threading.get_ident(), None if task is None else id(task)
+        return None
+    return None if task is None else id(task)
 
 
 _current: ContextVar[BlockState | None] = ContextVar("deltawitness_once", default=None)

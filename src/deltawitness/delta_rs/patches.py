@@ -116,8 +116,9 @@ class DeltaLakeSeams:
         """
         while not self._replace_usable():
             self.uninstall()
-        log_unusable(seam_states())
-        states = zip(SEAMS, seam_states(), strict=True)
+        statuses = seam_states()
+        log_unusable(statuses)
+        states = zip(SEAMS, statuses, strict=True)
         replaced = {seam.name for seam, status in states if status.state is SeamState.ON}
         set_guarded(replaced - self._guards.missing)
 
@@ -160,7 +161,13 @@ class DeltaLakeSeams:
 
     def _observing(self, seam: Any) -> Callable[[Any, Call], Any]:
         """Return the method that makes the replacement of a seam."""
-        special = {
+        by_kind = self._method if seam.owner else self._function
+        return self._special.get(seam, by_kind)
+
+    @functools.cached_property
+    def _special(self) -> dict[Any, Callable[[Any, Call], Any]]:
+        """The methods for seams that are replaced in another way than those of their kind."""
+        return {
             MERGE_BUILD: self._merge_build,
             MERGE_EXECUTE: self._merge_execute,
             MERGE_SOURCE: self._merge_source,
@@ -169,8 +176,6 @@ class DeltaLakeSeams:
             QUERY_SEAM: self._query,
             **dict.fromkeys(READ_SEAMS, self._read),
         }
-        by_kind = self._method if seam.owner else self._function
-        return special.get(seam, by_kind)
 
     # --- the observing callables ------------------------------------------------------------------
 

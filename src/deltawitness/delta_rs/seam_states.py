@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from types import FunctionType
 from typing import Any
 
@@ -190,11 +191,13 @@ def reset_seam_states() -> None:
         _logged.clear()
 
 
-def parameter_names(callable_: Callable[..., Any]) -> list[str]:
+@lru_cache(maxsize=512)
+def parameter_names(callable_: Callable[..., Any]) -> tuple[str, ...]:
     """Return the names of the parameters of a function or method, `self` included.
 
     `inspect.signature` compiles the text signature of a built-in function, which for all seams
     together is a tenth of the time of `instrument()`; a plain list of names needs no compiler.
+    The names are cached, because each seam asks for them several times.
 
     Raises:
         ValueError: a built-in function has no text signature.
@@ -202,10 +205,12 @@ def parameter_names(callable_: Callable[..., Any]) -> list[str]:
     """
     text = getattr(inspect.unwrap(callable_), "__text_signature__", None) or ""
     parts = text.removeprefix("(").removesuffix(")").split(", ")
-    names = [part.removeprefix("$").partition("=")[0] for part in parts if part not in {"/", "*"}]
+    names = tuple(
+        part.removeprefix("$").partition("=")[0] for part in parts if part not in {"/", "*"}
+    )
     if all(name.isidentifier() for name in names):
         return names
-    return list(inspect.signature(callable_).parameters)
+    return tuple(inspect.signature(callable_).parameters)
 
 
 def position_of(callable_: Callable[..., Any], name: str) -> int:

@@ -8,9 +8,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.context import get_current
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-
 from deltawitness.app_transactions import take_skipped
 from deltawitness.call_site import call_site_of_program
 from deltawitness.commit.log import local_log_directory
@@ -36,6 +33,7 @@ from deltawitness.run import current_cache_context, current_run, is_suppressed
 from deltawitness.semconv import Operation
 from deltawitness.telemetry.cache_spans import record_write_in_span
 from deltawitness.telemetry.spans import parent_context, traceparent_of
+from deltawitness.telemetry.suppression import is_instrumentation_suppressed
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
@@ -79,7 +77,7 @@ class CallObserver:
 
     def is_on(self) -> bool:
         """Return whether a write of the calling code is to be observed."""
-        return not is_suppressed() and (not get_current() or is_instrumentation_enabled())
+        return not is_suppressed() and not is_instrumentation_suppressed()
 
     def open(
         self,

@@ -5,16 +5,13 @@ from __future__ import annotations
 import _thread
 import importlib
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import wrapt
-
+from deltawitness.import_hooks import when_imported
 from deltawitness.internal_errors import report
 from deltawitness.patching import Replacements, unpatched
 from deltawitness.propagation import dask_cluster, environment, processes, threads
@@ -24,6 +21,7 @@ from deltawitness.propagation.private_api import (
     POOL_CALLS,
     SPAWN_MODULES,
     TASK_EXECUTION,
+    THREAD_POOL,
     THREAD_STARTERS,
     WORKER_POOLS,
 )
@@ -51,10 +49,10 @@ class Propagation:
         self._replace(threading.Thread, "start", threads.start_thread)
         for name in THREAD_STARTERS:
             self._replace(_thread, name, threads.start_function)
-        self._replace(ThreadPoolExecutor, "submit", threads.submit)
+        self._replace_when_imported(*THREAD_POOL, "submit", threads.submit)
         for name in POOL_CALLS:
             self._replace_when_imported("multiprocessing.pool", "Pool", name, processes.send)
-        self._replace(subprocess.Popen, "__init__", environment.popen)
+        self._replace_when_imported("subprocess", "Popen", "__init__", environment.popen)
         without, with_environment = EXECUTABLES
         execv = partial(environment.execv, execve=unpatched(os.execve))
         self._replace(os, without, execv)
@@ -102,9 +100,7 @@ class Propagation:
             self.replace_imported(module, owner, name, make)
         elif module not in _hooked:
             _hooked.add(module)
-            wrapt.register_post_import_hook(
-                lambda _: _replace_now(module, owner, name, make), module
-            )
+            when_imported(module, lambda _: _replace_now(module, owner, name, make))
 
     def _replace(self, owner: Any, name: str, make: Callable[[Call], Call]) -> None:
         def switched(original: Call) -> Call:

@@ -12,6 +12,7 @@ __all__ = [
     "POPEN_ENV",
     "SPAWN_MODULES",
     "TASK_EXECUTION",
+    "THREAD_POOL",
     "THREAD_STARTERS",
     "WORKER_POOLS",
 ]
@@ -37,6 +38,9 @@ EXECUTABLES = ("execv", "execve")
 THREAD_STARTERS = ("start_new_thread", "start_new")
 """Functions of `_thread` that start a thread. `threading` binds them to names in its own module, and
 `threading.Thread` calls `self.run()` in the new thread."""
+
+THREAD_POOL = ("concurrent.futures.thread", "ThreadPoolExecutor")
+"""Module and class of the standard library's pool of threads."""
 
 SPAWN_MODULES = (
     "multiprocessing.spawn",
