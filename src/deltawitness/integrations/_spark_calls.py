@@ -119,7 +119,12 @@ def is_same_session(spark: Any, other: Any) -> bool:
     if spark is other:
         return True
     ours, others = (getattr(each, "_jsparkSession", None) for each in (spark, other))
-    return ours is not None and others is not None and bool(ours == others)
+    if ours is None or others is None:
+        return False
+    try:
+        return bool(ours == others)
+    except Exception:  # noqa: BLE001 - the JVM of one of them has ended
+        return False
 
 
 def replace_calls(

@@ -48,9 +48,10 @@ class SparkObservation:
 
     def __init__(self, spark: SparkSession, run: RunContext | None) -> None:
         self._session: ObservedSession | None = None
-        with guard("spark"):
-            for former in observed_sessions(spark):
+        for former in observed_sessions(spark):
+            with guard("spark"):
                 former.stop()
+        with guard("spark"):
             session = ObservedSession(spark, run)
             session.start()
             self._session = session

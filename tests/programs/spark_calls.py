@@ -1,0 +1,176 @@
+"""Write Delta tables with a Spark session in every way that PySpark has; print what happened as JSON.
+
+    python spark_calls.py FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+from delta import DeltaTable
+from deltalake import DeltaTable as RsTable
+from deltalake import write_deltalake
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run, suppressed
+from deltawitness.integrations.spark import observe
+from spark_observed import orders_of, spark_session
+
+SETTING = "spark.databricks.delta.commitInfo.userMetadata"
+FOLDER = Path(sys.argv[1]).absolute()
+TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
+
+
+def at(name: str) -> str:
+    """Return the path of a table."""
+    return str(FOLDER / name)
+
+
+def frame_writes(spark) -> None:
+    """Write with the two writers of a DataFrame, and with a stream that calls a function."""
+    orders = orders_of(spark, range(4), 10)
+    orders.write.format("delta").save(at("frames"))
+    orders.write.format("delta").mode("append").save(at("frames"))
+    orders.write.format("delta").mode("overwrite").save(at("frames"))
+    orders.write.format("delta").option("userMetadata", "of the program").mode("append").save(
+        at("frames")
+    )
+    orders.writeTo(f"delta.`{at('frames')}`").append()
+    orders.write.mode("append").insertInto(f"delta.`{at('frames')}`")
+    orders.write.format("delta").option("path", at("named")).saveAsTable("named")
+    orders.write.format("parquet").save(at("source"))
+    batches = spark.readStream.schema(orders.schema).parquet(at("source")).writeStream
+
+    def append(batch, _) -> None:
+        batch.write.format("delta").mode("append").save(at("frames"))
+
+    started = batches.foreachBatch(append).option("checkpointLocation", at("checkpoint"))
+    started.trigger(availableNow=True).start().awaitTermination()
+
+
+def statements(spark) -> None:
+    """Write with SQL."""
+    table = f"delta.`{at('statements')}`"
+    for statement in (
+        f"CREATE TABLE {table} (number LONG, euros LONG) USING delta",
+        f"INSERT INTO {table} VALUES (1, 10), (2, 20)",
+        f"WITH more AS (SELECT 3L AS number, 30L AS euros) INSERT INTO {table} SELECT * FROM more",
+        f"UPDATE {table} SET euros = 11 WHERE number = 1",
+        f"DELETE FROM {table} WHERE number = 2",
+        f"MERGE INTO {table} t USING (SELECT 3L AS number, 31L AS euros) s ON t.number = s.number"
+        " WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+        f"ALTER TABLE {table} ADD COLUMNS (note STRING)",
+        f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.appendOnly' = 'false')",
+        f"OPTIMIZE {table}",
+        f"VACUUM {table}",
+        f"RESTORE TABLE {table} TO VERSION AS OF 3",
+        f"CREATE TABLE copied USING delta LOCATION '{at('copied')}' AS SELECT * FROM {table}",
+    ):
+        spark.sql(statement)
+
+
+def table_calls(spark) -> None:
+    """Write with the class `DeltaTable` of delta-spark."""
+    orders_of(spark, range(4), 10).write.format("delta").save(at("calls"))
+    table = DeltaTable.forPath(spark, at("calls"))
+    table.update("number = 1", {"euros": "11"})
+    table.delete("number = 2")
+    table.optimize().executeCompaction()
+    table.restoreToVersion(0)
+    more = orders_of(spark, range(3, 6), 9).alias("s")
+    merge = table.alias("t").merge(more, "t.number = s.number")
+    merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+    more.mergeInto(f"delta.`{at('calls')}`", more.number == -1).whenNotMatched().insertAll().merge()
+    built = DeltaTable.createIfNotExists(spark).location(at("built"))
+    built.addColumn("number", "LONG").execute()
+
+
+def threads(spark) -> None:
+    """Write in two threads with a run each, one after the other and at the same time."""
+    ready = threading.Barrier(2, timeout=60)
+
+    def write(name: str) -> None:
+        with run(name):
+            orders_of(spark, range(2), 1).write.format("delta").save(at(name))
+            ready.wait()
+            for _ in range(5):
+                spark.sql(f"INSERT INTO delta.`{at(name)}` VALUES (7, 7)")
+
+    writers = [threading.Thread(target=write, args=(f"thread-{number}",)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+
+
+def settings_of_the_program(spark) -> dict:
+    """Set the setting inside and outside of the observation; return what it was each time."""
+    seen = {"before": spark.conf.get(SETTING, None)}
+    spark.conf.set(SETTING, "of the program")
+    with observe(spark):
+        seen["kept"] = spark.conf.get(SETTING, None)
+        orders_of(spark, range(2), 1).write.format("delta").save(at("settings"))
+    seen["after"] = spark.conf.get(SETTING, None)
+    spark.conf.unset(SETTING)
+    with observe(spark, run=None) as observation, run("idle", message="costs ${env:HOME}"):
+        seen["idle"] = json.loads(spark.conf.get(SETTING))
+        text = observation.user_metadata(ticket="OPS-7")
+        with_option = orders_of(spark, range(2), 1).write.format("delta").mode("append")
+        with_option.option("userMetadata", text).save(at("settings"))
+        orders_of(spark, range(2), 1).write.format("delta").mode("append").save(at("settings"))
+        with suppressed():
+            orders_of(spark, range(2), 1).write.format("delta").mode("append").save(at("settings"))
+        try:
+            spark.sql("INSERT INTO no_such_table VALUES (1)")
+        except Exception as error:
+            seen["error"] = type(error).__name__
+        again = observe(spark)
+        seen["is_replaced"] = [observation.is_active, again.is_active]
+        again.stop()
+        again.stop()
+        seen["stopped"] = spark.conf.get(SETTING, None)
+    return seen
+
+
+def history_of_delta_rs(spark) -> list:
+    """Return what Spark shows of a table that delta-rs has written, observed."""
+    DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=at("ledger-of-delta-rs")))
+    with run("by-delta-rs", message='of the "shop"'):
+        write_deltalake(at("rs"), pa.table({"number": [1, 2, 3]}))
+        write_deltalake(at("rs"), pa.table({"number": [4]}), mode="append")
+        RsTable(at("rs")).delete("number = 1")
+        RsTable(at("rs")).update({"number": "9"}, "number = 2")
+        RsTable(at("rs")).optimize.compact()
+    DeltaLakeInstrumentor().uninstrument()
+    with observe(spark), run("by-spark"):
+        spark.sql(f"INSERT INTO delta.`{at('rs')}` VALUES (5)")
+    rows = spark.sql(f"DESCRIBE HISTORY delta.`{at('rs')}`").collect()
+    return [[row.version, row.operation, row.userMetadata, row.engineInfo] for row in rows]
+
+
+def main() -> None:
+    """Make every kind of write."""
+    spark = spark_session()
+    span = NonRecordingSpan(SpanContext(TRACE_ID, 0xB7AD6B7169203331, False, TraceFlags(1)))
+    with observe(spark):
+        with run("frames") as frames, trace.use_span(span):
+            frame_writes(spark)
+        with run("statements"), cache_context(policy="daily", message="by SQL"):
+            statements(spark)
+        with run("calls"):
+            table_calls(spark)
+        threads(spark)
+    seen = settings_of_the_program(spark)
+    orders_of(spark, range(2), 1).write.format("delta").save(at("unobserved"))
+    history = history_of_delta_rs(spark)
+    print(json.dumps({"seen": seen, "history": history, "frames": frames.run_id}))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()
