@@ -1,6 +1,6 @@
 """Write Delta tables with a Spark session in every way that PySpark has; print what happened as JSON.
 
-    python spark_calls.py FOLDER
+python spark_calls.py FOLDER
 """
 
 from __future__ import annotations

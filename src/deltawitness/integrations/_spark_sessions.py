@@ -65,14 +65,15 @@ class ObservedSession:
         self.is_active = True
         _add(self)
         add_run_listener(self)
-        self._refresh()
+        self._setting.set_idle(self._run_text())
 
     def stop(self) -> None:
         """Restore the calls, and remove the metadata from the session's settings."""
         self.is_active = False
         remove_run_listener(self)
         _remove(self)
-        self._setting.set_idle(None)
+        if not getattr(self.spark, "is_stopped", False):
+            self._setting.set_idle(None)
 
     # --- calls -------------------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ class ObservedSession:
 
     def run_started(self, _: RunContext, /) -> None:
         """Follow the runs of the thread that observes, for commits of calls that are not replaced."""
-        self._refresh()
+        self._follow()
 
     def run_ending(self, _: RunContext, /) -> None:
         """Do nothing: the run's calls have returned."""
@@ -134,10 +135,11 @@ class ObservedSession:
 
     def run_closed(self, _: RunContext, /) -> None:
         """Return to the enclosing run."""
-        self._refresh()
+        self._follow()
 
-    def _refresh(self) -> None:
-        if self.is_active and threading.get_ident() == self._thread:
+    def _follow(self) -> None:
+        # A request to a server that is gone is repeated for minutes, and a run may open without Spark.
+        if not self.is_connect and threading.get_ident() == self._thread:
             with guard("spark"):
                 self._setting.set_idle(self._run_text())
 
