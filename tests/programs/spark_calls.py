@@ -16,14 +16,17 @@ from deltalake import DeltaTable as RsTable
 from deltalake import write_deltalake
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from pyspark.errors import AnalysisException
+from spark_observed import orders_of, spark_session
 
 from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run, suppressed
 from deltawitness.integrations.spark import observe
-from spark_observed import orders_of, spark_session
 
 SETTING = "spark.databricks.delta.commitInfo.userMetadata"
 FOLDER = Path(sys.argv[1]).absolute()
+MERGE_ALL = " ON t.number = s.number WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
+SPAN_ID = 0xB7AD6B7169203331
 
 
 def at(name: str) -> str:
@@ -62,8 +65,7 @@ def statements(spark) -> None:
         f"WITH more AS (SELECT 3L AS number, 30L AS euros) INSERT INTO {table} SELECT * FROM more",
         f"UPDATE {table} SET euros = 11 WHERE number = 1",
         f"DELETE FROM {table} WHERE number = 2",
-        f"MERGE INTO {table} t USING (SELECT 3L AS number, 31L AS euros) s ON t.number = s.number"
-        " WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+        f"MERGE INTO {table} t USING (SELECT 3L AS number, 31L AS euros) s{MERGE_ALL}",
         f"ALTER TABLE {table} ADD COLUMNS (note STRING)",
         f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.appendOnly' = 'false')",
         f"OPTIMIZE {table}",
@@ -127,7 +129,7 @@ def settings_of_the_program(spark) -> dict:
             orders_of(spark, range(2), 1).write.format("delta").mode("append").save(at("settings"))
         try:
             spark.sql("INSERT INTO no_such_table VALUES (1)")
-        except Exception as error:
+        except AnalysisException as error:
             seen["error"] = type(error).__name__
         again = observe(spark)
         seen["is_replaced"] = [observation.is_active, again.is_active]
@@ -156,7 +158,9 @@ def history_of_delta_rs(spark) -> list:
 def main() -> None:
     """Make every kind of write."""
     spark = spark_session()
-    span = NonRecordingSpan(SpanContext(TRACE_ID, 0xB7AD6B7169203331, False, TraceFlags(1)))
+    span = NonRecordingSpan(
+        SpanContext(TRACE_ID, SPAN_ID, is_remote=False, trace_flags=TraceFlags(1))
+    )
     with observe(spark):
         with run("frames") as frames, trace.use_span(span):
             frame_writes(spark)
