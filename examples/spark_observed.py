@@ -27,10 +27,8 @@ SETTINGS = {
 }
 
 
-def spark_session() -> SparkSession:
-    builder = SparkSession.builder.master("local[2]").appName("orders")
-    for name, value in SETTINGS.items():
-        builder = builder.config(name, value)
+def spark_session(settings: dict[str, str] = SETTINGS) -> SparkSession:
+    builder = SparkSession.builder.master("local[2]").appName("orders").config(map=settings)
     return configure_spark_with_delta_pip(builder).getOrCreate()
 
 

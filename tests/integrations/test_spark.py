@@ -99,6 +99,25 @@ def test_threads_with_different_runs_never_get_each_others_run(calls):
         assert {each.witness.get("job_name") for each in commits} <= {f"thread-{number}", None}
 
 
+def test_writes_over_spark_connect_have_the_run_and_a_write_id(calls):
+    """A client of Spark Connect is observed; an option of the program is kept, however it is spelled."""
+    commits = commits_of(calls, "connect")
+    assert operations_of(commits) == [
+        "WRITE",
+        "WRITE",
+        "WRITE",
+        "WRITE",
+        "UPDATE",
+        "MERGE",
+        "DELETE",
+    ]
+    own, last = commits.pop(2), commits.pop()
+    assert own.metadata["userMetadata"] == "of the program"
+    assert "userMetadata" not in last.metadata
+    assert {each.witness["message"] for each in commits} == {"by a client"}
+    assert len({each.write_id for each in commits}) == len(commits)
+
+
 def test_the_programs_own_setting_is_kept(calls, printed):
     """A value of the program is neither replaced nor lost; ours is removed at the end."""
     seen = printed["seen"]

@@ -6,6 +6,7 @@ python spark_calls.py FOLDER
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ from deltalake import write_deltalake
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from pyspark.errors import AnalysisException
-from spark_observed import orders_of, spark_session
+from spark_observed import SETTINGS, orders_of, spark_session
 
 from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run, suppressed
 from deltawitness.integrations.spark import observe
@@ -155,9 +156,40 @@ def history_of_delta_rs(spark) -> list:
     return [[row.version, row.operation, row.userMetadata, row.engineInfo] for row in rows]
 
 
+def over_spark_connect(port: int) -> None:
+    """Write with a client of Spark Connect, whose server is in the JVM of this program."""
+    from pyspark.sql.connect.session import SparkSession
+
+    spark = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").create()
+    table = f"delta.`{at('connect')}`"
+    with observe(spark), run("connect", message="by a client"):
+        orders = orders_of(spark, range(4), 10)
+        orders.write.format("delta").save(at("connect"))
+        orders.write.format("delta").mode("append").save(at("connect"))
+        mine = orders.write.format("delta").option("USERMETADATA", "of the program")
+        mine.mode("append").save(at("connect"))
+        orders.writeTo(table).append()
+        spark.sql(f"UPDATE {table} SET euros = 11 WHERE number = 1")
+        more = orders_of(spark, range(3, 6), 9)
+        merge = more.mergeInto(table, more.number == -1)
+        merge.whenNotMatched().insertAll().merge()
+    spark.sql(f"DELETE FROM {table} WHERE number = 0")
+    spark.stop()
+
+
+def free_port() -> int:
+    """Return a port of loopback that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
 def main() -> None:
     """Make every kind of write."""
-    spark = spark_session()
+    port = free_port()
+    connect = {"spark.connect.grpc.binding.address": "127.0.0.1"}
+    connect["spark.connect.grpc.binding.port"] = str(port)
+    connect["spark.plugins"] = "org.apache.spark.sql.connect.SparkConnectPlugin"
+    spark = spark_session(SETTINGS | connect)
     span = NonRecordingSpan(
         SpanContext(TRACE_ID, SPAN_ID, is_remote=False, trace_flags=TraceFlags(1))
     )
@@ -172,6 +204,7 @@ def main() -> None:
     seen = settings_of_the_program(spark)
     orders_of(spark, range(2), 1).write.format("delta").save(at("unobserved"))
     history = history_of_delta_rs(spark)
+    over_spark_connect(port)
     print(json.dumps({"seen": seen, "history": history, "frames": frames.run_id}))
     spark.stop()
 
