@@ -31,10 +31,12 @@ class SparkCall(NamedTuple):
     Attributes:
         kind: how it commits.
         receiver: the object whose method was called.
+        source: the format in the arguments of the call; None if they have none.
     """
 
     kind: CallKind
     receiver: Any
+    source: Any = None
 
     def belongs_to(self, spark: Any) -> bool:
         """Return whether the call uses a session.
@@ -58,7 +60,8 @@ class SparkCall(NamedTuple):
         write = vars(self.receiver).get("_write")
         if write is None:
             return None
-        name = getattr(write, "source", None) or getattr(write, "provider", None)
+        named = (getattr(write, "source", None), getattr(write, "provider", None))
+        name = next(filter(None, (self.source, *named)), None)
         options = getattr(write, "options", None)
         is_delta = isinstance(name, str) and name.lower() == "delta"
         return options if is_delta and isinstance(options, dict) else None
@@ -90,6 +93,9 @@ _DELTA_CALLS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("DeltaTableBuilder", ("execute",)),
     ("DeltaOptimizeBuilder", ("executeCompaction", "executeZOrderBy")),
 )
+
+_WITH_FORMAT = frozenset({"save", "saveAsTable"})
+"""Methods whose second argument is the format."""
 
 _READING = frozenset(
     {
@@ -171,7 +177,8 @@ def _replacement_of(
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if name == "sql" and _is_reading(argument(args, kwargs, 0, "sqlQuery")):
                 return original(self, *args, **kwargs)
-            with around(SparkCall(kind, self)):
+            source = argument(args, kwargs, 1, "format") if name in _WITH_FORMAT else None
+            with around(SparkCall(kind, self, source)):
                 return original(self, *args, **kwargs)
 
         return call
