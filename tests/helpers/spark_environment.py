@@ -24,6 +24,7 @@ REQUIRES = (
 EXTRAS = "cli"
 
 FAST = {
+    "spark.databricks.delta.properties.defaults.checkpointInterval": "100",
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.default.parallelism": "1",
     "spark.driver.extraJavaOptions": "'-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'",

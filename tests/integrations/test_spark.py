@@ -150,6 +150,12 @@ def test_commits_of_delta_rs_are_in_the_history_of_spark(printed):
     assert json.loads(newer[0][2])["job_name"] == "by-spark"
 
 
+def test_spark_reads_the_tables_of_the_ledger(printed):
+    """The rows of the writes of delta-rs, with their lists."""
+    operations = ["DELETE", "OPTIMIZE", "UPDATE", "WRITE", "WRITE"]
+    assert printed["ledger"] == [[operation, "by-delta-rs", 1] for operation in operations]
+
+
 def test_each_commit_of_spark_becomes_a_row_of_its_run(calls, tmp_path):
     """Rows have the source `spark`, the job, the operation and the counts; a second pass adds nothing."""
     tables = [str(calls.folder / name) for name in ("frames", "statements", "calls", "copied")]

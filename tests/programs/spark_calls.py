@@ -9,6 +9,8 @@ import json
 import socket
 import sys
 import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,8 +22,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from pyspark.errors import AnalysisException
 from spark_observed import SETTINGS, orders_of, spark_session
 
-from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run, suppressed
+from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, flush, run, suppressed
 from deltawitness.integrations.spark import observe
+from deltawitness.ledger.tables.schema import INVENTORY
 
 SETTING = "spark.databricks.delta.commitInfo.userMetadata"
 FOLDER = Path(sys.argv[1]).absolute()
@@ -140,8 +143,8 @@ def settings_of_the_program(spark) -> dict:
     return seen
 
 
-def history_of_delta_rs(spark) -> list:
-    """Return what Spark shows of a table that delta-rs has written, observed."""
+def tables_of_delta_rs(spark) -> dict:
+    """Return what Spark shows of a table that delta-rs has written, observed, and of its ledger."""
     DeltaLakeInstrumentor().instrument(settings=Settings(cache_root=at("ledger-of-delta-rs")))
     with run("by-delta-rs", message='of the "shop"'):
         write_deltalake(at("rs"), pa.table({"number": [1, 2, 3]}))
@@ -149,11 +152,19 @@ def history_of_delta_rs(spark) -> list:
         RsTable(at("rs")).delete("number = 1")
         RsTable(at("rs")).update({"number": "9"}, "number = 2")
         RsTable(at("rs")).optimize.compact()
+    flush()
     DeltaLakeInstrumentor().uninstrument()
+    inventory = f"delta.`{at('ledger-of-delta-rs')}/{INVENTORY.name}`"
+    rows = spark.sql(f"SELECT operation, job, size(versions) FROM {inventory}").collect()
     with observe(spark), run("by-spark"):
         spark.sql(f"INSERT INTO delta.`{at('rs')}` VALUES (5)")
-    rows = spark.sql(f"DESCRIBE HISTORY delta.`{at('rs')}`").collect()
-    return [[row.version, row.operation, row.userMetadata, row.engineInfo] for row in rows]
+    shown = spark.sql(f"DESCRIBE HISTORY delta.`{at('rs')}`").collect()
+    return {
+        "history": [
+            [each.version, each.operation, each.userMetadata, each.engineInfo] for each in shown
+        ],
+        "ledger": sorted([*map(list, rows)]),
+    }
 
 
 def over_spark_connect(port: int) -> None:
@@ -194,19 +205,32 @@ def main() -> None:
         SpanContext(TRACE_ID, SPAN_ID, is_remote=False, trace_flags=TraceFlags(1))
     )
     with observe(spark):
-        with run("frames") as frames, trace.use_span(span):
+        with timed("frames"), run("frames") as frames, trace.use_span(span):
             frame_writes(spark)
-        with run("statements"), cache_context(policy="daily", message="by SQL"):
+        context = cache_context(policy="daily", message="by SQL")
+        with timed("statements"), run("statements"), context:
             statements(spark)
-        with run("calls"):
+        with timed("calls"), run("calls"):
             table_calls(spark)
-        threads(spark)
-    seen = settings_of_the_program(spark)
-    orders_of(spark, range(2), 1).write.format("delta").save(at("unobserved"))
-    history = history_of_delta_rs(spark)
-    over_spark_connect(port)
-    print(json.dumps({"seen": seen, "history": history, "frames": frames.run_id}))
+        with timed("threads"):
+            threads(spark)
+    with timed("settings"):
+        seen = settings_of_the_program(spark)
+        orders_of(spark, range(2), 1).write.format("delta").save(at("unobserved"))
+    with timed("delta-rs"):
+        found = tables_of_delta_rs(spark)
+    with timed("connect"):
+        over_spark_connect(port)
+    print(json.dumps({"seen": seen, "frames": frames.run_id, **found}))
     spark.stop()
+
+
+@contextmanager
+def timed(part: str):
+    """Print on standard error how long a part takes."""
+    start = time.monotonic()
+    yield
+    print(f"{part}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
