@@ -77,7 +77,7 @@ class SparkProgram:
     """A program of Spark that has ended.
 
     Attributes:
-        folder: the folder with its tables and its ledger.
+        folder: the folder with its tables.
         stdout: the standard output.
         stderr: the standard error.
     """
@@ -85,11 +85,6 @@ class SparkProgram:
     folder: Path
     stdout: str
     stderr: str
-
-    def deltawitness(self, *arguments: str) -> str:
-        """Return the output of a command, with the ledger in the folder of the program."""
-        command = [python(), "-m", "deltawitness", *arguments]
-        return _run(command, self.folder).stdout
 
 
 def run_program(path: Path, folder: Path) -> SparkProgram:
@@ -115,7 +110,6 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         env={
             **ours,
-            "COLUMNS": "120",
             "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY / "examples", PROGRAMS))),
             "PYSPARK_SUBMIT_ARGS": f"{_arguments()} pyspark-shell",
             "SPARK_LOCAL_IP": "127.0.0.1",
