@@ -30,6 +30,7 @@ FAST = {
     "spark.driver.extraJavaOptions": "'-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'",
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "1",
     "spark.ui.showConsoleProgress": "false",
 }
 """Settings with which Spark compiles less code for a few rows: the programs take half as long."""

@@ -96,7 +96,7 @@ def test_threads_with_different_runs_never_get_each_others_run(calls):
     """Where a commit may be of two runs, it carries none."""
     for number in range(2):
         commits = commits_of(calls, f"thread-{number}")
-        assert len(commits) == 6
+        assert len(commits) == 3
         assert {each.witness.get("job_name") for each in commits} <= {f"thread-{number}", None}
 
 
@@ -121,7 +121,7 @@ def test_writes_over_spark_connect_have_the_run_and_a_write_id(calls):
 
 def test_the_programs_own_setting_is_kept(calls, printed):
     """A value of the program is neither replaced nor lost; ours is removed at the end."""
-    seen = printed["seen"]
+    seen = printed["settings"]
     assert seen["before"] is None
     assert seen["kept"] == seen["after"] == "of the program"
     assert seen["stopped"] is None
@@ -140,7 +140,7 @@ def test_the_programs_own_setting_is_kept(calls, printed):
 
 def test_commits_of_delta_rs_are_in_the_history_of_spark(printed):
     """`DESCRIBE HISTORY` shows run, job and message of our commits in `userMetadata`."""
-    *newer, second, first = printed["history"]
+    *newer, second, first = printed["delta-rs"]["history"]
     assert [each[1] for each in newer] == ["WRITE", "OPTIMIZE", "UPDATE", "DELETE"]
     for _, _, text, engine in [*newer[1:], second, first]:
         keys = json.loads(text)
@@ -154,7 +154,9 @@ def test_commits_of_delta_rs_are_in_the_history_of_spark(printed):
 def test_spark_reads_the_tables_of_the_ledger(printed):
     """The rows of the writes of delta-rs, with their lists."""
     operations = ["DELETE", "OPTIMIZE", "UPDATE", "WRITE", "WRITE"]
-    assert printed["ledger"] == [[operation, "by-delta-rs", 1] for operation in operations]
+    assert printed["delta-rs"]["ledger"] == [
+        [operation, "by-delta-rs", 1] for operation in operations
+    ]
 
 
 def test_each_commit_of_spark_becomes_a_row_of_its_run(calls, tmp_path):

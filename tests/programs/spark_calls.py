@@ -1,6 +1,6 @@
 """Write Delta tables with a Spark session in every way that PySpark has; print what happened as JSON.
 
-python spark_calls.py FOLDER
+python spark_calls.py FOLDER [PART ...]
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,7 +37,17 @@ def at(name: str) -> str:
     return str(FOLDER / name)
 
 
-def frame_writes(spark) -> None:
+def frame_writes(spark) -> str:
+    """Write with the two writers of a DataFrame and with a stream, in a span; return the id of the run."""
+    span = NonRecordingSpan(
+        SpanContext(TRACE_ID, SPAN_ID, is_remote=False, trace_flags=TraceFlags(1))
+    )
+    with observe(spark), run("frames") as opened, trace.use_span(span):
+        write_frames(spark)
+    return opened.run_id
+
+
+def write_frames(spark) -> None:
     """Write with the two writers of a DataFrame, and with a stream that calls a function."""
     orders = orders_of(spark, range(4), 10)
     orders.write.format("delta").save(at("frames"))
@@ -62,6 +71,13 @@ def frame_writes(spark) -> None:
 
 def statements(spark) -> None:
     """Write with SQL."""
+    context = cache_context(policy="daily", message="by SQL")
+    with observe(spark), run("statements"), context:
+        execute_statements(spark)
+
+
+def execute_statements(spark) -> None:
+    """Execute DML, DDL and maintenance."""
     table = f"delta.`{at('statements')}`"
     for statement in (
         f"CREATE TABLE {table} (number LONG, euros LONG) USING delta",
@@ -82,6 +98,12 @@ def statements(spark) -> None:
 
 def table_calls(spark) -> None:
     """Write with the class `DeltaTable` of delta-spark."""
+    with observe(spark), run("calls"):
+        call_table(spark)
+
+
+def call_table(spark) -> None:
+    """Call the methods of a table and its builders."""
     orders_of(spark, range(4), 10).write.format("delta").save(at("calls"))
     table = DeltaTable.forPath(spark, at("calls"))
     table.update("number = 1", {"euros": "11"})
@@ -98,24 +120,26 @@ def table_calls(spark) -> None:
 
 def threads(spark) -> None:
     """Write in two threads with a run each, one after the other and at the same time."""
-    ready = threading.Barrier(2, timeout=60)
+    ready = threading.Barrier(2, timeout=300)
 
     def write(name: str) -> None:
         with run(name):
             orders_of(spark, range(2), 1).write.format("delta").save(at(name))
             ready.wait()
-            for _ in range(5):
+            for _ in range(2):
                 spark.sql(f"INSERT INTO delta.`{at(name)}` VALUES (7, 7)")
 
     writers = [threading.Thread(target=write, args=(f"thread-{number}",)) for number in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(120)
+    with observe(spark):
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(300)
 
 
 def settings_of_the_program(spark) -> dict:
     """Set the setting inside and outside of the observation; return what it was each time."""
+    orders_of(spark, range(2), 1).write.format("delta").save(at("unobserved"))
     seen = {"before": spark.conf.get(SETTING, None)}
     spark.conf.set(SETTING, "of the program")
     with observe(spark):
@@ -194,43 +218,35 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+PARTS = {
+    "frames": frame_writes,
+    "statements": statements,
+    "calls": table_calls,
+    "threads": threads,
+    "settings": settings_of_the_program,
+    "delta-rs": tables_of_delta_rs,
+    "connect": lambda _: None,
+}
+"""The kinds of writes."""
+
+
 def main() -> None:
-    """Make every kind of write."""
+    """Make the kinds of writes that the arguments name, or all."""
     port = free_port()
     connect = {"spark.connect.grpc.binding.address": "127.0.0.1"}
     connect["spark.connect.grpc.binding.port"] = str(port)
     connect["spark.plugins"] = "org.apache.spark.sql.connect.SparkConnectPlugin"
     spark = spark_session(SETTINGS | connect)
-    span = NonRecordingSpan(
-        SpanContext(TRACE_ID, SPAN_ID, is_remote=False, trace_flags=TraceFlags(1))
-    )
-    with observe(spark):
-        with timed("frames"), run("frames") as frames, trace.use_span(span):
-            frame_writes(spark)
-        context = cache_context(policy="daily", message="by SQL")
-        with timed("statements"), run("statements"), context:
-            statements(spark)
-        with timed("calls"), run("calls"):
-            table_calls(spark)
-        with timed("threads"):
-            threads(spark)
-    with timed("settings"):
-        seen = settings_of_the_program(spark)
-        orders_of(spark, range(2), 1).write.format("delta").save(at("unobserved"))
-    with timed("delta-rs"):
-        found = tables_of_delta_rs(spark)
-    with timed("connect"):
+    found = {}
+    for part, write in PARTS.items():
+        if part in sys.argv[2:] or len(sys.argv) == 2:
+            start = time.monotonic()
+            found[part] = write(spark)
+            print(f"{part}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+    if "connect" in found:
         over_spark_connect(port)
-    print(json.dumps({"seen": seen, "frames": frames.run_id, **found}))
+    print(json.dumps(found))
     spark.stop()
-
-
-@contextmanager
-def timed(part: str):
-    """Print on standard error how long a part takes."""
-    start = time.monotonic()
-    yield
-    print(f"{part}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
