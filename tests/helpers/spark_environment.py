@@ -88,14 +88,14 @@ class SparkProgram:
     stderr: str
 
 
-def run_program(path: Path, folder: Path) -> SparkProgram:
-    """Run a program with a folder as its argument, and with the packages of Maven in the cache.
+def run_program(path: Path, folder: Path, *arguments: str) -> SparkProgram:
+    """Run a program with a folder and further arguments, and with the packages of Maven in the cache.
 
     Raises:
         subprocess.CalledProcessError: the program failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done = _run([python(), str(path), str(folder)], folder)
+    done = _run([python(), str(path), str(folder), *arguments], folder)
     return SparkProgram(folder, done.stdout, done.stderr)
 
 
@@ -117,7 +117,7 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     if done.returncode:
         sys.stderr.write(done.stderr)

@@ -1,11 +1,13 @@
 """Spark and LakeSail: their commits carry the run, and become rows of the ledger.
 
-The programs run in an environment with Spark (`helpers.spark_environment`), with jars from Maven.
+The programs run in an environment with Spark (`helpers.spark_environment`), with jars from Maven. The
+program with every kind of write takes minutes: CI has its shorter parts, `TEST_SIZE=long` all of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 
@@ -24,17 +26,23 @@ from helpers.spark_environment import missing, run_program
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
+
+IS_LONG = os.environ.get("TEST_SIZE") == "long"
+PARTS = () if IS_LONG else ("frames", "settings", "delta-rs")
+needs_all = pytest.mark.skipif(
+    not IS_LONG, reason="every kind of write takes minutes: TEST_SIZE=long"
+)
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory):
-    """The program that writes in every way, after it has ended."""
-    return run_program(PROGRAMS / "spark_calls.py", tmp_path_factory.mktemp("calls"))
+    """The program that writes in many ways, after it has ended."""
+    return run_program(PROGRAMS / "spark_calls.py", tmp_path_factory.mktemp("calls"), *PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,7 @@ def test_each_frame_write_has_the_run_the_span_and_a_write_id(calls, printed):
     assert batch.write_id is None
 
 
+@needs_all
 def test_each_statement_has_the_run_and_a_write_id(calls):
     """DML, DDL, MERGE and maintenance by SQL; the two commits of a VACUUM have one write id."""
     commits = commits_of(calls, "statements")
@@ -81,6 +90,7 @@ def test_each_statement_has_the_run_and_a_write_id(calls):
     assert commits_of(calls, "copied")[0].witness["job_name"] == "statements"
 
 
+@needs_all
 def test_each_call_of_a_delta_table_has_the_run_and_a_write_id(calls):
     """The classes of delta-spark are observed, too."""
     commits = commits_of(calls, "calls")
@@ -92,6 +102,7 @@ def test_each_call_of_a_delta_table_has_the_run_and_a_write_id(calls):
     assert commits_of(calls, "built")[0].write_id is not None
 
 
+@needs_all
 def test_threads_with_different_runs_never_get_each_others_run(calls):
     """Where a commit may be of two runs, it carries none."""
     for number in range(2):
@@ -100,6 +111,7 @@ def test_threads_with_different_runs_never_get_each_others_run(calls):
         assert {each.witness.get("job_name") for each in commits} <= {f"thread-{number}", None}
 
 
+@needs_all
 def test_writes_over_spark_connect_have_the_run_and_a_write_id(calls):
     """A client of Spark Connect is observed; an option of the program is kept, however it is spelled."""
     commits = commits_of(calls, "connect")
@@ -159,6 +171,7 @@ def test_spark_reads_the_tables_of_the_ledger(printed):
     ]
 
 
+@needs_all
 def test_each_commit_of_spark_becomes_a_row_of_its_run(calls, tmp_path):
     """Rows have the source `spark`, the job, the operation and the counts; a second pass adds nothing."""
     tables = [str(calls.folder / name) for name in ("frames", "statements", "calls", "copied")]
