@@ -174,7 +174,7 @@ def tables_of_delta_rs(spark) -> dict:
         write_deltalake(at("rs"), pa.table({"number": [1, 2, 3]}))
         write_deltalake(at("rs"), pa.table({"number": [4]}), mode="append")
         RsTable(at("rs")).delete("number = 1")
-        RsTable(at("rs")).update({"number": "9"}, "number = 2")
+        RsTable(at("rs")).update({"number": "9"}, predicate="number = 2")
         RsTable(at("rs")).optimize.compact()
     flush()
     DeltaLakeInstrumentor().uninstrument()
