@@ -95,7 +95,7 @@ def test_each_call_of_a_delta_table_has_the_run_and_a_write_id(calls):
     """The classes of delta-spark are observed, too."""
     commits = commits_of(calls, "calls")
     assert operations_of(commits) == [
-        *("WRITE", "UPDATE", "DELETE", "OPTIMIZE", "RESTORE", "MERGE", "MERGE"),
+        *("WRITE", "UPDATE", "DELETE", "RESTORE", "MERGE", "MERGE"),
     ]
     assert {each.witness["job_name"] for each in commits} == {"calls"}
     assert len({each.write_id for each in commits}) == len(commits)
@@ -190,12 +190,12 @@ def test_each_commit_of_spark_becomes_a_row_of_its_run(calls, tmp_path):
     }
     assert found["statements", 6] == ("statements", "ADD COLUMN", "alter")
     assert found["statements", 10] == ("statements", "VACUUM", "vacuum")
-    assert found["calls", 5] == ("calls", "MERGE", "merge")
+    assert found["calls", 4] == ("calls", "MERGE", "merge")
     assert found["copied", 0] == ("statements", "CREATE TABLE AS SELECT", "create")
     counts = {(row["table_name"], row["version"]): row for row in ours}
     assert counts["frames", 0]["rows_added"] == 4
     assert counts["statements", 4]["rows_deleted"] == 1
-    assert counts["calls", 5]["rows_updated"] == 1
+    assert counts["calls", 4]["rows_updated"] == 1
     assert counts["frames", 0]["trace_id"] == TRACE[3:35]
     runs = {row["job"]: row["status"] for row in rows_of(ledger.root, RUNS) if row["job"]}
     assert {"frames", "statements", "calls"} <= runs.keys()

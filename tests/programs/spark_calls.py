@@ -108,7 +108,7 @@ def call_table(spark) -> None:
     table = DeltaTable.forPath(spark, at("calls"))
     table.update("number = 1", {"euros": "11"})
     table.delete("number = 2")
-    table.optimize().executeCompaction()
+    table.optimize().executeCompaction()  # there is one file, so it makes no commit
     table.restoreToVersion(0)
     more = orders_of(spark, range(3, 6), 9).alias("s")
     merge = table.alias("t").merge(more, "t.number = s.number")
