@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from deltalake import write_deltalake
 from typer.testing import CliRunner
 
-from deltawitness import Ledger
+from deltawitness import DeltaLakeInstrumentor, Ledger, run
 from deltawitness.cli.app import app
 from deltawitness.commit.metadata import keys_of_run
 from deltawitness.commit.reader import read_commit_metadata
@@ -17,8 +18,8 @@ from deltawitness.ledger.tables.schema import INVENTORY, RUNS
 from deltawitness.run_context import CacheContext, RunContext
 from deltawitness.run_origin import RunOrigin
 from deltawitness.semconv import CacheOperation, CacheScope, CommitKey, Operation
-from helpers.ledger_parts import rows_of
-from helpers.reconcile_parts import add_commit, now_ms
+from helpers.ledger_parts import one, rows_of
+from helpers.reconcile_parts import add_commit, now_ms, observe
 
 RUN = RunContext(
     "run-of-spark", "nightly", message="load", origin=RunOrigin(code_version="abc1234")
@@ -66,9 +67,26 @@ def test_each_commit_has_a_row_with_the_run_and_the_job(tmp_path):
     assert len(streamed) == 2
     assert all(name.startswith("spark:") for name in streamed)
     assert [row["cache_operation"] for row in rows] == ["write", "write", "write", "vacuum"]
-    (run,) = rows_of(ledger.root, RUNS)
-    assert (run["job"], run["status"], run["writes"]) == ("nightly", "reconstructed", 4)
+    (found,) = rows_of(ledger.root, RUNS)
+    assert (found["job"], found["status"], found["writes"]) == ("nightly", "reconstructed", 4)
     assert ledger.reconcile([table], full=True).is_clean
+
+
+def test_a_recorded_run_includes_its_writes_by_spark(tmp_path):
+    """The process counts its own writes, and the reconcile adds those that Spark has made in the run."""
+    table, ours = str(tmp_path / "orders"), str(tmp_path / "ours")
+    ledger = Ledger(tmp_path / "ledger")
+    observe(str(ledger.root.uri))
+    with run("nightly", run_id=RUN.run_id):
+        write_deltalake(ours, one(1))
+        commit_of_spark(table, 0, write_id=WRITE_IDS[0])
+        assert ledger.reconcile([table]).apply() == 1
+    DeltaLakeInstrumentor().uninstrument()
+    commit_of_spark(table, 1, "STREAMING UPDATE")
+    assert ledger.reconcile([table]).apply() == 1
+    (found,) = ledger.runs().to_pylist()
+    assert (found["status"], found["writes"], found["rows_added"]) == ("ok", 3, 11)
+    assert found["tables_touched"] == 2
 
 
 def test_an_adopt_infers_no_run_for_them(tmp_path):
