@@ -160,6 +160,7 @@ interop: $(READY)  ## programs of other libraries, observed; environments with t
 	$(BIN)/python tools/neighbours.py run $(PROGRAMS)
 	$(BIN)/python tools/neighbours.py resolve
 	$(BIN)/python tools/neighbours.py page
+	TEST_SIZE=long $(PYTEST) tests/integrations/test_spark.py
 
 sbom: $(READY)  ## dist/deltawitness-VERSION.cdx.json: what the locked environment of the wheel holds (CycloneDX)
 	mkdir -p dist .cache

@@ -80,6 +80,7 @@ LONGEST = (
     "cli/test_bench",
     "ledger/test_remote",
     "scan/test_remote_equivalence",
+    "integrations/test_spark",
     "integrations/test_interop",
     "ledger/test_reconcile",
     "ledger/test_reconcile_concurrency",

@@ -41,6 +41,7 @@ COMPARED = {"tables", "counts", "commands", "transcript"}
 PUBLIC_MODULES = [
     "deltawitness.exceptions",
     "deltawitness.integrations.hamilton",
+    "deltawitness.integrations.spark",
     "deltawitness.pytest_plugin",
     "deltawitness.semconv",
     "deltawitness.testing",

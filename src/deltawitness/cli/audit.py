@@ -45,6 +45,10 @@ REQUIRED = (
 )
 """Keys that every commit of an observed write has."""
 
+_OF_WRITE = frozenset({CommitKey.WRITE_ID, CommitKey.CACHE_OPERATION})
+"""Those that a commit of an observed Spark session may lack: Spark names the operation, and a streaming
+query has no write id."""
+
 
 def audit_command(
     tables: Annotated[list[str], typer.Argument(help=TABLES_HELP)],
@@ -100,12 +104,17 @@ def _audit(target: Target, first: int, last: int | None, readers: LogReaders) ->
     audited = AuditResult(local_path(target.uri) or target.uri)
     try:
         for commit in _commits(target, first, last, readers):
-            audited.add(commit, [key.value for key in REQUIRED if key not in commit.witness])
+            audited.add(commit, _missing(commit))
     except CommandError as error:
         audited.error = str(error)
     except Exception as error:  # noqa: BLE001 - the other tables are audited too
         audited.error = redact_text(storage_reason(str(error)))
     return audited
+
+
+def _missing(commit: CommitMetadata) -> list[str]:
+    missing = (key for key in REQUIRED if key not in commit.witness)
+    return [key.value for key in missing if not (commit.is_from_spark and key in _OF_WRITE)]
 
 
 def _commits(

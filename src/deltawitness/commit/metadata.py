@@ -21,7 +21,7 @@ from deltawitness.redaction import (
     redact_value,
     redact_version,
 )
-from deltawitness.run_context import RunContext, parse_scope
+from deltawitness.run_context import CacheContext, RunContext, parse_scope
 from deltawitness.semconv import (
     POLICY_UNMANAGED,
     RESERVED_COMMIT_KEYS,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from deltawitness.events import InputVersion, WriteIntent
 
-__all__ = ["CacheCommitMetadataRequest", "Stamp", "cache_commit_metadata"]
+__all__ = ["CacheCommitMetadataRequest", "Stamp", "cache_commit_metadata", "keys_of_run"]
 
 
 _OUR_KEYS = frozenset(key.value for key in CommitKey)
@@ -267,6 +267,27 @@ def _run_stamp(
     keys = {name.value: value for name, value in values.items() if value}
     text = json.dumps(keys, separators=(",", ":"))[1:-1]
     return RunStamp(keys, f"{text}," if text else "")
+
+
+def keys_of_run(run: RunContext, cache: CacheContext) -> dict[str, str]:
+    """Return our keys for the commits that an engine other than delta-rs makes in a run.
+
+    They are those of an observed commit, without the ids of the write and without what only its engine
+    knows: the operation, the schema, the plan.
+
+    Args:
+        run: the run.
+        cache: policy, scope, key and message of the program's context.
+    """
+    return {
+        _RUN_ID: run.run_id,
+        **RunStamp.of(run, cache.message).keys,
+        CommitKey.CACHE_POLICY.value: redact_label(cache.policy or POLICY_UNMANAGED),
+        CommitKey.CACHE_SCOPE.value: (cache.scope or CacheScope.DATASET).value,
+        **({} if cache.key is None else {CommitKey.CACHE_KEY.value: key_hash(cache.key)}),
+        CommitKey.CACHE_RESULT.value: CacheResult.WRITE.value,
+        CommitKey.WITNESS_VERSION.value: WITNESS_VERSION,
+    }
 
 
 def _versions(reads: tuple[InputVersion, ...]) -> list[dict[str, object]] | None:

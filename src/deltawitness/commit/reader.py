@@ -68,6 +68,12 @@ class CommitMetadata:
         return flat or _mirrored(self.metadata.get(USER_METADATA))
 
     @property
+    def is_from_spark(self) -> bool:
+        """Whether our keys are in `userMetadata` alone, as in the commits of an observed Spark session."""
+        is_flat = any(key.value in self.metadata for key in CommitKey)
+        return not is_flat and bool(self.witness)
+
+    @property
     def write_ids(self) -> frozenset[str]:
         """Every write id in the commit, flat and mirrored: a caller may have replaced the flat one."""
         mirrored = _mirrored(self.metadata.get(USER_METADATA)).get(CommitKey.WRITE_ID)
@@ -216,6 +222,10 @@ def _first_value_of(problems: list[str]) -> Any:
     return keep_first
 
 
+_IDENTIFYING = frozenset({CommitKey.WRITE_ID.value, CommitKey.WITNESS_VERSION.value})
+"""A JSON object with one of these keys is ours. Commits of a streaming query of Spark have no write id."""
+
+
 def _mirrored(user_metadata: object) -> Mapping[str, Any]:
     if not isinstance(user_metadata, str):
         return {}
@@ -223,7 +233,7 @@ def _mirrored(user_metadata: object) -> Mapping[str, Any]:
         content = json.loads(user_metadata)
     except ValueError:
         return {}
-    if not isinstance(content, dict) or CommitKey.WRITE_ID not in content:
+    if not isinstance(content, dict) or content.keys().isdisjoint(_IDENTIFYING):
         return {}
     return {key.value: content[key] for key in CommitKey if key in content}
 

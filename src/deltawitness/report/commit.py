@@ -24,7 +24,8 @@ def print_commit(console: Console, commit: CommitMetadata) -> None:
         time = dt.datetime.fromtimestamp(commit.timestamp / 1000, tz=dt.UTC)
         rows.append(("committed at", time.isoformat(timespec="milliseconds")))
     rows.append(("engine", commit.engine_info or "unknown"))
-    rows += [*_sorted(commit.operation_metrics), *_sorted(commit.metadata)]
+    in_text = commit.witness if commit.is_from_spark else {}
+    rows += [*_sorted(commit.operation_metrics), *_sorted({**in_text, **commit.metadata})]
     print_table(console, _COLUMNS, rows)
     for problem in commit.problems:
         print_line(console, f"problem: {problem}")

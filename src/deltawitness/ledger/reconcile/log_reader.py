@@ -37,6 +37,9 @@ FOREIGN = "foreign:"
 """Prefix of the write id of a commit without one of deltawitness. A caller's own id may be on many
 commits."""
 
+UNNAMED = "spark:"
+"""Prefix of the write id of a commit that has a run, and no write id: one of a streaming query of Spark."""
+
 COMMITS_PER_PROGRESS = 200
 """Commits between two calls of `progress`."""
 
@@ -207,7 +210,7 @@ def _commit(
 ) -> Commit:
     info = parse_commit(version, raw)
     own = _own_id(info)
-    row_id = own or _foreign_id(uri, version, raw)
+    row_id = own or _hashed_id(UNNAMED if info.is_from_spark else FOREIGN, uri, version, raw)
     ids = info.write_ids | {row_id}
     return Commit(
         info=info,
@@ -229,13 +232,13 @@ def _own_id(info: CommitMetadata) -> str | None:
     return next((name for name in ids if _ID.fullmatch(name)), None)
 
 
-def _foreign_id(uri: str, version: int, raw: bytes) -> str:
-    """Return a write id from a hash of a commit's location, version and content.
+def _hashed_id(prefix: str, uri: str, version: int, raw: bytes) -> str:
+    """Return a write id of a prefix and a hash of a commit's location, version and content.
 
     A later reconcile gets the same id, and no other commit has it.
     """
     place = f"{uri}\0{version}\0".encode("utf-8", "surrogatepass")
-    return FOREIGN + sha256(place + raw).hexdigest()[:32]
+    return prefix + sha256(place + raw).hexdigest()[:32]
 
 
 def _metrics(info: CommitMetadata, raw: bytes) -> CommitMetrics:

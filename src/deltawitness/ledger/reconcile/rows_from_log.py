@@ -98,7 +98,7 @@ def row_from_log(
         **_metrics(commits),
         "engine": (_text(info.engine_info) or "")[:_ENGINE_LENGTH] or None,
         "witness_version": _plain(keys.get(CommitKey.WITNESS_VERSION)),
-        "source": Source.RECONCILED.value,
+        "source": (Source.SPARK if info.is_from_spark else Source.RECONCILED).value,
         "job": _label(keys.get(CommitKey.JOB_NAME)),
         "message": _message(keys.get(CommitKey.MESSAGE) or _user_metadata(first)),
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deltawitness.ledger.drain.drain import append
 from deltawitness.ledger.drain.recorder import recorder_of
@@ -22,7 +23,7 @@ from deltawitness.ledger.spool.records import RecordKind, decode
 from deltawitness.ledger.tables.arrow import query, rows_from
 from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
-from deltawitness.ledger.tables.schema import RUNS, LedgerRoot
+from deltawitness.ledger.tables.schema import RUNS, LedgerRoot, Source
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.semconv import LATE_APP_ID
 
@@ -43,8 +44,9 @@ def append_runs_from_log(
     """Append rows for runs of rebuilt operations that no process has recorded or will record.
 
     A run with a row of a process gets no further row: that row counts the operations of its
-    process, whether or not their rows had reached the ledger. Later operations of a reconstructed
-    run get another row, as a part of the run.
+    process, whether or not their rows had reached the ledger. Its operations by Spark, which that
+    process has not counted, get a row as a part of the run. Later operations of a reconstructed run
+    get another row, as a part of the run, too.
 
     Args:
         root: location of the ledger.
@@ -59,17 +61,20 @@ def append_runs_from_log(
         OSError: the ledger's storage cannot be read or written.
         DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
     """
-    rows = _rows_of_runs(operations, ledger_uri(root.uri))
+    uri = ledger_uri(root.uri)
+    rows = _rows_of_runs(operations, uri, RunStatus.RECONSTRUCTED)
+    of_spark = operations.filter(pc.equal(operations["source"], Source.SPARK.value))
+    parts = _rows_of_runs(of_spark, uri, RunStatus.OK)
     for run_id in rows.keys() & inferred.keys():
         rows[run_id] |= inferred[run_id].columns
-    for run_id in _waiting_runs(root, spools):
-        rows.pop(run_id, None)
-    if not rows:
+    waiting = _waiting_runs(root, spools)
+    if rows.keys() <= waiting - parts.keys():
         return 0
 
     def missing(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-        recorded = _recorded_runs(opened, rows)
-        fresh = [row for run_id, row in rows.items() if run_id not in recorded]
+        recorded = waiting | _recorded_runs(opened, rows)
+        others = [row for run_id, row in rows.items() if run_id not in recorded]
+        fresh = others + [row for run_id, row in parts.items() if run_id in recorded]
         # Makes concurrent reconciles conflict: the second one reads the table again.
         late = (opened.transaction_version(LATE_APP_ID) or 0) + 1
         return rows_from(RUNS, fresh), {LATE_APP_ID: late} if fresh else {}
@@ -77,7 +82,7 @@ def append_runs_from_log(
     return append(root, RUNS, missing)[0]
 
 
-def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
+def _rows_of_runs(operations: pa.Table, cache_root: str, status: RunStatus) -> dict[str, Row]:
     """Return a row for each run of some operations, by run id."""
     times = operations["event_time"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     tallies: dict[str, Tally] = {}
@@ -106,7 +111,7 @@ def _rows_of_runs(operations: pa.Table, cache_root: str) -> dict[str, Row]:
                 "witness_version": versions[run_id],
             },
             tally,
-            status=RunStatus.RECONSTRUCTED,
+            status=status,
             end_time=spans[run_id][1],
         )
         for run_id, tally in tallies.items()

@@ -11,6 +11,7 @@ _SPELLINGS = {operation.value: operation for operation in Operation} | {
     "VACUUM START": Operation.VACUUM,
     "VACUUM END": Operation.VACUUM,
     "CREATE OR REPLACE TABLE": Operation.CREATE_TABLE,
+    "ADD COLUMNS": Operation.ADD_COLUMNS,
 }
 
 _CACHE_OPERATIONS = {

@@ -50,6 +50,8 @@ class Source(StrEnum):
     """Added by a reconcile from the table's log."""
     RECONSTRUCTED = "reconstructed"
     """Added by an adopt from the table's log, of a commit without our metadata; its run is inferred."""
+    SPARK = "spark"
+    """Added by a reconcile or an adopt from the table's log, of a commit of an observed Spark session."""
 
 
 PARTITION = "event_date"
