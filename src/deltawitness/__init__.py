@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from deltawitness.ledger.reconcile.plan import ReconcilePlan
     from deltawitness.locations import table_id
     from deltawitness.observe import flush
+    from deltawitness.observe.receipts import Receipts, last_commit, receipts
     from deltawitness.pipeline.observed import ObservedWritePipeline
     from deltawitness.pipeline.pipeline import (
         WriteFormat,
@@ -145,6 +146,7 @@ _MODULES = {
     "Problem": "ledger.integrity",
     "PruneResult": "cache.entries.prune",
     "Receipt": "commit.receipts",
+    "Receipts": "observe.receipts",
     "ReconcilePlan": "ledger.reconcile.plan",
     "Requirement": "settings",
     "ReservedKeys": "settings",
@@ -176,12 +178,14 @@ _MODULES = {
     "flush": "observe",
     "history": "commit",
     "info": "installation.info",
+    "last_commit": "observe.receipts",
     "memory_diagnostics": "telemetry.diagnostics",
     "metric_views": "telemetry.metrics",
     "once": "app_transactions",
     "plan_hash": "hashing",
     "plan_shape_hash": "hashing",
     "read_commit_metadata": "commit",
+    "receipts": "observe.receipts",
     "run_environment": "propagation",
     "schema_hash": "hashing",
     "seam_states": "delta_rs.seam_states",
@@ -251,6 +255,7 @@ __all__ = [
     "PruneResult",
     "Pruned",
     "Receipt",
+    "Receipts",
     "ReconcilePlan",
     "Requirement",
     "ReservedKeys",
@@ -287,12 +292,14 @@ __all__ = [
     "flush",
     "history",
     "info",
+    "last_commit",
     "memory_diagnostics",
     "metric_views",
     "once",
     "plan_hash",
     "plan_shape_hash",
     "read_commit_metadata",
+    "receipts",
     "run",
     "run_environment",
     "schema_hash",
