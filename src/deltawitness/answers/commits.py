@@ -234,6 +234,8 @@ def _text(value: object) -> str | None:
 
 
 def _rows_of_version(ledger: LedgerListing, named: NamedTable, version: int) -> list[WriteRow]:
+    if not ledger.has(INVENTORY):
+        return []
     conditions = [
         f"table_uri = {quote_literal(named.uri)}",
         is_in(

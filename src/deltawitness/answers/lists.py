@@ -106,7 +106,7 @@ class WriteFilter:
             *equal("run_id", run_id),
             *equal("job", self.job),
             *([] if self.operation is None else [has_operation(self.operation)]),
-            *([] if self.version is None else [has_version(self.version)]),
+            *([] if self.version is None else [_has_version(ledger, self.version)]),
             *([] if self.user is None else [_is_of_author(self.user)]),
             *(
                 []
@@ -114,6 +114,10 @@ class WriteFilter:
                 else [table_condition(ledger, self.table, f"{prefix}table: ")]
             ),
         ]
+
+
+def _has_version(ledger: LedgerListing, version: int) -> str:
+    return has_version(version) if ledger.has(INVENTORY) else "false"
 
 
 def _is_of_author(user: str) -> str:
