@@ -12,7 +12,7 @@ from deltawitness.answers.lookup import find_target
 from deltawitness.answers.rows import RunRow, WriteRow
 from deltawitness.answers.run_report import read_run
 from deltawitness.answers.shown_commit import ShownCommit
-from deltawitness.answers.shown_run import ShownRun
+from deltawitness.answers.shown_run import ShownRun, shown_run_of
 from deltawitness.exceptions import LedgerLookupError
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ledger.tables.listing import LedgerListing
@@ -70,7 +70,7 @@ def show(
     ledger = _ledger(chosen, is_required=False)
     target = find_target(ledger, name)
     if isinstance(target, str):
-        return ShownRun.of(read_run(ledger, target), chosen.trace_url)
+        return shown_run_of(read_run(ledger, target), chosen.trace_url)
     return read_commit(ledger, target, chosen)
 
 

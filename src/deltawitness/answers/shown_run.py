@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
 
 from deltawitness.answers.rows import RunRow, TableVersion, WriteRow
 from deltawitness.answers.run_report import RunReport
 from deltawitness.answers.trace_links import trace_url
 
-__all__ = ["RunOutput", "RunProcess", "ShownRun", "TraceLink"]
+__all__ = ["RunOutput", "RunProcess", "ShownRun", "TraceLink", "shown_run_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,30 +101,29 @@ class ShownRun:
         """The operations that failed, oldest first."""
         return tuple(write for write in self.writes if write.result == "error")
 
-    @classmethod
-    def of(cls, report: RunReport, template: str | None) -> Self:
-        """Return the value of a report.
 
-        Args:
-            report: the rows of the ledger.
-            template: template of the links to traces; None for no links.
-        """
-        children = (row for rows in report.children.values() for row in rows)
-        return cls(
-            run=RunRow.of(report.run),
-            children=tuple(map(RunRow.of, children)),
-            total=report.total(),
-            writes=tuple(map(WriteRow.of, report.writes)),
-            outputs=tuple(
-                RunOutput(
-                    TableVersion(each["version"], each["name"], each["uri"], each["table_id"]),
-                    tuple(each["versions"]),
-                )
-                for each in report.outputs()
-            ),
-            processes=tuple(RunProcess(**row) for row in report.parts),
-            traces=tuple(
-                TraceLink(trace_id, trace_url(template, trace_id))
-                for trace_id in report.trace_ids()
-            ),
-        )
+def shown_run_of(report: RunReport, template: str | None) -> ShownRun:
+    """Return the value of a report.
+
+    Args:
+        report: the rows of the ledger.
+        template: template of the links to traces; None for no links.
+    """
+    children = (row for rows in report.children.values() for row in rows)
+    return ShownRun(
+        run=RunRow.of(report.run),
+        children=tuple(map(RunRow.of, children)),
+        total=report.total(),
+        writes=tuple(map(WriteRow.of, report.writes)),
+        outputs=tuple(
+            RunOutput(
+                TableVersion(each["version"], each["name"], each["uri"], each["table_id"]),
+                tuple(each["versions"]),
+            )
+            for each in report.outputs()
+        ),
+        processes=tuple(RunProcess(**row) for row in report.parts),
+        traces=tuple(
+            TraceLink(trace_id, trace_url(template, trace_id)) for trace_id in report.trace_ids()
+        ),
+    )
