@@ -75,6 +75,7 @@ LONGEST = (
     "session/test_statement_binding",
     "cache/test_verify",
     "session/test_session_handles",
+    "answers/test_histories",
     "cli/test_ledger_maintenance",
     "session/test_prepared_statements",
     "cli/test_bench",

@@ -12,6 +12,7 @@
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     ├── MissingExtraError       (ImportError)  a feature whose optional package is not installed
     ├── UnsupportedEngineError  (RuntimeError) versions of DataFusion and deltalake that do not fit
+    ├── LedgerLookupError       (LookupError)  a name or an id that the ledger lacks, or that means several
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 
 The warnings are :class:`RepeatedStatementWarning` and :class:`CommitKeyWarning`, both a `UserWarning`.
@@ -25,6 +26,7 @@ __all__ = [
     "CommitNotFoundError",
     "ConfigurationError",
     "DeltaWitnessError",
+    "LedgerLookupError",
     "MetadataKeyError",
     "MissingExtraError",
     "OnceError",
@@ -65,6 +67,10 @@ class RequirementError(DeltaWitnessError, RuntimeError):
 
 class CommitNotFoundError(DeltaWitnessError, LookupError):
     """The requested version is not in the table's log."""
+
+
+class LedgerLookupError(DeltaWitnessError, LookupError):
+    """A name or an id of a run or a table is unknown, or means several; the message lists candidates."""
 
 
 class OnceError(DeltaWitnessError, RuntimeError):

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns
+from deltawitness.run_commits import WithCommits
 from deltawitness.run_origin import NO_ORIGIN, RunOrigin
 from deltawitness.semconv import CacheScope, Env
 
@@ -19,7 +20,7 @@ RUN_ID_FORM = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
-class RunContext:
+class RunContext(WithCommits):
     """One execution of a job.
 
     Attributes:
@@ -53,9 +54,10 @@ class RunContext:
     has_default_job: bool = False
 
     def __post_init__(self) -> None:
-        """Accept the origin as a mapping, as which it is sent to other processes."""
+        """Accept the origin as a mapping, as which it is sent to other processes; hold the run's commits."""
         if isinstance(self.origin, Mapping):
             object.__setattr__(self, "origin", RunOrigin(**self.origin))
+        self.run_commits()
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make a child process belong to this run.

@@ -586,6 +586,8 @@ class Env(StrEnum):
     """Store the plan of each cache entry with it, for `verify`; plans have literals (`true`, `false`)."""
     REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"
     """Run a DML frame that has not run when `repr()` is called, as DataFusion does (`true`, `false`)."""
+    TRACE_URL = "DELTAWITNESS_TRACE_URL"
+    """Template of the links to traces that commands print: a URL with `{trace_id}`, optionally `{span_id}`."""
 
 
 class OtelEnv(StrEnum):

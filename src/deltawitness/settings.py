@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -167,6 +168,21 @@ def _options(text: str) -> dict[str, str]:
     raise ValueError(msg)
 
 
+_PLACEHOLDER = re.compile(r"\{[A-Za-z_]*\}")
+
+
+def _trace_url(text: str) -> str:
+    names = set(_PLACEHOLDER.findall(text))
+    is_url = text.startswith(("http://", "https://")) and not any(map(str.isspace, text))
+    if is_url and "{trace_id}" in names <= {"{trace_id}", "{span_id}"}:
+        return text
+    msg = (
+        "a URL with {trace_id}, and at most {span_id} besides, such as"
+        " https://tempo.example/trace/{trace_id}"
+    )
+    raise ValueError(msg)
+
+
 def _key(text: str) -> bytes:
     if text:
         return text.encode()
@@ -216,6 +232,7 @@ class Settings:
         detect_author: take the author from there (`DELTAWITNESS_DETECT_AUTHOR`).
         detect_git: read the commit of the main script's repository (`DELTAWITNESS_DETECT_GIT`).
         call_site: record the program's line of each write (`DELTAWITNESS_CALL_SITE`).
+        trace_url: template of the links to traces that commands print (`DELTAWITNESS_TRACE_URL`).
 
     Raises:
         ConfigurationError: a value is invalid; the message has the variable and the valid values.
@@ -267,6 +284,7 @@ class Settings:
     detect_author: bool = _setting(Env.DETECT_AUTHOR, _flag, False)  # noqa: FBT003 - the default
     detect_git: bool = _setting(Env.DETECT_GIT, _flag, True)  # noqa: FBT003 - the default
     call_site: bool = _setting(Env.CALL_SITE, _flag, True)  # noqa: FBT003 - the default
+    trace_url: str | None = _setting(Env.TRACE_URL, _trace_url, None)
 
     def __post_init__(self) -> None:
         """Validate values given in code by the rules for environment variables."""

@@ -77,10 +77,10 @@ def test_a_run_is_shown_with_the_runs_that_were_opened_in_it(here):
 
 def test_an_inner_run_is_shown_by_itself(here):
     """An inner run is shown with the attributes that the program gave it."""
-    shown = json_of("show", "middle")
+    shown = json_of("show", "run:middle")
     assert shown["total"]["writes"] == 3
     assert shown["run"]["attributes"] == [{"name": "shard", "value": "3"}]
-    text = invoke("show", "middle").stdout
+    text = invoke("show", "run:middle").stdout
     assert f"child of run {shown['run']['parent_run_id']}" in text
     assert "shard: 3" in text
 
@@ -106,7 +106,7 @@ def test_an_unambiguous_prefix_of_an_id_is_enough(here):
     """A prefix of no run or of several runs is an error in one line."""
     load = json_of("runs", "--job", "load")[0]["run_id"]
     assert json_of("show", load[:13])["run"]["run_id"] == load
-    assert error_of("show", "nothing") == "no run begins with nothing"
+    assert error_of("show", "nothing").startswith("no run begins with nothing, and no table has ")
     said = error_of("show", load[:4])
     assert said.startswith(f"3 runs begin with {load[:4]}: ")
     assert load in said

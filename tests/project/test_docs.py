@@ -467,13 +467,25 @@ def test_every_command_explains_itself(name):
 @pytest.mark.slow
 def test_the_transcript_is_what_the_console_shows():
     """The transcript is the output of the example, which repairs the ledger of a killed run."""
-    output = subprocess.run(
-        [sys.executable, ROOT / "examples/ledger_transcript.py"],
+    assert between("transcript") == f"```text\n{output_of('ledger_transcript.py')}```"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_the_answers_are_what_the_console_shows():
+    """The transcript is the output of the example, which asks about the writes of a program."""
+    shown = between("transcript", "answers")
+    assert shown == f"```text\n{output_of('answers_transcript.py')}```"
+
+
+def output_of(example):
+    """Return the output of a program in the folder of examples."""
+    return subprocess.run(
+        [sys.executable, ROOT / "examples" / example],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    assert between("transcript") == f"```text\n{output}```"
 
 
 def test_the_layers_on_the_page_are_those_of_the_contract():

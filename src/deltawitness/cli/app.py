@@ -17,11 +17,13 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.errors import errors_command
 from deltawitness.cli.info import info_command, version_line
 from deltawitness.cli.maintenance import drain_command, optimize_command, verify_command
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
-from deltawitness.cli.runs import runs_command, show_command
+from deltawitness.cli.runs import runs_command
+from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
 from deltawitness.cli.writes import writes_command
 
@@ -64,6 +66,7 @@ app.command(
 app.command("runs")(with_storage_options(runs_command))
 app.command("show")(with_storage_options(show_command))
 app.command("writes")(with_storage_options(writes_command))
+app.command("errors")(with_storage_options(errors_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))

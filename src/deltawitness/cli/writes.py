@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from deltawitness.answers.lists import WriteFilter, list_writes
+from deltawitness.answers.lookup import similar_run_ids
 from deltawitness.cli.console import JsonOption, console, print_json
 from deltawitness.cli.durations import SinceOption
 from deltawitness.cli.ledger_option import RootOption, exit_on_ledger_error, listed_ledger
-from deltawitness.cli.ledger_queries import list_writes, similar_run_ids
 from deltawitness.report.writes import print_writes
 from deltawitness.semconv import CacheResult
 
@@ -39,6 +40,18 @@ def writes_command(
     run: Annotated[
         str | None, typer.Option(help="Filter by run: its id, or an unambiguous prefix of it.")
     ] = None,
+    job: Annotated[str | None, typer.Option(help="Filter by job name.")] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Filter by the author of the run (DELTAWITNESS_AUTHOR), in any case."),
+    ] = None,
+    operation: Annotated[
+        str | None,
+        typer.Option(help="Filter by operation, such as DELETE or 'WRITE append', in any case."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=0, help="Filter by a version that the operation committed.")
+    ] = None,
     since: Annotated[dt.datetime | None, SinceOption] = None,
     result: Annotated[
         CacheResult | None,
@@ -53,9 +66,19 @@ def writes_command(
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
     """List operations on tables, newest first."""
+    chosen = WriteFilter(
+        table=table,
+        run=run,
+        job=job,
+        user=user,
+        operation=operation,
+        version=version,
+        result=result,
+        since=since,
+    )
     with exit_on_ledger_error(root, "read"):
         ledger = listed_ledger(root)
-        rows = list_writes(ledger, table=table, run=run, since=since, result=result, limit=limit)
+        rows = list_writes(ledger, chosen, limit=limit, prefix="--")
         similar = [] if as_json else similar_run_ids(ledger, rows)
     if as_json:
         print_json(rows)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from deltawitness.commit.log import CommitLog
 from deltawitness.commit.outcome import RawCommit, metrics_of, search_commits
-from deltawitness.semconv import RECEIPT_ID, Operation
+from deltawitness.events import CommitMetrics, Landed
+from deltawitness.semconv import RECEIPT_ID, CacheResult, ErrorType, Operation
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties
@@ -24,19 +25,48 @@ NO_TABLE = -1
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a write of rows has committed.
+    """What a write has committed.
+
+    Receipts of a `once` block have the first four attributes; :func:`deltawitness.receipts` and
+    :func:`deltawitness.last_commit` set all of them.
 
     Attributes:
-        version: version of the commit; None when the commit was not found.
+        version: version of the commit, the last of several; None without a commit, or if it was not found.
         rows: number of added rows; None when the commit does not report it.
         table_id: id of the table (:func:`deltawitness.table_id`); None where it is not needed.
         is_new: whether this write made the commit. False in a `once` block whose key had made it.
+        table: URI of the table in the form of the ledger, without credentials.
+        table_name: name of the table, as in telemetry.
+        operation: the engine's operation.
+        result: `write`, `noop` for a write that made no commit, or `error`.
+        versions: every version that the write committed.
+        files: number of added data files.
+        retries: attempts to commit after the first.
+        metrics: all counts of the write.
+        error_type: type of the error of a write that failed; None for any other write.
+        landed: whether the commit of a write that failed is in the log; None for any other write.
+        write_id: id of the write; also in the commit.
+        run_id: id of the run that the write belongs to.
+        traceparent: W3C trace context of the write's span; None without a trace.
     """
 
     version: int | None = None
     rows: int | None = None
     table_id: str | None = None
     is_new: bool = True
+    table: str | None = None
+    table_name: str | None = None
+    operation: Operation | None = None
+    result: CacheResult | None = None
+    versions: tuple[int, ...] = ()
+    files: int | None = None
+    retries: int | None = None
+    metrics: CommitMetrics | None = None
+    error_type: ErrorType | None = None
+    landed: Landed | None = None
+    write_id: str | None = None
+    run_id: str | None = None
+    traceparent: str | None = None
 
 
 def receipt_at(log: CommitLog, version: int) -> Receipt:

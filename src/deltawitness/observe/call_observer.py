@@ -26,6 +26,7 @@ from deltawitness.observe.call_result import (
     table_log,
 )
 from deltawitness.observe.in_flight import InFlightWrite
+from deltawitness.observe.receipts import record_receipt
 from deltawitness.observe.requirements import check_requirements
 from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache
 from deltawitness.observe.write_watch import record_write
@@ -286,6 +287,10 @@ class CallObserver:
             # the spool for lost.
             self._under_way.discard(write)
         self._has_written = True
+        try:
+            record_receipt(write, self.settings.landed_tail)
+        except Exception as error:  # noqa: BLE001 - the event is delivered without a receipt
+            report("receipt", error)
         self._submit(write)
 
     def _submit(self, write: InFlightWrite) -> None:

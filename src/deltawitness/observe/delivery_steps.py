@@ -83,6 +83,8 @@ class DeliverySteps:
         # First without I/O: reading the log may hang.
         write.event = minimal_event(write)
         write.event = complete_event(write, self._settings.landed_tail)
+        if write.receipt is not None:
+            write.receipt.complete(write, write.event)
 
     def _redact(self, write: InFlightWrite) -> None:
         if write.event is not None:

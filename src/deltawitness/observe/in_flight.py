@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         WriteIntent,
     )
     from deltawitness.ledger.spool.writer import Segment
+    from deltawitness.observe.receipts import PendingReceipt
     from deltawitness.observe.write_template import WriteTemplate
     from deltawitness.run_context import RunContext
 
@@ -67,6 +68,7 @@ class InFlightWrite:
         segment: the spool segment with its provisional record, if it was written.
         event: the finished event.
         redacted: `event` after redaction, safe to export.
+        receipt: makes the receipt of the write for the program; None before the write has ended.
     """
 
     seam: WriteSeam | None = None
@@ -100,3 +102,4 @@ class InFlightWrite:
     segment: Segment | None = None
     event: WriteEvent | None = None
     redacted: WriteEvent | None = None
+    receipt: PendingReceipt | None = None

@@ -11,6 +11,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
 from deltawitness.app_transactions import BlockState, active_block, use_block
+from deltawitness.observe.receipts import ReceiptBlock, active_receipts, use_receipts
 from deltawitness.observe.write_context import (
     WriteContext,
     current_write_context,
@@ -30,12 +31,14 @@ class CallerContext:
         write_context: the active call of a session; None outside such a call.
         trace: OpenTelemetry's context.
         once: the `once` block. Its writes raise OnceError in another thread.
+        receipts: the innermost open `receipts()` block; None outside of any.
     """
 
     ambient: Ambient
     write_context: WriteContext | None
     trace: Context
     once: BlockState | None = None
+    receipts: ReceiptBlock | None = None
 
     @classmethod
     def current(cls) -> Self:
@@ -45,6 +48,7 @@ class CallerContext:
             current_write_context(),
             otel_context.get_current(),
             active_block(),
+            active_receipts(),
         )
 
     @property
@@ -55,6 +59,7 @@ class CallerContext:
             and self.write_context is None
             and not self.trace
             and self.once is None
+            and self.receipts is None
         )
 
     def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,6 +80,7 @@ class CallerContext:
                 self.ambient.active(),
                 use_write_context(self.write_context),
                 use_block(self.once),
+                use_receipts(self.receipts),
             ):
                 yield
         finally:

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from deltawitness.events import Landed
 from deltawitness.events_file import EventLine
-from deltawitness.report.format import operation, text, timestamp
+from deltawitness.report.format import operation, short_ids, text, timestamp
 from deltawitness.report.tables import Column, print_line, print_table
 
-__all__ = ["failed_rows", "landed_text", "print_failed"]
+__all__ = ["failed_rows", "landed_text", "print_errors", "print_failed"]
 
 Row = Mapping[str, Any]
 
@@ -82,18 +82,53 @@ def print_failed(console: Console, rows: Sequence[Row], run_id: str) -> None:
         run_id: id of the run, for the command that lists the rest.
     """
     print_line(console, "failed:")
-    cells = [
-        [
-            timestamp(row["event_time"]),
-            text(row["table_name"]),
-            operation(row["operation"], row["mode"]),
-            text(row["error_type"]),
-            landed_text(row["landed"], row["versions"]),
-            text(row["error_message"] or row["exception_type"]),
-        ]
-        for row in rows[:FAILED_SHOWN]
-    ]
-    print_table(console, _COLUMNS, cells)
+    print_table(
+        console,
+        _COLUMNS,
+        [[timestamp(row["event_time"]), *_error_cells(row)] for row in rows[:FAILED_SHOWN]],
+    )
     more = len(rows) - FAILED_SHOWN
     if more > 0:
         print_line(console, f"{more} more: deltawitness writes --run {run_id} --result error")
+
+
+def _error_cells(row: Row) -> list[str]:
+    return [
+        text(row["table_name"]) or text(row.get("table_id"))[:8],
+        operation(row["operation"], row["mode"]),
+        text(row["error_type"]),
+        landed_text(row["landed"], row["versions"]),
+        text(row["error_message"] or row["exception_type"]),
+    ]
+
+
+_ERROR_COLUMNS = (
+    _COLUMNS[0],
+    Column("job", wrap_at=8),
+    Column("run"),
+    *_COLUMNS[1:],
+)
+
+
+def print_errors(console: Console, rows: Sequence[Row], similar_ids: Iterable[str] = ()) -> None:
+    """Print a line for each failed operation, with its job and its run.
+
+    Args:
+        console: the console to print on.
+        rows: rows of the inventory.
+        similar_ids: ids of other runs, from which the shortened ids have to differ.
+    """
+    if not rows:
+        console.print("no failed operations", highlight=False)
+        return
+    ids = short_ids((row["run_id"] for row in rows), similar_ids)
+    cells = [
+        [
+            timestamp(row["event_time"]),
+            text(row["job"]),
+            ids.get(row["run_id"], ""),
+            *_error_cells(row),
+        ]
+        for row in rows
+    ]
+    print_table(console, _ERROR_COLUMNS, cells)

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from deltawitness.answers.trace_links import trace_url
 from deltawitness.report.failures import print_failed
 from deltawitness.report.format import number, seconds, short_ids, text, timestamp
-from deltawitness.report.summary import RunSummary, print_summary_table
+from deltawitness.report.summary import print_summary_table, summary_of_rows
 from deltawitness.report.tables import Column, print_line, print_table
+from deltawitness.report.writes import print_run_writes
 
 __all__ = ["print_run", "print_runs"]
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from deltawitness.answers.run_report import RunReport
+
 Row = Mapping[str, Any]
-
-
-class RunReportView(Protocol):
-    """The printed part of :class:`deltawitness.cli.ledger_queries.RunReport`."""
-
-    run: dict[str, Any]
-    children: dict[str, list[dict[str, Any]]]
-    summary: RunSummary
-    failed: list[dict[str, Any]]
-
-    def total(self) -> dict[str, int]:
-        """Return the counts, summed over the run and its child runs."""
 
 
 _COUNTS = ("writes", "hits", "misses", "noops", "errors")
@@ -75,21 +67,76 @@ def _duration(row: Row) -> float | None:
     return None if start is None or end is None else (end - start).total_seconds()
 
 
-def print_run(console: Console, report: RunReportView) -> None:
-    """Print the report of one run: its operations, its end, its child runs and its failed operations."""
+def print_run(console: Console, report: RunReport, template: str | None = None) -> None:
+    """Print the report of one run: operations, end, origin, processes, child runs, outputs and failures.
+
+    Args:
+        console: the console to print on.
+        report: the report.
+        template: template of the links to traces; None for no links.
+    """
     run = report.run
     print_line(console, f"run {run['run_id']}  job {run['job']}")
-    print_summary_table(console, report.summary)
-    for line in _details(run):
+    print_summary_table(console, summary_of_rows(run["run_id"], run["job"], report.operations))
+    for line in (*_details(run), *_output_lines(report), *_trace_lines(report, template)):
         print_line(console, line)
+    if len(report.parts) > 1:
+        _print_processes(console, report.parts)
     if report.children:
         ids = short_ids(row["run_id"] for rows in report.children.values() for row in rows)
         total = _counts_text(report.total())
         print_line(console, f"{_title(run)}  {_counts_text(run)}; with its child runs {total}")
         for line in _tree_lines(report, run["run_id"], ids):
             print_line(console, line)
+    if report.writes:
+        print_run_writes(console, report.writes, run["run_id"])
     if report.failed:
         print_failed(console, report.failed, run["run_id"])
+
+
+OUTPUTS_SHOWN = 20
+"""Maximum number of tables that are printed of a run."""
+
+TRACES_SHOWN = 3
+"""Maximum number of links to traces that are printed of a run."""
+
+
+def _output_lines(report: RunReport) -> list[str]:
+    outputs = [f"{each['name'] or each['uri']}@{each['version']}" for each in report.outputs()]
+    if not outputs:
+        return []
+    more = f", and {len(outputs) - OUTPUTS_SHOWN} more" if len(outputs) > OUTPUTS_SHOWN else ""
+    return [f"outputs: {', '.join(outputs[:OUTPUTS_SHOWN])}{more}"]
+
+
+def _trace_lines(report: RunReport, template: str | None) -> list[str]:
+    links = [trace_url(template, trace_id) for trace_id in report.trace_ids()[:TRACES_SHOWN]]
+    return [f"trace: {link}" for link in links if link is not None]
+
+
+_PROCESS_COLUMNS = (
+    Column("host", wrap_at=8),
+    Column("pid", is_number=True),
+    Column("status"),
+    Column("started", wrap_at=10, splits_words=False),
+    *(Column(name, is_number=True) for name in ("seconds", "writes", "noops", "errors", "rows +")),
+)
+
+
+def _print_processes(console: Console, parts: Sequence[Row]) -> None:
+    print_line(console, f"{len(parts)} processes:")
+    cells = [
+        [
+            text(part["host"]),
+            text(part["pid"]),
+            text(part["status"]),
+            timestamp(part["start_time"]),
+            seconds(_duration(part)),
+            *(number(part[name]) for name in ("writes", "noops", "errors", "rows_added")),
+        ]
+        for part in parts
+    ]
+    print_table(console, _PROCESS_COLUMNS, cells)
 
 
 def _details(run: Row) -> list[str]:
@@ -149,7 +196,7 @@ def _counts_text(counts: Row) -> str:
 
 
 def _tree_lines(
-    report: RunReportView, run_id: str, ids: Mapping[str, str], indent: str = ""
+    report: RunReport, run_id: str, ids: Mapping[str, str], indent: str = ""
 ) -> Iterator[str]:
     children = report.children.get(run_id, [])
     for position, child in enumerate(children, start=1):

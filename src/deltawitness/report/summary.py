@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.tree import Tree
 
+from deltawitness.events import METRIC_MEANINGS
 from deltawitness.events_file import EventLine
 from deltawitness.report.failures import print_failed
 from deltawitness.report.format import count_of, number, operation, size
@@ -23,6 +24,7 @@ __all__ = [
     "print_trace",
     "summarize",
     "summary_lines",
+    "summary_of_rows",
 ]
 
 _NANOSECONDS = 1e9
@@ -127,6 +129,33 @@ def summarize(run_id: str, job: str, events: Iterable[EventLine]) -> RunSummary:
         if event.trace_id is not None:
             traces[event.trace_id] = None
     return RunSummary(run_id, job, dict(lines), total, len(tables), list(traces))
+
+
+def summary_of_rows(run_id: str, job: str, rows: Iterable[Mapping[str, Any]]) -> RunSummary:
+    """Return the summary of a run from counts of the ledger.
+
+    Args:
+        run_id: id of the run.
+        job: name of its job.
+        rows: :attr:`deltawitness.answers.run_report.RunReport.operations`.
+    """
+    lines: dict[tuple[str, str, str], SummaryLine] = {}
+    total = SummaryLine()
+    for row in rows:
+        line = _line_of_row(row)
+        name = row["table_name"] or (row["table_id"] or "?")[:8]
+        key = (row["table_id"] or name, name, row["operation"])
+        lines.setdefault(key, SummaryLine()).join(line)
+        total.join(line)
+    return RunSummary(run_id, job, lines, total, len({table for table, _, _ in lines}), [])
+
+
+def _line_of_row(row: Mapping[str, Any]) -> SummaryLine:
+    line = SummaryLine(row["operations"], row["errors"], (row["milliseconds"] or 0.0) / 1000)
+    if row["mode"] is not None:
+        line.modes[row["mode"]] = None
+    line.metrics.update({name: row[name] for name in METRIC_MEANINGS if row.get(name)})
+    return line
 
 
 def print_summary(

@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from deltawitness.report.format import operation, rows, seconds, short_ids, text, timestamp
-from deltawitness.report.tables import Column, print_table
+from deltawitness.report.tables import Column, print_line, print_table
 
-__all__ = ["print_writes"]
+__all__ = ["print_run_writes", "print_writes"]
 
 Row = Mapping[str, Any]
 
@@ -65,3 +65,25 @@ def _result(row: Row) -> str:
     """Return the result as `--result` accepts it, followed by the error type or the reason."""
     why = row["error_type"] or row["reason"]
     return text(row["result"]) + (f": {why}" if why else "")
+
+
+WRITES_SHOWN = 20
+"""Maximum number of operations that are printed of a run."""
+
+
+def print_run_writes(console: Console, operations: Sequence[Row], run_id: str) -> None:
+    """Print a line for each operation of a run and its child runs, up to `WRITES_SHOWN`.
+
+    Args:
+        console: the console to print on.
+        operations: rows of the inventory, oldest first.
+        run_id: id of the run, for the command that lists the rest.
+    """
+    print_line(console, "operations:")
+    shown = operations[:WRITES_SHOWN]
+    others = {row["run_id"] for row in shown} - {run_id}
+    ids = short_ids(others, [run_id])
+    print_table(console, _COLUMNS, [_cells(row, ids) for row in shown])
+    more = len(operations) - WRITES_SHOWN
+    if more > 0:
+        print_line(console, f"{more} more: deltawitness writes --run {run_id}")

@@ -119,6 +119,10 @@ class LedgerListing:
         """
         return any(opened is not None for opened in self._opened.values())
 
+    def has(self, table: LedgerTable) -> bool:
+        """Return whether a table is there; errors as in `exists`."""
+        return self._opened[table] is not None
+
     @cached_property
     def _opened(self) -> dict[LedgerTable, DeltaTable | None]:
         return {table: self.root.open_table(table) for table in self.tables}

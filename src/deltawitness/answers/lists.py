@@ -1,0 +1,143 @@
+"""List runs, operations and failed operations of the ledger, as dictionaries of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from deltawitness.answers.lookup import find_run_id, table_condition
+from deltawitness.answers.predicates import (
+    NEWEST_RUNS,
+    NEWEST_WRITES,
+    equal,
+    has_operation,
+    has_version,
+    is_since,
+)
+from deltawitness.ledger.tables.listing import LedgerListing, Row
+from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.ledger.tables.schema import INVENTORY, RUNS
+from deltawitness.semconv import CacheResult
+
+__all__ = ["WriteFilter", "list_runs", "list_writes", "rows_of_runs"]
+
+
+def list_runs(
+    ledger: LedgerListing,
+    *,
+    job: str | None = None,
+    status: str | None = None,
+    since: datetime | None = None,
+    limit: int | None = None,
+) -> list[Row]:
+    """Return finished runs, newest first.
+
+    Args:
+        ledger: the ledger to query.
+        job: skips other jobs.
+        status: skips runs with another status.
+        since: skips runs that started earlier.
+        limit: maximum number of rows.
+    """
+    conditions = [*equal("job", job), *equal("status", status), *is_since("start_time", since)]
+    return rows_of_runs(ledger, conditions, order=NEWEST_RUNS, limit=limit)
+
+
+def rows_of_runs(
+    ledger: LedgerListing, conditions: Iterable[str], *, order: str, limit: int | None = None
+) -> list[Row]:
+    """Return rows of runs.
+
+    First their ids are found, then their rows: a query of all columns would sum the columns of all runs.
+
+    Args:
+        ledger: the ledger to query.
+        conditions: SQL predicates that all hold.
+        order: the ORDER BY clause.
+        limit: maximum number of rows.
+    """
+    where = " AND ".join(f"({condition})" for condition in conditions) or "true"
+    end = "" if limit is None else f" LIMIT {limit}"
+    found = ledger.query(f"SELECT run_id FROM runs WHERE {where} ORDER BY {order}{end}")  # noqa: S608 - quoted
+    if not found:
+        return []
+    return ledger.rows(RUNS, [is_in("run_id", (row["run_id"] for row in found))], order=order)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteFilter:
+    """Selects operations; None selects all.
+
+    Attributes:
+        table: the table's name, id (or an unambiguous prefix of it) or location.
+        run: the id of the run, or an unambiguous prefix of it.
+        job: name of the job.
+        user: the author of the run, in any case.
+        operation: the operation, as a log, a listing or the cache names it, in any case.
+        version: a version that the operation has committed.
+        result: the result.
+        since: time before which operations are skipped.
+    """
+
+    table: str | None = None
+    run: str | None = None
+    job: str | None = None
+    user: str | None = None
+    operation: str | None = None
+    version: int | None = None
+    result: CacheResult | None = None
+    since: datetime | None = None
+
+    def conditions(self, ledger: LedgerListing, prefix: str = "") -> list[str]:
+        """Return the SQL predicates.
+
+        Args:
+            ledger: the ledger in which names are looked up.
+            prefix: precedes the name of an argument in error messages, such as `--`.
+
+        Raises:
+            LedgerLookupError: the ledger has no such table or run, or several.
+        """
+        run_id = None if self.run is None else find_run_id(ledger, self.run, f"{prefix}run: ")
+        return [
+            *is_since("event_time", self.since),
+            *equal("result", None if self.result is None else self.result.value),
+            *equal("run_id", run_id),
+            *equal("job", self.job),
+            *([] if self.operation is None else [has_operation(self.operation)]),
+            *([] if self.version is None else [_has_version(ledger, self.version)]),
+            *([] if self.user is None else [_is_of_author(self.user)]),
+            *(
+                []
+                if self.table is None
+                else [table_condition(ledger, self.table, f"{prefix}table: ")]
+            ),
+        ]
+
+
+def _has_version(ledger: LedgerListing, version: int) -> str:
+    return has_version(version) if ledger.has(INVENTORY) else "false"
+
+
+def _is_of_author(user: str) -> str:
+    author = f"lower(author) = lower({quote_literal(user)})"
+    return f"run_id IN (SELECT run_id FROM run_parts WHERE {author})"  # noqa: S608 - quoted
+
+
+def list_writes(
+    ledger: LedgerListing, chosen: WriteFilter, *, limit: int | None = None, prefix: str = ""
+) -> list[Row]:
+    """Return operations, newest first.
+
+    Args:
+        ledger: the ledger to query.
+        chosen: selects the operations.
+        limit: maximum number of rows.
+        prefix: precedes the name of an argument in error messages, such as `--`.
+
+    Raises:
+        LedgerLookupError: the ledger has no such table or run, or several.
+    """
+    conditions = chosen.conditions(ledger, prefix)
+    return ledger.rows(INVENTORY, conditions, order=NEWEST_WRITES, limit=limit)

@@ -1,0 +1,282 @@
+"""Look up the run or the table that a name of a caller means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from deltawitness.answers.predicates import begins_with
+from deltawitness.commit.log import open_log
+from deltawitness.exceptions import LedgerLookupError
+from deltawitness.ledger.tables.listing import LedgerListing, Row
+from deltawitness.ledger.tables.literals import is_in, quote_literal
+from deltawitness.locations import canonical_uri, is_uri, last_segment, local_path
+from deltawitness.run_context import RUN_ID_FORM
+
+__all__ = [
+    "NamedTable",
+    "find_run_id",
+    "find_target",
+    "run_ids_beginning_with",
+    "similar_run_ids",
+    "table_condition",
+]
+
+_SHOWN = 5
+"""Maximum number of ids or names that an error message lists."""
+
+_VERSIONED = re.compile(r"(.+)@(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTable:
+    """The table that a caller means.
+
+    Attributes:
+        uri: its canonical location.
+        location: the location as the caller spelled it, if it is one; else the same as `uri`.
+        version: the version that the caller names; None for the last one.
+        name: its name in the ledger, else the last segment of its location.
+    """
+
+    uri: str
+    location: str
+    version: int | None
+    name: str
+
+
+def find_target(ledger: LedgerListing, text: str) -> NamedTable | str:
+    """Return the table or the id of the run that a text means.
+
+    A text is the id of a run or a prefix of it, or the name, id (or a prefix of it), path or URI of a
+    table, which `@VERSION` may follow. A complete id or name of a kind takes precedence over prefixes of
+    this kind. `run:` or `table:` before it selects one of the two kinds.
+
+    Args:
+        ledger: the ledger to query; it may have no tables.
+        text: the text.
+
+    Raises:
+        LedgerLookupError: it means nothing, or several runs or tables; the message lists them.
+        OSError: the ledger's storage cannot be read.
+    """
+    kind, separator, rest = text.partition(":")
+    is_chosen = separator != "" and kind in {"run", "table"} and rest[:2] != "//"
+    name = rest if is_chosen else text
+    runs = [] if is_chosen and kind == "table" else _runs_named(ledger, name)
+    tables = _Tables() if is_chosen and kind == "run" else _tables_named(ledger, name)
+    if runs and (tables.exact or (tables.by_prefix and name not in runs)):
+        msg = f"{name} names a run and a table: use run:{name} or table:{name}"
+        raise LedgerLookupError(msg)
+    if runs:
+        return _the_run(runs, name, "")
+    if tables.exact or tables.by_prefix:
+        return tables.the_one(name)
+    raise _unknown(ledger, name, kind if is_chosen else None)
+
+
+def _unknown(ledger: LedgerListing, name: str, kind: str | None) -> LedgerLookupError:
+    parts = [] if kind == "table" else [f"no run begins with {name}"]
+    if kind != "run":
+        parts.append(f"no table has the name, id or location {name}")
+    known = _last_written_tables(ledger) if kind != "run" and ledger.exists() else ""
+    return LedgerLookupError(", and ".join(parts) + known)
+
+
+# --- runs --------------------------------------------------------------------------------------------
+
+
+def find_run_id(ledger: LedgerListing, prefix: str, option: str = "") -> str:
+    """Return the id of the run that a text identifies.
+
+    Args:
+        ledger: the ledger to query.
+        prefix: the id, or an unambiguous prefix of it; an id that is also a prefix of others wins.
+        option: starts the error message with the name of the option.
+
+    Raises:
+        LedgerLookupError: the ledger has no such run, or the prefix is that of several.
+    """
+    found = run_ids_beginning_with(ledger, prefix)
+    if not found:
+        msg = f"{option}no run begins with {prefix}"
+        raise LedgerLookupError(msg)
+    return _the_run(found, prefix, option)
+
+
+def _the_run(found: list[str], prefix: str, option: str) -> str:
+    if prefix in found:
+        return prefix
+    if len(found) > 1:
+        more = "" if len(found) <= _SHOWN else ", ..."
+        msg = f"{option}{len(found)} runs begin with {prefix}: {', '.join(found[:_SHOWN])}{more}"
+        raise LedgerLookupError(msg)
+    return found[0]
+
+
+def run_ids_beginning_with(ledger: LedgerListing, prefix: str) -> list[str]:
+    """Return the ids of all runs that begin with a text, in order."""
+    return _run_ids(ledger, begins_with("run_id", prefix))
+
+
+def similar_run_ids(ledger: LedgerListing, rows: Iterable[Row]) -> list[str]:
+    """Return the ids of all runs that share their first 13 characters with a run of some rows.
+
+    A shortened id must differ from them.
+
+    Args:
+        ledger: the ledger to query.
+        rows: rows of runs or of operations.
+    """
+    starts = sorted({row["run_id"][:13] for row in rows if row["run_id"]})
+    if not starts:
+        return []
+    # The range lets the engine skip files; the ids of a page of a listing are near each other.
+    within = begins_with("run_id", starts[0], starts[-1])
+    return _run_ids(ledger, f"{within} AND {is_in('substr(run_id, 1, 13)', starts)}")
+
+
+def _run_ids(ledger: LedgerListing, condition: str) -> list[str]:
+    rows = ledger.query(
+        f"SELECT run_id FROM run_parts WHERE {condition}"  # noqa: S608 - of quoted literals
+        f" UNION SELECT run_id FROM inventory WHERE {condition}"
+    )
+    return sorted(row["run_id"] for row in rows)
+
+
+def _runs_named(ledger: LedgerListing, name: str) -> list[str]:
+    return run_ids_beginning_with(ledger, name) if RUN_ID_FORM.fullmatch(name) else []
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The tables that a text names, by location.
+
+    Attributes:
+        exact: those whose name, id or location it is.
+        by_prefix: those whose id begins with it.
+    """
+
+    exact: Mapping[str, NamedTable] = field(default_factory=dict)
+    by_prefix: Mapping[str, NamedTable] = field(default_factory=dict)
+
+    def the_one(self, name: str) -> NamedTable:
+        """Return the only table; one that is named exactly takes precedence.
+
+        Args:
+            name: the text, for the error message.
+
+        Raises:
+            LedgerLookupError: there are several.
+        """
+        found = self.exact or self.by_prefix
+        if len(found) > 1:
+            places = sorted(found)
+            more = "" if len(places) <= _SHOWN else ", ..."
+            msg = f"{len(places)} tables are named {name}: {', '.join(places[:_SHOWN])}{more}"
+            raise LedgerLookupError(msg)
+        return next(iter(found.values()))
+
+
+def _tables_named(ledger: LedgerListing, text: str) -> _Tables:
+    """Return the tables that a text names; without a version, if there are any, else with the one in it."""
+    match = _VERSIONED.fullmatch(text)
+    found = _tables_at(ledger, text, text, None, is_versioned=match is not None)
+    if match is None or found.exact:
+        return found
+    return _tables_at(ledger, text, match[1], int(match[2]), is_versioned=False)
+
+
+def _tables_at(
+    ledger: LedgerListing, text: str, name: str, version: int | None, *, is_versioned: bool
+) -> _Tables:
+    """Return the tables with a name.
+
+    Args:
+        ledger: the ledger to query.
+        text: the text of the caller.
+        name: the name in it.
+        version: the version in it.
+        is_versioned: the text may end with a version, so it is a location only if a table is there.
+    """
+    uri = canonical_uri(name)
+    rows = _rows_of_tables(ledger, name, uri) if name else []
+    exact: dict[str, NamedTable] = {}
+    by_prefix: dict[str, NamedTable] = {}
+    for row in rows:
+        place = row["table_uri"]
+        is_exact = name in {row["table_name"], row["table_id"]} or place == uri
+        location = name if place == uri else place
+        shown = row["table_name"] or last_segment(place) or name
+        named = NamedTable(place, location, version, shown)
+        (exact if is_exact else by_prefix).setdefault(place, named)
+    if uri not in exact and _is_location(name, is_versioned=is_versioned):
+        exact[uri] = NamedTable(uri, name, version, last_segment(uri) or text)
+    return _Tables(exact, by_prefix)
+
+
+def _rows_of_tables(ledger: LedgerListing, name: str, uri: str) -> list[Row]:
+    literal = quote_literal(name)
+    return ledger.query(
+        "SELECT table_uri, table_id, table_name, max(event_time) AS last FROM inventory"  # noqa: S608 - quoted
+        f" WHERE table_uri IS NOT NULL AND (table_name = {literal}"
+        f" OR table_uri = {quote_literal(uri)} OR ({begins_with('table_id', name)}))"
+        " GROUP BY table_uri, table_id, table_name ORDER BY last DESC"
+    )
+
+
+def _is_location(name: str, *, is_versioned: bool) -> bool:
+    """Return whether a text is the location of a table: a path with a log, or any URI."""
+    if not name:
+        return False
+    if local_path(name) is None:
+        return is_uri(name) and not is_versioned
+    return bool(open_log(name).versions())
+
+
+def table_condition(ledger: LedgerListing, table: str, option: str = "") -> str:
+    """Return the predicate for the rows of a table.
+
+    Args:
+        ledger: the ledger to query.
+        table: the table's name, id (or an unambiguous prefix of it), path or URI.
+        option: starts the error message with the name of the option.
+
+    Raises:
+        LedgerLookupError: no row of the ledger is of such a table, or the prefix is that of several ids.
+    """
+    exact = (
+        f"table_name = {quote_literal(table)} OR table_id = {quote_literal(table)}"
+        f" OR table_uri = {quote_literal(canonical_uri(table))}"
+    )
+    if ledger.query(f"SELECT 1 AS one FROM inventory WHERE {exact} LIMIT 1"):  # noqa: S608 - quoted
+        return exact
+    rows = ledger.query(
+        f"SELECT DISTINCT table_id FROM inventory WHERE {begins_with('table_id', table)}"  # noqa: S608 - quoted
+    )
+    if len(rows) == 1 and table:
+        return f"table_id = {quote_literal(rows[0]['table_id'])}"
+    if len(rows) > 1 and table:
+        ids = sorted(row["table_id"] for row in rows)
+        more = ", ..." if len(ids) > _SHOWN else ""
+        msg = (
+            f"{option}{len(ids)} table ids begin with {table}: give more of the id"
+            f" ({', '.join(ids[:_SHOWN])}{more})"
+        )
+        raise LedgerLookupError(msg)
+    msg = f"{option}the ledger has no table {table!r}{_last_written_tables(ledger)}"
+    raise LedgerLookupError(msg)
+
+
+def _last_written_tables(ledger: LedgerListing) -> str:
+    rows = ledger.query(
+        "SELECT table_name, max(event_time) AS last FROM inventory"
+        " WHERE table_name IS NOT NULL GROUP BY table_name ORDER BY last DESC"
+    )
+    names = [row["table_name"] for row in rows]
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f"; it has {', '.join(names[:_SHOWN])}{more}" if names else ""
