@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deltawitness.cache.fingerprint.model import Fingerprint
-from deltawitness.commit.log import open_log, reuse_reads
+from deltawitness.commit.log import open_log, read_commits, reuse_reads, start_reads
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id
@@ -271,22 +271,36 @@ class Entries:
         log = open_log(self.uri_of(scope, name), self.storage_options)
         return log.read(0 if before is None else before.newest + 1) is not None
 
-    def _unchanged(self, scope: CacheScope, name: str) -> Entry | None:
-        """Return a remote entry that was read before if its table has not changed since: two requests.
+    def start_check(self, scope: CacheScope, name: str) -> None:
+        """Start the requests with which the next :meth:`read` checks a remote entry that was read before.
 
-        Its table must have no later commit, and the newest commit must have the same content.
+        It does nothing outside of a block of :func:`~deltawitness.commit.early_reads.early_reads`.
+
+        Args:
+            scope: view, dataset, artifact or metadata.
+            name: name of the entry.
+        """
+        known = self._known.get((scope, name))
+        if known is not None:
+            log = open_log(known.entry.uri, self.storage_options)
+            start_reads(log, (known.entry.newest, known.entry.newest + 1))
+
+    def _unchanged(self, scope: CacheScope, name: str) -> Entry | None:
+        """Return a remote entry that was read before if its table has not changed since.
+
+        Its table must have no later commit, and the newest commit must have the same content: two
+        requests at the same time.
         """
         known = self._known.get((scope, name))
         if known is None:
             return None
+        log, newest = open_log(known.entry.uri, self.storage_options), known.entry.newest
         try:
-            if self.has_changed(scope, name, known.entry):
-                return None
-            content = open_log(known.entry.uri, self.storage_options).read(known.entry.newest)
+            content, later = read_commits(log, (newest, newest + 1))
         except OSError:
             return None  # reading the table raises the error that the caller expects
         is_same = content is not None and hashlib.sha256(content).digest() == known.digest
-        return known.entry if is_same else None
+        return known.entry if is_same and later is None else None
 
     def _remember(self, scope: CacheScope, name: str, entry: Entry | None) -> None:
         """Keep a remote entry in memory for the next read."""

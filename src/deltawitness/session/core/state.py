@@ -498,6 +498,17 @@ class Session:
                 table = DeltaTable(entry.uri, storage_options=options)  # noqa: PLW2901 - raises the engine's own error
             yield table
 
+    def start_refresh(self, entries: Iterable[Registered]) -> None:
+        """Start the requests of :meth:`refresh` for some tables, in a block of `early_reads`.
+
+        Args:
+            entries: the registered tables.
+        """
+        for entry in entries:
+            if not entry.fixed:
+                options = None if entry.storage_options is None else dict(entry.storage_options)
+                self.handles.start_check(entry.uri, options)
+
     def refresh(self, ctx: SessionContext, parts: tuple[str, ...] | None) -> None:
         """Serve the newest version of one table, or of all of them.
 
