@@ -38,6 +38,7 @@ from deltawitness.locations import local_path
 from deltawitness.redaction import key_hash, redact_label, redact_text
 from deltawitness.run import cache_context
 from deltawitness.semconv import (
+    CACHE_HIT_SOURCE,
     CACHE_KEY,
     CACHE_MISS_REASON,
     DELTA_TABLE_VERSION,
@@ -173,7 +174,7 @@ class ReadThroughCache:
                 details=details,
             ) as (_, set_result),
         ):
-            found = self.lookup(definition, diagnose=True)
+            found = self._with_copy(definition, self.lookup(definition, diagnose=True))
             set_result(CacheResult.HIT if found.is_hit else CacheResult.MISS)
             columns["reason"] = found.text or None
             details.update(_found_details(found))
@@ -183,7 +184,16 @@ class ReadThroughCache:
                 columns["version"] = found.entry.version
             if found.is_hit and found.entry is not None:
                 columns["rows_served"] = found.entry.rows
+                if self._entries.has_copies:
+                    is_copy = found.entry.copy is not None
+                    details[CACHE_HIT_SOURCE] = "copy" if is_copy else "table"
         return found
+
+    def _with_copy(self, definition: EntryDefinition, found: Lookup) -> Lookup:
+        """Return a hit with the local copy from which it is served, if copies are on."""
+        if found.entry is None or not found.is_hit or not definition.is_registered:
+            return found
+        return replace(found, entry=self._entries.with_copy(found.entry))
 
     def lookup(self, definition: EntryDefinition, *, diagnose: bool = False) -> Lookup:
         """Plan an entry, and compare its fingerprint with the stored one.
