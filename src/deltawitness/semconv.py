@@ -587,7 +587,9 @@ class Env(StrEnum):
     KEEP_PLANS = "DELTAWITNESS_KEEP_PLANS"
     """Store the plan of each cache entry with it, for `verify`; plans have literals (`true`, `false`)."""
     CACHE_COPIES = "DELTAWITNESS_CACHE_COPIES"
+    """Local folder for copies of [cache entries on an object store](cache.md#object-storage)."""
     CACHE_COPIES_BYTES = "DELTAWITNESS_CACHE_COPIES_BYTES"
+    """Maximum bytes of these copies; the least recently used ones are removed."""
     REPR_RUNS_DML = "DELTAWITNESS_REPR_RUNS_DML"
     """Run a DML frame that has not run when `repr()` is called, as DataFusion does (`true`, `false`)."""
 

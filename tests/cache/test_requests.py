@@ -113,8 +113,8 @@ def test_a_miss_takes_few_requests_beyond_the_write(open_cache, requests, server
     """A miss costs what its parts cost: reading the rows, the bare write, and the checks of the cache."""
     _, cache = open_cache()
     first = requests(lambda: cache.view("v", QUERY))
-    assert without_data(first) <= 25
-    for bound in (22, 21):
+    assert without_data(first) <= 24
+    for bound in (18, 18):
         overwrite(server, table)
         again = requests(lambda: cache.view("v", QUERY))
         assert without_data(again) <= bound

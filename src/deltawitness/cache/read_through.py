@@ -253,6 +253,8 @@ class ReadThroughCache:
         if plan is not None and local_path(uri) is None:
             properties = {**definition.properties, PLAN: plan.name}
             definition = replace(definition, properties=properties)
+            if found.entry is None:  # its folder may have been deleted, with its plans
+                self._stored_plans.discard((uri, plan.name))
         try:
             with context, self._write_span(definition, details):
                 is_damaged = any(reason.kind is Miss.DAMAGED for reason in found.reasons)
