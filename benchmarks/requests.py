@@ -93,10 +93,11 @@ def count_cache(counter: Counter, options: dict[str, str], folder: str) -> None:
             "s3://lake/t", pa.table({"x": [1, 2]}), mode="overwrite", storage_options=options
         )
 
-    def session() -> Act:
+    def session(copies: str | None = None) -> Act:
         ctx = ObservedSessionContext()
         ctx.register_delta("t", "s3://lake/t", storage_options=options)
-        cache = DeltaCache(ctx, "s3://lake/cache", options, settings=Settings(spool_dir=folder))
+        settings = Settings(spool_dir=folder, cache_copies=copies)
+        cache = DeltaCache(ctx, "s3://lake/cache", options, settings=settings)
         return lambda: cache.view("v", "SELECT sum(x) AS s FROM t")
 
     overwrite()
@@ -109,6 +110,9 @@ def count_cache(counter: Counter, options: dict[str, str], folder: str) -> None:
     counter.count("cache miss, input changed again", view)
     counter.count("cache hit, after three writes", view)
     counter.count("cache hit, first of a session", session())
+    copies = f"{folder}/copies"
+    counter.count("cache hit that copies the entry, first of a session", session(copies))
+    counter.count("cache hit from a copy, first of a session", session(copies))
 
 
 def count_commands(counter: Counter, options: dict[str, str], folder: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from deltawitness.exceptions import ConfigurationError
+from deltawitness.locations import local_path
 from deltawitness.semconv import Env, parse_flag
 
 __all__ = [
@@ -157,6 +158,13 @@ def _location(text: str) -> str:
     raise ValueError(msg)
 
 
+def _local_folder(text: str) -> str:
+    if text.strip() and (path := local_path(text)) is not None:
+        return path
+    msg = "a path of a local folder"
+    raise ValueError(msg)
+
+
 def _options(text: str) -> dict[str, str]:
     msg = "a JSON object of text to text"
     try:
@@ -224,6 +232,8 @@ class Settings:
         drain_interval: seconds between two drains (`DELTAWITNESS_DRAIN_INTERVAL`).
         drain_events: number of events that start a drain early (`DELTAWITNESS_DRAIN_EVENTS`).
         keep_plans: store the plans of cache entries (`DELTAWITNESS_KEEP_PLANS`).
+        cache_copies: local folder for copies of remote entries; None: none (`DELTAWITNESS_CACHE_COPIES`).
+        cache_copies_bytes: maximum bytes of the copies (`DELTAWITNESS_CACHE_COPIES_BYTES`).
         repr_runs_dml: run a DML frame on `repr()` (`DELTAWITNESS_REPR_RUNS_DML`).
         require: refuse writes without `run`, `job` or `message` (`DELTAWITNESS_REQUIRE`).
         code_version: commit or version of the program (`DELTAWITNESS_CODE_VERSION`).
@@ -276,6 +286,8 @@ class Settings:
     drain_interval: float = _setting(Env.DRAIN_INTERVAL, _seconds, 5.0)
     drain_events: int = _setting(Env.DRAIN_EVENTS, _count, 1000)
     keep_plans: bool = _setting(Env.KEEP_PLANS, _flag, True)  # noqa: FBT003 - the default
+    cache_copies: str | None = _setting(Env.CACHE_COPIES, _local_folder, None)
+    cache_copies_bytes: int = _setting(Env.CACHE_COPIES_BYTES, _bytes, 1 << 30)
     repr_runs_dml: bool = _setting(Env.REPR_RUNS_DML, _flag, False)  # noqa: FBT003 - the default
     require: tuple[str, ...] = _setting(Env.REQUIRE, _requirements, ())
     code_version: str | None = _setting(Env.CODE_VERSION, _short_text, None)

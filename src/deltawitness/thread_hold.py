@@ -19,7 +19,7 @@ from pathlib import Path
 __all__ = ["hold_at_exit", "hold_threads"]
 
 NAMES = frozenset(
-    f"deltawitness-{name}" for name in ("delivery", "drain", "flush", "reader", "scan")
+    f"deltawitness-{name}" for name in ("commits", "delivery", "drain", "flush", "reader", "scan")
 )
 """Names of the library's threads that call engines and exporters."""
 

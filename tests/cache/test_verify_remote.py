@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pyarrow as pa
@@ -9,7 +10,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaCache, ObservedSessionContext
-from deltawitness.cache.entries.plan_store import read_plan
+from deltawitness.cache.entries.plan_store import PLAN, read_plan
+from deltawitness.semconv import CACHE_ENTRY
 
 
 def cache_of(server):
@@ -30,8 +32,8 @@ def test_a_remote_cache_is_verified_snapshotted_and_pruned(server):
     for asked in (cache, cache_of(server)):
         assert str(asked.verify("view")) == "view 0: reproducible (1 rows)"
     table = DeltaTable("s3://lake/root/cache_views/view", storage_options=server.options)
-    key = table.history()[0]["cache_key"]
-    plan = read_plan("s3://lake/root/cache_views/view", key, server.options)
+    entry = json.loads(table.history()[0][CACHE_ENTRY])
+    plan = read_plan("s3://lake/root/cache_views/view", entry["facts"][PLAN], server.options)
     assert (plan.sql, [each.uri for each in plan.tables]) == (
         "SELECT sum(id) AS s FROM facts",
         ["s3://lake/facts"],

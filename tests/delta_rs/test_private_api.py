@@ -10,6 +10,7 @@ from deltawitness.commit.private_api import (
     modified_at,
     read_file,
     remote_store,
+    sized_store,
     storage_options_of,
     store_of,
 )
@@ -51,6 +52,17 @@ def test_a_read_past_the_end_returns_the_complete_file(tmp_path):
     assert read_file(store, path) == content
     assert read_file(store, missing) is None
     assert read_file(store_of(DeltaTable(tmp_path)._table, [path]), path) == content
+
+
+def test_a_file_of_a_known_size_is_read_in_parts(tmp_path):
+    """A client that knows a file's size reads it part by part, and nothing after its end."""
+    write_deltalake(tmp_path, DATA)
+    path = "_delta_log/00000000000000000000.json"
+    content = (tmp_path / path).read_bytes()
+    source = sized_store(str(tmp_path), None, {path: len(content)}).open_input_file(path)
+    half = len(content) // 2
+    parts = [bytes(source.read(half)), bytes(source.read(len(content) - half))]
+    assert b"".join(parts) == content
 
 
 def test_a_table_has_its_storage_options(tmp_path):

@@ -35,17 +35,18 @@ class Server:
 
 
 @contextmanager
-def running_server(folder):
+def running_server(folder, *, delay=0.0):
     """Run a server in another process for the block.
 
     Args:
         folder: the directory in which the server writes its port and a line for each request.
+        delay: seconds before each response.
     """
     port, requests = folder / "port", folder / "requests"
     requests.touch()
     script = Path(__file__).parent / "remote_server.py"
     process = subprocess.Popen(
-        [sys.executable, str(script), str(port), str(requests)],
+        [sys.executable, str(script), str(port), str(requests), str(delay)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition
 from deltawitness.cache.entries.locks import entry_lock
-from deltawitness.cache.entries.plan_store import storable_plan, store_plan
+from deltawitness.cache.entries.plan_store import PLAN, StoredPlan, storable_plan, store_plan
 from deltawitness.cache.entries.policy import OnError
 from deltawitness.cache.entries.store import PRUNED, DamagedEntryError, Entries, Entry
 from deltawitness.cache.entries.writer import (
@@ -29,6 +29,7 @@ from deltawitness.cache.registration import (
     register_uncached,
     served_now,
 )
+from deltawitness.commit.early_reads import early_reads, forget_early_reads
 from deltawitness.commit.log import reuse_reads
 from deltawitness.exceptions import CacheError
 from deltawitness.ids_and_clock import now_ns
@@ -37,6 +38,7 @@ from deltawitness.locations import local_path
 from deltawitness.redaction import key_hash, redact_label, redact_text
 from deltawitness.run import cache_context
 from deltawitness.semconv import (
+    CACHE_HIT_SOURCE,
     CACHE_KEY,
     CACHE_MISS_REASON,
     DELTA_TABLE_VERSION,
@@ -105,6 +107,7 @@ class ReadThroughCache:
         self._entries = entries
         self._locks = locks
         self._keep_plans = keep_plans
+        self._stored_plans: set[tuple[str, str]] = set()
 
     def get(self, definition: EntryDefinition) -> DataFrame:
         """Return the result of a definition: the stored one while it is valid, otherwise compute and store it.
@@ -129,6 +132,7 @@ class ReadThroughCache:
 
     def _compute_locked(self, definition: EntryDefinition, found: Lookup, uri: str) -> DataFrame:
         """Compute and store an entry under its lock, unless the previous holder of the lock has done so."""
+        forget_early_reads()
         if self._has_been_written(definition, found.entry):
             found = self.lookup(definition)
         if found.is_hit:
@@ -170,7 +174,7 @@ class ReadThroughCache:
                 details=details,
             ) as (_, set_result),
         ):
-            found = self.lookup(definition, diagnose=True)
+            found = self._with_copy(definition, self.lookup(definition, diagnose=True))
             set_result(CacheResult.HIT if found.is_hit else CacheResult.MISS)
             columns["reason"] = found.text or None
             details.update(_found_details(found))
@@ -180,7 +184,16 @@ class ReadThroughCache:
                 columns["version"] = found.entry.version
             if found.is_hit and found.entry is not None:
                 columns["rows_served"] = found.entry.rows
+                if self._entries.has_copies:
+                    is_copy = found.entry.copy is not None
+                    details[CACHE_HIT_SOURCE] = "copy" if is_copy else "table"
         return found
+
+    def _with_copy(self, definition: EntryDefinition, found: Lookup) -> Lookup:
+        """Return a hit with the local copy from which it is served, if copies are on."""
+        if found.entry is None or not found.is_hit or not definition.is_registered:
+            return found
+        return replace(found, entry=self._entries.with_copy(found.entry))
 
     def lookup(self, definition: EntryDefinition, *, diagnose: bool = False) -> Lookup:
         """Plan an entry, and compare its fingerprint with the stored one.
@@ -192,7 +205,8 @@ class ReadThroughCache:
         Raises:
             CacheError: the entry is damaged, and the policy has `on_error="raise"`.
         """
-        with reuse_reads():
+        with reuse_reads(), early_reads():
+            self._entries.start_check(definition.scope, definition.name)
             return self._lookup(definition, diagnose=diagnose)
 
     def _lookup(self, definition: EntryDefinition, *, diagnose: bool) -> Lookup:
@@ -235,6 +249,12 @@ class ReadThroughCache:
         )
         details = {**_found_details(found), DELTA_TABLE_VERSION: None}
         before = served_now(self._ctx, definition.name)
+        plan = self._plan_to_store(definition, found)
+        if plan is not None and local_path(uri) is None:
+            properties = {**definition.properties, PLAN: plan.name}
+            definition = replace(definition, properties=properties)
+            if found.entry is None:  # its folder may have been deleted, with its plans
+                self._stored_plans.discard((uri, plan.name))
         try:
             with context, self._write_span(definition, details):
                 is_damaged = any(reason.kind is Miss.DAMAGED for reason in found.reasons)
@@ -259,17 +279,33 @@ class ReadThroughCache:
                     self._diagnose_fallback(definition, error)
                 return self._register_uncached(definition, frame)
             return self._fall_back(definition, frame, error)
-        self._store_plan(definition, found, uri, fingerprint.key)
+        self._store_plan(plan, uri, fingerprint.key)
         return self._serve_after_write(definition, found.candidate, version, before)
 
-    def _store_plan(self, definition: EntryDefinition, found: Lookup, uri: str, key: str) -> None:
+    def _plan_to_store(self, definition: EntryDefinition, found: Lookup) -> StoredPlan | None:
         if not self._keep_plans or definition.scope is CacheScope.ARTIFACT:
-            return
+            return None
         try:
-            plan = storable_plan(self._ctx, definition, found.candidate.frame)
-            store_plan(uri, key, plan, self._entries.storage_options)
+            return storable_plan(self._ctx, definition, found.candidate.frame)
         except Exception as error:  # noqa: BLE001 - the entry is valid without it
             report("cache", error)
+            return None
+
+    def _store_plan(self, plan: StoredPlan | None, uri: str, key: str) -> None:
+        """Store the plan of an entry, unless this cache has stored it on an object store already."""
+        if plan is None:
+            return
+        is_local = local_path(uri) is not None
+        name = key if is_local else plan.name
+        if (uri, name) in self._stored_plans:
+            return
+        try:
+            store_plan(uri, name, plan, self._entries.storage_options)
+        except Exception as error:  # noqa: BLE001 - the entry is valid without it
+            report("cache", error)
+            return
+        if not is_local:
+            self._stored_plans.add((uri, name))
 
     def _write_span(
         self, definition: EntryDefinition, details: dict[str, AttributeValue | None]

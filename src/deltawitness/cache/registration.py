@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.exceptions import ConfigurationError
@@ -11,6 +12,7 @@ from deltawitness.locations import table_id
 from deltawitness.session.context_handlers import SESSION_HANDLERS
 from deltawitness.session.core.snapshot import Registered, TableName
 from deltawitness.session.core.state import Session, session_of
+from deltawitness.session.core.table_providers import provider_of, provider_of_copy
 from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.proxies import plain
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from deltalake import DeltaTable
 
+    from deltawitness.cache.entries.copies import EntryCopy
     from deltawitness.cache.entries.store import Entry
 
 __all__ = [
@@ -76,13 +79,36 @@ def register_entry(ctx: SessionContext, name: str, entry: Entry) -> DataFrame:
 
 def _serve(ctx: SessionContext, session: Session, full: TableName, entry: Entry) -> None:
     registered = session.snapshot.get(full)
-    if registered is not None and session.cache_links.served_entry(registered) is entry:
+    previous = None if registered is None else session.cache_links.served_entry(registered)
+    if previous is entry:
+        return
+    if entry.copy is not None:
+        _serve_copy(ctx, session, full, entry, entry.copy)
         return
     with _opened(session, entry) as table:
-        if registered is None:
+        if previous is not None and getattr(previous, "copy", None) is not None:
+            # The copy was damaged: the version may be the same.
+            after = Registered.of(full, table, fixed=False, defaults={})
+            served = session.serve_through(ctx, after, provider_of(table))
+        elif registered is None:
             served = session.register(ctx, full, table)
         else:
             served = session.publish(ctx, registered, table)
+    session.cache_links.record_served(served, entry)
+
+
+def _serve_copy(
+    ctx: SessionContext, session: Session, full: TableName, entry: Entry, copy: EntryCopy
+) -> None:
+    """Serve an entry from its local copy, as the version of the table on the object store."""
+    table = copy.open_table()
+    after = replace(
+        Registered.of(full, table, fixed=False, defaults={}),
+        uri=f"{entry.uri.rstrip('/')}/",  # as delta-rs spells it
+        storage_options=entry.storage_options,
+        table_id=table_id(entry.uri),
+    )
+    served = session.serve_through(ctx, after, provider_of_copy(table, copy.lease))
     session.cache_links.record_served(served, entry)
 
 

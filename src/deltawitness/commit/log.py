@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from deltawitness.commit.early_reads import current_early_reads, early_reads
 from deltawitness.commit.private_api import read_file, remote_store, store_of
 from deltawitness.forks import importing
 from deltawitness.locations import local_path
@@ -28,7 +29,9 @@ __all__ = [
     "TableLog",
     "local_log_directory",
     "open_log",
+    "read_commits",
     "reuse_reads",
+    "start_reads",
 ]
 
 LOG_DIRECTORY = "_delta_log"
@@ -149,15 +152,34 @@ class RemoteLog:
     def read(self, version: int) -> bytes | None:
         """Return the raw commit, or None when there is no such object: one ranged GET.
 
-        In a block of :func:`reuse_reads`, a commit that was read before costs no request.
+        In a block of :func:`reuse_reads`, a commit that was read before costs no request. In a block of
+        :func:`~deltawitness.commit.early_reads.early_reads`, a read that was started is taken.
         """
-        reads, key = _reads.get(), (self._uri.rstrip("/"), version)
+        reads, key, early = _reads.get(), self._key(version), current_early_reads()
         if reads is not None and key in reads:
             return reads[key]
-        content = self.reader([version])(version)
+        started = None if early is None else early.take(key)
+        content = self.reader([version])(version) if started is None else started()
         if reads is not None and content is not None:
             reads[key] = content
         return content
+
+    def start(self, versions: Sequence[int]) -> None:
+        """Start to read some versions in the background, for :meth:`read` in the same block.
+
+        Args:
+            versions: the versions; those that :func:`reuse_reads` has are left out.
+        """
+        early, reads = current_early_reads(), _reads.get() or {}
+        wanted = [version for version in versions if self._key(version) not in reads]
+        if early is None or not wanted:
+            return
+        reader = self.reader(wanted)
+        for version in wanted:
+            early.start(self._key(version), partial(reader, version))
+
+    def _key(self, version: int) -> tuple[str, int]:
+        return self._uri.rstrip("/"), version
 
     def reader(self, versions: Sequence[int]) -> Callable[[int], bytes | None]:
         """Return a function like :meth:`read` for some versions, which any thread may call.
@@ -203,6 +225,34 @@ def open_log(table_uri: str, storage_options: dict[str, str] | None = None) -> C
     """Return the log of the table at `table_uri`, without reading anything."""
     directory = local_log_directory(table_uri)
     return RemoteLog(table_uri, storage_options) if directory is None else LocalLog(directory)
+
+
+def start_reads(log: CommitLog, versions: Sequence[int]) -> None:
+    """Start to read commits of a remote log in the background, in a block of `early_reads`.
+
+    Args:
+        log: the log; nothing is started for one on a local disk.
+        versions: the versions to read.
+    """
+    if isinstance(log, RemoteLog):
+        log.start(versions)
+
+
+def read_commits(log: CommitLog, versions: Sequence[int]) -> list[bytes | None]:
+    """Return the raw commits of some versions, read at the same time from an object store.
+
+    Args:
+        log: the log.
+        versions: the versions to read.
+
+    Raises:
+        OSError: the storage cannot be read.
+    """
+    if not isinstance(log, RemoteLog):
+        return [log.read(version) for version in versions]
+    with nullcontext() if current_early_reads() is not None else early_reads():
+        log.start(versions)
+        return [log.read(version) for version in reversed(versions)][::-1]
 
 
 def _versions_of(names: list[str]) -> Iterator[int]:

@@ -94,6 +94,11 @@ def search_commits(log: CommitLog, write_id: str, base: int | None, tail: int) -
         commits = find_commits(log, write_id, after)
         if commits or log.read(after.stop) is None:
             return FoundCommits(commits, is_certain=True)
+    else:
+        # Most writes without a known base created their table: one request instead of a listing.
+        commits = find_commits(log, write_id, [0])
+        if commits:
+            return FoundCommits(commits, is_certain=True)
     newest = log.versions()[-tail:]
     is_all = base is None and (not newest or newest[0] == 0)
     return FoundCommits(find_commits(log, write_id, newest), is_certain=is_all)

@@ -8,7 +8,7 @@ names what changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake._internal import RawDeltaTable
 
-__all__ = ["modified_at", "read_file", "remote_store", "storage_options_of", "store_of"]
+__all__ = [
+    "modified_at",
+    "read_file",
+    "remote_store",
+    "sized_store",
+    "storage_options_of",
+    "store_of",
+]
 
 SIZE_UNKNOWN = 1 << 26
 """Bytes to request of a file of unknown size: the store returns as many as there are."""
@@ -40,6 +47,18 @@ def remote_store(
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
 
     return DeltaFileSystemHandler(table_uri, storage_options, dict.fromkeys(paths, SIZE_UNKNOWN))
+
+
+def sized_store(
+    table_uri: str, storage_options: dict[str, str] | None, sizes: Mapping[str, int]
+) -> Any:
+    """Return the engine's file client of a table's storage, for files of known sizes in bytes.
+
+    Reads of a part of a file take one ranged GET each.
+    """
+    from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
+
+    return DeltaFileSystemHandler(table_uri, storage_options, dict(sizes))
 
 
 def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:

@@ -17,7 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from deltawitness.commit.log import CommitLog, commit_file, local_log_directory, open_log
+from deltawitness.commit.log import (
+    CommitLog,
+    commit_file,
+    local_log_directory,
+    open_log,
+    read_commits,
+    start_reads,
+)
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.locations import canonical_uri
 
@@ -182,6 +189,26 @@ class HandleCache:
         table = _open(uri, storage_options)
         return HandleLease(self, key, log, directory, table, _checkpoint(directory), listed)
 
+    def start_check(
+        self, uri: str | os.PathLike[str], storage_options: dict[str, str] | None = None
+    ) -> None:
+        """Start the reads with which the next lease of a remote table checks its cached handle.
+
+        It does nothing outside of a block of :func:`~deltawitness.commit.early_reads.early_reads`.
+
+        Args:
+            uri: the table's path or URI.
+            storage_options: as for `DeltaTable`.
+        """
+        location = os.fspath(uri)
+        if local_log_directory(location) is not None or os.getpid() != self._pid:
+            return
+        with self._lock:
+            idle = self._handles.get(_key(uri, storage_options))
+            cached = idle[-1] if idle else None
+        if cached is not None:
+            start_reads(open_log(location, storage_options), _checked_versions(cached))
+
     def clear(self) -> None:
         """Drop every handle."""
         with self._lock:
@@ -227,8 +254,9 @@ def _is_fresh(handle: CachedHandle, log: CommitLog, directory: str | None) -> bo
     """Return whether a handle has the table's current state; a remote one is updated to it first.
 
     Locally, there must be no later commit and no new checkpoint, and the handle's own commit must be
-    unchanged. Remotely, its own commit must be unchanged, and an update reads later ones. Two requests
-    find that there is nothing to update: one for the next commit, one for the handle's own.
+    unchanged. Remotely, its own commit must be unchanged, and an update reads later ones. Two requests at
+    the same time find that there is nothing to update: one for the next commit, one for the handle's own.
+    Their order has no effect: a log only grows, unless the table is deleted, and a deletion is not atomic.
     """
     if directory is not None:
         return (
@@ -236,11 +264,10 @@ def _is_fresh(handle: CachedHandle, log: CommitLog, directory: str | None) -> bo
             and _file_identity(f"{directory}{commit_file(handle.version)}") == handle.commit
             and _checkpoint(directory) == handle.checkpoint
         )
-    is_due = time.monotonic() - handle.listed > LISTED_AFTER_S
-    is_behind = is_due or log.read(handle.version + 1) is not None
-    if _commit_identity(log, directory, handle.version) != handle.commit:
+    own, *later = read_commits(log, _checked_versions(handle))
+    if _digest(own) != handle.commit:
         return False
-    if is_behind:
+    if not later or later[0] is not None:
         handle.listed = time.monotonic()
         handle.table.update_incremental()
     return True
@@ -249,8 +276,20 @@ def _is_fresh(handle: CachedHandle, log: CommitLog, directory: str | None) -> bo
 def _commit_identity(log: CommitLog, directory: str | None, version: int) -> Identity:
     if directory is not None:
         return _file_identity(f"{directory}{commit_file(version)}")
-    content = log.read(version)
+    return _digest(log.read(version))
+
+
+def _digest(content: bytes | None) -> bytes | None:
     return None if content is None else hashlib.sha256(content).digest()
+
+
+def _checked_versions(handle: CachedHandle) -> list[int]:
+    """Return the versions whose commits show whether a remote handle is current: its own, and the next.
+
+    Without the next, a listing is due.
+    """
+    is_due = time.monotonic() - handle.listed > LISTED_AFTER_S
+    return [handle.version] if is_due else [handle.version, handle.version + 1]
 
 
 def _checkpoint(directory: str | None) -> Identity:

@@ -47,11 +47,13 @@ class DeltaDataset(pd.Dataset):  # type: ignore[misc]  # PyArrow has no types
 
     Args:
         table: the table, open at the version to read. Later changes of the handle have no effect.
+        lease: an object that lives as long as the dataset, such as a lock of the table's files.
     """
 
-    def __init__(self, table: DeltaTable) -> None:
+    def __init__(self, table: DeltaTable, lease: object = None) -> None:
         from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
+        self._lease = lease
         with suppressed():  # a plan over the dataset has the table as an input
             self._parallel = QueryBuilder().register(_TABLE, table)
             self._sequential = QueryBuilder().register(_TABLE, table)

@@ -187,6 +187,11 @@ def _refresh_inputs(frame: DataFrame, state: FrameState, done: set[TableName]) -
     text = unpatched(frame, "logical_plan")().display_indent()
     tables = {entry.name: entry for entry in scanned_names(text, state.snapshot)}
     uncached = [name for name in uncached_views_in(text, session) if name not in done]
+    session.start_refresh(
+        session.snapshot.get(name) or entry
+        for name, entry in tables.items()
+        if name not in done and not session.cache_links.is_entry(name)
+    )
     for name in dict.fromkeys((*uncached, *tables)):
         if name in done:
             continue

@@ -2,13 +2,16 @@
 
 A plan contains the query with its literals and locations. It is written only to the entry's folder,
 readable for its owner only; it is in no telemetry, commit or span. Credentials are removed.
-`DELTAWITNESS_KEEP_PLANS=false` stores no plans. There is one file per fingerprint key; `prune`
-deletes it with the entry's rows.
+`DELTAWITNESS_KEEP_PLANS=false` stores no plans. On a local disk there is one file per fingerprint key;
+`prune` deletes it with the entry's rows. On an object store there is one file per content, because most
+entries are computed with the same plan each time, and writing a file takes three requests: delta-rs writes
+each as a multipart upload. The commit of the entry names the file.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -29,7 +32,18 @@ if TYPE_CHECKING:
 
     from deltawitness.cache.entries.definitions import EntryDefinition
 
-__all__ = ["PlannedTable", "StoredPlan", "delete_plans", "read_plan", "storable_plan", "store_plan"]
+__all__ = [
+    "PLAN",
+    "PlannedTable",
+    "StoredPlan",
+    "delete_plans",
+    "read_plan",
+    "storable_plan",
+    "store_plan",
+]
+
+PLAN = "plan"
+"""Property of an entry on an object store: name of the file with its plan."""
 
 _FORMAT = 1
 
@@ -75,6 +89,11 @@ class StoredPlan:
         if self.substrait is not None:
             values["substrait"] = base64.b64encode(self.substrait).decode()
         return json.dumps({"format": _FORMAT, **values}, separators=(",", ":"))
+
+    @property
+    def name(self) -> str:
+        """Name of the file with this content."""
+        return hashlib.sha256(_encode(self)).hexdigest()[:32]
 
     @classmethod
     def from_json(cls, text: str | bytes) -> StoredPlan:
@@ -140,32 +159,36 @@ def _substrait(ctx: SessionContext, plan: Any) -> bytes | None:
 # --- storage -----------------------------------------------------------------------------------------------
 
 
-def _plan_path(key: str) -> str:
-    return f"{PLAN_DIRECTORY}/{key.removeprefix('key:')}.json"
+def _plan_path(name: str) -> str:
+    return f"{PLAN_DIRECTORY}/{name.removeprefix('key:')}.json"
+
+
+def _encode(plan: StoredPlan) -> bytes:
+    return plan.to_json().encode("utf-8", "surrogatepass")
 
 
 def store_plan(
-    uri: str, key: str, plan: StoredPlan, storage_options: dict[str, str] | None
+    uri: str, name: str, plan: StoredPlan, storage_options: dict[str, str] | None
 ) -> None:
     """Write a plan into the folder of its entry.
 
     Args:
         uri: location of the entry's table.
-        key: key of the entry's fingerprint.
+        name: name of the file: the key of the entry's fingerprint, or the name of the plan.
         plan: the plan.
         storage_options: options to open the table.
 
     Raises:
         OSError: it cannot be written.
     """
-    content = plan.to_json().encode("utf-8", "surrogatepass")
+    content = _encode(plan)
     local = local_path(uri)
     if local is None:
-        stream = remote_store(uri, storage_options, ()).open_output_stream(_plan_path(key), None)
+        stream = remote_store(uri, storage_options, ()).open_output_stream(_plan_path(name), None)
         stream.write(content)
         stream.close()
         return
-    path = Path(local, _plan_path(key))
+    path = Path(local, _plan_path(name))
     path.parent.mkdir(mode=0o700, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
@@ -174,8 +197,13 @@ def store_plan(
     partial.replace(path)
 
 
-def read_plan(uri: str, key: str, storage_options: dict[str, str] | None) -> StoredPlan | None:
+def read_plan(uri: str, name: str, storage_options: dict[str, str] | None) -> StoredPlan | None:
     """Return the stored plan of an entry; None without one.
+
+    Args:
+        uri: location of the entry's table.
+        name: name of the file, as for :func:`store_plan`.
+        storage_options: options to open the table.
 
     Raises:
         ValueError: it cannot be parsed.
@@ -183,10 +211,11 @@ def read_plan(uri: str, key: str, storage_options: dict[str, str] | None) -> Sto
     """
     local = local_path(uri)
     if local is None:
-        content = read_file(remote_store(uri, storage_options, [_plan_path(key)]), _plan_path(key))
+        path = _plan_path(name)
+        content = read_file(remote_store(uri, storage_options, [path]), path)
     else:
         try:
-            content = Path(local, _plan_path(key)).read_bytes()
+            content = Path(local, _plan_path(name)).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             content = None
     return None if content is None else StoredPlan.from_json(content)

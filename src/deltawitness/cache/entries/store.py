@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from deltawitness.cache.entries.copies import EntryCopies, EntryCopy, NotCopiedError
 from deltawitness.cache.fingerprint.model import Fingerprint
-from deltawitness.commit.log import open_log, reuse_reads
+from deltawitness.commit.log import open_log, read_commits, reuse_reads, start_reads
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ids_and_clock import new_id
@@ -86,6 +87,7 @@ class Entry:
         rows: number of rows, if the file statistics have it.
         is_opened: whether its table is open already.
         partition_by: partition columns, if known without the table.
+        copy: the local copy from which it is served; None where it is served from its table.
     """
 
     scope: CacheScope
@@ -102,6 +104,7 @@ class Entry:
     rows: int | None = None
     is_opened: bool = True
     partition_by: tuple[str, ...] | None = None
+    copy: EntryCopy | None = field(default=None, repr=False, compare=False)
 
     @property
     def table(self) -> DeltaTable:
@@ -109,12 +112,21 @@ class Entry:
         return self.open_table()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
-    """A remote entry that was read before, and the digest of its table's newest commit."""
+    """A remote entry that was read before.
+
+    Attributes:
+        entry: the entry.
+        digest: SHA-256 of its table's newest commit, in hexadecimal.
+        copied: the same entry with its local copy; None without one.
+        is_copied: whether a copy is possible.
+    """
 
     entry: Entry
-    digest: bytes
+    digest: str
+    copied: Entry | None = None
+    is_copied: bool = True
 
 
 _HARMLESS = frozenset(
@@ -146,6 +158,8 @@ class Entries:
         self._has_own_sink = has_own_sink
         self._settings = settings or Settings()
         self._known: dict[tuple[CacheScope, str], _Known] = {}
+        is_remote = local_path(root.uri) is None
+        self._copies = EntryCopies.of(self._settings) if is_remote else None
 
     def _sink(self) -> DiagnosticsSink:
         observer = current_observer()
@@ -216,8 +230,10 @@ class Entries:
         """
         uri = self.uri_of(scope, name)
         is_remote = local_path(uri) is None
-        if version is None and is_remote and (known := self._unchanged(scope, name)) is not None:
-            return known
+        if version is None and is_remote:
+            known = self._unchanged(scope, name) or self._read_copied(scope, name)
+            if known is not None:
+                return known
         with reuse_reads():
             entry = self.read_unshared(scope, name, version)
             if version is None and is_remote:
@@ -271,22 +287,121 @@ class Entries:
         log = open_log(self.uri_of(scope, name), self.storage_options)
         return log.read(0 if before is None else before.newest + 1) is not None
 
-    def _unchanged(self, scope: CacheScope, name: str) -> Entry | None:
-        """Return a remote entry that was read before if its table has not changed since: two requests.
+    def start_check(self, scope: CacheScope, name: str) -> None:
+        """Start the requests with which the next :meth:`read` checks a remote entry that was read before.
 
-        Its table must have no later commit, and the newest commit must have the same content.
+        It does nothing outside of a block of :func:`~deltawitness.commit.early_reads.early_reads`.
+
+        Args:
+            scope: view, dataset, artifact or metadata.
+            name: name of the entry.
+        """
+        known, uri = self._known.get((scope, name)), self.uri_of(scope, name)
+        if known is not None:
+            newest: int | None = known.entry.newest
+        else:
+            copy = None if self._copies is None else self._copies.newest(uri)
+            newest = None if copy is None else copy.version
+        if newest is not None:
+            start_reads(open_log(uri, self.storage_options), (newest, newest + 1))
+
+    def _unchanged(self, scope: CacheScope, name: str) -> Entry | None:
+        """Return a remote entry that was read before if its table has not changed since.
+
+        Its table must have no later commit, and the newest commit must have the same content: two
+        requests at the same time.
         """
         known = self._known.get((scope, name))
         if known is None:
             return None
+        is_newest = self._is_newest(known.entry.uri, known.entry.newest, known.digest)
+        return known.entry if is_newest else None
+
+    def _is_newest(self, uri: str, version: int, digest: str) -> bool:
+        """Return whether a table is at a version whose commit has a digest: two requests at the same time.
+
+        A listing would be one request. But it shows times of files with a resolution of a second, by which
+        a table that was deleted and created again is not always seen; and on S3 it costs more than ten reads.
+        """
+        log = open_log(uri, self.storage_options)
         try:
-            if self.has_changed(scope, name, known.entry):
-                return None
-            content = open_log(known.entry.uri, self.storage_options).read(known.entry.newest)
+            content, later = read_commits(log, (version, version + 1))
         except OSError:
-            return None  # reading the table raises the error that the caller expects
-        is_same = content is not None and hashlib.sha256(content).digest() == known.digest
-        return known.entry if is_same else None
+            return False  # reading the table raises the error that the caller expects
+        is_same = content is not None and hashlib.sha256(content).hexdigest() == digest
+        return is_same and later is None
+
+    # --- local copies ------------------------------------------------------------------------------
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether hits are served from local copies."""
+        return self._copies is not None
+
+    def _read_copied(self, scope: CacheScope, name: str) -> Entry | None:
+        """Return an entry that was not read before, from the log of its local copy.
+
+        Its table must be at the version of the copy, as in :meth:`_unchanged`, and is not opened.
+        """
+        if self._copies is None:
+            return None
+        uri = self.uri_of(scope, name)
+        copy = self._copies.newest(uri)
+        if copy is None or not self._is_newest(uri, copy.version, copy.digest):
+            return None
+
+        @cache
+        def open_table() -> DeltaTable:
+            return self.open_table(scope, name, copy.version)
+
+        try:
+            commit, metadata = self._own_commit(str(copy.table), copy.version)
+            entry = self._parse_entry(scope, name, copy.version, open_table, commit, metadata)
+        except (DamagedEntryError, OSError):
+            return None  # the table is read instead
+        rows = None if entry.fingerprint is None else _written_rows(commit)
+        entry = replace(entry, rows=rows, is_opened=False)
+        self._known[scope, name] = _Known(entry, copy.digest)
+        return entry
+
+    def with_copy(self, entry: Entry) -> Entry:
+        """Return an entry with its local copy; the table is copied if there is none.
+
+        Args:
+            entry: an entry that :meth:`read` has just returned.
+
+        Returns:
+            `entry` itself where there can be no copy. An error is reported, not raised.
+        """
+        known = self._known.get((entry.scope, entry.name))
+        if self._copies is None or known is None or known.entry is not entry:
+            return entry
+        try:
+            return self._with_copy(self._copies, known) or entry
+        except NotCopiedError:
+            known.is_copied = False
+        except Exception as error:  # noqa: BLE001 - the entry is served from its table
+            known.is_copied = False
+            report("cache", error)
+        return entry
+
+    def _with_copy(self, copies: EntryCopies, known: _Known) -> Entry | None:
+        if known.copied is not None and known.copied.copy is not None:
+            if known.copied.copy.is_intact():
+                known.copied.copy.mark_used()
+                return known.copied
+            known.copied = None
+        if not known.is_copied:
+            return None
+        entry = known.entry
+        copy = copies.lease(entry.uri, entry.newest, known.digest)
+        if copy is None:
+            copy = copies.make(entry.uri, entry.newest, known.digest, self.storage_options)
+        if copy is None:
+            return None
+        copy.mark_used()
+        known.copied = replace(entry, copy=copy)
+        return known.copied
 
     def _remember(self, scope: CacheScope, name: str, entry: Entry | None) -> None:
         """Keep a remote entry in memory for the next read."""
@@ -298,7 +413,7 @@ class Entries:
         except OSError:
             content = None
         if content is not None:
-            self._known[scope, name] = _Known(entry, hashlib.sha256(content).digest())
+            self._known[scope, name] = _Known(entry, hashlib.sha256(content).hexdigest())
 
     def read_unshared(
         self, scope: CacheScope, name: str, version: int | None = None

@@ -127,7 +127,8 @@ def write_entry(  # noqa: PLR0913 - the parts of one write
     metadata = entry_metadata(fingerprint, policy.name, properties, made_at=made_at)
     if existing is not None and _needs_new_layout(existing, definition, fingerprint):
         _repartition(existing, definition, fingerprint, storage_options)
-    is_cleanup_due = existing is not None and existing.newest % COMMITS_PER_CLEANUP == 0
+    newest = 0 if existing is None else existing.newest
+    is_cleanup_due = newest > 0 and newest % COMMITS_PER_CLEANUP == 0
     result = write_delta(
         _without_unsigned(frame),
         uri,

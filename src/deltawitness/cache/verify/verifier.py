@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import EntryDefinition
-from deltawitness.cache.entries.plan_store import StoredPlan, read_plan, storable_plan
+from deltawitness.cache.entries.plan_store import PLAN, StoredPlan, read_plan, storable_plan
 from deltawitness.cache.entries.policy import DATASET_DELTA_STAGING
 from deltawitness.cache.entries.store import DamagedEntryError, check_files
 from deltawitness.cache.fingerprint.diff import differences
@@ -114,13 +114,14 @@ class VerifyResult:
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """The entry in a table version, from its commit metadata."""
+    """The entry in a table version, from its commit metadata; `plan` is the name of its plan's file."""
 
     name: str | None
     scope: CacheScope
     uri: str
     version: int
     fingerprint: Fingerprint
+    plan: str
 
 
 class Verifier:
@@ -231,11 +232,13 @@ class Verifier:
         if metadata is None:
             msg = "no plan was stored"
             raise NotReproducibleError(msg)
-        fingerprint = json.loads(metadata)["fingerprint"]
-        if fingerprint is None:
+        parsed = json.loads(metadata)
+        if parsed["fingerprint"] is None:
             msg = "it was invalidated"
             raise NotReproducibleError(msg)
-        return StoredEntry(name, scope, uri, version, Fingerprint.from_json(fingerprint))
+        fingerprint = Fingerprint.from_json(parsed["fingerprint"])
+        plan = parsed.get("facts", {}).get(PLAN) or fingerprint.key
+        return StoredEntry(name, scope, uri, version, fingerprint, plan)
 
     def _open_table(self, stored: StoredEntry) -> DeltaTable:
         from deltalake import DeltaTable  # noqa: PLC0415 - heavy
@@ -288,7 +291,7 @@ class Verifier:
 
     def _plan(self, stored: StoredEntry, definition: EntryDefinition | None) -> StoredPlan:
         try:
-            plan = read_plan(stored.uri, stored.fingerprint.key, self._root.storage_options)
+            plan = read_plan(stored.uri, stored.plan, self._root.storage_options)
         except (OSError, ValueError) as error:
             msg = "its plan cannot be read"
             raise NotReproducibleError(msg) from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.ledger.tables.opening import open_tables
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
     OPENER_COLUMNS,
@@ -125,7 +126,7 @@ class LedgerListing:
 
     @cached_property
     def _opened(self) -> dict[LedgerTable, DeltaTable | None]:
-        return {table: self.root.open_table(table) for table in self.tables}
+        return open_tables(self.root, self.tables)
 
     def _present(self, table: LedgerTable) -> list[str]:
         opened = self._opened[table]

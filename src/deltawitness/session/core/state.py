@@ -371,6 +371,33 @@ class Session:
             self.snapshot = self.snapshot.with_entry(after)
             self._mark_readers_stale(after)
 
+    def serve_through(self, ctx: SessionContext, entry: Registered, provider: Any) -> Registered:
+        """Serve a table's version through another provider than one over the open table.
+
+        Args:
+            ctx: a context of this session.
+            entry: the table, with the version to serve. Its name must be free or that of the same table.
+            provider: the table provider of that version.
+
+        Returns:
+            The entry that the session serves now.
+        """
+        self.default_of(ctx)  # needed where a plan prints the name without catalog and schema
+        with self._lock:
+            is_replaced = self.snapshot.get(entry.name) is not None
+            if is_replaced and unpatched(ctx, "table_exist")(entry.name.sql()):
+                self._swap(ctx, entry.name, provider)
+            else:
+                unpatched(ctx, "register_table")(entry.name.sql(), provider)
+                self.record_change(entry.name)
+                self._views.pop(entry.name, None)
+            self._store_newest(entry, provider)
+            self.snapshot = self.snapshot.with_entry(entry)
+            self._mark_readers_stale(entry)
+        if not is_replaced:
+            record_registration(entry)
+        return entry
+
     def forget_missing(self, ctx: SessionContext) -> None:
         """Forget all names that no longer exist in the engine, and stop replacing views.
 
@@ -497,6 +524,17 @@ class Session:
 
                 table = DeltaTable(entry.uri, storage_options=options)  # noqa: PLW2901 - raises the engine's own error
             yield table
+
+    def start_refresh(self, entries: Iterable[Registered]) -> None:
+        """Start the requests of :meth:`refresh` for some tables, in a block of `early_reads`.
+
+        Args:
+            entries: the registered tables.
+        """
+        for entry in entries:
+            if not entry.fixed:
+                options = None if entry.storage_options is None else dict(entry.storage_options)
+                self.handles.start_check(entry.uri, options)
 
     def refresh(self, ctx: SessionContext, parts: tuple[str, ...] | None) -> None:
         """Serve the newest version of one table, or of all of them.

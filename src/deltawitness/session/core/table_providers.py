@@ -10,7 +10,13 @@ from deltawitness.locations import local_path
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["is_read_by_engine", "provider_of", "to_readable", "to_readable_named"]
+__all__ = [
+    "is_read_by_engine",
+    "provider_of",
+    "provider_of_copy",
+    "to_readable",
+    "to_readable_named",
+]
 
 _UNREAD_FEATURE = "deletionVectors"
 """A table feature that DataFusion's provider for foreign tables cannot plan a scan with."""
@@ -29,6 +35,20 @@ def provider_of(table: DeltaTable) -> Any:
     from deltawitness.scan.dataset import DeltaDataset  # noqa: PLC0415 - imports PyArrow; few tables need it
 
     return Table(DeltaDataset(table))
+
+
+def provider_of_copy(table: DeltaTable, lease: object) -> Any:
+    """Return a table provider over a local copy of a remote table, with the types of the remote one.
+
+    Args:
+        table: the copy, open at the version to serve.
+        lease: an object that lives as long as any frame reads the copy.
+    """
+    from datafusion.catalog import Table  # noqa: PLC0415 - heavy
+
+    from deltawitness.scan.dataset import DeltaDataset  # noqa: PLC0415 - imports PyArrow; few tables need it
+
+    return Table(DeltaDataset(table, lease))
 
 
 def to_readable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
