@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
 __all__ = [
+    "LOG_DIRECTORY",
     "CommitLog",
     "LocalLog",
     "RemoteLog",
     "TableLog",
+    "commit_file",
     "local_log_directory",
     "open_log",
     "reuse_reads",

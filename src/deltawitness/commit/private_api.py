@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake._internal import RawDeltaTable
 
-__all__ = ["modified_at", "read_file", "remote_store", "storage_options_of", "store_of"]
+__all__ = [
+    "modified_at",
+    "read_file",
+    "remote_store",
+    "storage_options_of",
+    "store_of",
+    "writable_store",
+]
 
 SIZE_UNKNOWN = 1 << 26
 """Bytes to request of a file of unknown size: the store returns as many as there are."""
@@ -40,6 +47,13 @@ def remote_store(
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
 
     return DeltaFileSystemHandler(table_uri, storage_options, dict.fromkeys(paths, SIZE_UNKNOWN))
+
+
+def writable_store(table_uri: str, storage_options: dict[str, str] | None) -> Any:
+    """Return the engine's file client of a table's storage, whose `open_output_stream` and `delete_dir` write."""
+    from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, staging only
+
+    return DeltaFileSystemHandler(table_uri, storage_options, None)
 
 
 def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:
