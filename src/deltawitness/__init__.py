@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     )
     from deltawitness.commit.receipts import Receipt
     from deltawitness.delta_rs.seam_states import SeamState, SeamStatus, seam_states
+    from deltawitness.distributed.result import DistributedWriteResult
+    from deltawitness.distributed.write import write_distributed
     from deltawitness.events import (
         CommitMetrics,
         Committed,
@@ -115,6 +117,7 @@ _MODULES = {
     "DiagnosticsSink": "telemetry.diagnostics",
     "Difference": "ledger.reconcile.findings",
     "DifferingRow": "ledger.reconcile.findings",
+    "DistributedWriteResult": "distributed.result",
     "DrainResult": "ledger.drain.drain",
     "ErrorType": "semconv",
     "Explanation": "cache.delta_cache",
@@ -186,6 +189,7 @@ _MODULES = {
     "schema_hash": "hashing",
     "seam_states": "delta_rs.seam_states",
     "table_id": "locations",
+    "write_distributed": "distributed.write",
 }
 
 _NEED_DATAFUSION = frozenset(
@@ -220,6 +224,7 @@ __all__ = [
     "DiagnosticsSink",
     "Difference",
     "DifferingRow",
+    "DistributedWriteResult",
     "DrainResult",
     "ErrorType",
     "Explanation",
@@ -299,6 +304,7 @@ __all__ = [
     "seam_states",
     "suppressed",
     "table_id",
+    "write_distributed",
 ]
 
 

@@ -204,8 +204,9 @@ def _add(planned: Commit, table: DeltaTable) -> None:
 
     request, block = planned.request, active_block()
     partition_by = table.metadata().partition_columns
-    if request.mode == "append":
-        table = _newest(planned, table)
+    newest = _check_unchanged(planned, table)
+    if request.mode == "append":  # an overwrite replaces the rows of the version at its start
+        table = newest
         if block is not None:
             block.can_repeat = lambda _: _is_unchanged(planned, table)
     replacing = request.mode == "overwrite"
@@ -223,13 +224,23 @@ def _add(planned: Commit, table: DeltaTable) -> None:
             block.can_repeat = None
 
 
-def _newest(planned: Commit, table: DeltaTable) -> DeltaTable:
-    """Return the table at its newest version if only rows have changed, else as it was before staging.
+def _check_unchanged(planned: Commit, table: DeltaTable) -> DeltaTable:
+    """Return the table at its newest version.
 
-    With the older version, the engine reports the conflict.
+    Raises:
+        CommitFailedError: the schema, the properties or the protocol of the table have changed since the
+            files were staged for them. delta-rs does not notice every such change.
     """
     newest = open_table(planned.target.uri, planned.target.storage_options)
-    return newest if newest is not None and describes_same_table(newest, table) else table
+    if newest is not None and describes_same_table(newest, table):
+        return newest
+    from deltalake.exceptions import CommitFailedError  # noqa: PLC0415 - heavy
+
+    msg = (
+        "Metadata changed since last commit: the schema or the properties of the table are not those that"
+        " the parts were written for; nothing was committed, call again"
+    )
+    raise CommitFailedError(msg)
 
 
 def _is_unchanged(planned: Commit, table: DeltaTable) -> bool:

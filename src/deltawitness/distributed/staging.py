@@ -15,6 +15,7 @@ import shutil
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.commit.log import LOG_DIRECTORY, commit_file, open_log
@@ -154,6 +155,12 @@ def _write(task: StagingTask, folder: str, rows: Any) -> bytes:
 
 def _write_first_commit(task: StagingTask, folder: str) -> None:
     assert task.first_commit is not None
+    path = local_path(task.table_uri)
+    if path is not None:
+        log = Path(path, folder, LOG_DIRECTORY)
+        log.mkdir(parents=True)
+        (log / commit_file(0)).write_text(task.first_commit)
+        return
     stream = _files_of(task).open_output_stream(f"{folder}/{LOG_DIRECTORY}/{commit_file(0)}")
     stream.write(task.first_commit.encode())
     stream.close()
@@ -164,7 +171,7 @@ def _remove_log(task: StagingTask, folder: str) -> None:
     if path is None:
         _files_of(task).delete_dir(f"{folder}/{LOG_DIRECTORY}")
     else:
-        shutil.rmtree(f"{path}/{folder}/{LOG_DIRECTORY}", ignore_errors=True)
+        shutil.rmtree(Path(path, folder, LOG_DIRECTORY), ignore_errors=True)
 
 
 def _files_of(task: StagingTask) -> Any:

@@ -62,6 +62,7 @@ class Target:
         Raises:
             WriteRequestError: it cannot; the message says why.
         """
+        request.partition_filters(self.partition_by(request))
         if self.table is None:
             return
         if request.mode == "error":
@@ -213,7 +214,7 @@ def _description(table: DeltaTable) -> tuple[Any, ...]:
     metadata = table.metadata()
     return (
         metadata.id,
-        table.schema().to_json(),
+        json.loads(table.schema().to_json()),  # the order of keys in the text varies
         metadata.partition_columns,
         metadata.configuration,
         table.protocol(),
