@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from deltawitness.exceptions import WriteRequestError
 if TYPE_CHECKING:
     from deltalake import CommitProperties
 
-__all__ = ["PartitionFilter", "Request"]
+__all__ = ["PartitionFilter", "Request", "request_from"]
 
 PartitionFilter = tuple[str, str, str]
 """Column, operator and value, as delta-rs takes it."""
@@ -96,6 +96,18 @@ class Request:
             value = match["number"] if match["text"] is None else match["text"].replace("''", "'")
             filters.append((str(column), "=", value))
         return filters
+
+
+def request_from(
+    *, partition_by: Sequence[str] | str | None = None, **arguments: Any
+) -> Request:
+    """Return the request for arguments of `write_distributed`, in which one partition column may be text.
+
+    Raises:
+        WriteRequestError: an argument is invalid.
+    """
+    columns = [partition_by] if isinstance(partition_by, str) else partition_by
+    return Request(partition_by=None if columns is None else tuple(columns), **arguments)
 
 
 _AND = re.compile(r"\s+AND\s+(?=(?:[^']*'[^']*')*[^']*$)", re.IGNORECASE)

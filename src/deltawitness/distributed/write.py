@@ -21,7 +21,7 @@ from deltawitness.distributed.commit import (
 )
 from deltawitness.distributed.engines import engine_for, stage_parts
 from deltawitness.distributed.parts import schema_of
-from deltawitness.distributed.request import Request
+from deltawitness.distributed.request import Request, request_from
 from deltawitness.distributed.result import DistributedWriteResult
 from deltawitness.distributed.schemas import merged_schema, new_columns
 from deltawitness.distributed.staging import StagedPart, StagingTask
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from deltawitness.observe import Observer
 
-__all__ = ["FIRST_RELEASE", "DistributedWriteResult", "write_distributed", "write_with_attributes"]
+__all__ = ["FIRST_RELEASE", "DistributedWriteResult", "Workers", "write_distributed", "write_with_attributes"]
 
 FIRST_RELEASE = "1.6.3"
 """First release of delta-rs whose write transactions contain application transactions."""
@@ -120,9 +120,9 @@ def write_distributed(  # noqa: PLR0913 - the arguments of write_deltalake, by k
     ...     result.version, result.rows, result.parts
     (0, 3, 2)
     """
-    request = Request(
+    request = request_from(
         mode=mode,
-        partition_by=_columns(partition_by),
+        partition_by=partition_by,
         schema=schema,
         schema_mode=schema_mode,
         predicate=predicate,
@@ -134,18 +134,12 @@ def write_distributed(  # noqa: PLR0913 - the arguments of write_deltalake, by k
         commit_properties=commit_properties,
     )
     options = None if storage_options is None else dict(storage_options)
-    workers = _Workers(engine, max_in_flight)
+    workers = Workers(engine, max_in_flight)
     return write_with_attributes(parts, (table, options), request, workers, key, NO_ATTRIBUTES)
 
 
-def _columns(partition_by: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    if partition_by is None:
-        return None
-    return (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
-
-
 @dataclass(frozen=True, slots=True)
-class _Workers:
+class Workers:
     """The engine as the program has described it, and how many parts it has at the same time."""
 
     engine: Any
@@ -156,7 +150,7 @@ def write_with_attributes(  # noqa: PLR0913, PLR0917 - the parts of one call
     parts: Any,
     table: tuple[Any, dict[str, str] | None],
     request: Request,
-    workers: _Workers,
+    workers: Workers,
     key: str | None,
     attributes: WriteAttributes,
 ) -> DistributedWriteResult:
@@ -290,7 +284,7 @@ def _hash_of(schema: str) -> str:
 
 
 def _staged(
-    parts: Any, target: Target, request: Request, workers: _Workers, write_id: str
+    parts: Any, target: Target, request: Request, workers: Workers, write_id: str
 ) -> tuple[list[StagedPart], str]:
     """Write the files of all parts, and return them with the schema of the table.
 

@@ -38,6 +38,7 @@ from deltawitness.session.handlers import (
     record_frame_as_view,
 )
 from deltawitness.session.sql.name_binding import TextOrigin
+from deltawitness.session.sql.distributed_write import write_distributed
 from deltawitness.session.sql.router import route, run_sql
 
 if TYPE_CHECKING:
@@ -341,5 +342,6 @@ SESSION_HANDLERS: dict[str, Handler] = {
 SESSION_EXTRAS: dict[str, Callable[..., Any]] = {
     "refresh": refresh,
     "register_delta": register_delta,
+    "write_distributed": write_distributed,
 }
 """Methods that are added to a `SessionContext`, by name."""
