@@ -112,4 +112,6 @@ def test_drivers_that_race_and_get_killed_commit_each_key_once(uri, size, say):
     assert found_ids(uri) == dict.fromkeys(range(10 * COUNT), keys)
     assert DeltaTable(uri).version() == keys - 1
     removed = check_cleaned(uri)
-    say(f"distributed: {keys} keys, {killed} kills: each committed once, {len(removed)} orphans removed")
+    say(
+        f"distributed: {keys} keys, {killed} kills: each committed once, {len(removed)} orphans removed"
+    )

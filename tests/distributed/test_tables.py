@@ -321,7 +321,7 @@ def test_an_append_during_the_staging_is_no_conflict(uri, pool):
 def test_a_compaction_during_the_staging_is_no_conflict_for_an_append(uri, pool):
     for _ in range(3):
         write_deltalake(uri, ROWS, mode="append")
-    compact = during(lambda: DeltaTable(uri).optimize.compact())
+    compact = during(DeltaTable(uri).optimize.compact)
     assert write_distributed([compact], uri, engine=pool).version == 4
     assert len(rows(uri)) == 8
 
@@ -331,7 +331,7 @@ def test_a_change_of_the_schema_during_the_staging_is_a_conflict(uri, pool, capt
     write_deltalake(uri, ROWS)
     column = Field("x", PrimitiveType("long"))
     alter = during(lambda: DeltaTable(uri).alter.add_columns(column))
-    with pytest.raises(DeltaError, match="[Mm]etadata"):
+    with pytest.raises(DeltaError, match="Metadata changed"):
         write_distributed([alter], uri, engine=pool)
     assert len(rows(uri)) == 2
     assert captured_writes.events[-1].outcome.landed == "no"

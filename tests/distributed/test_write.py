@@ -112,7 +112,9 @@ def test_a_key_commits_once(uri, pool, captured_writes):
         again = write_distributed(iter(()), uri, engine=pool, key=key)
         assert (first.version, first.is_new, again.is_new) == (version, True, False)
         fields = ("version", "rows", "files", "bytes", "parts", "landed", "write_id", "table_id")
-        assert [getattr(again, name) for name in fields] == [getattr(first, name) for name in fields]
+        assert [getattr(again, name) for name in fields] == [
+            getattr(first, name) for name in fields
+        ]
     assert len(ids(uri)) == 6
     outcomes = [event.outcome for event in captured_writes.events]
     assert [type(outcome) for outcome in outcomes] == [Committed, NoCommit] * 2
@@ -170,7 +172,7 @@ FORMS = {
     "batches": lambda files: [part.to_batches()[0] for part in PARTS],
     "lists of batches": lambda files: [part.to_batches() for part in PARTS],
     "streams": lambda files: (part.to_reader() for part in PARTS),
-    "functions": lambda files: [lambda: PARTS[0], lambda: PARTS[1].to_reader()],
+    "functions": lambda files: [lambda: PARTS[0], PARTS[1].to_reader],
     "paths": lambda files: sorted(files.iterdir()),
     "texts": lambda files: [str(path) for path in files.iterdir()],
     "a folder": lambda files: [files],
@@ -308,6 +310,6 @@ def test_an_open_table_is_a_target(uri, pool, captured_writes):
 def test_an_engine_error_is_raised_with_its_class(uri, pool, captured_writes):
     write_deltalake(uri, PARTS[0])
     DeltaTable(uri).alter.add_constraint({"small": "id < 3"})
-    with pytest.raises(DeltaError, match="part 1: .*Invalid data"):
+    with pytest.raises(DeltaError, match=r"part 1: .*Invalid data"):
         write_distributed(PARTS, uri, engine=pool)
     assert ids(uri) == [1, 2]

@@ -109,7 +109,10 @@ def test_other_queries_are_refused_with_the_reason(query, table, ctx, tmp_path):
 
 def test_a_query_without_a_split_is_one_part(ctx, tmp_path, pool):
     result = ctx.write_distributed(
-        "SELECT day, count(*) AS n FROM delta GROUP BY day", tmp_path / "t", split="auto", engine=pool
+        "SELECT day, count(*) AS n FROM delta GROUP BY day",
+        tmp_path / "t",
+        split="auto",
+        engine=pool,
     )
     assert (result.rows, result.parts) == (2, 1)
 
@@ -130,7 +133,9 @@ def test_the_write_has_the_plan_and_the_inputs(table, ctx, tmp_path, pool, captu
 def test_the_version_of_the_session_is_read_and_the_written_table_is_served(ctx, tmp_path, pool):
     """Rows that another writer has added are not read; the session serves its own write at once."""
     frame = ctx.table("delta").select("id")
-    write_deltalake(tmp_path / "delta", DeltaTable(tmp_path / "delta").to_pyarrow_table(), mode="append")
+    write_deltalake(
+        tmp_path / "delta", DeltaTable(tmp_path / "delta").to_pyarrow_table(), mode="append"
+    )
     ctx.sql(f"CREATE EXTERNAL TABLE t (id BIGINT) STORED AS DELTATABLE LOCATION '{tmp_path}/t'")
     assert ctx.write_distributed(frame, tmp_path / "t", engine=pool).rows == 60
     assert ctx.table("t").count() == 60
@@ -139,11 +144,23 @@ def test_the_version_of_the_session_is_read_and_the_written_table_is_served(ctx,
 def test_spawned_processes_execute_the_query(ctx, tmp_path):
     """The default engine, with the settings of the session and a name in another schema."""
     ctx.sql("CREATE SCHEMA raw").collect()
-    ctx.register_delta('raw.mine', tmp_path / "delta")
-    query = 'SELECT id + 0.5 AS h, now() AS at FROM raw.mine'
+    ctx.register_delta("raw.mine", tmp_path / "delta")
+    query = "SELECT id + 0.5 AS h, now() AS at FROM raw.mine"
     assert ctx.write_distributed(query, tmp_path / "t", max_parts=2).rows == 60
     written = DeltaTable(tmp_path / "t").to_pyarrow_table()
     assert len(set(written["at"].to_pylist())) == 1
+
+
+def test_partition_values_with_special_characters(tmp_path, pool, captured_writes):
+    """The files are found by their encoded paths, and the values are those of the log."""
+    values = ["a b", "x/y%z", "ü:=", None]
+    source = pa.table({"id": range(8), "p": values * 2})
+    write_deltalake(tmp_path / "s", source, partition_by="p")
+    ctx = ObservedSessionContext()
+    ctx.register_delta("s", tmp_path / "s")
+    ctx.write_distributed("SELECT p, id FROM s WHERE id < 7", tmp_path / "t", engine=pool)
+    found = DeltaTable(tmp_path / "t").to_pyarrow_table().to_pylist()
+    assert sorted((row["id"], row["p"]) for row in found) == list(enumerate((values * 2)[:7]))
 
 
 def test_settings_of_the_session_apply(tmp_path, ctx):
@@ -160,13 +177,19 @@ def test_a_python_function_is_executed_by_workers_or_refused(ctx, tmp_path, pool
     for volatility in ("immutable", "volatile"):
         name = f"twice_{volatility}"
         ctx.register_udf(
-            datafusion.udf(lambda x: pa.compute.add(x, x), [pa.int64()], pa.int64(), volatility, name)
+            datafusion.udf(
+                lambda x: pa.compute.add(x, x), [pa.int64()], pa.int64(), volatility, name
+            )
         )
-    result = ctx.write_distributed("SELECT twice_immutable(id) AS i FROM delta", tmp_path / "t", engine=pool)
+    result = ctx.write_distributed(
+        "SELECT twice_immutable(id) AS i FROM delta", tmp_path / "t", engine=pool
+    )
     assert max(DeltaTable(tmp_path / "t").to_pyarrow_table()["i"].to_pylist()) == 118
     assert result.rows == 60
     with pytest.raises(StatementError, match="volatile"):
-        ctx.write_distributed("SELECT twice_volatile(id) AS i FROM delta", tmp_path / "t", engine=pool)
+        ctx.write_distributed(
+            "SELECT twice_volatile(id) AS i FROM delta", tmp_path / "t", engine=pool
+        )
 
 
 def test_deletion_vectors_are_refused(ctx, tmp_path):

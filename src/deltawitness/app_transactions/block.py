@@ -78,7 +78,9 @@ class BlockState:
         self._committed: dict[str, int] = {}
 
     @classmethod
-    def of_run(cls, app_id: str, commit_id: str, table: str, last: int, deadline: float) -> BlockState:
+    def of_run(
+        cls, app_id: str, commit_id: str, table: str, last: int, deadline: float
+    ) -> BlockState:
         """Return the block of one write whose transaction has an application id of its run.
 
         Other processes of the run may use the same application id, so the commit of the write is

@@ -112,8 +112,6 @@ def create_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
             raise
         return return_committed(block, name, table, write, write_id)
     table = _open_existing(*location)
-    commit: RawCommit | None = (
-        None if table is None else find_commit(table, write, block.commit_id)
-    )
+    commit: RawCommit | None = None if table is None else find_commit(table, write, block.commit_id)
     block.complete(write, receipt_from(commit, write, is_new=True))
     return result

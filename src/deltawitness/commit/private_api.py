@@ -50,7 +50,7 @@ def remote_store(
 
 
 def writable_store(table_uri: str, storage_options: dict[str, str] | None) -> Any:
-    """Return the engine's file client of a table's storage, whose `open_output_stream` and `delete_dir` write."""
+    """Return the engine's file client of a table's storage, to write and to delete files."""
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, staging only
 
     return DeltaFileSystemHandler(table_uri, storage_options, None)

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from deltawitness.app_transactions import BlockState, active_block, once, use_block
@@ -33,7 +33,7 @@ from deltawitness.semconv import RUN_APP_ID_PREFIX, CommitKey, ErrorType, Operat
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
-    from deltalake.transaction import AddAction
+    from deltalake.transaction import AddAction, RemoveAction
 
 __all__ = ["Commit", "commit", "earlier_commit", "transaction_block"]
 
@@ -68,7 +68,7 @@ class Commit:
         """Add the receipt id to the properties."""
         self.properties = with_receipt_id(self.request.commit_properties, self.receipt_id)
 
-    def adds(self) -> list[AddAction]:
+    def adds(self) -> list[AddAction | RemoveAction]:
         """Return the add actions for the engine, in the order of the parts."""
         from deltalake.transaction import AddAction  # noqa: PLC0415 - heavy
 
@@ -184,7 +184,9 @@ def _create(planned: Commit) -> None:
 
     target, request = planned.target, planned.request
     properties = copy.copy(planned.properties)
-    properties.max_commit_retries = 0  # a retry would add the rows to a table that another writer created
+    properties.max_commit_retries = (
+        0  # a retry would add the rows to a table that another writer created
+    )
     create_table_with_add_actions(
         target.uri,
         Schema.from_json(planned.schema),

@@ -6,6 +6,7 @@ another has only a few of them in memory. Dask and Ray are imported when they ar
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -113,7 +114,9 @@ def engine_for(engine: Any, source: Any, max_in_flight: int | None) -> Engine:
         return RayEngine(max_in_flight)
     if engine == "dask" or (hasattr(engine, "submit") and hasattr(engine, "scatter")):
         return DaskEngine(None if engine == "dask" else engine, max_in_flight)
-    msg = f"engine: expected one of {', '.join(NAMES)}, an Executor or a Dask client, not {engine!r}"
+    msg = (
+        f"engine: expected one of {', '.join(NAMES)}, an Executor or a Dask client, not {engine!r}"
+    )
     raise ConfigurationError(msg)
 
 
@@ -182,9 +185,7 @@ class DaskEngine:
     """
 
     def __init__(self, client: Any, max_in_flight: int | None) -> None:
-        import distributed  # noqa: PLC0415 - optional
-
-        self._distributed = distributed
+        distributed = self._distributed = importlib.import_module("distributed")
         if client is None:
             try:
                 client = distributed.get_client()
@@ -201,9 +202,7 @@ class DaskEngine:
     def submit(self, task: StagingTask, number: int, part: Any) -> Any:
         """Start the staging of a part."""
         if hasattr(part, "__dask_graph__"):
-            import dask  # noqa: PLC0415 - optional
-
-            staged = dask.delayed(stage, pure=False)(task, number, part)
+            staged = importlib.import_module("dask").delayed(stage, pure=False)(task, number, part)
             return self._client.compute(staged)
         if hasattr(part, "nbytes") and not is_dask_object(part):
             [part] = self._client.scatter([part], hash=False)
@@ -231,8 +230,7 @@ class RayEngine:
     """
 
     def __init__(self, max_in_flight: int | None) -> None:
-        import ray  # noqa: PLC0415 - optional
-
+        ray = importlib.import_module("ray")
         if not ray.is_initialized():
             msg = "engine: ray is not initialized; call ray.init() before"
             raise ConfigurationError(msg)
@@ -278,5 +276,5 @@ def _stage_block(block: Any, task: StagingTask) -> dict[str, list[Any]]:
 
 
 def _renumbered(content: bytes, number: int) -> StagedPart:
-    return replace(pickle.loads(content), number=number)  # noqa: S301 - from a task of this program
-
+    part: StagedPart = pickle.loads(content)  # noqa: S301 - from a task of this program
+    return replace(part, number=number)

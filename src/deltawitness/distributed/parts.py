@@ -96,9 +96,7 @@ def parts_of(source: Any) -> Iterable[Any]:
         partitions: Iterable[Any] = source.to_delayed()
         return partitions
     if isinstance(source, str | bytes | os.PathLike) or _has_rows(source):
-        msg = (
-            f"parts: expected an iterable of parts, not one {type(source).__name__}; pass it in a list"
-        )
+        msg = f"parts: expected an iterable of parts, not one {type(source).__name__}; pass it in a list"
         raise WriteRequestError(msg)
     if not isinstance(source, Iterable):
         msg = f"parts: a {type(source).__name__} is neither a dataset nor an iterable of parts"
@@ -145,5 +143,3 @@ def is_ray_dataset(source: object) -> bool:
 def is_ray_reference(part: object) -> bool:
     """Return whether a part is a Ray `ObjectRef`."""
     return type(part).__module__.partition(".")[0] == "ray" and "ObjectRef" in type(part).__name__
-
-

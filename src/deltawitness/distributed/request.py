@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from deltawitness.exceptions import WriteRequestError
 
@@ -98,9 +98,7 @@ class Request:
         return filters
 
 
-def request_from(
-    *, partition_by: Sequence[str] | str | None = None, **arguments: Any
-) -> Request:
+def request_from(*, partition_by: Sequence[str] | str | None = None, **arguments: Any) -> Request:
     """Return the request for arguments of `write_distributed`, in which one partition column may be text.
 
     Raises:
@@ -119,5 +117,5 @@ _TERM = re.compile(
 )
 
 
-def _refuse(msg: str) -> None:
+def _refuse(msg: str) -> NoReturn:
     raise WriteRequestError(msg)

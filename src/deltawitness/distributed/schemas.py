@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from deltawitness.distributed.staging import StagedPart
 
@@ -35,7 +35,10 @@ def merged_schema(
             if known is None:
                 if first is not None and not may_differ:
                     _refuse(part, f"column {column['name']!r} is not in part {first.number}")
-                columns[column["name"]] = {**column, "nullable": first is not None or column["nullable"]}
+                columns[column["name"]] = {
+                    **column,
+                    "nullable": first is not None or column["nullable"],
+                }
                 continue
             _check_type(part, column, known)
             known["nullable"] |= column["nullable"]
@@ -91,7 +94,7 @@ def _fields(schema: str | None) -> list[Field]:
     return [] if schema is None else json.loads(schema)["fields"]
 
 
-def _refuse(part: StagedPart, reason: str) -> None:
+def _refuse(part: StagedPart, reason: str) -> NoReturn:
     from deltalake.exceptions import SchemaMismatchError  # noqa: PLC0415 - heavy
 
     msg = f"part {part.number}: {reason}; nothing was committed"

@@ -143,8 +143,9 @@ def _write(task: StagingTask, folder: str, rows: Any) -> bytes:
         version = 0
     else:
         _write_first_commit(task, folder)
-        mode = "merge" if task.schema_mode == "merge" else None
-        write_deltalake(uri, rows, mode="append", schema_mode=mode, **arguments)
+        if task.schema_mode == "merge":
+            arguments["schema_mode"] = "merge"
+        write_deltalake(uri, rows, mode="append", **arguments)
         version = 1
     content = open_log(uri, options).read(version)
     if content is None:

@@ -8,7 +8,7 @@ import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from deltawitness.commit.log import LOG_DIRECTORY, LocalLog
 from deltawitness.commit.private_api import storage_options_of
@@ -20,7 +20,14 @@ from deltawitness.run import suppressed
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Target", "describes_same_table", "open_table", "open_target", "schema_in"]
+__all__ = [
+    "Target",
+    "describes_same_table",
+    "open_table",
+    "open_target",
+    "schema_in",
+    "table_actions",
+]
 
 FEATURES = frozenset(
     {
@@ -83,7 +90,9 @@ class Target:
         features = set(table.protocol().writer_features or ())
         unknown = sorted(features - FEATURES)
         if unknown:
-            _refuse(f"table: it has the feature {unknown[0]}, which a distributed write does not support")
+            _refuse(
+                f"table: it has the feature {unknown[0]}, which a distributed write does not support"
+            )
         if _IDENTITY in table.schema().to_json():
             _refuse("table: it has an identity column, which a distributed write does not support")
 
@@ -118,7 +127,7 @@ class Target:
             of_parts: the Arrow schema of all parts, if it is known.
         """
         if self.table is not None and request.schema_mode != "overwrite":
-            return _first_commit_like(self.table)
+            return "\n".join(table_actions(self.table))
         schema = request.schema if request.schema is not None else of_parts
         if schema is None:
             return None
@@ -183,16 +192,18 @@ def _first_commit_of(
     return "\n".join(line for line in lines if line.startswith(('{"protocol"', '{"metaData"')))
 
 
-def _first_commit_like(table: DeltaTable) -> str:
+def table_actions(table: DeltaTable) -> list[str]:
+    """Return the protocol and the metadata action of a table like an open one, as JSON."""
     protocol, metadata = table.protocol(), table.metadata()
-    requirements: dict[str, Any] = {
+    features = {
+        "readerFeatures": protocol.reader_features,
+        "writerFeatures": protocol.writer_features,
+    }
+    requirements = {
         "minReaderVersion": protocol.min_reader_version,
         "minWriterVersion": protocol.min_writer_version,
+        **{key: names for key, names in features.items() if names is not None},
     }
-    if protocol.reader_features is not None:
-        requirements["readerFeatures"] = protocol.reader_features
-    if protocol.writer_features is not None:
-        requirements["writerFeatures"] = protocol.writer_features
     description = {
         "id": str(uuid.uuid4()),
         "format": {"provider": "parquet", "options": {}},
@@ -200,9 +211,7 @@ def _first_commit_like(table: DeltaTable) -> str:
         "partitionColumns": metadata.partition_columns,
         "configuration": metadata.configuration,
     }
-    return "\n".join(
-        json.dumps(action) for action in ({"protocol": requirements}, {"metaData": description})
-    )
+    return [json.dumps({"protocol": requirements}), json.dumps({"metaData": description})]
 
 
 def describes_same_table(first: DeltaTable, second: DeltaTable) -> bool:
@@ -221,5 +230,5 @@ def _description(table: DeltaTable) -> tuple[Any, ...]:
     )
 
 
-def _refuse(msg: str) -> None:
+def _refuse(msg: str) -> NoReturn:
     raise WriteRequestError(msg)

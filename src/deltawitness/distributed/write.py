@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 
     from deltawitness.observe import Observer
 
-__all__ = ["FIRST_RELEASE", "DistributedWriteResult", "Workers", "write_distributed", "write_with_attributes"]
+__all__ = [
+    "FIRST_RELEASE",
+    "DistributedWriteResult",
+    "Workers",
+    "write_distributed",
+    "write_with_attributes",
+]
 
 FIRST_RELEASE = "1.6.3"
 """First release of delta-rs whose write transactions contain application transactions."""
@@ -165,7 +171,9 @@ def write_with_attributes(  # noqa: PLR0913, PLR0917 - the parts of one call
         attributes: plan, inputs and policy of the rows.
     """
     if not has_release(FIRST_RELEASE):
-        msg = f"write_distributed: needs deltalake {FIRST_RELEASE} or later, found {engine_version()}"
+        msg = (
+            f"write_distributed: needs deltalake {FIRST_RELEASE} or later, found {engine_version()}"
+        )
         raise UnsupportedEngineError(msg)
     write = _Write(request, _observer(), attributes, time.perf_counter_ns())
     with write.recording_failure(table[0]):
@@ -321,7 +329,8 @@ def _raise_error_of(part: StagedPart) -> None:
         import deltalake.exceptions  # noqa: PLC0415 - heavy
 
         name, text = part.error
-        raise getattr(deltalake.exceptions, name)(f"part {part.number}: {text}")
+        msg = f"part {part.number}: {text}"
+        raise getattr(deltalake.exceptions, name)(msg)
 
 
 def _schema_of_table(

@@ -37,8 +37,8 @@ from deltawitness.session.handlers import (
     is_delta,
     record_frame_as_view,
 )
-from deltawitness.session.sql.name_binding import TextOrigin
 from deltawitness.session.sql.distributed_write import write_distributed
+from deltawitness.session.sql.name_binding import TextOrigin
 from deltawitness.session.sql.router import route, run_sql
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from deltawitness.distributed.write import Workers, write_with_attributes
 from deltawitness.exceptions import StatementError
 from deltawitness.session.core.frame_attributes import attributes_of_frame
 from deltawitness.session.core.frames import FrameState, state_of
-from deltawitness.session.core.unpatched import unpatched
 from deltawitness.session.sql.coercion import coerce
 from deltawitness.session.sql.observe_writes import report_if_unreached
 from deltawitness.session.sql.split_plan import split_by_files
