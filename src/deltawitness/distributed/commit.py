@@ -68,7 +68,7 @@ class Commit:
         """Add the receipt id to the properties."""
         self.properties = with_receipt_id(self.request.commit_properties, self.receipt_id)
 
-    def adds(self) -> list[AddAction | RemoveAction]:
+    def adds(self) -> list[AddAction]:
         """Return the add actions for the engine, in the order of the parts."""
         from deltalake.transaction import AddAction  # noqa: PLC0415 - heavy
 
@@ -211,10 +211,11 @@ def _add(planned: Commit, table: DeltaTable) -> None:
         table = newest
         if block is not None:
             block.can_repeat = lambda _: _is_unchanged(planned, table)
+    actions: list[AddAction | RemoveAction] = [*planned.adds()]
     replacing = request.mode == "overwrite"
     try:
         table.create_write_transaction(
-            planned.adds(),
+            actions,
             "overwrite" if replacing else "append",
             Schema.from_json(planned.schema),
             partition_by,
