@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     )
     from deltawitness.commit.receipts import Receipt
     from deltawitness.delta_rs.seam_states import SeamState, SeamStatus, seam_states
+    from deltawitness.distributed.result import DistributedWriteResult
+    from deltawitness.distributed.write import write_distributed
     from deltawitness.events import (
         CommitMetrics,
         Committed,
@@ -121,6 +123,7 @@ _MODULES = {
     "DiagnosticsSink": "telemetry.diagnostics",
     "Difference": "ledger.reconcile.findings",
     "DifferingRow": "ledger.reconcile.findings",
+    "DistributedWriteResult": "distributed.result",
     "DrainResult": "ledger.drain.drain",
     "ErrorType": "semconv",
     "Explanation": "cache.delta_cache",
@@ -206,6 +209,7 @@ _MODULES = {
     "seam_states": "delta_rs.seam_states",
     "show": "answers.questions",
     "table_id": "locations",
+    "write_distributed": "distributed.write",
     "writes": "answers.questions",
 }
 
@@ -242,6 +246,7 @@ __all__ = [
     "DiagnosticsSink",
     "Difference",
     "DifferingRow",
+    "DistributedWriteResult",
     "DrainResult",
     "ErrorType",
     "Explanation",
@@ -335,6 +340,7 @@ __all__ = [
     "show",
     "suppressed",
     "table_id",
+    "write_distributed",
     "writes",
 ]
 

@@ -72,6 +72,7 @@ class WriteIntent:
         run_inputs: for a write without a plan, the Delta tables that its run had read before. The
             write was not necessarily made from all of them.
         message: why the write is made, of an enclosing :func:`deltawitness.cache_context`.
+        parts: number of parts of a distributed write; None for any other write.
     """
 
     operation: Operation
@@ -88,6 +89,7 @@ class WriteIntent:
     inputs: tuple[InputVersion, ...] = ()
     run_inputs: tuple[InputVersion, ...] = ()
     message: str | None = None
+    parts: int | None = None
 
 
 METRIC_MEANINGS: Mapping[str, str] = {

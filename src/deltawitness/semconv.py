@@ -196,6 +196,7 @@ class CommitKey(StrEnum):
     PLAN_SHAPE_HASH = "plan_shape_hash"
     INPUTS = "inputs"
     RUN_INPUTS = "run_inputs"
+    PARTS = "parts"
     JOB_NAME = "job_name"
     MESSAGE = "message"
     AUTHOR = "author"
@@ -326,6 +327,8 @@ FORCE_SAMPLE: Final = "deltawitness.sample.force"
 RUN_HAMILTON_ID: Final = "hamilton.run.id"
 """The run attribute for the id of an Apache Hamilton execution."""
 WRITE_ID: Final = "deltawitness.write.id"
+WRITE_PARTS: Final = "deltawitness.write.parts"
+"""Number of parts of a distributed write."""
 COMPONENT: Final = "deltawitness.component"
 """The component of an internal error or of a dropped event, from a closed set."""
 EVENT_KIND: Final = "deltawitness.event.kind"
@@ -453,6 +456,10 @@ commits of that table that are reconciled."""
 
 LATE_APP_ID: Final = "deltawitness/late"
 """Delta application id of appends that must not run concurrently: late segments, and reconciled rows."""
+
+RUN_APP_ID_PREFIX: Final = "deltawitness/run/"
+"""Prefix of a Delta application id, followed by a run id and a table id; the version counts the distributed
+writes of the run to the table."""
 
 ONCE_APP_ID_PREFIX: Final = "deltawitness/once/"
 """Prefix of a Delta application id, followed by a hash of the key of an exactly-once block; the version is

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from deltawitness.run import is_suppressed
 from deltawitness.semconv import ONCE_APP_ID_PREFIX
 
 if TYPE_CHECKING:
+    from deltalake._internal import RawDeltaTable
+
     from deltawitness.commit.receipts import Receipt
 
 __all__ = [
@@ -55,6 +57,10 @@ class BlockState:
         app_id: application id of the key in the Delta log.
         conflict: the last commit conflict that a write of the block has raised.
         is_open: whether the block has not ended.
+        commit_id: the write id or receipt id by which the commit of its write is recognized; None where
+            the transaction alone identifies it.
+        can_repeat: returns for a refreshed open table whether a write transaction that lost against
+            another commit can be committed again; None if it never can.
         receipts: the receipt of each write, in order.
     """
 
@@ -64,10 +70,33 @@ class BlockState:
         self.app_id = ONCE_APP_ID_PREFIX + hashlib.sha256(key.encode()).hexdigest()[:32]
         self.conflict: BaseException | None = None
         self.is_open = True
+        self.commit_id: str | None = None
+        self.can_repeat: Callable[[RawDeltaTable], bool] | None = None
         self.receipts: list[Receipt] = []
         self._owner = _caller()
         self._done: dict[str, int] = {}
         self._committed: dict[str, int] = {}
+
+    @classmethod
+    def of_run(
+        cls, app_id: str, commit_id: str, table: str, last: int, deadline: float
+    ) -> BlockState:
+        """Return the block of one write whose transaction has an application id of its run.
+
+        Other processes of the run may use the same application id, so the commit of the write is
+        recognized by an id in its metadata.
+
+        Args:
+            app_id: the application id.
+            commit_id: the receipt id in the commit of the write.
+            table: the id of the table.
+            last: the version of the application id in the open table; 0 before the first.
+            deadline: seconds for which the write is retried after its first conflict.
+        """
+        block = cls(app_id, deadline)
+        block.app_id, block.commit_id = app_id, commit_id
+        block._done[table] = last
+        return block
 
     def next_write(self, uri: str) -> OnceWrite:
         """Return the next write of the block to a table.

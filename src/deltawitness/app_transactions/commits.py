@@ -60,7 +60,7 @@ def commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
     retries = Retries(block.deadline)
     catch_up(block, table, write)
     while True:
-        if has_committed(table, write):
+        if has_committed(table, write, block.commit_id):
             return return_committed(block, name, table, write, write_id)
         base = table.version()
         try:
@@ -68,21 +68,28 @@ def commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
         except Exception as error:
             if is_programs_own(error):
                 raise
-            if has_landed(table, write):
+            if has_landed(table, write, block.commit_id):
                 return return_committed(block, name, table, write, write_id)
             if classify(error) not in CONFLICTS:
                 raise
-            if name in _REPEATABLE and retries.wait():
+            if _is_repeatable(block, name, table) and retries.wait():
                 continue
             block.conflict = error
             raise
         # Without a new version there is no commit, except after a write transaction.
         has_commit = table.version() != base or (
-            name == WRITE_TRANSACTION and has_landed(table, write)
+            name == WRITE_TRANSACTION and has_landed(table, write, block.commit_id)
         )
-        commit = find_commit(table, write) if has_commit else None
+        commit = find_commit(table, write, block.commit_id) if has_commit else None
         block.complete(write, receipt_from(commit, write, is_new=True), has_commit=has_commit)
         return result
+
+
+def _is_repeatable(block: BlockState, name: str, table: RawDeltaTable) -> bool:
+    """Return whether a call that lost against another commit can be made again."""
+    if name == WRITE_TRANSACTION:
+        return block.can_repeat is not None and block.can_repeat(table)
+    return name in _REPEATABLE
 
 
 def catch_up(block: BlockState, table: RawDeltaTable, write: OnceWrite) -> None:
@@ -95,8 +102,9 @@ def return_committed(
     block: BlockState, name: str, table: RawDeltaTable, write: OnceWrite, write_id: str | None
 ) -> str | None:
     """Record a write whose commit is in the log, and return the result of its call, made from the commit."""
-    commit = find_commit(table, write)
-    is_new = commit is not None and write_id is not None and commit.is_of(write_id)
+    commit = find_commit(table, write, block.commit_id)
+    commit_id = block.commit_id or write_id
+    is_new = commit is not None and commit_id is not None and commit.is_of(commit_id)
     block.complete(write, receipt_from(commit, write, is_new=is_new))
     if not is_new:
         note_skipped(write_id)

@@ -100,7 +100,7 @@ def create_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
         call: calls the engine, which must not retry its commit.
     """
     table = _open_existing(*location)
-    if table is not None and has_committed(table, write):
+    if table is not None and has_committed(table, write, block.commit_id):
         return return_committed(block, name, table, write, write_id)
     try:
         result = call()
@@ -108,10 +108,10 @@ def create_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
         if is_programs_own(error):
             raise
         table = _open_existing(*location)
-        if table is None or not has_committed(table, write):
+        if table is None or not has_committed(table, write, block.commit_id):
             raise
         return return_committed(block, name, table, write, write_id)
     table = _open_existing(*location)
-    commit: RawCommit | None = None if table is None else find_commit(table, write)
+    commit: RawCommit | None = None if table is None else find_commit(table, write, block.commit_id)
     block.complete(write, receipt_from(commit, write, is_new=True))
     return result

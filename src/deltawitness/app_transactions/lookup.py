@@ -23,26 +23,42 @@ MAX_SEARCHED = 256
 """Versions to search for the commit of a transaction, the newest first."""
 
 
-def has_committed(table: RawDeltaTable, write: OnceWrite) -> bool:
-    """Return whether the snapshot of an open table contains a write's transaction, or a later one."""
+def has_committed(table: RawDeltaTable, write: OnceWrite, commit_id: str | None = None) -> bool:
+    """Return whether the snapshot of an open table contains a write's transaction, or a later one.
+
+    Args:
+        table: the open table.
+        write: the write.
+        commit_id: the id in the commit of the write, if other writes have the same transaction.
+    """
     version = table.transaction_version(write.app_id)
-    return version is not None and version >= write.number
+    if version is None or version < write.number:
+        return False
+    return commit_id is None or find_commit(table, write, commit_id) is not None
 
 
-def has_landed(table: RawDeltaTable, write: OnceWrite) -> bool:
+def has_landed(table: RawDeltaTable, write: OnceWrite, commit_id: str | None = None) -> bool:
     """Refresh an open table after an error, and return whether it contains the write's transaction.
 
     False if the log cannot be read: the caller then raises the error of the write.
     """
     try:
         table.update_incremental()
-        return has_committed(table, write)
+        return has_committed(table, write, commit_id)
     except Exception:  # noqa: BLE001 - the error of the write itself is the one to raise
         return False
 
 
-def find_commit(table: RawDeltaTable, write: OnceWrite) -> RawCommit | None:
-    """Return the commit of a write's transaction; None when it is not among the newest versions."""
+def find_commit(
+    table: RawDeltaTable, write: OnceWrite, commit_id: str | None = None
+) -> RawCommit | None:
+    """Return the commit of a write's transaction; None when it is not among the newest versions.
+
+    Args:
+        table: the open table.
+        write: the write.
+        commit_id: the id in the commit of the write, if other writes have the same transaction.
+    """
     with suppress(Exception):  # the write has committed, even if its log cannot be read
         last = table.version()
         versions = range(last, max(-1, last - MAX_SEARCHED), -1)
@@ -51,8 +67,9 @@ def find_commit(table: RawDeltaTable, write: OnceWrite) -> RawCommit | None:
             content = log.read(version)
             if content is None:
                 return None
-            if _has_transaction(content, write):
-                return RawCommit(version, content)
+            commit = RawCommit(version, content)
+            if _has_transaction(content, write) and (commit_id is None or commit.is_of(commit_id)):
+                return commit
     return None
 
 

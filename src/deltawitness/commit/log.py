@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from deltalake._internal import RawDeltaTable
 
 __all__ = [
+    "LOG_DIRECTORY",
     "CommitLog",
     "LocalLog",
     "RemoteLog",
     "TableLog",
+    "commit_file",
     "local_log_directory",
     "open_log",
     "read_commits",

@@ -169,6 +169,7 @@ class Stamp:
             CommitKey.PLAN_SHAPE_HASH: intent.plan_shape_hash,
             CommitKey.INPUTS: _versions(intent.inputs),
             CommitKey.RUN_INPUTS: _versions(intent.run_inputs),
+            CommitKey.PARTS: intent.parts,
         }
         keys: dict[str, Any] = {
             CommitKey.CACHE_POLICY.value: redact_label(intent.policy),

@@ -23,6 +23,7 @@ __all__ = [
     "sized_store",
     "storage_options_of",
     "store_of",
+    "writable_store",
 ]
 
 SIZE_UNKNOWN = 1 << 26
@@ -59,6 +60,13 @@ def sized_store(
     from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, remote logs only
 
     return DeltaFileSystemHandler(table_uri, storage_options, dict(sizes))
+
+
+def writable_store(table_uri: str, storage_options: dict[str, str] | None) -> Any:
+    """Return the engine's file client of a table's storage, to write and to delete files."""
+    from deltalake._internal import DeltaFileSystemHandler  # noqa: PLC0415 - heavy, staging only
+
+    return DeltaFileSystemHandler(table_uri, storage_options, None)
 
 
 def store_of(raw: RawDeltaTable, paths: Iterable[str]) -> Any:

@@ -28,6 +28,7 @@ from deltawitness.observe.call_result import (
 from deltawitness.observe.in_flight import InFlightWrite
 from deltawitness.observe.receipts import record_receipt
 from deltawitness.observe.requirements import check_requirements
+from deltawitness.observe.write_context import current_write_context
 from deltawitness.observe.write_template import WriteTemplate, WriteTemplateCache
 from deltawitness.observe.write_watch import record_write
 from deltawitness.run import current_cache_context, current_run, is_suppressed
@@ -125,8 +126,12 @@ class CallObserver:
         write.write_id = write.commit_write_id = new_id()
         write.thread = threading.current_thread().name
         write.parent = parent = parent_context(run)
-        write.started_at = started_at = now_ns()
-        write.clock = time.perf_counter_ns()
+        started_at, write.clock = now_ns(), time.perf_counter_ns()
+        context = current_write_context()
+        if context is not None and context.clock is not None:
+            started_at -= write.clock - context.clock
+            write.clock = context.clock
+        write.started_at = started_at
         if self._records_call_site:
             write.call_site = guarded_value("call_site", call_site_of_program, None)
         write.span = self._exporters.spans.open(

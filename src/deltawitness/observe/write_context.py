@@ -35,6 +35,7 @@ class WriteAttributes:
     plan_hash: str | None = None
     plan_shape_hash: str | None = None
     inputs: tuple[InputVersion, ...] = ()
+    parts: int | None = None
 
 
 NO_ATTRIBUTES = WriteAttributes()
@@ -47,10 +48,13 @@ class WriteContext:
     Attributes:
         attributes: attributes of the writes inside it.
         observed: number of writes inside it that have been observed so far.
+        clock: `time.perf_counter_ns()` at the start of the writes inside it; None where a write starts
+            with the call of the engine.
     """
 
     attributes: WriteAttributes
     observed: int = field(default=0)
+    clock: int | None = None
 
 
 _current: ContextVar[WriteContext | None] = ContextVar("deltawitness_write_context", default=None)

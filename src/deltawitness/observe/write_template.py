@@ -181,5 +181,6 @@ def write_intent(  # noqa: PLR0913 - what a write is, by keyword where it may be
         plan_hash=attributes.plan_hash,
         plan_shape_hash=attributes.plan_shape_hash,
         inputs=attributes.inputs,
+        parts=attributes.parts,
         message=ambient.message,
     )

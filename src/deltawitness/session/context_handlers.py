@@ -37,6 +37,7 @@ from deltawitness.session.handlers import (
     is_delta,
     record_frame_as_view,
 )
+from deltawitness.session.sql.distributed_write import write_distributed
 from deltawitness.session.sql.name_binding import TextOrigin
 from deltawitness.session.sql.router import route, run_sql
 
@@ -341,5 +342,6 @@ SESSION_HANDLERS: dict[str, Handler] = {
 SESSION_EXTRAS: dict[str, Callable[..., Any]] = {
     "refresh": refresh,
     "register_delta": register_delta,
+    "write_distributed": write_distributed,
 }
 """Methods that are added to a `SessionContext`, by name."""

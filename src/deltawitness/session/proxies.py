@@ -26,11 +26,13 @@ from deltawitness.session.core.state import keep_session_alive, session_of
 from deltawitness.session.core.unpatched import REPLACED
 from deltawitness.session.frame_handlers import FRAME_HANDLERS, RETURNING_DATA
 from deltawitness.session.handlers import Handler
+from deltawitness.session.sql.distributed_write import write_distributed
 from deltawitness.session.sql.frame_writer import write_delta
 
 if TYPE_CHECKING:
     from datafusion import RuntimeEnvBuilder, SessionConfig
 
+    from deltawitness.distributed.result import DistributedWriteResult
     from deltawitness.pipeline.request import WriteResult
 
 __all__ = ["ObservedDataFrame", "ObservedSessionContext", "plain"]
@@ -322,6 +324,47 @@ class ObservedSessionContext(_ProxyProtocols, _SessionProxy):
         >>> ObservedSessionContext().refresh()
         """
         refresh(plain(self), name)
+
+    def write_distributed(
+        self, query: str | DataFrame, table: str | os.PathLike[str], **options: Any
+    ) -> DistributedWriteResult:
+        """Write the rows of a query to a Delta table on several workers, with one commit.
+
+        The query is split by the files that it reads. This is possible if it scans one table of files or
+        one Delta table on a disk that all workers have, with filters and expressions of single rows above
+        it: no sort, limit, aggregate, join, window or volatile function.
+
+        The write is observed as one write, with the query's plan and the Delta table that it reads.
+
+        Args:
+            query: SQL text, or a frame of the session.
+            table: path or URI of the table; it is created if it does not exist.
+            **options: `split="auto"` writes a query that cannot be split as one part, in this process,
+                instead of an error. `max_parts` is the maximum number of parts, by default twice the number
+                of CPUs. The others are the arguments of :func:`deltawitness.write_distributed`.
+
+        Returns:
+            What was committed.
+
+        Raises:
+            StatementError: the query cannot be split; the message names the reason.
+            WriteRequestError: the write is not possible; nothing was written.
+
+        >>> import pyarrow as pa, tempfile
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from deltalake import write_deltalake
+        >>> with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        ...     write_deltalake(f"{folder}/s", pa.table({"id": [1, 2]}))
+        ...     write_deltalake(f"{folder}/s", pa.table({"id": [3]}), mode="append")
+        ...     ctx = ObservedSessionContext()
+        ...     ctx.register_delta("s", f"{folder}/s")
+        ...     query = "SELECT id * 2 AS twice FROM s WHERE id > 1"
+        ...     result = ctx.write_distributed(query, f"{folder}/t", engine=pool)
+        ...     result.rows, result.parts
+        (2, 2)
+        """
+        frame = self.sql(query) if isinstance(query, str) else query
+        return write_distributed(plain(self), plain(frame), table, **options)
 
 
 @_add_methods(CATALOG_HANDLERS, Catalog)

@@ -69,6 +69,7 @@ from deltawitness.semconv import (
     RUN_SYSTEM,
     VCS_REF_HEAD_REVISION,
     WRITE_ID,
+    WRITE_PARTS,
     system_of,
 )
 
@@ -129,6 +130,7 @@ def event_attributes(event: WriteEvent) -> DetailAttributes:
         CACHE_PLAN_SHAPE_HASH: intent.plan_shape_hash,
         DELTA_INPUTS: _versions(intent.inputs),
         DELTA_RUN_INPUTS: _versions(intent.run_inputs),
+        WRITE_PARTS: intent.parts,
         RUN_PARENT_ID: event.run.parent_run_id,
         FORCE_SAMPLE: event.run.force_sample or None,
         MESSAGE: event.message,

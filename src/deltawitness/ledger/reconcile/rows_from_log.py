@@ -95,6 +95,7 @@ def row_from_log(
         "plan_shape_hash": _plain(keys.get(CommitKey.PLAN_SHAPE_HASH)),
         "inputs": _inputs(keys.get(CommitKey.INPUTS)),
         "run_inputs": _inputs(keys.get(CommitKey.RUN_INPUTS)),
+        "parts": _count(keys.get(CommitKey.PARTS)),
         **_metrics(commits),
         "engine": (_text(info.engine_info) or "")[:_ENGINE_LENGTH] or None,
         "witness_version": _plain(keys.get(CommitKey.WITNESS_VERSION)),

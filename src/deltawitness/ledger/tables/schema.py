@@ -226,6 +226,7 @@ INVENTORY = LedgerTable(
         ),
         ("code_line", ColumnKind.COUNT, "line of the program's call"),
         ("code_function", ColumnKind.TEXT, "function of the program's call, with its module"),
+        ("parts", ColumnKind.COUNT, "parts of a distributed write"),
     ),
 )
 

@@ -171,6 +171,7 @@ def intent_columns(intent: WriteIntent) -> Row:
         "schema_hash": intent.schema_hash,
         "plan_hash": intent.plan_hash,
         "plan_shape_hash": intent.plan_shape_hash,
+        "parts": intent.parts,
     }
 
 
