@@ -13,6 +13,7 @@ import pyarrow as pa
 from deltawitness.extras import require
 from deltawitness.forks import mark_delta_rs_used
 from deltawitness.ledger.drain.drain import Drain, DrainResult
+from deltawitness.ledger.drain.fold import FoldResult, fold
 from deltawitness.ledger.drain.maintenance import MaintenanceResult, optimize
 from deltawitness.ledger.drain.recorder import recorder_of
 from deltawitness.ledger.integrity import IntegrityResult, check_integrity
@@ -298,6 +299,20 @@ class Ledger:
             DeltaError: a table is damaged.
         """
         return [optimize(self.root, table) for table in TABLES]
+
+    def fold(self) -> list[FoldResult]:
+        """Move the rows of all shards to the main tables, each exactly once.
+
+        Several processes may fold at the same time, and writers may append meanwhile.
+
+        Returns:
+            A result for each table of a shard that has rows. One with an `error` was not folded.
+
+        Raises:
+            OSError: the shards cannot be listed.
+        """
+        self._drain_own()
+        return fold(self.root)
 
     def verify(self) -> IntegrityResult:
         """Check the ledger.

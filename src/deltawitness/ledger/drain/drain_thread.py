@@ -302,7 +302,7 @@ class DrainThread:
             self._report_damaged(done.damaged)
             if self._settings.ledger_maintenance and not self._is_closed:
                 for table in drain.due:
-                    maintain(self._root, table)
+                    maintain(self._root.of_shard(None), table)
 
     def _start_helper_process(self, segments: list[Segment]) -> DrainProcess | None:
         """Start a helper process that drains: the program has not used delta-rs, and may fork.
@@ -317,6 +317,7 @@ class DrainThread:
         home = self._spool.home
         request = DrainRequest(
             root=self._root.uri,
+            shard=self._root.shard,
             storage_options=self._root.storage_options,
             spools=str(self._spool.folder),
             home=None if home is None else str(home),

@@ -86,6 +86,7 @@ class DrainRequest:
         segments: names of its sealed segments, oldest first.
         tail: number of versions of a table's log to search for the commit of a provisional record.
         maintain: whether to maintain tables that are due.
+        shard: the shard of the requesting process; None for the main tables.
     """
 
     root: str
@@ -95,6 +96,7 @@ class DrainRequest:
     segments: Sequence[str]
     tail: int
     maintain: bool
+    shard: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,14 +258,14 @@ def _result_of(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainR
     from deltawitness.ledger.tables.schema import LedgerRoot  # noqa: PLC0415 - as above
 
     options = request.storage_options
-    root = LedgerRoot(request.root, None if options is None else dict(options))
+    root = LedgerRoot(request.root, None if options is None else dict(options), request.shard)
     drain = Drain(root, tail=request.tail)
     home = None if request.home is None else Path(request.home)
     done = drain.drain_segments([home / name for name in request.segments] if home else [])
     done += drain.drain_abandoned(Path(request.spools), home)
     if request.maintain:
         for table in drain.due:
-            maintain(root, table)
+            maintain(root.of_shard(None), table)
     return DrainReply(damaged=done.damaged, problems=problems)
 
 

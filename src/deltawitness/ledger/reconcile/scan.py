@@ -49,6 +49,7 @@ from deltawitness.ledger.reconcile.writes import Write, writes_of
 from deltawitness.ledger.spool.reader import spooled_write_ids
 from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot, Source
+from deltawitness.ledger.tables.shards import TableParts, open_parts
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.redaction import redact_text
 from deltawitness.settings import Settings
@@ -93,7 +94,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         OSError: the ledger's storage cannot be read.
         DeltaError: the inventory is damaged.
     """
-    before = root.open_table(INVENTORY)
+    before = open_parts(root, [INVENTORY])[INVENTORY]
     targets, unreadable = targets_of(root, before, tables, search=search)
     scan = ReconcileScan(
         root=root,
@@ -108,7 +109,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         scan.runs = infer_runs(scan.logs, gap)
     waiting, has_grace = _writes_in_progress(root, spools)
     # Opened again: it now has the rows that were drained before the spools were read.
-    inventory = root.open_table(INVENTORY)
+    inventory = open_parts(root, [INVENTORY])[INVENTORY]
     scan.newest = newest_versions(inventory)
     for found in scan.logs:
         scan.compare(found, inventory, waiting, has_grace=has_grace)
@@ -158,7 +159,7 @@ class ReconcileScan:
     def read(
         self,
         targets: Sequence[Target],
-        inventory: DeltaTable | None,
+        inventory: TableParts,
         readers: LogReaders,
         *,
         full: bool,
@@ -168,7 +169,7 @@ class ReconcileScan:
 
         Args:
             targets: the tables.
-            inventory: the inventory; None if it does not exist.
+            inventory: the inventory.
             readers: the threads that read remote logs.
             full: read the logs from version 0 instead of the watermarks.
             progress: called with the number of commits read, by one thread at a time.
@@ -199,7 +200,7 @@ class ReconcileScan:
     def _log_of(
         self,
         target: Target,
-        inventory: DeltaTable | None,
+        inventory: TableParts,
         readers: LogReaders,
         *,
         full: bool,
@@ -232,7 +233,7 @@ class ReconcileScan:
     def compare(
         self,
         found: LogRead,
-        inventory: DeltaTable | None,
+        inventory: TableParts,
         waiting: AbstractSet[str],
         *,
         has_grace: bool,
@@ -241,7 +242,7 @@ class ReconcileScan:
 
         Args:
             found: the log that was read.
-            inventory: the inventory; None if it does not exist.
+            inventory: the inventory.
             waiting: write ids in spools.
             has_grace: whether to skip young commits, because their processes may still record them.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,21 +14,26 @@ from typing import Any
 from deltawitness.ledger.spool.records import Record, RecordKind, decode
 from deltawitness.ledger.spool.supervisor import ProcessEnd, is_supervised
 from deltawitness.ledger.spool.writer import (
+    DRAINED,
     NEW,
     OPEN,
     OWNER_LOCK,
-    REVISION,
+    REVISIONS,
     SEALED,
+    SHARD,
     delete_spool,
 )
-from deltawitness.local_files import OPEN_FILES_ARE_FIXED, try_lock
+from deltawitness.local_files import OPEN_FILES_ARE_FIXED, open_lock_file, try_lock, unlock
 from deltawitness.semconv import SPOOL_APP_ID_PREFIX
 
 __all__ = [
     "SegmentContents",
     "adopt",
     "adopt_batches",
+    "drain_lock",
     "has_abandoned",
+    "live_segments",
+    "mark_drained",
     "read_segment",
     "segments_of",
     "spool_app_id",
@@ -40,6 +45,9 @@ Row = dict[str, Any]
 CREATION_TIMEOUT = 3600.0
 """Seconds after which the folder of a spool that is still being created belongs to a dead
 process."""
+
+LOCK_POLL = 0.02
+"""Seconds between two attempts to get the lock of the drains on this host."""
 
 SPOOLS_PER_BATCH = 64
 """Spools of dead processes that are drained together, to save commits."""
@@ -131,6 +139,18 @@ class AbandonedSpool:
     home: Path
     segments: Sequence[Path]
 
+    @property
+    def shard(self) -> str | None:
+        """The shard of the ledger to which it is drained; None for the main tables.
+
+        Raises:
+            OSError: the name of the shard cannot be read.
+        """
+        try:
+            return (self.home / SHARD).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
     def delete(self) -> None:
         """Delete the spool, after all of it has been drained."""
         delete_spool(self.home)
@@ -169,7 +189,7 @@ def _is_old(home: Path) -> bool:
 
 def _spools_in(folder: Path, exclude: Path | None) -> list[Path]:
     try:
-        found = [path for path in folder.iterdir() if path.name.startswith(REVISION)]
+        found = [path for path in folder.iterdir() if path.name.startswith(REVISIONS)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(path for path in found if path != exclude)
@@ -247,6 +267,101 @@ def adopt_batches(
     for home in folder.glob(f"{NEW}*"):
         if _is_old(home):  # its process died before the rename
             delete_spool(home)
+
+
+def live_segments(
+    folder: Path, exclude: Path | None = None, *, shard: str | None = None
+) -> list[Path]:
+    """Return the sealed segments of other live processes that can be drained, oldest first in each spool.
+
+    The caller drains them while it holds the lock of :func:`drain_lock`, and then calls
+    :func:`mark_drained`.
+
+    Args:
+        folder: the folder of all spools.
+        exclude: the spool of this process.
+        shard: the shard of this drain; spools of other shards are left out.
+    """
+    found: list[Path] = []
+    for home in _spools_in(folder, exclude):
+        with suppress(OSError):  # drained and deleted meanwhile, or of another user
+            if AbandonedSpool(home, ()).shard == shard:
+                found += _ready_segments(home)
+    return found
+
+
+def _ready_segments(home: Path) -> list[Path]:
+    """Return the sealed segments before which all are drained or sealed, too.
+
+    A listing may miss a file that is renamed meanwhile, so each number is looked up by its names.
+    """
+    numbers = {int(path.stem) for path in _segments_in(home)}
+    ready: list[Path] = []
+    for number in range(max(1, min(numbers, default=1) - 1), max(numbers, default=0) + 1):
+        sealed = home / f"{number:08d}{SEALED}"
+        if sealed.with_suffix(OPEN).exists():
+            break
+        if sealed.exists():
+            ready.append(sealed)
+        elif ready and not sealed.with_suffix(DRAINED).exists():
+            break
+    return ready
+
+
+def mark_drained(segments: Iterable[Path]) -> None:
+    """Tell the owners of segments that these are in the ledger; each owner deletes its own.
+
+    Args:
+        segments: sealed segments that have been drained.
+    """
+    for path in segments:
+        with suppress(OSError):  # the owner has deleted it
+            path.rename(path.with_suffix(DRAINED))
+
+
+def drain_lock_path(folder: Path, shard: str | None = None) -> Path:
+    """Return the lock file of the drains to the main tables or to a shard on this host."""
+    return folder / f"drain{'' if shard is None else f'-{shard}'}.lock"
+
+
+@contextmanager
+def drain_lock(
+    folder: Path,
+    shard: str | None = None,
+    *,
+    timeout: float,
+    is_cancelled: Callable[[], bool] = bool,
+) -> Iterator[bool]:
+    """Hold the lock of the drains on this host for the block; yield whether it is held.
+
+    Processes that drain one after another do not conflict, and the first one drains for all. Nothing
+    depends on the lock: without it a segment is still drained once.
+
+    Args:
+        folder: the folder of all spools.
+        shard: the shard; None for the main tables.
+        timeout: seconds to wait for another process.
+        is_cancelled: returns whether to stop waiting.
+    """
+    try:
+        descriptor = open_lock_file(drain_lock_path(folder, shard))
+    except OSError:  # no folder, or read-only
+        yield False
+        return
+    is_held = False
+    try:
+        with suppress(OSError):  # the file system has no locks
+            deadline = time.monotonic() + timeout
+            is_held = try_lock(descriptor)
+            while not is_held and time.monotonic() < deadline and not is_cancelled():
+                time.sleep(LOCK_POLL)
+                is_held = try_lock(descriptor)
+        yield is_held
+    finally:
+        if is_held:
+            with suppress(OSError):
+                unlock(descriptor)  # a forked child may have the descriptor
+        os.close(descriptor)
 
 
 def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
