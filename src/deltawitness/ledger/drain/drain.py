@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,19 +24,19 @@ import pyarrow.compute as pc
 from deltawitness.error_types import classify
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
+from deltawitness.ledger.drain.abandoned import RunKey, last_ends, run_key, tallies_of
 from deltawitness.ledger.drain.dedup import without_recorded
+from deltawitness.ledger.spool.host import live_segments, mark_drained
 from deltawitness.ledger.spool.reader import (
     AbandonedSpool,
     SegmentContents,
     adopt_batches,
-    live_segments,
-    mark_drained,
     read_segment,
 )
 from deltawitness.ledger.spool.supervisor import ProcessEnd
 from deltawitness.ledger.tables.arrow import operation_rows, query, rows_from, valid_rows
 from deltawitness.ledger.tables.literals import quote_literal
-from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
+from deltawitness.ledger.tables.run_rows import RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
     PARTITION,
@@ -47,7 +47,7 @@ from deltawitness.ledger.tables.schema import (
     Source,
     commit_properties,
 )
-from deltawitness.ledger.tables.shards import TableParts, open_parts
+from deltawitness.ledger.tables.shards import open_parts
 from deltawitness.ledger.tables.write_rows import as_json, row_of_provisional
 from deltawitness.run import suppressed
 from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
@@ -311,18 +311,18 @@ class Drain:
     def _abandoned(self, batch: Batch) -> Iterator[list[Row]]:
         """Yield the rows of abandoned runs for each last segment of a dead process."""
         left = [run for segment in batch.abandoned for run in segment.open_runs.values()]
-        tallies: dict[_RunKey, Tally] = {}
+        tallies: dict[RunKey, Tally] = {}
         if left:
             own = [] if self._root.shard is None else [self._root.shard]
             opened = open_parts(self._root, (RUNS, INVENTORY), own)
-            ended = _last_ends(opened[RUNS], left)
+            ended = last_ends(opened[RUNS], left)
             for run in (run for segment in batch.contents for run in segment.runs):
-                ended[_run_key(run)] = max(run.get("end_time") or 0, ended.get(_run_key(run), 0))
-            tallies = _tallies_of(opened[INVENTORY], left, ended)
+                ended[run_key(run)] = max(run.get("end_time") or 0, ended.get(run_key(run), 0))
+            tallies = tallies_of(opened[INVENTORY], left, ended)
         at = now_ns() // 1000
         for segment in batch.abandoned:
             rows = [
-                run_row(run, tallies[_run_key(run)], status=RunStatus.ABANDONED, end_time=at)
+                run_row(run, tallies[run_key(run)], status=RunStatus.ABANDONED, end_time=at)
                 for run in segment.open_runs.values()
             ]
             end = segment.process_end
@@ -466,64 +466,3 @@ def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:
         f" AND {PARTITION} >= {quote_literal(since.isoformat())}",
     )["write_id"]
     return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=reconciled.combine_chunks())))
-
-
-_RunKey = tuple[object, object, object]
-
-
-def _run_key(row: Row) -> _RunKey:
-    """Return what identifies the part of a run in one process."""
-    return row["run_id"], row["host"], row["pid"]
-
-
-def _rows_of_runs(table: TableParts, columns: str, started: Sequence[Row]) -> list[Row]:
-    """Query rows of some runs from a table of the ledger.
-
-    Args:
-        table: the table.
-        columns: further columns to select.
-        started: start rows of the runs.
-    """
-    if not table.exists:
-        return []
-    first = min(run["start_time"] for run in started)
-    since = datetime.fromtimestamp(first / 1e6, tz=UTC).date()
-    names = ", ".join(quote_literal(name) for name in {run["run_id"] for run in started})
-    rows: list[Row] = query(
-        table,
-        f"SELECT run_id, host, pid, {columns} FROM ledger WHERE run_id IN ({names})"
-        f" AND {PARTITION} >= {quote_literal(since.isoformat())}",
-    ).to_pylist()
-    return rows
-
-
-def _last_ends(table: TableParts, started: Sequence[Row]) -> dict[_RunKey, int]:
-    """Return the last recorded end of each run in its process, in microseconds since the epoch."""
-    ends: dict[_RunKey, int] = {}
-    for row in _rows_of_runs(table, "end_time", started):
-        ends[_run_key(row)] = max(_microseconds(row["end_time"]), ends.get(_run_key(row), 0))
-    return ends
-
-
-def _tallies_of(
-    table: TableParts, started: Sequence[Row], ended: Mapping[_RunKey, int]
-) -> dict[_RunKey, Tally]:
-    """Tally the operations of each run's process that no recorded end of the run includes.
-
-    Args:
-        table: the inventory.
-        started: start rows of the runs.
-        ended: recorded ends; a thread may have gone on writing after one.
-    """
-    tallies = {_run_key(run): Tally() for run in started}
-    columns = f"event_time, duration_ms, {', '.join(TALLIED)}"
-    for row in _rows_of_runs(table, columns, started):
-        tally = tallies.get(_run_key(row))
-        end = _microseconds(row["event_time"]) + (row["duration_ms"] or 0.0) * 1000
-        if tally is not None and end >= ended.get(_run_key(row), 0):
-            tally.add(row)
-    return tallies
-
-
-def _microseconds(moment: datetime | None) -> int:
-    return 0 if moment is None else round(moment.timestamp() * 1e6)

@@ -87,6 +87,8 @@ class DrainRequest:
         tail: number of versions of a table's log to search for the commit of a provisional record.
         maintain: whether to maintain tables that are due.
         shard: the shard of the requesting process; None for the main tables.
+        is_alone: whether the requesting process holds the lock of the drains on this host, so that the
+            helper drains for the other processes, too.
     """
 
     root: str
@@ -97,6 +99,7 @@ class DrainRequest:
     tail: int
     maintain: bool
     shard: str | None = None
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +264,12 @@ def _result_of(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainR
     root = LedgerRoot(request.root, None if options is None else dict(options), request.shard)
     drain = Drain(root, tail=request.tail)
     home = None if request.home is None else Path(request.home)
-    done = drain.drain_segments([home / name for name in request.segments] if home else [])
-    done += drain.drain_abandoned(Path(request.spools), home)
+    own = [home / name for name in request.segments] if home else []
+    folder = Path(request.spools)
+    done = (
+        drain.drain_for_host(own, folder, home) if request.is_alone else drain.drain_segments(own)
+    )
+    done += drain.drain_abandoned(folder, home)
     if request.maintain:
         for table in drain.due:
             maintain(root.of_shard(None), table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 from deltawitness.ledger.spool.records import Record, RecordKind, decode
 from deltawitness.ledger.spool.supervisor import ProcessEnd, is_supervised
 from deltawitness.ledger.spool.writer import (
-    DRAINED,
     NEW,
     OPEN,
     OWNER_LOCK,
@@ -23,21 +22,22 @@ from deltawitness.ledger.spool.writer import (
     SHARD,
     delete_spool,
 )
-from deltawitness.local_files import OPEN_FILES_ARE_FIXED, open_lock_file, try_lock, unlock
+from deltawitness.local_files import OPEN_FILES_ARE_FIXED, try_lock
 from deltawitness.semconv import SPOOL_APP_ID_PREFIX
 
 __all__ = [
     "SegmentContents",
     "adopt",
     "adopt_batches",
-    "drain_lock",
     "has_abandoned",
-    "live_segments",
-    "mark_drained",
+    "lock_spool",
     "read_segment",
+    "segments_in",
     "segments_of",
+    "shard_of_spool",
     "spool_app_id",
     "spooled_write_ids",
+    "spools_in",
 ]
 
 Row = dict[str, Any]
@@ -46,9 +46,6 @@ CREATION_TIMEOUT = 3600.0
 """Seconds after which the folder of a spool that is still being created belongs to a dead
 process."""
 
-LOCK_POLL = 0.02
-"""Seconds between two attempts to get the lock of the drains on this host."""
-
 SPOOLS_PER_BATCH = 64
 """Spools of dead processes that are drained together, to save commits."""
 
@@ -56,6 +53,21 @@ SPOOLS_PER_BATCH = 64
 def spool_app_id(home: Path) -> str:
     """Return the application id that a spool's segments have in the ledger's tables."""
     return f"{SPOOL_APP_ID_PREFIX}{home.name}"
+
+
+def shard_of_spool(home: Path) -> str | None:
+    """Return the shard of the ledger to which a spool is drained; None for the main tables.
+
+    Args:
+        home: the folder of the spool.
+
+    Raises:
+        OSError: the name of the shard cannot be read.
+    """
+    try:
+        return (home / SHARD).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 @dataclass(slots=True)
@@ -141,22 +153,20 @@ class AbandonedSpool:
 
     @property
     def shard(self) -> str | None:
-        """The shard of the ledger to which it is drained; None for the main tables.
-
-        Raises:
-            OSError: the name of the shard cannot be read.
-        """
-        try:
-            return (self.home / SHARD).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
+        """The shard of the ledger to which it is drained; see :func:`shard_of_spool`."""
+        return shard_of_spool(self.home)
 
     def delete(self) -> None:
         """Delete the spool, after all of it has been drained."""
         delete_spool(self.home)
 
 
-def _segments_in(home: Path) -> list[Path]:
+def segments_in(home: Path) -> list[Path]:
+    """Return the segments of a spool, oldest first.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     found = [
         path for path in home.iterdir() if path.suffix in {OPEN, SEALED} and path.stem.isdecimal()
     ]
@@ -169,7 +179,7 @@ def _is_half_deleted(home: Path) -> bool:
     The lock file is created before the folder gets its final name, and deleted last.
     """
     try:
-        return not (home / OWNER_LOCK).exists() and not _segments_in(home)
+        return not (home / OWNER_LOCK).exists() and not segments_in(home)
     except OSError:  # gone, or of another user
         return not home.exists()
 
@@ -177,7 +187,7 @@ def _is_half_deleted(home: Path) -> bool:
 def _is_undeleted(home: Path) -> bool:
     """Return whether an adopted spool is drained, and only its lock file could not be deleted while open."""
     with suppress(OSError):
-        return OPEN_FILES_ARE_FIXED and not _segments_in(home)
+        return OPEN_FILES_ARE_FIXED and not segments_in(home)
     return False
 
 
@@ -187,7 +197,13 @@ def _is_old(home: Path) -> bool:
     return False
 
 
-def _spools_in(folder: Path, exclude: Path | None) -> list[Path]:
+def spools_in(folder: Path, exclude: Path | None) -> list[Path]:
+    """Return the folders of all spools in a folder, in the order of their names.
+
+    Args:
+        folder: the folder of all spools.
+        exclude: a spool to leave out.
+    """
     try:
         found = [path for path in folder.iterdir() if path.name.startswith(REVISIONS)]
     except (FileNotFoundError, NotADirectoryError):
@@ -197,13 +213,13 @@ def _spools_in(folder: Path, exclude: Path | None) -> list[Path]:
 
 def segments_of(folder: Path) -> Iterator[Path]:
     """Yield the segments of all spools in a folder, of live and dead processes."""
-    for home in _spools_in(folder, None):
+    for home in spools_in(folder, None):
         with suppress(FileNotFoundError):  # drained and deleted meanwhile
-            yield from _segments_in(home)
+            yield from segments_in(home)
 
 
 @contextmanager
-def _try_lock(home: Path, *, shared: bool = False) -> Iterator[bool]:
+def lock_spool(home: Path, *, shared: bool = False) -> Iterator[bool]:
     """Lock a spool for the block; yield whether that succeeded.
 
     Args:
@@ -251,117 +267,22 @@ def adopt_batches(
     Raises:
         OSError: a folder cannot be read.
     """
-    homes = _spools_in(folder, exclude)
+    homes = spools_in(folder, exclude)
     for batch in (homes[first : first + most] for first in range(0, len(homes), most)):
         with ExitStack() as locks:
             adopted = [
                 home
                 for home in batch
-                if locks.enter_context(_try_lock(home)) and not is_supervised(home)
+                if locks.enter_context(lock_spool(home)) and not is_supervised(home)
             ]
             if adopted:
-                yield [AbandonedSpool(home, _segments_in(home)) for home in adopted]
+                yield [AbandonedSpool(home, segments_in(home)) for home in adopted]
         for home in batch:
             if _is_half_deleted(home) if home not in adopted else _is_undeleted(home):
                 delete_spool(home)
     for home in folder.glob(f"{NEW}*"):
         if _is_old(home):  # its process died before the rename
             delete_spool(home)
-
-
-def live_segments(
-    folder: Path, exclude: Path | None = None, *, shard: str | None = None
-) -> list[Path]:
-    """Return the sealed segments of other live processes that can be drained, oldest first in each spool.
-
-    The caller drains them while it holds the lock of :func:`drain_lock`, and then calls
-    :func:`mark_drained`.
-
-    Args:
-        folder: the folder of all spools.
-        exclude: the spool of this process.
-        shard: the shard of this drain; spools of other shards are left out.
-    """
-    found: list[Path] = []
-    for home in _spools_in(folder, exclude):
-        with suppress(OSError):  # drained and deleted meanwhile, or of another user
-            if AbandonedSpool(home, ()).shard == shard:
-                found += _ready_segments(home)
-    return found
-
-
-def _ready_segments(home: Path) -> list[Path]:
-    """Return the sealed segments before which all are drained or sealed, too.
-
-    A listing may miss a file that is renamed meanwhile, so each number is looked up by its names.
-    """
-    numbers = {int(path.stem) for path in _segments_in(home)}
-    ready: list[Path] = []
-    for number in range(max(1, min(numbers, default=1) - 1), max(numbers, default=0) + 1):
-        sealed = home / f"{number:08d}{SEALED}"
-        if sealed.with_suffix(OPEN).exists():
-            break
-        if sealed.exists():
-            ready.append(sealed)
-        elif ready and not sealed.with_suffix(DRAINED).exists():
-            break
-    return ready
-
-
-def mark_drained(segments: Iterable[Path]) -> None:
-    """Tell the owners of segments that these are in the ledger; each owner deletes its own.
-
-    Args:
-        segments: sealed segments that have been drained.
-    """
-    for path in segments:
-        with suppress(OSError):  # the owner has deleted it
-            path.rename(path.with_suffix(DRAINED))
-
-
-def drain_lock_path(folder: Path, shard: str | None = None) -> Path:
-    """Return the lock file of the drains to the main tables or to a shard on this host."""
-    return folder / f"drain{'' if shard is None else f'-{shard}'}.lock"
-
-
-@contextmanager
-def drain_lock(
-    folder: Path,
-    shard: str | None = None,
-    *,
-    timeout: float,
-    is_cancelled: Callable[[], bool] = bool,
-) -> Iterator[bool]:
-    """Hold the lock of the drains on this host for the block; yield whether it is held.
-
-    Processes that drain one after another do not conflict, and the first one drains for all. Nothing
-    depends on the lock: without it a segment is still drained once.
-
-    Args:
-        folder: the folder of all spools.
-        shard: the shard; None for the main tables.
-        timeout: seconds to wait for another process.
-        is_cancelled: returns whether to stop waiting.
-    """
-    try:
-        descriptor = open_lock_file(drain_lock_path(folder, shard))
-    except OSError:  # no folder, or read-only
-        yield False
-        return
-    is_held = False
-    try:
-        with suppress(OSError):  # the file system has no locks
-            deadline = time.monotonic() + timeout
-            is_held = try_lock(descriptor)
-            while not is_held and time.monotonic() < deadline and not is_cancelled():
-                time.sleep(LOCK_POLL)
-                is_held = try_lock(descriptor)
-        yield is_held
-    finally:
-        if is_held:
-            with suppress(OSError):
-                unlock(descriptor)  # a forked child may have the descriptor
-        os.close(descriptor)
 
 
 def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
@@ -374,8 +295,8 @@ def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
     Raises:
         OSError: a folder cannot be read.
     """
-    for home in _spools_in(folder, exclude):
-        with _try_lock(home) as is_locked:
+    for home in spools_in(folder, exclude):
+        with lock_spool(home) as is_locked:
             if (is_locked and not is_supervised(home)) or _is_half_deleted(home):
                 return True
     return any(map(_is_old, folder.glob(f"{NEW}*")))
@@ -390,13 +311,13 @@ def spooled_write_ids(folder: Path, exclude: Path | None = None) -> tuple[set[st
     """
     waiting: set[str] = set()
     has_owner = False
-    for home in _spools_in(folder, None):
+    for home in spools_in(folder, None):
         if home != exclude:
             # A shared lock, so that two readers do not take each other for the owner.
-            with _try_lock(home, shared=True) as is_free:
+            with lock_spool(home, shared=True) as is_free:
                 has_owner = has_owner or not is_free
         with suppress(OSError):  # drained and deleted meanwhile: in the ledger now
-            for path in _segments_in(home):
+            for path in segments_in(home):
                 waiting |= _write_ids(path)
     return waiting, has_owner
 
