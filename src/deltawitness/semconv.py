@@ -469,6 +469,9 @@ version is the version of that table whose rows are in the main table."""
 FOLDED_APP_ID: Final = "deltawitness/folded"
 """Delta application id in a shard's table; rows of this version of the table were folded and deleted."""
 
+EXPIRED_PROPERTY: Final = "deltawitness.expiredBefore"
+"""Property of a table of the ledger: the day (ISO 8601) before which its rows were expired."""
+
 LEDGER_SCHEMA: Final = "cache_ledger"
 """Schema of a session in which the ledger's tables are registered."""
 

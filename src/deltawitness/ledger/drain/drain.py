@@ -55,7 +55,14 @@ from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["GRACE", "Drain", "DrainResult", "append"]
+__all__ = [
+    "COMMITS_PER_MAINTENANCE",
+    "GRACE",
+    "Drain",
+    "DrainResult",
+    "append",
+    "retry_conflicts",
+]
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -407,9 +414,26 @@ def append(
         DeltaError: the append failed, or conflicted at every attempt.
         OSError: the storage cannot be read or written.
     """
+    return retry_conflicts(lambda: _append_once(root, table, rows), on_conflict)
+
+
+def retry_conflicts(act: Callable[[], T], on_conflict: Callable[[], object] = bool) -> T:
+    """Call a function again after conflicts and other transient errors, with growing random waits.
+
+    Args:
+        act: opens the table anew and commits once.
+        on_conflict: called before each further attempt.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        DeltaError: it failed, or conflicted at every attempt.
+        OSError: the storage cannot be read or written.
+    """
     for attempt in itertools.count(1):
         try:
-            return _append_once(root, table, rows)
+            return act()
         except Exception as error:
             if attempt == ATTEMPTS or classify(error) not in _TRANSIENT:
                 raise

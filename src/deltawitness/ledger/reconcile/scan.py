@@ -52,6 +52,7 @@ from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot, Source
 from deltawitness.ledger.tables.shards import TableParts, open_parts
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.redaction import redact_text
+from deltawitness.semconv import EXPIRED_PROPERTY
 from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         spools=spools,
         since=None if since is None else int(since.timestamp() * 1000),
         unreadable=unreadable,
+        expired=_expired_before(before),
     )
     with LogReaders() as readers:
         scan.read(targets, before, readers, full=full, progress=progress or _ignore_progress)
@@ -118,6 +120,15 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
 
 def _ignore_progress(table: str, done: int, of: int) -> None:
     """Do nothing: the default for `progress`."""
+
+
+def _expired_before(inventory: TableParts) -> int | None:
+    """Return the time before which rows of the inventory were expired, in milliseconds since the epoch."""
+    properties = {} if inventory.main is None else inventory.main.metadata().configuration
+    day = properties.get(EXPIRED_PROPERTY)
+    if day is None:
+        return None
+    return int(datetime.fromisoformat(f"{day}T00:00Z").timestamp()) * 1000
 
 
 def _writes_in_progress(root: LedgerRoot, spools: Path) -> tuple[set[str], bool]:
@@ -137,6 +148,8 @@ class ReconcileScan:
     spools: Path
     since: int | None
     unreadable: list[UnreadableTable]
+    expired: int | None = None
+    """Milliseconds since the Unix epoch; rows of earlier writes were expired from the ledger."""
     logs: list[LogRead] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     unsettled: int = 0
@@ -260,7 +273,9 @@ class ReconcileScan:
             if write.is_of(waiting) or (has_grace and write.is_younger(GRACE, now)):
                 self.unsettled += len(write.commits)
                 reconciled_up_to = min(reconciled_up_to, write.versions[0])
-            elif self.since is None or not write.is_before(self.since):
+            elif not any(
+                write.is_before(at) for at in (self.since, self.expired) if at is not None
+            ):
                 self._add(write, found)
         self._advance_watermark(found, reconciled_up_to)
         self.phantom += phantom_rows(found, index, self.since)

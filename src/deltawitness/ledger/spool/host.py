@@ -97,8 +97,11 @@ def mark_drained(segments: Iterable[Path]) -> None:
 
 
 def drain_lock_path(folder: Path, shard: str | None = None) -> Path:
-    """Return the lock file of the drains to the main tables or to a shard on this host."""
-    return folder / f"drain{'' if shard is None else f'-{shard}'}.lock"
+    """Return the lock file of the drains to the main tables or to a shard on this host.
+
+    It is beside the folder of the spools, which is empty when all is drained.
+    """
+    return folder.with_name(f".{folder.name}{'' if shard is None else f'-{shard}'}.lock")
 
 
 @contextmanager
