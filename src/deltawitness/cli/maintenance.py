@@ -109,7 +109,7 @@ def expire_command(
     root: Annotated[str | None, RootOption] = None,
     as_json: Annotated[bool, JsonOption] = False,
 ) -> None:
-    """Delete old rows of the ledger; count them without --apply. Exits 1 if a table is in use by maintenance."""
+    """Delete old rows of the ledger; count them without --apply. Exits 1 if a table is being compacted."""
     with exit_on_ledger_error(root, "maintained"):
         try:
             expired = existing_ledger(root).expire(older_than, apply=apply, vacuum=vacuum)

@@ -55,7 +55,8 @@ def without_recorded(
     for contents, rows in parts:
         if contents.number > (opened.transaction_version(contents.app_id) or 0):
             columns = KEY_COLUMNS[table.name]
-            fresh.append(drop_present(opened, rows, columns) if _is_old(rows) else rows)
+            is_old = _is_old(rows)
+            fresh.append(drop_present(opened, rows, columns, of_runs=True) if is_old else rows)
             transactions[contents.app_id] = max(
                 contents.number, transactions.get(contents.app_id, 0)
             )
@@ -76,18 +77,21 @@ MAX_NAMED_RUNS = 1000
 """Up to this number of runs a query lists them; for more, the rows of all runs are read."""
 
 
-def drop_present(opened: DeltaTable, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+def drop_present(
+    opened: DeltaTable, rows: pa.Table, columns: Sequence[str], *, of_runs: bool = False
+) -> pa.Table:
     """Return the rows that a table does not contain, by key.
 
     Args:
         opened: the table at its current version.
         rows: the rows.
         columns: the columns of the key.
+        of_runs: read only rows of the same runs. Rows that a reconcile added may name another run.
     """
     if not rows.num_rows:
         return rows
     named = rows["run_id"].drop_null().unique().to_pylist()
-    runs = is_in("run_id", named) if len(named) <= MAX_NAMED_RUNS else "true"
+    runs = is_in("run_id", named) if of_runs and len(named) <= MAX_NAMED_RUNS else "true"
     # A day earlier: a reconcile dates the row of a write by its commit, and clocks differ.
     since = (_first_day(rows) - timedelta(days=1)).date().isoformat()
     present = query(

@@ -9,7 +9,7 @@ reconcile does not rebuild expired rows from the logs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -140,14 +140,7 @@ def _expire(
                 _set(root, table, {APPEND_ONLY: "true"})
         if vacuum:
             files = _vacuum(_open(root, table))
-    return ExpireResult(
-        counted.table,
-        counted.rows,
-        counted.expired,
-        counted.retained,
-        True,
-        files,  # noqa: FBT003
-    )
+    return replace(counted, is_done=True, files_deleted=files)
 
 
 APPEND_ONLY = "delta.appendOnly"
