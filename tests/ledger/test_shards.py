@@ -13,7 +13,6 @@ from deltalake import write_deltalake
 from deltawitness import DeltaLakeInstrumentor, Ledger, Settings, run
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ledger.drain import fold as module
-from deltawitness.ledger.drain.fold import fold
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.writer import SHARD
 from deltawitness.ledger.tables import locations
