@@ -143,11 +143,12 @@ def test_an_expiry_that_dies_is_completed_by_the_next(root, ledger, aged, monkey
     assert root.open_table(INVENTORY).metadata().configuration[APPEND_ONLY] == "true"
 
 
+@pytest.mark.slow
 def test_expiry_and_compaction_beside_writers_lose_and_double_nothing(
     root, ledger, aged, tmp_path, size
 ):
     """Eight writers append while the inventory is compacted again and again, and expired once."""
-    count = size(6, 40)
+    count = size(4, 40)
     aged("old", 500, 500, 499)
     done = tmp_path / "done"
     compactor = start_process(ledger_folder.optimize_until, root.uri, None, str(done))

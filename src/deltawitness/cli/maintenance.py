@@ -88,11 +88,21 @@ def fold_command(
         raise typer.Exit(FAILED)
 
 
+def _age_of_expired(text: str) -> dt.timedelta:
+    from deltawitness.ledger.drain.expire import MIN_AGE  # noqa: PLC0415 - heavy
+
+    age = parse_duration(text)
+    if age < MIN_AGE:
+        msg = f"expected at least {MIN_AGE.days} days"
+        raise typer.BadParameter(msg)
+    return age
+
+
 def expire_command(
     older_than: Annotated[
         dt.timedelta,
         typer.Option(
-            parser=parse_duration,
+            parser=_age_of_expired,
             metavar="DURATION",
             help="Age of the rows to delete, in full days, such as 400d; at least 31d.",
         ),
@@ -111,11 +121,7 @@ def expire_command(
 ) -> None:
     """Delete old rows of the ledger; count them without --apply. Exits 1 if a table is being compacted."""
     with exit_on_ledger_error(root, "maintained"):
-        try:
-            expired = existing_ledger(root).expire(older_than, apply=apply, vacuum=vacuum)
-        except ValueError as error:
-            message = str(error).replace("older_than", "--older-than")
-            raise typer.BadParameter(message) from None
+        expired = existing_ledger(root).expire(older_than, apply=apply, vacuum=vacuum)
     if as_json:
         print_json([asdict(table) for table in expired])
     else:
