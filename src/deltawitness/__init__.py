@@ -53,7 +53,10 @@ if TYPE_CHECKING:
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.drain.drain import DrainResult
+    from deltawitness.ledger.drain.expire import ExpireResult
+    from deltawitness.ledger.drain.fold import FoldResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
+    from deltawitness.ledger.drain.serve import ServeResult
     from deltawitness.ledger.integrity import Finding, IntegrityResult, Problem
     from deltawitness.ledger.ledger import Ledger, adopt
     from deltawitness.ledger.reconcile.adoption import AdoptResult
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from deltawitness.settings import (
         DiagnosticsChoice,
         LedgerMessages,
+        LedgerMode,
         Requirement,
         ReservedKeys,
         Settings,
@@ -117,10 +121,12 @@ _MODULES = {
     "DifferingRow": "ledger.reconcile.findings",
     "DrainResult": "ledger.drain.drain",
     "ErrorType": "semconv",
+    "ExpireResult": "ledger.drain.expire",
     "Explanation": "cache.delta_cache",
     "Exported": "events",
     "Failed": "events",
     "Finding": "ledger.integrity",
+    "FoldResult": "ledger.drain.fold",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "InfoResult": "installation.model",
     "InputVersion": "events",
@@ -129,6 +135,7 @@ _MODULES = {
     "Ledger": "ledger.ledger",
     "LedgerInfo": "installation.model",
     "LedgerMessages": "settings",
+    "LedgerMode": "settings",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
     "Miss": "cache.fingerprint.diff",
@@ -151,6 +158,7 @@ _MODULES = {
     "RunOrigin": "run_origin",
     "SeamState": "delta_rs.seam_states",
     "SeamStatus": "delta_rs.seam_states",
+    "ServeResult": "ledger.drain.serve",
     "SettingInfo": "installation.model",
     "SettingSource": "installation.model",
     "Settings": "settings",
@@ -222,10 +230,12 @@ __all__ = [
     "DifferingRow",
     "DrainResult",
     "ErrorType",
+    "ExpireResult",
     "Explanation",
     "Exported",
     "Failed",
     "Finding",
+    "FoldResult",
     "InMemoryDiagnosticsSink",
     "InfoResult",
     "InputVersion",
@@ -234,6 +244,7 @@ __all__ = [
     "Ledger",
     "LedgerInfo",
     "LedgerMessages",
+    "LedgerMode",
     "MaintenanceResult",
     "MetadataSnapshot",
     "Miss",
@@ -258,6 +269,7 @@ __all__ = [
     "RunOrigin",
     "SeamState",
     "SeamStatus",
+    "ServeResult",
     "SettingInfo",
     "SettingSource",
     "Settings",
