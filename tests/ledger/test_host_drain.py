@@ -14,7 +14,7 @@ from deltawitness.ledger.drain.drain import Drain
 from deltawitness.ledger.drain.drain_thread import MAX_CONFLICTS
 from deltawitness.ledger.drain.recorder import Recorder
 from deltawitness.ledger.spool import host
-from deltawitness.ledger.spool.host import drain_lock, live_segments, mark_drained
+from deltawitness.ledger.spool.host import LockState, drain_lock, live_segments, mark_drained
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.supervisor import SUPERVISOR_LINK
 from deltawitness.ledger.spool.writer import DRAINED
@@ -151,20 +151,34 @@ def test_one_process_of_a_host_holds_the_lock(spools):
         drain_lock(spools, timeout=0.1) as second,
         drain_lock(spools, "a", timeout=0) as third,
     ):
-        assert (first, second, third) == (True, False, True)
+        assert (first, second, third) == (LockState.HELD, LockState.BUSY, LockState.HELD)
     with drain_lock(spools, timeout=0) as again:
-        assert again
+        assert again is LockState.HELD
+    with drain_lock(spools / "no/folder", timeout=0) as missing:
+        assert missing is LockState.UNAVAILABLE
 
 
-def test_a_drain_without_the_lock_drains_its_own_segments(root, spools, monkeypatch):
-    """A process that hangs with the lock blocks no other one for long."""
+def test_a_drain_leaves_its_segments_to_a_process_that_drains_for_longer(root, spools, monkeypatch):
+    """It waits, reports no error, and drains at its next turn."""
     monkeypatch.setattr("deltawitness.ledger.drain.drain_thread.HOST_TIMEOUT", 0.1)
+    recorder = Recorder(Settings(cache_root=root.uri))
+    recorder._spool.append(RecordKind.ROW, "w-1", as_json(operation_row("w-1")))
+    with drain_lock(spools, timeout=0):
+        assert not recorder.drain()
+    assert recorder.pending == 1
+    assert recorder.drain()
+    assert write_ids(root, INVENTORY) == ["w-1"]
+    recorder.close(None, timeout=30)
+
+
+def test_without_locks_a_drain_takes_only_its_own_segments(root, spools, monkeypatch):
+    """On a file system without locks each process drains for itself."""
+    monkeypatch.setattr(host, "drain_lock_path", lambda *_: spools / "no/folder")
     recorder = Recorder(Settings(cache_root=root.uri))
     recorder._spool.append(RecordKind.ROW, "w-1", as_json(operation_row("w-1")))
     other = spool_in(spools)
     sealed_rows(other, operation_row("w-2"))
-    with drain_lock(spools, timeout=0):
-        assert recorder.drain()
+    assert recorder.drain()
     assert write_ids(root, INVENTORY) == ["w-1"]
     recorder.close(None, timeout=30)
 

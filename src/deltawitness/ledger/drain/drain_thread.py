@@ -12,7 +12,7 @@ from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.open_runs import OpenRuns
 from deltawitness.ledger.drain.process import DrainProcess, DrainRequest, HelperError
-from deltawitness.ledger.spool.host import drain_lock
+from deltawitness.ledger.spool.host import LockState, drain_lock
 from deltawitness.ledger.spool.reader import has_abandoned
 from deltawitness.ledger.spool.writer import DRAINED, Segment, Spool
 from deltawitness.ledger.tables.schema import LedgerRoot
@@ -49,6 +49,10 @@ the tables. After a drain without conflicts it halves again."""
 
 QUIET_TIMEOUT = 2.0
 """Seconds that a drain waits for a pause between writes."""
+
+
+class _BusyError(Exception):
+    """Another process of the host drains for longer than this one waits."""
 
 
 class DrainThread:
@@ -277,6 +281,8 @@ class DrainThread:
         try:
             with self._draining:
                 self._drain(timeout)
+        except _BusyError:
+            return False
         except (KeyboardInterrupt, SystemExit):
             raise  # meant for the program, if it called the drain itself
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
@@ -310,7 +316,10 @@ class DrainThread:
             return  # nothing to drain
         with drain_lock(
             folder, self._root.shard, timeout=HOST_TIMEOUT, is_cancelled=self._paused.is_set
-        ) as is_alone:
+        ) as lock:
+            if lock is LockState.BUSY:
+                raise _BusyError  # the other process, or a later drain, drains them
+            is_alone = lock is LockState.HELD
             segments = self._undrained()  # another process may have drained some meanwhile
             if not segments and not has_abandoned(folder, home):
                 return

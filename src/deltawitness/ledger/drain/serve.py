@@ -15,7 +15,7 @@ from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.drain import Drain, DrainResult
 from deltawitness.ledger.drain.fold import fold
 from deltawitness.ledger.drain.maintenance import maintain
-from deltawitness.ledger.spool.host import drain_lock
+from deltawitness.ledger.spool.host import LockState, drain_lock
 from deltawitness.ledger.tables.schema import LedgerRoot
 
 __all__ = ["ServeResult", "serve"]
@@ -87,10 +87,11 @@ def _drain(
     drain = Drain(root, tail=tail)
     done = DrainResult()
     try:
-        with drain_lock(spools, root.shard, timeout=LOCK_TIMEOUT) as is_alone:
-            if is_alone:
+        with drain_lock(spools, root.shard, timeout=LOCK_TIMEOUT) as lock:
+            if lock is LockState.HELD:
                 done += drain.drain_for_host([], spools, None)
-            done += drain.drain_abandoned(spools)
+            if lock is not LockState.BUSY:
+                done += drain.drain_abandoned(spools)
     except Exception as error:  # noqa: BLE001 - the next drain tries again
         report("drain", error)
         result.failures += 1

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 
 from deltawitness.ledger.spool.reader import (
@@ -24,7 +25,7 @@ from deltawitness.ledger.spool.supervisor import SUPERVISOR_LINK
 from deltawitness.ledger.spool.writer import DRAINED, OPEN, SEALED
 from deltawitness.local_files import open_lock_file, try_lock, unlock
 
-__all__ = ["drain_lock", "live_segments", "mark_drained"]
+__all__ = ["LockState", "drain_lock", "live_segments", "mark_drained"]
 
 LOCK_POLL = 0.02
 """Seconds between two attempts to get the lock of the drains on this host."""
@@ -104,6 +105,17 @@ def drain_lock_path(folder: Path, shard: str | None = None) -> Path:
     return folder.with_name(f".{folder.name}{'' if shard is None else f'-{shard}'}.lock")
 
 
+class LockState(StrEnum):
+    """Whether a drain has the lock of the drains on its host."""
+
+    HELD = "held"
+    """It drains for all processes of the host."""
+    BUSY = "busy"
+    """Another process has held it for the time that the drain waited."""
+    UNAVAILABLE = "unavailable"
+    """There is no such lock: the file system has none, or is read-only. Each process drains for itself."""
+
+
 @contextmanager
 def drain_lock(
     folder: Path,
@@ -111,7 +123,7 @@ def drain_lock(
     *,
     timeout: float,
     is_cancelled: Callable[[], bool] = bool,
-) -> Iterator[bool]:
+) -> Iterator[LockState]:
     """Hold the lock of the drains on this host for the block; yield whether it is held.
 
     Processes that drain one after another do not conflict, and the first one drains for all. Nothing
@@ -125,20 +137,25 @@ def drain_lock(
     """
     try:
         descriptor = open_lock_file(drain_lock_path(folder, shard))
-    except OSError:  # no folder, or read-only
-        yield False
+    except OSError:
+        yield LockState.UNAVAILABLE
         return
-    is_held = False
+    state = LockState.UNAVAILABLE
     try:
         with suppress(OSError):  # the file system has no locks
-            deadline = time.monotonic() + timeout
-            is_held = try_lock(descriptor)
-            while not is_held and time.monotonic() < deadline and not is_cancelled():
-                time.sleep(LOCK_POLL)
-                is_held = try_lock(descriptor)
-        yield is_held
+            state = _acquire(descriptor, timeout, is_cancelled)
+        yield state
     finally:
-        if is_held:
+        if state is LockState.HELD:
             with suppress(OSError):
                 unlock(descriptor)  # a forked child may have the descriptor
         os.close(descriptor)
+
+
+def _acquire(descriptor: int, timeout: float, is_cancelled: Callable[[], bool]) -> LockState:
+    deadline = time.monotonic() + timeout
+    while not try_lock(descriptor):
+        if time.monotonic() >= deadline or is_cancelled():
+            return LockState.BUSY
+        time.sleep(LOCK_POLL)
+    return LockState.HELD
