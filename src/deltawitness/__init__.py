@@ -59,7 +59,10 @@ if TYPE_CHECKING:
     from deltawitness.installation.model import InfoResult, LedgerInfo, SettingInfo, SettingSource
     from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
     from deltawitness.ledger.drain.drain import DrainResult
+    from deltawitness.ledger.drain.expire import ExpireResult
+    from deltawitness.ledger.drain.fold import FoldResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
+    from deltawitness.ledger.drain.serve import ServeResult
     from deltawitness.ledger.integrity import Finding, IntegrityResult, Problem
     from deltawitness.ledger.ledger import Ledger, adopt
     from deltawitness.ledger.reconcile.adoption import AdoptResult
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
     from deltawitness.settings import (
         DiagnosticsChoice,
         LedgerMessages,
+        LedgerMode,
         Requirement,
         ReservedKeys,
         Settings,
@@ -126,10 +130,12 @@ _MODULES = {
     "DistributedWriteResult": "distributed.result",
     "DrainResult": "ledger.drain.drain",
     "ErrorType": "semconv",
+    "ExpireResult": "ledger.drain.expire",
     "Explanation": "cache.delta_cache",
     "Exported": "events",
     "Failed": "events",
     "Finding": "ledger.integrity",
+    "FoldResult": "ledger.drain.fold",
     "InMemoryDiagnosticsSink": "telemetry.diagnostics",
     "InfoResult": "installation.model",
     "InputVersion": "events",
@@ -138,6 +144,7 @@ _MODULES = {
     "Ledger": "ledger.ledger",
     "LedgerInfo": "installation.model",
     "LedgerMessages": "settings",
+    "LedgerMode": "settings",
     "MaintenanceResult": "ledger.drain.maintenance",
     "MetadataSnapshot": "cache.kinds.snapshots",
     "Miss": "cache.fingerprint.diff",
@@ -164,6 +171,7 @@ _MODULES = {
     "RunRow": "answers.rows",
     "SeamState": "delta_rs.seam_states",
     "SeamStatus": "delta_rs.seam_states",
+    "ServeResult": "ledger.drain.serve",
     "SettingInfo": "installation.model",
     "SettingSource": "installation.model",
     "Settings": "settings",
@@ -249,10 +257,12 @@ __all__ = [
     "DistributedWriteResult",
     "DrainResult",
     "ErrorType",
+    "ExpireResult",
     "Explanation",
     "Exported",
     "Failed",
     "Finding",
+    "FoldResult",
     "InMemoryDiagnosticsSink",
     "InfoResult",
     "InputVersion",
@@ -261,6 +271,7 @@ __all__ = [
     "Ledger",
     "LedgerInfo",
     "LedgerMessages",
+    "LedgerMode",
     "MaintenanceResult",
     "MetadataSnapshot",
     "Miss",
@@ -289,6 +300,7 @@ __all__ = [
     "RunRow",
     "SeamState",
     "SeamStatus",
+    "ServeResult",
     "SettingInfo",
     "SettingSource",
     "Settings",

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["BINARY", "OPEN_FILES_ARE_FIXED", "lock", "open_lock_file", "try_lock"]
+__all__ = ["BINARY", "OPEN_FILES_ARE_FIXED", "lock", "open_lock_file", "try_lock", "unlock"]
 
 BINARY: int = getattr(os, "O_BINARY", 0)
 """Flag for `os.open`: without it, Windows translates line ends."""
@@ -44,12 +44,19 @@ if sys.platform == "win32":
                 return
             time.sleep(POLL_S)
 
+    def _release(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
     def _attempt(descriptor: int, *, shared: bool, wait: bool) -> None:
         mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         fcntl.flock(descriptor, mode if wait else mode | fcntl.LOCK_NB)
+
+    def _release(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 _HELD = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK})
@@ -100,3 +107,15 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
             raise
         return False
     return True
+
+
+def unlock(descriptor: int) -> None:
+    """Release the lock of an open file, also where a forked child has inherited the open file.
+
+    Args:
+        descriptor: a file descriptor with the lock.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    _release(descriptor)

@@ -437,6 +437,9 @@ SPAN_CACHE_VERIFY: Final = "cache.verify"
 LEDGER_DIRECTORY: Final = "cache_ledgers"
 """Folder under the cache root for the ledger's tables."""
 
+SHARD_DIRECTORY: Final = "shards"
+"""Folder in the folder of the ledger's tables, with a folder of tables for each shard."""
+
 SPOOL_DIRECTORY: Final = "cache_spool"
 """Folder under a local cache root for the spools: records that are not yet in the ledger."""
 
@@ -467,6 +470,16 @@ the number of a write of the block to the table."""
 
 LEASE_APP_ID: Final = "deltawitness/lease"
 """Delta application id of the lease for a table's maintenance: an odd version is held, an even one free."""
+
+FOLD_APP_ID_PREFIX: Final = "deltawitness/fold/"
+"""Prefix of a Delta application id in a main table of the ledger, followed by the id of a shard's table; the
+version is the version of that table whose rows are in the main table."""
+
+FOLDED_APP_ID: Final = "deltawitness/folded"
+"""Delta application id in a shard's table; rows of this version of the table were folded and deleted."""
+
+EXPIRED_PROPERTY: Final = "deltawitness.expiredBefore"
+"""Property of a table of the ledger: the day (ISO 8601) before which its rows were expired."""
 
 LEDGER_SCHEMA: Final = "cache_ledger"
 """Schema of a session in which the ledger's tables are registered."""
@@ -577,6 +590,10 @@ class Env(StrEnum):
     """Path or URI of the cache root. Without it there is no ledger, except under `deltawitness run`."""
     LEDGER = "DELTAWITNESS_LEDGER"
     """Write a ledger under the cache root (`true`, `false`)."""
+    LEDGER_MODE = "DELTAWITNESS_LEDGER_MODE"
+    """Who commits rows: `direct` (each process), `shard` (each, to a shard) or `forward` (`ledger serve`)."""
+    LEDGER_SHARD = "DELTAWITNESS_LEDGER_SHARD"
+    """Shard of this process in the mode `shard`; by default the scheduler's job, else one of 16 by host."""
     LEDGER_MAINTENANCE = "DELTAWITNESS_LEDGER_MAINTENANCE"
     """Compact and vacuum the ledger's tables periodically while draining (`true`, `false`)."""
     LEDGER_MESSAGES = "DELTAWITNESS_LEDGER_MESSAGES"

@@ -19,6 +19,7 @@ from deltawitness.semconv import Env, parse_flag
 __all__ = [
     "DiagnosticsChoice",
     "LedgerMessages",
+    "LedgerMode",
     "Requirement",
     "ReservedKeys",
     "Settings",
@@ -83,6 +84,17 @@ class LedgerMessages(StrEnum):
     """No text; separate columns have the error's type and the exception's class."""
 
 
+class LedgerMode(StrEnum):
+    """Who commits the rows of a process to the ledger, and to which tables."""
+
+    DIRECT = "direct"
+    """The process, to the main tables."""
+    SHARD = "shard"
+    """The process, to the tables of its shard. `deltawitness ledger fold` moves the rows to the main tables."""
+    FORWARD = "forward"
+    """`deltawitness ledger serve` on the same host, to the main tables; the process commits nothing."""
+
+
 def _one_of(choices: type[E]) -> Callable[[str], E]:
     def parse(text: str) -> E:
         try:
@@ -107,6 +119,14 @@ def _short_text(text: str) -> str:
     if text.strip():
         return text.strip()
     msg = "a text that is not empty"
+    raise ValueError(msg)
+
+
+def _shard(text: str) -> str:
+    name = text.strip()
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        return name
+    msg = "up to 64 letters, digits, `-`, `_` and `.`, beginning with a letter or a digit"
     raise ValueError(msg)
 
 
@@ -224,6 +244,8 @@ class Settings:
         cache_root: path or URI of the cache root, with the ledger (`DELTAWITNESS_ROOT` or
             `DELTAWITNESS_CACHE_ROOT`).
         ledger: write a ledger when there is a cache root (`DELTAWITNESS_LEDGER`).
+        ledger_mode: who commits rows, and where (`DELTAWITNESS_LEDGER_MODE`).
+        ledger_shard: shard of this process (`DELTAWITNESS_LEDGER_SHARD`).
         ledger_maintenance: compact and vacuum the ledger (`DELTAWITNESS_LEDGER_MAINTENANCE`).
         ledger_messages: redaction of error texts in the ledger (`DELTAWITNESS_LEDGER_MESSAGES`).
         storage_options: storage options of the cache root (`DELTAWITNESS_STORAGE_OPTIONS`).
@@ -274,6 +296,8 @@ class Settings:
     capture_plan_metrics: bool = _setting(Env.CAPTURE_PLAN_METRICS, _flag, False)  # noqa: FBT003 - the default
     cache_root: str | None = _setting(Env.CACHE_ROOT, _location, None)
     ledger: bool = _setting(Env.LEDGER, _flag, True)  # noqa: FBT003 - the default
+    ledger_mode: LedgerMode = _setting(Env.LEDGER_MODE, _one_of(LedgerMode), LedgerMode.DIRECT)  # noqa: RUF009 - makes a field()
+    ledger_shard: str | None = _setting(Env.LEDGER_SHARD, _shard, None)
     ledger_maintenance: bool = _setting(Env.LEDGER_MAINTENANCE, _flag, True)  # noqa: FBT003 - the default
     ledger_messages: LedgerMessages = _setting(  # noqa: RUF009 - makes a field()
         Env.LEDGER_MESSAGES, _one_of(LedgerMessages), LedgerMessages.SAFE

@@ -19,7 +19,14 @@ from deltawitness.cli.cache import (
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.errors import errors_command
 from deltawitness.cli.info import info_command, version_line
-from deltawitness.cli.maintenance import drain_command, optimize_command, verify_command
+from deltawitness.cli.maintenance import (
+    drain_command,
+    expire_command,
+    fold_command,
+    optimize_command,
+    serve_command,
+    verify_command,
+)
 from deltawitness.cli.reconcile import reconcile_command
 from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command
@@ -30,7 +37,9 @@ from deltawitness.cli.writes import writes_command
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-ledger = typer.Typer(no_args_is_help=True, help="Compact and check the ledger.")
+ledger = typer.Typer(
+    no_args_is_help=True, help="Compact, fold, serve, expire and check the ledger."
+)
 cache = typer.Typer(no_args_is_help=True, help="List, explain, prune and verify cache entries.")
 
 
@@ -73,6 +82,9 @@ app.command("reconcile")(with_storage_options(reconcile_command))
 app.command("adopt")(with_storage_options(adopt_command))
 app.command("drain")(with_storage_options(drain_command))
 ledger.command("optimize")(with_storage_options(optimize_command))
+ledger.command("fold")(with_storage_options(fold_command))
+ledger.command("expire")(with_storage_options(expire_command))
+ledger.command("serve")(with_storage_options(serve_command))
 ledger.command("verify")(with_storage_options(verify_command))
 app.add_typer(ledger, name="ledger")
 app.command("verify")(with_storage_options(verify_run_command))

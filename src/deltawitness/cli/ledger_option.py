@@ -14,6 +14,7 @@ from deltawitness.commit.log import open_log
 from deltawitness.ledger.tables.listing import LedgerListing
 from deltawitness.ledger.tables.locations import absolute_root, root_of, spool_folder
 from deltawitness.ledger.tables.schema import TABLES
+from deltawitness.ledger.tables.shards import shard_names
 from deltawitness.locations import local_path, strip_credentials
 from deltawitness.semconv import Env
 from deltawitness.settings import Settings
@@ -131,6 +132,8 @@ def _check_exists(root: str | None, *, or_spools: bool = False) -> None:
     settings = settings_of(root)
     place = root_of(settings)
     if any(open_log(place.uri_of(table), place.storage_options).versions() for table in TABLES):
+        return
+    if shard_names(place):
         return
     from deltawitness.ledger.spool.reader import segments_of  # noqa: PLC0415 - rarely needed
 

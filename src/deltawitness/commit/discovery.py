@@ -21,7 +21,7 @@ from deltawitness.forks import importing
 from deltawitness.locations import local_path
 from deltawitness.semconv import LEDGER_DIRECTORY
 
-__all__ = ["CONCURRENT_LISTS", "Discovery", "ListingError", "find_tables"]
+__all__ = ["CONCURRENT_LISTS", "Discovery", "ListingError", "find_tables", "folder_names"]
 
 CONCURRENT_LISTS = 16
 """Maximum number of folders that a search lists at the same time."""
@@ -88,6 +88,20 @@ def find_tables(text: str, storage_options: dict[str, str] | None = None) -> Dis
             for path, error in sorted(search.errors.items())
         ),
     )
+
+
+def folder_names(location: str, storage_options: dict[str, str] | None = None) -> list[str]:
+    """Return the names of the folders in a folder, sorted; none if it does not exist.
+
+    Args:
+        location: a local path or a URI; it costs one request of a listing.
+        storage_options: as for `DeltaTable`.
+
+    Raises:
+        OSError: the storage cannot be read.
+    """
+    folders, _ = _split(location, storage_options)
+    return sorted(folders.read("", is_last=False).names)
 
 
 def _split(text: str, storage_options: dict[str, str] | None) -> tuple[_Folders, tuple[str, ...]]:

@@ -67,11 +67,11 @@ def _changed(path: Path) -> float | None:
 
 
 def _spools(folder: Path) -> int:
-    from deltawitness.ledger.spool.writer import REVISION  # noqa: PLC0415 - imports fcntl
+    from deltawitness.ledger.spool.writer import REVISIONS  # noqa: PLC0415 - imports fcntl
 
     if not folder.is_dir():
         return 0
-    return sum(1 for path in folder.iterdir() if path.name.startswith(REVISION))
+    return sum(1 for path in folder.iterdir() if path.name.startswith(REVISIONS))
 
 
 def _sizes(folder: Path) -> Iterator[int]:

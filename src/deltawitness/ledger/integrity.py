@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deltawitness.commit.duplicates import find_duplicate_rewrites
 from deltawitness.commit.log import open_log
@@ -17,11 +16,9 @@ from deltawitness.ledger.spool.reader import segments_of
 from deltawitness.ledger.spool.records import decode
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.schema import INVENTORY, RUNS, TABLES, LedgerRoot, LedgerTable
+from deltawitness.ledger.tables.shards import TableParts, open_parts
 from deltawitness.redaction import redact_text
 from deltawitness.settings import Settings
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
 
 __all__ = ["Finding", "IntegrityResult", "Problem", "check_integrity"]
 
@@ -98,11 +95,12 @@ def check_integrity(root: LedgerRoot, spools: Path, settings: Settings) -> Integ
     rows: dict[str, int] = {}
     for table in TABLES:
         try:
-            opened = root.open_table(table)
-            if opened is not None:
-                rows[table.name] = _count(opened)
-                findings += _doubled_files(root, table)
-                findings += _doubled_keys(opened, table)
+            parts = open_parts(root, [table])[table]
+            if parts.exists:
+                rows[table.name] = _count(parts)
+                for place in _roots(root, parts):
+                    findings += _doubled_files(place, table)
+                findings += _doubled_keys(parts, table)
         except Exception as error:  # noqa: BLE001 - any failure to read is a finding
             findings.append(Finding(Problem.UNREADABLE, table.name, redact_text(str(error))))
     unread: tuple[str, ...] = ()
@@ -137,7 +135,11 @@ _WRONG = {
 }
 
 
-def _count(table: DeltaTable) -> int:
+def _roots(root: LedgerRoot, parts: TableParts) -> list[LedgerRoot]:
+    return [*([root] if parts.main is not None else []), *(part.root for part in parts.shards)]
+
+
+def _count(table: TableParts) -> int:
     return int(query(table, "SELECT count(*) AS n FROM ledger")["n"][0].as_py())
 
 
@@ -156,7 +158,7 @@ _UNIQUE = {
 }
 
 
-def _doubled_keys(opened: DeltaTable, table: LedgerTable) -> Iterator[Finding]:
+def _doubled_keys(opened: TableParts, table: LedgerTable) -> Iterator[Finding]:
     if table.name not in _UNIQUE:
         return
     problem, key = _UNIQUE[table.name]

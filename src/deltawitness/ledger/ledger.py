@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,13 @@ import pyarrow as pa
 
 from deltawitness.extras import require
 from deltawitness.forks import mark_delta_rs_used
+from deltawitness.ids_and_clock import now_ns
 from deltawitness.ledger.drain.drain import Drain, DrainResult
+from deltawitness.ledger.drain.expire import MIN_AGE, ExpireResult, expire
+from deltawitness.ledger.drain.fold import FoldResult, fold
 from deltawitness.ledger.drain.maintenance import MaintenanceResult, optimize
 from deltawitness.ledger.drain.recorder import recorder_of
+from deltawitness.ledger.drain.serve import ServeResult, serve
 from deltawitness.ledger.integrity import IntegrityResult, check_integrity
 from deltawitness.ledger.reconcile.adoption import AdoptResult, adopt_plan
 from deltawitness.ledger.reconcile.inferred_runs import GAP
@@ -298,6 +303,72 @@ class Ledger:
             DeltaError: a table is damaged.
         """
         return [optimize(self.root, table) for table in TABLES]
+
+    def fold(self) -> list[FoldResult]:
+        """Move the rows of all shards to the main tables, each exactly once.
+
+        Several processes may fold at the same time, and writers may append meanwhile.
+
+        Returns:
+            A result for each table of a shard that has rows. One with an `error` was not folded.
+
+        Raises:
+            OSError: the shards cannot be listed.
+        """
+        self._drain_own()
+        return fold(self.root)
+
+    def expire(
+        self, older_than: timedelta, *, apply: bool = False, vacuum: bool = False
+    ) -> list[ExpireResult]:
+        """Delete rows that are older than an age, in full days, or count them.
+
+        The row of a run stays while the ledger has later writes of the run. Later reconciles do not
+        rebuild expired rows. Shards are folded first.
+
+        Args:
+            older_than: the age, at least 31 days.
+            apply: delete the rows; otherwise only count them.
+            vacuum: also delete files that no version of the last 7 days needs.
+
+        Raises:
+            ValueError: the age is too short.
+            OSError: the storage cannot be read or written.
+            DeltaError: a table is damaged, or has too many concurrent writers.
+        """
+        if older_than < MIN_AGE:
+            msg = f"older_than: expected at least {MIN_AGE.days} days"
+            raise ValueError(msg)
+        self._drain_own()
+        now = datetime.fromtimestamp(now_ns() / 1e9, tz=UTC)
+        return expire(self.root, (now - older_than).date(), apply=apply, vacuum=vacuum)
+
+    def serve(
+        self,
+        stop: threading.Event,
+        *,
+        interval: float | None = None,
+        fold_interval: float | None = None,
+    ) -> ServeResult:
+        """Drain the spools of all processes on this host at intervals, until an event is set.
+
+        For processes with `DELTAWITNESS_LEDGER_MODE=forward`, which commit nothing themselves. Errors
+        are reported, and the next drain tries again.
+
+        Args:
+            stop: ends the server, after a last drain.
+            interval: seconds between two drains; `settings.drain_interval` when None.
+            fold_interval: seconds between two folds of the shards; None folds never.
+        """
+        return serve(
+            self.root,
+            self.spools,
+            stop,
+            interval=self._settings.drain_interval if interval is None else interval,
+            tail=self._settings.landed_tail,
+            fold_interval=fold_interval,
+            maintenance=self._settings.ledger_maintenance,
+        )
 
     def verify(self) -> IntegrityResult:
         """Check the ledger.

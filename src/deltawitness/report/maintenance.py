@@ -12,10 +12,20 @@ from deltawitness.report.tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
     from deltawitness.ledger.drain.drain import DrainResult
+    from deltawitness.ledger.drain.expire import ExpireResult
+    from deltawitness.ledger.drain.fold import FoldResult
     from deltawitness.ledger.drain.maintenance import MaintenanceResult
+    from deltawitness.ledger.drain.serve import ServeResult
     from deltawitness.ledger.integrity import IntegrityResult
 
-__all__ = ["print_drained", "print_maintained", "print_verification"]
+__all__ = [
+    "print_drained",
+    "print_expired",
+    "print_folded",
+    "print_maintained",
+    "print_served",
+    "print_verification",
+]
 
 
 def print_drained(console: Console, drained: DrainResult) -> None:
@@ -50,6 +60,66 @@ def print_maintained(console: Console, maintained: Sequence[MaintenanceResult]) 
         else:
             rows.append((done.table, "no table yet, or another process compacts it", "", "", ""))
     print_table(console, _COLUMNS, rows)
+
+
+_EXPIRED_COLUMNS = (
+    Column("table", wrap_at=20),
+    *(Column(name, is_number=True) for name in ("rows", "expired", "retained")),
+    Column("done", wrap_at=20),
+)
+
+
+def print_expired(console: Console, expired: Sequence[ExpireResult], *, is_applied: bool) -> None:
+    """Print the rows that an expiry deleted from each table, or would delete."""
+    rows = []
+    for table in expired:
+        done = "no" if not is_applied else "another process compacts it"
+        counts = (table.rows, table.expired, table.retained)
+        rows.append((table.table, *map(str, counts), "yes" if table.is_done else done))
+    print_table(console, _EXPIRED_COLUMNS, rows)
+    if not is_applied:
+        print_line(console, "use --apply to delete the expired rows")
+
+
+_FOLDED_COLUMNS = (
+    Column("shard", wrap_at=20),
+    Column("table", wrap_at=20),
+    Column("rows", is_number=True),
+    Column("done", wrap_at=30),
+)
+
+
+def print_folded(console: Console, folded: Sequence[FoldResult]) -> None:
+    """Print the rows that a fold moved from each shard."""
+    if not folded:
+        print_line(console, "no rows to fold")
+        return
+    rows = [
+        (
+            done.shard,
+            done.table,
+            str(done.rows),
+            done.error or ("yes" if done.is_deleted else "the next fold deletes them in the shard"),
+        )
+        for done in folded
+    ]
+    print_table(console, _FOLDED_COLUMNS, rows)
+
+
+def print_served(console: Console, served: ServeResult) -> None:
+    """Print what a server imported until it was stopped."""
+    done = served.drained
+    print_line(
+        console,
+        f"imported {count_of(done.operations, 'operation')} and {count_of(done.runs, 'run')}"
+        f" in {count_of(served.drains, 'drain')}; folded {count_of(served.folded, 'row')}",
+    )
+    if done.damaged:
+        print_line(console, f"skipped as damaged: {count_of(done.damaged, 'line')}")
+    if served.failures:
+        print_line(
+            console, f"failed: {count_of(served.failures, 'drain or fold', 'drains or folds')}"
+        )
 
 
 def print_verification(console: Console, verification: IntegrityResult) -> None:

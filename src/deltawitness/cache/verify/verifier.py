@@ -32,6 +32,7 @@ from deltawitness.commit.reader import parse_commit
 from deltawitness.exceptions import DeltaWitnessError
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot
+from deltawitness.ledger.tables.shards import open_parts
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.locations import table_id
 from deltawitness.redaction import redact_text, table_name_for
@@ -324,8 +325,8 @@ class Verifier:
     @cached_property
     def _ledger_uris(self) -> dict[str, str]:
         """Locations of tables in the ledger, by the id of the location."""
-        inventory = self._root.open_table(INVENTORY)
-        if inventory is None:
+        inventory = open_parts(self._root, [INVENTORY])[INVENTORY]
+        if not inventory.exists:
             return {}
         found = query(
             inventory,

@@ -23,7 +23,7 @@ from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, RUNS, SNAPSH
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["without_recorded"]
+__all__ = ["drop_present", "without_recorded"]
 
 TRANSACTION_LIFETIME = timedelta(days=15)
 """For this long the application transaction of a segment certainly exists: half of the tables'
@@ -54,7 +54,9 @@ def without_recorded(
     transactions: dict[str, int] = {}
     for contents, rows in parts:
         if contents.number > (opened.transaction_version(contents.app_id) or 0):
-            fresh.append(_drop_present(opened, table, rows) if _is_old(rows) else rows)
+            columns = KEY_COLUMNS[table.name]
+            is_old = _is_old(rows)
+            fresh.append(drop_present(opened, rows, columns, of_runs=True) if is_old else rows)
             transactions[contents.app_id] = max(
                 contents.number, transactions.get(contents.app_id, 0)
             )
@@ -71,13 +73,31 @@ def _is_old(rows: pa.Table) -> bool:
     return rows.num_rows > 0 and now - _first_day(rows) > TRANSACTION_LIFETIME
 
 
-def _drop_present(opened: DeltaTable, table: LedgerTable, rows: pa.Table) -> pa.Table:
-    columns = KEY_COLUMNS[table.name]
-    runs = is_in("run_id", rows["run_id"].drop_null().unique().to_pylist())
+MAX_NAMED_RUNS = 1000
+"""Up to this number of runs a query lists them; for more, the rows of all runs are read."""
+
+
+def drop_present(
+    opened: DeltaTable, rows: pa.Table, columns: Sequence[str], *, of_runs: bool = False
+) -> pa.Table:
+    """Return the rows that a table does not contain, by key.
+
+    Args:
+        opened: the table at its current version.
+        rows: the rows.
+        columns: the columns of the key.
+        of_runs: read only rows of the same runs. Rows that a reconcile added may name another run.
+    """
+    if not rows.num_rows:
+        return rows
+    named = rows["run_id"].drop_null().unique().to_pylist()
+    runs = is_in("run_id", named) if of_runs and len(named) <= MAX_NAMED_RUNS else "true"
+    # A day earlier: a reconcile dates the row of a write by its commit, and clocks differ.
+    since = (_first_day(rows) - timedelta(days=1)).date().isoformat()
     present = query(
         opened,
         f"SELECT {', '.join(columns)} FROM ledger WHERE ({runs} OR run_id IS NULL)"
-        f" AND {PARTITION} >= {quote_literal(_first_day(rows).date().isoformat())}",
+        f" AND {PARTITION} >= {quote_literal(since)}",
     )
     keys = set(_keys(present, columns))
     return rows.filter(pa.array([key not in keys for key in _keys(rows, columns)], pa.bool_()))

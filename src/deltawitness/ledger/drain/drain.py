@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +24,9 @@ import pyarrow.compute as pc
 from deltawitness.error_types import classify
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
+from deltawitness.ledger.drain.abandoned import RunKey, last_ends, run_key, tallies_of
 from deltawitness.ledger.drain.dedup import without_recorded
+from deltawitness.ledger.spool.host import live_segments, mark_drained
 from deltawitness.ledger.spool.reader import (
     AbandonedSpool,
     SegmentContents,
@@ -34,7 +36,7 @@ from deltawitness.ledger.spool.reader import (
 from deltawitness.ledger.spool.supervisor import ProcessEnd
 from deltawitness.ledger.tables.arrow import operation_rows, query, rows_from, valid_rows
 from deltawitness.ledger.tables.literals import quote_literal
-from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
+from deltawitness.ledger.tables.run_rows import RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
     PARTITION,
@@ -45,6 +47,7 @@ from deltawitness.ledger.tables.schema import (
     Source,
     commit_properties,
 )
+from deltawitness.ledger.tables.shards import open_parts
 from deltawitness.ledger.tables.write_rows import as_json, row_of_provisional
 from deltawitness.run import suppressed
 from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
@@ -52,7 +55,14 @@ from deltawitness.semconv import LATE_APP_ID, CacheOperation, ErrorType
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["GRACE", "Drain", "DrainResult", "append"]
+__all__ = [
+    "COMMITS_PER_MAINTENANCE",
+    "GRACE",
+    "Drain",
+    "DrainResult",
+    "append",
+    "retry_conflicts",
+]
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -121,11 +131,13 @@ class Drain:
 
     Attributes:
         due: tables that have had enough commits to be maintained.
+        conflicts: appends that were repeated because another process committed first.
     """
 
     def __init__(self, root: LedgerRoot, *, tail: int) -> None:
         self._root = root
         self._tail = tail
+        self.conflicts = 0
         self.due: list[LedgerTable] = []
 
     def drain_segments(self, paths: Sequence[Path]) -> DrainResult:
@@ -143,8 +155,34 @@ class Drain:
             done += self._write_batch(Batch([read_segment(path) for path in paths_of_batch]))
         return done
 
+    def drain_for_host(self, own: Sequence[Path], folder: Path, home: Path | None) -> DrainResult:
+        """Drain sealed segments of this process and of other live processes on this host.
+
+        The caller holds the lock of the drains on this host. The caller deletes the files of its own
+        segments; the owners of the others delete theirs.
+
+        Args:
+            own: segments of this process, oldest first.
+            folder: the folder of all spools.
+            home: the spool of this process.
+
+        Raises:
+            OSError: a segment or the ledger's storage cannot be read or written.
+            DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
+        """
+        others = live_segments(folder, home, shard=self._root.shard)
+        if not others:
+            return self.drain_segments(own)
+        try:
+            done = self.drain_segments([*own, *others])
+        except Exception as error:  # noqa: BLE001 - a segment of another process may be the cause
+            report("drain", error)
+            return self.drain_segments(own)
+        mark_drained(others)
+        return done
+
     def drain_spools(self, *spools: AbandonedSpool) -> DrainResult:
-        """Drain and delete the spools of dead processes.
+        """Drain and delete the spools of dead processes, each to the shard that it names.
 
         Args:
             spools: the spools; the caller holds their locks.
@@ -153,6 +191,18 @@ class Drain:
             OSError: a segment or the ledger's storage cannot be read or written.
             DeltaError: a table of the ledger is damaged, or has too many concurrent writers.
         """
+        by_shard: dict[str | None, list[AbandonedSpool]] = {}
+        for spool in spools:
+            by_shard.setdefault(spool.shard, []).append(spool)
+        done = DrainResult()
+        for shard, group in by_shard.items():
+            drain = Drain(self._root.of_shard(shard), tail=self._tail)
+            done += drain._drain_spools(group)
+            self.due += drain.due
+        return done
+
+    def _drain_spools(self, spools: Sequence[AbandonedSpool]) -> DrainResult:
+        """Drain and delete spools of the shard of this drain."""
         done = DrainResult()
         batch, size = Batch(), 0
         for spool in spools:
@@ -239,7 +289,9 @@ class Drain:
                 [("run_id", "ascending"), ("event_time", "ascending")]
             )
             # Checked at each attempt; half of GRACE allows for the commit's duration and for clocks.
-            if found.num_rows and now_ns() // 1000 - oldest > GRACE * 1e6 / 2:
+            # Readers and folds drop rows of a shard for which the main table has a reconciled row.
+            is_main = self._root.shard is None
+            if is_main and found.num_rows and now_ns() // 1000 - oldest > GRACE * 1e6 / 2:
                 found = _without_reconciled(table, found)
                 transactions = {
                     **transactions,
@@ -266,16 +318,18 @@ class Drain:
     def _abandoned(self, batch: Batch) -> Iterator[list[Row]]:
         """Yield the rows of abandoned runs for each last segment of a dead process."""
         left = [run for segment in batch.abandoned for run in segment.open_runs.values()]
-        tallies: dict[_RunKey, Tally] = {}
+        tallies: dict[RunKey, Tally] = {}
         if left:
-            ended = _last_ends(self._root.open_table(RUNS), left)
+            own = [] if self._root.shard is None else [self._root.shard]
+            opened = open_parts(self._root, (RUNS, INVENTORY), own)
+            ended = last_ends(opened[RUNS], left)
             for run in (run for segment in batch.contents for run in segment.runs):
-                ended[_run_key(run)] = max(run.get("end_time") or 0, ended.get(_run_key(run), 0))
-            tallies = _tallies_of(self._root.open_table(INVENTORY), left, ended)
+                ended[run_key(run)] = max(run.get("end_time") or 0, ended.get(run_key(run), 0))
+            tallies = tallies_of(opened[INVENTORY], left, ended)
         at = now_ns() // 1000
         for segment in batch.abandoned:
             rows = [
-                run_row(run, tallies[_run_key(run)], status=RunStatus.ABANDONED, end_time=at)
+                run_row(run, tallies[run_key(run)], status=RunStatus.ABANDONED, end_time=at)
                 for run in segment.open_runs.values()
             ]
             end = segment.process_end
@@ -299,10 +353,14 @@ class Drain:
         return self._append(table, rows)
 
     def _append(self, table: LedgerTable, rows: Rows) -> int:
-        count, version = append(self._root, table, rows)
-        if count and version % COMMITS_PER_MAINTENANCE == 0:
+        count, version = append(self._root, table, rows, on_conflict=self._count_conflict)
+        # A fold maintains a shard.
+        if count and self._root.shard is None and version % COMMITS_PER_MAINTENANCE == 0:
             self.due.append(table)
         return count
+
+    def _count_conflict(self) -> None:
+        self.conflicts += 1
 
 
 _EMPTY = INVENTORY.schema.empty_table()
@@ -332,7 +390,13 @@ def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:
 # --- the exactly-once loop -------------------------------------------------------------------------
 
 
-def append(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
+def append(
+    root: LedgerRoot,
+    table: LedgerTable,
+    rows: Rows,
+    *,
+    on_conflict: Callable[[], object] = bool,
+) -> tuple[int, int]:
     """Append rows to a table of the ledger exactly once; retry after conflicts.
 
     Args:
@@ -341,6 +405,7 @@ def append(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
         rows: given the open table, returns the rows that it does not contain yet and the
             application transactions (id to version) to commit with them; without transactions
             nothing is committed.
+        on_conflict: called before each further attempt.
 
     Returns:
         The number of appended rows, and the table's version.
@@ -349,12 +414,30 @@ def append(root: LedgerRoot, table: LedgerTable, rows: Rows) -> tuple[int, int]:
         DeltaError: the append failed, or conflicted at every attempt.
         OSError: the storage cannot be read or written.
     """
+    return retry_conflicts(lambda: _append_once(root, table, rows), on_conflict)
+
+
+def retry_conflicts(act: Callable[[], T], on_conflict: Callable[[], object] = bool) -> T:
+    """Call a function again after conflicts and other transient errors, with growing random waits.
+
+    Args:
+        act: opens the table anew and commits once.
+        on_conflict: called before each further attempt.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        DeltaError: it failed, or conflicted at every attempt.
+        OSError: the storage cannot be read or written.
+    """
     for attempt in itertools.count(1):
         try:
-            return _append_once(root, table, rows)
+            return act()
         except Exception as error:
             if attempt == ATTEMPTS or classify(error) not in _TRANSIENT:
                 raise
+        on_conflict()
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
         time.sleep(random.uniform(0, wait))  # noqa: S311 - nothing is encrypted
     raise AssertionError  # unreachable: the loop has no end
@@ -407,64 +490,3 @@ def _without_reconciled(table: DeltaTable, rows: pa.Table) -> pa.Table:
         f" AND {PARTITION} >= {quote_literal(since.isoformat())}",
     )["write_id"]
     return rows.filter(pc.invert(pc.is_in(rows["write_id"], value_set=reconciled.combine_chunks())))
-
-
-_RunKey = tuple[object, object, object]
-
-
-def _run_key(row: Row) -> _RunKey:
-    """Return what identifies the part of a run in one process."""
-    return row["run_id"], row["host"], row["pid"]
-
-
-def _rows_of_runs(table: DeltaTable | None, columns: str, started: Sequence[Row]) -> list[Row]:
-    """Query rows of some runs from a table of the ledger.
-
-    Args:
-        table: the table; None when it does not exist.
-        columns: further columns to select.
-        started: start rows of the runs.
-    """
-    if table is None:
-        return []
-    first = min(run["start_time"] for run in started)
-    since = datetime.fromtimestamp(first / 1e6, tz=UTC).date()
-    names = ", ".join(quote_literal(name) for name in {run["run_id"] for run in started})
-    rows: list[Row] = query(
-        table,
-        f"SELECT run_id, host, pid, {columns} FROM ledger WHERE run_id IN ({names})"
-        f" AND {PARTITION} >= {quote_literal(since.isoformat())}",
-    ).to_pylist()
-    return rows
-
-
-def _last_ends(table: DeltaTable | None, started: Sequence[Row]) -> dict[_RunKey, int]:
-    """Return the last recorded end of each run in its process, in microseconds since the epoch."""
-    ends: dict[_RunKey, int] = {}
-    for row in _rows_of_runs(table, "end_time", started):
-        ends[_run_key(row)] = max(_microseconds(row["end_time"]), ends.get(_run_key(row), 0))
-    return ends
-
-
-def _tallies_of(
-    table: DeltaTable | None, started: Sequence[Row], ended: Mapping[_RunKey, int]
-) -> dict[_RunKey, Tally]:
-    """Tally the operations of each run's process that no recorded end of the run includes.
-
-    Args:
-        table: the inventory.
-        started: start rows of the runs.
-        ended: recorded ends; a thread may have gone on writing after one.
-    """
-    tallies = {_run_key(run): Tally() for run in started}
-    columns = f"event_time, duration_ms, {', '.join(TALLIED)}"
-    for row in _rows_of_runs(table, columns, started):
-        tally = tallies.get(_run_key(row))
-        end = _microseconds(row["event_time"]) + (row["duration_ms"] or 0.0) * 1000
-        if tally is not None and end >= ended.get(_run_key(row), 0):
-            tally.add(row)
-    return tallies
-
-
-def _microseconds(moment: datetime | None) -> int:
-    return 0 if moment is None else round(moment.timestamp() * 1e6)

@@ -12,11 +12,12 @@ from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.ledger.drain.open_runs import OpenRuns
 from deltawitness.ledger.drain.process import DrainProcess, DrainRequest, HelperError
+from deltawitness.ledger.spool.host import LockState, drain_lock
 from deltawitness.ledger.spool.reader import has_abandoned
-from deltawitness.ledger.spool.writer import Segment, Spool
+from deltawitness.ledger.spool.writer import DRAINED, Segment, Spool
 from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.run_context import RunContext
-from deltawitness.settings import Settings
+from deltawitness.settings import LedgerMode, Settings
 from deltawitness.thread_start import start_thread
 
 __all__ = ["DrainThread"]
@@ -39,8 +40,19 @@ HELPER_SHARE = 5.0
 RUN_END_TIMEOUT = 10.0
 """Seconds that the end of a run waits for its drain; the drain itself continues."""
 
+HOST_TIMEOUT = 30.0
+"""Seconds that a drain waits for a drain of another process on this host, which may include its segments."""
+
+MAX_CONFLICTS = 2
+"""Conflicts in one drain above which the pause until the next one doubles: there are too many writers for
+the tables. After a drain without conflicts it halves again."""
+
 QUIET_TIMEOUT = 2.0
 """Seconds that a drain waits for a pause between writes."""
+
+
+class _BusyError(Exception):
+    """Another process of the host drains for longer than this one waits."""
 
 
 class DrainThread:
@@ -107,6 +119,8 @@ class DrainThread:
         self._is_failing = self._is_hanging = False
         self._helper_pause = 0.0
         self._drained_at = -BETWEEN_DRAINS
+        self._conflicts = 0
+        self._contended_pause = self._settings.drain_interval
 
     @property
     def is_open(self) -> bool:
@@ -192,7 +206,6 @@ class DrainThread:
     # --- the thread ----------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        interval = self._settings.drain_interval
         while not self._is_ending:
             if self._due_at is None:
                 # Between 50 % and 100 % of it, so that processes started together drift apart.
@@ -206,12 +219,29 @@ class DrainThread:
                 break
             self._wake.clear()
             self._due_at = None
-            is_done = self.drain() if self._may_use_engine() else self._request_helper()
+            is_done = self.drain() if self._may_drain else self._request_helper()
             self._drained_at = time.monotonic()
-            longer = min(LONGEST_PAUSE, 2 * max(self._pause, interval))
-            self._pause = interval if is_done else longer
+            self._pause = self._next_pause(is_done)
         if self._paused.is_set():
             self._thread = None
+
+    def _next_pause(self, is_done: bool) -> float:
+        """Return the seconds until the next drain: longer after failures, and while drains conflict."""
+        interval = self._settings.drain_interval
+        longest = max(LONGEST_PAUSE, interval)
+        if not is_done:
+            return min(longest, 2 * max(self._pause, interval))
+        factor = 2.0 if self._conflicts > MAX_CONFLICTS else 0.5
+        self._contended_pause = min(longest, max(interval, factor * self._contended_pause))
+        return self._contended_pause
+
+    @property
+    def _is_forwarding(self) -> bool:
+        return self._settings.ledger_mode is LedgerMode.FORWARD
+
+    @property
+    def _may_drain(self) -> bool:
+        return self._is_forwarding or self._may_use_engine()
 
     @property
     def _is_ending(self) -> bool:
@@ -251,6 +281,8 @@ class DrainThread:
         try:
             with self._draining:
                 self._drain(timeout)
+        except _BusyError:
+            return False
         except (KeyboardInterrupt, SystemExit):
             raise  # meant for the program, if it called the drain itself
         except BaseException as error:  # noqa: BLE001 - an engine that panics raises no Exception
@@ -276,19 +308,37 @@ class DrainThread:
         self._since_drain = 0
         self._runs.record_ends()
         self._spool.rotate(is_last=self._is_closed)
-        segments = [
-            segment for segment in self._spool.sealed() if not self._drop_if_deleted(segment)
-        ]
-        if not segments and not has_abandoned(self._spool.folder, self._spool.home):
+        if self._is_forwarding:
+            self._undrained()
+            return  # `deltawitness ledger serve` drains the spools of this host
+        folder, home = self._spool.folder, self._spool.home
+        if not self._undrained() and not has_abandoned(folder, home):
             return  # nothing to drain
-        is_here = self._may_use_engine() or self.is_terminated
-        helper = None if is_here else self._start_helper_process(segments)
-        if helper is None:
-            self._drain_here(segments)
-        else:
-            self._await_helper(helper, segments, timeout)
+        with drain_lock(
+            folder, self._root.shard, timeout=HOST_TIMEOUT, is_cancelled=self._paused.is_set
+        ) as lock:
+            if lock is LockState.BUSY:
+                raise _BusyError  # the other process, or a later drain, drains them
+            is_alone = lock is LockState.HELD
+            segments = self._undrained()  # another process may have drained some meanwhile
+            if not segments and not has_abandoned(folder, home):
+                return
+            is_here = self._may_use_engine() or self.is_terminated
+            helper = None if is_here else self._start_helper_process(segments, is_alone)
+            if helper is None:
+                self._drain_here(segments, is_alone)
+            else:
+                self._await_helper(helper, segments, timeout)
 
-    def _drain_here(self, segments: list[Segment]) -> None:
+    def _undrained(self) -> list[Segment]:
+        """Return the sealed segments to drain; delete those that another process has drained."""
+        segments = self._spool.sealed()
+        drained = [each for each in segments if each.path.with_suffix(DRAINED).exists()]
+        self._spool.delete(drained)
+        left = [each for each in segments if each not in drained]
+        return [segment for segment in left if not self._drop_if_deleted(segment)]
+
+    def _drain_here(self, segments: list[Segment], is_alone: bool) -> None:
         with self._unforkable:
             # Imported here: importing Arrow is slow, and a process without writes does not need it.
             with importing():
@@ -296,15 +346,24 @@ class DrainThread:
                 from deltawitness.ledger.drain.maintenance import maintain  # noqa: PLC0415 - as above
             self._helper_pause = 0.0
             drain = Drain(self._root, tail=self._settings.landed_tail)
-            done = drain.drain_segments([segment.path for segment in segments])
+            paths = [segment.path for segment in segments]
+            folder, home = self._spool.folder, self._spool.home
+            try:
+                done = (
+                    drain.drain_for_host(paths, folder, home)
+                    if is_alone
+                    else drain.drain_segments(paths)
+                )
+            finally:
+                self._conflicts = drain.conflicts
             self._spool.delete(segments)
-            done += drain.drain_abandoned(self._spool.folder, self._spool.home)
+            done += drain.drain_abandoned(folder, home)
             self._report_damaged(done.damaged)
             if self._settings.ledger_maintenance and not self._is_closed:
                 for table in drain.due:
-                    maintain(self._root, table)
+                    maintain(self._root.of_shard(None), table)
 
-    def _start_helper_process(self, segments: list[Segment]) -> DrainProcess | None:
+    def _start_helper_process(self, segments: list[Segment], is_alone: bool) -> DrainProcess | None:
         """Start a helper process that drains: the program has not used delta-rs, and may fork.
 
         Returns:
@@ -317,12 +376,14 @@ class DrainThread:
         home = self._spool.home
         request = DrainRequest(
             root=self._root.uri,
+            shard=self._root.shard,
             storage_options=self._root.storage_options,
             spools=str(self._spool.folder),
             home=None if home is None else str(home),
             segments=[segment.path.name for segment in segments],
             tail=self._settings.landed_tail,
             maintain=self._settings.ledger_maintenance and not self._is_closed,
+            is_alone=is_alone,
         )
         try:
             with self._unforkable:

@@ -86,6 +86,9 @@ class DrainRequest:
         segments: names of its sealed segments, oldest first.
         tail: number of versions of a table's log to search for the commit of a provisional record.
         maintain: whether to maintain tables that are due.
+        shard: the shard of the requesting process; None for the main tables.
+        is_alone: whether the requesting process holds the lock of the drains on this host, so that the
+            helper drains for the other processes, too.
     """
 
     root: str
@@ -95,6 +98,8 @@ class DrainRequest:
     segments: Sequence[str]
     tail: int
     maintain: bool
+    shard: str | None = None
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,14 +261,18 @@ def _result_of(request: DrainRequest, problems: list[tuple[str, str]]) -> DrainR
     from deltawitness.ledger.tables.schema import LedgerRoot  # noqa: PLC0415 - as above
 
     options = request.storage_options
-    root = LedgerRoot(request.root, None if options is None else dict(options))
+    root = LedgerRoot(request.root, None if options is None else dict(options), request.shard)
     drain = Drain(root, tail=request.tail)
     home = None if request.home is None else Path(request.home)
-    done = drain.drain_segments([home / name for name in request.segments] if home else [])
-    done += drain.drain_abandoned(Path(request.spools), home)
+    own = [home / name for name in request.segments] if home else []
+    folder = Path(request.spools)
+    done = (
+        drain.drain_for_host(own, folder, home) if request.is_alone else drain.drain_segments(own)
+    )
+    done += drain.drain_abandoned(folder, home)
     if request.maintain:
         for table in drain.due:
-            maintain(root, table)
+            maintain(root.of_shard(None), table)
     return DrainReply(damaged=done.damaged, problems=problems)
 
 

@@ -15,7 +15,7 @@ from deltawitness.ledger.drain.drain_thread import DrainThread
 from deltawitness.ledger.drain.open_runs import OpenRuns
 from deltawitness.ledger.spool.records import RecordKind
 from deltawitness.ledger.spool.writer import Segment, Spool
-from deltawitness.ledger.tables.locations import root_of, spool_folder
+from deltawitness.ledger.tables.locations import root_of, shard_of, spool_folder
 from deltawitness.ledger.tables.run_rows import RunStatus
 from deltawitness.ledger.tables.schema import LedgerRoot, Source
 from deltawitness.ledger.tables.write_rows import as_json, event_row, ledger_uri, process_columns
@@ -61,6 +61,7 @@ class Recorder:
         self._spool = Spool(
             self.spools,
             limit=settings.spool_limit,
+            shard=shard_of(settings),
             on_error=lambda error: report("spool", error),
             open_runs=lambda: self._runs.start_records(),  # noqa: PLW0108 - created below
         )
@@ -68,7 +69,7 @@ class Recorder:
         self.drains = DrainThread(
             spool=self._spool,
             runs=self._runs,
-            root=self.root,
+            root=self.root.of_shard(shard_of(settings)),
             settings=settings,
             is_busy=is_busy,
             on_drop=on_drop,

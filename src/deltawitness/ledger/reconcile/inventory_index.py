@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +12,8 @@ from deltawitness.ledger.reconcile.log_reader import Commit
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import Source
+from deltawitness.ledger.tables.shards import TableParts
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
 
 __all__ = ["IndexedRow", "InventoryIndex", "index_inventory", "indexed_ids", "newest_versions"]
 
@@ -117,17 +114,17 @@ class InventoryIndex:
         return any(row.may_have_made(commit) for row in rows)
 
 
-def indexed_ids(inventory: DeltaTable | None, uri: str) -> set[str]:
+def indexed_ids(inventory: TableParts, uri: str) -> set[str]:
     """Return the write ids in the inventory of a table's writes."""
-    if inventory is None:
+    if not inventory.exists:
         return set()
     sql = f"SELECT write_id FROM ledger WHERE table_uri = {quote_literal(uri)} AND {_COMMITTING}"
     return set(query(inventory, sql)["write_id"].to_pylist())
 
 
-def newest_versions(inventory: DeltaTable | None) -> dict[str, int]:
+def newest_versions(inventory: TableParts) -> dict[str, int]:
     """Return the highest version that the inventory has for each table, by table URI."""
-    if inventory is None:
+    if not inventory.exists:
         return {}
     sql = (
         f"SELECT table_uri, max(version) AS newest FROM ledger WHERE {_COMMITTING}"
@@ -137,17 +134,17 @@ def newest_versions(inventory: DeltaTable | None) -> dict[str, int]:
 
 
 def index_inventory(
-    inventory: DeltaTable | None, uri: str, ids: Iterable[str], *, since: int = 0
+    inventory: TableParts, uri: str, ids: Iterable[str], *, since: int = 0
 ) -> InventoryIndex:
     """Index the inventory's rows of a table, and of some writes to any table.
 
     Args:
-        inventory: None if it does not exist.
+        inventory: the inventory.
         uri: of the table.
         ids: of the writes.
         since: of the table's rows, only those with this version or a later one.
     """
-    if inventory is None:
+    if not inventory.exists:
         return InventoryIndex(())
     of_version = f" AND version >= {since}" if since else ""
     here = query(inventory, f"{_QUERY} AND table_uri = {quote_literal(uri)}{of_version}")
@@ -155,7 +152,7 @@ def index_inventory(
     return InventoryIndex(_rows(here) + (_rows(_named(inventory, left)) if left else []))
 
 
-def _named(inventory: DeltaTable, ids: set[str]) -> pa.Table:
+def _named(inventory: TableParts, ids: set[str]) -> pa.Table:
     """Return the rows of some writes."""
     if len(ids) > MAX_NAMED_IDS:
         found = query(inventory, _QUERY)

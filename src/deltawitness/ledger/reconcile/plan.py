@@ -21,6 +21,7 @@ from deltawitness.ledger.reconcile.inventory_index import index_inventory
 from deltawitness.ledger.reconcile.runs_from_log import append_runs_from_log
 from deltawitness.ledger.reconcile.writes import Write
 from deltawitness.ledger.tables.schema import INVENTORY, TABLES, LedgerRoot
+from deltawitness.ledger.tables.shards import TableParts, with_shards
 from deltawitness.run import suppressed
 from deltawitness.semconv import LATE_APP_ID
 
@@ -107,8 +108,8 @@ class ReconcilePlan:
                 self._root.open_or_create(table)
             found: list[pa.Table] = []
 
-            def still_missing(inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
-                rows, transactions = self._still_missing(inventory)
+            def still_missing(main: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
+                rows, transactions = self._still_missing(with_shards(self._root, INVENTORY, main))
                 found[:] = [rows]
                 return rows, transactions
 
@@ -118,7 +119,7 @@ class ReconcilePlan:
             inferred = {run.run_id: run for run in self._runs.values()}
             return count, append_runs_from_log(self._root, self._spools, found[0], inferred)
 
-    def _still_missing(self, inventory: DeltaTable) -> tuple[pa.Table, dict[str, int]]:
+    def _still_missing(self, inventory: TableParts) -> tuple[pa.Table, dict[str, int]]:
         """Return the rows that the inventory lacks, and the application transactions to commit."""
         rows = self._rows.filter(pa.array(self._are_new(inventory), pa.bool_()))
         transactions = {
@@ -132,7 +133,7 @@ class ReconcilePlan:
             transactions[LATE_APP_ID] = (inventory.transaction_version(LATE_APP_ID) or 0) + 1
         return rows, transactions
 
-    def _are_new(self, inventory: DeltaTable) -> list[bool]:
+    def _are_new(self, inventory: TableParts) -> list[bool]:
         ids: dict[str, set[str]] = {}
         for write in self._writes:
             ids.setdefault(write.uri, set()).update(write.ids)

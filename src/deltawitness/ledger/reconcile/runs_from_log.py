@@ -24,6 +24,7 @@ from deltawitness.ledger.tables.arrow import query, rows_from
 from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.run_rows import TALLIED, RunStatus, Tally, run_row
 from deltawitness.ledger.tables.schema import RUNS, LedgerRoot, Source
+from deltawitness.ledger.tables.shards import TableParts, with_shards
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.semconv import LATE_APP_ID
 
@@ -72,7 +73,7 @@ def append_runs_from_log(
         return 0
 
     def missing(opened: DeltaTable) -> tuple[pa.Table, Mapping[str, int]]:
-        recorded = waiting | _recorded_runs(opened, rows)
+        recorded = waiting | _recorded_runs(with_shards(root, RUNS, opened), rows)
         others = [row for run_id, row in rows.items() if run_id not in recorded]
         fresh = others + [row for run_id, row in parts.items() if run_id in recorded]
         # Makes concurrent reconciles conflict: the second one reads the table again.
@@ -130,7 +131,7 @@ def _waiting_runs(root: LedgerRoot, spools: Path) -> set[str]:
     return waiting
 
 
-def _recorded_runs(opened: DeltaTable, run_ids: Iterable[str]) -> set[str]:
+def _recorded_runs(opened: TableParts, run_ids: Iterable[str]) -> set[str]:
     """Return those of some runs that have a row of a process."""
     names = ", ".join(map(quote_literal, run_ids))
     found = query(

@@ -49,8 +49,10 @@ from deltawitness.ledger.reconcile.writes import Write, writes_of
 from deltawitness.ledger.spool.reader import spooled_write_ids
 from deltawitness.ledger.tables.arrow import operation_rows
 from deltawitness.ledger.tables.schema import INVENTORY, LedgerRoot, Source
+from deltawitness.ledger.tables.shards import TableParts, open_parts
 from deltawitness.ledger.tables.write_rows import as_json
 from deltawitness.redaction import redact_text
+from deltawitness.semconv import EXPIRED_PROPERTY
 from deltawitness.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         OSError: the ledger's storage cannot be read.
         DeltaError: the inventory is damaged.
     """
-    before = root.open_table(INVENTORY)
+    before = open_parts(root, [INVENTORY])[INVENTORY]
     targets, unreadable = targets_of(root, before, tables, search=search)
     scan = ReconcileScan(
         root=root,
@@ -101,6 +103,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         spools=spools,
         since=None if since is None else int(since.timestamp() * 1000),
         unreadable=unreadable,
+        expired=_expired_before(before),
     )
     with LogReaders() as readers:
         scan.read(targets, before, readers, full=full, progress=progress or _ignore_progress)
@@ -108,7 +111,7 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
         scan.runs = infer_runs(scan.logs, gap)
     waiting, has_grace = _writes_in_progress(root, spools)
     # Opened again: it now has the rows that were drained before the spools were read.
-    inventory = root.open_table(INVENTORY)
+    inventory = open_parts(root, [INVENTORY])[INVENTORY]
     scan.newest = newest_versions(inventory)
     for found in scan.logs:
         scan.compare(found, inventory, waiting, has_grace=has_grace)
@@ -117,6 +120,15 @@ def plan_of(  # noqa: PLR0913 - keyword-only options
 
 def _ignore_progress(table: str, done: int, of: int) -> None:
     """Do nothing: the default for `progress`."""
+
+
+def _expired_before(inventory: TableParts) -> int | None:
+    """Return the time before which rows of the inventory were expired, in milliseconds since the epoch."""
+    properties = {} if inventory.main is None else inventory.main.metadata().configuration
+    day = properties.get(EXPIRED_PROPERTY)
+    if day is None:
+        return None
+    return int(datetime.fromisoformat(f"{day}T00:00Z").timestamp()) * 1000
 
 
 def _writes_in_progress(root: LedgerRoot, spools: Path) -> tuple[set[str], bool]:
@@ -136,6 +148,8 @@ class ReconcileScan:
     spools: Path
     since: int | None
     unreadable: list[UnreadableTable]
+    expired: int | None = None
+    """Milliseconds since the Unix epoch; rows of earlier writes were expired from the ledger."""
     logs: list[LogRead] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     unsettled: int = 0
@@ -158,7 +172,7 @@ class ReconcileScan:
     def read(
         self,
         targets: Sequence[Target],
-        inventory: DeltaTable | None,
+        inventory: TableParts,
         readers: LogReaders,
         *,
         full: bool,
@@ -168,7 +182,7 @@ class ReconcileScan:
 
         Args:
             targets: the tables.
-            inventory: the inventory; None if it does not exist.
+            inventory: the inventory.
             readers: the threads that read remote logs.
             full: read the logs from version 0 instead of the watermarks.
             progress: called with the number of commits read, by one thread at a time.
@@ -199,7 +213,7 @@ class ReconcileScan:
     def _log_of(
         self,
         target: Target,
-        inventory: DeltaTable | None,
+        inventory: TableParts,
         readers: LogReaders,
         *,
         full: bool,
@@ -232,7 +246,7 @@ class ReconcileScan:
     def compare(
         self,
         found: LogRead,
-        inventory: DeltaTable | None,
+        inventory: TableParts,
         waiting: AbstractSet[str],
         *,
         has_grace: bool,
@@ -241,7 +255,7 @@ class ReconcileScan:
 
         Args:
             found: the log that was read.
-            inventory: the inventory; None if it does not exist.
+            inventory: the inventory.
             waiting: write ids in spools.
             has_grace: whether to skip young commits, because their processes may still record them.
         """
@@ -259,7 +273,9 @@ class ReconcileScan:
             if write.is_of(waiting) or (has_grace and write.is_younger(GRACE, now)):
                 self.unsettled += len(write.commits)
                 reconciled_up_to = min(reconciled_up_to, write.versions[0])
-            elif self.since is None or not write.is_before(self.since):
+            elif not any(
+                write.is_before(at) for at in (self.since, self.expired) if at is not None
+            ):
                 self._add(write, found)
         self._advance_watermark(found, reconciled_up_to)
         self.phantom += phantom_rows(found, index, self.since)

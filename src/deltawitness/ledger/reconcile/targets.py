@@ -17,6 +17,7 @@ from deltawitness.ledger.reconcile.findings import UnreadableTable
 from deltawitness.ledger.tables.arrow import query
 from deltawitness.ledger.tables.literals import quote_literal
 from deltawitness.ledger.tables.schema import LedgerRoot
+from deltawitness.ledger.tables.shards import TableParts
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.locations import last_segment, local_path
 from deltawitness.redaction import redact_text
@@ -56,7 +57,7 @@ class Target:
 
 def targets_of(
     root: LedgerRoot,
-    inventory: DeltaTable | None,
+    inventory: TableParts | None,
     tables: Iterable[str | os.PathLike[str] | DeltaTable] | None,
     *,
     search: bool = False,
@@ -89,12 +90,12 @@ def _is_ledgers_own(root: LedgerRoot, uri: str) -> bool:
 
 def _from_inventory(
     root: LedgerRoot,
-    inventory: DeltaTable | None,
+    inventory: TableParts | None,
     unreadable: list[UnreadableTable],
     *,
     search: bool,
 ) -> Iterator[Target]:
-    if inventory is None:
+    if inventory is None or not inventory.exists:
         return
     others = ", ".join(
         quote_literal(name) for name in (Operation.COPY, Operation.SELECT, OPERATION_REGISTER)

@@ -10,18 +10,16 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deltawitness.commit.log import CommitLog, local_log_directory
 from deltawitness.commit.private_api import read_file, remote_store
 from deltawitness.commit.reader import parse_commit
 from deltawitness.ledger.reconcile.log_reader import first_action, time_of
 from deltawitness.ledger.reconcile.targets import Target
+from deltawitness.ledger.tables.shards import TableParts
 from deltawitness.locations import table_id
 from deltawitness.semconv import RECONCILE_APP_ID_PREFIX
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
 
 __all__ = ["TableIncarnation", "app_id", "incarnation_of", "watermark_of"]
 
@@ -36,9 +34,9 @@ def app_id(uri: str, guid: str) -> str:
     return f"{RECONCILE_APP_ID_PREFIX}{table_id(uri)}/{guid}"
 
 
-def watermark_of(inventory: DeltaTable | None, uri: str, guid: str | None) -> int:
+def watermark_of(inventory: TableParts, uri: str, guid: str | None) -> int:
     """Return the first version of a table that has not been reconciled."""
-    if inventory is None or guid is None:
+    if guid is None:
         return 0
     return inventory.transaction_version(app_id(uri, guid)) or 0
 

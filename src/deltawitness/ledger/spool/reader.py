@@ -17,8 +17,9 @@ from deltawitness.ledger.spool.writer import (
     NEW,
     OPEN,
     OWNER_LOCK,
-    REVISION,
+    REVISIONS,
     SEALED,
+    SHARD,
     delete_spool,
 )
 from deltawitness.local_files import OPEN_FILES_ARE_FIXED, try_lock
@@ -29,10 +30,14 @@ __all__ = [
     "adopt",
     "adopt_batches",
     "has_abandoned",
+    "lock_spool",
     "read_segment",
+    "segments_in",
     "segments_of",
+    "shard_of_spool",
     "spool_app_id",
     "spooled_write_ids",
+    "spools_in",
 ]
 
 Row = dict[str, Any]
@@ -48,6 +53,21 @@ SPOOLS_PER_BATCH = 64
 def spool_app_id(home: Path) -> str:
     """Return the application id that a spool's segments have in the ledger's tables."""
     return f"{SPOOL_APP_ID_PREFIX}{home.name}"
+
+
+def shard_of_spool(home: Path) -> str | None:
+    """Return the shard of the ledger to which a spool is drained; None for the main tables.
+
+    Args:
+        home: the folder of the spool.
+
+    Raises:
+        OSError: the name of the shard cannot be read.
+    """
+    try:
+        return (home / SHARD).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 @dataclass(slots=True)
@@ -131,12 +151,22 @@ class AbandonedSpool:
     home: Path
     segments: Sequence[Path]
 
+    @property
+    def shard(self) -> str | None:
+        """The shard of the ledger to which it is drained; see :func:`shard_of_spool`."""
+        return shard_of_spool(self.home)
+
     def delete(self) -> None:
         """Delete the spool, after all of it has been drained."""
         delete_spool(self.home)
 
 
-def _segments_in(home: Path) -> list[Path]:
+def segments_in(home: Path) -> list[Path]:
+    """Return the segments of a spool, oldest first.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     found = [
         path for path in home.iterdir() if path.suffix in {OPEN, SEALED} and path.stem.isdecimal()
     ]
@@ -149,7 +179,7 @@ def _is_half_deleted(home: Path) -> bool:
     The lock file is created before the folder gets its final name, and deleted last.
     """
     try:
-        return not (home / OWNER_LOCK).exists() and not _segments_in(home)
+        return not (home / OWNER_LOCK).exists() and not segments_in(home)
     except OSError:  # gone, or of another user
         return not home.exists()
 
@@ -157,7 +187,7 @@ def _is_half_deleted(home: Path) -> bool:
 def _is_undeleted(home: Path) -> bool:
     """Return whether an adopted spool is drained, and only its lock file could not be deleted while open."""
     with suppress(OSError):
-        return OPEN_FILES_ARE_FIXED and not _segments_in(home)
+        return OPEN_FILES_ARE_FIXED and not segments_in(home)
     return False
 
 
@@ -167,9 +197,15 @@ def _is_old(home: Path) -> bool:
     return False
 
 
-def _spools_in(folder: Path, exclude: Path | None) -> list[Path]:
+def spools_in(folder: Path, exclude: Path | None) -> list[Path]:
+    """Return the folders of all spools in a folder, in the order of their names.
+
+    Args:
+        folder: the folder of all spools.
+        exclude: a spool to leave out.
+    """
     try:
-        found = [path for path in folder.iterdir() if path.name.startswith(REVISION)]
+        found = [path for path in folder.iterdir() if path.name.startswith(REVISIONS)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(path for path in found if path != exclude)
@@ -177,13 +213,13 @@ def _spools_in(folder: Path, exclude: Path | None) -> list[Path]:
 
 def segments_of(folder: Path) -> Iterator[Path]:
     """Yield the segments of all spools in a folder, of live and dead processes."""
-    for home in _spools_in(folder, None):
+    for home in spools_in(folder, None):
         with suppress(FileNotFoundError):  # drained and deleted meanwhile
-            yield from _segments_in(home)
+            yield from segments_in(home)
 
 
 @contextmanager
-def _try_lock(home: Path, *, shared: bool = False) -> Iterator[bool]:
+def lock_spool(home: Path, *, shared: bool = False) -> Iterator[bool]:
     """Lock a spool for the block; yield whether that succeeded.
 
     Args:
@@ -231,16 +267,16 @@ def adopt_batches(
     Raises:
         OSError: a folder cannot be read.
     """
-    homes = _spools_in(folder, exclude)
+    homes = spools_in(folder, exclude)
     for batch in (homes[first : first + most] for first in range(0, len(homes), most)):
         with ExitStack() as locks:
             adopted = [
                 home
                 for home in batch
-                if locks.enter_context(_try_lock(home)) and not is_supervised(home)
+                if locks.enter_context(lock_spool(home)) and not is_supervised(home)
             ]
             if adopted:
-                yield [AbandonedSpool(home, _segments_in(home)) for home in adopted]
+                yield [AbandonedSpool(home, segments_in(home)) for home in adopted]
         for home in batch:
             if _is_half_deleted(home) if home not in adopted else _is_undeleted(home):
                 delete_spool(home)
@@ -259,8 +295,8 @@ def has_abandoned(folder: Path, exclude: Path | None = None) -> bool:
     Raises:
         OSError: a folder cannot be read.
     """
-    for home in _spools_in(folder, exclude):
-        with _try_lock(home) as is_locked:
+    for home in spools_in(folder, exclude):
+        with lock_spool(home) as is_locked:
             if (is_locked and not is_supervised(home)) or _is_half_deleted(home):
                 return True
     return any(map(_is_old, folder.glob(f"{NEW}*")))
@@ -275,13 +311,13 @@ def spooled_write_ids(folder: Path, exclude: Path | None = None) -> tuple[set[st
     """
     waiting: set[str] = set()
     has_owner = False
-    for home in _spools_in(folder, None):
+    for home in spools_in(folder, None):
         if home != exclude:
             # A shared lock, so that two readers do not take each other for the owner.
-            with _try_lock(home, shared=True) as is_free:
+            with lock_spool(home, shared=True) as is_free:
                 has_owner = has_owner or not is_free
         with suppress(OSError):  # drained and deleted meanwhile: in the ledger now
-            for path in _segments_in(home):
+            for path in segments_in(home):
                 waiting |= _write_ids(path)
     return waiting, has_owner
 

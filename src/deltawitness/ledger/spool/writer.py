@@ -25,7 +25,18 @@ from deltawitness.ledger.spool.supervisor import link_supervisor
 from deltawitness.local_files import BINARY, OPEN_FILES_ARE_FIXED, open_lock_file, try_lock
 from deltawitness.processes import supervisor_lock
 
-__all__ = ["NEW", "OPEN", "OWNER_LOCK", "REVISION", "SEALED", "Segment", "Spool", "delete_spool"]
+__all__ = [
+    "DRAINED",
+    "NEW",
+    "OPEN",
+    "OWNER_LOCK",
+    "REVISIONS",
+    "SEALED",
+    "SHARD",
+    "Segment",
+    "Spool",
+    "delete_spool",
+]
 
 T = TypeVar("T")
 
@@ -33,12 +44,25 @@ REVISION = "v1-"
 """Prefix of a spool's folder. A drain adopts only spools of a format that it knows, so that an old
 release does not reduce records of a newer one to the columns it knows."""
 
+SHARDED_REVISION = "v2-"
+"""Prefix of the folder of a spool with a file `SHARD`. Releases without shards would drain it to the main
+tables, where its application transactions are unknown."""
+
+REVISIONS = (REVISION, SHARDED_REVISION)
+"""Prefixes of the spools that this release drains."""
+
+SHARD = "shard"
+"""File with the name of the shard to which a spool is drained, whichever process drains it. Its name sorts
+after those of the segments, which :func:`delete_spool` deletes first."""
+
 NEW = ".new-"
 """Prefix of a folder that is still being created."""
 
 OWNER_LOCK = "owner.lock"
 OPEN = ".open"
 SEALED = ".seg"
+DRAINED = ".done"
+"""Suffix that another process gives to a sealed segment after it has drained it."""
 
 SEGMENT_BYTES = 4 << 20
 """Size at which a segment is sealed."""
@@ -92,6 +116,7 @@ class Spool:
     Args:
         folder: the folder of all spools.
         limit: maximum bytes waiting to be drained; beyond it new records are dropped.
+        shard: the shard of the ledger to which it is drained; None for the main tables.
         segment_bytes: size at which a segment is sealed.
         on_error: called with each error of writing the spool.
         open_runs: returns the records (kind, id, JSON) that each new segment begins with.
@@ -101,17 +126,19 @@ class Spool:
         dropped: number of events that could not be recorded.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keyword-only options
         self,
         folder: Path,
         *,
         limit: int,
+        shard: str | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         on_error: Callable[[BaseException], None],
         open_runs: Callable[[], Iterable[tuple[RecordKind, str, str]]] = tuple,
     ) -> None:
         self.folder = folder
         self._limit = limit
+        self._shard = shard
         self._segment_bytes = segment_bytes
         self._on_error = on_error
         self._open_runs = open_runs
@@ -276,13 +303,15 @@ class Spool:
         Where a folder with an open file cannot be renamed, the folder has its final name at once: a
         drain can then take the lock first, and the creation fails and is tried again later.
         """
-        name = f"{REVISION}{new_id()}"
+        name = f"{REVISION if self._shard is None else SHARDED_REVISION}{new_id()}"
         new = self.folder / (name if OPEN_FILES_ARE_FIXED else f"{NEW}{name}")
         new.mkdir(parents=True, mode=0o700)
         descriptor = open_lock_file(new / OWNER_LOCK)
         if not try_lock(descriptor):
             os.close(descriptor)
             raise BlockingIOError(errno.EAGAIN, "a drain has locked the new spool")
+        if self._shard is not None:
+            (new / SHARD).write_text(self._shard, encoding="utf-8")
         lock = supervisor_lock()
         if lock is not None:
             link_supervisor(new, lock)
@@ -360,8 +389,9 @@ class Spool:
             for segment in segments:
                 self._sealed.remove(segment)
                 self._size -= segment.size
-                with suppress(OSError):
-                    segment.path.unlink()
+                for path in (segment.path, segment.path.with_suffix(DRAINED)):
+                    with suppress(OSError):
+                        path.unlink()
 
     def _rescue_segments(self) -> None:
         """Copy the open segments to a new folder if this process's folder was deleted."""

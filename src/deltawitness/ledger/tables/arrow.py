@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from deltawitness.ledger.tables.schema import INVENTORY, PARTITION, LedgerTable
+from deltawitness.ledger.tables.shards import TableParts
 from deltawitness.run import suppressed
 
 if TYPE_CHECKING:
@@ -104,20 +105,36 @@ def valid_rows(make: Callable[[Sequence[T]], pa.Table], rows: Sequence[T]) -> tu
     return valid, made.num_rows - valid.num_rows
 
 
-def query(table: DeltaTable, sql: str) -> pa.Table:
+def query(table: DeltaTable | TableParts, sql: str) -> pa.Table:
     """Run a query over one of the ledger's tables and return the rows.
 
     Uses delta-rs' own query builder because it also reads tables on object stores.
 
     Args:
-        table: registered as `ledger`.
+        table: an open table, or the main table and the shards; `ledger` in the query.
         sql: the query.
     """
     from deltalake import QueryBuilder  # noqa: PLC0415 - heavy
 
+    if not isinstance(table, TableParts):
+        sources = {"ledger": table}
+    elif not table.shards:
+        sources = table.sources("ledger")
+    else:
+        names = table.column_names
+        union = table.union(
+            "main", lambda there: ", ".join(_column(name, name in there) for name in names)
+        )
+        sources, sql = table.sources("main"), f"WITH ledger AS ({union}) {sql}"
     with suppressed():  # this is not a read of the program
-        builder = QueryBuilder().register("ledger", table)
+        builder = QueryBuilder()
+        for name, opened in sources.items():
+            builder.register(name, opened)
     return without_views(pa.table(builder.execute(sql).read_all()))
+
+
+def _column(name: str, is_there: bool) -> str:
+    return f'"{name}"' if is_there else f'NULL AS "{name}"'
 
 
 def without_views(found: pa.Table) -> pa.Table:

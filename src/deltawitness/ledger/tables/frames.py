@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -9,17 +10,21 @@ import pyarrow as pa
 from deltawitness.ledger.tables.dataset import dataset_of
 from deltawitness.ledger.tables.run_rows import RunStatus
 from deltawitness.ledger.tables.schema import (
+    INVENTORY,
     OPENER_COLUMNS,
     PARTITION,
     RUNS,
     UNSUMMED_COUNTS,
     LedgerRoot,
     LedgerTable,
+    Source,
 )
+from deltawitness.ledger.tables.shards import ROW_KEYS, ShardPart, TableParts, open_parts
 
 if TYPE_CHECKING:
     from datafusion import DataFrame, SessionContext
     from datafusion.expr import Expr, SortExpr
+    from deltalake import DeltaTable
 
 __all__ = ["frame_of"]
 
@@ -39,24 +44,80 @@ def frame_of(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataF
         OSError: the storage cannot be read.
         DeltaError: the table is damaged.
     """
-    frame = _raw_frame(ctx, root, table)
-    there = set(frame.schema().names)
-    extra = [name for name in frame.schema().names if name not in table.schema.names]
-    completed = frame.select(
-        *(_column_or_null(column, column.name in there) for column in table.schema),
-        *(_quoted_column(name) for name in extra),
-    )
-    return _one_row_per_run(_without_superseded(completed)) if table is RUNS else completed
+    frame = _all_rows(ctx, root, open_parts(root, [table])[table])
+    return _one_row_per_run(_without_superseded(frame)) if table is RUNS else frame
 
 
-def _raw_frame(ctx: SessionContext, root: LedgerRoot, table: LedgerTable) -> DataFrame:
+def _all_rows(ctx: SessionContext, root: LedgerRoot, parts: TableParts) -> DataFrame:
+    """Return a frame of the rows of the main table and the shards, each once."""
+    table = parts.table
+    main = None if parts.main is None else _raw_frame(ctx, root, table, parts.main)
+    shards = [_raw_frame(ctx, part.root, table, part.opened) for part in parts.shards]
+    if main is None and not shards:
+        # Not registered by name, so that the session's tables do not change.
+        main = ctx.from_arrow(table.schema.empty_table())
+    extra = _extra_columns(table, [*shards, *([] if main is None else [main])])
+    frame = None if main is None else _completed(main, table, extra)
+    for part, shard in zip(parts.shards, shards, strict=True):
+        rows = shard if parts.main is None else _not_in_main(shard, main, part, table)
+        completed = _completed(rows, table, extra)
+        frame = completed if frame is None else frame.union(completed)
+    assert frame is not None
+    return frame
+
+
+def _raw_frame(
+    ctx: SessionContext, root: LedgerRoot, table: LedgerTable, opened: DeltaTable
+) -> DataFrame:
     from datafusion.catalog import Table  # noqa: PLC0415 - heavy
 
-    opened = root.open_table(table)
-    if opened is None:
-        # Not registered by name, so that the session's tables do not change.
-        return ctx.from_arrow(table.schema.empty_table())
     return ctx.read_table(Table(dataset_of(root, table, opened)))
+
+
+def _extra_columns(table: LedgerTable, frames: Iterable[DataFrame]) -> dict[str, pa.DataType]:
+    """Return the columns of frames that this release does not know, with their types."""
+    known = set(table.schema.names)
+    return {
+        field.name: field.type
+        for frame in frames
+        for field in frame.schema()
+        if field.name not in known
+    }
+
+
+def _completed(frame: DataFrame, table: LedgerTable, extra: Mapping[str, pa.DataType]) -> DataFrame:
+    """Select all columns of this release and the further ones; null where the frame lacks them."""
+    there = set(frame.schema().names)
+    columns = [*table.schema, *(pa.field(name, kind) for name, kind in extra.items())]
+    return frame.select(*(_column_or_null(column, column.name in there) for column in columns))
+
+
+def _not_in_main(
+    rows: DataFrame, main: DataFrame | None, part: ShardPart, table: LedgerTable
+) -> DataFrame:
+    """Drop rows of a shard that the main table has, as :meth:`TableParts.union` does."""
+    from datafusion import lit  # noqa: PLC0415 - heavy
+
+    if main is None or not (part.may_repeat or table is INVENTORY):
+        return rows
+    found = main.filter(_quoted_column(PARTITION) >= lit(part.since))
+    if not part.may_repeat:
+        found = found.filter(_quoted_column("source") != lit(Source.OBSERVED.value))
+    present = found.select(_row_key(table).alias("main_key")).distinct()
+    return rows.with_column("shard_key", _row_key(table)).join(
+        present, how="anti", left_on="shard_key", right_on="main_key"
+    )
+
+
+def _row_key(table: LedgerTable) -> Expr:
+    from datafusion import functions as f  # noqa: PLC0415 - heavy
+    from datafusion import lit  # noqa: PLC0415 - heavy
+
+    names = ROW_KEYS[table.name]
+    if len(names) == 1:
+        return _quoted_column(names[0])
+    texts = [f.coalesce(_quoted_column(name).cast(pa.string()), lit("")) for name in names]
+    return f.concat_ws("|", *texts)
 
 
 def _column_or_null(column: pa.Field, is_there: bool) -> Expr:

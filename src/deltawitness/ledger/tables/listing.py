@@ -8,11 +8,11 @@ come back as dictionaries.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from deltawitness.ledger.tables.opening import open_tables
 from deltawitness.ledger.tables.schema import (
     INVENTORY,
     OPENER_COLUMNS,
@@ -23,11 +23,11 @@ from deltawitness.ledger.tables.schema import (
     LedgerRoot,
     LedgerTable,
 )
+from deltawitness.ledger.tables.shards import TableParts, open_parts
 from deltawitness.run import suppressed
 
 if TYPE_CHECKING:
     from arro3.core import Table
-    from deltalake import DeltaTable
 
 __all__ = ["LedgerListing", "Row"]
 
@@ -82,9 +82,9 @@ class LedgerListing:
 
         with suppressed():  # these reads are not inputs of the program
             builder = QueryBuilder()
-            for table, opened in self._opened.items():
-                if opened is not None:
-                    builder.register(_source(table), opened)
+            for table, parts in self._opened.items():
+                for name, opened in parts.sources(_source(table)).items():
+                    builder.register(name, opened)
             return builder.execute(f"WITH {self._views} {sql}").read_all()
 
     def rows(
@@ -118,19 +118,18 @@ class LedgerListing:
             OSError: the storage cannot be read.
             DeltaError: a table of the ledger is damaged.
         """
-        return any(opened is not None for opened in self._opened.values())
+        return any(parts.exists for parts in self._opened.values())
 
     def has(self, table: LedgerTable) -> bool:
         """Return whether a table is there; errors as in `exists`."""
-        return self._opened[table] is not None
+        return self._opened[table].exists
 
     @cached_property
-    def _opened(self) -> dict[LedgerTable, DeltaTable | None]:
-        return open_tables(self.root, self.tables)
+    def _opened(self) -> dict[LedgerTable, TableParts]:
+        return open_parts(self.root, self.tables)
 
     def _present(self, table: LedgerTable) -> list[str]:
-        opened = self._opened[table]
-        return [] if opened is None else [field.name for field in opened.schema().fields]
+        return self._opened[table].column_names
 
     @cached_property
     def _views(self) -> str:
@@ -143,14 +142,17 @@ class LedgerListing:
     def _select(self, table: LedgerTable) -> str:
         """Return the query of a table with every column of this release that has one value."""
         present = self._present(table)
-        columns = [f'"{name}"' for name in present]
-        columns += [
-            f'CAST(NULL AS {_SQL_TYPES[kind]}) AS "{name}"'
-            for name, kind, _ in table.columns
-            if name not in present and kind in _SQL_TYPES
-        ]
-        source = f"FROM {_source(table)}" if present else "WHERE false"
-        return f"SELECT {', '.join(columns)} {source}"
+        types = {name: _SQL_TYPES[kind] for name, kind, _ in table.columns if kind in _SQL_TYPES}
+        names = dict.fromkeys([*present, *types])
+
+        def columns(there: AbstractSet[str]) -> str:
+            return ", ".join(
+                f'"{name}"' if name in there else f'{_null(types.get(name))} AS "{name}"'
+                for name in names
+            )
+
+        parts = self._opened[table]
+        return parts.union(_source(table), columns) or f"SELECT {columns(set())} WHERE false"
 
     def _runs_view(self) -> str:
         """Return the query that sums the processes of a run, as `frames.frame_of` does.
@@ -185,6 +187,10 @@ class LedgerListing:
             f" WHERE {is_rebuilt} AND run_id NOT IN (SELECT run_id FROM recorded)),"
             f" runs AS (SELECT {', '.join(columns)} FROM parts GROUP BY run_id)"
         )
+
+
+def _null(sql_type: str | None) -> str:
+    return "NULL" if sql_type is None else f"CAST(NULL AS {sql_type})"
 
 
 def _source(table: LedgerTable) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltawitness.locations import is_uri, local_path, table_id
+from deltawitness.run_origin import process_origin
 from deltawitness.semconv import DEFAULT_CACHE_ROOT, LOCK_DIRECTORY, SPOOL_DIRECTORY
-from deltawitness.settings import Settings, state_folder
+from deltawitness.settings import LedgerMode, Settings, state_folder
 
 if TYPE_CHECKING:
     from deltawitness.ledger.tables.schema import LedgerRoot
@@ -19,6 +23,7 @@ __all__ = [
     "lock_folder",
     "resolve",
     "root_of",
+    "shard_of",
     "spool_folder",
     "spool_folder_of",
 ]
@@ -51,6 +56,25 @@ def root_of(settings: Settings) -> LedgerRoot:
     from deltawitness.ledger.tables.schema import LedgerRoot  # noqa: PLC0415 - as above
 
     return LedgerRoot(absolute_root(settings), settings.storage_options)
+
+
+SHARD_BUCKETS = 16
+"""Number of shards over which hosts are spread by default. It bounds the number of tables that a reader
+opens, however many hosts (containers, pods) there are."""
+
+
+def shard_of(settings: Settings) -> str | None:
+    """Return the shard to which this process commits; None where it commits to the main tables.
+
+    By default the name of the scheduler's job, else one of `SHARD_BUCKETS` names by the host's name.
+    """
+    if settings.ledger_mode is not LedgerMode.SHARD:
+        return None
+    if settings.ledger_shard is not None:
+        return settings.ledger_shard
+    job = process_origin().job
+    name = "" if job is None else re.sub(r"[^A-Za-z0-9_.-]+", "-", job).strip("-._")[:64]
+    return name or f"host-{zlib.crc32(socket.gethostname().encode()) % SHARD_BUCKETS:02d}"
 
 
 def spool_folder(settings: Settings, root: LedgerRoot) -> Path:

@@ -6,7 +6,7 @@ column leaves it null; one that has a new column adds it with its first row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from deltawitness.events import METRIC_MEANINGS
 from deltawitness.locations import canonical_uri, local_path
-from deltawitness.semconv import LEDGER_DIRECTORY, CacheOperation, CacheScope, CommitKey
+from deltawitness.semconv import (
+    LEDGER_DIRECTORY,
+    SHARD_DIRECTORY,
+    CacheOperation,
+    CacheScope,
+    CommitKey,
+)
 from deltawitness.semconv import WITNESS_VERSION as VERSION
 
 if TYPE_CHECKING:
@@ -110,6 +116,9 @@ CONFIGURATION = {
 }
 """Checkpoints are frequent because every drain opens the table. Application transactions of drained
 spools are retained far longer than a spool waits."""
+
+SHARD_CONFIGURATION = {**CONFIGURATION, "delta.appendOnly": "false"}
+"""A fold deletes rows of a shard once they are in the main table."""
 
 
 Column: TypeAlias = tuple[str, ColumnKind, str]
@@ -358,26 +367,41 @@ must not change: delta-rs refuses rows whose column comment differs from the tab
 
 @dataclass(frozen=True, slots=True)
 class LedgerRoot:
-    """The location of a ledger and the storage options to open it.
+    """The location of a ledger's main tables, or of a shard's, and the storage options to open them.
 
     Attributes:
         uri: the cache root.
         storage_options: as for `DeltaTable`.
+        shard: name of the shard; None for the main tables.
 
     >>> LedgerRoot("/data/cache").uri_of(RUNS)
     '/data/cache/cache_ledgers/cache_run_summary_v1'
+    >>> LedgerRoot("/data/cache").of_shard("team-a").uri_of(RUNS)
+    '/data/cache/cache_ledgers/shards/team-a/cache_run_summary_v1'
     """
 
     uri: str
     storage_options: dict[str, str] | None = field(default=None, repr=False)
+    shard: str | None = None
+
+    def of_shard(self, shard: str | None) -> LedgerRoot:
+        """Return the location of the tables of a shard of this ledger; of the main ones when None."""
+        return self if shard == self.shard else replace(self, shard=shard)
 
     @property
     def is_local(self) -> bool:
         """Whether it is on a local file system."""
         return canonical_uri(self.uri).startswith("file://")
 
+    @property
+    def shards_uri(self) -> str:
+        """The location of the folder with a folder for each shard."""
+        return f"{self.uri.rstrip('/')}/{LEDGER_DIRECTORY}/{SHARD_DIRECTORY}"
+
     def uri_of(self, table: LedgerTable) -> str:
         """Return the location of a table."""
+        if self.shard is not None:
+            return f"{self.shards_uri}/{self.shard}/{table.name}"
         return f"{self.uri.rstrip('/')}/{LEDGER_DIRECTORY}/{table.name}"
 
     def open_table(self, table: LedgerTable) -> DeltaTable | None:
@@ -410,20 +434,24 @@ class LedgerRoot:
             partition_by=[PARTITION],
             name=table.name,
             description=table.description,
-            configuration=CONFIGURATION,
+            configuration=CONFIGURATION if self.shard is None else SHARD_CONFIGURATION,
             storage_options=self.storage_options,
             commit_properties=commit_properties(CacheOperation.CREATE),
         )
 
 
 def commit_properties(
-    operation: CacheOperation, transactions: Sequence[Transaction] = ()
+    operation: CacheOperation,
+    transactions: Sequence[Transaction] = (),
+    *,
+    retries: int | None = None,
 ) -> CommitProperties:
     """Return the properties of a commit to one of the ledger's tables.
 
     Args:
         operation: recorded in the commit's metadata.
         transactions: application transactions to commit with it.
+        retries: commit retries inside delta-rs; `COMMIT_RETRIES` when None.
     """
     from deltalake import CommitProperties  # noqa: PLC0415 - heavy
 
@@ -435,7 +463,7 @@ def commit_properties(
             CommitKey.WITNESS_VERSION.value: VERSION,
         },
         app_transactions=list(transactions) or None,
-        max_commit_retries=COMMIT_RETRIES,
+        max_commit_retries=COMMIT_RETRIES if retries is None else retries,
     )
 
 
