@@ -1,0 +1,74 @@
+"""The run, cache context and trace of a program that submits tasks to the workers of an engine.
+
+They are sent with each task as plain values, because a worker outlives the run that it was started in.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+
+from deltawitness.internal_errors import report
+from deltawitness.propagation.processes import run_as_values
+from deltawitness.run import current_cache_context, current_run, use_run
+from deltawitness.run_context import CacheContext, RunContext, parse_scope
+from deltawitness.telemetry.spans import parent_context
+
+__all__ = ["submitter_values", "use_submitter"]
+
+
+def submitter_values() -> dict[str, Any]:
+    """Return the current run, trace and cache context as values that JSON can represent."""
+    cache = current_cache_context()
+    return {
+        "run": run_as_values(current_run(), trace.get_current_span()),
+        "policy": cache.policy,
+        "scope": None if cache.scope is None else cache.scope.value,
+        "key": cache.key,
+        "message": cache.message,
+        "sender": _process(),
+    }
+
+
+def _process() -> str:
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def use_submitter(values: Mapping[str, Any] | None) -> AbstractContextManager[None]:
+    """Return a context manager for the run, the trace and the cache context of a submitter.
+
+    Args:
+        values: the result of :func:`submitter_values`. With None, or with values that another release
+            cannot read, the context manager does nothing.
+    """
+    if values is None:
+        return nullcontext()
+    try:
+        run = RunContext(**values["run"])
+        if values["sender"] != _process():  # otherwise the worker is a thread of the submitter
+            run = replace(run, is_joined=True)
+        scope = None if values["scope"] is None else parse_scope(values["scope"])
+        return _use_run(
+            run, CacheContext(values["policy"], scope, values["key"], values["message"])
+        )
+    except Exception as error:  # noqa: BLE001 - telemetry never changes the program
+        report("propagation", error)
+        return nullcontext()
+
+
+@contextmanager
+def _use_run(run: RunContext, cache: CacheContext) -> Iterator[None]:
+    # Start from an empty context: the worker may have the spans of an earlier task.
+    token = otel_context.attach(parent_context(run, otel_context.Context()))
+    try:
+        with use_run(run, cache):
+            yield
+    finally:
+        otel_context.detach(token)
