@@ -37,9 +37,15 @@ SMALL = {"process_pools.py": 2 * 9, "celery_worker.py": 2 * 4, "gunicorn_app.py"
 RAY = {"ray_local.py": 1 + 2 * 8, "ray_existing.py": 2 * (1 + 2 * 8)}
 
 
-def check(traced, tables):
+KILLED = {"gunicorn_app.py": 3}
+"""Programs that kill workers, whose last spans are lost."""
+
+
+def check(traced, tables, lost_spans=0):
     assert traced.code == 0, traced.output
-    assert (problems(traced), len(traced.commits())) == ([], tables), traced.output
+    assert (problems(traced, lost_spans=lost_spans), len(traced.commits())) == ([], tables), (
+        traced.output
+    )
     assert len(worker_processes(traced)) > 1
 
 
@@ -59,7 +65,7 @@ def test_the_same_with_loky_celery_and_gunicorn(wheel, tmp_path):
     python = install(requires, ("cli", "otel"), tmp_path / "environment", wheel)
     for program, tables in SMALL.items():
         traced = run_traced(python, program, tmp_path / program, is_local=bool(namespace()))
-        check(traced, tables)
+        check(traced, tables, KILLED.get(program, 0))
 
 
 @pytest.mark.timeout(1800)

@@ -21,7 +21,7 @@ from opentelemetry.trace import ProxyTracerProvider
 from deltawitness.activation import asks_for_export
 from deltawitness.events_file import EventsFile
 from deltawitness.instrumentation import DataFusionInstrumentor, DeltaLakeInstrumentor
-from deltawitness.integrations.workers import drop_events_file, export_variables, worker_variables
+from deltawitness.integrations._workers import drop_events_file, export_variables, worker_variables
 from deltawitness.internal_errors import guard
 from deltawitness.semconv import Env
 from deltawitness.session.core.unpatched import REPLACED
@@ -92,7 +92,8 @@ class DeltaWitnessPlugin(WorkerPlugin):
 
 def _stop() -> None:
     with guard("activation"):
-        DataFusionInstrumentor().uninstrument()
+        if DataFusionInstrumentor().is_instrumented_by_opentelemetry:
+            DataFusionInstrumentor().uninstrument()
         DeltaLakeInstrumentor().uninstrument()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from deltawitness.activation import activate
 from deltawitness.exceptions import ConfigurationError
-from deltawitness.integrations.workers import drop_events_file, worker_variables
+from deltawitness.integrations._workers import drop_events_file, worker_variables
 from deltawitness.internal_errors import guard, report
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 from deltawitness.settings import Settings

@@ -19,6 +19,7 @@ from deltawitness.internal_errors import report
 from deltawitness.propagation.processes import run_as_values
 from deltawitness.run import current_cache_context, current_run, use_run
 from deltawitness.run_context import CacheContext, RunContext, parse_scope
+from deltawitness.run_origin import RunOrigin
 from deltawitness.telemetry.spans import parent_context
 
 __all__ = ["submitter_values", "use_submitter"]
@@ -51,7 +52,7 @@ def use_submitter(values: Mapping[str, Any] | None) -> AbstractContextManager[No
     if values is None:
         return nullcontext()
     try:
-        run = RunContext(**values["run"])
+        run = _run_from(values["run"])
         if values["sender"] != _process():  # otherwise the worker is a thread of the submitter
             run = replace(run, is_joined=True)
         scope = None if values["scope"] is None else parse_scope(values["scope"])
@@ -61,6 +62,16 @@ def use_submitter(values: Mapping[str, Any] | None) -> AbstractContextManager[No
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
         return nullcontext()
+
+
+def _run_from(values: Mapping[str, Any]) -> RunContext:
+    """Return the run with these fields, without those that a later release has added."""
+    known = {name: value for name, value in values.items() if name in RunContext.__slots__}
+    origin = values.get("origin") or {}
+    known["origin"] = RunOrigin(
+        **{name: value for name, value in origin.items() if name in RunOrigin.__slots__}
+    )
+    return RunContext(**known)
 
 
 @contextmanager

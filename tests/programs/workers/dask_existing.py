@@ -34,7 +34,15 @@ def main(lake):
     with ExitStack() as stack:
         scheduler = stack.enter_context(
             subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", "0", "--scheduler-file", f"{lake}.json"],
+                [
+                    *command,
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    "0",
+                    "--scheduler-file",
+                    f"{lake}.json",
+                ],
                 env=environment,
             )
         )

@@ -34,7 +34,9 @@ def drive(client, lake):
     for folder in jobs(lake):
         client.submit(load, folder, "submit", pure=False).result()
         client.gather(client.map(load, [folder] * 2, ["map1", "map2"], pure=False))
-        dask.compute([dask.delayed(load)(folder, f"delayed{n}") for n in range(2)], scheduler=client)
+        dask.compute(
+            [dask.delayed(load)(folder, f"delayed{n}") for n in range(2)], scheduler=client
+        )
         client.submit(coroutine, folder, pure=False).result()
         client.submit(nested, folder, pure=False).result()
 

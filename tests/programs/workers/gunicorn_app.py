@@ -24,7 +24,11 @@ def application(environ, start_response):
 
 def main(lake):
     folder = Path(lake, "process").absolute()
-    for kind, options in {"sync": [], "threads": ["--threads", "2"], "preload": ["--preload"]}.items():
+    for kind, options in {
+        "sync": [],
+        "threads": ["--threads", "2"],
+        "preload": ["--preload"],
+    }.items():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
