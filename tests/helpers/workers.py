@@ -138,7 +138,9 @@ def problems(traced: Traced, *, lost_spans: int = 0) -> list[str]:
                     f" instead of {trace}"
                 )
     found += [f"{job}: runs and traces {pairs}" for job, pairs in of_job.items() if len(pairs) != 1]
-    runs = Counter(run_id for pairs in of_job.values() for run_id, _ in pairs)
+    runs = Counter(
+        run_id for (_, job), pairs in of_job.items() if job != "process" for run_id, _ in pairs
+    )
     found += [f"{count} jobs have the run {run_id}" for run_id, count in runs.items() if count > 1]
     of_versions = sum(len(row["versions"] or ()) for row in rows)
     if of_versions != versions:

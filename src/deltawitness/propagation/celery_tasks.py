@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from deltawitness.internal_errors import guard
+from deltawitness.observe.observer import current_observer
 from deltawitness.propagation.submitter import submitter_values, use_submitter
 
 __all__ = ["HEADER", "connect", "disconnect"]
@@ -43,6 +44,14 @@ def _after_task(task_id: Any = None, **_: Any) -> None:
             context.__exit__(None, None, None)
 
 
+def _before_exit(**_: Any) -> None:
+    """Deliver, export and drain: a process of the pool ends without its exit handlers."""
+    with guard("propagation"):
+        observer = current_observer()
+        if observer is not None:
+            observer.prepare_exec()
+
+
 def _handlers() -> list[tuple[Any, Any]]:
     from celery import signals  # noqa: PLC0415 - optional; called after its import
 
@@ -50,6 +59,7 @@ def _handlers() -> list[tuple[Any, Any]]:
         (signals.before_task_publish, _before_publish),
         (signals.task_prerun, _before_task),
         (signals.task_postrun, _after_task),
+        (signals.worker_process_shutdown, _before_exit),
     ]
 
 

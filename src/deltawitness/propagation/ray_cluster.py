@@ -162,7 +162,7 @@ def with_argument(function: Call) -> Call:
             from contextlib import nullcontext  # noqa: PLC0415 - as above
 
             return nullcontext()
-        return use_submitter(values)
+        return use_submitter(values, exports=True)
 
     signature = inspect.signature(function)
     call = _of_same_kind(function, entered)

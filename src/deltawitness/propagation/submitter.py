@@ -15,7 +15,8 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from deltawitness.internal_errors import report
+from deltawitness.internal_errors import guard, report
+from deltawitness.observe.observer import current_observer
 from deltawitness.propagation.processes import run_as_values
 from deltawitness.run import current_cache_context, current_run, use_run
 from deltawitness.run_context import CacheContext, RunContext, parse_scope
@@ -42,12 +43,16 @@ def _process() -> str:
     return f"{platform.node()}:{os.getpid()}"
 
 
-def use_submitter(values: Mapping[str, Any] | None) -> AbstractContextManager[None]:
+def use_submitter(
+    values: Mapping[str, Any] | None, *, exports: bool = False
+) -> AbstractContextManager[None]:
     """Return a context manager for the run, the trace and the cache context of a submitter.
 
     Args:
         values: the result of :func:`submitter_values`. With None, or with values that another release
             cannot read, the context manager does nothing.
+        exports: whether to export what the block has written after it, because the engine kills
+            workers that are idle.
     """
     if values is None:
         return nullcontext()
@@ -56,9 +61,8 @@ def use_submitter(values: Mapping[str, Any] | None) -> AbstractContextManager[No
         if values["sender"] != _process():  # otherwise the worker is a thread of the submitter
             run = replace(run, is_joined=True)
         scope = None if values["scope"] is None else parse_scope(values["scope"])
-        return _use_run(
-            run, CacheContext(values["policy"], scope, values["key"], values["message"])
-        )
+        cache = CacheContext(values["policy"], scope, values["key"], values["message"])
+        return _use_run(run, cache, exports=exports and run.is_joined)
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
         return nullcontext()
@@ -75,7 +79,7 @@ def _run_from(values: Mapping[str, Any]) -> RunContext:
 
 
 @contextmanager
-def _use_run(run: RunContext, cache: CacheContext) -> Iterator[None]:
+def _use_run(run: RunContext, cache: CacheContext, *, exports: bool) -> Iterator[None]:
     # Start from an empty context: the worker may have the spans of an earlier task.
     token = otel_context.attach(parent_context(run, otel_context.Context()))
     try:
@@ -83,3 +87,8 @@ def _use_run(run: RunContext, cache: CacheContext) -> Iterator[None]:
             yield
     finally:
         otel_context.detach(token)
+        if exports:
+            with guard("propagation"):
+                observer = current_observer()
+                if observer is not None:
+                    observer.export_soon()

@@ -16,6 +16,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
@@ -89,6 +90,8 @@ def start_ray(folder):
     """Start a Ray of two workers, and return its address and the processes to end."""
     ray = str(Path(sys.executable).with_name("ray"))
     port = "6398"
+    # Ray writes the address of a cluster to its folder, where later programs look for one.
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray")
     head = subprocess.Popen(
         [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
          "--include-dashboard=false", "--node-ip-address=127.0.0.1", "--disable-usage-stats"],

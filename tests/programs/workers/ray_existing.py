@@ -6,6 +6,7 @@ The cluster is started here, in an environment without deltawitness, and two dri
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from jobs import outside
@@ -27,10 +28,12 @@ def drive(lake):
 def main(lake):
     """Start the cluster, run the drivers, and stop the cluster."""
     os.environ["CLUSTER"] = "127.0.0.1:6399"
+    # Ray writes the address of a cluster to its folder, where later programs look for one.
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray")
     started = subprocess.run(
         [*RAY, "start", "--head", "--num-cpus=2", "--port=6399", "--include-dashboard=false",
          "--node-ip-address=127.0.0.1", "--disable-usage-stats"],
-        env={**outside(os.environ), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+        env=outside(os.environ),
         capture_output=True, text=True, cwd="/",
     )  # fmt: skip
     assert started.returncode == 0, started.stderr

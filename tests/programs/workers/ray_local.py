@@ -67,4 +67,4 @@ def main(**options):
 
 
 if __name__ == "__main__":
-    main(num_cpus=2)
+    main(address="local", num_cpus=2)

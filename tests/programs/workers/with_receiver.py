@@ -70,7 +70,7 @@ def main(spans, *command):
             "OTEL_TRACES_EXPORTER": "otlp",
             "OTEL_METRICS_EXPORTER": "none",
             "OTEL_LOGS_EXPORTER": "none",
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
+            "OTEL_BSP_SCHEDULE_DELAY": "60000",
         }
         try:
             return subprocess.run(command, env=environment).returncode
