@@ -20,7 +20,8 @@ FOLDER = PROGRAMS / "workers"
 DRIVER = "driver"
 """Job of the process that runs the program; writes outside of its runs have it."""
 
-LIMIT_S = 400.0
+LIMIT_S = 900.0
+"""How long a program may take, in seconds."""
 
 
 @dataclass(frozen=True)

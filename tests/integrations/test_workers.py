@@ -8,12 +8,15 @@ environment run in a separate one.
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from helpers.neighbours import build_wheel, install, namespace
+from helpers.places import REPOSITORY
 from helpers.workers import problems, run_traced, worker_processes
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -76,5 +79,50 @@ def test_the_same_with_ray(wheel, tmp_path):
     if not namespace():
         pytest.skip("unshare cannot make a network namespace, which Ray needs")
     python = install(["ray[data]==2.60.0"], ("cli", "otel"), tmp_path / "environment", wheel)
+    said = example_output(python, "workers_ray.py", tmp_path / "lake", namespace())
+    assert said == shown_output()[1]
     for program, tables in RAY.items():
         check(run_traced(python, program, tmp_path / program), tables)
+
+
+@pytest.mark.timeout(1800)
+def test_the_same_with_airflow(wheel, tmp_path):
+    """The task processes are children of the scheduler, and write in the run of the command."""
+    if not IS_LONG:
+        pytest.skip("at full size")
+    if not namespace():
+        pytest.skip("unshare cannot make a network namespace, in which the servers run")
+    python = install(["apache-airflow==3.3.2"], ("cli", "otel"), tmp_path / "environment", wheel)
+    check(run_traced(python, "airflow_tasks.py", tmp_path / "run"), 2)
+
+
+IDS = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+SHOWN = re.compile(r"<!-- workers: begin -->\n```text\n\$ (.*)\n([^`]+)```\n<!-- workers: end -->")
+
+
+def example_output(python, program, lake, prefix=()):
+    """Return the output of an example with zeros in its ids."""
+    done = subprocess.run(
+        [*prefix, str(python), str(REPOSITORY / "examples" / program), str(lake)],
+        capture_output=True,
+        text=True,
+        cwd=lake.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    return IDS.sub(lambda found: re.sub("[0-9a-f]", "0", found[0]), done.stdout)
+
+
+def shown_output():
+    """Return the output on the page, and the program."""
+    command, output = SHOWN.search((REPOSITORY / "docs/workers.md").read_text()).groups()
+    return command, output
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("program", ["workers_joblib.py", "workers_dask.py"])
+def test_an_example_shows_each_write_in_the_run_and_trace_of_the_program(program, tmp_path):
+    """The page has the output; it is the same for each engine."""
+    pytest.importorskip("distributed")
+    command, output = shown_output()
+    assert command == "python workers_dask.py lake"
+    assert example_output(Path(sys.executable), program, tmp_path / "lake") == output

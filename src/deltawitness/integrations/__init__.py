@@ -1,1 +1,1 @@
-"""Integrations of workflow engines: open a run for each execution. Each needs its engine (an extra)."""
+"""Integrations of engines: runs of a workflow's executions, observed workers of a cluster. Each needs its engine."""
