@@ -29,7 +29,7 @@ def load(lake: str, shop: str) -> None:
 
 def main(lake: str, *address: str) -> None:
     observe(lake)
-    where = {"address": address[0]} if address else {"num_cpus": 2, "include_dashboard": False}
+    where = {"address": address[0]} if address else {"address": "local", "num_cpus": 2}
     ray.init(**where, runtime_env=runtime_env(), log_to_driver=False, _node_ip_address="127.0.0.1")
     with run("sales") as context, cache_context(policy="nightly"):
         span = trace.get_current_span()

@@ -1,1 +1,1 @@
-"""Integrations of engines: runs of a workflow's executions, observed workers of a cluster. Each needs its engine."""
+"""Integrations of engines: a run for each execution of a workflow, observed workers of a cluster."""
