@@ -79,12 +79,21 @@ def test_the_programs_own_runtime_environment_stays(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_with_an_invalid_variable_works_unobserved(tmp_path):
+@pytest.mark.parametrize("name", ["DELTAWITNESS_QUEUE_SIZE", "DELTAWITNESS_CACHE_SCOPE"])
+def test_a_worker_with_an_invalid_variable_works_unobserved(name, tmp_path):
     """Ray would start a worker that ends at its start again and again."""
-    made = runtime_env()
-    (run_id, _, _), stderr = called_after(made, tmp_path, DELTAWITNESS_QUEUE_SIZE="many")
+    (run_id, _, _), stderr = called_after(runtime_env(), tmp_path, **{name: "many"})
     assert run_id is None
-    assert "DELTAWITNESS_QUEUE_SIZE" in stderr
+    assert name in stderr
+
+
+def test_a_worker_has_its_own_search_path(monkeypatch):
+    """The variables of this machine's command are not sent."""
+    monkeypatch.setenv("PYTHONPATH", "/folder/site")
+    monkeypatch.setenv(Env.ACTIVATE, "child")
+    monkeypatch.setenv(Env.SUPERVISOR, "1:/lock")
+    made = runtime_env()["env_vars"]
+    assert {"PYTHONPATH", Env.SUPERVISOR.value} & made.keys() == set()
 
 
 def test_a_worker_without_the_package_runs_the_hook_of_the_program(monkeypatch):

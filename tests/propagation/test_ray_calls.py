@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import subprocess
 import sys
@@ -67,6 +68,16 @@ def test_each_kind_of_function_stays_of_its_kind(sent):
     assert asyncio.run(with_argument(coroutine)(1, **argument)) == run_id
     assert inspect.isasyncgenfunction(with_argument(async_items))
     assert asyncio.run(collected(with_argument(async_items)(1, **argument))) == [run_id]
+
+
+def test_a_generator_is_in_the_run_only_while_it_makes_an_item(sent):
+    """Its caller may close it in another context."""
+    run_id, argument = sent
+    made = with_argument(items)(1, **argument)
+    assert next(made) == run_id
+    assert current_run().run_id != run_id
+    contextvars.Context().run(made.close)
+    assert list(with_argument(items)(1)) == [current_run().run_id] * 2
 
 
 def test_the_signature_has_the_argument_before_the_variable_keywords():

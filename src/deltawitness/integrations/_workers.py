@@ -9,6 +9,7 @@ from deltawitness.instrumentation import DeltaLakeInstrumentor
 from deltawitness.ledger.tables.locations import resolve
 from deltawitness.observe.observer import current_observer
 from deltawitness.propagation import run_environment
+from deltawitness.propagation.environment import SITE_DIRECTORIES
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 from deltawitness.settings import Settings
 
@@ -17,8 +18,8 @@ __all__ = ["EXPORT_PREFIX", "drop_events_file", "export_variables", "worker_vari
 EXPORT_PREFIX = "OTEL_"
 """Prefix of OpenTelemetry's variables, which name the exporters."""
 
-_OF_THIS_MACHINE = (Env.SUPERVISOR, Env.CHOSEN_ROOT)
-"""Variables about the process that `deltawitness run` started, which mean nothing to a worker."""
+_OF_THIS_MACHINE = (Env.SUPERVISOR.value, Env.CHOSEN_ROOT.value, SITE_DIRECTORIES)
+"""Variables about the process that `deltawitness run` started. A worker has its own `PYTHONPATH`."""
 
 
 def worker_variables() -> dict[str, str]:
@@ -41,7 +42,7 @@ def worker_variables() -> dict[str, str]:
     if settings.cache_root is not None:
         variables.pop(Env.ROOT.value, None)  # otherwise two variables would name the root
     for name in _OF_THIS_MACHINE:
-        variables.pop(name.value, None)
+        variables.pop(name, None)
     return variables
 
 

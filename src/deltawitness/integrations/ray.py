@@ -14,6 +14,7 @@ from deltawitness.activation import activate
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.integrations._workers import drop_events_file, worker_variables
 from deltawitness.internal_errors import guard, report
+from deltawitness.run import current_cache_context, current_run
 from deltawitness.semconv import ACTIVATE_CHILD, Env
 from deltawitness.settings import Settings
 
@@ -86,6 +87,8 @@ def set_up_worker() -> None:
             os.environ.pop(Env.EVENTS_FILE, None)
         try:
             Settings.from_env()
+            current_run()
+            current_cache_context()
         except ConfigurationError as error:
             report("activation", error)
             return

@@ -6,6 +6,7 @@ the run in it around the task. A worker without this package ignores the header.
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -25,14 +26,14 @@ _entered: dict[str, AbstractContextManager[None]] = {}
 def _before_publish(headers: Any = None, **_: Any) -> None:
     with guard("propagation"):
         if isinstance(headers, dict):
-            headers[HEADER] = submitter_values()
+            headers[HEADER] = json.dumps(submitter_values())
 
 
 def _before_task(task_id: Any = None, task: Any = None, **_: Any) -> None:
     with guard("propagation"):
         values = getattr(task.request, HEADER, None)
         if values is not None:
-            context = use_submitter(values)
+            context = use_submitter(json.loads(values))
             context.__enter__()
             _entered[task_id] = context
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from inspect import Parameter
 from types import FunctionType
@@ -99,7 +100,7 @@ def _prepare_function(remote: Any) -> bool:
             return False
         remote._function = with_argument(function)  # noqa: SLF001 - as above
         if signature is not None:
-            remote._function_signature = [*_with_parameter(signature)]  # noqa: SLF001 - as above
+            remote._function_signature = _with_parameter(signature)  # noqa: SLF001 - as above
         return True
 
 
@@ -112,17 +113,27 @@ def _prepare_actor_class(meta: Any) -> bool:
     if meta.is_cross_language or _is_client_mode():
         return False
     signatures = meta.method_meta.signatures
-    exported = meta.last_export_cluster_and_job
-    if _accepts(signatures["__init__"]) or (exported is not None and exported == _current_job()):
+    with _preparing:
+        exported = meta.last_export_cluster_and_job
+        if exported is None or exported != _current_job():
+            for name in signatures:
+                method = inspect.getattr_static(meta.modified_class, name)
+                if isinstance(method, FunctionType) and name not in _RAY_METHODS:
+                    _prepare_method(meta, name, method)
         return _accepts(signatures["__init__"])
-    for name in list(signatures):
-        method = inspect.getattr_static(meta.modified_class, name)
-        if isinstance(method, FunctionType) and name not in _RAY_METHODS:
-            wrapped = with_argument(method)
-            setattr(meta.modified_class, name, wrapped)
-            meta.method_meta.methods[name] = wrapped
-            signatures[name] = [*_with_parameter(signatures[name])]
-    return _accepts(signatures["__init__"])
+
+
+_preparing = threading.Lock()
+"""Held while the methods of an actor's class are replaced."""
+
+
+def _prepare_method(meta: Any, name: str, method: FunctionType) -> None:
+    signatures = meta.method_meta.signatures
+    if not _accepts(signatures[name]):
+        wrapped = with_argument(method)
+        setattr(meta.modified_class, name, wrapped)
+        meta.method_meta.methods[name] = wrapped
+        signatures[name] = _with_parameter(signatures[name])
 
 
 def _is_client_mode() -> bool:
@@ -165,7 +176,8 @@ def with_argument(function: Call) -> Call:
         return use_submitter(values, exports=True)
 
     signature = inspect.signature(function)
-    call = _of_same_kind(function, entered)
+    is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    call = (_async_call if is_async else _call)(function, entered)
     functools.update_wrapper(call, function)
     del call.__wrapped__  # Ray reads the signature of the innermost function
     call.__signature__ = signature.replace(
@@ -175,33 +187,51 @@ def with_argument(function: Call) -> Call:
     return call  # type: ignore[no-any-return]  # a function with more attributes
 
 
-def _of_same_kind(function: Call, entered: Call) -> Any:
-    """Return a function of the kind of `function` that calls it in the context `entered(argument)`."""
-    if inspect.isasyncgenfunction(function):
+def _call(function: Call, entered: Call) -> Any:
+    """Return a function or a generator function that runs `function` in the context `entered(argument)`.
 
-        async def generate_async(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
-            with entered(_deltawitness):
-                async for item in function(*args, **kwargs):
-                    yield item
+    A generator is in the context while it makes an item, not while its caller has it: the caller may close
+    it in another context.
+    """
 
-        return generate_async
-    if inspect.iscoroutinefunction(function):
-
-        async def call_async(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
-            with entered(_deltawitness):
-                return await function(*args, **kwargs)
-
-        return call_async
-    if inspect.isgeneratorfunction(function):
-
-        def generate(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
-            with entered(_deltawitness):
-                yield from function(*args, **kwargs)
-
-        return generate
+    def generate(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
+        items = function(*args, **kwargs)
+        try:
+            while True:
+                with entered(_deltawitness):
+                    try:
+                        item = next(items)
+                    except StopIteration as end:
+                        return end.value
+                yield item
+        finally:
+            items.close()
 
     def call(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
         with entered(_deltawitness):
             return function(*args, **kwargs)
 
-    return call
+    return generate if inspect.isgeneratorfunction(function) else call
+
+
+def _async_call(function: Call, entered: Call) -> Any:
+    """Return a coroutine function or an asynchronous generator function, as :func:`_call` does."""
+
+    async def generate(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
+        items = function(*args, **kwargs)
+        try:
+            while True:
+                with entered(_deltawitness):
+                    try:
+                        item = await anext(items)
+                    except StopAsyncIteration:
+                        return
+                yield item
+        finally:
+            await items.aclose()
+
+    async def call(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
+        with entered(_deltawitness):
+            return await function(*args, **kwargs)
+
+    return generate if inspect.isasyncgenfunction(function) else call
