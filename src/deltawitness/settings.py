@@ -354,6 +354,29 @@ class Settings:
         }
         return cls(**given)
 
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables by which another process gets these settings.
+
+        A setting that has its default is left out. They may contain secrets.
+
+        Raises:
+            ConfigurationError: a value has no form as a variable, such as a key that is not text.
+
+        >>> Settings(drain_interval=2.0, require=("run", "job")).environment()
+        {'DELTAWITNESS_DRAIN_INTERVAL': '2.0', 'DELTAWITNESS_REQUIRE': 'run,job'}
+        """
+        variables = {}
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if value != setting.default:
+                variable = setting.metadata["variable"]
+                try:
+                    variables[variable.value] = _as_text(value)
+                except UnicodeDecodeError:
+                    msg = f"{variable}: the value is not UTF-8 text, so no variable can have it"
+                    raise ConfigurationError(msg) from None
+        return variables
+
     @classmethod
     def or_from_env(cls, settings: Self | None) -> Self:
         """Return the settings of a caller, or those of the environment when there are none.

@@ -111,10 +111,15 @@ def build_wheel(folder: Path) -> Path:
 
 def make_environment(neighbour: Neighbour, folder: Path, wheel: Path) -> Path:
     """Make a virtual environment with the project and a neighbour, and return its interpreter."""
+    return install(neighbour.requires, neighbour.extras, folder, wheel)
+
+
+def install(requires: Sequence[str], extras: Sequence[str], folder: Path, wheel: Path) -> Path:
+    """Make a virtual environment with the project and requirements, and return its interpreter."""
     _run_uv("venv", "--python", sys.executable, str(folder))
     python = folder / "bin/python"
-    project = f"deltawitness[{','.join(neighbour.extras)}] @ file://{wheel}"
-    _run_uv("pip", "install", *_AS_OF, "--python", str(python), project, *neighbour.requires)
+    project = f"deltawitness[{','.join(extras)}] @ file://{wheel}"
+    _run_uv("pip", "install", *_AS_OF, "--python", str(python), project, *requires)
     return python
 
 

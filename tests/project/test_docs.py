@@ -36,11 +36,13 @@ FORMER_NAMES = {"Pruned", "Verified"}
 
 ROOT = REPOSITORY
 PAGES = sorted([ROOT / "README.md", ROOT / "collector/README.md", *(ROOT / "docs").rglob("*.md")])
-COMPARED = {"tables", "counts", "commands", "transcript"}
+COMPARED = {"tables", "counts", "commands", "transcript", "workers"}
 """Parts of a page between two markers that a separate test compares with the code."""
 PUBLIC_MODULES = [
     "deltawitness.exceptions",
+    "deltawitness.integrations.dask",
     "deltawitness.integrations.hamilton",
+    "deltawitness.integrations.ray",
     "deltawitness.integrations.spark",
     "deltawitness.pytest_plugin",
     "deltawitness.semconv",

@@ -451,3 +451,25 @@ def test_a_task_of_a_dask_cluster_is_in_the_run_of_its_submitter(tmp_path):
 def trace_here():
     """Return the trace id of a task."""
     return trace.get_current_span().get_span_context().trace_id
+
+
+IMPORTED_LATER = """\
+import sys
+from deltawitness import DeltaLakeInstrumentor, current_run, run
+
+def here(_=None):
+    return current_run().run_id
+
+DeltaLakeInstrumentor().instrument()
+assert "multiprocessing.pool" not in sys.modules
+import multiprocessing
+with multiprocessing.get_context("fork").Pool(1) as pool, run("later") as later:
+    assert {*pool.map(here, [1]), *pool.imap(here, [1]), pool.apply(here)} == {later.run_id}
+"""
+
+
+@pytest.mark.slow
+def test_every_call_of_a_pool_that_is_imported_later_is_in_the_run():
+    """The methods are replaced when the module is imported."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED_LATER], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,1 +1,1 @@
-"""Integrations of workflow engines: open a run for each execution. Each needs its engine (an extra)."""
+"""Integrations of engines: a run for each execution of a workflow, observed workers of a cluster."""

@@ -76,6 +76,7 @@ class CallObserver:
         self._templates = WriteTemplateCache(settings)
         self._under_way: set[InFlightWrite] = set()
         self._has_written = False
+        self._has_unexported = False
 
     def is_on(self) -> bool:
         """Return whether a write of the calling code is to be observed."""
@@ -292,6 +293,7 @@ class CallObserver:
             # the spool for lost.
             self._under_way.discard(write)
         self._has_written = True
+        self._has_unexported = True
         try:
             record_receipt(write, self.settings.landed_tail)
         except Exception as error:  # noqa: BLE001 - the event is delivered without a receipt

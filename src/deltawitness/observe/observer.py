@@ -288,6 +288,23 @@ class Observer(CallObserver):
             else:
                 flushing.run()
 
+    def export_soon(self) -> None:
+        """Deliver and export on another thread what this process has written since the last call.
+
+        For a worker that its engine may kill at the end of a task. Nothing waits for it.
+        """
+        if self._has_unexported and self._exporters.has_sdk:
+            self._has_unexported = False
+            flush = self._exporters.flushing.force_flush_within  # delivers first
+            start_thread(
+                threading.Thread(
+                    target=flush,
+                    args=(TERMINATION_TIMEOUT,),
+                    name="deltawitness-export",
+                    daemon=True,
+                )
+            )
+
     def prepare_exec(self) -> Callable[[], None]:
         """Deliver, export and drain what is queued, before an exec replaces the program of the process.
 

@@ -8,21 +8,12 @@ annotation.
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-from opentelemetry import context as otel_context
-from opentelemetry import trace
-
 from deltawitness.internal_errors import report
-from deltawitness.propagation.processes import run_as_values
-from deltawitness.run import current_cache_context, current_run, use_run
-from deltawitness.run_context import CacheContext, RunContext, parse_scope
-from deltawitness.telemetry.spans import parent_context
+from deltawitness.propagation.submitter import submitter_values, use_submitter
 
 __all__ = ["ANNOTATION", "execute", "graph_to_futures"]
 
@@ -46,27 +37,10 @@ def _annotating() -> Any:
     try:
         from dask.base import annotate  # noqa: PLC0415 - optional; imported by the client's module
 
-        return annotate(**{ANNOTATION: _submitter()})
+        return annotate(**{ANNOTATION: submitter_values()})
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
         return nullcontext()
-
-
-def _submitter() -> dict[str, Any]:
-    """Return the current run and cache context as plain values, which any scheduler can pass on."""
-    cache = current_cache_context()
-    return {
-        "run": run_as_values(current_run(), trace.get_current_span()),
-        "policy": cache.policy,
-        "scope": None if cache.scope is None else cache.scope.value,
-        "key": cache.key,
-        "message": cache.message,
-        "sender": _process(),
-    }
-
-
-def _process() -> str:
-    return f"{platform.node()}:{os.getpid()}"
 
 
 def execute(original: Call) -> Call:
@@ -82,26 +56,7 @@ def execute(original: Call) -> Call:
 def _of_submitter(worker: Any, key: Any) -> Any:
     """Return a context manager for the run of a task's submitter; it does nothing without an annotation."""
     try:
-        values = (worker.state.tasks[key].annotations or {}).get(ANNOTATION)
-        if values is None:
-            return nullcontext()
-        run = RunContext(**values["run"])
-        if values["sender"] != _process():  # otherwise the worker is a thread of the submitter
-            run = replace(run, is_joined=True)
-        scope = None if values["scope"] is None else parse_scope(values["scope"])
-        return _use_run(
-            run, CacheContext(values["policy"], scope, values["key"], values["message"])
-        )
+        return use_submitter((worker.state.tasks[key].annotations or {}).get(ANNOTATION))
     except Exception as error:  # noqa: BLE001 - telemetry never changes the program
         report("propagation", error)
         return nullcontext()
-
-
-@contextmanager
-def _use_run(run: RunContext, cache: CacheContext) -> Iterator[None]:
-    token = otel_context.attach(parent_context(run, otel_context.Context()))
-    try:
-        with use_run(run, cache):
-            yield
-    finally:
-        otel_context.detach(token)

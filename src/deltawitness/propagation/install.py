@@ -12,13 +12,24 @@ from functools import partial
 from typing import Any
 
 from deltawitness.import_hooks import when_imported
-from deltawitness.internal_errors import report
+from deltawitness.internal_errors import guard, report
 from deltawitness.patching import Replacements, unpatched
-from deltawitness.propagation import dask_cluster, environment, processes, threads
+from deltawitness.propagation import (
+    celery_tasks,
+    dask_cluster,
+    environment,
+    processes,
+    ray_cluster,
+    threads,
+)
 from deltawitness.propagation.private_api import (
+    ACTOR_CALL,
+    ACTOR_CREATION,
+    CELERY_SIGNALS,
     EXECUTABLES,
     GRAPH_SUBMISSION,
     POOL_CALLS,
+    REMOTE_CALL,
     SPAWN_MODULES,
     TASK_EXECUTION,
     THREAD_POOL,
@@ -31,7 +42,8 @@ __all__ = ["Propagation"]
 Call = Callable[..., Any]
 
 _current: Propagation | None = None
-_hooked: set[str] = set()
+_hooked: set[tuple[str, ...]] = set()
+"""Functions, and modules, that have an import hook."""
 
 
 class Propagation:
@@ -68,10 +80,14 @@ class Propagation:
         for module, owner, name, make in (
             (*GRAPH_SUBMISSION, dask_cluster.graph_to_futures),
             (*TASK_EXECUTION, dask_cluster.execute),
+            (*REMOTE_CALL, ray_cluster.remote_function),
+            (*ACTOR_CREATION, ray_cluster.actor_class_remote),
+            (*ACTOR_CALL, ray_cluster.actor_method_call),
         ):
             self._replace_when_imported(module, owner, name, make)
         for module in WORKER_POOLS:
             self._replace_when_imported(module, "ProcessPoolExecutor", "submit", processes.send)
+        _when_imported(CELERY_SIGNALS, _connect_celery)
 
     def uninstall(self) -> None:
         """Restore the original functions."""
@@ -79,6 +95,8 @@ class Propagation:
         self._is_on = False
         if _current is self:
             _current = None
+            if CELERY_SIGNALS in sys.modules:
+                celery_tasks.disconnect()
         os.supports_fd.discard(os.execve)
         self._replacements.restore()
         os.supports_fd.update(self._supporting_fd)
@@ -98,8 +116,8 @@ class Propagation:
     ) -> None:
         if module in sys.modules:
             self.replace_imported(module, owner, name, make)
-        elif module not in _hooked:
-            _hooked.add(module)
+        elif (module, owner, name) not in _hooked:
+            _hooked.add((module, owner, name))
             when_imported(module, lambda _: _replace_now(module, owner, name, make))
 
     def _replace(self, owner: Any, name: str, make: Callable[[Call], Call]) -> None:
@@ -118,3 +136,18 @@ class Propagation:
 def _replace_now(module: str, owner: str, name: str, make: Callable[[Call], Call]) -> None:
     if _current is not None:
         _current.replace_imported(module, owner, name, make)
+
+
+def _when_imported(module: str, call: Callable[[], None]) -> None:
+    """Call a function now if a module is imported, else when it is imported."""
+    if module in sys.modules:
+        call()
+    elif (module,) not in _hooked:
+        _hooked.add((module,))
+        when_imported(module, lambda _: call())
+
+
+def _connect_celery() -> None:
+    if _current is not None:
+        with guard("propagation"):
+            celery_tasks.connect()

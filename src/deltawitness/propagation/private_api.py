@@ -6,10 +6,14 @@ A release that removes one of them fails `tests/propagation/test_private_api.py`
 from __future__ import annotations
 
 __all__ = [
+    "ACTOR_CALL",
+    "ACTOR_CREATION",
+    "CELERY_SIGNALS",
     "EXECUTABLES",
     "GRAPH_SUBMISSION",
     "POOL_CALLS",
     "POPEN_ENV",
+    "REMOTE_CALL",
     "SPAWN_MODULES",
     "TASK_EXECUTION",
     "THREAD_POOL",
@@ -62,3 +66,19 @@ GRAPH_SUBMISSION = ("distributed.client", "Client", "_graph_to_futures")
 TASK_EXECUTION = ("distributed.worker", "Worker", "execute")
 """Module, class and method that runs a task on a worker: a coroutine that takes the task's key. The
 task's state, `Worker.state.tasks[key]`, has `annotations`."""
+
+REMOTE_CALL = ("ray.remote_function", "RemoteFunction", "_remote")
+"""Module, class and method by which a task of Ray is submitted. The object has `_function` (exported when
+the task is first submitted in a job), `_function_signature`, `_inject_lock` and
+`_last_export_cluster_and_job`."""
+
+ACTOR_CREATION = ("ray.actor", "ActorClass", "_remote")
+"""Module, class and method by which an actor of Ray is created. `__ray_metadata__` of the object has
+`modified_class`, a subclass of the program's class, and `method_meta` with `methods` and `signatures`."""
+
+ACTOR_CALL = ("ray.actor", "ActorHandle", "_actor_method_call")
+"""Module, class and method by which a method of an actor of Ray is called. `_ray_method_signatures` of the
+object has the parameters of each method."""
+
+CELERY_SIGNALS = "celery.signals"
+"""Module of Celery's signals, which are public."""
