@@ -135,6 +135,7 @@ def pytest_collection_finish():
     """Leave the modules and the collected tests out of garbage collections: they live to the end."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def watch(item):
@@ -174,6 +175,7 @@ def pytest_configure(config):
     program that a test starts; a signal with a handler has its default action there. The handler
     does nothing, so this process still ignores the signal.
     """
+    gc.disable()  # until the tests are collected: almost nothing of a collection is garbage
     for variable in ("COLUMNS", "LINES"):  # pytest-xdist sets them in its workers
         os.environ.pop(variable, None)
     config.stash[STDERR] = os.dup(2)
