@@ -110,6 +110,16 @@ def _name_of(path):
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect tests without garbage collections: almost nothing of what is created is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_collect_file():
     """Look for doctests in the package only: the files of this folder have none."""
     return [collector for collector in (yield) if not isinstance(collector, DoctestModule)]
@@ -135,7 +145,6 @@ def pytest_collection_finish():
     """Leave the modules and the collected tests out of garbage collections: they live to the end."""
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 def watch(item):
@@ -175,7 +184,6 @@ def pytest_configure(config):
     program that a test starts; a signal with a handler has its default action there. The handler
     does nothing, so this process still ignores the signal.
     """
-    gc.disable()  # until the tests are collected: almost nothing of a collection is garbage
     for variable in ("COLUMNS", "LINES"):  # pytest-xdist sets them in its workers
         os.environ.pop(variable, None)
     config.stash[STDERR] = os.dup(2)
