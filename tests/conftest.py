@@ -112,6 +112,16 @@ def _name_of(path):
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect tests without garbage collections: almost nothing of what is created is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_collect_file():
     """Look for doctests in the package only: the files of this folder have none."""
     return [collector for collector in (yield) if not isinstance(collector, DoctestModule)]

@@ -27,7 +27,9 @@ def test_a_block_suppresses_what_opentelemetry_says(suppress, expected):
 
 
 @pytest.mark.parametrize(
-    "key", ["suppress_instrumentation", otel_context._SUPPRESS_INSTRUMENTATION_KEY]
+    "key",
+    ["suppress_instrumentation", otel_context._SUPPRESS_INSTRUMENTATION_KEY],
+    ids=["plain", "generated"],
 )
 def test_each_key_of_the_context_suppresses(key):
     """The SDK sets the generated key around exports; older packages set the plain one."""
