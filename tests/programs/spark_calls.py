@@ -21,7 +21,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from pyspark.errors import AnalysisException
 from spark_observed import SETTINGS, orders_of, spark_session
 
-from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, flush, run, suppressed
+from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run, suppressed
 from deltawitness.integrations.spark import observe
 from deltawitness.ledger.tables.schema import INVENTORY
 
@@ -176,9 +176,9 @@ def tables_of_delta_rs(spark) -> dict:
         RsTable(at("rs")).delete("number = 1")
         RsTable(at("rs")).update({"number": "9"}, predicate="number = 2")
         RsTable(at("rs")).optimize.compact()
-    flush()
     DeltaLakeInstrumentor().uninstrument()
-    inventory = f"delta.`{at('ledger-of-delta-rs')}/{INVENTORY.name}`"
+    folder = next(Path(at("ledger-of-delta-rs")).rglob(INVENTORY.name))
+    inventory = f"delta.`{folder}`"
     rows = spark.sql(f"SELECT operation, job, size(versions) FROM {inventory}").collect()
     with observe(spark), run("by-spark"):
         spark.sql(f"INSERT INTO delta.`{at('rs')}` VALUES (5)")
