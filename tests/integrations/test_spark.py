@@ -104,11 +104,13 @@ def test_each_call_of_a_delta_table_has_the_run_and_a_write_id(calls):
 
 @needs_all
 def test_threads_with_different_runs_never_get_each_others_run(calls):
-    """Where a commit may be of two runs, it carries none."""
+    """Where a commit may be of two runs, it carries none; with a session each, it has its run."""
     for number in range(2):
         commits = commits_of(calls, f"thread-{number}")
         assert len(commits) == 3
         assert {each.witness.get("job_name") for each in commits} <= {f"thread-{number}", None}
+        (commit,) = commits_of(calls, f"session-{number}")
+        assert commit.witness["job_name"] == f"session-{number}"
 
 
 @needs_all

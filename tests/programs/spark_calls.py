@@ -135,6 +135,23 @@ def threads(spark) -> None:
             writer.start()
         for writer in writers:
             writer.join(300)
+    sessions = [spark.newSession() for _ in range(2)]
+
+    def write_in(session, name: str) -> None:
+        with run(name):
+            frame = orders_of(session, range(2), 1)
+            ready.wait()
+            frame.write.format("delta").save(at(name))
+
+    with observe(sessions[0]), observe(sessions[1]):
+        writers = [
+            threading.Thread(target=write_in, args=(session, f"session-{number}"))
+            for number, session in enumerate(sessions)
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(300)
 
 
 def settings_of_the_program(spark) -> dict:
