@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 IS_LONG = os.environ.get("TEST_SIZE") == "long"
-PARTS = () if IS_LONG else ("frames", "settings", "delta-rs")
+PARTS = () if IS_LONG else ("settings", "delta-rs")
 needs_all = pytest.mark.skipif(
     not IS_LONG, reason="every kind of write takes minutes: TEST_SIZE=long"
 )
@@ -60,6 +60,7 @@ def operations_of(commits):
     return [commit.operation for commit in commits]
 
 
+@needs_all
 def test_each_frame_write_has_the_run_the_span_and_a_write_id(calls, printed):
     """Writers of both versions, `insertInto` and a function for batches carry the run of the program."""
     commits = commits_of(calls, "frames")
