@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 IS_LONG = os.environ.get("TEST_SIZE") == "long"
-PARTS = () if IS_LONG else ("frames", "settings", "delta-rs")
+PARTS = () if IS_LONG else ("settings", "delta-rs")
 needs_all = pytest.mark.skipif(
     not IS_LONG, reason="every kind of write takes minutes: TEST_SIZE=long"
 )
@@ -60,6 +60,7 @@ def operations_of(commits):
     return [commit.operation for commit in commits]
 
 
+@needs_all
 def test_each_frame_write_has_the_run_the_span_and_a_write_id(calls, printed):
     """Writers of both versions, `insertInto` and a function for batches carry the run of the program."""
     commits = commits_of(calls, "frames")
@@ -104,11 +105,13 @@ def test_each_call_of_a_delta_table_has_the_run_and_a_write_id(calls):
 
 @needs_all
 def test_threads_with_different_runs_never_get_each_others_run(calls):
-    """Where a commit may be of two runs, it carries none."""
+    """Where a commit may be of two runs, it carries none; with a session each, it has its run."""
     for number in range(2):
         commits = commits_of(calls, f"thread-{number}")
         assert len(commits) == 3
         assert {each.witness.get("job_name") for each in commits} <= {f"thread-{number}", None}
+        (commit,) = commits_of(calls, f"session-{number}")
+        assert commit.witness["job_name"] == f"session-{number}"
 
 
 @needs_all

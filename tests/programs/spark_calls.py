@@ -21,7 +21,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from pyspark.errors import AnalysisException
 from spark_observed import SETTINGS, orders_of, spark_session
 
-from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, flush, run, suppressed
+from deltawitness import DeltaLakeInstrumentor, Settings, cache_context, run, suppressed
 from deltawitness.integrations.spark import observe
 from deltawitness.ledger.tables.schema import INVENTORY
 
@@ -135,6 +135,23 @@ def threads(spark) -> None:
             writer.start()
         for writer in writers:
             writer.join(300)
+    sessions = [spark.newSession() for _ in range(2)]
+
+    def write_in(session, name: str) -> None:
+        with run(name):
+            frame = orders_of(session, range(2), 1)
+            ready.wait()
+            frame.write.format("delta").save(at(name))
+
+    with observe(sessions[0]), observe(sessions[1]):
+        writers = [
+            threading.Thread(target=write_in, args=(session, f"session-{number}"))
+            for number, session in enumerate(sessions)
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(300)
 
 
 def settings_of_the_program(spark) -> dict:
@@ -176,9 +193,9 @@ def tables_of_delta_rs(spark) -> dict:
         RsTable(at("rs")).delete("number = 1")
         RsTable(at("rs")).update({"number": "9"}, predicate="number = 2")
         RsTable(at("rs")).optimize.compact()
-    flush()
     DeltaLakeInstrumentor().uninstrument()
-    inventory = f"delta.`{at('ledger-of-delta-rs')}/{INVENTORY.name}`"
+    folder = next(Path(at("ledger-of-delta-rs")).rglob(INVENTORY.name))
+    inventory = f"delta.`{folder}`"
     rows = spark.sql(f"SELECT operation, job, size(versions) FROM {inventory}").collect()
     with observe(spark), run("by-spark"):
         spark.sql(f"INSERT INTO delta.`{at('rs')}` VALUES (5)")
