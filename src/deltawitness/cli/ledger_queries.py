@@ -38,6 +38,9 @@ _SUMMED = (
     *("bytes_added", "bytes_removed", "retries"),
 )
 
+_LAST_ASCII = 127
+"""Code of the last character of ASCII; the next one is a character too."""
+
 _SHOWN = 5
 """Maximum number of ids or names that an error message lists."""
 
@@ -200,7 +203,7 @@ def find_run_id(ledger: LedgerListing, prefix: str, option: str = "") -> str:
     Raises:
         CommandError: the ledger has no such run, or the prefix is that of several.
     """
-    is_wanted = f"starts_with(run_id, {quote_literal(prefix)})"
+    is_wanted = f"starts_with(run_id, {quote_literal(prefix)}){_and_between(prefix, prefix)}"
     rows = ledger.query(
         f"SELECT run_id FROM run_parts WHERE {is_wanted}"  # noqa: S608 - quoted above
         f" UNION SELECT run_id FROM inventory WHERE {is_wanted}"
@@ -227,12 +230,28 @@ def similar_run_ids(ledger: LedgerListing, rows: Iterable[Row]) -> list[str]:
         ledger: the ledger to query.
         rows: rows of runs or of operations.
     """
-    starts = is_in("substr(run_id, 1, 13)", {row["run_id"][:13] for row in rows if row["run_id"]})
+    first = {row["run_id"][:13] for row in rows if row["run_id"]}
+    if not first:
+        return []
+    starts = is_in("substr(run_id, 1, 13)", first) + _and_between(min(first), max(first))
     found = ledger.query(
         f"SELECT run_id FROM run_parts WHERE {starts}"  # noqa: S608 - quoted by is_in
         f" UNION SELECT run_id FROM inventory WHERE {starts}"
     )
     return [row["run_id"] for row in found]
+
+
+def _and_between(first: str, last: str) -> str:
+    """Return a condition for run ids from one prefix to another, by which the engine skips files.
+
+    Args:
+        first: the lowest prefix.
+        last: the highest prefix.
+    """
+    if not last or ord(last[-1]) >= _LAST_ASCII:
+        return ""
+    after = last[:-1] + chr(ord(last[-1]) + 1)
+    return f" AND run_id >= {quote_literal(first)} AND run_id < {quote_literal(after)}"
 
 
 def _unfinished_run(ledger: LedgerListing, run_id: str) -> Row:
