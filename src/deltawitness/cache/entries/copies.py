@@ -274,7 +274,7 @@ class EntryCopies:
             _remove(copy.folder)
 
     def _free(self, wanted: int) -> bool:
-        """Remove the rests of dead processes, and the least recently used copies until there is space.
+        """Remove what dead processes left, and the least recently used copies until there is space.
 
         Args:
             wanted: bytes of space.
