@@ -51,7 +51,8 @@ def place(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    return tmp_path / "copies"
+    """The folder of the copies, below that of the settings."""
+    return tmp_path / "copies" / "entry_copies"
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def open_cache(server, place, table, tmp_path, folder):
         ctx.register_delta("t", table, storage_options=server.options)
         settings = Settings(
             spool_dir=str(tmp_path / "spools"),
-            cache_copies=str(folder) if copies else None,
+            cache_copies=str(folder.parent) if copies else None,
             cache_copies_bytes=limit,
         )
         return ctx, DeltaCache(ctx, f"{place}/cache", server.options, settings=settings)
@@ -253,6 +254,15 @@ def test_a_deleted_folder_is_no_failure(open_cache, folder, copied):
     assert len(copies_in(folder)) == 1
 
 
+def test_prune_removes_the_copies(open_cache, folder, copied):
+    """A retention also holds for the rows in the local copies; other files of the folder stay."""
+    own = folder.parent / "own" / "notes"
+    own.mkdir(parents=True)
+    open_cache()[1].prune(older_than=timedelta(microseconds=1))
+    assert copies_in(folder) == []
+    assert own.exists()
+
+
 def test_a_copy_in_progress_is_not_served(open_cache, folder, copied):
     """A folder that a dead process left incomplete is removed by the next copy."""
     (copy,) = copies_in(folder)
@@ -269,8 +279,8 @@ def test_a_copy_in_progress_is_not_served(open_cache, folder, copied):
 @pytest.mark.internal_errors
 def test_without_a_writable_folder_the_entry_is_served(open_cache, folder, copied):
     """The copies are an optimization: a failure is reported, and the entry is read from its table."""
-    shutil.rmtree(folder)
-    folder.write_text("a file is in the way")
+    shutil.rmtree(folder.parent)
+    folder.parent.write_text("a file is in the way")
     _, cache = open_cache()
     assert rows_of(cache.view("v", QUERY)) == ROWS
 
@@ -364,7 +374,7 @@ print(sorted(frames[-1].to_pydict()["x"]), flush=True)
 
 
 def start(server, place, table, folder, tmp_path):
-    arguments = [table, f"{place}/cache", str(folder), str(tmp_path / "spools")]
+    arguments = [table, f"{place}/cache", str(folder.parent), str(tmp_path / "spools")]
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments, json.dumps(server.options)],
         stdin=subprocess.PIPE,
@@ -411,7 +421,7 @@ def test_a_local_cache_makes_no_copies(tmp_path, folder):
     ctx = ObservedSessionContext()
     write_deltalake(str(tmp_path / "t"), DATA)
     ctx.register_delta("t", str(tmp_path / "t"))
-    cache = DeltaCache(ctx, tmp_path / "cache", settings=Settings(cache_copies=str(folder)))
+    cache = DeltaCache(ctx, tmp_path / "cache", settings=Settings(cache_copies=str(folder.parent)))
     for _ in range(2):
         assert rows_of(cache.view("v", QUERY)) == ROWS
-    assert not Path(folder).exists()
+    assert not Path(folder.parent).exists()

@@ -89,7 +89,7 @@ def test_a_block_inside_has_its_own_reads():
 
 
 def test_no_thread_reads_after_the_block():
-    """The end of a block waits for reads that nobody has taken."""
+    """The end of a block waits for reads whose results were not taken."""
     begun, ended = threading.Event(), threading.Event()
 
     def read():

@@ -4,7 +4,7 @@ A version of an entry's table never changes, so its files can be copied: the log
 needs, and its data files, with their paths and contents. A copy is used only after the caller has checked
 that the table is still at that version and that its newest commit has the same content.
 
-Layout below the folder, readable for its owner only:
+Layout below `entry_copies/` in the folder of the settings, readable for its owner only:
 
 - `<table id>/<version>-<digest>-<random>/`: a copy, with `table/`, `manifest.json` and `lock`. The table id
   is the hash of the location without credentials, the digest that of the newest commit.
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from deltawitness.settings import Settings
 
 __all__ = ["EntryCopies", "EntryCopy", "NotCopiedError"]
+
+_FOLDER = "entry_copies"
+"""The folder below that of the settings, which may have other files of the user."""
 
 _FORMAT = 1
 _LOCK = "lock"
@@ -129,7 +132,8 @@ class EntryCopies:
         """Return the copies of these settings; None if they are off."""
         if settings.cache_copies is None:
             return None
-        return cls(Path(settings.cache_copies).absolute(), settings.cache_copies_bytes)
+        folder = Path(settings.cache_copies).absolute() / _FOLDER
+        return cls(folder, settings.cache_copies_bytes)
 
     def newest(self, uri: str) -> EntryCopy | None:
         """Return the copy of the newest copied version of a table, not in use; None without one.
@@ -257,8 +261,20 @@ class EntryCopies:
         copy_files(data, uri, storage_options, copy.table)
         return [*log, *data]
 
+    def remove(self, uri: str) -> None:
+        """Remove the copies of a table, except those that a process uses.
+
+        Args:
+            uri: location of the table.
+
+        Raises:
+            OSError: a file cannot be deleted.
+        """
+        for copy in _copies_in(self._folder / table_id(uri)):
+            _remove(copy.folder)
+
     def _free(self, wanted: int) -> bool:
-        """Remove the rests of dead processes, and the least recently used copies until there is space.
+        """Remove what dead processes left, and the least recently used copies until there is space.
 
         Args:
             wanted: bytes of space.

@@ -169,6 +169,7 @@ def _prune_entry(  # noqa: PLR0913, PLR0917 - the options of `prune`, an entry, 
             _wait_next_millisecond()
             _vacuum(entry, dt.timedelta(0), tally, entries.storage_options)
             delete_plans(entry.uri, frozenset())
+            entries.remove_copies(entry)
             tally.names["entries"].append(name)
             return
         if _vacuum(entry, limit, tally, entries.storage_options):

@@ -385,6 +385,15 @@ class Entries:
             report("cache", error)
         return entry
 
+    def remove_copies(self, entry: Entry) -> None:
+        """Remove the local copies of an entry, except those in use. An error is reported, not raised."""
+        if self._copies is None:
+            return
+        try:
+            self._copies.remove(entry.uri)
+        except OSError as error:
+            report("cache", error)
+
     def _with_copy(self, copies: EntryCopies, known: _Known) -> Entry | None:
         if known.copied is not None and known.copied.copy is not None:
             if known.copied.copy.is_intact():
