@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import EntryDefinition, checked_name, define_view
+from deltawitness.cache.entries.entry import PRUNED, DamagedEntryError, Entry, details_of_entry
 from deltawitness.cache.entries.listing import SCOPES, CacheEntry, iter_entries
 from deltawitness.cache.entries.policy import (
     DATASET_DELTA_STAGING,
@@ -17,13 +18,7 @@ from deltawitness.cache.entries.policy import (
     CachePolicy,
 )
 from deltawitness.cache.entries.prune import PruneResult, prune
-from deltawitness.cache.entries.store import (
-    PRUNED,
-    DamagedEntryError,
-    Entries,
-    Entry,
-    details_of_entry,
-)
+from deltawitness.cache.entries.store import Entries
 from deltawitness.cache.fingerprint.dependencies import dry_run, stale_names
 from deltawitness.cache.fingerprint.diff import Miss, MissReason
 from deltawitness.cache.kinds.artifacts import define_artifact, load

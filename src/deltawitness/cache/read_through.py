@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition
+from deltawitness.cache.entries.entry import PRUNED, DamagedEntryError, Entry
 from deltawitness.cache.entries.locks import entry_lock
 from deltawitness.cache.entries.plan_store import PLAN, StoredPlan, storable_plan, store_plan
 from deltawitness.cache.entries.policy import OnError
-from deltawitness.cache.entries.store import PRUNED, DamagedEntryError, Entries, Entry
+from deltawitness.cache.entries.store import Entries
 from deltawitness.cache.entries.writer import (
     check_columns,
     invalidate,

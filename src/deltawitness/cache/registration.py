@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from deltawitness.cache.entries.copies import EntryCopy
-    from deltawitness.cache.entries.store import Entry
+    from deltawitness.cache.entries.entry import Entry
 
 __all__ = [
     "check_name_is_free",

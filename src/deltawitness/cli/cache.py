@@ -37,9 +37,9 @@ from deltawitness.report.cache import print_entries, print_pruned, print_verifie
 
 if TYPE_CHECKING:
     from deltawitness.cache.delta_cache import DeltaCache
+    from deltawitness.cache.entries.entry import Entry
     from deltawitness.cache.entries.listing import CacheEntry
     from deltawitness.cache.entries.prune import PruneResult
-    from deltawitness.cache.entries.store import Entry
     from deltawitness.cache.verify.verifier import VerifyResult
 
 __all__ = [
@@ -252,7 +252,8 @@ def _existing_entries(root: str | None) -> list[CacheEntry]:
 
 def _entries_named(root: str | None, name: str) -> list[Row]:
     from deltawitness.cache.entries.definitions import checked_name  # noqa: PLC0415 - heavy
-    from deltawitness.cache.entries.store import DamagedEntryError, Entries  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.entry import DamagedEntryError  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.store import Entries  # noqa: PLC0415 - heavy
     from deltawitness.semconv import CacheScope  # noqa: PLC0415 - heavy
 
     checked_name(name)
@@ -270,7 +271,7 @@ def _entries_named(root: str | None, name: str) -> list[Row]:
 
 
 def _entry_row(entry: Entry) -> Row:
-    from deltawitness.cache.entries.store import PRUNED  # noqa: PLC0415 - heavy
+    from deltawitness.cache.entries.entry import PRUNED  # noqa: PLC0415 - heavy
 
     made_from = entry.fingerprint
     removed = PRUNED if PRUNED in entry.properties else "invalidated"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deltawitness.cache.entries.store import PRUNED, DamagedEntryError, Entries
+from deltawitness.cache.entries.entry import PRUNED, DamagedEntryError
+from deltawitness.cache.entries.store import Entries
 from deltawitness.semconv import CacheScope
 
 __all__ = ["SCOPES", "CacheEntry", "iter_entries"]

@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltawitness.app_transactions import outside_block
-from deltawitness.cache.entries.locks import entry_lock
-from deltawitness.cache.entries.plan_store import delete_plans
-from deltawitness.cache.entries.policy import CachePolicy, check_duration, check_policy
-from deltawitness.cache.entries.store import (
+from deltawitness.cache.entries.entry import (
     PRUNED,
     RETENTION,
     DamagedEntryError,
-    Entries,
     Entry,
     details_of_entry,
     entry_metadata,
 )
+from deltawitness.cache.entries.locks import entry_lock
+from deltawitness.cache.entries.plan_store import delete_plans
+from deltawitness.cache.entries.policy import CachePolicy, check_duration, check_policy
+from deltawitness.cache.entries.store import Entries
 from deltawitness.ids_and_clock import now_ns
 from deltawitness.internal_errors import report
 from deltawitness.locations import local_path

@@ -1,18 +1,23 @@
-"""The entry store: where the tables of entries are, and how their commit metadata is parsed."""
+"""The entry store: where the tables of entries are, and how an entry is read."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from deltawitness.cache.entries.copies import EntryCopies, EntryCopy, NotCopiedError
+from deltawitness.cache.entries.copies import EntryCopies, NotCopiedError
+from deltawitness.cache.entries.entry import (
+    DamagedEntryError,
+    Entry,
+    check_files,
+    count_rows,
+    parse_metadata,
+    written_rows,
+)
 from deltawitness.cache.fingerprint.model import Fingerprint
 from deltawitness.commit.log import open_log, read_commits, reuse_reads, start_reads
 from deltawitness.commit.reader import CommitMetadata, parse_commit
@@ -23,14 +28,11 @@ from deltawitness.ledger.tables.schema import LedgerRoot
 from deltawitness.ledger.tables.write_rows import ledger_uri
 from deltawitness.locations import local_path, table_id
 from deltawitness.observe.observer import current_observer
-from deltawitness.redaction import key_hash, table_name_for
+from deltawitness.redaction import table_name_for
 from deltawitness.semconv import (
     CACHE_ENTRY,
-    CACHE_KEY,
     CACHE_NAME,
-    CACHE_POLICY,
     DELTA_TABLE_ID,
-    DELTA_TABLE_VERSION,
     CacheScope,
     Operation,
 )
@@ -41,20 +43,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from opentelemetry.util.types import AttributeValue
 
-__all__ = [
-    "DamagedEntryError",
-    "Entries",
-    "Entry",
-    "check_files",
-    "details_of_entry",
-    "entry_metadata",
-]
-
-PRUNED = "pruned"
-"""Property of an entry whose rows were deleted by `prune`."""
-
-RETENTION = "retention_s"
-"""Property with the retention of the entry's policy when it was written, in seconds."""
+__all__ = ["Entries"]
 
 _FOLDERS = {
     CacheScope.VIEW: "cache_views",
@@ -62,54 +51,6 @@ _FOLDERS = {
     CacheScope.ARTIFACT: "cache_artifacts",
     CacheScope.METADATA: "cache_metadata",
 }
-
-
-class DamagedEntryError(Exception):
-    """An entry that cannot be served, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A stored entry.
-
-    Attributes:
-        scope: view, dataset, artifact or metadata.
-        name: name of the entry.
-        uri: location of its table.
-        open_table: returns its table, at the version to serve; opens it on the first call.
-        newest: the newest version of its table when it was read.
-        version: the table version that holds it.
-        made_at: when its computation began, in milliseconds since the Unix epoch.
-        policy: name of the policy that it was stored under.
-        fingerprint: fingerprint of its inputs; None when it is invalidated.
-        properties: further properties from its commit metadata.
-        storage_options: options to open its table.
-        rows: number of rows, if the file statistics have it.
-        is_opened: whether its table is open already.
-        partition_by: partition columns, if known without the table.
-        copy: the local copy from which it is served; None where it is served from its table.
-    """
-
-    scope: CacheScope
-    name: str
-    uri: str
-    open_table: Callable[[], DeltaTable] = field(repr=False, compare=False)
-    newest: int
-    version: int
-    made_at: int
-    policy: str
-    fingerprint: Fingerprint | None
-    properties: dict[str, Any]
-    storage_options: dict[str, str] | None = field(default=None, repr=False)
-    rows: int | None = None
-    is_opened: bool = True
-    partition_by: tuple[str, ...] | None = None
-    copy: EntryCopy | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def table(self) -> DeltaTable:
-        """Its table, at the version to serve."""
-        return self.open_table()
 
 
 @dataclass(slots=True)
@@ -266,7 +207,7 @@ class Entries:
         entry = self._parse_entry(scope, name, version, open_table, commit, metadata)
         entry = replace(
             entry,
-            rows=_written_rows(commit),
+            rows=written_rows(commit),
             is_opened=False,
             partition_by=tuple(partition_by),
         )
@@ -359,7 +300,7 @@ class Entries:
             entry = self._parse_entry(scope, name, copy.version, open_table, commit, metadata)
         except (DamagedEntryError, OSError):
             return None  # the table is read instead
-        rows = None if entry.fingerprint is None else _written_rows(commit)
+        rows = None if entry.fingerprint is None else written_rows(commit)
         entry = replace(entry, rows=rows, is_opened=False)
         self._known[scope, name] = _Known(entry, copy.digest)
         return entry
@@ -459,7 +400,7 @@ class Entries:
         entry = self._parse_entry(scope, name, newest, lambda: table, commit, metadata)
         check_files(table)
         if entry.fingerprint is not None:
-            entry = replace(entry, rows=_count_rows(table, commit))
+            entry = replace(entry, rows=count_rows(table, commit))
         return entry
 
     def _parse_entry(  # noqa: PLR0913, PLR0917 - the parts of an entry
@@ -503,7 +444,7 @@ class Entries:
             if commit is None:
                 break
             if CACHE_ENTRY in commit.metadata:
-                return commit, _parse_metadata(commit.metadata[CACHE_ENTRY])
+                return commit, parse_metadata(commit.metadata[CACHE_ENTRY])
             if commit.operation not in _HARMLESS:
                 msg = (
                     f"another writer changed its table ({commit.operation or 'unknown operation'})"
@@ -551,93 +492,3 @@ class Entries:
         selector = FileSelector(_FOLDERS[scope], allow_not_found=True)
         infos = store.get_file_info_selector(selector)
         yield from sorted(info.base_name for info in infos if info.type is FileType.Directory)
-
-
-def details_of_entry(entry: Entry) -> dict[str, AttributeValue | None]:
-    """Return the attributes of an entry that was read, for spans and log records."""
-    fingerprint = entry.fingerprint
-    return {
-        CACHE_POLICY: entry.policy,
-        CACHE_KEY: None if fingerprint is None else key_hash(fingerprint.key),
-        DELTA_TABLE_VERSION: entry.version,
-    }
-
-
-def entry_metadata(
-    fingerprint: Fingerprint | None,
-    policy: str,
-    properties: dict[str, Any] | None = None,
-    *,
-    made_at: int | None = None,
-) -> dict[str, str]:
-    """Return the commit metadata of an entry, in addition to the standard metadata.
-
-    Args:
-        fingerprint: fingerprint of its inputs; None: the commit invalidates the entry.
-        policy: name of its policy.
-        properties: further properties, for example those of an artifact.
-        made_at: when its computation began, in milliseconds since the Unix epoch.
-    """
-    metadata = {
-        "policy": policy,
-        "fingerprint": None if fingerprint is None else fingerprint.as_json(),
-        "facts": properties or {},
-        "made_at": made_at,
-    }
-    return {CACHE_ENTRY: json.dumps(metadata, separators=(",", ":"))}
-
-
-def _parse_metadata(text: Any) -> dict[str, Any]:
-    try:
-        metadata: dict[str, Any] = json.loads(text)
-        metadata["policy"]  # written by every release
-    except (KeyError, TypeError, ValueError) as error:
-        msg = "the entry's commit metadata is unreadable"
-        raise DamagedEntryError(msg) from error
-    return metadata
-
-
-def _count_rows(table: DeltaTable, commit: CommitMetadata) -> int | None:
-    """Return the number of rows in a table's files; None if the file statistics lack it.
-
-    Raises:
-        DamagedEntryError: the number differs from what the entry's commit wrote. Two concurrent
-            OPTIMIZE commits double the rows.
-    """
-    written = _written_rows(commit)
-    counts = table.get_add_actions(flatten=True)["num_records"].to_pylist()
-    rows = None if None in counts else sum(counts)
-    if written is not None and rows is not None and rows != written:
-        msg = "its row count differs from its commit"
-        raise DamagedEntryError(msg)
-    return rows
-
-
-def _written_rows(commit: CommitMetadata) -> int | None:
-    """Return the number of rows that a commit reports to have added; None if it reports none."""
-    written = commit.operation_metrics.get("num_added_rows")
-    return written if isinstance(written, int) else None
-
-
-def check_files(table: DeltaTable) -> None:
-    """Check that the data files of a local table exist and have the size in the log.
-
-    Raises:
-        DamagedEntryError: one does not.
-    """
-    folder = local_path(table.table_uri)
-    if folder is None:
-        return
-    actions = table.get_add_actions(flatten=True)
-    # Paths in the log are URL-encoded: partition values with special characters are escaped.
-    for path, size in zip(
-        actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True
-    ):
-        file = os.path.join(folder, unquote(path))  # noqa: PTH118 - faster than pathlib for many files
-        try:
-            found = os.stat(file).st_size  # noqa: PTH116 - as above
-        except OSError:
-            found = -1
-        if found != size:
-            msg = "a data file is missing or has another size"
-            raise DamagedEntryError(msg)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from deltawitness.app_transactions import outside_block
 from deltawitness.cache.entries.definitions import EntryDefinition
+from deltawitness.cache.entries.entry import RETENTION, Entry, entry_metadata
 from deltawitness.cache.entries.policy import CachePolicy
-from deltawitness.cache.entries.store import RETENTION, Entry, entry_metadata
 from deltawitness.cache.fingerprint.model import Fingerprint
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.ids_and_clock import now_ns

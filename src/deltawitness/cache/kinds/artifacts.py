@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
+from deltawitness.cache.entries.entry import Entry
 from deltawitness.cache.entries.policy import CachePolicy
-from deltawitness.cache.entries.store import Entry
 from deltawitness.cache.fingerprint.content_digest import content_hash
 from deltawitness.cache.fingerprint.model import DataInput, Fingerprint
 from deltawitness.cache.fingerprint.plan import columns_of

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import Candidate, EntryDefinition, checked_name
+from deltawitness.cache.entries.entry import DamagedEntryError, Entry
 from deltawitness.cache.entries.locks import entry_lock
 from deltawitness.cache.entries.policy import METADATA_SNAPSHOT
-from deltawitness.cache.entries.store import DamagedEntryError, Entries, Entry
+from deltawitness.cache.entries.store import Entries
 from deltawitness.cache.entries.writer import write_entry
 from deltawitness.cache.fingerprint.model import DataInput, Fingerprint
 from deltawitness.cache.fingerprint.plan import columns_of

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from deltawitness.cache.entries.entry import DamagedEntryError, check_files
 from deltawitness.cache.entries.plan_store import PlannedTable, StoredPlan
-from deltawitness.cache.entries.store import DamagedEntryError, check_files
 from deltawitness.cache.fingerprint.diff import differences
 from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, TableInput
 from deltawitness.cache.fingerprint.plan import fingerprint_of

@@ -18,9 +18,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.cache.entries.definitions import EntryDefinition
+from deltawitness.cache.entries.entry import DamagedEntryError, check_files
 from deltawitness.cache.entries.plan_store import PLAN, StoredPlan, read_plan, storable_plan
 from deltawitness.cache.entries.policy import DATASET_DELTA_STAGING
-from deltawitness.cache.entries.store import DamagedEntryError, check_files
 from deltawitness.cache.fingerprint.diff import differences
 from deltawitness.cache.fingerprint.model import Fingerprint, NotCacheable, TableInput
 from deltawitness.cache.fingerprint.plan import fingerprint_of
