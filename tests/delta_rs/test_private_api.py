@@ -12,6 +12,7 @@ from deltawitness.commit.private_api import (
     remote_store,
     storage_options_of,
     store_of,
+    writable_store,
 )
 
 DATA = pa.table({"id": [1, 2, 3]})
@@ -51,6 +52,17 @@ def test_a_read_past_the_end_returns_the_complete_file(tmp_path):
     assert read_file(store, path) == content
     assert read_file(store, missing) is None
     assert read_file(store_of(DeltaTable(tmp_path)._table, [path]), path) == content
+
+
+def test_a_file_client_writes_a_file_and_deletes_a_folder(tmp_path):
+    """A file is complete when its stream is closed; a folder is deleted with its files."""
+    store = writable_store(str(tmp_path), None)
+    stream = store.open_output_stream("a/b/c.json")
+    stream.write(b"{}")
+    stream.close()
+    assert (tmp_path / "a/b/c.json").read_bytes() == b"{}"
+    store.delete_dir("a/b")
+    assert not (tmp_path / "a/b/c.json").exists()
 
 
 def test_a_table_has_its_storage_options(tmp_path):

@@ -14,6 +14,9 @@ from deltalake.schema import PrimitiveType
 from deltawitness import write_distributed
 from deltawitness.exceptions import WriteRequestError
 from helpers.deletion_vectors import delete_rows
+from helpers.engine_versions import needs_deltalake
+
+pytestmark = needs_deltalake("1.6.3", "write transactions contain no application transactions")
 
 ROWS = pa.table({"id": [1, 2]})
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -315,9 +315,10 @@ def _staged(
     staged = []
     engine = engine_for(workers.engine, parts, workers.max_in_flight)
     try:
-        for part in stage_parts(engine, task, parts):
-            _raise_error_of(part)
-            staged.append(part)
+        with closing(stage_parts(engine, task, parts)) as results:
+            for part in results:
+                _raise_error_of(part)
+                staged.append(part)
     finally:
         engine.close()
     _check_predicate(staged, target, request)
