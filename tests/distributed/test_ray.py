@@ -1,4 +1,4 @@
-"""Distributed writes on a Ray cluster, in an environment of its own, in which Ray is installed.
+"""Distributed writes on a Ray cluster, in a separate environment with Ray.
 
 The cluster runs in a network namespace with only the loopback interface.
 """
@@ -86,7 +86,7 @@ def test_an_error_of_delta_rs_keeps_its_class(found):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_writer_of_ray_data_is_observed_in_the_run_of_the_driver(found):
-    """A new column is a commit of its own, before the rows: two commits, two events, one run."""
+    """A new column is a separate commit before the rows: two commits, two events, one run."""
     events = [event[:2] for event in found["ray data"]["events"]]
     assert events == [["ADD COLUMN", "r2"], ["WRITE", "r2"]]
     assert found["ray data"]["rows"] == [0, 1, 2]

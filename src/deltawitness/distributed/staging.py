@@ -1,6 +1,6 @@
 """Write one part of a distributed write on a worker: data files below the table, without a commit there.
 
-delta-rs writes the part to a small Delta table of its own in a folder of the target, so it casts the rows,
+delta-rs writes the part to a separate small Delta table in a folder of the target, so it casts the rows,
 checks constraints, computes generated columns, statistics and partition values as for the target. The
 folder's log is removed; its files belong to no table until the driver adds them to the target.
 

@@ -27,7 +27,7 @@ from deltawitness.distributed.schemas import merged_schema, new_columns
 from deltawitness.distributed.staging import StagedPart, StagingTask
 from deltawitness.distributed.target import Target, open_target, schema_in
 from deltawitness.events import Landed, NoCommitReason
-from deltawitness.exceptions import RequirementError, UnsupportedEngineError, WriteRequestError
+from deltawitness.exceptions import UnsupportedEngineError, WriteRequestError
 from deltawitness.hashing import schema_hash
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import guard, guarded_value, report
@@ -266,8 +266,7 @@ class _Write:
             if self._is_observed() and not self._is_recorded:
                 with guard("distributed"), write_context(self._attributes):
                     assert self.observer is not None
-                    if isinstance(error, RequirementError | Exception):
-                        self._unreached(table).record_failure(self.observer, error)
+                    self._unreached(table).record_failure(self.observer, error)
             raise
 
     def _record_skip(self, reason: NoCommitReason) -> None:
