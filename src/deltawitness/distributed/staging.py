@@ -97,8 +97,8 @@ def stage(task: StagingTask, number: int, part: Any) -> StagedPart:
         The files, or the error of delta-rs. Any other error is raised.
     """
     folder = f"{PREFIX}{task.write_id}-{number:05d}-{uuid.uuid4().hex[:8]}"
+    rows = open_part(part)  # code of the program, whose writes are observed
     with suppressed():
-        rows = open_part(part)
         try:
             content = _write(task, folder, rows)
         except Exception as error:

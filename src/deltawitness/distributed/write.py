@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from deltawitness.app_transactions import outside_block
 from deltawitness.commit.engine_version import engine_version, has_release
 from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.delta_rs.unreached import UnreachedWrite
@@ -186,7 +187,8 @@ def write_with_attributes(  # noqa: PLR0913, PLR0917 - the parts of one call
             if skipped is not None:
                 return skipped
             target.check(request)
-            staged, schema = _staged(parts, target, request, workers, write_id)
+            with outside_block():  # workers in threads would inherit the block
+                staged, schema = _staged(parts, target, request, workers, write_id)
             return write.commit(Commit(target, request, write_id, staged, schema))
 
 
