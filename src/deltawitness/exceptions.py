@@ -5,7 +5,7 @@
     DeltaWitnessError
     ├── ConfigurationError      (ValueError)   a setting or environment variable is wrong
     ├── MetadataKeyError        (ValueError)   a commit key would break a reader of the log
-    ├── WriteRequestError       (ValueError)   a pipeline request that cannot be written
+    ├── WriteRequestError       (ValueError)   a write request that cannot be written
     ├── StatementError          (ValueError)   a SQL statement that cannot run on a Delta table
     ├── RequirementError        (RuntimeError) a write without the run, job or message that settings require
     ├── OnceError               (RuntimeError) a write of a `once` block that cannot be made exactly once

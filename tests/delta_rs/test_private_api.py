@@ -13,6 +13,7 @@ from deltawitness.commit.private_api import (
     sized_store,
     storage_options_of,
     store_of,
+    writable_store,
 )
 
 DATA = pa.table({"id": [1, 2, 3]})
@@ -63,6 +64,17 @@ def test_a_file_of_a_known_size_is_read_in_parts(tmp_path):
     half = len(content) // 2
     parts = [bytes(source.read(half)), bytes(source.read(len(content) - half))]
     assert b"".join(parts) == content
+
+
+def test_a_file_client_writes_a_file_and_deletes_a_folder(tmp_path):
+    """A file is complete when its stream is closed; a folder is deleted with its files."""
+    store = writable_store(str(tmp_path), None)
+    stream = store.open_output_stream("a/b/c.json")
+    stream.write(b"{}")
+    stream.close()
+    assert (tmp_path / "a/b/c.json").read_bytes() == b"{}"
+    store.delete_dir("a/b")
+    assert not (tmp_path / "a/b/c.json").exists()
 
 
 def test_a_table_has_its_storage_options(tmp_path):

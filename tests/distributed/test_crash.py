@@ -14,10 +14,14 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness.instrumentation import DeltaLakeInstrumentor
+from helpers.engine_versions import needs_deltalake
 from helpers.new_processes import start_process
 from programs import distributed_driver as driver
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    needs_deltalake("1.6.3", "write transactions contain no application transactions"),
+]
 
 COUNT = 3
 

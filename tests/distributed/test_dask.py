@@ -13,9 +13,13 @@ from deltalake.exceptions import SchemaMismatchError
 from deltawitness import run, write_distributed
 from deltawitness.exceptions import ConfigurationError
 from deltawitness.instrumentation import DeltaLakeInstrumentor
+from helpers.engine_versions import needs_deltalake
 from programs.distributed_driver import Part, parts
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    needs_deltalake("1.6.3", "write transactions contain no application transactions"),
+]
 
 distributed = pytest.importorskip("distributed")
 

@@ -10,8 +10,12 @@ import pytest
 from deltalake import DeltaTable
 
 from deltawitness import write_distributed
+from helpers.engine_versions import needs_deltalake
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    needs_deltalake("1.6.3", "write transactions contain no application transactions"),
+]
 
 PARTS = [pa.table({"id": [1, 2], "p": ["a b", "c/d"]}), pa.table({"id": [3], "p": ["a b"]})]
 

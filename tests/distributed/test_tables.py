@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, Field, QueryBuilder, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, QueryBuilder, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, SchemaMismatchError
 from deltalake.schema import PrimitiveType
 
 from deltawitness import write_distributed
+from deltawitness.distributed import commit
 from deltawitness.exceptions import WriteRequestError
 from helpers.deletion_vectors import delete_rows
+from helpers.engine_versions import needs_deltalake
+
+pytestmark = needs_deltalake("1.6.3", "write transactions contain no application transactions")
 
 ROWS = pa.table({"id": [1, 2]})
 
@@ -335,6 +340,42 @@ def test_a_change_of_the_schema_during_the_staging_is_a_conflict(uri, pool, capt
         write_distributed([alter], uri, engine=pool)
     assert len(rows(uri)) == 2
     assert captured_writes.events[-1].outcome.landed == "no"
+
+
+def test_an_append_that_loses_is_committed_again(uri, pool, monkeypatch, captured_writes):
+    """The files are not written again, and the write is one event."""
+    write_deltalake(uri, ROWS)
+    compare, races = commit.describes_same_table, []
+
+    def racing(first, second):
+        if not races:
+            races.append(write_deltalake(uri, ROWS, mode="append"))
+        return compare(first, second)
+
+    monkeypatch.setattr(commit, "describes_same_table", racing)
+    properties = CommitProperties(max_commit_retries=0)
+    for key, version in ((None, 2), ("k", 4)):
+        result = write_distributed([ROWS], uri, engine=pool, key=key, commit_properties=properties)
+        assert (result.version, result.is_new, len(folders(uri))) == (version, True, version // 2)
+        races.clear()
+    assert len(rows(uri)) == 10
+    outcomes = [type(event.outcome).__name__ for event in captured_writes.events]
+    assert outcomes == ["Committed"] * 5
+
+
+def test_an_overwrite_whose_key_commits_during_the_staging_is_skipped(uri, pool):
+    """Also if the other commit has changed the schema."""
+    write_deltalake(uri, ROWS)
+    arguments = {"mode": "overwrite", "schema_mode": "overwrite", "engine": pool, "key": "k"}
+    part = pa.table({"id": [5], "x": [5]})
+
+    def other():
+        thread = threading.Thread(target=lambda: write_distributed([part], uri, **arguments))
+        thread.start()
+        thread.join()
+
+    result = write_distributed([during(other, part)], uri, **arguments)
+    assert (result.version, result.is_new, rows(uri)) == (1, False, [{"id": 5, "x": 5}])
 
 
 def test_an_overwrite_replaces_the_version_at_its_start(uri, pool):

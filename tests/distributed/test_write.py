@@ -28,8 +28,16 @@ from deltawitness import (
     table_id,
     write_distributed,
 )
-from deltawitness.exceptions import ConfigurationError, OnceError, WriteRequestError
+from deltawitness.exceptions import (
+    ConfigurationError,
+    OnceError,
+    UnsupportedEngineError,
+    WriteRequestError,
+)
 from deltawitness.instrumentation import DeltaLakeInstrumentor
+from helpers.engine_versions import needs_deltalake, pretended_release
+
+pytestmark = needs_deltalake("1.6.3", "write transactions contain no application transactions")
 
 PARTS = [pa.table({"id": [1, 2]}), pa.table({"id": [3]})]
 
@@ -223,6 +231,17 @@ def test_one_table_is_no_iterable_of_parts(source, uri, pool, captured_writes):
     assert not DeltaTable.is_deltatable(uri)
 
 
+def test_a_dataset_in_hive_folders_has_its_partition_columns(tmp_path, uri, pool, captured_writes):
+    rows = pa.table({"id": [1, 2, 3], "day": ["a", "b", "b"]})
+    ds.write_dataset(
+        rows, tmp_path / "h", format="parquet", partitioning=["day"], partitioning_flavor="hive"
+    )
+    source = ds.dataset(tmp_path / "h", format="parquet", partitioning="hive")
+    assert write_distributed(source, uri, partition_by="day", engine=pool).parts == 2
+    found = DeltaTable(uri).to_pyarrow_table().select(["id", "day"]).to_pylist()
+    assert sorted(found, key=lambda row: row["id"]) == rows.to_pylist()
+
+
 def test_a_filtered_dataset_is_refused(files, uri, pool, captured_writes):
     """Its fragments would give the rows without the filter."""
     with pytest.raises(WriteRequestError, match="filter"):
@@ -307,9 +326,29 @@ def test_an_open_table_is_a_target(uri, pool, captured_writes):
     assert write_distributed(PARTS, table, engine=pool).version == 2
 
 
+@pytest.mark.parametrize("name", ["a b", "ü #1"])
+def test_a_location_with_special_characters(name, tmp_path, pool, captured_writes):
+    """As a path, as a `Path` and as an open table."""
+    place = tmp_path / name
+    write_distributed(PARTS, str(place), engine=pool)
+    write_distributed(PARTS, place, engine=pool)
+    result = write_distributed(PARTS, DeltaTable(place), engine=pool, key="k")
+    assert (result.version, len(ids(place))) == (2, 9)
+    assert result.table_id == table_id(str(place))
+
+
 def test_an_engine_error_is_raised_with_its_class(uri, pool, captured_writes):
     write_deltalake(uri, PARTS[0])
     DeltaTable(uri).alter.add_constraint({"small": "id < 3"})
     with pytest.raises(DeltaError, match=r"part 1: .*Invalid data"):
         write_distributed(PARTS, uri, engine=pool)
     assert ids(uri) == [1, 2]
+
+
+def test_an_older_release_is_refused(uri):
+    """Before 1.6.3 the engine drops the transaction of a write transaction."""
+    with (
+        pretended_release("1.6.2"),
+        pytest.raises(UnsupportedEngineError, match=r"1\.6\.3 or later, found 1\.6\.2"),
+    ):
+        write_distributed(PARTS, uri)

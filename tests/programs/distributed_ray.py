@@ -1,4 +1,4 @@
-"""Distributed writes on Ray, and Ray Data's own Delta writer: run in an environment of its own, in which Ray is.
+"""Distributed writes on Ray, and Ray Data's own Delta writer: run in a separate environment with Ray.
 
 Usage: distributed_ray.py FOLDER. It prints one JSON object of what it has seen.
 """

@@ -19,6 +19,9 @@ from deltawitness.session.core.frames import state_of
 from deltawitness.session.proxies import plain
 from deltawitness.session.sql.split_plan import split_by_files
 from helpers.deletion_vectors import delete_rows
+from helpers.engine_versions import needs_deltalake
+
+pytestmark = needs_deltalake("1.6.3", "write transactions contain no application transactions")
 
 NAN = float("nan")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -12,6 +14,7 @@ from datafusion import DataFrameWriteOptions, SessionConfig, SessionContext, SQL
 from datafusion.catalog import Table, TableProviderFactory
 from datafusion.dataframe import InsertOp
 from datafusion.expr import Expr
+from datafusion.plan import ExecutionPlan
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from deltawitness.cache.fingerprint.scans import LeafKind, leaves_of, read_files, scans_of
@@ -448,3 +451,42 @@ def test_a_query_builder_reads_the_registered_version(tmp_path):
     builder = QueryBuilder().register("t", opened)
     write_deltalake(opened, pa.table({"x": [2]}), mode="append")
     assert pa.table(builder.execute("SELECT x FROM t").read_all()).num_rows == 1
+
+
+def test_a_partition_of_a_serialized_plan_reads_its_own_files(tmp_path):
+    """With two settings off, executing each partition alone, in a new session, reads each row once."""
+    for number in range(4):
+        pq.write_table(pa.table({"id": [number]}), tmp_path / f"{number}.parquet")
+    settings = {
+        "datafusion.execution.target_partitions": "4",
+        "datafusion.optimizer.enable_round_robin_repartition": "false",
+    }
+    stealing = "datafusion.execution.enable_file_stream_work_stealing"
+    with suppress(Exception):  # DataFusion 54 has no such setting
+        SessionConfig({stealing: "false"})
+        settings[stealing] = "false"
+    ctx = SessionContext(SessionConfig(settings))
+    ctx.register_parquet("t", str(tmp_path))
+    plan = ctx.sql("SELECT id FROM t").execution_plan()
+    found = []
+    for partition in range(plan.partition_count):
+        other = SessionContext(SessionConfig(settings))
+        stream = other.execute(ExecutionPlan.from_bytes(other, plan.to_bytes()), partition)
+        found += [row for batch in stream for row in batch.to_pyarrow()["id"].to_pylist()]
+    assert plan.partition_count > 1
+    assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_a_delta_table_reads_files_of_another_folder(tmp_path):
+    """An add action with an absolute URI names a file of another table."""
+    write_deltalake(tmp_path / "a", pa.table({"id": [1]}))
+    lines = (tmp_path / f"a/_delta_log/{0:020d}.json").read_text().splitlines()
+    actions = [json.loads(line) for line in lines]
+    (add,) = [action["add"] for action in actions if "add" in action]
+    add["path"] = f"{(tmp_path / 'a').as_uri()}/{add['path']}"
+    log = tmp_path / "b/_delta_log"
+    log.mkdir(parents=True)
+    (log / f"{0:020d}.json").write_text("\n".join(map(json.dumps, actions)))
+    ctx = SessionContext()
+    ctx.register_table("t", DeltaTable(tmp_path / "b"))
+    assert ctx.sql("SELECT id FROM t WHERE id > 0").to_pydict() == {"id": [1]}

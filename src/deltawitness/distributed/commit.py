@@ -207,10 +207,10 @@ def _add(planned: Commit, table: DeltaTable) -> None:
     request, block = planned.request, active_block()
     partition_by = table.metadata().partition_columns
     newest = _check_unchanged(planned, table)
-    if request.mode == "append":  # an overwrite replaces the rows of the version at its start
-        table = newest
+    if request.mode == "append" or _has_key(newest, planned.target.uri):
+        table = newest  # but an overwrite replaces the rows of the version at its start
         if block is not None:
-            block.can_repeat = lambda _: _is_unchanged(planned, table)
+            block.can_repeat = lambda _: request.mode == "append" and _is_unchanged(planned, table)
     actions: list[AddAction | RemoveAction] = [*planned.adds()]
     replacing = request.mode == "overwrite"
     try:
@@ -235,7 +235,9 @@ def _check_unchanged(planned: Commit, table: DeltaTable) -> DeltaTable:
             files were staged for them. delta-rs does not notice every such change.
     """
     newest = open_table(planned.target.uri, planned.target.storage_options)
-    if newest is not None and describes_same_table(newest, table):
+    if newest is not None and (
+        describes_same_table(newest, table) or _has_key(newest, planned.target.uri)
+    ):
         return newest
     from deltalake.exceptions import CommitFailedError  # noqa: PLC0415 - heavy
 
@@ -244,6 +246,14 @@ def _check_unchanged(planned: Commit, table: DeltaTable) -> DeltaTable:
         " the parts were written for; nothing was committed, call again"
     )
     raise CommitFailedError(msg)
+
+
+def _has_key(table: DeltaTable, uri: str) -> bool:
+    """Return whether the key of the active block has made the write meanwhile, so that there is no commit."""
+    block = active_block()
+    if block is None or block.commit_id is not None:
+        return False
+    return has_committed(table._table, block.next_write(uri))  # noqa: SLF001 - as delta-rs does
 
 
 def _is_unchanged(planned: Commit, table: DeltaTable) -> bool:

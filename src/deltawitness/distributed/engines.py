@@ -11,7 +11,7 @@ import itertools
 import multiprocessing
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -65,7 +65,9 @@ class Engine(Protocol):
         """Release what the engine has started itself."""
 
 
-def stage_parts(engine: Engine, task: StagingTask, source: Any) -> Iterator[StagedPart]:
+def stage_parts(
+    engine: Engine, task: StagingTask, source: Any
+) -> Generator[StagedPart, None, None]:
     """Stage each part and yield the results in the order in which the workers finish.
 
     Args:

@@ -1,6 +1,6 @@
 """Write one part of a distributed write on a worker: data files below the table, without a commit there.
 
-delta-rs writes the part to a small Delta table of its own in a folder of the target, so it casts the rows,
+delta-rs writes the part to a separate small Delta table in a folder of the target, so it casts the rows,
 checks constraints, computes generated columns, statistics and partition values as for the target. The
 folder's log is removed; its files belong to no table until the driver adds them to the target.
 
@@ -97,8 +97,8 @@ def stage(task: StagingTask, number: int, part: Any) -> StagedPart:
         The files, or the error of delta-rs. Any other error is raised.
     """
     folder = f"{PREFIX}{task.write_id}-{number:05d}-{uuid.uuid4().hex[:8]}"
+    rows = open_part(part)  # code of the program, whose writes are observed
     with suppressed():
-        rows = open_part(part)
         try:
             content = _write(task, folder, rows)
         except Exception as error:

@@ -6,10 +6,11 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from deltawitness.app_transactions import outside_block
 from deltawitness.commit.engine_version import engine_version, has_release
 from deltawitness.delta_rs.install import install_for_proxies
 from deltawitness.delta_rs.unreached import UnreachedWrite
@@ -27,7 +28,7 @@ from deltawitness.distributed.schemas import merged_schema, new_columns
 from deltawitness.distributed.staging import StagedPart, StagingTask
 from deltawitness.distributed.target import Target, open_target, schema_in
 from deltawitness.events import Landed, NoCommitReason
-from deltawitness.exceptions import RequirementError, UnsupportedEngineError, WriteRequestError
+from deltawitness.exceptions import UnsupportedEngineError, WriteRequestError
 from deltawitness.hashing import schema_hash
 from deltawitness.ids_and_clock import new_id
 from deltawitness.internal_errors import guard, guarded_value, report
@@ -186,7 +187,8 @@ def write_with_attributes(  # noqa: PLR0913, PLR0917 - the parts of one call
             if skipped is not None:
                 return skipped
             target.check(request)
-            staged, schema = _staged(parts, target, request, workers, write_id)
+            with outside_block():  # workers in threads would inherit the block
+                staged, schema = _staged(parts, target, request, workers, write_id)
             return write.commit(Commit(target, request, write_id, staged, schema))
 
 
@@ -266,8 +268,7 @@ class _Write:
             if self._is_observed() and not self._is_recorded:
                 with guard("distributed"), write_context(self._attributes):
                     assert self.observer is not None
-                    if isinstance(error, RequirementError | Exception):
-                        self._unreached(table).record_failure(self.observer, error)
+                    self._unreached(table).record_failure(self.observer, error)
             raise
 
     def _record_skip(self, reason: NoCommitReason) -> None:
@@ -315,9 +316,10 @@ def _staged(
     staged = []
     engine = engine_for(workers.engine, parts, workers.max_in_flight)
     try:
-        for part in stage_parts(engine, task, parts):
-            _raise_error_of(part)
-            staged.append(part)
+        with closing(stage_parts(engine, task, parts)) as results:
+            for part in results:
+                _raise_error_of(part)
+                staged.append(part)
     finally:
         engine.close()
     _check_predicate(staged, target, request)

@@ -118,8 +118,10 @@ def split_delta(
         DeltaPart("\n".join([*head, *group]), name, tuple(steps), settings)
         for group in _groups(adds, count)
     ]
-    whole = DeltaPart("\n".join([*head, *(line for _, line in adds)]), name, tuple(steps), settings)
-    rebuilt = _rebuilt(whole)
+    complete = DeltaPart(
+        "\n".join([*head, *(line for _, line in adds)]), name, tuple(steps), settings
+    )
+    rebuilt = _rebuilt(complete)
     if rebuilt is None or rebuilt.display_indent_schema() != plan.display_indent_schema():
         refuse("its plan cannot be rebuilt")
     return parts

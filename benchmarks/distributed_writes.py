@@ -1,6 +1,6 @@
 """Measure distributed writes: `write_distributed` against the same engine, staged and committed by hand.
 
-    python benchmarks/distributed.py [--rows N] [--parts N] [--rounds N] [--engine executor|dask]
+    python benchmarks/distributed_writes.py [--rows N] [--parts N] [--rounds N] [--engine executor|dask]
 
 The rows are Parquet files, one for each part. By hand, each worker writes its file with `write_deltalake` to
 a private folder below the table and returns the add actions of that folder's log; the driver commits them with
@@ -151,6 +151,8 @@ def measure(folder: Path, paths: Sequence[str], engine: Engine, rounds: int) -> 
             shutil.rmtree(table)
             if number:  # the first round warms up
                 found[name].append(duration)
+    for name, durations in found.items():
+        print(name, *(f"{duration:.2f}" for duration in durations))
     return {name: statistics.median(durations) for name, durations in found.items()}
 
 
