@@ -297,7 +297,7 @@ def _knee(spread: Any, commit: float, retry: float) -> str:
     for writers in STEPS:
         drainers, tables = spread(writers)
         done = simulate(drainers=drainers, tables=tables, commit=commit, retry=retry)
-        if done.lag(0.95) > LAG_LIMIT or done.given_up > 0.01 * done.commits:
+        if done.lag(0.95) > LAG_LIMIT:
             return f"{last:,}" if last else f"below {STEPS[0]}"
         last = writers
     return f"{last:,} and more"
