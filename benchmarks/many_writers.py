@@ -1,9 +1,9 @@
 """Measure many writers with one ledger: rows exactly once, failures, and the cost of an observed write.
 
-    python benchmarks/many_writers.py [--processes N] [--writes N] [--tables N] [--mode MODE] [--local]
+    python benchmarks/many_writers.py [--processes N] [--writes N] [--tables N] [--bare-every N] [--mode MODE] [--local]
 
-Each process makes pairs of writes, an observed and a bare one in random order, to the same table: so other
-load affects both alike. A bare write is a write in a process whose observation is suppressed. The drains
+Each process makes observed writes. Every few turns it makes a pair of an observed and a bare one in random
+order, to the same table, and only these are compared: so other load affects both alike. A bare write is a write in a process whose observation is suppressed. The drains
 of all processes run meanwhile. The tables and the ledger are on the S3-compatible storage that the
 variables `AWS_...` name (run it under `tools/with_s3.py`), with `--local` on the local disk.
 """
@@ -32,14 +32,19 @@ import pyarrow as pa
 DATA = pa.table({"id": list(range(10)), "name": [f"row {i}" for i in range(10)]})
 
 WARM_UP = 3
-"""Pairs of writes of each process that are not measured."""
+"""Turns of each process that are not measured."""
 
 P50_LIMIT = 1.05
 """Median of the observed writes in relation to that of the bare ones."""
 
 
-def write_pairs(
-    settings: dict[str, Any], tables: list[str], number: int, writes: int, results: Connection
+def write_pairs(  # noqa: PLR0917 - the arguments of a process
+    settings: dict[str, Any],
+    tables: list[str],
+    number: int,
+    writes: int,
+    bare_every: int,
+    results: Connection,
 ) -> None:
     """Write pairs to alternating tables, and send the seconds of both kinds, the errors and the end.
 
@@ -47,7 +52,8 @@ def write_pairs(
         settings: of the instrumentor, as keywords.
         tables: locations of existing tables.
         number: of this process; it selects the first table.
-        writes: pairs to write.
+        writes: observed writes.
+        bare_every: turns from one bare write to the next.
         results: receives the results.
     """
     from deltalake import CommitProperties, write_deltalake
@@ -61,7 +67,8 @@ def write_pairs(
     with run("many-writers"):
         for turn in range(writes):
             table = tables[(number + turn) % len(tables)]
-            for kind in choice.sample(("observed", "bare"), 2):
+            is_pair = turn % bare_every == bare_every - 1
+            for kind in choice.sample(("observed", "bare"), 2) if is_pair else ("observed",):
                 with suppressed() if kind == "bare" else nullcontext():
                     started = time.perf_counter()
                     try:
@@ -74,7 +81,7 @@ def write_pairs(
                     except Exception as error:  # noqa: BLE001 - each is counted
                         errors.append(f"{kind}: {error!r}")
                     took = time.perf_counter() - started
-                if turn >= WARM_UP:
+                if is_pair and turn >= WARM_UP:
                     seconds[kind].append(took)
         ended = time.perf_counter()
     DeltaLakeInstrumentor().uninstrument()
@@ -95,7 +102,8 @@ def start_all(
             own["ledger_shard"] = f"group-{number % arguments.shards}"
         receiving, sending = context.Pipe(duplex=False)
         process = context.Process(
-            target=write_pairs, args=(own, tables, number, arguments.writes, sending)
+            target=write_pairs,
+            args=(own, tables, number, arguments.writes, arguments.bare_every, sending),
         )
         process.start()
         sending.close()
@@ -139,6 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=32)
     parser.add_argument("--writes", type=int, default=100)
+    parser.add_argument("--bare-every", type=int, default=4)
     parser.add_argument("--tables", type=int, default=16)
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--mode", choices=("direct", "shard", "forward"), default="direct")
@@ -151,7 +160,7 @@ def main() -> int:
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},"
         f" deltalake {version('deltalake')}: {arguments.processes} processes x {arguments.writes}"
-        f" pairs on {arguments.tables} tables, mode {arguments.mode},"
+        f" writes on {arguments.tables} tables, mode {arguments.mode},"
         f" {'local disk' if arguments.local else 'S3 on loopback'}"
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -92,7 +92,7 @@ def test_two_drains_never_adopt_the_same_spool(tmp_path):
 
 def test_only_spools_that_can_be_read_whole_are_adopted(tmp_path):
     """Folders of other formats, half-created ones, and ones without a lock file are ignored."""
-    written(tmp_path, name="v2-newer/00000001.seg")
+    written(tmp_path, name="v9-newer/00000001.seg")
     written(tmp_path, name=".new-v1-x/00000001.seg")
     (tmp_path / "v1-no-lock").mkdir()
     assert list(adopt(tmp_path)) == []

@@ -22,7 +22,7 @@ from deltawitness.ledger.spool.reader import (
     spools_in,
 )
 from deltawitness.ledger.spool.supervisor import SUPERVISOR_LINK
-from deltawitness.ledger.spool.writer import DRAINED, OPEN, SEALED
+from deltawitness.ledger.spool.writer import DRAINED, OPEN, OWNER_LOCK, SEALED
 from deltawitness.local_files import open_lock_file, try_lock, unlock
 
 __all__ = ["LockState", "drain_lock", "live_segments", "mark_drained"]
@@ -47,15 +47,15 @@ def live_segments(
     found: list[Path] = []
     for home in spools_in(folder, exclude):
         with suppress(OSError):  # drained and deleted meanwhile, or of another user
-            if shard_of_spool(home) == shard and not _is_free(home):
+            if shard_of_spool(home) == shard and _is_live(home):
                 found += _ready_segments(home)
     return found
 
 
-def _is_free(home: Path) -> bool:
-    """Return whether the owner of a spool is dead."""
+def _is_live(home: Path) -> bool:
+    """Return whether the owner of a spool lives; a folder without a lock file is no spool."""
     with lock_spool(home, shared=True) as is_free:
-        return is_free
+        return not is_free and (home / OWNER_LOCK).exists()
 
 
 def _ready_segments(home: Path) -> list[Path]:
