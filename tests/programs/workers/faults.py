@@ -36,19 +36,20 @@ ROUND_LIMIT_S = 180.0
 
 
 def work(lake, notes, number, task):
-    """Append two rows to one table and one row to another, once, and note this process."""
+    """Append two rows to one table and one row to another, once, and note this process after each write."""
     import pyarrow as pa
     from deltalake import write_deltalake
 
     from deltawitness import once
 
-    Path(notes, f"{number}-{os.getpid()}").touch()
     key = f"round-{number}-task-{task}"
     with once(key, deadline=120):
         for part in range(2):
             rows = pa.table({"key": [key], "part": [part]})
             write_deltalake(f"{lake}/table{task % 2}", rows, mode="append")
+            Path(notes, f"{number}-{os.getpid()}-{task}-{part}").touch()
         write_deltalake(f"{lake}/all", pa.table({"key": [key], "part": [2]}), mode="append")
+        Path(notes, f"{number}-{os.getpid()}-{task}-2").touch()
     return task
 
 
@@ -245,16 +246,21 @@ class Rounds:
         )  # fmt: skip
 
     def kill(self, victim, driver, number):
-        """Kill a victim by SIGKILL at a random time after the first task has started."""
-        notes = Path(os.environ["NOTES"])
-        wait_until(lambda: driver.poll() is not None or any(notes.glob(f"{number}-*")), "a task")
+        """Kill a victim by SIGKILL a random time after a random number of the round's writes."""
+        notes, writes = Path(os.environ["NOTES"]), self.chance.randrange(1, 3 * TASKS - 4)
+        wait_until(
+            lambda: driver.poll() is not None or len([*notes.glob(f"{number}-*")]) >= writes,
+            f"{writes} writes",
+        )
         drain = subprocess.Popen(
             [sys.executable, "-m", "deltawitness", "drain"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(self.chance.uniform(0, 1.2))  # the time of the kill is what is tested
+        time.sleep(
+            self.chance.uniform(0, 0.2 if victim != "drain" else 1.2)
+        )  # the time of the kill is what is tested
         if victim == "worker":
-            workers = sorted(int(note.name.split("-")[1]) for note in notes.glob(f"{number}-*"))
+            workers = sorted({int(note.name.split("-")[1]) for note in notes.glob(f"{number}-*")})
             with suppress(ProcessLookupError):
                 os.kill(self.chance.choice(workers), signal.SIGKILL)
                 self.killed[victim] += 1
