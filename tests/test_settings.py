@@ -59,3 +59,22 @@ def test_without_variables_the_defaults_hold():
     """The defaults apply, and `repr()` does not show the table id key."""
     assert Settings.from_env({}) == Settings()
     assert "secret" not in repr(Settings(table_id_key=b"secret"))
+
+
+def test_the_variables_of_settings_give_the_same_settings():
+    """Another process gets the settings by them; those with their default have no variable."""
+    settings = Settings(
+        cache_root="/lake",
+        drain_interval=0.5,
+        ledger=False,
+        queue_size=7,
+        require=("run", "message"),
+        storage_options={"AWS_REGION": "north"},
+        table_id_key=b"secret",
+        table_names="none",
+    )
+    assert Settings.from_env(settings.environment()) == settings
+    assert len(settings.environment()) == 8
+    assert Settings().environment() == {}
+    with pytest.raises(ConfigurationError, match="DELTAWITNESS_TABLE_ID_KEY"):
+        Settings(table_id_key=b"\xff").environment()

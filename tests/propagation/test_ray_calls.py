@@ -80,6 +80,53 @@ def test_a_generator_is_in_the_run_only_while_it_makes_an_item(sent):
     assert list(with_argument(items)(1)) == [current_run().run_id] * 2
 
 
+def echo(first):
+    """Yield what is sent or raised, and return the last value."""
+    sent = first
+    for _ in range(3):
+        try:
+            sent = yield sent
+        except KeyError as error:
+            sent = error
+    return sent
+
+
+async def async_echo(first):
+    """Yield what is sent or raised."""
+    sent = first
+    for _ in range(3):
+        try:
+            sent = yield sent
+        except KeyError as error:
+            sent = error
+
+
+def test_a_generator_gets_what_its_caller_sends_and_raises(sent):
+    """Ray Data sends values to its generators."""
+    _, argument = sent
+    made, error = with_argument(echo)(1, **argument), KeyError(2)
+    assert (next(made), made.send(2), made.throw(error)) == (1, 2, error)
+    with pytest.raises(StopIteration) as ended:
+        made.send(4)
+    assert ended.value.value == 4
+    with pytest.raises(ZeroDivisionError):
+        with_argument(items)(1, **argument).throw(ZeroDivisionError)
+
+
+def test_an_asynchronous_generator_gets_what_its_caller_sends_and_raises(sent):
+    """It is closed as well."""
+    _, argument = sent
+    error = KeyError(2)
+
+    async def drive():
+        made = with_argument(async_echo)(1, **argument)
+        seen = [await anext(made), await made.asend(2), await made.athrow(error)]
+        await made.aclose()
+        return seen
+
+    assert asyncio.run(drive()) == [1, 2, error]
+
+
 def test_the_signature_has_the_argument_before_the_variable_keywords():
     """Ray checks the arguments of a call against the signature."""
     call = with_argument(here)

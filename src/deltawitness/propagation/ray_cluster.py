@@ -191,21 +191,25 @@ def _call(function: Call, entered: Call) -> Any:
     """Return a function or a generator function that runs `function` in the context `entered(argument)`.
 
     A generator is in the context while it makes an item, not while its caller has it: the caller may close
-    it in another context.
+    it in another context. Values and errors that the caller sends reach it, as Ray Data needs.
     """
 
     def generate(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
         items = function(*args, **kwargs)
-        try:
-            while True:
-                with entered(_deltawitness):
-                    try:
-                        item = next(items)
-                    except StopIteration as end:
-                        return end.value
-                yield item
-        finally:
-            items.close()
+        advance = functools.partial(items.send, None)
+        while True:
+            with entered(_deltawitness):
+                try:
+                    item = advance()
+                except StopIteration as end:
+                    return end.value
+            try:
+                advance = functools.partial(items.send, (yield item))
+            except GeneratorExit:
+                items.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised in the program's generator
+                advance = functools.partial(items.throw, error)
 
     def call(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
         with entered(_deltawitness):
@@ -219,16 +223,20 @@ def _async_call(function: Call, entered: Call) -> Any:
 
     async def generate(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
         items = function(*args, **kwargs)
-        try:
-            while True:
-                with entered(_deltawitness):
-                    try:
-                        item = await anext(items)
-                    except StopAsyncIteration:
-                        return
-                yield item
-        finally:
-            await items.aclose()
+        advance = functools.partial(items.asend, None)
+        while True:
+            with entered(_deltawitness):
+                try:
+                    item = await advance()
+                except StopAsyncIteration:
+                    return
+            try:
+                advance = functools.partial(items.asend, (yield item))
+            except GeneratorExit:
+                await items.aclose()
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised in the program's generator
+                advance = functools.partial(items.athrow, error)
 
     async def call(*args: Any, _deltawitness: Any = None, **kwargs: Any) -> Any:
         with entered(_deltawitness):

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 DAG = """
@@ -36,8 +38,9 @@ SETTINGS = {
     "AIRFLOW__API__WORKERS": "1",
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-    "AIRFLOW__CORE__PARALLELISM": "2",
+    "AIRFLOW__CORE__PARALLELISM": "1",
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
 }
 
 
@@ -53,6 +56,7 @@ def main(lake):
     subprocess.run([*airflow, "dags", "reserialize"], check=True)
     server = subprocess.Popen([*airflow, "standalone"], start_new_session=True)
     try:
+        wait_for(is_serving)
         wait_for(lambda: subprocess.run([*airflow, "dags", "trigger", "shop"]).returncode == 0)
         subprocess.run([*airflow, "dags", "unpause", "shop"], check=True)
         wait_for((folder / "first_next/_delta_log/00000000000000000000.json").exists)
@@ -60,6 +64,15 @@ def main(lake):
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(60)
+
+
+def is_serving():
+    """Return whether the server to which the tasks connect answers."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:8080/api/v2/monitor/health", timeout=10):
+            return True
+    except (ConnectionError, urllib.error.URLError):
+        return False
 
 
 def state_of_runs(airflow):

@@ -1,11 +1,12 @@
 """Kill a worker, the driver or a drain in each of many rounds, then count rows of tables and of the ledger.
 
-python faults.py ENGINE LAKE ROUNDS SEED
+python faults.py ENGINE FOLDER ROUNDS SEED [WEED]
 
-ENGINE is `ray` or `dask`. A cluster outlives the rounds. In each round a driver sends tasks that append rows
+The tables are in FOLDER/lake and the ledger is in FOLDER/root. With WEED, the program of SeaweedFS, both are in
+its bucket `lake`, and the store is one of the victims: it is started again at once. ENGINE is `ray` or `dask`. A cluster outlives the rounds. In each round a driver sends tasks that append rows
 in a block of `once`, and the engine repeats tasks of killed workers. The driver of a round is started until
 one ends. At the end the cluster is killed, and `deltawitness drain` and `reconcile --apply` run. The result is
-a JSON object on the last line. The ledger is at `DELTAWITNESS_ROOT`.
+a JSON object on the last line.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TASKS, TABLES = 12, 2
+TASKS = 12
+TABLES = ("table0", "table1", "all")
 VICTIMS = ("worker", "driver", "drain")
 ROUND_LIMIT_S = 180.0
 
@@ -31,21 +35,21 @@ ROUND_LIMIT_S = 180.0
 # --- the work -------------------------------------------------------------------------------------
 
 
-def work(lake, number, task):
-    """Append two rows to one table and one row to another, once, and note this process."""
+def work(lake, notes, number, task):
+    """Append two rows to one table and one row to another, once, and note this process after each write."""
     import pyarrow as pa
     from deltalake import write_deltalake
 
     from deltawitness import once
 
-    note = Path(lake).with_name("processes") / f"{number}-{os.getpid()}"
-    note.touch()
     key = f"round-{number}-task-{task}"
     with once(key, deadline=120):
         for part in range(2):
             rows = pa.table({"key": [key], "part": [part]})
-            write_deltalake(f"{lake}/table{task % TABLES}", rows, mode="append")
+            write_deltalake(f"{lake}/table{task % 2}", rows, mode="append")
+            Path(notes, f"{number}-{os.getpid()}-{task}-{part}").touch()
         write_deltalake(f"{lake}/all", pa.table({"key": [key], "part": [2]}), mode="append")
+        Path(notes, f"{number}-{os.getpid()}-{task}-2").touch()
     return task
 
 
@@ -67,8 +71,9 @@ def drive_ray(lake, number):
 
     environment = runtime_env({"env_vars": {"PYTHONPATH": str(HERE)}})
     ray.init(os.environ["CLUSTER"], runtime_env=environment, log_to_driver=False)
-    task = ray.remote(max_retries=20)(work)
-    return ray.get([task.remote(lake, number, each) for each in range(TASKS)])
+    task = ray.remote(max_retries=20, retry_exceptions=True)(work)
+    notes = os.environ["NOTES"]
+    return ray.get([task.remote(lake, notes, number, each) for each in range(TASKS)])
 
 
 def drive_dask(lake, number):
@@ -78,7 +83,11 @@ def drive_dask(lake, number):
 
     with Client(os.environ["CLUSTER"]) as client:
         client.register_plugin(DeltaWitnessPlugin())
-        futures = [client.submit(work, lake, number, each, pure=False) for each in range(TASKS)]
+        notes = os.environ["NOTES"]
+        futures = [
+            client.submit(work, lake, notes, number, each, pure=False, retries=20)
+            for each in range(TASKS)
+        ]
         return client.gather(futures)
 
 
@@ -142,6 +151,58 @@ def wait_until(condition, what, limit_s=120.0):
         time.sleep(0.05)
 
 
+class Store:
+    """A SeaweedFS on loopback with the bucket `lake`; it keeps its data and ports when it is started again."""
+
+    def __init__(self, weed, folder):
+        self.folder = folder
+        (folder / "store").mkdir()
+        names = ("master.port", "volume.port", "filer.port", "s3.port")
+        ports = dict(zip(names, (21401, 21402, 21403, 21404), strict=True))
+        self.endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        self.command = [
+            *(
+                weed,
+                "server",
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+                f"-dir={folder / 'store'}",
+                "-s3",
+            ),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=20"),
+            *("-master.volumeSizeLimitMB=64", *(f"-{name}={port}" for name, port in ports.items())),
+        ]
+        self.start()
+        wait_until(self.has_bucket, "SeaweedFS")
+        os.environ.update(
+            AWS_ENDPOINT_URL=self.endpoint,
+            AWS_ALLOW_HTTP="true",
+            AWS_ACCESS_KEY_ID="any",
+            AWS_SECRET_ACCESS_KEY="any",
+            AWS_REGION="us-east-1",
+        )
+
+    def start(self):
+        """Start the server."""
+        log = (self.folder / "store.log").open("ab")
+        self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+
+    def has_bucket(self):
+        """Make the bucket; return whether the server has answered."""
+        request = urllib.request.Request(f"{self.endpoint}/lake", method="PUT")
+        try:
+            urllib.request.urlopen(request, timeout=10).close()
+        except (OSError, urllib.error.URLError):
+            return False
+        return True
+
+    def restart(self):
+        """Kill the server, and start it again."""
+        self.process.kill()
+        self.process.wait(60)
+        self.start()
+
+
 # --- the rounds -----------------------------------------------------------------------------------
 
 
@@ -150,18 +211,21 @@ class Rounds:
 
     Args:
         engine: `ray` or `dask`.
-        lake: the folder of the tables; files of the rounds are next to it.
+        folder: the folder of the rounds.
+        lake: the location of the tables.
         chance: chooses the victims and the times.
+        store: the object store that has the tables, if they are in one.
     """
 
-    def __init__(self, engine, lake, chance):
-        self.engine, self.lake, self.chance = engine, Path(lake).absolute(), chance
-        self.folder = self.lake.parent
+    def __init__(self, engine, folder, lake, chance, store):
+        self.engine, self.folder, self.lake, self.chance = engine, folder, lake, chance
+        self.store = store
+        self.victims = VICTIMS if store is None else (*VICTIMS, "store")
         self.killed = Counter()
 
     def run(self, number):
         """Start the driver of a round, kill a victim, and start the driver again until it ends well."""
-        victim = self.chance.choice(VICTIMS)
+        victim = self.chance.choice(self.victims)
         deadline = time.monotonic() + ROUND_LIMIT_S
         while True:
             driver = self.start_driver(number)
@@ -176,38 +240,52 @@ class Rounds:
     def start_driver(self, number):
         """Start the driver of a round."""
         return subprocess.Popen(
-            [sys.executable, __file__, "drive", self.engine, str(self.lake), str(number)],
+            [sys.executable, __file__, "drive", self.engine, self.lake, str(number)],
             stdout=(self.folder / "driver.log").open("a"), stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def kill(self, victim, driver, number):
-        """Kill a victim by SIGKILL at a random time after the first task has started."""
-        notes = self.folder / "processes"
-        wait_until(lambda: driver.poll() is not None or any(notes.glob(f"{number}-*")), "a task")
+        """Kill a victim by SIGKILL a random time after a random number of the round's writes."""
+        notes, writes = Path(os.environ["NOTES"]), self.chance.randrange(1, 3 * TASKS - 4)
+        wait_until(
+            lambda: driver.poll() is not None or len([*notes.glob(f"{number}-*")]) >= writes,
+            f"{writes} writes",
+        )
         drain = subprocess.Popen(
             [sys.executable, "-m", "deltawitness", "drain"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        time.sleep(self.chance.uniform(0, 1.2))  # the time of the kill is what is tested
+        time.sleep(
+            self.chance.uniform(0, 0.2 if victim != "drain" else 1.2)
+        )  # the time of the kill is what is tested
         if victim == "worker":
-            workers = sorted(int(note.name.split("-")[1]) for note in notes.glob(f"{number}-*"))
+            workers = sorted({int(note.name.split("-")[1]) for note in notes.glob(f"{number}-*")})
             with suppress(ProcessLookupError):
                 os.kill(self.chance.choice(workers), signal.SIGKILL)
                 self.killed[victim] += 1
         elif victim == "driver":
             self.killed[victim] += driver.poll() is None
             driver.kill()
-        else:
+        elif victim == "drain":
             self.killed[victim] += drain.poll() is None
             drain.kill()
-        drain.wait(60)
+        else:
+            self.killed[victim] += 1
+            self.store.restart()
+        drain.wait(120)
 
 
-def main(engine, lake, rounds, seed):
+def main(engine, folder, rounds, seed, weed=None):
     """Run the rounds, end the cluster, repair the ledger, and print the counts."""
-    state = Rounds(engine, lake, random.Random(seed))
-    (state.folder / "processes").mkdir()
-    address, processes = {"ray": start_ray, "dask": start_dask}[engine](state.folder)
+    folder = Path(folder).absolute()
+    notes = folder / "processes"
+    notes.mkdir()
+    store = None if weed is None else Store(weed, folder)
+    home = str(folder) if store is None else "s3://lake"
+    lake = f"{home}/lake"
+    os.environ.update(NOTES=str(notes), DELTAWITNESS_ROOT=f"{home}/root")
+    state = Rounds(engine, folder, lake, random.Random(seed), store)
+    address, processes = {"ray": start_ray, "dask": start_dask}[engine](folder)
     os.environ["CLUSTER"] = address
     started = time.monotonic()
     try:
@@ -219,7 +297,7 @@ def main(engine, lake, rounds, seed):
             )
     finally:
         end(processes)
-    tables = sorted(str(log.parent) for log in state.lake.glob("*/_delta_log"))
+    tables = [f"{lake}/{name}" for name in TABLES]
     commands = [
         command(*words)
         for words in (
@@ -229,7 +307,46 @@ def main(engine, lake, rounds, seed):
             ("ledger", "verify"),
         )
     ]
-    print(json.dumps({"engine": engine, "killed": state.killed, "commands": commands}))
+    found = counts(tables, f"{home}/root", int(rounds))
+    print(json.dumps({"engine": engine, "killed": state.killed, "commands": commands, **found}))
+    if store is not None:
+        store.process.kill()
+
+
+def counts(tables, root, rounds):
+    """Return what is wrong with the rows of the tables and of the ledger, and how many commits there are."""
+    from deltalake import DeltaTable
+
+    from deltawitness import Ledger, history
+
+    expected = {
+        (f"round-{number}-task-{task}", part)
+        for number in range(rounds)
+        for task in range(TASKS)
+        for part in range(3)
+    }
+    rows = Counter(
+        (row["key"], row["part"])
+        for table in tables
+        for row in DeltaTable(table).to_pyarrow_table().to_pylist()
+    )
+    found = Ledger(root).query("SELECT table_uri, versions FROM inventory").to_pylist()
+    versions = Counter(
+        (row["table_uri"].rsplit("/", 1)[1], version)
+        for row in found
+        for version in row["versions"] or ()
+    )
+    commits = {
+        (table.rsplit("/", 1)[1], each.version): each for table in tables for each in history(table)
+    }
+    return {
+        "wrong_rows": [[*key, rows[key]] for key in rows.keys() | expected if rows[key] != 1],
+        "wrong_versions": [
+            [*key, versions[key]] for key in versions.keys() | commits.keys() if versions[key] != 1
+        ],
+        "commits": len(commits),
+        "without_run": sum(each.run_id is None for each in commits.values()),
+    }
 
 
 def command(*words):
