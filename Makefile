@@ -105,6 +105,7 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/reconcile.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/answers.py
 
 check: lint types layers docs  ## everything that is not a test
 

@@ -183,48 +183,56 @@ class _Tables:
 
 
 def _tables_named(ledger: LedgerListing, text: str) -> _Tables:
-    """Return the tables that a text names; without a version, if there are any, else with the one in it."""
+    """Return the tables that a text names; if the complete text names none, those before its `@VERSION`."""
+    if not text:
+        return _Tables()
     match = _VERSIONED.fullmatch(text)
-    found = _tables_at(ledger, text, text, None, is_versioned=match is not None)
+    names = [text] if match is None else [text, match[1]]
+    rows = _rows_of_tables(ledger, names)
+    found = _tables_in(rows, text, None, is_versioned=match is not None)
     if match is None or found.exact:
         return found
-    return _tables_at(ledger, text, match[1], int(match[2]), is_versioned=False)
+    return _tables_in(rows, match[1], int(match[2]), is_versioned=False)
 
 
-def _tables_at(
-    ledger: LedgerListing, text: str, name: str, version: int | None, *, is_versioned: bool
+def _tables_in(
+    rows: Iterable[Row], name: str, version: int | None, *, is_versioned: bool
 ) -> _Tables:
     """Return the tables with a name.
 
     Args:
-        ledger: the ledger to query.
-        text: the text of the caller.
-        name: the name in it.
-        version: the version in it.
-        is_versioned: the text may end with a version, so it is a location only if a table is there.
+        rows: location, id and name of tables of the ledger.
+        name: the name.
+        version: the version that the caller wants.
+        is_versioned: the name may end with a version, so it is a location only if a table is there.
     """
     uri = canonical_uri(name)
-    rows = _rows_of_tables(ledger, name, uri) if name else []
     exact: dict[str, NamedTable] = {}
     by_prefix: dict[str, NamedTable] = {}
     for row in rows:
         place = row["table_uri"]
         is_exact = name in {row["table_name"], row["table_id"]} or place == uri
+        if not is_exact and not (row["table_id"] or "").startswith(name):
+            continue
         location = name if place == uri else place
         shown = row["table_name"] or last_segment(place) or name
         named = NamedTable(place, location, version, shown)
         (exact if is_exact else by_prefix).setdefault(place, named)
     if uri not in exact and _is_location(name, is_versioned=is_versioned):
-        exact[uri] = NamedTable(uri, name, version, last_segment(uri) or text)
+        exact[uri] = NamedTable(uri, name, version, last_segment(uri) or name)
     return _Tables(exact, by_prefix)
 
 
-def _rows_of_tables(ledger: LedgerListing, name: str, uri: str) -> list[Row]:
-    literal = quote_literal(name)
+def _rows_of_tables(ledger: LedgerListing, names: Iterable[str]) -> list[Row]:
+    """Return location, id and name of the tables that one of some names may mean, the newest first."""
+    conditions = [
+        f"table_name = {quote_literal(name)} OR table_uri = {quote_literal(canonical_uri(name))}"
+        f" OR ({begins_with('table_id', name)})"
+        for name in names
+    ]
     return ledger.query(
         "SELECT table_uri, table_id, table_name, max(event_time) AS last FROM inventory"  # noqa: S608 - quoted
-        f" WHERE table_uri IS NOT NULL AND (table_name = {literal}"
-        f" OR table_uri = {quote_literal(uri)} OR ({begins_with('table_id', name)}))"
+        f" WHERE table_uri IS NOT NULL AND ({' OR '.join(conditions)})"
         " GROUP BY table_uri, table_id, table_name ORDER BY last DESC"
     )
 
