@@ -86,7 +86,7 @@ def commit_once(  # noqa: PLR0913, PLR0917 - a call and what belongs to it
 
 
 def _is_repeatable(block: BlockState, name: str, table: RawDeltaTable) -> bool:
-    """Return whether a call that lost against another commit can be made again."""
+    """Return whether a call that lost against another commit can be repeated."""
     if name == WRITE_TRANSACTION:
         return block.can_repeat is not None and block.can_repeat(table)
     return name in _REPEATABLE

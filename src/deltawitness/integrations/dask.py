@@ -40,7 +40,7 @@ class DeltaWitnessPlugin(WorkerPlugin):
     Register it once per client: `client.register_plugin(DeltaWitnessPlugin())`. Workers that exist and
     workers that start later get the settings of this process and the exporters of OpenTelemetry's
     variables. Each task has the run, the cache context and the trace of the client that submitted it, in
-    this and in later runs. A worker that is observed already stays as it is.
+    this and in later runs. A worker that is observed already does not change.
 
     A cluster has one such plugin: that of the client that registered it last. Clients with different ledgers
     need clusters of their own. deltawitness must be installed on the workers.

@@ -34,7 +34,7 @@ def runtime_env(base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     `DELTAWITNESS_STORAGE_OPTIONS` and `OTEL_EXPORTER_OTLP_HEADERS`, on the nodes of the cluster instead.
 
     Args:
-        base: the program's own runtime environment. Its variables win, and its setup hook runs after
+        base: the program's runtime environment. Its variables win, and its setup hook runs after
             that of deltawitness.
 
     Raises:

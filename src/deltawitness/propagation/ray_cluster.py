@@ -4,7 +4,7 @@ Ray's tracing passes its trace context as a keyword argument of each call. Here 
 function that the caller exports to the workers takes one more keyword argument, enters the run in it, and
 calls the function of the program. A worker that cannot import this package calls the function only. The
 signature that Ray exports with a function or an actor has the argument, so a caller passes it only where
-it is accepted. The program's own functions and classes do not change.
+it is accepted. The functions and classes of the program do not change.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _accepts(signature: Sequence[Parameter] | None) -> bool:
 def _prepare_function(remote: Any) -> bool:
     """Let the function of a remote function take the argument; return whether it does.
 
-    A function that this job has exported already stays as it is.
+    A function that this job has exported already does not change.
     """
     if remote._is_cross_language or _is_client_mode():  # noqa: SLF001 - Ray's private names: private_api.py
         return False
@@ -108,7 +108,7 @@ def _prepare_actor_class(meta: Any) -> bool:
     """Let the methods of an actor's class take the argument; return whether its `__init__` does.
 
     Ray derives a class from the program's class, and the methods of the derived one are replaced. A class
-    that this job has exported already stays as it is.
+    that this job has exported already does not change.
     """
     if meta.is_cross_language or _is_client_mode():
         return False

@@ -158,7 +158,7 @@ class Drain:
     def drain_for_host(self, own: Sequence[Path], folder: Path, home: Path | None) -> DrainResult:
         """Drain sealed segments of this process and of other live processes on this host.
 
-        The caller holds the lock of the drains on this host. The caller deletes the files of its own
+        The caller holds the lock of the drains on this host. The caller deletes the files of its
         segments; the owners of the others delete theirs.
 
         Args:
@@ -421,7 +421,7 @@ def retry_conflicts(act: Callable[[], T], on_conflict: Callable[[], object] = bo
     """Call a function again after conflicts and other transient errors, with growing random waits.
 
     Args:
-        act: opens the table anew and commits once.
+        act: opens the table again and commits once.
         on_conflict: called before each further attempt.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Drain all spools of a host until told to stop: the receiving side of the mode `forward`.
+"""Drain all spools of a host until a signal stops it: the receiving side of the mode `forward`.
 
 The spool of each process is the durable queue. A process in this mode commits nothing; its records are
 safe with the line in its spool, and wait there while no server runs.

@@ -87,7 +87,7 @@ def _is_needed(last: Path) -> bool:
 
 
 def mark_drained(segments: Iterable[Path]) -> None:
-    """Tell the owners of segments that these are in the ledger; each owner deletes its own.
+    """Notify the owners of segments that these are in the ledger; each owner deletes its segments.
 
     Args:
         segments: sealed segments that have been drained.

@@ -96,7 +96,7 @@ def split_delta(
         count: maximum number of parts.
 
     Raises:
-        StatementError: the table cannot be read by its files, or the plan cannot be made again.
+        StatementError: the table cannot be read by its files, or the plan cannot be repeated.
     """
     from deltalake import DeltaTable  # noqa: PLC0415 - heavy
 
