@@ -101,6 +101,7 @@ class WriteRow:
     code_file: str | None = None
     code_line: int | None = None
     code_function: str | None = None
+    parts: int | None = None
 
     @classmethod
     def of(cls, row: Row) -> Self:
