@@ -83,6 +83,7 @@ def test_a_relative_cache_root_of_the_environment_is_resolved_at_the_start(tmp_p
     done = run(tmp_path, text, DELTAWITNESS_CACHE_ROOT="cache")
     assert str(tmp_path / "cache") in "".join(done.stderr.splitlines())  # a long line is wrapped
     assert sorted(entry.name for entry in (tmp_path / "cache").iterdir()) == [
+        ".cache_spool.lock",
         "cache_ledgers",
         "cache_spool",
     ]
