@@ -40,8 +40,8 @@ def runtime_env(base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     Raises:
         ConfigurationError: a setting is invalid, or has no form as a variable.
 
-    >>> made = runtime_env({"env_vars": {"REGION": "north"}})
-    >>> made["env_vars"]["REGION"], made["env_vars"]["DELTAWITNESS_ACTIVATE"]
+    >>> variables = runtime_env({"env_vars": {"REGION": "north"}}).get("env_vars")
+    >>> variables.get("REGION"), variables.get("DELTAWITNESS_ACTIVATE")
     ('north', 'child')
     """
     given = dict(base or {})
