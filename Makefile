@@ -99,6 +99,7 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/requests.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/distributed_writes.py
 	$(BIN)/python benchmarks/reconcile.py
 
 check: lint types layers docs  ## everything that is not a test
