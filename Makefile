@@ -103,6 +103,7 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/requests.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/distributed_writes.py
 	$(BIN)/python benchmarks/reconcile.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/answers.py

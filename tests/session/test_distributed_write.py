@@ -158,9 +158,9 @@ def test_partition_values_with_special_characters(tmp_path, pool, captured_write
     """The files are found by their encoded paths, and the values are those of the log."""
     values = ["a b", "x/y%z", "ü:=", None]
     source = pa.table({"id": range(8), "p": values * 2})
-    write_deltalake(tmp_path / "s", source, partition_by="p")
+    write_deltalake(tmp_path / "ü b" / "s", source, partition_by="p")
     ctx = ObservedSessionContext()
-    ctx.register_delta("s", tmp_path / "s")
+    ctx.register_delta("s", tmp_path / "ü b" / "s")
     ctx.write_distributed("SELECT p, id FROM s WHERE id < 7", tmp_path / "t", engine=pool)
     found = DeltaTable(tmp_path / "t").to_pyarrow_table().to_pylist()
     assert sorted((row["id"], row["p"]) for row in found) == list(enumerate((values * 2)[:7]))

@@ -165,11 +165,11 @@ def _adds_of(table: DeltaTable, folder: str) -> list[tuple[int, str]]:
             refuse(
                 f"the partition column {column!r} has a type whose values have several spellings"
             )
-    found = []
+    base, found = Path(folder).as_uri(), []
     for row in pa.table(table.get_add_actions()).to_pylist():
         values = row.get("partition") or {}
         add = {
-            "path": Path(folder, row["path"]).as_uri(),
+            "path": f"{base}/{row['path']}",
             "size": row["size_bytes"],
             "partitionValues": {
                 key: None if value is None else str(value) for key, value in values.items()
