@@ -42,7 +42,7 @@ PROGRAMS = {"deltawitness": [sys.executable, "-m", "deltawitness"], "python": [s
 
 RUN_ID = re.compile(r"\b([0-9a-f]{8}-[0-9a-f]{4})((?:-[0-9a-f]{4}){2}-[0-9a-f]{12})?\b")
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
-DURATION = re.compile(r"(?<=│) *\d+\.\d{3}\b")
+DURATION = re.compile(r"(?<=  )\d+\.\d{3}\b")
 DURATION_IN_TEXT = re.compile(r"\b\d+\.\d{3}\b")
 
 

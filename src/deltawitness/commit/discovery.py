@@ -10,16 +10,18 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
 from deltawitness.commit.log import LOG_DIRECTORY
 from deltawitness.forks import importing
 from deltawitness.locations import local_path
 from deltawitness.semconv import LEDGER_DIRECTORY
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["CONCURRENT_LISTS", "Discovery", "ListingError", "find_tables", "folder_names"]
 
@@ -74,6 +76,8 @@ def find_tables(text: str, storage_options: dict[str, str] | None = None) -> Dis
         text: a local path, a URI or a glob of either.
         storage_options: as for `DeltaTable`.
     """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - cannot be imported at exit, where drains use this module
+
     try:
         folders, pattern = _split(text, storage_options)
     except Exception as error:  # noqa: BLE001 - the engine raises errors of many types

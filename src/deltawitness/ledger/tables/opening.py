@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from deltawitness.ledger.tables.schema import LedgerRoot, LedgerTable
+from deltawitness.thread_map import map_in_threads
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -29,5 +29,4 @@ def open_tables(
     """
     if root.is_local or not tables:
         return {table: root.open_table(table) for table in tables}
-    with ThreadPoolExecutor(len(tables), "deltawitness-ledger") as threads:
-        return dict(zip(tables, threads.map(root.open_table, tables), strict=True))
+    return dict(zip(tables, map_in_threads(root.open_table, tables, len(tables)), strict=True))

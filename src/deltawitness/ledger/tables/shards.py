@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from deltawitness.ledger.tables.schema import (
     Source,
 )
 from deltawitness.semconv import FOLD_APP_ID_PREFIX, FOLDED_APP_ID
+from deltawitness.thread_map import map_in_threads
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -215,11 +215,8 @@ def _open_shards(
     def open_one(root: LedgerRoot) -> DeltaTable | None:
         return root.open_table(table)
 
-    if len(roots) < 2 or roots[0].is_local:  # noqa: PLR2004 - threads are for several
-        opened = list(map(open_one, roots))
-    else:
-        with ThreadPoolExecutor(CONCURRENT_OPENS, "deltawitness-shards") as threads:
-            opened = list(threads.map(open_one, roots))
+    limit = 1 if all(root.is_local for root in roots) else CONCURRENT_OPENS
+    opened = map_in_threads(open_one, roots, limit)
     return [(root, each) for root, each in zip(roots, opened, strict=True) if each is not None]
 
 
