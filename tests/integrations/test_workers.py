@@ -71,18 +71,30 @@ def test_the_same_with_loky_celery_and_gunicorn(wheel, tmp_path):
         check(traced, tables, KILLED.get(program, 0))
 
 
+@pytest.fixture(scope="module")
+def python_with_ray(wheel, tmp_path_factory):
+    """The interpreter of an environment with Ray."""
+    if not namespace():
+        pytest.skip("unshare cannot make a network namespace, which Ray needs")
+    folder = tmp_path_factory.mktemp("ray") / "environment"
+    return install(["ray[data]==2.60.0"], ("cli", "otel"), folder, wheel)
+
+
+@pytest.mark.timeout(600)
+def test_the_example_of_ray_shows_the_same(python_with_ray, tmp_path):
+    """The writes of its tasks are in the run and trace of the program."""
+    said = example_output(python_with_ray, "workers_ray.py", tmp_path / "lake", namespace())
+    assert said == shown_output()[1]
+
+
 @pytest.mark.timeout(1800)
-def test_the_same_with_ray(wheel, tmp_path):
+@pytest.mark.parametrize("program", RAY)
+def test_a_write_of_a_task_of_ray_belongs_to_the_run_that_sent_it(program, request, tmp_path):
     """With a Ray that the program starts, and with a cluster that existed before."""
     if not IS_LONG:
         pytest.skip("at full size")
-    if not namespace():
-        pytest.skip("unshare cannot make a network namespace, which Ray needs")
-    python = install(["ray[data]==2.60.0"], ("cli", "otel"), tmp_path / "environment", wheel)
-    said = example_output(python, "workers_ray.py", tmp_path / "lake", namespace())
-    assert said == shown_output()[1]
-    for program, tables in RAY.items():
-        check(run_traced(python, program, tmp_path / program), tables)
+    python = request.getfixturevalue("python_with_ray")
+    check(run_traced(python, program, tmp_path / program), RAY[program])
 
 
 @pytest.mark.timeout(1800)
