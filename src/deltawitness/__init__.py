@@ -23,9 +23,9 @@ if TYPE_CHECKING:
         RunTableDiff,
     )
     from deltawitness.answers.diff.table_values import (
-        DiffChange,
         ColumnChange,
         ColumnStatistics,
+        DiffChange,
         DiffOperation,
         FileChanges,
         PropertyChange,

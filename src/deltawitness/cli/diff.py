@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ DIFFERENT = 1
 """Exit code when there is a difference."""
 
 
-def diff_command(  # noqa: PLR0913 - options
+def diff_command(
     names: Annotated[
         list[str],
         typer.Argument(
@@ -91,4 +92,16 @@ def _errors_exit_with_2() -> Iterator[None]:
 def _json(found: TableDiff | RunDiff) -> dict[str, Any]:
     kind = "tables" if isinstance(found, TableDiff) else "runs"
     more = {} if isinstance(found, TableDiff) else {"explanation": found.explanation}
-    return {"kind": kind, "is_different": found.is_different, **more, **asdict(found)}
+    values = {"kind": kind, "is_different": found.is_different, **more, **asdict(found)}
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not have, by their texts."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value

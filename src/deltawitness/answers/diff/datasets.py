@@ -186,7 +186,10 @@ class _Scan:
                 if self.filter is None:
                     yield batch
                     continue
-                rows = pa.Table.from_batches([batch]).filter(self.filter)
+                # The engine passes a constant condition as a scalar.
+                is_constant = isinstance(self.filter, pa.Scalar)
+                condition = pc.scalar(self.filter) if is_constant else self.filter
+                rows = pa.Table.from_batches([batch]).filter(condition)
                 yield from rows.select(list(self.columns)).to_batches()
 
 

@@ -81,7 +81,7 @@ def _of_commit(version: int, content: bytes, rows: _Rows) -> DiffOperation:
         version=version,
         time=time_of(commit),
         operation=commit.operation,
-        mode=_text(commit.operation_parameters.get("mode")),
+        mode=_mode(commit.operation_parameters.get("mode")),
         predicate=predicate_of(commit),
         run_id=_text(keys.get(CommitKey.RUN_ID)),
         job=_text(keys.get(CommitKey.JOB_NAME)),
@@ -111,6 +111,11 @@ def _of_row(version: int, row: WriteRow) -> DiffOperation:
         rows_deleted=row.rows_deleted,
         in_log=False,
     )
+
+
+def _mode(value: Any) -> str | None:
+    """Return a save mode as the ledger spells it."""
+    return value.lower() if isinstance(value, str) else None
 
 
 def _text(value: Any) -> str | None:

@@ -4,6 +4,8 @@ Files that both versions have are not compared: their rows are in both. With a k
 these files are read, to check that no key of a changed file is in one of them.
 """
 
+# ruff: noqa: S608 - the SQL has only column numbers and a limit
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -165,11 +167,11 @@ def _compare_by_key(
 def _join(pair: Pair, keys: int) -> str:
     """Return the SQL of the full outer join: the values of both sides, and which columns differ."""
     left, right = pair.expressions()
-    on = " AND ".join(f"a.c{at} IS NOT DISTINCT FROM b.c{at}" for at in range(keys))
+    on = " AND ".join(f"(a.c{at} IS NOT DISTINCT FROM b.c{at})" for at in range(keys))
     values = [f"a.c{at} AS a{at}, b.c{at} AS b{at}" for at in range(len(left))]
     is_both = "a.in_a IS NOT NULL AND b.in_b IS NOT NULL"
     differs = [
-        f"({is_both} AND a.c{at} IS DISTINCT FROM b.c{at}) AS d{at}"
+        f"({is_both} AND (a.c{at} IS DISTINCT FROM b.c{at})) AS d{at}"
         for at in range(keys, len(left))
     ]
     return (
@@ -236,7 +238,7 @@ def _check_unique(sources: Sources, key: Sequence[str], names: tuple[str, str]) 
 def _repeated(engine: Engine, side: str, keys: int) -> int:
     names = ", ".join(f"c{at}" for at in range(keys))
     count: int = engine.row(
-        f"SELECT count(*) AS n FROM (SELECT 1 FROM {side} GROUP BY {names} HAVING count(*) > 1)"  # noqa: S608 - column numbers
+        f"SELECT count(*) AS n FROM (SELECT 1 FROM {side} GROUP BY {names} HAVING count(*) > 1)"
     )["n"]
     return count
 
@@ -250,9 +252,9 @@ def _is_any_shared(engine: Engine, pair: Pair, shared: RowSource | None) -> bool
     for side, source in (("a", pair.a), ("b", pair.b)):
         of_shared = Pair(shared, source.source, pair.columns)
         left, right = of_shared.expressions()
-        on = " AND ".join(f"s.c{at} IS NOT DISTINCT FROM o.c{at}" for at in keys)
+        on = " AND ".join(f"(s.c{at} IS NOT DISTINCT FROM o.c{at})" for at in keys)
         found = engine.row(
-            f"SELECT count(*) AS n FROM (SELECT {_list(right)} FROM {side}) AS o"  # noqa: S608 - column numbers
+            f"SELECT count(*) AS n FROM (SELECT {_list(right)} FROM {side}) AS o"
             f" LEFT SEMI JOIN (SELECT {_list(left)} FROM s) AS s ON {on}"
         )
         if found["n"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.answers.diff.engine import Engine, compared
@@ -66,12 +67,11 @@ def _expressions(name: str, kind: pa.DataType, *, show_rows: bool) -> list[str]:
 
 def _of(row: Mapping[str, Any], name: str) -> ColumnStatistics:
     total = row.get(f"{name}_sum")
-    is_whole = total is not None and not isinstance(total, float) and total == int(total)
     return ColumnStatistics(
         rows=row["n"],
         nulls=row["n"] - row[f"{name}_count"],
         distinct=row.get(f"{name}_distinct"),
         min=row.get(f"{name}_min"),
         max=row.get(f"{name}_max"),
-        sum=int(total) if is_whole else total,
+        sum=int(total) if isinstance(total, Decimal) and total == int(total) else total,
     )

@@ -11,9 +11,9 @@ from typing import Any
 from deltawitness.answers.rows import TableVersion
 
 __all__ = [
-    "DiffChange",
     "ColumnChange",
     "ColumnStatistics",
+    "DiffChange",
     "DiffOperation",
     "FileChanges",
     "PropertyChange",

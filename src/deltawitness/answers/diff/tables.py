@@ -81,12 +81,14 @@ def _diff_logs(
         notes.append(TWO_TABLES)
     elif a.incarnation != b.incarnation:
         notes.append(RECREATED)
-    versions = sorted((a.table.version(), b.table.version()))
+    first, last = sorted((a.table.version(), b.table.version()))
     is_same_table = a.name.uri == b.name.uri
     return TableDiff(
         a=a.name,
         b=b.name,
-        operations=operations_between(ledger, named, *versions, settings) if is_same_table else (),
+        operations=operations_between(ledger, named, first, last, settings)
+        if is_same_table
+        else (),
         columns=column_changes(a, b),
         partition_columns_a=tuple(a.table.metadata().partition_columns),
         partition_columns_b=tuple(b.table.metadata().partition_columns),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.answers.diff.table_values import (
-    DiffChange,
     ColumnChange,
+    DiffChange,
     FileChanges,
     PropertyChange,
 )
