@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
     from deltawitness.answers.diff.datasets import ComparableRows, RowSource
 
-__all__ = ["MEMORY_BYTES", "Engine", "Pair", "compared"]
+__all__ = ["MEMORY_BYTES", "Engine", "Pair", "compared", "listed"]
 
 MEMORY_BYTES = 1 << 30
 """Memory of a query in bytes; a query that needs more writes temporary files."""
+
+BATCH_ROWS = 1 << 15
+"""Number of rows that the engine processes at a time."""
 
 _EXHAUSTED = "Resources exhausted"
 """Begins the error of a query that needs more memory and cannot write temporary files."""
@@ -28,6 +31,11 @@ def compared(source: RowSource, columns: Sequence[str]) -> ComparableRows:
     from deltawitness.answers.diff.datasets import ComparableRows  # noqa: PLC0415 - heavy
 
     return ComparableRows(source, columns)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return the parts of a SQL list, without empty ones."""
+    return ", ".join(part for part in parts if part)
 
 
 class Pair:
@@ -106,13 +114,16 @@ class Engine:
 def _session(tables: dict[str, ComparableRows], *, is_sorting: bool) -> SessionContext:
     from datafusion import RuntimeEnvBuilder, SessionConfig, SessionContext  # noqa: PLC0415 - heavy
 
-    # Joins reserve no memory for what they match, so a pool of a fixed size per query is enough.
-    runtime = RuntimeEnvBuilder().with_disk_manager_os().with_greedy_memory_pool(MEMORY_BYTES)
+    runtime = RuntimeEnvBuilder().with_disk_manager_os()
     if is_sorting:
-        runtime = RuntimeEnvBuilder().with_disk_manager_os().with_fair_spill_pool(MEMORY_BYTES)
-    config = SessionConfig().set(
-        "datafusion.optimizer.prefer_hash_join", "false" if is_sorting else "true"
-    )
+        # A pool in which operators get equal shares: an operator that exceeds its share writes files.
+        runtime = runtime.with_fair_spill_pool(MEMORY_BYTES)
+        config = SessionConfig().set("datafusion.optimizer.prefer_hash_join", "false")
+    else:
+        runtime = runtime.with_greedy_memory_pool(MEMORY_BYTES)
+        # One hash table for all threads: dividing both inputs by key takes longer than the join.
+        config = SessionConfig().set("datafusion.optimizer.repartition_joins", "false")
+    config = config.with_batch_size(BATCH_ROWS)
     session = SessionContext(config, runtime)
     for name, rows in tables.items():
         _register(session, name, rows)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from deltawitness.answers.diff.engine import Engine, compared
-from deltawitness.answers.diff.rows import Sources
+from deltawitness.answers.diff.sources import Sources
 from deltawitness.answers.diff.table_values import ColumnStatistics
 
 if TYPE_CHECKING:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from deltawitness.answers.diff.operations import operations_between
+from deltawitness.answers.diff.rows import compare_rows
+from deltawitness.answers.diff.sources import RowOptions, open_sources
+from deltawitness.answers.diff.statistics import column_statistics
 from deltawitness.answers.diff.table_values import TableDiff
 from deltawitness.answers.diff.versions import (
     OpenVersion,
@@ -103,13 +106,6 @@ def _diff_logs(
 def _with_rows(
     found: TableDiff, both: tuple[OpenVersion, OpenVersion], options: DiffOptions
 ) -> TableDiff:
-    from deltawitness.answers.diff.rows import (  # noqa: PLC0415 - heavy
-        RowOptions,
-        compare_rows,
-        open_sources,
-    )
-    from deltawitness.answers.diff.statistics import column_statistics  # noqa: PLC0415 - heavy
-
     sources = open_sources(*both)
     if options.rows:
         chosen = RowOptions(options.key, options.limit, options.show_rows)
