@@ -79,11 +79,15 @@ def duckdb_once(place: str) -> dict[str, int]:
     each = ", ".join(
         f"count(*) FILTER ({both} AND (a.{name} IS DISTINCT FROM b.{name}))" for name in names
     )
-    found = duckdb.connect().execute(
-        f"SELECT count(*) FILTER (a.id IS NULL), count(*) FILTER (b.id IS NULL),"
-        f" count(*) FILTER ({both} AND ({differs})), {each}"
-        f" FROM {sides[0]} AS a FULL OUTER JOIN {sides[1]} AS b ON a.id = b.id"
-    ).fetchone()
+    found = (
+        duckdb.connect()
+        .execute(
+            f"SELECT count(*) FILTER (a.id IS NULL), count(*) FILTER (b.id IS NULL),"
+            f" count(*) FILTER ({both} AND ({differs})), {each}"
+            f" FROM {sides[0]} AS a FULL OUTER JOIN {sides[1]} AS b ON a.id = b.id"
+        )
+        .fetchone()
+    )
     return dict(zip(("added", "removed", "changed"), found, strict=False))
 
 

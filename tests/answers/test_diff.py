@@ -181,7 +181,7 @@ def test_examples_are_returned_only_on_request(table):
     assert (twice.change, twice.count, twice.values["id"]) == (DiffChange.ADDED, 2, 1)
 
 
-@pytest.mark.parametrize("key", ["id", ["id", "name"], "x"])
+@pytest.mark.parametrize("key", ["id", ["id", "name"], "name"])
 def test_many_passes_have_the_same_result(table, key, monkeypatch):
     """A join in passes has the counts and the examples of one join; keys that are no integers have one pass."""
     rewrite(pa.table({"id": [-7, 1, None, 4], "x": [2.0, 1.0, None, 0.0], "name": list("azcd")}))
@@ -302,7 +302,8 @@ def test_the_text(table):
     assert "examples" not in text
     assert text.endswith("different\n")
     shown = invoke("diff", "t", "0", "3", "--key", "id", "--show-rows", "--stats").stdout
-    assert "name=a   name=z" in shown
+    assert "name=a" in shown
+    assert "name=z" in shown
     assert invoke("diff", "t", "1", "1").stdout.endswith("no difference\n")
 
 

@@ -103,7 +103,9 @@ def test_failures_are_results(here):
 def test_code_and_environment(here, lakehouse):
     """Runs of other code versions say so after inputs and plans."""
     for run_id, code in (("c1", "one"), ("c2", "two")):
-        DeltaLakeInstrumentor().instrument(settings=Settings(code_version=code))
+        DeltaLakeInstrumentor().instrument(
+            settings=Settings(cache_root=".deltawitness", code_version=code)
+        )
         with run("code", run_id=run_id):
             write_deltalake("other", pa.table({"id": [1]}), mode="append")
         DeltaLakeInstrumentor().uninstrument()
