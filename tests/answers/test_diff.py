@@ -215,6 +215,17 @@ def test_repeated_keys_are_an_error(tmp_path, before, after, key):
         diff(place, 0, 1, key=key, root=tmp_path / "ledger")
 
 
+@pytest.mark.timeout(60)
+def test_many_equal_keys_end_the_join(tmp_path):
+    """A key that is nearly unique, but has one value many times, is an error in time that a join would not end in."""
+    place, count = str(tmp_path / "t"), 200_000
+    for shift in (0, 1):
+        ids = [-1] * (count // 20) + list(range(shift, count))
+        write_deltalake(place, pa.table({"id": ids}), mode="overwrite")
+    with pytest.raises(DiffError, match="repeated: 1 in t@0 and 1 in t@1;"):
+        diff(place, 0, 1, key="id", root=tmp_path / "ledger")
+
+
 def test_a_key_of_a_shared_file_in_a_changed_file_is_repeated(tmp_path):
     """A key that is appended again is found, though the file of the first row is in both versions."""
     place = str(tmp_path / "t")

@@ -1,7 +1,7 @@
 """Compare the rows of two versions by key: a full outer join, in passes that fit into memory.
 
-The values of a key must be unique in each version. Whether they are follows from the counts of the join; a key
-with few distinct values is found before, because its join would be too large.
+The values of a key must be unique in each version. Whether they are follows from the counts of the join,
+which ends as soon as it has more rows than with unique keys. A key with few distinct values is found before.
 """
 # ruff: noqa: S608 - the SQL has only column numbers and a limit
 
@@ -52,12 +52,12 @@ def compare_by_key(
     engine.register("b", pair.b)
     plan = _Plan.of(engine, pair, len(options.key))
     if not plan.may_be_unique or _is_any_shared(engine, sources, options.key):
-        raise _repeated_error(sources, options.key, names)
+        _check_unique(sources, options.key, names)
     found: Counter[str] = Counter()
     for join in plan.joins():
         found.update({name: count or 0 for name, count in engine.row(plan.counts(join)).items()})
     if not plan.is_unique(found):
-        raise _repeated_error(sources, options.key, names)
+        _check_unique(sources, options.key, names)
     return RowChanges(
         options.key,
         found["added"],
@@ -153,7 +153,9 @@ class _Plan:
                 nulls = f"count(*) FILTER (WHERE {missing} IS NULL AND {key} IS NULL)"
                 distinct = f"count(DISTINCT {key}) FILTER (WHERE {missing} IS NULL)"
                 parts += [f"{nulls} AS null_{kind}", f"{distinct} + {nulls} AS distinct_{kind}"]
-        return f"SELECT {', '.join(parts)} FROM ({join})"
+        # With unique keys the join has no more rows. Many equal keys would have the square of their number.
+        limit = self.rows_a + self.rows_b + 1
+        return f"SELECT {', '.join(parts)} FROM ({join} LIMIT {limit})"
 
     def is_unique(self, found: Mapping[str, int]) -> bool:
         """Return whether all keys of both inputs were unique, from the sums of the counts.
@@ -244,8 +246,12 @@ def _example(
 # --- repeated keys -----------------------------------------------------------------------------------
 
 
-def _repeated_error(sources: Sources, key: Sequence[str], names: tuple[str, str]) -> DiffError:
-    """Return an error with the number of repeated keys of both versions."""
+def _check_unique(sources: Sources, key: Sequence[str], names: tuple[str, str]) -> None:
+    """Check that no key is repeated in a version.
+
+    Raises:
+        DiffError: a key is; the message has the number of such keys of both versions.
+    """
     engine = Engine()
     engine.register("a", compared(sources.a, key))
     engine.register("b", compared(sources.b, key))
@@ -253,8 +259,10 @@ def _repeated_error(sources: Sources, key: Sequence[str], names: tuple[str, str]
         (_repeated(engine, side, len(key)), name) for side, name in zip("ab", names, strict=True)
     ]
     found = " and ".join(f"{count:,} in {name}" for count, name in counts if count)
-    msg = f"key: values of {', '.join(key)} are repeated: {found}; use columns that identify a row"
-    return DiffError(msg)
+    if found:
+        columns = ", ".join(key)
+        msg = f"key: values of {columns} are repeated: {found}; use columns that identify a row"
+        raise DiffError(msg)
 
 
 def _repeated(engine: Engine, side: str, keys: int) -> int:
