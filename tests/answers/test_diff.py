@@ -254,8 +254,8 @@ def test_deletion_vectors(tmp_path):
     assert counts(diff(place, 0, 1, root=tmp_path / "ledger")) == (0, 2, None)
 
 
-def test_a_table_that_was_created_again(table):
-    """Files of another table in the same place are not the same files."""
+def test_different_rows_of_two_tables(table):
+    """Two tables share no files, so that all their rows are compared."""
     write_deltalake("other", ROWS.slice(0, 2))
     found = diff("other", "t@0", key="id")
     assert counts(found) == (2, 0, 0)
