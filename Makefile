@@ -107,6 +107,7 @@ bench: $(READY)  ## what observing costs, as ratios
 	$(BIN)/python benchmarks/reconcile.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/answers.py
+	$(BIN)/python benchmarks/table_diff.py
 
 check: lint types layers docs  ## everything that is not a test
 

@@ -31,6 +31,8 @@ LINES = (
     "# A program that nothing observes deletes everything.",
     "python -c 'import deltalake; deltalake.DeltaTable(\"lake/orders\").delete()'",
     "deltawitness show orders",
+    "# Which rows has the run changed after its first write, and by which operations?",
+    "deltawitness diff orders 0 2 --key id --show-rows",
 )
 
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}")

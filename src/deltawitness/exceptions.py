@@ -12,6 +12,7 @@
     ├── CacheError              (RuntimeError) a cache entry that cannot be read or written
     ├── MissingExtraError       (ImportError)  a feature whose optional package is not installed
     ├── UnsupportedEngineError  (RuntimeError) versions of DataFusion and deltalake that do not fit
+    ├── DiffError               (ValueError)   two versions that cannot be compared
     ├── LedgerLookupError       (LookupError)  a name or an id that the ledger lacks, or that means several
     └── CommitNotFoundError     (LookupError)  no such version in the table's log
 
@@ -26,6 +27,7 @@ __all__ = [
     "CommitNotFoundError",
     "ConfigurationError",
     "DeltaWitnessError",
+    "DiffError",
     "LedgerLookupError",
     "MetadataKeyError",
     "MissingExtraError",
@@ -71,6 +73,10 @@ class CommitNotFoundError(DeltaWitnessError, LookupError):
 
 class LedgerLookupError(DeltaWitnessError, LookupError):
     """A name or an id of a run or a table is unknown, or means several; the message lists candidates."""
+
+
+class DiffError(DeltaWitnessError, ValueError):
+    """Two versions cannot be compared: one cannot be read, or the key does not identify rows."""
 
 
 class OnceError(DeltaWitnessError, RuntimeError):

@@ -28,7 +28,14 @@ from deltawitness.redaction import message_for_ledger, redact_message
 from deltawitness.semconv import USER_METADATA, CacheResult, CommitKey
 from deltawitness.settings import LedgerMessages, Settings
 
-__all__ = ["read_commit"]
+__all__ = [
+    "log_metrics_of",
+    "message_of",
+    "predicate_of",
+    "read_commit",
+    "time_of",
+    "with_names",
+]
 
 NOT_IN_LEDGER = "the commit is not in the ledger: its values are those of the table's log"
 NOT_IN_LOG = "the commit is not in the table's log: its values are those of the ledger"
@@ -77,7 +84,7 @@ def read_commit(ledger: LedgerListing, named: NamedTable, settings: Settings) ->
     shown = _with_run(ledger, shown)
     return replace(
         shown,
-        inputs=_with_names(ledger, shown.inputs),
+        inputs=with_names(ledger, shown.inputs),
         trace_url=trace_url(settings.trace_url, shown.trace_id, shown.span_id),
     )
 
@@ -150,15 +157,15 @@ def _with_log(shown: ShownCommit, commit: CommitMetadata, content: bytes) -> Sho
     trace_id, span_id = trace_ids_of(keys.get(CommitKey.TRACEPARENT))
     inputs, is_inferred = _inputs_of(keys)
     found: dict[str, Any] = {
-        "time": _time_of(commit),
+        "time": time_of(commit),
         "run_id": _text(keys.get(CommitKey.RUN_ID)),
         "job": _text(keys.get(CommitKey.JOB_NAME)),
         "author": _text(keys.get(CommitKey.AUTHOR)),
-        "message": _message_of(commit),
+        "message": message_of(commit),
         "code_version": _text(keys.get(CommitKey.CODE_VERSION)),
         "operation": commit.operation,
         "mode": _text(commit.operation_parameters.get("mode")),
-        "predicate": _predicate_of(commit),
+        "predicate": predicate_of(commit),
         "parameters": dict(commit.operation_parameters),
         "result": "write",
         "inputs": inputs,
@@ -173,14 +180,15 @@ def _with_log(shown: ShownCommit, commit: CommitMetadata, content: bytes) -> Sho
         "origin": dict(commit.origin),
     }
     if not shown.in_ledger:
-        found["metrics"] = _metrics_of(commit, content)
+        found["metrics"] = log_metrics_of(commit, content)
     missing = {name: value for name, value in found.items() if not getattr(shown, name)}
     if not shown.in_ledger:
         missing["metrics"] = found["metrics"]
     return replace(shown, **missing)
 
 
-def _metrics_of(commit: CommitMetadata, content: bytes) -> CommitMetrics:
+def log_metrics_of(commit: CommitMetadata, content: bytes) -> CommitMetrics:
+    """Return the counts of a commit, from its content in the log."""
     operation = metrics_operation_of(
         commit.operation, commit.witness.get(CommitKey.CACHE_OPERATION)
     )
@@ -190,7 +198,8 @@ def _metrics_of(commit: CommitMetadata, content: bytes) -> CommitMetrics:
         return CommitMetrics()
 
 
-def _time_of(commit: CommitMetadata) -> dt.datetime | None:
+def time_of(commit: CommitMetadata) -> dt.datetime | None:
+    """Return the time of a commit; None if the log has none that is valid."""
     if commit.timestamp is None:
         return None
     try:
@@ -199,7 +208,7 @@ def _time_of(commit: CommitMetadata) -> dt.datetime | None:
         return None
 
 
-def _message_of(commit: CommitMetadata) -> str | None:
+def message_of(commit: CommitMetadata) -> str | None:
     """Return our message, or the text that another program wrote with its commit."""
     if commit.witness:
         return _text(commit.witness.get(CommitKey.MESSAGE))
@@ -207,7 +216,8 @@ def _message_of(commit: CommitMetadata) -> str | None:
     return None if text is None else redact_message(text)
 
 
-def _predicate_of(commit: CommitMetadata) -> str | None:
+def predicate_of(commit: CommitMetadata) -> str | None:
+    """Return the predicate of the operation of a commit; None if it has none."""
     found = (_text(commit.operation_parameters.get(name)) for name in _PREDICATES)
     return next((text for text in found if text), None)
 
@@ -328,9 +338,7 @@ def _with_run(ledger: LedgerListing, shown: ShownCommit) -> ShownCommit:
     )
 
 
-def _with_names(
-    ledger: LedgerListing, inputs: tuple[TableVersion, ...]
-) -> tuple[TableVersion, ...]:
+def with_names(ledger: LedgerListing, inputs: tuple[TableVersion, ...]) -> tuple[TableVersion, ...]:
     """Return inputs with names and locations: those of the ledger, else the last segments of locations."""
     unknown = {each.table_id for each in inputs if each.uri is None and each.table_id is not None}
     known: dict[str, tuple[str | None, str | None]] = {}

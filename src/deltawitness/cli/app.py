@@ -17,6 +17,7 @@ from deltawitness.cli.cache import (
     why_command,
 )
 from deltawitness.cli.commit import commit_command
+from deltawitness.cli.diff import diff_command
 from deltawitness.cli.errors import errors_command
 from deltawitness.cli.info import info_command, version_line
 from deltawitness.cli.maintenance import (
@@ -74,6 +75,7 @@ app.command(
 )(with_storage_options(run_command))
 app.command("runs")(with_storage_options(runs_command))
 app.command("show")(with_storage_options(show_command))
+app.command("diff")(with_storage_options(diff_command))
 app.command("writes")(with_storage_options(writes_command))
 app.command("errors")(with_storage_options(errors_command))
 app.command("commit")(with_storage_options(commit_command))

@@ -21,6 +21,7 @@ from deltawitness.report.tables import UNBOUNDED
 from deltawitness.settings import LedgerMessages
 
 __all__ = [
+    "MISUSED",
     "CommandError",
     "JsonOption",
     "console",

@@ -1,0 +1,1 @@
+"""Differences between two versions of tables, and between two runs."""

@@ -1,0 +1,107 @@
+"""`deltawitness diff`: what differs between two versions of a table, two tables, or two runs."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from deltawitness.answers.diff.question import answer_diff
+from deltawitness.answers.diff.run_values import RunDiff
+from deltawitness.answers.diff.table_values import TableDiff
+from deltawitness.answers.diff.tables import DiffOptions
+from deltawitness.cli.console import MISUSED, JsonOption, console, print_json
+from deltawitness.cli.ledger_option import (
+    RootOption,
+    exit_on_ledger_error,
+    listed_ledger,
+    settings_of,
+)
+from deltawitness.report.diff import print_run_diff, print_table_diff
+
+__all__ = ["diff_command"]
+
+DIFFERENT = 1
+"""Exit code when there is a difference."""
+
+
+def diff_command(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME...",
+            help="TABLE V1 V2; TABLE@V1 TABLE@V2, also of two tables; RUN RUN; TABLE alone for the last two"
+            " versions that changed rows, or TABLE@V for V and the version before it.",
+        ),
+    ],
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN[,COLUMN]", help="Columns that identify a row."),
+    ] = None,
+    rows: Annotated[
+        bool, typer.Option("--rows/--no-rows", help="Compare rows, or only the logs.")
+    ] = True,
+    statistics: Annotated[
+        bool, typer.Option("--stats", help="Summarize the columns of both versions.")
+    ] = False,
+    show_rows: Annotated[
+        bool,
+        typer.Option("--show-rows", help="Print values of rows that differ; else only counts."),
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Maximum number of printed rows of each kind of change.")
+    ] = 10,
+    root: Annotated[str | None, RootOption] = None,
+    as_json: Annotated[bool, JsonOption] = False,
+) -> None:
+    """Show what differs. Exits 0 without a difference, 1 with one, 2 after an error."""
+    options = DiffOptions(
+        key=tuple(name for name in (key or "").split(",") if name),
+        rows=rows,
+        statistics=statistics,
+        limit=limit,
+        show_rows=show_rows,
+    )
+    with _errors_exit_with_2(), exit_on_ledger_error(root, "read"):
+        settings = settings_of(root)
+        ledger = listed_ledger(root, is_required=False)
+        found = answer_diff(ledger, names, options, settings)
+    if as_json:
+        print_json(_json(found))
+    elif isinstance(found, TableDiff):
+        print_table_diff(console(sys.stdout), found)
+    else:
+        print_run_diff(console(sys.stdout), found)
+    if found.is_different:
+        raise typer.Exit(DIFFERENT)
+
+
+@contextmanager
+def _errors_exit_with_2() -> Iterator[None]:
+    try:
+        yield
+    except typer.Exit as done:
+        raise typer.Exit(MISUSED if done.exit_code else 0) from None
+
+
+def _json(found: TableDiff | RunDiff) -> dict[str, Any]:
+    kind = "tables" if isinstance(found, TableDiff) else "runs"
+    more = {} if isinstance(found, TableDiff) else {"explanation": found.explanation}
+    values = {"kind": kind, "is_different": found.is_different, **more, **asdict(found)}
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not have, by their texts."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
