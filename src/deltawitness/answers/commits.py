@@ -28,7 +28,7 @@ from deltawitness.redaction import message_for_ledger, redact_message
 from deltawitness.semconv import USER_METADATA, CacheResult, CommitKey
 from deltawitness.settings import LedgerMessages, Settings
 
-__all__ = ["read_commit"]
+__all__ = ["read_commit", "with_names"]
 
 NOT_IN_LEDGER = "the commit is not in the ledger: its values are those of the table's log"
 NOT_IN_LOG = "the commit is not in the table's log: its values are those of the ledger"
@@ -77,7 +77,7 @@ def read_commit(ledger: LedgerListing, named: NamedTable, settings: Settings) ->
     shown = _with_run(ledger, shown)
     return replace(
         shown,
-        inputs=_with_names(ledger, shown.inputs),
+        inputs=with_names(ledger, shown.inputs),
         trace_url=trace_url(settings.trace_url, shown.trace_id, shown.span_id),
     )
 
@@ -328,9 +328,7 @@ def _with_run(ledger: LedgerListing, shown: ShownCommit) -> ShownCommit:
     )
 
 
-def _with_names(
-    ledger: LedgerListing, inputs: tuple[TableVersion, ...]
-) -> tuple[TableVersion, ...]:
+def with_names(ledger: LedgerListing, inputs: tuple[TableVersion, ...]) -> tuple[TableVersion, ...]:
     """Return inputs with names and locations: those of the ledger, else the last segments of locations."""
     unknown = {each.table_id for each in inputs if each.uri is None and each.table_id is not None}
     known: dict[str, tuple[str | None, str | None]] = {}
