@@ -19,6 +19,7 @@ __all__ = [
     "COMMITTED",
     "KEEPS_ROWS",
     "WINDOW",
+    "WRITES_ROWS",
     "CommittedWrites",
     "Key",
     "inputs_of",
@@ -53,6 +54,12 @@ _KEEPING = frozenset(
 
 KEEPS_ROWS = is_in(_OPERATION, sorted(_KEEPING))
 """The condition that an operation changes no row by its nature."""
+
+WRITES_ROWS = (
+    f"{is_in('result', (CacheResult.WRITE.value, CacheResult.ERROR.value))}"
+    f" AND NOT {is_in(_OPERATION, sorted(_KEEPING | UNCOMMITTED_OPERATIONS))}"
+)
+"""The condition that an operation is a write that may change rows; `COMMITTED` and not `KEEPS_ROWS`, faster."""
 
 CHANGES_ROWS = (
     f"NOT {KEEPS_ROWS} AND (coalesce(mode, '') = 'overwrite' OR NOT coalesce("

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from deltawitness.answers.committed_writes import (
     CHANGES_ROWS,
     COMMITTED,
     KEEPS_ROWS,
+    WRITES_ROWS,
     CommittedWrites,
     Key,
     inputs_of,
@@ -48,7 +50,7 @@ def read_impact(ledger: LedgerListing, name: str, *, depth: int | None = None) -
     start, is_versioned = find_start(writes, name, is_read_enough=True)
     key = start.table_id or "", start.version or 0
     first = writes.resolve([key])[key][1] if is_versioned else 0
-    spread = _Spread(_level_by_level(ledger) if is_versioned else _all_at_once(ledger))
+    spread = _Spread(_Pairs(ledger))
     spread.follow(key[0], first, depth)
     dependents = _dependents(writes, spread, start)
     return Impact(
@@ -63,43 +65,57 @@ def read_impact(ledger: LedgerListing, name: str, *, depth: int | None = None) -
 # --- which tables ------------------------------------------------------------------------------------
 
 
-_Fetch = Callable[[Mapping[str, int]], list[Row]]
-"""Returns the pairs of tables whose inputs are some tables, from some versions on."""
+_IS_OF_ANOTHER = "read_id <> table_id AND version IS NOT NULL AND read_version IS NOT NULL"
 
 
-def _pairs(ledger: LedgerListing, condition: str) -> list[Row]:
-    columns = "table_id, read_id, min(version) AS first_version, max(version) AS read_by"
-    query = reads_query(ledger, columns, condition, [COMMITTED, f"NOT {KEEPS_ROWS}"])
-    return ledger.query(f"{query} GROUP BY table_id, read_id ORDER BY table_id, read_id")
+@dataclass
+class _Pairs:
+    """The pairs of tables of which one has read the other.
 
+    Attributes:
+        ledger: the ledger to query.
+    """
 
-_IS_OF_ANOTHER = "read_id <> table_id AND read_version IS NOT NULL"
+    ledger: LedgerListing
 
+    def of(self, tables: Mapping[str, int]) -> list[Row]:
+        """Return the pairs whose inputs are some tables, with the reads from some versions on.
 
-def _all_at_once(ledger: LedgerListing) -> _Fetch:
-    """Return a function that reads all pairs of tables with one query, when it is first called."""
-    known: dict[str, list[Row]] = {}
+        All pairs are read once. Only if some of the reads of a pair count, a further query finds them.
+        """
+        found, partly = [], {}
+        for table, version in tables.items():
+            for row in self._all.get(table, ()):
+                if version <= row["first_read"]:
+                    found.append(row)
+                elif version <= row["last_read"]:
+                    partly[table] = version
+        reads = [
+            f"(read_id = {quote_literal(table)} AND read_version >= {version}"
+            f" AND {is_in('table_id', _readers(self._all[table], version))})"
+            for table, version in partly.items()
+        ]
+        return found + (self._read(f"{_IS_OF_ANOTHER} AND ({' OR '.join(reads)})") if reads else [])
 
-    def fetch(tables: Mapping[str, int]) -> list[Row]:
-        if not known:
-            for row in _pairs(ledger, _IS_OF_ANOTHER):
-                known.setdefault(row["read_id"], []).append(row)
-        return [row for table in tables for row in known.get(table, ())]
+    @cached_property
+    def _all(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = {}
+        for row in self._read(_IS_OF_ANOTHER):
+            found.setdefault(row["read_id"], []).append(row)
+        return found
 
-    return fetch
-
-
-def _level_by_level(ledger: LedgerListing) -> _Fetch:
-    """Return a function that makes a query for each level."""
-
-    def fetch(tables: Mapping[str, int]) -> list[Row]:
-        reads = (
-            f"(read_id = {quote_literal(table)} AND read_version >= {version})"
-            for table, version in tables.items()
+    def _read(self, condition: str) -> list[Row]:
+        columns = (
+            "table_id, read_id, min(version) AS first_version, max(version) AS read_by,"
+            " min(read_version) AS first_read, max(read_version) AS last_read"
         )
-        return _pairs(ledger, f"{_IS_OF_ANOTHER} AND ({' OR '.join(reads)})")
+        query = reads_query(self.ledger, columns, condition, [WRITES_ROWS])
+        return self.ledger.query(f"{query} GROUP BY table_id, read_id ORDER BY table_id, read_id")
 
-    return fetch
+
+def _readers(rows: Iterable[Row], version: int) -> list[str]:
+    """Return the tables of pairs of which some reads are before a version, and some are not."""
+    return [row["table_id"] for row in rows if row["first_read"] < version <= row["last_read"]]
 
 
 @dataclass
@@ -107,14 +123,14 @@ class _Spread:
     """The tables that depend on a table, while they are found.
 
     Attributes:
-        fetch: finds the pairs of a level.
+        all_pairs: finds the pairs of a level.
         pairs: the rows, by dependent and input.
         first: the first version of each table that depends on the first table.
         distance: number of tables from the first table.
         cut: the tables that are beyond the depth.
     """
 
-    fetch: _Fetch
+    all_pairs: _Pairs
     pairs: dict[_Pair, Row] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
     distance: dict[str, int] = field(default_factory=dict)
@@ -125,7 +141,7 @@ class _Spread:
         self.first[table], self.distance[table] = version, 0
         frontier = {table: version}
         while frontier:
-            rows = self.fetch(frontier)
+            rows = self.all_pairs.of(frontier)
             frontier = {}
             for row in rows:
                 found = row["table_id"]
