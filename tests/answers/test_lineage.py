@@ -214,7 +214,7 @@ def test_errors_say_what_is_missing(here, tmp_path):
         impact("twin")
 
 
-def test_tables_with_one_name_are_told_apart(here):
+def test_tables_with_one_name_have_their_locations(here):
     """Versions of tables that share a name have their locations."""
     shown = invoke("lineage", "both", "--down").stdout
     for parent in ("a", "b"):
