@@ -1,12 +1,12 @@
-"""Append a late order, so that the tables that were made from the orders are stale."""
+"""Insert a late order, so that the tables that were made from the orders are stale."""
 
 from __future__ import annotations
 
 import sys
 
-import pyarrow as pa
-from deltalake import write_deltalake
+from deltawitness import ObservedSessionContext
 
 if __name__ == "__main__":
-    late = pa.table({"id": [5], "euros": [50]})
-    write_deltalake(f"{sys.argv[1]}/orders", late, mode="append")
+    ctx = ObservedSessionContext()
+    ctx.register_delta("orders", f"{sys.argv[1]}/orders")
+    ctx.sql("INSERT INTO orders VALUES (5, 50)").collect()
