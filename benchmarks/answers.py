@@ -27,6 +27,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from deltawitness import table_id
+
 DAYS = 180
 TABLES = 200
 JOBS = 60
@@ -115,11 +117,11 @@ class History:
             "policy": "unmanaged",
             "result": "error" if has_failed else "write",
             "table_uri": f"{self.lake}/table_{table}",
-            "table_id": f"{table * 0x9E3779B97F4A7C15 % (1 << 128):032x}",
+            "table_id": table_id(f"{self.lake}/table_{table}"),
             "table_name": f"table_{table}",
             "mode": mode,
             "schema_hash": f"{table:032x}",
-            "inputs": [{"table_id": "0" * 32, "uri": f"{self.lake}/source", "version": table}],
+            "inputs": [self.input_of(table)],
             "duration_ms": source.random() * 100,
             "host": f"worker-{source.randrange(8)}",
             "pid": source.randrange(1000, 30_000),
@@ -153,6 +155,15 @@ class History:
             }
         )
         return self.last
+
+    def input_of(self, table: int) -> Row:
+        """Return the newest version of the table that a table is made from: the tables are a binary tree."""
+        parent = (table - 1) // 2
+        if table == 0 or self.versions[parent] < 0:
+            place = f"{self.lake}/source"
+            return {"table_id": table_id(place), "uri": place, "version": table}
+        place = f"{self.lake}/table_{parent}"
+        return {"table_id": table_id(place), "uri": place, "version": self.versions[parent]}
 
 
 def run_row(operations: list[Row], began: int) -> Row:
@@ -245,6 +256,13 @@ COMMANDS = (
     "errors --since {day}",
     "errors --table {table}",
     "errors --job job_7",
+    "lineage {table}",
+    "lineage {table}@17",
+    "lineage {table} --history --depth 20",
+    "lineage table_0@17 --down",
+    "impact {table}",
+    "impact table_0",
+    "impact table_0@17",
 )
 
 

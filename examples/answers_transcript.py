@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ledger_transcript import BEGIN, END, Mask, entry
 
-PROGRAMS = ("questions.py",)
+PROGRAMS = ("questions.py", "totals.py", "late_orders.py")
 
 LINES = (
     "deltawitness run --quiet --job orders --message 'orders of March' -- python questions.py lake/orders",
@@ -28,6 +28,12 @@ LINES = (
     "deltawitness writes --operation delete",
     "# What has a run done, with the runs that it opened?",
     "deltawitness show {first_run}",
+    "# What was a table made from? The program compacts the orders first, which changes no row.",
+    "deltawitness run --quiet --job totals -- python totals.py lake",
+    "deltawitness lineage report",
+    "# The orders change: what depends on them, and what is stale now?",
+    "deltawitness run --quiet --job late -- python late_orders.py lake",
+    "deltawitness impact orders",
     "# A program that nothing observes deletes everything.",
     "python -c 'import deltalake; deltalake.DeltaTable(\"lake/orders\").delete()'",
     "deltawitness show orders",

@@ -42,7 +42,8 @@ def assert_shown(shown, truth, root):
         if getattr(truth, name) is not None:
             assert getattr(shown, name).lower() == getattr(truth, name).lower()
     named = {(each.name, each.version) for each in shown.inputs}
-    assert set(truth.inputs) <= named
+    assert named == set(truth.inputs)
+    assert shown.are_inputs_inferred == (bool(truth.inputs) and not truth.has_plan)
     if truth.run is None:
         assert NOT_IN_LEDGER in shown.notes
         assert (shown.run_id, shown.job, shown.message, shown.author) == (None,) * 4
@@ -51,7 +52,8 @@ def assert_shown(shown, truth, root):
     assert (shown.run_id, shown.job) == (truth.run.run_id, truth.run.job)
     assert (shown.message, shown.author) == (truth.message, AUTHOR)
     assert shown.run.parent_run_id == truth.run.parent_run_id
-    assert shown.call_site.file == "tests/helpers/histories.py"
+    helper = "sql_operations" if truth.has_plan else "histories"
+    assert shown.call_site.file == f"tests/helpers/{helper}.py"
 
 
 COUNTS = ("rows_added", "rows_updated", "rows_deleted", "retries")

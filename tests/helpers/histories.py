@@ -20,11 +20,15 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, RunContext, Settings, run, suppressed
+from helpers.sql_operations import insert_select, overwrite_with_frame
 
 CHECKPOINTS = 10
 """The interval of checkpoints in commits. A blocked checkpoint makes a write fail after its commit."""
 
 AUTHOR = "team-lake"
+
+MANY_ROWS = 2_000
+"""Queries of more rows are skipped, because tables that read each other would grow without a limit."""
 
 SCHEMA = pa.schema([("id", pa.int64()), ("value", pa.int64())])
 
@@ -49,7 +53,9 @@ class CommitTruth:
         rows_deleted: number of deleted rows; None if the log does not say.
         retries: number of commit attempts after the first; None if the log does not say.
         has_failed: whether the write raised after its commit.
-        inputs: name and version of each table that it was made from.
+        inputs: name and version of each table that it was made from: those that its query has read, else
+            those that its run had read before.
+        has_plan: whether the rows came from a query plan.
         rows: the rows of the table after the commit.
     """
 
@@ -67,6 +73,7 @@ class CommitTruth:
     retries: int | None = None
     has_failed: bool = False
     inputs: tuple[tuple[str, int], ...] = ()
+    has_plan: bool = False
 
     @property
     def is_observed(self) -> bool:
@@ -166,6 +173,7 @@ class _Writer:
     def __init__(self, history: History, source: random.Random, names: list[str]) -> None:
         self.history, self.source, self.names = history, source, names
         self.next_id = 0
+        self.reads: dict[str, dict[str, int]] = {}
         self.current: RunContext | None = None
 
     def run(self, number: int, operations: int) -> None:
@@ -204,6 +212,8 @@ class _Writer:
             (2, self.append_unobserved),
             (2, self.append_after_another),
             (2, self.copy),
+            (2, self.insert_select),
+            (2, self.overwrite_with_frame),
             (3, self.fail),
         ]
         weights = [weight for weight, _ in choices]
@@ -226,11 +236,19 @@ class _Writer:
         """Record a commit of the current run; one that is not the last of its log is not checked."""
         assert self.current is not None
         known = {"run": self.current, "message": self.current.message, **more}
+        if known["run"] is not None:
+            reads = self.reads.get(self.current.run_id, {})
+            known.setdefault("inputs", tuple(reads.items()))
         version = len(self.history.of(table))
         self.history.commits.append(CommitTruth(table, version, operation, rows=rows, **known))
         if is_last:
             log = Path(self.history.uri(table), "_delta_log")
             assert len(list(log.glob("*.json"))) == version + 1, (table, operation)
+
+    def remember_read(self, *reads: tuple[str, int]) -> None:
+        """Remember that the current run has read versions of tables."""
+        assert self.current is not None
+        self.reads.setdefault(self.current.run_id, {}).update(reads)
 
     def write(self, table: str, rows: Rows, **more: Any) -> None:
         """Write rows with delta-rs."""
@@ -356,12 +374,36 @@ class _Writer:
             return
         other = self.source.choice(others)
         read = DeltaTable(self.history.uri(other)).to_pyarrow_table().num_rows
+        self.remember_read((other, len(self.history.of(other)) - 1))
         fresh = dict.fromkeys(self.fresh(), read)
         self.write(table, fresh, mode="append")
         rows = {**self.rows(table), **fresh}
-        inputs = ((other, len(self.history.of(other)) - 1),)
-        more = {"mode": "append", "rows_added": len(fresh), "rows_deleted": 0, "inputs": inputs}
-        self.record(table, "WRITE", rows, **more)
+        self.record(table, "WRITE", rows, mode="append", rows_added=len(fresh), rows_deleted=0)
+
+    def queried(self) -> tuple[dict[str, int], Rows, dict[str, Any]]:
+        """Return the tables of a query with what it adds to ids, its rows, and the truth about a write of them."""
+        there = [name for name in self.names if self.history.of(name)]
+        names = self.source.sample(there, min(self.source.randint(1, 2), len(there)))
+        added, rows = {}, {}
+        for name in names:
+            added[name] = self.next_id  # all ids so far are lower
+            self.next_id *= 2
+            rows |= {key + added[name]: value for key, value in self.rows(name).items()}
+        inputs = tuple((name, len(self.history.of(name)) - 1) for name in names)
+        return added, rows, {"inputs": inputs, "has_plan": True, "rows_added": len(rows)}
+
+    def insert_select(self, table: str) -> None:
+        added, fresh, more = self.queried()
+        if 0 < len(fresh) < MANY_ROWS:
+            insert_select(self.history.lake, table, added)
+            self.record(table, "WRITE", {**self.rows(table), **fresh}, mode="append", **more)
+
+    def overwrite_with_frame(self, table: str) -> None:
+        added, fresh, more = self.queried()
+        if 0 < len(fresh) < MANY_ROWS:
+            overwrite_with_frame(self.history.lake, table, added)
+            self.record(table, "WRITE", fresh, mode="overwrite", **more)
+            self.remember_read(*more["inputs"])  # delta-rs has read the frame
 
     # --- failures --------------------------------------------------------------------------------------
 

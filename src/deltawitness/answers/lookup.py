@@ -17,7 +17,9 @@ from deltawitness.run_context import RUN_ID_FORM
 __all__ = [
     "NamedTable",
     "find_run_id",
+    "find_table",
     "find_target",
+    "read_table",
     "run_ids_beginning_with",
     "similar_run_ids",
     "table_condition",
@@ -74,6 +76,49 @@ def find_target(ledger: LedgerListing, text: str) -> NamedTable | str:
     if tables.exact or tables.by_prefix:
         return tables.the_one(name)
     raise _unknown(ledger, name, kind if is_chosen else None)
+
+
+def find_table(ledger: LedgerListing, text: str) -> NamedTable:
+    """Return the table that a text means, as in `find_target`; `table:` before it is ignored.
+
+    Args:
+        ledger: the ledger to query; it may have no tables.
+        text: the name, id (or a prefix of it), path or URI of a table, which `@VERSION` may follow.
+
+    Raises:
+        LedgerLookupError: it means no table, or several; the message lists them.
+        OSError: the ledger's storage cannot be read.
+    """
+    name = _without_kind(text)
+    tables = _tables_named(ledger, name)
+    if tables.exact or tables.by_prefix:
+        return tables.the_one(name)
+    raise _unknown(ledger, name, "table")
+
+
+def read_table(rows: list[Row], text: str) -> NamedTable | None:
+    """Return the table that a text means among tables that were only read; None if there is none.
+
+    Args:
+        rows: location, id and name of the tables; without a name the last segment of the location is it.
+        text: as for `find_table`.
+
+    Raises:
+        LedgerLookupError: it means several tables.
+    """
+    name = _without_kind(text)
+    match = _VERSIONED.fullmatch(name)
+    named = [{**row, "table_name": last_segment(row["table_uri"])} for row in rows]
+    for each, version in ((name, None), *([] if match is None else [(match[1], int(match[2]))])):
+        tables = _tables_in(named, each, version, is_versioned=match is not None)
+        if tables.exact or tables.by_prefix:
+            return tables.the_one(each)
+    return None
+
+
+def _without_kind(text: str) -> str:
+    kind, separator, rest = text.partition(":")
+    return rest if separator and kind == "table" and rest[:2] != "//" else text
 
 
 def _unknown(ledger: LedgerListing, name: str, kind: str | None) -> LedgerLookupError:

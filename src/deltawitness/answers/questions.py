@@ -1,4 +1,4 @@
-"""The public functions `show`, `errors`, `writes` and `runs`: the commands of the same names, as values."""
+"""The public functions that answer questions: the commands of the same names, as values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from deltawitness.answers.commits import read_commit
+from deltawitness.answers.impact import read_impact
+from deltawitness.answers.impact_report import Impact
+from deltawitness.answers.lineage import DEPTH, read_lineage
+from deltawitness.answers.lineage_graph import Lineage, LineageDirection
 from deltawitness.answers.lists import WriteFilter, list_runs, list_writes
 from deltawitness.answers.lookup import find_target
 from deltawitness.answers.rows import RunRow, WriteRow
@@ -21,7 +25,7 @@ from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult
 from deltawitness.settings import Settings
 
-__all__ = ["errors", "ledger_of", "runs", "settings_with", "show", "writes"]
+__all__ = ["errors", "impact", "ledger_of", "lineage", "runs", "settings_with", "show", "writes"]
 
 _Root = str | os.PathLike[str] | None
 
@@ -185,6 +189,96 @@ def runs(  # noqa: PLR0913 - keyword-only filters
     ledger = ledger_of(settings_with(root, storage_options, settings))
     found = list_runs(ledger, job=job, status=status, since=_in_utc(since), limit=limit)
     return [RunRow.of(row) for row in found]
+
+
+def lineage(  # noqa: PLR0913 - keyword-only options
+    table: str,
+    *,
+    direction: LineageDirection | str = LineageDirection.UP,
+    depth: int = DEPTH,
+    history: bool = False,
+    root: _Root = None,
+    storage_options: dict[str, str] | None = None,
+    settings: Settings | None = None,
+) -> Lineage:
+    """Return the versions that a version of a table was made from, or those that were made from it.
+
+    Args:
+        table: the table, optionally with `@VERSION` (by default the last one that changed rows): its
+            name, id (or a prefix of it), path or URI.
+        direction: `up` for what it was made from, `down` for what was made from it.
+        depth: maximum number of edges between the version and another one; the nodes whose edges are left
+            out are marked.
+        history: also follow the earlier (up) or later (down) versions of each table.
+        root: as for :func:`show`.
+        storage_options: as for :func:`show`.
+        settings: as for :func:`show`.
+
+    Raises:
+        LedgerLookupError: there is no ledger, or it has no such table or version, or several tables.
+        ValueError: there is no such direction, or the depth is negative.
+        ConfigurationError: a setting in the environment is invalid.
+        OSError: the ledger's storage cannot be read.
+
+    >>> import pyarrow as pa, tempfile
+    >>> from deltalake import DeltaTable, write_deltalake
+    >>> from deltawitness import DeltaLakeInstrumentor, Settings, lineage, run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     settings = Settings(cache_root=f"{folder}/ledger")
+    ...     DeltaLakeInstrumentor().instrument(settings=settings)
+    ...     with run("nightly"):
+    ...         write_deltalake(f"{folder}/raw", pa.table({"x": [1, 2]}))
+    ...         rows = DeltaTable(f"{folder}/raw").to_pyarrow_table()
+    ...         write_deltalake(f"{folder}/clean", rows)
+    ...     graph = lineage("clean", settings=settings)
+    ...     [f"{edge.source} -> {edge.target} {edge.kind.value}" for edge in graph.edges]
+    ...     DeltaLakeInstrumentor().uninstrument()
+    ['raw@0 -> clean@0 inferred']
+    """
+    _check_depth(depth)
+    ledger = ledger_of(settings_with(root, storage_options, settings))
+    return read_lineage(
+        ledger,
+        table,
+        direction=LineageDirection(direction),
+        depth=depth,
+        has_history=history,
+    )
+
+
+def impact(
+    table: str,
+    *,
+    depth: int | None = None,
+    root: _Root = None,
+    storage_options: dict[str, str] | None = None,
+    settings: Settings | None = None,
+) -> Impact:
+    """Return the tables that depend on a table, directly or through others, and whether they are stale.
+
+    Args:
+        table: the table, as for :func:`lineage`. With `@VERSION`, only tables that have read this version
+            or a later one count, and those that depend on them.
+        depth: maximum number of tables between; None for all.
+        root: as for :func:`show`.
+        storage_options: as for :func:`show`.
+        settings: as for :func:`show`.
+
+    Raises:
+        LedgerLookupError: there is no ledger, or it has no such table or version, or several tables.
+        ValueError: the depth is negative.
+        ConfigurationError: a setting in the environment is invalid.
+        OSError: the ledger's storage cannot be read.
+    """
+    _check_depth(depth)
+    ledger = ledger_of(settings_with(root, storage_options, settings))
+    return read_impact(ledger, table, depth=depth)
+
+
+def _check_depth(depth: int | None) -> None:
+    if depth is not None and depth < 0:
+        msg = "depth: expected 0 or more"
+        raise ValueError(msg)
 
 
 def settings_with(

@@ -19,7 +19,9 @@ from deltawitness.cli.cache import (
 from deltawitness.cli.commit import commit_command
 from deltawitness.cli.diff import diff_command
 from deltawitness.cli.errors import errors_command
+from deltawitness.cli.impact import impact_command
 from deltawitness.cli.info import info_command, version_line
+from deltawitness.cli.lineage import lineage_command
 from deltawitness.cli.maintenance import (
     drain_command,
     expire_command,
@@ -78,6 +80,8 @@ app.command("show")(with_storage_options(show_command))
 app.command("diff")(with_storage_options(diff_command))
 app.command("writes")(with_storage_options(writes_command))
 app.command("errors")(with_storage_options(errors_command))
+app.command("lineage")(with_storage_options(lineage_command))
+app.command("impact")(with_storage_options(impact_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))

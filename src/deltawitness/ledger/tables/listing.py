@@ -124,6 +124,10 @@ class LedgerListing:
         """Return whether a table is there; errors as in `exists`."""
         return self._opened[table].exists
 
+    def columns(self, table: LedgerTable) -> list[str]:
+        """Return the names of the columns that a table has; errors as in `exists`."""
+        return self._present(table)
+
     @cached_property
     def _opened(self) -> dict[LedgerTable, TableParts]:
         return open_parts(self.root, self.tables)

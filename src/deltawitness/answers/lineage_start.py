@@ -1,0 +1,102 @@
+"""Find the version of a table at which a question about its lineage starts."""
+
+from __future__ import annotations
+
+from deltawitness.answers.committed_writes import (
+    COMMITTED,
+    KEEPS_ROWS,
+    CommittedWrites,
+    reads_query,
+)
+from deltawitness.answers.lookup import NamedTable, find_table, read_table
+from deltawitness.answers.rows import TableVersion
+from deltawitness.exceptions import LedgerLookupError
+from deltawitness.ledger.tables.listing import LedgerListing
+from deltawitness.ledger.tables.literals import quote_literal
+from deltawitness.locations import table_id
+
+__all__ = ["find_start"]
+
+
+def find_start(
+    writes: CommittedWrites, text: str, *, is_read_enough: bool
+) -> tuple[TableVersion, bool]:
+    """Return the version of a table that a text means, and whether the text has a version.
+
+    Args:
+        writes: the writes of the ledger.
+        text: the table, optionally with `@VERSION`; by default the last version that changed rows.
+        is_read_enough: accept a version without a write, if a write has read the table.
+
+    Raises:
+        LedgerLookupError: the ledger has no such table or version, or several tables.
+    """
+    ledger = writes.ledger
+    named = _named(ledger, text)
+    identity = _identity(ledger, named)
+    newest = _newest(ledger, identity)
+    if newest is None and is_read_enough:
+        newest = _newest_read(ledger, identity)
+    if newest is None:
+        msg = (
+            f"{named.name}: the ledger has no write of this table;"
+            " `deltawitness reconcile` adds those that nothing observed"
+        )
+        raise LedgerLookupError(msg)
+    version = newest if named.version is None else named.version
+    writes.load([(identity, version)])
+    if writes.get((identity, version)) is None and not (
+        is_read_enough and _is_read(ledger, identity, version)
+    ):
+        msg = (
+            f"{named.name}: the ledger has no version {version}, the last one is {newest};"
+            " `deltawitness reconcile` adds commits that nothing observed"
+        )
+        raise LedgerLookupError(msg)
+    return TableVersion(version, named.name, named.uri, identity), named.version is not None
+
+
+def _named(ledger: LedgerListing, text: str) -> NamedTable:
+    """Return the table that a text means: one that was written, else one that was read."""
+    try:
+        return find_table(ledger, text)
+    except LedgerLookupError:
+        columns = "DISTINCT read_id AS table_id, read_uri AS table_uri"
+        rows = ledger.query(reads_query(ledger, columns, "read_uri IS NOT NULL"))
+        found = read_table(rows, text)
+        if found is None:
+            raise
+        return found
+
+
+def _identity(ledger: LedgerListing, named: NamedTable) -> str:
+    """Return the id of a table in the ledger, where a key may be part of the hash."""
+    uri = quote_literal(named.uri)
+    rows = ledger.query(
+        "SELECT table_id FROM inventory WHERE table_id IS NOT NULL"  # noqa: S608 - quoted
+        f" AND table_uri = {uri} ORDER BY event_time DESC LIMIT 1"
+    ) or ledger.query(f"{reads_query(ledger, 'read_id AS table_id', f'read_uri = {uri}')} LIMIT 1")
+    return str(rows[0]["table_id"]) if rows else table_id(named.uri)
+
+
+def _newest(ledger: LedgerListing, identity: str) -> int | None:
+    """Return the last version that changed rows, else the last one; None if there is none."""
+    rows = ledger.query(
+        f"SELECT max(version) AS last, max(version) FILTER (WHERE NOT {KEEPS_ROWS}) AS changed"  # noqa: S608 - quoted
+        f" FROM inventory WHERE {COMMITTED} AND table_id = {quote_literal(identity)}"
+    )
+    row = rows[0] if rows else {"changed": None, "last": None}
+    found: int | None = row["last"] if row["changed"] is None else row["changed"]
+    return found
+
+
+def _newest_read(ledger: LedgerListing, identity: str) -> int | None:
+    condition = f"read_id = {quote_literal(identity)}"
+    rows = ledger.query(reads_query(ledger, "max(read_version) AS last", condition))
+    found: int | None = rows[0]["last"] if rows else None
+    return found
+
+
+def _is_read(ledger: LedgerListing, identity: str, version: int) -> bool:
+    condition = f"read_id = {quote_literal(identity)} AND read_version = {version}"
+    return bool(ledger.query(f"{reads_query(ledger, 'read_id', condition)} LIMIT 1"))
