@@ -51,6 +51,7 @@ class CommitTruth:
         has_failed: whether the write raised after its commit.
         inputs: name and version of each table that it was made from.
         rows: the rows of the table after the commit.
+        restored: the version that a RESTORE has restored.
     """
 
     table: str
@@ -67,6 +68,7 @@ class CommitTruth:
     retries: int | None = None
     has_failed: bool = False
     inputs: tuple[tuple[str, int], ...] = ()
+    restored: int | None = None
 
     @property
     def is_observed(self) -> bool:
@@ -312,7 +314,7 @@ class _Writer:
             return
         handle = DeltaTable(self.history.uri(table))
         handle.restore(target.version)
-        self.record(table, "RESTORE", dict(target.rows))
+        self.record(table, "RESTORE", dict(target.rows), restored=target.version)
 
     def append_unobserved(self, table: str) -> None:
         fresh = self.fresh()

@@ -21,7 +21,7 @@ from deltawitness.locations import strip_credentials
 from deltawitness.semconv import CacheResult
 from deltawitness.settings import Settings
 
-__all__ = ["errors", "runs", "show", "writes"]
+__all__ = ["chosen_settings", "errors", "opened_ledger", "runs", "show", "writes"]
 
 _Root = str | os.PathLike[str] | None
 
@@ -66,8 +66,8 @@ def show(
     ('nightly', 'first load', 2)
     ['flights@0']
     """
-    chosen = _settings(root, storage_options, settings)
-    ledger = _ledger(chosen, is_required=False)
+    chosen = chosen_settings(root, storage_options, settings)
+    ledger = opened_ledger(chosen, is_required=False)
     target = find_target(ledger, name)
     if isinstance(target, str):
         return shown_run_of(read_run(ledger, target), chosen.trace_url)
@@ -100,7 +100,7 @@ def errors(  # noqa: PLR0913 - keyword-only filters
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
-    ledger = _ledger(_settings(root, storage_options, settings))
+    ledger = opened_ledger(chosen_settings(root, storage_options, settings))
     chosen = WriteFilter(since=_in_utc(since), job=job, table=table, result=CacheResult.ERROR)
     return [WriteRow.of(row) for row in list_writes(ledger, chosen, limit=limit)]
 
@@ -142,7 +142,7 @@ def writes(  # noqa: PLR0913 - keyword-only filters
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
-    ledger = _ledger(_settings(root, storage_options, settings))
+    ledger = opened_ledger(chosen_settings(root, storage_options, settings))
     chosen = WriteFilter(
         table=table,
         run=run,
@@ -182,14 +182,19 @@ def runs(  # noqa: PLR0913 - keyword-only filters
         ConfigurationError: a setting in the environment is invalid.
         OSError: the ledger's storage cannot be read.
     """
-    ledger = _ledger(_settings(root, storage_options, settings))
+    ledger = opened_ledger(chosen_settings(root, storage_options, settings))
     found = list_runs(ledger, job=job, status=status, since=_in_utc(since), limit=limit)
     return [RunRow.of(row) for row in found]
 
 
-def _settings(
+def chosen_settings(
     root: _Root, storage_options: dict[str, str] | None, settings: Settings | None
 ) -> Settings:
+    """Return the settings of a call, with its root and storage options if it has them.
+
+    Raises:
+        ConfigurationError: a setting in the environment is invalid.
+    """
     given = Settings.or_from_env(settings)
     return replace(
         given,
@@ -198,7 +203,7 @@ def _settings(
     )
 
 
-def _ledger(settings: Settings, *, is_required: bool = True) -> LedgerListing:
+def opened_ledger(settings: Settings, *, is_required: bool = True) -> LedgerListing:
     """Return the ledger, with the operations of this process in it.
 
     Raises:

@@ -32,6 +32,7 @@ from deltawitness.cli.run import run_command
 from deltawitness.cli.runs import runs_command
 from deltawitness.cli.show import show_command
 from deltawitness.cli.storage_options import with_storage_options
+from deltawitness.cli.undo import undo_command
 from deltawitness.cli.writes import writes_command
 
 __all__ = ["app", "main"]
@@ -76,6 +77,7 @@ app.command("runs")(with_storage_options(runs_command))
 app.command("show")(with_storage_options(show_command))
 app.command("writes")(with_storage_options(writes_command))
 app.command("errors")(with_storage_options(errors_command))
+app.command("undo")(with_storage_options(undo_command))
 app.command("commit")(with_storage_options(commit_command))
 app.command("audit")(with_storage_options(audit_command))
 app.command("reconcile")(with_storage_options(reconcile_command))
