@@ -53,7 +53,7 @@ class UndoTable:
         table_id: its id (:func:`deltawitness.table_id`).
         state: what the undo does, or has done, with it.
         reason: why it is refused or has failed.
-        versions: the versions that the run and its child runs committed, as the ledger has them.
+        versions: the versions that the run and its child runs committed, without those of an undo.
         current: the last version in the log; None if the log cannot be read.
         before: the version to restore; None if there is none.
         later: commits of others that a restore discards.

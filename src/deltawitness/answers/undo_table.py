@@ -89,7 +89,10 @@ class WrittenTable:
         own = [commit for commit in commits if commit.is_own]
         effect, current = effect_of(commits), commits[-1].version
         table = replace(
-            table, current=current, has_transactions=any(each.has_transaction for each in own)
+            table,
+            current=current,
+            versions=tuple(each.version for each in own),
+            has_transactions=any(each.has_transaction for each in own),
         )
         if any(CACHE_ENTRY in each.metadata.metadata for each in own):
             why = "it is a cache entry, which is computed again when its inputs change"
@@ -104,7 +107,7 @@ class WrittenTable:
         table = replace(table, before=effect.before, later=later)
         reason = _why_not(later, commits, discard_later=discard_later, known=known)
         if reason is None:
-            reason = self._missing_files(effect.before, current)
+            reason = self._obstacle(effect.before, current)
         state = UndoState.RESTORE if reason is None else UndoState.REFUSED
         return replace(table, state=state, reason=reason)
 
@@ -133,7 +136,8 @@ class WrittenTable:
             metadata = parse_commit(version, raw)
             in_ledger = self._has_row(metadata)
             commits.append(log_commit(metadata, raw, self.family, is_in_ledger=in_ledger))
-            if version in versions and not commits[-1].is_own:
+            is_undo = metadata.metadata.get(UNDONE_RUN) in self.family
+            if version in versions and not (commits[-1].is_own or is_undo):
                 msg = f"version {version} in its log is of another write: the table was recreated"
                 raise _RefusedError(msg)
         return commits
@@ -171,8 +175,8 @@ class WrittenTable:
         with suppressed():  # a read of the undo is no input of the program
             return DeltaTable(place, version=version, storage_options=self._options())
 
-    def _missing_files(self, before: int, current: int) -> str | None:
-        """Return why the version to restore cannot be restored; None if its files are there."""
+    def _obstacle(self, before: int, current: int) -> str | None:
+        """Return why the table cannot be restored; None if the engine can do it and all files are there."""
         from deltalake.fs import DeltaStorageHandler  # noqa: PLC0415 - heavy
         from pyarrow.fs import FileType  # noqa: PLC0415 - heavy
 
@@ -181,8 +185,11 @@ class WrittenTable:
             files = table.file_uris()
         except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
             return f"version {before} can no longer be read: {_reason(error)}"
-        start = table.table_uri.rstrip("/") + "/"
-        needed = set(files) - set(self._open(current).file_uris())
+        start = (local_path(table.table_uri) or table.table_uri).rstrip("/") + "/"
+        last = self._open(current)
+        if last.metadata().configuration.get("delta.appendOnly") == "true":
+            return "it is append-only: a restore would remove rows"
+        needed = set(files) - set(last.file_uris())
         paths = sorted(
             file.removeprefix(start).lstrip("/") for file in needed if file.startswith(start)
         )
