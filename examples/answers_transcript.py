@@ -31,6 +31,11 @@ LINES = (
     "# A program that nothing observes deletes everything.",
     "python -c 'import deltalake; deltalake.DeltaTable(\"lake/orders\").delete()'",
     "deltawitness show orders",
+    "# Can the correction be undone?",
+    "deltawitness undo {second_run}",
+    "# Yes, if the deletion after it may be discarded.",
+    "deltawitness undo {second_run} --apply --discard-later",
+    "deltawitness undo {second_run}",
 )
 
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}")

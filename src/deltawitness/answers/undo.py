@@ -14,6 +14,7 @@ from deltawitness.answers.run_report import RunReport, read_run, undo_message
 from deltawitness.answers.undo_plan import UndoPlan, UndoState, UndoTable
 from deltawitness.answers.undo_table import WrittenTable
 from deltawitness.instrumentation import DeltaLakeInstrumentor
+from deltawitness.ledger.tables.locations import absolute_root
 from deltawitness.locations import last_segment
 from deltawitness.run import run as open_run
 from deltawitness.semconv import UNCOMMITTED_OPERATIONS, UNDO_JOB, CacheResult
@@ -77,7 +78,7 @@ def undo(  # noqa: PLR0913 - keyword-only options
     """
     chosen = chosen_settings(root, storage_options, settings)
     if apply:
-        _import_spools(chosen)
+        _drain(chosen)
     ledger = opened_ledger(chosen)
     report = read_run(ledger, find_run_id(ledger, run))
     written = _written_tables(report, chosen)
@@ -88,8 +89,8 @@ def undo(  # noqa: PLR0913 - keyword-only options
     return _applied(plan, written, chosen, discard_later=discard_later)
 
 
-def _import_spools(settings: Settings) -> None:
-    """Import the rows of dead processes: they may be of the run, on tables that have no other rows of it."""
+def _drain(settings: Settings) -> None:
+    """Import the rows of dead processes, which may be of the run, and those of this process."""
     from deltawitness.ledger.ledger import Ledger  # noqa: PLC0415 - heavy
 
     Ledger(settings.cache_root, settings=settings).drain()
@@ -153,6 +154,8 @@ def _applied(
         for table, planned in zip(written, plan.tables, strict=True):
             done.append(table.restore(planned, discard_later=discard_later))
         _check_complete(done)
+    with suppress(Exception):  # the tables are restored; the rows stay in the spool
+        _drain(settings)
     return replace(plan, tables=tuple(done), is_applied=True, undo_run_id=undo_run.run_id)
 
 
@@ -174,7 +177,8 @@ def _observed(settings: Settings) -> Iterator[None]:
     if instrumentor.is_instrumented_by_opentelemetry:
         yield
         return
-    instrumentor.instrument(settings=settings)
+    # Without a root in the settings, no ledger would receive the rows.
+    instrumentor.instrument(settings=replace(settings, cache_root=absolute_root(settings)))
     try:
         yield
     finally:
