@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.fs import DeltaStorageHandler
 
 from deltawitness import (
     DeltaLakeInstrumentor,
@@ -234,6 +235,20 @@ def test_partitions_with_special_characters_are_found(lake):
     assert lake.states(lake.undo(load)) == {"parts": "refused"}
 
 
+def test_deletion_vectors_are_refused(lake):
+    """delta-rs compares files by their paths, so it would not remove the vector of a file."""
+    with run("load") as load:
+        lake.append("a", 2)
+    log = Path(lake.uri("a"), "_delta_log")
+    lines = (log / f"{1:020d}.json").read_text().splitlines()
+    (add,) = (json.loads(line)["add"] for line in lines if '"add"' in line)
+    add["deletionVector"] = {"storageType": "i", "pathOrInlineDv": "x", "sizeInBytes": 1}
+    (log / f"{2:020d}.json").write_text(json.dumps({"add": add}))
+    (table,) = lake.undo(load, apply=True, discard_later=True).tables
+    assert table.state is UndoState.REFUSED
+    assert table.reason == "it has deletion vectors, which delta-rs does not restore"
+
+
 @pytest.mark.parametrize("versions", [1, 3])
 def test_a_recreated_table_is_refused(lake, versions):
     """A table that was deleted and created again is not the one that the run wrote."""
@@ -425,3 +440,47 @@ def test_an_unknown_run_is_an_error(lake):
     with pytest.raises(LedgerLookupError, match="there is no ledger"):
         undo("nothing", apply=True, root=lake.folder / "elsewhere")
     assert not (lake.folder / "elsewhere").exists()
+
+
+def test_a_restore_is_no_write_of_a_block_of_the_caller(lake):
+    """In an open `once` block the restore is committed, without the transaction of the block."""
+    with run("load") as load:
+        lake.append("a", 2)
+    with once("day-2") as block:
+        lake.append("b", 2)
+        assert lake.states(lake.undo(load, apply=True)) == {"a": "restored"}
+        assert len(block.receipts) == 1
+    with suppressed():
+        assert DeltaTable(lake.uri("a")).transaction_version(block.app_id) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_tables_on_an_object_store_are_restored(server, tmp_path):
+    """Ledger and tables on S3-compatible storage: plan, restore, second undo, and a missing file."""
+    settings = Settings(
+        cache_root="s3://lake/undo/ledger",
+        storage_options=server.options,
+        spool_dir=str(tmp_path / "spool"),
+    )
+    place = "s3://lake/undo/flights"
+    options = {"storage_options": server.options}
+    rows = pa.table({"x": [1, 2], "p": ["a b%/ö", "c=d"]})
+    DeltaLakeInstrumentor().instrument(settings=settings)
+    write_deltalake(place, rows, partition_by=["p"], **options)
+    with run("load") as load:
+        write_deltalake(place, rows, mode="overwrite", **options)
+        DeltaTable(place, **options).delete("x = 1")
+    (planned,) = undo(load.run_id, settings=settings).tables
+    assert (planned.state, planned.before, planned.current) == (UndoState.RESTORE, 0, 2)
+    for _ in range(2):
+        (table,) = undo(load.run_id, settings=settings, apply=True).tables
+        assert (table.state, table.restored_version) == (UndoState.RESTORED, 3)
+    with run("last") as last:
+        DeltaTable(place, **options).delete()
+    DeltaLakeInstrumentor().uninstrument()
+    file = DeltaTable(place, version=3, **options).file_uris()[0].removeprefix(f"{place}/")
+    DeltaStorageHandler(place, server.options).delete_file(file)
+    (table,) = undo(last.run_id, settings=settings).tables
+    assert (table.state, table.before) == (UndoState.REFUSED, 3)
+    assert table.reason == f"files of version 3 were deleted, for example by a vacuum: {file}"

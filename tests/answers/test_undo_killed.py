@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -60,6 +61,14 @@ class Place:
         assert begun.recv() == "begun"
         return process, begun
 
+    def await_restored(self, count):
+        """Wait until an undo has committed to a number of tables."""
+        end = time.monotonic() + 60
+        logs = [Path(self.uri(name), "_delta_log") for name in TABLES]
+        while sum((log / f"{3:020d}.json").exists() for log in logs) < count:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -70,17 +79,12 @@ def place(tmp_path_factory):
 def test_a_killed_undo_is_finished_by_a_second_one(place, size, say):
     """After a kill at any moment, each table is as before or after the run, and the plan says which."""
     source = random.Random(7)
-    started = time.monotonic()
-    process, begun = place.start_undo()
-    assert begun.poll(60)
-    assert begun.recv() == "ended"
-    length = time.monotonic() - started
-    process.join(60)
     restored = Counter()
     for _ in range(size(5, 100, 2)):
         place.reset()
         process, begun = place.start_undo()
-        begun.poll(source.uniform(0, length))
+        place.await_restored(source.randrange(len(TABLES) + 1))
+        begun.poll(source.uniform(0, 0.05))
         os.kill(process.pid, signal.SIGKILL)
         process.join(60)
         numbers = place.numbers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from deltawitness.answers.rows import WriteRow
 from deltawitness.answers.run_effect import LogCommit, effect_of, log_commit
 from deltawitness.answers.undo_plan import LaterCommit, UndoState, UndoTable
+from deltawitness.app_transactions.block import outside_block
 from deltawitness.commit.log import CommitLog, open_log, read_commits
 from deltawitness.commit.reader import CommitMetadata, parse_commit
 from deltawitness.ledger.tables.schema import Source
@@ -236,7 +238,9 @@ class WrittenTable:
         assert planned.before is not None
         properties = CommitProperties(custom_metadata={UNDONE_RUN: self.run_id})
         try:
-            self._open(planned.current).restore(planned.before, commit_properties=properties)
+            table = self._open(planned.current)
+            with outside_block():  # the restore is no write of a `once` block of the caller
+                table.restore(planned.before, commit_properties=properties)
         except Exception as error:  # noqa: BLE001 - the engines raise errors of many types
             return _reason(error)
         return None
@@ -246,10 +250,13 @@ class WrittenTable:
         if after.state is not UndoState.RESTORED or after.restored_version is None:
             return after
         assert planned.before is not None
-        wanted = sorted(self._open(planned.before).file_uris())
-        if sorted(self._open(after.restored_version).file_uris()) != wanted:
-            reason = f"version {after.restored_version} does not have the files of {planned.before}"
-            return replace(after, state=UndoState.FAILED, reason=reason)
+        with suppress(Exception):  # the version before may no longer be readable after the commit
+            wanted = sorted(self._open(planned.before).file_uris())
+            if sorted(self._open(after.restored_version).file_uris()) != wanted:
+                reason = (
+                    f"version {after.restored_version} does not have the files of {planned.before}"
+                )
+                return replace(after, state=UndoState.FAILED, reason=reason)
         return replace(after, before=planned.before, later=planned.later)
 
 
