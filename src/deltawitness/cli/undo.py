@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from deltawitness.answers.undo import undo
 from deltawitness.answers.undo_plan import UndoPlan, UndoState
 from deltawitness.cli.console import FAILED, JsonOption, console, print_json
 from deltawitness.cli.ledger_option import (
@@ -52,6 +51,8 @@ def undo_command(
 
     deltawitness undo 01a2108d-76d3 --apply
     """
+    from deltawitness.answers.undo import undo  # noqa: PLC0415 - it imports the instrumentation
+
     with exit_on_ledger_error(root, "read"):
         if not apply:
             listed_ledger(root)  # its error message names the options
