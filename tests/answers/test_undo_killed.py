@@ -15,6 +15,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from deltawitness import DeltaLakeInstrumentor, Settings, UndoState, run, show, undo, writes
+from deltawitness.exceptions import LedgerLookupError
 from helpers.new_processes import start_process
 from programs import undo_until_killed
 
@@ -83,8 +84,8 @@ def test_a_killed_undo_is_finished_by_a_second_one(place, size, say):
     for _ in range(size(5, 100, 2)):
         place.reset()
         process, begun = place.start_undo()
-        place.await_restored(source.randrange(len(TABLES) + 1))
-        begun.poll(source.uniform(0, 0.05))
+        place.await_restored(source.randrange(len(TABLES)))
+        begun.poll(source.uniform(0, 0.03))
         os.kill(process.pid, signal.SIGKILL)
         process.join(60)
         numbers = place.numbers()
@@ -120,7 +121,12 @@ def test_the_run_of_a_killed_program_is_undone(place):
     assert begun.poll(60)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
+    with pytest.raises(LedgerLookupError, match="no run begins with killed-1; spools of dead proc"):
+        undo("killed-1", root=place.root)
+    plan = undo(place.load.run_id, root=place.root)
+    assert "the run may have more tables" in " ".join(plan.notes)
     done = undo("killed-1", root=place.root, apply=True)
+    assert done.notes == ()
     assert {table.name: table.state.value for table in done.tables} == dict.fromkeys(
         TABLES[:3], "restored"
     )

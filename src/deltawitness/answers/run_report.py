@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deltawitness.answers.lists import rows_of_runs
 from deltawitness.answers.predicates import NEWEST_RUNS, equal
@@ -53,7 +53,7 @@ class RunReport:
     operations: list[Row]
     writes: list[Row]
     parts: list[Row]
-    undone_by: list[Row]
+    undone_by: list[Row] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Row]:
