@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.fs import DeltaStorageHandler
 
 from deltawitness import (
@@ -168,6 +168,20 @@ def test_commits_between_those_of_the_run_are_later_ones(lake):
             lake.append("a", 3)
         lake.append("a", 4)
     assert lake.states(lake.undo(load)) == {"a": "refused"}
+
+
+def test_commits_of_the_run_without_a_row_are_found(lake):
+    """The log says which commits since the start of the run are its own, also before its first row."""
+    with run("load") as load:
+        own = CommitProperties(custom_metadata={"run_id": load.run_id})
+        with suppressed():
+            for number, properties in ((2, own), (3, None)):
+                data = pa.table({"x": [number]})
+                write_deltalake(lake.uri("a"), data, mode="append", commit_properties=properties)
+        lake.append("a", 4)
+    (table,) = lake.undo(load).tables
+    assert (table.versions, table.state) == ((1, 3), UndoState.REFUSED)
+    assert [each.version for each in table.later] == [2]
 
 
 def test_maintenance_by_others_is_no_reason_to_refuse(lake):

@@ -162,6 +162,7 @@ def _written_tables(report: RunReport, settings: Settings) -> list[WrittenTable]
             rows=own,
             run_id=report.run["run_id"],
             family=family,
+            start=report.run["start_time"],
             storage_options=settings.storage_options,
         )
         for (uri, _), own in rows.items()

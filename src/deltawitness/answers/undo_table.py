@@ -51,6 +51,7 @@ class WrittenTable:
         rows: the ledger's rows of the run's commits to it.
         run_id: id of the run.
         family: ids of the run and its child runs.
+        start: when the run started; None if it is not known.
         storage_options: as for `DeltaTable`, for a table on an object store.
     """
 
@@ -60,6 +61,7 @@ class WrittenTable:
     rows: Sequence[WriteRow]
     run_id: str
     family: Collection[str]
+    start: dt.datetime | None
     storage_options: dict[str, str] | None
 
     # --- plan ----------------------------------------------------------------------------------------
@@ -145,13 +147,19 @@ class WrittenTable:
         return commits
 
     def _first(self, log: CommitLog, version: int) -> int:
-        """Return the run's first commit: the ledger may lack rows of commits before its first row."""
+        """Return the run's first commit since its start: the ledger may lack rows of earlier commits."""
+        first = version
         while version > 0:
-            raw = log.read(version - 1)
-            if raw is None or parse_commit(version - 1, raw).run_id not in self.family:
-                break
             version -= 1
-        return version
+            raw = log.read(version)
+            if raw is None:
+                break
+            commit = parse_commit(version, raw)
+            if commit.run_id in self.family:
+                first = version
+            elif self.start is None or _time_of(commit) < self.start:
+                break
+        return first
 
     def _has_row(self, commit: CommitMetadata) -> bool:
         rows = [row for row in self.rows if commit.version in row.versions]
@@ -285,10 +293,19 @@ def _numbers(later: Sequence[LaterCommit]) -> str:
 
 def _later(commit: LogCommit) -> LaterCommit:
     found = commit.metadata
-    time = None
-    if found.timestamp is not None:
-        time = dt.datetime.fromtimestamp(found.timestamp / 1000, tz=dt.UTC)
+    time = None if found.timestamp is None else _time_of(found)
     return LaterCommit(commit.version, found.operation, found.run_id, time)
+
+
+_EARLIEST = dt.datetime.fromtimestamp(0, tz=dt.UTC)
+
+
+def _time_of(commit: CommitMetadata) -> dt.datetime:
+    """Return the time of a commit; the earliest one if it is not known."""
+    try:
+        return dt.datetime.fromtimestamp((commit.timestamp or 0) / 1000, tz=dt.UTC)
+    except (OverflowError, OSError, ValueError):  # a log may have any number
+        return _EARLIEST
 
 
 def _reason(error: Exception) -> str:
